@@ -1,0 +1,80 @@
+//! Events raised towards a virtual processor by other threads.
+//!
+//! One atomic word that the engine reads at every block boundary, and a condition variable for when the
+//! processor is halted. Lock order: the mutex here is a leaf; raise signals while holding any other lock.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// One kind of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Signal {
+    /// The local APIC (or the 8259 through it) has a deliverable interrupt: level, kept by the interrupt chip.
+    Intr = 1 << 0,
+    /// A non-maskable interrupt: edge, cleared on delivery.
+    Nmi = 1 << 1,
+    /// INIT: the machine resets the processor.
+    Init = 1 << 2,
+    /// Start-up IPI.
+    Sipi = 1 << 3,
+    /// Leave `run` as soon as possible.
+    Kick = 1 << 4,
+}
+
+/// The word and the bell.
+#[derive(Debug, Default)]
+pub struct Signals {
+    word: AtomicU32,
+    sleepers: Mutex<()>,
+    bell: Condvar,
+}
+
+impl Signals {
+    /// Raises `signal` and wakes the processor if it sleeps.
+    pub fn raise(&self, signal: Signal) {
+        let before = self.word.fetch_or(signal as u32, Ordering::SeqCst);
+        if before & signal as u32 == 0 {
+            drop(self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
+            self.bell.notify_all();
+        }
+    }
+
+    /// Withdraws `signal`.
+    pub fn clear(&self, signal: Signal) {
+        self.word.fetch_and(!(signal as u32), Ordering::SeqCst);
+    }
+
+    /// Whether `signal` is up.
+    pub fn is_raised(&self, signal: Signal) -> bool {
+        self.bits() & signal as u32 != 0
+    }
+
+    /// All signals at once, as the engine's loop tests them.
+    #[inline]
+    pub fn bits(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// The word itself, for code that polls it by address.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+
+    /// Sleeps until any signal of `mask` is up, or `timeout` has passed. True if one is.
+    pub fn wait(&self, mask: u32, timeout: Option<Duration>) -> bool {
+        let guard = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let asleep = |(): &mut ()| self.word.load(Ordering::SeqCst) & mask == 0;
+        match timeout {
+            None => {
+                drop(self.bell.wait_while(guard, asleep));
+                true
+            }
+            Some(limit) => match self.bell.wait_timeout_while(guard, limit, asleep) {
+                Ok((_, result)) => !result.timed_out(),
+                Err(_) => true,
+            },
+        }
+    }
+}

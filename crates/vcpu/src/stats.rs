@@ -1,0 +1,38 @@
+//! What an engine counts.
+
+/// Counters of one virtual processor since its creation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Guest instructions completed.
+    pub instructions: u64,
+    /// Of those, run by the host processor on the guest's own operands (thunks; later: translated code).
+    pub direct: u64,
+    /// Blocks entered.
+    pub blocks: u64,
+    /// Blocks decoded.
+    pub blocks_decoded: u64,
+    /// Blocks thrown away because their code was written to.
+    pub blocks_invalidated: u64,
+    /// TLB misses that walked the page tables.
+    pub tlb_refills: u64,
+    /// TLB flushes of any kind.
+    pub tlb_flushes: u64,
+    /// Exceptions delivered, by vector.
+    pub exceptions: [u64; 32],
+    /// External interrupts delivered.
+    pub interrupts: u64,
+    /// INT n, INT3, INTO.
+    pub software_interrupts: u64,
+    /// Port accesses.
+    pub pio: u64,
+    /// Device memory accesses.
+    pub mmio: u64,
+    /// RDMSR and WRMSR.
+    pub msr: u64,
+    /// CPUID.
+    pub cpuid: u64,
+    /// HLT.
+    pub halts: u64,
+    /// CR3 loads: the guest's own context switches.
+    pub cr3_loads: u64,
+}

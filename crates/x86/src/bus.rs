@@ -1,0 +1,121 @@
+//! How the architecture's functions reach memory: two narrow contracts that engines implement.
+
+use crate::exception::Exception;
+use crate::state::PagingState;
+
+/// What an access wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessKind {
+    /// Read data.
+    Read,
+    /// Write data (also the read half of a read-modify-write).
+    Write,
+    /// Fetch an instruction.
+    Execute,
+}
+
+/// With whose rights (SDM vol. 3, 4.6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// CPL 3, explicit.
+    User,
+    /// CPL 0 to 2, explicit: SMAP is overridden while RFLAGS.AC is set.
+    Supervisor,
+    /// The processor's own accesses to descriptor tables and TSS: supervisor whatever the CPL, and no SMAP override.
+    Implicit,
+}
+
+/// One access, as the page walk judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What.
+    pub kind: AccessKind,
+    /// Whose.
+    pub privilege: Privilege,
+}
+
+impl Access {
+    /// A read of the processor's own.
+    pub const SYSTEM_READ: Self = Self { kind: AccessKind::Read, privilege: Privilege::Implicit };
+    /// A write of the processor's own.
+    pub const SYSTEM_WRITE: Self = Self { kind: AccessKind::Write, privilege: Privilege::Implicit };
+
+    /// An explicit read at `cpl`.
+    pub const fn read(cpl: u8) -> Self {
+        Self { kind: AccessKind::Read, privilege: Privilege::at(cpl) }
+    }
+
+    /// An explicit write at `cpl`.
+    pub const fn write(cpl: u8) -> Self {
+        Self { kind: AccessKind::Write, privilege: Privilege::at(cpl) }
+    }
+
+    /// An instruction fetch at `cpl`.
+    pub const fn fetch(cpl: u8) -> Self {
+        Self { kind: AccessKind::Execute, privilege: Privilege::at(cpl) }
+    }
+}
+
+impl Privilege {
+    /// The privilege of an explicit access at `cpl`.
+    pub const fn at(cpl: u8) -> Self {
+        if cpl == 3 { Self::User } else { Self::Supervisor }
+    }
+}
+
+/// Guest-physical memory, as the page walk sees it.
+///
+/// Addresses outside RAM read as all-ones and swallow writes: hardware gives no fault there.
+pub trait PhysicalMemory {
+    /// The naturally aligned 32-bit word at guest-physical `gpa`.
+    fn read_u32(&self, gpa: u64) -> u32;
+    /// The naturally aligned 64-bit word at guest-physical `gpa`.
+    fn read_u64(&self, gpa: u64) -> u64;
+    /// Atomically replaces `old` by `new`; false if the word was no longer `old`.
+    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool;
+    /// Atomically replaces `old` by `new`; false if the word was no longer `old`.
+    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool;
+}
+
+/// Linear memory and the translation caches, as the processor's system-level operations see them.
+///
+/// Implemented by an engine over its TLB. `size` is 1, 2, 4 or 8 bytes; values are zero-extended. An access
+/// may cross a page; a write that would fault on its second page must change nothing.
+pub trait SystemBus {
+    /// Reads `size` bytes at linear address `la`.
+    fn read(&mut self, la: u64, size: u8, access: Privilege) -> Result<u64, Exception>;
+    /// Writes the low `size` bytes of `value` at linear address `la`.
+    fn write(&mut self, la: u64, size: u8, value: u64, access: Privilege) -> Result<(), Exception>;
+    /// Verifies that `len` bytes at `la` could be written, without writing: for operations that must
+    /// not fail half-way.
+    fn probe_write(&mut self, la: u64, len: u64, access: Privilege) -> Result<(), Exception>;
+    /// Sets bits in the byte at `la` atomically (a descriptor's accessed and busy bits).
+    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception>;
+    /// The paging registers have changed: `state` holds their new value, `effect` what leaves the TLB.
+    fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect);
+    /// Reads the four 64-bit PDPTEs at guest-physical `gpa` (PAE paging; SDM vol. 3, 4.4.1).
+    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4];
+}
+
+/// What a system operation does to cached translations (SDM vol. 3, 4.10.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlbEffect {
+    /// Nothing.
+    None,
+    /// All translations of the current PCID except global ones.
+    FlushCurrent,
+    /// All translations except global ones, for every PCID.
+    FlushNonGlobal,
+    /// Everything.
+    FlushAll,
+    /// CR3 now names another PCID, whose cached translations (if any) stay valid (bit 63 of the source).
+    SwitchKeep,
+    /// CR3 now names another (or the same) PCID, whose non-global translations are to be dropped.
+    SwitchFlush,
+    /// One page, in the current PCID and all global ones (INVLPG).
+    Page(u64),
+    /// One page in the PCID given, global ones excepted (INVPCID type 0).
+    PageOfPcid(u16, u64),
+    /// All non-global translations of the PCID given (INVPCID type 1).
+    Pcid(u16),
+}
