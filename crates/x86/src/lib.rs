@@ -13,7 +13,16 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod apic;
 pub mod bus;
+pub mod control;
+pub mod cpuid;
+pub mod debug;
 pub mod exception;
+pub mod flags;
+pub mod ioperm;
+pub mod msr;
 pub mod regs;
 pub mod state;
+pub mod syscall;
+pub mod xsave;

@@ -1,0 +1,1 @@
+//! Layout of the local APIC (SDM vol. 3, 11).
