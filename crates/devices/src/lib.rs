@@ -1,1 +1,26 @@
-//! devices
+//! The virtual devices: the bus, the interrupt chips, the chipset.
+//!
+//! Every device is a *core* (registers as in its datasheet; no clock, bus or host: time is passed in as VM
+//! nanoseconds) inside an *adapter* that holds handles: [`irq::IrqLine`], [`time::Timer`], [`power::PowerSink`].
+//!
+//! Lock order, outermost first; a thread that holds a later one never takes an earlier one:
+//!
+//! 1. a chipset device (the mutex its constructor returns it in),
+//! 2. an interrupt line ([`irq`]),
+//! 3. the 8259 pair or the IOAPIC,
+//! 4. a local APIC (one at a time),
+//! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
+//!
+//! Timer owners are called without the queue's lock; a local APIC talks to the others, to the IOAPIC and to
+//! the 8259 only after it has released its own lock.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod chipset;
+pub mod fuzzing;
+pub mod irq;
+pub mod irqchip;
+pub mod power;
+pub mod time;
+
+mod sync;

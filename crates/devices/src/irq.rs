@@ -1,0 +1,144 @@
+//! Interrupt lines: what a device holds to ask for an interrupt.
+//!
+//! A handle carries *assertion*, not voltage: `set(true)` asks, whatever polarity the guest programs. Every
+//! call of [`IsaIrqs::line`] makes a new source; the line is up while any of its sources is (wired OR).
+//! A line's mutex is held while the chips are told, so that they see changes in order.
+
+use crate::sync::lock;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// An interrupt chip's inputs.
+pub trait IrqInputs: Send + Sync {
+    /// The level of input `pin` is now `level`. A pin that is not there is ignored.
+    fn set_input(&self, pin: u8, level: bool);
+}
+
+/// The sixteen ISA interrupt lines, each wired to the 8259 pair and to the IOAPIC.
+pub struct IsaIrqs {
+    lines: [Arc<Line>; 16],
+}
+
+struct Line {
+    irq: u8,
+    raised: Mutex<u32>,
+    pic: Arc<dyn IrqInputs>,
+    ioapic: Arc<dyn IrqInputs>,
+}
+
+impl IsaIrqs {
+    /// Wires the lines: IRQ n to pin n of both, except IRQ0, which reaches the IOAPIC on pin 2 (what the MADT's
+    /// interrupt source override tells the guest), and IRQ2, the 8259's cascade, which reaches nothing.
+    pub fn new(pic: Arc<dyn IrqInputs>, ioapic: Arc<dyn IrqInputs>) -> Self {
+        let line = |irq: usize| {
+            let (pic, ioapic) = (Arc::clone(&pic), Arc::clone(&ioapic));
+            Arc::new(Line { irq: irq as u8, raised: Mutex::new(0), pic, ioapic })
+        };
+        Self { lines: std::array::from_fn(line) }
+    }
+
+    /// A new source on line `irq` (taken modulo 16).
+    pub fn line(&self, irq: u8) -> IrqLine {
+        let line = Arc::clone(&self.lines[usize::from(irq & 15)]);
+        IrqLine { source: Some(Arc::new(Source { line, up: AtomicBool::new(false) })) }
+    }
+}
+
+impl fmt::Debug for IsaIrqs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raised = self.lines.iter().map(|line| (line.irq, *lock(&line.raised)));
+        f.debug_map().entries(raised).finish()
+    }
+}
+
+impl Line {
+    fn drive(&self, level: bool) {
+        tracing::trace!(target: "irq", irq = self.irq, level, "line");
+        if self.irq == 2 {
+            return;
+        }
+        self.pic.set_input(self.irq, level);
+        self.ioapic.set_input(if self.irq == 0 { 2 } else { self.irq }, level);
+    }
+}
+
+struct Source {
+    line: Arc<Line>,
+    up: AtomicBool,
+}
+
+/// One source on an interrupt line. Clones are the same source.
+#[derive(Clone)]
+pub struct IrqLine {
+    source: Option<Arc<Source>>,
+}
+
+impl IrqLine {
+    /// A line that leads nowhere.
+    pub fn unconnected() -> Self {
+        Self { source: None }
+    }
+
+    /// Asserts (`true`) or releases the line.
+    pub fn set(&self, level: bool) {
+        let Some(Source { line, up }) = self.source.as_deref() else { return };
+        let mut raised = lock(&line.raised);
+        if up.swap(level, Ordering::Relaxed) == level {
+            return;
+        }
+        let before = *raised;
+        *raised = if level { before + 1 } else { before.saturating_sub(1) };
+        if (before == 0) != (*raised == 0) {
+            line.drive(level);
+        }
+    }
+
+    /// One edge: released, asserted, released.
+    pub fn pulse(&self) {
+        self.set(false);
+        self.set(true);
+        self.set(false);
+    }
+}
+
+impl fmt::Debug for IrqLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source.as_deref() {
+            None => f.write_str("IrqLine(unconnected)"),
+            Some(source) => write!(f, "IrqLine({})", source.line.irq),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Pins(Mutex<Vec<(u8, bool)>>);
+
+    impl IrqInputs for Pins {
+        fn set_input(&self, pin: u8, level: bool) {
+            lock(&self.0).push((pin, level));
+        }
+    }
+
+    #[test]
+    fn lines_are_wired_or_and_override_irq0() {
+        let (pic, ioapic) = (Arc::new(Pins::default()), Arc::new(Pins::default()));
+        let irqs = IsaIrqs::new(Arc::clone(&pic) as _, Arc::clone(&ioapic) as _);
+        let (a, b) = (irqs.line(5), irqs.line(5));
+        a.set(true);
+        b.set(true);
+        a.set(false);
+        a.set(false);
+        assert_eq!(*lock(&pic.0), [(5, true)]);
+        b.set(false);
+        irqs.line(0).pulse();
+        irqs.line(2).pulse();
+        assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true), (0, false)]);
+        assert_eq!(*lock(&ioapic.0), [(5, true), (5, false), (2, true), (2, false)]);
+    }
+}

@@ -1,0 +1,63 @@
+//! The interrupt chips: local APICs, the IOAPIC, the 8259 pair, and what joins them.
+
+mod interconnect;
+mod ioapic;
+mod lapic;
+mod pic;
+
+pub use interconnect::{Delivery, DestinationMode, Interconnect, Message, Trigger};
+pub use ioapic::IoApic;
+pub use lapic::{Lapic, LapicConfig};
+pub use pic::PicPair;
+
+use crate::bus::{Bus, BusError};
+use crate::irq::{IrqInputs, IrqLine, IsaIrqs};
+use std::sync::Arc;
+
+/// All interrupt chips of a machine, wired together.
+#[derive(Debug)]
+pub struct IrqChips {
+    /// Carries messages to the local APICs.
+    pub interconnect: Arc<Interconnect>,
+    /// The IOAPIC.
+    pub ioapic: Arc<IoApic>,
+    /// The 8259 pair.
+    pub pic: Arc<PicPair>,
+    /// The ISA interrupt lines.
+    pub isa: IsaIrqs,
+}
+
+impl IrqChips {
+    /// Wires an IOAPIC with APIC id `ioapic_id` and a 8259 pair to `lapics`; the pair's output goes to LINT0
+    /// of the first, the bootstrap processor's.
+    pub fn new(lapics: Vec<Arc<Lapic>>, ioapic_id: u8) -> Self {
+        let bootstrap = lapics.first().cloned();
+        let interconnect = Interconnect::new(lapics);
+        let ioapic = IoApic::new(ioapic_id, Arc::clone(&interconnect));
+        let pic = PicPair::new(bootstrap);
+        interconnect.connect(&ioapic, &pic);
+        let isa = IsaIrqs::new(
+            Arc::clone(&pic) as Arc<dyn IrqInputs>,
+            Arc::clone(&ioapic) as Arc<dyn IrqInputs>,
+        );
+        Self { interconnect, ioapic, pic, isa }
+    }
+
+    /// A new source on ISA interrupt line `irq`.
+    pub fn isa_line(&self, irq: u8) -> IrqLine {
+        self.isa.line(irq)
+    }
+
+    /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at `ioapic_base`
+    /// (a 4 KiB page). The local APICs' page is private to each vCPU: see [`Lapic::mmio_base`].
+    ///
+    /// # Errors
+    /// If another device is there.
+    pub fn attach(&self, bus: &mut Bus, ioapic_base: u64) -> Result<(), BusError> {
+        bus.add_pio("pic", 0x20..=0x21, Arc::clone(&self.pic) as _)?;
+        bus.add_pio("pic", 0xA0..=0xA1, Arc::clone(&self.pic) as _)?;
+        bus.add_pio("elcr", 0x4D0..=0x4D1, Arc::clone(&self.pic) as _)?;
+        let last = ioapic_base.saturating_add(0xFFF);
+        bus.add_mmio("ioapic", ioapic_base..=last, Arc::clone(&self.ioapic) as _)
+    }
+}
