@@ -1,0 +1,236 @@
+//! The firmware tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, MADT, DSDT, FACS.
+//!
+//! A full-hardware (not "hardware-reduced") machine that is always in ACPI mode: no SMI command port. There is no PCI
+//! yet, so no MCFG.
+
+mod dsdt;
+mod fadt;
+mod madt;
+
+use crate::bytes::{Put as _, align_up};
+use crate::{Piece, layout};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::{Aml as _, aml};
+
+/// What the tables tell about the machine. Ports and addresses are the machine's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcpiConfig {
+    /// Processors; their APIC ids are 0 to `cpus - 1`. At the most [`AcpiConfig::MAX_CPUS`].
+    pub cpus: u32,
+    /// Guest-physical address of the local APICs.
+    pub lapic_address: u32,
+    /// Guest-physical address of the I/O APIC, whose first input is GSI 0.
+    pub ioapic_address: u32,
+    /// The I/O APIC's id.
+    pub ioapic_id: u8,
+    /// Port of PM1a_STS (2 bytes), followed by PM1a_EN (2 bytes).
+    pub pm1a_event: u16,
+    /// Port of PM1a_CNT (2 bytes); SCI_EN reads as one.
+    pub pm1a_control: u16,
+    /// Port of PM_TMR (4 bytes).
+    pub pm_timer: u16,
+    /// Whether PM_TMR counts 32 bits rather than 24.
+    pub pm_timer_32bit: bool,
+    /// IRQ (and GSI) of the system control interrupt: level triggered, active low.
+    pub sci_irq: u8,
+    /// Port of the reset register (1 byte).
+    pub reset_port: u16,
+    /// What to write there.
+    pub reset_value: u8,
+    /// SLP_TYPa of soft off (S5), 0 to 7.
+    pub s5_sleep_type: u8,
+    /// Whether COM1 (3F8H, IRQ 4) is there.
+    pub com1: bool,
+    /// Whether the MC146818 clock (70H, IRQ 8) is there.
+    pub rtc: bool,
+    /// Whether the 8042 keyboard controller (60H, 64H, IRQ 1) is there.
+    pub i8042: bool,
+}
+
+impl AcpiConfig {
+    /// Processors that the table area has room for.
+    pub const MAX_CPUS: u32 = 1024;
+}
+
+impl Default for AcpiConfig {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            lapic_address: 0xfee0_0000,
+            ioapic_address: 0xfec0_0000,
+            ioapic_id: 0,
+            pm1a_event: 0x600,
+            pm1a_control: 0x604,
+            pm_timer: 0x608,
+            pm_timer_32bit: true,
+            sci_irq: 9,
+            reset_port: 0xcf9,
+            reset_value: 6,
+            s5_sleep_type: 5,
+            com1: true,
+            rtc: true,
+            i8042: true,
+        }
+    }
+}
+
+const OEM_ID: [u8; 6] = *b"GEMELO";
+const OEM_TABLE_ID: [u8; 8] = *b"GEMELLO ";
+const OEM_REVISION: u32 = 1;
+
+/// A table with its standard header (5.2.6), `length` bytes long, the rest zero.
+fn table(signature: [u8; 4], length: u32, revision: u8) -> Sdt {
+    Sdt::new(signature, length, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+}
+
+/// All tables, the RSDP first at [`layout::ACPI_START`].
+pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
+    let config = AcpiConfig { cpus: config.cpus.clamp(1, AcpiConfig::MAX_CPUS), ..config.clone() };
+    let mut area = Area { next: layout::ACPI_START, pieces: Vec::new() };
+    let rsdp_gpa = area.next;
+    area.next += 64;
+    let facs = area.add(facs(), "ACPI FACS");
+    let dsdt = area.add(dsdt::dsdt(&config), "ACPI DSDT");
+    let fadt = area.add(fadt::fadt(&config, facs, dsdt), "ACPI FADT");
+    let madt = area.add(madt::madt(&config), "ACPI MADT");
+    let listed = [fadt, madt];
+    let rsdt = area.add(root(*b"RSDT", &listed.map(|gpa| (gpa as u32).to_le_bytes())), "ACPI RSDT");
+    let xsdt = area.add(root(*b"XSDT", &listed.map(u64::to_le_bytes)), "ACPI XSDT");
+    area.pieces.insert(0, Piece { gpa: rsdp_gpa, bytes: rsdp(rsdt, xsdt), what: "ACPI RSDP" });
+    area.pieces
+}
+
+/// The part of low memory that is being filled, 64-byte aligned (the FACS asks for it).
+struct Area {
+    next: u64,
+    pieces: Vec<Piece>,
+}
+
+impl Area {
+    fn add(&mut self, bytes: Vec<u8>, what: &'static str) -> u64 {
+        let gpa = self.next;
+        self.next = align_up(gpa + bytes.len() as u64, 64).unwrap_or(layout::HIGH_MEMORY);
+        self.pieces.push(Piece { gpa, bytes, what });
+        gpa
+    }
+}
+
+/// RSDP, revision 2 (5.2.5.3), naming both root tables: old guests know the RSDT alone.
+fn rsdp(rsdt: u64, xsdt: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut bytes);
+    bytes.put(16, &(rsdt as u32).to_le_bytes());
+    fix_sum(&mut bytes, 8, 20);
+    fix_sum(&mut bytes, 32, 36);
+    bytes
+}
+
+/// RSDT or XSDT: the header, then pointers (5.2.7, 5.2.8).
+fn root<const N: usize>(signature: [u8; 4], pointers: &[[u8; N]]) -> Vec<u8> {
+    let mut table = table(signature, 36, 1);
+    table.append_slice(pointers.as_flattened());
+    table.as_slice().to_vec()
+}
+
+/// FACS (5.2.10): nothing but its size and version; sleep states other than S5 do not exist here.
+fn facs() -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    bytes.put(0, b"FACS");
+    bytes.put(4, &64u32.to_le_bytes());
+    bytes.put(32, &[2]);
+    bytes
+}
+
+/// Sets the byte at `at` so that the first `len` bytes sum up to zero.
+fn fix_sum(bytes: &mut Vec<u8>, at: usize, len: usize) {
+    bytes.put(at, &[0]);
+    let sum = bytes.iter().take(len).fold(0u8, |sum, b| sum.wrapping_add(*b));
+    bytes.put(at, &[sum.wrapping_neg()]);
+}
+
+/// A byte constant in its own encoding, whatever its value.
+fn byte(value: u8) -> aml::Byte {
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::{u32_at, u64_at};
+
+    fn sums_to_zero(bytes: &[u8]) -> bool {
+        bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)) == 0
+    }
+
+    fn find<'a>(pieces: &'a [Piece], gpa: u64) -> &'a [u8] {
+        &pieces.iter().find(|p| p.gpa == gpa).expect("a table at that address").bytes
+    }
+
+    fn check(config: &AcpiConfig) -> Vec<Piece> {
+        let pieces = tables(config);
+        let rsdp = &pieces[0];
+        assert_eq!(rsdp.gpa, layout::ACPI_START);
+        assert!(sums_to_zero(&rsdp.bytes[..20]) && sums_to_zero(&rsdp.bytes));
+        let xsdt = find(&pieces, u64_at(&rsdp.bytes, 24).unwrap());
+        let rsdt = find(&pieces, u32_at(&rsdp.bytes, 16).unwrap().into());
+        for (long, short) in xsdt[36..].chunks(8).zip(rsdt[36..].chunks(4)) {
+            assert_eq!(long[..4], *short);
+            let gpa = u64::from_le_bytes(long.try_into().unwrap());
+            let table = find(&pieces, gpa);
+            assert!(sums_to_zero(table));
+        }
+        for piece in pieces.iter().filter(|p| !p.what.contains("RSDP") && !p.what.contains("FACS"))
+        {
+            assert_eq!(u32_at(&piece.bytes, 4), Some(piece.bytes.len() as u32), "{}", piece.what);
+            assert!(sums_to_zero(&piece.bytes), "{}", piece.what);
+        }
+        let end = pieces.iter().map(|p| p.gpa + p.bytes.len() as u64).max();
+        assert!(end.unwrap() <= layout::HIGH_MEMORY);
+        pieces
+    }
+
+    #[test]
+    fn every_table_is_linked_and_sums_to_zero() {
+        check(&AcpiConfig::default());
+        check(&AcpiConfig {
+            cpus: 300,
+            com1: false,
+            i8042: false,
+            rtc: false,
+            ..Default::default()
+        });
+        check(&AcpiConfig { cpus: u32::MAX, ..Default::default() });
+    }
+
+    #[test]
+    fn the_fadt_names_facs_and_dsdt() {
+        let pieces = check(&AcpiConfig::default());
+        let fadt = pieces.iter().find(|p| p.what == "ACPI FADT").unwrap();
+        assert_eq!(find(&pieces, u32_at(&fadt.bytes, 36).unwrap().into())[..4], *b"FACS");
+        assert_eq!(find(&pieces, u32_at(&fadt.bytes, 40).unwrap().into())[..4], *b"DSDT");
+        assert_eq!(u64_at(&fadt.bytes, 140).map(|x| x as u32), u32_at(&fadt.bytes, 40));
+    }
+
+    #[test]
+    fn madt_describes_every_processor_and_both_overrides() {
+        for cpus in [1, 2, 255, 256, 300] {
+            let pieces = tables(&AcpiConfig { cpus, ..Default::default() });
+            let madt = &pieces.iter().find(|p| p.what == "ACPI MADT").unwrap().bytes;
+            let mut rest = &madt[44..];
+            let mut processors = 0;
+            let mut overrides = Vec::new();
+            while let [kind, len, ..] = *rest {
+                match kind {
+                    0 | 9 => processors += 1,
+                    2 => overrides.push((rest[3], u32_at(rest, 4).unwrap(), rest[8])),
+                    _ => {}
+                }
+                rest = &rest[usize::from(len)..];
+            }
+            assert!(rest.is_empty());
+            assert_eq!(processors, cpus);
+            assert_eq!(overrides, [(0, 2, 0), (9, 9, 0xf)]);
+        }
+    }
+}
