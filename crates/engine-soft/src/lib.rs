@@ -1,1 +1,3 @@
 //! engine-soft
+
+pub mod thunk;

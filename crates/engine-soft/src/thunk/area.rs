@@ -1,0 +1,149 @@
+//! Executable memory that is never writable and executable through one address.
+//!
+//! A memfd mapped twice, once to write and once to execute; where the host denies executing a memfd
+//! (`vm.memfd_noexec`), one anonymous mapping whose protection is toggled around each write. Owned by one thread.
+#![allow(unsafe_code)] // Reason: mmap, and writing through the raw pointers it gives.
+
+use std::io;
+use std::ptr::{self, NonNull};
+
+use super::guard::Registration;
+
+/// A bump-allocated code area, registered with the fault guard as long as it lives.
+#[derive(Debug)]
+pub(super) struct CodeArea {
+    write: NonNull<u8>,
+    exec: NonNull<u8>,
+    len: usize,
+    used: usize,
+    _guard: Registration,
+}
+
+// SAFETY: the mappings belong to this value alone; nothing in it is tied to the creating thread.
+unsafe impl Send for CodeArea {}
+
+impl CodeArea {
+    /// An empty area of `capacity` bytes, rounded up to whole pages.
+    pub(super) fn new(capacity: usize) -> io::Result<Self> {
+        let len = capacity.max(1).next_multiple_of(4096);
+        let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
+        let start = exec.as_ptr() as usize;
+        match Registration::new(start, start + len) {
+            Ok(guard) => Ok(Self { write, exec, len, used: 0, _guard: guard }),
+            Err(error) => {
+                unmap(write, exec, len);
+                Err(error)
+            }
+        }
+    }
+
+    /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does not fit.
+    pub(super) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
+        let start = self.used.next_multiple_of(16);
+        let end = start.checked_add(code.len()).filter(|end| *end <= self.len)?;
+        if !self.writable(true) {
+            return None;
+        }
+        // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes; `code` is another object.
+        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len()) };
+        if !self.writable(false) {
+            return None;
+        }
+        self.used = end;
+        // SAFETY: start <= len, so the result stays inside the mapping.
+        Some(unsafe { self.exec.add(start) })
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Bytes in use.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    fn writable(&self, on: bool) -> bool {
+        if self.write != self.exec {
+            return true;
+        }
+        let protection = libc::PROT_READ | if on { libc::PROT_WRITE } else { libc::PROT_EXEC };
+        // SAFETY: the range is this area's own mapping; its one thread is here and so not executing in it.
+        unsafe { libc::mprotect(self.exec.as_ptr().cast(), self.len, protection) == 0 }
+    }
+}
+
+impl Drop for CodeArea {
+    fn drop(&mut self) {
+        unmap(self.write, self.exec, self.len);
+    }
+}
+
+fn unmap(write: NonNull<u8>, exec: NonNull<u8>, len: usize) {
+    // SAFETY: both ranges were mapped with this length by the functions below and are not used afterwards.
+    unsafe {
+        libc::munmap(exec.as_ptr().cast(), len);
+        if write != exec {
+            libc::munmap(write.as_ptr().cast(), len);
+        }
+    }
+}
+
+fn dual_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
+    // SAFETY: the name is a C string; the result is checked.
+    let fd = unsafe { libc::memfd_create(c"gemello-thunks".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fd is ours; closed once, after the mappings that keep the memory alive are made.
+    let result = unsafe {
+        if libc::ftruncate(fd, len as libc::off_t) < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            map(fd, len, libc::PROT_READ | libc::PROT_WRITE).and_then(|write| {
+                map(fd, len, libc::PROT_READ | libc::PROT_EXEC).map(|exec| (write, exec)).inspect_err(|_| {
+                    libc::munmap(write.as_ptr().cast(), len);
+                })
+            })
+        }
+    };
+    // SAFETY: as above.
+    unsafe { libc::close(fd) };
+    result
+}
+
+fn toggled_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
+    let area = map(-1, len, libc::PROT_READ | libc::PROT_EXEC)?;
+    Ok((area, area))
+}
+
+/// Maps `len` bytes of `fd`, or anonymous memory if it is -1.
+fn map(fd: i32, len: usize, protection: i32) -> io::Result<NonNull<u8>> {
+    let flags = if fd < 0 { libc::MAP_PRIVATE | libc::MAP_ANONYMOUS } else { libc::MAP_SHARED };
+    // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object.
+    let address = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned address zero"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_mapping_execute() {
+        for pair in [dual_mapping(4096), toggled_mapping(4096)] {
+            let Ok((write, exec)) = pair else { continue };
+            let start = exec.as_ptr() as usize;
+            let guard = Registration::new(start, start + 4096).expect("a free slot");
+            let mut area = CodeArea { write, exec, len: 4096, used: 0, _guard: guard };
+            let code = area.push(&[0xb8, 42, 0, 0, 0, 0xc3]).expect("room");
+            // SAFETY: the bytes are `mov eax, 42; ret`, a function of the type it is called as.
+            let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(code.as_ptr()) };
+            assert_eq!(function(), 42);
+        }
+    }
+}

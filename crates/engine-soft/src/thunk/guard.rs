@@ -1,0 +1,169 @@
+//! The signal handlers that turn a host fault inside a thunk into a value.
+//!
+//! SIGFPE, SIGILL, SIGSEGV and SIGBUS are caught for the whole process, once. If the interrupted RIP lies in a registered
+//! code area, the handler makes the thunk *return* with a fault code: a thunk never moves RSP before its guest
+//! instruction has run, so [RSP] is its return address and [RSP+8] holds the guest state (see `enter`). Any other fault goes to the
+//! handler that was there before. The handler takes no lock, allocates nothing and uses no thread-local.
+#![allow(unsafe_code)] // Reason: sigaction, and editing the interrupted context.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use x86::state::CpuState;
+
+/// Set in RAX, above the host's trap number, when a thunk was left by a fault.
+pub(super) const FAULTED: u64 = 1 << 8;
+
+/// As many code areas as virtual processors and probes may have at once.
+const SLOTS: usize = 1024;
+static STARTS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+static ENDS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+
+const SIGNALS: [i32; 4] = [libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS];
+static PREVIOUS: [AtomicPtr<libc::sigaction>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
+
+/// Keeps an address range registered as thunk code.
+#[derive(Debug)]
+pub(super) struct Registration {
+    slot: usize,
+}
+
+impl Registration {
+    /// Registers start..end, installing the handlers the first time.
+    pub(super) fn new(start: usize, end: usize) -> io::Result<Self> {
+        install()?;
+        for slot in 0..SLOTS {
+            if ENDS[slot].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                STARTS[slot].store(start, Ordering::Release);
+                ENDS[slot].store(end, Ordering::Release);
+                return Ok(Self { slot });
+            }
+        }
+        Err(io::Error::other(format!("more than {SLOTS} thunk caches in one process; drop some first")))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        STARTS[self.slot].store(0, Ordering::Release);
+        ENDS[self.slot].store(0, Ordering::Release);
+    }
+}
+
+fn is_thunk(rip: usize) -> bool {
+    STARTS.iter().zip(&ENDS).any(|(start, end)| {
+        let start = start.load(Ordering::Acquire);
+        start != 0 && start <= rip && rip < end.load(Ordering::Acquire)
+    })
+}
+
+fn install() -> io::Result<()> {
+    static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
+    DONE.get_or_init(|| {
+        for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
+            install_one(signal, previous).map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
+        }
+        Ok(())
+    })
+    .map_err(io::Error::from_raw_os_error)
+}
+
+fn install_one(signal: i32, previous: &AtomicPtr<libc::sigaction>) -> io::Result<()> {
+    // SAFETY: sigaction is plain data for which zero is valid; both calls get pointers to live values. The old action is
+    // published before the new one is active and never freed.
+    unsafe {
+        let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+        if libc::sigaction(signal, ptr::null(), old.as_mut_ptr()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        previous.store(Box::into_raw(Box::new(old.assume_init())), Ordering::Release);
+        let mut new: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        new.sa_sigaction = handler as *const () as usize;
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut new.sa_mask);
+        if libc::sigaction(signal, &raw const new, ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo and ucontext to an SA_SIGINFO handler.
+    let (code, uc) = unsafe { ((*info).si_code, &mut *context.cast::<libc::ucontext_t>()) };
+    let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
+    // si_code > 0: raised by the processor, not sent by a process.
+    if code > 0 && is_thunk(rip) {
+        // SAFETY: RIP is in a thunk, whose frame is as described above.
+        unsafe { leave_thunk(uc) };
+    } else {
+        // SAFETY: as received.
+        unsafe { chain(signal, info, context) };
+    }
+}
+
+/// Makes the interrupted thunk return with a fault code and the host's floating-point environment.
+///
+/// # Safety
+/// The interrupted RIP lies in a thunk that was entered through `enter`.
+unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
+    let fp = uc.uc_mcontext.fpregs;
+    let regs = &mut uc.uc_mcontext.gregs;
+    let trap = regs[libc::REG_TRAPNO as usize];
+    let rsp = regs[libc::REG_RSP as usize] as *const u64;
+    // SAFETY: [RSP] is the return address into `enter`, [RSP+8] the `*mut CpuState` it was given; the thunk's caller
+    // lent that state to the thunk, so this is the only access. `fpregs` points into the signal frame when not null.
+    unsafe {
+        let state = (*rsp.add(1)) as *mut CpuState;
+        if !fp.is_null() {
+            if trap == 19 && !state.is_null() {
+                (*state).x87.mxcsr = (*fp).mxcsr;
+            }
+            (*fp).mxcsr = 0x1f80;
+            (*fp).cwd = 0x37f;
+            (*fp).swd = 0;
+            (*fp).ftw = 0;
+        }
+        if trap == 14 && !state.is_null() {
+            // Where the host page fault was travels in RDX, as the second half of the result.
+            regs[libc::REG_RDX as usize] = regs[libc::REG_CR2 as usize];
+        }
+        regs[libc::REG_RIP as usize] = *rsp as i64;
+    }
+    regs[libc::REG_RSP as usize] += 8;
+    regs[libc::REG_RAX as usize] = (FAULTED as i64) | (trap & 0xff);
+}
+
+/// Hands the signal to whoever had it before.
+///
+/// # Safety
+/// The arguments are those of a signal handler.
+unsafe fn chain(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let slot = SIGNALS.iter().position(|s| *s == signal).unwrap_or(0);
+    let previous = PREVIOUS[slot].load(Ordering::Acquire);
+    // SAFETY: `previous` was filled before this handler became active. A handler address other than the two special
+    // values is a function of the type its SA_SIGINFO flag tells.
+    unsafe {
+        let (address, flags) = match previous.as_ref() {
+            Some(action) => (action.sa_sigaction, action.sa_flags),
+            None => (libc::SIG_DFL, 0),
+        };
+        if address == libc::SIG_DFL || (address == libc::SIG_IGN && (*info).si_code > 0) {
+            // The default action: restore it and let the fault (or the sent signal) happen again.
+            libc::signal(signal, libc::SIG_DFL);
+            if (*info).si_code <= 0 {
+                libc::raise(signal);
+            }
+        } else if address == libc::SIG_IGN {
+        } else if flags & libc::SA_SIGINFO != 0 {
+            let function: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = std::mem::transmute(address);
+            function(signal, info, context);
+        } else {
+            let function: extern "C" fn(i32) = std::mem::transmute(address);
+            function(signal);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Masked moves and gathers.
