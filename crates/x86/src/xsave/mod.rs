@@ -2,6 +2,8 @@
 //!
 //! Addresses are linear, segmentation and its limit checks done by the caller. Checks of CR0.TS, CR0.EM,
 //! CR4.OSFXSR, CR4.OSXSAVE and CPL are made here.
+pub mod layout;
+
 use crate::bus::SystemBus;
 use crate::cpuid::CpuModel;
 use crate::exception::Exception;
