@@ -5,12 +5,14 @@
 
 mod case;
 mod derive;
+mod native;
 mod outcome;
 mod prng;
 mod subject;
 
 pub use case::{Case, TokenError, layout};
 pub use derive::{Memory, Registers, Template, template};
+pub use native::{BATCH, NativeError, NativeRunner};
 pub use outcome::{Change, Event, Outcome, X87Registers};
 pub use prng::Rng;
 pub use subject::Subject;
