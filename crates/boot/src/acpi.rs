@@ -163,7 +163,7 @@ mod tests {
         bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)) == 0
     }
 
-    fn find<'a>(pieces: &'a [Piece], gpa: u64) -> &'a [u8] {
+    fn find(pieces: &[Piece], gpa: u64) -> &[u8] {
         &pieces.iter().find(|p| p.gpa == gpa).expect("a table at that address").bytes
     }
 
