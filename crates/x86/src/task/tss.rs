@@ -1,0 +1,72 @@
+//! Stacks that the current TSS provides (SDM vol. 3, 7.2.1, 7.6, 7.7, 6.14.5).
+
+use crate::bus::{Privilege, SystemBus};
+use crate::descriptor::{Selector, system};
+use crate::exception::{Exception, Vector};
+use crate::state::CpuState;
+
+/// SS and ESP for level `cpl` (0–2) from a 16- or 32-bit TSS.
+///
+/// # Errors
+/// #TS with TR's selector beyond the limit; #PF.
+pub fn stack_segment_pointer<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    cpl: u8,
+) -> Result<(u16, u64), Exception> {
+    let level = u64::from(cpl);
+    let wide = matches!(state.tr.kind(), system::TSS_AVAILABLE | system::TSS_BUSY);
+    let (offset, size) = if wide { (4 + 8 * level, 4) } else { (2 + 4 * level, 2) };
+    let pointer = field(state, bus, offset, size, u64::from(size) + 2)?;
+    let selector = field(state, bus, offset + u64::from(size), 2, 2)?;
+    Ok((selector as u16, pointer))
+}
+
+/// RSP0, RSP1 or RSP2 from a 64-bit TSS.
+///
+/// # Errors
+/// #TS with TR's selector beyond the limit; #PF.
+pub fn stack_pointer<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    cpl: u8,
+) -> Result<u64, Exception> {
+    field(state, bus, 4 + 8 * u64::from(cpl & 3), 8, 8)
+}
+
+/// IST1 to IST7 from a 64-bit TSS.
+///
+/// # Errors
+/// #TS with TR's selector beyond the limit; #PF.
+pub fn interrupt_stack<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    index: u8,
+) -> Result<u64, Exception> {
+    field(state, bus, 0x1c + 8 * u64::from(index & 7), 8, 8)
+}
+
+/// The `size` bytes at `offset`, provided that `needed` bytes from there lie in the TSS.
+fn field<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    offset: u64,
+    size: u8,
+    needed: u64,
+) -> Result<u64, Exception> {
+    if offset + needed - 1 > u64::from(state.tr.limit) {
+        return Err(Selector(state.tr.selector).fault(Vector::Ts));
+    }
+    bus.read(state.tr.base.wrapping_add(offset), size, Privilege::Implicit)
+}
+
+/// The selector of the task to return to (SDM vol. 3, 7.4).
+///
+/// # Errors
+/// #PF.
+pub(crate) fn back_link<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+) -> Result<u16, Exception> {
+    field(state, bus, 0, 2, 2).map(|link| link as u16)
+}
