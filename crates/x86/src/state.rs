@@ -81,10 +81,7 @@ impl Flags {
     pub const fn from_bits(bits: u64) -> Self {
         let low = (bits & 0xd5) | 2;
         let of = (bits >> 11) & 1;
-        Self {
-            arith: ((low << 8) | of) as u16,
-            system: (bits & !Rflags::ARITH.bits()) | 2,
-        }
+        Self { arith: ((low << 8) | of) as u16, system: (bits & !Rflags::ARITH.bits()) | 2 }
     }
 
     /// The architectural image.
@@ -220,6 +217,7 @@ pub struct Msrs {
     pub mtrr_variable: [u64; 16],
     pub mcg_status: u64,
     pub feature_control: u64,
+    pub debugctl: u64,
 }
 
 /// What the processor is doing.
@@ -360,6 +358,7 @@ impl Msrs {
             mtrr_variable: [0; 16],
             mcg_status: 0,
             feature_control: 1,
+            debugctl: 0,
         }
     }
 }
