@@ -1,0 +1,374 @@
+//! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot image.
+
+use crate::bell::Bell;
+use crate::clock::VmClock;
+use crate::config::{BootConfig, Config, ConfigError};
+use crate::console::{Line, Pump, StopperSlot};
+use crate::cpu_io::ProcessorIo;
+use crate::io_thread::Feed;
+use crate::layout;
+use crate::power::Stopper;
+use crate::stats::Exits;
+use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
+use devices::bus::{Bus, BusError};
+use devices::chipset::{
+    AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, SystemWallClock,
+    Uart, UartConfig,
+};
+use devices::irqchip::{IrqChips, Lapic, LapicConfig};
+use devices::power::PowerSink;
+use devices::time::TimerQueue;
+use memory::GuestRam;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use vcpu::{Signals, Vcpu};
+use x86::cpuid::CpuModel;
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The boot files.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The host has not enough memory.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The host has no descriptor or thread left.
+    #[error(
+        "cannot set the machine up: {0}; close other programs or raise the limits (ulimit -n, -u)"
+    )]
+    Host(#[from] io::Error),
+    /// A defect of the layout.
+    #[error("the machine's layout is wrong: {0}")]
+    Layout(#[from] BusError),
+    /// The engine cannot be had.
+    #[error("the engine cannot run here: {0}")]
+    Engine(String),
+}
+
+/// Makes one processor over the machine's RAM.
+pub type NewVcpu<'a> = &'a dyn Fn(GuestRam, CpuModel) -> Result<Box<dyn Vcpu>, BuildError>;
+
+/// The two serial lines' other ends.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// COM1, the console.
+    pub com1: Line,
+    /// COM2.
+    pub com2: Line,
+}
+
+/// One processor and its side of the machine.
+pub(crate) struct Processor {
+    pub(crate) vcpu: Box<dyn Vcpu>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) io: ProcessorIo,
+    pub(crate) exits: Exits,
+    pub(crate) busy: Duration,
+}
+
+/// The chipset's devices.
+pub(crate) struct Chipset {
+    pub(crate) pit: Arc<Mutex<Pit>>,
+    pub(crate) rtc: Arc<Mutex<Rtc>>,
+    pub(crate) i8042: Arc<Mutex<I8042>>,
+    pub(crate) acpi: Arc<Mutex<AcpiPm>>,
+    pub(crate) post: Arc<Mutex<PostPort>>,
+    pub(crate) fast_a20: Arc<Mutex<FastA20>>,
+    pub(crate) reset: Arc<Mutex<ResetPort>>,
+    pub(crate) com1: Arc<Mutex<Uart>>,
+    pub(crate) com2: Arc<Mutex<Uart>>,
+}
+
+/// A whole computer, ready to run.
+pub struct Machine {
+    pub(crate) ram: GuestRam,
+    pub(crate) clock: Arc<VmClock>,
+    pub(crate) timers: Arc<TimerQueue>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) irqchips: IrqChips,
+    pub(crate) chipset: Chipset,
+    pub(crate) processors: Vec<Processor>,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) pumps: Vec<Pump>,
+    pub(crate) bell: Bell,
+    pub(crate) stopper: Stopper,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) wall: Duration,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpus = self.processors.len();
+        f.debug_struct("Machine")
+            .field("ram", &self.ram)
+            .field("cpus", &cpus)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// Builds the machine of `config` with processors from `new_vcpu`, loads what it boots, and leaves it stopped at
+    /// the boot image's first instruction.
+    ///
+    /// # Errors
+    /// The configuration, the boot files, or the host.
+    pub fn build(config: &Config, lines: Lines, new_vcpu: NewVcpu<'_>) -> Result<Self, BuildError> {
+        config.validate()?;
+        let cpus = 1;
+        let ram_ranges = layout::ram(config.memory);
+        let plan = plan(&config.boot, &ram_ranges, cpus)?;
+
+        let ram = GuestRam::new(&ram_ranges)?;
+        let bell = Bell::new()?;
+        let timers = TimerQueue::new();
+        let wake = bell.clone();
+        timers.on_wake(move || wake.ring());
+        let model = processor_model(&config.cpu, cpus);
+        let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
+
+        let mut vcpus = Vec::new();
+        for apic_id in 0..cpus {
+            vcpus.push(new_vcpu(ram.clone(), CpuModel { apic_id, ..model.clone() })?);
+        }
+        let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
+        let lapics = lapics(&signals, &clock, &timers, &model);
+        let irqchips = IrqChips::new(lapics.clone(), layout::IOAPIC_ID);
+        let stopper = Stopper::new(signals.clone(), bell.clone());
+        let slot = StopperSlot::default();
+        slot.set(stopper.clone());
+
+        let mut wiring = Wiring {
+            clock: &clock,
+            timers: &timers,
+            irqchips: &irqchips,
+            power: power_sink(&stopper),
+            bell: &bell,
+            slot,
+            feeds: Vec::new(),
+            pumps: Vec::new(),
+        };
+        let chipset = wiring.chipset(config, lines)?;
+        let Wiring { feeds, pumps, power, .. } = wiring;
+        let bus = Arc::new(bus(&irqchips, &chipset, power, config.debug_exit)?);
+
+        place(&ram, &plan)?;
+        let mut processors = Vec::new();
+        for ((vcpu, signals), lapic) in vcpus.into_iter().zip(signals).zip(lapics) {
+            let io = ProcessorIo { bus: Arc::clone(&bus), lapic, clock: Arc::clone(&clock) };
+            processors.push(Processor {
+                vcpu,
+                signals,
+                io,
+                exits: Exits::default(),
+                busy: Duration::ZERO,
+            });
+        }
+        if let Some(first) = processors.first_mut() {
+            first.vcpu.set_state(&plan.cpu);
+        }
+        let timeout = config.timeout;
+        Ok(Self {
+            ram,
+            clock,
+            timers,
+            bus,
+            irqchips,
+            chipset,
+            processors,
+            feeds,
+            pumps,
+            bell,
+            stopper,
+            timeout,
+            wall: Duration::ZERO,
+        })
+    }
+
+    /// Ends the run from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Wakes the I/O thread, so that it asks the inputs again.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+}
+
+/// The boot image's plan, and the tables that tell it about this machine.
+fn plan(config: &BootConfig, ram: &[(u64, u64)], cpus: u32) -> Result<BootPlan, BootError> {
+    let modules: Vec<_> =
+        config.modules.iter().map(|(file, args)| Module { source: file.source(), args }).collect();
+    boot::plan(&Request {
+        image: config.kernel.source(),
+        initrd: config.initrd.as_ref().map(|file| file.source()),
+        cmdline: &config.cmdline,
+        modules: &modules,
+        ram,
+        acpi: &acpi(cpus),
+    })
+}
+
+fn acpi(cpus: u32) -> AcpiConfig {
+    AcpiConfig {
+        cpus,
+        lapic_address: layout::LAPIC as u32,
+        ioapic_address: layout::IOAPIC as u32,
+        ioapic_id: layout::IOAPIC_ID,
+        pm1a_event: layout::ACPI_PM + AcpiPm::PM1A_EVT,
+        pm1a_control: layout::ACPI_PM + AcpiPm::PM1A_CNT,
+        pm_timer: layout::ACPI_PM + AcpiPm::PM_TMR,
+        pm_timer_32bit: true,
+        sci_irq: layout::IRQ_SCI,
+        reset_port: layout::RESET_REGISTER,
+        reset_value: layout::RESET_VALUE,
+        s5_sleep_type: AcpiPm::SLP_TYP_S5,
+        com1: true,
+        rtc: true,
+        i8042: true,
+    }
+}
+
+/// The model with what this host and this machine decide.
+fn processor_model(wanted: &CpuModel, cpus: u32) -> CpuModel {
+    let frequency = crate::frequency::host_tsc_frequency();
+    tracing::debug!(target: "cpu", ?frequency, "TSC");
+    CpuModel { tsc_hz: frequency.hz, cpus, ..wanted.clone() }
+}
+
+fn lapics(
+    signals: &[Arc<Signals>],
+    clock: &Arc<VmClock>,
+    timers: &Arc<TimerQueue>,
+    model: &CpuModel,
+) -> Vec<Arc<Lapic>> {
+    let lapic = |(id, signals): (u32, &Arc<Signals>)| {
+        Lapic::new(LapicConfig {
+            id,
+            bootstrap: id == 0,
+            signals: Arc::clone(signals),
+            clock: Arc::clone(clock) as _,
+            timers: Arc::clone(timers),
+            timer_hz: u64::from(model.crystal_hz),
+            tsc: Arc::clone(clock) as _,
+        })
+    };
+    (0..).zip(signals).map(lapic).collect()
+}
+
+fn power_sink(stopper: &Stopper) -> PowerSink {
+    let stopper = stopper.clone();
+    PowerSink::new(move |event| stopper.power(event))
+}
+
+/// What the chipset is wired to.
+struct Wiring<'a> {
+    clock: &'a Arc<VmClock>,
+    timers: &'a Arc<TimerQueue>,
+    irqchips: &'a IrqChips,
+    power: PowerSink,
+    bell: &'a Bell,
+    slot: StopperSlot,
+    feeds: Vec<Feed>,
+    pumps: Vec<Pump>,
+}
+
+impl Wiring<'_> {
+    fn chipset(&mut self, config: &Config, lines: Lines) -> Result<Chipset, BuildError> {
+        let clock = || Arc::clone(self.clock) as _;
+        let irq = |number| self.irqchips.isa_line(number);
+        let low = config.memory.min(layout::LOW_RAM_END);
+        let pit = Pit::new(clock(), self.timers, irq(layout::IRQ_PIT));
+        let rtc = Rtc::new(RtcConfig {
+            clock: clock(),
+            timers: Arc::clone(self.timers),
+            wall: Arc::new(SystemWallClock),
+            irq8: irq(layout::IRQ_RTC),
+            ram_below_4g: low,
+            ram_above_4g: config.memory - low,
+        });
+        let (sci, power) = (irq(layout::IRQ_SCI), self.power.clone());
+        let acpi = AcpiPm::new(layout::ACPI_PM, clock(), self.timers, sci, power, true);
+        Ok(Chipset {
+            pit,
+            rtc,
+            acpi,
+            i8042: I8042::new(self.power.clone()),
+            post: PostPort::new(),
+            fast_a20: FastA20::new(self.power.clone()),
+            reset: ResetPort::new(self.power.clone()),
+            com1: self.uart(layout::COM1, layout::IRQ_COM1, lines.com1)?,
+            com2: self.uart(layout::COM2, layout::IRQ_COM2, lines.com2)?,
+        })
+    }
+
+    /// A UART whose other end is `line`.
+    fn uart(&mut self, base: u16, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
+        let output = match line.output {
+            None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
+            Some(place) => {
+                let pump = Pump::start(place, self.slot.clone())?;
+                let writer = pump.writer();
+                self.pumps.push(pump);
+                writer
+            }
+        };
+        let uart = Uart::new(UartConfig {
+            base,
+            clock: Arc::clone(self.clock) as _,
+            timers: Arc::clone(self.timers),
+            irq: self.irqchips.isa_line(irq),
+            output,
+        });
+        if let Some(input) = line.input {
+            let bell = self.bell.clone();
+            let mut locked = uart.lock().unwrap_or_else(PoisonError::into_inner);
+            locked.on_drain(move || bell.ring());
+            drop(locked);
+            self.feeds.push(Feed { input, uart: Arc::clone(&uart) });
+        }
+        Ok(uart)
+    }
+}
+
+/// Puts every device at its place.
+fn bus(
+    irqchips: &IrqChips,
+    chipset: &Chipset,
+    power: PowerSink,
+    debug_exit: bool,
+) -> Result<Bus, BusError> {
+    let mut bus = Bus::new();
+    irqchips.attach(&mut bus, layout::IOAPIC)?;
+    bus.add_pio("pit", layout::PIT, Arc::clone(&chipset.pit) as _)?;
+    bus.add_pio("pit", layout::PORT_B, Arc::clone(&chipset.pit) as _)?;
+    bus.add_pio("i8042", layout::I8042_DATA, Arc::clone(&chipset.i8042) as _)?;
+    bus.add_pio("i8042", layout::I8042_COMMAND, Arc::clone(&chipset.i8042) as _)?;
+    bus.add_pio("rtc", layout::RTC, Arc::clone(&chipset.rtc) as _)?;
+    bus.add_pio("post", layout::POST, Arc::clone(&chipset.post) as _)?;
+    bus.add_pio("port 92", layout::FAST_A20, Arc::clone(&chipset.fast_a20) as _)?;
+    bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
+    bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
+    let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
+    bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
+    bus.add_pio("reset", layout::RESET, Arc::clone(&chipset.reset) as _)?;
+    if debug_exit {
+        bus.add_pio("debug exit", layout::DEBUG_EXIT, DebugExit::new(power))?;
+    }
+    Ok(bus)
+}
+
+/// Writes the boot image into RAM.
+fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
+    for piece in &plan.pieces {
+        tracing::debug!(target: "boot", gpa = piece.gpa, len = piece.bytes.len(), "{}", piece.what);
+        ram.write(piece.gpa, &piece.bytes)?;
+    }
+    Ok(())
+}

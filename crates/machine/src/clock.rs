@@ -1,0 +1,147 @@
+//! The machine's time: VM nanoseconds that can be paused, and the guest's TSC.
+//!
+//! VM time is the host's CLOCK_MONOTONIC less what was spent paused. The guest's TSC is the host's plus an offset that the
+//! guest may change; engines read the host's TSC themselves, so while the machine runs the two are tied by hardware alone.
+//! One leaf mutex guards pausing; readers of a running clock take it only for the length of an addition.
+
+use devices::time::{Clock, Tsc};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The clock of one machine.
+#[derive(Debug)]
+pub struct VmClock {
+    state: Mutex<State>,
+    tsc_hz: u64,
+    tsc_offset: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// VM time at `since`.
+    base: u64,
+    /// When the clock was started last; `None` while it stands still.
+    since: Option<Instant>,
+    /// Host TSC when it was stopped.
+    stopped_tsc: u64,
+}
+
+impl VmClock {
+    /// A clock that stands still at VM time `now`; the guest's TSC, at `tsc_hz`, stands at `guest_tsc`.
+    pub fn new(tsc_hz: u64, now: u64, guest_tsc: u64) -> Self {
+        let stopped_tsc = vcpu::host_tsc();
+        Self {
+            state: Mutex::new(State { base: now, since: None, stopped_tsc }),
+            tsc_hz: tsc_hz.max(1),
+            tsc_offset: AtomicU64::new(guest_tsc.wrapping_sub(stopped_tsc)),
+        }
+    }
+
+    /// Lets time run on. Returns by how much the guest's TSC offset changes: add it to every processor's.
+    pub fn start(&self) -> u64 {
+        let mut state = self.lock();
+        if state.since.is_some() {
+            return 0;
+        }
+        state.since = Some(Instant::now());
+        let change = state.stopped_tsc.wrapping_sub(vcpu::host_tsc());
+        self.tsc_offset.fetch_add(change, Ordering::SeqCst);
+        change
+    }
+
+    /// Stops time.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        if let Some(since) = state.since.take() {
+            state.base = state.base.saturating_add(nanoseconds(since));
+            state.stopped_tsc = vcpu::host_tsc();
+        }
+    }
+
+    /// Whether time is running.
+    pub fn is_running(&self) -> bool {
+        self.lock().since.is_some()
+    }
+
+    /// Guest TSC minus host TSC.
+    pub fn tsc_offset(&self) -> u64 {
+        self.tsc_offset.load(Ordering::SeqCst)
+    }
+
+    /// The guest has moved its TSC.
+    pub fn set_tsc_offset(&self, offset: u64) {
+        self.tsc_offset.store(offset, Ordering::SeqCst);
+    }
+
+    /// Ticks of the guest's TSC in a second.
+    pub fn tsc_hz(&self) -> u64 {
+        self.tsc_hz
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for VmClock {
+    fn now(&self) -> u64 {
+        let state = *self.lock();
+        state.since.map_or(state.base, |since| state.base.saturating_add(nanoseconds(since)))
+    }
+}
+
+impl Tsc for VmClock {
+    fn guest_tsc(&self) -> u64 {
+        let state = *self.lock();
+        let host = if state.since.is_some() { vcpu::host_tsc() } else { state.stopped_tsc };
+        host.wrapping_add(self.tsc_offset())
+    }
+
+    fn ns_until(&self, tsc: u64) -> u64 {
+        let ticks = tsc.saturating_sub(self.guest_tsc());
+        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.tsc_hz);
+        // Rounded up, so that a deadline is never met early.
+        u64::try_from(ns).unwrap_or(u64::MAX - 1) + u64::from(ticks > 0)
+    }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    const HZ: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_stopped_clock_stands_still_and_goes_on_where_it_stood() {
+        let clock = VmClock::new(HZ, 500, 7000);
+        assert_eq!((clock.now(), clock.guest_tsc()), (500, 7000));
+        clock.start();
+        sleep(Duration::from_millis(5));
+        clock.stop();
+        let (now, tsc) = (clock.now(), clock.guest_tsc());
+        assert!(now >= 5_000_500 && tsc > 7000);
+        sleep(Duration::from_millis(5));
+        assert_eq!((clock.now(), clock.guest_tsc()), (now, tsc));
+        clock.start();
+        let gap = clock.guest_tsc() - tsc;
+        assert!(gap < 100_000_000, "the TSC jumped by {gap} over a pause");
+    }
+
+    #[test]
+    fn deadlines_convert_and_round_up() {
+        let clock = VmClock::new(3 * HZ, 0, 1000);
+        assert_eq!(clock.ns_until(1000), 0);
+        assert_eq!(clock.ns_until(10), 0);
+        assert_eq!(clock.ns_until(1001), 1);
+        assert_eq!(clock.ns_until(4000), 1001);
+        assert!(clock.ns_until(u64::MAX) > 1 << 60);
+        assert!(VmClock::new(0, 0, 0).ns_until(u64::MAX) > 1 << 60);
+    }
+}

@@ -1,0 +1,141 @@
+//! What machine is wanted, checked before anything is built.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use x86::cpuid::CpuModel;
+
+/// The least RAM in bytes that a PC's layout needs.
+pub const MEMORY_MIN: u64 = 2 << 20;
+/// The most RAM in bytes: the page walk's physical address width, less the device hole.
+pub const MEMORY_MAX: u64 = 1 << 40;
+/// RAM comes in units of this many bytes.
+pub const MEMORY_UNIT: u64 = 4096;
+
+/// A machine to build.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes of RAM, a multiple of [`MEMORY_UNIT`].
+    pub memory: u64,
+    /// The processor that the guest sees. Its frequencies and ids are filled in when the machine is built.
+    pub cpu: CpuModel,
+    /// What to boot.
+    pub boot: BootConfig,
+    /// Whether the debug-exit port is there.
+    pub debug_exit: bool,
+    /// End the run after this much host time.
+    pub timeout: Option<Duration>,
+}
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub struct BootConfig {
+    /// The kernel.
+    pub kernel: File,
+    /// The initial RAM disk.
+    pub initrd: Option<File>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Further files for the kernel, each with its arguments.
+    pub modules: Vec<(File, String)>,
+}
+
+/// A file to read when the machine is built, or bytes that are there already.
+#[derive(Clone, Debug)]
+pub enum File {
+    /// This file of the host.
+    Path(PathBuf),
+    /// These bytes, called `name` in messages.
+    Bytes {
+        /// For messages.
+        name: String,
+        /// The content.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What is wrong with a [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Too little RAM for any guest.
+    #[error("{found} bytes of memory are too little; give --memory {}M or more", MEMORY_MIN >> 20)]
+    MemoryTooSmall {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// More RAM than can be addressed.
+    #[error("{found} bytes of memory are too much; give --memory {}G or less", MEMORY_MAX >> 30)]
+    MemoryTooLarge {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// Not whole pages.
+    #[error("{found} bytes of memory are no multiple of {MEMORY_UNIT}; round --memory up")]
+    MemoryUnaligned {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// A timeout that has passed at once.
+    #[error("a timeout of zero ends the run before it begins; give --timeout a positive time")]
+    TimeoutZero,
+}
+
+impl Config {
+    /// Checks everything that needs no file and no host.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let found = self.memory;
+        if found < MEMORY_MIN {
+            return Err(ConfigError::MemoryTooSmall { found });
+        }
+        if found > MEMORY_MAX {
+            return Err(ConfigError::MemoryTooLarge { found });
+        }
+        if found % MEMORY_UNIT != 0 {
+            return Err(ConfigError::MemoryUnaligned { found });
+        }
+        if self.timeout == Some(Duration::ZERO) {
+            return Err(ConfigError::TimeoutZero);
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    /// As the boot crate takes it.
+    pub(crate) fn source(&self) -> boot::Source<'_> {
+        match self {
+            Self::Path(path) => boot::Source::Path(path),
+            Self::Bytes { name, bytes } => boot::Source::Bytes { name, bytes },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(memory: u64) -> Config {
+        let kernel = File::Bytes { name: "kernel".into(), bytes: vec![] };
+        let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
+        Config { memory, cpu: CpuModel::gemello_v2(), boot, debug_exit: false, timeout: None }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_whole_pages() {
+        assert_eq!(config(512 << 20).validate(), Ok(()));
+        assert_eq!(config(MEMORY_MIN).validate(), Ok(()));
+        let (small, large) = (MEMORY_MIN - 4096, MEMORY_MAX + 4096);
+        assert_eq!(config(small).validate(), Err(ConfigError::MemoryTooSmall { found: small }));
+        assert_eq!(config(large).validate(), Err(ConfigError::MemoryTooLarge { found: large }));
+        let odd = (512 << 20) + 1;
+        assert_eq!(config(odd).validate(), Err(ConfigError::MemoryUnaligned { found: odd }));
+    }
+
+    #[test]
+    fn a_zero_timeout_is_refused() {
+        let config = Config { timeout: Some(Duration::ZERO), ..config(512 << 20) };
+        assert_eq!(config.validate(), Err(ConfigError::TimeoutZero));
+    }
+}

@@ -1,0 +1,272 @@
+//! The ends of a serial line: where its input comes from and where its output goes.
+
+use crate::power::{End, Stopper};
+use rustix::fd::BorrowedFd;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The input of a serial line. Called on the I/O thread alone.
+pub trait Input: Send {
+    /// The descriptor to poll for reading; `None` while nothing shall be read: the queue is full, or the input ended.
+    fn source(&self) -> Option<BorrowedFd<'_>>;
+    /// The source is readable (or at its end): take what is there without blocking. `Err` ends the run.
+    ///
+    /// # Errors
+    /// Why the run is to end.
+    fn read(&mut self) -> Result<(), End>;
+    /// Up to `room` bytes that the guest shall receive now. `room` is what the UART takes at the moment.
+    fn take(&mut self, room: usize) -> Vec<u8>;
+}
+
+/// One serial line of the machine.
+#[derive(Default)]
+pub struct Line {
+    /// Where its input comes from, if from anywhere.
+    pub input: Option<Box<dyn Input>>,
+    /// Where its output goes; dropped if nowhere.
+    pub output: Option<Box<dyn Write + Send>>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { input, output } = self;
+        write!(f, "Line {{ input: {}, output: {} }}", input.is_some(), output.is_some())
+    }
+}
+
+/// Output that may wait in memory before a processor has to wait for it.
+const QUEUE_MAX: usize = 1 << 20;
+
+/// Carries output to a slow place on a thread of its own, so that a processor rarely waits for the host.
+///
+/// The mutex is a leaf, taken with the UART locked.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Vec<u8>,
+    /// The thread is writing what it has taken from the queue.
+    writing: bool,
+    /// Nothing more is accepted: the place is gone, or the machine has stopped.
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pump {
+    /// Starts the thread that writes to `place`.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub(crate) fn start(
+        mut place: Box<dyn Write + Send>,
+        stopper: StopperSlot,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mine = Arc::clone(&shared);
+        let work = move || {
+            while let Some(bytes) = mine.next() {
+                let result = place.write_all(&bytes).and_then(|()| place.flush());
+                let mut state = mine.lock();
+                state.writing = false;
+                state.closed |= result.is_err();
+                mine.changed.notify_all();
+                drop(state);
+                if let Err(error) = result {
+                    tracing::debug!(target: "console", %error, "output closed");
+                    stopper.stop(End::OutputClosed);
+                }
+            }
+        };
+        std::thread::Builder::new().name("console".into()).spawn(work)?;
+        Ok(Self { shared })
+    }
+
+    /// What a UART writes to.
+    pub(crate) fn writer(&self) -> Box<dyn Write + Send> {
+        Box::new(PumpWriter { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Waits until everything has been written, for `limit` at the most.
+    pub(crate) fn drain(&self, limit: Option<Duration>) {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut state = self.shared.lock();
+        while (state.writing || !state.queue.is_empty()) && !state.closed {
+            let Some(deadline) = deadline else {
+                state = self.shared.wait(state);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.shared.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Accepts nothing more, and lets go of who waits; what is queued is still written.
+    pub(crate) fn close(&self) {
+        close(&self.shared);
+    }
+}
+
+/// Ends the thread once nobody can write any more.
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn close(shared: &Shared) {
+    shared.lock().closed = true;
+    shared.changed.notify_all();
+}
+
+impl Shared {
+    /// What to write next; `None` when closed and empty.
+    fn next(&self) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        while state.queue.is_empty() {
+            if state.closed {
+                return None;
+            }
+            state = self.wait(state);
+        }
+        state.writing = true;
+        let bytes = std::mem::take(&mut state.queue);
+        self.changed.notify_all();
+        Some(bytes)
+    }
+}
+
+struct PumpWriter {
+    shared: Arc<Shared>,
+}
+
+impl Write for PumpWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.shared.lock();
+        while state.queue.len() >= QUEUE_MAX && !state.closed {
+            state = self.shared.wait(state);
+        }
+        if !state.closed {
+            let wake = state.queue.is_empty();
+            state.queue.extend_from_slice(bytes);
+            if wake {
+                self.shared.changed.notify_all();
+            }
+        }
+        Ok(bytes.len()) // a line without a listener is no error of the sender's
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A [`Stopper`] that is filled in later: consoles are made before processors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StopperSlot(Arc<std::sync::OnceLock<Stopper>>);
+
+impl StopperSlot {
+    pub(crate) fn set(&self, stopper: Stopper) {
+        let _ = self.0.set(stopper);
+    }
+
+    pub(crate) fn stop(&self, end: End) {
+        if let Some(stopper) = self.0.get() {
+            stopper.stop(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+
+    struct Slow {
+        gate: Receiver<()>,
+        seen: Sender<Vec<u8>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.gate.recv().is_err() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let _ = self.seen.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow() -> (Pump, Sender<()>, Receiver<Vec<u8>>) {
+        let (open, gate) = channel();
+        let (seen, read) = channel();
+        let pump = Pump::start(Box::new(Slow { gate, seen }), StopperSlot::default());
+        (pump.expect("a thread"), open, read)
+    }
+
+    #[test]
+    fn a_slow_reader_holds_the_writer_back_and_loses_nothing() {
+        let (pump, open, read) = slow();
+        let mut writer = pump.writer();
+        let sender = thread::spawn(move || {
+            for n in 0..300_u32 {
+                writer.write_all(&vec![n as u8; 10_000]).expect("never fails");
+            }
+        });
+        thread::sleep(Duration::from_millis(50));
+        assert!(!sender.is_finished(), "3 MB fit into a queue of 1 MiB");
+        for _ in 0..1000 {
+            let _ = open.send(());
+        }
+        sender.join().expect("no panic");
+        pump.drain(None);
+        let bytes: Vec<u8> = read.try_iter().flatten().collect();
+        assert_eq!(bytes.len(), 3_000_000);
+        assert!(bytes.chunks(10_000).enumerate().all(|(n, c)| c.iter().all(|&b| b == n as u8)));
+    }
+
+    #[test]
+    fn a_closed_place_holds_nobody() {
+        let (pump, open, _read) = slow();
+        drop(open);
+        let mut writer = pump.writer();
+        for _ in 0..300 {
+            writer.write_all(&[0; 10_000]).expect("dropped silently");
+        }
+        pump.drain(None);
+    }
+
+    #[test]
+    fn draining_a_stuck_place_is_bounded() {
+        let (pump, _open, _read) = slow();
+        pump.writer().write_all(b"x").expect("queued");
+        pump.drain(Some(Duration::from_millis(20)));
+    }
+}

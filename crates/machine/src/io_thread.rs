@@ -1,0 +1,112 @@
+//! The machine's event loop: timers, console input, the timeout.
+//!
+//! One thread per machine. It sleeps in poll(2) on the bell and on the inputs that may be read, until the soonest deadline.
+//! It takes a UART's lock to feed it; the UART's drain callback rings the bell.
+
+use crate::bell::Bell;
+use crate::clock::VmClock;
+use crate::console::Input;
+use crate::power::{End, Stopper};
+use devices::chipset::Uart;
+use devices::time::{Clock as _, TimerQueue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One serial line's input and the UART that it goes to.
+pub(crate) struct Feed {
+    pub(crate) input: Box<dyn Input>,
+    pub(crate) uart: Arc<Mutex<Uart>>,
+}
+
+/// What the thread works on.
+pub(crate) struct EventLoop {
+    pub(crate) bell: Bell,
+    pub(crate) clock: Arc<VmClock>,
+    pub(crate) timers: Arc<TimerQueue>,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) stopper: Stopper,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl EventLoop {
+    /// Serves until the run has ended, and gives the inputs back.
+    pub(crate) fn run(mut self) -> Vec<Feed> {
+        while !self.stopper.is_ended() {
+            if self.clock.is_running() {
+                self.timers.expire(self.clock.now());
+            }
+            if self.deadline.is_some_and(|at| Instant::now() >= at) {
+                self.stopper.stop(End::TimedOut);
+                break;
+            }
+            for feed in &mut self.feeds {
+                feed.offer();
+            }
+            self.sleep();
+        }
+        self.feeds
+    }
+
+    /// Waits for the bell, an input or a deadline, and reads what is readable.
+    fn sleep(&mut self) {
+        let timeout = self.timeout().map(|limit| Timespec {
+            tv_sec: limit.as_secs().min(1 << 40) as i64,
+            tv_nsec: limit.subsec_nanos().into(),
+        });
+        let mut fds = vec![PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+        let mut polled = vec![];
+        for (index, feed) in self.feeds.iter().enumerate() {
+            if let Some(fd) = feed.input.source() {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                polled.push(index);
+            }
+        }
+        // EINTR and a failure look like nothing being ready: the loop comes back.
+        if poll(&mut fds, timeout.as_ref()).unwrap_or(0) == 0 {
+            return;
+        }
+        let rung = !fds[0].revents().is_empty();
+        let ready: Vec<usize> = fds[1..]
+            .iter()
+            .zip(polled)
+            .filter_map(|(fd, index)| (!fd.revents().is_empty()).then_some(index))
+            .collect();
+        drop(fds);
+        if rung {
+            self.bell.silence();
+        }
+        for index in ready {
+            if let Some(feed) = self.feeds.get_mut(index)
+                && let Err(end) = feed.input.read()
+            {
+                self.stopper.stop(end);
+            }
+        }
+    }
+
+    /// How long nothing is due; `None` for ever.
+    fn timeout(&self) -> Option<Duration> {
+        let host = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timer = self.timers.next_deadline().filter(|_| self.clock.is_running());
+        let guest = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
+        [host, guest].into_iter().flatten().min()
+    }
+}
+
+impl Feed {
+    /// Gives the UART what it takes now.
+    fn offer(&mut self) {
+        let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let bytes = match uart.wants_input() {
+                0 => return,
+                room => self.input.take(room),
+            };
+            if bytes.is_empty() || uart.receive(&bytes) < bytes.len() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every address, port and interrupt of the machine.
+//!
+//! ```text
+//! guest-physical                                   ports
+//! 0000_0000  RAM, 640 KiB                          0020 0021 00A0 00A1 04D0 04D1  8259 pair
+//! 000A_0000  hole (where a PC has its VGA)         0040-0043 0061                 8254, port B
+//! 000C_0000  RAM; 000E_0000 firmware tables        0060 0064                      i8042
+//! 0010_0000  RAM, up to 3 GiB                      0070 0071                      RTC and CMOS
+//! C000_0000  hole: devices                         0080                           POST code
+//! FEC0_0000    IOAPIC                              0092                           fast A20, reset
+//! FEE0_0000    local APIC                          00F4                           debug exit (on demand)
+//! 1_0000_0000  the rest of RAM                     02F8-02FF, 03F8-03FF           COM2, COM1
+//!                                                  0600-060F                      ACPI PM1a, PM timer
+//!                                                  0CF8-0CFB                      reset control (0CF9)
+//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 · 8 RTC · 9 ACPI SCI
+//! ```
+//! What a boot image is given (boot_params, page tables, firmware tables) is laid out by `boot::layout`.
+
+use std::ops::RangeInclusive;
+
+/// End of conventional memory; the PC's display adapter follows.
+pub const CONVENTIONAL_END: u64 = 0xA_0000;
+/// Where RAM goes on after the display adapter's hole.
+pub const UPPER_MEMORY: u64 = 0xC_0000;
+/// RAM below 4 GiB ends here at the latest; what is more continues at [`HIGH_RAM`].
+pub const LOW_RAM_END: u64 = 0xC000_0000;
+/// Where RAM goes on above the device hole.
+pub const HIGH_RAM: u64 = 1 << 32;
+
+/// The IOAPIC's page (82093AA, 3.0).
+pub const IOAPIC: u64 = 0xFEC0_0000;
+/// The IOAPIC's APIC id. It may equal a processor's: no message is sent to an IOAPIC.
+pub const IOAPIC_ID: u8 = 0;
+/// The local APICs' page at reset (SDM vol. 3, 12.4.1).
+pub const LAPIC: u64 = 0xFEE0_0000;
+/// Its length.
+pub const LAPIC_SIZE: u64 = 0x1000;
+
+/// The 8254's counters and control word.
+pub const PIT: RangeInclusive<u16> = 0x40..=0x43;
+/// Port B: speaker gate and refresh toggle.
+pub const PORT_B: RangeInclusive<u16> = 0x61..=0x61;
+/// The i8042's data port.
+pub const I8042_DATA: RangeInclusive<u16> = 0x60..=0x60;
+/// The i8042's command port.
+pub const I8042_COMMAND: RangeInclusive<u16> = 0x64..=0x64;
+/// The RTC's index and data ports.
+pub const RTC: RangeInclusive<u16> = 0x70..=0x71;
+/// The POST code latch.
+pub const POST: RangeInclusive<u16> = 0x80..=0x80;
+/// System control port A.
+pub const FAST_A20: RangeInclusive<u16> = 0x92..=0x92;
+/// The debug-exit port (QEMU's isa-debug-exit at its customary port).
+pub const DEBUG_EXIT: RangeInclusive<u16> = 0xF4..=0xF4;
+/// The second serial line.
+pub const COM2: u16 = 0x2F8;
+/// The first serial line: the console.
+pub const COM1: u16 = 0x3F8;
+/// Ports of a 16550.
+pub const COM_PORTS: u16 = 8;
+/// ACPI fixed hardware: PM1a event and control blocks, PM timer.
+pub const ACPI_PM: u16 = 0x600;
+/// The PCI configuration address dword, in which the reset control register lies.
+pub const RESET: RangeInclusive<u16> = 0xCF8..=0xCFB;
+/// The reset control register, also the FADT's RESET_REG.
+pub const RESET_REGISTER: u16 = 0xCF9;
+/// What to write there for a full reset.
+pub const RESET_VALUE: u8 = 0x06;
+
+/// The 8254's counter 0.
+pub const IRQ_PIT: u8 = 0;
+/// COM2.
+pub const IRQ_COM2: u8 = 3;
+/// COM1.
+pub const IRQ_COM1: u8 = 4;
+/// The RTC.
+pub const IRQ_RTC: u8 = 8;
+/// ACPI's system control interrupt.
+pub const IRQ_SCI: u8 = 9;
+
+/// RAM of `bytes` as `(guest-physical address, bytes)`, ascending and disjoint.
+///
+/// The display adapter's hole takes no RAM away from a PC's first megabyte count: `bytes` counts it as if it were there.
+pub fn ram(bytes: u64) -> Vec<(u64, u64)> {
+    let low = bytes.min(LOW_RAM_END);
+    let mut ranges = vec![(0, CONVENTIONAL_END), (UPPER_MEMORY, low.saturating_sub(UPPER_MEMORY))];
+    if bytes > low {
+        ranges.push((HIGH_RAM, bytes - low));
+    }
+    ranges
+}
+
+/// The ports of the 16550 at `base`.
+pub const fn com_ports(base: u16) -> RangeInclusive<u16> {
+    base..=base + (COM_PORTS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_leaves_the_holes_free() {
+        assert_eq!(ram(512 << 20), [(0, 0xA_0000), (0xC_0000, 0x1FF4_0000)]);
+        let large = ram(8 << 30);
+        assert_eq!(large[1], (0xC_0000, 0xC000_0000 - 0xC_0000));
+        assert_eq!(large[2], (1 << 32, 5 << 30));
+    }
+}

@@ -1,0 +1,80 @@
+//! How a run ends, and how anybody may end it.
+//!
+//! The first cause wins; every processor and the I/O thread are then called back. Thread-safe; takes only leaf locks.
+
+use crate::bell::Bell;
+use devices::power::PowerEvent;
+use std::sync::{Arc, Mutex, PoisonError};
+use vcpu::{Signal, Signals};
+
+/// Why the machine stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest wrote this byte to the debug-exit port.
+    DebugExit(u8),
+    /// A processor shut down after a triple fault; this is its last state, explained.
+    TripleFault(String),
+    /// The time given is over.
+    TimedOut,
+    /// The user, through the console or a signal.
+    Interrupted,
+    /// Nobody reads the console's output any more.
+    OutputClosed,
+    /// An engine cannot go on: a defect of gemello or an exhausted host.
+    EngineFailed(String),
+}
+
+/// Ends a machine's run from any thread. Clones end the same machine.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    end: Mutex<Option<End>>,
+    processors: Vec<Arc<Signals>>,
+    bell: Bell,
+}
+
+impl Stopper {
+    pub(crate) fn new(processors: Vec<Arc<Signals>>, bell: Bell) -> Self {
+        Self { inner: Arc::new(Inner { end: Mutex::new(None), processors, bell }) }
+    }
+
+    /// Ends the run for this reason, unless it has ended already.
+    pub fn stop(&self, end: End) {
+        let mut slot = self.inner.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_some() {
+            return;
+        }
+        *slot = Some(end);
+        drop(slot);
+        for signals in &self.inner.processors {
+            signals.raise(Signal::Kick);
+        }
+        self.inner.bell.ring();
+    }
+
+    /// Why the run has ended, if it has.
+    pub fn ended(&self) -> Option<End> {
+        self.inner.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the run has ended.
+    pub fn is_ended(&self) -> bool {
+        self.inner.end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(crate) fn power(&self, event: PowerEvent) {
+        self.stop(match event {
+            PowerEvent::PowerOff => End::PowerOff,
+            PowerEvent::Reset => End::Reset,
+            PowerEvent::DebugExit(code) => End::DebugExit(code),
+        });
+    }
+}

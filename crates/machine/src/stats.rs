@@ -1,0 +1,172 @@
+//! What a run amounted to, for `--stats`.
+
+use crate::build::Machine;
+use devices::bus::Unclaimed;
+use std::fmt;
+use std::time::Duration;
+use vcpu::{Exit, Statistics};
+
+/// How often each [`Exit`] ended a [`vcpu::Vcpu::run`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// Budget spent.
+    pub budget: u64,
+    /// Kicked.
+    pub kicked: u64,
+    /// HLT.
+    pub halted: u64,
+    /// INIT or start-up IPI.
+    pub reset: u64,
+    /// Triple fault.
+    pub shutdown: u64,
+    /// The engine failed.
+    pub fatal: u64,
+}
+
+impl Exits {
+    pub(crate) fn count(&mut self, exit: &Exit) {
+        let counter = match exit {
+            Exit::BudgetSpent => &mut self.budget,
+            Exit::Kicked => &mut self.kicked,
+            Exit::Halted => &mut self.halted,
+            Exit::Reset => &mut self.reset,
+            Exit::Shutdown => &mut self.shutdown,
+            Exit::Fatal(_) => &mut self.fatal,
+        };
+        *counter += 1;
+    }
+}
+
+/// One processor's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessorStats {
+    /// The engine's.
+    pub engine: Statistics,
+    /// The run loop's.
+    pub exits: Exits,
+    /// Host time spent in the engine.
+    pub busy: Duration,
+}
+
+/// A run's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Host time from start to end.
+    pub wall: Duration,
+    /// Each processor.
+    pub processors: Vec<ProcessorStats>,
+    /// What the guest touched that is not there.
+    pub unclaimed: Vec<Unclaimed>,
+}
+
+impl Machine {
+    /// The counters up to now.
+    pub fn stats(&self) -> Stats {
+        let processors = self.processors.iter().map(|p| ProcessorStats {
+            engine: p.vcpu.statistics(),
+            exits: p.exits.clone(),
+            busy: p.busy,
+        });
+        Stats { wall: self.wall, processors: processors.collect(), unclaimed: self.bus.unclaimed() }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "wall time {:>12.3} s", self.wall.as_secs_f64())?;
+        for (number, processor) in self.processors.iter().enumerate() {
+            writeln!(f, "processor {number}")?;
+            processor.fmt(f)?;
+        }
+        if !self.unclaimed.is_empty() {
+            writeln!(f, "accesses to places where no device is")?;
+            for Unclaimed { place, reads, writes } in &self.unclaimed {
+                writeln!(f, "  {:<24} {reads:>10} reads {writes:>10} writes", place.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ProcessorStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { engine, exits, busy } = self;
+        let seconds = busy.as_secs_f64();
+        let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
+        writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
+        let share = |part: u64| 100.0 * part as f64 / engine.instructions.max(1) as f64;
+        let direct = share(engine.direct);
+        let rows = [
+            ("instructions", engine.instructions, String::new()),
+            ("  direct", engine.direct, format!("{direct:.1} % ran on the host processor's units")),
+            ("blocks entered", engine.blocks, String::new()),
+            ("  decoded", engine.blocks_decoded, String::new()),
+            ("  invalidated", engine.blocks_invalidated, "their code was written to".into()),
+            ("TLB refills", engine.tlb_refills, String::new()),
+            ("TLB flushes", engine.tlb_flushes, String::new()),
+            ("CR3 loads", engine.cr3_loads, "the guest's context switches".into()),
+            ("interrupts", engine.interrupts, String::new()),
+            ("INT n", engine.software_interrupts, String::new()),
+            ("port accesses", engine.pio, String::new()),
+            ("device memory accesses", engine.mmio, String::new()),
+            ("RDMSR, WRMSR", engine.msr, String::new()),
+            ("CPUID", engine.cpuid, String::new()),
+            ("HLT", engine.halts, String::new()),
+        ];
+        for (name, count, remark) in rows {
+            writeln!(f, "  {name:<22} {count:>14}  {remark}")?;
+        }
+        writeln!(f, "  exits: {}", exits_line(exits))?;
+        for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
+            writeln!(f, "  {:<22} {count:>14}", format!("exception {}", vector_name(vector)))?;
+        }
+        Ok(())
+    }
+}
+
+fn exits_line(exits: &Exits) -> String {
+    let Exits { budget, kicked, halted, reset, shutdown, fatal } = exits;
+    let all = [
+        ("halted", halted),
+        ("kicked", kicked),
+        ("budget spent", budget),
+        ("reset", reset),
+        ("shutdown", shutdown),
+        ("engine failure", fatal),
+    ];
+    let seen: Vec<_> =
+        all.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+    if seen.is_empty() { "none".into() } else { seen.join(", ") }
+}
+
+/// The manual's name of exception `vector` (SDM vol. 3, table 6-1).
+pub fn vector_name(vector: usize) -> String {
+    const NAMES: [&str; 22] = [
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
+        "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
+    ];
+    NAMES.get(vector).map_or_else(|| vector.to_string(), |name| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devices::bus::Place;
+
+    #[test]
+    fn statistics_read_well() {
+        let mut engine =
+            Statistics { instructions: 2_000_000, direct: 500_000, ..Default::default() };
+        engine.exceptions[14] = 7;
+        let exits = Exits { halted: 3, ..Default::default() };
+        let stats = Stats {
+            wall: Duration::from_secs(2),
+            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
+            unclaimed: vec![Unclaimed { place: Place::Port(0x2e), reads: 1, writes: 2 }],
+        };
+        let text = stats.to_string();
+        for expected in ["2.0 million", "25.0 %", "exception #PF", "halted 3", "port 0x002e"] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+    }
+}
