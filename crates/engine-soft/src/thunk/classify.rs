@@ -151,7 +151,7 @@ fn any_register(instruction: &Instruction, is: impl Fn(iced_x86::Register) -> bo
 fn unit(instruction: &Instruction) -> FpuClass {
     let info = instruction.op_code();
     if info.encoding() == EncodingKind::VEX {
-        let vector = any_register(instruction, iced_x86::Register::is_vector_register);
+        let vector = any_register(instruction, iced_x86::Register::is_vector_register) || is_scalar_conversion(instruction.mnemonic());
         return if vector { FpuClass::Avx } else { FpuClass::None };
     }
     if instruction.mnemonic() == Mnemonic::Wait {
@@ -160,13 +160,23 @@ fn unit(instruction: &Instruction) -> FpuClass {
     let first = info.op_code() >> (8 * (info.op_code_len().saturating_sub(1)));
     if info.table() == OpCodeTableKind::Normal && (0xd8..=0xdf).contains(&first) {
         FpuClass::X87
-    } else if any_register(instruction, iced_x86::Register::is_xmm) {
+    } else if any_register(instruction, iced_x86::Register::is_xmm) || is_scalar_conversion(instruction.mnemonic()) {
         FpuClass::Sse
     } else if instruction.mnemonic() == Mnemonic::Emms || any_register(instruction, iced_x86::Register::is_mm) {
         FpuClass::Mmx
     } else {
         FpuClass::None
     }
+}
+
+/// Those that may go from memory to a general or MMX register, and so name no vector register.
+fn is_scalar_conversion(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Cvtss2si | Cvtsd2si | Cvttss2si | Cvttsd2si | Vcvtss2si | Vcvtsd2si | Vcvttss2si | Vcvttsd2si | Cvtps2pi | Cvttps2pi
+            | Cvtpd2pi | Cvttpd2pi
+    )
 }
 
 fn memory(instruction: &Instruction) -> Result<Option<MemOperand>, Unthunkable> {
