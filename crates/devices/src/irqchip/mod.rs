@@ -5,10 +5,10 @@ mod ioapic;
 mod lapic;
 mod pic;
 
-pub use interconnect::{Delivery, DestinationMode, Interconnect, Message, Trigger};
-pub use ioapic::IoApic;
-pub use lapic::{Lapic, LapicConfig};
-pub use pic::PicPair;
+pub use interconnect::{BROADCAST, Delivery, DestinationMode, Interconnect, Message, Trigger};
+pub use ioapic::{IoApic, IoApicState};
+pub use lapic::{Lapic, LapicConfig, LapicState};
+pub use pic::{PicPair, PicState};
 
 use crate::bus::{Bus, BusError};
 use crate::irq::{IrqInputs, IrqLine, IsaIrqs};

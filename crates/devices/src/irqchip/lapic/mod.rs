@@ -1,10 +1,33 @@
-//! The local APIC.
+//! The local APIC (SDM vol. 3, chapter 12 "Advanced Programmable Interrupt Controller").
+//!
+//! One per processor, owned by the machine, shared by all threads. The [`core::Core`] holds registers and rules;
+//! this adapter adds the lock, the clock, the timer and the neighbours. [`vcpu::Signal::Intr`] is written only
+//! here, with the lock held, after every change: it is up exactly while an interrupt is deliverable, so none is
+//! lost whichever thread asks. IPIs, EOI broadcasts and the 8259's INTA cycle happen after the lock is released.
 
-use super::Interconnect;
-use crate::time::{Clock, TimerQueue, Tsc};
+mod access;
+mod bits256;
+mod core;
+mod registers;
+mod saved;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+pub use saved::LapicState;
+
+pub(super) use registers::{ICR_ASSERT, ICR_LEVEL, ICR_LOGICAL, ICR_SHORTHAND};
+
+use self::core::{Acknowledged, Action, ApicMode, Core};
+use super::interconnect::{Interconnect, Message};
+use crate::sync::lock;
+use crate::time::{Clock, Expire, Timer, TimerQueue, Tsc};
+use access::Illegal;
+use registers::*;
 use std::fmt;
-use std::sync::{Arc, Weak};
-use vcpu::{MsrFault, Signals};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use timer::{Deadline, Instant};
+use vcpu::{MsrFault, Signal, Signals};
 
 /// What a local APIC is built from.
 #[derive(Clone)]
@@ -27,80 +50,304 @@ pub struct LapicConfig {
 
 /// One processor's local APIC. Shared; every method may be called from any thread.
 pub struct Lapic {
-    config: LapicConfig,
+    id: u32,
+    bootstrap: bool,
+    timer_hz: u64,
+    signals: Arc<Signals>,
+    clock: Arc<dyn Clock>,
+    tsc: Arc<dyn Tsc>,
+    timer: Timer,
+    interconnect: OnceLock<Weak<Interconnect>>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    core: Core,
+    /// What the host timer is set to.
+    armed: Option<Deadline>,
 }
 
 impl Lapic {
     /// As after a processor reset.
     pub fn new(config: LapicConfig) -> Arc<Self> {
-        Arc::new(Self { config })
+        let LapicConfig { id, bootstrap, signals, clock, timers, timer_hz, tsc } = config;
+        let core = Core::new(id, bootstrap, timer_hz);
+        let lapic = Arc::new(Self {
+            id,
+            bootstrap,
+            timer_hz,
+            signals,
+            clock,
+            tsc,
+            timer: timers.timer("lapic"),
+            interconnect: OnceLock::new(),
+            inner: Mutex::new(Inner { core, armed: None }),
+        });
+        let owner: Arc<dyn Expire> = Arc::clone(&lapic) as _;
+        lapic.timer.connect(Arc::downgrade(&owner));
+        lapic
     }
 
-    /// Names the interconnect that carries its IPIs, EOI broadcasts and INTA cycles.
-    pub(crate) fn connect(&self, _interconnect: Weak<Interconnect>) {}
+    /// Names the interconnect that carries its IPIs, EOI broadcasts and INTA cycles. The first call counts.
+    pub(crate) fn connect(&self, interconnect: Weak<Interconnect>) {
+        let _ = self.interconnect.set(interconnect);
+    }
 
     /// The initial APIC id.
     pub fn id(&self) -> u32 {
-        self.config.id
+        self.id
     }
 
     /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode.
     pub fn mmio_base(&self) -> Option<u64> {
-        None
+        let inner = lock(&self.inner);
+        (inner.core.mode() == ApicMode::Xapic).then_some(inner.core.base & BASE_ADDRESS)
     }
 
-    /// A load of `size` bytes at `offset` in the register page.
+    /// Whether IA32_APIC_BASE.EN is set: what CPUID.01H:EDX.APIC tells.
+    pub fn is_enabled(&self) -> bool {
+        lock(&self.inner).core.mode() != ApicMode::Disabled
+    }
+
+    /// A load of `size` bytes at `offset` in the register page. Only the first four bytes of each
+    /// sixteen are there.
     pub fn mmio_read(&self, offset: u64, size: u8) -> u64 {
-        let _ = (offset, size);
-        0
+        let shift = (offset & 15) * 8;
+        if shift >= 32 {
+            return 0;
+        }
+        let value = self.access(|core, at| match core.mode() {
+            ApicMode::Xapic => core.read_xapic((offset >> 4) as u8, at),
+            _ => u32::MAX,
+        });
+        let value = u64::from(value) >> shift;
+        if size >= 8 { value } else { value & ((1 << (size * 8)) - 1) }
     }
 
-    /// A store.
+    /// A store. Only aligned stores of four bytes (or the low four of eight) have an effect.
     pub fn mmio_write(&self, offset: u64, size: u8, value: u64) {
-        let _ = (offset, size, value);
+        if offset & 15 != 0 || size < 4 {
+            return;
+        }
+        let action = self.access(|core, at| match core.mode() {
+            ApicMode::Xapic => core.write_xapic((offset >> 4) as u8, value as u32, at),
+            _ => Action::None,
+        });
+        self.act(action);
     }
 
     /// RDMSR of `msr`; `None` if it is not the local APIC's.
     pub fn msr_read(&self, msr: u32) -> Option<Result<u64, MsrFault>> {
-        let _ = msr;
-        None
+        Some(match msr {
+            MSR_APIC_BASE => Ok(lock(&self.inner).core.base),
+            MSR_TSC_DEADLINE => Ok(self.access(|core, at| {
+                core.advance(at);
+                core.timer.tsc_deadline
+            })),
+            MSR_X2APIC..=MSR_X2APIC_LAST => self
+                .access(|core, at| match core.mode() {
+                    ApicMode::X2apic => core.read_x2apic((msr - MSR_X2APIC) as u8, at),
+                    _ => Err(Illegal),
+                })
+                .map_err(|Illegal| MsrFault),
+            _ => return None,
+        })
     }
 
     /// WRMSR of `msr`; `None` if it is not the local APIC's.
     pub fn msr_write(&self, msr: u32, value: u64) -> Option<Result<(), MsrFault>> {
-        let _ = (msr, value);
-        None
+        let result = match msr {
+            MSR_APIC_BASE => {
+                return Some(self.access(|core, _| core.write_base(value)).ok_or(MsrFault));
+            }
+            MSR_TSC_DEADLINE => self.access(|core, at| {
+                core.advance(at);
+                core.timer.set_tsc_deadline(value);
+                core.advance(at);
+                Ok(Action::None)
+            }),
+            MSR_X2APIC..=MSR_X2APIC_LAST => self.access(|core, at| match core.mode() {
+                ApicMode::X2apic => core.write_x2apic((msr - MSR_X2APIC) as u8, value, at),
+                _ => Err(Illegal),
+            }),
+            _ => return None,
+        };
+        Some(result.map(|action| self.act(action)).map_err(|Illegal| MsrFault))
     }
 
     /// The interrupt-acknowledge cycle; see [`vcpu::CpuIo::ack_interrupt`].
     pub fn ack_interrupt(&self) -> Option<u8> {
-        None
+        let mut inner = lock(&self.inner);
+        let acknowledged = inner.core.acknowledge();
+        self.publish(&inner);
+        drop(inner);
+        let vector = match acknowledged? {
+            Acknowledged::Vector(vector) => vector,
+            Acknowledged::External => self.interconnect()?.acknowledge_8259()?,
+        };
+        tracing::trace!(target: "irq", id = self.id, vector, "acknowledged");
+        Some(vector)
     }
 
-    /// CR8.
+    /// CR8: bits 7:4 of the task-priority register.
     pub fn task_priority(&self) -> u8 {
-        0
+        lock(&self.inner).core.tpr >> 4
     }
 
-    /// MOV to CR8.
+    /// MOV to CR8; `class` is 0 to 15.
     pub fn set_task_priority(&self, class: u8) {
-        let _ = class;
+        let mut inner = lock(&self.inner);
+        inner.core.tpr = class << 4;
+        self.publish(&inner);
     }
 
-    /// What INIT does to the local APIC (SDM vol. 3, 12.4.7.3). The machine calls it when it resets the processor.
-    pub fn init(&self) {}
+    /// What INIT does to the local APIC (SDM vol. 3, 12.4.7.3). The machine calls it when it resets the
+    /// processor.
+    pub fn init(&self) {
+        self.access(|core, _| core.init());
+    }
 
     /// What a power-up reset does to it.
-    pub fn reset(&self) {}
+    pub fn reset(&self) {
+        self.access(|core, _| {
+            let lint = core.lint;
+            *core = Core { lint, ..Core::new(self.id, self.bootstrap, self.timer_hz) };
+        });
+        self.signals.clear(Signal::Sipi);
+    }
 
-    /// The page number of the start-up IPI behind [`vcpu::Signal::Sipi`]; taking it clears the signal.
+    /// Leaves it as firmware does on the bootstrap processor: software-enabled with spurious vector FFH, LINT0
+    /// passing the 8259's interrupts (virtual wire mode), LINT1 the NMI.
+    pub fn set_virtual_wire(&self) {
+        self.access(|core, _| {
+            core.write_svr(0xFF | SVR_ENABLE);
+            core.write_lvt(lvt::LINT0, 7 << 8);
+            core.write_lvt(lvt::LINT1, 4 << 8);
+        });
+    }
+
+    /// The page number of the start-up IPI behind [`Signal::Sipi`]; taking it clears the signal.
     pub fn take_sipi(&self) -> Option<u8> {
-        None
+        let mut inner = lock(&self.inner);
+        self.signals.clear(Signal::Sipi);
+        inner.core.sipi.take()
+    }
+
+    /// The level of LINT0, the 8259's output.
+    pub fn set_lint0(&self, level: bool) {
+        self.set_lint(0, level);
+    }
+
+    /// The level of LINT1, the platform's NMI.
+    pub fn set_lint1(&self, level: bool) {
+        self.set_lint(1, level);
+    }
+
+    fn set_lint(&self, pin: usize, level: bool) {
+        let mut inner = lock(&self.inner);
+        inner.core.set_lint(pin, level, &self.signals);
+        self.publish(&inner);
+    }
+
+    /// Delivers `message` if it is for this APIC; true if it was accepted.
+    pub(crate) fn deliver(&self, message: &Message) -> bool {
+        let mut inner = lock(&self.inner);
+        let accepted =
+            inner.core.is_addressed(message) && inner.core.receive(message, &self.signals);
+        self.publish(&inner);
+        accepted
+    }
+
+    /// Its bid for a lowest-priority `message`: the processor priority, if it could accept it.
+    pub(crate) fn bid(&self, message: &Message) -> Option<u8> {
+        let inner = lock(&self.inner);
+        let accepts = inner.core.is_addressed(message) && inner.core.software_enabled();
+        accepts.then(|| inner.core.ppr())
+    }
+
+    /// An IPI was to be sent with a vector below 16.
+    pub(crate) fn note_send_error(&self) {
+        self.access(|core, _| core.error(ESR_SEND_ILLEGAL));
+    }
+
+    /// The saved state.
+    pub fn save(&self) -> LapicState {
+        lock(&self.inner).core.save()
+    }
+
+    /// Takes over `state`; the signals and the host timer follow.
+    pub fn restore(&self, state: &LapicState) {
+        self.access(|core, _| *core = Core::restore(state));
+        if state.sipi.is_some() {
+            self.signals.raise(Signal::Sipi);
+        }
+    }
+
+    fn interconnect(&self) -> Option<Arc<Interconnect>> {
+        self.interconnect.get()?.upgrade()
+    }
+
+    /// Runs `body` with the lock, then brings signal and host timer up to date.
+    fn access<R>(&self, body: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let at = Instant { ns: self.clock.now(), tsc: self.tsc.guest_tsc() };
+        let mut inner = lock(&self.inner);
+        let result = body(&mut inner.core, at);
+        self.publish(&inner);
+        self.set_host_timer(&mut inner);
+        result
+    }
+
+    fn publish(&self, inner: &MutexGuard<'_, Inner>) {
+        let pending = inner.core.interrupt_pending();
+        if pending != self.signals.is_raised(Signal::Intr) {
+            if pending {
+                self.signals.raise(Signal::Intr);
+            } else {
+                self.signals.clear(Signal::Intr);
+            }
+        }
+    }
+
+    fn set_host_timer(&self, inner: &mut Inner) {
+        let masked = inner.core.lvt[lvt::TIMER] & LVT_MASK != 0;
+        let wanted = inner.core.timer.deadline().filter(|_| !masked);
+        if wanted == inner.armed {
+            return;
+        }
+        inner.armed = wanted;
+        self.timer.set(wanted.map(|deadline| match deadline {
+            Deadline::At(ns) => ns,
+            Deadline::Tsc(tsc) => self.clock.now().saturating_add(self.tsc.ns_until(tsc)),
+        }));
+    }
+
+    /// Does what an access asked of the neighbours. The lock is not held.
+    fn act(&self, action: Action) {
+        let Some(interconnect) = self.interconnect() else { return };
+        match action {
+            Action::None => {}
+            Action::BroadcastEoi(vector) => interconnect.broadcast_eoi(vector),
+            Action::Ipi(icr) => interconnect.send_ipi(self, icr),
+        }
+    }
+
+    /// Whether IPIs of this APIC carry 32-bit destinations.
+    pub(crate) fn is_x2apic(&self) -> bool {
+        lock(&self.inner).core.mode() == ApicMode::X2apic
+    }
+}
+
+impl Expire for Lapic {
+    fn expired(&self, _now: u64) {
+        // The queue has disarmed the host timer. The guest's TSC may still be short of the deadline by rounding;
+        // then the deadline stands and is armed anew.
+        lock(&self.inner).armed = None;
+        self.access(Core::advance);
     }
 }
 
 impl fmt::Debug for Lapic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lapic({})", self.config.id)
+        write!(f, "Lapic({:?})", lock(&self.inner).core)
     }
 }

@@ -1,0 +1,219 @@
+//! The IOAPIC's registers and rules (82093AA, section 3), without lock or neighbours.
+//!
+//! Inputs carry assertion: the polarity bit is kept for the guest to read and changes nothing.
+
+use crate::irqchip::interconnect::{Delivery, DestinationMode, Message, Trigger, widen};
+
+/// Interrupt inputs.
+pub(super) const PINS: usize = 24;
+
+/// IOAPICID.
+const IOAPICID: u8 = 0x00;
+/// IOAPICVER: 24 entries, version 20H, which has the EOI register.
+const IOAPICVER: u8 = 0x01;
+const IOAPICVER_VALUE: u32 = (PINS as u32 - 1) << 16 | 0x20;
+/// IOAPICARB.
+const IOAPICARB: u8 = 0x02;
+/// IOREDTBL: two registers per entry.
+const IOREDTBL: u8 = 0x10;
+const IOREDTBL_LAST: u8 = IOREDTBL + 2 * PINS as u8 - 1;
+
+/// Entry: delivery status, read-only and always idle here.
+const DELIVERY_STATUS: u64 = 1 << 12;
+/// Entry: a level-triggered interrupt is in flight; read-only.
+const REMOTE_IRR: u64 = 1 << 14;
+/// Entry: level-triggered.
+const LEVEL: u64 = 1 << 15;
+/// Entry: masked.
+const MASKED: u64 = 1 << 16;
+/// Entry: logical destination.
+const LOGICAL: u64 = 1 << 11;
+/// Entry: the bits that software can write.
+const WRITABLE: u64 = 0xFF00_0000_0001_FFFF & !(DELIVERY_STATUS | REMOTE_IRR);
+
+/// What a step wants delivered. The core is told whether it was with [`Core::sent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) pin: u8,
+    pub(super) message: Message,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Core {
+    pub(super) id: u8,
+    /// IOREGSEL.
+    pub(super) select: u8,
+    pub(super) entries: [u64; PINS],
+    /// Levels of the inputs.
+    pub(super) inputs: u32,
+}
+
+impl Core {
+    pub(super) fn new(id: u8) -> Self {
+        Self { id: id & 15, select: 0, entries: [MASKED; PINS], inputs: 0 }
+    }
+
+    pub(super) fn read_selected(&self) -> u32 {
+        match self.select {
+            IOAPICID | IOAPICARB => u32::from(self.id) << 24,
+            IOAPICVER => IOAPICVER_VALUE,
+            IOREDTBL..=IOREDTBL_LAST => {
+                let index = self.select - IOREDTBL;
+                let entry = self.entries.get(usize::from(index / 2)).copied().unwrap_or(0);
+                if index & 1 == 0 { entry as u32 } else { (entry >> 32) as u32 }
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn write_selected(&mut self, value: u32) -> Option<Request> {
+        match self.select {
+            IOAPICID => self.id = (value >> 24) as u8 & 15,
+            IOREDTBL..=IOREDTBL_LAST => return self.write_entry(self.select - IOREDTBL, value),
+            _ => {}
+        }
+        None
+    }
+
+    fn write_entry(&mut self, index: u8, value: u32) -> Option<Request> {
+        let pin = index / 2;
+        let entry = self.entries.get_mut(usize::from(pin))?;
+        let value = u64::from(value);
+        let merged = if index & 1 == 0 {
+            *entry & !0xFFFF_FFFF | value
+        } else {
+            *entry & 0xFFFF_FFFF | value << 32
+        };
+        *entry = *entry & REMOTE_IRR | merged & WRITABLE;
+        // An edge-triggered entry has no remote IRR; guests clear it so.
+        if *entry & LEVEL == 0 {
+            *entry &= !REMOTE_IRR;
+        }
+        self.sample(pin)
+    }
+
+    /// The level of input `pin` changed. An edge on a masked pin is lost (82093AA, 3.2.4, bit 16).
+    pub(super) fn set_input(&mut self, pin: u8, level: bool) -> Option<Request> {
+        let entry = *self.entries.get(usize::from(pin))?;
+        let bit = 1 << pin;
+        let rises = level && self.inputs & bit == 0;
+        self.inputs = if level { self.inputs | bit } else { self.inputs & !bit };
+        if entry & LEVEL != 0 {
+            return self.sample(pin);
+        }
+        (rises && entry & MASKED == 0).then(|| self.request(pin, entry)).flatten()
+    }
+
+    /// A level-triggered pin that is up, unmasked and not in flight wants delivery.
+    fn sample(&self, pin: u8) -> Option<Request> {
+        let entry = *self.entries.get(usize::from(pin))?;
+        let free = entry & (LEVEL | MASKED | REMOTE_IRR) == LEVEL;
+        (free && self.inputs & 1 << pin != 0).then(|| self.request(pin, entry)).flatten()
+    }
+
+    fn request(&self, pin: u8, entry: u64) -> Option<Request> {
+        let delivery = Delivery::from_code((entry >> 8) as u8)?;
+        let logical = entry & LOGICAL != 0;
+        let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
+        let trigger = if entry & LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
+        let destination = widen((entry >> 56) as u8, mode);
+        let message = Message { vector: entry as u8, delivery, trigger, mode, destination };
+        // Start-up is no delivery mode of an IOAPIC.
+        (delivery != Delivery::StartUp).then_some(Request { pin, message })
+    }
+
+    /// The request of `pin` was accepted by a local APIC.
+    pub(super) fn sent(&mut self, request: &Request) {
+        let Some(entry) = self.entries.get_mut(usize::from(request.pin)) else { return };
+        let fixed = matches!(request.message.delivery, Delivery::Fixed | Delivery::LowestPriority);
+        if *entry & LEVEL != 0 && fixed {
+            *entry |= REMOTE_IRR;
+        }
+    }
+
+    /// The interrupt `vector` was completed: the pins that want delivery again.
+    pub(super) fn eoi(&mut self, vector: u8) -> Vec<Request> {
+        let mut again = Vec::new();
+        for pin in 0..PINS as u8 {
+            let Some(entry) = self.entries.get_mut(usize::from(pin)) else { continue };
+            if *entry & REMOTE_IRR != 0 && *entry as u8 == vector {
+                *entry &= !REMOTE_IRR;
+                again.extend(self.sample(pin));
+            }
+        }
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(core: &mut Core, pin: u8, entry: u64) -> Option<Request> {
+        core.select = IOREDTBL + 2 * pin + 1;
+        core.write_selected((entry >> 32) as u32);
+        core.select = IOREDTBL + 2 * pin;
+        core.write_selected(entry as u32)
+    }
+
+    #[test]
+    fn edge_pins_fire_on_the_rise_only_and_not_while_masked() {
+        let mut core = Core::new(0);
+        assert_eq!(core.set_input(4, true), None, "masked after reset");
+        assert_eq!(program(&mut core, 4, 0x0100_0000_0000_0034), None, "the edge was lost");
+        assert_eq!(core.set_input(4, true), None);
+        core.set_input(4, false);
+        let request = core.set_input(4, true).unwrap();
+        let expected = Message {
+            vector: 0x34,
+            delivery: Delivery::Fixed,
+            trigger: Trigger::Edge,
+            mode: DestinationMode::Physical,
+            destination: 1,
+        };
+        assert_eq!(request.message, expected);
+        core.sent(&request);
+        assert_eq!(core.read_selected(), 0x34, "no remote IRR on an edge");
+    }
+
+    #[test]
+    fn level_pins_fire_again_after_eoi_while_up() {
+        let mut core = Core::new(0);
+        program(&mut core, 9, LEVEL | 0x49);
+        let request = core.set_input(9, true).unwrap();
+        core.sent(&request);
+        assert_ne!(u64::from(core.read_selected()) & REMOTE_IRR, 0);
+        core.set_input(9, false);
+        assert_eq!(core.set_input(9, true), None, "in flight");
+        assert_eq!(core.eoi(0x48), []);
+        assert_eq!(core.eoi(0x49), [request]);
+        core.sent(&request);
+        core.set_input(9, false);
+        assert_eq!(core.eoi(0x49), []);
+        assert_eq!(core.set_input(9, true), Some(request));
+    }
+
+    #[test]
+    fn switching_to_edge_clears_remote_irr() {
+        let mut core = Core::new(0);
+        program(&mut core, 9, LEVEL | 0x49);
+        let request = core.set_input(9, true).unwrap();
+        core.sent(&request);
+        program(&mut core, 9, MASKED | 0x49);
+        assert_eq!(program(&mut core, 9, LEVEL | 0x49), Some(request));
+    }
+
+    #[test]
+    fn read_only_bits_and_registers() {
+        let mut core = Core::new(5);
+        program(&mut core, 0, u64::MAX & !(0x700));
+        assert_eq!(core.read_selected(), 0x0001_A8FF);
+        core.select = IOAPICVER;
+        core.write_selected(0);
+        assert_eq!(core.read_selected(), 0x0017_0020);
+        core.select = IOAPICID;
+        assert_eq!(core.read_selected(), 0x0500_0000);
+        core.select = 0x50;
+        assert_eq!(core.read_selected(), 0);
+    }
+}

@@ -1,0 +1,348 @@
+//! The local APIC's registers and rules, without clock, lock or neighbours.
+//!
+//! Acceptance and priorities: SDM vol. 3, 12.8; local vector table: 12.5.1; errors: 12.5.3.
+
+use super::bits256::Bits256;
+use super::registers::*;
+use super::timer::{Instant, Mode, Timer};
+use crate::irqchip::interconnect::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
+use vcpu::{Signal, Signals};
+
+/// What a register access asks of the neighbours, once the lock is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    None,
+    /// Send what the ICR says.
+    Ipi(u64),
+    /// A level-triggered interrupt was completed: tell the IOAPIC.
+    BroadcastEoi(u8),
+}
+
+/// Where an acknowledged interrupt's vector comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acknowledged {
+    /// From here; it is now in service.
+    Vector(u8),
+    /// From the 8259: run its INTA cycle.
+    External,
+}
+
+/// The three states of IA32_APIC_BASE (SDM vol. 3, 12.12.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ApicMode {
+    Disabled,
+    Xapic,
+    X2apic,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Core {
+    pub(super) id: u32,
+    pub(super) base: u64,
+    pub(super) tpr: u8,
+    pub(super) ldr: u32,
+    pub(super) dfr: u32,
+    pub(super) svr: u32,
+    pub(super) isr: Bits256,
+    pub(super) tmr: Bits256,
+    pub(super) irr: Bits256,
+    pub(super) esr: u32,
+    /// Errors since the last write to ESR.
+    pub(super) esr_pending: u32,
+    pub(super) icr: u64,
+    pub(super) lvt: [u32; lvt::COUNT],
+    pub(super) timer: Timer,
+    /// Levels of the LINT0 and LINT1 inputs.
+    pub(super) lint: [bool; 2],
+    /// An ExtINT message has arrived and was not acknowledged yet.
+    pub(super) external: bool,
+    /// The vector of the last start-up IPI, until the machine takes it.
+    pub(super) sipi: Option<u8>,
+}
+
+impl Core {
+    /// After power-up (SDM vol. 3, 12.4.7.1).
+    pub(super) fn new(id: u32, bootstrap: bool, timer_hz: u64) -> Self {
+        let bsp = if bootstrap { BASE_BSP } else { 0 };
+        let base = BASE_RESET | BASE_EN | bsp;
+        Self {
+            id,
+            base,
+            tpr: 0,
+            ldr: 0,
+            dfr: u32::MAX,
+            svr: 0xFF,
+            isr: Bits256::default(),
+            tmr: Bits256::default(),
+            irr: Bits256::default(),
+            esr: 0,
+            esr_pending: 0,
+            icr: 0,
+            lvt: [LVT_MASK; lvt::COUNT],
+            timer: Timer::new(timer_hz),
+            lint: [false; 2],
+            external: false,
+            sipi: None,
+        }
+    }
+
+    /// What INIT does: power-up values, but for IA32_APIC_BASE, the ids and the inputs' levels (12.4.7.3).
+    pub(super) fn init(&mut self) {
+        let fresh = Self::new(self.id, self.base & BASE_BSP != 0, self.timer.hz);
+        *self = Self { base: self.base, lint: self.lint, sipi: self.sipi, ..fresh };
+        if self.mode() == ApicMode::X2apic {
+            self.ldr = self.x2apic_ldr();
+        }
+    }
+
+    pub(super) fn mode(&self) -> ApicMode {
+        match (self.base & BASE_EN != 0, self.base & BASE_EXTD != 0) {
+            (false, _) => ApicMode::Disabled,
+            (true, false) => ApicMode::Xapic,
+            (true, true) => ApicMode::X2apic,
+        }
+    }
+
+    /// The logical x2APIC id that the id implies (12.12.10.2).
+    pub(super) fn x2apic_ldr(&self) -> u32 {
+        (self.id >> 4) << 16 | 1 << (self.id & 15)
+    }
+
+    pub(super) fn software_enabled(&self) -> bool {
+        self.mode() != ApicMode::Disabled && self.svr & SVR_ENABLE != 0
+    }
+
+    /// The processor-priority register (12.8.3.1).
+    pub(super) fn ppr(&self) -> u8 {
+        let in_service = self.isr.highest().unwrap_or(0);
+        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xF0 }
+    }
+
+    /// The request that may interrupt the processor now.
+    fn deliverable(&self) -> Option<u8> {
+        self.irr.highest().filter(|vector| vector >> 4 > self.ppr() >> 4)
+    }
+
+    /// Whether the 8259 asks through LINT0 or a message.
+    fn external_pending(&self) -> bool {
+        let entry = self.lvt[lvt::LINT0];
+        let wired = entry & LVT_MASK == 0 && lvt_delivery(entry) == Delivery::ExtInt;
+        // While the APIC is disabled, LINT0 is the processor's INTR pin (12.4.3).
+        let through = wired || self.mode() == ApicMode::Disabled;
+        (self.lint[0] && through) || self.external
+    }
+
+    /// What [`Signal::Intr`] should be.
+    pub(super) fn interrupt_pending(&self) -> bool {
+        self.external_pending() || self.deliverable().is_some()
+    }
+
+    /// The processor's side of the acknowledge cycle. The 8259 goes first: it has no place in the priorities.
+    pub(super) fn acknowledge(&mut self) -> Option<Acknowledged> {
+        if self.external_pending() {
+            self.external = false;
+            return Some(Acknowledged::External);
+        }
+        let vector = self.deliverable()?;
+        self.irr.set(vector, false);
+        self.isr.set(vector, true);
+        Some(Acknowledged::Vector(vector))
+    }
+
+    /// A write to EOI.
+    pub(super) fn eoi(&mut self) -> Action {
+        let Some(vector) = self.isr.highest() else { return Action::None };
+        self.isr.set(vector, false);
+        for index in [lvt::LINT0, lvt::LINT1] {
+            if self.lvt[index] & (LVT_REMOTE_IRR | LVT_VECTOR) == LVT_REMOTE_IRR | u32::from(vector)
+            {
+                self.lvt[index] &= !LVT_REMOTE_IRR;
+                self.sample_level(index);
+            }
+        }
+        if self.tmr.get(vector) { Action::BroadcastEoi(vector) } else { Action::None }
+    }
+
+    /// Accepts a fixed interrupt. False if it was refused.
+    pub(super) fn accept(&mut self, vector: u8, trigger: Trigger) -> bool {
+        if !self.software_enabled() {
+            return false;
+        }
+        if vector < 16 {
+            self.error(ESR_RECEIVE_ILLEGAL);
+            return false;
+        }
+        self.irr.set(vector, true);
+        self.tmr.set(vector, trigger == Trigger::Level);
+        true
+    }
+
+    /// Notes an error; the first since the last write to ESR raises the LVT error interrupt.
+    pub(super) fn error(&mut self, bits: u32) {
+        let armed = self.esr_pending == 0;
+        self.esr_pending |= bits;
+        let entry = self.lvt[lvt::ERROR];
+        let vector = entry as u8;
+        if armed && entry & LVT_MASK == 0 && vector >= 16 {
+            self.accept(vector, Trigger::Edge);
+        }
+    }
+
+    /// Takes a message that [`Core::is_addressed`] to it. False if it was refused.
+    pub(super) fn receive(&mut self, message: &Message, signals: &Signals) -> bool {
+        match message.delivery {
+            Delivery::Fixed | Delivery::LowestPriority => {
+                return self.accept(message.vector, message.trigger);
+            }
+            Delivery::Nmi => signals.raise(Signal::Nmi),
+            Delivery::Init => signals.raise(Signal::Init),
+            Delivery::StartUp => {
+                self.sipi = Some(message.vector);
+                signals.raise(Signal::Sipi);
+            }
+            Delivery::ExtInt => self.external = true,
+            Delivery::Smi => {
+                tracing::debug!(target: "irq", id = self.id, "SMI dropped: no system management mode");
+            }
+        }
+        true
+    }
+
+    /// Whether `message` is for this APIC (12.6.2, 12.12.10).
+    pub(super) fn is_addressed(&self, message: &Message) -> bool {
+        let destination = message.destination;
+        match (self.mode(), message.mode) {
+            (ApicMode::Disabled, _) => false,
+            (_, _) if destination == BROADCAST => true,
+            (ApicMode::Xapic, DestinationMode::Physical) => {
+                destination == 0xFF || destination == self.id
+            }
+            (ApicMode::Xapic, DestinationMode::Logical) => self.matches_xapic_logical(destination),
+            (ApicMode::X2apic, DestinationMode::Physical) => destination == self.id,
+            (ApicMode::X2apic, DestinationMode::Logical) => {
+                destination >> 16 == self.ldr >> 16 && destination & self.ldr & 0xFFFF != 0
+            }
+        }
+    }
+
+    fn matches_xapic_logical(&self, destination: u32) -> bool {
+        let Ok(destination) = u8::try_from(destination) else { return false };
+        let own = (self.ldr >> 24) as u8;
+        match self.dfr >> 28 {
+            0xF => destination & own != 0,
+            0 => {
+                let cluster = destination >> 4 == 0xF || destination >> 4 == own >> 4;
+                cluster && destination & own & 0xF != 0
+            }
+            _ => false,
+        }
+    }
+
+    /// The level of LINT0 (`pin` 0) or LINT1 changed.
+    pub(super) fn set_lint(&mut self, pin: usize, level: bool, signals: &Signals) {
+        let rises = level && !self.lint[pin & 1];
+        self.lint[pin & 1] = level;
+        let index = lvt::LINT0 + (pin & 1);
+        let entry = self.lvt[index];
+        if self.mode() == ApicMode::Disabled {
+            if rises && pin == 1 {
+                signals.raise(Signal::Nmi);
+            }
+            return;
+        }
+        if entry & LVT_MASK != 0 || !rises {
+            return;
+        }
+        match lvt_delivery(entry) {
+            Delivery::Nmi => signals.raise(Signal::Nmi),
+            Delivery::Init => signals.raise(Signal::Init),
+            Delivery::Fixed if entry & LVT_LEVEL != 0 => self.sample_level(index),
+            Delivery::Fixed => {
+                self.accept(entry as u8, Trigger::Edge);
+            }
+            // ExtINT follows the level; see `external_pending`.
+            _ => {}
+        }
+    }
+
+    /// Requests a level-triggered local interrupt if its pin is up and none is in flight.
+    pub(super) fn sample_level(&mut self, index: usize) {
+        let entry = self.lvt[index];
+        let fixed = lvt_delivery(entry) == Delivery::Fixed;
+        let free = entry & (LVT_MASK | LVT_REMOTE_IRR) == 0 && entry & LVT_LEVEL != 0;
+        let up = self.lint[usize::from(index == lvt::LINT1)];
+        if fixed && free && up && self.accept(entry as u8, Trigger::Level) {
+            self.lvt[index] |= LVT_REMOTE_IRR;
+        }
+    }
+
+    /// Moves the timer to `at` and requests its interrupt if it expired.
+    pub(super) fn advance(&mut self, at: Instant) {
+        let entry = self.lvt[lvt::TIMER];
+        if self.timer.advance(at) && entry & LVT_MASK == 0 {
+            self.accept(entry as u8, Trigger::Edge);
+        }
+    }
+
+    /// WRMSR of IA32_APIC_BASE; `None`: #GP (12.4.4, 12.12.5).
+    pub(super) fn write_base(&mut self, value: u64) -> Option<()> {
+        if value & !(BASE_BSP | BASE_EXTD | BASE_EN | BASE_ADDRESS) != 0 {
+            return None;
+        }
+        let (enabled, extended) = (value & BASE_EN != 0, value & BASE_EXTD != 0);
+        let before = self.mode();
+        match (before, enabled, extended) {
+            (_, false, true) => return None,
+            (ApicMode::Disabled, true, true) => return None,
+            (ApicMode::X2apic, true, false) => return None,
+            _ => {}
+        }
+        self.base = value & !BASE_BSP | self.base & BASE_BSP;
+        if !enabled && before != ApicMode::Disabled {
+            self.init();
+        }
+        if self.mode() == ApicMode::X2apic && before != ApicMode::X2apic {
+            self.ldr = self.x2apic_ldr();
+            self.icr &= 0xFFFF_FFFF;
+        }
+        Some(())
+    }
+
+    /// A write to an LVT entry.
+    pub(super) fn write_lvt(&mut self, index: usize, value: u32) {
+        let Some(entry) = self.lvt.get_mut(index) else { return };
+        let writable = lvt_bits(index) & !LVT_READ_ONLY;
+        *entry = *entry & LVT_READ_ONLY | value & writable;
+        if self.svr & SVR_ENABLE == 0 {
+            *entry |= LVT_MASK;
+        }
+        // An edge-triggered entry has no remote IRR.
+        if *entry & LVT_LEVEL == 0 {
+            *entry &= !LVT_REMOTE_IRR;
+        }
+        if index == lvt::TIMER {
+            self.timer.set_mode(Mode::of_lvt(value));
+        } else if matches!(index, lvt::LINT0 | lvt::LINT1) {
+            self.sample_level(index);
+        }
+    }
+
+    /// A write to SVR: disabling masks every LVT entry (12.4.7.2).
+    pub(super) fn write_svr(&mut self, value: u32) {
+        self.svr = value & (0xFF | SVR_ENABLE | SVR_FOCUS);
+        if self.svr & SVR_ENABLE == 0 {
+            self.lvt.iter_mut().for_each(|entry| *entry |= LVT_MASK);
+        }
+    }
+}
+
+/// The delivery mode of an LVT entry; the reserved ones deliver nothing (as SMI).
+pub(super) fn lvt_delivery(entry: u32) -> Delivery {
+    match (entry & LVT_MODE) >> 8 {
+        0 => Delivery::Fixed,
+        4 => Delivery::Nmi,
+        5 => Delivery::Init,
+        7 => Delivery::ExtInt,
+        _ => Delivery::Smi,
+    }
+}
