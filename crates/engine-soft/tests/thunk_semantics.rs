@@ -14,7 +14,8 @@ const OF: u64 = 1 << 11;
 fn flags_stay_where_the_architecture_says_so() {
     let mut bench = Bench::new();
     for bits in 0..64u64 {
-        let flags = CF * (bits & 1) | (bits >> 1 & 1) << 2 | (bits >> 2 & 1) << 4 | ZF * (bits >> 3 & 1) | (bits >> 4 & 1) << 7 | OF * (bits >> 5);
+        let spread = [CF, 1 << 2, 1 << 4, ZF, 1 << 7, OF];
+        let flags = spread.iter().enumerate().map(|(n, flag)| flag * (bits >> n & 1)).sum::<u64>();
         bench.state.flags = Flags::from_bits(flags | 0x202);
         let before = bench.state.flags;
         bench.state.gpr[1] = 0x20;

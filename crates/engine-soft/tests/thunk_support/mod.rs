@@ -1,6 +1,8 @@
 //! What the thunk tests share: decoding, running, synthesized operands.
 #![allow(dead_code, unreachable_pub, missing_docs, unsafe_code)] // each test binary uses a part; `run` vouches for the memory it passes
 
+pub mod native;
+
 use engine_soft::thunk::{HostFeatures, Thunk, ThunkCache, ThunkFault, Unthunkable};
 use iced_x86::{Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register};
 use x86::state::CpuState;
@@ -58,7 +60,7 @@ pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
         let n = (seed + op * 3) % 8;
         let kind = info.op_kind(op);
         let register = match kind {
-            K::mem | K::mem_mib => None,
+            K::mem | K::mem_mib | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y => None,
             K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem if memory => None,
             K::r8_or_mem | K::r8_reg | K::r8_opcode => Some(Register::AL + n),
             K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => Some(Register::AX + n),
@@ -93,6 +95,11 @@ pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
                 i.set_memory_index_scale(2);
                 i.set_memory_displacement64(0x40);
                 i.set_memory_displ_size(1);
+                match kind {
+                    K::mem_vsib32x | K::mem_vsib64x => i.set_memory_index(Register::XMM0 + n),
+                    K::mem_vsib32y | K::mem_vsib64y => i.set_memory_index(Register::YMM0 + n),
+                    _ => {}
+                }
             }
         }
     }
