@@ -128,3 +128,9 @@ pub fn stmxcsr(state: &CpuState) -> Result<u32, Exception> {
     let _ = state;
     Err(Exception::ud())
 }
+
+/// Which components are not in their initial state (SDM vol. 1, 13.6).
+pub fn xinuse(state: &CpuState) -> u64 {
+    let _ = state;
+    0x207
+}
