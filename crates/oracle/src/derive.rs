@@ -135,6 +135,12 @@ impl Registers {
         for (i, ymm) in this.ymm.iter_mut().enumerate() {
             let used = if clean { 16 } else { 32 };
             ymm[..used].chunks_exact_mut(8).for_each(|w| w.copy_from_slice(&word(&mut rng)));
+            // Small dwords and qwords, which generated gathers use as indexes.
+            match i {
+                14 => ymm.chunks_exact_mut(4).for_each(|w| w.copy_from_slice(&[w[0], 0, 0, 0])),
+                15 => ymm.chunks_exact_mut(8).for_each(|w| w[1..].fill(0)),
+                _ => {}
+            }
             if case.ymm_keep >> i & 1 == 0 {
                 *ymm = [0; 32];
             }
@@ -203,6 +209,13 @@ impl Memory {
         if let Some(place) = self.bytes.get_mut(case.offset()..case.offset() + code.len()) {
             place.copy_from_slice(code);
         }
+    }
+
+    /// The word at linear `address`, 0 outside.
+    pub(crate) fn word_at(&self, address: u64) -> u64 {
+        let part = Self::PARTS.iter().find(|p| address.wrapping_sub(p.0) < p.2 as u64);
+        let offset = part.map(|p| p.1 + (address - p.0) as usize);
+        offset.and_then(|o| self.bytes.get(o..o + 8)).map_or(0, read_word)
     }
 
     /// The linear address of byte `offset`.

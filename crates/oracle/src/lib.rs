@@ -1,18 +1,31 @@
 //! The native oracle: the host processor as the reference for every unprivileged instruction.
 //!
 //! Guest and host have the same instruction set, so what user level can execute, the host judges. A [`Case`] is
-//! code and a register state; a [`Subject`] executes it and gives an [`Outcome`].
+//! code and a register state; [`NativeRunner`] executes it on the host in a sandboxed child process, a [`Subject`]
+//! executes it in an engine, both give an [`Outcome`], and [`compare`] says what differs.
+//!
+//! [`Generator`] makes cases from a seed, [`shrink()`] makes a mismatching one small, and
+//! [`Case::to_token`] prints it so that it can be replayed. Nothing here knows a particular engine:
+//! [`VcpuSubject`] drives any [`vcpu::Vcpu`].
 
 mod case;
 mod derive;
+pub mod generate;
 mod native;
 mod outcome;
 mod prng;
+mod report;
+mod shrink;
 mod subject;
+mod undefined;
 
 pub use case::{Case, TokenError, layout};
 pub use derive::{Memory, Registers, Template, template};
+pub use generate::{Features, Generator, Options};
 pub use native::{BATCH, NativeError, NativeRunner};
 pub use outcome::{Change, Event, Outcome, X87Registers};
 pub use prng::Rng;
+pub use report::{Difference, compare, describe};
+pub use shrink::shrink;
 pub use subject::Subject;
+pub use undefined::{Mask, mask};

@@ -1,0 +1,101 @@
+//! What cannot be judged natively, and why (ORACLE.md, pitfalls).
+
+use super::catalog::Features;
+use crate::case::Case;
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpCodeOperandKind,
+};
+
+/// Why `code` is left out, if it is.
+pub(super) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
+    use Mnemonic as M;
+    let op = code.op_code();
+    match code.mnemonic() {
+        M::Syscall | M::Sysenter | M::Sysexit | M::Sysret | M::Sysexitq | M::Sysretq => {
+            return Some("system calls enter the host's kernel");
+        }
+        M::Int | M::Int1 | M::Into => return Some("gates are the host kernel's"),
+        M::Iret | M::Iretd | M::Iretq | M::Retf | M::Rsm => return Some("far transfer"),
+        M::Lss | M::Lfs | M::Lgs | M::Lds | M::Les => return Some("descriptors are the host's"),
+        M::Lar | M::Lsl | M::Verr | M::Verw => return Some("descriptors are the host's"),
+        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw => {
+            return Some("the kernel emulates them under UMIP");
+        }
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Rdpid | M::Rdrand | M::Rdseed => {
+            return Some("not deterministic");
+        }
+        M::Xgetbv | M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 => {
+            return Some("XCR0 and XSTATE_BV are the host's");
+        }
+        _ => {}
+    }
+    let kinds = || (0..op.op_count()).map(|i| op.op_kind(i));
+    if matches!(op.op_kind(0), OpCodeOperandKind::seg_reg)
+        || matches!(code, Code::Popw_FS | Code::Popq_FS | Code::Popw_GS | Code::Popq_GS)
+    {
+        return Some("loads a descriptor of the host");
+    }
+    if matches!(code, Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664)
+        || matches!(code, Code::Call_m1616 | Code::Call_m1632 | Code::Call_m1664)
+        || kinds().any(|k| matches!(k, OpCodeOperandKind::farbr2_2 | OpCodeOperandKind::farbr4_2))
+    {
+        return Some("far transfer");
+    }
+    let branch = !matches!(code.flow_control(), FlowControl::Next | FlowControl::Exception);
+    if branch && op.operand_size() == 16 && (amd || kinds().any(is_branch16)) {
+        return Some("AMD obeys the 66 prefix of near branches in 64-bit mode, Intel does not");
+    }
+    None
+}
+
+fn is_branch16(kind: OpCodeOperandKind) -> bool {
+    matches!(kind, OpCodeOperandKind::br16_1 | OpCodeOperandKind::br16_2)
+}
+
+/// Judges whole cases.
+pub(super) struct Filter {
+    features: Features,
+    options: u32,
+}
+
+impl Filter {
+    pub(super) fn new(features: Features) -> Self {
+        let options = if features.amd { DecoderOptions::AMD } else { DecoderOptions::NONE };
+        Self { features, options }
+    }
+
+    /// Whether every instruction of straight-line code can be judged; invalid ones can (#UD).
+    pub(super) fn admits(&self, case: &Case) -> bool {
+        self.admits_from(case, 0)
+    }
+
+    /// As [`Filter::admits`], wherever a jump may enter.
+    pub(super) fn admits_everywhere(&self, case: &Case) -> bool {
+        (0..case.code().len()).all(|start| self.admits_from(case, start))
+    }
+
+    fn admits_from(&self, case: &Case, start: usize) -> bool {
+        // Filler completes what the case cuts off, as it does in the code page.
+        let mut bytes = [crate::case::layout::FILL; 80];
+        let code = case.code();
+        let rest = code.get(start..).unwrap_or_default();
+        bytes[..rest.len()].copy_from_slice(rest);
+        let mut decoder = Decoder::with_ip(64, &bytes, case.rip() + start as u64, self.options);
+        let mut instruction = Instruction::default();
+        while decoder.position() < rest.len() {
+            decoder.decode_out(&mut instruction);
+            if instruction.is_invalid() {
+                return true;
+            }
+            if !self.admits_instruction(&instruction) {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn admits_instruction(&self, instruction: &Instruction) -> bool {
+        let code = instruction.code();
+        self.features.cover(code) && excluded(code, self.features.amd).is_none()
+    }
+}

@@ -1,0 +1,359 @@
+//! Random operands for an encoding, and the registers that make its memory operand point somewhere sensible.
+
+use super::{jump_target, values};
+use crate::case::Case;
+use crate::prng::Rng;
+use iced_x86::{Code, Instruction, OpCodeOperandKind as K, OpKind, Register};
+
+/// For whom operands are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// A single instruction: any register, whose value is set so that a memory operand hits its target.
+    Single,
+    /// One of a block: pointers are in [`POINTERS`] already, and results go elsewhere for the most part.
+    Block,
+}
+
+/// Registers that hold pointers to data throughout a block.
+pub(super) const POINTERS: [usize; 8] = [3, 5, 6, 7, 12, 13, 14, 15];
+/// Registers that hold small indexes throughout a block.
+const INDEXES: [usize; 2] = [8, 9];
+/// Vector registers whose elements are small, so that gathers find something: dwords and qwords.
+const DWORD_INDEXES: u64 = 14;
+const QWORD_INDEXES: u64 = 15;
+
+/// An instruction with all operands chosen; `case` gets the registers its memory operand needs.
+pub(super) fn fill(
+    rng: &mut Rng,
+    case: &mut Case,
+    code: Code,
+    style: Style,
+) -> Option<Instruction> {
+    let op = code.op_code();
+    let mut instruction = Instruction::default();
+    instruction.set_code(code);
+    for number in 0..op.op_count() {
+        operand(rng, case, &mut instruction, number, op.op_kind(number), style)?;
+    }
+    prefixes(rng, &mut instruction);
+    Some(instruction)
+}
+
+fn prefixes(rng: &mut Rng, instruction: &mut Instruction) {
+    let op = instruction.op_code();
+    if op.can_use_rep_prefix() && op.can_use_repne_prefix() {
+        match rng.below(3) {
+            0 => instruction.set_has_repe_prefix(true),
+            1 => instruction.set_has_repne_prefix(true),
+            _ => {}
+        }
+    } else if op.can_use_rep_prefix() && rng.chance(60) {
+        instruction.set_has_rep_prefix(true);
+    }
+    if op.can_use_lock_prefix() && instruction.op0_kind() == OpKind::Memory && rng.chance(25) {
+        instruction.set_has_lock_prefix(true);
+    }
+    let memory = (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Memory);
+    if memory && instruction.segment_prefix() == Register::None && rng.chance(6) {
+        instruction.set_segment_prefix(rng.pick(&[Register::FS, Register::GS]));
+    }
+}
+
+fn gpr(rng: &mut Rng, style: Style) -> u64 {
+    let register = rng.below(16);
+    let precious = POINTERS.contains(&(register as usize)) || register == 4;
+    if style == Style::Block && precious && !rng.chance(15) {
+        return rng.pick(&[0, 1, 2, 8, 9, 10, 11]);
+    }
+    // RSP as an ordinary operand is legal but ends most blocks.
+    if register == 4 && !rng.chance(30) { rng.below(4) } else { register }
+}
+
+fn general(rng: &mut Rng, bits: u32, style: Style) -> Register {
+    let number = gpr(rng, style) as u32;
+    match bits {
+        8 if rng.chance(15) => Register::AH + rng.below(4) as u32,
+        8 => BYTES[number as usize % 16],
+        16 => Register::AX + number,
+        32 => Register::EAX + number,
+        _ => Register::RAX + number,
+    }
+}
+
+const BYTES: [Register; 16] = [
+    Register::AL,
+    Register::CL,
+    Register::DL,
+    Register::BL,
+    Register::SPL,
+    Register::BPL,
+    Register::SIL,
+    Register::DIL,
+    Register::R8L,
+    Register::R9L,
+    Register::R10L,
+    Register::R11L,
+    Register::R12L,
+    Register::R13L,
+    Register::R14L,
+    Register::R15L,
+];
+
+fn operand(
+    rng: &mut Rng,
+    case: &mut Case,
+    instruction: &mut Instruction,
+    number: u32,
+    kind: K,
+    style: Style,
+) -> Option<()> {
+    if let Some(register) = register_or_memory(rng, kind, style) {
+        return match register {
+            Some(register) => set_register(instruction, number, register),
+            None => memory(rng, case, instruction, number, kind, style),
+        };
+    }
+    if let Some(register) = register(rng, kind, style) {
+        return set_register(instruction, number, register);
+    }
+    other(rng, case, instruction, number, kind)
+}
+
+fn set_register(instruction: &mut Instruction, number: u32, register: Register) -> Option<()> {
+    instruction.try_set_op_kind(number, OpKind::Register).ok()?;
+    instruction.try_set_op_register(number, register).ok()
+}
+
+/// For operands that may be memory: the register chosen, or `None` inside for memory.
+#[allow(clippy::option_option)]
+fn register_or_memory(rng: &mut Rng, kind: K, style: Style) -> Option<Option<Register>> {
+    let memory = rng.chance(50);
+    let either = |register: Register| Some((!memory).then_some(register));
+    match kind {
+        K::r8_or_mem => either(general(rng, 8, style)),
+        K::r16_or_mem => either(general(rng, 16, style)),
+        K::r32_or_mem => either(general(rng, 32, style)),
+        K::r64_or_mem => either(general(rng, 64, style)),
+        K::mm_or_mem => either(Register::MM0 + rng.below(8) as u32),
+        K::xmm_or_mem => either(Register::XMM0 + rng.below(16) as u32),
+        K::ymm_or_mem => either(Register::YMM0 + rng.below(16) as u32),
+        K::mem | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y => Some(None),
+        _ => None,
+    }
+}
+
+fn register(rng: &mut Rng, kind: K, style: Style) -> Option<Register> {
+    Some(match kind {
+        K::r8_reg | K::r8_opcode => general(rng, 8, style),
+        K::r16_reg | K::r16_reg_mem | K::r16_rm | K::r16_opcode => general(rng, 16, style),
+        K::r32_reg | K::r32_reg_mem | K::r32_rm | K::r32_opcode | K::r32_vvvv => {
+            general(rng, 32, style)
+        }
+        K::r64_reg | K::r64_reg_mem | K::r64_rm | K::r64_opcode | K::r64_vvvv => {
+            general(rng, 64, style)
+        }
+        K::seg_reg => Register::ES + rng.below(6) as u32,
+        K::mm_reg | K::mm_rm => Register::MM0 + rng.below(8) as u32,
+        K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => Register::XMM0 + rng.below(16) as u32,
+        K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => Register::YMM0 + rng.below(16) as u32,
+        K::cr_reg => rng.pick(&[Register::CR0, Register::CR2, Register::CR3, Register::CR4]),
+        K::dr_reg => Register::DR0 + rng.below(8) as u32,
+        K::es => Register::ES,
+        K::cs => Register::CS,
+        K::ss => Register::SS,
+        K::ds => Register::DS,
+        K::fs => Register::FS,
+        K::gs => Register::GS,
+        K::al => Register::AL,
+        K::cl => Register::CL,
+        K::ax => Register::AX,
+        K::dx => Register::DX,
+        K::eax => Register::EAX,
+        K::rax => Register::RAX,
+        K::st0 => Register::ST0,
+        K::sti_opcode => Register::ST0 + rng.below(8) as u32,
+        _ => return None,
+    })
+}
+
+/// Immediates, branch targets and implicit memory operands.
+fn other(rng: &mut Rng, case: &Case, i: &mut Instruction, number: u32, kind: K) -> Option<()> {
+    let immediate = if rng.chance(50) { values::small(rng) } else { values::integer(rng) };
+    let op_kind = match kind {
+        K::imm8 | K::imm8_const_1 if number > 0 && immediate_before(i, number) => {
+            i.set_immediate8_2nd(immediate as u8);
+            OpKind::Immediate8_2nd
+        }
+        K::imm8 => {
+            i.set_immediate8(immediate as u8);
+            OpKind::Immediate8
+        }
+        K::imm8_const_1 => {
+            i.set_immediate8(1);
+            OpKind::Immediate8
+        }
+        K::imm8sex16 => {
+            i.set_immediate8to16(immediate as i8 as i16);
+            OpKind::Immediate8to16
+        }
+        K::imm8sex32 => {
+            i.set_immediate8to32(immediate as i8 as i32);
+            OpKind::Immediate8to32
+        }
+        K::imm8sex64 => {
+            i.set_immediate8to64(immediate as i8 as i64);
+            OpKind::Immediate8to64
+        }
+        K::imm16 => {
+            i.set_immediate16(immediate as u16);
+            OpKind::Immediate16
+        }
+        K::imm32 => {
+            i.set_immediate32(immediate as u32);
+            OpKind::Immediate32
+        }
+        K::imm32sex64 => {
+            i.set_immediate32to64(immediate as i32 as i64);
+            OpKind::Immediate32to64
+        }
+        K::imm64 => {
+            i.set_immediate64(immediate);
+            OpKind::Immediate64
+        }
+        K::br16_1 | K::br16_2 | K::br64_1 | K::br64_4 => {
+            let near = jump_target(rng, case.rip());
+            // A short branch reaches only its neighbourhood.
+            let short = case.rip().wrapping_add(values::small(rng) / 2);
+            i.set_near_branch64(if kind == K::br64_4 { near } else { short });
+            OpKind::NearBranch64
+        }
+        K::seg_rSI => rng.pick_kind([OpKind::MemorySegRSI, OpKind::MemorySegESI]),
+        K::es_rDI => matching_address_size(i, OpKind::MemoryESRDI, OpKind::MemoryESEDI, rng),
+        K::seg_rDI => rng.pick_kind([OpKind::MemorySegRDI, OpKind::MemorySegEDI]),
+        K::seg_rBX_al => {
+            i.set_memory_base(if rng.chance(90) { Register::RBX } else { Register::EBX });
+            i.set_memory_index(Register::AL);
+            i.set_memory_index_scale(1);
+            OpKind::Memory
+        }
+        K::mem_offs => {
+            i.set_memory_displacement64(values::data_address(rng));
+            i.set_memory_displ_size(8);
+            OpKind::Memory
+        }
+        _ => return None,
+    };
+    i.try_set_op_kind(number, op_kind).ok()
+}
+
+fn immediate_before(instruction: &Instruction, number: u32) -> bool {
+    (0..number).any(|n| matches!(instruction.op_kind(n), OpKind::Immediate8 | OpKind::Immediate16))
+}
+
+/// The two implicit operands of a string instruction have one address size.
+fn matching_address_size(i: &Instruction, wide: OpKind, narrow: OpKind, rng: &mut Rng) -> OpKind {
+    let kinds = [i.op0_kind(), i.op1_kind()];
+    if kinds.contains(&OpKind::MemorySegESI) {
+        narrow
+    } else if kinds.contains(&OpKind::MemorySegRSI) {
+        wide
+    } else {
+        rng.pick_kind([wide, narrow])
+    }
+}
+
+impl Rng {
+    /// The first of two address sizes nine times out of ten.
+    fn pick_kind(&mut self, [wide, narrow]: [OpKind; 2]) -> OpKind {
+        if self.chance(90) { wide } else { narrow }
+    }
+}
+
+/// A memory operand with ModRM.
+fn memory(
+    rng: &mut Rng,
+    case: &mut Case,
+    i: &mut Instruction,
+    number: u32,
+    kind: K,
+    style: Style,
+) -> Option<()> {
+    i.try_set_op_kind(number, OpKind::Memory).ok()?;
+    let target = values::data_address(rng);
+    if let Some(index) = vector_index(rng, kind) {
+        i.set_memory_index(index);
+        i.set_memory_index_scale(rng.pick(&[1, 2, 4, 8]));
+        let base = gpr(rng, Style::Single) as usize;
+        i.set_memory_base(Register::RAX + base as u32);
+        case.gpr[base] = target;
+        return Some(());
+    }
+    match rng.below(100) {
+        0..12 => {
+            i.set_memory_base(Register::RIP);
+            i.set_memory_displacement64(target);
+            i.set_memory_displ_size(8);
+        }
+        12..17 => {
+            i.set_memory_displacement64(target as i32 as i64 as u64);
+            i.set_memory_displ_size(8);
+        }
+        _ if style == Style::Block => block_address(rng, i),
+        _ => solved_address(rng, case, i, target),
+    }
+    Some(())
+}
+
+fn vector_index(rng: &mut Rng, kind: K) -> Option<Register> {
+    let (first, small) = match kind {
+        K::mem_vsib32x => (Register::XMM0, DWORD_INDEXES),
+        K::mem_vsib32y => (Register::YMM0, DWORD_INDEXES),
+        K::mem_vsib64x => (Register::XMM0, QWORD_INDEXES),
+        K::mem_vsib64y => (Register::YMM0, QWORD_INDEXES),
+        _ => return None,
+    };
+    let number = if rng.chance(80) { small } else { rng.below(16) };
+    Some(first + number as u32)
+}
+
+/// Base, index and displacement such that the address is `target`: the base register is set accordingly.
+fn solved_address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u64) {
+    let narrow = rng.chance(8);
+    let name = |n: usize| (if narrow { Register::EAX } else { Register::RAX }) + n as u32;
+    let base = gpr(rng, Style::Single) as usize;
+    let mut offset = match rng.below(3) {
+        0 => 0,
+        1 => values::small(rng),
+        _ => values::integer(rng) as i32 as i64 as u64,
+    };
+    i.set_memory_displacement64(if narrow { offset & 0xffff_ffff } else { offset });
+    i.set_memory_displ_size(u32::from(offset != 0));
+    i.set_memory_base(name(base));
+    let index = rng.below(16) as usize;
+    if rng.chance(40) && index != 4 && index != base {
+        let scale = rng.pick(&[1u32, 2, 4, 8]);
+        i.set_memory_index(name(index));
+        i.set_memory_index_scale(scale);
+        let value = if narrow { case.gpr[index] & 0xffff_ffff } else { case.gpr[index] };
+        offset = offset.wrapping_add(value.wrapping_mul(u64::from(scale)));
+    }
+    case.gpr[base] = target.wrapping_sub(offset);
+    if narrow && !rng.chance(20) {
+        case.gpr[base] &= 0xffff_ffff;
+    }
+}
+
+/// An address from the registers that a block keeps for it.
+fn block_address(rng: &mut Rng, i: &mut Instruction) {
+    let base = if rng.chance(12) { 4 } else { rng.pick(&POINTERS) };
+    i.set_memory_base(Register::RAX + base as u32);
+    if rng.chance(70) {
+        let displacement = if rng.chance(60) { rng.below(16) * 8 } else { values::small(rng) };
+        i.set_memory_displacement64(displacement);
+        i.set_memory_displ_size(u32::from(displacement != 0));
+    }
+    if rng.chance(30) {
+        i.set_memory_index(Register::RAX + rng.pick(&INDEXES) as u32);
+        i.set_memory_index_scale(rng.pick(&[1, 2, 4, 8]));
+    }
+}

@@ -1,0 +1,93 @@
+//! What the manuals leave undefined, and what vendors do differently: not compared.
+//!
+//! Flags come from iced-x86's table `rflags_undefined()`, which follows the "Flags Affected" sections of SDM vol. 2.
+//! `strict` comparison does without it, since undefined flags are stable on one processor.
+//! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
+
+use crate::case::Case;
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+
+/// What is not compared for one case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mask {
+    /// Bits of RFLAGS.
+    pub rflags: u64,
+    /// Address ranges of memory.
+    pub memory: Vec<(u64, u64)>,
+    /// The case cannot be judged at all.
+    pub everything: bool,
+}
+
+/// What is not compared for `case`; `strict` keeps undefined flags in the comparison.
+pub fn mask(case: &Case, strict: bool) -> Mask {
+    let mut mask = Mask::default();
+    let mut decoder = Decoder::with_ip(64, case.code(), case.rip(), DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if !strict {
+            mask.rflags |= rflags(instruction.rflags_undefined());
+            mask.everything |= undefined_result(&instruction);
+        }
+        mask.memory.extend(ignored_memory(&instruction, case));
+    }
+    mask
+}
+
+/// iced's bits as RFLAGS bits.
+fn rflags(bits: u32) -> u64 {
+    const BITS: [(u32, u64); 6] = [
+        (RflagsBits::CF, 1),
+        (RflagsBits::PF, 1 << 2),
+        (RflagsBits::AF, 1 << 4),
+        (RflagsBits::ZF, 1 << 6),
+        (RflagsBits::SF, 1 << 7),
+        (RflagsBits::OF, 1 << 11),
+    ];
+    BITS.into_iter().filter(|(b, _)| bits & b != 0).fold(0, |m, (_, f)| m | f)
+}
+
+/// Results, not only flags, that are undefined.
+///
+/// - BSWAP of a 16-bit register (SDM vol. 2, BSWAP).
+/// - SHLD and SHRD of 16 bits by more than 16 (SDM vol. 2, SHLD: "If a count is greater than the operand size, the
+///   result is undefined"); by CL the count is not known here, so all of them.
+fn undefined_result(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        Mnemonic::Bswap => i.op0_register().size() == 2,
+        Mnemonic::Shld | Mnemonic::Shrd if i.op1_register().size() == 2 => {
+            i.op2_kind() == OpKind::Register || i.immediate8() & 31 > 16
+        }
+        _ => false,
+    }
+}
+
+/// Images of the x87 unit hold the last instruction and data pointer and opcode. Processors differ in when they
+/// record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that runs x87 instructions by
+/// thunks would show its own addresses.
+///
+/// The address is computed from the initial registers, so this holds for the first instruction only.
+fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
+    let wide = i.memory_size().size() > 14 && i.memory_size().size() != 94;
+    let (from, to) = match i.mnemonic() {
+        Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave if wide => {
+            (12, 28)
+        }
+        Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => (6, 14),
+        Mnemonic::Fxsave | Mnemonic::Fxsave64 => (6, 24),
+        _ => return None,
+    };
+    let start = i.virtual_address(0, 0, |register, _, _| initial_value(register, case))?;
+    Some((start.wrapping_add(from), start.wrapping_add(to)))
+}
+
+fn initial_value(register: Register, case: &Case) -> Option<u64> {
+    match register {
+        Register::FS => Some(case.fs_base),
+        Register::GS => Some(case.gs_base),
+        _ if register.is_segment_register() => Some(0),
+        _ if register.is_gpr64() => case.gpr.get(register.number()).copied(),
+        _ if register.is_gpr32() => case.gpr.get(register.number()).map(|v| v & 0xffff_ffff),
+        _ => None,
+    }
+}
