@@ -16,9 +16,15 @@ fn every_thunkable_code_compiles_and_runs() {
     let mut thunks = 0;
     let mut refused: BTreeMap<String, Vec<Code>> = BTreeMap::new();
     let mut faulted: BTreeMap<String, Vec<Code>> = BTreeMap::new();
-    for code in Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64()) {
+    for code in
+        Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64())
+    {
         for (memory, seed) in [(false, 1), (true, 0), (false, 6), (true, 5)] {
-            let Some((instruction, _)) = synthesize(code, memory, seed).as_ref().and_then(through_bytes) else { continue };
+            let Some((instruction, _)) =
+                synthesize(code, memory, seed).as_ref().and_then(through_bytes)
+            else {
+                continue;
+            };
             match bench.cache.compile(&instruction, HostFeatures::probe()) {
                 Err(why) => refused.entry(format!("{why:?}")).or_default().push(code),
                 Ok(thunk) => {

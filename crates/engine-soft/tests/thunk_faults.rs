@@ -6,7 +6,9 @@ mod thunk_support;
 use std::process::Command;
 use std::ptr;
 
-use engine_soft::thunk::{Feature, FpuClass, HostFeatures, MemAccess, ThunkCache, ThunkFault, Unthunkable};
+use engine_soft::thunk::{
+    Feature, FpuClass, HostFeatures, MemAccess, ThunkCache, ThunkFault, Unthunkable,
+};
 use iced_x86::{Decoder, DecoderOptions};
 use thunk_support::{Bench, Random};
 
@@ -133,7 +135,10 @@ fn classes_and_refusals() {
     let pshufb = Decoder::new(64, &[0x66, 0x0f, 0x38, 0x00, 0xc1], DecoderOptions::NONE).decode();
     let lacking = host.without(Feature::Ssse3);
     let mut cache = ThunkCache::new(4096).unwrap();
-    assert_eq!(cache.compile(&pshufb, &lacking).map(|t| t.class), Err(Unthunkable::HostLacks(Feature::Ssse3)));
+    assert_eq!(
+        cache.compile(&pshufb, &lacking).map(|t| t.class),
+        Err(Unthunkable::HostLacks(Feature::Ssse3))
+    );
     let classes: [(&[u8], FpuClass); 8] = [
         (&[0x9b], FpuClass::Wait),
         (&[0xd9, 0xe8], FpuClass::X87),
@@ -154,7 +159,8 @@ fn a_full_cache_says_so_and_serves_again_after_a_reset() {
     let mut bench = Bench::new();
     bench.cache = ThunkCache::new(4096).unwrap();
     let shufps = |n: u8| [0x0f, 0xc6, 0xc1, n];
-    let first_refused = (0..=255).find(|n| matches!(bench.compile(&shufps(*n)), Err(Unthunkable::Full)));
+    let first_refused =
+        (0..=255).find(|n| matches!(bench.compile(&shufps(*n)), Err(Unthunkable::Full)));
     assert!(first_refused.is_some());
     bench.cache.reset();
     assert_eq!(bench.run(&shufps(0x1b)), Ok(()));
@@ -172,7 +178,9 @@ fn foreign_fault() {
         // SAFETY: as above.
         Ok("ill") => unsafe { std::arch::asm!("ud2") },
         // SAFETY: as above.
-        Ok("fpe") => unsafe { std::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _) },
+        Ok("fpe") => unsafe {
+            std::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _)
+        },
         // SAFETY: raise has no precondition.
         Ok("sent") => drop(unsafe { libc::raise(libc::SIGILL) }),
         _ => {}
@@ -183,7 +191,12 @@ fn foreign_fault() {
 #[test]
 fn foreign_faults_still_kill() {
     use std::os::unix::process::ExitStatusExt;
-    let cases = [("segv", libc::SIGSEGV), ("ill", libc::SIGILL), ("fpe", libc::SIGFPE), ("sent", libc::SIGILL)];
+    let cases = [
+        ("segv", libc::SIGSEGV),
+        ("ill", libc::SIGILL),
+        ("fpe", libc::SIGFPE),
+        ("sent", libc::SIGILL),
+    ];
     for (kind, signal) in cases {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "foreign_fault", "--ignored", "--nocapture"])

@@ -2,7 +2,9 @@
 
 mod thunk_support;
 
-use engine_soft::thunk::masked::{Element, ElementBus, gather, gather_is_valid, masked_move, zero_all, zero_upper};
+use engine_soft::thunk::masked::{
+    Element, ElementBus, gather, gather_is_valid, masked_move, zero_all, zero_upper,
+};
 use engine_soft::thunk::{Feature, HostFeatures, Unthunkable, classify};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
 use thunk_support::native::{Native, differences};
@@ -32,7 +34,8 @@ impl ElementBus for Bus<'_> {
     fn store(&mut self, elements: &[Element], size: u8) -> Result<(), u64> {
         for e in elements {
             let at = e.offset.wrapping_sub(self.base) as usize;
-            self.arena.0[at..at + usize::from(size)].copy_from_slice(&e.value.to_le_bytes()[..usize::from(size)]);
+            self.arena.0[at..at + usize::from(size)]
+                .copy_from_slice(&e.value.to_le_bytes()[..usize::from(size)]);
         }
         Ok(())
     }
@@ -42,13 +45,20 @@ fn cases() -> Vec<(Instruction, Vec<u8>, Unthunkable)> {
     let mut cases = Vec::new();
     for code in Code::values().filter(|code| code.op_code().mode64()) {
         for seed in [0, 1, 2, 5] {
-            let Some((instruction, bytes)) = synthesize(code, true, seed).as_ref().and_then(through_bytes) else { continue };
-            if let Err(why @ (Unthunkable::MaskedMove | Unthunkable::Gather)) = classify(&instruction, HostFeatures::probe()) {
+            let Some((instruction, bytes)) =
+                synthesize(code, true, seed).as_ref().and_then(through_bytes)
+            else {
+                continue;
+            };
+            if let Err(why @ (Unthunkable::MaskedMove | Unthunkable::Gather)) =
+                classify(&instruction, HostFeatures::probe())
+            {
                 cases.push((instruction, bytes, why));
             }
         }
     }
-    let others: [&[u8]; 3] = [&[0x66, 0x0f, 0xf7, 0xca], &[0x0f, 0xf7, 0xca], &[0xc5, 0xf9, 0xf7, 0xca]];
+    let others: [&[u8]; 3] =
+        [&[0x66, 0x0f, 0xf7, 0xca], &[0x0f, 0xf7, 0xca], &[0xc5, 0xf9, 0xf7, 0xca]];
     for bytes in others {
         let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
         assert_eq!(classify(&instruction, HostFeatures::probe()), Err(Unthunkable::MaskedMove));
@@ -58,7 +68,13 @@ fn cases() -> Vec<(Instruction, Vec<u8>, Unthunkable)> {
 }
 
 /// Registers, and indices that stay in the arena.
-fn prepare(state: &mut CpuState, arena: &mut Arena, instruction: &Instruction, random: &mut Random, rsp: u64) {
+fn prepare(
+    state: &mut CpuState,
+    arena: &mut Arena,
+    instruction: &Instruction,
+    random: &mut Random,
+    rsp: u64,
+) {
     random.fill(state, arena);
     state.x87.fcw = 0x37f;
     state.x87.fsw = (random.next() as u16 & 7) << 11;
@@ -106,7 +122,11 @@ fn as_the_processor_does() {
             .unwrap();
             let ours = std::mem::replace(&mut arena, before);
             native.run(&bytes, &mut expected);
-            assert!(state == expected, "{instruction} {bytes:02x?}: {}", differences(&state, &expected));
+            assert!(
+                state == expected,
+                "{instruction} {bytes:02x?}: {}",
+                differences(&state, &expected)
+            );
             assert_eq!(ours, arena, "{instruction}");
         }
     }
@@ -117,7 +137,10 @@ fn a_gather_stops_at_the_faulting_element_and_resumes() {
     // vpgatherdd xmm0, [rbx+xmm1*4], xmm2
     let bytes = [0xc4, 0xe2, 0x69, 0x90, 0x04, 0x8b];
     let instruction = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
-    assert_eq!((instruction.op1_kind(), instruction.memory_index()), (OpKind::Memory, Register::XMM1));
+    assert_eq!(
+        (instruction.op1_kind(), instruction.memory_index()),
+        (OpKind::Memory, Register::XMM1)
+    );
     let (mut state, mut arena) = (CpuState::reset(), Arena([0; 64]));
     for (i, byte) in arena.0.iter_mut().enumerate() {
         *byte = i as u8;
@@ -129,8 +152,14 @@ fn a_gather_stops_at_the_faulting_element_and_resumes() {
     state.ymm[0].0.fill(0xee);
     let mut bus = Bus { arena: &mut arena, base: 0, poison: Some(4) };
     assert_eq!(gather(&mut state, &instruction, &mut bus), Err(4));
-    assert_eq!(state.ymm[0].0[..16], [12, 13, 14, 15, 8, 9, 10, 11, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
-    assert_eq!(state.ymm[2].0[..16], [0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+    assert_eq!(
+        state.ymm[0].0[..16],
+        [12, 13, 14, 15, 8, 9, 10, 11, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]
+    );
+    assert_eq!(
+        state.ymm[2].0[..16],
+        [0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]
+    );
     bus.poison = None;
     assert_eq!(gather(&mut state, &instruction, &mut bus), Ok(()));
     assert_eq!(state.ymm[0].0[8..16], [4, 5, 6, 7, 0, 1, 2, 3]);

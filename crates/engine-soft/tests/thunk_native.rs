@@ -15,7 +15,8 @@ fn prepare(random: &mut Random, bench: &mut Bench, stack: u64) {
     // Small numbers and special values, half the time.
     for n in 0..16 {
         if few >> n & 1 != 0 {
-            state.gpr[n] = [0, 1, 2, 31, 32, 63, 64, u64::MAX, 1 << 63, 1 << 31][random.next() as usize % 10];
+            state.gpr[n] =
+                [0, 1, 2, 31, 32, 63, 64, u64::MAX, 1 << 63, 1 << 31][random.next() as usize % 10];
         }
     }
     state.gpr[4] = stack;
@@ -67,10 +68,15 @@ fn thunks_do_what_the_processor_does() {
     }
     let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random(7));
     let (mut compared, mut wrong) = (0u64, Vec::new());
-    for code in Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64()) {
+    for code in
+        Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64())
+    {
         for case in 0..24u32 {
             let lock = case >= 20;
-            let Some(mut instruction) = synthesize(code, case % 2 == 1 || lock, case * 5 + 1) else { continue };
+            let Some(mut instruction) = synthesize(code, case % 2 == 1 || lock, case * 5 + 1)
+            else {
+                continue;
+            };
             if lock {
                 if !code.op_code().can_use_lock_prefix() {
                     continue;
@@ -78,7 +84,9 @@ fn thunks_do_what_the_processor_does() {
                 instruction.set_has_lock_prefix(true);
             }
             let Some((instruction, bytes)) = through_bytes(&instruction) else { continue };
-            let Ok(thunk) = bench.cache.compile(&instruction, HostFeatures::probe()) else { continue };
+            let Ok(thunk) = bench.cache.compile(&instruction, HostFeatures::probe()) else {
+                continue;
+            };
             if !deterministic(&instruction) {
                 continue;
             }
@@ -97,11 +105,19 @@ fn thunks_do_what_the_processor_does() {
             }
             if before != bench.state || thunk_memory != bench.arena {
                 let memory = if thunk_memory == bench.arena { "" } else { " memory" };
-                wrong.push(format!("{instruction} {bytes:02x?}:{memory}{}", differences(&bench.state, &before)));
+                wrong.push(format!(
+                    "{instruction} {bytes:02x?}:{memory}{}",
+                    differences(&bench.state, &before)
+                ));
             }
         }
     }
     println!("{compared} compared");
     assert!(compared > 20_000, "{compared}");
-    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.iter().take(40).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.iter().take(40).cloned().collect::<Vec<_>>().join("\n")
+    );
 }

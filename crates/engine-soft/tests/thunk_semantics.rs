@@ -20,7 +20,9 @@ fn flags_stay_where_the_architecture_says_so() {
         let before = bench.state.flags;
         bench.state.gpr[1] = 0x20;
         // movaps, mulx, shl eax, cl by 32 (masked to 0), bswap: nothing changes.
-        for bytes in [&[0x0f, 0x28, 0xc1][..], &[0xc4, 0xe2, 0x7b, 0xf6, 0xc3], &[0xd3, 0xe0], &[0x0f, 0xc8]] {
+        for bytes in
+            [&[0x0f, 0x28, 0xc1][..], &[0xc4, 0xe2, 0x7b, 0xf6, 0xc3], &[0xd3, 0xe0], &[0x0f, 0xc8]]
+        {
             if bytes[0] == 0xc4 && !HostFeatures::probe().has(Feature::Bmi2) {
                 continue;
             }
@@ -48,7 +50,10 @@ fn system_flags_are_not_the_thunks_business() {
     let mut bench = Bench::new();
     bench.state.flags = Flags::from_bits(1 << 10 | 1 << 18 | 1 << 8 | 1 << 9 | 2); // DF, AC, TF, IF
     bench.run(&[0xf3, 0x0f, 0xb8, 0xc1]).unwrap();
-    assert_eq!(bench.state.flags.system, Flags::from_bits(1 << 10 | 1 << 18 | 1 << 8 | 1 << 9 | 2).system);
+    assert_eq!(
+        bench.state.flags.system,
+        Flags::from_bits(1 << 10 | 1 << 18 | 1 << 8 | 1 << 9 | 2).system
+    );
 }
 
 #[test]

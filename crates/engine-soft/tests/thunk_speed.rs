@@ -56,7 +56,10 @@ fn nanoseconds_a_call() {
             bench.compile(bytes).unwrap();
         }
     }
-    println!("compile, new               {:6.1} ns", start.elapsed().as_nanos() as f64 / 1e3 / CASES.len() as f64);
+    println!(
+        "compile, new               {:6.1} ns",
+        start.elapsed().as_nanos() as f64 / 1e3 / CASES.len() as f64
+    );
     bench.state.gpr[1] = 0;
     let thunk = bench.compile(&[0xf7, 0xf1]).unwrap();
     let start = Instant::now();

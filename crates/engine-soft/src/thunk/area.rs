@@ -45,7 +45,9 @@ impl CodeArea {
             return None;
         }
         // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes; `code` is another object.
-        unsafe { ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len()) };
+        unsafe {
+            ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len())
+        };
         if !self.writable(false) {
             return None;
         }
@@ -102,9 +104,11 @@ fn dual_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
             Err(io::Error::last_os_error())
         } else {
             map(fd, len, libc::PROT_READ | libc::PROT_WRITE).and_then(|write| {
-                map(fd, len, libc::PROT_READ | libc::PROT_EXEC).map(|exec| (write, exec)).inspect_err(|_| {
-                    libc::munmap(write.as_ptr().cast(), len);
-                })
+                map(fd, len, libc::PROT_READ | libc::PROT_EXEC)
+                    .map(|exec| (write, exec))
+                    .inspect_err(|_| {
+                        libc::munmap(write.as_ptr().cast(), len);
+                    })
             })
         }
     };
@@ -142,7 +146,8 @@ mod tests {
             let mut area = CodeArea { write, exec, len: 4096, used: 0, _guard: guard };
             let code = area.push(&[0xb8, 42, 0, 0, 0, 0xc3]).expect("room");
             // SAFETY: the bytes are `mov eax, 42; ret`, a function of the type it is called as.
-            let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(code.as_ptr()) };
+            let function: extern "sysv64" fn() -> u32 =
+                unsafe { std::mem::transmute(code.as_ptr()) };
             assert_eq!(function(), 42);
         }
     }

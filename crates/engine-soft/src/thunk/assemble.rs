@@ -7,12 +7,14 @@
 
 use std::mem::offset_of;
 
-use iced_x86::{CodeSize, Encoder, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{
+    CodeSize, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 use x86::state::{CpuState, Flags, X87};
 
 use super::classify::{STATUS, is_shift};
 use super::emit::{Emitter, Mem, reg};
-use super::enter::{Enter, enter_full, enter_light};
+use super::enter::{Enter, enter_full, enter_light, enter_mmx};
 use super::types::{Classification, FpuClass, Unthunkable};
 
 /// RBX, RBP, R12 to R15.
@@ -20,17 +22,24 @@ const CALLEE_SAVED: u16 = 1 << 3 | 1 << 5 | 0xf000;
 /// The host's MXCSR outside thunks: all exceptions masked, round to nearest.
 const HOST_MXCSR: u32 = 0x1f80;
 
+const EMMS: [u8; 2] = [0x0f, 0x77];
+
 /// A thunk's position-independent code.
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) code: Vec<u8>,
     callee_saved: bool,
+    mmx: bool,
 }
 
 impl Assembled {
     /// The entry that saves what this code destroys.
     pub(super) fn enter(&self) -> Enter {
-        if self.callee_saved { enter_full } else { enter_light }
+        match (self.mmx, self.callee_saved) {
+            (true, _) => enter_mmx,
+            (false, true) => enter_full,
+            (false, false) => enter_light,
+        }
     }
 }
 
@@ -64,6 +73,8 @@ struct Usage {
     gpr_written: u16,
     vector: u16,
     vector_written: u16,
+    mmx: u16,
+    mmx_written: u16,
     high_byte: bool,
 }
 
@@ -83,11 +94,17 @@ fn usage(instruction: &Instruction) -> Usage {
         } else if register.is_vector_register() {
             usage.vector |= bit;
             usage.vector_written |= if written { bit } else { 0 };
+        } else if register.is_mm() {
+            usage.mmx |= bit;
+            usage.mmx_written |= if written { bit } else { 0 };
         }
     }
     usage.high_byte = (0..instruction.op_count()).any(|op| {
         instruction.op_kind(op) == OpKind::Register
-            && matches!(instruction.op_register(op), Register::AH | Register::CH | Register::DH | Register::BH)
+            && matches!(
+                instruction.op_register(op),
+                Register::AH | Register::CH | Register::DH | Register::BH
+            )
     });
     usage
 }
@@ -101,7 +118,11 @@ struct Roles {
 }
 
 fn pick(candidates: &[u8], taken: &mut u16) -> Result<u8, Unthunkable> {
-    let found = candidates.iter().copied().find(|r| *taken & 1 << r == 0).ok_or(Unthunkable::Unsupported)?;
+    let found = candidates
+        .iter()
+        .copied()
+        .find(|r| *taken & 1 << r == 0)
+        .ok_or(Unthunkable::Unsupported)?;
     *taken |= 1 << found;
     Ok(found)
 }
@@ -116,7 +137,11 @@ fn assign(usage: &Usage, has_mem: bool) -> Result<Roles, Unthunkable> {
     if has_mem && usage.gpr & 1 << reg::RSI == 0 {
         taken &= !(1 << reg::RSI);
     }
-    let operands: &[u8] = if usage.high_byte { &[reg::RSI, reg::RDX, reg::RCX, 3, 5] } else { &[reg::RSI, 8, 9, 10, 11] };
+    let operands: &[u8] = if usage.high_byte {
+        &[reg::RSI, reg::RDX, reg::RCX, 3, 5]
+    } else {
+        &[reg::RSI, 8, 9, 10, 11]
+    };
     let mem = if has_mem { Some(pick(operands, &mut taken)?) } else { None };
     let rsp = if usage.gpr & 1 << reg::RSP != 0 { Some(pick(operands, &mut taken)?) } else { None };
     Ok(Roles { state, mem, rsp })
@@ -139,7 +164,9 @@ fn rewrite(key: &Instruction, roles: Roles) -> Instruction {
     let mut instruction = *key;
     for op in 0..key.op_count() {
         match (key.op_kind(op), roles.rsp) {
-            (OpKind::Register, Some(rsp)) if key.op_register(op).full_register() == Register::RSP => {
+            (OpKind::Register, Some(rsp))
+                if key.op_register(op).full_register() == Register::RSP =>
+            {
                 instruction.set_op_register(op, sized(rsp, key.op_register(op).size()));
             }
             _ => {}
@@ -152,10 +179,14 @@ fn rewrite(key: &Instruction, roles: Roles) -> Instruction {
 }
 
 /// Assembles the thunk of the normalized instruction `key`, which `class` describes.
-pub(super) fn assemble(key: &Instruction, class: &Classification) -> Result<Assembled, Unthunkable> {
+pub(super) fn assemble(
+    key: &Instruction,
+    class: &Classification,
+) -> Result<Assembled, Unthunkable> {
     let usage = usage(key);
-    let names_rsp = (0..key.op_count())
-        .any(|op| key.op_kind(op) == OpKind::Register && key.op_register(op).full_register() == Register::RSP);
+    let names_rsp = (0..key.op_count()).any(|op| {
+        key.op_kind(op) == OpKind::Register && key.op_register(op).full_register() == Register::RSP
+    });
     if usage.gpr & 1 << reg::RSP != 0 && !names_rsp {
         return Err(Unthunkable::Stack);
     }
@@ -166,7 +197,8 @@ pub(super) fn assemble(key: &Instruction, class: &Classification) -> Result<Asse
     body.load();
     body.emit.bytes(&guest);
     body.store();
-    Ok(Assembled { code: body.emit.code, callee_saved: touched & CALLEE_SAVED != 0 })
+    let mmx = body.plain_mmx();
+    Ok(Assembled { code: body.emit.code, callee_saved: touched & CALLEE_SAVED != 0, mmx })
 }
 
 fn encode(instruction: &Instruction) -> Result<Vec<u8>, Unthunkable> {
@@ -204,9 +236,20 @@ impl Body<'_> {
         self.state(offset_of!(CpuState, x87) + offset_of!(X87, mxcsr))
     }
 
-    /// The x87 register file is involved, under its own name or as MMX registers.
+    /// The whole x87 unit is loaded: for its own instructions, EMMS, and the conversions between MMX and SSE, which enter MMX state
+    /// or not as the processor likes.
     fn x87(&self) -> bool {
-        self.class.mmx || matches!(self.class.fpu, FpuClass::X87 | FpuClass::Wait | FpuClass::Mmx)
+        let all = self.class.mmx || matches!(self.class.fpu, FpuClass::X87 | FpuClass::Wait);
+        all && !self.plain_mmx()
+    }
+
+    /// MMX registers are loaded and stored one by one; `enter_mmx` has brought the unit into MMX state.
+    fn plain_mmx(&self) -> bool {
+        self.class.mmx && !self.class.mxcsr && self.key.mnemonic() != Mnemonic::Emms
+    }
+
+    fn mmx(&self, number: u8) -> Mem {
+        self.state(offset_of!(CpuState, x87) + offset_of!(X87, st) + 16 * usize::from(number))
     }
 
     fn vex(&self) -> bool {
@@ -221,8 +264,12 @@ impl Body<'_> {
     /// Flags that the instruction reads, or may leave as they were.
     fn needs_flags(&self) -> bool {
         let modified = self.key.rflags_modified() & STATUS;
-        let defined = (self.key.rflags_written() | self.key.rflags_cleared() | self.key.rflags_set()) & STATUS;
-        self.key.rflags_read() & STATUS != 0 || (modified != 0 && defined != STATUS) || is_shift(self.key.mnemonic())
+        let defined =
+            (self.key.rflags_written() | self.key.rflags_cleared() | self.key.rflags_set())
+                & STATUS;
+        self.key.rflags_read() & STATUS != 0
+            || (modified != 0 && defined != STATUS)
+            || is_shift(self.key.mnemonic())
     }
 
     fn load(&mut self) {
@@ -244,6 +291,12 @@ impl Body<'_> {
         for n in numbers(self.usage.vector) {
             let mem = self.ymm(n);
             if self.vex() { self.emit.load_ymm(n, mem) } else { self.emit.load_xmm(n, mem) }
+        }
+        if self.plain_mmx() {
+            for n in numbers(self.usage.mmx) {
+                let mem = self.mmx(n);
+                self.emit.load_mmx(n, mem);
+            }
         }
         if self.needs_flags() {
             let flags = self.flags();
@@ -272,6 +325,9 @@ impl Body<'_> {
             let mxcsr = self.mxcsr();
             self.emit.stmxcsr(mxcsr);
         }
+        if self.plain_mmx() {
+            self.save_mmx();
+        }
         if self.x87() {
             self.save_x87();
         }
@@ -281,8 +337,19 @@ impl Body<'_> {
         self.finish();
     }
 
+    /// A written MMX register has ones in sign and exponent (SDM vol. 1, 9.2.1).
+    fn save_mmx(&mut self) {
+        for n in numbers(self.usage.mmx_written) {
+            let mem = self.mmx(n);
+            self.emit.store_mmx(mem, n);
+            self.emit.store16_ones(Mem { disp: mem.disp + 8, ..mem });
+        }
+        self.emit.bytes(&EMMS);
+    }
+
     /// FXSAVE to the stack, then FCW, FSW, FTW and the registers to the state. The pointers stay as they are: hosts
-    /// differ in saving them, so the interpreter keeps them. FNINIT gives the host its own environment back.
+    /// differ in saving them, so the interpreter keeps them. The host gets its own environment back: by EMMS, which is a
+    /// hundred times faster than FNINIT, if the control word is the host's and no exception is pending.
     fn save_x87(&mut self) {
         const IMAGE: i32 = 512;
         self.emit.move64(reg::RAX, reg::RSP);
@@ -306,7 +373,11 @@ impl Body<'_> {
             self.emit.store_xmm(mem, n);
         }
         self.emit.move64(reg::RSP, reg::RAX);
-        self.emit.bytes(&[0xdb, 0xe3]);
+        self.emit.load32(reg::RCX, control);
+        // and ecx, ES<<16 | FFFFH; cmp ecx, 37FH; je +4; fninit; jmp +2; emms
+        self.emit.bytes(&[0x81, 0xe1, 0xff, 0xff, 0x80, 0x00, 0x81, 0xf9, 0x7f, 0x03, 0, 0]);
+        self.emit.bytes(&[0x74, 4, 0xdb, 0xe3, 0xeb, 2]);
+        self.emit.bytes(&EMMS);
     }
 
     /// Restores the host's MXCSR from the constant after the code, and returns 0.

@@ -34,7 +34,11 @@ impl ThunkCache {
     ///
     /// # Errors
     /// Why there is none; [`Unthunkable::Full`] asks for [`ThunkCache::reset`].
-    pub fn compile(&mut self, instruction: &Instruction, host: &HostFeatures) -> Result<Thunk, Unthunkable> {
+    pub fn compile(
+        &mut self,
+        instruction: &Instruction,
+        host: &HostFeatures,
+    ) -> Result<Thunk, Unthunkable> {
         let key = assemble::normalize(instruction);
         if let Some(known) = self.known.get(&key) {
             return *known;
@@ -46,7 +50,12 @@ impl ThunkCache {
         result
     }
 
-    fn compile_new(&mut self, original: &Instruction, key: &Instruction, host: &HostFeatures) -> Result<Thunk, Unthunkable> {
+    fn compile_new(
+        &mut self,
+        original: &Instruction,
+        key: &Instruction,
+        host: &HostFeatures,
+    ) -> Result<Thunk, Unthunkable> {
         let class = classify::classify(original, host)?;
         let assembled = assemble::assemble(key, &class)?;
         let code = self.area.push(&assembled.code).ok_or(Unthunkable::Full)?;

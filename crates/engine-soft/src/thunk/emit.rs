@@ -135,6 +135,22 @@ impl Emitter {
         self.legacy(0, true, &[0x0f, 0xae], 1, mem);
     }
 
+    /// MOVQ mm, m64.
+    pub(super) fn load_mmx(&mut self, mm: u8, mem: Mem) {
+        self.legacy(0, false, &[0x0f, 0x6f], mm, mem);
+    }
+
+    /// MOVQ m64, mm.
+    pub(super) fn store_mmx(&mut self, mem: Mem, mm: u8) {
+        self.legacy(0, false, &[0x0f, 0x7f], mm, mem);
+    }
+
+    /// MOV m16, FFFFH.
+    pub(super) fn store16_ones(&mut self, mem: Mem) {
+        self.legacy(0x66, false, &[0xc7], 0, mem);
+        self.bytes(&[0xff, 0xff]);
+    }
+
     pub(super) fn vzeroupper(&mut self) {
         self.bytes(&[0xc5, 0xf8, 0x77]);
     }

@@ -12,6 +12,7 @@ use x86::state::CpuState;
 
 use super::guard::FAULTED;
 use super::types::{Classification, ThunkFault};
+use super::x87;
 
 /// What a thunk left: 0, or `FAULTED` and the trap number; then the host address of a page fault.
 #[repr(C)]
@@ -25,21 +26,42 @@ pub(super) type Enter = unsafe extern "sysv64" fn(*mut CpuState, *mut u8, *const
 
 /// For thunks that touch caller-saved registers only.
 #[unsafe(naked)]
-pub(super) unsafe extern "sysv64" fn enter_light(_state: *mut CpuState, _mem: *mut u8, _code: *const u8) -> Outcome {
+pub(super) unsafe extern "sysv64" fn enter_light(
+    _state: *mut CpuState,
+    _mem: *mut u8,
+    _code: *const u8,
+) -> Outcome {
     naked_asm!("push rdi", "call rdx", "pop rcx", "ret")
 }
 
 /// For all other thunks.
 #[unsafe(naked)]
-pub(super) unsafe extern "sysv64" fn enter_full(_state: *mut CpuState, _mem: *mut u8, _code: *const u8) -> Outcome {
+pub(super) unsafe extern "sysv64" fn enter_full(
+    _state: *mut CpuState,
+    _mem: *mut u8,
+    _code: *const u8,
+) -> Outcome {
     naked_asm!(
-        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
-        "push rdi",
-        "call rdx",
-        "pop rcx",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15", "push rdi",
+        "call rdx", "pop rcx", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
         "ret",
     )
+}
+
+/// For MMX instructions: pending x87 errors and the change to MMX state first, so that the thunk finds MMn in `st[n]`.
+pub(super) unsafe extern "sysv64" fn enter_mmx(
+    state: *mut CpuState,
+    mem: *mut u8,
+    code: *const u8,
+) -> Outcome {
+    // SAFETY: `Thunk::run` passes an exclusively borrowed state.
+    let x87 = unsafe { &mut (*state).x87 };
+    if x87::error_pending(x87) {
+        return Outcome { code: FAULTED | 16, address: 0 };
+    }
+    x87::enter_mmx(x87);
+    // SAFETY: as this function was called.
+    unsafe { enter_full(state, mem, code) }
 }
 
 /// A compiled instruction. Valid until its cache is reset or dropped.

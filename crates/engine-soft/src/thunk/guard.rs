@@ -42,7 +42,9 @@ impl Registration {
                 return Ok(Self { slot });
             }
         }
-        Err(io::Error::other(format!("more than {SLOTS} thunk caches in one process; drop some first")))
+        Err(io::Error::other(format!(
+            "more than {SLOTS} thunk caches in one process; drop some first"
+        )))
     }
 }
 
@@ -64,7 +66,8 @@ fn install() -> io::Result<()> {
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     DONE.get_or_init(|| {
         for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
-            install_one(signal, previous).map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
+            install_one(signal, previous)
+                .map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
         }
         Ok(())
     })
@@ -159,7 +162,8 @@ unsafe fn chain(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_v
             }
         } else if address == libc::SIG_IGN {
         } else if flags & libc::SA_SIGINFO != 0 {
-            let function: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = std::mem::transmute(address);
+            let function: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                std::mem::transmute(address);
             function(signal, info, context);
         } else {
             let function: extern "C" fn(i32) = std::mem::transmute(address);

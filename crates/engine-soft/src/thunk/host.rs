@@ -86,10 +86,13 @@ impl Feature {
             // popcnt ecx, ecx
             Self::Popcnt => &[0xf3, 0x0f, 0xb8, 0xc9],
             // mov ecx, 1; lzcnt ecx, ecx; cmp ecx, 31; setne al
-            Self::Lzcnt => &[0xb9, 1, 0, 0, 0, 0xf3, 0x0f, 0xbd, 0xc9, 0x83, 0xf9, 31, 0x0f, 0x95, 0xc0],
+            Self::Lzcnt => {
+                &[0xb9, 1, 0, 0, 0, 0xf3, 0x0f, 0xbd, 0xc9, 0x83, 0xf9, 31, 0x0f, 0x95, 0xc0]
+            }
             // xor ecx, ecx; tzcnt ecx, ecx; cmp ecx, 32; setne al; andn ecx, ecx, ecx
             Self::Bmi1 => &[
-                0x31, 0xc9, 0xf3, 0x0f, 0xbc, 0xc9, 0x83, 0xf9, 32, 0x0f, 0x95, 0xc0, 0xc4, 0xe2, 0x70, 0xf2, 0xc9,
+                0x31, 0xc9, 0xf3, 0x0f, 0xbc, 0xc9, 0x83, 0xf9, 32, 0x0f, 0x95, 0xc0, 0xc4, 0xe2,
+                0x70, 0xf2, 0xc9,
             ],
             // pdep ecx, ecx, ecx
             Self::Bmi2 => &[0xc4, 0xe2, 0x73, 0xf5, 0xc9],
@@ -172,7 +175,8 @@ fn probe_all() -> HostFeatures {
         let mut scratch = Scratch([0; 32]);
         // SAFETY: the sample uses caller-saved registers and at most 32 bytes at RSI, keeps RSP, and returns; a fault in it is
         // caught, since `area` is registered.
-        let outcome = unsafe { enter_light(&raw mut state, scratch.0.as_mut_ptr(), entry.as_ptr()) };
+        let outcome =
+            unsafe { enter_light(&raw mut state, scratch.0.as_mut_ptr(), entry.as_ptr()) };
         found |= u32::from(outcome.code == 0) << feature as u32;
     }
     HostFeatures(found)

@@ -34,7 +34,11 @@ pub trait ElementBus {
 ///
 /// # Errors
 /// The bus's; then nothing has changed.
-pub fn masked_move<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, bus: &mut B) -> Result<(), B::Error> {
+pub fn masked_move<B: ElementBus>(
+    state: &mut CpuState,
+    instruction: &Instruction,
+    bus: &mut B,
+) -> Result<(), B::Error> {
     use Mnemonic::*;
     match instruction.mnemonic() {
         Maskmovq | Maskmovdqu | Vmaskmovdqu => store_bytes(state, instruction, bus),
@@ -44,9 +48,14 @@ pub fn masked_move<B: ElementBus>(state: &mut CpuState, instruction: &Instructio
     }
 }
 
-fn store_bytes<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, bus: &mut B) -> Result<(), B::Error> {
+fn store_bytes<B: ElementBus>(
+    state: &mut CpuState,
+    instruction: &Instruction,
+    bus: &mut B,
+) -> Result<(), B::Error> {
     let mmx = instruction.mnemonic() == Mnemonic::Maskmovq;
-    let (source, mask) = (vector(state, instruction.op1_register()), vector(state, instruction.op2_register()));
+    let (source, mask) =
+        (vector(state, instruction.op1_register()), vector(state, instruction.op2_register()));
     let (base, bits) = match instruction.op0_kind() {
         OpKind::MemorySegDI => (state.gpr[7], 16),
         OpKind::MemorySegEDI => (state.gpr[7], 32),
@@ -54,7 +63,10 @@ fn store_bytes<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, b
     };
     let mut list = List::default();
     for i in (0..if mmx { 8 } else { 16 }).filter(|i| mask.0[*i] & 0x80 != 0) {
-        list.push(Element { offset: wrap(base.wrapping_add(i as u64), bits), value: u64::from(source.0[i]) });
+        list.push(Element {
+            offset: wrap(base.wrapping_add(i as u64), bits),
+            value: u64::from(source.0[i]),
+        });
     }
     bus.store(list.elements(), 1)?;
     if mmx {
@@ -63,7 +75,12 @@ fn store_bytes<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, b
     Ok(())
 }
 
-fn masked_vex<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, bus: &mut B, size: usize) -> Result<(), B::Error> {
+fn masked_vex<B: ElementBus>(
+    state: &mut CpuState,
+    instruction: &Instruction,
+    bus: &mut B,
+    size: usize,
+) -> Result<(), B::Error> {
     let (base, bits) = address(state, instruction);
     let mask = vector(state, instruction.op1_register());
     let count = vector_length(instruction) / size;
@@ -87,7 +104,9 @@ fn masked_vex<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, bu
 
 /// Whether destination, index and mask of a gather are three registers; otherwise it is #UD.
 pub fn gather_is_valid(instruction: &Instruction) -> bool {
-    let [a, b, c] = [instruction.op0_register(), instruction.memory_index(), instruction.op2_register()].map(Register::number);
+    let [a, b, c] =
+        [instruction.op0_register(), instruction.memory_index(), instruction.op2_register()]
+            .map(Register::number);
     a != b && b != c && a != c
 }
 
@@ -96,7 +115,11 @@ pub fn gather_is_valid(instruction: &Instruction) -> bool {
 /// # Errors
 /// The bus's, for the first element that fails; the elements before it are in place and their mask elements cleared, so
 /// that the instruction can be restarted.
-pub fn gather<B: ElementBus>(state: &mut CpuState, instruction: &Instruction, bus: &mut B) -> Result<(), B::Error> {
+pub fn gather<B: ElementBus>(
+    state: &mut CpuState,
+    instruction: &Instruction,
+    bus: &mut B,
+) -> Result<(), B::Error> {
     use Mnemonic::*;
     let (index_size, size) = match instruction.mnemonic() {
         Vgatherdps | Vpgatherdd => (4, 4),
@@ -185,7 +208,9 @@ fn address(state: &CpuState, instruction: &Instruction) -> (u64, u32) {
         offset = offset.wrapping_add(general(state, base));
     }
     if index.is_gpr() {
-        offset = offset.wrapping_add(general(state, index).wrapping_mul(u64::from(instruction.memory_index_scale())));
+        offset = offset.wrapping_add(
+            general(state, index).wrapping_mul(u64::from(instruction.memory_index_scale())),
+        );
     }
     let bytes = if base != Register::None {
         base.size()
@@ -194,7 +219,16 @@ fn address(state: &CpuState, instruction: &Instruction) -> (u64, u32) {
     } else {
         instruction.memory_displ_size() as usize
     };
-    (offset, if bytes == 2 { 16 } else if bytes == 4 { 32 } else { 64 })
+    (
+        offset,
+        if bytes == 2 {
+            16
+        } else if bytes == 4 {
+            32
+        } else {
+            64
+        },
+    )
 }
 
 fn general(state: &CpuState, register: Register) -> u64 {

@@ -30,7 +30,8 @@ pub fn pointers(instruction: &Instruction) -> Pointers {
     }
     match instruction.mnemonic() {
         Fninit | Finit | Fnsave | Fsave => Pointers::Clear,
-        Fnclex | Fclex | Fldcw | Fnstcw | Fstcw | Fnstsw | Fstsw | Fnstenv | Fstenv | Fldenv | Frstor => Pointers::Keep,
+        Fnclex | Fclex | Fldcw | Fnstcw | Fstcw | Fnstsw | Fstsw | Fnstenv | Fstenv | Fldenv
+        | Frstor => Pointers::Keep,
         _ => Pointers::Set,
     }
 }
@@ -56,7 +57,13 @@ pub struct FarPointer {
 }
 
 /// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it is, and its memory operand.
-pub fn record(x87: &mut X87, update: Pointers, fop: u16, instruction: FarPointer, data: Option<FarPointer>) {
+pub fn record(
+    x87: &mut X87,
+    update: Pointers,
+    fop: u16,
+    instruction: FarPointer,
+    data: Option<FarPointer>,
+) {
     match update {
         Pointers::Keep => {}
         Pointers::Clear => {
@@ -85,8 +92,10 @@ pub const fn mmx_slot(x87: &X87, n: usize) -> usize {
 /// What every MMX instruction but EMMS does besides its work: TOP becomes 0, all registers valid (SDM vol. 1, 9.5.1).
 pub fn enter_mmx(x87: &mut X87) {
     let top = (x87.fsw >> 11) as usize & 7;
-    x87.st.rotate_right(top);
-    x87.fsw &= !(7 << 11);
+    if top != 0 {
+        x87.st.rotate_right(top);
+        x87.fsw &= !(7 << 11);
+    }
     x87.ftw = 0xff;
 }
 

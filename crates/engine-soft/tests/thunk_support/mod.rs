@@ -4,7 +4,9 @@
 pub mod native;
 
 use engine_soft::thunk::{HostFeatures, Thunk, ThunkCache, ThunkFault, Unthunkable};
-use iced_x86::{Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register,
+};
 use x86::state::CpuState;
 
 /// Memory for operands, aligned like the strictest of them.
@@ -23,7 +25,11 @@ impl Bench {
         let mut state = CpuState::reset();
         state.x87.fcw = 0x37f;
         state.x87.ftw = 0;
-        Self { cache: ThunkCache::new(1 << 20).expect("a code cache"), state, arena: Arena([0; 64]) }
+        Self {
+            cache: ThunkCache::new(1 << 20).expect("a code cache"),
+            state,
+            arena: Arena([0; 64]),
+        }
     }
 
     pub fn compile(&mut self, bytes: &[u8]) -> Result<Thunk, Unthunkable> {
@@ -60,15 +66,38 @@ pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
         let n = (seed + op * 3) % 8;
         let kind = info.op_kind(op);
         let register = match kind {
-            K::mem | K::mem_mib | K::mem_vsib32x | K::mem_vsib64x | K::mem_vsib32y | K::mem_vsib64y => None,
-            K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem | K::ymm_or_mem if memory => None,
+            K::mem
+            | K::mem_mib
+            | K::mem_vsib32x
+            | K::mem_vsib64x
+            | K::mem_vsib32y
+            | K::mem_vsib64y => None,
+            K::r8_or_mem
+            | K::r16_or_mem
+            | K::r32_or_mem
+            | K::r64_or_mem
+            | K::mm_or_mem
+            | K::xmm_or_mem
+            | K::ymm_or_mem
+                if memory =>
+            {
+                None
+            }
             K::r8_or_mem | K::r8_reg | K::r8_opcode => Some(Register::AL + n),
             K::r16_or_mem | K::r16_reg | K::r16_rm | K::r16_opcode => Some(Register::AX + n),
-            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_vvvv => Some(Register::EAX + n),
-            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => Some(Register::RAX + (n + 8 * (seed & 1))),
+            K::r32_or_mem | K::r32_reg | K::r32_rm | K::r32_opcode | K::r32_vvvv => {
+                Some(Register::EAX + n)
+            }
+            K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode | K::r64_vvvv => {
+                Some(Register::RAX + (n + 8 * (seed & 1)))
+            }
             K::mm_or_mem | K::mm_reg | K::mm_rm => Some(Register::MM0 + n),
-            K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => Some(Register::XMM0 + (n + 8 * (seed & 1))),
-            K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => Some(Register::YMM0 + (n + 8 * (seed & 1))),
+            K::xmm_or_mem | K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 => {
+                Some(Register::XMM0 + (n + 8 * (seed & 1)))
+            }
+            K::ymm_or_mem | K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 => {
+                Some(Register::YMM0 + (n + 8 * (seed & 1)))
+            }
             K::al => Some(Register::AL),
             K::cl => Some(Register::CL),
             K::ax => Some(Register::AX),
@@ -77,7 +106,15 @@ pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
             K::rax => Some(Register::RAX),
             K::st0 => Some(Register::ST0),
             K::sti_opcode => Some(Register::ST0 + n),
-            K::imm8 | K::imm8sex16 | K::imm8sex32 | K::imm8sex64 | K::imm16 | K::imm32 | K::imm32sex64 | K::imm64 | K::imm8_const_1 => {
+            K::imm8
+            | K::imm8sex16
+            | K::imm8sex32
+            | K::imm8sex64
+            | K::imm16
+            | K::imm32
+            | K::imm32sex64
+            | K::imm64
+            | K::imm8_const_1 => {
                 set_immediate(&mut i, op, kind, seed);
                 continue;
             }
@@ -116,7 +153,9 @@ fn set_immediate(i: &mut Instruction, op: u32, kind: K, seed: u32) {
         K::imm32sex64 => (OpKind::Immediate32to64, seed),
         K::imm64 => (OpKind::Immediate64, seed),
         K::imm8_const_1 => (OpKind::Immediate8, 1),
-        _ if (0..op).any(|o| i.op_kind(o) == OpKind::Immediate8) => (OpKind::Immediate8_2nd, seed % 256),
+        _ if (0..op).any(|o| i.op_kind(o) == OpKind::Immediate8) => {
+            (OpKind::Immediate8_2nd, seed % 256)
+        }
         _ => (OpKind::Immediate8, seed % 256),
     };
     i.set_op_kind(op, to);
@@ -137,7 +176,8 @@ pub struct Random(pub u64);
 
 impl Random {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let x = self.0 ^ (self.0 >> 33);
         x.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ (x >> 29)
     }

@@ -25,16 +25,28 @@ pub struct Native {
 }
 
 const PAGE: usize = 4096;
-const GPRS: [AsmRegister64; 16] = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
-const YMMS: [AsmRegisterYmm; 16] =
-    [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15];
+const GPRS: [AsmRegister64; 16] =
+    [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+const YMMS: [AsmRegisterYmm; 16] = [
+    ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14,
+    ymm15,
+];
 const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
 
 impl Native {
     pub fn new() -> Self {
         let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         // SAFETY: a fresh mapping.
-        let page = unsafe { libc::mmap(ptr::null_mut(), PAGE, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+        let page = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                PAGE,
+                protection,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
         assert_ne!(page, libc::MAP_FAILED);
         // SAFETY: Context is plain data.
         Self { page: page.cast(), context: Box::new(unsafe { std::mem::zeroed() }) }
@@ -131,11 +143,13 @@ pub fn differences(thunk: &CpuState, native: &CpuState) -> String {
     }
     if thunk.x87 != native.x87 {
         let (t, n) = (&thunk.x87, &native.x87);
-        text += &format!(" fcw {:x}/{:x} fsw {:x}/{:x} ftw {:x}/{:x} mxcsr {:x}/{:x}", t.fcw, n.fcw, t.fsw, n.fsw, t.ftw, n.ftw, t.mxcsr, n.mxcsr);
+        text += &format!(
+            " fcw {:x}/{:x} fsw {:x}/{:x} ftw {:x}/{:x} mxcsr {:x}/{:x}",
+            t.fcw, n.fcw, t.fsw, n.fsw, t.ftw, n.ftw, t.mxcsr, n.mxcsr
+        );
         for i in (0..8).filter(|i| t.st[*i] != n.st[*i]) {
             text += &format!(" st{i} {:02x?}/{:02x?}", t.st[i], n.st[i]);
         }
     }
     text
 }
-
