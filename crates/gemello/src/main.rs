@@ -1,1 +1,43 @@
-fn main() {}
+//! gemello: boots unmodified operating systems anywhere.
+//!
+//! This crate is the program: arguments, the user's terminal, fetching guests, exit codes. The computer is the crate
+//! `machine`.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod debian;
+mod doctor;
+mod engine;
+mod escape;
+mod exit;
+mod input;
+mod output;
+mod run;
+mod signals;
+mod terminal;
+mod trace;
+
+use clap::Parser as _;
+use cli::{Cli, Command, Guest};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    terminal::restore_on_panic();
+    let result = signals::handle().and_then(|()| match &cli.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Fetch(arguments) => match arguments.what {
+            Guest::Debian => debian::fetch(arguments.flavour, true).map(|_| exit::OK),
+        },
+        Command::Doctor => {
+            doctor::doctor();
+            Ok(exit::OK)
+        }
+    });
+    terminal::restore();
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("gemello: {error:#}");
+        exit::BAD_INPUT
+    });
+    ExitCode::from(code)
+}

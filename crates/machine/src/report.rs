@@ -130,6 +130,9 @@ fn entry_bits(entry: u64) -> String {
 /// Guest memory at linear address `la`, byte by byte through the page walk; `None` where it is not mapped to RAM.
 fn read(state: &CpuState, ram: &GuestRam, la: u64, into: &mut [u8]) -> Option<()> {
     for (offset, byte) in (0..).zip(into) {
+        if state.long_mode() && !paging::is_canonical(la.wrapping_add(offset)) {
+            return None;
+        }
         let End::Mapped(mapping) = paging::explain(&state.paging, ram, la.wrapping_add(offset)).end
         else {
             return None;
@@ -247,7 +250,7 @@ mod tests {
     #[test]
     fn nonsense_is_named_and_never_panics() {
         let (mut state, ram) = guest();
-        state.idtr = TableRegister { base: u64::MAX - 3, limit: 0xffff };
+        state.idtr = TableRegister { base: 1 << 62, limit: 0xffff };
         state.rip = 1 << 63;
         let text = triple_fault(&state, &ram);
         assert!(text.contains("not canonical") && text.contains("not mapped to RAM"), "{text}");

@@ -1,0 +1,206 @@
+//! The command line.
+
+use crate::debian::Flavour;
+use crate::exit;
+use crate::trace::Topic;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use x86::cpuid::CpuModel;
+
+const EXAMPLES: &str = "\
+Examples:
+  gemello run debian                             a shell in Debian, fetched on first use
+  gemello run debian -- uname -a                 one command; its output, its exit status
+  sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
+  gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
+  gemello run kernel.elf --module init.bin=arg   a Multiboot image
+  gemello doctor                                 what this host offers
+
+On the terminal: Ctrl-A x quits, Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A.";
+
+/// Boots unmodified operating systems anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "gemello", version, max_term_width = 100, after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a guest
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+    Run(Box<Run>),
+    /// Fetch a guest into the cache, or bring it up to date
+    Fetch(Fetch),
+    /// Tell what this host offers
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// `debian`, or a kernel image (a file called debian: ./debian)
+    #[arg(
+        value_name = "debian|FILE",
+        required_unless_present = "kernel",
+        conflicts_with = "kernel"
+    )]
+    pub(crate) what: Option<String>,
+
+    /// With `debian`: run this in the guest in place of a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+
+    /// Kernel to boot: bzImage, vmlinux, PVH ELF or Multiboot image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+
+    /// Initial file system for the kernel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+
+    /// Kernel command line; with `debian`: appended to gemello's own [default for a kernel: console=ttyS0]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) cmdline: Option<String>,
+
+    /// Further file for a Multiboot or PVH kernel, with its arguments; may be repeated
+    #[arg(long, value_name = "FILE[=ARGS]")]
+    pub(crate) module: Vec<String>,
+
+    /// Guest memory, with unit K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    pub(crate) memory: u64,
+
+    /// Processor that the guest sees, with features added or removed: gemello-v2,+smap,-pcid
+    #[arg(long, value_name = "MODEL", default_value = "gemello-v2", value_parser = parse_cpu)]
+    pub(crate) cpu: Box<CpuModel>,
+
+    /// What runs guest instructions
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) engine: Engine,
+
+    /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Write the guest's second serial line (with `debian -- CMD`: the kernel's messages) to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Follow these in detail, on standard error or in --trace-file
+    #[arg(long, value_name = "TOPICS", value_enum, value_delimiter = ',')]
+    pub(crate) trace: Vec<Topic>,
+
+    /// Write the trace to this file
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    pub(crate) trace_file: Option<PathBuf>,
+
+    /// Print counters at the end, on standard error
+    #[arg(long)]
+    pub(crate) stats: bool,
+
+    /// Let the guest end the program by writing a byte to port F4h
+    #[arg(long)]
+    pub(crate) debug_exit: bool,
+
+    /// Which of Debian's kernels
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) flavour: Flavour,
+}
+
+/// What runs guest instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// gemello's own processor, in software.
+    Soft,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// What to fetch
+    #[arg(value_enum)]
+    pub(crate) what: Guest,
+
+    /// Which of Debian's kernels
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) flavour: Flavour,
+}
+
+/// A guest that gemello can fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Guest {
+    /// Debian's kernel and busybox.
+    Debian,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB") {
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "" => return Err(format!("give a unit: {text}M, for instance")),
+        _ => return Err("the unit is K, M or G: 512M, for instance".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "no whole number: 512M, for instance")?;
+    number.checked_mul(unit).ok_or_else(|| "more than 64 bits can count".into())
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("the unit is ms, s, m or h: 30s, for instance".into()),
+    };
+    let number: f64 = digits.parse().map_err(|_| "no number: 30s, for instance")?;
+    let time = Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())?;
+    if time.is_zero() { Err("a run needs some time".into()) } else { Ok(time) }
+}
+
+fn parse_cpu(text: &str) -> Result<Box<CpuModel>, String> {
+    CpuModel::parse(text).map(Box::new).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("2g"), Ok(2 << 30));
+        assert_eq!(parse_size("64KiB"), Ok(64 << 10));
+        for wrong in ["512", "M", "-1M", "1.5G", "99999999999G", "5T", ""] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_time("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "s", "-1s", "0", "1d", "1e400s", "nan"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_command_follows_two_dashes() {
+        let cli = Cli::try_parse_from(["gemello", "run", "debian", "--", "ls", "--help"]);
+        let Command::Run(run) = cli.expect("valid").command else { panic!("not run") };
+        assert_eq!(run.command, ["ls", "--help"]);
+        assert!(Cli::try_parse_from(["gemello", "run"]).is_err());
+        assert!(Cli::try_parse_from(["gemello", "run", "debian", "--kernel", "x"]).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! The host's apt, used without root and without touching the host's own state.
+//!
+//! A private configuration points apt's state and cache below a directory of ours, while its sources and keyrings stay
+//! the system's: so apt itself verifies signatures exactly as it does for the host.
+
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// How to go on without apt.
+const WITHOUT: &str = "pass a kernel and an initial file system of your own instead: \
+    gemello run --kernel /path/to/vmlinuz --initrd /path/to/initrd";
+
+/// Hooks of the host's configuration that act on the host are dropped, and so is what we do not read.
+const CONFIGURATION: &str = r#"
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+APT::Sandbox::User "";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled "false";
+Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+"#;
+
+/// apt with a private state.
+#[derive(Debug)]
+pub(super) struct Apt {
+    configuration: PathBuf,
+}
+
+impl Apt {
+    /// Sets the private state up below `root` (created if need be).
+    ///
+    /// # Errors
+    /// There is no apt, or the directory cannot be written.
+    pub(super) fn new(root: &Path) -> Result<Self> {
+        require("apt-get")?;
+        require("dpkg-deb")?;
+        let state = root.join("state");
+        let cache = root.join("cache");
+        let write = || -> std::io::Result<PathBuf> {
+            fs::create_dir_all(state.join("lists/partial"))?;
+            fs::create_dir_all(cache.join("archives/partial"))?;
+            fs::write(state.join("status"), "")?;
+            let configuration = root.join("apt.conf");
+            let text = format!(
+                "Dir::State {};\nDir::State::status {};\nDir::Cache {};\n{CONFIGURATION}",
+                quoted(&state),
+                quoted(&state.join("status")),
+                quoted(&cache)
+            );
+            fs::write(&configuration, text)?;
+            Ok(configuration)
+        };
+        let configuration = write().with_context(|| {
+            format!("cannot set up apt's private state in {}; is the disk full?", root.display())
+        })?;
+        Ok(Self { configuration })
+    }
+
+    /// Fetches and verifies the package lists; progress goes to standard error.
+    ///
+    /// # Errors
+    /// No network, or a signature that does not verify.
+    pub(super) fn update(&self) -> Result<()> {
+        // Without this apt calls a list it could not fetch a warning and succeeds.
+        self.visible("apt-get", &["-o", "APT::Update::Error-Mode=any", "update"], None).context(
+            "cannot fetch Debian's package lists; check the network and the sources in /etc/apt",
+        )
+    }
+
+    /// The first package that `package` depends on whose name starts with `prefix`.
+    ///
+    /// # Errors
+    /// The host's sources have no such package.
+    pub(super) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
+        let output = self.quiet("apt-cache", &["depends", "--important", package])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let found = text
+            .lines()
+            .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "))
+            .find(|name| name.starts_with(prefix));
+        match found {
+            Some(name) => Ok(name.to_owned()),
+            None => bail!(
+                "the sources in /etc/apt offer no package {package}: are they Debian's?; {WITHOUT}"
+            ),
+        }
+    }
+
+    /// The version of `package` that would be downloaded.
+    ///
+    /// # Errors
+    /// The host's sources have no such package.
+    pub(super) fn version(&self, package: &str) -> Result<String> {
+        let output = self.quiet("apt-cache", &["show", "--no-all-versions", package])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        version.map(str::to_owned).with_context(|| {
+            format!(
+                "the sources in /etc/apt offer no package {package}: are they Debian's?; {WITHOUT}"
+            )
+        })
+    }
+
+    /// Downloads and verifies `packages` into `directory`, progress on standard error.
+    ///
+    /// # Errors
+    /// No network, no space, or a checksum that does not verify.
+    pub(super) fn download(&self, packages: &[&str], directory: &Path) -> Result<()> {
+        let arguments: Vec<_> = ["download"].iter().chain(packages).copied().collect();
+        self.visible("apt-get", &arguments, Some(directory)).with_context(|| {
+            format!("cannot download {}; check the network and disk space", packages.join(", "))
+        })
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&self.configuration).args(arguments);
+        command.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn quiet(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+        let output = self.command(program, arguments).output();
+        output.with_context(|| format!("cannot run {program}"))
+    }
+
+    /// Runs with standard output and error on our standard error: ours stays clean for the guest.
+    fn visible(&self, program: &str, arguments: &[&str], directory: Option<&Path>) -> Result<()> {
+        let mut command = self.command(program, arguments);
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
+        command.stdout(Stdio::from(rustix::io::dup(rustix::stdio::stderr())?));
+        let status = command.status().with_context(|| format!("cannot run {program}"))?;
+        if !status.success() {
+            bail!("{program} {} ended with {status}; its message is above", arguments.join(" "));
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks a package's files into `directory`.
+///
+/// # Errors
+/// The package is damaged or the disk is full; dpkg-deb's own words are in the message.
+pub(super) fn unpack(package: &Path, directory: &Path) -> Result<()> {
+    let output = Command::new("dpkg-deb")
+        .arg("--extract")
+        .args([package, directory])
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .context("cannot run dpkg-deb")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    bail!("cannot unpack {}: {words}; is the disk full?", package.display())
+}
+
+fn require(program: &str) -> Result<()> {
+    let probe = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match probe {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            bail!(
+                "this host has no {program}, which fetches and verifies Debian's packages; {WITHOUT}"
+            )
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot run {program}; {WITHOUT}")),
+    }
+}
+
+/// Whether `apt-get` can be run here.
+pub(crate) fn present() -> bool {
+    require("apt-get").is_ok() && require("dpkg-deb").is_ok()
+}
+
+/// A path as apt.conf(5) reads it.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}

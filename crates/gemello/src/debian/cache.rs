@@ -1,0 +1,129 @@
+//! Where fetched files live: `$XDG_CACHE_HOME/gemello`, else `~/.cache/gemello`.
+//!
+//! A lock file lets one process at a time write; complete directories appear by one rename, so readers need no lock.
+
+use anyhow::{Context as _, Result, bail};
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// The cache directory, not necessarily existing.
+///
+/// # Errors
+/// Neither XDG_CACHE_HOME nor HOME names an absolute path.
+pub(crate) fn directory() -> Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if let Some(cache) = absolute("XDG_CACHE_HOME") {
+        return Ok(cache.join("gemello"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".cache/gemello")),
+        None => bail!("no place for fetched files: set XDG_CACHE_HOME to a writable directory"),
+    }
+}
+
+/// The exclusive right to write below `root`; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits until no other process holds it; says so on standard error if that takes time.
+    ///
+    /// # Errors
+    /// The directory cannot be created or written.
+    pub(super) fn acquire(root: &Path) -> Result<Self> {
+        let advice = "set XDG_CACHE_HOME to a writable directory with 200 MB of space";
+        fs::create_dir_all(root)
+            .with_context(|| format!("cannot create the cache {}; {advice}", root.display()))?;
+        let path = root.join("lock");
+        let file = File::create(&path)
+            .with_context(|| format!("cannot write {}; {advice}", path.display()))?;
+        if file.try_lock().is_err() {
+            eprintln!("gemello: another gemello is fetching; waiting for it");
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// A directory under construction that is deleted unless it is published.
+#[derive(Debug)]
+pub(super) struct Draft {
+    path: PathBuf,
+}
+
+impl Draft {
+    /// An empty directory below `root`, named after this process. The caller holds the [`Lock`].
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub(super) fn new(root: &Path, name: &str) -> Result<Self> {
+        let path = root.join(format!("{name}.partial"));
+        if path.exists() {
+            fs::remove_dir_all(&path) // left by a run that was killed
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the finished directory in its place, whole or not at all.
+    ///
+    /// # Errors
+    /// The rename failed.
+    pub(super) fn publish(self, place: &Path) -> Result<()> {
+        if place.exists() {
+            fs::remove_dir_all(place)
+                .with_context(|| format!("cannot replace {}", place.display()))?;
+        }
+        fs::rename(&self.path, place).with_context(|| format!("cannot create {}", place.display()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = env::temp_dir().join(format!("gemello-test-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_draft_appears_whole_or_not_at_all() {
+        let root = scratch("draft");
+        let _lock = Lock::acquire(&root).expect("writable");
+        let place = root.join("thing");
+        let draft = Draft::new(&root, "thing").expect("draft");
+        fs::write(draft.path().join("file"), "1").expect("write");
+        drop(draft);
+        assert!(!place.exists() && !root.join("thing.partial").exists());
+        for content in ["1", "2"] {
+            let draft = Draft::new(&root, "thing").expect("draft");
+            fs::write(draft.path().join("file"), content).expect("write");
+            draft.publish(&place).expect("publish");
+            assert_eq!(fs::read_to_string(place.join("file")).expect("there"), content);
+        }
+        fs::remove_dir_all(&root).expect("clean up");
+    }
+
+    #[test]
+    fn an_unwritable_cache_is_named() {
+        let error = Lock::acquire(Path::new("/proc/no/such")).expect_err("not writable");
+        let text = format!("{error:#}");
+        assert!(text.contains("/proc/no/such") && text.contains("XDG_CACHE_HOME"), "{text}");
+    }
+}

@@ -1,0 +1,28 @@
+//! Debian as a guest: fetched through the host's apt, cached, and made into a kernel and an initramfs.
+
+pub(crate) mod apt;
+mod cache;
+mod cpio;
+mod initramfs;
+mod packages;
+pub(crate) mod quote;
+pub(crate) mod report;
+
+pub(crate) use cache::directory as cache_directory;
+pub(crate) use initramfs::{Mode, Session};
+pub(crate) use packages::{Fetched, Flavour, fetch, releases};
+
+use anyhow::{Context as _, Result};
+use std::fs;
+
+/// The initramfs for one run: the base, and what this run is about.
+///
+/// # Errors
+/// The cached busybox cannot be read.
+pub(crate) fn initramfs(fetched: &Fetched, session: &Session) -> Result<Vec<u8>> {
+    let busybox = fs::read(&fetched.busybox).with_context(|| {
+        let path = fetched.busybox.display();
+        format!("cannot read {path}; delete its directory and run `gemello fetch debian`")
+    })?;
+    Ok(initramfs::build(&busybox, session))
+}

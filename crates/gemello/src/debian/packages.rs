@@ -1,0 +1,147 @@
+//! Which of Debian's packages, and what of them is kept.
+//!
+//! ```text
+//! <cache>/debian/apt/             apt's private state
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, RELEASE: complete, made by one rename
+//! ```
+
+use super::apt::{self, Apt};
+use super::cache::{self, Draft, Lock};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Flavour {
+    /// linux-image-cloud-amd64: small, made for virtual machines.
+    #[default]
+    Cloud,
+    /// linux-image-amd64: the one for physical machines.
+    Full,
+}
+
+impl Flavour {
+    fn package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Full => "linux-image-amd64",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What a fetch leaves in the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    /// The kernel, a bzImage.
+    pub(crate) kernel: PathBuf,
+    /// busybox, a static executable.
+    pub(crate) busybox: PathBuf,
+    /// The kernel package's name and version, then busybox's.
+    pub(crate) release: String,
+}
+
+impl Fetched {
+    fn at(place: &Path) -> Option<Self> {
+        let release = fs::read_to_string(place.join("RELEASE")).ok()?;
+        let fetched =
+            Self { kernel: place.join("vmlinuz"), busybox: place.join("busybox"), release };
+        (fetched.kernel.is_file() && fetched.busybox.is_file()).then_some(fetched)
+    }
+}
+
+/// The cached files, fetched if they are not there yet or if `refresh` asks for the newest.
+///
+/// # Errors
+/// No apt, no network, a full disk, a signature that does not verify.
+pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
+    let root = cache::directory()?.join("debian");
+    let place = root.join(flavour.name());
+    if let Some(fetched) = Fetched::at(&place).filter(|_| !refresh) {
+        return Ok(fetched);
+    }
+    let _lock = Lock::acquire(&root)?;
+    if let Some(fetched) = Fetched::at(&place).filter(|_| !refresh) {
+        return Ok(fetched); // another process was faster
+    }
+    let apt = Apt::new(&root.join("apt"))?;
+    eprintln!("gemello: fetching Debian's package lists");
+    apt.update()?;
+    let kernel = apt.dependency(flavour.package(), "linux-image-")?;
+    let release = format!(
+        "{kernel} {}\nbusybox-static {}\n",
+        apt.version(&kernel)?,
+        apt.version("busybox-static")?
+    );
+    if let Some(fetched) = Fetched::at(&place).filter(|f| f.release == release) {
+        eprintln!("gemello: {} is up to date", kernel);
+        return Ok(fetched);
+    }
+    build(&apt, &kernel, &release, &root, &place)?;
+    Fetched::at(&place).with_context(|| format!("{} is incomplete", place.display()))
+}
+
+/// Downloads, unpacks, keeps two files, publishes.
+fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> Result<()> {
+    let work = Draft::new(root, "download")?;
+    eprintln!("gemello: fetching {kernel} and busybox-static");
+    apt.download(&[kernel, "busybox-static"], work.path())?;
+    let files = work.path().join("files");
+    for package in packages_in(work.path())? {
+        eprintln!("gemello: unpacking {}", file_name(&package));
+        apt::unpack(&package, &files)?;
+    }
+    let image = find(&files.join("boot"), "vmlinuz-")?;
+    let busybox = ["bin/busybox", "usr/bin/busybox"].map(|p| files.join(p));
+    let Some(busybox) = busybox.iter().find(|p| p.is_file()) else {
+        bail!("the package busybox-static holds no bin/busybox");
+    };
+    let draft = Draft::new(root, "publish")?;
+    let keep = || -> std::io::Result<()> {
+        fs::rename(&image, draft.path().join("vmlinuz"))?;
+        fs::rename(busybox, draft.path().join("busybox"))?;
+        fs::write(draft.path().join("RELEASE"), release)
+    };
+    keep().with_context(|| format!("cannot fill {}; is the disk full?", draft.path().display()))?;
+    draft.publish(place)?;
+    eprintln!("gemello: ready: {}", place.display());
+    Ok(())
+}
+
+fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|p| p.extension().is_some_and(|e| e == "deb")).collect())
+}
+
+fn find(directory: &Path, prefix: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(directory)
+        .with_context(|| format!("the kernel's package holds no {}", directory.display()))?;
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .find(|p| file_name(p).starts_with(prefix))
+        .with_context(|| format!("the kernel's package holds no {prefix}* in /boot"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What is in the cache, one line for each.
+pub(crate) fn releases() -> Vec<String> {
+    let Ok(root) = cache::directory() else { return Vec::new() };
+    let place = |flavour: Flavour| root.join("debian").join(flavour.name());
+    [Flavour::Cloud, Flavour::Full]
+        .into_iter()
+        .filter_map(|flavour| Fetched::at(&place(flavour)))
+        .map(|fetched| fetched.release.trim().replace('\n', ", "))
+        .collect()
+}

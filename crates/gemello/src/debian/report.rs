@@ -1,0 +1,71 @@
+//! What `init.sh` tells gemello over `ttyS1`, among the kernel's messages.
+
+/// Every report starts a line with this.
+const PREFIX: &str = "gemello-init: ";
+
+/// Longest line that is looked at; the rest of a longer one is skipped.
+const LONGEST: usize = 256;
+
+/// One message of the guest's init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// `ttyS0` is set up: input may be sent.
+    Ready,
+    /// The command has ended with this status.
+    Status(u8),
+}
+
+/// Finds reports in the console's output as it arrives.
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    line: Vec<u8>,
+}
+
+impl Scanner {
+    /// Takes the next `bytes`, and gives the reports that they complete.
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Vec<Report> {
+        let mut found = Vec::new();
+        for &byte in bytes {
+            if byte == b'\n' {
+                found.extend(parse(&self.line));
+                self.line.clear();
+            } else if self.line.len() < LONGEST {
+                self.line.push(byte);
+            }
+        }
+        found
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Report> {
+    let text = std::str::from_utf8(line).ok()?.trim_end();
+    let report = text.strip_prefix(PREFIX)?;
+    if report == "ready" {
+        return Some(Report::Ready);
+    }
+    report.strip_prefix("status ")?.parse().ok().map(Report::Status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_found_however_they_are_cut() {
+        let stream =
+            b"[    0.1] boot\r\n\r\ngemello-init: ready\r\nnoise gemello-init: status 3\r\n\
+            gemello-init: status 300\r\n\xff\xfe\r\ngemello-init: status 7\r\n";
+        for size in 1..stream.len() {
+            let mut scanner = Scanner::default();
+            let found: Vec<_> = stream.chunks(size).flat_map(|c| scanner.scan(c)).collect();
+            assert_eq!(found, [Report::Ready, Report::Status(7)], "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_bounded() {
+        let mut scanner = Scanner::default();
+        scanner.scan(&vec![b'x'; 100_000]);
+        assert!(scanner.line.len() <= LONGEST);
+    }
+}

@@ -1,0 +1,81 @@
+//! The escape key of the terminal, Ctrl-A.
+//!
+//! ```text
+//!          Ctrl-A            x        ──► Quit
+//!   Plain ────────► Escaped  h        ──► Help,        back to Plain
+//!     ▲                │     Ctrl-A   ──► that key,    back to Plain
+//!     └────────────────┘     another  ──► Ctrl-A and that key, back to Plain
+//! ```
+
+/// Ctrl-A.
+const ESCAPE: u8 = 1;
+
+/// What Ctrl-A h prints.
+pub(crate) const HELP: &str = "
+Ctrl-A x       quit: end the machine at once
+Ctrl-A h       this help
+Ctrl-A Ctrl-A  send Ctrl-A to the guest
+Inside: poweroff or reboot ends it cleanly.
+";
+
+/// What the user wants of gemello rather than of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// End the machine.
+    Quit,
+    /// Explain the keys.
+    Help,
+}
+
+/// Tells keys for gemello from keys for the guest.
+#[derive(Debug, Default)]
+pub(crate) struct Escape {
+    escaped: bool,
+}
+
+impl Escape {
+    /// Appends what of `keys` is the guest's to `guest`; the first wish ends it (what follows is dropped for Quit).
+    pub(crate) fn keys(&mut self, keys: &[u8], guest: &mut impl Extend<u8>) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for &key in keys {
+            if !std::mem::take(&mut self.escaped) {
+                if key == ESCAPE {
+                    self.escaped = true;
+                } else {
+                    guest.extend([key]);
+                }
+                continue;
+            }
+            match key {
+                b'x' | b'X' => {
+                    wishes.push(Wish::Quit);
+                    return wishes;
+                }
+                b'h' | b'H' | b'?' => wishes.push(Wish::Help),
+                ESCAPE => guest.extend([ESCAPE]),
+                other => guest.extend([ESCAPE, other]),
+            }
+        }
+        wishes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(pieces: &[&[u8]]) -> (Vec<u8>, Vec<Wish>) {
+        let (mut escape, mut guest) = (Escape::default(), Vec::new());
+        let wishes = pieces.iter().flat_map(|p| escape.keys(p, &mut guest)).collect();
+        (guest, wishes)
+    }
+
+    #[test]
+    fn keys_are_told_apart_even_when_they_come_one_by_one() {
+        assert_eq!(typed(&[b"ls\r\x03"]), (b"ls\r\x03".to_vec(), vec![]));
+        assert_eq!(typed(&[b"\x01", b"h", b"a"]), (b"a".to_vec(), vec![Wish::Help]));
+        assert_eq!(typed(&[b"\x01\x01x"]), (b"\x01x".to_vec(), vec![]));
+        assert_eq!(typed(&[b"\x01d"]), (b"\x01d".to_vec(), vec![]));
+        assert_eq!(typed(&[b"a\x01xb"]), (b"a".to_vec(), vec![Wish::Quit]));
+    }
+}

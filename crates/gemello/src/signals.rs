@@ -1,0 +1,69 @@
+//! Signals from outside: end the machine in good order, the terminal restored.
+
+use crate::terminal;
+use anyhow::{Context as _, Result};
+use machine::{End, Stopper};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the machine may take to end before the process is ended without it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
+static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
+
+/// Starts the thread that receives them.
+///
+/// # Errors
+/// The host refuses a handler or a thread.
+pub(crate) fn handle() -> Result<()> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT])
+            .context("cannot handle signals")?;
+    let work = move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGCONT => drop(terminal::again()),
+                _ => end(signal),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(work)
+        .context("cannot start a thread")?;
+    Ok(())
+}
+
+/// From now on signals end this machine rather than the process.
+pub(crate) fn end_machine(stopper: Stopper) {
+    *MACHINE.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopper);
+}
+
+/// The signal that ended the machine, if one did.
+pub(crate) fn received() -> Option<i32> {
+    Some(RECEIVED.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+}
+
+fn end(signal: i32) {
+    let first = RECEIVED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match machine {
+        Some(stopper) if first => {
+            stopper.stop(End::Interrupted);
+            std::thread::spawn(move || {
+                std::thread::sleep(PATIENCE);
+                leave(signal);
+            });
+        }
+        _ => leave(signal),
+    }
+}
+
+fn leave(signal: i32) -> ! {
+    terminal::restore();
+    crate::trace::finish();
+    std::process::exit(128 + signal)
+}

@@ -1,0 +1,96 @@
+//! The user's terminal: raw while a guest has it, restored whatever happens.
+//!
+//! The saved attributes live in one static, so that every way out (return, panic, signal) can restore them.
+
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
+use std::sync::{Mutex, PoisonError};
+
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether standard input is a terminal that we may use: not one whose foreground belongs to another job.
+pub(crate) fn input_is_terminal() -> bool {
+    isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn output_is_terminal() -> bool {
+    isatty(stdout())
+}
+
+/// Rows and columns of the user's terminal, else 24 and 80.
+pub(crate) fn window() -> (u16, u16) {
+    let sizes = [tcgetwinsize(stdout()), tcgetwinsize(stdin()), tcgetwinsize(stderr())];
+    let known = sizes.into_iter().flatten().find(|size| size.ws_row > 0 && size.ws_col > 0);
+    known.map_or((24, 80), |size| (size.ws_row, size.ws_col))
+}
+
+/// Standard input's terminal in raw mode, until dropped or [`restore`]d.
+#[derive(Debug)]
+pub(crate) struct Raw(());
+
+impl Raw {
+    /// Every key goes to the guest from now on, Ctrl-C included.
+    ///
+    /// # Errors
+    /// The terminal refuses.
+    pub(crate) fn enter() -> std::io::Result<Self> {
+        let saved = tcgetattr(stdin())?;
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        again()?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal raw once more, if it is ours: after a stop, the shell has restored it.
+///
+/// # Errors
+/// The terminal refuses.
+pub(crate) fn again() -> std::io::Result<()> {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(saved) = saved.as_ref() {
+        let mut raw = saved.clone();
+        raw.make_raw();
+        tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+    }
+    Ok(())
+}
+
+/// Gives the terminal back as it was. Safe to call at any time, from any thread, more than once.
+pub(crate) fn restore() {
+    // try_lock: a panic may come while this thread holds the lock.
+    let mut saved = match SAVED.try_lock() {
+        Ok(saved) => saved,
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(std::sync::TryLockError::WouldBlock) => return,
+    };
+    if let Some(saved) = saved.take() {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &saved);
+    }
+}
+
+/// Restores the terminal before a panic's message is printed (and the process aborts).
+pub(crate) fn restore_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        restore();
+        report(info);
+    }));
+}
+
+/// Prints `text` on standard error, also while the terminal is raw.
+pub(crate) fn tell(text: &str) {
+    let text = text.replace('\n', "\r\n");
+    let mut bytes = text.as_bytes();
+    while let Ok(written @ 1..) = rustix::io::write(stderr(), bytes) {
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+}
