@@ -98,11 +98,8 @@ fn case() -> impl Strategy<Value = Case> {
     let kind = prop_oneof![Just(Kind::Bits32), Just(Kind::Pae), Just(Kind::Four)];
     let access_kind =
         prop_oneof![Just(AccessKind::Read), Just(AccessKind::Write), Just(AccessKind::Execute)];
-    let privilege = prop_oneof![
-        Just(Privilege::User),
-        Just(Privilege::Supervisor),
-        Just(Privilege::Implicit)
-    ];
+    let privilege =
+        prop_oneof![Just(Privilege::User), Just(Privilege::Supervisor), Just(Privilege::Implicit)];
     let bits = prop::array::uniform8(any::<bool>());
     let specs = prop::array::uniform4(spec());
     (kind, any::<u64>(), specs, bits, any::<u32>(), any::<bool>(), access_kind, privilege).prop_map(
@@ -375,10 +372,8 @@ fn check(case: &Case) {
     }
     let t = result.expect("the model allows it");
     let write = case.access.kind == AccessKind::Write;
-    let as_write = Case {
-        access: Access { kind: AccessKind::Write, ..case.access },
-        ..case.clone()
-    };
+    let as_write =
+        Case { access: Access { kind: AccessKind::Write, ..case.access }, ..case.clone() };
     let dirty = m.dirty || write;
     let expected = Translation {
         gpa: m.gpa,

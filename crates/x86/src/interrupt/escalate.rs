@@ -55,9 +55,10 @@ pub fn deliver_or_escalate<B: SystemBus + ?Sized>(
     event: Event,
 ) -> Result<(), Shutdown> {
     let mut event = event;
+    raise(state, event);
     for _ in 0..CHAIN {
-        raise(state, event);
         let Err(second) = deliver(state, bus, event) else { return Ok(()) };
+        raise(state, Event::Exception(second)); // even if it becomes a double fault
         match combine(event, second) {
             Ok(next) => event = next,
             Err(Shutdown) => break,
