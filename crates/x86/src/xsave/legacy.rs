@@ -1,0 +1,132 @@
+//! FXSAVE and FXRSTOR, and the 512-byte legacy region that XSAVE shares with them (SDM vol. 1, 10.5.1 and 13.4.1).
+
+use super::area::{Area, Pass};
+use super::{GP, check_mxcsr, set_control, vector_count, x87_available};
+use crate::bus::SystemBus;
+use crate::exception::Exception;
+use crate::state::{CpuState, X87, Ymm};
+
+/// Offset of MXCSR and its mask.
+pub(super) const MXCSR: usize = 24;
+/// Offset of ST(0).
+pub(super) const ST: usize = 32;
+/// Offset of XMM0.
+pub(super) const XMM: usize = 160;
+
+/// The first 24 bytes: control, status, tags, opcode and pointers.
+pub(super) fn x87_header(x87: &X87, wide: bool) -> [u8; 24] {
+    let mut image = [0; 24];
+    image[0..2].copy_from_slice(&x87.fcw.to_le_bytes());
+    image[2..4].copy_from_slice(&x87.fsw.to_le_bytes());
+    image[4] = x87.ftw;
+    image[6..8].copy_from_slice(&(x87.fop & 0x7ff).to_le_bytes());
+    // Narrow: 32 bits, a selector (deprecated, zero), two reserved bytes.
+    let pointer = |p: u64| if wide { p } else { p & 0xffff_ffff };
+    image[8..16].copy_from_slice(&pointer(x87.fip).to_le_bytes());
+    image[16..24].copy_from_slice(&pointer(x87.fdp).to_le_bytes());
+    image
+}
+
+/// ST(0) to ST(7), 16 bytes each, of which six are reserved.
+pub(super) fn x87_registers(x87: &X87) -> [u8; 128] {
+    let mut image = [0; 128];
+    for (slot, st) in image.chunks_exact_mut(16).zip(&x87.st) {
+        slot[..10].copy_from_slice(&st[..10]);
+    }
+    image
+}
+
+/// MXCSR and MXCSR_MASK.
+pub(super) fn mxcsr_pair(x87: &X87) -> [u8; 8] {
+    (u64::from(x87.mxcsr) | u64::from(x87.mxcsr_mask) << 32).to_le_bytes()
+}
+
+/// One half of each vector register: bytes 0–15 of them (`upper` false) or 16–31.
+pub(super) fn vector_halves(ymm: &[Ymm; 16], upper: bool) -> [u8; 256] {
+    let mut image = [0; 256];
+    let start = if upper { 16 } else { 0 };
+    for (slot, register) in image.chunks_exact_mut(16).zip(ymm) {
+        slot.copy_from_slice(&register.0[start..start + 16]);
+    }
+    image
+}
+
+/// Loads one half of the first registers from `image`, as many as it has.
+pub(super) fn set_vector_halves(ymm: &mut [Ymm; 16], upper: bool, image: &[u8]) {
+    let start = if upper { 16 } else { 0 };
+    for (slot, register) in image.chunks_exact(16).zip(ymm) {
+        register.0[start..start + 16].copy_from_slice(slot);
+    }
+}
+
+/// Loads the x87 part of `x87` from the two images; MXCSR stays.
+pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], wide: bool) {
+    let u16_at = |i: usize| u16::from_le_bytes([header[i], header[i + 1]]);
+    let pointer = |i: usize| {
+        let low = u64::from(u16_at(i)) | u64::from(u16_at(i + 2)) << 16;
+        let high = u64::from(u16_at(i + 4)) | u64::from(u16_at(i + 6)) << 16;
+        if wide { low | high << 32 } else { low }
+    };
+    set_control(x87, u16_at(0), u16_at(2));
+    x87.ftw = header[4];
+    x87.fop = u16_at(6) & 0x7ff;
+    x87.fip = pointer(8);
+    x87.fdp = pointer(16);
+    (x87.fcs, x87.fds) = (0, 0);
+    for (slot, st) in registers.chunks_exact(16).zip(&mut x87.st) {
+        *st = [0; 16];
+        st[..10].copy_from_slice(&slot[..10]);
+    }
+}
+
+fn check(state: &CpuState, la: u64) -> Result<(), Exception> {
+    x87_available(state)?;
+    if la & 15 == 0 { Ok(()) } else { Err(GP) }
+}
+
+/// FXSAVE; `wide`: REX.W in 64-bit mode (FXSAVE64). Outside 64-bit mode XMM8–15 are left out.
+///
+/// # Errors
+/// #NM under CR0.EM or CR0.TS, #GP(0) for an address that 16 does not divide, whatever the writes raise.
+pub fn fxsave<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    la: u64,
+    wide: bool,
+) -> Result<(), Exception> {
+    check(state, la)?;
+    let mut image = [0; XMM + 256];
+    image[..MXCSR].copy_from_slice(&x87_header(&state.x87, wide));
+    image[MXCSR..ST].copy_from_slice(&mxcsr_pair(&state.x87));
+    image[ST..XMM].copy_from_slice(&x87_registers(&state.x87));
+    image[XMM..].copy_from_slice(&vector_halves(&state.ymm, false));
+    let image = &image[..XMM + 16 * vector_count(state)];
+    let mut area = Area::new(state, bus, la);
+    area.put(Pass::Probe, 0, image)?;
+    area.put(Pass::Write, 0, image)
+}
+
+/// FXRSTOR.
+///
+/// # Errors
+/// As [`fxsave`], and #GP(0) for a reserved bit of MXCSR.
+pub fn fxrstor<B: SystemBus + ?Sized>(
+    state: &mut CpuState,
+    bus: &mut B,
+    la: u64,
+    wide: bool,
+) -> Result<(), Exception> {
+    check(state, la)?;
+    let mut area = Area::new(state, bus, la);
+    let header = area.get(0)?;
+    let mxcsr = area.get_u64(MXCSR)? as u32;
+    let registers = area.get(ST)?;
+    let mut vectors = [0; 256];
+    let vectors = &mut vectors[..16 * vector_count(state)];
+    area.get_into(XMM, vectors)?;
+    check_mxcsr(state, mxcsr)?;
+    set_x87(&mut state.x87, &header, &registers, wide);
+    state.x87.mxcsr = mxcsr;
+    set_vector_halves(&mut state.ymm, false, vectors);
+    Ok(())
+}
