@@ -12,7 +12,7 @@ mod uart;
 
 pub use acpi::{AcpiPm, PM_TIMER_HZ};
 pub use i8042::I8042;
-pub use pit::{PIT_HZ, Pit};
+pub use pit::{PIT_HZ, Pit, PitState};
 pub use ports::{DebugExit, FastA20, PostPort, ResetPort};
 pub use rtc::{Rtc, RtcConfig, SystemWallClock, WallClock};
 pub use uart::{Uart, UartConfig};
