@@ -66,6 +66,51 @@ fn pending_x87_error_is_raised_by_the_next_waiting_instruction() {
 }
 
 #[test]
+fn a_pending_error_survives_in_a_resident_state() {
+    use engine_soft::thunk::resident;
+    let mut bench = Bench::new();
+    bench.state.x87.fcw = 0x37f & !(1 << 2);
+    let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]]; // fld1; fldz; fdivp; fld1
+    let thunks = programs.map(|bytes| bench.compile(bytes).unwrap());
+    // SAFETY: only thunks use x87 between load and store; they have no memory operands.
+    let results = unsafe {
+        resident::load(&bench.state.x87);
+        let results = thunks.map(|thunk| thunk.run_resident(&mut bench.state, ptr::null_mut()));
+        resident::store(&mut bench.state.x87);
+        results
+    };
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), Err(ThunkFault::X87)]);
+    assert_eq!(
+        (bench.state.x87.fsw & 0xb884, bench.state.x87.ftw),
+        (6 << 11 | 0x8084, 0xc0),
+        "an unmasked error keeps the operands"
+    );
+}
+
+#[test]
+fn threads_fault_independently() {
+    let threads: Vec<_> = (0..4u64)
+        .map(|n| {
+            std::thread::spawn(move || {
+                let mut bench = Bench::new();
+                bench.state.x87.mxcsr = 0x1f80 & !(1 << 9);
+                bench.state.ymm[0].0[..4].copy_from_slice(&ONE);
+                for _ in 0..500 {
+                    bench.state.gpr[1] = 0;
+                    assert_eq!(bench.run(&[0xf7, 0xf1]), Err(ThunkFault::DivideError));
+                    assert_eq!(bench.run(&[0xf3, 0x0f, 0x5e, 0xc1]), Err(ThunkFault::SimdFp));
+                    bench.state.gpr[1] = n + 1;
+                    (bench.state.gpr[0], bench.state.gpr[2]) = (120, 0);
+                    assert_eq!(bench.run(&[0xf7, 0xf1]), Ok(()));
+                    assert_eq!(bench.state.gpr[0], 120 / (n + 1));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
 fn misaligned_operands() {
     let mut bench = Bench::new();
     let addps = bench.compile(&[0x0f, 0x58, 0x03]).unwrap(); // addps xmm0, [rbx]
@@ -179,7 +224,7 @@ fn foreign_fault() {
         Ok("ill") => unsafe { std::arch::asm!("ud2") },
         // SAFETY: as above.
         Ok("fpe") => unsafe {
-            std::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _)
+            std::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _);
         },
         // SAFETY: raise has no precondition.
         Ok("sent") => drop(unsafe { libc::raise(libc::SIGILL) }),

@@ -1,9 +1,11 @@
 //! Thunks against the processor itself: the unmodified instruction, memory operand included, runs between a full load and a
 //! full store of the registers, and must leave what its thunk leaves: every register, flag (undefined ones too: same silicon), vector,
 //! MXCSR, the x87 registers, and memory.
+#![allow(unsafe_code)] // Reason: runs thunks.
+
 mod thunk_support;
 
-use engine_soft::thunk::{Feature, HostFeatures};
+use engine_soft::thunk::{Feature, FpuClass, HostFeatures, Thunk, resident};
 use iced_x86::{Code, Instruction, Mnemonic};
 use thunk_support::native::{Native, differences};
 use thunk_support::{Bench, Random, synthesize, through_bytes};
@@ -57,6 +59,34 @@ fn extended(value: f64) -> [u8; 10] {
     out
 }
 
+/// On a resident x87 state a thunk does the same as between a load and a store of its own.
+fn compare_resident(bench: &mut Bench, thunk: &Thunk) -> bool {
+    if !matches!(thunk.class.fpu, FpuClass::X87 | FpuClass::Wait) {
+        return false;
+    }
+    let (before, memory) = (bench.state.clone(), bench.arena);
+    let outcome = bench.execute(thunk, 0);
+    let expected = (
+        outcome,
+        std::mem::replace(&mut bench.state, before.clone()),
+        std::mem::replace(&mut bench.arena, memory),
+    );
+    // SAFETY: nothing between load and store uses x87 but the thunk, whose operand the arena holds.
+    let outcome = unsafe {
+        resident::load(&bench.state.x87);
+        let outcome = thunk.run_resident(&mut bench.state, bench.arena.0.as_mut_ptr());
+        resident::store(&mut bench.state.x87);
+        outcome
+    };
+    let found = (
+        outcome,
+        std::mem::replace(&mut bench.state, before),
+        std::mem::replace(&mut bench.arena, memory),
+    );
+    assert_eq!(found, expected);
+    true
+}
+
 fn deterministic(instruction: &Instruction) -> bool {
     !matches!(instruction.mnemonic(), Mnemonic::Rdrand | Mnemonic::Rdseed)
 }
@@ -67,7 +97,7 @@ fn thunks_do_what_the_processor_does() {
         return;
     }
     let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random(7));
-    let (mut compared, mut wrong) = (0u64, Vec::new());
+    let (mut compared, mut resident, mut wrong) = (0u64, 0u64, Vec::new());
     for code in
         Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64())
     {
@@ -91,6 +121,7 @@ fn thunks_do_what_the_processor_does() {
                 continue;
             }
             prepare(&mut random, &mut bench, native.rsp());
+            resident += u64::from(compare_resident(&mut bench, &thunk));
             let (mut before, memory) = (bench.state.clone(), bench.arena);
             if bench.execute(&thunk, 0).is_err() || bench.state.gpr[4] != before.gpr[4] {
                 continue;
@@ -112,7 +143,8 @@ fn thunks_do_what_the_processor_does() {
             }
         }
     }
-    println!("{compared} compared");
+    println!("{compared} compared, {resident} with resident x87 state");
+    assert!(resident > 500, "{resident}");
     assert!(compared > 20_000, "{compared}");
     assert!(
         wrong.is_empty(),

@@ -46,8 +46,8 @@ impl CodeArea {
         }
         // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes; `code` is another object.
         unsafe {
-            ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len())
-        };
+            ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len());
+        }
         if !self.writable(false) {
             return None;
         }

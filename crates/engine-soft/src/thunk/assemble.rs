@@ -178,10 +178,12 @@ fn rewrite(key: &Instruction, roles: Roles) -> Instruction {
     instruction
 }
 
-/// Assembles the thunk of the normalized instruction `key`, which `class` describes.
+/// Assembles the thunk of the normalized instruction `key`, which `class` describes; `resident`: with the x87 state already
+/// in the host's unit, and left there.
 pub(super) fn assemble(
     key: &Instruction,
     class: &Classification,
+    resident: bool,
 ) -> Result<Assembled, Unthunkable> {
     let usage = usage(key);
     let names_rsp = (0..key.op_count()).any(|op| {
@@ -193,7 +195,7 @@ pub(super) fn assemble(
     let roles = assign(&usage, class.mem.is_some())?;
     let guest = encode(&rewrite(key, roles))?;
     let touched = usage.gpr | roles.mem.map_or(0, |r| 1 << r) | roles.rsp.map_or(0, |r| 1 << r);
-    let mut body = Body { emit: Emitter::default(), usage, roles, class: *class, key };
+    let mut body = Body { emit: Emitter::default(), usage, roles, class: *class, resident, key };
     body.load();
     body.emit.bytes(&guest);
     body.store();
@@ -212,6 +214,7 @@ struct Body<'a> {
     usage: Usage,
     roles: Roles,
     class: Classification,
+    resident: bool,
     key: &'a Instruction,
 }
 
@@ -240,7 +243,7 @@ impl Body<'_> {
     /// or not as the processor likes.
     fn x87(&self) -> bool {
         let all = self.class.mmx || matches!(self.class.fpu, FpuClass::X87 | FpuClass::Wait);
-        all && !self.plain_mmx()
+        all && !self.plain_mmx() && !self.resident
     }
 
     /// MMX registers are loaded and stored one by one; `enter_mmx` has brought the unit into MMX state.

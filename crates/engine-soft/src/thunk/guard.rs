@@ -2,7 +2,7 @@
 //!
 //! SIGFPE, SIGILL, SIGSEGV and SIGBUS are caught for the whole process, once. If the interrupted RIP lies in a registered
 //! code area, the handler makes the thunk *return* with a fault code: a thunk never moves RSP before its guest
-//! instruction has run, so [RSP] is its return address and [RSP+8] holds the guest state (see `enter`). Any other fault goes to the
+//! instruction has run, so [RSP] is its return address and [RSP+8] holds the guest state's address (see `enter`). Any other fault goes to the
 //! handler that was there before. The handler takes no lock, allocates nothing and uses no thread-local.
 #![allow(unsafe_code)] // Reason: sigaction, and editing the interrupted context.
 
@@ -120,15 +120,18 @@ unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
     // SAFETY: [RSP] is the return address into `enter`, [RSP+8] the `*mut CpuState` it was given; the thunk's caller
     // lent that state to the thunk, so this is the only access. `fpregs` points into the signal frame when not null.
     unsafe {
-        let state = (*rsp.add(1)) as *mut CpuState;
+        let word = *rsp.add(1);
+        let (state, resident) = ((word & !1) as *mut CpuState, word & 1 != 0);
         if !fp.is_null() {
             if trap == 19 && !state.is_null() {
                 (*state).x87.mxcsr = (*fp).mxcsr;
             }
             (*fp).mxcsr = 0x1f80;
-            (*fp).cwd = 0x37f;
-            (*fp).swd = 0;
-            (*fp).ftw = 0;
+            if !resident {
+                (*fp).cwd = 0x37f;
+                (*fp).swd = 0;
+                (*fp).ftw = 0;
+            }
         }
         if trap == 14 && !state.is_null() {
             // Where the host page fault was travels in RDX, as the second half of the result.

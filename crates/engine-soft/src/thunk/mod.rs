@@ -11,6 +11,7 @@
 //!   a host fault inside a thunk into a [`ThunkFault`].
 //! - [`HostFeatures`] says what the host really executes.
 //! - [`masked`] does masked moves and gathers element by element: no thunk can, since their accesses are many.
+//! - [`resident`] leaves the guest's x87 state in the host's unit over many instructions.
 //! - [`x87`] keeps the last-instruction and last-operand pointers, which some hosts do not save.
 //!
 //! A cache belongs to one virtual processor's thread; nothing here locks. What the interpreter owes a thunk before
@@ -26,6 +27,7 @@ mod enter;
 mod guard;
 mod host;
 pub mod masked;
+pub mod resident;
 mod types;
 pub mod x87;
 
