@@ -48,3 +48,65 @@ fn read_u16<B: SystemBus + ?Sized>(
     }
     bus.read(tss.base.wrapping_add(offset), 2, Privilege::Implicit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Flags, Segment};
+    use crate::test_bus::FlatBus;
+
+    /// Level 3, IOPL 0, a TSS at 100H whose bitmap begins at its offset 104 and forbids port 41H and 60H.
+    fn setup() -> (CpuState, FlatBus) {
+        let mut s = CpuState::reset();
+        s.paging.cr0 |= Cr0::PE;
+        s.cpl = 3;
+        s.tr = Segment { base: 0x100, limit: 104 + 16, selector: 8, access: 0x8b };
+        let mut bus = FlatBus::new(0x400);
+        bus.put(0x100 + 102, &[104, 0]);
+        bus.memory[0x100 + 104 + 8] = 1 << 1;
+        bus.memory[0x100 + 104 + 12] = 1;
+        (s, bus)
+    }
+
+    #[test]
+    fn the_bitmap_decides_for_each_byte_of_the_access() {
+        let (s, mut bus) = setup();
+        let mut ask = |port, size| check(&s, &mut bus, port, size).is_ok();
+        assert!(ask(0x40, 1) && !ask(0x41, 1) && ask(0x42, 1));
+        assert!(!ask(0x40, 2) && ask(0x42, 2));
+        assert!(!ask(0x3e, 4) && ask(0x3d, 4));
+        // Across a byte of the map.
+        assert!(!ask(0x5f, 2) && ask(0x5f, 1));
+        assert_eq!(bus.privilege, Some(Privilege::Implicit));
+    }
+
+    #[test]
+    fn two_bytes_must_lie_within_the_limit() {
+        let (mut s, mut bus) = setup();
+        // Offsets 119 and 120 are read for ports 78H–7FH; the limit is 120.
+        assert_eq!(check(&s, &mut bus, 0x78, 1), Ok(()));
+        assert_eq!(check(&s, &mut bus, 0x80, 1), Err(GP));
+        assert_eq!(check(&s, &mut bus, 0xffff, 1), Err(GP));
+        // No room for the offset itself.
+        s.tr.limit = 102;
+        assert_eq!(check(&s, &mut bus, 0x42, 1), Err(GP));
+    }
+
+    #[test]
+    fn iopl_real_mode_and_virtual_8086_mode() {
+        let (mut s, mut bus) = setup();
+        s.flags = Flags::from_bits(0x3002);
+        assert_eq!(check(&s, &mut bus, 0x41, 1), Ok(()));
+        s.flags = Flags::from_bits(0x2_3002);
+        assert_eq!(check(&s, &mut bus, 0x41, 1), Err(GP));
+        assert_eq!(check(&s, &mut bus, 0x40, 1), Ok(()));
+        assert_eq!(check(&CpuState::reset(), &mut bus, 0x41, 1), Ok(()));
+    }
+
+    #[test]
+    fn a_16_bit_tss_has_no_bitmap() {
+        let (mut s, mut bus) = setup();
+        s.tr.access = 0x83;
+        assert_eq!(check(&s, &mut bus, 0x40, 1), Err(GP));
+    }
+}

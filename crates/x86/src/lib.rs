@@ -33,4 +33,6 @@ pub mod segment;
 pub mod state;
 pub mod syscall;
 pub mod task;
+#[cfg(test)]
+mod test_bus;
 pub mod xsave;
