@@ -24,6 +24,9 @@ const CONFIGURATION: &str = r#"
 APT::Sandbox::User "";
 APT::Architecture "amd64";
 APT::Architectures { "amd64"; };
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
 Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";

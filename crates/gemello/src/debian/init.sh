@@ -28,6 +28,9 @@ cd /root
 . /etc/gemello/run
 export TERM
 
+# Kept open to the end: a closed terminal forgets its size and drops RTS.
+exec 3<>/dev/ttyS0
+
 # busybox's own poweroff and reboot ask an init that this script is not: -f asks the kernel.
 for action in poweroff reboot halt; do
 	rm -f /sbin/$action
@@ -50,13 +53,13 @@ case $mode in
 shell)
 	stty -F /dev/ttyS0 sane crtscts rows "$rows" cols "$cols"
 	echo "Debian $(uname -r) on gemello. Ctrl-A h helps, poweroff or exit ends."
-	setsid -c /bin/sh -i </dev/ttyS0 >/dev/ttyS0 2>&1
+	setsid -c /bin/sh -i </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
 	stty -F /dev/ttyS0 sane
 	;;
 command)
 	stty -F /dev/ttyS0 sane crtscts rows "$rows" cols "$cols"
 	report ready
-	command_line </dev/ttyS0 >/dev/ttyS0 2>&1
+	command_line </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
 	status=$?
 	stty -F /dev/ttyS0 sane
 	report status $status
@@ -67,7 +70,7 @@ pipe)
 		intr undef quit undef erase undef kill undef eol undef eol2 undef start undef stop undef \
 		susp undef rprnt undef werase undef eof ^D lnext ^V
 	report ready
-	command_line </dev/ttyS0 >/dev/ttyS0 2>&1
+	command_line </dev/ttyS0 >/dev/ttyS0 2>&1 3>&-
 	status=$?
 	stty -F /dev/ttyS0 -echo
 	report status $status

@@ -73,8 +73,12 @@ pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
     }
     let apt = Apt::new(&root.join("apt"))?;
     eprintln!("gemello: fetching Debian's package lists");
-    apt.update()?;
-    let kernel = apt.dependency(flavour.package(), "linux-image-")?;
+    // A source of the host's that fails matters only if the packages are not to be had without it.
+    let updated = apt.update();
+    let kernel = match (apt.dependency(flavour.package(), "linux-image-"), updated) {
+        (Ok(kernel), _) => kernel,
+        (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+    };
     let release = format!(
         "{kernel} {}\nbusybox-static {}\n",
         apt.version(&kernel)?,
