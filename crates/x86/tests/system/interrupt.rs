@@ -365,7 +365,7 @@ mod virtual_8086_mode {
     fn vme_redirects_to_the_program_at_iopl_3() {
         let (mut s, mut m) = with_vme(true, false);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
-        assert_eq!(m.items(0x5_8ffa, 2, 3), [CODE_IP + 2, 0x5001, 0x3202]);
+        assert_eq!(m.items(0x5_901a, 2, 3), [CODE_IP + 2, 0x5001, 0x3202]);
         assert_eq!((s.cpl, s.rip, s.seg[1].base), (3, 0x5678, 0x3_0000));
         assert_eq!(flags(&s), 0x2_3002);
     }
@@ -376,11 +376,11 @@ mod virtual_8086_mode {
         let (mut s, mut m) = with_vme(false, false);
         s.flags.set(Rflags::VIF, true);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
-        assert_eq!(m.items(0x5_8ffa, 2, 3), [CODE_IP + 2, 0x5001, 0x3202], "IOPL 3, IF = VIF");
+        assert_eq!(m.items(0x5_901a, 2, 3), [CODE_IP + 2, 0x5001, 0x3202], "IOPL 3, IF = VIF");
         assert_eq!(flags(&s), 0x2_0202, "VIF cleared, IF untouched");
         let (mut s, mut m) = with_vme(false, false);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
-        assert_eq!(m.items(0x5_8ffe, 2, 1), [0x3002]);
+        assert_eq!(m.items(0x5_901e, 2, 1), [0x3002]);
     }
 
     /// Methods 1 (IOPL 3) and 4 (#GP).

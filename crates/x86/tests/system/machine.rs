@@ -247,12 +247,12 @@ pub fn user32() -> (CpuState, Machine) {
     protected(CODE3, DATA3)
 }
 
-/// Virtual-8086 mode with everything in segment `0x5000` and SP = 0x9000.
+/// Virtual-8086 mode with ES = 5000H, CS = 5001H, SS = 5002H, … and SP = 9000H.
 pub fn virtual_8086() -> (CpuState, Machine) {
     let (mut s, m) = user32();
-    for (i, segment) in s.seg.iter_mut().enumerate() {
-        *segment =
-            Segment { base: 0x5_0000, limit: 0xffff, selector: 0x5000 + i as u16, access: 0xf3 };
+    for (segment, selector) in s.seg.iter_mut().zip(0x5000..) {
+        let base = u64::from(selector) << 4;
+        *segment = Segment { base, limit: 0xffff, selector, access: 0xf3 };
     }
     s.flags = Flags::from_bits(0x202 | Rflags::VM.bits());
     (s, m)
