@@ -96,13 +96,17 @@ fn thunks_do_what_the_processor_does() {
     if !HostFeatures::probe().has(Feature::Avx) {
         return;
     }
-    let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random(7));
+    // More of them: THUNK_CASES=1000 THUNK_SEED=2 cargo test …
+    let number =
+        |name, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let (cases, seed) = (number("THUNK_CASES", 24) as u32, number("THUNK_SEED", 7));
+    let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random(seed));
     let (mut compared, mut resident, mut wrong) = (0u64, 0u64, Vec::new());
     for code in
         Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64())
     {
-        for case in 0..24u32 {
-            let lock = case >= 20;
+        for case in 0..cases {
+            let lock = case % 6 == 5;
             let Some(mut instruction) = synthesize(code, case % 2 == 1 || lock, case * 5 + 1)
             else {
                 continue;
@@ -114,6 +118,9 @@ fn thunks_do_what_the_processor_does() {
                 instruction.set_has_lock_prefix(true);
             }
             let Some((instruction, bytes)) = through_bytes(&instruction) else { continue };
+            if bench.cache.used() > 1 << 19 {
+                bench.cache.reset();
+            }
             let Ok(thunk) = bench.cache.compile(&instruction, HostFeatures::probe()) else {
                 continue;
             };

@@ -22,6 +22,14 @@ const CALLEE_SAVED: u16 = 1 << 3 | 1 << 5 | 0xf000;
 /// The host's MXCSR outside thunks: all exceptions masked, round to nearest.
 const HOST_MXCSR: u32 = 0x1f80;
 
+// FXRSTOR reads 512 bytes of the guest's state from `x87` on: it must lie as FXSAVE's image, with enough behind it.
+const _: () = {
+    assert!(offset_of!(CpuState, x87).is_multiple_of(16) && align_of::<CpuState>() >= 32);
+    assert!(offset_of!(CpuState, x87) + 512 <= size_of::<CpuState>());
+    assert!(offset_of!(X87, fsw) == 2 && offset_of!(X87, ftw) == 4 && offset_of!(X87, mxcsr) == 24);
+    assert!(offset_of!(X87, st) == 32 && offset_of!(CpuState, ymm).is_multiple_of(32));
+};
+
 const EMMS: [u8; 2] = [0x0f, 0x77];
 
 /// A thunk's position-independent code.

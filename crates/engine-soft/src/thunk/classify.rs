@@ -17,7 +17,7 @@ pub(super) const STATUS: u32 = RflagsBits::OF
     | RflagsBits::PF;
 const SYSTEM: u32 = RflagsBits::DF | RflagsBits::IF | RflagsBits::AC;
 
-/// Judges `instruction`, decoded in any mode, for a host with the features `host`.
+/// Judges `instruction`, decoded in any mode, for the features `host` (the host's, or fewer if the guest may use fewer).
 ///
 /// # Errors
 /// Why it cannot be a thunk: the interpreter has a hand-written way for each reason.

@@ -153,6 +153,18 @@ impl HostFeatures {
         self.0 & (1 << feature as u32) != 0
     }
 
+    /// The same with `feature`.
+    #[must_use]
+    pub const fn with(self, feature: Feature) -> Self {
+        Self(self.0 | 1 << feature as u32)
+    }
+
+    /// What both have: the features a guest may use are those that the host executes and its CPUID shows.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The same without `feature`.
     #[must_use]
     pub const fn without(self, feature: Feature) -> Self {

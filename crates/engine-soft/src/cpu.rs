@@ -1,0 +1,374 @@
+//! One virtual processor inside the engine: its architectural state, its MMU, and what the run loop keeps beside them.
+//!
+//! The inline paths of loads and stores live here: index the current view, compare, add. Whatever misses goes to
+//! [`crate::mmu`].
+#![allow(unsafe_code)] // the TLB hit; see docs/UNSAFE.md
+
+use crate::block::BlockCache;
+use crate::decode::features::FeatureTable;
+use crate::mmu::Mmu;
+use crate::op::{Fallible, Fault, Op};
+use crate::ram;
+use crate::thunked::Thunks;
+use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
+use crate::word::Word;
+use memory::GuestRam;
+use std::sync::Arc;
+use vcpu::{Exit, Signals, Statistics};
+use x86::bus::{AccessKind, Privilege, SystemBus};
+use x86::cpuid::CpuModel;
+use x86::debug::{self, DataAccess};
+use x86::exception::{Exception, Vector};
+use x86::regs::{Cr0, Rflags};
+use x86::segment;
+use x86::state::{CpuState, Mode, Seg, gpr};
+
+/// Addresses of 64-bit mode without segment base.
+pub(crate) const FLAT: u8 = 0;
+/// Addresses of 64-bit mode with FS or GS base.
+pub(crate) const BASED: u8 = 1;
+/// Everything else: 16- and 32-bit addresses, segment bases and limits.
+pub(crate) const LEGACY: u8 = 2;
+
+/// See the module.
+pub(crate) struct Cpu {
+    pub(crate) state: CpuState,
+    /// The data entries of the current view.
+    view: *const Entry,
+    /// The instruction entries of the current view.
+    fetch: *const FetchEntry,
+    pub(crate) mmu: Mmu,
+    /// What the last `Fault` means.
+    pub(crate) fault: Exception,
+    /// Mode bits of block keys.
+    pub(crate) mode_key: u8,
+    pub(crate) mode: Mode,
+    /// Something must be looked at before the next instruction: shadow, single step, breakpoints, halt.
+    pub(crate) attention: bool,
+    /// Data breakpoints hit by the instruction under way, as DR6 bits.
+    pub(crate) data_hits: u64,
+    pub(crate) instructions: u64,
+    pub(crate) exit: Option<Exit>,
+    /// `--trace cpu` is on: single-step everything.
+    pub(crate) trace: bool,
+    pub(crate) model: CpuModel,
+    pub(crate) features: FeatureTable,
+    pub(crate) thunks: Thunks,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) stats: Statistics,
+}
+
+// SAFETY: `view` points into `mmu`'s own boxed tables.
+unsafe impl Send for Cpu {}
+
+impl Cpu {
+    pub(crate) fn new(ram: GuestRam, model: CpuModel) -> std::io::Result<Self> {
+        let state = CpuState::reset();
+        let mmu = Mmu::new(ram, BlockCache::new(crate::interp::control::stale), state.paging);
+        let mut cpu = Self {
+            view: mmu.tlb.view(tlb::EMPTY).data.as_ptr(),
+            fetch: mmu.tlb.view(tlb::EMPTY).fetch.as_ptr(),
+            state,
+            mmu,
+            fault: Exception::ud(),
+            mode_key: 0,
+            mode: Mode::Real,
+            attention: false,
+            data_hits: 0,
+            instructions: 0,
+            exit: None,
+            trace: false,
+            features: FeatureTable::new(&model),
+            model,
+            thunks: Thunks::new()?,
+            signals: Arc::new(Signals::default()),
+            stats: Statistics::default(),
+        };
+        cpu.refresh();
+        Ok(cpu)
+    }
+
+    /// Derives what follows from mode, privilege, CR0.AM, RFLAGS and debug registers. To be called after any of them may have changed.
+    pub(crate) fn refresh(&mut self) {
+        let state = &self.state;
+        self.mode = state.mode();
+        let flat = legacy_flat(state);
+        self.mode_key = self.mode as u8 | u8::from(flat) << 3;
+        self.mmu.ac = state.flags.system & Rflags::AC.bits() != 0;
+        let aligned = self.mmu.ac && state.cpl == 3 && state.paging.cr0.contains(Cr0::AM);
+        let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };
+        self.view = self.mmu.tlb.view(view).data.as_ptr();
+        let fetch = self.mmu.view(Privilege::at(state.cpl));
+        self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
+        self.attention = self.trace
+            || state.flags.system & (Rflags::TF | Rflags::RF).bits() != 0
+            || state.blocking.sti
+            || state.blocking.mov_ss
+            || debug::enabled_mask(state) != 0
+            || state.activity != x86::state::Activity::Running;
+    }
+
+    /// Recomputes which pages are watched by data breakpoints.
+    pub(crate) fn rewatch(&mut self) {
+        let mask = debug::data_mask(&self.state);
+        for n in 0..4 {
+            let address = self.state.dr.address[n] & !PAGE_MASK;
+            self.mmu.watched[n] = (mask >> n & 1 != 0).then_some(address);
+        }
+        self.mmu.tlb.flush_all();
+        self.refresh();
+    }
+
+    /// Notes an exception and says so.
+    #[cold]
+    pub(crate) fn raise<T>(&mut self, exception: Exception) -> Fallible<T> {
+        self.fault = exception;
+        Err(Fault)
+    }
+
+    /// #GP(0).
+    #[cold]
+    pub(crate) fn gp<T>(&mut self) -> Fallible<T> {
+        self.raise(Exception::gp(0))
+    }
+
+    /// #UD.
+    #[cold]
+    pub(crate) fn ud<T>(&mut self) -> Fallible<T> {
+        self.raise(Exception::ud())
+    }
+
+    /// Passes on what the architecture's functions say.
+    #[inline]
+    pub(crate) fn check<T>(&mut self, result: Result<T, Exception>) -> Fallible<T> {
+        result.or_else(|e| self.raise(e))
+    }
+
+    /// RIP of the op under way.
+    #[inline(always)]
+    pub(crate) fn ip(&self, op: &Op) -> u64 {
+        self.state.gpr[gpr::BLOCK_IP].wrapping_add(u64::from(op.offset))
+    }
+
+    /// RIP of the instruction after the op under way, wrapped to the code segment's size.
+    #[inline(always)]
+    pub(crate) fn next_ip(&self, op: &Op) -> u64 {
+        let ip = self.state.gpr[gpr::BLOCK_IP].wrapping_add(op.end());
+        if self.mode == Mode::Long64 { ip } else { self.wrap_ip(ip) }
+    }
+
+    fn wrap_ip(&self, ip: u64) -> u64 {
+        match self.mode {
+            Mode::Long64 => ip,
+            Mode::Protected32 => ip & 0xffff_ffff,
+            // 16-bit code may run beyond 64 KiB only into its segment limit; big real mode code wraps at 32 bits.
+            _ => ip & 0xffff_ffff,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&self, r: u8) -> u64 {
+        debug_assert!((r as usize) < gpr::SLOTS);
+        // SAFETY: the decoder writes slot numbers below `SLOTS` only.
+        unsafe { *self.state.gpr.get_unchecked(r as usize) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reg<W: Word>(&self, r: u8) -> W {
+        W::get(&self.state.gpr, r)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_reg<W: Word>(&mut self, r: u8, value: W) {
+        W::set(&mut self.state.gpr, r, value);
+    }
+
+    /// The effective address of `op`'s memory operand, before segmentation.
+    #[inline(always)]
+    pub(crate) fn effective(&self, op: &Op) -> u64 {
+        self.slot(op.base)
+            .wrapping_add(self.slot(op.index) << op.scale)
+            .wrapping_add(i64::from(op.disp) as u64)
+    }
+
+    /// The linear address of `op`'s memory operand of `size` bytes.
+    #[inline(always)]
+    pub(crate) fn linear<const A: u8>(
+        &mut self,
+        op: &Op,
+        size: u64,
+        kind: AccessKind,
+    ) -> Fallible<u64> {
+        match A {
+            FLAT => Ok(self.effective(op)),
+            BASED => {
+                let base = self.state.seg[usize::from(op.seg & 7) % 6].base;
+                Ok(self.effective(op).wrapping_add(base))
+            }
+            _ => self.linear_legacy(op, size, kind),
+        }
+    }
+
+    /// As [`Cpu::linear`], outside the flat forms.
+    pub(crate) fn linear_legacy(&mut self, op: &Op, size: u64, kind: AccessKind) -> Fallible<u64> {
+        let offset = self.offset(op);
+        self.segmented(op.seg, offset, size, kind)
+    }
+
+    /// The effective address, wrapped to the address size.
+    pub(crate) fn offset(&self, op: &Op) -> u64 {
+        truncate(self.effective(op), op.address_size)
+    }
+
+    /// Applies segment `seg` to `offset`.
+    pub(crate) fn segmented(
+        &mut self,
+        seg: u8,
+        offset: u64,
+        size: u64,
+        kind: AccessKind,
+    ) -> Fallible<u64> {
+        let seg = SEGMENTS[usize::from(seg) % 6];
+        if self.mode == Mode::Long64 {
+            let base =
+                if seg as u8 >= Seg::Fs as u8 { self.state.seg[seg as usize].base } else { 0 };
+            return Ok(base.wrapping_add(offset));
+        }
+        let result = segment::check_access(&self.state, seg, offset, size as u32, kind);
+        self.check(result)
+    }
+
+    /// The instruction entry that may hold `la`'s page.
+    #[inline(always)]
+    pub(crate) fn fetch_entry(&self, la: u64) -> FetchEntry {
+        // SAFETY: `fetch` points to `FETCH_ENTRIES` entries (see `refresh`) and `fetch_index` is below that.
+        unsafe { *self.fetch.add(tlb::fetch_index(la)) }
+    }
+
+    #[inline(always)]
+    fn entry(&self, la: u64) -> &Entry {
+        // SAFETY: `view` points to `ENTRIES` entries (see `refresh`) and `index` is below that.
+        unsafe { &*self.view.add(tlb::index(la)) }
+    }
+
+    /// Loads from linear address `la`.
+    #[inline(always)]
+    pub(crate) fn load<W: Word>(&mut self, la: u64) -> Fallible<W> {
+        let entry = self.entry(la);
+        if entry.rtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
+            // SAFETY: the tag matched first byte (by index) and last byte: all in one page of RAM at `addend`.
+            return Ok(unsafe { ram::load(la.wrapping_add(entry.addend) as *const u8) });
+        }
+        self.load_slow(la)
+    }
+
+    /// Stores to linear address `la`.
+    #[inline(always)]
+    pub(crate) fn store<W: Word>(&mut self, la: u64, value: W) -> Fallible {
+        let entry = self.entry(la);
+        if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
+            // SAFETY: as in `load`.
+            unsafe { ram::store(la.wrapping_add(entry.addend) as *mut u8, value) };
+            return Ok(());
+        }
+        self.store_slow(la, value)
+    }
+
+    /// Reads, changes and writes back the word at `la`. `change` runs once it is certain that the write will succeed.
+    #[inline(always)]
+    pub(crate) fn modify<W: Word>(
+        &mut self,
+        la: u64,
+        change: impl FnOnce(&mut CpuState, W) -> W,
+    ) -> Fallible {
+        let entry = self.entry(la);
+        if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
+            let p = la.wrapping_add(entry.addend) as *mut u8;
+            // SAFETY: as in `load`; a write tag implies the right to read.
+            unsafe {
+                let old = ram::load(p);
+                ram::store(p, change(&mut self.state, old));
+            }
+            return Ok(());
+        }
+        self.prepare_modify::<W>(la)?;
+        let old = self.load_slow::<W>(la)?;
+        let new = change(&mut self.state, old);
+        self.store_slow(la, new)
+    }
+
+    #[cold]
+    fn prepare_modify<W: Word>(&mut self, la: u64) -> Fallible {
+        self.align::<W>(la)?;
+        let privilege = self.privilege();
+        let result = self.mmu.probe_write(la, u64::from(W::SIZE), privilege);
+        self.check(result)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slow<W: Word>(&mut self, la: u64) -> Fallible<W> {
+        self.align::<W>(la)?;
+        let result = self.mmu.read(la, W::SIZE, self.privilege());
+        let value = self.check(result)?;
+        self.watch(la, W::SIZE, DataAccess::Read);
+        Ok(W::cut(value))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slow<W: Word>(&mut self, la: u64, value: W) -> Fallible {
+        self.align::<W>(la)?;
+        let result = self.mmu.write(la, W::SIZE, value.zext(), self.privilege());
+        self.check(result)?;
+        self.watch(la, W::SIZE, DataAccess::Write);
+        Ok(())
+    }
+
+    /// The privilege of the program's own accesses.
+    pub(crate) fn privilege(&self) -> Privilege {
+        Privilege::at(self.state.cpl)
+    }
+
+    /// Whether #AC is armed: CR0.AM, RFLAGS.AC and CPL 3 (SDM vol. 3, 6.15, interrupt 17).
+    pub(crate) fn alignment_checked(&self) -> bool {
+        self.state.cpl == 3 && self.mmu.ac && self.state.paging.cr0.contains(Cr0::AM)
+    }
+
+    fn align<W: Word>(&mut self, la: u64) -> Fallible {
+        if la & (u64::from(W::SIZE) - 1) != 0 && self.alignment_checked() {
+            return self.raise(Exception::with_code(Vector::Ac, 0));
+        }
+        Ok(())
+    }
+
+    /// Notes data breakpoints hit by an access just made.
+    pub(crate) fn watch(&mut self, la: u64, len: u8, access: DataAccess) {
+        if self.mmu.watched == [None; 4] && access != DataAccess::Io {
+            return;
+        }
+        if let Some(hits) = debug::data_breakpoint(&self.state, la, u64::from(len), access) {
+            self.data_hits |= hits;
+            self.attention = true;
+        }
+    }
+}
+
+/// Cuts an address to `size` bytes.
+#[inline(always)]
+pub(crate) fn truncate(address: u64, size: u8) -> u64 {
+    match size {
+        2 => address & 0xffff,
+        4 => address & 0xffff_ffff,
+        _ => address,
+    }
+}
+
+/// Segment registers by number.
+pub(crate) const SEGMENTS: [Seg; 6] = [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs];
+
+/// Whether ES, SS and DS are flat 4 GiB segments, so that 32-bit addresses need no check.
+fn legacy_flat(state: &CpuState) -> bool {
+    let _ = state;
+    false
+}

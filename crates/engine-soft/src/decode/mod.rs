@@ -1,0 +1,160 @@
+//! From guest bytes to a [`Block`]: iced-x86 decodes, [`select`] chooses the function that performs each instruction.
+//!
+//! A block is a straight run on one page, ended by a branch, by an instruction that changes how the next is to be read, by the end of the
+//! page or by length. An instruction that crosses into the next page stands alone in a block that knows both pages.
+
+pub(crate) mod features;
+mod operand;
+mod select;
+
+use crate::block::{Block, Key};
+use crate::cpu::Cpu;
+use crate::interp::{control, system};
+use crate::op::Op;
+use crate::thunk::Unthunkable;
+use crate::tlb::PAGE_MASK;
+use iced_x86::{Decoder, DecoderError, Instruction};
+use std::cell::Cell;
+use x86::state::Mode;
+
+/// Longest instruction.
+pub(crate) const MAX_LEN: usize = 15;
+/// Instructions in a block at the most.
+const MAX_OPS: usize = 48;
+/// Bytes read ahead for a block.
+const WINDOW: usize = 256;
+
+/// Code bytes of one page from some offset on, copied out of guest memory.
+pub(crate) struct Window {
+    bytes: [u8; WINDOW + 2 * MAX_LEN],
+    len: usize,
+}
+
+impl Window {
+    /// `len` bytes at most, from `read`.
+    pub(crate) fn new(len: usize, read: impl FnOnce(&mut [u8])) -> Self {
+        let mut window = Self { bytes: [0; WINDOW + 2 * MAX_LEN], len: len.min(WINDOW) };
+        read(&mut window.bytes[..window.len]);
+        window
+    }
+
+    /// Appends bytes of the next page.
+    pub(crate) fn extend(&mut self, read: impl FnOnce(&mut [u8])) {
+        let end = self.len + MAX_LEN;
+        read(&mut self.bytes[self.len..end]);
+        self.len = end;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// What decoding came to.
+pub(crate) enum Decoded {
+    /// A block.
+    Block(Block),
+    /// The first instruction continues on the next page: extend the window and ask again.
+    Crosses,
+    /// The thunk cache is full: start it anew and ask again.
+    Full,
+}
+
+fn bitness(mode: Mode) -> u32 {
+    match mode {
+        Mode::Long64 => 64,
+        Mode::Protected32 => 32,
+        _ => 16,
+    }
+}
+
+/// Decodes at most `max` instructions at `rip` (guest-physical `key`).
+pub(crate) fn decode(
+    cpu: &mut Cpu,
+    key: Key,
+    rip: u64,
+    window: &Window,
+    second: Option<u64>,
+    max: usize,
+) -> Decoded {
+    let options = cpu.features.decoder_options;
+    let mut decoder = Decoder::with_ip(bitness(cpu.mode), window.bytes(), rip, options);
+    let mut ops: Vec<Op> = Vec::with_capacity(16);
+    let max = if second.is_some() { 1 } else { max.min(MAX_OPS) };
+    let mut instruction = Instruction::default();
+    let mut end = 0;
+    let mut left = false;
+    while ops.len() < max && end < WINDOW - MAX_LEN && !left {
+        decoder.decode_out(&mut instruction);
+        let next = decoder.position();
+        let error = decoder.last_error();
+        if error == DecoderError::NoMoreBytes && second.is_none() && next - end < MAX_LEN {
+            if ops.is_empty() {
+                return Decoded::Crosses;
+            }
+            break;
+        }
+        let place = select::Place { block_ip: rip, bytes: &window.bytes()[end..next] };
+        let selected = if error == DecoderError::None {
+            match select::select(cpu, &instruction, &place) {
+                Ok(selected) => selected,
+                Err(Unthunkable::Full) => return Decoded::Full,
+                Err(_) => select::Selected::leaves(system::undefined),
+            }
+        } else if next - end >= MAX_LEN {
+            // Longer than 15 bytes (SDM vol. 2, 2.3.11).
+            select::Selected::leaves(system::general_protection)
+        } else {
+            select::Selected::leaves(system::undefined)
+        };
+        if selected.too_far && !ops.is_empty() {
+            break;
+        }
+        let mut op = selected.op;
+        op.run = Cell::new(selected.run);
+        op.offset = end as u16;
+        op.len = (next - end) as u8;
+        ops.push(op);
+        left = selected.leaves;
+        end = next;
+    }
+    let instructions = ops.len() as u32;
+    if !left {
+        ops.push(fall_through(end));
+    }
+    Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
+}
+
+fn fall_through(end: usize) -> Op {
+    let mut op = operand::blank();
+    op.run = Cell::new(control::fall_through);
+    op.offset = end as u16;
+    op
+}
+
+fn finish(
+    ops: Vec<Op>,
+    instructions: u32,
+    key: Key,
+    len: usize,
+    second: Option<u64>,
+    mode: Mode,
+) -> Block {
+    let page_offset = key.gpa() & PAGE_MASK;
+    let on_page = |relative: u64| page_offset.wrapping_add(relative) <= PAGE_MASK;
+    let last = &ops[ops.len() - 1];
+    // In 16- and 32-bit code targets wrap at the operand size: only whole-page-relative 64-bit ones are known to stay.
+    let wide = mode == Mode::Long64;
+    let taken = wide && select::is_direct(last) && on_page(last.imm);
+    let through = wide && on_page(len as u64);
+    Block {
+        ops: ops.into_boxed_slice(),
+        instructions,
+        links: [Cell::new(std::ptr::null()), Cell::new(std::ptr::null())],
+        link_epoch: [Cell::new(0), Cell::new(0)],
+        linkable: [taken && second.is_none(), through && second.is_none()],
+        key,
+        len: len as u16,
+        second_page: second,
+    }
+}

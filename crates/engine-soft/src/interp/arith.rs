@@ -1,0 +1,331 @@
+//! Integer arithmetic, logic, shifts, multiplication and division (SDM vol. 2).
+
+use crate::alu::{Alu, Multiply};
+use crate::cpu::Cpu;
+use crate::op::{Fallible, Op, Step, step};
+use crate::word::Word;
+use x86::bus::AccessKind;
+use x86::exception::{Exception, Vector};
+use x86::state::gpr::{RAX, RDX};
+
+/// A two-operand operation.
+pub(crate) trait Binary {
+    /// False for CMP and TEST.
+    const WRITES: bool = true;
+    /// Performs it.
+    fn apply<W: Alu>(a: W, b: W, f: &mut u16) -> W;
+}
+
+/// A one-operand operation.
+pub(crate) trait Unary {
+    /// Performs it.
+    fn apply<W: Alu>(a: W, f: &mut u16) -> W;
+}
+
+/// A shift or rotate.
+pub(crate) trait Shift {
+    /// Performs it; `count` unmasked, the host masks.
+    fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W;
+}
+
+macro_rules! binary {
+    ($($name:ident $method:ident $writes:literal,)*) => {$(
+        pub(crate) struct $name;
+        impl Binary for $name {
+            const WRITES: bool = $writes;
+            #[inline(always)]
+            fn apply<W: Alu>(a: W, b: W, f: &mut u16) -> W {
+                a.$method(b, f)
+            }
+        }
+    )*};
+}
+
+binary! {
+    Add add true, Or or true, Adc adc true, Sbb sbb true, And and true, Sub sub true, Xor xor true,
+    Cmp sub false, Test and false,
+}
+
+macro_rules! unary {
+    ($($name:ident $method:ident,)*) => {$(
+        pub(crate) struct $name;
+        impl Unary for $name {
+            #[inline(always)]
+            fn apply<W: Alu>(a: W, f: &mut u16) -> W {
+                a.$method(f)
+            }
+        }
+    )*};
+}
+
+unary! { Inc inc, Dec dec, Neg neg, }
+
+/// NOT, which leaves the flags.
+pub(crate) struct Not;
+impl Unary for Not {
+    #[inline(always)]
+    fn apply<W: Alu>(a: W, _: &mut u16) -> W {
+        W::cut(!a.zext())
+    }
+}
+
+macro_rules! shift {
+    ($($name:ident $method:ident,)*) => {$(
+        pub(crate) struct $name;
+        impl Shift for $name {
+            #[inline(always)]
+            fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W {
+                a.$method(count, f)
+            }
+        }
+    )*};
+}
+
+shift! { Rol rol, Ror ror, Rcl rcl, Rcr rcr, Shl shl, Shr shr, Sar sar, }
+
+/// `op dst, src`, registers.
+pub(crate) fn rr<W: Alu, O: Binary>(cpu: &mut Cpu, op: &Op) -> Step {
+    let r = O::apply::<W>(cpu.reg(op.dst), cpu.reg(op.src), &mut cpu.state.flags.arith);
+    if O::WRITES {
+        cpu.set_reg::<W>(op.dst, r);
+    }
+    Step::Next
+}
+
+/// `op dst, imm`.
+pub(crate) fn ri<W: Alu, O: Binary>(cpu: &mut Cpu, op: &Op) -> Step {
+    let r = O::apply::<W>(cpu.reg(op.dst), W::cut(op.imm), &mut cpu.state.flags.arith);
+    if O::WRITES {
+        cpu.set_reg::<W>(op.dst, r);
+    }
+    Step::Next
+}
+
+/// `op dst, [mem]`.
+pub(crate) fn rm<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = cpu.load::<W>(la)?;
+        let r = O::apply::<W>(cpu.reg(op.dst), b, &mut cpu.state.flags.arith);
+        if O::WRITES {
+            cpu.set_reg::<W>(op.dst, r);
+        }
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+/// `op [mem], src`.
+pub(crate) fn mr<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let b = cpu.reg::<W>(op.src);
+    step(memory::<W, O, A>(cpu, op, b))
+}
+
+/// `op [mem], imm`.
+pub(crate) fn mi<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    step(memory::<W, O, A>(cpu, op, W::cut(op.imm)))
+}
+
+#[inline(always)]
+fn memory<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op, b: W) -> Fallible {
+    if O::WRITES {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        cpu.modify::<W>(la, |state, a| O::apply(a, b, &mut state.flags.arith))
+    } else {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let a = cpu.load::<W>(la)?;
+        O::apply(a, b, &mut cpu.state.flags.arith);
+        Ok(())
+    }
+}
+
+/// `op dst`.
+pub(crate) fn r1<W: Alu, O: Unary>(cpu: &mut Cpu, op: &Op) -> Step {
+    let r = O::apply::<W>(cpu.reg(op.dst), &mut cpu.state.flags.arith);
+    cpu.set_reg::<W>(op.dst, r);
+    Step::Next
+}
+
+/// `op [mem]`.
+pub(crate) fn m1<W: Alu, O: Unary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        cpu.modify::<W>(la, |state, a| O::apply(a, &mut state.flags.arith))
+    };
+    step(body(cpu))
+}
+
+/// Shift count: CL if `BY_CL`, else the immediate.
+#[inline(always)]
+fn count<const BY_CL: bool>(cpu: &Cpu, op: &Op) -> u8 {
+    if BY_CL { cpu.reg::<u8>(1) } else { op.imm as u8 }
+}
+
+/// Shift of a register.
+pub(crate) fn shift_r<W: Alu, O: Shift, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Step {
+    let n = count::<BY_CL>(cpu, op);
+    let r = O::apply::<W>(cpu.reg(op.dst), n, &mut cpu.state.flags.arith);
+    cpu.set_reg::<W>(op.dst, r);
+    Step::Next
+}
+
+/// Shift in memory.
+pub(crate) fn shift_m<W: Alu, O: Shift, const BY_CL: bool, const A: u8>(
+    cpu: &mut Cpu,
+    op: &Op,
+) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let n = count::<BY_CL>(cpu, op);
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        cpu.modify::<W>(la, |state, a| O::apply(a, n, &mut state.flags.arith))
+    };
+    step(body(cpu))
+}
+
+/// IMUL dst, src.
+pub(crate) fn imul_rr<W: Multiply>(cpu: &mut Cpu, op: &Op) -> Step {
+    let r = cpu.reg::<W>(op.dst).imul(cpu.reg(op.src), &mut cpu.state.flags.arith);
+    cpu.set_reg::<W>(op.dst, r);
+    Step::Next
+}
+
+/// IMUL dst, src, imm.
+pub(crate) fn imul_rri<W: Multiply>(cpu: &mut Cpu, op: &Op) -> Step {
+    let r = cpu.reg::<W>(op.src).imul(W::cut(op.imm), &mut cpu.state.flags.arith);
+    cpu.set_reg::<W>(op.dst, r);
+    Step::Next
+}
+
+/// IMUL dst, [mem].
+pub(crate) fn imul_rm<W: Multiply, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = cpu.load::<W>(la)?;
+        let r = cpu.reg::<W>(op.dst).imul(b, &mut cpu.state.flags.arith);
+        cpu.set_reg::<W>(op.dst, r);
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+/// IMUL dst, [mem], imm.
+pub(crate) fn imul_rmi<W: Multiply, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = cpu.load::<W>(la)?;
+        let r = b.imul(W::cut(op.imm), &mut cpu.state.flags.arith);
+        cpu.set_reg::<W>(op.dst, r);
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+/// What the one-operand forms do with the accumulator.
+pub(crate) trait Accumulate {
+    /// Performs it.
+    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible;
+}
+
+pub(crate) struct Mul;
+pub(crate) struct Imul;
+pub(crate) struct Div;
+pub(crate) struct Idiv;
+
+impl Accumulate for Mul {
+    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
+        let (low, high) = cpu.reg::<W>(0).mul_wide(b, &mut cpu.state.flags.arith);
+        set_wide(cpu, low, high);
+        Ok(())
+    }
+}
+
+impl Accumulate for Imul {
+    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
+        let (low, high) = cpu.reg::<W>(0).imul_wide(b, &mut cpu.state.flags.arith);
+        set_wide(cpu, low, high);
+        Ok(())
+    }
+}
+
+impl Accumulate for Div {
+    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
+        let dividend = wide(cpu, W::BITS);
+        let divisor = u128::from(b.zext());
+        if divisor == 0 || dividend / divisor >> W::BITS != 0 {
+            return cpu.raise(Exception::plain(Vector::De));
+        }
+        let (q, r) = (dividend / divisor, dividend % divisor);
+        set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
+        Ok(())
+    }
+}
+
+impl Accumulate for Idiv {
+    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
+        let spare = 128 - 2 * W::BITS;
+        let dividend = (wide(cpu, W::BITS) << spare) as i128 >> spare;
+        let divisor = i128::from(b.sext() as i64);
+        let (Some(q), Some(r)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor))
+        else {
+            return cpu.raise(Exception::plain(Vector::De));
+        };
+        if q << (128 - W::BITS) >> (128 - W::BITS) != q {
+            return cpu.raise(Exception::plain(Vector::De));
+        }
+        set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
+        Ok(())
+    }
+}
+
+/// rDX:rAX, or AX for bytes.
+fn wide(cpu: &Cpu, bits: u32) -> u128 {
+    let (a, d) = (cpu.state.gpr[RAX], cpu.state.gpr[RDX]);
+    match bits {
+        8 => u128::from(a as u16),
+        16 => u128::from(d as u16) << 16 | u128::from(a as u16),
+        32 => u128::from(d as u32) << 32 | u128::from(a as u32),
+        _ => u128::from(d) << 64 | u128::from(a),
+    }
+}
+
+/// Sets rAX and rDX, or AL and AH for bytes.
+fn set_wide<W: Word>(cpu: &mut Cpu, low: W, high: W) {
+    cpu.set_reg::<W>(0, low);
+    cpu.set_reg::<W>(if W::SIZE == 1 { crate::word::HIGH_BYTE } else { 2 }, high);
+}
+
+/// MUL, IMUL, DIV, IDIV by a register.
+pub(crate) fn acc_r<W: Multiply, O: Accumulate>(cpu: &mut Cpu, op: &Op) -> Step {
+    let b = cpu.reg::<W>(op.dst);
+    step(O::apply(cpu, b))
+}
+
+/// MUL, IMUL, DIV, IDIV by memory.
+pub(crate) fn acc_m<W: Multiply, O: Accumulate, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = cpu.load::<W>(la)?;
+        O::apply(cpu, b)
+    };
+    step(body(cpu))
+}
+
+/// CBW, CWDE, CDQE: sign-extends the half of rAX to `op.size` bytes.
+pub(crate) fn extend_a(cpu: &mut Cpu, op: &Op) -> Step {
+    match op.size {
+        2 => cpu.set_reg::<u16>(0, cpu.reg::<u8>(0).sext() as u16),
+        4 => cpu.set_reg::<u32>(0, cpu.reg::<u16>(0).sext() as u32),
+        _ => cpu.set_reg::<u64>(0, cpu.reg::<u32>(0).sext()),
+    }
+    Step::Next
+}
+
+/// CWD, CDQ, CQO: fills rDX with the sign of rAX.
+pub(crate) fn extend_d(cpu: &mut Cpu, op: &Op) -> Step {
+    match op.size {
+        2 => cpu.set_reg::<u16>(2, (cpu.reg::<u16>(0) as i16 >> 15) as u16),
+        4 => cpu.set_reg::<u32>(2, (cpu.reg::<u32>(0) as i32 >> 31) as u32),
+        _ => cpu.set_reg::<u64>(2, (cpu.reg::<u64>(0) as i64 >> 63) as u64),
+    }
+    Step::Next
+}

@@ -1,0 +1,185 @@
+//! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of faults (SDM vol. 3, 6.9).
+
+use super::fetch;
+use crate::cpu::Cpu;
+use crate::op::{Op, SOFTWARE_INTERRUPT, Step};
+use vcpu::{Exit, Signal};
+use x86::debug;
+use x86::exception::{Exception, Vector};
+use x86::interrupt::{self, Event};
+use x86::regs::Rflags;
+use x86::state::{Activity, Mode, Seg};
+
+/// DR6.BS: single step.
+const DR6_BS: u64 = 1 << 14;
+
+/// What to do next.
+pub(crate) enum Stock {
+    /// Leave `run`.
+    Exit(Exit),
+    /// An event was delivered: look again.
+    Again,
+    /// One instruction, then look again.
+    Step,
+    /// Nothing special.
+    Run,
+}
+
+/// Looks at everything that can happen between two instructions, in the order of its priority.
+pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
+    if let Some(exit) = cpu.exit.take() {
+        return Stock::Exit(exit);
+    }
+    if cpu.state.activity == Activity::Shutdown {
+        return Stock::Exit(Exit::Shutdown);
+    }
+    let raised = cpu.signals.bits();
+    if raised != 0 {
+        if let Some(stock) = signals(cpu, raised) {
+            return stock;
+        }
+    }
+    if cpu.state.activity != Activity::Running {
+        return Stock::Exit(Exit::Halted);
+    }
+    if cpu.instructions >= limit {
+        return Stock::Exit(Exit::BudgetSpent);
+    }
+    if !cpu.attention && limit - cpu.instructions > 1 {
+        return Stock::Run;
+    }
+    let suppressed = cpu.state.blocking.mov_ss || cpu.state.flags.system & Rflags::RF.bits() != 0;
+    if !suppressed {
+        if let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
+            deliver(cpu, Event::Exception(Exception::db(dr6)));
+            return Stock::Again;
+        }
+    }
+    Stock::Step
+}
+
+fn linear_ip(cpu: &Cpu) -> u64 {
+    if cpu.mode == Mode::Long64 {
+        cpu.state.rip
+    } else {
+        cpu.state.seg[Seg::Cs as usize].base.wrapping_add(cpu.state.rip) & 0xffff_ffff
+    }
+}
+
+/// Kicks, resets, NMI, interrupts.
+fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
+    let up = |signal: Signal| raised & signal as u32 != 0;
+    if up(Signal::Kick) {
+        cpu.signals.clear(Signal::Kick);
+        return Some(Stock::Exit(Exit::Kicked));
+    }
+    if up(Signal::Init) || up(Signal::Sipi) && cpu.state.activity == Activity::WaitForSipi {
+        return Some(Stock::Exit(Exit::Reset));
+    }
+    if cpu.state.activity == Activity::WaitForSipi {
+        return None;
+    }
+    let blocking = cpu.state.blocking;
+    if up(Signal::Nmi) && !blocking.nmi && !blocking.mov_ss && !blocking.sti {
+        cpu.signals.clear(Signal::Nmi);
+        cpu.state.activity = Activity::Running;
+        deliver(cpu, Event::Nmi);
+        return Some(Stock::Again);
+    }
+    let open = cpu.state.flags.system & Rflags::IF.bits() != 0;
+    if up(Signal::Intr) && open && !blocking.sti && !blocking.mov_ss {
+        let vector = cpu.mmu.io().and_then(vcpu::CpuIo::ack_interrupt)?;
+        cpu.state.activity = Activity::Running;
+        cpu.stats.interrupts += 1;
+        tracing::trace!(target: "irq", vector, rip = cpu.state.rip, "interrupt");
+        deliver(cpu, Event::External(vector));
+        return Some(Stock::Again);
+    }
+    None
+}
+
+/// Runs exactly one instruction, with the traps that follow it.
+pub(crate) fn single_step(cpu: &mut Cpu) {
+    if cpu.trace {
+        crate::trace::instruction(cpu);
+    }
+    let Some(block) = fetch::block_at_rip(cpu, true) else { return };
+    let stepping = cpu.state.flags.system & Rflags::TF.bits() != 0;
+    let resumed = cpu.state.flags.system & Rflags::RF.bits() != 0;
+    cpu.state.flags.system &= !Rflags::RF.bits();
+    cpu.state.blocking.sti = false;
+    cpu.state.blocking.mov_ss = false;
+    // SAFETY: just found; nothing is buried before the next fetch.
+    #[allow(unsafe_code)]
+    let block = unsafe { &*block };
+    cpu.stats.blocks += 1;
+    cpu.state.gpr[x86::state::gpr::BLOCK_IP] = cpu.state.rip;
+    let op = &block.ops[0];
+    let step = (op.run.get())(cpu, op);
+    match step {
+        Step::Fault => {
+            fault(cpu, op);
+            return;
+        }
+        Step::Next => cpu.state.rip = cpu.next_ip(op),
+        Step::Again if resumed => cpu.state.flags.system |= Rflags::RF.bits(),
+        _ => {}
+    }
+    if step != Step::Again {
+        cpu.instructions += 1;
+    }
+    cpu.refresh();
+    // INT n and its kin clear TF on their way, and their trap with it; MOV SS holds traps back for one instruction.
+    let trapped = stepping && op.rep != SOFTWARE_INTERRUPT;
+    let hits = std::mem::take(&mut cpu.data_hits);
+    if cpu.state.blocking.mov_ss {
+        cpu.data_hits = hits;
+        return;
+    }
+    let dr6 = hits | if trapped { DR6_BS } else { 0 };
+    if dr6 != 0 && cpu.state.activity != Activity::Shutdown {
+        cpu.state.activity = Activity::Running;
+        deliver(cpu, Event::Exception(Exception::db(dr6)));
+    }
+}
+
+/// `op` has faulted: its exception is delivered at its RIP.
+#[cold]
+pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
+    cpu.state.rip = cpu.ip(op);
+    cpu.data_hits = 0;
+    if std::mem::take(&mut cpu.mmu.noncanonical)
+        && op.seg == Seg::Ss as u8
+        && cpu.fault == Exception::gp(0)
+        && cpu.mode == Mode::Long64
+    {
+        // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
+        cpu.fault = Exception::with_code(Vector::Ss, 0);
+    }
+    let exception = cpu.fault;
+    cpu.stats.exceptions[exception.vector as usize & 31] += 1;
+    deliver(cpu, Event::Exception(exception));
+}
+
+/// The instruction at RIP could not be fetched.
+#[cold]
+pub(crate) fn fetch_fault(cpu: &mut Cpu) {
+    let exception = cpu.fault;
+    cpu.stats.exceptions[exception.vector as usize & 31] += 1;
+    deliver(cpu, Event::Exception(exception));
+}
+
+/// Delivers through the IDT; what goes wrong on the way ends in a double fault or in shutdown.
+pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
+    if let Event::Exception(e) = event {
+        tracing::trace!(target: "exceptions", vector = e.vector.name(), error_code = ?e.error_code,
+            payload = format_args!("{:#x}", e.payload), rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
+    }
+    cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;
+    if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {
+        cpu.state.activity = Activity::Shutdown;
+    }
+    cpu.state.blocking.sti = false;
+    cpu.state.blocking.mov_ss = false;
+    cpu.refresh();
+}

@@ -1,0 +1,167 @@
+//! From RIP to the block there: instruction TLB, block cache, and the decoder when both have nothing.
+
+use crate::block::{Block, Key};
+use crate::cpu::Cpu;
+use crate::decode::{self, Decoded, Window};
+use crate::mmu::Target;
+use crate::op::{Fallible, Fault};
+use crate::tlb::{self, PAGE_MASK};
+use x86::exception::Exception;
+use x86::state::{Mode, Seg};
+
+/// Mode bit of blocks that hold a single instruction, for stepping.
+const STEP: u8 = 1 << 4;
+
+/// The block at RIP, decoded if need be. `None`: the fetch faulted, and the exception has been delivered.
+#[inline(always)]
+pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
+    if cpu.mode == Mode::Long64 && !step {
+        let la = cpu.state.rip;
+        let entry = cpu.fetch_entry(la);
+        if entry.tag == la & !PAGE_MASK {
+            let key = Key::new(entry.gpa | la & PAGE_MASK, cpu.mode_key);
+            if let Some(block) = cpu.mmu.blocks.find_plain(key) {
+                return Some(block);
+            }
+        }
+    }
+    match find_or_decode(cpu, step) {
+        Ok(block) => Some(block),
+        Err(Fault) => {
+            super::events::fetch_fault(cpu);
+            None
+        }
+    }
+}
+
+/// The linear address of RIP; #GP(0) beyond the code segment's limit.
+fn linear_rip(cpu: &mut Cpu) -> Fallible<u64> {
+    let rip = cpu.state.rip;
+    if cpu.mode == Mode::Long64 {
+        return Ok(rip);
+    }
+    let cs = cpu.state.seg[Seg::Cs as usize];
+    if rip > u64::from(cs.limit) {
+        return cpu.gp();
+    }
+    Ok(cs.base.wrapping_add(rip) & 0xffff_ffff)
+}
+
+fn translate(cpu: &mut Cpu, la: u64) -> Fallible<Target> {
+    let privilege = cpu.privilege();
+    let view = cpu.mmu.tlb.view(cpu.mmu.view(privilege));
+    let entry = view.fetch[tlb::fetch_index(la)];
+    if entry.tag == la & !PAGE_MASK {
+        let gpa = entry.gpa | la & PAGE_MASK;
+        if let Some(host) = cpu.mmu.ram.host_address(gpa, 1) {
+            return Ok(Target::Ram { host, gpa });
+        }
+    }
+    let target = cpu.mmu.fetch_target(la, privilege);
+    cpu.check(target)
+}
+
+fn gpa_of(target: Target) -> u64 {
+    match target {
+        Target::Ram { gpa, .. } | Target::Device { gpa } => gpa,
+    }
+}
+
+#[inline(never)]
+fn find_or_decode(cpu: &mut Cpu, step: bool) -> Fallible<*const Block> {
+    cpu.mmu.blocks.bury();
+    let la = linear_rip(cpu)?;
+    let gpa = gpa_of(translate(cpu, la)?);
+    let key = Key::new(gpa, cpu.mode_key | if step { STEP } else { 0 });
+    if let Some(found) = cpu.mmu.blocks.find(key) {
+        if let Some(block) = valid_here(cpu, found, la, step)? {
+            return Ok(block);
+        }
+    }
+    let block = decode_at(cpu, key, la, gpa, step)?;
+    match valid_here(cpu, block, la, step)? {
+        Some(block) => Ok(block),
+        None => cpu.gp(),
+    }
+}
+
+/// Whether a cached block holds at `la`: its second page is where it was, and it lies within the code segment. `None`: decode anew.
+#[allow(unsafe_code)]
+fn valid_here(
+    cpu: &mut Cpu,
+    block: *const Block,
+    la: u64,
+    step: bool,
+) -> Fallible<Option<*const Block>> {
+    // SAFETY: just found in the cache or inserted; `bury` has not run since.
+    let b = unsafe { &*block };
+    if let Some(page) = b.second_page {
+        let next = (la | PAGE_MASK).wrapping_add(1);
+        let next = if cpu.mode == Mode::Long64 { next } else { next & 0xffff_ffff };
+        if gpa_of(translate(cpu, next)?) != page {
+            return Ok(None);
+        }
+    }
+    if cpu.mode != Mode::Long64 {
+        let limit = u64::from(cpu.state.seg[Seg::Cs as usize].limit);
+        let last = cpu.state.rip + u64::from(b.len).max(1) - 1;
+        if last > limit && limit != 0xffff_ffff {
+            // Whole blocks are only run where all of them is within the limit.
+            if step || b.instructions == 1 {
+                return cpu.gp();
+            }
+            return find_or_decode(cpu, true).map(Some);
+        }
+    }
+    Ok(Some(block))
+}
+
+fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
+    if cpu.mmu.ram.read(gpa, into).is_err() {
+        for (i, byte) in into.iter_mut().enumerate() {
+            *byte = cpu.mmu.io().map_or(0xff, |io| io.mmio_read(gpa + i as u64, 1) as u8);
+        }
+    }
+}
+
+fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible<*const Block> {
+    if cpu.thunks.crowded() {
+        start_anew(cpu);
+    }
+    let room = (PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize;
+    let mut window = Window::new(room, |bytes| read_code(cpu, gpa, bytes));
+    let mut second = None;
+    let max = if step { 1 } else { usize::MAX };
+    for _ in 0..4 {
+        let rip = cpu.state.rip;
+        match decode::decode(cpu, key, rip, &window, second, max) {
+            Decoded::Block(block) => return Ok(insert(cpu, block)),
+            Decoded::Crosses => {
+                let next = (la | PAGE_MASK).wrapping_add(1);
+                let page = gpa_of(translate(cpu, next)?);
+                window.extend(|bytes| read_code(cpu, page, bytes));
+                second = Some(page);
+            }
+            Decoded::Full => start_anew(cpu),
+        }
+    }
+    cpu.raise(Exception::ud())
+}
+
+/// Drops all blocks and thunks.
+fn start_anew(cpu: &mut Cpu) {
+    cpu.mmu.blocks.flush();
+    cpu.mmu.blocks.bury();
+    cpu.thunks.reset();
+}
+
+fn insert(cpu: &mut Cpu, block: Block) -> *const Block {
+    let pages = [Some(block.key.gpa() & !PAGE_MASK), block.second_page];
+    let (block, fresh) = cpu.mmu.blocks.insert(block);
+    if fresh {
+        for page in pages.into_iter().flatten() {
+            cpu.mmu.tlb.forbid_writes(page);
+        }
+    }
+    block
+}

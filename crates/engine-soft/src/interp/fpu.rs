@@ -1,0 +1,297 @@
+//! Floating-point and vector instructions that no thunk runs: images of the units' state in memory, masked moves, gathers.
+
+use crate::cpu::{Cpu, LEGACY};
+use crate::op::{Fallible, Handler, Op, Step, step, step_to};
+use crate::thunk::masked::{self, Element, ElementBus};
+use crate::thunked;
+use iced_x86::{Instruction, Mnemonic as M};
+use x86::bus::{AccessKind, SystemBus};
+use x86::exception::Exception;
+use x86::state::Mode;
+use x86::xsave::{self, RestoreForm, SaveForm};
+
+/// `Op::imm` of [`save`] and [`restore`].
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Image {
+    Fx,
+    Xsave,
+    Xsaveopt,
+    Xsavec,
+    Xsaves,
+    Environment,
+    Whole,
+    Mxcsr,
+}
+
+/// Chooses for the state-image instructions.
+pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
+    use Image::*;
+    let (image, wide, run): (_, _, Handler) = match i.mnemonic() {
+        M::Fxsave => (Fx, false, save),
+        M::Fxsave64 => (Fx, true, save),
+        M::Xsave => (Xsave, false, save),
+        M::Xsave64 => (Xsave, true, save),
+        M::Xsaveopt => (Xsaveopt, false, save),
+        M::Xsaveopt64 => (Xsaveopt, true, save),
+        M::Xsavec => (Xsavec, false, save),
+        M::Xsavec64 => (Xsavec, true, save),
+        M::Xsaves => (Xsaves, false, save),
+        M::Xsaves64 => (Xsaves, true, save),
+        M::Fxrstor => (Fx, false, restore),
+        M::Fxrstor64 => (Fx, true, restore),
+        M::Xrstor => (Xsave, false, restore),
+        M::Xrstor64 => (Xsave, true, restore),
+        M::Xrstors => (Xsaves, false, restore),
+        M::Xrstors64 => (Xsaves, true, restore),
+        M::Fnstenv | M::Fstenv => (Environment, i.memory_size().size() == 28, save),
+        M::Fldenv => (Environment, i.memory_size().size() == 28, restore),
+        M::Fnsave | M::Fsave => (Whole, i.memory_size().size() == 108, save),
+        M::Frstor => (Whole, i.memory_size().size() == 108, restore),
+        M::Ldmxcsr => (Mxcsr, false, ldmxcsr),
+        M::Stmxcsr | M::Vstmxcsr => (Mxcsr, false, stmxcsr),
+        M::Vldmxcsr => (Mxcsr, false, ldmxcsr),
+        M::Fninit | M::Finit => (Whole, false, fninit),
+        _ => return None,
+    };
+    op.imm = image as u64;
+    op.size = u8::from(wide);
+    op.dst = u8::from(matches!(i.mnemonic(), M::Vldmxcsr | M::Vstmxcsr));
+    Some(run)
+}
+
+/// Size of the image as far as segment limits are checked.
+fn extent(image: u64, wide: bool) -> u64 {
+    match (image, wide) {
+        (x, false) if x == Image::Environment as u64 => 14,
+        (x, true) if x == Image::Environment as u64 => 28,
+        (x, false) if x == Image::Whole as u64 => 94,
+        (x, true) if x == Image::Whole as u64 => 108,
+        (x, _) if x == Image::Fx as u64 => 512,
+        _ => 576,
+    }
+}
+
+fn mask(cpu: &Cpu) -> u64 {
+    u64::from(cpu.reg::<u32>(2)) << 32 | u64::from(cpu.reg::<u32>(0))
+}
+
+fn save(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let wide = op.size != 0;
+        let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Write)?;
+        let mask = mask(cpu);
+        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        let form = match op.imm {
+            x if x == Image::Fx as u64 => {
+                let result = xsave::fxsave(state, bus, la, wide);
+                return cpu.check(result);
+            }
+            x if x == Image::Environment as u64 => {
+                let result = xsave::fnstenv(state, bus, la, wide);
+                return cpu.check(result);
+            }
+            x if x == Image::Whole as u64 => {
+                let result = xsave::fnsave(state, bus, la, wide);
+                return cpu.check(result);
+            }
+            x if x == Image::Xsaveopt as u64 => SaveForm::Xsaveopt,
+            x if x == Image::Xsavec as u64 => SaveForm::Xsavec,
+            x if x == Image::Xsaves as u64 => SaveForm::Xsaves,
+            _ => SaveForm::Xsave,
+        };
+        let result = xsave::xsave(model, state, bus, form, la, mask, wide);
+        cpu.check(result)
+    };
+    step(body(cpu))
+}
+
+fn restore(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let wide = op.size != 0;
+        let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Read)?;
+        let mask = mask(cpu);
+        let pkru = cpu.state.paging.pkru;
+        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        let result = match op.imm {
+            x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, la, wide),
+            x if x == Image::Environment as u64 => xsave::fldenv(state, bus, la, wide),
+            x if x == Image::Whole as u64 => xsave::frstor(state, bus, la, wide),
+            x if x == Image::Xsaves as u64 => {
+                xsave::xrstor(model, state, bus, RestoreForm::Xrstors, la, mask, wide)
+            }
+            _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, la, mask, wide),
+        };
+        cpu.check(result)?;
+        if cpu.state.paging.pkru != pkru {
+            let paging = cpu.state.paging;
+            cpu.mmu.paging_changed(&paging, x86::bus::TlbEffect::FlushAll);
+        }
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+fn fninit(cpu: &mut Cpu, _: &Op) -> Step {
+    let result = xsave::fninit(&mut cpu.state);
+    step(cpu.check(result))
+}
+
+fn check_sse_or_avx(cpu: &mut Cpu, op: &Op) -> Fallible {
+    if op.dst != 0 { thunked::check_avx(cpu) } else { thunked::check_sse(cpu) }
+}
+
+fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        check_sse_or_avx(cpu, op)?;
+        let la = cpu.linear::<LEGACY>(op, 4, AccessKind::Read)?;
+        let value = cpu.load::<u32>(la)?;
+        let result = xsave::ldmxcsr(&mut cpu.state, value);
+        cpu.check(result)
+    };
+    step(body(cpu))
+}
+
+fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        check_sse_or_avx(cpu, op)?;
+        let la = cpu.linear::<LEGACY>(op, 4, AccessKind::Write)?;
+        let value = xsave::stmxcsr(&cpu.state);
+        let value = cpu.check(value)?;
+        cpu.store::<u32>(la, value)
+    };
+    step(body(cpu))
+}
+
+/// Elements of a masked move or gather in guest memory.
+struct Elements<'a> {
+    cpu: &'a mut ElementContext,
+}
+
+/// What [`Elements`] needs of the processor while its state is lent out.
+struct ElementContext {
+    mmu: *mut crate::mmu::Mmu,
+    base: u64,
+    limit_checked: Option<(x86::state::CpuState, u8)>,
+    privilege: x86::bus::Privilege,
+}
+
+impl ElementContext {
+    fn linear(&self, offset: u64, size: u8, kind: AccessKind) -> Result<u64, Exception> {
+        match &self.limit_checked {
+            None => Ok(self.base.wrapping_add(offset)),
+            Some((state, seg)) => {
+                let seg = crate::cpu::SEGMENTS[usize::from(*seg) % 6];
+                x86::segment::check_access(state, seg, offset, u32::from(size), kind)
+            }
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn mmu(&mut self) -> &mut crate::mmu::Mmu {
+        // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only `state` is used meanwhile.
+        unsafe { &mut *self.mmu }
+    }
+}
+
+impl ElementBus for Elements<'_> {
+    type Error = Exception;
+
+    fn load(&mut self, offset: u64, size: u8) -> Result<u64, Exception> {
+        let la = self.cpu.linear(offset, size, AccessKind::Read)?;
+        let privilege = self.cpu.privilege;
+        self.cpu.mmu().read(la, size, privilege)
+    }
+
+    fn store(&mut self, elements: &[Element], size: u8) -> Result<(), Exception> {
+        let privilege = self.cpu.privilege;
+        for element in elements {
+            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
+            self.cpu.mmu().probe_write(la, u64::from(size), privilege)?;
+        }
+        for element in elements {
+            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
+            self.cpu.mmu().write(la, size, element.value, privilege)?;
+        }
+        Ok(())
+    }
+}
+
+/// The instruction of `op`, its RIP-relative operand moved to where the block runs now.
+fn instruction(cpu: &Cpu, op: &Op) -> Option<Instruction> {
+    let (mut i, decoded_at) = cpu.thunks.instruction(op.imm)?;
+    if i.is_ip_rel_memory_operand() {
+        let moved = cpu.state.gpr[x86::state::gpr::BLOCK_IP].wrapping_sub(decoded_at);
+        i.set_memory_displacement64(i.memory_displacement64().wrapping_add(moved));
+    }
+    Some(i)
+}
+
+fn with_elements(
+    cpu: &mut Cpu,
+    op: &Op,
+    body: impl FnOnce(
+        &mut x86::state::CpuState,
+        &Instruction,
+        &mut Elements<'_>,
+    ) -> Result<(), Exception>,
+) -> Fallible {
+    let Some(i) = instruction(cpu, op) else { return cpu.ud() };
+    let seg = op.seg;
+    let long = cpu.mode == Mode::Long64;
+    let base = if long && seg >= 4 { cpu.state.seg[usize::from(seg) % 6].base } else { 0 };
+    let mut context = ElementContext {
+        base,
+        limit_checked: (!long).then(|| (cpu.state.clone(), seg)),
+        privilege: cpu.privilege(),
+        mmu: &raw mut cpu.mmu,
+    };
+    let result = body(&mut cpu.state, &i, &mut Elements { cpu: &mut context });
+    cpu.check(result)
+}
+
+/// MASKMOVQ, MASKMOVDQU.
+pub(crate) fn masked_move(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        match op.dst {
+            0 => thunked::check_mmx(cpu)?,
+            1 => thunked::check_sse(cpu)?,
+            _ => thunked::check_avx(cpu)?,
+        }
+        if op.dst == 0 && crate::thunk::x87::error_pending(&cpu.state.x87) {
+            return cpu.raise(Exception::plain(x86::exception::Vector::Mf));
+        }
+        with_elements(cpu, op, |state, i, bus| masked::masked_move(state, i, bus))
+    };
+    step(body(cpu))
+}
+
+/// VGATHER, VPGATHER.
+pub(crate) fn gather(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        thunked::check_avx(cpu)?;
+        with_elements(cpu, op, |state, i, bus| {
+            if masked::gather_is_valid(i) {
+                masked::gather(state, i, bus)
+            } else {
+                Err(Exception::ud())
+            }
+        })
+    };
+    step(body(cpu))
+}
+
+/// VZEROUPPER (`size` 0), VZEROALL (1).
+pub(crate) fn zero_vectors(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible<Step> {
+        thunked::check_avx(cpu)?;
+        let long = cpu.mode == Mode::Long64;
+        if op.size == 0 {
+            masked::zero_upper(&mut cpu.state, long);
+        } else {
+            masked::zero_all(&mut cpu.state, long);
+        }
+        Ok(Step::Next)
+    };
+    step_to(body(cpu))
+}

@@ -1,0 +1,119 @@
+//! Instructions that exist only outside 64-bit mode: decimal adjustment, BOUND, SALC (SDM vol. 2).
+
+use crate::alu::{CF, PF, SF, ZF};
+use crate::cpu::Cpu;
+use crate::op::{Fallible, Op, Step, step};
+use crate::word::HIGH_BYTE;
+use x86::bus::AccessKind;
+use x86::exception::{Exception, Vector};
+
+/// AF in `Flags::arith`.
+const AF: u16 = 0x1000;
+const AL: u8 = 0;
+const AH: u8 = HIGH_BYTE;
+
+/// SF, ZF and PF of `value`.
+fn szp(value: u8) -> u16 {
+    let mut f = 0;
+    if value == 0 {
+        f |= ZF;
+    }
+    if value & 0x80 != 0 {
+        f |= SF;
+    }
+    if value.count_ones() % 2 == 0 {
+        f |= PF;
+    }
+    f
+}
+
+/// Replaces the six flags but keeps OF as it is (undefined after decimal adjustment).
+fn set_flags(cpu: &mut Cpu, f: u16) {
+    cpu.state.flags.arith = f | 0x0200 | cpu.state.flags.arith & 1;
+}
+
+/// AAA (`SUBTRACT` false), AAS.
+pub(crate) fn aaa_aas<const SUBTRACT: bool>(cpu: &mut Cpu, _: &Op) -> Step {
+    let (al, ax) = (cpu.reg::<u8>(AL), cpu.reg::<u16>(0));
+    let adjust = al & 15 > 9 || cpu.state.flags.arith & AF != 0;
+    let ax = match (adjust, SUBTRACT) {
+        (false, _) => ax,
+        (true, false) => ax.wrapping_add(0x106),
+        (true, true) => ax.wrapping_sub(0x106),
+    };
+    cpu.set_reg::<u16>(0, ax & 0xff0f);
+    let carry = if adjust { AF | CF } else { 0 };
+    set_flags(cpu, szp(ax as u8 & 15) | carry);
+    Step::Next
+}
+
+/// DAA (`SUBTRACT` false), DAS.
+pub(crate) fn daa_das<const SUBTRACT: bool>(cpu: &mut Cpu, _: &Op) -> Step {
+    let before = cpu.reg::<u8>(AL);
+    let flags = cpu.state.flags.arith;
+    let adjust = |al: u8, by: u8| if SUBTRACT { al.wrapping_sub(by) } else { al.wrapping_add(by) };
+    let (mut al, mut f) = (before, 0);
+    if before & 15 > 9 || flags & AF != 0 {
+        al = adjust(al, 6);
+        f |= AF;
+        // DAS also reports the borrow of this step (SDM vol. 2, DAS).
+        if flags & CF != 0 || (SUBTRACT && before < 6) {
+            f |= CF;
+        }
+    }
+    if before > 0x99 || flags & CF != 0 {
+        al = adjust(al, 0x60);
+        f |= CF;
+    }
+    cpu.set_reg::<u8>(AL, al);
+    set_flags(cpu, szp(al) | f);
+    Step::Next
+}
+
+/// AAM imm8: #DE for zero.
+pub(crate) fn aam(cpu: &mut Cpu, op: &Op) -> Step {
+    let (al, base) = (cpu.reg::<u8>(AL), op.imm as u8);
+    if base == 0 {
+        return step(cpu.raise(Exception::plain(Vector::De)));
+    }
+    cpu.set_reg::<u8>(AH, al / base);
+    cpu.set_reg::<u8>(AL, al % base);
+    set_flags(cpu, szp(al % base));
+    Step::Next
+}
+
+/// AAD imm8.
+pub(crate) fn aad(cpu: &mut Cpu, op: &Op) -> Step {
+    let (al, ah) = (cpu.reg::<u8>(AL), cpu.reg::<u8>(AH));
+    let al = al.wrapping_add(ah.wrapping_mul(op.imm as u8));
+    cpu.set_reg::<u16>(0, u16::from(al));
+    set_flags(cpu, szp(al));
+    Step::Next
+}
+
+/// SALC: AL = CF ? FFH : 0.
+pub(crate) fn salc(cpu: &mut Cpu, _: &Op) -> Step {
+    let value = if cpu.state.flags.arith & CF != 0 { 0xff } else { 0 };
+    cpu.set_reg::<u8>(AL, value);
+    Step::Next
+}
+
+/// BOUND: #BR unless lower ≤ index ≤ upper, signed.
+pub(crate) fn bound(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let size = u64::from(op.size);
+        let la = cpu.linear_legacy(op, 2 * size, AccessKind::Read)?;
+        let (index, lower, upper) = if op.size == 2 {
+            let (l, u) = (cpu.load::<u16>(la)?, cpu.load::<u16>(la.wrapping_add(size))?);
+            (i32::from(cpu.reg::<u16>(op.dst) as i16), i32::from(l as i16), i32::from(u as i16))
+        } else {
+            let (l, u) = (cpu.load::<u32>(la)?, cpu.load::<u32>(la.wrapping_add(size))?);
+            (cpu.reg::<u32>(op.dst) as i32, l as i32, u as i32)
+        };
+        if index < lower || index > upper {
+            return cpu.raise(Exception::plain(Vector::Br));
+        }
+        Ok(())
+    };
+    step(body(cpu))
+}

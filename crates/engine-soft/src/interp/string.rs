@@ -1,0 +1,251 @@
+//! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS, with REP (SDM vol. 2).
+//!
+//! A repeated instruction keeps its progress in RCX, RSI and RDI, so that it can be interrupted between iterations and faults with
+//! everything before the faulting iteration done. Upward copies and fills move whole page runs by the host's own string instructions.
+#![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
+
+use crate::alu::{Alu, ZF};
+use crate::cpu::{Cpu, truncate};
+use crate::op::{Fallible, Op, REPNE, Step, step_to};
+use crate::ram;
+use crate::tlb::PAGE_MASK;
+use crate::word::Word;
+use x86::bus::AccessKind;
+use x86::ioperm;
+use x86::regs::Rflags;
+use x86::state::{Seg, gpr};
+
+/// Destination segment of string instructions.
+const ES: u8 = Seg::Es as u8;
+
+/// A count or index register, cut to the address size.
+fn index(cpu: &Cpu, op: &Op, r: usize) -> u64 {
+    truncate(cpu.state.gpr[r], op.address_size)
+}
+
+fn set_index(cpu: &mut Cpu, op: &Op, r: usize, value: u64) {
+    match op.address_size {
+        2 => cpu.set_reg::<u16>(r as u8, value as u16),
+        4 => cpu.set_reg::<u32>(r as u8, value as u32),
+        _ => cpu.set_reg::<u64>(r as u8, value),
+    }
+}
+
+fn down(cpu: &Cpu) -> bool {
+    cpu.state.flags.system & Rflags::DF.bits() != 0
+}
+
+/// Moves index register `r` past `n` elements.
+fn advance<W: Word>(cpu: &mut Cpu, op: &Op, r: usize, n: u64) {
+    let bytes = n.wrapping_mul(u64::from(W::SIZE));
+    let old = cpu.state.gpr[r];
+    let new = if down(cpu) { old.wrapping_sub(bytes) } else { old.wrapping_add(bytes) };
+    set_index(cpu, op, r, new);
+}
+
+fn source<W: Word>(cpu: &mut Cpu, op: &Op) -> Fallible<u64> {
+    let offset = index(cpu, op, gpr::RSI);
+    cpu.segmented(op.seg, offset, u64::from(W::SIZE), AccessKind::Read)
+}
+
+fn destination<W: Word>(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible<u64> {
+    let offset = index(cpu, op, gpr::RDI);
+    cpu.segmented(ES, offset, u64::from(W::SIZE), kind)
+}
+
+/// Runs `iteration` as the REP prefix says. It returns how many elements it has done (never more than it was offered) and whether to go on.
+fn repeat(
+    cpu: &mut Cpu,
+    op: &Op,
+    mut iteration: impl FnMut(&mut Cpu, u64) -> Fallible<(u64, bool)>,
+) -> Step {
+    if op.rep == 0 {
+        return step_to(iteration(cpu, 1).map(|_| Step::Next));
+    }
+    loop {
+        let left = index(cpu, op, gpr::RCX);
+        if left == 0 {
+            return Step::Next;
+        }
+        let (done, go_on) = match iteration(cpu, left) {
+            Ok(progress) => progress,
+            Err(fault) => return step_to(Err(fault)),
+        };
+        let left = left - done;
+        set_index(cpu, op, gpr::RCX, left);
+        if left == 0 || !go_on {
+            return Step::Next;
+        }
+        // Single step and breakpoints trap after each iteration; interrupts are served between iterations.
+        if cpu.attention || cpu.signals.bits() != 0 {
+            cpu.state.rip = cpu.ip(op);
+            return Step::Again;
+        }
+    }
+}
+
+/// How many elements from `la` upwards lie on its page without one crossing its end.
+fn room<W: Word>(la: u64) -> u64 {
+    (PAGE_MASK + 1 - (la & PAGE_MASK)) / u64::from(W::SIZE)
+}
+
+/// Whether the page-run forms apply: upwards, no checks per element, indices that do not wrap within the run.
+fn runs(cpu: &Cpu) -> bool {
+    !down(cpu)
+        && cpu.mmu.watched == [None; 4]
+        && cpu.mode == x86::state::Mode::Long64
+        && !cpu.alignment_checked()
+}
+
+/// The index registers used must not wrap at the address size within `n` elements.
+fn unwrapped<W: Word>(cpu: &Cpu, op: &Op, r: usize, n: u64) -> bool {
+    let start = index(cpu, op, r);
+    op.address_size == 8 || start + n * u64::from(W::SIZE) <= 1 << (8 * u32::from(op.address_size))
+}
+
+/// MOVS.
+pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, left| {
+        let from = source::<W>(cpu, op)?;
+        let to = destination::<W>(cpu, op, AccessKind::Write)?;
+        if left > 1 && runs(cpu) {
+            let n = left.min(room::<W>(from)).min(room::<W>(to));
+            let wraps =
+                !unwrapped::<W>(cpu, op, gpr::RSI, n) || !unwrapped::<W>(cpu, op, gpr::RDI, n);
+            if n > 1 && !wraps && copy_run::<W>(cpu, from, to, n)? {
+                advance::<W>(cpu, op, gpr::RSI, n);
+                advance::<W>(cpu, op, gpr::RDI, n);
+                return Ok((n, true));
+            }
+        }
+        let value = cpu.load::<W>(from)?;
+        cpu.store::<W>(to, value)?;
+        advance::<W>(cpu, op, gpr::RSI, 1);
+        advance::<W>(cpu, op, gpr::RDI, 1);
+        Ok((1, true))
+    })
+}
+
+/// Copies `n` elements within one page each; false if one of them is no RAM.
+fn copy_run<W: Word>(cpu: &mut Cpu, from: u64, to: u64, n: u64) -> Fallible<bool> {
+    let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
+    let source = cpu.mmu.pin(from, bytes, AccessKind::Read, privilege);
+    let Some((source, _)) = cpu.check(source)? else { return Ok(false) };
+    let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
+    let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
+    // Overlap closer than an element upwards would repeat bytes differently from element-wise copying.
+    let distance = (target as u64).wrapping_sub(source as u64);
+    if distance != 0 && distance < u64::from(W::SIZE) {
+        return Ok(false);
+    }
+    // SAFETY: `pin` vouches for `bytes` of RAM at both.
+    unsafe { ram::copy_up(source, target, bytes as usize) };
+    cpu.mmu.wrote(gpa, bytes);
+    Ok(true)
+}
+
+/// STOS.
+pub(crate) fn stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, left| {
+        let to = destination::<W>(cpu, op, AccessKind::Write)?;
+        let value = cpu.reg::<W>(0);
+        if left > 1 && runs(cpu) {
+            let n = left.min(room::<W>(to));
+            if n > 1 && unwrapped::<W>(cpu, op, gpr::RDI, n) && fill_run(cpu, to, value, n)? {
+                advance::<W>(cpu, op, gpr::RDI, n);
+                return Ok((n, true));
+            }
+        }
+        cpu.store::<W>(to, value)?;
+        advance::<W>(cpu, op, gpr::RDI, 1);
+        Ok((1, true))
+    })
+}
+
+fn fill_run<W: Word>(cpu: &mut Cpu, to: u64, value: W, n: u64) -> Fallible<bool> {
+    let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
+    let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
+    let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
+    // SAFETY: `pin` vouches for `bytes` of RAM.
+    unsafe { ram::fill(target, value, n as usize) };
+    cpu.mmu.wrote(gpa, bytes);
+    Ok(true)
+}
+
+/// LODS.
+pub(crate) fn lods<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, _| {
+        let from = source::<W>(cpu, op)?;
+        let value = cpu.load::<W>(from)?;
+        cpu.set_reg::<W>(0, value);
+        advance::<W>(cpu, op, gpr::RSI, 1);
+        Ok((1, true))
+    })
+}
+
+/// Whether REPE or REPNE goes on after a comparison.
+fn goes_on(cpu: &Cpu, op: &Op) -> bool {
+    (cpu.state.flags.arith & ZF != 0) != (op.rep == REPNE)
+}
+
+/// CMPS.
+pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, _| {
+        let first = source::<W>(cpu, op)?;
+        let a = cpu.load::<W>(first)?;
+        let second = destination::<W>(cpu, op, AccessKind::Read)?;
+        let b = cpu.load::<W>(second)?;
+        a.sub(b, &mut cpu.state.flags.arith);
+        advance::<W>(cpu, op, gpr::RSI, 1);
+        advance::<W>(cpu, op, gpr::RDI, 1);
+        Ok((1, goes_on(cpu, op)))
+    })
+}
+
+/// SCAS.
+pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, _| {
+        let la = destination::<W>(cpu, op, AccessKind::Read)?;
+        let b = cpu.load::<W>(la)?;
+        cpu.reg::<W>(0).sub(b, &mut cpu.state.flags.arith);
+        advance::<W>(cpu, op, gpr::RDI, 1);
+        Ok((1, goes_on(cpu, op)))
+    })
+}
+
+/// Checks the right to use the port in DX.
+fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
+    let port = cpu.reg::<u16>(2);
+    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, W::SIZE);
+    cpu.check(allowed)?;
+    Ok(port)
+}
+
+/// INS.
+pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, _| {
+        let port = port::<W>(cpu)?;
+        let to = destination::<W>(cpu, op, AccessKind::Write)?;
+        // The port is read only once the store is certain to succeed.
+        let privilege = cpu.privilege();
+        let probe =
+            x86::bus::SystemBus::probe_write(&mut cpu.mmu, to, u64::from(W::SIZE), privilege);
+        cpu.check(probe)?;
+        let value = super::system::port_in(cpu, port, W::SIZE);
+        cpu.store::<W>(to, W::cut(value))?;
+        advance::<W>(cpu, op, gpr::RDI, 1);
+        Ok((1, true))
+    })
+}
+
+/// OUTS.
+pub(crate) fn outs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    repeat(cpu, op, |cpu, _| {
+        let port = port::<W>(cpu)?;
+        let from = source::<W>(cpu, op)?;
+        let value = cpu.load::<W>(from)?;
+        super::system::port_out(cpu, port, W::SIZE, value.zext());
+        advance::<W>(cpu, op, gpr::RSI, 1);
+        Ok((1, true))
+    })
+}

@@ -1,0 +1,103 @@
+//! The decoded form of an instruction: what the interpreter runs.
+//!
+//! One [`Op`] is 40 bytes: the function that performs it and its operands, already resolved to register-file slots. Ops of
+//! a block lie behind each other; the function returns what comes next ([`Step`]).
+
+use crate::cpu::Cpu;
+use std::cell::Cell;
+
+/// Performs one op.
+pub(crate) type Handler = fn(&mut Cpu, &Op) -> Step;
+
+/// What follows an op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// The next op of the block.
+    Next,
+    /// Out of the block; RIP is set; the direct branch was taken (link 0).
+    Taken,
+    /// Out of the block; RIP is set; execution falls through (link 1).
+    Through,
+    /// Out of the block; RIP is set to anywhere.
+    Jump,
+    /// Out of the block as [`Step::Jump`], and mode, privilege or pending events may have changed.
+    Sync,
+    /// The instruction faulted: `Cpu::fault` says how; nothing of it has happened.
+    Fault,
+    /// The instruction is to be executed again from its start (an interrupted string instruction).
+    Again,
+}
+
+/// The access could not be made; `Cpu::fault` holds the exception.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault;
+
+/// The result of whatever may fault.
+pub(crate) type Fallible<T = ()> = Result<T, Fault>;
+
+/// See the module.
+#[derive(Clone)]
+#[repr(C)]
+pub(crate) struct Op {
+    /// What performs it. A cell, because the ops of a block whose code was overwritten are redirected while it runs.
+    pub(crate) run: Cell<Handler>,
+    /// Immediate operand (sign-extended), branch displacement, or whatever the handler takes it for.
+    pub(crate) imm: u64,
+    /// Address displacement, sign-extended; for RIP-relative addresses counted from the block's start.
+    pub(crate) disp: i32,
+    /// Register-file slot of the address's base ([`x86::state::gpr::ZERO`] if none).
+    pub(crate) base: u8,
+    /// Register-file slot of the address's index.
+    pub(crate) index: u8,
+    /// Shift of the index.
+    pub(crate) scale: u8,
+    /// Segment register number of the address.
+    pub(crate) seg: u8,
+    /// First register operand, usually the destination (see [`crate::word::HIGH_BYTE`]).
+    pub(crate) dst: u8,
+    /// Second register operand.
+    pub(crate) src: u8,
+    /// Length of the instruction in bytes.
+    pub(crate) len: u8,
+    /// Operand size in bytes.
+    pub(crate) size: u8,
+    /// Offset of the instruction from the block's start.
+    pub(crate) offset: u16,
+    /// Effective address size in bytes.
+    pub(crate) address_size: u8,
+    /// REP prefix, or what else marks the op: see [`REP`], [`REPNE`], [`DIRECT`], [`SOFTWARE_INTERRUPT`].
+    pub(crate) rep: u8,
+}
+
+/// REP or REPE.
+pub(crate) const REP: u8 = 1;
+/// REPNE.
+pub(crate) const REPNE: u8 = 2;
+/// In place of a prefix: a direct branch.
+pub(crate) const DIRECT: u8 = 0x80;
+/// In place of a prefix: INT n, INT1, INT3, INTO.
+pub(crate) const SOFTWARE_INTERRUPT: u8 = 0x40;
+
+impl Op {
+    /// Offset of the following instruction from the block's start.
+    #[inline(always)]
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.len)
+    }
+}
+
+/// Turns a fallible body into a step.
+#[inline(always)]
+pub(crate) fn step(result: Fallible) -> Step {
+    match result {
+        Ok(()) => Step::Next,
+        Err(Fault) => Step::Fault,
+    }
+}
+
+/// As [`step`], for handlers that say themselves what follows.
+#[inline(always)]
+pub(crate) fn step_to(result: Fallible<Step>) -> Step {
+    result.unwrap_or(Step::Fault)
+}

@@ -1,0 +1,263 @@
+//! Instructions that the host executes for the guest: the interpreter's side of [`crate::thunk`].
+//!
+//! Checks the unit (#NM, #UD), translates the memory operand to a host pointer or goes through a bounce buffer, runs the
+//! thunk, and turns what the host raised into the guest's exception.
+#![allow(unsafe_code)] // thunks are generated code on host pointers; see docs/UNSAFE.md
+
+use crate::cpu::Cpu;
+use crate::locked;
+use crate::op::{Fallible, Op, Step, step};
+use crate::thunk::x87::{self, FarPointer, Pointers};
+use crate::thunk::{
+    FpuClass, HostFeatures, MemOperand, Thunk, ThunkCache, ThunkFault, Unthunkable,
+};
+use iced_x86::Instruction;
+use x86::bus::{AccessKind, SystemBus};
+use x86::debug::DataAccess;
+use x86::exception::{Exception, Vector};
+use x86::regs::{Cr0, Cr4};
+use x86::state::Mode;
+
+/// Bytes of generated code before the cache starts anew.
+const CODE_BYTES: usize = 16 << 20;
+
+/// A thunk as an op refers to it.
+#[derive(Clone, Copy)]
+struct Entry {
+    thunk: Thunk,
+    /// What it does to the x87 unit's last-instruction pointers.
+    pointers: Pointers,
+    fop: u16,
+}
+
+/// All thunks that ops refer to, by index.
+pub(crate) struct Thunks {
+    cache: ThunkCache,
+    list: Vec<Entry>,
+    /// Instructions kept whole, with the address their block was decoded at: masked moves and gathers.
+    instructions: Vec<(Instruction, u64)>,
+}
+
+impl Thunks {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { cache: ThunkCache::new(CODE_BYTES)?, list: Vec::new(), instructions: Vec::new() })
+    }
+
+    /// The index of a thunk for `instruction`, and its memory operand.
+    pub(crate) fn index(
+        &mut self,
+        instruction: &Instruction,
+        bytes: &[u8],
+    ) -> Result<(u64, Option<MemOperand>), Unthunkable> {
+        let thunk = self.cache.compile(instruction, HostFeatures::probe())?;
+        let entry = Entry {
+            thunk,
+            pointers: x87::pointers(instruction),
+            fop: x87::opcode(bytes).unwrap_or(0),
+        };
+        self.list.push(entry);
+        Ok((self.list.len() as u64 - 1, thunk.class.mem))
+    }
+
+    /// Keeps `instruction`, of a block decoded at `block_ip`; the index finds it again.
+    pub(crate) fn keep(&mut self, instruction: &Instruction, block_ip: u64) -> u64 {
+        self.instructions.push((*instruction, block_ip));
+        self.instructions.len() as u64 - 1
+    }
+
+    /// A kept instruction.
+    pub(crate) fn instruction(&self, index: u64) -> Option<(Instruction, u64)> {
+        self.instructions.get(index as usize).copied()
+    }
+
+    /// Forgets all thunks; every op that refers to one must be gone.
+    pub(crate) fn reset(&mut self) {
+        self.cache.reset();
+        self.list.clear();
+        self.instructions.clear();
+    }
+
+    /// Whether the op list has grown so far that starting anew is cheaper than keeping it.
+    pub(crate) fn crowded(&self) -> bool {
+        self.list.len() + self.instructions.len() > 1 << 20
+    }
+}
+
+/// The unit's own checks (SDM vol. 3, 2.5 and 13.1; vol. 2, 2.4).
+fn check_unit(cpu: &mut Cpu, class: FpuClass) -> Fallible {
+    let (cr0, cr4) = (cpu.state.paging.cr0, cpu.state.paging.cr4);
+    let nm = Exception::plain(Vector::Nm);
+    match class {
+        FpuClass::None => Ok(()),
+        FpuClass::X87 if cr0.intersects(Cr0::EM | Cr0::TS) => cpu.raise(nm),
+        FpuClass::Wait if cr0.contains(Cr0::MP | Cr0::TS) => cpu.raise(nm),
+        FpuClass::X87 | FpuClass::Wait => Ok(()),
+        FpuClass::Mmx if cr0.contains(Cr0::EM) => cpu.ud(),
+        FpuClass::Sse if cr0.contains(Cr0::EM) || !cr4.contains(Cr4::OSFXSR) => cpu.ud(),
+        FpuClass::Avx if !avx_enabled(cpu) => cpu.ud(),
+        _ if cr0.contains(Cr0::TS) => cpu.raise(nm),
+        _ => Ok(()),
+    }
+}
+
+fn avx_enabled(cpu: &Cpu) -> bool {
+    cpu.state.paging.cr4.contains(Cr4::OSXSAVE)
+        && cpu.state.xcr0 & 6 == 6
+        && !matches!(cpu.mode, Mode::Real | Mode::Virtual8086)
+}
+
+/// AVX instructions that no thunk runs (masked moves, gathers, VZEROUPPER) check the same.
+pub(crate) fn check_avx(cpu: &mut Cpu) -> Fallible {
+    check_unit(cpu, FpuClass::Avx)
+}
+
+/// As [`check_avx`] for SSE.
+pub(crate) fn check_sse(cpu: &mut Cpu) -> Fallible {
+    check_unit(cpu, FpuClass::Sse)
+}
+
+/// As [`check_avx`] for MMX.
+pub(crate) fn check_mmx(cpu: &mut Cpu) -> Fallible {
+    check_unit(cpu, FpuClass::Mmx)
+}
+
+/// The guest's exception for the host's.
+#[cold]
+fn translate(cpu: &mut Cpu, fault: ThunkFault) -> Fallible {
+    let exception = match fault {
+        ThunkFault::DivideError => Exception::plain(Vector::De),
+        ThunkFault::SimdFp if cpu.state.paging.cr4.contains(Cr4::OSXMMEXCPT) => {
+            Exception::plain(Vector::Xm)
+        }
+        ThunkFault::SimdFp | ThunkFault::InvalidOpcode => Exception::ud(),
+        ThunkFault::X87 => Exception::plain(Vector::Mf),
+        ThunkFault::GeneralProtection => Exception::gp(0),
+        ThunkFault::Alignment => Exception::with_code(Vector::Ac, 0),
+        ThunkFault::HostMemory(address) => {
+            cpu.exit = Some(vcpu::Exit::Fatal(format!("host memory at {address:#x} went away")));
+            Exception::with_code(Vector::Mc, 0)
+        }
+        ThunkFault::Other(vector) => {
+            cpu.exit = Some(vcpu::Exit::Fatal(format!("host exception {vector} in a thunk")));
+            Exception::ud()
+        }
+    };
+    cpu.raise(exception)
+}
+
+fn run(cpu: &mut Cpu, entry: Entry, mem: *mut u8) -> Fallible {
+    // SAFETY: ops die before their thunks (see `Thunks::reset`); `mem` covers the operand: RAM or a bounce buffer.
+    match unsafe { entry.thunk.run(&mut cpu.state, mem) } {
+        Ok(()) => Ok(()),
+        Err(fault) => translate(cpu, fault),
+    }
+}
+
+/// Keeps the last x87 instruction and operand, which the host's FXSAVE may not.
+fn note_x87(cpu: &mut Cpu, op: &Op, entry: &Entry, operand: Option<u64>) {
+    if entry.pointers == Pointers::Keep {
+        return;
+    }
+    // 64-bit mode keeps no selectors; elsewhere FCS and FDS are deprecated and read as zero (CPUID 7.0 EBX bit 13).
+    let place = |offset| FarPointer { selector: 0, offset };
+    let ip = cpu.ip(op);
+    x87::record(&mut cpu.state.x87, entry.pointers, entry.fop, place(ip), operand.map(place));
+}
+
+fn entry(cpu: &Cpu, op: &Op) -> Option<Entry> {
+    cpu.thunks.list.get(op.imm as usize).copied()
+}
+
+/// A thunk without memory operand.
+pub(crate) fn registers(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let Some(entry) = entry(cpu, op) else { return cpu.ud() };
+        check_unit(cpu, entry.thunk.class.fpu)?;
+        run(cpu, entry, std::ptr::null_mut())?;
+        cpu.stats.direct += 1;
+        note_x87(cpu, op, &entry, None);
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+/// A thunk with a memory operand.
+pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
+    let body = |cpu: &mut Cpu| -> Fallible {
+        let Some(entry) = entry(cpu, op) else { return cpu.ud() };
+        let Some(operand) = entry.thunk.class.mem else { return cpu.ud() };
+        check_unit(cpu, entry.thunk.class.fpu)?;
+        let kind = if operand.access.writes() { AccessKind::Write } else { AccessKind::Read };
+        let size = u64::from(operand.size);
+        let la = cpu.linear::<A>(op, size, kind)?;
+        check_alignment(cpu, la, operand)?;
+        let privilege = cpu.privilege();
+        let place = cpu.mmu.pin(la, size, kind, privilege);
+        match cpu.check(place)? {
+            Some((host, gpa)) => {
+                run(cpu, entry, host)?;
+                if operand.access.writes() {
+                    cpu.mmu.wrote(gpa, size);
+                }
+            }
+            None => bounce(cpu, entry, operand, la)?,
+        }
+        watch(cpu, la, operand);
+        cpu.stats.direct += 1;
+        if entry.pointers != Pointers::Keep {
+            let offset = cpu.offset(op);
+            note_x87(cpu, op, &entry, Some(offset));
+        }
+        Ok(())
+    };
+    step(body(cpu))
+}
+
+fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
+    let natural = u64::from(operand.size.next_power_of_two().min(16));
+    if la & (u64::from(operand.alignment) - 1) != 0 {
+        return cpu.gp();
+    }
+    if cpu.alignment_checked() && operand.alignment == 1 && la & (natural - 1) != 0 {
+        return cpu.raise(Exception::with_code(Vector::Ac, 0));
+    }
+    Ok(())
+}
+
+/// The operand crosses a page or is device memory: copy in, run, copy out.
+#[cold]
+fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
+    let _serialized = operand.locked.then(locked::split_lock);
+    let mut buffer = Buffer([0; 64]);
+    let bytes = usize::from(operand.size).min(64);
+    let privilege = cpu.privilege();
+    if operand.access != crate::thunk::MemAccess::Write {
+        let read = if bytes.is_power_of_two() && bytes <= 8 {
+            // One access: it may be a device's register.
+            let value = cpu.mmu.read(la, bytes as u8, privilege);
+            value.map(|v| buffer.0[..8].copy_from_slice(&v.to_le_bytes()))
+        } else {
+            cpu.mmu.read_bytes(la, &mut buffer.0[..bytes], privilege)
+        };
+        cpu.check(read)?;
+    }
+    run(cpu, entry, buffer.0.as_mut_ptr())?;
+    if operand.access.writes() {
+        let written = if bytes.is_power_of_two() && bytes <= 8 {
+            let value = buffer.0[..8].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
+            cpu.mmu.write(la, bytes as u8, value, privilege)
+        } else {
+            cpu.mmu.write_bytes(la, &buffer.0[..bytes], privilege)
+        };
+        cpu.check(written)?;
+    }
+    Ok(())
+}
+
+#[repr(align(64))]
+struct Buffer([u8; 64]);
+
+fn watch(cpu: &mut Cpu, la: u64, operand: MemOperand) {
+    let access = if operand.access.writes() { DataAccess::Write } else { DataAccess::Read };
+    cpu.watch(la, operand.size as u8, access);
+}
