@@ -9,8 +9,8 @@ use std::ptr;
 use engine_soft::thunk::{
     Feature, FpuClass, HostFeatures, MemAccess, ThunkCache, ThunkFault, Unthunkable,
 };
-use iced_x86::{Decoder, DecoderOptions};
-use thunk_support::{Bench, Random};
+use iced_x86::{Code, Decoder, DecoderOptions};
+use thunk_support::{Bench, Random, synthesize, through_bytes};
 
 const ONE: [u8; 4] = 1f32.to_le_bytes();
 
@@ -63,6 +63,33 @@ fn pending_x87_error_is_raised_by_the_next_waiting_instruction() {
     assert_eq!(bench.state.gpr[0] & 0x8084, 0x8084);
     assert_eq!(bench.run(&[0xdb, 0xe2]), Ok(()), "nor does fnclex");
     assert_eq!(bench.run(&[0xd9, 0xe8]), Ok(()));
+}
+
+#[test]
+fn who_waits_for_pending_errors() {
+    let mut bench = Bench::new();
+    let mut waiting = 0;
+    for code in Code::values().filter(|code| code.op_code().mode64()) {
+        for memory in [false, true] {
+            let made = synthesize(code, memory, 1);
+            let Some((instruction, _)) = made.as_ref().and_then(through_bytes) else { continue };
+            let Ok(thunk) = bench.cache.compile(&instruction, HostFeatures::probe()) else {
+                continue;
+            };
+            (bench.state.gpr[1], bench.state.gpr[2]) = (1, 0);
+            bench.state.x87.fcw = 0x37b;
+            bench.state.x87.fsw = 0x8084;
+            let class = thunk.class;
+            // CVTPI2PS and CVTPI2PD from memory: as the processor likes.
+            let free = class.mmx && !class.waits;
+            if class.waits || matches!(class.fpu, FpuClass::X87 | FpuClass::Sse) && !free {
+                let failed = bench.execute(&thunk, 0) == Err(ThunkFault::X87);
+                assert_eq!(failed, class.waits, "{instruction}");
+                waiting += u32::from(class.waits);
+            }
+        }
+    }
+    assert!(waiting > 200, "{waiting}");
 }
 
 #[test]

@@ -42,11 +42,17 @@ pub fn classify(
     }
     let fpu = unit(instruction);
     let mem = memory(instruction)?;
+    let names_mmx = fpu == FpuClass::Mmx || any_register(instruction, iced_x86::Register::is_mm);
+    // From memory these enter MMX state on some processors only: the thunk lets the host decide.
+    let mmx =
+        names_mmx || matches!(instruction.mnemonic(), Mnemonic::Cvtpi2ps | Mnemonic::Cvtpi2pd);
+    let x87 = matches!(fpu, FpuClass::X87 | FpuClass::Wait) && !info.is_fpu_no_wait();
     Ok(Classification {
         fpu,
         mem,
         mxcsr: matches!(fpu, FpuClass::Sse | FpuClass::Avx) && uses_mxcsr(instruction.mnemonic()),
-        mmx: fpu == FpuClass::Mmx || any_register(instruction, iced_x86::Register::is_mm),
+        mmx,
+        waits: names_mmx || x87,
     })
 }
 

@@ -60,8 +60,11 @@ pub struct Classification {
     pub mem: Option<MemOperand>,
     /// It reads or raises MXCSR: unmasked exceptions become [`ThunkFault::SimdFp`].
     pub mxcsr: bool,
-    /// It uses an MMX register (whatever `fpu` says), so it enters MMX state and reports pending x87 errors.
+    /// It uses an MMX register, whatever `fpu` says, or may enter MMX state without (CVTPI2PS from memory).
     pub mmx: bool,
+    /// It reports a pending x87 error ([`super::x87::error_pending`]) as #MF, which goes before #PF and #GP of its
+    /// memory operand: check before translating (the thunk itself reports it too).
+    pub waits: bool,
 }
 
 /// Why an instruction is left to the interpreter's own hands.
