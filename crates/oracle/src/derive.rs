@@ -6,10 +6,11 @@
 use crate::case::{Case, layout};
 use crate::outcome::Outcome;
 use crate::prng::Rng;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Number of memory templates.
-const TEMPLATES: usize = 16;
+pub(crate) const TEMPLATES: usize = 16;
 const PAGE: usize = layout::PAGE as usize;
 /// Bytes that a case may change: code, arena, stack, in this order.
 const SIZE: usize = 4 * PAGE;
@@ -199,16 +200,26 @@ impl Memory {
     pub fn of(case: &Case) -> Box<Self> {
         let mut this = Box::new(Self { bytes: [layout::FILL; SIZE] });
         this.bytes[PAGE..].copy_from_slice(&template(case.seed).data);
-        this.place_code(case);
+        this.replace_code(&mut (0..0), case);
         this
     }
 
-    /// Puts the case's code into the code page, which must hold [`layout::FILL`] only.
-    pub(crate) fn place_code(&mut self, case: &Case) {
-        let code = case.code();
-        if let Some(place) = self.bytes.get_mut(case.offset()..case.offset() + code.len()) {
-            place.copy_from_slice(code);
+    /// Replaces the code at `place`, all else being [`layout::FILL`], by that of `case`; `place` becomes its place.
+    /// Gives the two ranges of bytes touched.
+    pub(crate) fn replace_code(
+        &mut self,
+        place: &mut Range<usize>,
+        case: &Case,
+    ) -> [Range<usize>; 2] {
+        if let Some(old) = self.bytes.get_mut(place.clone()) {
+            old.fill(layout::FILL);
         }
+        let code = case.code();
+        let new = case.offset()..case.offset() + code.len();
+        if let Some(bytes) = self.bytes.get_mut(new.clone()) {
+            bytes.copy_from_slice(code);
+        }
+        [std::mem::replace(place, new.clone()), new]
     }
 
     /// The word at linear `address`, 0 outside.

@@ -14,6 +14,7 @@ mod values;
 pub use catalog::{Features, catalog};
 
 use crate::case::{Case, layout};
+use crate::derive::TEMPLATES;
 use crate::prng::Rng;
 use filter::Filter;
 use iced_x86::{Code, Encoder, FlowControl, Instruction};
@@ -47,6 +48,7 @@ pub struct Generator {
     groups: Vec<Vec<Code>>,
     counts: Vec<u64>,
     turn: usize,
+    drawn: u64,
     filter: Filter,
     encoder: Encoder,
 }
@@ -69,6 +71,7 @@ impl Generator {
             codes,
             groups,
             turn: 0,
+            drawn: 0,
             encoder: Encoder::new(64),
         }
     }
@@ -85,6 +88,15 @@ impl Generator {
 
     /// The next case.
     pub fn next_case(&mut self) -> Case {
+        // Runs of cases share a memory template, so that runners seldom have to refill memory.
+        let template = self.drawn / 256 % TEMPLATES as u64;
+        self.drawn += 1;
+        let mut case = self.draw();
+        case.seed = case.seed & !(TEMPLATES as u64 - 1) | template;
+        case
+    }
+
+    fn draw(&mut self) -> Case {
         let kind = self.rng.below(100);
         let alone = self.options.only.is_some();
         if !alone && kind < self.options.noise {
@@ -120,7 +132,10 @@ impl Generator {
         values::place_code(rng, case);
         let instruction = operands::fill(rng, case, code, operands::Style::Single)?;
         let bytes = encode(&mut self.encoder, &instruction, case.rip())?;
-        if branches(instruction.flow_control()) && !rng.chance(20) {
+        // A branch to itself would never end.
+        let own = case.rip()..case.rip() + bytes.len() as u64;
+        let endless = own.contains(&instruction.near_branch_target());
+        if branches(instruction.flow_control()) && (endless || !rng.chance(20)) {
             case.rflags |= 0x100;
         }
         Some(mangle(rng, bytes))

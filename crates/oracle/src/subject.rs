@@ -1,5 +1,10 @@
 //! What is held against the processor.
 
+mod adapter;
+mod guest;
+
+pub use adapter::VcpuSubject;
+
 use crate::case::Case;
 use crate::outcome::Outcome;
 

@@ -8,7 +8,7 @@ use super::{Generator, branches, encode, operands, values};
 use crate::case::{Case, layout};
 use crate::prng::Rng;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register,
+    Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
 /// Encodings by mnemonic, without what a block should not contain.
@@ -63,12 +63,35 @@ pub(super) fn generate(g: &mut Generator) -> Case {
             && bytes.len() <= case.code.len()
         {
             case.set_code(&bytes);
-            if g.filter.admits(&case) && (g.options.undefined_flags || flags_defined(&case)) {
+            if admitted(g, &case) && (g.options.undefined_flags || flags_defined(&case)) {
                 return case;
             }
         }
     }
     g.single()
+}
+
+/// Whether all instructions can be judged, those included that a patch makes.
+fn admitted(g: &Generator, case: &Case) -> bool {
+    let decoder = Decoder::with_ip(64, case.code(), case.rip(), DecoderOptions::NONE);
+    let mut all = *case;
+    let mut patched = false;
+    for i in decoder
+        .into_iter()
+        .filter(|i| i.mnemonic() == Mnemonic::Mov && i.is_ip_rel_memory_operand())
+    {
+        let place = i.ip_rel_memory_address().wrapping_sub(case.rip()) as usize;
+        let mut one = *case;
+        if i.op1_kind() == OpKind::Immediate8 && place < case.code().len() {
+            one.code[place] = i.immediate8();
+            all.code[place] = i.immediate8();
+            patched = true;
+        }
+        if !g.filter.admits_everywhere(&one) {
+            return false;
+        }
+    }
+    if patched { g.filter.admits_everywhere(&all) } else { g.filter.admits(case) }
 }
 
 /// A state whose pointer registers point into the arena, with room around.

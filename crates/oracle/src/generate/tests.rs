@@ -46,3 +46,27 @@ fn native_outcomes_are_deterministic_and_mostly_ordinary() {
     assert!(ordinary > 5000, "only {ordinary} of 10240 cases end without a fault");
     assert_eq!(runner.restarts(), 0);
 }
+
+/// Figures, not bounds: `cargo test --release -p oracle rates -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn rates() {
+    use std::time::Instant;
+    let mut runner = NativeRunner::new().expect("native runner");
+    let mut g = generator(5);
+    let start = Instant::now();
+    let cases: Vec<_> = (0..100 * crate::BATCH).map(|_| g.next_case()).collect();
+    let rate = |start: Instant| cases.len() as f64 / start.elapsed().as_secs_f64();
+    println!("generated {:.0} cases a second", rate(start));
+    let start = Instant::now();
+    for batch in cases.chunks(crate::BATCH) {
+        runner.run_batch(batch).expect("batch");
+    }
+    println!("ran {:.0} cases a second", rate(start));
+    let bare = vec![Case::with_code(&[]); crate::BATCH];
+    let start = Instant::now();
+    for _ in 0..100 {
+        runner.run_batch(&bare).expect("batch");
+    }
+    println!("ran {:.0} empty cases a second", rate(start));
+}

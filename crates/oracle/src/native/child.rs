@@ -12,6 +12,7 @@ use crate::case::{Case, layout};
 use crate::derive::{Memory, Registers, template};
 use crate::outcome::{Event, Outcome};
 use std::arch::{asm, global_asm};
+use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -75,6 +76,8 @@ pub(super) struct ChildState {
     pristine: Memory,
     /// Seed whose template is in place, if any.
     template: *const crate::derive::Template,
+    /// Where in the code page there is code.
+    code_place: Range<usize>,
     /// Whether a case is running.
     running: bool,
     /// The running case, counted since the start, and its number at the last tick.
@@ -94,6 +97,7 @@ impl ChildState {
             mailbox,
             pristine: Memory { bytes: [layout::FILL; Memory::SIZE] },
             template: null(),
+            code_place: 0..0,
             running: false,
             sequence: 0,
             sequence_at_tick: u64::MAX,
@@ -368,12 +372,11 @@ fn load(state: &mut ChildState, frame: &mut Frame<'_>, case: &Case) {
             (layout::ARENA as *mut u8).copy_from_nonoverlapping(data, 2 * PAGE);
             (layout::STACK as *mut u8).copy_from_nonoverlapping(data.add(2 * PAGE), PAGE);
         }
-        if let Some(code_page) = state.pristine.bytes.get_mut(..PAGE) {
-            code_page.fill(layout::FILL);
-        }
-        state.pristine.place_code(case);
         let code = state.pristine.bytes.as_ptr();
-        (layout::CODE as *mut u8).copy_from_nonoverlapping(code, PAGE);
+        for touched in state.pristine.replace_code(&mut state.code_place, case) {
+            let to = (layout::CODE + touched.start as u64) as *mut u8;
+            to.copy_from_nonoverlapping(code.add(touched.start), touched.len());
+        }
     }
     frame.load(case, &Registers::of(case));
 }
