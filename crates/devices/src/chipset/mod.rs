@@ -1,7 +1,6 @@
 //! The chipset: timers, clock, serial line, keyboard controller, power management, small ports.
 //!
 //! Every constructor returns what [`crate::bus::Bus::add_pio`] takes; the device is told absolute port numbers.
-//! The module's constants are the PC's fixed ports.
 
 mod acpi;
 mod i8042;
@@ -10,9 +9,9 @@ mod ports;
 mod rtc;
 mod uart;
 
-pub use acpi::{AcpiPm, PM_TIMER_HZ};
-pub use i8042::I8042;
+pub use acpi::{AcpiPm, AcpiPmState, PM_TIMER_HZ};
+pub use i8042::{I8042, I8042State};
 pub use pit::{PIT_HZ, Pit, PitState};
 pub use ports::{DebugExit, FastA20, PostPort, ResetPort};
-pub use rtc::{Rtc, RtcConfig, SystemWallClock, WallClock};
-pub use uart::{Uart, UartConfig};
+pub use rtc::{Rtc, RtcConfig, RtcState, SystemWallClock, WallClock};
+pub use uart::{Uart, UartConfig, UartState};

@@ -1,7 +1,17 @@
-//! The 16550A UART.
+//! The 16550A UART (National PC16550D datasheet), wired to the host's terminal.
+//!
+//! Output goes to the sink on the vCPU's thread. Input comes from the I/O thread through [`Uart::receive`], never
+//! more than the guest is ready to take: the host's end of the pipe is the buffer.
+
+mod core;
+#[cfg(test)]
+mod tests;
+
+use self::core::Core;
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
-use crate::time::{Clock, ExpireMut, TimerQueue};
+use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -15,45 +25,153 @@ pub struct UartConfig {
     pub timers: Arc<TimerQueue>,
     /// Its interrupt (COM1: IRQ4).
     pub irq: IrqLine,
-    /// Where transmitted bytes go; written on the vCPU's thread with the UART locked, so it must not block for long.
+    /// Where transmitted bytes go; written and flushed byte by byte on the vCPU's thread with the UART locked, so
+    /// it must not block for long.
     pub output: Box<dyn Write + Send>,
 }
 
 /// A 16550A.
-pub struct Uart {}
+pub struct Uart {
+    core: Core,
+    base: u16,
+    clock: Arc<dyn Clock>,
+    timer: Timer,
+    irq: IrqLine,
+    output: Box<dyn Write + Send>,
+    output_failed: bool,
+    drained: Option<Box<dyn Fn() + Send>>,
+}
+
+/// The state of a UART, version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UartState {
+    /// 1.
+    pub version: u32,
+    core: Core,
+}
 
 impl Uart {
     /// As after reset.
     pub fn new(config: UartConfig) -> Arc<Mutex<Self>> {
-        let _ = config;
-        Arc::new(Mutex::new(Self {}))
+        let UartConfig { base, clock, timers, irq, output } = config;
+        let timer = timers.timer("uart");
+        let core = Core::new();
+        let uart = Self {
+            core,
+            base,
+            clock,
+            timer: timer.clone(),
+            irq,
+            output,
+            output_failed: false,
+            drained: None,
+        };
+        let uart = Arc::new(Mutex::new(uart));
+        let owner: Arc<dyn Expire> = Arc::clone(&uart) as _;
+        timer.connect(Arc::downgrade(&owner));
+        uart
     }
 
     /// Offers received bytes; returns how many were accepted. Offer the rest when the drain callback rings.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        let _ = bytes;
-        0
+        let accepted = bytes.len().min(self.core.room());
+        let now = self.clock.now();
+        for &byte in bytes.iter().take(accepted) {
+            self.core.receive(byte, now);
+        }
+        self.drive();
+        accepted
     }
 
-    /// How many bytes [`Uart::receive`] would accept now.
+    /// How many bytes [`Uart::receive`] would accept now: none before the guest listens (it has the receive
+    /// interrupt on and RTS up, or polls the line status).
     pub fn wants_input(&self) -> usize {
-        0
+        self.core.room()
     }
 
-    /// `drained` is called when [`Uart::wants_input`] has risen from 0. It is called with the UART locked and must only ring
-    /// a bell (an eventfd).
+    /// `drained` is called when [`Uart::wants_input`] has risen from 0. It is called with the UART locked and
+    /// must only ring a bell (an eventfd).
     pub fn on_drain(&mut self, drained: impl Fn() + Send + 'static) {
-        let _ = drained;
+        self.drained = Some(Box::new(drained));
+    }
+
+    /// A reset.
+    pub fn reset(&mut self) {
+        self.core = Core::new();
+        self.drive();
+    }
+
+    /// The saved state.
+    pub fn save(&self) -> UartState {
+        UartState { version: 1, core: self.core.clone() }
+    }
+
+    /// Takes over `state`, and drives the interrupt and the timer.
+    pub fn restore(&mut self, state: &UartState) {
+        let UartState { version: _, core } = state.clone();
+        self.core = core;
+        self.core.rx.truncate(core::FIFO);
+        self.drive();
+        self.ring(0);
+    }
+
+    fn drive(&mut self) {
+        self.irq.set(self.core.interrupt());
+        self.timer.set(self.core.timeout_at());
+    }
+
+    fn ring(&self, room_before: usize) {
+        if room_before == 0
+            && self.core.room() > 0
+            && let Some(drained) = &self.drained
+        {
+            drained();
+        }
+    }
+
+    fn send(&mut self, byte: u8) {
+        let result = self.output.write_all(&[byte]).and_then(|()| self.output.flush());
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.output_failed, true)
+        {
+            tracing::warn!(target: "uart", %error, "cannot write the guest's console output; it is lost");
+        }
+    }
+
+    /// Runs `body` on the core, then brings interrupt, timer and the sender up to date.
+    fn access<R>(&mut self, body: impl FnOnce(&mut Core, u64) -> R) -> R {
+        let now = self.clock.now();
+        let room = self.core.room();
+        self.core.advance(now);
+        let result = body(&mut self.core, now);
+        self.drive();
+        self.ring(room);
+        result
     }
 }
 
 impl PioDevice for Uart {
-    fn read(&mut self, _port: u16, _size: u8) -> u32 {
-        0
+    fn read(&mut self, port: u16, _size: u8) -> u32 {
+        let offset = port.wrapping_sub(self.base) as u8;
+        u32::from(self.access(|core, now| core.read(offset, now)))
     }
-    fn write(&mut self, _port: u16, _size: u8, _value: u32) {}
+
+    fn write(&mut self, port: u16, _size: u8, value: u32) {
+        let offset = port.wrapping_sub(self.base) as u8;
+        if let Some(byte) = self.access(|core, now| core.write(offset, value as u8, now)) {
+            self.send(byte);
+        }
+    }
 }
 
 impl ExpireMut for Uart {
-    fn expired(&mut self, _now: u64) {}
+    fn expired(&mut self, _now: u64) {
+        self.access(|_, _| ());
+    }
+}
+
+impl std::fmt::Debug for Uart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Uart({:#x}: {:?})", self.base, self.core)
+    }
 }

@@ -1,0 +1,176 @@
+use super::core::*;
+use super::*;
+use crate::sync::lock;
+use crate::time::ManualClock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A terminal: what was sent.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn uart() -> (Arc<ManualClock>, Arc<TimerQueue>, Sink, Arc<Mutex<Uart>>) {
+    let (clock, timers, sink) = (ManualClock::new(), TimerQueue::new(), Sink::default());
+    let uart = Uart::new(UartConfig {
+        base: 0x3F8,
+        clock: Arc::clone(&clock) as _,
+        timers: Arc::clone(&timers),
+        irq: IrqLine::unconnected(),
+        output: Box::new(sink.clone()),
+    });
+    (clock, timers, sink, uart)
+}
+
+/// FIFO on with trigger level 8, DTR, RTS and OUT2 up, receive interrupt on.
+fn listen(core: &mut Core) {
+    core.write(2, 0x81, 0);
+    core.write(4, 0x0B, 0);
+    core.write(1, IER_RDA, 0);
+}
+
+#[test]
+fn priorities_of_the_interrupts() {
+    let mut core = Core::new();
+    core.write(2, 0x01, 0);
+    core.write(4, 0x10, 0);
+    (0..17).for_each(|byte| drop(core.write(0, byte, 0)));
+    core.write(4, 0x08, 0);
+    core.write(1, 0x0F, 0);
+    assert!(core.interrupt());
+    assert_eq!(core.read(2, 0), 0xC6, "overrun first");
+    assert_eq!(core.read(5, 0), 0x63);
+    assert_eq!(core.read(2, 0), 0xC4, "then data");
+    (0..16).for_each(|byte| assert_eq!(core.read(0, 0), byte));
+    assert_eq!(core.read(2, 0), 0xC2, "then THRE, which reading IIR clears");
+    assert_eq!(core.read(2, 0), 0xC0, "then the modem lines");
+    core.read(6, 0);
+    assert_eq!(core.read(2, 0), 0xC1);
+    assert!(!core.interrupt());
+}
+
+#[test]
+fn thre_rises_again_on_each_enable_and_each_write() {
+    let mut core = Core::new();
+    core.write(4, 0x08, 0);
+    for _ in 0..2 {
+        core.write(1, IER_THRE, 0);
+        assert_eq!((core.interrupt(), core.read(2, 0), core.read(2, 0)), (true, 0x02, 0x01));
+        core.write(1, 0, 0);
+    }
+    core.write(1, IER_THRE, 0);
+    core.read(2, 0);
+    assert_eq!(core.write(0, b'x', 0), Some(b'x'));
+    assert!(core.interrupt());
+    core.write(4, 0, 0);
+    assert!(!core.interrupt(), "OUT2 connects the interrupt");
+}
+
+#[test]
+fn loopback_turns_the_modem_lines_around() {
+    let mut core = Core::new();
+    assert_eq!(core.read(6, 0), 0xB0);
+    for (mcr, lines) in [(0x1A, 0x90), (0x11, 0x20), (0x14, 0x40)] {
+        core.write(4, mcr, 0);
+        assert_eq!(core.read(6, 0) & 0xF0, lines);
+    }
+    core.write(4, 0x10, 0);
+    assert_eq!(core.read(6, 0), 0x04, "the end of ringing");
+    assert_eq!(core.read(6, 0), 0x00);
+    assert_eq!(core.write(0, b'l', 0), None, "nothing leaves");
+    assert_eq!(core.read(0, 0), b'l');
+}
+
+#[test]
+fn divisor_scratch_and_fifo_identification() {
+    let mut core = Core::new();
+    assert_eq!(core.read(2, 0), 0x01, "no FIFO after reset");
+    core.write(3, 0x83, 0);
+    core.write(0, 0x34, 0);
+    core.write(1, 0x12, 0);
+    assert_eq!((core.read(0, 0), core.read(1, 0)), (0x34, 0x12));
+    core.write(3, 0x03, 0);
+    assert_eq!((core.read(0, 0), core.read(1, 0)), (0, 0));
+    core.write(7, 0xA5, 0);
+    assert_eq!(core.read(7, 0), 0xA5);
+    core.write(2, 0xC1, 0);
+    assert_eq!(core.read(2, 0), 0xC1);
+}
+
+#[test]
+fn input_waits_until_the_guest_listens_and_drains() {
+    let (_, _, _, uart) = uart();
+    let rung = Arc::new(AtomicU32::new(0));
+    let bell = Arc::clone(&rung);
+    let mut uart = lock(&uart);
+    uart.on_drain(move || drop(bell.fetch_add(1, Ordering::SeqCst)));
+    assert_eq!(uart.receive(b"early"), 0);
+    for (port, value) in [(0x3FA, 0x81), (0x3FC, 0x0B), (0x3F9, 0x01)] {
+        uart.write(port, 1, value);
+    }
+    assert_eq!(rung.load(Ordering::SeqCst), 1);
+    assert_eq!(uart.receive(&[b'a'; 20]), 16);
+    assert_eq!((uart.wants_input(), uart.receive(b"x")), (0, 0));
+    assert_eq!(uart.read(0x3F8, 1), u32::from(b'a'));
+    assert_eq!((rung.load(Ordering::SeqCst), uart.wants_input()), (2, 1));
+    uart.write(0x3FC, 1, 0x09);
+    assert_eq!(uart.wants_input(), 0, "RTS down");
+}
+
+#[test]
+fn a_polling_guest_gets_input_too() {
+    let mut core = Core::new();
+    for _ in 0..32 {
+        assert_eq!(core.room(), 0);
+        assert_eq!(core.read(5, 0) & LSR_DR, 0);
+    }
+    assert_eq!(core.room(), 1);
+    core.write(0, b'>', 0);
+    assert_eq!(core.room(), 0, "sending is no sign of listening");
+}
+
+#[test]
+fn few_bytes_interrupt_after_four_character_times() {
+    let mut core = Core::new();
+    core.write(3, 0x83, 0);
+    core.write(0, 1, 0);
+    core.write(1, 0, 0);
+    core.write(3, 0x03, 0);
+    listen(&mut core);
+    core.receive(b'a', 1000);
+    assert!(!core.interrupt(), "below the trigger level");
+    // 10 bits at 115200 baud are 86.8 µs.
+    let at = core.timeout_at().unwrap();
+    assert_eq!(at, 1000 + 4 * 86_805);
+    core.advance(at - 1);
+    assert!(!core.interrupt());
+    core.advance(at);
+    assert_eq!((core.interrupt(), core.read(2, at)), (true, 0xCC));
+    core.read(0, at);
+    assert!(!core.interrupt());
+    (0..8).for_each(|byte| core.receive(byte, at));
+    assert_eq!((core.interrupt(), core.read(2, at)), (true, 0xC4), "at the trigger level");
+}
+
+#[test]
+fn output_reaches_the_sink_and_state_survives() {
+    let (_, timers, sink, uart) = uart();
+    let mut uart = lock(&uart);
+    b"twin\n".iter().for_each(|&byte| uart.write(0x3F8, 1, u32::from(byte)));
+    assert_eq!(*lock(&sink.0), b"twin\n");
+    listen(&mut uart.core);
+    assert_eq!(uart.receive(b"abc"), 3);
+    let saved = uart.save();
+    let (_, other_timers, _, other) = self::uart();
+    lock(&other).restore(&saved);
+    assert_eq!(lock(&other).save(), saved);
+    assert_eq!(other_timers.next_deadline(), timers.next_deadline());
+}
