@@ -155,8 +155,17 @@ pub fn locate(state: &CpuState, selector: Selector, size: u64) -> Option<u64> {
     if offset + size - 1 > limit {
         return None;
     }
+    table_address(state, base, offset, size)
+}
+
+/// The linear address of `size` bytes at `offset` in a system table at `base`: 32 bits wide outside IA-32e mode,
+/// and `None` where it is not canonical within it.
+pub(crate) fn table_address(state: &CpuState, base: u64, offset: u64, size: u64) -> Option<u64> {
     let la = base.wrapping_add(offset);
-    if state.long_mode() { is_canonical(la).then_some(la) } else { Some(la & 0xffff_ffff) }
+    if !state.long_mode() {
+        return Some(la & 0xffff_ffff);
+    }
+    (is_canonical(la) && is_canonical(la.wrapping_add(size - 1))).then_some(la)
 }
 
 /// Reads `selector`'s descriptor.

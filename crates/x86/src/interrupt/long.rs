@@ -2,7 +2,7 @@
 
 use super::Delivery;
 use crate::bus::{Privilege, SystemBus};
-use crate::descriptor::{Gate, GateKind};
+use crate::descriptor::{Gate, GateKind, table_address};
 use crate::exception::{Exception, Vector};
 use crate::paging::is_canonical;
 use crate::regs::Rflags;
@@ -52,10 +52,10 @@ fn read_gate<B: SystemBus + ?Sized>(
 ) -> Result<Gate, Exception> {
     let fault = |vector| Err(delivery.idt_fault(vector));
     let offset = 16 * u64::from(delivery.vector);
-    if offset + 15 > u64::from(state.idtr.limit) {
-        return fault(Vector::Gp);
-    }
-    let la = state.idtr.base.wrapping_add(offset);
+    let la = match table_address(state, state.idtr.base, offset, 16) {
+        Some(la) if offset + 15 <= u64::from(state.idtr.limit) => la,
+        _ => return fault(Vector::Gp),
+    };
     let low = bus.read(la, 8, Privilege::Implicit)?;
     let high = bus.read(la.wrapping_add(8), 8, Privilege::Implicit)?;
     match Gate::decode(low, high, true) {

@@ -21,7 +21,8 @@ pub(super) fn deliver<B: SystemBus + ?Sized>(
     if offset + 3 > u64::from(state.idtr.limit) {
         return Err(delivery.idt_fault(crate::exception::Vector::Gp));
     }
-    let entry = bus.read(state.idtr.base.wrapping_add(offset), 4, Privilege::Implicit)?;
+    let entry =
+        bus.read(state.idtr.base.wrapping_add(offset) & 0xffff_ffff, 4, Privilege::Implicit)?;
     let ip = entry & 0xffff;
     let cs = real_mode_code(state.seg[Seg::Cs as usize], (entry >> 16) as u16);
     check_ip(&cs, false, ip)?;
@@ -43,7 +44,7 @@ pub(super) fn redirect<B: SystemBus + ?Sized>(
     if !to_program {
         return if iopl3 { Ok(false) } else { Err(Exception::gp(0)) };
     }
-    let entry = bus.read(4 * u64::from(delivery.vector), 4, Privilege::at(state.cpl))?;
+    let entry = bus.read(4 * u64::from(delivery.vector), 4, Privilege::Implicit)?;
     let target = (virtual_8086((entry >> 16) as u16), entry & 0xffff);
     if iopl3 {
         enter(state, bus, delivery, delivery.image, target, Rflags::IF | Rflags::TF)?;
@@ -69,12 +70,12 @@ fn intercepted<B: SystemBus + ?Sized>(
         return Err(Exception::gp(0));
     }
     let base = state.tr.base;
-    let map = bus.read(base.wrapping_add(IO_MAP_BASE), 2, Privilege::Implicit)?;
+    let map = bus.read(base.wrapping_add(IO_MAP_BASE) & 0xffff_ffff, 2, Privilege::Implicit)?;
     let byte = match map.checked_sub(REDIRECTION_BYTES) {
         Some(bitmap) if map - 1 <= limit => bitmap + u64::from(delivery.vector / 8),
         _ => return Err(Exception::gp(0)),
     };
-    let bits = bus.read(base.wrapping_add(byte), 1, Privilege::Implicit)?;
+    let bits = bus.read(base.wrapping_add(byte) & 0xffff_ffff, 1, Privilege::Implicit)?;
     Ok(bits >> (delivery.vector % 8) & 1 != 0)
 }
 

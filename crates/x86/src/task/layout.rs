@@ -85,7 +85,11 @@ impl Layout {
         bus: &mut B,
         base: u64,
     ) -> Result<(), Exception> {
-        bus.probe_write(base.wrapping_add(self.ip), self.saved_end - self.ip, Privilege::Implicit)
+        bus.probe_write(
+            base.wrapping_add(self.ip) & 0xffff_ffff,
+            self.saved_end - self.ip,
+            Privilege::Implicit,
+        )
     }
 
     /// Reads a whole state.

@@ -1,7 +1,7 @@
 //! Stacks that the current TSS provides (SDM vol. 3, 7.2.1, 7.6, 7.7, 6.14.5).
 
 use crate::bus::{Privilege, SystemBus};
-use crate::descriptor::{Selector, system};
+use crate::descriptor::{Selector, system, table_address};
 use crate::exception::{Exception, Vector};
 use crate::state::CpuState;
 
@@ -54,10 +54,11 @@ fn field<B: SystemBus + ?Sized>(
     size: u8,
     needed: u64,
 ) -> Result<u64, Exception> {
-    if offset + needed - 1 > u64::from(state.tr.limit) {
-        return Err(Selector(state.tr.selector).fault(Vector::Ts));
+    let inside = offset + needed - 1 <= u64::from(state.tr.limit);
+    match table_address(state, state.tr.base, offset, needed) {
+        Some(la) if inside => bus.read(la, size, Privilege::Implicit),
+        _ => Err(Selector(state.tr.selector).fault(Vector::Ts)),
     }
-    bus.read(state.tr.base.wrapping_add(offset), size, Privilege::Implicit)
 }
 
 /// The selector of the task to return to (SDM vol. 3, 7.4).

@@ -1,6 +1,7 @@
 //! System-level operations against expectations worked out by hand from the manual, one test a rule.
 #![allow(missing_docs, unreachable_pub)]
 
+mod chaos;
 mod far;
 mod interrupt;
 mod iret;
