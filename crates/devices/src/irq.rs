@@ -95,11 +95,11 @@ impl IrqLine {
         }
     }
 
-    /// One edge: released, asserted, released.
+    /// One edge: released, then asserted. The line stays up until the next pulse, as the 8254's OUT does: the
+    /// 8259 drops a request whose line falls before it is acknowledged.
     pub fn pulse(&self) {
         self.set(false);
         self.set(true);
-        self.set(false);
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
         b.set(false);
         irqs.line(0).pulse();
         irqs.line(2).pulse();
-        assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true), (0, false)]);
-        assert_eq!(*lock(&ioapic.0), [(5, true), (5, false), (2, true), (2, false)]);
+        assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true)]);
+        assert_eq!(*lock(&ioapic.0), [(5, true), (5, false), (2, true)]);
     }
 }

@@ -5,7 +5,6 @@
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
 use crate::power::{PowerEvent, PowerSink};
-use crate::sync::lock;
 use crate::time::{Clock, Expire, ExpireMut, SECOND, Timer, TimerQueue};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
@@ -245,6 +244,7 @@ impl ExpireMut for AcpiPm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::lock;
     use crate::time::ManualClock;
 
     type Parts =

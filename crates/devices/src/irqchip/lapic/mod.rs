@@ -189,6 +189,11 @@ impl Lapic {
         Some(vector)
     }
 
+    /// Whether an interrupt is deliverable: what [`Signal::Intr`] says.
+    pub fn interrupt_pending(&self) -> bool {
+        lock(&self.inner).core.interrupt_pending()
+    }
+
     /// CR8: bits 7:4 of the task-priority register.
     pub fn task_priority(&self) -> u8 {
         lock(&self.inner).core.tpr >> 4

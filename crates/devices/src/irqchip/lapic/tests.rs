@@ -1,1 +1,520 @@
+use super::*;
+use crate::irq::IrqInputs;
+use crate::irqchip::{IrqChips, Message};
+use crate::time::{ManualClock, SECOND};
+use proptest::prelude::*;
 
+struct Rig {
+    clock: Arc<ManualClock>,
+    timers: Arc<TimerQueue>,
+    signals: Vec<Arc<Signals>>,
+    chips: IrqChips,
+}
+
+const HZ: u64 = 25_000_000;
+
+fn rig(count: u32) -> Rig {
+    let (clock, timers) = (ManualClock::new(), TimerQueue::new());
+    let signals: Vec<_> = (0..count).map(|_| Arc::new(Signals::default())).collect();
+    let lapic = |(id, signals): (u32, &Arc<Signals>)| {
+        Lapic::new(LapicConfig {
+            id,
+            bootstrap: id == 0,
+            signals: Arc::clone(signals),
+            clock: Arc::clone(&clock) as _,
+            timers: Arc::clone(&timers),
+            timer_hz: HZ,
+            tsc: Arc::clone(&clock) as _,
+        })
+    };
+    let chips = IrqChips::new((0..).zip(&signals).map(lapic).collect(), 9);
+    Rig { clock, timers, signals, chips }
+}
+
+impl Rig {
+    fn lapic(&self, index: usize) -> &Lapic {
+        &self.chips.interconnect.lapics()[index]
+    }
+
+    fn intr(&self, index: usize) -> bool {
+        self.signals[index].is_raised(Signal::Intr)
+    }
+
+    /// All software-enabled, in xAPIC mode.
+    fn enabled(self) -> Self {
+        self.chips.interconnect.lapics().iter().for_each(|lapic| put(lapic, SVR, 0x1FF));
+        self
+    }
+
+    /// All software-enabled, in x2APIC mode.
+    fn x2apic(self) -> Self {
+        for lapic in self.chips.interconnect.lapics() {
+            let base = lapic.msr_read(MSR_APIC_BASE).unwrap().unwrap();
+            lapic.msr_write(MSR_APIC_BASE, base | BASE_EXTD).unwrap().unwrap();
+            lapic.msr_write(MSR_X2APIC + u32::from(SVR), 0x1FF).unwrap().unwrap();
+        }
+        self
+    }
+
+    fn run_to(&self, end: u64) {
+        while let Some(at) = self.timers.next_deadline().filter(|&at| at <= end) {
+            self.clock.set(at);
+            self.timers.expire(at);
+        }
+        self.clock.set(end);
+    }
+
+    fn expected(&self, raised: &[usize]) {
+        let seen: Vec<_> = (0..self.signals.len()).filter(|&index| self.intr(index)).collect();
+        assert_eq!(seen, raised);
+    }
+}
+
+fn get(lapic: &Lapic, register: u8) -> u32 {
+    lapic.mmio_read(u64::from(register) << 4, 4) as u32
+}
+
+fn put(lapic: &Lapic, register: u8, value: u32) {
+    lapic.mmio_write(u64::from(register) << 4, 4, u64::from(value));
+}
+
+/// Sends an xAPIC IPI.
+fn ipi(lapic: &Lapic, destination: u8, low: u32) {
+    put(lapic, ICR_HIGH, u32::from(destination) << 24);
+    put(lapic, ICR_LOW, low);
+}
+
+fn fixed(vector: u8, destination: u32) -> Message {
+    use crate::irqchip::{Delivery, DestinationMode, Trigger};
+    Message {
+        vector,
+        delivery: Delivery::Fixed,
+        trigger: Trigger::Edge,
+        mode: DestinationMode::Physical,
+        destination,
+    }
+}
+
+#[test]
+fn power_up_values() {
+    let rig = rig(2);
+    let lapic = rig.lapic(1);
+    assert_eq!(lapic.mmio_base(), Some(0xFEE0_0000));
+    assert_eq!(rig.lapic(0).msr_read(0x1B), Some(Ok(0xFEE0_0900)));
+    assert_eq!(lapic.msr_read(0x1B), Some(Ok(0xFEE0_0800)));
+    let expected = [
+        (ID, 1 << 24),
+        (VERSION, 0x50014),
+        (DFR, u32::MAX),
+        (SVR, 0xFF),
+        (LVT_TIMER, LVT_MASK),
+        (LVT_ERROR, LVT_MASK),
+        (ICR_LOW, 0),
+    ];
+    expected.into_iter().for_each(|(register, value)| assert_eq!(get(lapic, register), value));
+    put(lapic, LVT_TIMER, 0x40);
+    assert_eq!(get(lapic, LVT_TIMER), LVT_MASK | 0x40, "software-disabled: the mask stays");
+    assert!(!rig.chips.interconnect.send(&fixed(0x40, 1)), "and nothing is accepted");
+}
+
+proptest! {
+    /// Against the text of 12.8.3: requests are served in order of vector, if their class is above that of
+    /// TPR and of everything in service.
+    #[test]
+    fn priorities(
+        tpr in any::<u8>(),
+        steps in prop::collection::vec(prop_oneof![(16u8..).prop_map(Some), Just(None)], 1..60),
+    ) {
+        let rig = rig(1).enabled();
+        let lapic = rig.lapic(0);
+        put(lapic, TPR, u32::from(tpr));
+        let (mut requested, mut serving) = (std::collections::BTreeSet::new(), vec![]);
+        for step in steps {
+            match step {
+                Some(vector) => {
+                    rig.chips.interconnect.send(&fixed(vector, 0));
+                    requested.insert(vector);
+                }
+                None => {
+                    put(lapic, EOI, 0);
+                    serving.pop();
+                }
+            }
+            let floor = serving.last().copied().unwrap_or(0u8);
+            let ppr = if tpr >> 4 >= floor >> 4 { tpr } else { floor & 0xF0 };
+            prop_assert_eq!(get(lapic, PPR), u32::from(ppr));
+            let next = requested.last().copied().filter(|vector| vector >> 4 > ppr >> 4);
+            prop_assert_eq!(rig.intr(0), next.is_some());
+            prop_assert_eq!(lapic.ack_interrupt(), next);
+            if let Some(vector) = next {
+                requested.remove(&vector);
+                serving.push(vector);
+                serving.sort_unstable();
+                prop_assert!(get(lapic, ISR + (vector >> 5)) & 1 << (vector & 31) != 0);
+                prop_assert!(get(lapic, IRR + (vector >> 5)) & 1 << (vector & 31) == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn timer_interrupts_come_at_its_period(count in 1000u32..1_000_000, divide in 0u32..8) {
+        let rig = rig(1).enabled();
+        let lapic = rig.lapic(0);
+        let divisor = [2u64, 4, 8, 16, 32, 64, 128, 1][divide as usize];
+        put(lapic, DIVIDE, (divide & 4) << 1 | divide & 3);
+        put(lapic, LVT_TIMER, 0x20040);
+        put(lapic, INITIAL_COUNT, count);
+        let period = u64::from(count) * divisor;
+        for k in 1..5 {
+            let at = (k * period * SECOND).div_ceil(HZ);
+            rig.run_to(at - 1);
+            prop_assert!(!rig.intr(0));
+            rig.run_to(at);
+            prop_assert_eq!(lapic.ack_interrupt(), Some(0x40));
+            put(lapic, EOI, 0);
+        }
+    }
+}
+
+#[test]
+fn cr8_is_the_class_of_tpr() {
+    let rig = rig(1).enabled();
+    let lapic = rig.lapic(0);
+    rig.chips.interconnect.send(&fixed(0x55, 0));
+    lapic.set_task_priority(5);
+    assert_eq!((get(lapic, TPR), lapic.task_priority(), rig.intr(0)), (0x50, 5, false));
+    assert_eq!(lapic.ack_interrupt(), None);
+    put(lapic, TPR, 0x4F);
+    assert_eq!((lapic.task_priority(), rig.intr(0)), (4, true));
+}
+
+#[test]
+fn one_shot_masks_and_tsc_deadline() {
+    let rig = rig(1).enabled();
+    let lapic = rig.lapic(0);
+    put(lapic, DIVIDE, 0b1011);
+    put(lapic, LVT_TIMER, LVT_MASK | 0x40);
+    put(lapic, INITIAL_COUNT, 25);
+    assert_eq!(rig.timers.next_deadline(), None, "masked: the host need not wake");
+    rig.clock.set(400);
+    assert_eq!(get(lapic, CURRENT_COUNT), 15);
+    put(lapic, LVT_TIMER, 0x40);
+    assert_eq!(rig.timers.next_deadline(), Some(1000));
+    rig.run_to(2000);
+    assert_eq!((lapic.ack_interrupt(), get(lapic, CURRENT_COUNT)), (Some(0x40), 0));
+    put(lapic, EOI, 0);
+    put(lapic, LVT_TIMER, 2 << 17 | 0x41);
+    assert_eq!(lapic.msr_write(MSR_TSC_DEADLINE, 5000), Some(Ok(())));
+    assert_eq!(lapic.msr_read(MSR_TSC_DEADLINE), Some(Ok(5000)));
+    rig.run_to(4999);
+    assert!(!rig.intr(0));
+    rig.run_to(5000);
+    assert_eq!(lapic.msr_read(MSR_TSC_DEADLINE), Some(Ok(0)));
+    assert_eq!(lapic.ack_interrupt(), Some(0x41));
+    put(lapic, EOI, 0);
+    lapic.msr_write(MSR_TSC_DEADLINE, 1);
+    assert!(rig.intr(0), "a deadline in the past fires at once");
+    lapic.msr_write(MSR_TSC_DEADLINE, 9000);
+    lapic.msr_write(MSR_TSC_DEADLINE, 0);
+    assert_eq!(rig.timers.next_deadline(), None);
+}
+
+#[test]
+fn destinations_of_xapic_ipis() {
+    let rig = rig(4).enabled();
+    let drain = || {
+        for lapic in rig.chips.interconnect.lapics() {
+            while lapic.ack_interrupt().is_some() {
+                put(lapic, EOI, 0);
+            }
+        }
+    };
+    let sender = rig.lapic(1);
+    for (index, lapic) in rig.chips.interconnect.lapics().iter().enumerate() {
+        put(lapic, LDR, 1 << (24 + index));
+    }
+    let cases: [(u8, u32, &[usize]); 8] = [
+        (2, 0x40, &[2]),
+        (0xFF, 0x40, &[0, 1, 2, 3]),
+        (0, 0x4_0040, &[1]),
+        (0, 0x8_0040, &[0, 1, 2, 3]),
+        (0, 0xC_0040, &[0, 2, 3]),
+        (0b0101, 0x840, &[0, 2]),
+        (0xFF, 0x840, &[0, 1, 2, 3]),
+        (7, 0x40, &[]),
+    ];
+    for (destination, low, raised) in cases {
+        ipi(sender, destination, low);
+        rig.expected(raised);
+        drain();
+    }
+    for (index, lapic) in rig.chips.interconnect.lapics().iter().enumerate() {
+        put(lapic, DFR, 0);
+        // Clusters 0 and 1 of two.
+        put(lapic, LDR, ((index as u32 >> 1) << 4 | 1 << (index & 1)) << 24);
+    }
+    for (destination, raised) in [(0x13, [2, 3].as_slice()), (0x02, &[1]), (0xF1, &[0, 2])] {
+        ipi(sender, destination, 0x840);
+        rig.expected(raised);
+        drain();
+    }
+}
+
+#[test]
+fn lowest_priority_goes_to_the_least_busy() {
+    let rig = rig(3).enabled();
+    put(rig.lapic(0), TPR, 0x50);
+    put(rig.lapic(1), TPR, 0x20);
+    put(rig.lapic(2), TPR, 0x30);
+    ipi(rig.lapic(0), 0xFF, 0x160);
+    rig.expected(&[1]);
+}
+
+#[test]
+fn nmi_init_and_startup_signal_the_processor() {
+    let rig = rig(2).enabled();
+    ipi(rig.lapic(0), 1, 0x400);
+    assert!(rig.signals[1].is_raised(Signal::Nmi));
+    ipi(rig.lapic(0), 1, 0x8500);
+    assert!(!rig.signals[1].is_raised(Signal::Init), "de-assert does nothing");
+    ipi(rig.lapic(0), 1, 0xC500);
+    assert!(rig.signals[1].is_raised(Signal::Init));
+    put(rig.lapic(1), TPR, 0x70);
+    ipi(rig.lapic(0), 1, 0x69A);
+    rig.lapic(1).init();
+    assert_eq!((get(rig.lapic(1), TPR), get(rig.lapic(1), SVR)), (0, 0xFF));
+    assert!(rig.signals[1].is_raised(Signal::Sipi));
+    assert_eq!(rig.lapic(1).take_sipi(), Some(0x9A));
+    assert!(!rig.signals[1].is_raised(Signal::Sipi));
+    assert_eq!(rig.lapic(1).take_sipi(), None);
+}
+
+#[test]
+fn errors_latch_on_a_write_and_interrupt_once() {
+    let rig = rig(1).enabled();
+    let lapic = rig.lapic(0);
+    put(lapic, LVT_ERROR, 0xFE);
+    ipi(lapic, 0, 0x0F);
+    assert_eq!(lapic.ack_interrupt(), Some(0xFE));
+    put(lapic, EOI, 0);
+    rig.chips.interconnect.send(&fixed(3, 0));
+    get(lapic, 0x3A);
+    assert!(!rig.intr(0), "not armed again before ESR is written");
+    assert_eq!(get(lapic, ESR), 0);
+    put(lapic, ESR, 0);
+    assert_eq!(get(lapic, ESR), ESR_SEND_ILLEGAL | ESR_RECEIVE_ILLEGAL | ESR_ILLEGAL_REGISTER);
+    get(lapic, 0x3A);
+    assert_eq!(lapic.ack_interrupt(), Some(0xFE));
+}
+
+#[test]
+fn the_base_msr_has_three_states() {
+    let rig = rig(1);
+    let lapic = rig.lapic(0);
+    let write = |value| lapic.msr_write(MSR_APIC_BASE, value).unwrap();
+    const OFF: u64 = 0xFEE0_0100;
+    assert_eq!(write(OFF | BASE_EXTD), Err(MsrFault), "invalid");
+    assert_eq!(write(OFF | BASE_EN | 1), Err(MsrFault), "reserved bit");
+    assert_eq!(write(OFF | BASE_EN | 1 << 52), Err(MsrFault), "beyond MAXPHYADDR");
+    assert_eq!(lapic.msr_read(0x802), Some(Err(MsrFault)), "not in x2APIC mode");
+    assert_eq!(write(OFF), Ok(()));
+    assert_eq!((lapic.mmio_base(), lapic.is_enabled()), (None, false));
+    assert_eq!(write(OFF | BASE_EN | BASE_EXTD), Err(MsrFault), "disabled to x2APIC");
+    assert_eq!(write(0x1_2345_6000 | BASE_EN), Ok(()));
+    assert_eq!(lapic.mmio_base(), Some(0x1_2345_6000));
+    assert_eq!(write(OFF | BASE_EN | BASE_EXTD), Ok(()));
+    assert_eq!(lapic.mmio_base(), None);
+    assert_eq!(write(OFF | BASE_EN), Err(MsrFault), "x2APIC to xAPIC");
+    assert_eq!(write(OFF), Ok(()));
+    assert_eq!(lapic.msr_read(MSR_APIC_BASE), Some(Ok(OFF)), "BSP is kept");
+}
+
+#[test]
+fn x2apic_registers_and_faults() {
+    let rig = rig(2).x2apic();
+    let lapic = rig.lapic(1);
+    let read = |register: u8| lapic.msr_read(MSR_X2APIC + u32::from(register)).unwrap();
+    let write =
+        |register: u8, value| lapic.msr_write(MSR_X2APIC + u32::from(register), value).unwrap();
+    assert_eq!((read(ID), read(LDR), read(VERSION)), (Ok(1), Ok(2), Ok(0x50014)));
+    for register in [EOI, SELF_IPI, DFR, ICR_HIGH, APR, RRD, 0x2F, 0x3A, 0x00, 0x7F] {
+        assert_eq!(read(register), Err(MsrFault), "read {register:#x}");
+    }
+    for register in [ID, VERSION, PPR, LDR, ISR, TMR, IRR, CURRENT_COUNT, DFR, ICR_HIGH, 0x2F] {
+        assert_eq!(write(register, 0), Err(MsrFault), "write {register:#x}");
+    }
+    let reserved = [
+        (TPR, 0x100),
+        (EOI, 1),
+        (ESR, 1),
+        (SVR, 1 << 12),
+        (LVT_TIMER, 1 << 8),
+        (LVT_ERROR, 1 << 8),
+        (DIVIDE, 4),
+        (SELF_IPI, 0x100),
+        (ICR_LOW, 1 << 12),
+        (INITIAL_COUNT, 1 << 32),
+    ];
+    for (register, value) in reserved {
+        assert_eq!(write(register, value), Err(MsrFault), "{register:#x} = {value:#x}");
+    }
+    assert_eq!(write(SELF_IPI, 0x77), Ok(()));
+    assert_eq!(lapic.ack_interrupt(), Some(0x77));
+    assert_eq!(write(EOI, 0), Ok(()));
+    assert_eq!(lapic.mmio_read(0x20, 4), 0xFFFF_FFFF, "no page in x2APIC mode");
+}
+
+#[test]
+fn destinations_of_x2apic_ipis() {
+    let rig = rig(18).x2apic();
+    let cases: [(u64, &[usize]); 4] = [
+        (17 << 32 | 0x40, &[17]),
+        (0x1_0003 << 32 | 0x840, &[16, 17]),
+        (0x0_0006 << 32 | 0x840, &[1, 2]),
+        (0xFFFF_FFFF << 32 | 0x41, &(0..18).collect::<Vec<_>>()),
+    ];
+    for (icr, raised) in cases {
+        rig.lapic(3).msr_write(MSR_X2APIC + u32::from(ICR_LOW), icr).unwrap().unwrap();
+        rig.expected(raised);
+        for lapic in rig.chips.interconnect.lapics() {
+            if lapic.ack_interrupt().is_some() {
+                lapic.msr_write(MSR_X2APIC + u32::from(EOI), 0).unwrap().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_8259_comes_through_virtual_wire_and_without_apic() {
+    for (base, wired) in [(0xFEE0_0900, false), (0xFEE0_0900, true), (0xFEE0_0100, false)] {
+        let rig = rig(1);
+        let pic = &rig.chips.pic;
+        use crate::bus::SharedPio;
+        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0)] {
+            pic.write(port, 1, value);
+        }
+        let lapic = rig.lapic(0);
+        lapic.msr_write(MSR_APIC_BASE, base);
+        if wired {
+            lapic.set_virtual_wire();
+        }
+        let line = rig.chips.isa_line(4);
+        line.set(true);
+        let through = wired || base & BASE_EN == 0;
+        assert_eq!(rig.intr(0), through);
+        assert_eq!(lapic.ack_interrupt(), through.then_some(0x34));
+        assert!(!rig.intr(0));
+        line.set(false);
+        pic.write(0x20, 1, 0x20);
+        line.set(true);
+        assert_eq!(rig.intr(0), through);
+        line.set(false);
+        assert_eq!((rig.intr(0), lapic.ack_interrupt()), (false, None), "withdrawn");
+    }
+}
+
+#[test]
+fn lint_pins_as_nmi_and_as_level_interrupt() {
+    let rig = rig(1).enabled();
+    let lapic = rig.lapic(0);
+    put(lapic, LVT_TIMER + lvt::LINT1 as u8, 4 << 8);
+    lapic.set_lint1(true);
+    assert!(rig.signals[0].is_raised(Signal::Nmi));
+    put(lapic, LVT_TIMER + lvt::LINT0 as u8, LVT_LEVEL | 0x66);
+    lapic.set_lint0(true);
+    assert_eq!(lapic.ack_interrupt(), Some(0x66));
+    assert_ne!(get(lapic, LVT_TIMER + lvt::LINT0 as u8) & LVT_REMOTE_IRR, 0);
+    put(lapic, EOI, 0);
+    assert_eq!(lapic.ack_interrupt(), Some(0x66), "still up");
+    lapic.set_lint0(false);
+    put(lapic, EOI, 0);
+    assert!(!rig.intr(0));
+}
+
+#[test]
+fn an_ioapic_level_interrupt_repeats_until_its_line_falls() {
+    use crate::bus::SharedMmio;
+    let rig = rig(2).enabled();
+    let ioapic = &rig.chips.ioapic;
+    let program = |register: u64, value: u64| {
+        ioapic.write(0, 4, register);
+        ioapic.write(0x10, 4, value);
+    };
+    program(0x10 + 2 * 9 + 1, 1 << 24);
+    program(0x10 + 2 * 9, 0x8000 | 0x59);
+    let sci = rig.chips.isa_line(9);
+    sci.set(true);
+    rig.expected(&[1]);
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x59));
+    assert!(!rig.intr(1));
+    put(rig.lapic(1), EOI, 0);
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x59));
+    sci.set(false);
+    put(rig.lapic(1), EOI, 0);
+    rig.expected(&[]);
+    // IRQ0 is on pin 2.
+    program(0x10 + 2 * 2, 0x60);
+    rig.chips.isa_line(0).pulse();
+    assert_eq!(rig.lapic(0).ack_interrupt(), Some(0x60));
+    assert!(rig.chips.interconnect.send_msi(0xFEE0_1000, 0x71));
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x71));
+}
+
+#[test]
+fn state_survives() {
+    let rig = rig(2).enabled();
+    let lapic = rig.lapic(0);
+    put(lapic, DIVIDE, 0b1011);
+    put(lapic, LVT_TIMER, 0x20050);
+    put(lapic, INITIAL_COUNT, 12345);
+    rig.chips.interconnect.send(&fixed(0x61, 0));
+    rig.chips.interconnect.send(&fixed(0x32, 0));
+    lapic.ack_interrupt();
+    put(lapic, TPR, 0x20);
+    rig.chips.ioapic.set_input(5, true);
+    let saved = lapic.save();
+    let other = self::rig(1);
+    other.lapic(0).restore(&saved);
+    assert_eq!(other.lapic(0).save(), saved);
+    assert_eq!(other.timers.next_deadline(), rig.timers.next_deadline());
+    put(other.lapic(0), EOI, 0);
+    assert_eq!(other.lapic(0).ack_interrupt(), Some(0x32));
+    let ioapic = rig.chips.ioapic.save();
+    other.chips.ioapic.restore(&ioapic);
+    assert_eq!(other.chips.ioapic.save(), ioapic);
+}
+
+/// Many threads ask while one acknowledges: as many distinct deliveries as requests, and none lost.
+#[test]
+fn no_interrupt_is_lost_between_threads() {
+    const ROUNDS: u32 = 5_000;
+    let rig = rig(1).enabled();
+    let (lapic, signals) = (rig.lapic(0), &rig.signals[0]);
+    let taken: [std::sync::atomic::AtomicU32; 256] = std::array::from_fn(|_| 0.into());
+    let count = |vector: u8| taken[usize::from(vector)].load(std::sync::atomic::Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for vector in [0x41u8, 0x52, 0x63] {
+            let chips = &rig.chips;
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    chips.interconnect.send(&fixed(vector, 0));
+                    // Waits for its own delivery, as a device does for its driver.
+                    while count(vector) == round {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut total = 0;
+        while total < 3 * ROUNDS {
+            let woken = signals.wait(Signal::Intr as u32, Some(std::time::Duration::from_secs(20)));
+            assert!(woken, "an interrupt was lost after {total}");
+            while let Some(vector) = lapic.ack_interrupt() {
+                put(lapic, EOI, 0);
+                taken[usize::from(vector)].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                total += 1;
+            }
+        }
+    });
+    assert!(!rig.intr(0));
+}
