@@ -20,6 +20,8 @@ pub(crate) fn new_vcpu(
     }
 }
 
-fn soft(_ram: GuestRam, _model: CpuModel) -> Result<Box<dyn Vcpu>, BuildError> {
-    Err(BuildError::Engine("the software engine is not part of this build yet".into()))
+fn soft(ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>, BuildError> {
+    let vcpu = engine_soft::SoftVcpu::new(ram, model)
+        .map_err(|error| BuildError::Engine(format!("the software engine: {error}")))?;
+    Ok(Box::new(vcpu))
 }
