@@ -1,0 +1,39 @@
+//! All cases, by topic.
+
+mod debug;
+mod interrupts;
+mod modes;
+mod paging;
+mod privilege;
+mod segments;
+mod syscalls;
+mod tasks;
+mod tlb;
+
+use crate::Case;
+use crate::guest::Guest;
+use std::sync::LazyLock;
+
+/// Every case.
+pub fn cases() -> &'static [Case] {
+    static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
+        let groups = [
+            modes::CASES,
+            paging::CASES,
+            tlb::CASES,
+            segments::CASES,
+            interrupts::CASES,
+            tasks::CASES,
+            syscalls::CASES,
+            privilege::CASES,
+            debug::CASES,
+        ];
+        groups.concat()
+    });
+    &ALL
+}
+
+/// One row of a table.
+const fn case(name: &'static str, cite: &'static str, build: fn(&mut Guest)) -> Case {
+    Case { name, cite, build }
+}

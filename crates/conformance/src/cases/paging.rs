@@ -1,0 +1,382 @@
+//! Paging (SDM vol. 3, chapter 4): formats, rights, error codes, accessed and dirty bits.
+
+use super::case;
+use crate::Case;
+use crate::guest::Guest;
+use crate::layout::{CODE, DATA, FRAME, PLAY, USER_CODE, sel};
+use crate::paging::{Format, pte};
+use iced_x86::code_asm::*;
+use x86::exception::Vector;
+use x86::regs::{Cr0, Cr4, Efer, Rflags};
+use x86::state::gpr::{RAX, RCX};
+
+/// Reads a doubleword of the play page into EAX.
+fn read(g: &mut Guest) -> u64 {
+    g.emit(|a| a.mov(eax, dword_ptr(PLAY)))
+}
+
+/// Writes to the play page.
+fn write(g: &mut Guest) -> u64 {
+    g.emit(|a| a.mov(dword_ptr(PLAY), 0x1234_5678u32))
+}
+
+/// Jumps to the play page, which holds HLT.
+fn fetch(g: &mut Guest) -> u64 {
+    g.write(FRAME, &[0xf4]);
+    g.emit(|a| {
+        a.mov(eax, PLAY as u32)?;
+        a.jmp(rax)
+    });
+    PLAY
+}
+
+/// Whether the entry at `level` for the play page has `bits` at the end.
+fn want_entry(g: &mut Guest, level: u32, bits: u64, set: bool) {
+    let at = g.paged().entry(PLAY, level);
+    g.want("entry's A/D bits", move |e| e.mem(at, 4) & bits, if set { bits } else { 0 });
+}
+
+pub(super) const CASES: &[Case] = &[
+    case("paging/read-sets-accessed-not-dirty", "SDM 3A 4.8", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        g.poke(FRAME, 0xfeed);
+        read(g);
+        g.want_reg(RAX, 0xfeed);
+        (1..=4).for_each(|level| want_entry(g, level, pte::A, true));
+        want_entry(g, 1, pte::D, false);
+    }),
+    case("paging/write-sets-dirty-in-the-leaf", "SDM 3A 4.8", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+        want_entry(g, 1, pte::A | pte::D, true);
+        want_entry(g, 2, pte::D, false);
+    }),
+    case("paging/write-after-read-sets-dirty", "SDM 3A 4.8", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        read(g);
+        write(g);
+        want_entry(g, 1, pte::A | pte::D, true);
+    }),
+    case("paging/failed-write-leaves-dirty-clear", "SDM 3A 4.8", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::P);
+        let at = write(g);
+        g.page_faults(3, PLAY, at);
+        want_entry(g, 1, pte::D, false);
+    }),
+    case("paging/2m-page", "SDM 3A 4.5.4", |g| {
+        g.long();
+        g.paged().map_large(PLAY, 0x40_0000, pte::KERNEL);
+        g.emit(|a| a.mov(dword_ptr(PLAY + 0x12_3454), 7));
+        g.want_mem(0x52_3454, 4, 7);
+        want_entry(g, 2, pte::A | pte::D, true);
+    }),
+    case("paging/not-present-read", "SDM 3A 4.7", |g| {
+        g.long();
+        let at = read(g);
+        g.page_faults(0, PLAY, at);
+    }),
+    case("paging/not-present-write", "SDM 3A 4.7", |g| {
+        g.long();
+        let at = write(g);
+        g.page_faults(2, PLAY, at);
+    }),
+    case("paging/read-modify-write-is-a-write", "SDM 3A 4.7", |g| {
+        g.long();
+        let at = g.emit(|a| a.add(dword_ptr(PLAY), 1));
+        g.page_faults(2, PLAY, at);
+    }),
+    case("paging/not-present-at-each-level", "SDM 3A 4.5.4", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let top = g.paged().entry(PLAY, 3);
+        g.paged().set(top, 0);
+        let at = read(g);
+        g.page_faults(0, PLAY, at);
+    }),
+    case("paging/user-reads-supervisor-page", "SDM 3A 4.6.1", |g| {
+        g.user();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let at = read(g);
+        g.page_faults(5, PLAY, at);
+    }),
+    case("paging/user-writes-read-only-page", "SDM 3A 4.6.1", |g| {
+        g.user();
+        g.map(PLAY, FRAME, pte::P | pte::US);
+        let at = write(g);
+        g.page_faults(7, PLAY, at);
+    }),
+    case("paging/user-fetches-absent-page", "SDM 3A 4.7", |g| {
+        g.user();
+        let at = fetch(g);
+        g.page_faults(0x14, PLAY, at);
+    }),
+    case("paging/rights-are-the-and-of-all-levels", "SDM 3A 4.6.1", |g| {
+        g.user();
+        g.map(PLAY, FRAME, pte::USER);
+        let middle = g.paged().entry(PLAY, 2);
+        let table = g.paged().entry(PLAY, 1) & !0xfff;
+        g.paged().set(middle, table | pte::P | pte::US);
+        let at = write(g);
+        g.page_faults(7, PLAY, at);
+    }),
+    case("paging/wp-clear-lets-the-supervisor-write", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.state.paging.cr0 &= !Cr0::WP;
+        g.map(PLAY, FRAME, pte::P);
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+    }),
+    case("paging/no-execute", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL | pte::NX);
+        let at = fetch(g);
+        g.page_faults(0x11, PLAY, at);
+    }),
+    case("paging/nx-is-reserved-without-nxe", "SDM 3A 4.5.4", |g| {
+        g.long();
+        g.state.paging.efer &= !Efer::NXE;
+        g.map(PLAY, FRAME, pte::KERNEL | pte::NX);
+        let at = read(g);
+        g.page_faults(9, PLAY, at);
+    }),
+    case("paging/reserved-address-bit", "SDM 3A 4.5.4", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL | pte::RESERVED);
+        let at = write(g);
+        g.page_faults(0xb, PLAY, at);
+    }),
+    case("paging/page-size-bit-is-reserved-in-pml4e", "SDM 3A 4.5.4", |g| {
+        g.long();
+        let far = 0x80_0000_0000;
+        g.map(far, FRAME, pte::KERNEL);
+        let top = g.paged().entry(far, 4);
+        let table = g.paged().entry(far, 3) & !0xfff;
+        g.paged().set(top, table | pte::USER | pte::PS);
+        g.emit(|a| a.mov(rcx, far));
+        let at = g.emit(|a| a.mov(eax, dword_ptr(rcx)));
+        g.page_faults(9, far, at);
+    }),
+    case("paging/misaligned-2m-page-is-reserved", "SDM 3A 4.5.4", |g| {
+        g.long();
+        g.paged().map_large(PLAY, FRAME + 0x2000, pte::KERNEL);
+        let at = read(g);
+        g.page_faults(9, PLAY, at);
+    }),
+    case("paging/smep", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::SMEP;
+        g.map(PLAY, FRAME, pte::USER);
+        let at = fetch(g);
+        g.page_faults(0x11, PLAY, at);
+    }),
+    case("paging/smap-forbids-user-data", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::SMAP;
+        g.map(PLAY, FRAME, pte::USER);
+        let at = read(g);
+        g.page_faults(1, PLAY, at);
+    }),
+    case("paging/smap-is-lifted-by-ac", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::SMAP;
+        g.flags(Rflags::AC);
+        g.map(PLAY, FRAME, pte::USER);
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+    }),
+    case("paging/smap-covers-implicit-accesses-despite-ac", "SDM 3A 4.6.1", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::SMAP;
+        g.flags(Rflags::AC);
+        g.map(PLAY, crate::layout::GDT, pte::USER);
+        g.state.gdtr.base = PLAY;
+        // Delivery of the fault has to load CS from the same page.
+        g.emit(|a| a.mov(eax, u32::from(sel::FRESH)));
+        g.emit(|a| a.mov(es, eax));
+        g.shuts_down();
+    }),
+    case("paging/protection-key-access-disable", "SDM 3A 4.6.2", |g| {
+        g.user();
+        g.state.paging.cr4 |= Cr4::PKE;
+        g.state.paging.pkru = 0b01 << 2;
+        g.map(PLAY, FRAME, pte::USER | 1 << 59);
+        let at = read(g);
+        g.page_faults(0x25, PLAY, at);
+    }),
+    case("paging/protection-key-write-disable", "SDM 3A 4.6.2", |g| {
+        g.user();
+        g.state.paging.cr4 |= Cr4::PKE;
+        g.state.paging.pkru = 0b10 << 2;
+        g.map(PLAY, FRAME, pte::USER | 1 << 59);
+        read(g);
+        let at = write(g);
+        g.page_faults(0x27, PLAY, at);
+    }),
+    case("paging/protection-keys-spare-supervisor-pages", "SDM 3A 4.6.2", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::PKE;
+        g.state.paging.pkru = 0xffff_fffc;
+        g.map(PLAY, FRAME, pte::KERNEL | 1 << 59);
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+    }),
+    case("paging/split-write-faults-before-writing", "SDM 3A 4.7; 6.15 #PF", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let at = g.emit(|a| a.mov(dword_ptr(PLAY + 0xffe), 0x1234_5678u32));
+        g.page_faults(2, PLAY + 0x1000, at);
+        g.want_mem(FRAME + 0xffe, 2, 0);
+    }),
+    case("paging/fetch-faults-on-its-second-page", "SDM 3A 4.7", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        g.write(FRAME + 0xffe, &[0xb8, 0x11]); // the first bytes of MOV EAX, imm32
+        g.emit(|a| {
+            a.mov(ecx, (PLAY + 0xffe) as u32)?;
+            a.jmp(rcx)
+        });
+        g.page_faults(0x10, PLAY + 0x1000, PLAY + 0xffe);
+    }),
+    case("paging/rep-movs-stops-where-it-faults", "SDM 2B REP; 3A 6.5", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let at = g.emit(|a| {
+            a.mov(esi, DATA as u32)?;
+            a.mov(edi, (PLAY + 0xff0) as u32)?;
+            a.mov(ecx, 100)
+        });
+        let _ = at;
+        g.write(DATA, &[0x5a; 100]);
+        let at = g.emit(|a| a.rep().movsb());
+        g.page_faults(2, PLAY + 0x1000, at);
+        g.want_reg(RCX, 84);
+        g.want_mem(FRAME + 0xff8, 8, 0x5a5a_5a5a_5a5a_5a5a);
+    }),
+    case("paging/32-bit-4k-page", "SDM 3A 4.3", |g| {
+        g.protected_paged(Format::Legacy);
+        g.map(PLAY, FRAME, pte::KERNEL);
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+        want_entry(g, 1, pte::A | pte::D, true);
+        want_entry(g, 2, pte::A, true);
+    }),
+    case("paging/32-bit-4m-page", "SDM 3A 4.3", |g| {
+        g.protected_paged(Format::Legacy);
+        g.paged().map_large(PLAY, 0x80_0000, pte::KERNEL);
+        g.emit(|a| a.mov(dword_ptr(PLAY + 0x34_5678), 9));
+        g.want_mem(0xb4_5678, 4, 9);
+    }),
+    case("paging/32-bit-fault", "SDM 3A 4.7", |g| {
+        g.protected_paged(Format::Legacy);
+        g.map(PLAY, FRAME, pte::P);
+        let at = write(g);
+        g.page_faults(3, PLAY, at);
+    }),
+    case("paging/32-bit-linear-addresses-wrap", "SDM 3A 3.4", |g| {
+        g.protected();
+        g.emit(|a| {
+            a.mov(ebx, 0xffff_fff0u32)?;
+            a.mov(dword_ptr(ebx + DATA + 0x10), 0x77)
+        });
+        g.want_mem(DATA, 4, 0x77);
+    }),
+    case("paging/pae-4k-page", "SDM 3A 4.4", |g| {
+        g.protected_paged(Format::Pae);
+        // A PDPTE other than the first has to be in the registers when the case starts.
+        g.paged().map(0xa0_0000, FRAME, pte::KERNEL);
+        g.emit(|a| a.mov(dword_ptr(0xa0_0008u64), 5));
+        g.want_mem(FRAME + 8, 4, 5);
+    }),
+    case("paging/pae-no-execute", "SDM 3A 4.4.2", |g| {
+        g.protected_paged(Format::Pae);
+        g.state.paging.efer = Efer::NXE;
+        g.map(0xa0_0000, FRAME, pte::KERNEL | pte::NX);
+        g.emit(|a| {
+            a.mov(ecx, 0xa0_0000)?;
+            a.jmp(ecx)
+        });
+        g.page_faults(0x11, 0xa0_0000, 0xa0_0000);
+    }),
+    case("paging/pae-pdptes-are-loaded-with-cr3", "SDM 3A 4.4.1", |g| {
+        g.protected_paged(Format::Pae);
+        g.map(PLAY, FRAME, pte::KERNEL); // makes PDPTE 1 in memory, not in the register
+        g.emit(|a| a.mov(eax, dword_ptr(DATA)));
+        g.handler(Vector::Pf, |a| {
+            a.mov(eax, cr3)?;
+            a.mov(cr3, eax)?;
+            a.inc(ecx)?;
+            a.add(esp, 4)?;
+            a.iretd()
+        });
+        write(g);
+        g.want_mem(FRAME, 4, 0x1234_5678);
+        g.want_reg(RCX, 1);
+    }),
+    case("paging/pae-reserved-pdpte-bit-faults-the-load", "SDM 3A 4.4.1", |g| {
+        g.protected_paged(Format::Pae);
+        let at = g.paged().entry(PLAY, 3);
+        g.paged().set(at, FRAME | pte::P | pte::RW); // bit 1 is reserved here
+        g.emit(|a| a.mov(eax, cr3));
+        let at = g.emit(|a| a.mov(cr3, eax));
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("paging/non-canonical-data-is-gp", "SDM 1 3.3.7.1", |g| {
+        g.long();
+        g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
+        let at = g.emit(|a| a.mov(eax, dword_ptr(rcx)));
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("paging/non-canonical-stack-is-ss", "SDM 1 3.3.7.1", |g| {
+        g.long();
+        // The handler needs a stack of its own.
+        g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
+        g.emit(|a| a.mov(rsp, 0xffff_7fff_ffff_ffffu64));
+        let at = g.emit(|a| a.push(rax));
+        g.faults(Vector::Ss, 0, at);
+        g.want("pushed RSP", |e| e.pushed().rsp, 0xffff_7fff_ffff_ffff);
+    }),
+    case("paging/non-canonical-jump-is-gp", "SDM 2A JMP", |g| {
+        g.long();
+        g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
+        let at = g.emit(|a| a.jmp(rcx));
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("paging/write-through-an-alias-changes-code", "SDM 3A 11.6", |g| {
+        g.long();
+        g.map(PLAY, CODE, pte::KERNEL);
+        g.emit(|a| {
+            a.mov(eax, 1)?;
+            a.mov(byte_ptr(PLAY + 0x10), 2) // the immediate below, through the other mapping
+        });
+        assert!(g.here() < CODE + 0xf);
+        g.seek(CODE + 0xe, 64);
+        g.emit(|a| a.nop());
+        g.emit(|a| a.mov(ebx, 1));
+        g.want_reg(x86::state::gpr::RBX, 2);
+    }),
+    case("paging/code-that-rewrites-itself", "SDM 3A 11.6", |g| {
+        g.long();
+        g.emit(|a| {
+            let mut again = a.create_label();
+            a.xor(edx, edx)?;
+            a.set_label(&mut again)?;
+            a.mov(ebx, 0x11)?; // at CODE + 2; its immediate is rewritten
+            a.inc(edx)?;
+            a.mov(byte_ptr(CODE + 3), 0x22)?;
+            a.cmp(edx, 2)?;
+            a.jb(again)
+        });
+        g.want_reg(x86::state::gpr::RBX, 0x22);
+    }),
+    case("paging/prefetch-never-faults", "SDM 2B PREFETCHh", |g| {
+        g.user();
+        g.emit(|a| a.prefetcht0(byte_ptr(PLAY)));
+        g.emit(|a| a.mov(eax, USER_CODE as u32));
+        g.want_reg(RAX, USER_CODE);
+    }),
+];

@@ -1,0 +1,68 @@
+//! The machine around a case: it records what the guest reports and raises interrupts on demand.
+
+use crate::layout::{INTERRUPT, RAISE_INTERRUPT, RAISE_NMI, REPORT};
+use std::sync::Arc;
+use vcpu::{CpuIo, MsrFault, Signal, Signals};
+
+/// Ports, a task priority, and one pending interrupt.
+pub(crate) struct TestIo {
+    signals: Arc<Signals>,
+    /// The bytes written to the report port.
+    pub(crate) reports: Vec<u8>,
+    /// CR8.
+    pub(crate) priority: u8,
+}
+
+impl TestIo {
+    pub(crate) fn new(signals: Arc<Signals>) -> Self {
+        Self { signals, reports: Vec::new(), priority: 0 }
+    }
+
+    /// Makes the external interrupt pending.
+    pub(crate) fn interrupt(&self) {
+        self.signals.raise(Signal::Intr);
+    }
+}
+
+impl CpuIo for TestIo {
+    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+        // Each port reads as its own number, so that INS and IN can be checked.
+        u32::from(port) & u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4)))
+    }
+
+    fn pio_write(&mut self, port: u16, _size: u8, value: u32) {
+        match port {
+            REPORT => self.reports.push(value as u8),
+            RAISE_INTERRUPT => self.interrupt(),
+            RAISE_NMI => self.signals.raise(Signal::Nmi),
+            _ => {}
+        }
+    }
+
+    fn mmio_read(&mut self, _gpa: u64, size: u8) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _size: u8, _value: u64) {}
+
+    fn msr_read(&mut self, _msr: u32) -> Option<Result<u64, MsrFault>> {
+        None
+    }
+
+    fn msr_write(&mut self, _msr: u32, _value: u64) -> Option<Result<(), MsrFault>> {
+        None
+    }
+
+    fn ack_interrupt(&mut self) -> Option<u8> {
+        self.signals.clear(Signal::Intr);
+        Some(INTERRUPT)
+    }
+
+    fn task_priority(&mut self) -> u8 {
+        self.priority
+    }
+
+    fn set_task_priority(&mut self, class: u8) {
+        self.priority = class;
+    }
+}

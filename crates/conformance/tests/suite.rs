@@ -1,0 +1,47 @@
+//! The suite itself: cases are well-formed, and an engine that does nothing passes none of them.
+
+use conformance::{cases, run};
+use memory::GuestRam;
+use std::collections::HashSet;
+use std::sync::Arc;
+use vcpu::{Budget, CpuIo, Exit, Signals, Statistics, Vcpu};
+use x86::state::CpuState;
+
+/// Ends at once, in one way.
+struct Idle(CpuState, Arc<Signals>, Exit);
+
+impl Vcpu for Idle {
+    fn run(&mut self, _io: &mut dyn CpuIo, _budget: Budget) -> Exit {
+        self.2.clone()
+    }
+    fn state(&self) -> &CpuState {
+        &self.0
+    }
+    fn set_state(&mut self, state: &CpuState) {
+        self.0 = state.clone();
+    }
+    fn signals(&self) -> Arc<Signals> {
+        self.1.clone()
+    }
+    fn statistics(&self) -> Statistics {
+        Statistics::default()
+    }
+}
+
+#[test]
+fn names_are_unique_and_grouped() {
+    let names: HashSet<_> = cases().iter().map(|c| c.name).collect();
+    assert_eq!(names.len(), cases().len());
+    assert!(cases().len() >= 60, "{}", cases().len());
+    assert!(cases().iter().all(|c| c.name.contains('/') && c.cite.starts_with("SDM")));
+}
+
+#[test]
+fn an_engine_that_halts_at_once_passes_nothing() {
+    let mut idle = |_: GuestRam, state| -> Box<dyn Vcpu> {
+        Box::new(Idle(state, Arc::default(), Exit::Halted))
+    };
+    for case in cases() {
+        assert!(run(case, &mut idle).is_err(), "{case:?} demands nothing");
+    }
+}
