@@ -37,7 +37,7 @@ impl Random {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 }
 
@@ -164,7 +164,7 @@ fn system_registers(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Ran
         assert!(n != 4 || paging.cr4.bits() & !control::cr4_allowed(model).bits() == 0);
     }
     attempt(s, bus, |s, b| control::lmsw(model, s, b, value as u16));
-    attempt(s, bus, |s, b| control::clts(s, b));
+    attempt(s, bus, control::clts);
     attempt(s, bus, |s, _| control::xsetbv(model, s, n.into(), value & 0x207));
     attempt(s, bus, |s, b| control::wrpkru(s, b, value as u32, 0, u32::from(n) / 8));
     attempt(s, bus, |s, b| control::invlpg(s, b, value));
