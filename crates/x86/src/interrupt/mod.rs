@@ -7,10 +7,12 @@
 
 mod escalate;
 mod long;
+mod peek;
 mod protected;
 mod real;
 
 pub use escalate::deliver_or_escalate;
+pub use peek::{TableEntry, peek};
 
 use crate::bus::SystemBus;
 use crate::exception::{Exception, Vector};

@@ -1,8 +1,9 @@
 //! Delivery of events (SDM vol. 3, chapter 6, 17.3.1.1, 20.3).
 
 use crate::machine::*;
+use x86::descriptor::{GateKind, Selector};
 use x86::exception::{Exception, Vector};
-use x86::interrupt::{Event, Shutdown, deliver, deliver_or_escalate};
+use x86::interrupt::{Event, Shutdown, TableEntry, deliver, deliver_or_escalate, peek};
 use x86::regs::{Cr4, Rflags};
 use x86::state::{Activity, Blocking, CpuState, Flags, Mode, Seg, Segment, gpr};
 
@@ -566,4 +567,22 @@ mod escalation {
         let (mut s, mut m) = kernel_with(&[]);
         assert_eq!(raise(&mut s, &mut m, Exception::with_code(Vector::Df, 0)), Err(Shutdown));
     }
+}
+
+#[test]
+fn peeking_decodes_the_table_of_the_mode() {
+    let (s, mut m) = real();
+    m.put(4 * 0x21, 4, 0x3000_5678);
+    let pointer = TableEntry::Pointer { segment: 0x3000, offset: 0x5678 };
+    assert_eq!(peek(&s, &mut m, 0x21), Ok(pointer));
+
+    let (mut s, mut m) = kernel64();
+    set_gate64(&m, 0x21, LONG0, 0xffff_8000_1234_5678, 0x6f, 3);
+    let Ok(TableEntry::Gate(gate)) = peek(&s, &mut m, 0x21) else { panic!("a gate") };
+    assert_eq!((gate.kind, gate.selector), (GateKind::Trap, Selector(LONG0)));
+    assert_eq!((gate.offset, gate.dpl, gate.ist), (0xffff_8000_1234_5678, 3, 3));
+    assert!(!gate.present);
+    assert_eq!(peek(&s, &mut m, 0x22), Ok(TableEntry::Invalid(0, 0)));
+    s.idtr.limit = 0x21 * 16 + 14;
+    assert_eq!(peek(&s, &mut m, 0x21), Ok(TableEntry::Beyond));
 }
