@@ -31,9 +31,9 @@ struct Line {
 impl IsaIrqs {
     /// Wires the lines: IRQ n to pin n of both, except IRQ0, which reaches the IOAPIC on pin 2 (what the MADT's
     /// interrupt source override tells the guest), and IRQ2, the 8259's cascade, which reaches nothing.
-    pub fn new(pic: Arc<dyn IrqInputs>, ioapic: Arc<dyn IrqInputs>) -> Self {
+    pub fn new(pic: &Arc<dyn IrqInputs>, ioapic: &Arc<dyn IrqInputs>) -> Self {
         let line = |irq: usize| {
-            let (pic, ioapic) = (Arc::clone(&pic), Arc::clone(&ioapic));
+            let (pic, ioapic) = (Arc::clone(pic), Arc::clone(ioapic));
             Arc::new(Line { irq: irq as u8, raised: Mutex::new(0), pic, ioapic })
         };
         Self { lines: std::array::from_fn(line) }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn lines_are_wired_or_and_override_irq0() {
         let (pic, ioapic) = (Arc::new(Pins::default()), Arc::new(Pins::default()));
-        let irqs = IsaIrqs::new(Arc::clone(&pic) as _, Arc::clone(&ioapic) as _);
+        let irqs = IsaIrqs::new(&(Arc::clone(&pic) as _), &(Arc::clone(&ioapic) as _));
         let (a, b) = (irqs.line(5), irqs.line(5));
         a.set(true);
         b.set(true);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 
+/// Device memory is counted by page of this size: a guest that draws on a screen that is not there touches one place.
+const PAGE: u64 = 4096;
 /// Places remembered at the most; a guest that scans all of memory must not fill the host's.
 const PLACES_MAX: usize = 4096;
 
@@ -13,7 +15,7 @@ const PLACES_MAX: usize = 4096;
 pub enum Place {
     /// An I/O port.
     Port(u16),
-    /// A guest-physical address.
+    /// The 4 KiB page at this guest-physical address.
     Memory(u64),
 }
 
@@ -21,7 +23,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port(port) => write!(f, "port {port:#06x}"),
-            Self::Memory(gpa) => write!(f, "memory {gpa:#x}"),
+            Self::Memory(gpa) => write!(f, "memory page {gpa:#x}"),
         }
     }
 }
@@ -43,6 +45,10 @@ pub(super) struct UnclaimedPlaces(Mutex<BTreeMap<Place, (u64, u64)>>);
 impl UnclaimedPlaces {
     /// Counts an access, and logs the first at `place`.
     pub(super) fn note(&self, place: Place, write: bool) {
+        let place = match place {
+            Place::Memory(gpa) => Place::Memory(gpa & !(PAGE - 1)),
+            port @ Place::Port(_) => port,
+        };
         let mut places = lock(&self.0);
         let full = places.len() >= PLACES_MAX;
         let (reads, writes) = match places.entry(place) {

@@ -18,8 +18,11 @@ const TMR: u16 = 1 << 0;
 const GBL: u16 = 1 << 5;
 /// PM1_STS and PM1_EN: power button.
 const PWRBTN: u16 = 1 << 8;
+/// PM1_STS and PM1_EN: sleep button and RTC alarm, which never happen here.
+const SLPBTN: u16 = 1 << 9;
+const RTC: u16 = 1 << 10;
 /// The enable bits that exist.
-const ENABLES: u16 = TMR | GBL | PWRBTN;
+const ENABLES: u16 = TMR | GBL | PWRBTN | SLPBTN | RTC;
 
 /// PM1_CNT: SCI_EN.
 const SCI_EN: u16 = 1 << 0;

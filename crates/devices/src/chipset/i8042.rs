@@ -29,6 +29,8 @@ const CTR_IRQ1: u8 = 1 << 0;
 const CTR_SYS: u8 = 1 << 2;
 /// Command byte: keyboard disabled.
 const CTR_KBD_OFF: u8 = 1 << 4;
+/// Command byte: scan codes are translated to set 1.
+const CTR_XLATE: u8 = 1 << 6;
 /// Command byte: auxiliary device disabled.
 const CTR_AUX_OFF: u8 = 1 << 5;
 
@@ -51,7 +53,7 @@ struct Core {
 impl Core {
     fn new() -> Self {
         let mut ram = [0; 32];
-        ram[0] = CTR_SYS | CTR_KBD_OFF | CTR_AUX_OFF;
+        ram[0] = CTR_SYS | CTR_KBD_OFF | CTR_AUX_OFF | CTR_XLATE;
         Self { ram, output: 0, status: 0, command: None }
     }
 
@@ -82,8 +84,8 @@ impl Core {
             0x60..=0x7F | 0xD1..=0xD4 => self.command = Some(command),
             0xA7 => self.ram[0] |= CTR_AUX_OFF,
             0xA8 => self.ram[0] &= !CTR_AUX_OFF,
-            // Interface tests: no auxiliary device; keyboard lines well.
-            0xA9 => self.answer(0xFF, 0),
+            // Interface tests: the auxiliary device's clock line is stuck; the keyboard's lines are well.
+            0xA9 => self.answer(0x02, 0),
             0xAA => {
                 self.ram[0] |= CTR_SYS;
                 self.answer(0x55, 0);
@@ -106,8 +108,8 @@ impl Core {
         match self.command.take() {
             Some(command @ 0x60..=0x7F) => self.ram[usize::from(command & 31)] = byte,
             Some(0xD1) => return byte & 1 == 0,
-            Some(0xD2) => self.answer(byte, 0),
-            Some(0xD3) => self.answer(byte, AUX),
+            // To the output buffer as from the keyboard, and, there being no auxiliary interface, as from it.
+            Some(0xD2 | 0xD3) => self.answer(byte, 0),
             Some(_) => self.answer(RESEND, AUX | TIMEOUT),
             None => {
                 // A byte to the keyboard enables its interface.

@@ -184,7 +184,8 @@ impl Interconnect {
         if message.mode == DestinationMode::Physical && message.destination != BROADCAST {
             return candidates.any(|lapic| lapic.deliver(message));
         }
-        candidates.fold(false, |accepted, lapic| lapic.deliver(message) || accepted)
+        // Every one of them, whoever else has accepted it.
+        candidates.filter(|lapic| lapic.deliver(message)).count() > 0
     }
 }
 

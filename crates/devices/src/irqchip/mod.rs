@@ -36,10 +36,8 @@ impl IrqChips {
         let ioapic = IoApic::new(ioapic_id, Arc::clone(&interconnect));
         let pic = PicPair::new(bootstrap);
         interconnect.connect(&ioapic, &pic);
-        let isa = IsaIrqs::new(
-            Arc::clone(&pic) as Arc<dyn IrqInputs>,
-            Arc::clone(&ioapic) as Arc<dyn IrqInputs>,
-        );
+        let inputs: [Arc<dyn IrqInputs>; 2] = [Arc::clone(&pic) as _, Arc::clone(&ioapic) as _];
+        let isa = IsaIrqs::new(&inputs[0], &inputs[1]);
         Self { interconnect, ioapic, pic, isa }
     }
 

@@ -287,7 +287,7 @@ impl Counter {
             return value as u16;
         }
         let value = value.rem_euclid(10_000) as u16;
-        value / 1000 % 10 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 | value % 10
+        [1000, 100, 10, 1].iter().fold(0, |bcd, unit| (bcd << 4) | (value / unit % 10))
     }
 }
 

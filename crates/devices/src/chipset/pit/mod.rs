@@ -61,7 +61,7 @@ impl Core {
             0x40..=0x42 => self.counters[usize::from(port & 3)].read(now),
             0x61 => {
                 self.counters[2].advance(now);
-                let refresh = if ns / REFRESH_NS & 1 != 0 { REFRESH } else { 0 };
+                let refresh = if (ns / REFRESH_NS) & 1 != 0 { REFRESH } else { 0 };
                 let out2 = if self.counters[2].out(now) { OUT2 } else { 0 };
                 self.port61 | refresh | out2
             }

@@ -204,7 +204,8 @@ impl crate::irq::IrqInputs for Edges {
 fn counter_0_interrupts_at_its_rate_and_state_survives() {
     let (clock, timers) = (ManualClock::new(), TimerQueue::new());
     let edges = Arc::new(Edges(Mutex::new((false, 0))));
-    let irqs = crate::irq::IsaIrqs::new(Arc::clone(&edges) as _, Arc::clone(&edges) as _);
+    let pins: Arc<dyn crate::irq::IrqInputs> = Arc::clone(&edges) as _;
+    let irqs = crate::irq::IsaIrqs::new(&pins, &pins);
     let pit = Pit::new(Arc::clone(&clock) as _, &timers, irqs.line(0));
     for (port, value) in [(0x43, 0x34), (0x40, 0xA9), (0x40, 0x04)] {
         lock(&pit).write(port, 1, value);

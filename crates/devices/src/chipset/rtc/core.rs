@@ -259,7 +259,7 @@ impl Core {
     }
 
     fn encode(&self, number: u8) -> u8 {
-        if self.b & B_DM != 0 { number } else { (number / 10) << 4 | number % 10 }
+        if self.b & B_DM != 0 { number } else { ((number / 10) << 4) | (number % 10) }
     }
 
     fn decode(&self, value: u8) -> u8 {

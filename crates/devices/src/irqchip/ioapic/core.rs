@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn read_only_bits_and_registers() {
         let mut core = Core::new(5);
-        program(&mut core, 0, u64::MAX & !(0x700));
+        program(&mut core, 0, !0x700);
         assert_eq!(core.read_selected(), 0x0001_A8FF);
         core.select = IOAPICVER;
         core.write_selected(0);

@@ -181,12 +181,10 @@ impl Lapic {
         let acknowledged = inner.core.acknowledge();
         self.publish(&inner);
         drop(inner);
-        let vector = match acknowledged? {
-            Acknowledged::Vector(vector) => vector,
-            Acknowledged::External => self.interconnect()?.acknowledge_8259()?,
-        };
-        tracing::trace!(target: "irq", id = self.id, vector, "acknowledged");
-        Some(vector)
+        match acknowledged? {
+            Acknowledged::Vector(vector) => Some(vector),
+            Acknowledged::External => self.interconnect()?.acknowledge_8259(),
+        }
     }
 
     /// Whether an interrupt is deliverable: what [`Signal::Intr`] says.
@@ -229,6 +227,14 @@ impl Lapic {
             core.write_lvt(lvt::LINT0, 7 << 8);
             core.write_lvt(lvt::LINT1, 4 << 8);
         });
+    }
+
+    /// The guest's TSC was moved (WRMSR of IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): a TSC deadline now lies
+    /// elsewhere in VM time.
+    pub fn tsc_changed(&self) {
+        lock(&self.inner).armed = None;
+        self.timer.cancel();
+        self.access(Core::advance);
     }
 
     /// The page number of the start-up IPI behind [`Signal::Sipi`]; taking it clears the signal.

@@ -215,6 +215,8 @@ fn one_shot_masks_and_tsc_deadline() {
     lapic.msr_write(MSR_TSC_DEADLINE, 1);
     assert!(rig.intr(0), "a deadline in the past fires at once");
     lapic.msr_write(MSR_TSC_DEADLINE, 9000);
+    lapic.tsc_changed();
+    assert_eq!(rig.timers.next_deadline(), Some(9000));
     lapic.msr_write(MSR_TSC_DEADLINE, 0);
     assert_eq!(rig.timers.next_deadline(), None);
 }
