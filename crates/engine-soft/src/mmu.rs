@@ -368,7 +368,7 @@ impl SystemBus for Mmu {
             let cr0 = s.cr0 & (Cr0::PE | Cr0::WP | Cr0::PG);
             let cr4 = s.cr4
                 & (Cr4::PSE | Cr4::PAE | Cr4::PGE | Cr4::PCIDE | Cr4::SMEP | Cr4::SMAP | Cr4::PKE);
-            (cr0, cr4, s.efer & (Efer::LMA | Efer::NXE))
+            (cr0, cr4, s.efer & (Efer::LMA | Efer::NXE), s.pkru)
         };
         let changed = rules(&self.paging) != rules(state);
         self.paging = *state;

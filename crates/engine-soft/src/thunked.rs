@@ -187,6 +187,10 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
         let Some(entry) = entry(cpu, op) else { return cpu.ud() };
         let Some(operand) = entry.thunk.class.mem else { return cpu.ud() };
         check_unit(cpu, entry.thunk.class.fpu)?;
+        if entry.thunk.class.waits && x87::error_pending(&cpu.state.x87) {
+            // A pending x87 error goes before the operand's faults.
+            return cpu.raise(Exception::plain(Vector::Mf));
+        }
         let kind = if operand.access.writes() { AccessKind::Write } else { AccessKind::Read };
         let size = u64::from(operand.size);
         let la = cpu.linear::<A>(op, size, kind)?;
