@@ -160,6 +160,9 @@ fn call_gate_refusals() {
     let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE, 0, 4));
     assert_eq!(outcome, (Ts, u32::from(DATA3 & !3)));
     let (mut s, mut m) = kernel32();
+    m.set_descriptor(GATE, gate(CODE0, 0, 0x8c, 0));
+    let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE | 3, 0, 4));
+    assert_eq!(outcome, (Gp, gate_code), "RPL, at level 0");
     m.set_descriptor(GATE, gate(CODE3, 0, 0xec, 0));
     let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE, 0, 4));
     assert_eq!(outcome, (Gp, u32::from(CODE3 & !3)), "outward");

@@ -422,6 +422,12 @@ mod long_mode {
         deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
         assert_eq!(m.items(STACK - 40, 8, 5), [CODE_IP, LONG0.into(), 0x202, STACK + 13, 0]);
         assert_eq!((rsp(&s), flags(&s)), (STACK - 40, 0x202));
+
+        let (mut s, mut m) = kernel64();
+        s.seg[Seg::Ss as usize] = cached(&m, DATA0);
+        set_gate64(&m, 0x20, LONG0, HIGH, 0x8f, 0);
+        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        assert_eq!(selector(&s, Seg::Ss), DATA0, "and SS");
     }
 
     #[test]
@@ -496,6 +502,8 @@ mod long_mode {
         m.holes.push(STACK0 - 0x1000);
         m.put(TSS + 4, 8, STACK0 - 0x10);
         assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::Pf, 2));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x20)));
+        assert_eq!(outcome, (Vector::Pf, 2), "its code has no EXT");
     }
 }
 
@@ -517,8 +525,12 @@ mod escalation {
 
     #[test]
     fn contributory_after_contributory_is_a_double_fault() {
+        for first in [Vector::De, Vector::Ts, Vector::Np, Vector::Ss] {
+            let (mut s, mut m) = kernel_with(&[8, 13]);
+            assert_eq!(raise(&mut s, &mut m, Exception::plain(first)), Ok(8));
+        }
         let (mut s, mut m) = kernel_with(&[8]);
-        assert_eq!(raise(&mut s, &mut m, Exception::plain(Vector::De)), Ok(8));
+        assert_eq!(raise(&mut s, &mut m, Exception::gp(0x18)), Ok(8));
         assert_eq!(m.items(STACK - 16, 4, 2), [0, CODE_IP], "error code 0");
     }
 

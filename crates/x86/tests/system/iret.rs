@@ -73,7 +73,7 @@ mod protected_mode {
         let (mut s, mut m) = kernel32();
         s.seg[Seg::Es as usize] = cached(&m, DATA3);
         s.seg[Seg::Fs as usize] = cached(&m, CONFORMING0);
-        s.seg[Seg::Gs as usize] = Segment { base: 0x77, ..Segment::null(0) };
+        s.seg[Seg::Gs as usize] = Segment { base: 0x77, ..Segment::null(3) };
         m.lay(STACK, 4, &[0x4000, CODE3.into(), 0x202, 0xffff_0000, DATA3.into()]);
         go(&mut s, &mut m, 4).unwrap();
         assert_eq!((s.cpl, s.rip, rsp(&s)), (3, 0x4000, 0xffff_0000));
@@ -81,7 +81,8 @@ mod protected_mode {
         assert_eq!((selector(&s, Seg::Ds), s.seg[Seg::Ds as usize].present()), (0, false));
         assert_eq!(selector(&s, Seg::Es), DATA3, "level 3 may use it");
         assert_eq!(selector(&s, Seg::Fs), CONFORMING0, "so it may conforming code");
-        assert_eq!(s.seg[Seg::Gs as usize].base, 0x77, "null already: untouched");
+        let gs = s.seg[Seg::Gs as usize];
+        assert_eq!((gs.base, gs.selector), (0x77, 3), "null already: untouched");
     }
 
     #[test]
@@ -290,6 +291,7 @@ mod long_mode {
             ([0x8000_0000_0000, LONG0.into(), 0x202, STACK, 0], gp0), // not canonical
             ([USER_IP, LONG3.into(), 0x202, STACK, 3], gp0),          // null SS for level 3
             ([USER_IP, LONG3.into(), 0x202, STACK, 0], gp0),
+            ([0x1000, LONG0.into(), 0x202, STACK, 1], gp0), // its RPL
             ([0x1000, CODE0.into(), 0x202, STACK, 0], gp0), // null SS for compatibility mode
             ([0x1_0000_0000, CODE3.into(), 0x202, STACK, DATA3.into()], gp0), // beyond the limit
             ([0x1000, LONG_AND_BIG0.into(), 0x202, STACK, 0], (Vector::Gp, LONG_AND_BIG0.into())),

@@ -10,7 +10,7 @@ use x86::state::{CpuState, Flags, PagingState, Seg, Segment, TableRegister, gpr}
 pub const GDT: u64 = 0x1000;
 pub const IDT: u64 = 0x2000;
 pub const TSS: u64 = 0x3000;
-pub const TSS_B: u64 = 0x3800;
+pub const TSS_B: u64 = 0x5000;
 pub const LDT: u64 = 0x4000;
 /// Ring 0's stack in the TSS, and rings 1 and 2.
 pub const STACK0: u64 = 0x8000;
@@ -70,6 +70,8 @@ pub struct Machine {
     pub effects: Vec<TlbEffect>,
     /// Linear pages that fault on any access.
     pub holes: Vec<u64>,
+    /// Linear pages that fault on writes.
+    pub read_only: Vec<u64>,
 }
 
 impl Machine {
@@ -107,9 +109,10 @@ impl Machine {
 
     fn physical(&self, la: u64, kind: AccessKind, privilege: Privilege) -> Result<u64, Exception> {
         assert!(x86::paging::is_canonical(la), "{la:#x} must have been checked");
-        if self.holes.contains(&(la & !0xfff)) {
-            let write = if kind == AccessKind::Write { 2 } else { 0 };
-            return Err(Exception::pf(la, write));
+        let page = la & !0xfff;
+        let write = kind == AccessKind::Write;
+        if self.holes.contains(&page) || (write && self.read_only.contains(&page)) {
+            return Err(Exception::pf(la, if write { 2 } else { 0 }));
         }
         Ok(translate(&self.paging, false, self, la, Access { kind, privilege })?.gpa)
     }
@@ -184,6 +187,7 @@ fn machine() -> Machine {
         paging: CpuState::reset().paging,
         effects: vec![],
         holes: vec![],
+        read_only: vec![],
     };
     let flat = |access, flags| descriptor(0, 0xf_ffff, access, flags);
     for (selector, raw) in [

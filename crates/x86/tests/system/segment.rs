@@ -139,7 +139,7 @@ fn ltr_and_lldt_take_16_bytes_in_long_mode_and_want_a_canonical_base() {
     m.set_descriptor(TSS_B_SELECTOR, descriptor(TSS_B, 0x67, 0x89, 0));
     m.put(GDT + u64::from(TSS_B_SELECTOR) + 8, 8, 0xffff_8000);
     ltr(&mut s, &mut m, TSS_B_SELECTOR).unwrap();
-    assert_eq!(s.tr.base, 0xffff_8000_0000_3800);
+    assert_eq!(s.tr.base, 0xffff_8000_0000_0000 | TSS_B);
     m.put(GDT + u64::from(LDT_SELECTOR) + 8, 8, 0x8000);
     let outcome = fails(&mut s, &mut m, |s, m| lldt(s, m, LDT_SELECTOR));
     assert_eq!(outcome, (Vector::Gp, LDT_SELECTOR.into()));

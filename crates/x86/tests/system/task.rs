@@ -174,16 +174,25 @@ fn refusals_before_the_commit_point() {
     jump(&mut s, &mut m).unwrap();
 }
 
+/// Pages missing or read-only under the TSSs and the GDT are found before anything is written.
 #[test]
-fn a_page_missing_under_either_tss_changes_nothing() {
-    for hole in [TSS & !0xfff, GDT] {
+fn a_page_fault_before_the_commit_point_changes_nothing() {
+    for (hole, read_only) in [(TSS, 0), (TSS_B, 0), (GDT, 0), (0, TSS), (0, GDT)] {
         let (mut s, mut m) = two_tasks();
-        m.holes.push(hole);
+        if hole != 0 {
+            m.holes.push(hole);
+        }
+        if read_only != 0 {
+            m.read_only.push(read_only);
+        }
         assert_eq!(fails(&mut s, &mut m, jump).0, Vector::Pf);
-        m.holes.clear();
         assert_eq!(m.get(TSS + EIP, 4), 0, "nothing saved");
-        assert_eq!(access_byte(&m, TSS_B_SELECTOR), 0x89);
+        assert_eq!((access_byte(&m, TSS_SELECTOR), access_byte(&m, TSS_B_SELECTOR)), (0x8b, 0x89));
     }
+    let (mut s, mut m) = two_tasks();
+    m.read_only.push(TSS_B);
+    assert_eq!(fails(&mut s, &mut m, call).0, Vector::Pf, "no back link");
+    jump(&mut s, &mut m).expect("a jump writes none");
 }
 
 #[test]
