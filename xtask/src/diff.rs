@@ -12,6 +12,7 @@ use oracle::{
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use x86::cpuid::CpuModel;
 
 /// Arguments of the task.
 #[derive(clap::Args)]
@@ -64,6 +65,15 @@ enum Model {
     V3,
 }
 
+impl Model {
+    fn cpu(self) -> CpuModel {
+        match self {
+            Self::V2 => CpuModel::gemello_v2(),
+            Self::V3 => CpuModel::gemello_v3(),
+        }
+    }
+}
+
 /// Whom the first native run is compared with.
 enum Opponent {
     /// An engine.
@@ -81,7 +91,7 @@ impl Opponent {
         } else if arguments.native_twice {
             Self::Native(NativeRunner::new()?)
         } else {
-            Self::Engine(subjects::make(arguments.engine)?)
+            Self::Engine(subjects::make(arguments.engine, arguments.model.cpu())?)
         })
     }
 

@@ -1,7 +1,9 @@
 //! The engines that can be held against the processor.
 
-use anyhow::{Result, bail};
-use oracle::Subject;
+use anyhow::{Context, Result};
+use engine_soft::SoftVcpu;
+use oracle::{Subject, VcpuSubject, guest_ram};
+use x86::cpuid::CpuModel;
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -10,11 +12,14 @@ pub(crate) enum Engine {
     Soft,
 }
 
-/// Makes the engine, in the guest that runs cases.
-pub(crate) fn make(engine: Engine) -> Result<Box<dyn Subject>> {
-    match engine {
-        Engine::Soft => bail!(
-            "the software engine has no processor yet: `--native-twice` holds the host against itself meanwhile"
-        ),
-    }
+/// Makes the engine with a processor of that model, in the guest that runs cases.
+pub(crate) fn make(engine: Engine, model: CpuModel) -> Result<Box<dyn Subject>> {
+    let ram = guest_ram()?;
+    Ok(match engine {
+        Engine::Soft => {
+            let vcpu =
+                SoftVcpu::new(ram.clone(), model).context("cannot make a software processor")?;
+            Box::new(VcpuSubject::new(vcpu, ram))
+        }
+    })
 }

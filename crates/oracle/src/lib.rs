@@ -27,5 +27,5 @@ pub use outcome::{Change, Event, Outcome, X87Registers};
 pub use prng::Rng;
 pub use report::{Difference, compare, describe};
 pub use shrink::shrink;
-pub use subject::{Subject, VcpuSubject};
+pub use subject::{Subject, VcpuSubject, guest_ram};
 pub use undefined::{Mask, mask};

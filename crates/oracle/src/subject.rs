@@ -3,7 +3,7 @@
 mod adapter;
 mod guest;
 
-pub use adapter::VcpuSubject;
+pub use adapter::{VcpuSubject, guest_ram};
 
 use crate::case::Case;
 use crate::outcome::Outcome;

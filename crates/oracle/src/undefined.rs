@@ -7,6 +7,9 @@
 use crate::case::Case;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
+/// Bytes of FOP, FIP and FDP in FXSAVE's image; MXCSR and MXCSR_MASK follow.
+const FXSAVE_POINTERS: u64 = 18;
+
 /// What is not compared for one case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
@@ -29,7 +32,12 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
             mask.rflags |= rflags(instruction.rflags_undefined());
             mask.everything |= undefined_result(&instruction);
         }
-        mask.memory.extend(ignored_memory(&instruction, case));
+        if let Some((from, to)) = ignored_memory(&instruction, case) {
+            mask.memory.push((from, to));
+            if to.wrapping_sub(from) == FXSAVE_POINTERS {
+                mask.memory.push((to.wrapping_add(4), to.wrapping_add(8)));
+            }
+        }
     }
     mask
 }
@@ -66,14 +74,15 @@ fn undefined_result(i: &Instruction) -> bool {
 /// record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that runs x87 instructions by
 /// thunks would show its own addresses.
 ///
+/// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees.
+///
 /// The address is computed from the initial registers, so this holds for the first instruction only.
 fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
-    let wide = i.memory_size().size() > 14 && i.memory_size().size() != 94;
+    let size = i.memory_size().size();
     let (from, to) = match i.mnemonic() {
-        Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave if wide => {
-            (12, 28)
+        Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => {
+            if size == 14 || size == 94 { (6, 14) } else { (12, 28) }
         }
-        Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => (6, 14),
         Mnemonic::Fxsave | Mnemonic::Fxsave64 => (6, 24),
         _ => return None,
     };

@@ -105,7 +105,7 @@ fn initial(rng: &mut Rng) -> Case {
         }
     }
     for register in [1, 8, 9] {
-        case.gpr[register] = rng.below(24);
+        case.gpr[register] = 1 + rng.below(23);
     }
     if rng.chance(85) {
         case.gpr[4] = layout::STACK + 1024 + rng.below(256) * 8;
@@ -164,15 +164,17 @@ fn short_opcode(rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Ends the block with LOOP back to some piece, if nothing in between changes RCX or goes elsewhere.
+/// Ends the block with LOOP back to some piece, if nothing in between changes RCX or goes elsewhere; the piece
+/// before it becomes MOV ECX, count.
 fn counted_loop(rng: &mut Rng, pieces: &mut Vec<Piece>) {
-    let start = rng.below(pieces.len() as u64) as usize;
+    let start = 1 + rng.below(pieces.len() as u64 - 1) as usize;
     let harmless = |piece: &Piece| match piece {
         Piece::Plain(bytes) => !writes_rcx(bytes),
         Piece::Short(opcode, _) => (0x70..0x80).contains(&opcode[0]),
         Piece::Call(_) | Piece::Patch(..) => false,
     };
     if pieces[start..].iter().all(harmless) {
+        pieces[start - 1] = Piece::Plain(vec![0xb9, 1 + rng.below(6) as u8, 0, 0, 0]);
         pieces.push(Piece::Short(vec![0xe2], start));
     }
 }

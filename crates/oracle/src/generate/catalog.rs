@@ -43,7 +43,7 @@ const BASE: [CpuidFeature; 24] = [
 ];
 
 /// x86-64-v2 and what the gemello-v2 model adds, each with an instruction that shows whether it is there.
-const V2: [(CpuidFeature, &[u8]); 11] = [
+const V2: [(CpuidFeature, &[u8]); 15] = [
     (CpuidFeature::SSE3, &[0xf2, 0x0f, 0x7c, 0xc0]),
     (CpuidFeature::SSSE3, &[0x66, 0x0f, 0x38, 0x01, 0xc0]),
     (CpuidFeature::SSE4_1, &[0x66, 0x0f, 0x38, 0x17, 0xc0]),
@@ -55,28 +55,28 @@ const V2: [(CpuidFeature, &[u8]); 11] = [
     (CpuidFeature::CLWB, &[0x66, 0x0f, 0xae, 0x34, 0x24]),
     (CpuidFeature::MOVBE, &[0x0f, 0x38, 0xf0, 0x04, 0x24]),
     (CpuidFeature::SHA, &[0x0f, 0x38, 0xc8, 0xc0]),
-];
-
-/// x86-64-v3.
-const V3: [(CpuidFeature, &[u8]); 8] = [
-    (CpuidFeature::AVX, &[0xc5, 0xf8, 0x58, 0xc0]),
-    (CpuidFeature::AVX2, &[0xc4, 0xe2, 0x7d, 0x1c, 0xc0]),
-    (CpuidFeature::FMA, &[0xc4, 0xe2, 0x79, 0x98, 0xc0]),
-    (CpuidFeature::F16C, &[0xc4, 0xe2, 0x79, 0x13, 0xc0]),
     (CpuidFeature::BMI1, &[0xc4, 0xe2, 0x78, 0xf2, 0xc0]),
     (CpuidFeature::BMI2, &[0xc4, 0xe2, 0x78, 0xf5, 0xc0]),
     (CpuidFeature::ADX, &[0x66, 0x0f, 0x38, 0xf6, 0xc0]),
     (CpuidFeature::LZCNT, &[0xf3, 0x0f, 0xbd, 0xc0]),
 ];
 
+/// What gemello-v3 adds.
+const V3: [(CpuidFeature, &[u8]); 4] = [
+    (CpuidFeature::AVX, &[0xc5, 0xf8, 0x58, 0xc0]),
+    (CpuidFeature::AVX2, &[0xc4, 0xe2, 0x7d, 0x1c, 0xc0]),
+    (CpuidFeature::FMA, &[0xc4, 0xe2, 0x79, 0x98, 0xc0]),
+    (CpuidFeature::F16C, &[0xc4, 0xe2, 0x79, 0x13, 0xc0]),
+];
+
 impl Features {
-    /// x86-64-v2 with AES, PCLMULQDQ, SHA, MOVBE and CLWB.
+    /// What the gemello-v2 model has: x86-64-v2 with AES, PCLMULQDQ, SHA, MOVBE, CLWB, BMI1, BMI2, ADX and LZCNT.
     pub fn v2() -> Self {
         let present = BASE.into_iter().chain(V2.map(|(f, _)| f)).collect();
         Self { present, amd: is_amd() }
     }
 
-    /// The above with AVX, AVX2, FMA, F16C, BMI1, BMI2, ADX and LZCNT.
+    /// The above with AVX, AVX2, FMA and F16C.
     pub fn v3() -> Self {
         let mut this = Self::v2();
         this.present.extend(V3.map(|(f, _)| f));

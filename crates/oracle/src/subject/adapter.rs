@@ -33,25 +33,30 @@ pub struct VcpuSubject<V> {
     template: &'static Template,
 }
 
+/// Guest memory with everything in it that a case needs beside itself.
+///
+/// # Errors
+/// The host has no memory for the guest.
+pub fn guest_ram() -> Result<GuestRam, memory::Error> {
+    let ram = GuestRam::new(&[(0, guest::RAM_SIZE)])?;
+    guest::build(&ram)?;
+    ram.write(guest::USER_RAM, &Memory::of(&Case::default()).bytes)?;
+    Ok(ram)
+}
+
 impl<V: Vcpu> VcpuSubject<V> {
-    /// Builds the guest and lets `make` create a processor on its RAM.
-    ///
-    /// # Errors
-    /// The host has no memory for the guest.
-    pub fn new(make: impl FnOnce(&GuestRam) -> V) -> Result<Self, memory::Error> {
-        let ram = GuestRam::new(&[(0, guest::RAM_SIZE)])?;
-        guest::build(&ram)?;
+    /// Runs cases on `vcpu`, which was made on `ram`, which [`guest_ram`] has made.
+    pub fn new(vcpu: V, ram: GuestRam) -> Self {
         let empty = Memory::of(&Case::default());
-        ram.write(guest::USER_RAM, &empty.bytes)?;
-        Ok(Self {
-            vcpu: make(&ram),
+        Self {
+            vcpu,
             ram,
             base: guest::state(),
             actual: empty.clone(),
             pristine: empty,
             code_place: 0..0,
             template: template(0),
-        })
+        }
     }
 
     /// The processor, for its statistics.

@@ -127,12 +127,12 @@ pub(super) fn state() -> CpuState {
 /// The vector whose handler halted at `rip` (which is behind its HLT).
 pub(super) fn halted_vector(rip: u64) -> Option<u32> {
     let offset = rip.wrapping_sub(SYSTEM + HANDLERS + 1);
-    (offset % HANDLER_SIZE == 0 && offset / HANDLER_SIZE < 32)
-        .then(|| (offset / HANDLER_SIZE) as u32)
+    (offset.is_multiple_of(HANDLER_SIZE) && offset / HANDLER_SIZE < 32)
+        .then_some((offset / HANDLER_SIZE) as u32)
 }
 
 /// The guest-physical address of the exception frame when the handler's stack pointer is `rsp`.
 pub(super) fn frame_address(rsp: u64) -> Option<u64> {
     let place = rsp.wrapping_sub(SYSTEM);
-    (place < STACK_TOP && place >= STACK_TOP - 0x1000).then_some(place)
+    (STACK_TOP - 0x1000..STACK_TOP).contains(&place).then_some(place)
 }

@@ -70,7 +70,8 @@ impl Toy {
                 return Err(Fault { vector: 3, code: 0 });
             }
             0x48 => {
-                (self.fetch(1)?, self.fetch(2)?);
+                self.fetch(1)?;
+                self.fetch(2)?;
                 let (to, value) = (self.state.gpr[7], self.state.gpr[0].to_le_bytes());
                 // The last byte must be canonical before the first page is looked at.
                 let end = to.wrapping_add(7) as i64;
@@ -78,9 +79,8 @@ impl Toy {
                     return Err(Fault { vector: 13, code: 0 });
                 }
                 let first = self.walk(to, 6)?;
-                let last = self.walk(to.wrapping_add(7), 6).map_err(|fault| {
+                let last = self.walk(to.wrapping_add(7), 6).inspect_err(|_| {
                     self.state.cr2 = (to + 7) & !0xfff;
-                    fault
                 })?;
                 let split = if first + 7 == last { 8 } else { (4096 - first % 4096) as usize };
                 let count = if self.broken { split.min(7) } else { split };
@@ -154,6 +154,11 @@ impl Vcpu for Toy {
     }
 }
 
+fn toy(broken: bool) -> VcpuSubject<Toy> {
+    let ram = guest_ram().expect("guest RAM");
+    VcpuSubject::new(Toy::new(&ram, broken), ram)
+}
+
 /// Cases made of the toy's four instructions, stores around every edge.
 fn toy_case(rng: &mut Rng) -> Case {
     const EDGES: [u64; 6] = [
@@ -185,7 +190,7 @@ fn toy_case(rng: &mut Rng) -> Case {
 
 #[test]
 fn a_processor_in_the_adapter_agrees_with_the_host() {
-    let mut subject = VcpuSubject::new(|ram| Toy::new(ram, false)).expect("guest RAM");
+    let mut subject = toy(false);
     let mut native = NativeRunner::new().expect("native runner");
     let mut rng = Rng::new(11);
     for _ in 0..3000 {
@@ -197,7 +202,7 @@ fn a_processor_in_the_adapter_agrees_with_the_host() {
 
 #[test]
 fn a_defect_is_found_and_shrunk_to_its_instruction() {
-    let mut subject = VcpuSubject::new(|ram| Toy::new(ram, true)).expect("guest RAM");
+    let mut subject = toy(true);
     let mut native = NativeRunner::new().expect("native runner");
     let mut rng = Rng::new(12);
     let mut wrong = |case: &Case| {
@@ -215,7 +220,7 @@ fn a_defect_is_found_and_shrunk_to_its_instruction() {
 #[test]
 #[ignore = "a measurement"]
 fn adapter_rate() {
-    let mut subject = VcpuSubject::new(|ram| Toy::new(ram, false)).expect("guest RAM");
+    let mut subject = toy(false);
     let mut rng = Rng::new(13);
     let cases: Vec<_> = (0..1000).map(|_| toy_case(&mut rng)).collect();
     let start = Instant::now();
