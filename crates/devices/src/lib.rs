@@ -11,6 +11,9 @@
 //! 4. a local APIC (one at a time),
 //! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
 //!
+//! Restoring a machine: local APICs first, then the 8259 pair and the IOAPIC, then the chipset's devices, whose
+//! lines then find their levels known and make no new edges.
+//!
 //! Timer owners are called without the queue's lock; a local APIC talks to the others, to the IOAPIC and to
 //! the 8259 only after it has released its own lock.
 #![forbid(unsafe_code)]

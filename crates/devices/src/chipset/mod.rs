@@ -12,6 +12,6 @@ mod uart;
 pub use acpi::{AcpiPm, AcpiPmState, PM_TIMER_HZ};
 pub use i8042::{I8042, I8042State};
 pub use pit::{PIT_HZ, Pit, PitState};
-pub use ports::{DebugExit, FastA20, PostPort, ResetPort};
+pub use ports::{DebugExit, FastA20, LatchState, PostPort, ResetPort};
 pub use rtc::{Rtc, RtcConfig, RtcState, SystemWallClock, WallClock};
 pub use uart::{Uart, UartConfig, UartState};

@@ -81,7 +81,7 @@ pub(super) struct Core {
     pub(super) timeout: bool,
     /// When the receiver was last touched, in VM nanoseconds.
     pub(super) touched: u64,
-    /// Reads of LSR since anything else happened.
+    /// Reads of LSR since the last byte was sent.
     pub(super) polls: u8,
 }
 
@@ -209,7 +209,6 @@ impl Core {
     fn touch(&mut self, now: u64) {
         self.touched = now;
         self.timeout = false;
-        self.polls = 0;
     }
 
     /// The pending interrupt with the highest priority (table IV).
@@ -231,10 +230,7 @@ impl Core {
 
     fn read_rbr(&mut self, now: u64) -> u8 {
         let byte = self.rx.pop_front().unwrap_or(0);
-        let polls = self.polls;
         self.touch(now);
-        // Who polled for this byte will poll for the next.
-        self.polls = polls;
         byte
     }
 

@@ -520,3 +520,80 @@ fn no_interrupt_is_lost_between_threads() {
     });
     assert!(!rig.intr(0));
 }
+
+/// As above with a level-triggered line: the vCPU's side releases the line before its EOI, as a driver does.
+#[test]
+fn no_level_interrupt_is_lost_between_threads() {
+    use crate::bus::SharedMmio;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const ROUNDS: u32 = 5_000;
+    let rig = rig(1).enabled();
+    let (lapic, signals) = (rig.lapic(0), &rig.signals[0]);
+    for (register, value) in [(0x10 + 2 * 5, 0x8055), (0x10 + 2 * 6, 0x8066)] {
+        rig.chips.ioapic.write(0, 4, register);
+        rig.chips.ioapic.write(0x10, 4, value);
+    }
+    let served = [AtomicU32::new(0), AtomicU32::new(0)];
+    let lines = [rig.chips.isa_line(5), rig.chips.isa_line(6)];
+    std::thread::scope(|scope| {
+        for (line, served) in lines.iter().zip(&served) {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    line.set(true);
+                    while served.load(Ordering::SeqCst) == round {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        while served.iter().any(|served| served.load(Ordering::SeqCst) < ROUNDS) {
+            let woken = signals.wait(Signal::Intr as u32, Some(std::time::Duration::from_secs(20)));
+            assert!(woken, "lost after {served:?}");
+            while let Some(vector) = lapic.ack_interrupt() {
+                let index = usize::from(vector == 0x66);
+                lines[index].set(false);
+                served[index].fetch_add(1, Ordering::SeqCst);
+                put(lapic, EOI, 0);
+            }
+        }
+    });
+}
+
+/// A TSC whose conversion to VM time always falls short by half.
+struct Skewed(Arc<ManualClock>);
+
+impl Tsc for Skewed {
+    fn guest_tsc(&self) -> u64 {
+        self.0.now()
+    }
+    fn ns_until(&self, tsc: u64) -> u64 {
+        tsc.saturating_sub(self.0.now()).div_ceil(2)
+    }
+}
+
+#[test]
+fn a_deadline_that_is_met_early_is_armed_again() {
+    let (clock, timers) = (ManualClock::new(), TimerQueue::new());
+    let signals = Arc::new(Signals::default());
+    let lapic = Lapic::new(LapicConfig {
+        id: 0,
+        bootstrap: true,
+        signals: Arc::clone(&signals),
+        clock: Arc::clone(&clock) as _,
+        timers: Arc::clone(&timers),
+        timer_hz: HZ,
+        tsc: Arc::new(Skewed(Arc::clone(&clock))),
+    });
+    put(&lapic, SVR, 0x1FF);
+    put(&lapic, LVT_TIMER, 2 << 17 | 0x41);
+    lapic.msr_write(MSR_TSC_DEADLINE, 1_000_000);
+    let mut wakes = 0;
+    while let Some(at) = timers.next_deadline() {
+        assert!(!signals.is_raised(Signal::Intr));
+        clock.set(at);
+        timers.expire(at);
+        wakes += 1;
+    }
+    assert_eq!((clock.now(), lapic.ack_interrupt()), (1_000_000, Some(0x41)));
+    assert!(wakes > 5);
+}
