@@ -159,6 +159,10 @@ fn call_gate_refusals() {
     m.put(TSS + 8, 2, DATA3.into());
     let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE, 0, 4));
     assert_eq!(outcome, (Ts, u32::from(DATA3 & !3)));
+    m.put(TSS + 8, 2, EXPAND_DOWN0.into());
+    m.put(TSS + 4, 4, 0x1008);
+    let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE, 0, 4));
+    assert_eq!(outcome, (Vector::Ss, EXPAND_DOWN0.into()), "no room on the new stack");
     let (mut s, mut m) = kernel32();
     m.set_descriptor(GATE, gate(CODE0, 0, 0x8c, 0));
     let outcome = fails(&mut s, &mut m, |s, m| call(s, m, GATE | 3, 0, 4));

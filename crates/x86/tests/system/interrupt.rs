@@ -58,6 +58,15 @@ mod real_mode {
     }
 
     #[test]
+    fn the_handler_must_lie_in_the_segment() {
+        let (mut s, mut m) = real();
+        m.put(4 * 0x21, 4, 0x3000_5678);
+        s.seg[Seg::Cs as usize].limit = 0x5677;
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x21)));
+        assert_eq!(outcome, (Vector::Gp, 1));
+    }
+
+    #[test]
     fn the_idt_limit_counts() {
         let (mut s, mut m) = real();
         s.idtr.limit = 4 * 0x20 + 2;
@@ -578,6 +587,11 @@ mod escalation {
         assert_eq!((s.activity, s.rip), (Activity::Shutdown, CODE_IP));
         let (mut s, mut m) = kernel_with(&[]);
         assert_eq!(raise(&mut s, &mut m, Exception::with_code(Vector::Df, 0)), Err(Shutdown));
+        let (mut s, mut m) = kernel_with(&[14]);
+        m.holes.push(0xa000);
+        s.ldtr = Segment { base: 0xa000, limit: 0xff, selector: 0, access: 0x82 };
+        set_gate(&m, 8, gate(0x0c, 0, 0x8e, 0));
+        assert_eq!(raise(&mut s, &mut m, Exception::plain(Vector::De)), Err(Shutdown), "#PF");
     }
 }
 

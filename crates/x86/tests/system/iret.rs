@@ -282,6 +282,10 @@ mod long_mode {
         m.lay(STACK, 8, &[0x1000, LONG0.into(), 0x2_0202, 0x9999, 0]);
         go(&mut s, &mut m, 8).unwrap();
         assert_eq!(flags(&s), 0x202);
+        let (mut s, mut m) = long(CODE0, DATA0);
+        m.lay(STACK, 4, &[0x1000, CODE0.into(), 0x2_0202]);
+        go(&mut s, &mut m, 4).unwrap();
+        assert_eq!((flags(&s), s.mode()), (0x202, Mode::Protected32), "compatibility mode");
     }
 
     #[test]

@@ -189,10 +189,24 @@ fn a_page_fault_before_the_commit_point_changes_nothing() {
         assert_eq!(m.get(TSS + EIP, 4), 0, "nothing saved");
         assert_eq!((access_byte(&m, TSS_SELECTOR), access_byte(&m, TSS_B_SELECTOR)), (0x8b, 0x89));
     }
+    for read_only in [TSS_B, GDT] {
+        let (mut s, mut m) = two_tasks();
+        m.read_only.push(read_only);
+        assert_eq!(fails(&mut s, &mut m, call).0, Vector::Pf, "no back link, or no busy bit");
+        assert_eq!(m.get(TSS + EIP, 4), 0, "nothing saved");
+    }
     let (mut s, mut m) = two_tasks();
     m.read_only.push(TSS_B);
-    assert_eq!(fails(&mut s, &mut m, call).0, Vector::Pf, "no back link");
     jump(&mut s, &mut m).expect("a jump writes none");
+}
+
+#[test]
+fn the_old_tss_must_hold_what_is_saved() {
+    let (mut s, mut m) = two_tasks();
+    s.tr.limit = 0x5e;
+    assert_eq!(fails(&mut s, &mut m, jump), (Vector::Ts, TSS_SELECTOR.into()));
+    s.tr.limit = 0x5f;
+    jump(&mut s, &mut m).unwrap();
 }
 
 #[test]
