@@ -119,7 +119,8 @@ impl Tables {
         let size = if self.format == Format::Legacy { 4 } else { 8 };
         self.ram.read(at, &mut bytes[..size]).expect("page tables lie in RAM");
         let entry = u64::from_le_bytes(bytes);
-        if entry & pte::P != 0 {
+        // A large page gives way to an empty table.
+        if entry & (pte::P | pte::PS) == pte::P {
             return entry & !0xfff;
         }
         let table = self.next;

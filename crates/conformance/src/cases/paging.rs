@@ -353,9 +353,9 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, 1)?;
             a.mov(byte_ptr(PLAY + 0x10), 2) // the immediate below, through the other mapping
         });
-        assert!(g.here() < CODE + 0xf);
-        g.seek(CODE + 0xe, 64);
-        g.emit(|a| a.nop());
+        while g.here() < CODE + 0xf {
+            g.emit(|a| a.nop());
+        }
         g.emit(|a| a.mov(ebx, 1));
         g.want_reg(x86::state::gpr::RBX, 2);
     }),

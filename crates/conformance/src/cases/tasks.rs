@@ -124,14 +124,6 @@ pub(super) const CASES: &[Case] = &[
         let at = far(g, 0xea);
         g.faults(Vector::Np, sel::TSS2.into(), at);
     }),
-    case("tasks/bad-code-segment-faults-in-the-new-task", "SDM 3A 7.3", |g| {
-        let entry = g.aside(32, |a| a.hlt());
-        two_tasks(g, entry);
-        g.poke32(TSS2 + tss::CS, sel::DATA.into());
-        far(g, 0xea);
-        g.faults(Vector::Ts, sel::DATA.into(), entry);
-        g.want("TR", |e| e.state.tr.selector.into(), sel::TSS2.into());
-    }),
     case("tasks/debug-trap-flag", "SDM 3A 17.3.1.5", |g| {
         let entry = g.aside(32, |a| a.hlt());
         two_tasks(g, entry);
