@@ -1,6 +1,6 @@
 //! Segment registers: what may be loaded into them and what may be reached through them.
 //!
-//! Loads: SDM vol. 3, 3.4.3, 5.5–5.7 and vol. 2 MOV, LLDT, LTR. Accesses: [`access`]. Every function leaves the
+//! Loads: SDM vol. 3, 3.4.3, 5.5–5.7 and vol. 2 MOV, LLDT, LTR. Accesses: [`check_access`]. Every function leaves the
 //! state unchanged when it fails. Interrupt shadows (MOV SS) belong to the caller.
 
 mod access;

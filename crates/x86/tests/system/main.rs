@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod chaos;
+mod escalation;
 mod far;
 mod interrupt;
 mod iret;
