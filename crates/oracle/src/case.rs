@@ -5,6 +5,7 @@
 //! [`crate::Template`].
 
 use crate::prng::Rng;
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 /// Where things are, in the child and in the engine alike. All of it lies below 2 GiB, so that 32-bit
 /// displacements, RIP-relative operands and the 67 prefix reach it. Everything else is absent in an engine.
@@ -143,6 +144,19 @@ impl Case {
     /// A stream of random numbers for the part of the state called `purpose`.
     pub(crate) const fn stream(&self, purpose: u64) -> Rng {
         Rng::new(self.seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93))
+    }
+
+    /// The instructions in order, the last one completed by what fills the page.
+    pub fn instructions(&self) -> Vec<Instruction> {
+        let mut padded = [layout::FILL; 80];
+        let code = self.code();
+        padded[..code.len()].copy_from_slice(code);
+        let mut decoder = Decoder::with_ip(64, &padded, self.rip(), DecoderOptions::NONE);
+        let mut all = Vec::new();
+        while decoder.position() < code.len() {
+            all.push(decoder.decode());
+        }
+        all
     }
 
     /// The case as one hexadecimal word; [`Case::from_token`] reads it back.

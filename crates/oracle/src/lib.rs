@@ -18,6 +18,7 @@ mod report;
 mod shrink;
 mod subject;
 mod undefined;
+mod vendor;
 
 pub use case::{Case, TokenError, layout};
 pub use derive::{Memory, Registers, Template, template};

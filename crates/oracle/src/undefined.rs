@@ -5,7 +5,7 @@
 //! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
 
 use crate::case::Case;
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// Bytes of FOP, FIP and FDP in FXSAVE's image; MXCSR and MXCSR_MASK follow.
 const FXSAVE_POINTERS: u64 = 18;
@@ -24,10 +24,7 @@ pub struct Mask {
 /// What is not compared for `case`; `strict` keeps undefined flags in the comparison.
 pub fn mask(case: &Case, strict: bool) -> Mask {
     let mut mask = Mask::default();
-    let mut decoder = Decoder::with_ip(64, case.code(), case.rip(), DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    while decoder.can_decode() {
-        decoder.decode_out(&mut instruction);
+    for instruction in case.instructions() {
         if !strict {
             mask.rflags |= rflags(instruction.rflags_undefined());
             mask.everything |= undefined_result(&instruction);

@@ -228,7 +228,7 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
 
 /// Whether no instruction reads flags that another one of the block leaves undefined.
 fn flags_defined(case: &Case) -> bool {
-    let decode = || Decoder::with_ip(64, case.code(), case.rip(), DecoderOptions::NONE);
-    let undefined = decode().iter().fold(0, |m, i| m | i.rflags_undefined());
-    decode().iter().all(|i| i.rflags_read() & undefined == 0)
+    let all = case.instructions();
+    let undefined = all.iter().fold(0, |m, i| m | i.rflags_undefined());
+    all.iter().all(|i| i.rflags_read() & undefined == 0)
 }

@@ -3,7 +3,7 @@
 use super::catalog::Features;
 use crate::case::Case;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpCodeOperandKind,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpCodeOperandKind, OpKind,
 };
 
 /// Why `code` is left out, if it is.
@@ -96,6 +96,19 @@ impl Filter {
 
     pub(super) fn admits_instruction(&self, instruction: &Instruction) -> bool {
         let code = instruction.code();
-        self.features.cover(code) && excluded(code, self.features.amd).is_none()
+        // Registers as operands of 0F 0D: #UD on AMD's processors, NOP on Intel's.
+        let hint = is_hint_0f0d(code) && instruction.op0_kind() == OpKind::Register;
+        !(hint && self.features.amd)
+            && self.features.cover(code)
+            && excluded(code, self.features.amd).is_none()
     }
+}
+
+fn is_hint_0f0d(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Reservednop_rm16_r16_0F0D
+            | Code::Reservednop_rm32_r32_0F0D
+            | Code::Reservednop_rm64_r64_0F0D
+    )
 }
