@@ -38,6 +38,12 @@ pub(super) struct Request {
     pub(super) message: Message,
 }
 
+impl Request {
+    fn is_fixed(&self) -> bool {
+        matches!(self.message.delivery, Delivery::Fixed | Delivery::LowestPriority)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Core {
     pub(super) id: u8,
@@ -98,17 +104,16 @@ impl Core {
         let bit = 1 << pin;
         let rises = level && self.inputs & bit == 0;
         self.inputs = if level { self.inputs | bit } else { self.inputs & !bit };
-        if entry & LEVEL != 0 {
-            return self.sample(pin);
-        }
-        (rises && entry & MASKED == 0).then(|| self.request(pin, entry)).flatten()
+        (rises && entry & (MASKED | REMOTE_IRR) == 0).then(|| self.request(pin, entry)).flatten()
     }
 
-    /// A level-triggered pin that is up, unmasked and not in flight wants delivery.
+    /// A level-triggered pin that is up, unmasked and not in flight wants delivery. Only fixed and lowest-priority
+    /// delivery are level-triggered, whatever the entry says (82093AA, 3.2.4, bits 10:8).
     fn sample(&self, pin: u8) -> Option<Request> {
         let entry = *self.entries.get(usize::from(pin))?;
         let free = entry & (LEVEL | MASKED | REMOTE_IRR) == LEVEL;
-        (free && self.inputs & 1 << pin != 0).then(|| self.request(pin, entry)).flatten()
+        let wanted = free && self.inputs & 1 << pin != 0;
+        wanted.then(|| self.request(pin, entry)).flatten().filter(Request::is_fixed)
     }
 
     fn request(&self, pin: u8, entry: u64) -> Option<Request> {
@@ -125,8 +130,7 @@ impl Core {
     /// The request of `pin` was accepted by a local APIC.
     pub(super) fn sent(&mut self, request: &Request) {
         let Some(entry) = self.entries.get_mut(usize::from(request.pin)) else { return };
-        let fixed = matches!(request.message.delivery, Delivery::Fixed | Delivery::LowestPriority);
-        if *entry & LEVEL != 0 && fixed {
+        if *entry & LEVEL != 0 && request.is_fixed() {
             *entry |= REMOTE_IRR;
         }
     }
