@@ -118,19 +118,25 @@ impl Rig {
         let size = 1 << (size & 3);
         let lapics = self.chips.interconnect.lapics();
         let lapic = &lapics[usize::from(v4) % lapics.len()];
-        let msr = [0x1B, 0x6E0, 0x800 + u32::from(place)][usize::from(size) % 3];
+        let register = place & 0x3F;
+        let (msr, wide) = match place >> 6 {
+            // Mostly legal transitions of IA32_APIC_BASE, and deadlines that are near.
+            0 => (0x1B, 0xFEE0_0000 | wide & 0xD00),
+            1 => (0x6E0, self.clock.now() >> 1 | u64::from(value >> 8)),
+            _ => (0x800 + u32::from(register), if v0 & 1 == 0 { wide & 0xFFF } else { wide }),
+        };
         match operation % 12 {
             0 => drop(self.bus.pio_read(port, size.min(4))),
             1 | 2 => self.bus.pio_write(port, size.min(4), value),
             3 => drop(lapic.mmio_read(u64::from(place) << 4 | u64::from(v0 & 15), size)),
-            4 => lapic.mmio_write(u64::from(place) << 4, 4, u64::from(value)),
+            4 => lapic.mmio_write(u64::from(register) << 4, 4, u64::from(value)),
             5 => drop(lapic.msr_read(msr)),
             6 => drop(lapic.msr_write(msr, wide)),
             7 => self.program_ioapic(place, value),
             8 => drop(lapic.ack_interrupt()),
             9 => lapic.set_task_priority(v0 & 15),
             10 => self.host_event(place, value),
-            _ => self.pass(u64::from(value) << (place & 7)),
+            _ => self.pass((u64::from(value) << 8) >> (place & 31)),
         }
         self.check();
     }
