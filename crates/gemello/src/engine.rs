@@ -21,7 +21,10 @@ pub(crate) fn new_vcpu(
 }
 
 fn soft(ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>, BuildError> {
-    let vcpu = engine_soft::SoftVcpu::new(ram, model)
-        .map_err(|error| BuildError::Engine(format!("the software engine: {error}")))?;
-    Ok(Box::new(vcpu))
+    match engine_soft::SoftVcpu::new(ram, model) {
+        Ok(vcpu) => Ok(Box::new(vcpu)),
+        Err(error) => Err(BuildError::Engine(format!(
+            "the host denies the software engine what it needs (executable memory, signals): {error}"
+        ))),
+    }
 }

@@ -1,0 +1,161 @@
+//! A machine with a scripted processor: each step plays what an engine would do between two exits.
+
+use machine::console::{Input, Line};
+use machine::{BootConfig, Config, End, File, Lines, Machine};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use vcpu::{Budget, CpuIo, Exit, Signal, Signals, Statistics, Vcpu};
+use x86::cpuid::CpuModel;
+use x86::state::CpuState;
+
+/// What one step may touch.
+pub struct Guest<'a> {
+    pub io: &'a mut dyn CpuIo,
+    pub state: &'a mut CpuState,
+    pub signals: &'a Signals,
+}
+
+pub type Step = Box<dyn FnMut(&mut Guest<'_>) -> Exit + Send>;
+
+/// A processor that plays a script, and halts with interrupts on when it has come to its end.
+pub struct Scripted {
+    state: CpuState,
+    signals: Arc<Signals>,
+    script: VecDeque<Step>,
+}
+
+impl Vcpu for Scripted {
+    fn run(&mut self, io: &mut dyn CpuIo, _budget: Budget) -> Exit {
+        if self.signals.is_raised(Signal::Kick) {
+            self.signals.clear(Signal::Kick);
+            return Exit::Kicked;
+        }
+        let mut guest = Guest { io, state: &mut self.state, signals: &self.signals };
+        match self.script.pop_front() {
+            Some(mut step) => step(&mut guest),
+            None => halt(&mut guest),
+        }
+    }
+
+    fn state(&self) -> &CpuState {
+        &self.state
+    }
+
+    fn set_state(&mut self, state: &CpuState) {
+        self.state = state.clone();
+    }
+
+    fn signals(&self) -> Arc<Signals> {
+        Arc::clone(&self.signals)
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics { instructions: 42, ..Statistics::default() }
+    }
+}
+
+/// HLT with interrupts on.
+pub fn halt(guest: &mut Guest<'_>) -> Exit {
+    guest.state.flags.set(x86::regs::Rflags::IF, true);
+    Exit::Halted
+}
+
+/// A Multiboot kernel of no instructions: a header with addresses (Multiboot 0.6.96, 3.1.3).
+pub fn kernel() -> Vec<u8> {
+    const MAGIC: u32 = 0x1BAD_B002;
+    const FLAGS: u32 = 1 << 16;
+    const AT: u32 = 0x10_0000;
+    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
+    let words = [MAGIC, FLAGS, checksum, AT, AT, AT + 64, AT + 64, AT + 32];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.resize(64, 0xf4);
+    bytes
+}
+
+pub fn config() -> Config {
+    Config {
+        memory: 16 << 20,
+        cpu: CpuModel::gemello_v2(),
+        boot: BootConfig {
+            kernel: File::Bytes { name: "test kernel".into(), bytes: kernel() },
+            initrd: None,
+            cmdline: String::new(),
+            modules: vec![],
+        },
+        debug_exit: false,
+        timeout: Some(std::time::Duration::from_secs(10)), // a test that fails must not hang
+    }
+}
+
+/// The machine of `config` whose processor plays `script`.
+pub fn machine(config: &Config, lines: Lines, script: Vec<Step>) -> Machine {
+    let script = Mutex::new(Some(VecDeque::from(script)));
+    let new_vcpu = move |_ram, _model| {
+        let script = script.lock().expect("not poisoned").take().unwrap_or_default();
+        let vcpu = Scripted { state: CpuState::reset(), signals: Arc::default(), script };
+        Ok(Box::new(vcpu) as Box<dyn Vcpu>)
+    };
+    Machine::build(config, lines, &new_vcpu).expect("a machine")
+}
+
+/// Runs `script` without consoles.
+pub fn run(script: Vec<Step>) -> End {
+    machine(&config(), Lines::default(), script).run()
+}
+
+/// A step.
+pub fn step(work: impl FnMut(&mut Guest<'_>) -> Exit + Send + 'static) -> Step {
+    Box::new(work)
+}
+
+/// Collects what is written.
+#[derive(Clone, Default)]
+pub struct Collector(pub Arc<Mutex<Vec<u8>>>);
+
+impl Write for Collector {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A pipe's reading end as console input.
+pub struct PipeInput {
+    pub pipe: OwnedFd,
+    pub queue: VecDeque<u8>,
+    pub ended: bool,
+    /// The most that was ever read ahead.
+    pub ahead: Arc<Mutex<usize>>,
+}
+
+impl Input for PipeInput {
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        (!self.ended && self.queue.len() < 100).then(|| self.pipe.as_fd())
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        let mut buffer = [0; 64];
+        let count = rustix::io::read(&self.pipe, &mut buffer).map_err(|_| End::Interrupted)?;
+        self.ended = count == 0;
+        self.queue.extend(&buffer[..count]);
+        let mut ahead = self.ahead.lock().expect("not poisoned");
+        *ahead = self.queue.len().max(*ahead);
+        Ok(())
+    }
+
+    fn take(&mut self, room: usize) -> Vec<u8> {
+        let count = room.min(self.queue.len());
+        self.queue.drain(..count).collect()
+    }
+}
+
+/// A line that only collects.
+pub fn collecting(collector: &Collector) -> Line {
+    Line { input: None, output: Some(Box::new(collector.clone())) }
+}
