@@ -167,6 +167,11 @@ impl Guest {
         self.enter_user(sel::USER_CODE32, access::CODE32, 32);
     }
 
+    /// Goes on at CPL 3 in a 32-bit protected world.
+    pub(crate) fn to_user_32(&mut self) {
+        self.enter_user(sel::USER_CODE32, access::CODE32, 32);
+    }
+
     /// 32-bit protected mode at CPL 0 with 32-bit or PAE paging.
     pub(crate) fn protected_paged(&mut self, format: Format) {
         self.protected();

@@ -256,4 +256,36 @@ pub(super) const CASES: &[Case] = &[
         let at = g.raw(&[0xf1]);
         want_debug(g, at + 1, 0);
     }),
+    case("debug/eight-byte-breakpoint", "SDM 3A 17.2.4", |g| {
+        g.long();
+        g.emit(|a| a.mov(byte_ptr(DATA + 7), 1));
+        let at = g.emit(|a| a.nop());
+        arm(g, 0, DATA, 1, 2);
+        want_debug(g, at, 1);
+    }),
+    case("debug/breakpoint-in-rep-movs", "SDM 3A 17.3.1.2", |g| {
+        g.long();
+        g.emit(|a| {
+            a.mov(ecx, 8)?;
+            a.mov(esi, DATA as u32)?;
+            a.mov(edi, DATA as u32 + 0x100)
+        });
+        let at = g.emit(|a| a.rep().movsb());
+        arm(g, 0, DATA + 0x102, 1, 0);
+        want_debug(g, at, 1);
+        g.want_reg(RCX, 5);
+    }),
+    case("debug/breakpoints-match-without-being-enabled-only-in-dr6", "SDM 3A 17.2.3", |g| {
+        g.long();
+        g.emit(|a| a.mov(dword_ptr(DATA), 5));
+        g.state.dr.address[0] = DATA;
+        g.state.dr.dr7 = DR7 | 0xd << 16; // write, 4 bytes, not enabled
+        g.want_mem(DATA, 4, 5);
+    }),
+    case("debug/int3-is-not-a-breakpoint-register", "SDM 3A 17.3.2", |g| {
+        g.long();
+        let at = g.raw(&[0xcc]);
+        g.traps(Vector::Bp, at + 1);
+        g.want("DR6", |e| e.state.dr.dr6 & 0xe00f, 0);
+    }),
 ];

@@ -2,6 +2,7 @@
 
 use super::case;
 use crate::Case;
+use crate::describe::{access, descriptor};
 use crate::guest::{GATE_USER, Guest, INTERRUPT_GATE, TRAP_GATE};
 use crate::layout::*;
 use iced_x86::code_asm::*;
@@ -482,6 +483,78 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, 9)
         });
         g.want_reg(RAX, 9);
+    }),
+    case("interrupts/conforming-handler-keeps-cpl", "SDM 3A 6.12.1.1", |g| {
+        g.user();
+        g.set_gdt(sel::SPARE, descriptor(0, 0xf_ffff, access::CODE64 | 4));
+        g.set_gate(V, sel::SPARE, USER_CODE + 0x100, INTERRUPT_GATE | GATE_USER, 0);
+        g.write(USER_CODE + 0x100, &[0xcd, EXIT]);
+        int(g);
+        g.delivers(EXIT);
+        g.want("pushed CS", |e| e.pushed().cs, u64::from(sel::SPARE) | 3);
+        g.want("pushed RSP", |e| e.pushed().rsp, USER_STACK - 40);
+    }),
+    case("interrupts/ist-beyond-the-tss", "SDM 3A 6.15 #TS", |g| {
+        g.long();
+        g.state.tr.limit = 0x23;
+        g.set_gate(V, sel::CODE64, Guest::stub(V), INTERRUPT_GATE, 1);
+        let at = int(g);
+        g.faults(Vector::Ts, sel::TSS.into(), at);
+    }),
+    case("interrupts/non-canonical-ist", "SDM 3A 6.14.5; 6.15 #SS", |g| {
+        g.long();
+        g.poke(TSS + 0x24, 0x0000_9000_0000_0000);
+        g.set_gate(V, sel::CODE64, Guest::stub(V), INTERRUPT_GATE, 1);
+        let at = int(g);
+        g.faults(Vector::Ss, 0, at);
+    }),
+    case("interrupts/popf-clears-rf", "SDM 2B POPF", |g| {
+        g.long();
+        g.emit(|a| {
+            a.push((Rflags::RF | Rflags::CF).bits() as i32 | 2)?;
+            a.popfq()
+        });
+        g.want_flag(Rflags::RF, false);
+        g.want_flag(Rflags::CF, true);
+    }),
+    case("interrupts/virtual-8086-sti-needs-iopl-3", "SDM 3B 20.2.7", |g| {
+        virtual_8086(g);
+        let at = g.raw(&[0xfb]);
+        g.faults(Vector::Gp, 0, at - USER_CODE);
+    }),
+    case("interrupts/virtual-8086-pushf-needs-iopl-3", "SDM 3B 20.2.7", |g| {
+        virtual_8086(g);
+        let at = g.raw(&[0x9c]);
+        g.faults(Vector::Gp, 0, at - USER_CODE);
+    }),
+    case("interrupts/virtual-8086-ports-obey-the-bitmap-alone", "SDM 1 18.5.2", |g| {
+        virtual_8086(g);
+        g.flags(Rflags::VM | Rflags::IOPL);
+        let at = g.raw(&[0xe6, REPORT as u8]);
+        g.faults(Vector::Gp, 0, at - USER_CODE);
+        g.want_reports(&[]);
+    }),
+    case("interrupts/virtual-8086-loads-segments-as-in-real-mode", "SDM 3B 20.2.1", |g| {
+        virtual_8086(g);
+        g.raw(&[0xb8, 0x00, 0x18, 0x8e, 0xd8]); // MOV AX, 1800H; MOV DS, AX
+        g.raw(&[0xc6, 0x06, 0x10, 0x00, 0x5a]); // MOV byte [10H], 5AH
+        g.raw(&[0xf4]);
+        g.delivers(Vector::Gp as u8);
+        g.want_mem(USER_DATA + 0x10, 1, 0x5a);
+    }),
+    case("interrupts/pending-x87-error-waits-for-no-control-instruction", "SDM 1 8.6", |g| {
+        g.long();
+        g.write(DATA, &(0x037fu16 & !4).to_le_bytes());
+        g.emit(|a| {
+            a.fldcw(word_ptr(DATA))?;
+            a.fld1()?;
+            a.fldz()?;
+            a.fdivp(st1, st0)?;
+            a.fnstsw(word_ptr(DATA + 8))?;
+            a.fnclex()
+        });
+        g.raw(&[0x9b]);
+        g.want("FSW.ES and ZE", |e| e.mem(DATA + 8, 2) & 0x84, 0x84);
     }),
 ];
 

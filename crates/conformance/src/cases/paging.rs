@@ -379,4 +379,42 @@ pub(super) const CASES: &[Case] = &[
         g.emit(|a| a.mov(eax, USER_CODE as u32));
         g.want_reg(RAX, USER_CODE);
     }),
+    case("paging/cmpxchg-writes-even-if-unequal", "SDM 2A CMPXCHG", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::P);
+        g.poke(FRAME, 5);
+        g.emit(|a| a.mov(eax, 1));
+        let at = g.emit(|a| a.cmpxchg(dword_ptr(PLAY), ecx));
+        g.page_faults(3, PLAY, at);
+        g.want_reg(RAX, 1);
+    }),
+    case("paging/failed-push-leaves-the-stack-pointer", "SDM 3A 6.5", |g| {
+        g.user();
+        g.emit(|a| a.mov(esp, PLAY as u32));
+        let at = g.emit(|a| a.push(rax));
+        g.page_faults_on(PLAY - 0x1000, 6, at);
+        g.want("pushed RSP", |e| e.pushed().rsp, PLAY);
+    }),
+    case("paging/table-outside-ram-reads-all-ones", "SDM 3A 4.5.4", |g| {
+        g.long();
+        let top = g.paged().entry(PLAY, 3);
+        g.paged().set(top, 0x8000_0000 | pte::USER);
+        let at = read(g);
+        g.page_faults(9, PLAY, at);
+    }),
+    case("paging/device-page", "SDM 1 19.3; nothing there reads all-ones", |g| {
+        g.long();
+        g.map(PLAY, 0x8000_0000, pte::KERNEL);
+        read(g);
+        g.want_reg(RAX, 0xffff_ffff);
+    }),
+    case("paging/code-in-a-device-page", "SDM 2A opcode map FF /7", |g| {
+        g.long();
+        g.map(PLAY, 0x8000_0000, pte::KERNEL);
+        g.emit(|a| {
+            a.mov(eax, PLAY as u32)?;
+            a.jmp(rax)
+        });
+        g.traps(Vector::Ud, PLAY);
+    }),
 ];

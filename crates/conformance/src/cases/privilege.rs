@@ -301,4 +301,85 @@ pub(super) const CASES: &[Case] = &[
     undefined!("privilege/lea-of-a-register", "SDM 2A LEA", [0x8d, 0xc0]),
     undefined!("privilege/far-jump-in-64-bit-mode", "SDM 2A JMP", [0xea, 0, 0, 0, 0, 8, 0]),
     undefined!("privilege/xgetbv-without-osxsave", "SDM 2B XGETBV", [0x0f, 0x01, 0xd0]),
+    undefined!("privilege/into-in-64-bit-mode", "SDM 2A INT n", [0xce]),
+    undefined!("privilege/rsm-outside-smm", "SDM 2B RSM", [0x0f, 0xaa]),
+    undefined!("privilege/xsave-without-osxsave", "SDM 2B XSAVE", [0x0f, 0xae, 0x23]),
+    forbidden!("privilege/invpcid", "SDM 2A INVPCID", |a| a.invpcid(rax, xmmword_ptr(USER_DATA))),
+    forbidden!("privilege/rdpmc-without-pce", "SDM 2B RDPMC", |a| a.rdpmc()),
+    case("privilege/xsetbv", "SDM 2B XSETBV", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::OSXSAVE;
+        g.emit(|a| {
+            a.xor(ecx, ecx)?;
+            a.xor(edx, edx)?;
+            a.mov(eax, 3)?;
+            a.xsetbv()?;
+            a.xor(eax, eax)?;
+            a.xgetbv()
+        });
+        g.want_reg(RAX, 3);
+    }),
+    case("privilege/xsetbv-must-keep-x87", "SDM 2B XSETBV", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::OSXSAVE;
+        g.emit(|a| {
+            a.xor(ecx, ecx)?;
+            a.xor(edx, edx)?;
+            a.mov(eax, 2)
+        });
+        let at = g.emit(|a| a.xsetbv());
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("privilege/xsetbv-of-avx-without-sse", "SDM 2B XSETBV", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::OSXSAVE;
+        g.emit(|a| {
+            a.xor(ecx, ecx)?;
+            a.xor(edx, edx)?;
+            a.mov(eax, 5)
+        });
+        let at = g.emit(|a| a.xsetbv());
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("privilege/xsetbv-in-user-code", "SDM 2B XSETBV", |g| {
+        g.user();
+        g.state.paging.cr4 |= Cr4::OSXSAVE;
+        let at = g.emit(|a| a.xsetbv());
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("privilege/reserved-mxcsr-bit", "SDM 2A LDMXCSR", |g| {
+        g.long();
+        g.poke32(DATA, 0x1_1f80);
+        let at = g.emit(|a| a.ldmxcsr(dword_ptr(DATA)));
+        g.faults(Vector::Gp, 0, at);
+    }),
+    case("privilege/clts-clears-ts", "SDM 2A CLTS", |g| {
+        g.long();
+        g.state.paging.cr0 |= Cr0::TS;
+        g.emit(|a| a.clts());
+        g.want("CR0.TS", |e| (e.state.paging.cr0 & Cr0::TS).bits(), 0);
+    }),
+    case("privilege/in-and-ins-read-the-port", "SDM 2A IN, INS", |g| {
+        g.long();
+        g.emit(|a| {
+            a.mov(edx, 0x1234)?;
+            a.in_(ax, dx)?;
+            a.mov(edi, DATA as u32)?;
+            a.mov(ecx, 2)
+        });
+        g.emit(|a| a.rep().insw());
+        g.want("AX", |e| e.reg(RAX) & 0xffff, 0x1234);
+        g.want_mem(DATA, 4, 0x1234_1234);
+    }),
+    case("privilege/outs-writes-the-port", "SDM 2B OUTS", |g| {
+        g.long();
+        g.write(DATA, &[1, 2, 3]);
+        g.emit(|a| {
+            a.mov(edx, u32::from(REPORT))?;
+            a.mov(esi, DATA as u32)?;
+            a.mov(ecx, 3)
+        });
+        g.emit(|a| a.rep().outsb());
+        g.want_reports(&[1, 2, 3]);
+    }),
 ];

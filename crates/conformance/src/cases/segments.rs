@@ -397,4 +397,56 @@ pub(super) const CASES: &[Case] = &[
         });
         g.want_reg(RSP, STACK);
     }),
+    case("segments/bases-are-ignored-in-64-bit-mode", "SDM 3A 3.4.4", |g| {
+        g.long();
+        g.state.seg[Seg::Ds as usize].base = 0x5000;
+        g.state.seg[Seg::Es as usize].base = 0x5000;
+        g.emit(|a| a.mov(dword_ptr(DATA), 3));
+        g.want_mem(DATA, 4, 3);
+    }),
+    case("segments/null-fs-clears-its-base", "SDM 3A 3.4.4", |g| {
+        g.long();
+        g.state.seg[Seg::Fs as usize].base = 0x5000;
+        g.emit(|a| {
+            a.xor(eax, eax)?;
+            a.mov(fs, eax)
+        });
+        g.want("FS base", |e| e.state.seg[Seg::Fs as usize].base, 0);
+    }),
+    case("segments/arpl", "SDM 2A ARPL", |g| {
+        g.protected();
+        g.emit(|a| {
+            a.mov(eax, u32::from(sel::DATA))?;
+            a.mov(ecx, 3)?;
+            a.arpl(ax, cx)
+        });
+        g.want_reg(RAX, u64::from(sel::DATA) | 3);
+        g.want_flag(Rflags::ZF, true);
+    }),
+    case("segments/lar-in-real-mode", "SDM 2A LAR", |g| {
+        let at = g.emit(|a| a.lar(ax, cx));
+        g.traps(Vector::Ud, at);
+    }),
+    case("segments/lldt-in-real-mode", "SDM 2A LLDT", |g| {
+        let at = g.emit(|a| a.lldt(ax));
+        g.traps(Vector::Ud, at);
+    }),
+    case("segments/16-bit-lgdt-loads-24-bits", "SDM 2A LGDT", |g| {
+        g.write(0x500, &[0x77, 0, 0x44, 0x33, 0x22, 0x11]);
+        g.emit(|a| a.lgdt(fword_ptr(0x500)));
+        g.want("GDTR limit", |e| e.state.gdtr.limit.into(), 0x77);
+        g.want("GDTR base", |e| e.state.gdtr.base, 0x22_3344);
+    }),
+    case("segments/lgdt-in-64-bit-mode-loads-ten-bytes", "SDM 2A LGDT", |g| {
+        g.long();
+        g.write(DATA, &[0x77, 0, 0, 0x10, 0, 0, 0, 0x80, 0xff, 0xff]);
+        g.emit(|a| a.lgdt(tbyte_ptr(DATA)));
+        g.want("GDTR base", |e| e.state.gdtr.base, 0xffff_8000_0000_1000);
+    }),
+    case("segments/lgdt-of-a-non-canonical-base", "SDM 2A LGDT", |g| {
+        g.long();
+        g.write(DATA, &[0x77, 0, 0, 0x10, 0, 0, 0, 0x80, 0, 0]);
+        let at = g.emit(|a| a.lgdt(tbyte_ptr(DATA)));
+        g.faults(Vector::Gp, 0, at);
+    }),
 ];

@@ -138,4 +138,30 @@ pub(super) const CASES: &[Case] = &[
         let at = g.emit(|a| a.jmp(fword_ptr(DATA)));
         g.faults(Vector::Gp, sel::TSS2.into(), at);
     }),
+    case("tasks/bad-inner-stack-is-an-invalid-tss", "SDM 3A 6.15 #TS", |g| {
+        let entry = g.aside(32, |a| {
+            a.pop(ebx)?;
+            a.hlt()
+        });
+        two_tasks(g, entry);
+        g.poke32(TSS + 8, sel::READ_ONLY.into()); // SS0
+        g.set_gate(10, sel::TSS2, 0, TASK_GATE, 0);
+        g.to_user_32();
+        g.emit(|a| a.int(i32::from(EXIT)));
+        g.halts_at(entry + 2);
+        g.want_reg(RBX, sel::READ_ONLY.into());
+    }),
+    case("tasks/user-cannot-jump-to-a-supervisor-task", "SDM 3A 7.3", |g| {
+        two_tasks(g, CODE);
+        g.to_user_32();
+        let at = far(g, 0xea);
+        g.faults(Vector::Gp, sel::TSS2.into(), at);
+    }),
+    case("tasks/iret-without-a-busy-link", "SDM 3A 7.4; 6.15 #TS", |g| {
+        g.protected();
+        g.flags(Rflags::NT);
+        g.write(TSS + tss::LINK, &sel::TSS2.to_le_bytes());
+        let at = g.emit(|a| a.iretd());
+        g.faults(Vector::Ts, sel::TSS2.into(), at);
+    }),
 ];
