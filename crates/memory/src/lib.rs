@@ -6,6 +6,9 @@
 //! accesses, never through a Rust reference.
 
 mod access;
+mod dma;
+
+pub use dma::{DmaOverrun, DmaWrite};
 
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion};
@@ -47,6 +50,7 @@ pub enum Error {
 pub struct GuestRam {
     map: GuestMemoryMmap<()>,
     regions: Arc<[Region]>,
+    dma: Arc<dma::DmaLog>,
 }
 
 impl GuestRam {
@@ -68,7 +72,7 @@ impl GuestRam {
                 host: map.get_host_address(r.start_addr()).map_or(0, |p| p as usize),
             })
             .collect();
-        Ok(Self { map, regions })
+        Ok(Self { map, regions, dma: Arc::default() })
     }
 
     /// vm-memory's view, for rust-vmm crates.
