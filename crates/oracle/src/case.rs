@@ -5,7 +5,7 @@
 //! [`crate::Template`].
 
 use crate::prng::Rng;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
 /// Where things are, in the child and in the engine alike. All of it lies below 2 GiB, so that 32-bit
 /// displacements, RIP-relative operands and the 67 prefix reach it. Everything else is absent in an engine.
@@ -157,6 +157,27 @@ impl Case {
             all.push(decoder.decode());
         }
         all
+    }
+
+    /// The case itself, and as its own stores of immediate bytes into its code may leave it: after each of them
+    /// and after all.
+    pub(crate) fn variants(&self) -> Vec<Self> {
+        let mut all = *self;
+        let mut variants = vec![*self];
+        for i in self.instructions() {
+            let place = i.ip_rel_memory_address().wrapping_sub(self.rip());
+            let stores = i.code() == Code::Mov_rm8_imm8 && i.is_ip_rel_memory_operand();
+            if stores && place < self.code().len() as u64 {
+                let mut one = *self;
+                one.code[place as usize] = i.immediate8();
+                all.code[place as usize] = i.immediate8();
+                variants.push(one);
+            }
+        }
+        if variants.len() > 2 {
+            variants.push(all);
+        }
+        variants
     }
 
     /// The case as one hexadecimal word; [`Case::from_token`] reads it back.

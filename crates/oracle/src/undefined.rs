@@ -24,7 +24,7 @@ pub struct Mask {
 /// What is not compared for `case`; `strict` keeps undefined flags in the comparison.
 pub fn mask(case: &Case, strict: bool) -> Mask {
     let mut mask = Mask::default();
-    for instruction in case.instructions() {
+    for instruction in case.variants().iter().flat_map(Case::instructions) {
         if !strict {
             mask.rflags |= rflags(instruction.rflags_undefined());
             mask.everything |= undefined_result(&instruction);

@@ -8,7 +8,7 @@ use super::{Generator, branches, encode, operands, values};
 use crate::case::{Case, layout};
 use crate::prng::Rng;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register,
 };
 
 /// Encodings by mnemonic, without what a block should not contain.
@@ -73,25 +73,8 @@ pub(super) fn generate(g: &mut Generator) -> Case {
 
 /// Whether all instructions can be judged, those included that a patch makes.
 fn admitted(g: &Generator, case: &Case) -> bool {
-    let decoder = Decoder::with_ip(64, case.code(), case.rip(), DecoderOptions::NONE);
-    let mut all = *case;
-    let mut patched = false;
-    for i in decoder
-        .into_iter()
-        .filter(|i| i.mnemonic() == Mnemonic::Mov && i.is_ip_rel_memory_operand())
-    {
-        let place = i.ip_rel_memory_address().wrapping_sub(case.rip()) as usize;
-        let mut one = *case;
-        if i.op1_kind() == OpKind::Immediate8 && place < case.code().len() {
-            one.code[place] = i.immediate8();
-            all.code[place] = i.immediate8();
-            patched = true;
-        }
-        if !g.filter.admits_everywhere(&one) {
-            return false;
-        }
-    }
-    if patched { g.filter.admits_everywhere(&all) } else { g.filter.admits(case) }
+    let variants = case.variants();
+    g.filter.admits(case) && variants[1..].iter().all(|v| g.filter.admits_everywhere(v))
 }
 
 /// A state whose pointer registers point into the arena, with room around.
@@ -226,9 +209,9 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether no instruction reads flags that another one of the block leaves undefined.
+/// Whether no instruction reads flags that another one of the block leaves undefined, patched or not.
 fn flags_defined(case: &Case) -> bool {
-    let all = case.instructions();
+    let all: Vec<_> = case.variants().iter().flat_map(Case::instructions).collect();
     let undefined = all.iter().fold(0, |m, i| m | i.rflags_undefined());
     all.iter().all(|i| i.rflags_read() & undefined == 0)
 }
