@@ -168,7 +168,7 @@ impl Guest {
     }
 
     /// Goes on at CPL 3 in a 32-bit protected world.
-    pub(crate) fn to_user_32(&mut self) {
+    pub(crate) fn continue_as_user_32(&mut self) {
         self.enter_user(sel::USER_CODE32, access::CODE32, 32);
     }
 

@@ -101,8 +101,8 @@ impl Qemu {
             "R12", "R13", "R14", "R15",
         ];
         let short = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
-        for n in 0..16 {
-            let value = hex(long[n]).or_else(|| short.get(n).and_then(|k| hex(k)));
+        for (n, key) in long.into_iter().enumerate() {
+            let value = hex(key).or_else(|| short.get(n).and_then(|k| hex(k)));
             self.state.gpr[n] = value.unwrap_or(0);
         }
         let s = &mut self.state;

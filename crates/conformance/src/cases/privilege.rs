@@ -198,7 +198,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("privilege/wait-with-ts-alone", "SDM 3A 2.5", |g| {
         g.long();
-        g.state.paging.cr0 = g.state.paging.cr0 - Cr0::MP | Cr0::TS;
+        g.state.paging.cr0 = (g.state.paging.cr0 - Cr0::MP) | Cr0::TS;
         g.raw(&[0x9b]);
     }),
     case("privilege/sse-with-ts", "SDM 3A 2.5", |g| {

@@ -156,7 +156,7 @@ pub(super) const CASES: &[Case] = &[
             a.mov(ecx, USER_STACK as u32)?;
             a.sysexitq()
         });
-        want_user(g, sel::CODE64 + 32 | 3, sel::CODE64 + 40 | 3);
+        want_user(g, (sel::CODE64 + 32) | 3, (sel::CODE64 + 40) | 3);
         g.want("pushed RSP", |e| e.pushed().rsp, USER_STACK);
     }),
     case("syscalls/sysexit-32", "SDM 2B SYSEXIT", |g| {
@@ -168,7 +168,7 @@ pub(super) const CASES: &[Case] = &[
             a.mov(ecx, USER_STACK as u32)?;
             a.sysexit()
         });
-        want_user(g, sel::CODE64 + 16 | 3, sel::CODE64 + 24 | 3);
+        want_user(g, (sel::CODE64 + 16) | 3, (sel::CODE64 + 24) | 3);
     }),
     case("syscalls/sysexit-to-a-non-canonical-address", "SDM 2B SYSEXIT", |g| {
         g.long();

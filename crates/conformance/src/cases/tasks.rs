@@ -146,14 +146,14 @@ pub(super) const CASES: &[Case] = &[
         two_tasks(g, entry);
         g.poke32(TSS + 8, sel::READ_ONLY.into()); // SS0
         g.set_gate(10, sel::TSS2, 0, TASK_GATE, 0);
-        g.to_user_32();
+        g.continue_as_user_32();
         g.emit(|a| a.int(i32::from(EXIT)));
         g.halts_at(entry + 2);
         g.want_reg(RBX, sel::READ_ONLY.into());
     }),
     case("tasks/user-cannot-jump-to-a-supervisor-task", "SDM 3A 7.3", |g| {
         two_tasks(g, CODE);
-        g.to_user_32();
+        g.continue_as_user_32();
         let at = far(g, 0xea);
         g.faults(Vector::Gp, sel::TSS2.into(), at);
     }),

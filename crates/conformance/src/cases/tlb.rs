@@ -23,7 +23,7 @@ fn remap(
     let entry = g.paged().entry(PLAY, 1);
     g.emit(|a| {
         a.mov(eax, dword_ptr(PLAY))?;
-        a.mov(dword_ptr(entry), (FRAME + 0x1000 | pte::KERNEL | flags) as u32)?;
+        a.mov(dword_ptr(entry), ((FRAME + 0x1000) | pte::KERNEL | flags) as u32)?;
         invalidate(a)?;
         a.mov(ebx, dword_ptr(PLAY))
     });
