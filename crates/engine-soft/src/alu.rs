@@ -57,6 +57,22 @@ macro_rules! binary {
     };
 }
 
+/// `op a, b` that leaves some flags as they were on some processors (undefined by the manual).
+macro_rules! binary_over {
+    ($name:ident, $class:ident, $m:literal, $insn:literal) => {
+        #[inline(always)]
+        fn $name(mut self, b: Self, f: &mut u16) -> Self {
+            // SAFETY: registers only.
+            unsafe {
+                asm!("add al, 0x7f", "sahf", concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf", "seto al",
+                    a = inout($class) self, b = in($class) b, inout("ax") *f,
+                    options(pure, nomem, nostack));
+            }
+            self
+        }
+    };
+}
+
 /// `op a, b` that also reads CF.
 macro_rules! with_carry {
     ($name:ident, $class:ident, $m:literal, $insn:literal) => {
@@ -152,9 +168,10 @@ macro_rules! wide {
             let (low, high, flags): (Self, Self, Self);
             // SAFETY: registers only.
             unsafe {
-                asm!(concat!($insn, " {b", $m, "}"), concat!("mov {lo", $m, "}, ", $a), "lahf", "seto al",
-                    b = in(reg) b, lo = out(reg) low, inout($a) self => flags, out($d) high,
-                    options(pure, nomem, nostack));
+                asm!("add al, 0x7f", "sahf", concat!("mov ", $a, ", {a", $m, "}"), concat!($insn, " {b", $m, "}"),
+                    concat!("mov {lo", $m, "}, ", $a), "lahf", "seto al",
+                    a = in(reg) self, b = in(reg) b, lo = lateout(reg) low, inout($a) Self::cut(u64::from(*f)) => flags,
+                    lateout($d) high, options(pure, nomem, nostack));
             }
             *f = flags as u16;
             (low, high)
@@ -165,7 +182,7 @@ macro_rules! wide {
 macro_rules! multiply {
     ($t:ty, $m:literal, $a:tt, $d:tt) => {
         impl Multiply for $t {
-            binary!(imul, reg, $m, "imul");
+            binary_over!(imul, reg, $m, "imul");
             wide!(mul_wide, "mul", $m, $a, $d);
             wide!(imul_wide, "imul", $m, $a, $d);
         }
@@ -183,8 +200,8 @@ macro_rules! wide_byte {
             let product: u16;
             // SAFETY: registers only.
             unsafe {
-                asm!(concat!($insn, " {b}"), "mov {p:x}, ax", "lahf", "seto al",
-                    b = in(reg_byte) b, p = out(reg) product, inout("ax") u16::from(self) => *f,
+                asm!("add al, 0x7f", "sahf", "mov al, {a}", concat!($insn, " {b}"), "mov {p:x}, ax", "lahf", "seto al",
+                    a = in(reg_byte) self, b = in(reg_byte) b, p = out(reg) product, inout("ax") *f,
                     options(pure, nomem, nostack));
             }
             (product as u8, (product >> 8) as u8)

@@ -47,6 +47,8 @@ pub(crate) struct Cpu {
     pub(crate) attention: bool,
     /// Data breakpoints hit by the instruction under way, as DR6 bits.
     pub(crate) data_hits: u64,
+    /// A string instruction was interrupted between two iterations.
+    pub(crate) mid_repeat: bool,
     pub(crate) instructions: u64,
     pub(crate) exit: Option<Exit>,
     /// `--trace cpu` is on: single-step everything.
@@ -75,6 +77,7 @@ impl Cpu {
             mode: Mode::Real,
             attention: false,
             data_hits: 0,
+            mid_repeat: false,
             instructions: 0,
             exit: None,
             trace: false,

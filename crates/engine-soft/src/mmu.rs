@@ -38,6 +38,8 @@ pub(crate) struct Mmu {
     pub(crate) watched: [Option<u64>; 4],
     /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
     pub(crate) noncanonical: bool,
+    /// Device writes to memory up to here have been taken note of.
+    dma_seen: u64,
     /// The machine, while `run` is under way.
     io: Option<NonNull<dyn CpuIo>>,
     pub(crate) refills: u64,
@@ -50,6 +52,7 @@ unsafe impl Send for Mmu {}
 impl Mmu {
     pub(crate) fn new(ram: GuestRam, blocks: BlockCache, paging: PagingState) -> Self {
         Self {
+            dma_seen: ram.dma_generation(),
             ram,
             tlb: Tlb::new(),
             blocks,
@@ -99,13 +102,7 @@ impl Mmu {
         kind: AccessKind,
         privilege: Privilege,
     ) -> Result<Target, Exception> {
-        self.noncanonical = false;
-        if self.paging.efer.contains(Efer::LMA) {
-            if !paging::is_canonical(la) {
-                self.noncanonical = true;
-                return Err(Exception::gp(0));
-            }
-        }
+        self.canonical(la)?;
         self.refills += 1;
         let access = Access { kind, privilege };
         let t = paging::translate(&self.paging, self.ac, &self.ram, la, access)?;
@@ -135,6 +132,12 @@ impl Mmu {
         // SAFETY: within the page that `host_address` vouched for.
         let host = unsafe { host.add((t.gpa & PAGE_MASK) as usize) };
         Ok(Target::Ram { host, gpa: t.gpa })
+    }
+
+    /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see `noncanonical`).
+    fn canonical(&mut self, la: u64) -> Result<(), Exception> {
+        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !paging::is_canonical(la);
+        if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
     }
 
     /// Looks `la` up in the TLB, then in the tables.
@@ -215,7 +218,34 @@ impl Mmu {
         }
     }
 
+    /// Whether devices have written to memory since [`Mmu::catch_up`].
+    #[inline(always)]
+    pub(crate) fn behind(&self) -> bool {
+        self.ram.dma_generation() != self.dma_seen
+    }
+
+    /// Drops decoded code that devices have overwritten.
+    #[cold]
+    pub(crate) fn catch_up(&mut self) {
+        let Self { ram, blocks, dma_seen, .. } = self;
+        let result = ram.dma_writes_since(dma_seen, |write| {
+            let end = write.gpa.saturating_add(write.len);
+            let mut gpa = write.gpa;
+            while gpa < end {
+                let page_end = (gpa | PAGE_MASK).saturating_add(1).min(end);
+                blocks.written(gpa, page_end - gpa);
+                gpa = page_end;
+            }
+        });
+        if result.is_err() {
+            blocks.flush();
+        }
+    }
+
     fn read_split(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
+        // Segmentation judges the whole operand before paging sees its first byte.
+        self.canonical(la)?;
+        self.canonical(la.wrapping_add(u64::from(size) - 1))?;
         let mut value = 0;
         for i in 0..size {
             let target =
@@ -254,6 +284,8 @@ impl Mmu {
             if kind == AccessKind::Write {
                 self.probe_write(la, len, privilege)?;
             } else {
+                self.canonical(la)?;
+                self.canonical(la.wrapping_add(len - 1))?;
                 self.reach(la, kind, privilege)?;
                 let next = self.wrap((la | PAGE_MASK).wrapping_add(1));
                 self.reach(next, kind, privilege)?;
@@ -336,6 +368,10 @@ impl SystemBus for Mmu {
     fn probe_write(&mut self, la: u64, len: u64, privilege: Privilege) -> Result<(), Exception> {
         if len == 0 {
             return Ok(());
+        }
+        if Self::crosses(la, len) {
+            self.canonical(la)?;
+            self.canonical(la.wrapping_add(len - 1))?;
         }
         self.reach(self.wrap(la), AccessKind::Write, privilege)?;
         let pages = ((la & PAGE_MASK) + len - 1) >> 12;

@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Sync,
     /// The instruction faulted: `Cpu::fault` says how; nothing of it has happened.
     Fault,
+    /// The operation raised `Cpu::fault` with the state as it stands, RIP included (a task switch may be past its commit point).
+    FaultHere,
     /// The instruction is to be executed again from its start (an interrupted string instruction).
     Again,
 }

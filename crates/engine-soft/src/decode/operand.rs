@@ -66,9 +66,22 @@ fn address_size(instruction: &Instruction) -> u8 {
     }
 }
 
+/// The segment of the memory operand. 64-bit mode ignores overrides by ES, CS, SS and DS: the base alone decides what is a
+/// stack reference.
+fn operand_segment(instruction: &Instruction, mode: Mode) -> u8 {
+    let named = instruction.memory_segment();
+    if mode != Mode::Long64 || matches!(named, Register::FS | Register::GS) {
+        return segment(named);
+    }
+    match instruction.memory_base() {
+        Register::RSP | Register::ESP | Register::RBP | Register::EBP => Seg::Ss as u8,
+        _ => Seg::Ds as u8,
+    }
+}
+
 /// Puts the memory operand into `op`. `false`: its displacement from the block's start does not fit 32 bits.
-pub(crate) fn memory(op: &mut Op, instruction: &Instruction, block_ip: u64) -> bool {
-    op.seg = segment(instruction.memory_segment());
+pub(crate) fn memory(op: &mut Op, instruction: &Instruction, block_ip: u64, mode: Mode) -> bool {
+    op.seg = operand_segment(instruction, mode);
     op.address_size = address_size(instruction);
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     let index = instruction.memory_index();

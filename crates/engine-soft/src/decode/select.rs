@@ -165,7 +165,7 @@ pub(crate) fn select(
         too_far: false,
     };
     if (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory) {
-        c.too_far = !operand::memory(&mut c.op, instruction, place.block_ip);
+        c.too_far = !operand::memory(&mut c.op, instruction, place.block_ip, cpu.mode);
         c.form = operand::form(&c.op, cpu.mode);
     }
     c.op.rep = operand::rep(instruction);

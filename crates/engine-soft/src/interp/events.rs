@@ -30,6 +30,9 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
     if let Some(exit) = cpu.exit.take() {
         return Stock::Exit(exit);
     }
+    if cpu.mmu.behind() {
+        cpu.mmu.catch_up();
+    }
     if cpu.state.activity == Activity::Shutdown {
         return Stock::Exit(Exit::Shutdown);
     }
@@ -82,20 +85,27 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
     let blocking = cpu.state.blocking;
     if up(Signal::Nmi) && !blocking.nmi && !blocking.mov_ss && !blocking.sti {
         cpu.signals.clear(Signal::Nmi);
-        cpu.state.activity = Activity::Running;
+        resume_flag(cpu);
         deliver(cpu, Event::Nmi);
         return Some(Stock::Again);
     }
     let open = cpu.state.flags.system & Rflags::IF.bits() != 0;
     if up(Signal::Intr) && open && !blocking.sti && !blocking.mov_ss {
         let vector = cpu.mmu.io().and_then(vcpu::CpuIo::ack_interrupt)?;
-        cpu.state.activity = Activity::Running;
+        resume_flag(cpu);
         cpu.stats.interrupts += 1;
         tracing::trace!(target: "irq", vector, rip = cpu.state.rip, "interrupt");
         deliver(cpu, Event::External(vector));
         return Some(Stock::Again);
     }
     None
+}
+
+/// An interrupt between the iterations of a string instruction pushes RF set (SDM vol. 3, 18.3.1.1).
+fn resume_flag(cpu: &mut Cpu) {
+    if std::mem::take(&mut cpu.mid_repeat) {
+        cpu.state.flags.system |= Rflags::RF.bits();
+    }
 }
 
 /// Runs exactly one instruction, with the traps that follow it.
@@ -107,6 +117,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     let stepping = cpu.state.flags.system & Rflags::TF.bits() != 0;
     let resumed = cpu.state.flags.system & Rflags::RF.bits() != 0;
     cpu.state.flags.system &= !Rflags::RF.bits();
+    cpu.mid_repeat = false;
     cpu.state.blocking.sti = false;
     cpu.state.blocking.mov_ss = false;
     // SAFETY: just found; nothing is buried before the next fetch.
@@ -119,6 +130,10 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     match step {
         Step::Fault => {
             fault(cpu, op);
+            return;
+        }
+        Step::FaultHere => {
+            fault_here(cpu);
             return;
         }
         Step::Next => cpu.state.rip = cpu.next_ip(op),
@@ -156,14 +171,12 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
         // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
         cpu.fault = Exception::with_code(Vector::Ss, 0);
     }
-    let exception = cpu.fault;
-    cpu.stats.exceptions[exception.vector as usize & 31] += 1;
-    deliver(cpu, Event::Exception(exception));
+    fault_here(cpu);
 }
 
-/// The instruction at RIP could not be fetched.
+/// `Cpu::fault` is to be delivered with the state as it stands: RIP could not be fetched, or an operation set RIP itself.
 #[cold]
-pub(crate) fn fetch_fault(cpu: &mut Cpu) {
+pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;
     cpu.stats.exceptions[exception.vector as usize & 31] += 1;
     deliver(cpu, Event::Exception(exception));

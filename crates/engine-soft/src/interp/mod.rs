@@ -48,6 +48,7 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
 
 /// Runs blocks until there is something to take stock of.
 fn run_blocks(cpu: &mut Cpu, limit: u64) {
+    cpu.mid_repeat = false;
     let Some(mut block) = fetch::block_at_rip(cpu, false) else { return };
     loop {
         let epoch = cpu.mmu.blocks.epoch;
@@ -55,7 +56,8 @@ fn run_blocks(cpu: &mut Cpu, limit: u64) {
         let current = unsafe { &*block };
         let end = run_block(cpu, current);
         let End::On(link) = end else { return };
-        if cpu.signals.bits() != 0 || cpu.instructions >= limit || cpu.attention {
+        let news = cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind();
+        if news || cpu.instructions >= limit {
             return;
         }
         let next = match link {
@@ -106,7 +108,7 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
     // SAFETY: both point into `ops`.
     let index = unsafe { op.offset_from(first) } as u64;
     let completed = match step {
-        Step::Fault | Step::Again => index,
+        Step::Fault | Step::FaultHere | Step::Again => index,
         _ => (index + 1).min(u64::from(block.instructions)),
     };
     cpu.instructions += completed;
@@ -117,6 +119,10 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
         Step::Sync => {
             cpu.refresh();
             if cpu.attention { End::Stock } else { End::On(None) }
+        }
+        Step::FaultHere => {
+            events::fault_here(cpu);
+            End::Stock
         }
         Step::Fault => {
             // SAFETY: as above.

@@ -79,6 +79,7 @@ fn repeat(
         // Single step and breakpoints trap after each iteration; interrupts are served between iterations.
         if cpu.attention || cpu.signals.bits() != 0 {
             cpu.state.rip = cpu.ip(op);
+            cpu.mid_repeat = true;
             return Step::Again;
         }
     }
@@ -89,9 +90,10 @@ fn room<W: Word>(la: u64) -> u64 {
     (PAGE_MASK + 1 - (la & PAGE_MASK)) / u64::from(W::SIZE)
 }
 
-/// Whether the page-run forms apply: upwards, no checks per element, indices that do not wrap within the run.
+/// Whether the page-run forms apply: upwards, no checks or traps per element, indices that do not wrap within the run.
 fn runs(cpu: &Cpu) -> bool {
     !down(cpu)
+        && !cpu.attention
         && cpu.mmu.watched == [None; 4]
         && cpu.mode == x86::state::Mode::Long64
         && !cpu.alignment_checked()

@@ -35,8 +35,13 @@ fn transfer(
 ) -> Step {
     let next = cpu.next_ip(op);
     cpu.state.rip = cpu.ip(op);
-    let result = operation(&mut cpu.state, &mut cpu.mmu, next);
-    step_to(cpu.check(result).map(|()| Step::Sync))
+    match operation(&mut cpu.state, &mut cpu.mmu, next) {
+        Ok(()) => Step::Sync,
+        Err(exception) => {
+            cpu.fault = exception;
+            Step::FaultHere
+        }
+    }
 }
 
 /// #GP(0) unless at level 0.

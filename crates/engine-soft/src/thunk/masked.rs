@@ -141,6 +141,7 @@ pub fn gather<B: ElementBus>(
         set_lane(&mut left, i, size, if chosen { u64::MAX } else { 0 });
     }
     let mut outcome = Ok(());
+    let mut done = 0;
     for i in (0..count).filter(|i| old_mask.0[size * i + size - 1] & 0x80 != 0) {
         let index = lane(&indices, i, index_size);
         let index = if index_size == 4 { i64::from(index as i32) as u64 } else { index };
@@ -148,7 +149,10 @@ pub fn gather<B: ElementBus>(
             Ok(value) => {
                 set_lane(&mut result, i, size, value);
                 set_lane(&mut left, i, size, 0);
+                done += 1;
             }
+            // Before its first element an instruction that faults has done nothing.
+            Err(error) if done == 0 => return Err(error),
             Err(error) => {
                 outcome = Err(error);
                 break;
