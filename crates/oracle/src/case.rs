@@ -165,12 +165,12 @@ impl Case {
         let mut all = *self;
         let mut variants = vec![*self];
         for i in self.instructions() {
-            let place = i.ip_rel_memory_address().wrapping_sub(self.rip());
             let stores = i.code() == Code::Mov_rm8_imm8 && i.is_ip_rel_memory_operand();
-            if stores && place < self.code().len() as u64 {
+            let place = i.ip_rel_memory_address().wrapping_sub(self.rip());
+            if stores && place < self.code.len() as u64 {
                 let mut one = *self;
-                one.code[place as usize] = i.immediate8();
-                all.code[place as usize] = i.immediate8();
+                one.patch(place as usize, i.immediate8());
+                all.patch(place as usize, i.immediate8());
                 variants.push(one);
             }
         }
@@ -178,6 +178,16 @@ impl Case {
             variants.push(all);
         }
         variants
+    }
+
+    /// Sets one byte of code; what comes to lie between is filler.
+    fn patch(&mut self, place: usize, value: u8) {
+        let len = usize::from(self.code_len).min(self.code.len());
+        if let Some(gap) = self.code.get_mut(len..place + 1) {
+            gap.fill(layout::FILL);
+            self.code_len = place as u8 + 1;
+        }
+        self.code[place] = value;
     }
 
     /// The case as one hexadecimal word; [`Case::from_token`] reads it back.

@@ -11,7 +11,9 @@ mod filter;
 mod operands;
 mod values;
 
+pub(crate) use catalog::is_amd;
 pub use catalog::{Features, catalog};
+pub(crate) use filter::excluded;
 
 use crate::case::{Case, layout};
 use crate::derive::TEMPLATES;

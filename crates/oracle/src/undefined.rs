@@ -5,6 +5,7 @@
 //! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
 
 use crate::case::Case;
+use crate::generate::{excluded, is_amd};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// Bytes of FOP, FIP and FDP in FXSAVE's image; MXCSR and MXCSR_MASK follow.
@@ -25,6 +26,7 @@ pub struct Mask {
 pub fn mask(case: &Case, strict: bool) -> Mask {
     let mut mask = Mask::default();
     for instruction in case.variants().iter().flat_map(Case::instructions) {
+        mask.everything |= excluded(instruction.code(), is_amd()).is_some();
         if !strict {
             mask.rflags |= rflags(instruction.rflags_undefined());
             mask.everything |= undefined_result(&instruction);

@@ -101,7 +101,8 @@ impl Features {
     }
 }
 
-fn is_amd() -> bool {
+/// Whether the host is AMD's (or Hygon's, which descends from it).
+pub(crate) fn is_amd() -> bool {
     let leaf = std::arch::x86_64::__cpuid(0);
     // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
     leaf.ebx == 0x6874_7541 || leaf.ebx == 0x6f67_7948

@@ -7,7 +7,7 @@ use iced_x86::{
 };
 
 /// Why `code` is left out, if it is.
-pub(super) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
+pub(crate) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
     use Mnemonic as M;
     let op = code.op_code();
     match code.mnemonic() {
@@ -83,7 +83,11 @@ impl Filter {
         let mut decoder = Decoder::with_ip(64, &bytes, case.rip() + start as u64, self.options);
         let mut instruction = Instruction::default();
         while decoder.position() < rest.len() {
+            let at = decoder.position();
             decoder.decode_out(&mut instruction);
+            if self.features.amd && repeated_loop(&instruction, &bytes[at..]) {
+                return false;
+            }
             if instruction.is_invalid() {
                 return true;
             }
@@ -111,4 +115,11 @@ fn is_hint_0f0d(code: Code) -> bool {
             | Code::Reservednop_rm32_r32_0F0D
             | Code::Reservednop_rm64_r64_0F0D
     )
+}
+
+/// Zen 5 judges ZF by a REP prefix where there is one: F3 LOOPNE behaves like LOOPE.
+fn repeated_loop(instruction: &Instruction, bytes: &[u8]) -> bool {
+    let loops =
+        matches!(instruction.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Loop);
+    loops && bytes.iter().take(instruction.len()).any(|b| matches!(b, 0xf2 | 0xf3))
 }

@@ -9,9 +9,9 @@ use std::ops::Range;
 use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
-/// Instructions after which a case counts as endless. Straight-line code has at most 64, counted loops at most some
-/// hundred; a REP string ends within the arena.
-const LIMIT: u64 = 100_000;
+/// Instructions after which a case counts as endless. Counted loops take some hundred, but a block may patch
+/// a loop's count; the native child gives up after as much or later.
+const LIMIT: u64 = 4_000_000;
 /// RFLAGS bits that a case sets; as in the native child.
 const LOADED_FLAGS: u64 = 0x4_0dd5;
 
