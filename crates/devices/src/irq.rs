@@ -22,10 +22,11 @@ pub struct IsaIrqs {
 }
 
 struct Line {
-    irq: u8,
+    /// For traces: the IRQ or GSI.
+    number: u8,
     raised: Mutex<u32>,
-    pic: Arc<dyn IrqInputs>,
-    ioapic: Arc<dyn IrqInputs>,
+    /// The chips it is wired to, and the pins there.
+    wires: Vec<(Arc<dyn IrqInputs>, u8)>,
 }
 
 impl IsaIrqs {
@@ -33,34 +34,38 @@ impl IsaIrqs {
     /// interrupt source override tells the guest), and IRQ2, the 8259's cascade, which reaches nothing.
     pub fn new(pic: &Arc<dyn IrqInputs>, ioapic: &Arc<dyn IrqInputs>) -> Self {
         let line = |irq: usize| {
-            let (pic, ioapic) = (Arc::clone(pic), Arc::clone(ioapic));
-            Arc::new(Line { irq: irq as u8, raised: Mutex::new(0), pic, ioapic })
+            let number = irq as u8;
+            let both =
+                |ioapic_pin| vec![(Arc::clone(pic), number), (Arc::clone(ioapic), ioapic_pin)];
+            let wires = match number {
+                0 => both(2),
+                2 => Vec::new(),
+                _ => both(number),
+            };
+            Arc::new(Line { number, raised: Mutex::new(0), wires })
         };
         Self { lines: std::array::from_fn(line) }
     }
 
     /// A new source on line `irq` (taken modulo 16).
     pub fn line(&self, irq: u8) -> IrqLine {
-        let line = Arc::clone(&self.lines[usize::from(irq & 15)]);
-        IrqLine { source: Some(Arc::new(Source { line, up: AtomicBool::new(false) })) }
+        IrqLine::source(Arc::clone(&self.lines[usize::from(irq & 15)]))
     }
 }
 
 impl fmt::Debug for IsaIrqs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let raised = self.lines.iter().map(|line| (line.irq, *lock(&line.raised)));
+        let raised = self.lines.iter().map(|line| (line.number, *lock(&line.raised)));
         f.debug_map().entries(raised).finish()
     }
 }
 
 impl Line {
     fn drive(&self, level: bool) {
-        tracing::trace!(target: "irq", irq = self.irq, level, "line");
-        if self.irq == 2 {
-            return;
+        tracing::trace!(target: "irq", irq = self.number, level, "line");
+        for (chip, pin) in &self.wires {
+            chip.set_input(*pin, level);
         }
-        self.pic.set_input(self.irq, level);
-        self.ioapic.set_input(if self.irq == 0 { 2 } else { self.irq }, level);
     }
 }
 
@@ -79,6 +84,19 @@ impl IrqLine {
     /// A line that leads nowhere.
     pub fn unconnected() -> Self {
         Self { source: None }
+    }
+
+    /// The only source on a line that leads to pin `gsi` of the IOAPIC alone: above the ISA interrupts, 16 to 23.
+    pub fn gsi(gsi: u8, ioapic: Arc<dyn IrqInputs>) -> Self {
+        Self::source(Arc::new(Line {
+            number: gsi,
+            raised: Mutex::new(0),
+            wires: vec![(ioapic, gsi)],
+        }))
+    }
+
+    fn source(line: Arc<Line>) -> Self {
+        Self { source: Some(Arc::new(Source { line, up: AtomicBool::new(false) })) }
     }
 
     /// Asserts (`true`) or releases the line.
@@ -107,7 +125,7 @@ impl fmt::Debug for IrqLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source.as_deref() {
             None => f.write_str("IrqLine(unconnected)"),
-            Some(source) => write!(f, "IrqLine({})", source.line.irq),
+            Some(source) => write!(f, "IrqLine({})", source.line.number),
         }
     }
 }
@@ -139,6 +157,12 @@ mod tests {
         irqs.line(0).pulse();
         irqs.line(2).pulse();
         assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true)]);
-        assert_eq!(*lock(&ioapic.0), [(5, true), (5, false), (2, true)]);
+        let gsi = IrqLine::gsi(17, Arc::clone(&ioapic) as _);
+        gsi.set(true);
+        gsi.set(true);
+        gsi.set(false);
+        assert_eq!(lock(&pic.0).len(), 3);
+        let expected = [(5, true), (5, false), (2, true), (17, true), (17, false)];
+        assert_eq!(*lock(&ioapic.0), expected);
     }
 }

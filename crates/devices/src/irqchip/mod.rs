@@ -46,6 +46,11 @@ impl IrqChips {
         self.isa.line(irq)
     }
 
+    /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one device each.
+    pub fn gsi_line(&self, gsi: u8) -> IrqLine {
+        IrqLine::gsi(gsi, Arc::clone(&self.ioapic) as _)
+    }
+
     /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at `ioapic_base`
     /// (a 4 KiB page). The local APICs' page is private to each vCPU: see [`Lapic::mmio_base`].
     ///
