@@ -42,11 +42,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// `debian`, or a kernel image (a file called debian: ./debian)
-    #[arg(
-        value_name = "debian|FILE",
-        required_unless_present = "kernel",
-        conflicts_with = "kernel"
-    )]
+    #[arg(value_name = "debian|FILE", conflicts_with = "kernel")]
     pub(crate) what: Option<String>,
 
     /// With `debian`: run this in the guest in place of a shell
@@ -200,7 +196,6 @@ mod tests {
         let cli = Cli::try_parse_from(["gemello", "run", "debian", "--", "ls", "--help"]);
         let Command::Run(run) = cli.expect("valid").command else { panic!("not run") };
         assert_eq!(run.command, ["ls", "--help"]);
-        assert!(Cli::try_parse_from(["gemello", "run"]).is_err());
         assert!(Cli::try_parse_from(["gemello", "run", "debian", "--kernel", "x"]).is_err());
     }
 }

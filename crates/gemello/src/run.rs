@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
 
+/// For Debian's kernel: a panic ends the machine, and there is no PCI to look for (the kernel would call that fatal, on
+/// the user's console).
+const KERNEL_OPTIONS: &str = "panic=-1 pci=off";
+
 /// Runs what `arguments` ask for, and gives the exit code.
 ///
 /// # Errors
@@ -102,7 +106,9 @@ fn plan(arguments: &Run) -> Result<Plan> {
         (Some(what), _) if what == "debian" => debian_plan(arguments),
         (Some(file), _) => kernel_plan(arguments, Path::new(file)),
         (None, Some(kernel)) => kernel_plan(arguments, kernel),
-        (None, None) => bail!("nothing to boot: give `debian` or --kernel FILE"),
+        (None, None) => bail!(
+            "nothing to boot: give `debian`, an image, or --kernel FILE; see gemello run --help"
+        ),
     }
 }
 
@@ -145,11 +151,12 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         _ => (Form::Bytes, false),
     };
     let reports = mode != Mode::Shell;
-    let mut cmdline = match (reports, arguments.log.is_some()) {
-        (false, _) => "console=ttyS0 quiet panic=-1".to_owned(),
-        (true, false) => "console=ttyS1 quiet panic=-1".to_owned(),
-        (true, true) => "console=ttyS1 panic=-1".to_owned(),
+    let console = match (reports, arguments.log.is_some()) {
+        (false, _) => "console=ttyS0 quiet",
+        (true, false) => "console=ttyS1 quiet",
+        (true, true) => "console=ttyS1",
     };
+    let mut cmdline = format!("{console} {KERNEL_OPTIONS}");
     if let Some(more) = &arguments.cmdline {
         cmdline = format!("{cmdline} {more}");
     }

@@ -114,7 +114,8 @@ impl fmt::Display for ProcessorStats {
             ("HLT", engine.halts, String::new()),
         ];
         for (name, count, remark) in rows {
-            writeln!(f, "  {name:<22} {count:>14}  {remark}")?;
+            let line = format!("  {name:<22} {count:>14}  {remark}");
+            writeln!(f, "{}", line.trim_end())?;
         }
         writeln!(f, "  exits: {}", exits_line(exits))?;
         for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {

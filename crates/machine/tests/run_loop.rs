@@ -229,12 +229,8 @@ fn input_comes_as_the_guest_takes_it() {
         }
     });
     let ahead = Arc::new(Mutex::new(0));
-    let input = PipeInput {
-        pipe: reader,
-        queue: VecDeque::new(),
-        ended: false,
-        ahead: Arc::clone(&ahead),
-    };
+    let input =
+        PipeInput { pipe: reader, queue: VecDeque::new(), ended: false, ahead: Arc::clone(&ahead) };
     let com1 = Line { input: Some(Box::new(input)), output: None };
     let received = Arc::new(Mutex::new(Vec::new()));
     let collect = Arc::clone(&received);

@@ -1,1 +1,81 @@
-//! Helpers of the end-to-end tests.
+//! Helpers of the end-to-end tests: the program built in release profile, sessions with it, tiny guests.
+//!
+//! The engine is no pleasure unoptimized, so the tests always run the release build, whatever profile they have
+//! themselves. Boots take turns: two at once would only be slower and spoil timings.
+#![forbid(unsafe_code)]
+
+mod guests;
+mod session;
+
+pub use guests::{idle, kernel, writes_debug_exit, zero_idt};
+pub use session::Session;
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// The program, built on first use.
+pub fn gemello() -> &'static PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("GEMELLO") {
+            return path.into();
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // This test lies in <target>/<profile>/deps.
+        let me = std::env::current_exe().expect("a path");
+        let target = me.ancestors().nth(3).expect("a target directory").to_owned();
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--release", "--package", "gemello"])
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .status();
+        assert!(status.expect("cargo runs").success(), "gemello does not build");
+        target.join("release/gemello")
+    })
+}
+
+/// `gemello` with `arguments`, its standard input empty.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(gemello());
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs `gemello` with `arguments` to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("gemello starts")
+}
+
+/// Its exit code; a signal is none.
+pub fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal ended it")
+}
+
+/// What it wrote, as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Debian in the cache, and the right to boot it: held for the length of a test.
+pub fn debian(flavour: &str) -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static FETCHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !fetched.iter().any(|f| f == flavour) {
+        let output = run(&["fetch", "debian", "--flavour", flavour]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        fetched.push(flavour.to_owned());
+    }
+    turn
+}
+
+/// A file of this test's own in the build's scratch directory.
+pub fn scratch(name: &str, content: &[u8]) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("gemello-e2e-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a scratch directory");
+    let path = directory.join(name);
+    std::fs::write(&path, content).expect("a scratch file");
+    path
+}

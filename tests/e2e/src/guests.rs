@@ -1,0 +1,38 @@
+//! Guests of a few bytes: flat Multiboot images (Multiboot 0.6.96, 3.1.3), entered in 32-bit protected mode.
+
+/// Where they are loaded.
+const AT: u32 = 0x10_0000;
+/// Where their code begins.
+const CODE: usize = 32;
+
+/// An image that runs `code`.
+pub fn kernel(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1BAD_B002;
+    const ADDRESSES: u32 = 1 << 16;
+    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES);
+    let end = AT + 4096;
+    let words = [MAGIC, ADDRESSES, checksum, AT, AT, end, end, AT + CODE as u32];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend_from_slice(code);
+    bytes.resize(4096, 0);
+    bytes
+}
+
+/// Halts for ever.
+pub fn idle() -> Vec<u8> {
+    // cli; 1: hlt; jmp 1b
+    kernel(&[0xFA, 0xF4, 0xEB, 0xFD])
+}
+
+/// Writes 10H to port F4H, then halts.
+pub fn writes_debug_exit() -> Vec<u8> {
+    // mov al, 10h; out 0f4h, al; cli; 1: hlt; jmp 1b
+    kernel(&[0xB0, 0x10, 0xE6, 0xF4, 0xFA, 0xF4, 0xEB, 0xFD])
+}
+
+/// Raises an exception with an IDT of limit zero: a triple fault.
+pub fn zero_idt() -> Vec<u8> {
+    let zeros = (AT + 2048).to_le_bytes();
+    // lidt [zeros]; int3
+    kernel(&[0x0F, 0x01, 0x1D, zeros[0], zeros[1], zeros[2], zeros[3], 0xCC])
+}
