@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The file cannot be opened or read.
-    #[error("cannot read {role} {name}: {source}; check the path and its permissions")]
+    #[error("cannot read {role} {name} (check the path and its permissions)")]
     Read {
         /// "kernel image", "initrd", "module".
         role: &'static str,

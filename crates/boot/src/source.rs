@@ -2,6 +2,7 @@
 
 use crate::BootError;
 use std::borrow::Cow;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 /// A file to read, or bytes that are in memory already.
@@ -41,7 +42,7 @@ impl<'a> Source<'a> {
         let name = self.name();
         let bytes = match *self {
             Self::Bytes { bytes, .. } => Cow::Borrowed(bytes),
-            Self::Path(path) => match std::fs::read(path) {
+            Self::Path(path) => match read_file(path) {
                 Ok(bytes) => Cow::Owned(bytes),
                 Err(source) => return Err(BootError::Read { role, name, source }),
             },
@@ -69,6 +70,15 @@ impl File<'_> {
     pub(crate) fn unsupported(&self, what: impl Into<String>, remedy: &'static str) -> BootError {
         BootError::Unsupported { name: self.name.clone(), what: what.into(), remedy }
     }
+}
+
+/// The whole file (or pipe): never a device, some of which have no end.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(std::io::Error::other("it is a device, not a file"));
+    }
+    std::fs::read(path)
 }
 
 /// The bytes of `cmdline` with a terminating zero, if they are at most `max` without it.

@@ -46,6 +46,9 @@ fn missing_and_empty_files_are_named() {
     assert!(missing.to_string().contains("/nonexistent/vmlinuz"), "{missing}");
     let directory = plan(&request(Source::Path(Path::new("/")), &acpi)).unwrap_err();
     assert!(directory.to_string().contains("cannot read kernel image /"), "{directory}");
+    let device = plan(&request(Source::Path(Path::new("/dev/zero")), &acpi)).unwrap_err();
+    let cause = std::error::Error::source(&device).map(ToString::to_string);
+    assert_eq!(cause.as_deref(), Some("it is a device, not a file"));
     let empty = plan(&request(Source::Bytes { name: "e.img", bytes: &[] }, &acpi)).unwrap_err();
     assert!(empty.to_string().contains("e.img is empty"), "{empty}");
 }
