@@ -5,6 +5,7 @@ use crate::case::Case;
 use crate::outcome::Event;
 use crate::subject::Subject;
 use iced_x86::{Code, CpuidFeature, EncodingKind};
+use std::sync::OnceLock;
 
 /// A set of processor features, and whether to keep to what Intel and AMD agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +104,13 @@ impl Features {
 
 /// Whether the host is AMD's (or Hygon's, which descends from it).
 pub(crate) fn is_amd() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
-    leaf.ebx == 0x6874_7541 || leaf.ebx == 0x6f67_7948
+    // CPUID leaves for the hypervisor that the host may run under: ask once.
+    static AMD: OnceLock<bool> = OnceLock::new();
+    *AMD.get_or_init(|| {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
+        leaf.ebx == 0x6874_7541 || leaf.ebx == 0x6f67_7948
+    })
 }
 
 /// The encodings of 64-bit mode that `features` cover and that can be judged.
