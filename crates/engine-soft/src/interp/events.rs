@@ -101,7 +101,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
     None
 }
 
-/// An interrupt between the iterations of a string instruction pushes RF set (SDM vol. 3, 18.3.1.1).
+/// An interrupt or trap between the iterations of a string instruction pushes RF set (SDM vol. 3, 18.3.1.1).
 fn resume_flag(cpu: &mut Cpu) {
     if std::mem::take(&mut cpu.mid_repeat) {
         cpu.state.flags.system |= Rflags::RF.bits();
@@ -153,7 +153,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     }
     let dr6 = hits | if trapped { DR6_BS } else { 0 };
     if dr6 != 0 && cpu.state.activity != Activity::Shutdown {
-        cpu.state.activity = Activity::Running;
+        resume_flag(cpu);
         deliver(cpu, Event::Exception(Exception::db(dr6)));
     }
 }
