@@ -3,6 +3,7 @@
 // In a table of code, `|a| a.hlt()` reads like its neighbours; a path to the method does not.
 #![allow(clippy::redundant_closure_for_method_calls)]
 
+mod caches;
 mod debug;
 mod interrupts;
 mod modes;
@@ -24,6 +25,7 @@ pub fn cases() -> &'static [Case] {
             modes::CASES,
             paging::CASES,
             tlb::CASES,
+            caches::CASES,
             segments::CASES,
             interrupts::CASES,
             tasks::CASES,
