@@ -1,0 +1,83 @@
+//! The paths and names in the documents lead somewhere.
+
+use std::path::Path;
+use structure::{Document, code_spans, file, root, tracked_files};
+
+const TOP_FOLDERS: [&str; 8] =
+    ["crates/", "docs/", "guest/", "tests/", "xtask/", "fuzz/", ".ci/", ".cargo/"];
+
+/// Whether a code span is meant as a path of this project: `folder/file`, or `folder/file::name`.
+fn is_path(span: &str) -> bool {
+    let plain = !span.contains([' ', '<', '*', '{', '…']);
+    plain && TOP_FOLDERS.iter().any(|top| span.starts_with(top))
+}
+
+/// What is wrong with a reference, if anything is. `name` is a function, or the beginning of a string (a conformance
+/// case's title).
+fn broken(reference: &str) -> Option<String> {
+    let (path, name) = match reference.split_once("::") {
+        Some((path, name)) => (path, Some(name)),
+        None => (reference, None),
+    };
+    if !root().join(path).exists() {
+        return Some(format!("{path} does not exist"));
+    }
+    let name = name?;
+    let text = file(path).text;
+    let known = [format!("fn {name}("), format!("fn {name}<"), format!("\"{name}")];
+    (!known.iter().any(|k| text.contains(k))).then(|| format!("{path} has no {name}"))
+}
+
+#[test]
+fn every_path_in_our_documents_resolves() {
+    let documents = tracked_files().into_iter().filter(|f| {
+        Path::new(&f.path).extension().is_some_and(|e| e == "md") && !f.path.starts_with("guest/")
+    });
+    let mut complaints = Vec::new();
+    let mut checked = 0;
+    for document in documents {
+        let document = Document::read(&document.path);
+        for span in document.code_spans().into_iter().filter(|s| is_path(s)) {
+            checked += 1;
+            complaints.extend(broken(span).map(|why| format!("{}: {why}", document.path)));
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert!(checked > 100, "only {checked} references found: are documents missing?");
+}
+
+#[test]
+fn every_concept_has_its_row_with_file_and_test() {
+    let rows = Document::read("ARCHITECTURE.md").table("The concepts");
+    let numbers: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
+    let expected: Vec<_> = (1..=26).map(|n| n.to_string()).collect();
+    assert_eq!(numbers, expected);
+    for row in &rows {
+        assert_eq!(row.len(), 7, "{row:?}");
+        for cell in &row[5..] {
+            let real = code_spans(cell).into_iter().any(is_path);
+            assert!(
+                real || cell.contains("not yet"),
+                "concept {}: {cell:?} names no path and does not say \"not yet\"",
+                row[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn where_do_i_find_answers_with_paths() {
+    let rows = Document::read("ARCHITECTURE.md").table("Where do I find");
+    assert!(rows.len() > 20);
+    for row in &rows {
+        assert!(code_spans(&row[1]).into_iter().any(is_path), "{row:?}");
+    }
+}
+
+#[test]
+fn a_reference_to_nothing_is_noticed() {
+    assert_eq!(broken("crates/x86/src/lib.rs"), None);
+    assert_eq!(broken("xtask/src/main.rs::main"), None);
+    assert!(broken("crates/x86/src/nothing.rs").is_some());
+    assert!(broken("xtask/src/main.rs::nothing").is_some());
+}
