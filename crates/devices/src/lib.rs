@@ -1,4 +1,4 @@
-//! The virtual devices: the bus, the interrupt chips, the chipset.
+//! The virtual devices: the bus, the interrupt chips, the chipset, virtio.
 //!
 //! Every device is a *core* (registers as in its datasheet; no clock, bus or host: time is passed in as VM
 //! nanoseconds) inside an *adapter* that holds handles: [`irq::IrqLine`], [`time::Timer`], [`power::PowerSink`].
@@ -6,7 +6,7 @@
 //! Lock order, outermost first; a thread that holds a later one never takes an earlier one:
 //!
 //! 1. a chipset device (the mutex its constructor returns it in),
-//! 2. an interrupt line ([`irq`]),
+//! 2. an interrupt line ([`irq`]; a virtio device's interrupt just before it),
 //! 3. the 8259 pair or the IOAPIC,
 //! 4. a local APIC (one at a time),
 //! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
@@ -25,5 +25,6 @@ pub mod irq;
 pub mod irqchip;
 pub mod power;
 pub mod time;
+pub mod virtio;
 
 mod sync;

@@ -1,0 +1,228 @@
+//! A disk's content: a raw image file, or a block device of the host.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a sector, the unit of all addresses (virtio 1.2, 5.2.6).
+pub const SECTOR: u64 = 512;
+
+/// Where a disk keeps its sectors. Called on the thread of one queue; may block.
+pub trait Storage: Send + 'static {
+    /// Sectors that it has; never changes.
+    fn sectors(&self) -> u64;
+
+    /// Fills `into` from byte `offset`.
+    ///
+    /// # Errors
+    /// The host's.
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `from` at byte `offset`.
+    ///
+    /// # Errors
+    /// The host's.
+    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far outlast a crash of the host.
+    ///
+    /// # Errors
+    /// The host's.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Why a file cannot be a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It cannot be opened.
+    #[error("cannot open the disk {path} for {what}: {source}{remedy}", path = path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Reading, or reading and writing.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No file or block device.
+    #[error("cannot use {path} as a disk: it is {what}; give a raw image file", path = path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Another program has it.
+    #[error(
+        "the disk {path} is in use; end the machine that has it, or give both only ,ro", path = path.display()
+    )]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a single sector.
+    #[error(
+        "the disk {path} has {bytes} bytes, less than a sector; make it larger: truncate -s 64M {path}", path = path.display()
+    )]
+    TooSmall {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A piece of a sector at the end.
+    #[error(
+        "the disk {path} has {bytes} bytes, no multiple of {SECTOR}; round it up: truncate -s %{SECTOR} {path}", path = path.display()
+    )]
+    Uneven {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+}
+
+/// A raw image: the disk's bytes and nothing else. Locked while it is open.
+#[derive(Debug)]
+pub struct RawImage {
+    file: File,
+    sectors: u64,
+}
+
+impl RawImage {
+    /// Opens the image at `path`, for this process alone unless it is read only.
+    ///
+    /// # Errors
+    /// It is not there, not permitted, in use, or has no size that a disk can have.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
+        let path = path.to_owned();
+        let opened = OpenOptions::new().read(true).write(!read_only).open(&path);
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(source) => return Err(open_error(path, read_only, source)),
+        };
+        match file.metadata() {
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(ImageError::NoFile { path, what: "a directory" });
+            }
+            Err(source) => return Err(open_error(path, read_only, source)),
+            Ok(_) => {}
+        }
+        let lock = if read_only { file.try_lock_shared() } else { file.try_lock() };
+        match lock {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ImageError::Busy { path }),
+            // Some network file systems know no locks.
+            Err(TryLockError::Error(why)) => {
+                tracing::warn!(target: "virtio", "cannot lock the disk {}: {why}", path.display());
+            }
+        }
+        // A block device's size is where it ends; its metadata says 0.
+        let Ok(bytes) = file.seek(SeekFrom::End(0)) else {
+            return Err(ImageError::NoFile { path, what: "nothing that can be read at any place" });
+        };
+        if bytes < SECTOR {
+            return Err(ImageError::TooSmall { path, bytes });
+        }
+        if bytes % SECTOR != 0 {
+            return Err(ImageError::Uneven { path, bytes });
+        }
+        Ok(Self { file, sectors: bytes / SECTOR })
+    }
+}
+
+fn open_error(path: PathBuf, read_only: bool, source: io::Error) -> ImageError {
+    let what = if read_only { "reading" } else { "reading and writing" };
+    let remedy = match source.kind() {
+        io::ErrorKind::NotFound => "; create it: truncate -s 64M FILE",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+            "; add ,ro if the guest need not write"
+        }
+        io::ErrorKind::IsADirectory => "; give a raw image file",
+        _ => "",
+    };
+    ImageError::Open { path, what, source, remedy }
+}
+
+impl Storage for RawImage {
+    fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(from, offset)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of `bytes` that goes away again.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, bytes: u64) -> Self {
+            let path = std::env::temp_dir().join(format!("gemello-{}-{name}", std::process::id()));
+            File::create(&path).and_then(|file| file.set_len(bytes)).expect("a scratch file");
+            Self(path)
+        }
+
+        fn refusal(&self, read_only: bool) -> String {
+            RawImage::open(&self.0, read_only).expect_err("refused").to_string()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_disk_has_are_refused_with_a_remedy() {
+        let empty = Scratch::new("empty", 0);
+        assert!(empty.refusal(false).contains("less than a sector; make it larger: truncate -s"));
+        let uneven = Scratch::new("uneven", 1025);
+        let text = uneven.refusal(true);
+        assert!(text.contains("1025 bytes") && text.contains("truncate -s %512"), "{text}");
+        let good = Scratch::new("good", 1024);
+        assert_eq!(RawImage::open(&good.0, false).expect("good").sectors(), 2);
+    }
+
+    #[test]
+    fn what_is_not_there_or_no_file_is_named() {
+        let missing = Path::new("/nonexistent/disk.img");
+        let text = RawImage::open(missing, false).expect_err("missing").to_string();
+        assert!(text.contains("/nonexistent/disk.img for reading and writing"), "{text}");
+        assert!(text.contains("create it"), "{text}");
+        let text = RawImage::open(Path::new("/"), true).expect_err("a directory").to_string();
+        assert!(text.contains("it is a directory"), "{text}");
+        let text = RawImage::open(Path::new("/"), false).expect_err("a directory").to_string();
+        assert!(text.contains("give a raw image file"), "{text}");
+        let text = RawImage::open(Path::new("/dev/null"), true).expect_err("no disk").to_string();
+        assert!(text.contains("less than a sector"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_that_is_written_belongs_to_one_machine() {
+        let disk = Scratch::new("busy", 1024);
+        let first = RawImage::open(&disk.0, false).expect("free");
+        assert!(disk.refusal(false).contains("is in use; end the machine"));
+        assert!(disk.refusal(true).contains("is in use"));
+        drop(first);
+        let _readers = [true, true].map(|ro| RawImage::open(&disk.0, ro).expect("shared"));
+        assert!(disk.refusal(false).contains("is in use"));
+    }
+}

@@ -1,0 +1,160 @@
+//! A thread that serves one ring, and may block on the host while it does.
+//!
+//! ```text
+//!            start                notify               ring empty
+//!   idle ────────────► resting ───────────► serving ──────────────► resting
+//!    ▲                    │ stop               │ stop: after the request in progress
+//!    └────────────────────┴────────────────────┘
+//! ```
+
+use super::chain::{Broken, Chain};
+use super::{Ring, RingPosition};
+use crate::sync::lock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::{fmt, io};
+
+/// What a device does with requests.
+pub(super) trait Serve: Send + 'static {
+    /// Serves one request and returns how many bytes it wrote to the beginning of the writable part. `features` are the
+    /// negotiated ones.
+    fn serve(&mut self, ring: &Ring, chain: Chain, features: u64) -> Result<u32, Broken>;
+}
+
+/// The thread and its mailbox.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    mailbox: Mutex<Mailbox>,
+    /// To the thread: there is something to do.
+    work: Condvar,
+    /// From the thread: it serves no longer.
+    resting: Condvar,
+    /// Asks the thread to come back after the request in progress.
+    interrupted: AtomicBool,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    /// The ring, unless the thread has it.
+    job: Option<Job>,
+    notified: bool,
+    serving: bool,
+    ending: bool,
+}
+
+struct Job {
+    ring: Ring,
+    features: u64,
+    /// The driver broke the rules: nothing is served any more.
+    broken: bool,
+}
+
+impl Worker {
+    /// An idle worker called `name`.
+    pub(super) fn new(name: String, server: impl Serve) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let mine = Arc::clone(&shared);
+        let thread = thread::Builder::new().name(name).spawn(move || mine.run(server))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Serves `ring` from now on.
+    pub(super) fn start(&self, ring: Ring, features: u64) {
+        let mut mailbox = lock(&self.shared.mailbox);
+        mailbox.job = Some(Job { ring, features, broken: false });
+        mailbox.notified = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Looks into the ring.
+    pub(super) fn notify(&self) {
+        lock(&self.shared.mailbox).notified = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Waits for the request in progress; where the ring is then, if there was one.
+    pub(super) fn stop(&self) -> Option<RingPosition> {
+        let shared = &*self.shared;
+        let mut mailbox = lock(&shared.mailbox);
+        shared.interrupted.store(true, Ordering::Relaxed);
+        while mailbox.serving {
+            mailbox = shared.resting.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        shared.interrupted.store(false, Ordering::Relaxed);
+        mailbox.job.take().map(|job| job.ring.position())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+        lock(&self.shared.mailbox).ending = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, mut server: impl Serve) {
+        while let Some(mut job) = self.next_job() {
+            if !job.broken
+                && let Err(why) = self.drain(&mut job, &mut server)
+            {
+                job.ring.fail(&why);
+                job.broken = true;
+            }
+            let mut mailbox = lock(&self.mailbox);
+            mailbox.job = Some(job);
+            mailbox.serving = false;
+            self.resting.notify_all();
+        }
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        let mut mailbox = lock(&self.mailbox);
+        loop {
+            if mailbox.ending {
+                return None;
+            }
+            if mailbox.notified
+                && let Some(job) = mailbox.job.take()
+            {
+                mailbox.notified = false;
+                mailbox.serving = true;
+                return Some(job);
+            }
+            mailbox = self.work.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Serves until the ring is empty or the thread is called back.
+    fn drain(&self, job: &mut Job, server: &mut impl Serve) -> Result<(), Broken> {
+        let ring = &mut job.ring;
+        loop {
+            ring.busy()?;
+            while !self.interrupted.load(Ordering::Relaxed) {
+                let Some(chain) = ring.next()? else { break };
+                let head = chain.head;
+                let written = server.serve(ring, chain, job.features)?;
+                ring.complete(head, written)?;
+            }
+            if !ring.rest()? || self.interrupted.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
