@@ -15,9 +15,8 @@ use std::path::{Path, PathBuf};
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
 
-/// For Debian's kernel: a panic ends the machine, and there is no PCI to look for (the kernel would call that fatal, on
-/// the user's console).
-const KERNEL_OPTIONS: &str = "panic=-1 pci=off";
+/// For Debian's kernel: a panic ends the machine.
+const KERNEL_OPTIONS: &str = "panic=-1";
 
 /// Runs what `arguments` ask for, and gives the exit code.
 ///

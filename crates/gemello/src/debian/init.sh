@@ -8,21 +8,37 @@
 # and to ttyS1 in the others. On ttyS1 this script also tells gemello "ready" (the terminal is set up, send input) and
 # "status N" (the command has ended): see crates/gemello/src/debian/report.rs, which reads them.
 
+# Process 1 sets the system up, starts the session (this script again, as "session"), and then only takes the signals by
+# which busybox's poweroff and reboot speak to an init.
+
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root LOGNAME=root
 umask 022
-/bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /usr/bin /usr/sbin /usr/local/bin /sbin
-/bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
-/bin/busybox mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
-/bin/busybox mount -t devtmpfs -o mode=0755,nosuid devtmpfs /dev
-/bin/busybox --install -s
-mkdir -p /dev/pts /dev/shm
-mount -t devpts -o mode=0620,gid=5,ptmxmode=0666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=0755 tmpfs /run
-[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
-hostname gemello
-ip link set lo up 2>/dev/null
+
+if [ "$1" != session ]; then
+	/bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /usr/bin /usr/sbin /usr/local/bin /sbin
+	/bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
+	/bin/busybox mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+	/bin/busybox mount -t devtmpfs -o mode=0755,nosuid devtmpfs /dev
+	/bin/busybox --install -s
+	mkdir -p /dev/pts /dev/shm
+	mount -t devpts -o mode=0620,gid=5,ptmxmode=0666 devpts /dev/pts
+	mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+	mount -t tmpfs -o mode=1777 tmpfs /tmp
+	mount -t tmpfs -o mode=0755 tmpfs /run
+	[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+	hostname gemello
+	ip link set lo up 2>/dev/null
+	trap '/bin/busybox poweroff -f' USR1 USR2
+	trap '/bin/busybox reboot -f' TERM
+	# Not with "&", which would make the session ignore ^C.
+	start-stop-daemon -S -b -p /run/no-pid -a /bin/busybox -- sh /init session
+	while :; do
+		sleep 100000 &
+		wait $!
+	done
+fi
+
+exec >/dev/console 2>&1
 cd /root
 
 . /etc/gemello/run
@@ -31,13 +47,6 @@ export TERM
 # Kept open to the end: a closed terminal forgets its size and drops RTS.
 exec 3<>/dev/ttyS0
 
-# busybox's own poweroff and reboot ask an init that this script is not: -f asks the kernel.
-for action in poweroff reboot halt; do
-	rm -f /sbin/$action
-	printf '#!/bin/sh\nexec /bin/busybox %s -f "$@"\n' $action >/sbin/$action
-	chmod 755 /sbin/$action
-	echo "alias $action='/sbin/$action'" >>/etc/profile
-done
 export ENV=/etc/profile
 
 # Tells gemello, and keeps the kernel's messages from splitting the line.
