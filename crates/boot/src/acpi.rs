@@ -46,6 +46,27 @@ pub struct AcpiConfig {
     pub rtc: bool,
     /// Whether the 8042 keyboard controller (60H, 64H, IRQ 1) is there.
     pub i8042: bool,
+    /// The virtio devices on the MMIO transport; 256 at the most.
+    pub virtio: Vec<VirtioMmio>,
+}
+
+/// A virtio device on the MMIO transport (virtio 1.2, 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioMmio {
+    /// Guest-physical address of its registers, 4 KiB.
+    pub address: u32,
+    /// Its interrupt: level triggered, active high.
+    pub gsi: u32,
+}
+
+impl VirtioMmio {
+    /// Bytes of its registers.
+    pub(crate) const SIZE: u32 = 0x1000;
+
+    /// What tells a guest without ACPI of it: Linux's module parameter, which others read too.
+    pub(crate) fn parameter(&self) -> String {
+        format!("virtio_mmio.device=4K@{:#x}:{}", self.address, self.gsi)
+    }
 }
 
 impl AcpiConfig {
@@ -71,6 +92,7 @@ impl Default for AcpiConfig {
             com1: true,
             rtc: true,
             i8042: true,
+            virtio: Vec::new(),
         }
     }
 }
@@ -201,6 +223,19 @@ mod tests {
             ..Default::default()
         });
         check(&AcpiConfig { cpus: u32::MAX, ..Default::default() });
+    }
+
+    #[test]
+    fn virtio_devices_have_id_registers_and_level_interrupt() {
+        let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: 16 + n };
+        let virtio = vec![device(0), device(1)];
+        let pieces = check(&AcpiConfig { virtio, ..Default::default() });
+        let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;
+        let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|window| window == bytes);
+        assert!(has(b"LNRO0005\0") && has(b"V000") && has(b"V001"));
+        // Memory32Fixed (6.4.3.4), read and write; then Interrupt (6.4.3.6): consumer, level, active high, exclusive.
+        assert!(has(&[0x86, 9, 0, 1, 0, 0x10, 0xb0, 0xfe, 0, 0x10, 0, 0]));
+        assert!(has(&[0x89, 6, 0, 0b0001, 1, 17, 0, 0, 0]));
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod place;
 mod pvh;
 mod source;
 
-pub use acpi::AcpiConfig;
+pub use acpi::{AcpiConfig, VirtioMmio};
 pub use e820::{E820Entry, E820Type};
 pub use error::BootError;
 pub use fuzz::fuzz;
@@ -41,7 +41,8 @@ pub struct Request<'a> {
     pub image: Source<'a>,
     /// Initial RAM disk (Linux and PVH).
     pub initrd: Option<Source<'a>>,
-    /// Kernel command line, without a terminating zero.
+    /// Kernel command line, without a terminating zero. PVH and Multiboot images, which may know no ACPI, are told the
+    /// virtio devices at its end: `virtio_mmio.device=4K@ADDRESS:GSI`.
     pub cmdline: &'a str,
     /// Multiboot or PVH modules, in order.
     pub modules: &'a [Module<'a>],
@@ -132,6 +133,13 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// The command line with the virtio devices.
+    fn cmdline_with_devices(&self) -> String {
+        let devices = self.request.acpi.virtio.iter().map(VirtioMmio::parameter);
+        let given = Some(self.request.cmdline.to_owned()).filter(|line| !line.is_empty());
+        given.into_iter().chain(devices).collect::<Vec<_>>().join(" ")
+    }
+
     /// Fails, because of `why`, if modules were given.
     fn no_modules(&self, why: &str) -> Result<(), BootError> {
         if self.request.modules.is_empty() {

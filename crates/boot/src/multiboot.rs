@@ -153,7 +153,7 @@ fn information(
         block.put(at, &bytes);
     };
     block.put(map_at, &map);
-    let line = with_name(name, loader.request.cmdline);
+    let line = with_name(name, &loader.cmdline_with_devices());
     let cmdline = source::cmdline(name, &line, layout::CMDLINE_MAX - 1)?;
     let cmdline = add(&mut block, &cmdline);
     let loader_name = add(&mut block, LOADER_NAME);

@@ -28,7 +28,7 @@ pub(crate) fn load(
     elf::check_entry(loader.image, elf, entry.into())?;
     elf::load(loader.image, elf, placer)?;
     let mut state = cpu::protected_mode(placer, entry.into())?;
-    let cmdline = source::cmdline(&loader.image.name, loader.request.cmdline, CMDLINE_MAX)?;
+    let cmdline = source::cmdline(&loader.image.name, &loader.cmdline_with_devices(), CMDLINE_MAX)?;
     placer.add(layout::CMDLINE, cmdline, "command line")?;
     let info = start_info(loader, &modules(loader, placer)?)?;
     placer.add(layout::START_INFO, info, "hvm_start_info")?;

@@ -1,8 +1,10 @@
-//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, \_S5.
+//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, virtio devices, \_S5.
 
-use super::{AcpiConfig, byte, table};
+use super::{AcpiConfig, VirtioMmio, byte, table};
 use acpi_tables::Aml;
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+};
 
 /// The table.
 pub(super) fn dsdt(config: &AcpiConfig) -> Vec<u8> {
@@ -36,6 +38,9 @@ fn system_bus(config: &AcpiConfig) -> Vec<u8> {
         let ports = [IO::new(0x60, 0x60, 1, 1), IO::new(0x64, 0x64, 1, 1)];
         device(&mut inside, "PS2K", "PNP0303", &[&ports[0], &ports[1], &isa_irq(1)]);
     }
+    for (id, device) in (0..=0xff).zip(&config.virtio) {
+        virtio_mmio(&mut inside, id, *device);
+    }
     Scope::raw("\\_SB_".into(), inside)
 }
 
@@ -56,4 +61,14 @@ fn processor(out: &mut Vec<u8>, id: u32) {
     let hid = Name::new("_HID".into(), &"ACPI0007");
     let uid = Name::new("_UID".into(), &id);
     Device::new(format!("C{id:03X}").as_str().into(), vec![&hid, &uid]).to_aml_bytes(out);
+}
+
+/// A virtio device: the id is Linux's name for the MMIO transport.
+fn virtio_mmio(out: &mut Vec<u8>, id: u32, device: VirtioMmio) {
+    let hid = Name::new("_HID".into(), &"LNRO0005");
+    let uid = Name::new("_UID".into(), &id);
+    let memory = Memory32Fixed::new(true, device.address, VirtioMmio::SIZE);
+    let irq = Interrupt::new(true, false, false, false, device.gsi);
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &irq]));
+    Device::new(format!("V{id:03X}").as_str().into(), vec![&hid, &uid, &crs]).to_aml_bytes(out);
 }

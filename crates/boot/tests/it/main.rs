@@ -20,11 +20,19 @@ pub(crate) struct Boot<'a> {
     pub(crate) cmdline: &'a str,
     pub(crate) modules: Vec<(&'a [u8], &'a str)>,
     pub(crate) ram: &'a [(u64, u64)],
+    pub(crate) acpi: AcpiConfig,
 }
 
 impl<'a> Boot<'a> {
     pub(crate) fn new(image: &'a [u8]) -> Self {
-        Self { image, initrd: None, cmdline: "console=ttyS0", modules: Vec::new(), ram: RAM }
+        Self {
+            image,
+            initrd: None,
+            cmdline: "console=ttyS0",
+            modules: Vec::new(),
+            ram: RAM,
+            acpi: AcpiConfig::default(),
+        }
     }
 
     pub(crate) fn plan(&self) -> Result<BootPlan, BootError> {
@@ -37,7 +45,7 @@ impl<'a> Boot<'a> {
             cmdline: self.cmdline,
             modules: &modules,
             ram: self.ram,
-            acpi: &AcpiConfig::default(),
+            acpi: &self.acpi,
         })
     }
 

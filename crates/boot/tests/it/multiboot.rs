@@ -2,7 +2,7 @@
 
 use crate::images::{elf32, elf64, multiboot_header, put};
 use crate::{Boot, Guest};
-use boot::Protocol;
+use boot::{Protocol, VirtioMmio};
 use x86::regs::Cr0;
 use x86::state::{Mode, Seg, gpr};
 
@@ -110,4 +110,20 @@ fn what_cannot_be_offered_is_refused() {
     assert!(Boot::new(&elf_image(1 << 4)).error().contains("0x10"));
     let error = Boot { initrd: Some(b"x"), ..Boot::new(&elf_image(0)) }.error();
     assert!(error.contains("--module"), "{error}");
+}
+
+#[test]
+fn virtio_devices_are_named_on_the_command_line() {
+    let image = elf_image(3);
+    let mut boot = Boot::new(&image);
+    let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: 16 + n };
+    boot.acpi.virtio = vec![device(0), device(1)];
+    let line = |boot: &Boot<'_>| {
+        let guest = boot.ok();
+        guest.string(guest.u32(info(&guest) + 16).into())
+    };
+    let devices = "virtio_mmio.device=4K@0xfeb00000:16 virtio_mmio.device=4K@0xfeb01000:17";
+    assert_eq!(line(&boot), format!("kernel.img console=ttyS0 {devices}"));
+    boot.cmdline = "";
+    assert_eq!(line(&boot), format!("kernel.img {devices}"));
 }

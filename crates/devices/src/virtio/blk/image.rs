@@ -127,7 +127,7 @@ impl RawImage {
         if bytes < SECTOR {
             return Err(ImageError::TooSmall { path, bytes });
         }
-        if bytes % SECTOR != 0 {
+        if !bytes.is_multiple_of(SECTOR) {
             return Err(ImageError::Uneven { path, bytes });
         }
         Ok(Self { file, sectors: bytes / SECTOR })

@@ -155,7 +155,7 @@ impl Disk {
     /// The byte where the transfer of `data` begins, if all of it is sectors of the disk and in RAM.
     fn place(&self, ram: &GuestRam, sector: u64, data: &Segments) -> Result<u64, Refusal> {
         let bytes = data.len();
-        if bytes == 0 || bytes % SECTOR != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(SECTOR) {
             return Err(Refusal::Uneven(bytes));
         }
         let end = sector.checked_add(bytes / SECTOR);

@@ -243,7 +243,7 @@ impl MmioDevice for VirtioMmio {
         let offset = offset as u32;
         match offset.checked_sub(VIRTIO_MMIO_CONFIG) {
             Some(offset) => self.read_config(offset as usize, size.into()),
-            None if size == 4 && offset % 4 == 0 => self.read_register(offset).into(),
+            None if size == 4 && offset.is_multiple_of(4) => self.read_register(offset).into(),
             None => u64::MAX,
         }
     }
@@ -251,7 +251,7 @@ impl MmioDevice for VirtioMmio {
     fn write(&mut self, offset: u64, size: u8, value: u64) {
         // Nothing in a configuration space of ours can be written.
         let offset = offset as u32;
-        if offset < VIRTIO_MMIO_CONFIG && size == 4 && offset % 4 == 0 {
+        if offset < VIRTIO_MMIO_CONFIG && size == 4 && offset.is_multiple_of(4) {
             self.write_register(offset, value as u32);
         }
     }

@@ -35,7 +35,7 @@ fn the_device_introduces_itself() {
 fn what_is_written_is_read_back() {
     let platter = Platter::new(64);
     let mut driver = running(&platter, F_FLUSH);
-    let text: Vec<u8> = (0..1024_u32).map(|i| (i * i >> 3) as u8).collect();
+    let text: Vec<u8> = (0..1024_u32).map(|i| ((i * i) >> 3) as u8).collect();
     driver.ram.write(DATA, &text).expect("RAM");
     assert_eq!(driver.request(OUT, 62, 1024), (OK, 1));
     assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..], text);
