@@ -168,6 +168,22 @@ pub(super) const CASES: &[Case] = &[
         arm(g, 0, at, 0, 0);
         g.want_reg(RAX, 2);
     }),
+    case("debug/int1-tells-what-mov-ss-held-back", "SDM 3A 6.8.3 and 6.9", |g| {
+        g.long();
+        g.poke(DATA, u64::from(sel::DATA));
+        g.emit(|a| a.mov(ss, word_ptr(DATA)));
+        g.raw(&[0xf1]);
+        let at = g.emit(|a| a.nop());
+        arm(g, 1, DATA, 3, 1);
+        g.handler(Vector::Db, |a| {
+            a.inc(ecx)?;
+            a.mov(rbx, ptr(rsp))?;
+            a.iretq()
+        });
+        g.want_reg(RCX, 1); // one #DB, not two
+        g.want_reg(RBX, at);
+        g.want("DR6", |e| e.state.dr.dr6 & 0xe00f, 2);
+    }),
     case("debug/faults-push-rf", "SDM 3A 6.8.2 and 17.3.1.1", |g| {
         g.long();
         let at = g.emit(|a| a.ud2());

@@ -9,9 +9,15 @@ use x86::bus::{AccessKind, SystemBus};
 use x86::debug::DataAccess;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
+use x86::msr::names;
 use x86::regs::{Cr4, Rflags};
 use x86::state::{Activity, CpuState, Mode, Seg, TableRegister, gpr};
 use x86::{control, debug, far, flags, ioperm, iret, msr, protect, segment, syscall};
+
+/// CPUID.01H:EDX.APIC.
+const CPUID_APIC: u32 = 1 << 9;
+/// DR6.B0 to B3.
+const DR6_BREAKPOINTS: u64 = 0xf;
 
 /// Runs one of `x86`'s operations and goes on behind the instruction, with everything derived from the state renewed.
 fn system(
@@ -123,8 +129,14 @@ pub(crate) fn int3(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// INT1 (ICEBP).
 pub(crate) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
+    let hits = std::mem::take(&mut cpu.data_hits);
     transfer(cpu, op, |state, bus, next_rip| {
-        interrupt::deliver(state, bus, Event::Icebp { next_rip })
+        interrupt::deliver(state, bus, Event::Icebp { next_rip })?;
+        if hits != 0 {
+            // Breakpoints that MOV SS held back are told by this #DB, not by one of their own.
+            state.dr.dr6 = state.dr.dr6 & !DR6_BREAKPOINTS | hits;
+        }
+        Ok(())
     })
 }
 
@@ -255,6 +267,7 @@ pub(crate) fn clts(cpu: &mut Cpu, op: &Op) -> Step {
 /// LMSW r/m16.
 pub(crate) fn lmsw<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
+        privileged(cpu)?;
         let source = word_operand::<MEMORY>(cpu, op)?;
         let next = cpu.next_ip(op);
         let result = control::lmsw(&cpu.model, &mut cpu.state, &mut cpu.mmu, source);
@@ -599,12 +612,21 @@ pub(crate) fn output<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn cpuid(cpu: &mut Cpu, _: &Op) -> Step {
     cpu.stats.cpuid += 1;
     let (leaf, subleaf) = (cpu.reg::<u32>(0), cpu.reg::<u32>(1));
-    let [a, b, c, d] = x86::cpuid::cpuid(&cpu.model, &cpu.state, leaf, subleaf);
+    let [a, b, c, mut d] = x86::cpuid::cpuid(&cpu.model, &cpu.state, leaf, subleaf);
+    if leaf == 1 && !apic_enabled(cpu) {
+        d &= !CPUID_APIC;
+    }
     cpu.set_reg::<u32>(0, a);
     cpu.set_reg::<u32>(3, b);
     cpu.set_reg::<u32>(1, c);
     cpu.set_reg::<u32>(2, d);
     Step::Next
+}
+
+/// IA32_APIC_BASE.EN, which CPUID.01H:EDX.APIC shows (SDM vol. 3, 12.4.3).
+fn apic_enabled(cpu: &mut Cpu) -> bool {
+    let base = cpu.mmu.io().and_then(|io| io.msr_read(names::IA32_APIC_BASE));
+    !matches!(base, Some(Ok(base)) if base & x86::apic::base::EN == 0)
 }
 
 fn set_pair(cpu: &mut Cpu, value: u64) {
@@ -670,6 +692,10 @@ pub(crate) fn wrmsr(cpu: &mut Cpu, op: &Op) -> Step {
         privileged(cpu)?;
         cpu.stats.msr += 1;
         let (register, value) = (cpu.reg::<u32>(1), pair(cpu));
+        if register == names::IA32_APIC_BASE {
+            let verdict = msr::check_apic_base(&cpu.model, value);
+            cpu.check(verdict)?;
+        }
         match cpu.mmu.io().and_then(|io| io.msr_write(register, value)) {
             Some(Ok(())) => {}
             Some(Err(vcpu::MsrFault)) => return cpu.gp(),

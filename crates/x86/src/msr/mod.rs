@@ -10,6 +10,7 @@ pub mod speculation;
 
 pub use memory_type::{DEF_TYPE_E, DEF_TYPE_FE, MTRRCAP, WRITE_BACK};
 
+use crate::apic::base;
 use crate::bus::TlbEffect;
 use crate::cpuid::model::{BUS_HZ, MICROCODE_REVISION};
 use crate::cpuid::{CpuModel, Feature};
@@ -111,6 +112,16 @@ pub fn write(
     }
     write_plain(model, state, msr, value, host_tsc)?;
     Ok(TlbEffect::None)
+}
+
+/// Whether the processor takes `value` for IA32_APIC_BASE, before its local APIC is asked (SDM vol. 3, 12.4.4 and
+/// 12.12.1): no address beyond MAXPHYADDR, x2APIC mode only where CPUID tells of it.
+///
+/// # Errors
+/// #GP(0).
+pub fn check_apic_base(model: &CpuModel, value: u64) -> Result<(), Exception> {
+    let mode = if model.has(Feature::X2apic) { base::EXTD } else { 0 };
+    only(value, base::BSP | base::EN | base::ADDRESS | mode).map(|_| ())
 }
 
 /// The guest's time-stamp counter: what RDTSC reads.

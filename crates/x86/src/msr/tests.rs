@@ -59,6 +59,20 @@ fn what_is_written_is_read() {
     assert_eq!(rd(&state, IA32_MTRR_FIX4K_F0000), Ok(0));
 }
 
+/// SDM vol. 3, 12.4.4 and 12.12.1.
+#[test]
+fn the_apics_base_is_an_address_that_the_processor_has() {
+    let with = CpuModel::gemello_v2();
+    let without = CpuModel::parse("gemello-v2,-x2apic").expect("a known model");
+    assert_eq!(check_apic_base(&with, 0xfee0_0900), Ok(()));
+    assert_eq!(check_apic_base(&with, 0xfee0_0d00), Ok(()));
+    assert_eq!(check_apic_base(&without, 0xfee0_0d00), Err(GP));
+    let beyond = 1 << crate::cpuid::PHYSICAL_BITS;
+    assert_eq!(check_apic_base(&with, beyond >> 1 | 0x900), Ok(()));
+    assert_eq!(check_apic_base(&with, beyond | 0x900), Err(GP));
+    assert_eq!(check_apic_base(&with, 0xfee0_0901), Err(GP));
+}
+
 #[test]
 fn what_is_refused() {
     let (_, mut state) = setup();
