@@ -65,6 +65,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[=ARGS]")]
     pub(crate) module: Vec<String>,
 
+    /// Disk: a raw image file, for reading only with ,ro; may be repeated
+    #[arg(long, value_name = "FILE[,ro]")]
+    pub(crate) disk: Vec<String>,
+
     /// Guest memory, with unit K, M or G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     pub(crate) memory: u64,

@@ -9,7 +9,7 @@ use crate::output::{Log, Progress, StandardOutput};
 use crate::{engine, exit, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::Line;
-use machine::{BootConfig, Config, End, File, Lines, Machine};
+use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
 use std::path::{Path, PathBuf};
 
 /// Kernel command line where the user gives none.
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         memory: arguments.memory,
         cpu: (*arguments.cpu).clone(),
         boot: plan.boot,
+        disks: arguments.disk.iter().map(|text| disk(text)).collect(),
         debug_exit: arguments.debug_exit,
         timeout: arguments.timeout,
     };
@@ -174,6 +175,14 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         gate: Gate::new(!reports),
         reports,
     })
+}
+
+/// `FILE[,ro]`; a file whose name ends in `,ro` is taken whole if it exists.
+fn disk(text: &str) -> Disk {
+    match text.strip_suffix(",ro") {
+        Some(file) if !Path::new(text).exists() => Disk { path: file.into(), read_only: true },
+        _ => Disk { path: text.into(), read_only: false },
+    }
 }
 
 /// `FILE[=ARGS]`; a file whose name holds `=` is taken whole if it exists.

@@ -2,7 +2,7 @@
 
 use crate::bell::Bell;
 use crate::clock::VmClock;
-use crate::config::{BootConfig, Config, ConfigError};
+use crate::config::{BootConfig, Config, ConfigError, Disk};
 use crate::console::{Line, Pump, StopperSlot};
 use crate::cpu_io::ProcessorIo;
 use crate::io_thread::Feed;
@@ -18,6 +18,8 @@ use devices::chipset::{
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::power::PowerSink;
 use devices::time::TimerQueue;
+use devices::virtio::VirtioMmio;
+use devices::virtio::blk::{Block, ImageError, RawImage};
 use memory::GuestRam;
 use std::fmt;
 use std::io;
@@ -35,6 +37,9 @@ pub enum BuildError {
     /// The boot files.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// A disk's image.
+    #[error(transparent)]
+    Disk(#[from] ImageError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -93,6 +98,7 @@ pub struct Machine {
     pub(crate) bus: Arc<Bus>,
     pub(crate) irqchips: IrqChips,
     pub(crate) chipset: Chipset,
+    pub(crate) disks: Vec<Arc<Mutex<VirtioMmio>>>,
     pub(crate) processors: Vec<Processor>,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) pumps: Vec<Pump>,
@@ -122,7 +128,7 @@ impl Machine {
         config.validate()?;
         let cpus = 1;
         let ram_ranges = layout::ram(config.memory);
-        let plan = plan(&config.boot, &ram_ranges, cpus)?;
+        let plan = plan(&config.boot, &ram_ranges, &acpi(cpus, config.disks.len()))?;
 
         let ram = GuestRam::new(&ram_ranges)?;
         let bell = Bell::new()?;
@@ -155,7 +161,8 @@ impl Machine {
         };
         let chipset = wiring.chipset(config, lines)?;
         let Wiring { feeds, pumps, power, .. } = wiring;
-        let bus = Arc::new(bus(&irqchips, &chipset, power, config.debug_exit)?);
+        let disks = disks(&config.disks, &ram, &irqchips)?;
+        let bus = Arc::new(bus(&irqchips, &chipset, &disks, power, config.debug_exit)?);
 
         place(&ram, &plan)?;
         let mut processors = Vec::new();
@@ -180,6 +187,7 @@ impl Machine {
             bus,
             irqchips,
             chipset,
+            disks,
             processors,
             feeds,
             pumps,
@@ -202,7 +210,7 @@ impl Machine {
 }
 
 /// The boot image's plan, and the tables that tell it about this machine.
-fn plan(config: &BootConfig, ram: &[(u64, u64)], cpus: u32) -> Result<BootPlan, BootError> {
+fn plan(config: &BootConfig, ram: &[(u64, u64)], acpi: &AcpiConfig) -> Result<BootPlan, BootError> {
     let modules: Vec<_> =
         config.modules.iter().map(|(file, args)| Module { source: file.source(), args }).collect();
     boot::plan(&Request {
@@ -211,11 +219,15 @@ fn plan(config: &BootConfig, ram: &[(u64, u64)], cpus: u32) -> Result<BootPlan, 
         cmdline: &config.cmdline,
         modules: &modules,
         ram,
-        acpi: &acpi(cpus),
+        acpi,
     })
 }
 
-fn acpi(cpus: u32) -> AcpiConfig {
+fn acpi(cpus: u32, disks: usize) -> AcpiConfig {
+    let virtio = |number| boot::VirtioMmio {
+        address: virtio_address(number) as u32,
+        gsi: virtio_gsi(number).into(),
+    };
     AcpiConfig {
         cpus,
         lapic_address: layout::LAPIC as u32,
@@ -232,7 +244,18 @@ fn acpi(cpus: u32) -> AcpiConfig {
         com1: true,
         rtc: true,
         i8042: true,
+        virtio: (0..disks).map(virtio).collect(),
     }
+}
+
+/// Where the registers of virtio device `number` are.
+fn virtio_address(number: usize) -> u64 {
+    layout::VIRTIO + number as u64 * layout::VIRTIO_STEP
+}
+
+/// The interrupt of virtio device `number`; the configuration has no more than there are interrupts.
+fn virtio_gsi(number: usize) -> u8 {
+    layout::VIRTIO_GSI + number as u8
 }
 
 /// The model with what this host and this machine decide.
@@ -337,10 +360,27 @@ impl Wiring<'_> {
     }
 }
 
+/// The disks behind their transports, with the images opened and locked.
+fn disks(
+    wanted: &[Disk],
+    ram: &GuestRam,
+    irqchips: &IrqChips,
+) -> Result<Vec<Arc<Mutex<VirtioMmio>>>, BuildError> {
+    let mut disks = Vec::new();
+    for (number, Disk { path, read_only }) in wanted.iter().enumerate() {
+        let image = Box::new(RawImage::open(path, *read_only)?);
+        let block = Block::new(image, *read_only, &format!("gemello-disk{number}"))?;
+        let irq = irqchips.gsi_line(virtio_gsi(number));
+        disks.push(VirtioMmio::new(Box::new(block), ram.clone(), irq));
+    }
+    Ok(disks)
+}
+
 /// Puts every device at its place.
 fn bus(
     irqchips: &IrqChips,
     chipset: &Chipset,
+    disks: &[Arc<Mutex<VirtioMmio>>],
     power: PowerSink,
     debug_exit: bool,
 ) -> Result<Bus, BusError> {
@@ -358,6 +398,11 @@ fn bus(
     let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
     bus.add_pio("reset", layout::RESET, Arc::clone(&chipset.reset) as _)?;
+    for (number, disk) in disks.iter().enumerate() {
+        let first = virtio_address(number);
+        let last = first + (VirtioMmio::SIZE - 1);
+        bus.add_mmio("disk", first..=last, Arc::clone(disk) as _)?;
+    }
     if debug_exit {
         bus.add_pio("debug exit", layout::DEBUG_EXIT, DebugExit::new(power))?;
     }

@@ -1,5 +1,6 @@
 //! What machine is wanted, checked before anything is built.
 
+use crate::layout;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -20,6 +21,8 @@ pub struct Config {
     pub cpu: CpuModel,
     /// What to boot.
     pub boot: BootConfig,
+    /// Disks, in the order in which the guest counts them; [`layout::DISKS_MAX`] at the most.
+    pub disks: Vec<Disk>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
     /// End the run after this much host time.
@@ -37,6 +40,15 @@ pub struct BootConfig {
     pub cmdline: String,
     /// Further files for the kernel, each with its arguments.
     pub modules: Vec<(File, String)>,
+}
+
+/// A virtio disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// A raw image file or a block device of the host.
+    pub path: PathBuf,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
 }
 
 /// A file to read when the machine is built, or bytes that are there already.
@@ -74,6 +86,12 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// More disks than interrupts.
+    #[error("{found} disks are too many; give {} or fewer --disk", layout::DISKS_MAX)]
+    TooManyDisks {
+        /// Disks asked for.
+        found: usize,
+    },
     /// A timeout that has passed at once.
     #[error("a timeout of zero ends the run before it begins; give --timeout a positive time")]
     TimeoutZero,
@@ -94,6 +112,9 @@ impl Config {
         }
         if found % MEMORY_UNIT != 0 {
             return Err(ConfigError::MemoryUnaligned { found });
+        }
+        if self.disks.len() > layout::DISKS_MAX {
+            return Err(ConfigError::TooManyDisks { found: self.disks.len() });
         }
         if self.timeout == Some(Duration::ZERO) {
             return Err(ConfigError::TimeoutZero);
@@ -119,7 +140,8 @@ mod tests {
     fn config(memory: u64) -> Config {
         let kernel = File::Bytes { name: "kernel".into(), bytes: vec![] };
         let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
-        Config { memory, cpu: CpuModel::gemello_v2(), boot, debug_exit: false, timeout: None }
+        let cpu = CpuModel::gemello_v2();
+        Config { memory, cpu, boot, disks: vec![], debug_exit: false, timeout: None }
     }
 
     #[test]
@@ -131,6 +153,14 @@ mod tests {
         assert_eq!(config(large).validate(), Err(ConfigError::MemoryTooLarge { found: large }));
         let odd = (512 << 20) + 1;
         assert_eq!(config(odd).validate(), Err(ConfigError::MemoryUnaligned { found: odd }));
+    }
+
+    #[test]
+    fn every_disk_needs_an_interrupt() {
+        let disk = Disk { path: "disk.img".into(), read_only: false };
+        let with = |found| Config { disks: vec![disk.clone(); found], ..config(512 << 20) };
+        assert_eq!(with(8).validate(), Ok(()));
+        assert_eq!(with(9).validate(), Err(ConfigError::TooManyDisks { found: 9 }));
     }
 
     #[test]

@@ -7,12 +7,12 @@
 //! 000C_0000  RAM; 000E_0000 firmware tables        0060 0064                      i8042
 //! 0010_0000  RAM, up to 3 GiB                      0070 0071                      RTC and CMOS
 //! C000_0000  hole: devices                         0080                           POST code
-//! FEC0_0000    IOAPIC                              0092                           fast A20, reset
-//! FEE0_0000    local APIC                          00F4                           debug exit (on demand)
-//! 1_0000_0000  the rest of RAM                     02F8-02FF, 03F8-03FF           COM2, COM1
-//!                                                  0600-060F                      ACPI PM1a, PM timer
+//! FEB0_0000    virtio devices, a page each         0092                           fast A20, reset
+//! FEC0_0000    IOAPIC                              00F4                           debug exit (on demand)
+//! FEE0_0000    local APIC                          02F8-02FF, 03F8-03FF           COM2, COM1
+//! 1_0000_0000  the rest of RAM                     0600-060F                      ACPI PM1a, PM timer
 //!                                                  0CF8-0CFB                      reset control (0CF9)
-//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 · 8 RTC · 9 ACPI SCI
+//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 · 8 RTC · 9 ACPI SCI · GSI 16-23 virtio devices
 //! ```
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by `boot::layout`.
 
@@ -26,6 +26,15 @@ pub const UPPER_MEMORY: u64 = 0xC_0000;
 pub const LOW_RAM_END: u64 = 0xC000_0000;
 /// Where RAM goes on above the device hole.
 pub const HIGH_RAM: u64 = 1 << 32;
+
+/// The virtio devices' registers, a page each.
+pub const VIRTIO: u64 = 0xFEB0_0000;
+/// Bytes from one virtio device to the next.
+pub const VIRTIO_STEP: u64 = 0x1000;
+/// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last pin.
+pub const VIRTIO_GSI: u8 = 16;
+/// As many disks as there are interrupts for them.
+pub const DISKS_MAX: usize = 8;
 
 /// The IOAPIC's page (82093AA, 3.0).
 pub const IOAPIC: u64 = 0xFEC0_0000;

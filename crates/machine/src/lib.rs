@@ -25,6 +25,8 @@ mod stats;
 pub use bell::Bell;
 pub use build::{BuildError, Lines, Machine, NewVcpu};
 pub use clock::VmClock;
-pub use config::{BootConfig, Config, ConfigError, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT};
+pub use config::{
+    BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
+};
 pub use power::{End, Stopper};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};

@@ -84,6 +84,7 @@ pub fn config() -> Config {
             cmdline: String::new(),
             modules: vec![],
         },
+        disks: vec![],
         debug_exit: false,
         timeout: Some(std::time::Duration::from_secs(10)), // a test that fails must not hang
     }
