@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vcpu::{Signals, Vcpu};
 use x86::cpuid::CpuModel;
+use x86::state::CpuState;
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +178,8 @@ impl Machine {
             });
         }
         if let Some(first) = processors.first_mut() {
-            first.vcpu.set_state(&plan.cpu);
+            let tsc_offset = clock.tsc_offset();
+            first.vcpu.set_state(&CpuState { tsc_offset, ..plan.cpu });
         }
         let timeout = config.timeout;
         Ok(Self {

@@ -59,6 +59,14 @@ impl VmClock {
         }
     }
 
+    /// Sets VM time and the guest's TSC. The clock stands still then.
+    pub fn set(&self, now: u64, guest_tsc: u64) {
+        let mut state = self.lock();
+        let stopped_tsc = vcpu::host_tsc();
+        *state = State { base: now, since: None, stopped_tsc };
+        self.tsc_offset.store(guest_tsc.wrapping_sub(stopped_tsc), Ordering::SeqCst);
+    }
+
     /// Whether time is running.
     pub fn is_running(&self) -> bool {
         self.lock().since.is_some()

@@ -20,6 +20,7 @@ mod power;
 pub mod report;
 mod reset;
 mod run;
+pub mod saved;
 mod stats;
 
 pub use bell::Bell;
@@ -29,4 +30,5 @@ pub use config::{
     BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
 };
 pub use power::{End, Stopper};
+pub use saved::{MachineState, RestoreError};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};

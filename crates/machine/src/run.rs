@@ -55,11 +55,10 @@ impl Machine {
 
     /// Starts time, and tells the processors what that does to their TSC.
     fn start_clock(&mut self) {
-        self.clock.start();
-        let offset = self.clock.tsc_offset();
+        let change = self.clock.start();
         for Processor { vcpu, .. } in &mut self.processors {
             let mut state = vcpu.state().clone();
-            state.tsc_offset = offset;
+            state.tsc_offset = state.tsc_offset.wrapping_add(change);
             vcpu.set_state(&state);
         }
     }

@@ -273,6 +273,6 @@ fn what_is_not_there_reads_all_ones_and_is_counted() {
     let stats = machine.stats();
     let text = stats.to_string();
     assert!(stats.unclaimed.len() >= 2, "{text}");
-    assert!(text.contains("memory 0xd0000000") && text.contains("port 0x0300"), "{text}");
+    assert!(text.contains("memory page 0xd0000000") && text.contains("port 0x0300"), "{text}");
     assert!(text.contains("budget spent 1"), "{text}");
 }

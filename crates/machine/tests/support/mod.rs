@@ -1,5 +1,7 @@
 //! A machine with a scripted processor: each step plays what an engine would do between two exits.
 
+#![allow(dead_code, missing_docs, unreachable_pub)] // each test uses a part
+
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, End, File, Lines, Machine};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,0 +1,201 @@
+//! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on from.
+//!
+//! Taken and restored while the machine stands still. Guest memory is saved by who knows how (a file, a copy, dirty
+//! pages); the host's side (consoles, timeouts) is not state.
+
+use crate::build::{Chipset, Machine, Processor};
+use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, UartState};
+use devices::irqchip::{IoApicState, LapicState, PicState};
+use devices::time::{Clock as _, Tsc as _};
+use devices::virtio::MmioState;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vcpu::Signal;
+use x86::state::CpuState;
+
+/// The version that [`Machine::save`] writes.
+pub const VERSION: u32 = 1;
+
+/// A machine's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineState {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// VM time, nanoseconds.
+    pub now: u64,
+    /// The guest's TSC at that time.
+    pub guest_tsc: u64,
+    /// Each processor with its local APIC.
+    pub processors: Vec<ProcessorState>,
+    /// The 8259 pair.
+    pub pic: PicState,
+    /// The IOAPIC.
+    pub ioapic: IoApicState,
+    /// The chipset.
+    pub chipset: ChipsetState,
+    /// Each disk's transport; the images are the host's files.
+    pub disks: Vec<MmioState>,
+}
+
+/// One processor's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProcessorState {
+    /// The processor; its TSC offset is relative to [`MachineState::guest_tsc`].
+    pub cpu: CpuState,
+    /// Its local APIC.
+    pub lapic: LapicState,
+    /// An NMI waits to be delivered.
+    pub nmi: bool,
+}
+
+/// The chipset's state.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // each is the device of that name
+pub struct ChipsetState {
+    pub pit: PitState,
+    pub rtc: RtcState,
+    pub i8042: I8042State,
+    pub acpi: AcpiPmState,
+    pub post: LatchState,
+    pub fast_a20: LatchState,
+    pub reset: LatchState,
+    pub com1: UartState,
+    pub com2: UartState,
+}
+
+/// Why a state cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Written by another version.
+    #[error(
+        "the saved state has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it"
+    )]
+    Version {
+        /// What was found.
+        found: u32,
+    },
+    /// Another machine's.
+    #[error(
+        "the saved state has {found} disks and this machine {expected}; give it the same --disk options"
+    )]
+    Disks {
+        /// In the state.
+        found: usize,
+        /// In the machine.
+        expected: usize,
+    },
+    /// Another machine's.
+    #[error(
+        "the saved state has {found} processors and this machine {expected}; build the machine with as many"
+    )]
+    Processors {
+        /// In the state.
+        found: usize,
+        /// In the machine.
+        expected: usize,
+    },
+}
+
+impl Machine {
+    /// The state, while the machine does not run.
+    pub fn save(&self) -> MachineState {
+        let offset = self.clock.tsc_offset();
+        MachineState {
+            version: VERSION,
+            now: self.clock.now(),
+            guest_tsc: self.clock.guest_tsc(),
+            processors: self.processors.iter().map(|p| p.save(offset)).collect(),
+            pic: self.irqchips.pic.save(),
+            ioapic: self.irqchips.ioapic.save(),
+            chipset: self.chipset.save(),
+            disks: self.disks.iter().map(|disk| lock(disk).save()).collect(),
+        }
+    }
+
+    /// Goes on from `state` at the next run. Guest memory must be as it was when the state was saved.
+    ///
+    /// # Errors
+    /// The state is another version's or another machine's; nothing was changed.
+    pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
+        let MachineState { version, now, guest_tsc, processors, pic, ioapic, chipset, disks } =
+            state;
+        if *version != VERSION {
+            return Err(RestoreError::Version { found: *version });
+        }
+        let (found, expected) = (processors.len(), self.processors.len());
+        if found != expected {
+            return Err(RestoreError::Processors { found, expected });
+        }
+        let (found, expected) = (disks.len(), self.disks.len());
+        if found != expected {
+            return Err(RestoreError::Disks { found, expected });
+        }
+        self.clock.set(*now, *guest_tsc);
+        let offset = self.clock.tsc_offset();
+        for (processor, state) in self.processors.iter_mut().zip(processors) {
+            processor.restore(state, offset);
+        }
+        self.irqchips.pic.restore(pic);
+        self.irqchips.ioapic.restore(ioapic);
+        self.chipset.restore(chipset);
+        for (disk, state) in self.disks.iter().zip(disks) {
+            lock(disk).restore(state);
+        }
+        Ok(())
+    }
+}
+
+impl Processor {
+    fn save(&self, offset: u64) -> ProcessorState {
+        let mut cpu = self.vcpu.state().clone();
+        cpu.tsc_offset = cpu.tsc_offset.wrapping_sub(offset);
+        let nmi = self.signals.is_raised(Signal::Nmi);
+        ProcessorState { cpu, lapic: self.io.lapic.save(), nmi }
+    }
+
+    fn restore(&mut self, state: &ProcessorState, offset: u64) {
+        let ProcessorState { cpu, lapic, nmi } = state;
+        let mut cpu = cpu.clone();
+        cpu.tsc_offset = cpu.tsc_offset.wrapping_add(offset);
+        self.vcpu.set_state(&cpu);
+        self.io.lapic.restore(lapic);
+        if *nmi {
+            self.signals.raise(Signal::Nmi);
+        } else {
+            self.signals.clear(Signal::Nmi);
+        }
+    }
+}
+
+impl Chipset {
+    fn save(&self) -> ChipsetState {
+        let Self { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2 } = self;
+        ChipsetState {
+            pit: lock(pit).save(),
+            rtc: lock(rtc).save(),
+            i8042: lock(i8042).save(),
+            acpi: lock(acpi).save(),
+            post: lock(post).save(),
+            fast_a20: lock(fast_a20).save(),
+            reset: lock(reset).save(),
+            com1: lock(com1).save(),
+            com2: lock(com2).save(),
+        }
+    }
+
+    fn restore(&self, state: &ChipsetState) {
+        let ChipsetState { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2 } = state;
+        lock(&self.pit).restore(pit);
+        lock(&self.rtc).restore(rtc);
+        lock(&self.i8042).restore(i8042);
+        lock(&self.acpi).restore(acpi);
+        lock(&self.post).restore(post);
+        lock(&self.fast_a20).restore(fast_a20);
+        lock(&self.reset).restore(reset);
+        lock(&self.com1).restore(com1);
+        lock(&self.com2).restore(com2);
+    }
+}
+
+fn lock<T>(device: &Mutex<T>) -> MutexGuard<'_, T> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
+}
