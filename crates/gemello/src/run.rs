@@ -80,10 +80,10 @@ fn code(end: &End, progress: Option<&Progress>) -> u8 {
 fn explain(end: &End) {
     match end {
         End::TripleFault(report) => {
-            eprint!("gemello: triple fault; the guest's last state:\n{report}")
+            eprint!("gemello: triple fault; the guest's last state:\n{report}");
         }
         End::EngineFailed(text) => {
-            eprintln!("gemello: the engine failed, please report this: {text}")
+            eprintln!("gemello: the engine failed, please report this: {text}");
         }
         End::TimedOut => eprintln!("gemello: the time given with --timeout is over"),
         End::PowerOff | End::Reset | End::DebugExit(_) | End::Interrupted | End::OutputClosed => {}

@@ -110,7 +110,7 @@ impl Config {
         if found > MEMORY_MAX {
             return Err(ConfigError::MemoryTooLarge { found });
         }
-        if found % MEMORY_UNIT != 0 {
+        if !found.is_multiple_of(MEMORY_UNIT) {
             return Err(ConfigError::MemoryUnaligned { found });
         }
         if self.disks.len() > layout::DISKS_MAX {

@@ -85,7 +85,7 @@ pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
         apt.version("busybox-static")?
     );
     if let Some(fetched) = Fetched::at(&place).filter(|f| f.release == release) {
-        eprintln!("gemello: {} is up to date", kernel);
+        eprintln!("gemello: {kernel} is up to date");
         return Ok(fetched);
     }
     build(&apt, &kernel, &release, &root, &place)?;
