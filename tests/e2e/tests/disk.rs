@@ -1,0 +1,261 @@
+//! Virtio disks: Debian's own driver and the tiniest one, and what cannot be a disk.
+
+use e2e::{code, command, debian, kernel, run, scratch, text};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Debian's modules, in the order in which they need each other.
+const MODULES: [&str; 4] =
+    ["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_mmio", "block/virtio_blk"];
+
+/// Process 1: each line that it prints and that begins with `=` is an answer.
+const INIT: &str = r#"#!/bin/busybox sh
+for applet in mount insmod cat dd sha256sum poweroff; do alias $applet="busybox $applet"; done
+export PATH=/bin
+mount -t devtmpfs d /dev; mount -t proc p /proc; mount -t sysfs s /sys
+for module in virtio_ring virtio virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
+for disk in vda vdb; do
+    echo =$disk size $(cat /sys/block/$disk/size) ro $(cat /sys/block/$disk/ro) $(cat /sys/block/$disk/serial)
+    echo =$disk $(sha256sum < /dev/$disk)
+done
+dd if=/dev/urandom of=/noise bs=64k count=64 2> /dev/null
+dd if=/noise of=/dev/vda bs=4k seek=100 conv=fsync 2> /dev/null && echo =written $(sha256sum < /noise)
+dd if=/noise of=/dev/vdb bs=4k count=1 conv=fsync 2> /dev/null || echo =vdb refuses
+echo 3 > /proc/sys/vm/drop_caches
+echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)
+poweroff -f
+"#;
+
+fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute());
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
+    base.map_or_else(home, PathBuf::from).join("gemello/debian")
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+}
+
+/// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory can fetch.
+fn drivers() -> PathBuf {
+    let release = fs::read_to_string(cache().join("cloud/RELEASE")).expect("Debian is fetched");
+    let package = release.split_whitespace().next().expect("a package").to_owned();
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(release.replace([' ', '\n', ':'], "_"));
+    let version = package.trim_start_matches("linux-image-");
+    let drivers = place.join("lib/modules").join(version).join("kernel/drivers");
+    if drivers.join("block/virtio_blk.ko").exists() {
+        return drivers;
+    }
+    fs::create_dir_all(&place).expect("a scratch directory");
+    let mut fetch = Command::new("apt-get");
+    fetch.args(["download", &package]).env("APT_CONFIG", cache().join("apt/apt.conf"));
+    succeeds(fetch.current_dir(&place));
+    let files =
+        fs::read_dir(&place).expect("a directory").filter_map(|entry| Some(entry.ok()?.path()));
+    let deb = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"));
+    succeeds(Command::new("dpkg-deb").arg("-x").arg(deb.expect("a package")).arg(&place));
+    drivers
+}
+
+/// One record of the kernel's initramfs format (Documentation/driver-api/early-userspace/buffer-format.rst).
+fn record(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+    let inode = archive.len() as u32; // any number of its own
+    let size = content.len() as u32;
+    let fields =
+        [inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
+    archive.extend_from_slice(b"070701");
+    fields.iter().for_each(|field| archive.extend(format!("{field:08X}").bytes()));
+    archive.extend(name.bytes().chain([0]));
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend_from_slice(content);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
+
+/// busybox, the modules and [`INIT`].
+fn initramfs() -> PathBuf {
+    let mut archive = Vec::new();
+    for directory in ["bin", "dev", "proc", "sys", "modules"] {
+        record(&mut archive, directory, 0o40_755, (0, 0), &[]);
+    }
+    record(&mut archive, "dev/console", 0o20_600, (5, 1), &[]);
+    let busybox = fs::read(cache().join("cloud/busybox")).expect("busybox");
+    record(&mut archive, "bin/busybox", 0o100_755, (0, 0), &busybox);
+    let drivers = drivers();
+    for module in MODULES {
+        let content = fs::read(drivers.join(module).with_extension("ko")).expect("a module");
+        let name = module.rsplit('/').next().expect("a name");
+        record(&mut archive, &format!("modules/{name}.ko"), 0o100_644, (0, 0), &content);
+    }
+    record(&mut archive, "init", 0o100_755, (0, 0), INIT.as_bytes());
+    record(&mut archive, "TRAILER!!!", 0, (0, 0), &[]);
+    scratch("disk-initrd", &archive)
+}
+
+/// An image of `bytes` bytes of noise.
+fn image(name: &str, bytes: usize) -> PathBuf {
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    });
+    scratch(name, &noise.take(bytes).collect::<Vec<_>>())
+}
+
+/// The host's sum of part of a file.
+fn sum(path: &Path, skip: usize, bytes: usize) -> String {
+    let content = fs::read(path).expect("an image");
+    let part = scratch("part", &content[skip..skip + bytes]);
+    let output = Command::new("sha256sum").arg(part).output().expect("sha256sum");
+    text(&output.stdout).split_whitespace().next().expect("a sum").to_owned()
+}
+
+/// Debian's modules find the disks by ACPI, read what is there, and write what the host then finds.
+#[test]
+fn debians_driver_reads_and_writes() {
+    let _turn = debian("cloud");
+    let (first, second) = (image("first.img", 16 << 20), image("second.img", 1 << 20));
+    let before = [sum(&first, 0, 16 << 20), sum(&second, 0, 1 << 20)];
+    let output = command(&["run", "--timeout", "3m", "--cmdline", "console=ttyS0 quiet panic=-1"])
+        .arg("--kernel")
+        .arg(cache().join("cloud/vmlinuz"))
+        .arg("--initrd")
+        .arg(initramfs())
+        .arg("--disk")
+        .arg(&first)
+        .arg("--disk")
+        .arg(format!("{},ro", second.display()))
+        .output()
+        .expect("gemello starts");
+    let transcript = text(&output.stdout);
+    assert_eq!(code(&output), 0, "{transcript}");
+    let written = sum(&first, 100 << 12, 4 << 20);
+    for answer in [
+        "=vda size 32768 ro 0 gemello-disk0",
+        &format!("=vda {} -", before[0]),
+        "=vdb size 2048 ro 1 gemello-disk1",
+        &format!("=vdb {} -", before[1]),
+        &format!("=written {written} -"),
+        "=vdb refuses",
+        &format!("=again {written} -"),
+    ] {
+        assert!(transcript.contains(&format!("{answer}\r\n")), "no {answer:?} in {transcript}");
+    }
+    assert_eq!(sum(&second, 0, 1 << 20), before[1], "a read-only disk was written");
+}
+
+/// 32-bit code that drives the disk by straight stores, for flat segments and no paging.
+#[derive(Default)]
+struct Code(Vec<u8>);
+
+impl Code {
+    /// mov dword [address], value
+    fn store(&mut self, address: u32, value: u32) {
+        self.0.extend([0xC7, 0x05]);
+        self.0.extend(address.to_le_bytes());
+        self.0.extend(value.to_le_bytes());
+    }
+
+    /// 1: cmp word [address], value; jne 1b
+    fn wait(&mut self, address: u32, value: u16) {
+        self.0.extend([0x66, 0x81, 0x3D]);
+        self.0.extend(address.to_le_bytes());
+        self.0.extend(value.to_le_bytes());
+        self.0.extend([0x75, 0xF5]);
+    }
+
+    /// mov eax, address; call eax
+    fn call(&mut self, address: u32) {
+        self.0.push(0xB8);
+        self.0.extend(address.to_le_bytes());
+        self.0.extend([0xFF, 0xD0]);
+    }
+}
+
+/// A device that writes over code that has run: the processor must run the new code, also one that decoded the old.
+#[test]
+fn code_from_the_disk_replaces_code_that_ran() {
+    const DEVICE: u32 = 0xFEB0_0000;
+    const DESCRIPTORS: u32 = 0x20_0000;
+    const AVAILABLE: u32 = 0x20_1000;
+    const USED: u32 = 0x20_2000;
+    const HEADER: u32 = 0x20_3000;
+    const STATUS: u32 = 0x20_3800;
+    const ROUTINE: u32 = 0x30_0000;
+    let mut guest = Code::default();
+    // mov al, 21h; ret
+    guest.store(ROUTINE, 0x00C3_21B0);
+    (0..100).for_each(|_| guest.call(ROUTINE));
+    for (register, value) in [
+        (0x70, 0),
+        (0x70, 1),
+        (0x70, 3),
+        (0x24, 1), // VIRTIO_F_VERSION_1
+        (0x20, 1),
+        (0x70, 0xB),
+        (0x30, 0),
+        (0x38, 8),
+        (0x80, DESCRIPTORS),
+        (0x90, AVAILABLE),
+        (0xA0, USED),
+        (0x44, 1),
+        (0x70, 0xF),
+    ] {
+        guest.store(DEVICE + register, value);
+    }
+    let descriptors = [(HEADER, 16, 1 << 16 | 1), (ROUTINE, 512, 2 << 16 | 3), (STATUS, 1, 2)];
+    for (at, (address, len, flags)) in (DESCRIPTORS..).step_by(16).zip(descriptors) {
+        guest.store(at, address);
+        guest.store(at + 8, len);
+        guest.store(at + 12, flags);
+    }
+    guest.store(AVAILABLE, 1 << 16 | 1); // one request, no interrupt
+    guest.store(DEVICE + 0x50, 0);
+    guest.wait(USED + 2, 1);
+    // cpuid: the processor must not have fetched ahead (SDM vol. 3, 8.1.3).
+    guest.0.extend([0x0F, 0xA2]);
+    guest.call(ROUTINE);
+    // out 0f4h, al; cli; 1: hlt; jmp 1b
+    guest.0.extend([0xE6, 0xF4, 0xFA, 0xF4, 0xEB, 0xFD]);
+
+    // mov al, 42h; ret
+    let mut sector = [0; 512];
+    sector[..3].copy_from_slice(&[0xB0, 0x42, 0xC3]);
+    let (image, disk) = (scratch("dma.elf", &kernel(&guest.0)), scratch("dma.img", &sector));
+    let [image, disk] = [&image, &disk].map(|path| path.to_str().expect("text"));
+    let output = run(&["run", image, "--disk", disk, "--debug-exit", "--timeout", "20"]);
+    assert_ne!(code(&output), 0x21 << 1 | 1, "the old code ran");
+    assert_eq!(code(&output), 0x42 << 1 | 1, "{}", text(&output.stderr));
+}
+
+/// Bad disks: a message that names the file and the remedy, exit code 2.
+#[test]
+fn what_is_no_disk_is_refused() {
+    let guest = scratch("idle-with-disk.elf", &e2e::idle());
+    let guest = guest.to_str().expect("text");
+    let (empty, uneven) = (scratch("empty.img", b""), scratch("uneven.img", &[0; 1000]));
+    let good = scratch("good.img", &[0; 1024]);
+    let [empty, uneven, good] = [&empty, &uneven, &good].map(|path| path.to_str().expect("text"));
+    let shared = format!("{good},ro");
+    let many = [["--disk", good]; 9].concat();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["--disk", "/nonexistent/a.img"], &["/nonexistent/a.img", "create it"]),
+        (&["--disk", "/tmp,ro"], &["/tmp", "directory"]),
+        (&["--disk", empty], &[empty, "truncate -s 64M"]),
+        (&["--disk", uneven], &[uneven, "truncate -s %512"]),
+        (&["--disk", good, "--disk", &shared], &[good, "in use"]),
+        (&many, &["9 disks are too many", "8 or fewer"]),
+    ];
+    for (disks, pieces) in cases {
+        let output = run(&[&["run", guest, "--timeout", "10"], disks].concat());
+        let message = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{disks:?}: {message}");
+        for piece in pieces {
+            assert!(message.contains(piece), "{disks:?}: no {piece:?} in {message}");
+        }
+    }
+    let both = run(&["run", guest, "--timeout", "500ms", "--disk", &shared, "--disk", &shared]);
+    assert_eq!(code(&both), 124, "two readers: {}", text(&both.stderr));
+}
