@@ -12,6 +12,7 @@ fn main() {
     for watched in ["link.ld", "src/boot.s", "src/entry.s"] {
         println!("cargo:rerun-if-changed={}", here.join(watched).display());
     }
+    println!("cargo:rerun-if-changed={}", here.join("../programs/src/bin").display());
     println!("cargo:rerun-if-env-changed=NUCLEUS_PROGRAMS");
     let built = env::var_os("NUCLEUS_PROGRAMS").map_or_else(
         || here.join("../target/x86_64-unknown-linux-gnu/release"),

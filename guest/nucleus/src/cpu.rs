@@ -114,6 +114,18 @@ pub fn wait_for_interrupt() -> u64 {
     }
 }
 
+/// Reads at a virtual address that the nucleus has mapped itself, by one access.
+pub fn probe(address: u64) -> u64 {
+    // SAFETY: callers have mapped the page; volatile, as the mapping changes behind the compiler's back.
+    unsafe { (address as *const u64).read_volatile() }
+}
+
+/// Writes there.
+pub fn probe_write(address: u64, value: u64) {
+    // SAFETY: as for `probe`; the page is nobody else's.
+    unsafe { (address as *mut u64).write_volatile(value) };
+}
+
 /// Stops for good.
 pub fn halt() -> ! {
     loop {

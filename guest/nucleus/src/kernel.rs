@@ -128,6 +128,7 @@ impl Kernel {
             root,
             regions,
             usage: Usage::default(),
+            debt: 0,
             mailbox: VecDeque::new(),
         };
         self.processes.insert(pid, process);

@@ -33,6 +33,7 @@ mod string;
 mod swap;
 mod syscall;
 mod tables;
+mod tests;
 mod virtio_blk;
 
 use boot_info::BootInfo;

@@ -160,6 +160,8 @@ pub struct Process {
     pub root: Frame,
     pub regions: Vec<Region>,
     pub usage: Usage,
+    /// Microseconds by which the last quantum was too long.
+    pub debt: u64,
     pub mailbox: VecDeque<Message>,
 }
 

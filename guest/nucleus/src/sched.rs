@@ -56,7 +56,8 @@ impl Kernel {
     fn turn(&mut self, pid: Pid) {
         self.switches += u64::from(self.last_pid != pid);
         self.last_pid = pid;
-        self.set_timer(self.quantum);
+        let debt = self.processes.get(&pid).map_or(0, |p| p.debt);
+        self.set_timer(self.quantum.saturating_sub(debt));
         let mut used = 0;
         let reason = loop {
             let Some(process) = self.processes.get_mut(&pid) else { break Reason::Ended };
@@ -73,6 +74,9 @@ impl Kernel {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.usage.tsc += used;
             process.usage.quanta += 1;
+            // The timer may be late, or the turn have been spent on something long in the nucleus: made up for next time.
+            let spent = debt + clock::to_microseconds(used);
+            process.debt = if reason == Reason::Timer { spent.saturating_sub(self.quantum) } else { 0 };
         }
         if self.timeline.len() == TIMELINE {
             self.timeline.pop_front();

@@ -13,6 +13,7 @@ impl Kernel {
     }
 }
 pub fn main(k: &mut Kernel, off: Option<SoftOff>) -> ! {
+    if let Some(name) = k.info.word("test").map(alloc::string::String::from) { crate::tests::main(k, &name); }
     for name in ["hello", "hello"] { let r = k.spawn(name, b"x", 0); println!("{r:?}"); }
     loop {
         print!("nucleus> ");

@@ -19,6 +19,8 @@ const ROUNDS: u32 = 3;
 
 #[derive(Default)]
 pub struct Swap {
+    /// Whether pages may be moved out.
+    pub enabled: bool,
     disk: Option<Disk>,
     /// Owners of each slot: after `fork`, there may be several.
     slots: Vec<u8>,
@@ -42,6 +44,7 @@ impl Swap {
         let slots = (disk.sectors() / SECTORS).min(1 << 18);
         self.slots = alloc::vec![0; slots as usize];
         self.disk = Some(disk);
+        self.enabled = true;
     }
 
     pub fn total(&self) -> usize {
@@ -67,6 +70,9 @@ impl Swap {
 
     /// Writes a page to a free slot.
     fn write(&mut self, frame: Frame) -> Option<usize> {
+        if !self.enabled {
+            return None;
+        }
         let count = self.slots.len();
         let slot = (self.next..self.next + count).map(|i| i % count).find(|&i| self.slots[i] == 0)?;
         if !self.disk.as_mut()?.write(slot as u64 * SECTORS, frame) {

@@ -97,6 +97,10 @@ impl Gate {
         self.low >> 45 & 3
     }
 
+    pub fn is_interrupt_gate(self) -> bool {
+        self.low >> 40 & 0x1F == 0xE && self.low >> 47 & 1 == 1
+    }
+
     pub fn stack(self) -> u64 {
         self.low >> 32 & 7
     }
@@ -170,6 +174,12 @@ fn table_pointer(address: u64, limit: u16) -> [u16; 5] {
 pub fn set_rsp0(end: u64) {
     // SAFETY: as in `fill_gdt`.
     unsafe { (&raw mut (*TSS.0.get()).rsp0).write_unaligned(end) };
+}
+
+/// What was last set by [`set_rsp0`].
+pub fn rsp0() -> u64 {
+    // SAFETY: as in `fill_gdt`.
+    unsafe { (&raw const (*TSS.0.get()).rsp0).read_unaligned() }
 }
 
 /// A gate, for the shell.
