@@ -339,10 +339,18 @@ impl Cpu {
     }
 
     fn align<W: Word>(&mut self, la: u64) -> Fallible {
-        if la & (u64::from(W::SIZE) - 1) != 0 && self.alignment_checked() {
-            return self.raise(Exception::with_code(Vector::Ac, 0));
+        self.aligned(la, u64::from(W::SIZE), u64::from(W::SIZE))
+    }
+
+    /// #AC(0) for an access of `len` bytes at `la` that `alignment` (a power of two) does not divide, while that is armed. An address that
+    /// is not canonical goes before it, a page fault after it.
+    pub(crate) fn aligned(&mut self, la: u64, len: u64, alignment: u64) -> Fallible {
+        if la & (alignment - 1) == 0 || !self.alignment_checked() {
+            return Ok(());
         }
-        Ok(())
+        let canonical = self.mmu.canonical_span(la, len);
+        self.check(canonical)?;
+        self.raise(Exception::with_code(Vector::Ac, 0))
     }
 
     /// Notes data breakpoints hit by an access just made.

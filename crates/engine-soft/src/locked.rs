@@ -24,6 +24,7 @@ pub(crate) fn modify<W: Word>(
     la: u64,
     mut change: impl FnMut(W, &mut u16) -> W,
 ) -> Fallible {
+    cpu.aligned(la, u64::from(W::SIZE), u64::from(W::SIZE))?;
     let privilege = cpu.privilege();
     let place = cpu.mmu.pin(la, u64::from(W::SIZE), AccessKind::Write, privilege);
     let place = cpu.check(place)?;

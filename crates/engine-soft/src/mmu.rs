@@ -140,6 +140,12 @@ impl Mmu {
         if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
     }
 
+    /// As [`Mmu::canonical`] for all of an access: the judgement that goes before those of alignment and paging.
+    pub(crate) fn canonical_span(&mut self, la: u64, len: u64) -> Result<(), Exception> {
+        self.canonical(la)?;
+        self.canonical(la.wrapping_add(len.saturating_sub(1)))
+    }
+
     /// Looks `la` up in the TLB, then in the tables.
     fn reach(
         &mut self,
@@ -244,8 +250,7 @@ impl Mmu {
 
     fn read_split(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
         // Segmentation judges the whole operand before paging sees its first byte.
-        self.canonical(la)?;
-        self.canonical(la.wrapping_add(u64::from(size) - 1))?;
+        self.canonical_span(la, u64::from(size))?;
         let mut value = 0;
         for i in 0..size {
             let target =
@@ -284,8 +289,7 @@ impl Mmu {
             if kind == AccessKind::Write {
                 self.probe_write(la, len, privilege)?;
             } else {
-                self.canonical(la)?;
-                self.canonical(la.wrapping_add(len - 1))?;
+                self.canonical_span(la, len)?;
                 self.reach(la, kind, privilege)?;
                 let next = self.wrap((la | PAGE_MASK).wrapping_add(1));
                 self.reach(next, kind, privilege)?;
@@ -370,8 +374,7 @@ impl SystemBus for Mmu {
             return Ok(());
         }
         if Self::crosses(la, len) {
-            self.canonical(la)?;
-            self.canonical(la.wrapping_add(len - 1))?;
+            self.canonical_span(la, len)?;
         }
         self.reach(self.wrap(la), AccessKind::Write, privilege)?;
         let pages = ((la & PAGE_MASK) + len - 1) >> 12;

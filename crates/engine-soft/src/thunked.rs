@@ -218,14 +218,18 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
 }
 
 fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
-    let natural = u64::from(operand.size.next_power_of_two().min(16));
+    let size = u64::from(operand.size);
     if la & (u64::from(operand.alignment) - 1) != 0 {
+        // Goes before the address's being canonical: #GP(0) for stack references, too.
+        cpu.mmu.noncanonical = false;
         return cpu.gp();
     }
-    if cpu.alignment_checked() && operand.alignment == 1 && la & (natural - 1) != 0 {
-        return cpu.raise(Exception::with_code(Vector::Ac, 0));
+    if operand.alignment != 1 {
+        return Ok(());
     }
-    Ok(())
+    // SDM vol. 3, table 7-7: an extended double is aligned as a double is.
+    let natural = if size == 10 { 8 } else { size.next_power_of_two().min(16) };
+    cpu.aligned(la, size, natural)
 }
 
 /// The operand crosses a page or is device memory: copy in, run, copy out.
@@ -246,7 +250,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
         cpu.check(read)?;
     }
     run(cpu, entry, buffer.0.as_mut_ptr())?;
-    if operand.access.writes() {
+    if operand.access.writes() && !withheld(cpu, entry) {
         let written = if bytes.is_power_of_two() && bytes <= 8 {
             let value = buffer.0[..8].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
             cpu.mmu.write(la, bytes as u8, value, privilege)
@@ -256,6 +260,16 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
         cpu.check(written)?;
     }
     Ok(())
+}
+
+/// Whether the x87 store that has just run stored nothing, because of an unmasked exception (SDM vol. 1, 8.5: invalid operation,
+/// overflow and underflow leave the destination as it is). None was pending before.
+fn withheld(cpu: &Cpu, entry: Entry) -> bool {
+    const INVALID_OVERFLOW_UNDERFLOW: u16 = 0b1_1001;
+    let x87 = &cpu.state.x87;
+    entry.thunk.class.waits
+        && entry.thunk.class.fpu == FpuClass::X87
+        && x87.fsw & !x87.fcw & INVALID_OVERFLOW_UNDERFLOW != 0
 }
 
 #[repr(align(64))]

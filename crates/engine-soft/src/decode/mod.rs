@@ -125,20 +125,6 @@ pub(crate) fn decode(
     Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
 }
 
-/// Whether the window's bytes begin no instruction whatever follows (judged by a register and a memory form of ModRM).
-pub(crate) fn hopeless(cpu: &Cpu, window: &Window) -> bool {
-    let invalid = |filler: u8| {
-        let mut bytes = [filler; 2 * MAX_LEN];
-        let known = window.bytes();
-        let len = known.len().min(MAX_LEN);
-        bytes[..len].copy_from_slice(&known[known.len() - len..]);
-        let options = cpu.features.decoder_options;
-        let decoded = Decoder::new(bitness(cpu.mode), &bytes, options).decode();
-        decoded.is_invalid() || !cpu.features.allows(&decoded)
-    };
-    invalid(0) && invalid(0xc0)
-}
-
 fn fall_through(end: usize) -> Op {
     let mut op = operand::blank();
     op.run = Cell::new(control::fall_through);

@@ -201,7 +201,9 @@ fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handle
     };
     c.too_far = false;
     c.op.imm = cpu.thunks.keep(c.i, place.block_ip);
-    c.op.seg = operand::segment(c.i.memory_segment());
+    if c.kind(0) != Kind::Memory && c.kind(1) != Kind::Memory && c.kind(2) != Kind::Memory {
+        c.op.seg = implicit_segment(c);
+    }
     c.op.dst = match c.i.mnemonic() {
         M::Maskmovq => 0,
         M::Maskmovdqu => 1,
@@ -266,7 +268,7 @@ fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         .or_else(|| branches(c, place))
         .or_else(|| strings(c))
         .or_else(|| flag_operations(c))
-        .or_else(|| system_operations(c))
+        .or_else(|| system_operations(c, place))
         .or_else(|| fpu::select(c.i, &mut c.op))
 }
 
@@ -288,7 +290,7 @@ fn moves(c: &mut Context<'_>) -> Choice {
             data::bswap
         }
         M::Xlatb => {
-            c.op.seg = operand::segment(c.i.memory_segment());
+            c.op.seg = implicit_segment(c);
             c.op.address_size = c.i.memory_base().size() as u8;
             data::xlat
         }
@@ -917,6 +919,14 @@ fn string_address_size(i: &Instruction) -> u8 {
     8
 }
 
+/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS: a stack reference it never is.
+fn implicit_segment(c: &Context<'_>) -> u8 {
+    match operand::segment(c.i.memory_segment()) {
+        0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,
+        seg => seg,
+    }
+}
+
 fn strings(c: &mut Context<'_>) -> Choice {
     if !c.i.is_string_instruction() {
         return None;
@@ -928,7 +938,7 @@ fn strings(c: &mut Context<'_>) -> Choice {
         _ => 8,
     };
     c.op.address_size = string_address_size(c.i);
-    c.op.seg = operand::segment(c.i.memory_segment());
+    c.op.seg = implicit_segment(c);
     Some(match c.i.mnemonic() {
         M::Movsb | M::Movsw | M::Movsd | M::Movsq => sized!(size, W => string::movs::<W>),
         M::Stosb | M::Stosw | M::Stosd | M::Stosq => sized!(size, W => string::stos::<W>),
@@ -967,7 +977,7 @@ fn either(c: &mut Context<'_>, register: Handler, memory: Handler) -> Handler {
     }
 }
 
-fn system_operations(c: &mut Context<'_>) -> Choice {
+fn system_operations(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
     Some(match c.i.mnemonic() {
         M::Hlt => system::hlt,
         M::Cpuid => system::cpuid,
@@ -1025,7 +1035,7 @@ fn system_operations(c: &mut Context<'_>) -> Choice {
         M::Invd | M::Wbinvd | M::Wbnoinvd => system::cache_control,
         M::Clflush | M::Clflushopt | M::Clwb => system::flush_line,
         M::Lfence | M::Mfence | M::Sfence => system::fence,
-        M::Pause => system::pause,
+        M::Pause => return Some(pause(c, place)),
         M::Xgetbv => system::xgetbv,
         M::Xsetbv => system::xsetbv,
         M::Rdpkru => system::rdpkru,
@@ -1036,6 +1046,27 @@ fn system_operations(c: &mut Context<'_>) -> Choice {
         M::Wrgsbase => base(c, 5, system::write_base),
         _ => return None,
     })
+}
+
+/// F3 90. With REX.B it is XCHG of r8 and the accumulator, and F3 is ignored; iced-x86 says PAUSE for both.
+fn pause(c: &mut Context<'_>, place: &Place<'_>) -> Handler {
+    let rex = match place.bytes {
+        [.., rex, 0x90] if c.mode == Mode::Long64 && rex & 0xf0 == 0x40 => *rex,
+        _ => 0,
+    };
+    if rex & 1 == 0 {
+        return system::pause;
+    }
+    (c.op.dst, c.op.src) = (0, 8);
+    let narrow = place.bytes.contains(&0x66);
+    let size = if rex & 8 != 0 {
+        8
+    } else if narrow {
+        2
+    } else {
+        4
+    };
+    sized!(size, W => data::xchg_rr::<W>)
 }
 
 fn base(c: &mut Context<'_>, seg: u64, run: Handler) -> Handler {

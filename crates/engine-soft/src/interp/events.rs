@@ -178,6 +178,7 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
 #[cold]
 pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;
+    cpu.mmu.noncanonical = false;
     cpu.stats.exceptions[exception.vector as usize & 31] += 1;
     deliver(cpu, Event::Exception(exception));
 }

@@ -138,12 +138,7 @@ fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible
             Decoded::Block(block) => return Ok(insert(cpu, block)),
             Decoded::Crosses => {
                 let next = (la | PAGE_MASK).wrapping_add(1);
-                let page = match translate(cpu, next) {
-                    Ok(target) => gpa_of(target),
-                    // No byte of the next page could make it an instruction: #UD goes before the fetch's fault.
-                    Err(_) if decode::hopeless(cpu, &window) => return cpu.ud(),
-                    Err(fault) => return Err(fault),
-                };
+                let page = gpa_of(translate(cpu, next)?);
                 window.extend(|bytes| read_code(cpu, page, bytes));
                 second = Some(page);
             }

@@ -72,6 +72,26 @@ fn extent(image: u64, wide: bool) -> u64 {
     }
 }
 
+/// What the image's address alone is judged by, after the unit's own exceptions: canonical first, then alignment (SDM vol. 3, table 7-7:
+/// environments by operand size). FXSAVE's 16 and XSAVE's 64 are checked with their images.
+fn place(cpu: &mut Cpu, op: &Op, la: u64, wide: bool, waits: bool) -> Fallible {
+    let alignment = match op.imm {
+        x if x == Image::Environment as u64 || x == Image::Whole as u64 => 2 << u32::from(wide),
+        x if x == Image::Fx as u64 => 1,
+        _ => return Ok(()),
+    };
+    let available = xsave::x87_available(&cpu.state);
+    cpu.check(available)?;
+    if waits {
+        let pending = xsave::x87_pending(&cpu.state);
+        cpu.check(pending)?;
+    }
+    let len = extent(op.imm, wide);
+    let canonical = cpu.mmu.canonical_span(la, len);
+    cpu.check(canonical)?;
+    cpu.aligned(la, len, alignment)
+}
+
 fn mask(cpu: &Cpu) -> u64 {
     u64::from(cpu.reg::<u32>(2)) << 32 | u64::from(cpu.reg::<u32>(0))
 }
@@ -80,6 +100,7 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let wide = op.size != 0;
         let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Write)?;
+        place(cpu, op, la, wide, false)?;
         let mask = mask(cpu);
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
         let form = match op.imm {
@@ -110,6 +131,7 @@ fn restore(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let wide = op.size != 0;
         let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Read)?;
+        place(cpu, op, la, wide, op.imm != Image::Fx as u64)?;
         let mask = mask(cpu);
         let pkru = cpu.state.paging.pkru;
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);

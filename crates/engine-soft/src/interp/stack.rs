@@ -1,9 +1,10 @@
 //! The stack: PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE (SDM vol. 1, 6.2).
 
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::op::{Fallible, Fault, Op, Step, step, step_to};
 use crate::word::Word;
 use x86::bus::AccessKind;
+use x86::exception::{Exception, Vector};
 use x86::flags;
 use x86::state::{Mode, Seg, Segment, gpr};
 
@@ -11,9 +12,18 @@ use x86::state::{Mode, Seg, Segment, gpr};
 #[inline(always)]
 pub(crate) fn push64(cpu: &mut Cpu, value: u64) -> Fallible {
     let rsp = cpu.state.gpr[gpr::RSP].wrapping_sub(8);
-    cpu.store::<u64>(rsp, value)?;
+    cpu.store::<u64>(rsp, value).or_else(|_| stack_fault(cpu))?;
     cpu.state.gpr[gpr::RSP] = rsp;
     Ok(())
+}
+
+/// A stack access has faulted: a non-canonical address is #SS(0) there, whatever the op's own operand is (SDM vol. 1, 3.3.7.1).
+#[cold]
+fn stack_fault<T>(cpu: &mut Cpu) -> Fallible<T> {
+    if std::mem::take(&mut cpu.mmu.noncanonical) && cpu.fault == Exception::gp(0) {
+        cpu.fault = Exception::with_code(Vector::Ss, 0);
+    }
+    Err(Fault)
 }
 
 /// The mask of the stack pointer: 64 bits in 64-bit mode, else by SS.B.
@@ -53,7 +63,7 @@ fn sized_store(cpu: &mut Cpu, la: u64, size: u8, value: u64) -> Fallible {
 /// Stores at stack offset `offset` (already masked).
 fn store_at(cpu: &mut Cpu, offset: u64, size: u8, value: u64) -> Fallible {
     let la = cpu.segmented(Seg::Ss as u8, offset, u64::from(size), AccessKind::Write)?;
-    sized_store(cpu, la, size, value)
+    sized_store(cpu, la, size, value).or_else(|_| stack_fault(cpu))
 }
 
 /// Pushes `size` bytes in any mode.
@@ -68,7 +78,7 @@ pub(crate) fn push(cpu: &mut Cpu, size: u8, value: u64) -> Fallible {
 pub(crate) fn peek(cpu: &mut Cpu, size: u8, depth: u64) -> Fallible<u64> {
     let offset = cpu.state.gpr[gpr::RSP].wrapping_add(depth) & mask(cpu);
     let la = cpu.segmented(Seg::Ss as u8, offset, u64::from(size), AccessKind::Read)?;
-    sized_load(cpu, la, size)
+    sized_load(cpu, la, size).or_else(|_| stack_fault(cpu))
 }
 
 /// Releases `bytes`.
@@ -264,9 +274,10 @@ fn enter_frame(cpu: &mut Cpu, op: &Op) -> Fallible {
         push(cpu, size, frame)?;
     }
     release(cpu, (op.imm & 0xffff).wrapping_neg());
-    // The manual's last step: the new top of stack must be writable.
+    // The manual's last step: a write to the new top of stack must not fault.
     let top = cpu.state.gpr[gpr::RSP] & mask;
     let la = cpu.segmented(Seg::Ss as u8, top, u64::from(size), AccessKind::Write)?;
+    cpu.aligned(la, u64::from(size), u64::from(size))?;
     let probe = {
         let privilege = cpu.privilege();
         x86::bus::SystemBus::probe_write(&mut cpu.mmu, la, u64::from(size), privilege)

@@ -215,7 +215,7 @@ pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Checks the right to use the port in DX.
+/// Checks the right to use the port in DX. Processors do so even where a REP prefix finds a count of zero.
 fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
     let port = cpu.reg::<u16>(2);
     let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, W::SIZE);
@@ -225,6 +225,9 @@ fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
 
 /// INS.
 pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    if port::<W>(cpu).is_err() {
+        return Step::Fault;
+    }
     repeat(cpu, op, |cpu, _| {
         let port = port::<W>(cpu)?;
         let to = destination::<W>(cpu, op, AccessKind::Write)?;
@@ -242,6 +245,9 @@ pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// OUTS.
 pub(crate) fn outs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    if port::<W>(cpu).is_err() {
+        return Step::Fault;
+    }
     repeat(cpu, op, |cpu, _| {
         let port = port::<W>(cpu)?;
         let from = source::<W>(cpu, op)?;

@@ -2,7 +2,7 @@
 //!
 //! Their accesses are as many as the mask has bits, and only those may fault, so no single host pointer serves a thunk. The
 //! caller gives the way to memory as an [`ElementBus`]; addresses passed to it are offsets in the operand's segment
-//! ([`iced_x86::Instruction::memory_segment`]), wrapped to the address size.
+//! ([`iced_x86::Instruction::memory_segment`]); the operand's start, for gathers each element's, is wrapped to the address size.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86::state::{CpuState, Ymm};
@@ -64,7 +64,7 @@ fn store_bytes<B: ElementBus>(
     let mut list = List::default();
     for i in (0..if mmx { 8 } else { 16 }).filter(|i| mask.0[*i] & 0x80 != 0) {
         list.push(Element {
-            offset: wrap(base.wrapping_add(i as u64), bits),
+            offset: wrap(base, bits).wrapping_add(i as u64),
             value: u64::from(source.0[i]),
         });
     }
@@ -85,7 +85,8 @@ fn masked_vex<B: ElementBus>(
     let mask = vector(state, instruction.op1_register());
     let count = vector_length(instruction) / size;
     let selected = (0..count).filter(|i| mask.0[size * i + size - 1] & 0x80 != 0);
-    let offset = |i: usize| wrap(base.wrapping_add((size * i) as u64), bits);
+    // One operand: its start is wrapped to the address size, its elements are not.
+    let offset = |i: usize| wrap(base, bits).wrapping_add((size * i) as u64);
     if instruction.op0_kind() == OpKind::Memory {
         let source = vector(state, instruction.op2_register());
         let mut list = List::default();
