@@ -27,6 +27,8 @@ pub struct VirtioMmio {
     device: Box<dyn VirtioDevice>,
     interrupt: Arc<Interrupt>,
     ram: GuestRam,
+    /// The machine stands still, and so does the device.
+    paused: bool,
 }
 
 /// The state of a transport and its rings, version 1.
@@ -80,11 +82,24 @@ impl VirtioMmio {
         let features = device.features() | COMMON_FEATURES;
         let registers = Registers::new(device.device_id(), features, device.queue_sizes());
         let interrupt = Arc::new(Interrupt::new(irq));
-        Arc::new(Mutex::new(Self { registers, device, interrupt, ram }))
+        Arc::new(Mutex::new(Self { registers, device, interrupt, ram, paused: false }))
     }
 
-    /// The saved state. The request in progress is finished first, and its effects are in guest memory; the processors
-    /// must stand still.
+    /// Finishes the request in progress and takes up no more until [`VirtioMmio::resume`]: guest memory stands still.
+    pub fn pause(&mut self) {
+        self.stop();
+        self.paused = true;
+    }
+
+    /// Goes on with what the rings hold.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.start();
+        }
+    }
+
+    /// The saved state. The processors must stand still; the request in progress is finished first, and its effects are
+    /// in guest memory. If the device is not paused it goes on afterwards.
     pub fn save(&mut self) -> MmioState {
         self.stop();
         let State { status: interrupt_status, needs_reset } = self.interrupt.state();
@@ -113,8 +128,8 @@ impl VirtioMmio {
         }
     }
 
-    /// Takes over `state`, of a device of the same kind. Guest memory must be restored already: requests that wait in it
-    /// are served at once.
+    /// Takes over `state`, of a device of the same kind. Unless the device is paused, guest memory must be restored already:
+    /// requests that wait in it are served at once.
     pub fn restore(&mut self, state: &MmioState) {
         self.stop();
         self.registers.reset();
@@ -144,7 +159,7 @@ impl VirtioMmio {
 
     /// Lets the device serve the ready queues, if the driver has it running and has not broken it.
     fn start(&mut self) {
-        if !self.registers.running() || self.interrupt.state().needs_reset {
+        if self.paused || !self.registers.running() || self.interrupt.state().needs_reset {
             return;
         }
         let features = self.registers.driver_features;

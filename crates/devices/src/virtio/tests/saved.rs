@@ -72,3 +72,22 @@ fn a_device_nobody_uses_restores_too() {
     lock(&new.device).restore(&state);
     assert_eq!(lock(&new.device).save(), state);
 }
+
+#[test]
+fn a_paused_device_writes_nothing() {
+    let platter = Platter::new(64);
+    let mut driver = running(&platter, 0);
+    lock(&driver.device).pause();
+    driver.header(IN, 3);
+    driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    driver.offer(0);
+    driver.notify();
+    let state = lock(&driver.device).save();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!((driver.status(), state.queues[0].next_avail), (UNTOUCHED, 0));
+    lock(&driver.device).restore(&state);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(driver.status(), UNTOUCHED);
+    lock(&driver.device).resume();
+    assert_eq!(driver.wait(), Some(513));
+}
