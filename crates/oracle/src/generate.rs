@@ -13,12 +13,11 @@ mod values;
 
 pub(crate) use catalog::is_amd;
 pub use catalog::{Features, catalog};
-pub(crate) use filter::excluded;
+pub(crate) use filter::{Filter, excluded};
 
 use crate::case::{Case, layout};
 use crate::derive::TEMPLATES;
 use crate::prng::Rng;
-use filter::Filter;
 use iced_x86::{Code, Encoder, FlowControl, Instruction};
 
 /// What to generate.

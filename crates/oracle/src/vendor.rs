@@ -52,6 +52,21 @@ fn amd_only(
     if single_step && at.or(at_subject).is_some_and(|i| i.is_vsib()) {
         return Some("AMD's gathers take the single-step trap half way");
     }
+    // SDM vol. 2, VPERMQ, VPERMPD: VEX.W1 only.
+    let vpermq = |v: Option<Instruction>| v.is_some_and(|i| i.is_invalid());
+    if subject.event.vector == 6 && vpermq(at_subject) && is_vpermq_w0(case, subject.rip) {
+        return Some("AMD ignores VEX.W of VPERMQ and VPERMPD");
+    }
+    // APM vol. 3, MOV CRn: LOCK MOV CR0 is MOV CR8 (CPUID 8000_0001 ECX bit 4).
+    let privileged = native.event.vector == 13 && subject.event.vector == 6;
+    if privileged && native.rip == subject.rip && is_lock_mov_cr(case, native.rip) {
+        return Some("AMD takes LOCK MOV CR0 for MOV CR8");
+    }
+    // SDM vol. 3, 18.3.1.1: a trap between two iterations pushes RF set.
+    let repeats = at.is_some_and(|i| i.has_rep_prefix() || i.has_repne_prefix());
+    if repeats && native.event.vector == 1 && same_but_rf(native, subject) {
+        return Some("AMD does not push RF when it traps between two iterations");
+    }
     let i = at?;
     // Neither manual says so for a linear address that is canonical again.
     let overridden = matches!(i.segment_prefix(), Register::FS | Register::GS);
@@ -84,6 +99,12 @@ fn same_place(native: &Outcome, subject: &Outcome, i: &Instruction) -> Option<&'
     let pages = n.vector == 14 && s.vector == 14 && n.error_code == s.error_code;
     if pages && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
         return Some("which byte of a long image faults first is the implementation's choice");
+    }
+    let ends = n.vector == 14 && at_canonical_end(n.cr2) && matches!(s.vector, 12 | 13);
+    if ends && is_image(i) {
+        return Some(
+            "the parts of a long image before its first non-canonical byte may be accessed first",
+        );
     }
     // SDM vol. 2, FXSAVE, #AC: "may be" in place of #GP.
     if i.memory_size().size() == 512 && [n.vector, s.vector].iter().all(|v| [13, 17].contains(v)) {
@@ -123,6 +144,22 @@ fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {
     other == *native
 }
 
+/// Whether the subject's image differs in RF being set, and in nothing else.
+fn same_but_rf(native: &Outcome, subject: &Outcome) -> bool {
+    const RF: u64 = 1 << 16;
+    let mut other = *subject;
+    other.rflags &= !RF;
+    other.event = native.event;
+    subject.rflags & RF != 0
+        && native.event.normalized() == subject.event.normalized()
+        && other == *native
+}
+
+/// Whether the fault was for the lower half's last bytes.
+fn at_canonical_end(address: u64) -> bool {
+    (0x8000_0000_0000 - 512..0x8000_0000_0000).contains(&address)
+}
+
 fn is_image(i: &Instruction) -> bool {
     [14, 28, 94, 108, 512].contains(&i.memory_size().size())
 }
@@ -133,6 +170,8 @@ fn canonical_offset(i: &Instruction, at_fault: &Outcome) -> bool {
         _ if r.is_segment_register() => Some(0),
         _ if r.is_gpr64() => at_fault.gpr.get(r.number()).copied(),
         _ if r.is_gpr32() => at_fault.gpr.get(r.number()).map(|v| v & 0xffff_ffff),
+        // XLAT's index.
+        Register::AL => Some(at_fault.gpr[0] & 0xff),
         _ => None,
     };
     let memory = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory).unwrap_or(0);
@@ -145,11 +184,34 @@ fn reads_memory(i: &Instruction) -> bool {
     (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)
 }
 
-/// The instruction of `case` at `rip`.
-fn instruction_at(case: &Case, rip: u64) -> Option<Instruction> {
+const PREFIXES: [u8; 11] = [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0xf0];
+
+/// VEX.256.66.0F3A 00 or 01, W0.
+fn is_vpermq_w0(case: &Case, rip: u64) -> bool {
+    let bytes = bytes_at(case, rip).unwrap_or_default();
+    let rest = bytes.iter().position(|b| !PREFIXES.contains(b)).map_or(&[][..], |n| &bytes[n..]);
+    matches!(rest, [0xc4, map, vex, 0 | 1, ..] if map & 0x1f == 3 && vex & 0x87 == 5)
+}
+
+/// LOCK 0F 20 or 22.
+fn is_lock_mov_cr(case: &Case, rip: u64) -> bool {
+    let bytes = bytes_at(case, rip).unwrap_or_default();
+    let prefixes = bytes.iter().take_while(|b| PREFIXES.contains(b) || **b & 0xf0 == 0x40).count();
+    let (prefixes, rest) = bytes.split_at(prefixes);
+    prefixes.contains(&0xf0) && matches!(rest, [0x0f, 0x20 | 0x22, ..])
+}
+
+/// The code of `case` from `rip` on, completed by filler.
+fn bytes_at(case: &Case, rip: u64) -> Option<Vec<u8>> {
     let start = usize::try_from(rip.checked_sub(case.rip())?).ok()?;
     let mut padded = case.code().get(start..)?.to_vec();
     padded.extend([layout::FILL; 15]);
+    Some(padded)
+}
+
+/// The instruction of `case` at `rip`.
+fn instruction_at(case: &Case, rip: u64) -> Option<Instruction> {
+    let padded = bytes_at(case, rip)?;
     Some(Decoder::with_ip(64, &padded, rip, DecoderOptions::NONE).decode())
 }
 

@@ -152,6 +152,12 @@ fn short_opcode(rng: &mut Rng) -> Vec<u8> {
 /// before it becomes MOV ECX, count.
 fn counted_loop(rng: &mut Rng, pieces: &mut Vec<Piece>) {
     let start = 1 + rng.below(pieces.len() as u64 - 1) as usize;
+    // A patched count would be one of millions.
+    let patches_count =
+        |piece: &Piece| matches!(piece, Piece::Patch(to, ..) if *to < start && to + 8 >= start);
+    if pieces.iter().any(patches_count) {
+        return;
+    }
     let harmless = |piece: &Piece| match piece {
         Piece::Plain(bytes) => !writes_rcx(bytes),
         Piece::Short(opcode, _) => (0x70..0x80).contains(&opcode[0]),

@@ -53,13 +53,13 @@ fn is_branch16(kind: OpCodeOperandKind) -> bool {
 }
 
 /// Judges whole cases.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     features: Features,
     options: u32,
 }
 
 impl Filter {
-    pub(super) fn new(features: Features) -> Self {
+    pub(crate) fn new(features: Features) -> Self {
         let options = if features.amd { DecoderOptions::AMD } else { DecoderOptions::NONE };
         Self { features, options }
     }
@@ -70,7 +70,7 @@ impl Filter {
     }
 
     /// As [`Filter::admits`], wherever a jump may enter.
-    pub(super) fn admits_everywhere(&self, case: &Case) -> bool {
+    pub(crate) fn admits_everywhere(&self, case: &Case) -> bool {
         (0..case.code().len()).all(|start| self.admits_from(case, start))
     }
 

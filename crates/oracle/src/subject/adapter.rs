@@ -10,8 +10,8 @@ use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
 /// Instructions after which a case counts as endless. Counted loops take some hundred, but a block may patch
-/// a loop's count; the native child gives up after as much or later.
-const LIMIT: u64 = 4_000_000;
+/// a loop's count; more than this no host does before its child gives up.
+const LIMIT: u64 = 200_000_000;
 /// RFLAGS bits that a case sets; as in the native child.
 const LOADED_FLAGS: u64 = 0x4_0dd5;
 
