@@ -362,7 +362,7 @@ impl Wiring<'_> {
     }
 }
 
-/// The disks behind their transports, with the images opened and locked.
+/// The disks behind their transports, with the images opened and locked; paused until the machine runs.
 fn disks(
     wanted: &[Disk],
     ram: &GuestRam,
@@ -373,7 +373,9 @@ fn disks(
         let image = Box::new(RawImage::open(path, *read_only)?);
         let block = Block::new(image, *read_only, &format!("gemello-disk{number}"))?;
         let irq = irqchips.gsi_line(virtio_gsi(number));
-        disks.push(VirtioMmio::new(Box::new(block), ram.clone(), irq));
+        let disk = VirtioMmio::new(Box::new(block), ram.clone(), irq);
+        disk.lock().unwrap_or_else(PoisonError::into_inner).pause();
+        disks.push(disk);
     }
     Ok(disks)
 }

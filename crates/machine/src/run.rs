@@ -15,7 +15,9 @@ use crate::io_thread::EventLoop;
 use crate::power::{End, Stopper};
 use crate::report;
 use crate::reset;
+use devices::virtio::VirtioMmio;
 use memory::GuestRam;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 use vcpu::{Budget, Exit, Signal};
@@ -38,6 +40,7 @@ impl Machine {
             stopper: self.stopper.clone(),
             deadline: self.timeout.map(|limit| began + limit),
         };
+        self.each_disk(VirtioMmio::resume);
         let (processors, ram, stopper) = (&mut self.processors, &self.ram, &self.stopper);
         self.feeds = thread::scope(|scope| {
             let io = scope.spawn(|| service.run());
@@ -46,6 +49,7 @@ impl Machine {
             }
             io.join().unwrap_or_default()
         });
+        self.each_disk(VirtioMmio::pause);
         self.clock.stop();
         let end = self.stopper.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
@@ -60,6 +64,13 @@ impl Machine {
             let mut state = vcpu.state().clone();
             state.tsc_offset = state.tsc_offset.wrapping_add(change);
             vcpu.set_state(&state);
+        }
+    }
+
+    /// A machine that does not run has disks that do not either: its memory stands still.
+    fn each_disk(&self, change: impl Fn(&mut VirtioMmio)) {
+        for disk in &self.disks {
+            change(&mut disk.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
