@@ -27,8 +27,31 @@ pub(crate) struct Block {
     pub(crate) key: Key,
     /// Bytes of code.
     pub(crate) len: u16,
+    /// Its translation.
+    pub(crate) host: HostCode,
     /// Guest-physical page that the last instruction continues on, if it crosses a page boundary.
     pub(crate) second_page: Option<u64>,
+}
+
+/// What the translator keeps with a block.
+#[derive(Default)]
+pub(crate) struct HostCode {
+    /// Runs in the interpreter; `u32::MAX`: the translator has had it.
+    pub(crate) heat: Cell<u32>,
+    pub(crate) code: Cell<Option<Host>>,
+}
+
+/// Where a block's translation lies: offsets in the code area.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    /// Entry from another page, with RIP in the address register.
+    pub(crate) far: u32,
+    /// Entry from the same page.
+    pub(crate) near: u32,
+    /// Entry from the same page with the vector registers loaded.
+    pub(crate) body: u32,
+    /// Code that leaves at the block's start.
+    pub(crate) stub: u32,
 }
 
 /// Guest-physical address in the low 56 bits, mode above.
@@ -69,6 +92,8 @@ pub(crate) struct BlockCache {
     jump: Box<[(Key, *const Block)]>,
     pages: HashMap<u64, CodePage>,
     dead: Vec<*mut Block>,
+    /// Translations of dead blocks, to be made to leave before translated code runs again.
+    pub(crate) dead_code: Vec<(Key, Host)>,
     ops: usize,
     pub(crate) epoch: u64,
     pub(crate) decoded: u64,
@@ -84,6 +109,7 @@ impl BlockCache {
             jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
             pages: HashMap::new(),
             dead: Vec::new(),
+            dead_code: Vec::new(),
             ops: 0,
             epoch: 1,
             decoded: 0,
@@ -170,6 +196,7 @@ impl BlockCache {
             self.blocks.remove(&b.key);
         }
         self.jump[b.key.slot()] = (Key::NONE, std::ptr::null());
+        self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
         for op in &b.ops {
             op.run.set(self.stale);
         }
@@ -197,6 +224,7 @@ impl BlockCache {
         for block in self.blocks.drain().map(|(_, b)| b) {
             // SAFETY: as in `kill`.
             let b = unsafe { &*block };
+            self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
             for op in &b.ops {
                 op.run.set(self.stale);
             }
@@ -206,6 +234,17 @@ impl BlockCache {
         self.pages.clear();
         self.ops = 0;
         self.epoch += 1;
+    }
+
+    /// Separates all blocks from their translations.
+    pub(crate) fn forget_translations(&mut self) {
+        self.dead_code.clear();
+        for &block in self.blocks.values() {
+            // SAFETY: blocks in the table are alive.
+            let host = unsafe { &(*block).host };
+            host.code.set(None);
+            host.heat.set(0);
+        }
     }
 
     /// Frees the dead. No block may be running.

@@ -4,6 +4,7 @@
 //! [`crate::mmu`].
 #![allow(unsafe_code)] // the TLB hit; see docs/UNSAFE.md
 
+use crate::Tier;
 use crate::block::BlockCache;
 use crate::decode::features::FeatureTable;
 use crate::mmu::Mmu;
@@ -11,6 +12,8 @@ use crate::op::{Fallible, Fault, Op};
 use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
+use crate::translate::Translator;
+use crate::translate::context::Context;
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use x86::bus::{AccessKind, Privilege, SystemBus};
 use x86::cpuid::CpuModel;
 use x86::debug::{self, DataAccess};
 use x86::exception::{Exception, Vector};
-use x86::regs::{Cr0, Rflags};
+use x86::regs::{Cr0, Cr4, Rflags};
 use x86::segment;
 use x86::state::{CpuState, Mode, Seg, gpr};
 
@@ -29,6 +32,11 @@ pub(crate) const FLAT: u8 = 0;
 pub(crate) const BASED: u8 = 1;
 /// Everything else: 16- and 32-bit addresses, segment bases and limits.
 pub(crate) const LEGACY: u8 = 2;
+
+/// Mode bit of block keys: SSE instructions need no check.
+pub(crate) const SSE_ON: u8 = 1 << 5;
+/// Mode bit of block keys: AVX instructions need no check.
+pub(crate) const AVX_ON: u8 = 1 << 6;
 
 /// See the module.
 pub(crate) struct Cpu {
@@ -53,6 +61,13 @@ pub(crate) struct Cpu {
     pub(crate) exit: Option<Exit>,
     /// `--trace cpu` is on: single-step everything.
     pub(crate) trace: bool,
+    /// What translated code needs at hand.
+    pub(crate) jit: Context,
+    pub(crate) translator: Translator,
+    /// Runs before translation; `u32::MAX`: never.
+    pub(crate) hot: u32,
+    /// The run under way has a budget: translated code must leave often.
+    pub(crate) limited: bool,
     pub(crate) model: CpuModel,
     pub(crate) features: FeatureTable,
     pub(crate) thunks: Thunks,
@@ -64,7 +79,12 @@ pub(crate) struct Cpu {
 unsafe impl Send for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(ram: GuestRam, model: CpuModel) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        ram: GuestRam,
+        model: CpuModel,
+        tier: Tier,
+        code_cache: usize,
+    ) -> std::io::Result<Self> {
         let state = CpuState::reset();
         let mmu = Mmu::new(ram, BlockCache::new(crate::interp::control::stale), state.paging);
         let mut cpu = Self {
@@ -81,6 +101,10 @@ impl Cpu {
             instructions: 0,
             exit: None,
             trace: false,
+            jit: Context::default(),
+            translator: Translator::new(code_cache)?,
+            hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
+            limited: false,
             features: FeatureTable::new(&model),
             model,
             thunks: Thunks::new()?,
@@ -96,13 +120,21 @@ impl Cpu {
         let state = &self.state;
         self.mode = state.mode();
         let flat = legacy_flat(state);
-        self.mode_key = self.mode as u8 | u8::from(flat) << 3;
+        let units = units(state);
+        if units != self.mode_key & (SSE_ON | AVX_ON) {
+            // Targets were entered for blocks of other keys.
+            self.mmu.tlb.forget_targets();
+        }
+        self.mode_key = self.mode as u8 | u8::from(flat) << 3 | units;
         self.mmu.ac = state.flags.system & Rflags::AC.bits() != 0;
         let aligned = self.mmu.ac && state.cpl == 3 && state.paging.cr0.contains(Cr0::AM);
         let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };
         self.view = self.mmu.tlb.view(view).data.as_ptr();
         let fetch = self.mmu.view(Privilege::at(state.cpl));
         self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
+        if self.hot != u32::MAX {
+            self.jit.targets = self.mmu.tlb.targets(fetch);
+        }
         self.attention = self.trace
             || state.flags.system & (Rflags::TF | Rflags::RF).bits() != 0
             || state.blocking.sti
@@ -110,6 +142,9 @@ impl Cpu {
             || debug::enabled_mask(state) != 0
             || state.activity != x86::state::Activity::Running;
     }
+
+    /// Where [`Cpu::view`] lies, for translated code.
+    pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
 
     /// Recomputes which pages are watched by data breakpoints.
     pub(crate) fn rewatch(&mut self) {
@@ -377,6 +412,15 @@ pub(crate) fn truncate(address: u64, size: u8) -> u64 {
 
 /// Segment registers by number.
 pub(crate) const SEGMENTS: [Seg; 6] = [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs];
+
+/// Which vector units instructions may use without a check (SDM vol. 3, 2.5 and 13.1).
+fn units(state: &CpuState) -> u8 {
+    let (cr0, cr4) = (state.paging.cr0, state.paging.cr4);
+    if cr0.intersects(Cr0::EM | Cr0::TS) || !cr4.contains(Cr4::OSFXSR) {
+        return 0;
+    }
+    if cr4.contains(Cr4::OSXSAVE) && state.xcr0 & 6 == 6 { SSE_ON | AVX_ON } else { SSE_ON }
+}
 
 /// Whether ES, SS and DS are flat 4 GiB segments, so that 32-bit addresses need no check.
 fn legacy_flat(state: &CpuState) -> bool {

@@ -17,6 +17,7 @@ pub mod thunk;
 mod thunked;
 mod tlb;
 mod trace;
+mod translate;
 mod word;
 
 use cpu::Cpu;
@@ -24,8 +25,51 @@ use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{Budget, CpuIo, Exit, Signals, Statistics, Vcpu};
 use x86::bus::{SystemBus, TlbEffect};
-use x86::cpuid::CpuModel;
+use x86::cpuid::{CpuModel, Feature};
 use x86::state::CpuState;
+
+/// What `model` promises its guest and this host cannot execute.
+pub fn missing_on_host(model: &CpuModel) -> Vec<Feature> {
+    use thunk::Feature as Host;
+    const NEEDS: [(Feature, Host); 20] = [
+        (Feature::Sse3, Host::Sse3),
+        (Feature::Ssse3, Host::Ssse3),
+        (Feature::Sse41, Host::Sse41),
+        (Feature::Sse42, Host::Sse42),
+        (Feature::Popcnt, Host::Popcnt),
+        (Feature::Abm, Host::Lzcnt),
+        (Feature::Bmi1, Host::Bmi1),
+        (Feature::Bmi2, Host::Bmi2),
+        (Feature::Adx, Host::Adx),
+        (Feature::Movbe, Host::Movbe),
+        (Feature::Cx16, Host::Cx16),
+        (Feature::Aes, Host::Aes),
+        (Feature::Pclmulqdq, Host::Pclmulqdq),
+        (Feature::Sha, Host::Sha),
+        (Feature::Avx, Host::Avx),
+        (Feature::Avx2, Host::Avx2),
+        (Feature::F16c, Host::F16c),
+        (Feature::Fma, Host::Fma),
+        (Feature::Rdrand, Host::Rdrand),
+        (Feature::Rdseed, Host::Rdseed),
+    ];
+    let host = thunk::HostFeatures::probe();
+    let lacks = |&&(feature, needed): &&(Feature, Host)| model.has(feature) && !host.has(needed);
+    NEEDS.iter().filter(lacks).map(|&(feature, _)| feature).collect()
+}
+
+/// Bytes of translated code kept by default.
+pub const CODE_CACHE: usize = 64 << 20;
+
+/// Who runs guest code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// T0: the interpreter alone, the reference.
+    #[default]
+    Interpret,
+    /// T1: hot code of 64-bit mode is translated, the interpreter does the rest.
+    Translate,
+}
 
 /// A virtual processor of the software engine.
 pub struct SoftVcpu {
@@ -38,7 +82,25 @@ impl SoftVcpu {
     /// # Errors
     /// The host denies executable memory, or its signals cannot be caught.
     pub fn new(ram: GuestRam, model: CpuModel) -> std::io::Result<Self> {
-        Ok(Self { cpu: Box::new(Cpu::new(ram, model)?) })
+        Self::with_tier(ram, model, Tier::default(), CODE_CACHE)
+    }
+
+    /// As [`SoftVcpu::new`], with a choice of tier and `code_cache` bytes for translations.
+    ///
+    /// # Errors
+    /// As [`SoftVcpu::new`].
+    pub fn with_tier(
+        ram: GuestRam,
+        model: CpuModel,
+        tier: Tier,
+        code_cache: usize,
+    ) -> std::io::Result<Self> {
+        Ok(Self { cpu: Box::new(Cpu::new(ram, model, tier, code_cache)?) })
+    }
+
+    /// Translates every block at its first run rather than when it is hot: for tests.
+    pub fn translate_at_once(&mut self) {
+        self.cpu.hot = 0;
     }
 }
 
@@ -78,6 +140,10 @@ impl Vcpu for SoftVcpu {
             tlb_refills: cpu.mmu.refills,
             tlb_flushes: cpu.mmu.tlb.flushes,
             mmio: cpu.mmu.mmio,
+            translated_exits: cpu.translator.exits,
+            translated_faults: cpu.translator.faults,
+            translated_blocks: cpu.translator.blocks,
+            translated_links: cpu.translator.links,
             ..cpu.stats.clone()
         }
     }

@@ -102,6 +102,75 @@ impl Filled {
     }
 }
 
+/// Where a guest code address is in host code.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct TargetEntry {
+    /// Minus the guest address: the sum with an address is zero exactly if they match.
+    negated: u64,
+    /// Host address of the far entry.
+    host: u64,
+}
+
+/// Entries of a table of targets: translated code indexes it by the low 16 bits of the address.
+const TARGET_ENTRIES: usize = 1 << 16;
+/// Negation of no code address.
+const NO_TARGET: TargetEntry = TargetEntry { negated: 1, host: 0 };
+
+/// Targets of indirect and cross-page branches, for translated code.
+struct Targets {
+    table: Box<[TargetEntry]>,
+    filled: Vec<u16>,
+    /// Bit n: a target on a page whose number is n modulo 4096.
+    pages: [u64; 64],
+    /// Some target's page is not global.
+    local: bool,
+}
+
+impl Targets {
+    fn new() -> Self {
+        Self { table: Box::default(), filled: Vec::new(), pages: [0; 64], local: false }
+    }
+
+    fn clear(&mut self) {
+        if self.filled.len() < 8192 {
+            for &i in &self.filled {
+                self.table[usize::from(i)] = NO_TARGET;
+            }
+        } else {
+            self.table.fill(NO_TARGET);
+        }
+        self.filled.clear();
+        self.pages = [0; 64];
+        self.local = false;
+    }
+
+    fn page_bit(la: u64) -> (usize, u64) {
+        let n = la >> 12 & 4095;
+        ((n >> 6) as usize, 1 << (n & 63))
+    }
+
+    fn fill(&mut self, la: u64, host: u64, global: bool) {
+        let slot = (la & 0xffff) as usize;
+        let entry = &mut self.table[slot];
+        if entry.negated == la.wrapping_neg() && entry.host == host {
+            return;
+        }
+        *entry = TargetEntry { negated: la.wrapping_neg(), host };
+        self.filled.push(slot as u16);
+        let (word, bit) = Self::page_bit(la);
+        self.pages[word] |= bit;
+        self.local |= !global;
+    }
+
+    fn clear_page(&mut self, la: u64) {
+        let (word, bit) = Self::page_bit(la);
+        if self.pages[word] & bit != 0 {
+            self.clear();
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct View {
     pub(crate) data: Box<[Entry; ENTRIES]>,
@@ -109,6 +178,7 @@ pub(crate) struct View {
     /// Indices filled since they were last flushed, so that a flush need not touch the whole view.
     filled: Filled,
     fetch_filled: Filled,
+    targets: Targets,
     /// Which gigabytes (modulo 64) hold translations from pages larger than 4 KiB: INVLPG there clears the view.
     large: u64,
 }
@@ -120,11 +190,13 @@ impl View {
             fetch: Box::new([NO_FETCH; FETCH_ENTRIES]),
             filled: Filled::new(),
             fetch_filled: Filled::new(),
+            targets: Targets::new(),
             large: 0,
         }
     }
 
     fn flush(&mut self) {
+        self.targets.clear();
         if self.filled.complete() {
             self.filled.all().for_each(|i| self.data[i] = NO_ENTRY);
         } else {
@@ -141,6 +213,9 @@ impl View {
     }
 
     fn flush_non_global(&mut self) {
+        if self.targets.local {
+            self.targets.clear();
+        }
         if self.filled.local.len() == REMEMBERED || self.fetch_filled.local.len() == REMEMBERED {
             self.flush();
             return;
@@ -160,6 +235,7 @@ impl View {
     }
 
     fn flush_page(&mut self, la: u64) {
+        self.targets.clear_page(la);
         if self.large >> (la >> 30 & 63) & 1 != 0 {
             self.flush();
             return;
@@ -260,6 +336,29 @@ impl Tlb {
         if large {
             view.large |= 1 << (page >> 30 & 63);
         }
+    }
+
+    /// The table of targets of `view`, made on first use.
+    pub(crate) fn targets(&mut self, view: usize) -> u64 {
+        let table = &mut self.views[view].targets.table;
+        if table.is_empty() {
+            *table = vec![NO_TARGET; TARGET_ENTRIES].into_boxed_slice();
+        }
+        table.as_ptr() as u64
+    }
+
+    /// Enters a target for `view`, whose code page must be in the instruction part.
+    pub(crate) fn fill_target(&mut self, view: usize, la: u64, host: u64) {
+        let view = &mut self.views[view];
+        let entry = view.fetch[fetch_index(la)];
+        if entry.tag == la & !PAGE_MASK && !view.targets.table.is_empty() {
+            view.targets.fill(la, host, entry.global);
+        }
+    }
+
+    /// Empties all tables of targets.
+    pub(crate) fn forget_targets(&mut self) {
+        self.views.iter_mut().for_each(|view| view.targets.clear());
     }
 
     /// Makes every write to the page at `gpa` take the slow path from now on.

@@ -81,6 +81,14 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) engine: Engine,
 
+    /// How the software engine runs guest code
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) tier: Tier,
+
+    /// Memory for translated code, with unit K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub(crate) code_cache: u64,
+
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
@@ -118,6 +126,16 @@ pub(crate) enum Engine {
     Auto,
     /// gemello's own processor, in software.
     Soft,
+}
+
+/// How the software engine runs guest code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// The interpreter alone: the reference.
+    #[default]
+    Interp,
+    /// Hot code as host code on the host's own registers (experimental).
+    Translate,
 }
 
 #[derive(Debug, Args)]

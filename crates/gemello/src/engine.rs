@@ -1,27 +1,52 @@
 //! Which engine runs the guest. The only place of the program that knows engines by name.
 
-use crate::cli::Engine;
+use crate::cli::{Engine, Tier};
+use engine_soft::SoftVcpu;
 use machine::BuildError;
 use memory::GuestRam;
 use vcpu::Vcpu;
 use x86::cpuid::CpuModel;
 
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) engine: Engine,
+    pub(crate) tier: Tier,
+    /// Bytes for translated code.
+    pub(crate) code_cache: u64,
+}
+
 /// Makes a processor with the engine that was asked for.
 ///
 /// # Errors
-/// The engine cannot run on this host.
+/// The engine cannot run on this host, or the host's processor cannot carry the model.
 pub(crate) fn new_vcpu(
-    engine: Engine,
+    choice: Choice,
     ram: GuestRam,
     model: CpuModel,
 ) -> Result<Box<dyn Vcpu>, BuildError> {
-    match engine {
-        Engine::Auto | Engine::Soft => soft(ram, model),
+    match choice.engine {
+        Engine::Auto | Engine::Soft => soft(choice, ram, model),
     }
 }
 
-fn soft(ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>, BuildError> {
-    match engine_soft::SoftVcpu::new(ram, model) {
+fn soft(choice: Choice, ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>, BuildError> {
+    let missing = engine_soft::missing_on_host(&model);
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|feature| feature.name()).collect();
+        return Err(BuildError::Engine(format!(
+            "this host's processor has no {}, which the guest's model {} needs; try --cpu {},-{}",
+            names.join(", "),
+            model.name,
+            model.name,
+            names.join(",-"),
+        )));
+    }
+    let tier = match choice.tier {
+        Tier::Interp => engine_soft::Tier::Interpret,
+        Tier::Translate => engine_soft::Tier::Translate,
+    };
+    match SoftVcpu::with_tier(ram, model, tier, choice.code_cache as usize) {
         Ok(vcpu) => Ok(Box::new(vcpu)),
         Err(error) => Err(BuildError::Engine(format!(
             "the host denies the software engine what it needs (executable memory, signals): {error}"

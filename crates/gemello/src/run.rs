@@ -40,7 +40,11 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         debug_exit: arguments.debug_exit,
         timeout: arguments.timeout,
     };
-    let choice = arguments.engine;
+    let choice = engine::Choice {
+        engine: arguments.engine,
+        tier: arguments.tier,
+        code_cache: arguments.code_cache,
+    };
     let mut machine =
         Machine::build(&config, lines, &|ram, model| engine::new_vcpu(choice, ram, model))?;
     drop(config); // the boot files: they are in the guest's memory now

@@ -99,6 +99,15 @@ impl fmt::Display for ProcessorStats {
         let rows = [
             ("instructions", engine.instructions, String::new()),
             ("  direct", engine.direct, format!("{direct:.1} % ran on the host processor's units")),
+            (
+                "  translated",
+                engine.translated,
+                format!("{:.1} % ran as translated code", share(engine.translated)),
+            ),
+            ("    exits", engine.translated_exits, "from translated code".into()),
+            ("    faults", engine.translated_faults, "of them by a host fault".into()),
+            ("    blocks", engine.translated_blocks, "translated".into()),
+            ("    links", engine.translated_links, "made between them".into()),
             ("blocks entered", engine.blocks, String::new()),
             ("  decoded", engine.blocks_decoded, String::new()),
             ("  invalidated", engine.blocks_invalidated, "their code was written to".into()),

@@ -3,7 +3,7 @@
 //! One atomic word that the engine reads at every block boundary, and a condition variable for when the
 //! processor is halted. Lock order: the mutex here is a leaf; raise signals while holding any other lock.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,10 +23,16 @@ pub enum Signal {
     Kick = 1 << 4,
 }
 
+/// No page is ever mapped there.
+const UNREADABLE: u64 = 1;
+
 /// The word and the bell.
 #[derive(Debug, Default)]
 pub struct Signals {
     word: AtomicU32,
+    /// Holds the address of a readable word while nothing is raised, of an unreadable one otherwise: code that polls by
+    /// reading through it needs no compare, and faults when it is wanted.
+    poll: AtomicU64,
     sleepers: Mutex<()>,
     bell: Condvar,
 }
@@ -35,6 +41,7 @@ impl Signals {
     /// Raises `signal` and wakes the processor if it sleeps.
     pub fn raise(&self, signal: Signal) {
         let before = self.word.fetch_or(signal as u32, Ordering::SeqCst);
+        self.poll.store(UNREADABLE, Ordering::SeqCst);
         if before & signal as u32 == 0 {
             drop(self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
             self.bell.notify_all();
@@ -44,6 +51,22 @@ impl Signals {
     /// Withdraws `signal`.
     pub fn clear(&self, signal: Signal) {
         self.word.fetch_and(!(signal as u32), Ordering::SeqCst);
+        self.open_poll();
+    }
+
+    /// Makes the poll word readable if nothing is raised.
+    fn open_poll(&self) {
+        let readable = (&raw const self.word) as u64;
+        self.poll.store(readable, Ordering::SeqCst);
+        if self.word.load(Ordering::SeqCst) != 0 {
+            self.poll.store(UNREADABLE, Ordering::SeqCst);
+        }
+    }
+
+    /// The address of the poll word. The value must not move from here on (keep it in an `Arc`).
+    pub fn poll_address(&self) -> u64 {
+        self.open_poll();
+        (&raw const self.poll) as u64
     }
 
     /// Whether `signal` is up.

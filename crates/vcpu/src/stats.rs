@@ -7,6 +7,16 @@ pub struct Statistics {
     pub instructions: u64,
     /// Of those, run by the host processor on the guest's own operands (thunks; later: translated code).
     pub direct: u64,
+    /// Of those, run as translated code.
+    pub translated: u64,
+    /// Times translated code was left.
+    pub translated_exits: u64,
+    /// Of those, by a host fault.
+    pub translated_faults: u64,
+    /// Blocks translated.
+    pub translated_blocks: u64,
+    /// Direct jumps made between translations.
+    pub translated_links: u64,
     /// Blocks entered.
     pub blocks: u64,
     /// Blocks decoded.

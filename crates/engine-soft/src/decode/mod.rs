@@ -7,7 +7,7 @@ pub(crate) mod features;
 mod operand;
 mod select;
 
-use crate::block::{Block, Key};
+use crate::block::{Block, HostCode, Key};
 use crate::cpu::Cpu;
 use crate::interp::{control, system};
 use crate::op::Op;
@@ -114,6 +114,9 @@ pub(crate) fn decode(
         op.run = Cell::new(selected.run);
         op.offset = end as u16;
         op.len = (next - end) as u8;
+        if selected.too_far {
+            return Decoded::Block(finish(far_block(op), 1, key, next, second, cpu.mode));
+        }
         ops.push(op);
         left = selected.leaves;
         end = next;
@@ -123,6 +126,15 @@ pub(crate) fn decode(
         ops.push(fall_through(end));
     }
     Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
+}
+
+/// The block of one instruction whose RIP-relative operand is more than 2 GiB from the instruction's start, though not from its end.
+fn far_block(mut op: Op) -> Vec<Op> {
+    op.disp = op.disp.wrapping_sub(control::FAR as i32);
+    let mut before = op.clone();
+    before.run = Cell::new(control::far_operand);
+    let end = usize::from(op.offset) + usize::from(op.len);
+    vec![before, fall_through(end), op]
 }
 
 fn fall_through(end: usize) -> Op {
@@ -155,6 +167,7 @@ fn finish(
         linkable: [taken && second.is_none(), through && second.is_none()],
         key,
         len: len as u16,
+        host: HostCode::default(),
         second_page: second,
     }
 }

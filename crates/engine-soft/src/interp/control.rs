@@ -1,6 +1,7 @@
 //! Near control flow: Jcc, JMP, CALL, RET, LOOP, and the ends of blocks.
 //!
 //! Direct targets are kept relative to the block's start, so that a block runs at any linear address.
+#![allow(unsafe_code)] // the op behind `far_operand`; see docs/UNSAFE.md
 
 use super::stack;
 use crate::alu::{CF, OF, PF, SF, ZF};
@@ -264,6 +265,20 @@ pub(crate) fn fall_through(cpu: &mut Cpu, op: &Op) -> Step {
         cpu.state.rip &= 0xffff_ffff;
     }
     Step::Through
+}
+
+/// What [`far_operand`] adds to an address: longer than any instruction.
+pub(crate) const FAR: u64 = 16;
+
+/// First op of the block that `decode::far_block` makes: performs its last op, whose RIP-relative address lacks [`FAR`]. Such an op has
+/// no index, so the slot that is otherwise always zero supplies it.
+pub(crate) fn far_operand(cpu: &mut Cpu, op: &Op) -> Step {
+    // SAFETY: `far_block` puts the op two places behind this one, in the same slice.
+    let far = unsafe { &*std::ptr::from_ref(op).add(2) };
+    cpu.state.gpr[gpr::ZERO] = FAR;
+    let step = (far.run.get())(cpu, far);
+    cpu.state.gpr[gpr::ZERO] = 0;
+    step
 }
 
 /// Stands in for every op of a block whose code was overwritten: leaves at the op's start.

@@ -19,6 +19,7 @@ pub(crate) mod system;
 use crate::block::Block;
 use crate::cpu::Cpu;
 use crate::op::Step;
+use crate::translate;
 use vcpu::{Budget, Exit};
 use x86::state::gpr;
 
@@ -54,10 +55,20 @@ fn run_blocks(cpu: &mut Cpu, limit: u64) {
         let epoch = cpu.mmu.blocks.epoch;
         // SAFETY: `block` was just found, or linked in the current epoch: alive, and freed only by `bury` in `fetch`.
         let current = unsafe { &*block };
+        // While something is raised that cannot be delivered yet, translated code would stop at every poll.
+        if cpu.hot != u32::MAX && cpu.signals.bits() == 0 {
+            match translated(cpu, current, limit) {
+                Tried::No => {}
+                Tried::Next(next) => {
+                    block = next;
+                    continue;
+                }
+                Tried::Stock => return,
+            }
+        }
         let end = run_block(cpu, current);
         let End::On(link) = end else { return };
-        let news = cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind();
-        if news || cpu.instructions >= limit {
+        if news(cpu, limit) {
             return;
         }
         let next = match link {
@@ -69,6 +80,72 @@ fn run_blocks(cpu: &mut Cpu, limit: u64) {
             None => return,
         }
     }
+}
+
+/// Whether there is something to take stock of.
+#[inline(always)]
+fn news(cpu: &Cpu, limit: u64) -> bool {
+    cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind() || cpu.instructions >= limit
+}
+
+/// What became of a block at the translator's.
+enum Tried {
+    /// It is the interpreter's.
+    No,
+    /// It ran, and this block is next.
+    Next(*const Block),
+    /// Take stock.
+    Stock,
+}
+
+/// Runs `block`'s translation, making it if the block has become hot.
+fn translated(cpu: &mut Cpu, block: &Block, limit: u64) -> Tried {
+    let host = match block.host.code.get() {
+        Some(host) => host,
+        None => match warm(cpu, block) {
+            Some(host) => host,
+            None => return Tried::No,
+        },
+    };
+    cpu.limited = limit != u64::MAX;
+    let left = translate::enter(cpu, host);
+    if news(cpu, limit) {
+        return Tried::Stock;
+    }
+    let Some(next) = fetch::block_at_rip(cpu, false) else { return Tried::Stock };
+    // SAFETY: just found.
+    let found = unsafe { &*next };
+    match left {
+        translate::Left::Next(Some(site)) => translate::link(cpu, site, found),
+        translate::Left::Next(None) => {}
+        translate::Left::Interpret => {
+            let end = run_block(cpu, found);
+            if end == End::Stock || news(cpu, limit) {
+                return Tried::Stock;
+            }
+            return match fetch::block_at_rip(cpu, false) {
+                Some(next) => Tried::Next(next),
+                None => Tried::Stock,
+            };
+        }
+    }
+    Tried::Next(next)
+}
+
+/// Counts a run of `block`, and translates it when it has become hot.
+fn warm(cpu: &mut Cpu, block: &Block) -> Option<crate::block::Host> {
+    let heat = block.host.heat.get();
+    if heat == u32::MAX {
+        return None;
+    }
+    if heat < cpu.hot {
+        block.host.heat.set(heat + 1);
+        return None;
+    }
+    if translate::translate(cpu, block).is_err() {
+        translate::forget(cpu);
+    }
+    block.host.code.get()
 }
 
 /// The successor of `current` by link `slot`; makes the link if it is sound.

@@ -11,12 +11,12 @@ use super::guard::Registration;
 
 /// A bump-allocated code area, registered with the fault guard as long as it lives.
 #[derive(Debug)]
-pub(super) struct CodeArea {
+pub(crate) struct CodeArea {
     write: NonNull<u8>,
     exec: NonNull<u8>,
     len: usize,
     used: usize,
-    _guard: Registration,
+    _guard: Option<Registration>,
 }
 
 // SAFETY: the mappings belong to this value alone; nothing in it is tied to the creating thread.
@@ -29,7 +29,7 @@ impl CodeArea {
         let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
         let start = exec.as_ptr() as usize;
         match Registration::new(start, start + len) {
-            Ok(guard) => Ok(Self { write, exec, len, used: 0, _guard: guard }),
+            Ok(guard) => Ok(Self { write, exec, len, used: 0, _guard: Some(guard) }),
             Err(error) => {
                 unmap(write, exec, len);
                 Err(error)
@@ -37,8 +37,44 @@ impl CodeArea {
         }
     }
 
+    /// As [`CodeArea::new`], for translated code, whose faults the translator's own registration handles.
+    pub(crate) fn new_translated(capacity: usize) -> io::Result<Self> {
+        let len = capacity.max(1).next_multiple_of(4096);
+        let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
+        Ok(Self { write, exec, len, used: 0, _guard: None })
+    }
+
+    /// Where the next `len` bytes would go, as an offset; `None`: they do not fit.
+    pub(crate) fn next(&self, len: usize) -> Option<usize> {
+        let start = self.used.next_multiple_of(16);
+        start.checked_add(len).filter(|end| *end <= self.len).map(|_| start)
+    }
+
+    /// The executable address at `offset`.
+    pub(crate) fn address(&self, offset: usize) -> u64 {
+        self.exec.as_ptr() as u64 + offset as u64
+    }
+
+    /// The executable range.
+    pub(crate) fn range(&self) -> (usize, usize) {
+        let start = self.exec.as_ptr() as usize;
+        (start, start + self.len)
+    }
+
+    /// Overwrites code that is in place. Nobody may be executing it.
+    pub(crate) fn patch(&mut self, offset: usize, code: &[u8]) {
+        if offset + code.len() > self.used || !self.writable(true) {
+            return;
+        }
+        // SAFETY: inside the used part (checked), which only `self` writes.
+        unsafe {
+            ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(offset), code.len());
+        }
+        self.writable(false);
+    }
+
     /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does not fit.
-    pub(super) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
+    pub(crate) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
         let start = self.used.next_multiple_of(16);
         let end = start.checked_add(code.len()).filter(|end| *end <= self.len)?;
         if !self.writable(true) {
@@ -57,12 +93,12 @@ impl CodeArea {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.used = 0;
     }
 
     /// Bytes in use.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used
     }
 
@@ -143,7 +179,7 @@ mod tests {
             let Ok((write, exec)) = pair else { continue };
             let start = exec.as_ptr() as usize;
             let guard = Registration::new(start, start + 4096).expect("a free slot");
-            let mut area = CodeArea { write, exec, len: 4096, used: 0, _guard: guard };
+            let mut area = CodeArea { write, exec, len: 4096, used: 0, _guard: Some(guard) };
             let code = area.push(&[0xb8, 42, 0, 0, 0, 0xc3]).expect("room");
             // SAFETY: the bytes are `mov eax, 42; ret`, a function of the type it is called as.
             let function: extern "sysv64" fn() -> u32 =

@@ -55,6 +55,80 @@ impl Drop for Registration {
     }
 }
 
+/// What the guard must know of translated code: it leaves through `leave` with `exit` and `fault_pc` set, all registers as they were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Translated {
+    pub(crate) exit: *mut u32,
+    pub(crate) fault_pc: *mut u64,
+    pub(crate) leave: u64,
+}
+
+static T_STARTS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+static T_ENDS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+static T_DATA: [AtomicPtr<Translated>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
+
+/// Keeps a range of translated code registered.
+#[derive(Debug)]
+pub(crate) struct TranslatedRegistration {
+    slot: usize,
+}
+
+impl TranslatedRegistration {
+    /// Registers start..end. `data`'s pointers must stay good as long as the registration.
+    pub(crate) fn new(start: usize, end: usize, data: Translated) -> io::Result<Self> {
+        install()?;
+        for slot in 0..SLOTS {
+            if T_ENDS[slot].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                T_DATA[slot].store(Box::into_raw(Box::new(data)), Ordering::Release);
+                T_STARTS[slot].store(start, Ordering::Release);
+                T_ENDS[slot].store(end, Ordering::Release);
+                return Ok(Self { slot });
+            }
+        }
+        Err(io::Error::other(format!(
+            "more than {SLOTS} translators in one process; drop some first"
+        )))
+    }
+}
+
+impl Drop for TranslatedRegistration {
+    fn drop(&mut self) {
+        T_STARTS[self.slot].store(0, Ordering::Release);
+        let data = T_DATA[self.slot].swap(ptr::null_mut(), Ordering::AcqRel);
+        if !data.is_null() {
+            // SAFETY: made by `Box::into_raw` in `new`; the range is no longer found, and no code runs in it.
+            drop(unsafe { Box::from_raw(data) });
+        }
+        T_ENDS[self.slot].store(0, Ordering::Release);
+    }
+}
+
+/// Sends a fault in translated code to its exit. False: RIP is elsewhere.
+fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
+    let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
+    for slot in 0..SLOTS {
+        let start = T_STARTS[slot].load(Ordering::Acquire);
+        if start == 0 || rip < start || rip >= T_ENDS[slot].load(Ordering::Acquire) {
+            if start == 0 && T_ENDS[slot].load(Ordering::Acquire) == 0 {
+                return false;
+            }
+            continue;
+        }
+        let data = T_DATA[slot].load(Ordering::Acquire);
+        if data.is_null() {
+            return false;
+        }
+        // SAFETY: registered, so alive; the processor it belongs to is the one interrupted.
+        unsafe {
+            *(*data).exit = u32::MAX;
+            *(*data).fault_pc = rip as u64;
+            uc.uc_mcontext.gregs[libc::REG_RIP as usize] = (*data).leave as i64;
+        }
+        return true;
+    }
+    false
+}
+
 fn is_thunk(rip: usize) -> bool {
     STARTS.iter().zip(&ENDS).any(|(start, end)| {
         let start = start.load(Ordering::Acquire);
@@ -102,6 +176,8 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     if code > 0 && is_thunk(rip) {
         // SAFETY: RIP is in a thunk, whose frame is as described above.
         unsafe { leave_thunk(uc) };
+    } else if code > 0 && leave_translated(uc) {
+        // The translated code stores its registers and returns.
     } else {
         // SAFETY: as received.
         unsafe { chain(signal, info, context) };

@@ -18,13 +18,13 @@
 //! it runs it: the unit's own checks ([`FpuClass`]: #NM, #UD by CR0, CR4, XCR0), the translation of the memory operand, its
 //! alignment ([`MemOperand::alignment`]) when it passes a bounce buffer, #AC, and that the guest's CPUID has the feature.
 
-mod area;
+pub(crate) mod area;
 mod assemble;
 mod cache;
 mod classify;
 mod emit;
 mod enter;
-mod guard;
+pub(crate) mod guard;
 mod host;
 pub mod masked;
 pub mod resident;

@@ -1,0 +1,248 @@
+//! The host instructions that the translator puts around guest instructions (SDM vol. 2, 2.1–2.2).
+//!
+//! Guest registers RAX to R12 live in the host registers of the same name; R13 to R15 are the translator's scratch registers. Host GS
+//! points to the [`crate::cpu::Cpu`], so every field of it is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
+
+/// Scratch: the operand's address, linear before the check and host after it.
+pub(super) const ADDRESS: u8 = 15;
+/// Scratch.
+pub(super) const SECOND: u8 = 14;
+/// Scratch.
+pub(super) const THIRD: u8 = 13;
+
+pub(super) const RAX: u8 = 0;
+pub(super) const RCX: u8 = 1;
+pub(super) const RSP: u8 = 4;
+
+/// Machine code under construction.
+#[derive(Default)]
+pub(super) struct Asm {
+    pub(super) code: Vec<u8>,
+}
+
+impl Asm {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.code.extend_from_slice(bytes);
+    }
+
+    pub(super) fn here(&self) -> usize {
+        self.code.len()
+    }
+
+    /// `opcode` with a register and `gs:[offset]`.
+    fn gs(&mut self, wide: bool, opcode: &[u8], reg: u8, offset: usize) {
+        self.code.push(0x65);
+        let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2;
+        if rex != 0x40 {
+            self.code.push(rex);
+        }
+        self.bytes(opcode);
+        self.bytes(&[0x04 | (reg & 7) << 3, 0x25]);
+        self.bytes(&(offset as u32).to_le_bytes());
+    }
+
+    pub(super) fn load(&mut self, reg: u8, offset: usize) {
+        self.gs(true, &[0x8b], reg, offset);
+    }
+
+    pub(super) fn store(&mut self, offset: usize, reg: u8) {
+        self.gs(true, &[0x89], reg, offset);
+    }
+
+    /// MOVZX r32, byte gs:[offset].
+    pub(super) fn load_byte(&mut self, reg: u8, offset: usize) {
+        self.gs(false, &[0x0f, 0xb6], reg, offset);
+    }
+
+    /// MOVZX r32, word gs:[offset].
+    pub(super) fn load_word(&mut self, reg: u8, offset: usize) {
+        self.gs(false, &[0x0f, 0xb7], reg, offset);
+    }
+
+    /// MOV word gs:[offset], r16.
+    pub(super) fn store_word(&mut self, offset: usize, reg: u8) {
+        self.code.push(0x66);
+        self.gs(false, &[0x89], reg, offset);
+    }
+
+    /// MOV dword gs:[offset], imm32.
+    pub(super) fn store_imm(&mut self, offset: usize, imm: u32) {
+        self.gs(false, &[0xc7], 0, offset);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// MOV byte gs:[offset], imm8.
+    pub(super) fn store_byte_imm(&mut self, offset: usize, imm: u8) {
+        self.gs(false, &[0xc6], 0, offset);
+        self.code.push(imm);
+    }
+
+    /// ADD r64, gs:[offset]. Changes flags.
+    pub(super) fn add_gs(&mut self, reg: u8, offset: usize) {
+        self.gs(true, &[0x03], reg, offset);
+    }
+
+    /// LDMXCSR (`form` 2) or STMXCSR (3) gs:[offset].
+    pub(super) fn mxcsr(&mut self, form: u8, offset: usize) {
+        self.gs(false, &[0x0f, 0xae], form, offset);
+    }
+
+    /// VMOVDQA of a YMM register from or to gs:[offset].
+    pub(super) fn ymm(&mut self, store: bool, ymm: u8, offset: usize) {
+        self.bytes(&[
+            0x65,
+            0xc4,
+            0x61 | ((ymm >> 3) ^ 1) << 7,
+            0x7d,
+            if store { 0x7f } else { 0x6f },
+        ]);
+        self.bytes(&[0x04 | (ymm & 7) << 3, 0x25]);
+        self.bytes(&(offset as u32).to_le_bytes());
+    }
+
+    /// MOVAPS of an XMM register from or to gs:[offset].
+    pub(super) fn xmm(&mut self, store: bool, xmm: u8, offset: usize) {
+        self.gs(false, &[0x0f, if store { 0x29 } else { 0x28 }], xmm, offset);
+    }
+
+    pub(super) fn mov(&mut self, to: u8, from: u8) {
+        self.bytes(&[0x48 | (from >> 3) << 2 | to >> 3, 0x89, 0xc0 | (from & 7) << 3 | to & 7]);
+    }
+
+    pub(super) fn xchg(&mut self, a: u8, b: u8) {
+        self.bytes(&[0x48 | (a >> 3) << 2 | b >> 3, 0x87, 0xc0 | (a & 7) << 3 | b & 7]);
+    }
+
+    /// `opcode` with a register and `[base + disp]`.
+    fn at(&mut self, wide: bool, opcode: &[u8], reg: u8, base: u8, disp: i32) {
+        let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | base >> 3;
+        if rex != 0x40 {
+            self.code.push(rex);
+        }
+        self.bytes(opcode);
+        let short = i8::try_from(disp);
+        self.code.push(if short.is_ok() { 0x40 } else { 0x80 } | (reg & 7) << 3 | base & 7);
+        if base & 7 == 4 {
+            self.code.push(0x24);
+        }
+        match short {
+            Ok(byte) => self.code.push(byte as u8),
+            Err(_) => self.bytes(&disp.to_le_bytes()),
+        }
+    }
+
+    /// LEA to, [base + disp].
+    pub(super) fn lea(&mut self, to: u8, base: u8, disp: i32) {
+        self.at(true, &[0x8d], to, base, disp);
+    }
+
+    /// LEA to, [base + index << scale].
+    pub(super) fn lea_index(&mut self, to: u8, base: u8, index: u8, scale: u8) {
+        self.bytes(&[
+            0x48 | (to >> 3) << 2 | (index >> 3) << 1 | base >> 3,
+            0x8d,
+            0x44 | (to & 7) << 3,
+        ]);
+        self.bytes(&[scale << 6 | (index & 7) << 3 | base & 7, 0]);
+    }
+
+    /// MOV to, [base + disp].
+    pub(super) fn load_at(&mut self, to: u8, base: u8, disp: i32) {
+        self.at(true, &[0x8b], to, base, disp);
+    }
+
+    /// MOV r32, [base + disp].
+    pub(super) fn load32_at(&mut self, to: u8, base: u8, disp: i32) {
+        self.at(false, &[0x8b], to, base, disp);
+    }
+
+    /// MOV [base + disp], from.
+    pub(super) fn store_at(&mut self, base: u8, disp: i32, from: u8) {
+        self.at(true, &[0x89], from, base, disp);
+    }
+
+    /// MOV qword [base], imm32 sign-extended.
+    pub(super) fn store_at_imm(&mut self, base: u8, imm: i32) {
+        self.at(true, &[0xc7], 0, base, 0);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// ADD to, [base + disp]. Changes flags.
+    pub(super) fn add_at(&mut self, to: u8, base: u8, disp: i32) {
+        self.at(true, &[0x03], to, base, disp);
+    }
+
+    /// CMP reg, [base + disp]. Changes flags.
+    pub(super) fn cmp_at(&mut self, reg: u8, base: u8, disp: i32) {
+        self.at(true, &[0x3b], reg, base, disp);
+    }
+
+    /// JMP [base + disp].
+    pub(super) fn jmp_at(&mut self, base: u8, disp: i32) {
+        self.at(false, &[0xff], 4, base, disp);
+    }
+
+    /// SHR reg, n. Changes flags.
+    pub(super) fn shr(&mut self, reg: u8, n: u8) {
+        self.bytes(&[0x48 | reg >> 3, 0xc1, 0xe8 | reg & 7, n]);
+    }
+
+    /// AND reg, imm32 sign-extended. Changes flags.
+    pub(super) fn and(&mut self, reg: u8, imm: i32) {
+        self.bytes(&[0x48 | reg >> 3, 0x81, 0xe0 | reg & 7]);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// MOVZX r32, r16.
+    pub(super) fn low_word(&mut self, to: u8, from: u8) {
+        self.bytes(&[
+            0x40 | (to >> 3) << 2 | from >> 3,
+            0x0f,
+            0xb7,
+            0xc0 | (to & 7) << 3 | from & 7,
+        ]);
+    }
+
+    /// `lahf; seto al`: flags into AX.
+    pub(super) fn flags_to_ax(&mut self) {
+        self.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
+    }
+
+    /// `add al, 7fh; sahf`: flags from AX.
+    pub(super) fn flags_from_ax(&mut self) {
+        self.bytes(&[0x04, 0x7f, 0x9e]);
+    }
+
+    /// JMP rel32, to be resolved; the place of the displacement.
+    pub(super) fn jmp(&mut self) -> usize {
+        self.code.push(0xe9);
+        self.bytes(&[0; 4]);
+        self.here() - 4
+    }
+
+    /// Jcc rel32, to be resolved.
+    pub(super) fn jcc(&mut self, cc: u8) -> usize {
+        self.bytes(&[0x0f, 0x80 | cc, 0, 0, 0, 0]);
+        self.here() - 4
+    }
+
+    /// JRCXZ rel8, to be resolved by [`Asm::short_here`].
+    pub(super) fn jrcxz(&mut self) -> usize {
+        self.bytes(&[0xe3, 0]);
+        self.here() - 1
+    }
+
+    pub(super) fn short_here(&mut self, place: usize) {
+        self.code[place] = (self.here() - place - 1) as u8;
+    }
+
+    /// Resolves a rel32 at `place` to `target`, both offsets in this code.
+    pub(super) fn resolve(&mut self, place: usize, target: usize) {
+        let rel = target as i64 - (place as i64 + 4);
+        self.code[place..place + 4].copy_from_slice(&(rel as i32).to_le_bytes());
+    }
+
+    pub(super) fn resolve_here(&mut self, place: usize) {
+        self.resolve(place, self.here());
+    }
+}

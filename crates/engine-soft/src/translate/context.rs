@@ -1,0 +1,52 @@
+//! What translated code and the run loop share, inside [`crate::cpu::Cpu`].
+
+/// Fields that translated code addresses through GS.
+#[repr(C)]
+pub(crate) struct Context {
+    /// Which exit was taken (an index of the translator's sites, or [`FAULTED`]).
+    pub(crate) exit: u32,
+    /// 1 while the guest's vector registers are in the state rather than in the host's.
+    pub(crate) vectors_out: u8,
+    /// Status flags put by during address checks.
+    pub(crate) flags: u16,
+    /// The host's stack pointer while the guest's is in RSP.
+    pub(crate) host_rsp: u64,
+    /// Where to jump on entry.
+    pub(crate) target: u64,
+    /// A target on its way through an address check.
+    pub(crate) scratch: u64,
+    /// RIP in host code where a fault was met.
+    pub(crate) fault_pc: u64,
+    /// Guest instructions completed in translated code.
+    pub(crate) count: u64,
+    /// The table of indirect-branch targets of the current view.
+    pub(crate) targets: u64,
+    /// Address of the word that holds a readable address, or an unreadable one to stop translated code.
+    pub(crate) poll: u64,
+    /// The host's MXCSR.
+    pub(crate) host_mxcsr: u32,
+    /// The exit code's address, for the fault guard.
+    pub(crate) leave: u64,
+}
+
+/// `Context::exit` after a host fault.
+pub(crate) const FAULTED: u32 = u32::MAX;
+
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            exit: 0,
+            vectors_out: 1,
+            flags: 0,
+            host_rsp: 0,
+            target: 0,
+            scratch: 0,
+            fault_pc: 0,
+            count: 0,
+            targets: 0,
+            poll: 0,
+            host_mxcsr: 0x1f80,
+            leave: 0,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What an instruction is to the translator, and where status flags are needed.
+
+use crate::thunk::{FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
+use iced_x86::{
+    Code, ConditionCode, Decoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register, RflagsBits,
+};
+
+/// The six status flags in iced's numbering.
+const STATUS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
+/// How an instruction is translated.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Class {
+    /// Copied: registers only.
+    Plain,
+    /// Rewritten: one memory operand.
+    Memory(MemOperand),
+    /// LEA.
+    Lea,
+    /// Nothing to do.
+    Nop,
+    PushRegister,
+    PushImmediate,
+    PopRegister,
+    Leave,
+    Jump,
+    Jcc(u8),
+    Call,
+    Return(u16),
+    JumpRegister,
+    JumpMemory,
+    CallRegister,
+    CallMemory,
+    /// Left to the interpreter.
+    Other,
+}
+
+/// What an instruction does to registers, by number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// General registers read or written, address registers included.
+    pub(super) gpr: u16,
+    pub(super) gpr_written: u16,
+    /// XMM, YMM, or MXCSR.
+    pub(super) vector: bool,
+    pub(super) high_byte: bool,
+}
+
+/// Judges `i`, of 64-bit code.
+pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
+    match i.flow_control() {
+        FlowControl::Next => {}
+        FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => return Class::Jump,
+        FlowControl::ConditionalBranch
+            if i.is_jcc_short_or_near() && i.condition_code() != ConditionCode::None =>
+        {
+            return Class::Jcc(i.condition_code() as u8 - 1);
+        }
+        FlowControl::Call if i.code() == Code::Call_rel32_64 => return Class::Call,
+        FlowControl::Return if i.code() == Code::Retnq => return Class::Return(0),
+        FlowControl::Return if i.code() == Code::Retnq_imm16 => {
+            return Class::Return(i.immediate16());
+        }
+        FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => {
+            return indirect(i, Class::JumpRegister, Class::JumpMemory);
+        }
+        FlowControl::IndirectCall if i.code() == Code::Call_rm64 => {
+            return indirect(i, Class::CallRegister, Class::CallMemory);
+        }
+        _ => return Class::Other,
+    }
+    match i.mnemonic() {
+        Mnemonic::Lea => return Class::Lea,
+        Mnemonic::Nop
+        | Mnemonic::Endbr64
+        | Mnemonic::Prefetcht0
+        | Mnemonic::Prefetcht1
+        | Mnemonic::Prefetcht2
+        | Mnemonic::Prefetchnta
+        | Mnemonic::Prefetchw => return Class::Nop,
+        Mnemonic::Leave if i.code() == Code::Leaveq => return Class::Leave,
+        Mnemonic::Rdrand | Mnemonic::Rdseed => return Class::Other,
+        _ => {}
+    }
+    match i.code() {
+        Code::Push_r64 => return Class::PushRegister,
+        Code::Pushq_imm8 | Code::Pushq_imm32 => return Class::PushImmediate,
+        Code::Pop_r64 if i.op0_register() != Register::RSP => return Class::PopRegister,
+        Code::Mov_AL_moffs8
+        | Code::Mov_AX_moffs16
+        | Code::Mov_EAX_moffs32
+        | Code::Mov_RAX_moffs64
+        | Code::Mov_moffs8_AL
+        | Code::Mov_moffs16_AX
+        | Code::Mov_moffs32_EAX
+        | Code::Mov_moffs64_RAX => return Class::Other,
+        _ => {}
+    }
+    match classify(i, HostFeatures::probe()) {
+        Ok(c) => {
+            let unit = match c.fpu {
+                FpuClass::None => true,
+                FpuClass::Sse => sse,
+                FpuClass::Avx => avx,
+                _ => false,
+            };
+            match c.mem {
+                _ if c.mmx || !unit => Class::Other,
+                None => Class::Plain,
+                Some(operand) if ordinary_address(i) => Class::Memory(operand),
+                Some(_) => Class::Other,
+            }
+        }
+        Err(Unthunkable::VectorZero) if avx => Class::Plain,
+        Err(_) => Class::Other,
+    }
+}
+
+fn indirect(i: &Instruction, register: Class, memory: Class) -> Class {
+    if i.op0_kind() == OpKind::Register {
+        return if i.op0_register() == Register::RSP { Class::Other } else { register };
+    }
+    if ordinary_address(i) { memory } else { Class::Other }
+}
+
+/// 64-bit addresses only: what is cut to 32 bits is rare and the interpreter's.
+fn ordinary_address(i: &Instruction) -> bool {
+    let (base, index) = (i.memory_base(), i.memory_index());
+    let wide = |r: Register| r == Register::None || r == Register::RIP || r.is_gpr64();
+    wide(base)
+        && wide(index)
+        && (base != Register::None || index != Register::None || i.memory_displ_size() == 8)
+}
+
+/// Registers that `i` uses.
+pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction) -> Usage {
+    let mut usage = Usage::default();
+    let vector_zero = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
+    usage.vector = vector_zero;
+    for used in factory.info(i).used_registers() {
+        let (register, access) = (used.register(), used.access());
+        if access == OpAccess::None || access == OpAccess::NoMemAccess {
+            continue;
+        }
+        let written = !matches!(access, OpAccess::Read | OpAccess::CondRead);
+        if register.is_gpr() {
+            let bit = 1u16 << register.full_register().number();
+            usage.gpr |= bit;
+            usage.gpr_written |= if written { bit } else { 0 };
+        } else if register.is_vector_register() {
+            usage.vector = true;
+        }
+    }
+    usage.high_byte = (0..i.op_count()).any(|n| {
+        i.op_kind(n) == OpKind::Register
+            && matches!(i.op_register(n), Register::AH | Register::CH | Register::DH | Register::BH)
+    });
+    // Conversions from memory to general registers name no vector register but use MXCSR.
+    if let Ok(c) = classify(i, HostFeatures::probe()) {
+        usage.vector |= matches!(c.fpu, FpuClass::Sse | FpuClass::Avx);
+    }
+    usage
+}
+
+/// What `i` does with status flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlagUse {
+    /// Reads some, or keeps some only sometimes.
+    Reads,
+    /// Replaces all six.
+    Replaces,
+    /// Replaces some, unconditionally.
+    Changes,
+    /// Leaves them.
+    Leaves,
+}
+
+pub(super) fn flag_use(i: &Instruction) -> FlagUse {
+    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
+    let modified = i.rflags_modified() & STATUS;
+    if i.rflags_read() & STATUS != 0
+        || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
+            && modified != 0
+    {
+        return FlagUse::Reads;
+    }
+    let defined = (i.rflags_written() | i.rflags_cleared() | i.rflags_set()) & STATUS;
+    match modified {
+        0 => FlagUse::Leaves,
+        STATUS
+            if defined == STATUS
+                || matches!(
+                    i.mnemonic(),
+                    Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test
+                ) =>
+        {
+            FlagUse::Replaces
+        }
+        _ => FlagUse::Changes,
+    }
+}
+
+/// Whether the code in `bytes` replaces all status flags before anything can read them.
+pub(super) fn replaced_soon(bytes: &[u8]) -> bool {
+    let mut decoder = Decoder::new(64, bytes, 0);
+    for _ in 0..12 {
+        if !decoder.can_decode() {
+            return false;
+        }
+        let i = decoder.decode();
+        if i.is_invalid() {
+            return false;
+        }
+        match flag_use(&i) {
+            FlagUse::Reads => return false,
+            FlagUse::Replaces => return true,
+            FlagUse::Changes | FlagUse::Leaves => {}
+        }
+        if i.flow_control() != FlowControl::Next || matches!(class_of(&i, true, true), Class::Other)
+        {
+            return false;
+        }
+    }
+    false
+}

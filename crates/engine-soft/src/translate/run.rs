@@ -1,0 +1,187 @@
+//! Running translations: entry, what each exit means, links, and the death of blocks.
+
+use super::Translator;
+use super::context::FAULTED;
+use super::emit::Site;
+use super::thread;
+use crate::block::{Block, Host, Key};
+use crate::cpu::Cpu;
+use crate::thunk::guard::{Translated, TranslatedRegistration};
+use crate::tlb::PAGE_MASK;
+use x86::state::gpr;
+
+/// What the run loop does after translated code was left. RIP is set.
+pub(crate) enum Left {
+    /// Look for the next block; it may be linked from this site.
+    Next(Option<u32>),
+    /// The next instruction is the interpreter's.
+    Interpret,
+}
+
+/// Runs translated code from the block at RIP until it leaves.
+pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
+    bury(cpu);
+    let Some(glue) = cpu.translator.glue() else { return Left::Interpret };
+    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
+    cpu.jit.leave = cpu.translator.area.address(glue.leave);
+    if cpu.translator.registration.is_none() && !register(cpu) {
+        return Left::Interpret;
+    }
+    cpu.jit.poll = if cpu.limited { (&raw const UNREADABLE) as u64 } else { cpu.translator.poll };
+    thread::prepare();
+    let view = cpu.mmu.view(cpu.privilege());
+    let far = cpu.translator.area.address(host.far as usize);
+    cpu.mmu.tlb.fill_target(view, cpu.state.rip, far);
+    cpu.jit.count = 0;
+    let enter = cpu.translator.area.address(glue.enter);
+    let target = cpu.translator.area.address(host.near as usize);
+    set_gs(std::ptr::from_mut(cpu).cast::<u8>());
+    // SAFETY: `enter` is the glue's entry; it preserves what the ABI asks for, and the translation it runs touches only the processor that GS
+    // points to, and guest RAM through TLB entries.
+    unsafe {
+        let enter: extern "sysv64" fn(u64) = std::mem::transmute(enter);
+        enter(target);
+    }
+    left(cpu)
+}
+
+/// A poll word that stops translated code at every poll.
+static UNREADABLE: u64 = 1;
+
+/// Tells the fault guard of this processor's code.
+fn register(cpu: &mut Cpu) -> bool {
+    let (start, end) = cpu.translator.area.range();
+    let data = Translated {
+        exit: &raw mut cpu.jit.exit,
+        fault_pc: &raw mut cpu.jit.fault_pc,
+        leave: cpu.jit.leave,
+    };
+    cpu.translator.poll = cpu.signals.poll_address();
+    cpu.translator.registration = TranslatedRegistration::new(start, end, data).ok();
+    cpu.translator.registration.is_some()
+}
+
+fn left(cpu: &mut Cpu) -> Left {
+    let page = cpu.state.gpr[gpr::BLOCK_IP];
+    cpu.translator.exits += 1;
+    let exit = cpu.jit.exit;
+    if exit == FAULTED {
+        cpu.translator.faults += 1;
+        let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
+        let starts = &cpu.translator.starts;
+        let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
+        let Some(start) = starts.get(index).copied() else { return Left::Interpret };
+        cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
+        if start.saved {
+            cpu.state.flags.arith = cpu.jit.flags;
+        }
+        settle(cpu, start.rest);
+        return Left::Interpret;
+    }
+    match cpu.translator.sites.get(exit as usize).copied() {
+        Some(Site::Link { delta, .. }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            settle(cpu, 0);
+            Left::Next(Some(exit))
+        }
+        Some(Site::Here { delta }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            settle(cpu, 0);
+            Left::Next(None)
+        }
+        Some(Site::Interpret { delta, undone }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            settle(cpu, undone);
+            Left::Interpret
+        }
+        None => Left::Interpret,
+    }
+}
+
+/// Adds what ran to the counters.
+fn settle(cpu: &mut Cpu, undone: u16) {
+    let ran = cpu.jit.count.saturating_sub(u64::from(undone));
+    cpu.instructions += ran;
+    cpu.stats.translated += ran;
+}
+
+/// Links the exit at `site` to `next`, which has been found to be its successor on the same page.
+pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
+    let Some(host) = next.host.code.get() else { return };
+    if next.second_page.is_some() {
+        return;
+    }
+    if let Some(Site::Link { place, vectors, .. }) =
+        cpu.translator.sites.get(site as usize).copied()
+    {
+        // Whoever has the vector registers loaded need not ask again.
+        let to = if vectors { host.body } else { host.near };
+        patch_rel32(&mut cpu.translator, place, to);
+        cpu.translator.links += 1;
+    }
+}
+
+fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
+    let rel = i64::from(to) - (i64::from(place) + 4);
+    translator.area.patch(place as usize, &(rel as i32).to_le_bytes());
+}
+
+/// Dead predecessors of a block that are led on to it.
+const GRAVES: usize = 4;
+
+/// Makes the translations of dead blocks leave at once.
+fn bury(cpu: &mut Cpu) {
+    while let Some((key, host)) = cpu.mmu.blocks.dead_code.pop() {
+        for entry in [host.body, host.near] {
+            redirect(&mut cpu.translator, entry, host.stub);
+        }
+        let graves = cpu.translator.graves.entry(key).or_default();
+        if graves.len() == GRAVES {
+            // Whoever still jumps there leaves through its stub.
+            graves.remove(0);
+        }
+        graves.push(host);
+    }
+}
+
+/// Puts a jump to `to` at `entry`.
+fn redirect(translator: &mut Translator, entry: u32, to: u32) {
+    let rel = i64::from(to) - (i64::from(entry) + 5);
+    let mut jump = [0xe9, 0, 0, 0, 0];
+    jump[1..].copy_from_slice(&(rel as i32).to_le_bytes());
+    translator.area.patch(entry as usize, &jump);
+}
+
+/// A block was translated anew: whoever still jumps to its dead predecessors gets here.
+pub(super) fn revive(translator: &mut Translator, key: Key, host: Host) {
+    for dead in translator.graves.get(&key).cloned().unwrap_or_default() {
+        redirect(translator, dead.body, host.body);
+        redirect(translator, dead.near, host.near);
+    }
+}
+
+/// Drops all translations.
+pub(crate) fn forget(cpu: &mut Cpu) {
+    cpu.mmu.blocks.forget_translations();
+    cpu.mmu.tlb.forget_targets();
+    cpu.translator.reset();
+}
+
+/// Points host GS to the processor for this thread.
+fn set_gs(base: *mut u8) {
+    if fsgsbase() {
+        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on x86-64 Linux.
+        unsafe { std::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
+    } else {
+        const ARCH_SET_GS: libc::c_int = 0x1001;
+        // SAFETY: as above, by system call.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
+    }
+}
+
+/// Whether WRGSBASE is enabled (AT_HWCAP2 bit 1).
+fn fsgsbase() -> bool {
+    static ENABLED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    // SAFETY: getauxval reads the auxiliary vector.
+    *ENABLED.get_or_init(|| unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0)
+}
