@@ -146,6 +146,10 @@ impl Machine {
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
         let lapics = lapics(&signals, &clock, &timers, &model);
         let irqchips = IrqChips::new(lapics.clone(), layout::IOAPIC_ID);
+        if let Some(bootstrap) = lapics.first() {
+            // Firmware's part: a kernel that ignores the APICs still gets the 8259's interrupts.
+            bootstrap.set_virtual_wire();
+        }
         let stopper = Stopper::new(signals.clone(), bell.clone());
         let slot = StopperSlot::default();
         slot.set(stopper.clone());

@@ -127,6 +127,32 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
     assert!(took >= Duration::from_millis(50) && took < Duration::from_millis(500), "{took:?}");
 }
 
+/// Virtual wire mode (MultiProcessor Specification 1.4, 3.6.2.2).
+#[test]
+fn the_8259_reaches_a_processor_whose_apic_nobody_programs() {
+    let seen = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&seen);
+    let script = vec![
+        step(|guest| {
+            // ICW1 to ICW4 with vectors from 20H, IRQ 0 unmasked; counter 0 every 4 ms.
+            for (port, value) in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE)] {
+                guest.io.pio_write(port, 1, value);
+            }
+            for (port, value) in [(0x43, 0x34), (0x40, 0x88), (0x40, 0x13)] {
+                guest.io.pio_write(port, 1, value);
+            }
+            halt(guest)
+        }),
+        step(move |guest| {
+            *note.lock().expect("not poisoned") = guest.io.ack_interrupt();
+            Exit::BudgetSpent
+        }),
+        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+    ];
+    assert_eq!(run(script), End::PowerOff);
+    assert_eq!(*seen.lock().expect("not poisoned"), Some(0x20));
+}
+
 #[test]
 fn hlt_with_interrupts_masked_sleeps_through_them() {
     let woken = Arc::new(Mutex::new(false));
