@@ -33,41 +33,34 @@ fn from_cpuid() -> Option<u64> {
     (denominator != 0 && numerator != 0 && crystal != 0).then(|| crystal * numerator / denominator)
 }
 
-/// Several times, since a busy host may take the processor away in the middle: the reading with the least doubt counts.
+/// The 8254's counter 0 counts down in mode 0; two readings of it at least 4 ms apart tell. (Counter 2 would need port
+/// 61H, which QEMU's microvm does not have.)
 fn measured() -> u64 {
-    let readings = (0..8).map(|_| reading());
-    let mut best = (u64::MAX, 1);
-    for (doubt, frequency) in readings {
-        best = best.min((doubt, frequency));
-        if doubt < 20 {
-            break;
+    outb(0x43, 0x30);
+    outb(0x40, 0xFF);
+    outb(0x40, 0xFF);
+    let (first, from) = reading();
+    loop {
+        let (now, to) = reading();
+        let counts = u64::from(from.wrapping_sub(to));
+        if counts > PIT / 250 {
+            return (now - first) * PIT / counts;
         }
     }
-    best.1
 }
 
-/// Counter 0 of the 8254 counts 4 ms down in mode 0; the read-back command tells when its output has risen. (Counter 2
-/// would need port 61H, which QEMU's microvm does not have.) Returns the doubt, in thousandths, and the frequency.
-fn reading() -> (u64, u64) {
-    const OUTPUT: u8 = 1 << 7;
-    let counts = PIT / 250;
-    outb(0x43, 0x30);
-    outb(0x40, counts as u8);
-    let before = rdtsc();
-    outb(0x40, (counts >> 8) as u8);
-    let start = rdtsc();
-    let mut last = start;
-    loop {
-        outb(0x43, 0xE2);
-        let risen = inb(0x40) & OUTPUT != 0;
-        let now = rdtsc();
-        if risen {
-            let elapsed = (now - start).max(1);
-            let doubt = (start - before + now - last) * 1000 / elapsed;
-            return (doubt, elapsed * PIT / counts);
-        }
-        last = now;
-    }
+/// Counter 0 and the time stamp at the moment it was latched. A busy host may take the processor away in between: of
+/// several attempts the quickest counts.
+fn reading() -> (u64, u16) {
+    let attempt = |_| {
+        let before = rdtsc();
+        outb(0x43, 0);
+        let after = rdtsc();
+        let count = u16::from_le_bytes([inb(0x40), inb(0x40)]);
+        (after - before, after, count)
+    };
+    let (_, time, count) = (0..6).map(attempt).min().unwrap_or_default();
+    (time, count)
 }
 
 /// Counts per second.

@@ -5,8 +5,6 @@
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, CpuidResult, _rdtsc};
 
-/// EFER.
-pub const EFER: u32 = 0xC000_0080;
 /// SYSCALL's selectors, target and flag mask.
 pub const STAR: u32 = 0xC000_0081;
 pub const LSTAR: u32 = 0xC000_0082;
@@ -151,13 +149,12 @@ pub struct Features {
     pub fsgsbase: bool,
     pub xsave: bool,
     pub avx: bool,
-    pub huge_pages: bool,
 }
 
 impl Features {
-    /// Asks CPUID (SDM vol. 2, leaves 1, 7 and 8000_0001H) and switches on.
+    /// Asks CPUID (SDM vol. 2, leaves 1 and 7) and switches on.
     pub fn enable() -> Self {
-        let (basic, structured, extended) = (cpuid(1, 0), cpuid(7, 0), cpuid(0x8000_0001, 0));
+        let (basic, structured) = (cpuid(1, 0), cpuid(7, 0));
         let structured_there = cpuid(0, 0).eax >= 7;
         let has = |register: u32, bit: u32| structured_there && register >> bit & 1 == 1;
         let features = Self {
@@ -167,7 +164,6 @@ impl Features {
             fsgsbase: has(structured.ebx, 0),
             xsave: basic.ecx >> 26 & 1 == 1,
             avx: basic.ecx >> 26 & 1 == 1 && basic.ecx >> 28 & 1 == 1,
-            huge_pages: extended.edx >> 26 & 1 == 1,
         };
         let bit = |on: bool, bit: u64| if on { bit } else { 0 };
         set_cr4(

@@ -102,12 +102,14 @@ impl Kernel {
 
     fn report_out_of_memory(&self, pid: Pid) {
         let Some(process) = self.processes.get(&pid) else { return };
+        self.lines.hide();
         println!("process {pid} ({}) ended: out of memory", process.name);
-        if self.swap.total() == 0 {
+        if self.swap.total() == 0 || !self.swap.enabled {
             println!("  no frame is free, and there is no disk to move pages to (gemello: --disk FILE)");
         } else {
             println!("  no frame is free, and the swap disk is full");
         }
+        self.lines.unhide();
     }
 
     fn end_by_exception(&mut self, pid: Pid, end: End) {
@@ -122,6 +124,7 @@ impl Kernel {
         let Some(process) = self.processes.get(&pid) else { return };
         let (short, long) = NAMES[vector as usize & 31];
         let rip = process.context.frame.rip;
+        self.lines.hide();
         println!("process {pid} ({}) ended: {short} {long}", process.name);
         print!("  error code {error:#x}: {}", describe(vector, error));
         if vector == PAGE_FAULT {
@@ -140,6 +143,7 @@ impl Kernel {
             }
         }
         println!();
+        self.lines.unhide();
     }
 }
 

@@ -50,6 +50,10 @@ pub struct Kernel {
     /// Frames with pages of programs that no one may write, shared by all who run the program.
     pub text: BTreeMap<(usize, u64), Frame>,
     pub lines: Lines,
+    /// The process that the console's input goes to; 0: the shell.
+    pub foreground: Pid,
+    /// Microseconds from the first instruction in Rust until the nucleus was ready.
+    pub boot_time: u64,
     /// Tests end processes on purpose: no reports then.
     pub quiet: bool,
 }
@@ -75,6 +79,8 @@ impl Kernel {
             swap: Swap::default(),
             text: BTreeMap::new(),
             lines: Lines::default(),
+            foreground: 0,
+            boot_time: 0,
             quiet: false,
         }
     }
@@ -213,11 +219,5 @@ impl Kernel {
         self.forget_disowned();
         let end = self.reap(0, Some(pid)).map_or(End::Killed, |(_, end)| end);
         (end, usage)
-    }
-
-    /// Starts a program and waits for its end.
-    pub fn run(&mut self, name: &str, argument: &str) -> Result<(End, Usage), Error> {
-        let pid = self.spawn(name, argument.as_bytes(), 0)?;
-        Ok(self.wait_for(pid))
     }
 }

@@ -30,6 +30,8 @@ pub struct Lines {
     ready: VecDeque<String>,
     /// Ctrl-C came in.
     pub interrupted: bool,
+    /// The shell's prompt is on the screen, and a line is being typed after it.
+    pub prompting: bool,
 }
 
 impl Lines {
@@ -165,10 +167,20 @@ impl Lines {
         self.cursor = self.text.len();
     }
 
-    /// The line being typed again, after something else was printed.
-    pub fn redraw(&self) {
-        send(&self.text);
-        back(self.text.len() - self.cursor);
+    /// Something else is to be printed: takes prompt and line off the screen.
+    pub fn hide(&self) {
+        if self.prompting {
+            print!("\r\x1b[K");
+        }
+    }
+
+    /// Puts them back.
+    pub fn unhide(&self) {
+        if self.prompting {
+            print!("{}", crate::shell::PROMPT);
+            send(&self.text);
+            back(self.text.len() - self.cursor);
+        }
     }
 }
 

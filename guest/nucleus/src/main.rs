@@ -13,6 +13,7 @@ mod apic;
 mod boot_info;
 mod clock;
 mod cpu;
+mod demo;
 mod elf;
 mod entry;
 mod exception;
@@ -34,8 +35,10 @@ mod swap;
 mod syscall;
 mod tables;
 mod tests;
+mod views;
 mod virtio_blk;
 
+use alloc::string::String;
 use boot_info::BootInfo;
 use cpu::Features;
 use frames::Frames;
@@ -68,8 +71,35 @@ extern "C" fn kernel_main(magic: u32, boot_info: u32) -> ! {
 
     let mut kernel = Kernel::new(info, features, frames, root);
     let disk = find_disk(&mut kernel, &acpi);
-    shell::banner(&kernel, clock_source, disk);
+    kernel.boot_time = clock::microseconds();
+    banner(&kernel, clock_source, disk);
+    if let Some(name) = kernel.info.word("test").map(String::from) {
+        tests::main(&mut kernel, &name);
+    }
+    if kernel.info.word("demo").is_some() {
+        demo::run(&mut kernel);
+        power::off(acpi.soft_off);
+    }
+    println!("Type help for the commands, demo for a guided tour.");
     shell::main(&mut kernel, acpi.soft_off)
+}
+
+/// `~` stands before what differs between machines (demo.rs).
+fn banner(k: &Kernel, clock_source: &str, disk: Option<u64>) {
+    println!("nucleus: ready after ~{} us, ~{} MiB free", k.boot_time, k.frames.free() / 256);
+    let source = clock_source.replace(' ', "-");
+    println!("clock: ~{} Hz (~{source}) LAPIC timer ~{} Hz", clock::frequency(), apic::timer_frequency());
+    print!("processor has: ~");
+    let f = k.features;
+    let all = [("SMEP", f.smep), ("SMAP", f.smap), ("UMIP", f.umip), ("FSGSBASE", f.fsgsbase), ("XSAVE", f.xsave), ("AVX", f.avx)];
+    for (name, has) in all {
+        print!("{}", if has { alloc::format!("{name},") } else { String::new() });
+    }
+    println!();
+    match disk {
+        Some(place) => println!("swap disk: virtio-blk at ~{place:#x} with ~{} slots", k.swap.total()),
+        None => println!("swap disk: none (gemello: --disk FILE)"),
+    }
 }
 
 /// The first block device among those that ACPI or the command line (`virtio_mmio.device=SIZE@ADDRESS:IRQ`) announces.

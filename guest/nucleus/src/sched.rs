@@ -33,7 +33,6 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     pub pid: Pid,
-    pub tsc: u64,
     pub reason: Reason,
 }
 
@@ -81,7 +80,7 @@ impl Kernel {
         if self.timeline.len() == TIMELINE {
             self.timeline.pop_front();
         }
-        self.timeline.push_back(Turn { pid, tsc: used, reason });
+        self.timeline.push_back(Turn { pid, reason });
     }
 
     /// Finds out what brought the processor back to the nucleus and serves it. Tells whether, and why, the turn is over.

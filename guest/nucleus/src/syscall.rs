@@ -125,13 +125,21 @@ fn exit(k: &mut Kernel, pid: Pid, [code, ..]: [u64; 4]) -> Result<Outcome, Error
 fn write(k: &mut Kernel, pid: Pid, [at, length, ..]: [u64; 4]) -> Result<Outcome, Error> {
     let bytes = k.argument(pid, at, length.min(CHUNK))?;
     if !k.quiet {
+        k.lines.hide();
         console::text_out(&bytes);
+        if k.lines.prompting && bytes.last() != Some(&b'\n') {
+            console::text_out(b"\n");
+        }
+        k.lines.unhide();
     }
     Ok(Outcome::Done(bytes.len() as u64))
 }
 
 fn read(k: &mut Kernel, pid: Pid, [at, length, ..]: [u64; 4]) -> Result<Outcome, Error> {
-    let Some(line) = k.lines.first() else { return Ok(Outcome::Retry(Wait::Line)) };
+    let mine = k.foreground == pid;
+    let Some(line) = k.lines.first().filter(|_| mine) else {
+        return Ok(Outcome::Retry(Wait::Line));
+    };
     let bytes: Vec<u8> = line.bytes().take(length as usize).collect();
     k.copy_out(pid, at, &bytes)?;
     k.lines.take();

@@ -447,7 +447,8 @@ fn out_of_memory(k: &mut Kernel) -> Outcome {
     let before = k.frames.used() - k.text.len() as u64;
     k.swap.enabled = false;
     k.frames.set_limit(Some(k.frames.used() + 200));
-    let modest = spawn(k, "sweep", "50 30")?;
+    let modest = spawn(k, "promise", "50 300")?;
+    k.run_until(|k| matches!(k.processes[&modest].state, State::Blocked(_) | State::Ended(_)));
     let greedy = spawn(k, "sweep", "400 1")?;
     let ends = [modest, greedy].map(|pid| k.wait_for(pid).0);
     k.frames.set_limit(None);
