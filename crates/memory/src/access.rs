@@ -6,7 +6,7 @@ use x86::bus::PhysicalMemory;
 
 impl GuestRam {
     fn word32(&self, gpa: u64) -> Option<&AtomicU32> {
-        let host = self.host_address(gpa, 4).filter(|_| gpa % 4 == 0)?;
+        let host = self.host_address(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
         // SAFETY: the address lies in a live mapping that `self` keeps, is aligned (regions are page aligned), and guest
         // memory is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
@@ -14,7 +14,7 @@ impl GuestRam {
     }
 
     fn word64(&self, gpa: u64) -> Option<&AtomicU64> {
-        let host = self.host_address(gpa, 8).filter(|_| gpa % 8 == 0)?;
+        let host = self.host_address(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
         // SAFETY: as in `word32`.
         #[allow(unsafe_code)]
         Some(unsafe { AtomicU64::from_ptr(host.cast()) })
