@@ -4,9 +4,10 @@
 
 use crate::case::{Case, layout};
 use crate::generate::is_amd;
-use crate::outcome::Outcome;
+use crate::outcome::{Event, Outcome};
 use iced_x86::{
-    CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+    Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
+    Register,
 };
 
 /// Why a difference between `native` and `subject` is no defect, if it is none.
@@ -62,6 +63,10 @@ fn amd_only(
     if privileged && native.rip == subject.rip && is_lock_mov_cr(case, native.rip) {
         return Some("AMD takes LOCK MOV CR0 for MOV CR8");
     }
+    // SDM vol. 2, MOVSXD: a 16-bit destination has a 16-bit source.
+    if at.is_some_and(|i| i.code() == Code::Movsxd_r16_rm16) && native.event.fault().is_some() {
+        return Some("AMD's MOVSXD reads 32 bits for a 16-bit destination, too");
+    }
     // SDM vol. 3, 18.3.1.1: a trap between two iterations pushes RF set.
     let repeats = at.is_some_and(|i| i.has_rep_prefix() || i.has_repne_prefix());
     if repeats && native.event.vector == 1 && same_but_rf(native, subject) {
@@ -70,7 +75,7 @@ fn amd_only(
     let i = at?;
     // Neither manual says so for a linear address that is canonical again.
     let overridden = matches!(i.segment_prefix(), Register::FS | Register::GS);
-    if native.event.vector == 13 && overridden && !canonical_offset(&i, native) {
+    if native.event.vector == 13 && overridden && (i.is_vsib() || !canonical_offset(&i, native)) {
         return Some("Zen 5 wants the offset canonical before it adds the base of FS or GS");
     }
     if native.rip != subject.rip {
@@ -100,10 +105,11 @@ fn same_place(native: &Outcome, subject: &Outcome, i: &Instruction) -> Option<&'
     if pages && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
         return Some("which byte of a long image faults first is the implementation's choice");
     }
-    let ends = n.vector == 14 && at_canonical_end(n.cr2) && matches!(s.vector, 12 | 13);
-    if ends && is_image(i) {
+    let several = is_image(i) || i.memory_size().size() == 10;
+    let across = |(a, b): (u64, u64)| canonical(a) != canonical(b);
+    if several && both_fault(&n, &s) && operand(i, native).is_some_and(across) {
         return Some(
-            "the parts of a long image before its first non-canonical byte may be accessed first",
+            "an operand of several accesses may fault for a part before its non-canonical end",
         );
     }
     // SDM vol. 2, FXSAVE, #AC: "may be" in place of #GP.
@@ -155,9 +161,12 @@ fn same_but_rf(native: &Outcome, subject: &Outcome) -> bool {
         && other == *native
 }
 
-/// Whether the fault was for the lower half's last bytes.
-fn at_canonical_end(address: u64) -> bool {
-    (0x8000_0000_0000 - 512..0x8000_0000_0000).contains(&address)
+fn both_fault(n: &Event, s: &Event) -> bool {
+    n.fault().is_some() && s.fault().is_some()
+}
+
+fn canonical(address: u64) -> bool {
+    (address as i64) << 16 >> 16 == address as i64
 }
 
 fn is_image(i: &Instruction) -> bool {
@@ -166,6 +175,11 @@ fn is_image(i: &Instruction) -> bool {
 
 /// Whether the operand's offset is canonical; a fault has changed no register.
 fn canonical_offset(i: &Instruction, at_fault: &Outcome) -> bool {
+    operand(i, at_fault).is_none_or(|(first, last)| canonical(first) && canonical(last))
+}
+
+/// First and last byte of the operand, without segment base.
+fn operand(i: &Instruction, at_fault: &Outcome) -> Option<(u64, u64)> {
     let value = |r: Register| match r {
         _ if r.is_segment_register() => Some(0),
         _ if r.is_gpr64() => at_fault.gpr.get(r.number()).copied(),
@@ -174,10 +188,15 @@ fn canonical_offset(i: &Instruction, at_fault: &Outcome) -> bool {
         Register::AL => Some(at_fault.gpr[0] & 0xff),
         _ => None,
     };
-    let memory = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory).unwrap_or(0);
-    let offset = i.virtual_address(memory, 0, |r, _, _| value(r)).unwrap_or(0);
-    let end = offset.wrapping_add(i.memory_size().size() as u64).wrapping_sub(1);
-    [offset, end].iter().all(|a| (*a as i64) << 16 >> 16 == *a as i64)
+    let memory = |n: &u32| {
+        matches!(
+            i.op_kind(*n),
+            OpKind::Memory | OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
+        )
+    };
+    let memory = (0..i.op_count()).find(memory)?;
+    let offset = i.virtual_address(memory, 0, |r, _, _| value(r))?;
+    Some((offset, offset.wrapping_add(i.memory_size().size() as u64).wrapping_sub(1)))
 }
 
 fn reads_memory(i: &Instruction) -> bool {
@@ -218,7 +237,6 @@ fn instruction_at(case: &Case, rip: u64) -> Option<Instruction> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Event;
 
     #[test]
     fn only_the_named_differences_are_excused() {

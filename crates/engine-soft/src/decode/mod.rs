@@ -101,7 +101,7 @@ pub(crate) fn decode(
                 Err(Unthunkable::Full) => return Decoded::Full,
                 Err(_) => select::Selected::leaves(system::undefined),
             }
-        } else if next - end >= MAX_LEN {
+        } else if error == DecoderError::NoMoreBytes && next - end >= MAX_LEN {
             // Longer than 15 bytes (SDM vol. 2, 2.3.11).
             select::Selected::leaves(system::general_protection)
         } else {

@@ -10,6 +10,8 @@ use crate::state::{CpuState, X87, Ymm};
 pub(super) const MXCSR: usize = 24;
 /// Offset of ST(0).
 pub(super) const ST: usize = 32;
+/// Bytes of the operand.
+const SIZE: usize = 512;
 /// Offset of XMM0.
 pub(super) const XMM: usize = 160;
 
@@ -102,7 +104,9 @@ pub fn fxsave<B: SystemBus + ?Sized>(
     image[XMM..].copy_from_slice(&vector_halves(&state.ymm, false));
     let image = &image[..XMM + 16 * vector_count(state)];
     let mut area = Area::new(state, bus, la);
-    area.put(Pass::Probe, 0, image)?;
+    // All of the operand is judged, its end first, though what follows the registers is left as it is.
+    area.put(Pass::Probe, SIZE - 1, &[0])?;
+    area.put(Pass::Probe, 0, &[0; SIZE])?;
     area.put(Pass::Write, 0, image)
 }
 
@@ -118,6 +122,7 @@ pub fn fxrstor<B: SystemBus + ?Sized>(
 ) -> Result<(), Exception> {
     check(state, la)?;
     let mut area = Area::new(state, bus, la);
+    let _judged: [u8; 1] = area.get(SIZE - 1)?;
     let header = area.get(0)?;
     let mxcsr = area.get_u64(MXCSR)? as u32;
     let registers = area.get(ST)?;
