@@ -14,10 +14,8 @@ fn main() {
     }
     println!("cargo:rerun-if-changed={}", here.join("../programs/src/bin").display());
     println!("cargo:rerun-if-env-changed=NUCLEUS_PROGRAMS");
-    let built = env::var_os("NUCLEUS_PROGRAMS").map_or_else(
-        || here.join("../target/x86_64-unknown-linux-gnu/release"),
-        PathBuf::from,
-    );
+    let built = env::var_os("NUCLEUS_PROGRAMS")
+        .map_or_else(|| here.join("../target/x86_64-unknown-linux-gnu/release"), PathBuf::from);
     let mut names: Vec<String> = fs::read_dir(here.join("../programs/src/bin"))
         .expect("guest/programs/src/bin is there")
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))

@@ -40,7 +40,9 @@ impl Acpi {
             let sleep_control = u64_at(&fadt, 248).filter(|&at| at != 0);
             match (sleep_control, u32_at(&fadt, 64).filter(|&port| port != 0)) {
                 (Some(register), None) => Some(SoftOff::SleepControl(register, kind << 2 | 1 << 5)),
-                (_, Some(port)) => Some(SoftOff::Pm1a(port as u16, u16::from(kind) << 10 | 1 << 13)),
+                (_, Some(port)) => {
+                    Some(SoftOff::Pm1a(port as u16, u16::from(kind) << 10 | 1 << 13))
+                }
                 _ => None,
             }
         });
@@ -64,9 +66,7 @@ fn tables(rsdp: u64) -> Vec<Vec<u8>> {
     };
     let list = table(at).unwrap_or_default();
     let pointers = list.get(36..).unwrap_or(&[]).chunks_exact(size);
-    pointers
-        .filter_map(|p| table(u64_at(p, 0).or(u32_at(p, 0).map(u64::from))?))
-        .collect()
+    pointers.filter_map(|p| table(u64_at(p, 0).or(u32_at(p, 0).map(u64::from))?)).collect()
 }
 
 fn table(at: u64) -> Option<Vec<u8>> {

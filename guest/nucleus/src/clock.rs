@@ -29,7 +29,8 @@ fn from_cpuid() -> Option<u64> {
         return None;
     }
     let leaf = cpuid(0x15, 0);
-    let (denominator, numerator, crystal) = (u64::from(leaf.eax), u64::from(leaf.ebx), u64::from(leaf.ecx));
+    let (denominator, numerator, crystal) =
+        (u64::from(leaf.eax), u64::from(leaf.ebx), u64::from(leaf.ecx));
     (denominator != 0 && numerator != 0 && crystal != 0).then(|| crystal * numerator / denominator)
 }
 
@@ -70,7 +71,7 @@ pub fn frequency() -> u64 {
 
 /// Counts as microseconds.
 pub fn to_microseconds(counts: u64) -> u64 {
-    (u128::from(counts) * u128::from(SCALE.load(Relaxed)) >> 64) as u64
+    ((u128::from(counts) * u128::from(SCALE.load(Relaxed))) >> 64) as u64
 }
 
 /// Microseconds since boot.

@@ -3,7 +3,7 @@
 //! The nucleus runs on one processor, at level 0, with interrupts off except inside [`wait_for_interrupt`].
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid_count, CpuidResult, _rdtsc};
+use core::arch::x86_64::{__cpuid_count, _rdtsc, CpuidResult};
 
 /// SYSCALL's selectors, target and flag mask.
 pub const STAR: u32 = 0xC000_0081;
@@ -177,7 +177,9 @@ impl Features {
         if features.xsave {
             let mask = if features.avx { XCR0 } else { XCR0 & 3 };
             // SAFETY: CR4.OSXSAVE is on and the mask holds only what CPUID reports.
-            unsafe { asm!("xsetbv", in("ecx") 0, in("eax") mask as u32, in("edx") 0, options(nostack)) };
+            unsafe {
+                asm!("xsetbv", in("ecx") 0, in("eax") mask as u32, in("edx") 0, options(nostack));
+            };
         }
         features
     }

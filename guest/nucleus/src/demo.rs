@@ -66,9 +66,15 @@ fn asleep(k: &mut Kernel, pid: Pid) {
 }
 
 fn bootstrap(k: &mut Kernel) {
-    println!("Bootstrap: from 32-bit mode to long mode; GDT, TSS, 256 gates in the IDT, page tables");
+    println!(
+        "Bootstrap: from 32-bit mode to long mode; GDT, TSS, 256 gates in the IDT, page tables"
+    );
     println!("  loaded by ~{}, ready ~{} microseconds later", k.info.protocol, k.boot_time);
-    println!("  ~{} frames of 4 KiB free, processor at ~{} MHz", k.frames.free(), clock::frequency() / 1_000_000);
+    println!(
+        "  ~{} frames of 4 KiB free, processor at ~{} MHz",
+        k.frames.free(),
+        clock::frequency() / 1_000_000
+    );
     let gates = (0..=255).filter(|&v| tables::gate(v).is_interrupt_gate()).count();
     let open = (0..=255).filter(|&v| tables::gate(v).level() == 3).count();
     println!("  {gates} interrupt gates, {open} of them open to user level (INT3 and INT 80H)");
@@ -82,30 +88,53 @@ fn multiprogramming(k: &mut Kernel) {
     let used: [u64; 3] = pids.map(|pid| k.processes.get(&pid).map_or(0, |p| p.usage.tsc));
     let all = used.iter().sum::<u64>().max(1);
     for (pid, tsc) in pids.iter().zip(used) {
-        println!("  process {pid}: 12 turns, ~{}.{} % of the time", tsc * 100 / all, tsc * 1000 / all % 10);
+        println!(
+            "  process {pid}: 12 turns, ~{}.{} % of the time",
+            tsc * 100 / all,
+            tsc * 1000 / all % 10
+        );
     }
-    println!("  each had the processor for {} ms, then it was the next one's turn", k.quantum / 1000);
+    println!(
+        "  each had the processor for {} ms, then it was the next one's turn",
+        k.quantum / 1000
+    );
     kill(k, &pids);
 }
 
 fn context_switch(k: &mut Kernel) {
-    println!("Context switch: the timer ends a quantum, the state goes into the process descriptor");
+    println!(
+        "Context switch: the timer ends a quantum, the state goes into the process descriptor"
+    );
     let pids = [start(k, "count", ""), start(k, "count", "")];
     turns(k, pids[1], 3);
     for pid in pids {
         let Some(p) = k.processes.get(&pid) else { continue };
         let f = &p.context.frame;
-        println!("  descriptor {pid}: return address ~{:#x} CS {:#x} (level {}) vector {:#x}", f.rip, f.cs, f.cs & 3, f.vector);
-        println!("    RSP ~{:#x} RFLAGS ~{:#x} RAX ~{:#x} CR3 ~{:#x}", f.rsp, f.rflags, f.rax, p.root.0);
+        println!(
+            "  descriptor {pid}: return address ~{:#x} CS {:#x} (level {}) vector {:#x}",
+            f.rip,
+            f.cs,
+            f.cs & 3,
+            f.vector
+        );
+        println!(
+            "    RSP ~{:#x} RFLAGS ~{:#x} RAX ~{:#x} CR3 ~{:#x}",
+            f.rsp, f.rflags, f.rax, p.root.0
+        );
     }
     kill(k, &pids);
     let (before, begin) = (k.switches, cpu::rdtsc());
     let pids = [start(k, "registers", "500"), start(k, "registers", "500")];
     let ends = pids.map(|pid| k.wait_for(pid).0);
     let switches = (k.switches - before).max(1);
-    println!("  two processes with every register full of patterns, vector registers too, switch ~{switches} times");
+    println!(
+        "  two processes with every register full of patterns, vector registers too, switch ~{switches} times"
+    );
     println!("  patterns afterwards: {}", verdict(ends == [End::Exit(0); 2]));
-    println!("  one switch with its system call and the check: ~{} cycles", (cpu::rdtsc() - begin) / switches);
+    println!(
+        "  one switch with its system call and the check: ~{} cycles",
+        (cpu::rdtsc() - begin) / switches
+    );
 }
 
 fn verdict(well: bool) -> &'static str {
@@ -120,7 +149,11 @@ fn interrupts(k: &mut Kernel) {
     let (end, _) = k.wait_for(pid);
     let count = k.interrupts[tables::TIMER as usize] - before;
     kill(k, &[busy]);
-    println!("  a process sleeps 20 ms while another counts: woken after ~{} us, {}", clock::microseconds() - begin, views::ended(end));
+    println!(
+        "  a process sleeps 20 ms while another counts: woken after ~{} us, {}",
+        clock::microseconds() - begin,
+        views::ended(end)
+    );
     println!("  timer interrupts meanwhile: ~{count}");
 }
 
@@ -143,7 +176,11 @@ fn traps(k: &mut Kernel) {
     let before = k.interrupts[tables::TRAP as usize];
     let (end, usage) = finish(k, "traps", "");
     let traps = k.interrupts[tables::TRAP as usize] - before;
-    println!("  {} calls, good and bad ones, {traps} of them by INT 80H: {}", usage.calls, views::ended(end));
+    println!(
+        "  {} calls, good and bad ones, {traps} of them by INT 80H: {}",
+        usage.calls,
+        views::ended(end)
+    );
     finish(k, "hello", "the trap took me to level 0 and back");
 }
 
@@ -156,13 +193,18 @@ fn exceptions(k: &mut Kernel) {
     let before = k.processes.get(&counter).map(|p| p.usage.quanta);
     turns(k, counter, before.unwrap_or(0) + 1);
     let counts = k.processes.get(&counter).is_some_and(|p| Some(p.usage.quanta) > before);
-    println!("  the process that was counting meanwhile {}", if counts { "still counts" } else { "STOPPED" });
+    println!(
+        "  the process that was counting meanwhile {}",
+        if counts { "still counts" } else { "STOPPED" }
+    );
     kill(k, &[counter]);
     finish(k, "primes", "");
 }
 
 fn page_walk(k: &mut Kernel) {
-    println!("Virtual memory: the same address in two processes, two frames; four levels of tables");
+    println!(
+        "Virtual memory: the same address in two processes, two frames; four levels of tables"
+    );
     let pids = [start(k, "count", ""), start(k, "count", "")];
     turns(k, pids[1], 2);
     for pid in pids {
@@ -182,7 +224,9 @@ fn page_walk(k: &mut Kernel) {
 fn tlb(k: &mut Kernel) {
     const SCRATCH: u64 = 0x5000_0000_0000;
     const ROUNDS: u64 = 1000;
-    println!("TLB: a cache of walks. The same word is read again and again, with and without INVLPG");
+    println!(
+        "TLB: a cache of walks. The same word is read again and again, with and without INVLPG"
+    );
     let (root, frame) = (k.take_frame().expect(MESSAGE), k.take_frame().expect(MESSAGE));
     paging::user_root(k.root, root);
     let place = paging::find_or_add(root, SCRATCH, WRITABLE, || k.take_frame()).expect(MESSAGE);
@@ -200,7 +244,10 @@ fn tlb(k: &mut Kernel) {
         cycles / ROUNDS
     };
     println!("  translation in the TLB: ~{} cycles", measure(&|| {}));
-    println!("  after INVLPG:           ~{} cycles: the tables are walked", measure(&|| cpu::invlpg(SCRATCH)));
+    println!(
+        "  after INVLPG:           ~{} cycles: the tables are walked",
+        measure(&|| cpu::invlpg(SCRATCH))
+    );
     println!("  after a load of CR3:    ~{} cycles", measure(&|| cpu::set_cr3(cpu::cr3())));
     cpu::set_cr3(k.root.0);
     release(k, root, frame);
@@ -212,18 +259,25 @@ fn release(k: &mut Kernel, root: Frame, frame: Frame) {
 }
 
 fn demand_paging(k: &mut Kernel) {
-    println!("Demand paging: 64 MiB are promised, 40 pages touched; each first touch is a page fault");
+    println!(
+        "Demand paging: 64 MiB are promised, 40 pages touched; each first touch is a page fault"
+    );
     let free = k.frames.free();
     let pid = start(k, "promise", "40");
     asleep(k, pid);
     let (resident, _) = k.pages(pid);
-    println!("  pages there: {resident}; frames gone: ~{}, page tables included", free.saturating_sub(k.frames.free()));
+    println!(
+        "  pages there: {resident}; frames gone: ~{}, page tables included",
+        free.saturating_sub(k.frames.free())
+    );
     let (end, usage) = k.wait_for(pid);
     println!("  {} page faults, {}", usage.faults, views::ended(end));
 }
 
 fn copy_on_write(k: &mut Kernel) {
-    println!("Copy on write: fork copies no page; parent and child then write, and see only their own");
+    println!(
+        "Copy on write: fork copies no page; parent and child then write, and see only their own"
+    );
     let before = k.copies;
     let (end, _) = finish(k, "cow", "");
     println!("  ~{} pages copied when they were written, {}", k.copies - before, views::ended(end));
@@ -236,7 +290,11 @@ fn swapping(k: &mut Kernel) {
     let (out, back, spared) = (k.swap.moved_out, k.swap.moved_in, k.swap.spared);
     let (end, usage) = finish(k, "sweep", "1024 3");
     let (out, back) = (k.swap.moved_out - out, k.swap.moved_in - back);
-    println!("  ~{out} pages to the disk, ~{back} back, ~{} spared by the clock, ~{} page faults", k.swap.spared - spared, usage.faults);
+    println!(
+        "  ~{out} pages to the disk, ~{back} back, ~{} spared by the clock, ~{} page faults",
+        k.swap.spared - spared,
+        usage.faults
+    );
     println!("  every word of every page was checked: {}", views::ended(end));
     println!("  the same without a disk, beside a modest process:");
     let enabled = core::mem::take(&mut k.swap.enabled);

@@ -22,7 +22,8 @@ pub fn regions(program: usize) -> Option<(u64, Vec<Region>)> {
         if u32_at(header, 0)? != PT_LOAD || memory == 0 {
             continue;
         }
-        let (address, offset, file) = (u64_at(header, 16)?, u64_at(header, 8)?, u64_at(header, 32)?);
+        let (address, offset, file) =
+            (u64_at(header, 16)?, u64_at(header, 8)?, u64_at(header, 32)?);
         let (write, execute) = (flags & WRITE != 0, flags & EXECUTE != 0);
         regions.push(Region {
             start: address & !(PAGE - 1),
@@ -30,7 +31,13 @@ pub fn regions(program: usize) -> Option<(u64, Vec<Region>)> {
             write,
             execute,
             source: Source::Image { program, offset, file, address },
-            name: if execute { "text" } else if write { "data" } else { "constants" },
+            name: if execute {
+                "text"
+            } else if write {
+                "data"
+            } else {
+                "constants"
+            },
         });
     }
     Some((entry, regions))

@@ -105,7 +105,9 @@ impl Kernel {
         self.lines.hide();
         println!("process {pid} ({}) ended: out of memory", process.name);
         if self.swap.total() == 0 || !self.swap.enabled {
-            println!("  no frame is free, and there is no disk to move pages to (gemello: --disk FILE)");
+            println!(
+                "  no frame is free, and there is no disk to move pages to (gemello: --disk FILE)"
+            );
         } else {
             println!("  no frame is free, and the swap disk is full");
         }

@@ -6,7 +6,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr;
 
-const ARENA: usize = 1 << 20;
+/// Enough for as many processes as there may be, each with all the regions and messages it may have.
+const ARENA: usize = 3 << 20;
 /// Every block's size and place is a multiple of this: the largest alignment in use (the XSAVE area's).
 const GRAIN: usize = 64;
 

@@ -161,7 +161,8 @@ impl Lines {
             return;
         }
         self.delete(0..self.text.len());
-        self.text = self.history.get(which).map(|line| line.clone().into_bytes()).unwrap_or_default();
+        self.text =
+            self.history.get(which).map(|line| line.clone().into_bytes()).unwrap_or_default();
         self.shown = which;
         send(&self.text);
         self.cursor = self.text.len();

@@ -73,6 +73,12 @@ extern "C" fn kernel_main(magic: u32, boot_info: u32) -> ! {
     let disk = find_disk(&mut kernel, &acpi);
     kernel.boot_time = clock::microseconds();
     banner(&kernel, clock_source, disk);
+    if let Some(frames) = kernel.info.word("frames").and_then(|n| n.parse().ok()) {
+        kernel.frames.set_limit(Some(frames));
+    }
+    if let Some(how) = kernel.info.word("crash") {
+        crash(how == "stack");
+    }
     if let Some(name) = kernel.info.word("test").map(String::from) {
         tests::main(&mut kernel, &name);
     }
@@ -84,20 +90,44 @@ extern "C" fn kernel_main(magic: u32, boot_info: u32) -> ! {
     shell::main(&mut kernel, acpi.soft_off)
 }
 
+/// Fails on purpose, to show the report: by reading where nothing is, or by using up the stack.
+#[allow(unconditional_recursion)]
+fn crash(stack: bool) {
+    if !stack {
+        cpu::probe(paging::stack_guard());
+    }
+    let room = core::hint::black_box([0u8; 4096]);
+    crash(core::hint::black_box(true));
+    core::hint::black_box(room);
+}
+
 /// `~` stands before what differs between machines (demo.rs).
 fn banner(k: &Kernel, clock_source: &str, disk: Option<u64>) {
     println!("nucleus: ready after ~{} us, ~{} MiB free", k.boot_time, k.frames.free() / 256);
     let source = clock_source.replace(' ', "-");
-    println!("clock: ~{} Hz (~{source}) LAPIC timer ~{} Hz", clock::frequency(), apic::timer_frequency());
+    println!(
+        "clock: ~{} Hz (~{source}) LAPIC timer ~{} Hz",
+        clock::frequency(),
+        apic::timer_frequency()
+    );
     print!("processor has: ~");
     let f = k.features;
-    let all = [("SMEP", f.smep), ("SMAP", f.smap), ("UMIP", f.umip), ("FSGSBASE", f.fsgsbase), ("XSAVE", f.xsave), ("AVX", f.avx)];
+    let all = [
+        ("SMEP", f.smep),
+        ("SMAP", f.smap),
+        ("UMIP", f.umip),
+        ("FSGSBASE", f.fsgsbase),
+        ("XSAVE", f.xsave),
+        ("AVX", f.avx),
+    ];
     for (name, has) in all {
         print!("{}", if has { alloc::format!("{name},") } else { String::new() });
     }
     println!();
     match disk {
-        Some(place) => println!("swap disk: virtio-blk at ~{place:#x} with ~{} slots", k.swap.total()),
+        Some(place) => {
+            println!("swap disk: virtio-blk at ~{place:#x} with ~{} slots", k.swap.total());
+        }
         None => println!("swap disk: none (gemello: --disk FILE)"),
     }
 }
@@ -111,8 +141,9 @@ fn find_disk(kernel: &mut Kernel, acpi: &acpi::Acpi) -> Option<u64> {
     let mut places: alloc::vec::Vec<u64> = acpi.virtio.iter().copied().chain(announced).collect();
     places.retain(|place| place % 4 == 0 && *place < 1 << 32);
     let frames = &mut kernel.frames;
-    let (place, disk) =
-        places.into_iter().find_map(|place| Some((place, virtio_blk::Disk::start(place, frames)?)))?;
+    let (place, disk) = places
+        .into_iter()
+        .find_map(|place| Some((place, virtio_blk::Disk::start(place, frames)?)))?;
     kernel.swap.attach(disk);
     Some(place)
 }

@@ -41,7 +41,9 @@ impl Frame {
     pub fn read(self, offset: u64, bytes: &mut [u8]) {
         assert!(offset as usize + bytes.len() <= PAGE as usize);
         // SAFETY: inside the frame, as just checked.
-        unsafe { ptr::copy_nonoverlapping(pointer(self.0 + offset), bytes.as_mut_ptr(), bytes.len()) };
+        unsafe {
+            ptr::copy_nonoverlapping(pointer(self.0 + offset), bytes.as_mut_ptr(), bytes.len());
+        };
     }
 }
 

@@ -75,7 +75,8 @@ impl Kernel {
             process.usage.quanta += 1;
             // The timer may be late, or the turn have been spent on something long in the nucleus: made up for next time.
             let spent = debt + clock::to_microseconds(used);
-            process.debt = if reason == Reason::Timer { spent.saturating_sub(self.quantum) } else { 0 };
+            process.debt =
+                if reason == Reason::Timer { spent.saturating_sub(self.quantum) } else { 0 };
         }
         if self.timeline.len() == TIMELINE {
             self.timeline.pop_front();

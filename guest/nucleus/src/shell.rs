@@ -67,7 +67,9 @@ fn help() {
     for program in PROGRAMS {
         print!(" {}", program.name);
     }
-    println!("\nkeys: arrows, Home, End, Delete, Ctrl-A E K U W L C; Up and Down go through earlier lines");
+    println!(
+        "\nkeys: arrows, Home, End, Delete, Ctrl-A E K U W L C; Up and Down go through earlier lines"
+    );
 }
 
 /// The next line typed; processes in the background run meanwhile.
@@ -106,7 +108,8 @@ fn run(k: &mut Kernel, name: &str, rest: &[&str]) {
 
 fn foreground(k: &mut Kernel, pid: Pid) {
     k.foreground = pid;
-    let ended = |k: &Kernel| k.processes.get(&pid).is_none_or(|p| matches!(p.state, State::Ended(_)));
+    let ended =
+        |k: &Kernel| k.processes.get(&pid).is_none_or(|p| matches!(p.state, State::Ended(_)));
     k.run_until(|k| ended(k) || k.lines.interrupted);
     if core::mem::take(&mut k.lines.interrupted) {
         k.end(pid, End::Killed);

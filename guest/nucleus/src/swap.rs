@@ -74,7 +74,8 @@ impl Swap {
             return None;
         }
         let count = self.slots.len();
-        let slot = (self.next..self.next + count).map(|i| i % count).find(|&i| self.slots[i] == 0)?;
+        let slot =
+            (self.next..self.next + count).map(|i| i % count).find(|&i| self.slots[i] == 0)?;
         if !self.disk.as_mut()?.write(slot as u64 * SECTORS, frame) {
             return None;
         }
@@ -136,7 +137,7 @@ impl Kernel {
         if image {
             place.set(0); // it can be read from the image again
         } else if let Some(slot) = self.swap.write(frame) {
-            place.set(slot as u64 * PAGE | SWAPPED);
+            place.set((slot as u64 * PAGE) | SWAPPED);
         } else {
             return;
         }

@@ -120,7 +120,9 @@ fn fill_gdt() {
     let limit = size_of::<TaskState>() as u64 - 1;
     // SAFETY: nothing else holds a reference into the tables; the selectors loaded are those just described.
     unsafe {
-        for (i, ist) in [0, 1, 2].into_iter().zip(&mut *(&raw mut (*TSS.0.get()).ist).cast::<[u64; 3]>()) {
+        for (i, ist) in
+            [0, 1, 2].into_iter().zip(&mut *(&raw mut (*TSS.0.get()).ist).cast::<[u64; 3]>())
+        {
             *ist = EMERGENCY.0.get() as u64 + ((i + 1) * STACK) as u64;
         }
         *GDT.0.get() = [

@@ -147,13 +147,13 @@ fn registers(k: &mut Kernel) -> Outcome {
 fn fairness(k: &mut Kernel) -> Outcome {
     const PROCESSES: usize = 5;
     const ROUNDS: u64 = 60;
-    let pids =
-        (0..PROCESSES).map(|_| spawn(k, "count", "")).collect::<Result<Vec<_>, _>>()?;
+    let pids = (0..PROCESSES).map(|_| spawn(k, "count", "")).collect::<Result<Vec<_>, _>>()?;
     let last = pids[PROCESSES - 1];
     // Whole rounds. A host that takes the processor away in the middle of a quantum makes it longer; the next ones
     // make up for that (sched.rs), so a few more rounds may be needed.
     let shares = |k: &Kernel| pids.iter().map(|pid| k.processes[pid].usage.tsc).collect::<Vec<_>>();
-    let turns = |k: &Kernel| pids.iter().map(|pid| k.processes[pid].usage.quanta).collect::<Vec<_>>();
+    let turns =
+        |k: &Kernel| pids.iter().map(|pid| k.processes[pid].usage.quanta).collect::<Vec<_>>();
     let spread = |shares: &[u64]| {
         let (min, max) = (shares.iter().min().copied(), shares.iter().max().copied());
         (max.unwrap_or(0) - min.unwrap_or(0)) * 100 / max.unwrap_or(0).max(1)
@@ -178,7 +178,11 @@ fn sleep(k: &mut Kernel) -> Outcome {
     let start = clock::microseconds();
     while order.len() < 3 && clock::microseconds() - start < 5_000_000 {
         let sleeping = k.processes.len();
-        k.run_until(|k| ended(k) > 0 || k.processes.len() < sleeping || clock::microseconds() - start > 5_000_000);
+        k.run_until(|k| {
+            ended(k) > 0
+                || k.processes.len() < sleeping
+                || clock::microseconds() - start > 5_000_000
+        });
         order.extend(k.reap(0, None));
     }
     kill(k, &[busy]);
@@ -252,7 +256,7 @@ fn gates(k: &mut Kernel) -> Outcome {
         match vector {
             3 => faults(k, &kind, 3, 0, 0)?,
             0x80 => ensure(run(k, "fault", &kind)? == End::Exit(99), || "INT 80H".into())?,
-            _ => faults(k, &kind, 13, vector * entry | 2, 0)?,
+            _ => faults(k, &kind, 13, (vector * entry) | 2, 0)?,
         }
     }
     PASS
@@ -335,7 +339,8 @@ fn walk(k: &mut Kernel) -> Outcome {
     let address = k.processes[&pid].context.frame.rip;
     let root = k.processes[&pid].root;
     let user: Vec<_> = paging::walk(root, address).collect();
-    let system: Vec<_> = paging::walk(root, walk as fn(&mut Kernel) -> Outcome as usize as u64).collect();
+    let system: Vec<_> =
+        paging::walk(root, walk as fn(&mut Kernel) -> Outcome as usize as u64).collect();
     let frame = k.page_in(pid, address, Access::Execute);
     kill(k, &[pid]);
     let all = |walk: &[(usize, u64)], bits| walk.iter().all(|(_, entry)| entry & bits == bits);
@@ -354,10 +359,7 @@ fn walk(k: &mut Kernel) -> Outcome {
 const SCRATCH: u64 = 0x5000_0000_0000;
 
 /// Maps SCRATCH to the first of two frames that hold 1 and 2; afterwards all is given back.
-fn with_scratch(
-    k: &mut Kernel,
-    body: impl FnOnce(paging::Entry, [u64; 2]) -> Outcome,
-) -> Outcome {
+fn with_scratch(k: &mut Kernel, body: impl FnOnce(paging::Entry, [u64; 2]) -> Outcome) -> Outcome {
     let none = || String::from("no frame");
     let (root, one, two) = (
         k.take_frame().ok_or_else(none)?,
@@ -472,11 +474,15 @@ fn swap(k: &mut Kernel) -> Outcome {
     let ends = pids.map(|pid| k.wait_for(pid).0);
     let forked = run(k, "cow", "");
     k.frames.set_limit(None);
-    ensure(ends == [End::Exit(0); 2] && forked == Ok(End::Exit(0)), || format!("{ends:?} {forked:?}"))?;
+    ensure(ends == [End::Exit(0); 2] && forked == Ok(End::Exit(0)), || {
+        format!("{ends:?} {forked:?}")
+    })?;
     let (out, back) = (k.swap.moved_out - out, k.swap.moved_in - back);
     ensure(out > 3 * FRAMES && back > 3 * FRAMES, || format!("{out} out, {back} back"))?;
     let after = (k.frames.used() - k.text.len() as u64, k.swap.used());
-    ensure((before, slots) == after, || format!("frames, slots {before}, {slots}; then {after:?}"))?;
+    ensure((before, slots) == after, || {
+        format!("frames, slots {before}, {slots}; then {after:?}")
+    })?;
     PASS
 }
 
@@ -491,7 +497,8 @@ fn semaphores(k: &mut Kernel) -> Outcome {
 fn fuzz(k: &mut Kernel) -> Outcome {
     let seconds = k.info.word("fuzz").and_then(|s| s.parse().ok()).unwrap_or(2u64);
     let end = clock::microseconds() + seconds * 1_000_000;
-    let in_use = |k: &Kernel| (k.frames.used() - k.text.len() as u64, k.semaphores.count(), k.swap.used());
+    let in_use =
+        |k: &Kernel| (k.frames.used() - k.text.len() as u64, k.semaphores.count(), k.swap.used());
     fuzz_round(k, 0)?; // descriptors and tables of the nucleus's own grow once
     let (before, heap_before) = (in_use(k), heap::used());
     let (mut seed, mut calls) = (1, 0);

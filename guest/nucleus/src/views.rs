@@ -74,7 +74,10 @@ pub fn swap(k: &Kernel) {
         return;
     }
     println!("{} of {} slots of 4 KiB in use", swap.used(), swap.total());
-    println!("{} pages moved out, {} moved in, {} spared by the clock", swap.moved_out, swap.moved_in, swap.spared);
+    println!(
+        "{} pages moved out, {} moved in, {} spared by the clock",
+        swap.moved_out, swap.moved_in, swap.spared
+    );
 }
 
 pub fn regions(p: &Process) {
@@ -163,14 +166,18 @@ fn gate(first: u8, last: u8, what: &str) {
 }
 
 pub fn gdt() {
-    const WHAT: [&str; 8] = ["null", "code", "data", "unused", "data", "code", "task state", "(its upper half)"];
+    const WHAT: [&str; 8] =
+        ["null", "code", "data", "unused", "data", "code", "task state", "(its upper half)"];
     println!("selector  descriptor          level  what");
     for (i, what) in WHAT.iter().enumerate() {
         let descriptor = tables::descriptor(i).unwrap_or(0);
         let level = descriptor >> 45 & 3;
         println!("    {:#04x}  {descriptor:#018x}  {level:5}  {what}", i * 8);
     }
-    println!("TSS.RSP0 {:#x}: the end of the frame in the running process's descriptor", tables::rsp0());
+    println!(
+        "TSS.RSP0 {:#x}: the end of the frame in the running process's descriptor",
+        tables::rsp0()
+    );
 }
 
 pub fn interrupts(k: &Kernel) {
@@ -211,6 +218,11 @@ pub fn timeline(k: &Kernel, turns: usize) {
 pub fn schedule(k: &Kernel) {
     println!("the last turns, oldest first (# whole quantum, y gave it away, b blocked, e ended):");
     timeline(k, crate::sched::TIMELINE);
-    println!("{} switches, quantum {} us, idle {} ms, timer {} Hz", k.switches, k.quantum,
-        clock::to_microseconds(k.idle_tsc) / 1000, apic::timer_frequency());
+    println!(
+        "{} switches, quantum {} us, idle {} ms, timer {} Hz",
+        k.switches,
+        k.quantum,
+        clock::to_microseconds(k.idle_tsc) / 1000,
+        apic::timer_frequency()
+    );
 }

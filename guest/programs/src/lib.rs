@@ -8,7 +8,16 @@ pub use abi;
 use abi::{Error, call};
 
 // RDI and RSI have the argument; the stack is aligned.
-global_asm!(".section .text.start, \"ax\"", ".global _start", "_start:", "call program_main", "mov rdi, rax", "xor eax, eax", "int 0x80", "ud2");
+global_asm!(
+    ".section .text.start, \"ax\"",
+    ".global _start",
+    "_start:",
+    "call program_main",
+    "mov rdi, rax",
+    "xor eax, eax",
+    "int 0x80",
+    "ud2"
+);
 
 /// Makes `fn(&[u8]) -> i32` the program; its result is the exit code.
 #[macro_export]
@@ -156,7 +165,7 @@ pub fn number(argument: &[u8], index: usize) -> Option<u64> {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -18,7 +18,9 @@ fn run(argument: &[u8]) -> i32 {
     // SAFETY: each of these is meant to end the process; none harms anything but it.
     unsafe {
         match kind {
-            "divide" => asm!("xor ecx, ecx", "div ecx", inout("eax") 1 => _, inout("edx") 0 => _, out("ecx") _),
+            "divide" => {
+                asm!("xor ecx, ecx", "div ecx", inout("eax") 1 => _, inout("edx") 0 => _, out("ecx") _);
+            }
             "opcode" => asm!("ud2"),
             "breakpoint" => asm!("int3"),
             "step" => asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop"),
@@ -34,7 +36,9 @@ fn run(argument: &[u8]) -> i32 {
             "sysret" => asm!("sysretq"),
             "selector" => asm!("mov ds, {:x}", in(reg) 0x10),
             "far" => asm!("push 8", "push {}", "retfq", in(reg) NUCLEUS),
-            "iret" => asm!("push 0x10", "push {0}", "push 0x202", "push 8", "push {0}", "iretq", in(reg) NUCLEUS),
+            "iret" => {
+                asm!("push 0x10", "push {0}", "push 0x202", "push 8", "push {0}", "iretq", in(reg) NUCLEUS);
+            }
             "gate" => interrupt(programs::number(argument, 1).unwrap_or(0) as u8),
             "null" => touch(0),
             "unmapped" => touch(0x10_0000_0000),
@@ -43,13 +47,19 @@ fn run(argument: &[u8]) -> i32 {
             "nucleus-jump" => asm!("call {}", in(reg) NUCLEUS),
             "direct-map" => touch(0xFFFF_8000_0010_0000),
             "noncanonical" => touch(1 << 63),
-            "stack-segment" => asm!("mov rbp, {}", "mov al, [rbp]", in(reg) 1u64 << 62, out("al") _),
+            "stack-segment" => {
+                asm!("mov rbp, {}", "mov al, [rbp]", in(reg) 1u64 << 62, out("al") _);
+            }
             "text" => asm!("mov byte ptr [{}], 0", in(reg) 0x40_0000u64),
             "nx" => asm!("push 0xC3", "call rsp", "pop rax", out("rax") _),
             "overflow" => drop(black_box(deeper(0))),
-            "x87" => asm!("fninit", "push 0x33B", "fldcw [rsp]", "fld1", "fldz", "fdivp", "fwait", "pop rax", out("rax") _),
-            "sse" => asm!("push 0x1D80", "ldmxcsr [rsp]", "pop rax", "pxor xmm1, xmm1", "mov eax, 0x3F800000",
-                "movd xmm0, eax", "divss xmm0, xmm1", out("rax") _, out("xmm0") _, out("xmm1") _),
+            "x87" => {
+                asm!("fninit", "push 0x33B", "fldcw [rsp]", "fld1", "fldz", "fdivp", "fwait", "pop rax", out("rax") _);
+            }
+            "sse" => {
+                asm!("push 0x1D80", "ldmxcsr [rsp]", "pop rax", "pxor xmm1, xmm1", "mov eax, 0x3F800000",
+                "movd xmm0, eax", "divss xmm0, xmm1", out("rax") _, out("xmm0") _, out("xmm1") _);
+            }
             _ => {
                 programs::println!("fault: unknown kind");
                 return 98;

@@ -6,6 +6,10 @@ programs::program!(main);
 
 fn main(argument: &[u8]) -> i32 {
     let name = core::str::from_utf8(argument).unwrap_or("?");
-    programs::println!("hello from process {}{}{name}", programs::getpid(), if name.is_empty() { "" } else { ": " });
+    programs::println!(
+        "hello from process {}{}{name}",
+        programs::getpid(),
+        if name.is_empty() { "" } else { ": " }
+    );
     0
 }

@@ -22,11 +22,18 @@ fn run(argument: &[u8]) -> i32 {
         for i in 0..pages {
             let page = (i * 37 + pass) % pages; // every page once if 37 does not divide `pages`
             // SAFETY: the mapping has just been made, `page` lies in it.
-            let words = unsafe { core::slice::from_raw_parts_mut(memory.cast::<u64>().add(page as usize * WORDS), WORDS) };
+            let words = unsafe {
+                core::slice::from_raw_parts_mut(
+                    memory.cast::<u64>().add(page as usize * WORDS),
+                    WORDS,
+                )
+            };
             for (index, content) in words.iter_mut().enumerate() {
                 let expected = if pass == 0 { 0 } else { word(page, pass - 1, index, seed) };
                 if *content != expected {
-                    programs::println!("sweep: page {page} word {index} pass {pass}: {content:#x}, not {expected:#x}");
+                    programs::println!(
+                        "sweep: page {page} word {index} pass {pass}: {content:#x}, not {expected:#x}"
+                    );
                     return 1;
                 }
                 *content = word(page, pass, index, seed);
