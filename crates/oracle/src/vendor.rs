@@ -31,7 +31,7 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     }
     let instruction = at_native?;
     if native.rip == subject.rip {
-        return same_place(native, subject, &instruction);
+        return same_place(native, subject, case, &instruction);
     }
     masked_store(native, &instruction)
 }
@@ -94,7 +94,12 @@ fn amd_only(
 }
 
 /// Both ended at this instruction, with what may be different faults.
-fn same_place(native: &Outcome, subject: &Outcome, i: &Instruction) -> Option<&'static str> {
+fn same_place(
+    native: &Outcome,
+    subject: &Outcome,
+    case: &Case,
+    i: &Instruction,
+) -> Option<&'static str> {
     let (n, s) = (native.event.normalized(), subject.event.normalized());
     // SDM vol. 2, VPGATHERDD: how far a faulting gather got is left open.
     if n == s && i.is_vsib() {
@@ -122,6 +127,10 @@ fn same_place(native: &Outcome, subject: &Outcome, i: &Instruction) -> Option<&'
     let ends = [n, s].iter().all(|e| e.vector == 6 || (e.vector == 14 && e.error_code & 16 != 0));
     if none && ends {
         return Some("an invalid instruction ends before or behind the page's end");
+    }
+    let long = n.vector == 13 && s.vector == 6 && prefixes_at(case, native.rip) >= 3;
+    if i.is_invalid() && long {
+        return Some("an invalid instruction is or is not longer than 15 bytes");
     }
     masked_store(native, i)
 }
@@ -215,9 +224,14 @@ fn is_vpermq_w0(case: &Case, rip: u64) -> bool {
 /// LOCK 0F 20 or 22.
 fn is_lock_mov_cr(case: &Case, rip: u64) -> bool {
     let bytes = bytes_at(case, rip).unwrap_or_default();
-    let prefixes = bytes.iter().take_while(|b| PREFIXES.contains(b) || **b & 0xf0 == 0x40).count();
-    let (prefixes, rest) = bytes.split_at(prefixes);
+    let (prefixes, rest) = bytes.split_at(prefixes_at(case, rip));
     prefixes.contains(&0xf0) && matches!(rest, [0x0f, 0x20 | 0x22, ..])
+}
+
+/// How many prefixes begin the instruction at `rip`.
+fn prefixes_at(case: &Case, rip: u64) -> usize {
+    let bytes = bytes_at(case, rip).unwrap_or_default();
+    bytes.iter().take_while(|b| PREFIXES.contains(b) || **b & 0xf0 == 0x40).count()
 }
 
 /// The code of `case` from `rip` on, completed by filler.

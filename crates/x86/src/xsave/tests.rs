@@ -148,11 +148,11 @@ mod fx {
         let before = s.clone();
         assert_eq!(fxrstor(&mut s, &mut bus, 0, true), Err(GP));
         assert_eq!(s, before);
-        // 416 bytes must be there: the fault comes before the first is written.
+        // All 512 bytes must be there, the last of which is asked for first; nothing is written.
         bus.memory.fill(0xcc);
-        assert_eq!(fxsave(&s, &mut bus, 4096 - 400, true), Err(Exception::pf(4096, 2)));
+        assert_eq!(fxsave(&s, &mut bus, 4096 - 400, true), Err(Exception::pf(4096 + 111, 2)));
         assert!(bus.memory.iter().all(|&b| b == 0xcc));
-        assert_eq!(fxrstor(&mut s, &mut bus, 4096 - 400, true), Err(Exception::pf(4096, 0)));
+        assert_eq!(fxrstor(&mut s, &mut bus, 4096 - 400, true), Err(Exception::pf(4096 + 111, 0)));
         assert_eq!(s, before);
         for bit in [Cr0::TS, Cr0::EM] {
             let mut s = s.clone();
