@@ -90,6 +90,19 @@ pub fn invlpg(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
 }
 
+/// Switches process-context identifiers on or off; either way the TLB forgets everything. CR3's lowest 12 bits are 0.
+pub fn use_pcid(on: bool) {
+    let without = cr4() & !CR4_PCIDE;
+    set_cr4(if on { without | CR4_PCIDE } else { without });
+}
+
+/// INVPCID: 0 one address, 1 one context, 2 everything, 3 everything but global pages.
+pub fn invpcid(kind: u64, context: u64, address: u64) {
+    let descriptor = [context, address];
+    // SAFETY: forgetting translations never changes what the tables say.
+    unsafe { asm!("invpcid {}, [{}]", in(reg) kind, in(reg) &descriptor, options(nostack)) };
+}
+
 pub fn cr4() -> u64 {
     let value;
     // SAFETY: it only reads a register.
@@ -134,6 +147,7 @@ pub fn halt() -> ! {
 
 const CR4_UMIP: u64 = 1 << 11;
 const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
@@ -149,6 +163,9 @@ pub struct Features {
     pub fsgsbase: bool,
     pub xsave: bool,
     pub avx: bool,
+    /// There, but not on: the nucleus needs no process-context identifiers.
+    pub pcid: bool,
+    pub invpcid: bool,
 }
 
 impl Features {
@@ -164,6 +181,8 @@ impl Features {
             fsgsbase: has(structured.ebx, 0),
             xsave: basic.ecx >> 26 & 1 == 1,
             avx: basic.ecx >> 26 & 1 == 1 && basic.ecx >> 28 & 1 == 1,
+            pcid: basic.ecx >> 17 & 1 == 1,
+            invpcid: has(structured.ebx, 10),
         };
         let bit = |on: bool, bit: u64| if on { bit } else { 0 };
         set_cr4(

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 pub const PROMPT: &str = "nucleus> ";
 
-const HELP: &str = "\
+const HELP: &str = "commands:
   ps                    processes
   run NAME [ARG] [&]    run a program (Ctrl-C ends it); with & in the background
   kill PID              end a process

@@ -39,6 +39,7 @@ const TESTS: &[Test] = &[
     Test { name: "walk", rows: "16 18 19", run: walk },
     Test { name: "accessed-dirty", rows: "18", run: accessed_dirty },
     Test { name: "tlb", rows: "17 19", run: tlb },
+    Test { name: "pcid", rows: "17", run: pcid },
     Test { name: "separate", rows: "10 15", run: separate },
     Test { name: "copy-on-write", rows: "15 21", run: copy_on_write },
     Test { name: "demand", rows: "15 21", run: demand },
@@ -414,6 +415,44 @@ fn tlb(k: &mut Kernel) -> Outcome {
         place.set(one);
         cpu::invlpg(SCRATCH);
         PASS
+    })
+}
+
+/// The same with process-context identifiers: a load of CR3 forgets its context, INVPCID what it is told to.
+fn pcid(k: &mut Kernel) -> Outcome {
+    if !k.features.pcid {
+        return Ok(Some("this processor has no PCID"));
+    }
+    let kinds = if k.features.invpcid { 0..4 } else { 0..0 };
+    with_scratch(k, |place, [one, two]| {
+        let root = cpu::cr3();
+        let is = |value, when| {
+            let found = cpu::probe(SCRATCH);
+            ensure(found == value, || format!("{found} rather than {value} {when}"))
+        };
+        let body = || {
+            cpu::set_cr3(root | 1);
+            is(1, "in context 1")?;
+            place.set(two);
+            cpu::set_cr3(root | 2);
+            is(2, "in context 2, which has never seen the page")?;
+            cpu::set_cr3(root | 1);
+            is(2, "after context 1 was loaded again")?;
+            for kind in kinds {
+                place.set(one);
+                cpu::invpcid(kind, 1, SCRATCH);
+                is(1, "after INVPCID")?;
+                place.set(two);
+                cpu::invlpg(SCRATCH);
+                is(2, "after INVLPG")?;
+            }
+            PASS
+        };
+        cpu::use_pcid(true);
+        let outcome = body();
+        cpu::set_cr3(root);
+        cpu::use_pcid(false);
+        outcome
     })
 }
 
