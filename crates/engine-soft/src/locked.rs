@@ -29,7 +29,7 @@ pub(crate) fn modify<W: Word>(
     let place = cpu.mmu.pin(la, u64::from(W::SIZE), AccessKind::Write, privilege);
     let place = cpu.check(place)?;
     match place {
-        Some((host, gpa)) if (host as u64) % u64::from(W::SIZE) == 0 => {
+        Some((host, gpa)) if (host as u64).is_multiple_of(u64::from(W::SIZE)) => {
             let before = cpu.state.flags.arith;
             let flags = loop {
                 // SAFETY: aligned RAM that `pin` vouches for.

@@ -52,16 +52,16 @@ pub(crate) unsafe fn fill<W: Word>(to: *mut u8, value: W, count: usize) {
     unsafe {
         match W::SIZE {
             1 => {
-                core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags))
+                core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
             }
             2 => {
-                core::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags))
+                core::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
             }
             4 => {
-                core::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags))
+                core::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
             }
             _ => {
-                core::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags))
+                core::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
             }
         }
     }

@@ -251,7 +251,7 @@ impl Accumulate for Div {
     fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
         let dividend = wide(cpu, W::BITS);
         let divisor = u128::from(b.zext());
-        if divisor == 0 || dividend / divisor >> W::BITS != 0 {
+        if divisor == 0 || (dividend / divisor) >> W::BITS != 0 {
             return cpu.raise(Exception::plain(Vector::De));
         }
         let (q, r) = (dividend / divisor, dividend % divisor);

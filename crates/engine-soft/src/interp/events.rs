@@ -37,10 +37,10 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
         return Stock::Exit(Exit::Shutdown);
     }
     let raised = cpu.signals.bits();
-    if raised != 0 {
-        if let Some(stock) = signals(cpu, raised) {
-            return stock;
-        }
+    if raised != 0
+        && let Some(stock) = signals(cpu, raised)
+    {
+        return stock;
     }
     if cpu.state.activity != Activity::Running {
         return Stock::Exit(Exit::Halted);
@@ -52,11 +52,9 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
         return Stock::Run;
     }
     let suppressed = cpu.state.blocking.mov_ss || cpu.state.flags.system & Rflags::RF.bits() != 0;
-    if !suppressed {
-        if let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
-            deliver(cpu, Event::Exception(Exception::db(dr6)));
-            return Stock::Again;
-        }
+    if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
+        deliver(cpu, Event::Exception(Exception::db(dr6)));
+        return Stock::Again;
     }
     Stock::Step
 }

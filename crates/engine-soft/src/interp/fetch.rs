@@ -73,10 +73,10 @@ fn find_or_decode(cpu: &mut Cpu, step: bool) -> Fallible<*const Block> {
     let la = linear_rip(cpu)?;
     let gpa = gpa_of(translate(cpu, la)?);
     let key = Key::new(gpa, cpu.mode_key | if step { STEP } else { 0 });
-    if let Some(found) = cpu.mmu.blocks.find(key) {
-        if let Some(block) = valid_here(cpu, found, la, step)? {
-            return Ok(block);
-        }
+    if let Some(found) = cpu.mmu.blocks.find(key)
+        && let Some(block) = valid_here(cpu, found, la, step)?
+    {
+        return Ok(block);
     }
     let block = decode_at(cpu, key, la, gpa, step)?;
     match valid_here(cpu, block, la, step)? {

@@ -21,7 +21,7 @@ fn szp(value: u8) -> u16 {
     if value & 0x80 != 0 {
         f |= SF;
     }
-    if value.count_ones() % 2 == 0 {
+    if value.count_ones().is_multiple_of(2) {
         f |= PF;
     }
     f

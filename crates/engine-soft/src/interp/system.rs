@@ -261,7 +261,7 @@ pub(crate) fn mov_from_dr(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// CLTS.
 pub(crate) fn clts(cpu: &mut Cpu, op: &Op) -> Step {
-    system(cpu, op, |state, bus| control::clts(state, bus))
+    system(cpu, op, control::clts)
 }
 
 /// LMSW r/m16.
