@@ -1,11 +1,12 @@
 //! The nucleus runs its own tests, and its guided tour says the same on gemello and on QEMU.
 //!
-//! gemello is taken from GEMELLO_BIN, else from `target/release`; QEMU is `qemu-system-x86_64`, if installed. A machine that
-//! is not there is left out, loudly; under CI (the variable CI is set) it must be there.
+//! gemello is taken from GEMELLO_BIN; without that, its release build is made first. QEMU is `qemu-system-x86_64`; where it
+//! is not installed, it is left out, but not under CI (the variable CI is set).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -22,17 +23,14 @@ enum Machine {
 
 impl Machine {
     fn program(self) -> Option<PathBuf> {
-        let program = match self {
-            Machine::Gemello => env::var_os("GEMELLO_BIN").map_or_else(
-                || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/gemello"),
-                PathBuf::from,
-            ),
-            Machine::Qemu => PathBuf::from("qemu-system-x86_64"),
-        };
+        if self == Machine::Gemello {
+            return Some(gemello().clone());
+        }
+        let program = PathBuf::from("qemu-system-x86_64");
         let there = Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
         if !there {
-            assert!(env::var_os("CI").is_none(), "{} is not there", program.display());
-            println!("left out: {} is not there", program.display());
+            assert!(env::var_os("CI").is_none(), "{} is not installed", program.display());
+            println!("left out: {} is not installed", program.display());
         }
         there.then_some(program)
     }
@@ -67,6 +65,27 @@ impl Machine {
         }
         command
     }
+}
+
+/// The program, built on first use: its engine is no pleasure unoptimized.
+fn gemello() -> &'static PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = env::var_os("GEMELLO_BIN") {
+            return path.into();
+        }
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // This test lies in <target>/<profile>/deps.
+        let me = env::current_exe().expect("a path");
+        let target = me.ancestors().nth(3).expect("a target directory").to_owned();
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--release", "--package", "gemello"])
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .status();
+        assert!(status.expect("cargo runs").success(), "gemello does not build");
+        target.join("release/gemello")
+    })
 }
 
 /// Files for one run, gone afterwards.
@@ -104,6 +123,9 @@ struct Run {
 
 /// Runs to the end, or until `until` comes out; types `input` first.
 fn run(mut command: Command, input: &str, until: Option<&str>) -> Run {
+    // One machine at a time: two would spoil each other's timing.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let start = Instant::now();
     let mut child = command
         .stdin(Stdio::piped())

@@ -86,6 +86,7 @@ extern "C" fn kernel_main(magic: u32, boot_info: u32) -> ! {
         demo::run(&mut kernel);
         power::off(acpi.soft_off);
     }
+    kernel.console_input();
     println!("Type help for the commands, demo for a guided tour.");
     shell::main(&mut kernel, acpi.soft_off)
 }

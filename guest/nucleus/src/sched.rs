@@ -117,6 +117,7 @@ impl Kernel {
         let vector = cpu::wait_for_interrupt();
         self.idle_tsc += cpu::rdtsc() - start;
         self.interrupt(vector as u8);
+        self.console_input(); // an edge that came before the IOAPIC listened is never repeated
     }
 
     /// Interrupts after `microseconds`, or earlier if a sleeper has to be woken.
