@@ -38,6 +38,9 @@ pub(crate) const SSE_ON: u8 = 1 << 5;
 /// Mode bit of block keys: AVX instructions need no check.
 pub(crate) const AVX_ON: u8 = 1 << 6;
 
+/// Mode bit of block keys: not at level 0.
+pub(crate) const USER: u8 = 1 << 7;
+
 /// See the module.
 pub(crate) struct Cpu {
     pub(crate) state: CpuState,
@@ -125,7 +128,8 @@ impl Cpu {
             // Targets were entered for blocks of other keys.
             self.mmu.tlb.forget_targets();
         }
-        self.mode_key = self.mode as u8 | u8::from(flat) << 3 | units;
+        let level = if state.cpl == 0 { 0 } else { USER };
+        self.mode_key = self.mode as u8 | u8::from(flat) << 3 | units | level;
         self.mmu.ac = state.flags.system & Rflags::AC.bits() != 0;
         let aligned = self.mmu.ac && state.cpl == 3 && state.paging.cr0.contains(Cr0::AM);
         let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };

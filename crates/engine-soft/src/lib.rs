@@ -8,6 +8,8 @@ mod alu;
 mod block;
 mod cpu;
 mod decode;
+#[doc(hidden)]
+pub mod fuzzing;
 mod interp;
 mod locked;
 mod mmu;

@@ -101,8 +101,7 @@ pub(crate) fn decode(
                 Err(Unthunkable::Full) => return Decoded::Full,
                 Err(_) => select::Selected::leaves(system::undefined),
             }
-        } else if error == DecoderError::NoMoreBytes && next - end >= MAX_LEN {
-            // Longer than 15 bytes (SDM vol. 2, 2.3.11).
+        } else if next - end >= MAX_LEN && too_long(cpu, &window.bytes()[end..]) {
             select::Selected::leaves(system::general_protection)
         } else {
             select::Selected::leaves(system::undefined)
@@ -120,6 +119,10 @@ pub(crate) fn decode(
         ops.push(op);
         left = selected.leaves;
         end = next;
+        if ops.len() == 1 && crate::translate::leaves_alone(cpu, &instruction) {
+            // What follows may be translated.
+            break;
+        }
     }
     let instructions = ops.len() as u32;
     if !left {
@@ -135,6 +138,27 @@ fn far_block(mut op: Op) -> Vec<Op> {
     before.run = Cell::new(control::far_operand);
     let end = usize::from(op.offset) + usize::from(op.len);
     vec![before, fall_through(end), op]
+}
+
+/// Whether `bytes` begin an instruction of more than 15 bytes, #GP(0), rather than none at all (SDM vol. 2, 2.3.11): with fewer of
+/// its prefixes, which may be repeated at will, it is one.
+fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
+    const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
+    for first in 1..bytes.len() {
+        if !PREFIXES.contains(&bytes[first - 1]) {
+            return false;
+        }
+        let options = cpu.features.decoder_options;
+        let mut decoder = Decoder::new(bitness(cpu.mode), &bytes[first..], options);
+        let shorter = decoder.decode();
+        if !shorter.is_invalid() {
+            return true;
+        }
+        if decoder.position() < MAX_LEN {
+            return false;
+        }
+    }
+    false
 }
 
 fn fall_through(end: usize) -> Op {

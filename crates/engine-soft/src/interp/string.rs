@@ -15,6 +15,9 @@ use x86::ioperm;
 use x86::regs::Rflags;
 use x86::state::{Seg, gpr};
 
+/// Iterations, or whole page runs, after which a repeated instruction lets the run loop look at its budget.
+const PART: u32 = 1 << 14;
+
 /// Destination segment of string instructions.
 const ES: u8 = Seg::Es as u8;
 
@@ -62,7 +65,8 @@ fn repeat(
     if op.rep == 0 {
         return step_to(iteration(cpu, 1).map(|_| Step::Next));
     }
-    loop {
+    cpu.mid_repeat = false;
+    for _ in 0..PART {
         let left = index(cpu, op, gpr::RCX);
         if left == 0 {
             return Step::Next;
@@ -78,11 +82,19 @@ fn repeat(
         }
         // Single step and breakpoints trap after each iteration; interrupts are served between iterations.
         if cpu.attention || cpu.signals.bits() != 0 {
-            cpu.state.rip = cpu.ip(op);
-            cpu.mid_repeat = true;
-            return Step::Again;
+            return again(cpu, op);
         }
     }
+    // Each part counts as an instruction, so that no count in RCX outlasts a budget.
+    cpu.instructions += 1;
+    again(cpu, op)
+}
+
+/// Goes on with the same instruction, after what the run loop finds to do between two iterations.
+fn again(cpu: &mut Cpu, op: &Op) -> Step {
+    cpu.state.rip = cpu.ip(op);
+    cpu.mid_repeat = true;
+    Step::Again
 }
 
 /// How many elements from `la` upwards lie on its page without one crossing its end.

@@ -82,6 +82,12 @@ impl Asm {
         self.gs(true, &[0x03], reg, offset);
     }
 
+    /// OR (`form` 1) or AND (4) dword gs:[offset], imm32. Changes flags.
+    pub(super) fn alu_gs_imm(&mut self, form: u8, offset: usize, imm: u32) {
+        self.gs(false, &[0x81], form, offset);
+        self.bytes(&imm.to_le_bytes());
+    }
+
     /// LDMXCSR (`form` 2) or STMXCSR (3) gs:[offset].
     pub(super) fn mxcsr(&mut self, form: u8, offset: usize) {
         self.gs(false, &[0x0f, 0xae], form, offset);

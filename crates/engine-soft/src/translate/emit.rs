@@ -18,6 +18,7 @@ use x86::state::{CpuState, Flags, Segment, X87, gpr};
 pub(super) const STATE: usize = offset_of!(Cpu, state);
 pub(super) const PAGE: usize = STATE + offset_of!(CpuState, gpr) + 8 * gpr::BLOCK_IP;
 pub(super) const ARITH: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, arith);
+const SYSTEM_FLAGS: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, system);
 pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X87, mxcsr);
 const VIEW: usize = Cpu::VIEW_OFFSET;
 pub(super) const JIT: usize = offset_of!(Cpu, jit);
@@ -273,6 +274,11 @@ impl Emitter<'_> {
             Class::Lea => self.lea(n)?,
             Class::Memory(operand) => self.memory(n, rest, operand, flag_use)?,
             Class::PushRegister | Class::PushImmediate => self.push(n, rest),
+            Class::PushMemory => self.push_memory(n, rest)?,
+            Class::Swapgs => self.swapgs(),
+            Class::Cli => self.cli(n),
+            Class::Sti => self.sti(n),
+            Class::Rdtsc => self.rdtsc(n),
             Class::PopRegister => self.pop(n, rest),
             Class::Leave => self.leave(n, rest),
             Class::Jump => {
@@ -549,6 +555,63 @@ impl Emitter<'_> {
             self.asm.store_at(ADDRESS, 0, r);
         }
         self.asm.lea(RSP, RSP, -8);
+    }
+
+    fn push_memory(&mut self, n: usize, rest: u16) -> Option<()> {
+        let live = self.block[n].live_after;
+        self.address(&self.block[n].i, true, 0)?;
+        self.check(n, rest, 8, false, live);
+        self.asm.load_at(ADDRESS, ADDRESS, 0);
+        self.asm.store(SCRATCH, ADDRESS);
+        self.asm.lea(ADDRESS, RSP, -8);
+        self.check(n, rest, 8, true, live);
+        self.asm.load(SECOND, SCRATCH);
+        self.asm.store_at(ADDRESS, 0, SECOND);
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
+    }
+
+    fn swapgs(&mut self) {
+        let base = STATE
+            + offset_of!(CpuState, seg)
+            + 5 * size_of::<Segment>()
+            + offset_of!(Segment, base);
+        let other =
+            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
+        self.asm.load(ADDRESS, base);
+        self.asm.load(SECOND, other);
+        self.asm.store(base, SECOND);
+        self.asm.store(other, ADDRESS);
+    }
+
+    /// Puts flags by if they are live, since what follows changes RFLAGS.
+    fn flags_aside(&mut self, n: usize) {
+        if self.block[n].live_after && !self.saved {
+            self.save_flags();
+            self.flags_moved(true);
+        }
+    }
+
+    fn cli(&mut self, n: usize) {
+        self.flags_aside(n);
+        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
+    }
+
+    /// An interrupt that waits already is the interpreter's to deliver, with the shadow; one that comes later is served at the next poll.
+    fn sti(&mut self, n: usize) {
+        self.poll();
+        self.flags_aside(n);
+        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
+    }
+
+    fn rdtsc(&mut self, n: usize) {
+        self.flags_aside(n);
+        // rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
+        self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
+        self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
+        self.asm.mov(2, RAX);
+        self.asm.shr(2, 32);
+        self.asm.bytes(&[0x89, 0xc0]);
     }
 
     fn pop(&mut self, n: usize, rest: u16) {

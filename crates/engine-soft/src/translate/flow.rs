@@ -27,6 +27,7 @@ pub(super) enum Class {
     Nop,
     PushRegister,
     PushImmediate,
+    PushMemory,
     PopRegister,
     Leave,
     Jump,
@@ -37,6 +38,11 @@ pub(super) enum Class {
     JumpMemory,
     CallRegister,
     CallMemory,
+    /// At level 0 only, as the following.
+    Swapgs,
+    Cli,
+    Sti,
+    Rdtsc,
     /// Left to the interpreter.
     Other,
 }
@@ -85,12 +91,19 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         | Mnemonic::Prefetchnta
         | Mnemonic::Prefetchw => return Class::Nop,
         Mnemonic::Leave if i.code() == Code::Leaveq => return Class::Leave,
+        Mnemonic::Swapgs => return Class::Swapgs,
+        Mnemonic::Cli => return Class::Cli,
+        Mnemonic::Sti => return Class::Sti,
+        Mnemonic::Rdtsc => return Class::Rdtsc,
         Mnemonic::Rdrand | Mnemonic::Rdseed => return Class::Other,
         _ => {}
     }
     match i.code() {
         Code::Push_r64 => return Class::PushRegister,
         Code::Pushq_imm8 | Code::Pushq_imm32 => return Class::PushImmediate,
+        Code::Push_rm64 if i.op0_kind() == OpKind::Memory && ordinary_address(i) => {
+            return Class::PushMemory;
+        }
         Code::Pop_r64 if i.op0_register() != Register::RSP => return Class::PopRegister,
         Code::Mov_AL_moffs8
         | Code::Mov_AX_moffs16

@@ -106,6 +106,27 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     place(cpu, block, translation)
 }
 
+/// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its block where there is a translator.
+pub(crate) fn leaves_alone(cpu: &Cpu, instruction: &iced_x86::Instruction) -> bool {
+    cpu.hot != u32::MAX
+        && cpu.mode == Mode::Long64
+        && matches!(class_in(cpu, instruction), Class::Other)
+}
+
+fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
+    let on = |bit: u8| cpu.mode_key & bit != 0;
+    if i.is_invalid() || !cpu.features.allows(i) {
+        return Class::Other;
+    }
+    let class = flow::class_of(i, on(crate::cpu::SSE_ON), on(crate::cpu::AVX_ON));
+    match class {
+        Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
+            Class::Other
+        }
+        _ => class,
+    }
+}
+
 /// There is no room: [`forget`] everything.
 pub(crate) struct Full;
 
@@ -121,8 +142,6 @@ fn prepare(cpu: &mut Cpu, block: &Block) -> Option<Translation> {
 }
 
 fn decode(cpu: &mut Cpu, code: &[u8], start: i32) -> Option<Vec<Guest>> {
-    let (sse, avx) =
-        (cpu.mode_key & crate::cpu::SSE_ON != 0, cpu.mode_key & crate::cpu::AVX_ON != 0);
     let mut decoder = Decoder::with_ip(64, code, start as u64, cpu.features.decoder_options);
     let mut list = Vec::new();
     while decoder.can_decode() {
@@ -130,8 +149,7 @@ fn decode(cpu: &mut Cpu, code: &[u8], start: i32) -> Option<Vec<Guest>> {
         let i = decoder.decode();
         let mut bytes = [0; 15];
         bytes.get_mut(..i.len())?.copy_from_slice(code.get(position..position + i.len())?);
-        let allowed = !i.is_invalid() && cpu.features.allows(&i);
-        let class = if allowed { flow::class_of(&i, sse, avx) } else { Class::Other };
+        let class = class_in(cpu, &i);
         let usage = flow::usage(&mut cpu.translator.factory, &i);
         let delta = start + position as i32;
         let other = matches!(class, Class::Other);

@@ -1,0 +1,155 @@
+//! The fuzzing entry: any bytes as a processor's state, tables and code.
+//!
+//! Nothing that a guest can set up may panic the engine, hang it beyond its budget, or make it touch host memory that is not the
+//! guest's. `scene` builds the guest from the bytes, in any mode, under page tables of which a part is arbitrary; every
+//! exception leads on into arbitrary code.
+
+mod code;
+mod scene;
+
+use crate::SoftVcpu;
+use memory::GuestRam;
+use std::sync::Arc;
+use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Signals, Vcpu};
+use x86::cpuid::CpuModel;
+use x86::regs::{Cr0, Efer};
+use x86::state::{CpuState, gpr};
+
+/// Instructions of one run.
+const INSTRUCTIONS: u64 = 10_000;
+/// Times that a run goes on after an exit.
+const EXITS: usize = 200;
+
+/// Bytes, and zeros when they are used up.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn u8(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    fn u64(&mut self) -> u64 {
+        (0..8).fold(0, |value, n| value | u64::from(self.u8()) << (8 * n))
+    }
+}
+
+/// xorshift64*: what the bytes do not say.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 16) % n.max(1)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A machine that answers anything, and interrupts now and then.
+struct Anything {
+    random: Random,
+    signals: Arc<Signals>,
+}
+
+impl Anything {
+    /// A number of `size` bytes.
+    fn answer(&mut self, size: u8) -> u64 {
+        if self.random.one_in(16) {
+            let signals = [Signal::Intr, Signal::Nmi, Signal::Kick];
+            self.signals.raise(signals[self.random.below(3) as usize]);
+        }
+        self.random.next() >> (64 - 8 * u32::from(size))
+    }
+}
+
+impl CpuIo for Anything {
+    fn pio_read(&mut self, _: u16, size: u8) -> u32 {
+        self.answer(size) as u32
+    }
+    fn pio_write(&mut self, _: u16, size: u8, _: u32) {
+        self.answer(size);
+    }
+    fn mmio_read(&mut self, _: u64, size: u8) -> u64 {
+        self.answer(size)
+    }
+    fn mmio_write(&mut self, _: u64, size: u8, _: u64) {
+        self.answer(size);
+    }
+    fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>> {
+        matches!(msr, 0x1b | 0x800..=0x8ff).then(|| Ok(self.answer(8)))
+    }
+    fn msr_write(&mut self, msr: u32, _: u64) -> Option<Result<(), MsrFault>> {
+        let mine = matches!(msr, 0x1b | 0x800..=0x8ff);
+        mine.then(|| if self.random.one_in(2) { Ok(()) } else { Err(MsrFault) })
+    }
+    fn ack_interrupt(&mut self) -> Option<u8> {
+        self.signals.clear(Signal::Intr);
+        (!self.random.one_in(8)).then(|| self.random.next() as u8)
+    }
+    fn task_priority(&mut self) -> u8 {
+        self.random.next() as u8 & 15
+    }
+    fn set_task_priority(&mut self, _: u8) {}
+}
+
+/// Runs the guest that `data` describes, for a bounded number of instructions.
+///
+/// # Panics
+/// If the engine breaks a promise: it fails by itself, or leaves a state that no processor can be in.
+pub fn run(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let mode = bytes.u8();
+    let mut random = Random(bytes.u64() | 1);
+    let ram = GuestRam::new(scene::RAM).expect("a megabyte of memory");
+    let model = CpuModel::parse("gemello-v3,+smap,+pku").expect("a known model");
+    let state = scene::build(&ram, &model, mode, &mut random, &mut bytes);
+    let mut vcpu = SoftVcpu::new(ram, model).expect("an engine");
+    vcpu.set_state(&state);
+    let mut io = Anything { random, signals: vcpu.signals() };
+    go(&mut vcpu, &mut io);
+}
+
+fn go(vcpu: &mut SoftVcpu, io: &mut Anything) {
+    for _ in 0..EXITS {
+        let spent = vcpu.statistics().instructions;
+        let left = INSTRUCTIONS.saturating_sub(spent);
+        // Odd budgets end blocks in their middle.
+        let instructions = if io.random.one_in(4) { io.random.below(8) + 1 } else { left };
+        let exit = vcpu.run(io, Budget { instructions: instructions.min(left) });
+        check(vcpu.state());
+        match exit {
+            Exit::BudgetSpent if left <= 8 => return,
+            Exit::BudgetSpent | Exit::Kicked => {}
+            Exit::Halted => {
+                let wake = if io.random.one_in(3) { Signal::Nmi } else { Signal::Intr };
+                io.signals.raise(wake);
+            }
+            Exit::Shutdown | Exit::Reset => return,
+            Exit::Fatal(why) => panic!("the engine gave up: {why}"),
+        }
+        if io.random.one_in(16) {
+            let state = vcpu.state().clone();
+            vcpu.set_state(&state);
+        }
+    }
+}
+
+/// What holds between any two instructions on any processor.
+fn check(state: &CpuState) {
+    let paging = &state.paging;
+    let (on, active) = (paging.cr0.contains(Cr0::PG), paging.efer.contains(Efer::LMA));
+    assert!(!on || paging.cr0.contains(Cr0::PE), "paging without protection");
+    assert_eq!(active, on && paging.efer.contains(Efer::LME), "IA-32e mode");
+    assert!(state.cpl <= 3 && state.gpr[gpr::ZERO] == 0 && state.xcr0 & 1 != 0);
+    assert!(state.long_mode() || state.rip >> 32 == 0, "RIP outside IA-32e mode: {state:#x?}");
+}

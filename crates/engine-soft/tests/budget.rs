@@ -1,0 +1,62 @@
+//! A budget bounds a run, whatever the guest does with it.
+
+use engine_soft::SoftVcpu;
+use memory::GuestRam;
+use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
+use x86::cpuid::CpuModel;
+use x86::state::{CpuState, gpr};
+
+const CODE: u64 = 0x7c00;
+
+/// Nothing is there.
+struct Nothing;
+
+impl CpuIo for Nothing {
+    fn pio_read(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
+        0
+    }
+    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
+    fn msr_read(&mut self, _: u32) -> Option<Result<u64, MsrFault>> {
+        None
+    }
+    fn msr_write(&mut self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
+        None
+    }
+    fn ack_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+    fn task_priority(&mut self) -> u8 {
+        0
+    }
+    fn set_task_priority(&mut self, _: u8) {}
+}
+
+#[test]
+fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
+    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
+    ram.write(CODE, &[0xf3, 0xac, 0xf4]).expect("in RAM"); // REP LODSB, HLT
+    ram.write(0x1fffe, &[7]).expect("in RAM");
+    let mut state = CpuState::reset();
+    state.seg[1].base = 0;
+    state.seg[1].selector = 0;
+    state.seg[3].base = 0x1_0000;
+    state.rip = CODE;
+    state.gpr[gpr::RCX] = 0xffff;
+    let mut vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
+    vcpu.set_state(&state);
+    let mut runs = 0;
+    while vcpu.run(&mut Nothing, Budget { instructions: 2 }) == Exit::BudgetSpent {
+        let now = vcpu.state();
+        let (left, done) = (now.gpr[gpr::RCX], now.gpr[gpr::RSI]);
+        assert_eq!(left + done, 0xffff);
+        assert_eq!(now.rip, if left == 0 { CODE + 2 } else { CODE });
+        runs += 1;
+        assert!(runs < 100);
+    }
+    assert!(runs > 0, "65535 iterations within one budget of two instructions");
+    assert_eq!(vcpu.state().gpr[gpr::RAX], 7);
+}
