@@ -132,9 +132,9 @@ pub(crate) enum Engine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
     /// The interpreter alone: the reference.
-    #[default]
     Interp,
-    /// Hot code as host code on the host's own registers (experimental).
+    /// Hot code as host code on the host's own registers, the interpreter for the rest.
+    #[default]
     Translate,
 }
 
