@@ -103,8 +103,8 @@ fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
         let mut page = Vec::new();
         for n in 0..if wide { 512 } else { 1024 } {
             let entry = match n {
-                0 if table < 3 && wide => ROOT + 0x1000 * (table + 1) | 7,
-                0 if table == 0 => ROOT + 0x3000 | 7,
+                0 if table < 3 && wide => (ROOT + 0x1000 * (table + 1)) | 7,
+                0 if table == 0 => (ROOT + 0x3000) | 7,
                 0..16 if table == 3 && !random.one_in(12) => n << 12 | 7,
                 _ => arbitrary_entry(random),
             };
@@ -112,7 +112,7 @@ fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
         }
         put(ROOT + 0x1000 * table, &page);
     }
-    put(PDPT32, &(ROOT + 0x2000 | 1).to_le_bytes());
+    put(PDPT32, &((ROOT + 0x2000) | 1).to_le_bytes());
     for n in 1..4 {
         let entry = arbitrary_entry(random) & !0x1e6;
         put(PDPT32 + 8 * n, &entry.to_le_bytes());
@@ -287,7 +287,7 @@ fn control(s: &mut CpuState, start: Start, model: &CpuModel, random: &mut Random
         p.efer |= Efer::SCE | Efer::LME | Efer::LMA;
         p.cr4.set(Cr4::PCIDE, random.one_in(4));
     }
-    p.pdpte = [ROOT + 0x2000 | 1, 0, 0, 0];
+    p.pdpte = [(ROOT + 0x2000) | 1, 0, 0, 0];
     if random.one_in(4) {
         p.pkru = random.next() as u32;
     }
