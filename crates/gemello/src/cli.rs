@@ -10,6 +10,8 @@ use x86::cpuid::CpuModel;
 
 const EXAMPLES: &str = "\
 Examples:
+  gemello                                        the nucleus: gemello's own small operating system
+  gemello run --nucleus demo                     its guided tour of the concepts
   gemello run debian                             a shell in Debian, fetched on first use
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
@@ -25,7 +27,7 @@ On the terminal: Ctrl-A x quits, Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A."
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +39,11 @@ pub(crate) enum Command {
     Fetch(Fetch),
     /// Tell what this host offers
     Doctor,
+}
+
+/// What `gemello` without a command does.
+pub(crate) fn nucleus() -> Command {
+    Cli::parse_from(["gemello", "run", "--nucleus"]).command.unwrap_or(Command::Doctor)
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +59,11 @@ pub(crate) struct Run {
     /// Kernel to boot: bzImage, vmlinux, PVH ELF or Multiboot image
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
+
+    /// Boot the nucleus, which ships with gemello: its shell, or with a word `demo` or `test`
+    #[arg(long, value_name = "WORD", num_args = 0..=1, default_missing_value = "",
+        conflicts_with_all = ["what", "kernel", "initrd", "module"])]
+    pub(crate) nucleus: Option<String>,
 
     /// Initial file system for the kernel
     #[arg(long, value_name = "FILE")]
@@ -69,9 +81,9 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[,ro]")]
     pub(crate) disk: Vec<String>,
 
-    /// Guest memory, with unit K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
-    pub(crate) memory: u64,
+    /// Guest memory, with unit K, M or G [default: 512M; for the nucleus 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
 
     /// Processor that the guest sees, with features added or removed: gemello-v2,+smap,-pcid
     #[arg(long, value_name = "MODEL", default_value = "gemello-v2", value_parser = parse_cpu)]

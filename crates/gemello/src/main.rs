@@ -11,6 +11,7 @@ mod engine;
 mod escape;
 mod exit;
 mod input;
+mod nucleus;
 mod output;
 mod run;
 mod signals;
@@ -24,7 +25,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::restore_on_panic();
-    let result = signals::handle().and_then(|()| match &cli.command {
+    // Without a word: the guest that needs nothing.
+    let command = cli.command.unwrap_or_else(cli::nucleus);
+    let result = signals::handle().and_then(|()| match &command {
         Command::Run(arguments) => run::run(arguments),
         Command::Fetch(arguments) => match arguments.what {
             Guest::Debian => debian::fetch(arguments.flavour, true).map(|_| exit::OK),

@@ -6,7 +6,7 @@ use crate::debian::{self, Mode, Session};
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, Progress, StandardOutput};
-use crate::{engine, exit, signals, terminal, trace};
+use crate::{engine, exit, nucleus, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::Line;
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
@@ -32,12 +32,20 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         com1: Line { input: Some(Box::new(input)), output: Some(Box::new(StandardOutput)) },
         com2: Line { input: None, output: Some(Box::new(log)) },
     };
+    // The nucleus pages to a disk: without one of the user's it gets one for this run.
+    let swap = match (&arguments.nucleus, arguments.disk.is_empty()) {
+        (Some(_), true) => Some(nucleus::Swap::new().context("cannot make a swap disk")?),
+        _ => None,
+    };
+    let mut disks: Vec<Disk> = arguments.disk.iter().map(|text| disk(text)).collect();
+    disks.extend(swap.iter().map(|swap| Disk { path: swap.path().to_owned(), read_only: false }));
+    let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
-        memory: arguments.memory,
+        memory: arguments.memory.unwrap_or(default_memory),
         cpu: (*arguments.cpu).clone(),
         boot: plan.boot,
-        disks: arguments.disk.iter().map(|text| disk(text)).collect(),
-        debug_exit: arguments.debug_exit,
+        disks,
+        debug_exit: arguments.debug_exit || arguments.nucleus.is_some(),
         timeout: arguments.timeout,
     };
     let choice = engine::Choice {
@@ -47,6 +55,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     };
     let mut machine =
         Machine::build(&config, lines, &|ram, model| engine::new_vcpu(choice, ram, model))?;
+    drop(swap); // the file lives on without a name, as long as the machine has it open
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &progress {
         progress.ring(machine.bell());
@@ -94,6 +103,9 @@ fn explain(end: &End) {
     }
 }
 
+/// A guest's memory unless the user says otherwise.
+const DEFAULT_MEMORY: u64 = 512 << 20;
+
 /// What to boot, and how the user's side of it behaves.
 struct Plan {
     boot: BootConfig,
@@ -106,6 +118,9 @@ struct Plan {
 }
 
 fn plan(arguments: &Run) -> Result<Plan> {
+    if let Some(word) = &arguments.nucleus {
+        return Ok(nucleus_plan(arguments, word));
+    }
     match (&arguments.what, &arguments.kernel) {
         (Some(what), _) if what == "debian" => debian_plan(arguments),
         (Some(file), _) => kernel_plan(arguments, Path::new(file)),
@@ -113,6 +128,26 @@ fn plan(arguments: &Run) -> Result<Plan> {
         (None, None) => bail!(
             "nothing to boot: give `debian`, an image, or --kernel FILE; see gemello run --help"
         ),
+    }
+}
+
+fn nucleus_plan(arguments: &Run, word: &str) -> Plan {
+    let raw = terminal::input_is_terminal();
+    let cmdline = match &arguments.cmdline {
+        Some(more) => format!("{word} {more}"),
+        None => word.to_owned(),
+    };
+    Plan {
+        boot: BootConfig {
+            kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.to_vec() },
+            initrd: None,
+            cmdline,
+            modules: Vec::new(),
+        },
+        form: if raw { Form::Terminal(Escape::default()) } else { Form::Bytes },
+        raw,
+        gate: Gate::new(true),
+        reports: false,
     }
 }
 
