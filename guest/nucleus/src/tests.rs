@@ -174,7 +174,7 @@ fn fairness(k: &mut Kernel) -> Outcome {
 /// Sleepers wake in the order of their times, not before, though another process is busy.
 fn sleep(k: &mut Kernel) -> Outcome {
     let busy = spawn(k, "count", "")?;
-    let pids = ["30", "10", "20"].map(|ms| spawn(k, "sleep", ms));
+    let pids = ["150", "50", "100"].map(|ms| spawn(k, "sleep", ms));
     let mut order = Vec::new();
     let start = clock::microseconds();
     while order.len() < 3 && clock::microseconds() - start < 5_000_000 {
