@@ -213,3 +213,21 @@ fn who_stops_reading_ends_it() {
     drop(output);
     assert_eq!(child.wait().expect("a child").code(), Some(141));
 }
+
+#[test]
+fn the_interpreter_boots_it_too() {
+    let _turn = debian("cloud");
+    let run = run(&["run", "debian", "--tier", "interp", "--timeout", "5m", "--", "uname", "-s"]);
+    assert_eq!((code(&run), text(&run.stdout).as_str()), (0, "Linux\n"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn a_code_cache_of_a_mebibyte_is_enough() {
+    let _turn = debian("cloud");
+    let arguments = ["run", "debian", "--code-cache", "1M", "--timeout", "5m", "--"];
+    let command = ["sh", "-c", "seq 1 2000 | sort -n -r | sha256sum | cut -c1-8"];
+    let run = run(&[&arguments[..], &command[..]].concat());
+    assert_eq!(code(&run), 0, "{}", text(&run.stderr));
+    let native = Command::new("sh").args(&command[1..]).output().expect("sh starts");
+    assert_eq!(text(&run.stdout), text(&native.stdout));
+}
