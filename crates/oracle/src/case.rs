@@ -4,6 +4,7 @@
 //! What it does not carry (vector and x87 registers, memory) follows from `seed`; see [`crate::Registers`] and
 //! [`crate::Template`].
 
+use crate::outcome::Change;
 use crate::prng::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
@@ -30,7 +31,9 @@ pub mod layout {
     pub const STACK_SIZE: u64 = PAGE;
     /// The user code and stack selectors, which are Linux's.
     pub const USER_CS: u16 = 0x33;
-    /// See [`USER_CS`].
+    /// See [`USER_CS`]: 32-bit code.
+    pub const USER_CS_32: u16 = 0x23;
+    /// See [`USER_CS`]; 32-bit code has it in DS, ES, FS and GS, too.
     pub const USER_SS: u16 = 0x2b;
     /// The byte that fills the code page around the code: INT3.
     pub const FILL: u8 = 0xcc;
@@ -66,7 +69,7 @@ pub struct Case {
     pub st_keep: u8,
     /// Bytes of `code` that count.
     pub code_len: u8,
-    /// Code segment width. Only 64 today.
+    /// Code segment width: 64, or 32 for compatibility mode with flat segments.
     pub bitness: u8,
     /// The code. What lies beyond `code_len` is zero and is not placed.
     pub code: [u8; 64],
@@ -125,6 +128,19 @@ impl Case {
         self.code_len = len as u8;
     }
 
+    /// Code segment width, 32 or 64.
+    pub const fn bits(&self) -> u32 {
+        if self.bitness == 32 { 32 } else { 64 }
+    }
+
+    /// Makes this a case of compatibility mode: registers are cut to what such code has.
+    pub fn make_compatible(&mut self) {
+        self.bitness = 32;
+        self.gpr.iter_mut().for_each(|r| *r &= 0xffff_ffff);
+        self.gpr[8..].fill(0);
+        (self.fs_base, self.gs_base) = (0, 0);
+    }
+
     /// The code bytes that count: cut off at the end of the page.
     pub fn code(&self) -> &[u8] {
         let room = (layout::CODE_SIZE as usize).saturating_sub(self.offset());
@@ -151,7 +167,7 @@ impl Case {
         let mut padded = [layout::FILL; 80];
         let code = self.code();
         padded[..code.len()].copy_from_slice(code);
-        let mut decoder = Decoder::with_ip(64, &padded, self.rip(), DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(self.bits(), &padded, self.rip(), DecoderOptions::NONE);
         let mut all = Vec::new();
         while decoder.position() < code.len() {
             all.push(decoder.decode());
@@ -159,25 +175,41 @@ impl Case {
         all
     }
 
-    /// The case itself, and as its own stores of immediate bytes into its code may leave it: after each of them
-    /// and after all.
+    /// The case itself, and as its own stores of immediate bytes into its code may leave it: after any of them, in any
+    /// order, those included that another one has changed.
     pub(crate) fn variants(&self) -> Vec<Self> {
-        let mut all = *self;
+        const ENOUGH: usize = 32;
         let mut variants = vec![*self];
-        for i in self.instructions() {
-            let stores = i.code() == Code::Mov_rm8_imm8 && i.is_ip_rel_memory_operand();
-            let place = i.ip_rel_memory_address().wrapping_sub(self.rip());
-            if stores && place < self.code.len() as u64 {
-                let mut one = *self;
-                one.patch(place as usize, i.immediate8());
-                all.patch(place as usize, i.immediate8());
-                variants.push(one);
+        let mut next = 0;
+        while let Some(case) = variants.get(next).copied() {
+            next += 1;
+            for i in case.instructions() {
+                let stores = i.code() == Code::Mov_rm8_imm8 && i.is_ip_rel_memory_operand();
+                let place = i.ip_rel_memory_address().wrapping_sub(case.rip());
+                if stores && place < case.code.len() as u64 {
+                    let mut patched = case;
+                    patched.patch(place as usize, i.immediate8());
+                    if variants.len() < ENOUGH && !variants.contains(&patched) {
+                        variants.push(patched);
+                    }
+                }
             }
         }
-        if variants.len() > 2 {
-            variants.push(all);
-        }
         variants
+    }
+
+    /// The case with its code as these changes left it.
+    pub(crate) fn changed_by(&self, changes: &[Change]) -> Self {
+        let mut changed = *self;
+        for change in changes {
+            for (n, byte) in change.value.to_le_bytes().into_iter().enumerate() {
+                let place = change.address.wrapping_add(n as u64).wrapping_sub(self.rip());
+                if place < self.code.len() as u64 {
+                    changed.patch(place as usize, byte);
+                }
+            }
+        }
+        changed
     }
 
     /// Sets one byte of code; what comes to lie between is filler.

@@ -5,7 +5,7 @@
 //! ([`block`]), instructions with random prefixes or flipped bits, and random bytes.
 //! The same seed and options give the same cases on every host with the same features and vendor.
 
-mod block;
+pub(crate) mod block;
 mod catalog;
 mod filter;
 mod operands;
@@ -31,13 +31,22 @@ pub struct Options {
     pub blocks: u64,
     /// Percentage of random byte strings.
     pub noise: u64,
+    /// Percentage of single instructions and byte strings that are 32-bit code.
+    pub compatible: u64,
     /// Instructions that read flags which an earlier one leaves undefined may follow it.
     pub undefined_flags: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { features: Features::v3(), only: None, blocks: 30, noise: 2, undefined_flags: false }
+        Self {
+            features: Features::v3(),
+            only: None,
+            blocks: 30,
+            noise: 2,
+            compatible: 12,
+            undefined_flags: false,
+        }
     }
 }
 
@@ -45,46 +54,59 @@ impl Default for Options {
 pub struct Generator {
     rng: Rng,
     options: Options,
-    codes: Vec<Code>,
+    /// 64-bit mode and compatibility mode.
+    modes: [Mode; 2],
     groups: Vec<Vec<Code>>,
-    counts: Vec<u64>,
-    turn: usize,
     drawn: u64,
     filter: Filter,
+}
+
+/// The encodings of one mode, and how far the generator has got with them.
+struct Mode {
+    bits: u32,
+    codes: Vec<Code>,
+    counts: Vec<u64>,
+    turn: usize,
     encoder: Encoder,
+}
+
+impl Mode {
+    fn new(bits: u32, options: &Options) -> Self {
+        let wanted = options.only.as_ref().map(|m| m.to_ascii_lowercase());
+        let mut codes = catalog(&options.features, bits);
+        if let Some(wanted) = wanted {
+            codes.retain(|c| format!("{:?}", c.mnemonic()).to_ascii_lowercase() == wanted);
+        }
+        Self { bits, counts: vec![0; codes.len()], codes, turn: 0, encoder: Encoder::new(bits) }
+    }
 }
 
 impl Generator {
     /// A generator of the cases that belong to `seed`. It gives nothing but empty cases if `options.only` names
     /// no instruction of the catalog; see [`Generator::encodings`].
     pub fn new(seed: u64, options: Options) -> Self {
-        let wanted = options.only.as_ref().map(|m| m.to_ascii_lowercase());
-        let mut codes = catalog(&options.features);
-        if let Some(wanted) = wanted {
-            codes.retain(|c| format!("{:?}", c.mnemonic()).to_ascii_lowercase() == wanted);
-        }
-        let groups = block::groups(&codes);
+        let modes = [64, 32].map(|bits| Mode::new(bits, &options));
         Self {
             rng: Rng::new(seed),
-            counts: vec![0; codes.len()],
             filter: Filter::new(options.features.clone()),
             options,
-            codes,
-            groups,
-            turn: 0,
+            groups: block::groups(&modes[0].codes),
+            modes,
             drawn: 0,
-            encoder: Encoder::new(64),
         }
     }
 
-    /// Encodings that may be generated.
-    pub fn encodings(&self) -> &[Code] {
-        &self.codes
+    /// How many encodings may be generated, those of either mode counted.
+    pub fn encodings(&self) -> usize {
+        self.modes.iter().map(|m| m.codes.len()).sum()
     }
 
-    /// Encodings generated as single instructions so far, with the number of cases.
-    pub fn coverage(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
-        self.codes.iter().copied().zip(self.counts.iter().copied())
+    /// Encodings generated as single instructions so far, with the mode's bits and the number of cases.
+    pub fn coverage(&self) -> impl Iterator<Item = (u32, Code, u64)> + '_ {
+        self.modes.iter().flat_map(|m| {
+            let all = m.codes.iter().copied().zip(m.counts.iter().copied());
+            all.map(|(code, count)| (m.bits, code, count))
+        })
     }
 
     /// The next case.
@@ -100,26 +122,29 @@ impl Generator {
     fn draw(&mut self) -> Case {
         let kind = self.rng.below(100);
         let alone = self.options.only.is_some();
+        let mode = usize::from(self.rng.chance(self.options.compatible));
         if !alone && kind < self.options.noise {
-            return self.noise();
+            return self.noise(mode);
         }
         if !alone && kind < self.options.noise + self.options.blocks {
             return block::generate(self);
         }
-        self.single()
+        self.single(mode)
     }
 
-    /// One instruction of the catalog, the next in turn.
-    fn single(&mut self) -> Case {
-        for _ in 0..self.codes.len() {
-            let place = self.turn % self.codes.len();
-            self.turn += 1;
+    /// One instruction of a mode's catalog, the next in turn.
+    fn single(&mut self, mode: usize) -> Case {
+        for _ in 0..self.modes[mode].codes.len() {
+            let at = &mut self.modes[mode];
+            let place = at.turn % at.codes.len();
+            let code = at.codes[place];
+            at.turn += 1;
             for _ in 0..16 {
                 let mut case = values::state(&mut self.rng);
-                if let Some(bytes) = self.one_instruction(&mut case, self.codes[place]) {
+                if let Some(bytes) = self.one_instruction(&mut case, mode, code) {
                     case.set_code(&bytes);
                     if self.filter.admits(&case) {
-                        self.counts[place] += 1;
+                        self.modes[mode].counts[place] += 1;
                         return case;
                     }
                 }
@@ -128,24 +153,33 @@ impl Generator {
         Case::with_code(&[])
     }
 
-    fn one_instruction(&mut self, case: &mut Case, code: Code) -> Option<Vec<u8>> {
+    fn one_instruction(&mut self, case: &mut Case, mode: usize, code: Code) -> Option<Vec<u8>> {
         let rng = &mut self.rng;
+        let mode = &mut self.modes[mode];
+        let compatible = mode.bits == 32;
         values::place_code(rng, case);
-        let instruction = operands::fill(rng, case, code, operands::Style::Single)?;
-        let bytes = encode(&mut self.encoder, &instruction, case.rip())?;
+        let style = if compatible { operands::Style::Compatible } else { operands::Style::Single };
+        let instruction = operands::fill(rng, case, code, style)?;
+        if compatible {
+            case.make_compatible();
+        }
+        let bytes = encode(&mut mode.encoder, &instruction, case.rip())?;
         // A branch to itself would never end.
         let own = case.rip()..case.rip() + bytes.len() as u64;
         let endless = own.contains(&instruction.near_branch_target());
         if branches(instruction.flow_control()) && (endless || !rng.chance(20)) {
             case.rflags |= 0x100;
         }
-        Some(mangle(rng, bytes))
+        Some(mangle(rng, bytes, !compatible))
     }
 
     /// Random bytes: what the decoder makes of nonsense.
-    fn noise(&mut self) -> Case {
+    fn noise(&mut self, mode: usize) -> Case {
         loop {
             let mut case = values::state(&mut self.rng);
+            if self.modes[mode].bits == 32 {
+                case.make_compatible();
+            }
             let rng = &mut self.rng;
             values::place_code(rng, &mut case);
             let len = 1 + rng.below(15) as usize;
@@ -178,7 +212,7 @@ fn encode(encoder: &mut Encoder, instruction: &Instruction, rip: u64) -> Option<
 }
 
 /// Sometimes adds prefixes, sometimes flips a bit, sometimes cuts.
-fn mangle(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
+fn mangle(rng: &mut Rng, mut bytes: Vec<u8>, rex: bool) -> Vec<u8> {
     const PREFIXES: [u8; 11] = [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0xf0];
     match rng.below(100) {
         0..8 => {
@@ -186,7 +220,7 @@ fn mangle(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {
                 bytes.insert(0, rng.pick(&PREFIXES));
             }
         }
-        8..11 => {
+        8..11 if rex => {
             let legacy = bytes.iter().take_while(|b| PREFIXES.contains(b)).count();
             bytes.insert(legacy, 0x40 | rng.below(16) as u8);
         }

@@ -182,7 +182,7 @@ pub fn describe(case: &Case, differences: &[Difference]) -> String {
 fn disassemble(case: &Case, out: &mut String) {
     let mut padded = case.code().to_vec();
     padded.extend([layout::FILL; 15]);
-    let mut decoder = Decoder::with_ip(64, &padded, case.rip(), DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(case.bits(), &padded, case.rip(), DecoderOptions::NONE);
     let mut formatter = NasmFormatter::new();
     let mut instruction = Instruction::default();
     while decoder.position() < case.code().len() {

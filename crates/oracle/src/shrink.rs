@@ -52,7 +52,7 @@ const SIMPLIFICATIONS: [fn(&mut Case, usize); 13] = [
 /// The same case with fewer instructions, the smallest first.
 fn code_candidates(case: &Case) -> Vec<Case> {
     let code = case.code();
-    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+    let mut decoder = Decoder::new(case.bits(), code, DecoderOptions::NONE);
     let mut bounds = vec![0];
     while decoder.can_decode() {
         let _ = decoder.decode();

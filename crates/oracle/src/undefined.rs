@@ -5,6 +5,7 @@
 //! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
 
 use crate::case::Case;
+use crate::generate::block::flags_defined;
 use crate::generate::{Features, Filter, excluded, is_amd};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
@@ -29,8 +30,10 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     // Code that patches itself may go on in the middle of what it was; the generator admits none such, shrinking may make it.
     let filter = Filter::new(Features::v3());
     mask.everything = !variants[1..].iter().all(|v| filter.admits_everywhere(v));
+    // Random bytes may do what generated blocks do not.
+    mask.everything |= !strict && !flags_defined(case);
     for instruction in variants.iter().flat_map(Case::instructions) {
-        mask.everything |= excluded(instruction.code(), is_amd()).is_some();
+        mask.everything |= excluded(instruction.code(), case.bits(), is_amd()).is_some();
         if !strict {
             mask.rflags |= rflags(instruction.rflags_undefined());
             mask.everything |= undefined_result(&instruction);

@@ -3,7 +3,7 @@
 //! Judged after the fact, from the instruction at which the two went apart. Each rule says what was seen where.
 
 use crate::case::{Case, layout};
-use crate::generate::is_amd;
+use crate::generate::{excluded, is_amd};
 use crate::outcome::{Event, Outcome};
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
@@ -20,7 +20,14 @@ pub(crate) fn known_difference(
     if native.mxcsr & 1 << 17 != 0 {
         return Some("MXCSR.MM exists on AMD's processors only and lifts alignment checks");
     }
-    case.variants().iter().find_map(|variant| by_instruction(native, subject, variant))
+    let mut variants = case.variants();
+    let changed = case.changed_by(native.changes());
+    let made = instruction_at(&changed, native.rip);
+    if made.is_some_and(|i| excluded(i.code(), case.bits(), is_amd()).is_some()) {
+        return Some("a store has made an instruction that the oracle leaves out");
+    }
+    variants.push(changed);
+    variants.iter().find_map(|variant| by_instruction(native, subject, variant))
 }
 
 fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static str> {
@@ -86,6 +93,10 @@ fn amd_only(
     if n == s && n.fault().is_some() && touches_mmx_and_more(&i) && same_but_x87(native, subject) {
         return Some("AMD enters MMX state before the instruction faults");
     }
+    // SDM vol. 1, 6.6: a faulting instruction has changed no register.
+    if n == s && matches!(i.code(), Code::Popaw | Code::Popad) && n.fault().is_some() {
+        return Some("AMD's POPA has loaded registers when it faults");
+    }
     // SDM vol. 2, CALL: the target is checked first.
     if i.flow_control() == FlowControl::IndirectCall && s.vector == 13 && n.fault().is_some() {
         return Some("AMD's CALL pushes before it checks that its target is canonical");
@@ -109,6 +120,11 @@ fn same_place(
     let pages = n.vector == 14 && s.vector == 14 && n.error_code == s.error_code;
     if pages && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
         return Some("which byte of a long image faults first is the implementation's choice");
+    }
+    // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the indicated exceptions".
+    let wraps = |(_, b): (u64, u64)| case.bits() == 32 && b > u64::from(u32::MAX);
+    if both_fault(&n, &s) && operand(i, native).is_some_and(wraps) {
+        return Some("an operand beyond 4 GiB faults in one way or another");
     }
     let several = is_image(i) || i.memory_size().size() == 10;
     let across = |(a, b): (u64, u64)| canonical(a) != canonical(b);
@@ -153,7 +169,10 @@ fn touches_mmx_and_more(i: &Instruction) -> bool {
 }
 
 fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {
+    // An earlier instruction may have left undefined ones.
+    const STATUS: u64 = 0x8d5;
     let mut other = *subject;
+    other.rflags = other.rflags & !STATUS | native.rflags & STATUS;
     other.x87 = native.x87;
     other.event = native.event;
     other == *native
@@ -245,7 +264,7 @@ fn bytes_at(case: &Case, rip: u64) -> Option<Vec<u8>> {
 /// The instruction of `case` at `rip`.
 fn instruction_at(case: &Case, rip: u64) -> Option<Instruction> {
     let padded = bytes_at(case, rip)?;
-    Some(Decoder::with_ip(64, &padded, rip, DecoderOptions::NONE).decode())
+    Some(Decoder::with_ip(case.bits(), &padded, rip, DecoderOptions::NONE).decode())
 }
 
 #[cfg(test)]

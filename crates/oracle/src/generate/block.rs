@@ -69,7 +69,7 @@ pub(super) fn generate(g: &mut Generator) -> Case {
             }
         }
     }
-    g.single()
+    g.single(0)
 }
 
 /// Whether all instructions can be judged, those included that a patch makes.
@@ -130,7 +130,7 @@ fn plain(g: &mut Generator, case: &mut Case) -> Option<Vec<u8>> {
         let code = group[g.rng.below(group.len() as u64) as usize];
         let filled = operands::fill(&mut g.rng, case, code, operands::Style::Block);
         // RIP-relative operands are encoded for the start of the block: elsewhere they move by a few bytes.
-        let bytes = filled.and_then(|i| encode(&mut g.encoder, &i, case.rip()));
+        let bytes = filled.and_then(|i| encode(&mut g.modes[0].encoder, &i, case.rip()));
         if bytes.is_some() {
             return bytes;
         }
@@ -217,7 +217,7 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
 }
 
 /// Whether no instruction reads flags that another one of the block leaves undefined, patched or not.
-fn flags_defined(case: &Case) -> bool {
+pub(crate) fn flags_defined(case: &Case) -> bool {
     let all: Vec<_> = case.variants().iter().flat_map(Case::instructions).collect();
     let undefined = all.iter().fold(0, |m, i| m | i.rflags_undefined());
     // iced's table counts PUSHF as reading nothing.

@@ -113,15 +113,15 @@ pub(crate) fn is_amd() -> bool {
     })
 }
 
-/// The encodings of 64-bit mode that `features` cover and that can be judged.
-pub fn catalog(features: &Features) -> Vec<Code> {
+/// The encodings of 64-bit mode, or of compatibility mode for 32 `bits`, that `features` cover and that can be judged.
+pub fn catalog(features: &Features, bits: u32) -> Vec<Code> {
     let wanted = |code: &Code| {
         let op = code.op_code();
         op.is_instruction()
-            && op.mode64()
+            && if bits == 32 { op.mode32() } else { op.mode64() }
             && matches!(op.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
             && features.cover(*code)
-            && filter::excluded(*code, features.amd).is_none()
+            && filter::excluded(*code, bits, features.amd).is_none()
     };
     Code::values().filter(wanted).collect()
 }

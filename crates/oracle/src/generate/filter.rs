@@ -6,8 +6,8 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpCodeOperandKind, OpKind,
 };
 
-/// Why `code` is left out, if it is.
-pub(crate) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
+/// Why `code` is left out of code of that many `bits`, if it is.
+pub(crate) fn excluded(code: Code, bits: u32, amd: bool) -> Option<&'static str> {
     use Mnemonic as M;
     let op = code.op_code();
     match code.mnemonic() {
@@ -30,9 +30,12 @@ pub(crate) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
         _ => {}
     }
     let kinds = || (0..op.op_count()).map(|i| op.op_kind(i));
-    if matches!(op.op_kind(0), OpCodeOperandKind::seg_reg)
-        || matches!(code, Code::Popw_FS | Code::Popq_FS | Code::Popw_GS | Code::Popq_GS)
-    {
+    let pushes_segment = code.mnemonic() == M::Push && kinds().any(is_segment);
+    if amd && bits == 32 && pushes_segment && op.operand_size() == 32 {
+        return Some("AMD pushes 32 bits of a selector, Intel's later processors write 16");
+    }
+    let pops_segment = code.mnemonic() == M::Pop && kinds().any(is_segment);
+    if matches!(op.op_kind(0), OpCodeOperandKind::seg_reg) || pops_segment {
         return Some("loads a descriptor of the host");
     }
     if matches!(code, Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664)
@@ -42,10 +45,15 @@ pub(crate) fn excluded(code: Code, amd: bool) -> Option<&'static str> {
         return Some("far transfer");
     }
     let branch = !matches!(code.flow_control(), FlowControl::Next | FlowControl::Exception);
-    if branch && op.operand_size() == 16 && (amd || kinds().any(is_branch16)) {
+    if bits == 64 && branch && op.operand_size() == 16 && (amd || kinds().any(is_branch16)) {
         return Some("AMD obeys the 66 prefix of near branches in 64-bit mode, Intel does not");
     }
     None
+}
+
+fn is_segment(kind: OpCodeOperandKind) -> bool {
+    use OpCodeOperandKind as K;
+    matches!(kind, K::es | K::cs | K::ss | K::ds | K::fs | K::gs)
 }
 
 fn is_branch16(kind: OpCodeOperandKind) -> bool {
@@ -80,7 +88,8 @@ impl Filter {
         let code = case.code();
         let rest = code.get(start..).unwrap_or_default();
         bytes[..rest.len()].copy_from_slice(rest);
-        let mut decoder = Decoder::with_ip(64, &bytes, case.rip() + start as u64, self.options);
+        let mut decoder =
+            Decoder::with_ip(case.bits(), &bytes, case.rip() + start as u64, self.options);
         let mut instruction = Instruction::default();
         while decoder.position() < rest.len() {
             let at = decoder.position();
@@ -91,20 +100,20 @@ impl Filter {
             if instruction.is_invalid() {
                 return true;
             }
-            if !self.admits_instruction(&instruction) {
+            if !self.admits_instruction(&instruction, case.bits()) {
                 return false;
             }
         }
         true
     }
 
-    pub(super) fn admits_instruction(&self, instruction: &Instruction) -> bool {
+    pub(super) fn admits_instruction(&self, instruction: &Instruction, bits: u32) -> bool {
         let code = instruction.code();
         // Registers as operands of 0F 0D: #UD on AMD's processors, NOP on Intel's.
         let hint = is_hint_0f0d(code) && instruction.op0_kind() == OpKind::Register;
         !(hint && self.features.amd)
             && self.features.cover(code)
-            && excluded(code, self.features.amd).is_none()
+            && excluded(code, bits, self.features.amd).is_none()
     }
 }
 

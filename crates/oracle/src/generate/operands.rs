@@ -10,6 +10,8 @@ use iced_x86::{Code, Instruction, OpCodeOperandKind as K, OpKind, Register};
 pub(super) enum Style {
     /// A single instruction: any register, whose value is set so that a memory operand hits its target.
     Single,
+    /// As `Single`, for 32-bit code.
+    Compatible,
     /// One of a block: pointers are in [`POINTERS`] already, and results go elsewhere for the most part.
     Block,
 }
@@ -36,7 +38,28 @@ pub(super) fn fill(
         operand(rng, case, &mut instruction, number, op.op_kind(number), style)?;
     }
     prefixes(rng, &mut instruction);
+    if style == Style::Compatible {
+        (0..op.op_count()).for_each(|n| low_register(&mut instruction, n));
+    }
     Some(instruction)
+}
+
+/// Replaces a register that only REX or a 64-bit VEX prefix names by one of the lower eight.
+fn low_register(i: &mut Instruction, number: u32) {
+    if i.op_kind(number) != OpKind::Register {
+        return;
+    }
+    let register = i.op_register(number);
+    let n = register.number() as u32 % 8;
+    let low = match register {
+        _ if register.is_xmm() => Register::XMM0 + n,
+        _ if register.is_ymm() => Register::YMM0 + n,
+        _ if register.is_gpr32() => Register::EAX + n,
+        _ if register.is_gpr16() => Register::AX + n,
+        _ if register.is_gpr8() => Register::AL + n,
+        _ => return,
+    };
+    i.set_op_register(number, low);
 }
 
 fn prefixes(rng: &mut Rng, instruction: &mut Instruction) {
@@ -60,7 +83,7 @@ fn prefixes(rng: &mut Rng, instruction: &mut Instruction) {
 }
 
 fn gpr(rng: &mut Rng, style: Style) -> u64 {
-    let register = rng.below(16);
+    let register = rng.below(if style == Style::Compatible { 8 } else { 16 });
     let precious = POINTERS.contains(&(register as usize)) || register == 4;
     if style == Style::Block && precious && !rng.chance(15) {
         return rng.pick(&[0, 1, 2, 8, 9, 10, 11]);
@@ -116,7 +139,7 @@ fn operand(
     if let Some(register) = register(rng, kind, style) {
         return set_register(instruction, number, register);
     }
-    other(rng, case, instruction, number, kind)
+    other(rng, case, instruction, number, kind, style)
 }
 
 fn set_register(instruction: &mut Instruction, number: u32, register: Register) -> Option<()> {
@@ -177,7 +200,17 @@ fn register(rng: &mut Rng, kind: K, style: Style) -> Option<Register> {
 }
 
 /// Immediates, branch targets and implicit memory operands.
-fn other(rng: &mut Rng, case: &Case, i: &mut Instruction, number: u32, kind: K) -> Option<()> {
+fn other(
+    rng: &mut Rng,
+    case: &Case,
+    i: &mut Instruction,
+    number: u32,
+    kind: K,
+    style: Style,
+) -> Option<()> {
+    if style == Style::Compatible && compatible_operand(rng, case, i, number, kind).is_some() {
+        return Some(());
+    }
     let immediate = if rng.chance(50) { values::small(rng) } else { values::integer(rng) };
     let op_kind = match kind {
         K::imm8 | K::imm8_const_1 if number > 0 && immediate_before(i, number) => {
@@ -246,6 +279,46 @@ fn other(rng: &mut Rng, case: &Case, i: &mut Instruction, number: u32, kind: K) 
     i.try_set_op_kind(number, op_kind).ok()
 }
 
+/// Branch targets and implicit operands as 32-bit code has them.
+fn compatible_operand(
+    rng: &mut Rng,
+    case: &Case,
+    i: &mut Instruction,
+    number: u32,
+    kind: K,
+) -> Option<()> {
+    let op_kind = match kind {
+        K::br16_1 | K::br16_2 | K::br32_1 | K::br32_4 => {
+            let near = jump_target(rng, case.rip());
+            let short = case.rip().wrapping_add(values::small(rng) / 2);
+            let to = if matches!(kind, K::br32_4 | K::br16_2) { near } else { short };
+            if matches!(kind, K::br16_1 | K::br16_2) {
+                i.set_near_branch16(to as u16);
+                OpKind::NearBranch16
+            } else {
+                i.set_near_branch32(to as u32);
+                OpKind::NearBranch32
+            }
+        }
+        K::seg_rSI => OpKind::MemorySegESI,
+        K::es_rDI => OpKind::MemoryESEDI,
+        K::seg_rDI => OpKind::MemorySegEDI,
+        K::seg_rBX_al => {
+            i.set_memory_base(Register::EBX);
+            i.set_memory_index(Register::AL);
+            i.set_memory_index_scale(1);
+            OpKind::Memory
+        }
+        K::mem_offs => {
+            i.set_memory_displacement64(values::data_address(rng) & 0xffff_ffff);
+            i.set_memory_displ_size(4);
+            OpKind::Memory
+        }
+        _ => return None,
+    };
+    i.try_set_op_kind(number, op_kind).ok()
+}
+
 fn immediate_before(instruction: &Instruction, number: u32) -> bool {
     (0..number).any(|n| matches!(instruction.op_kind(n), OpKind::Immediate8 | OpKind::Immediate16))
 }
@@ -283,9 +356,20 @@ fn memory(
     if let Some(index) = vector_index(rng, kind) {
         i.set_memory_index(index);
         i.set_memory_index_scale(rng.pick(&[1, 2, 4, 8]));
-        let base = gpr(rng, Style::Single) as usize;
-        i.set_memory_base(Register::RAX + base as u32);
+        let compatible = style == Style::Compatible;
+        let base = gpr(rng, if compatible { style } else { Style::Single }) as usize;
+        i.set_memory_base(if compatible { Register::EAX } else { Register::RAX } + base as u32);
+        if compatible {
+            i.set_memory_index(
+                if index.is_ymm() { Register::YMM0 } else { Register::XMM0 }
+                    + index.number() as u32 % 8,
+            );
+        }
         case.gpr[base] = target;
+        return Some(());
+    }
+    if style == Style::Compatible {
+        compatible_address(rng, case, i, target as u32);
         return Some(());
     }
     match rng.below(100) {
@@ -341,6 +425,32 @@ fn solved_address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u
     if narrow && !rng.chance(20) {
         case.gpr[base] &= 0xffff_ffff;
     }
+}
+
+/// As [`solved_address`] in 32-bit code, sometimes without any register.
+fn compatible_address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u32) {
+    if rng.chance(15) {
+        i.set_memory_displacement64(u64::from(target));
+        i.set_memory_displ_size(4);
+        return;
+    }
+    let base = gpr(rng, Style::Compatible) as usize;
+    let mut offset = match rng.below(3) {
+        0 => 0,
+        1 => values::small(rng) as u32,
+        _ => values::integer(rng) as u32,
+    };
+    i.set_memory_displacement64(u64::from(offset));
+    i.set_memory_displ_size(u32::from(offset != 0));
+    i.set_memory_base(Register::EAX + base as u32);
+    let index = rng.below(8) as usize;
+    if rng.chance(40) && index != 4 && index != base {
+        let scale = rng.pick(&[1u32, 2, 4, 8]);
+        i.set_memory_index(Register::EAX + index as u32);
+        i.set_memory_index_scale(scale);
+        offset = offset.wrapping_add((case.gpr[index] as u32).wrapping_mul(scale));
+    }
+    case.gpr[base] = u64::from(target.wrapping_sub(offset));
 }
 
 /// An address from the registers that a block keeps for it.

@@ -80,6 +80,8 @@ pub(super) struct ChildState {
     code_place: Range<usize>,
     /// Whether a case is running.
     running: bool,
+    /// Whether it is 32-bit code.
+    compatible: bool,
     /// The running case, counted since the start, and its number at the last tick.
     sequence: u64,
     sequence_at_tick: u64,
@@ -99,6 +101,7 @@ impl ChildState {
             template: null(),
             code_place: 0..0,
             running: false,
+            compatible: false,
             sequence: 0,
             sequence_at_tick: u64::MAX,
         })
@@ -310,7 +313,11 @@ unsafe extern "C" fn on_signal(
     let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
     if signal == libc::SIGVTALRM && state.sequence != state.sequence_at_tick {
         state.sequence_at_tick = state.sequence;
-        set_bases(fs_base, gs_base);
+        if state.compatible {
+            set_flat_segments();
+        } else {
+            set_bases(fs_base, gs_base);
+        }
         return;
     }
     // SAFETY: the kernel built this frame on our stack: `gregs` is its register array, `fpregs` points to an XSAVE
@@ -335,7 +342,13 @@ unsafe extern "C" fn on_signal(
     }
     if let Some(case) = mailbox.cases.get(mailbox.current as usize) {
         load(state, &mut frame, case);
-        set_bases(case.fs_base, case.gs_base);
+        if case.bits() == 32 {
+            state.compatible = true;
+            set_flat_segments();
+        } else {
+            state.compatible = false;
+            set_bases(case.fs_base, case.gs_base);
+        }
     }
 }
 
@@ -379,6 +392,14 @@ fn load(state: &mut ChildState, frame: &mut Frame<'_>, case: &Case) {
         }
     }
     frame.load(case, &Registers::of(case));
+}
+
+/// Loads what 32-bit code needs in its data segments.
+fn set_flat_segments() {
+    // SAFETY: Linux's own user selector; nothing here uses FS or GS, and 64-bit code ignores DS and ES.
+    unsafe {
+        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) u32::from(layout::USER_SS));
+    }
 }
 
 /// Loads FS and GS bases, made canonical.

@@ -34,7 +34,8 @@ impl Frame<'_> {
         }
         self.gregs[RIP] = case.rip() as i64;
         self.gregs[EFLAGS] = (case.rflags & LOADED_FLAGS | 0x202) as i64;
-        self.gregs[CS_GS_FS_SS] = i64::from(layout::USER_CS) | i64::from(layout::USER_SS) << 48;
+        let cs = if case.bits() == 32 { layout::USER_CS_32 } else { layout::USER_CS };
+        self.gregs[CS_GS_FS_SS] = i64::from(cs) | i64::from(layout::USER_SS) << 48;
         self.load_extended(case, registers);
     }
 

@@ -145,6 +145,7 @@ fn load(state: &mut CpuState, case: &Case) {
     state.gpr[..16].copy_from_slice(&case.gpr);
     state.rip = case.rip();
     state.flags = Flags::from_bits(case.rflags & LOADED_FLAGS | 0x202);
+    guest::set_segments(state, case.bits());
     state.seg[Seg::Fs as usize].base = canonical(case.fs_base);
     state.seg[Seg::Gs as usize].base = canonical(case.gs_base);
     state.ymm = registers.ymm.map(Ymm);

@@ -77,6 +77,7 @@ fn descriptor_tables(ram: &GuestRam) -> Result<(), memory::Error> {
         (KERNEL_CS, 0x00af_9b00_0000_ffff),
         (0x18, 0x00cf_9300_0000_ffff),
         (0x28, 0x00cf_f300_0000_ffff),
+        (0x20, 0x00cf_fb00_0000_ffff),
         (0x30, 0x00af_fb00_0000_ffff),
         (TSS_SELECTOR, tss_low),
         (TSS_SELECTOR + 8, tss >> 32),
@@ -122,6 +123,19 @@ pub(super) fn state() -> CpuState {
     state.ldtr = Segment { access: 0, ..Segment::default() };
     state.x87.mxcsr_mask = 0xffff;
     state
+}
+
+/// Puts the segments of 64-bit code, or of 32-bit code with flat data segments, into `state`.
+pub(super) fn set_segments(state: &mut CpuState, bits: u32) {
+    let flat = Segment { base: 0, limit: u32::MAX, selector: layout::USER_SS, access: 0xc0f3 };
+    let compatible = bits == 32;
+    let data = if compatible { flat } else { Segment::default() };
+    for seg in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
+        state.seg[seg as usize] = data;
+    }
+    let (selector, access) =
+        if compatible { (layout::USER_CS_32, 0xc0fb) } else { (layout::USER_CS, 0xa0fb) };
+    state.seg[Seg::Cs as usize] = Segment { base: 0, limit: u32::MAX, selector, access };
 }
 
 /// The vector whose handler halted at `rip` (which is behind its HLT).
