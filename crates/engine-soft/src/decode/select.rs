@@ -183,7 +183,7 @@ pub(crate) fn is_direct(op: &Op) -> bool {
 }
 
 fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handler, Unthunkable> {
-    let run = match cpu.thunks.index(c.i, place.bytes) {
+    let run = match cpu.thunks.index(&alias(c.i), place.bytes) {
         Ok((index, memory)) => {
             c.op.imm = index;
             return Ok(match memory {
@@ -210,6 +210,23 @@ fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handle
         _ => 2,
     };
     Ok(run)
+}
+
+/// The encoding that the host's 64-bit mode has for it: opcode 82 does what 80 does.
+fn alias(i: &Instruction) -> Instruction {
+    let mut i = *i;
+    let code = match i.code() {
+        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
+        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
+        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
+        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
+        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
+        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
+        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
+        code => code,
+    };
+    i.set_code(code);
+    i
 }
 
 /// Instructions after which nothing decoded before may be relied on.

@@ -121,7 +121,12 @@ fn unwrapped<W: Word>(cpu: &Cpu, op: &Op, r: usize, n: u64) -> bool {
 pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     repeat(cpu, op, |cpu, left| {
         let from = source::<W>(cpu, op)?;
-        let to = destination::<W>(cpu, op, AccessKind::Write)?;
+        let Ok(to) = destination::<W>(cpu, op, AccessKind::Write) else {
+            // The source's faults go before the destination's.
+            let fault = cpu.fault;
+            cpu.load::<W>(from)?;
+            return cpu.raise(fault);
+        };
         if left > 1 && runs(cpu) {
             let n = left.min(room::<W>(from)).min(room::<W>(to));
             let wraps =

@@ -537,14 +537,14 @@ pub(crate) fn arpl<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
         protected(cpu)?;
         let source = cpu.reg::<u16>(op.src);
         if MEMORY {
-            let la = cpu.linear::<LEGACY>(op, 2, AccessKind::Write)?;
-            let mut raised = false;
-            cpu.modify::<u16>(la, |_, old| {
-                let new = protect::arpl(old, source);
-                raised = new.is_some();
-                new.unwrap_or(old)
-            })?;
-            set_zf(cpu, raised);
+            // Written only if it changes: until then it is a read.
+            let la = cpu.linear::<LEGACY>(op, 2, AccessKind::Read)?;
+            let new = protect::arpl(cpu.load::<u16>(la)?, source);
+            if let Some(value) = new {
+                let la = cpu.linear::<LEGACY>(op, 2, AccessKind::Write)?;
+                cpu.store::<u16>(la, value)?;
+            }
+            set_zf(cpu, new.is_some());
         } else {
             let new = protect::arpl(cpu.reg::<u16>(op.dst), source);
             if let Some(value) = new {
