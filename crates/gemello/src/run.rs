@@ -200,7 +200,8 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         cmdline = format!("{cmdline} {more}");
     }
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
-    let session = Session { mode, window: terminal::window(), term };
+    let disks = !arguments.disk.is_empty();
+    let session = Session { mode, window: terminal::window(), term, disks };
     let initrd = debian::initramfs(&fetched, &session)?;
     Ok(Plan {
         boot: BootConfig {

@@ -259,3 +259,16 @@ fn what_is_no_disk_is_refused() {
     let both = run(&["run", guest, "--timeout", "500ms", "--disk", &shared, "--disk", &shared]);
     assert_eq!(code(&both), 124, "two readers: {}", text(&both.stderr));
 }
+
+#[test]
+fn run_debian_shows_its_disks() {
+    let _turn = debian("cloud");
+    let image = scratch("shown.img", &[]);
+    fs::write(&image, [b"first sector".as_slice(), &[0; 4096 - 12]].concat())
+        .expect("a scratch file");
+    let disk = image.to_str().expect("a path");
+    let command = "head -c 12 /dev/vda; cat /sys/block/vda/size";
+    let run = run(&["run", "debian", "--disk", disk, "--timeout", "5m", "--", "sh", "-c", command]);
+    assert_eq!(code(&run), 0, "{}", text(&run.stderr));
+    assert_eq!(text(&run.stdout), "first sector8\n");
+}

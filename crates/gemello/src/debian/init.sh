@@ -26,6 +26,9 @@ if [ "$1" != session ]; then
 	mount -t tmpfs -o mode=1777 tmpfs /tmp
 	mount -t tmpfs -o mode=0755 tmpfs /run
 	[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+	for driver in /etc/gemello/drivers/*.ko; do
+		[ -e "$driver" ] && insmod "$driver"
+	done
 	hostname gemello
 	ip link set lo up 2>/dev/null
 	trap '/bin/busybox poweroff -f' USR1 USR2

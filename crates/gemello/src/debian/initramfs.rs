@@ -17,6 +17,8 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: String,
+    /// The machine has disks: load their drivers.
+    pub(crate) disks: bool,
 }
 
 /// How `ttyS0` is used.
@@ -31,7 +33,7 @@ pub(crate) enum Mode {
 }
 
 /// The archive.
-pub(super) fn build(busybox: &[u8], session: &Session) -> Vec<u8> {
+pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "etc", "etc/gemello", "proc", "root", "sbin", "sys", "tmp"] {
         archive.directory(directory, 0o755);
@@ -45,6 +47,12 @@ pub(super) fn build(busybox: &[u8], session: &Session) -> Vec<u8> {
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, run_file(session).as_bytes());
+    if session.disks {
+        archive.directory("etc/gemello/drivers", 0o755);
+        for (number, driver) in drivers.iter().enumerate() {
+            archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
+        }
+    }
     archive.finish()
 }
 
@@ -76,7 +84,7 @@ mod tests {
     use std::process::Command;
 
     fn session(mode: Mode) -> Session {
-        Session { mode, window: (24, 80), term: "xterm".into() }
+        Session { mode, window: (24, 80), term: "xterm".into(), disks: false }
     }
 
     /// The host's shell, as oracle of the quoting.

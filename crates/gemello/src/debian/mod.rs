@@ -14,15 +14,21 @@ pub(crate) use packages::{Fetched, Flavour, fetch, releases};
 
 use anyhow::{Context as _, Result};
 use std::fs;
+use std::path::Path;
 
 /// The initramfs for one run: the base, and what this run is about.
 ///
 /// # Errors
-/// The cached busybox cannot be read.
+/// A cached file cannot be read.
 pub(crate) fn initramfs(fetched: &Fetched, session: &Session) -> Result<Vec<u8>> {
-    let busybox = fs::read(&fetched.busybox).with_context(|| {
-        let path = fetched.busybox.display();
+    let busybox = cached(&fetched.busybox)?;
+    let drivers = fetched.drivers.iter().map(|path| cached(path)).collect::<Result<Vec<_>>>()?;
+    Ok(initramfs::build(&busybox, &drivers, session))
+}
+
+fn cached(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| {
+        let path = path.display();
         format!("cannot read {path}; delete its directory and run `gemello fetch debian`")
-    })?;
-    Ok(initramfs::build(&busybox, session))
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/debian/apt/             apt's private state
-//! <cache>/debian/<flavour>/       vmlinuz, busybox, RELEASE: complete, made by one rename
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, the disks' drivers, RELEASE: complete, made by one rename
 //! ```
 
 use super::apt::{self, Apt};
@@ -37,6 +37,10 @@ impl Flavour {
     }
 }
 
+/// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in which they are loaded.
+const DRIVERS: [&str; 4] =
+    ["virtio/virtio_ring.ko", "virtio/virtio.ko", "virtio/virtio_mmio.ko", "block/virtio_blk.ko"];
+
 /// What a fetch leaves in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
@@ -44,6 +48,8 @@ pub(crate) struct Fetched {
     pub(crate) kernel: PathBuf,
     /// busybox, a static executable.
     pub(crate) busybox: PathBuf,
+    /// Drivers for disks, in the order in which they are loaded.
+    pub(crate) drivers: Vec<PathBuf>,
     /// The kernel package's name and version, then busybox's.
     pub(crate) release: String,
 }
@@ -51,9 +57,16 @@ pub(crate) struct Fetched {
 impl Fetched {
     fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
-        let fetched =
-            Self { kernel: place.join("vmlinuz"), busybox: place.join("busybox"), release };
-        (fetched.kernel.is_file() && fetched.busybox.is_file()).then_some(fetched)
+        let drivers = DRIVERS.iter().map(|driver| place.join(base_name(driver))).collect();
+        let fetched = Self {
+            kernel: place.join("vmlinuz"),
+            busybox: place.join("busybox"),
+            drivers,
+            release,
+        };
+        let others = [&fetched.kernel, &fetched.busybox];
+        let complete = fetched.drivers.iter().chain(others).all(|file| file.is_file());
+        complete.then_some(fetched)
     }
 }
 
@@ -92,7 +105,12 @@ pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
     Fetched::at(&place).with_context(|| format!("{} is incomplete", place.display()))
 }
 
-/// Downloads, unpacks, keeps two files, publishes.
+/// The last part of a driver's path.
+fn base_name(driver: &str) -> &str {
+    driver.rsplit('/').next().unwrap_or(driver)
+}
+
+/// Downloads, unpacks, keeps a few files, publishes.
 fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> Result<()> {
     let work = Draft::new(root, "download")?;
     eprintln!("gemello: fetching {kernel} and busybox-static");
@@ -107,10 +125,15 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
     let Some(busybox) = busybox.iter().find(|p| p.is_file()) else {
         bail!("the package busybox-static holds no bin/busybox");
     };
+    let version = kernel.trim_start_matches("linux-image-");
+    let modules = files.join("lib/modules").join(version).join("kernel/drivers");
     let draft = Draft::new(root, "publish")?;
     let keep = || -> std::io::Result<()> {
         fs::rename(&image, draft.path().join("vmlinuz"))?;
         fs::rename(busybox, draft.path().join("busybox"))?;
+        for driver in DRIVERS {
+            fs::rename(modules.join(driver), draft.path().join(base_name(driver)))?;
+        }
         fs::write(draft.path().join("RELEASE"), release)
     };
     keep().with_context(|| format!("cannot fill {}; is the disk full?", draft.path().display()))?;
