@@ -152,7 +152,8 @@ fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
         let mut decoder = Decoder::new(bitness(cpu.mode), &bytes[first..], options);
         let shorter = decoder.decode();
         if !shorter.is_invalid() {
-            return true;
+            // Else the prefix itself made it invalid: LOCK.
+            return first + decoder.position() > MAX_LEN;
         }
         if decoder.position() < MAX_LEN {
             return false;
