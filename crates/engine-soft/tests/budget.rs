@@ -60,3 +60,24 @@ fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
     assert!(runs > 0, "65535 iterations within one budget of two instructions");
     assert_eq!(vcpu.state().gpr[gpr::RAX], 7);
 }
+
+#[test]
+fn a_budget_bounds_a_handler_that_faults_at_once() {
+    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
+    ram.write(CODE, &[0x0f, 0x0b]).expect("in RAM"); // UD2
+    ram.write(6 * 4, &[0, 0x7c, 0, 0]).expect("in RAM");
+    let mut state = CpuState::reset();
+    state.seg[1].base = 0;
+    state.seg[1].selector = 0;
+    state.seg[2].base = 0x2_0000; // its frames go round and round
+    state.rip = CODE;
+    let mut vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
+    vcpu.set_state(&state);
+    let signals = vcpu.signals();
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        signals.raise(vcpu::Signal::Kick);
+    });
+    assert_eq!(vcpu.run(&mut Nothing, Budget { instructions: 100 }), Exit::BudgetSpent);
+    assert_eq!(vcpu.state().rip, CODE);
+}

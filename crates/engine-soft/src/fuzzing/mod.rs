@@ -7,7 +7,7 @@
 mod code;
 mod scene;
 
-use crate::SoftVcpu;
+use crate::{SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Signals, Vcpu};
@@ -17,6 +17,8 @@ use x86::state::{CpuState, gpr};
 
 /// Instructions of one run.
 const INSTRUCTIONS: u64 = 10_000;
+/// Bytes of translated code.
+const CODE_CACHE: usize = 1 << 16;
 /// Times that a run goes on after an exit.
 const EXITS: usize = 200;
 
@@ -113,7 +115,10 @@ pub fn run(data: &[u8]) {
     let ram = GuestRam::new(scene::RAM).expect("a megabyte of memory");
     let model = CpuModel::parse("gemello-v3,+smap,+pku").expect("a known model");
     let state = scene::build(&ram, &model, mode, &mut random, &mut bytes);
-    let mut vcpu = SoftVcpu::new(ram, model).expect("an engine");
+    // A code cache of little room, so that it runs over.
+    let tier = if mode & 0x40 == 0 { Tier::Interpret } else { Tier::Translate };
+    let mut vcpu = SoftVcpu::with_tier(ram, model, tier, CODE_CACHE).expect("an engine");
+    vcpu.translate_at_once();
     vcpu.set_state(&state);
     let mut io = Anything { random, signals: vcpu.signals() };
     go(&mut vcpu, &mut io);

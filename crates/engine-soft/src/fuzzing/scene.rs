@@ -45,7 +45,7 @@ impl Start {
     fn of(byte: u8) -> Self {
         use Start::*;
         [Long, Long, Real, Virtual8086, Protected16, Protected32, Paged32, Pae, Compatibility, Long]
-            [usize::from(byte) % 10]
+            [usize::from(byte & 0x3f) % 10]
     }
 
     fn ia32e(self) -> bool {

@@ -32,17 +32,27 @@ enum End {
     Stock,
 }
 
+/// So many events in a row without an instruction completed count as one, so that a budget bounds even handlers that fault at once.
+const FRUITLESS: u32 = 64;
+
 /// Runs until something needs the machine.
 pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
     let limit = cpu.instructions.saturating_add(budget.instructions);
     cpu.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
     cpu.refresh();
+    let mut fruitless = 0;
     loop {
+        let before = cpu.instructions;
         match events::take_stock(cpu, limit) {
             events::Stock::Exit(exit) => return exit,
             events::Stock::Again => {}
             events::Stock::Step => events::single_step(cpu),
             events::Stock::Run => run_blocks(cpu, limit),
+        }
+        fruitless = if cpu.instructions == before { fruitless + 1 } else { 0 };
+        if fruitless == FRUITLESS {
+            cpu.instructions += 1;
+            fruitless = 0;
         }
     }
 }
