@@ -7,7 +7,7 @@ use crate::subjects::{self, Engine};
 use anyhow::{Result, ensure};
 use oracle::{
     BATCH, Case, Difference, Event, Features, Generator, Mask, NativeRunner, Options, Outcome,
-    Subject, compare, describe, mask, shrink,
+    Subject, compare, describe, layout, mask, shrink,
 };
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -86,13 +86,20 @@ enum DeadFlags {
 }
 
 impl DeadFlags {
+    /// Whether a case that ended as `native` can be judged at all: where code is overwritten, the very instruction that was to
+    /// replace flags may be gone, and the program reads garbage.
+    fn can_judge(self, native: &Outcome) -> bool {
+        let code = layout::CODE..layout::CODE + layout::PAGE;
+        self == Self::Exact || !native.changes.iter().any(|change| code.contains(&change.address))
+    }
+
     /// `outcome` as far as it can be judged against `native`.
     fn judged(self, mut outcome: Outcome, native: &Outcome) -> Outcome {
         const STATUS: u64 = 0x8d5;
-        if self == Self::Garbage
-            && outcome.event.fault().is_some()
-            && outcome.event.vector == native.event.vector
-        {
+        if self == Self::Exact || outcome.event.vector != native.event.vector {
+            return outcome;
+        }
+        if outcome.event.fault().is_some() {
             outcome.rflags = outcome.rflags & !STATUS | native.rflags & STATUS;
         }
         outcome
@@ -131,7 +138,11 @@ impl Opponent {
                 // What the host did not finish cannot be judged, and would take an engine long.
                 let run = |(case, n): (&Case, &Outcome)| {
                     let endless = n.event.vector == Event::TIMEOUT;
-                    if endless { *n } else { flags.judged(engine.run(case), n) }
+                    if endless || !flags.can_judge(n) {
+                        *n
+                    } else {
+                        flags.judged(engine.run(case), n)
+                    }
                 };
                 cases.iter().zip(native).map(run).collect()
             }
@@ -142,6 +153,7 @@ impl Opponent {
 
     fn run_one(&mut self, case: &Case, native: &Outcome) -> Outcome {
         match self {
+            Self::Engine(_, flags) if !flags.can_judge(native) => *native,
             Self::Engine(engine, flags) => flags.judged(engine.run(case), native),
             Self::Native(runner) => runner.run(case),
             Self::Nobody => *native,

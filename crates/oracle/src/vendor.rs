@@ -56,7 +56,8 @@ fn amd_only(
     if subject.event.vector == 13 && at_subject.is_some_and(|i| sha(&i) && reads_memory(&i)) {
         return Some("AMD's SHA instructions take misaligned memory operands");
     }
-    let single_step = case.rflags & 0x100 != 0;
+    // TF from the start, or set by a POPF on the way: the frame has it either way.
+    let single_step = (case.rflags | native.rflags) & 0x100 != 0;
     if single_step && at.or(at_subject).is_some_and(|i| i.is_vsib()) {
         return Some("AMD's gathers take the single-step trap half way");
     }

@@ -197,7 +197,10 @@ pub(super) enum FlagUse {
 pub(super) fn flag_use(i: &Instruction) -> FlagUse {
     use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
     let modified = i.rflags_modified() & STATUS;
+    // A repeated comparison may happen not once.
+    let repeated = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
     if i.rflags_read() & STATUS != 0
+        || repeated
         || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
             && modified != 0
     {
