@@ -47,12 +47,8 @@ bitflags! {
 
 impl Rflags {
     /// The six arithmetic status flags.
-    pub const ARITH: Self = Self::CF
-        .union(Self::PF)
-        .union(Self::AF)
-        .union(Self::ZF)
-        .union(Self::SF)
-        .union(Self::OF);
+    pub const ARITH: Self =
+        Self::CF.union(Self::PF).union(Self::AF).union(Self::ZF).union(Self::SF).union(Self::OF);
 }
 
 bitflags! {
