@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_command_follows_two_dashes() {
         let cli = Cli::try_parse_from(["gemello", "run", "debian", "--", "ls", "--help"]);
-        let Command::Run(run) = cli.expect("valid").command else { panic!("not run") };
+        let Some(Command::Run(run)) = cli.expect("valid").command else { panic!("not run") };
         assert_eq!(run.command, ["ls", "--help"]);
         assert!(Cli::try_parse_from(["gemello", "run", "debian", "--kernel", "x"]).is_err());
     }

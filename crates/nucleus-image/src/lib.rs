@@ -1,6 +1,5 @@
 //! The nucleus: gemello's own small multiprogrammed operating system, built from `guest/`.
 #![forbid(unsafe_code)]
-#![forbid(unsafe_code)]
 
 /// Its bootable image: an ELF64 file with a PVH note and a Multiboot header, its programs inside.
 ///
