@@ -71,6 +71,13 @@ fn amd_only(
     if privileged && native.rip == subject.rip && is_lock_mov_cr(case, native.rip) {
         return Some("AMD takes LOCK MOV CR0 for MOV CR8");
     }
+    // SDM vol. 2, PINSRD and PEXTRD, notes: outside 64-bit mode VEX.W is ignored.
+    let element = |i: Instruction| {
+        matches!(i.code(), Code::VEX_Vpinsrd_xmm_xmm_rm32_imm8 | Code::VEX_Vpextrd_rm32_xmm_imm8)
+    };
+    if case.bits() == 32 && native.event.vector == 6 && at.is_some_and(element) {
+        return Some("AMD has no VEX.W1 form of VPINSRD and VPEXTRD outside 64-bit mode");
+    }
     // SDM vol. 2, MOVSXD: a 16-bit destination has a 16-bit source.
     if at.is_some_and(|i| i.code() == Code::Movsxd_r16_rm16) && native.event.fault().is_some() {
         return Some("AMD's MOVSXD reads 32 bits for a 16-bit destination, too");
