@@ -24,7 +24,7 @@ use x86::debug::{self, DataAccess};
 use x86::exception::{Exception, Vector};
 use x86::regs::{Cr0, Cr4, Rflags};
 use x86::segment;
-use x86::state::{CpuState, Mode, Seg, gpr};
+use x86::state::{CpuState, Mode, Seg, Segment, gpr};
 
 /// Addresses of 64-bit mode without segment base.
 pub(crate) const FLAT: u8 = 0;
@@ -122,14 +122,13 @@ impl Cpu {
     pub(crate) fn refresh(&mut self) {
         let state = &self.state;
         self.mode = state.mode();
-        let flat = legacy_flat(state);
         let units = units(state);
         if units != self.mode_key & (SSE_ON | AVX_ON) {
             // Targets were entered for blocks of other keys.
             self.mmu.tlb.forget_targets();
         }
         let level = if state.cpl == 0 { 0 } else { USER };
-        self.mode_key = self.mode as u8 | u8::from(flat) << 3 | units | level;
+        self.mode_key = self.mode as u8 | units | level;
         self.mmu.ac = state.flags.system & Rflags::AC.bits() != 0;
         let aligned = self.mmu.ac && state.cpl == 3 && state.paging.cr0.contains(Cr0::AM);
         let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };
@@ -275,6 +274,9 @@ impl Cpu {
             let base =
                 if seg as u8 >= Seg::Fs as u8 { self.state.seg[seg as usize].base } else { 0 };
             return Ok(base.wrapping_add(offset));
+        }
+        if let Some(la) = flat(&self.state.seg[seg as usize], offset, size, kind) {
+            return Ok(la);
         }
         let result = segment::check_access(&self.state, seg, offset, size as u32, kind);
         self.check(result)
@@ -426,8 +428,13 @@ fn units(state: &CpuState) -> u8 {
     if cr4.contains(Cr4::OSXSAVE) && state.xcr0 & 6 == 6 { SSE_ON | AVX_ON } else { SSE_ON }
 }
 
-/// Whether ES, SS and DS are flat 4 GiB segments, so that 32-bit addresses need no check.
-fn legacy_flat(state: &CpuState) -> bool {
-    let _ = state;
-    false
+/// The linear address in a flat writable data segment, which nearly all segments of 32-bit systems are: every access within
+/// 4 GiB passes every check (SDM vol. 3, 5.3 and 5.5).
+#[inline]
+fn flat(segment: &Segment, offset: u64, size: u64, kind: AccessKind) -> Option<u64> {
+    /// Present, code or data; data rather than code; upwards; writable.
+    const RIGHTS: (u16, u16) = (0x9e, 0x92);
+    let plain =
+        segment.base == 0 && segment.limit == u32::MAX && segment.access & RIGHTS.0 == RIGHTS.1;
+    (plain && kind != AccessKind::Execute && offset + size <= 1 << 32).then_some(offset)
 }

@@ -159,8 +159,6 @@ impl Emitter<'_> {
             self.settle_flags(true);
             self.direct(next_delta, None);
         }
-        let code_end = self.asm.here();
-        let _ = code_end;
         let stub = self.asm.here();
         let site = self.site(Site::Here { delta: self.start_delta });
         self.stub_body(site, false);
@@ -346,13 +344,12 @@ impl Emitter<'_> {
     }
 
     /// The linear address of the memory operand into ADDRESS; flags untouched.
-    fn address(&mut self, i: &Instruction, segment: bool, delta: i32) -> Option<()> {
+    fn address(&mut self, i: &Instruction, segment: bool) -> Option<()> {
         let displacement = i.memory_displacement64() as i64;
         if i.is_ip_rel_memory_operand() {
             // Decoded with IP = offset in the page: the displacement is relative to the page's start.
             self.asm.load(ADDRESS, PAGE);
             self.asm.lea(ADDRESS, ADDRESS, i32::try_from(displacement).ok()?);
-            let _ = delta;
         } else {
             let disp = i32::try_from(displacement).ok()?;
             let base = i.memory_base();
@@ -433,7 +430,7 @@ impl Emitter<'_> {
         if g.usage.high_byte {
             return self.give_up(n, rest);
         }
-        self.address(&g.i, true, g.delta)?;
+        self.address(&g.i, true)?;
         let needed = g.live_after && flag_use != FlagUse::Replaces || flag_use == FlagUse::Reads;
         self.check(n, rest, operand.size, operand.access.writes(), needed);
         self.prepare_flags(flag_use, g.live_after);
@@ -503,7 +500,7 @@ impl Emitter<'_> {
                 self.asm.bytes(&g.bytes[..len]);
                 return Some(());
             }
-            self.address(i, false, g.delta)?;
+            self.address(i, false)?;
             let to = i.op0_register();
             let number = to.full_register().number() as u8;
             if number >= 13 && to.size() == 8 {
@@ -559,7 +556,7 @@ impl Emitter<'_> {
 
     fn push_memory(&mut self, n: usize, rest: u16) -> Option<()> {
         let live = self.block[n].live_after;
-        self.address(&self.block[n].i, true, 0)?;
+        self.address(&self.block[n].i, true)?;
         self.check(n, rest, 8, false, live);
         self.asm.load_at(ADDRESS, ADDRESS, 0);
         self.asm.store(SCRATCH, ADDRESS);
@@ -643,7 +640,8 @@ impl Emitter<'_> {
         self.asm.load32_at(THIRD, THIRD, 0);
     }
 
-    /// Goes to page + `to`: by a link on the same page, else through the table of targets.
+    /// Goes to page + `to`: by a link on the same page, else through the table of targets. `from` is the branch that may close a
+    /// loop, which has to poll; `None`: it has polled, or control only falls through.
     fn direct(&mut self, to: i32, from: Option<usize>) {
         if (0..4096).contains(&to) {
             if from.is_some_and(|n| to <= self.block[n].delta) {
@@ -722,10 +720,6 @@ impl Emitter<'_> {
         self.poll();
         self.push_return(n, rest);
         self.asm.lea(RSP, RSP, -8);
-        self.direct_unpolled(to);
-    }
-
-    fn direct_unpolled(&mut self, to: i32) {
         self.direct(to, None);
     }
 
@@ -745,7 +739,7 @@ impl Emitter<'_> {
         self.poll();
         let call = matches!(g.class, Class::CallRegister | Class::CallMemory);
         if matches!(g.class, Class::JumpMemory | Class::CallMemory) {
-            self.address(&g.i, true, g.delta)?;
+            self.address(&g.i, true)?;
             self.check(n, rest, 8, false, g.live_after);
             self.asm.load_at(ADDRESS, ADDRESS, 0);
         } else {
