@@ -10,7 +10,7 @@ mod session;
 pub use guests::{idle, kernel, writes_debug_exit, zero_idt};
 pub use session::Session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -78,4 +78,29 @@ pub fn scratch(name: &str, content: &[u8]) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, content).expect("a scratch file");
     path
+}
+
+/// Debian in gemello's cache.
+pub fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute());
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
+    base.map_or_else(home, PathBuf::from).join("gemello/debian")
+}
+
+/// Unpacks Debian's `package` below `place`, fetched with the apt configuration that `gemello fetch` has made.
+pub fn unpack(package: &str, place: &Path) {
+    std::fs::create_dir_all(place).expect("a scratch directory");
+    let mut fetch = Command::new("apt-get");
+    fetch.args(["download", package]).env("APT_CONFIG", cache().join("apt/apt.conf"));
+    succeeds(fetch.current_dir(place));
+    let entries = std::fs::read_dir(place).expect("a directory");
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let deb = paths.find(|path| path.extension().is_some_and(|e| e == "deb"));
+    succeeds(Command::new("dpkg-deb").arg("-x").arg(deb.expect("a package")).arg(place));
+}
+
+/// Runs a helper program that has to succeed.
+pub fn succeeds(command: &mut Command) {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
 }

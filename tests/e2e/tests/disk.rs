@@ -1,6 +1,6 @@
 //! Virtio disks: Debian's own driver and the tiniest one, and what cannot be a disk.
 
-use e2e::{code, command, debian, kernel, run, scratch, text};
+use e2e::{cache, code, command, debian, kernel, run, scratch, text, unpack};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,17 +27,6 @@ echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)
 poweroff -f
 "#;
 
-fn cache() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute());
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
-    base.map_or_else(home, PathBuf::from).join("gemello/debian")
-}
-
-fn succeeds(command: &mut Command) {
-    let output = command.output().expect("it starts");
-    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
-}
-
 /// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory can fetch.
 fn drivers() -> PathBuf {
     let release = fs::read_to_string(cache().join("cloud/RELEASE")).expect("Debian is fetched");
@@ -48,14 +37,7 @@ fn drivers() -> PathBuf {
     if drivers.join("block/virtio_blk.ko").exists() {
         return drivers;
     }
-    fs::create_dir_all(&place).expect("a scratch directory");
-    let mut fetch = Command::new("apt-get");
-    fetch.args(["download", &package]).env("APT_CONFIG", cache().join("apt/apt.conf"));
-    succeeds(fetch.current_dir(&place));
-    let files =
-        fs::read_dir(&place).expect("a directory").filter_map(|entry| Some(entry.ok()?.path()));
-    let deb = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"));
-    succeeds(Command::new("dpkg-deb").arg("-x").arg(deb.expect("a package")).arg(&place));
+    unpack(&package, &place);
     drivers
 }
 

@@ -1,36 +1,16 @@
 //! Images of others, from Debian's packages: memtest86+ on the bare machine.
 
-use e2e::{Session, command, debian};
-use std::fs;
+use e2e::{Session, command, debian, unpack};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-fn cache() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute());
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
-    base.map_or_else(home, PathBuf::from).join("gemello/debian")
-}
-
-/// The 64-bit image of Debian's memtest86+ package, fetched with the apt configuration that `gemello fetch` has made.
+/// The 64-bit image of Debian's memtest86+ package.
 fn memtest() -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("memtest86+");
     let image = place.join("boot/memtest86+x64.bin");
-    if image.exists() {
-        return image;
+    if !image.exists() {
+        unpack("memtest86+", &place);
     }
-    fs::create_dir_all(&place).expect("a scratch directory");
-    let mut fetch = Command::new("apt-get");
-    fetch.args(["download", "memtest86+"]).env("APT_CONFIG", cache().join("apt/apt.conf"));
-    let fetched = fetch.current_dir(&place).output().expect("apt-get starts");
-    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-    let entries = fs::read_dir(&place).expect("a directory");
-    let deb = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .expect("a package");
-    let status = Command::new("dpkg-deb").arg("-x").arg(deb).arg(&place).status();
-    assert!(status.expect("dpkg-deb starts").success());
     image
 }
 

@@ -322,12 +322,16 @@ impl Emitter<'_> {
     fn plain(&mut self, n: usize, flag_use: FlagUse) {
         let g = &self.block[n];
         self.prepare_flags(flag_use, g.live_after);
-        let high = g.usage.gpr & 0xe000;
-        for r in registers(high) {
+        self.copied(n);
+    }
+
+    /// Emits instruction `n` as it is, with guest R13 to R15 in the registers of the same name.
+    fn copied(&mut self, n: usize) {
+        let g = &self.block[n];
+        for r in registers(g.usage.gpr & 0xe000) {
             self.asm.load(r, home(r));
         }
-        let len = g.i.len();
-        self.asm.bytes(&g.bytes[..len]);
+        self.asm.bytes(&g.bytes[..g.i.len()]);
         for r in registers(g.usage.gpr_written & 0xe000) {
             self.asm.store(home(r), r);
         }
@@ -469,10 +473,7 @@ impl Emitter<'_> {
         for &(number, scratch) in &taken {
             self.asm.load(scratch, home(number));
         }
-        let mut encoder = Encoder::new(64);
-        encoder.encode(&i, 0).ok()?;
-        let bytes = encoder.take_buffer();
-        self.asm.bytes(&bytes);
+        self.encode(&i)?;
         for &(number, scratch) in &taken {
             if g.usage.gpr_written & 1 << number != 0 {
                 self.asm.store(home(number), scratch);
@@ -490,46 +491,31 @@ impl Emitter<'_> {
     }
 
     fn lea(&mut self, n: usize) -> Option<()> {
-        let g = &self.block[n];
-        let i = &g.i;
-        if i.is_ip_rel_memory_operand() && i.memory_base() == Register::RIP
-            || g.usage.gpr & 0xe000 == 0 && !i.is_ip_rel_memory_operand()
-        {
-            if !i.is_ip_rel_memory_operand() {
-                let len = i.len();
-                self.asm.bytes(&g.bytes[..len]);
-                return Some(());
-            }
-            self.address(i, false)?;
-            let to = i.op0_register();
-            let number = to.full_register().number() as u8;
-            if number >= 13 && to.size() == 8 {
-                self.asm.store(home(number), ADDRESS);
-                return Some(());
-            }
-            let mut mov =
-                Instruction::with2(mov_code(to.size()), to, sized(ADDRESS, to.size())).ok()?;
-            if number >= 13 {
-                self.asm.load(SECOND, home(number));
-                mov.set_op_register(0, sized(SECOND, to.size()));
-            }
-            self.encode(&mov)?;
-            if number >= 13 {
-                self.asm.store(home(number), SECOND);
-            }
+        let i = &self.block[n].i;
+        if !i.is_ip_rel_memory_operand() {
+            self.copied(n);
             return Some(());
         }
-        if i.is_ip_rel_memory_operand() {
+        if i.memory_base() != Register::RIP {
             return None;
         }
-        for r in registers(g.usage.gpr & 0xe000) {
-            self.asm.load(r, home(r));
+        self.address(i, false)?;
+        let to = i.op0_register();
+        let number = to.full_register().number() as u8;
+        let mut mov =
+            Instruction::with2(mov_code(to.size()), to, sized(ADDRESS, to.size())).ok()?;
+        if number < 13 {
+            return self.encode(&mov);
         }
-        let len = i.len();
-        self.asm.bytes(&g.bytes[..len]);
-        for r in registers(g.usage.gpr_written & 0xe000) {
-            self.asm.store(home(r), r);
+        if to.size() == 8 {
+            self.asm.store(home(number), ADDRESS);
+            return Some(());
         }
+        // A narrower result keeps or clears the rest of the register: let a scratch register do it.
+        self.asm.load(SECOND, home(number));
+        mov.set_op_register(0, sized(SECOND, to.size()));
+        self.encode(&mov)?;
+        self.asm.store(home(number), SECOND);
         Some(())
     }
 
