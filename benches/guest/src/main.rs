@@ -1,11 +1,11 @@
 //! The programs that `gemello bench` times, in one static file that runs natively and as process 1 of a guest.
 //!
 //! ```text
-//! bench-guest NAME            one row: prints "NAME VALUE NANOSECONDS"
-//! bench-guest serve ROOT      rows by name from standard input, until it ends
-//! bench-guest exit            exits (what the row forkexec starts)
-//! /init                       the same as serve, on the serial line; with "bench=boot" on the kernel's
-//!                             command line: tells the uptime and powers off
+//! bench-guest NAME                one row: prints "NAME VALUE NANOSECONDS"
+//! bench-guest serve BUSYBOX GCC   rows by name from standard input, until it ends
+//! bench-guest exit                exits (what the row forkexec starts)
+//! /init                           the same as serve, on the serial line; with "bench=boot" on the kernel's
+//!                                 command line: tells the uptime and powers off
 //! ```
 //!
 //! An answer is one line: `@bench NAME VALUE NANOSECONDS`, `@bench NAME none` where the machine lacks what the row needs,
@@ -17,8 +17,9 @@ mod measure;
 mod programs;
 
 use measure::Outcome;
+use programs::Tools;
 use std::io::{self, BufRead as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -29,17 +30,17 @@ fn main() -> ExitCode {
     }
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", root] => {
+        ["serve", busybox, compiler] => {
             kernels::stay();
-            in_scratch(Path::new(root))
+            in_scratch(&Tools { busybox: busybox.into(), compiler: compiler.into() })
         }
         [name] => {
             kernels::stay();
-            println!("{}", line(name, &measure::row(name, Path::new("/"))));
+            println!("{}", line(name, &measure::row(name, &Tools::in_a_guest())));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: bench-guest NAME | serve ROOT | exit");
+            eprintln!("usage: bench-guest NAME | serve BUSYBOX GCC | exit");
             ExitCode::from(2)
         }
     }
@@ -50,14 +51,14 @@ fn process_one(uptime: u64) -> ExitCode {
     if words.split_whitespace().any(|word| word == "bench=boot") {
         say(&line("boot", &Outcome::Done { value: 1, nanoseconds: uptime as f64 }));
     } else {
-        serve(Path::new("/"));
+        serve(&Tools::in_a_guest());
     }
     kernels::power_off();
     ExitCode::FAILURE
 }
 
 /// Serves in a directory of its own, in memory where there is a place for that, removed at the end.
-fn in_scratch(root: &Path) -> ExitCode {
+fn in_scratch(tools: &Tools) -> ExitCode {
     let memory = PathBuf::from("/dev/shm");
     let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
     let place = base.join(format!("gemello-bench-{}", std::process::id()));
@@ -66,16 +67,16 @@ fn in_scratch(root: &Path) -> ExitCode {
         say(&format!("@bench fail cannot use {}: {error}", place.display()));
         return ExitCode::FAILURE;
     }
-    serve(root);
+    serve(tools);
     let _ = std::fs::remove_dir_all(&place);
     ExitCode::SUCCESS
 }
 
-fn serve(root: &Path) {
+fn serve(tools: &Tools) {
     say("@bench ready");
     for name in io::stdin().lock().lines().map_while(Result::ok) {
         let name = name.trim();
-        say(&line(name, &measure::row(name, root)));
+        say(&line(name, &measure::row(name, tools)));
     }
 }
 

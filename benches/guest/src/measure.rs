@@ -1,8 +1,7 @@
 //! How a row is timed.
 
 use crate::kernels::{self, Kernel};
-use crate::programs;
-use std::path::Path;
+use crate::programs::{self, Tools};
 
 /// What became of a row.
 pub(crate) enum Outcome {
@@ -23,28 +22,29 @@ const ENOUGH: u64 = 250_000_000;
 /// After a first pass of this length there is no second: what is being warmed up no longer matters.
 const LONG: u64 = 1_000_000_000;
 
-/// Runs the row called `name`; helper programs are below `root`.
-pub(crate) fn row(name: &str, root: &Path) -> Outcome {
+/// Runs the row called `name`; `tools` are the programs that some rows start.
+pub(crate) fn row(name: &str, tools: &Tools) -> Outcome {
     if name == "avx2" && !kernels::has_avx2() {
         return Outcome::Lacking;
     }
     if let Some(mut kernel) = Kernel::prepare(name) {
         let operations = kernel.operations() as f64;
-        return timed(operations, &mut || Ok(kernel.pass()));
+        return timed(operations, MOST, &mut || Ok(kernel.pass()));
     }
-    match programs::find(name, root) {
-        Ok(Some(mut program)) => timed(1.0, &mut || program.pass()),
+    // Once, as a user starts it: what a translator has to do for a program it has not seen is part of it.
+    match programs::find(name, tools) {
+        Ok(Some(mut program)) => timed(1.0, 1, &mut || program.pass()),
         Ok(None) => Outcome::Failed(format!("there is no row {name}")),
         Err(error) => Outcome::Failed(format!("{name}: {error}")),
     }
 }
 
 /// The fastest of several passes, the first (which fills caches, and a translator's) counting like the others.
-fn timed(operations: f64, pass: &mut dyn FnMut() -> Result<u64, String>) -> Outcome {
+fn timed(operations: f64, most: usize, pass: &mut dyn FnMut() -> Result<u64, String>) -> Outcome {
     let began = kernels::now();
     let mut fastest = u64::MAX;
     let mut first = None;
-    for number in 0..MOST {
+    for number in 0..most {
         let begin = kernels::now();
         let value = match pass() {
             Ok(value) => value,

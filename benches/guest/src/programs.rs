@@ -21,6 +21,21 @@ const SOURCES: [&str; 7] = [
     include_str!("../c/numbers.c"),
 ];
 
+/// Programs of others that rows start.
+pub(crate) struct Tools {
+    /// A static busybox.
+    pub(crate) busybox: PathBuf,
+    /// Debian's compiler: `cc1`, `ld.so`, `lib`.
+    pub(crate) compiler: PathBuf,
+}
+
+impl Tools {
+    /// Where gemello's initial file system has them.
+    pub(crate) fn in_a_guest() -> Self {
+        Self { busybox: "/bin/busybox".into(), compiler: "/gcc".into() }
+    }
+}
+
 /// A program to time, its input prepared in the working directory.
 pub(crate) struct Program {
     command: Command,
@@ -51,13 +66,12 @@ impl Drop for Program {
     }
 }
 
-/// The program of the row `name`, if there is one. Its files are below `root`.
-pub(crate) fn find(name: &str, root: &Path) -> io::Result<Option<Program>> {
-    let busybox = root.join("bin/busybox");
+/// The program of the row `name`, if there is one.
+pub(crate) fn find(name: &str, tools: &Tools) -> io::Result<Option<Program>> {
     let mut program = match name {
-        "script200" => script(&busybox),
-        "sha256sum64m" => sum(&busybox)?,
-        "gcc" => compiler(&root.join("gcc"))?,
+        "script200" => script(&tools.busybox),
+        "sha256sum64m" => sum(&tools.busybox)?,
+        "gcc" => compiler(&tools.compiler)?,
         _ => return Ok(None),
     };
     program.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -88,7 +102,8 @@ fn compiler(place: &Path) -> io::Result<Program> {
     fs::write("input.c", SOURCES.concat().replace("#include \"bench.h\"", ""))?;
     let mut command = Command::new(place.join("ld.so"));
     command.arg("--library-path").arg(place.join("lib")).arg(place.join("cc1"));
-    command.args(["-quiet", "-O1", "input.c", "-o", "output.s"]);
+    // No file of the host's or the guest's is included.
+    command.args(["-quiet", "-ffreestanding", "-nostdinc", "-O1", "input.c", "-o", "output.s"]);
     Ok(Program { command, value: |_| output(), files: vec!["input.c", "output.s"] })
 }
 
