@@ -1,4 +1,4 @@
-/* The guest's kernel at work: processes. */
+/* The guest's kernel at work: processes, on one processor, as in a guest of one. */
 #define _GNU_SOURCE
 #include "bench.h"
 #include "system.h"
@@ -26,6 +26,7 @@ static void echo(void)
 
 static void pipe_prepare(void)
 {
+	system_stay();
 	if (pipe(there) != 0 || pipe(back) != 0)
 		bench_fail("pipe");
 	partner = fork();
@@ -54,6 +55,7 @@ static void pipe_finish(void)
 	close(there[1]);
 	close(back[0]);
 	waitpid(partner, 0, 0);
+	system_roam();
 }
 
 const struct row row_pipe = { "pipe", PINGS, pipe_prepare, pipe_run, pipe_finish };
@@ -82,7 +84,7 @@ static u64 forkwait_run(void)
 	return sum;
 }
 
-const struct row row_forkwait = { "forkwait", FORKS, 0, forkwait_run, 0 };
+const struct row row_forkwait = { "forkwait", FORKS, system_stay, forkwait_run, system_roam };
 
 #define EXECS 60UL
 
@@ -101,4 +103,4 @@ static u64 forkexec_run(void)
 	return sum;
 }
 
-const struct row row_forkexec = { "forkexec", EXECS, 0, forkexec_run, 0 };
+const struct row row_forkexec = { "forkexec", EXECS, system_stay, forkexec_run, system_roam };

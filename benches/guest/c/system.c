@@ -52,15 +52,23 @@ int system_scratch(const char *name)
 	return file;
 }
 
+static cpu_set_t allowed;
+
 void system_stay(void)
 {
 	cpu_set_t set;
 	int cpu = sched_getcpu();
-	if (cpu < 0)
+	if (cpu < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
 		return;
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	sched_setaffinity(0, sizeof set, &set);
+}
+
+void system_roam(void)
+{
+	if (CPU_COUNT(&allowed) > 0)
+		sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 static u64 clock_now(clockid_t clock)

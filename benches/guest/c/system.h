@@ -10,6 +10,8 @@
 int system_scratch(const char *name);
 /* Keeps this process and its children on the processor it is on. */
 void system_stay(void);
+/* Lets it use all again. */
+void system_roam(void);
 /* For process 1: file systems, a working directory in memory, the serial line as standard input and output. */
 void system_init(void);
 /* For process 1: switches the machine off. */

@@ -17,7 +17,6 @@ unsafe extern "C" {
     fn bench_prepare(row: *const Row);
     fn bench_run(row: *const Row) -> u64;
     fn bench_finish(row: *const Row);
-    pub(crate) safe fn system_stay();
     pub(crate) safe fn system_init();
     pub(crate) safe fn system_power_off();
     pub(crate) safe fn system_now() -> u64;
@@ -67,7 +66,6 @@ impl Drop for Kernel {
 pub(crate) use system_init as init;
 pub(crate) use system_now as now;
 pub(crate) use system_power_off as power_off;
-pub(crate) use system_stay as stay;
 pub(crate) use system_uptime as uptime;
 
 /// Whether processor and kernel let AVX2 be used.

@@ -31,11 +31,9 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", busybox, compiler] => {
-            kernels::stay();
             in_scratch(&Tools { busybox: busybox.into(), compiler: compiler.into() })
         }
         [name] => {
-            kernels::stay();
             println!("{}", line(name, &measure::row(name, &Tools::in_a_guest())));
             ExitCode::SUCCESS
         }

@@ -14,6 +14,8 @@ pub(super) struct Host {
     pub(super) cores: usize,
     /// The host's kernel.
     pub(super) kernel: String,
+    /// Its load average when the run began: above zero, others disturb the figures.
+    pub(super) load: String,
     /// When the run began, UTC.
     pub(super) date: String,
     /// gemello's version.
@@ -30,7 +32,11 @@ pub(super) struct Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, {} usable; Linux {}; {}", self.cpu, self.cores, self.kernel, self.date)?;
+        writeln!(
+            f,
+            "{}, {} usable; Linux {}; {}; load {}",
+            self.cpu, self.cores, self.kernel, self.date, self.load
+        )?;
         write!(f, "gemello {} ({})", self.gemello, self.model)?;
         if let Some(qemu) = &self.qemu {
             write!(f, "; {qemu} (tcg, max)")?;
@@ -47,6 +53,7 @@ impl Host {
             cpu: "a processor".into(),
             cores: 2,
             kernel: "6.1".into(),
+            load: "0.00".into(),
             date: "1970-01-01 00:00 UTC".into(),
             gemello: "0.1.0",
             model: "gemello-v3".into(),
@@ -67,6 +74,12 @@ pub(super) fn cpu() -> String {
 /// The host's kernel release.
 pub(super) fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// The load average of the last minute.
+pub(super) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// Now, to the minute.

@@ -4,7 +4,7 @@ use super::figures::Samples;
 use super::machine::{Machine, Programs};
 use super::progress::Progress;
 use super::set::{Kind, Row};
-use super::talk::Talk;
+use super::talk::{Farewell, Talk};
 use anyhow::{Context as _, Result, bail};
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,9 @@ impl Run<'_> {
     }
 
     fn server(&self, machine: Machine) -> Result<Talk> {
-        let mut talk = Talk::start(machine.name(), self.programs.server(machine))?;
+        let farewell =
+            if machine == Machine::Native { Farewell::EndOfInput } else { Farewell::Kill };
+        let mut talk = Talk::start(machine.name(), farewell, self.programs.server(machine))?;
         let first = talk.hear("@bench ", "\n", BOOT).context("the guest does not start")?;
         if first.trim() != "ready" {
             bail!("{} cannot serve: {first}", machine.name());
@@ -97,7 +99,7 @@ impl Run<'_> {
     /// The guest's uptime at process 1, and the time from start to end.
     fn boot(&self, machine: Machine) -> Result<(f64, f64)> {
         let begin = Instant::now();
-        let mut talk = Talk::start(machine.name(), self.programs.boot(machine))?;
+        let mut talk = Talk::start(machine.name(), Farewell::Kill, self.programs.boot(machine))?;
         let line = talk.hear("@bench ", "\n", BOOT)?;
         talk.finish()?;
         let wall = begin.elapsed().as_nanos() as f64;
@@ -109,7 +111,7 @@ impl Run<'_> {
 
     fn nucleus(&self, machine: Machine) -> Result<f64> {
         let begin = Instant::now();
-        let mut talk = Talk::start(machine.name(), self.programs.nucleus(machine))?;
+        let mut talk = Talk::start(machine.name(), Farewell::Kill, self.programs.nucleus(machine))?;
         talk.hear("nucleus>", " ", BOOT)?;
         Ok(begin.elapsed().as_nanos() as f64)
     }

@@ -48,6 +48,7 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         cpu: host::cpu(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         kernel: host::kernel(),
+        load: host::load(),
         date: host::date(),
         gemello: env!("CARGO_PKG_VERSION"),
         model: programs.model.to_owned(),

@@ -14,9 +14,19 @@ const TAIL: usize = 2000;
 /// How long a machine may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How a program is made to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It ends with its input, and tidies up.
+    EndOfInput,
+    /// A machine takes no notice of that.
+    Kill,
+}
+
 /// A running program, ended when this value goes.
 pub(super) struct Talk {
     name: &'static str,
+    farewell: Farewell,
     child: Child,
     input: Option<ChildStdin>,
     chunks: Receiver<Vec<u8>>,
@@ -29,7 +39,11 @@ impl Talk {
     ///
     /// # Errors
     /// It cannot be started.
-    pub(super) fn start(name: &'static str, mut command: Command) -> Result<Self> {
+    pub(super) fn start(
+        name: &'static str,
+        farewell: Farewell,
+        mut command: Command,
+    ) -> Result<Self> {
         let program = command.get_program().to_owned();
         let (mut reader, writer) = io::pipe().context("cannot make a pipe")?;
         command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
@@ -48,7 +62,7 @@ impl Talk {
             }
         };
         thread::Builder::new().name("listener".into()).spawn(read)?;
-        Ok(Self { name, child, input, chunks, said: Vec::new(), seen: 0 })
+        Ok(Self { name, farewell, child, input, chunks, said: Vec::new(), seen: 0 })
     }
 
     /// Says `text`.
@@ -126,10 +140,9 @@ impl Talk {
 }
 
 impl Drop for Talk {
-    /// The native program ends with its input, and tidies up; machines do not.
     fn drop(&mut self) {
         drop(self.input.take());
-        if self.name == super::machine::Machine::Native.name() {
+        if self.farewell == Farewell::EndOfInput {
             let deadline = Instant::now() + Duration::from_secs(2);
             while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
                 thread::sleep(Duration::from_millis(2));
@@ -152,7 +165,7 @@ mod tests {
     fn shell(script: &str) -> Talk {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Talk::start("sh", command).expect("a shell")
+        Talk::start("sh", Farewell::Kill, command).expect("a shell")
     }
 
     #[test]
