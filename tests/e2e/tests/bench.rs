@@ -98,6 +98,15 @@ fn what_it_does_not_know_it_refuses() {
 }
 
 #[test]
+fn without_a_cargo_it_says_what_else_helps() {
+    let output =
+        command(&["bench"]).env_remove("CARGO").env("PATH", "/nowhere").output().expect("starts");
+    assert_eq!(code(&output), 2);
+    let said = text(&output.stderr);
+    assert!(said.contains("no cargo") && said.contains("--guest"), "{said}");
+}
+
+#[test]
 fn a_guest_program_with_other_results_is_found_out() {
     let _turn = debian("cloud");
     let liar = e2e::scratch(

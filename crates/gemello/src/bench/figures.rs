@@ -82,7 +82,23 @@ impl Report {
             let lines: Vec<_> = self.rows.iter().collect();
             let _ = writeln!(text, "\n{}", means("all rows, geometric mean", &lines));
         }
+        text.push_str(&self.slower());
         text
+    }
+}
+
+impl Report {
+    /// The rows in which the translator is behind QEMU's.
+    fn slower(&self) -> String {
+        let ratios =
+            self.rows.iter().filter_map(|line| Some((line.name, ratio(line.t1, line.tcg)?)));
+        let (slower, faster): (Vec<_>, Vec<_>) = ratios.partition(|(_, ratio)| *ratio >= 1.0);
+        let names: Vec<_> = slower.iter().map(|(name, _)| *name).collect();
+        match (names.is_empty(), faster.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => "\nt1 is faster than tcg in every row\n".into(),
+            (false, _) => format!("\nt1 is slower than tcg in: {}\n", names.join(" ")),
+        }
     }
 }
 
@@ -217,5 +233,9 @@ mod tests {
         assert_eq!(words("fib"), ["ns", "3.00", "-", "6.00", "24.0", "2.00", "8.00", "0.250"]);
         assert_eq!(words("boot"), ["ms", "-", "-", "1500", "3000", "-", "-", "0.500"]);
         assert_eq!(words("all rows, geometric mean"), ["2.00", "8.00", "0.354"]);
+        assert!(table.ends_with("t1 is faster than tcg in every row\n"), "{table}");
+        let mut report = report();
+        report.rows[0].t1 = Some(24.0);
+        assert!(report.table().ends_with("t1 is slower than tcg in: fib\n"));
     }
 }

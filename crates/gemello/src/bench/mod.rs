@@ -42,8 +42,9 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
     let rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
     let qemu = qemu_version();
     let machines = machines(&arguments.on, qemu.is_some())?;
+    let guest = guest::program(arguments.guest.as_deref())?;
     let fetched = debian::fetch(debian::Flavour::Cloud, false)?;
-    let programs = programs(arguments, &rows, &fetched)?;
+    let programs = programs(guest, &rows, &fetched)?;
     let description = Host {
         cpu: host::cpu(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -97,8 +98,7 @@ fn qemu_version() -> Option<String> {
     Some(text.lines().next()?.replace("emulator version ", ""))
 }
 
-fn programs(arguments: &Bench, rows: &[Row], fetched: &debian::Fetched) -> Result<Programs> {
-    let guest = guest::program(arguments.guest.as_deref())?;
+fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<Programs> {
     let compiler = if rows.iter().any(|row| row.name == "gcc") {
         Some(debian::compiler().context("the row gcc needs Debian's compiler")?)
     } else {
