@@ -149,6 +149,9 @@ impl Cpu {
     /// Where [`Cpu::view`] lies, for translated code.
     pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
 
+    /// Where [`Cpu::fetch`] lies.
+    pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);
+
     /// Recomputes which pages are watched by data breakpoints.
     pub(crate) fn rewatch(&mut self) {
         let mask = debug::data_mask(&self.state);

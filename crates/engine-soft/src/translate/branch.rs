@@ -297,7 +297,8 @@ impl Emitter<'_> {
         self.asm.load_place(value, &place);
         self.settle_flags(g.live_after);
         self.boundary(Some(value));
-        let site = self.site(Site::Interpret { delta: g.delta, undone: self.rest(n) });
+        let site =
+            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
         self.dispatch(8 + i32::from(bytes), site);
         Some(())
     }
@@ -319,7 +320,8 @@ impl Emitter<'_> {
             self.asm.mov(value, register);
             value
         };
-        let site = self.site(Site::Interpret { delta: g.delta, undone: self.rest(n) });
+        let site =
+            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
         if matches!(g.class, Class::CallRegister | Class::CallMemory) {
             self.asm.store(SCRATCH, value);
             self.scratch.unpin();

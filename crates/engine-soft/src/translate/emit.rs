@@ -11,11 +11,12 @@ use super::asm::{Asm, RAX, RSP};
 use super::context::Context;
 use super::encode::{self, Memory, Operands};
 use super::flow::{Class, FlagUse};
-use super::region::{BasicBlock, Guest, Region};
+use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
 use super::scratch::{self, Held, Scratch};
 use crate::block::Key;
 use crate::cpu::Cpu;
-use std::mem::offset_of;
+use crate::tlb::{FETCH_ENTRIES, FetchEntry};
+use std::mem::{offset_of, size_of};
 use x86::state::{CpuState, Flags, Segment, X87, gpr};
 
 pub(super) const STATE: usize = offset_of!(Cpu, state);
@@ -31,6 +32,8 @@ pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
 pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
 pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
+/// log2 of an instruction entry's size.
+const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
 const RDX: u8 = 2;
 const RBP: u8 = 5;
 
@@ -58,7 +61,8 @@ pub(super) enum Site {
     /// Go on at page + delta.
     Here { delta: i32 },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
-    Interpret { delta: i32, undone: u16 },
+    /// Status flags were put by if `saved`.
+    Interpret { delta: i32, undone: u16, saved: bool },
     /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
     Check {
         check: Check,
@@ -231,6 +235,10 @@ impl Emitter<'_> {
             self.start(first, count as u16);
             self.count(count)?;
         }
+        if let Some(second) = self.region.second_page {
+            self.start(first, count as u16);
+            self.same_second_page(first, second)?;
+        }
         let mut open = true;
         for n in first..first + count {
             let rest = (first + count - n) as u16;
@@ -307,9 +315,37 @@ impl Emitter<'_> {
     fn interpret(&mut self, n: usize) {
         self.settle_flags(true);
         let from = self.asm.jmp();
-        let site =
-            self.site(Site::Interpret { delta: self.region.guests[n].delta, undone: self.rest(n) });
+        self.interpret_from(from, n);
+    }
+
+    /// The jump at `from` leaves to the interpreter at instruction `n`.
+    fn interpret_from(&mut self, from: usize, n: usize) {
+        let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
+        let site = self.site(Site::Interpret { delta, undone, saved });
         self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
+    }
+
+    /// Makes sure that instruction `n`, which crosses the page's end, goes on where it did: by the instruction TLB.
+    fn same_second_page(&mut self, n: usize, second: u64) -> Option<()> {
+        let (page, entry) = (self.scratch.take()?, self.scratch.take()?);
+        if Self::need_before(&self.region.guests[n]) == Need::Flags {
+            self.save_flags(entry);
+        }
+        self.asm.load(page, PAGE);
+        self.asm.lea(page, page, PAGE_BYTES);
+        self.asm.mov(entry, page);
+        self.asm.shr(entry, 12 - FETCH_SHIFT);
+        self.asm.and32(entry, ((FETCH_ENTRIES - 1) << FETCH_SHIFT) as i32);
+        self.asm.add_gs(entry, Cpu::FETCH_OFFSET);
+        self.asm.cmp_at(page, entry, offset_of!(FetchEntry, tag) as i32);
+        let other = self.asm.jcc(5);
+        self.interpret_from(other, n);
+        self.asm.load_immediate64(page, second);
+        self.asm.cmp_at(page, entry, offset_of!(FetchEntry, gpa) as i32);
+        let other = self.asm.jcc(5);
+        self.interpret_from(other, n);
+        self.scratch.unpin();
+        Some(())
     }
 
     /// RAX is never homed.

@@ -138,7 +138,7 @@ pub(crate) struct Made {
 /// Translates `block`, if it can be; tells whether the cache is full.
 pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     block.host.heat.set(u32::MAX);
-    if cpu.mode != Mode::Long64 || block.second_page.is_some() {
+    if cpu.mode != Mode::Long64 {
         return Ok(());
     }
     let Some(region) = region::discover(cpu, block) else { return Ok(()) };

@@ -2,6 +2,7 @@
 //!
 //! A region begins at a hot block and takes in successors that have run a few times themselves, so that it follows the paths the program
 //! really takes. Its basic blocks are exactly decoded blocks of the interpreter: whatever kills one of those kills the region.
+//! An instruction that crosses the page's end is a region of its own, which makes sure each time that the next page is still the same.
 
 use super::flow::{self, Class, FlagUse, Usage};
 use crate::block::{Block, Key};
@@ -71,6 +72,8 @@ pub(super) struct Region {
     pub(super) vectors: bool,
     /// Its checks cover one access each (see `super::address`).
     pub(super) narrow: bool,
+    /// The guest-physical page that its only instruction continues on.
+    pub(super) second_page: Option<u64>,
 }
 
 impl Region {
@@ -121,10 +124,22 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
     let page = head.key.gpa() & !PAGE_MASK;
     let mut code = vec![0; PAGE_BYTES as usize];
     cpu.mmu.ram.read(page, &mut code).ok()?;
-    let mut region = Region { guests: Vec::new(), blocks: Vec::new(), vectors: false, narrow };
+    let alone = narrow || head.second_page.is_some();
+    if let Some(second) = head.second_page {
+        let mut rest = [0; 15];
+        cpu.mmu.ram.read(second, &mut rest).ok()?;
+        code.extend(rest);
+    }
+    let mut region = Region {
+        guests: Vec::new(),
+        blocks: Vec::new(),
+        vectors: false,
+        narrow,
+        second_page: head.second_page,
+    };
     take(cpu, &mut region, head, &code).then_some(())?;
     let mut next = 0;
-    while !narrow && next < region.blocks.len() {
+    while !alone && next < region.blocks.len() {
         for to in region.successors(next).into_iter().flatten() {
             if region.at(to).is_none()
                 && region.blocks.len() < MAX_BLOCKS

@@ -98,8 +98,11 @@ fn left(cpu: &mut Cpu) -> Left {
             settle(cpu, 0);
             Left::Next(None)
         }
-        Some(Site::Interpret { delta, undone }) => {
+        Some(Site::Interpret { delta, undone, saved }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
             settle(cpu, undone);
             Left::Interpret
         }
@@ -125,9 +128,6 @@ fn settle(cpu: &mut Cpu, undone: u16) {
 /// Links the exit at `site` to `next`, which has been found to be its successor on the same page.
 pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
     let Some(host) = next.host.code.get() else { return };
-    if next.second_page.is_some() {
-        return;
-    }
     if let Some(Site::Link { place, vectors, .. }) =
         cpu.translator.sites.get(site as usize).copied()
     {
