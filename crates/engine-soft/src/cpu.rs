@@ -48,6 +48,8 @@ pub(crate) struct Cpu {
     view: *const Entry,
     /// The instruction entries of the current view.
     fetch: *const FetchEntry,
+    /// The view that they belong to.
+    pub(crate) fetch_view: usize,
     pub(crate) mmu: Mmu,
     /// What the last `Fault` means.
     pub(crate) fault: Exception,
@@ -93,6 +95,7 @@ impl Cpu {
         let mut cpu = Self {
             view: mmu.tlb.view(tlb::EMPTY).data.as_ptr(),
             fetch: mmu.tlb.view(tlb::EMPTY).fetch.as_ptr(),
+            fetch_view: tlb::EMPTY,
             state,
             mmu,
             fault: Exception::ud(),
@@ -135,6 +138,7 @@ impl Cpu {
         self.view = self.mmu.tlb.view(view).data.as_ptr();
         let fetch = self.mmu.view(Privilege::at(state.cpl));
         self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
+        self.fetch_view = fetch;
         if self.hot != u32::MAX {
             self.jit.targets = self.mmu.tlb.targets(fetch);
         }

@@ -27,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) host_mxcsr: u32,
     /// The exit code's address, for the fault guard.
     pub(crate) leave: u64,
+    /// The entry code's address.
+    pub(crate) enter: u64,
 }
 
 /// `Context::exit` after a host fault.
@@ -47,6 +49,7 @@ impl Default for Context {
             poll: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
+            enter: 0,
         }
     }
 }

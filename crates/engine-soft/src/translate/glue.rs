@@ -2,19 +2,21 @@
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{ARITH, JIT, MXCSR, VECTORS_OUT, home, ymm_home};
+use super::emit::{ARITH, JIT, MXCSR, STATE, VECTORS_OUT, home, ymm_home};
 use crate::thunk::area::CodeArea;
 use std::mem::offset_of;
+use x86::state::CpuState;
 
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
+const RIP: usize = STATE + offset_of!(CpuState, rip);
 const RDI: u8 = 7;
 
 /// Offsets in the code area.
 #[derive(Clone, Copy)]
 pub(super) struct Glue {
-    /// `extern "sysv64" fn(target)`.
+    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all registers changed but RSP.
     pub(super) enter: usize,
     /// Where every exit goes: stores the guest's registers and returns from `enter`.
     pub(super) leave: usize,
@@ -35,12 +37,7 @@ pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
     Some(Glue { enter: base + enter, leave: base + leave, load_vectors: base + load_vectors })
 }
 
-/// Callee-saved registers: RBX, RBP, R12 to R15.
-const SAVE: [u8; 10] = [0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57];
-const UNSAVE: [u8; 10] = [0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b];
-
 fn emit_enter(asm: &mut Asm) {
-    asm.bytes(&SAVE);
     asm.store(TARGET, RDI);
     asm.store(HOST_RSP, RSP);
     asm.load_word(RAX, ARITH);
@@ -48,6 +45,7 @@ fn emit_enter(asm: &mut Asm) {
     for r in 0..13 {
         asm.load(r, home(r));
     }
+    asm.load(ADDRESS, RIP);
     // jmp gs:[TARGET]
     asm.bytes(&[0x65, 0xff, 0x24, 0x25]);
     asm.bytes(&(TARGET as u32).to_le_bytes());
@@ -74,7 +72,6 @@ fn emit_leave(asm: &mut Asm, avx: bool) {
     }
     asm.store_byte_imm(VECTORS_OUT, 1);
     asm.resolve_here(out);
-    asm.bytes(&UNSAVE);
     asm.bytes(&[0xc3]);
 }
 

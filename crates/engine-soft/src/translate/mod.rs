@@ -14,7 +14,7 @@ mod glue;
 mod run;
 mod thread;
 
-pub(crate) use run::{Left, enter, forget, link};
+pub(crate) use run::{Entry, Left, attach, enter, entry_at_rip, entry_of, forget, link};
 
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;

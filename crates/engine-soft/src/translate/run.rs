@@ -7,8 +7,7 @@ use super::thread;
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
-use crate::tlb::PAGE_MASK;
-use x86::state::gpr;
+use x86::state::{Mode, gpr};
 
 /// What the run loop does after translated code was left. RIP is set.
 pub(crate) enum Left {
@@ -18,29 +17,64 @@ pub(crate) enum Left {
     Interpret,
 }
 
-/// Runs translated code from the block at RIP until it leaves.
-pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
-    bury(cpu);
-    let Some(glue) = cpu.translator.glue() else { return Left::Interpret };
-    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
-    cpu.jit.leave = cpu.translator.area.address(glue.leave);
+/// Where translated code is entered, with RIP as the state has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(u64);
+
+/// Makes ready to run translated code on this thread. To be called when [`crate::interp::run`] begins.
+pub(crate) fn attach(cpu: &mut Cpu) {
+    if cpu.hot == u32::MAX {
+        return;
+    }
+    cpu.translator.poll = cpu.signals.poll_address();
+    cpu.jit.poll = if cpu.limited { (&raw const UNREADABLE) as u64 } else { cpu.translator.poll };
+    thread::prepare();
+    set_gs(std::ptr::from_mut(cpu).cast::<u8>());
+}
+
+/// The translation at RIP, if the table of targets knows it.
+#[inline(always)]
+pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
+    if cpu.mode != Mode::Long64 {
+        return None;
+    }
+    cpu.mmu.tlb.target(cpu.fetch_view, cpu.state.rip).map(Entry)
+}
+
+/// The translation of the block at RIP, which the table of targets will know from now on.
+pub(crate) fn entry_of(cpu: &mut Cpu, host: Host) -> Entry {
+    let far = cpu.translator.area.address(host.far as usize);
+    cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far);
+    Entry(far)
+}
+
+/// Runs translated code until it leaves.
+#[inline(always)]
+pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
+    if !cpu.mmu.blocks.dead_code.is_empty() {
+        bury(cpu);
+    }
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret;
     }
-    cpu.jit.poll = if cpu.limited { (&raw const UNREADABLE) as u64 } else { cpu.translator.poll };
-    thread::prepare();
-    let view = cpu.mmu.view(cpu.privilege());
-    let far = cpu.translator.area.address(host.far as usize);
-    cpu.mmu.tlb.fill_target(view, cpu.state.rip, far);
     cpu.jit.count = 0;
-    let enter = cpu.translator.area.address(glue.enter);
-    let target = cpu.translator.area.address(host.near as usize);
-    set_gs(std::ptr::from_mut(cpu).cast::<u8>());
-    // SAFETY: `enter` is the glue's entry; it preserves what the ABI asks for, and the translation it runs touches only the processor that GS
-    // points to, and guest RAM through TLB entries.
+    // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
+    // RAM through TLB entries. The glue returns with the stack as it was and changes any register.
     unsafe {
-        let enter: extern "sysv64" fn(u64) = std::mem::transmute(enter);
-        enter(target);
+        std::arch::asm!(
+            "push rbx",
+            "push rbp",
+            "call {enter}",
+            "pop rbp",
+            "pop rbx",
+            enter = in(reg) cpu.jit.enter,
+            in("rdi") entry.0,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+            clobber_abi("sysv64"),
+        );
     }
     left(cpu)
 }
@@ -48,15 +82,18 @@ pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
 /// A poll word that stops translated code at every poll.
 static UNREADABLE: u64 = 1;
 
-/// Tells the fault guard of this processor's code.
+/// Makes the glue and tells the fault guard of this processor's code.
+#[cold]
 fn register(cpu: &mut Cpu) -> bool {
+    let Some(glue) = cpu.translator.glue() else { return false };
+    cpu.jit.enter = cpu.translator.area.address(glue.enter);
+    cpu.jit.leave = cpu.translator.area.address(glue.leave);
     let (start, end) = cpu.translator.area.range();
     let data = Translated {
         exit: &raw mut cpu.jit.exit,
         fault_pc: &raw mut cpu.jit.fault_pc,
         leave: cpu.jit.leave,
     };
-    cpu.translator.poll = cpu.signals.poll_address();
     cpu.translator.registration = TranslatedRegistration::new(start, end, data).ok();
     cpu.translator.registration.is_some()
 }
@@ -130,6 +167,7 @@ fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
 const GRAVES: usize = 4;
 
 /// Makes the translations of dead blocks leave at once.
+#[cold]
 fn bury(cpu: &mut Cpu) {
     while let Some((key, host)) = cpu.mmu.blocks.dead_code.pop() {
         for entry in [host.body, host.near] {
