@@ -12,8 +12,8 @@ use crate::op::{Fallible, Fault, Op};
 use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
-use crate::translate::Translator;
 use crate::translate::context::Context;
+use crate::translate::{Known, Translator};
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub(crate) struct Cpu {
     /// What translated code needs at hand.
     pub(crate) jit: Context,
     pub(crate) translator: Translator,
+    /// Exits of translated code to the interpreter that were taken before, by site.
+    pub(crate) known: Vec<Known>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The run under way has a budget: translated code must leave often.
@@ -109,6 +111,7 @@ impl Cpu {
             trace: false,
             jit: Context::default(),
             translator: Translator::new(code_cache)?,
+            known: Vec::new(),
             hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
             limited: false,
             features: FeatureTable::new(&model),

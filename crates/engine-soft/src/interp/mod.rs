@@ -132,13 +132,27 @@ fn run_translated(
             }
             Some(Some(next))
         }
-        translate::Left::Interpret => {
-            let block = fetch::block_at_rip(cpu, false)?;
-            // SAFETY: just found.
+        translate::Left::Interpret(known) => {
+            let block = match known {
+                Ok(block) => block,
+                Err(site) => look_up(cpu, site)?,
+            };
+            // SAFETY: just found, or found before and no block has died since.
             let end = run_block(cpu, unsafe { &*block });
             (end != End::Stock && !news(cpu, limit)).then_some(None)
         }
     }
+}
+
+/// The block at RIP, which the exit at `site` leads to.
+fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
+    let block = fetch::block_at_rip(cpu, false)?;
+    // SAFETY: just found.
+    let plain = unsafe { (*block).second_page.is_none() };
+    if let Some(site) = site.filter(|_| plain) {
+        translate::note(cpu, site, block);
+    }
+    Some(block)
 }
 
 /// Counts a run of `block`, and translates it when it has become hot.

@@ -14,7 +14,9 @@ mod glue;
 mod run;
 mod thread;
 
-pub(crate) use run::{Entry, Left, attach, enter, entry_at_rip, entry_of, forget, link};
+pub(crate) use run::{
+    Entry, Known, Left, attach, enter, entry_at_rip, entry_of, forget, link, note,
+};
 
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;

@@ -13,8 +13,33 @@ use x86::state::{Mode, gpr};
 pub(crate) enum Left {
     /// Look for the next block; it may be linked from this site.
     Next(Option<u32>),
-    /// The next instruction is the interpreter's.
-    Interpret,
+    /// The next instruction is the interpreter's; the block there is known from the site's last exit, or should be noted for the next.
+    Interpret(Result<*const Block, Option<u32>>),
+}
+
+/// An exit to the interpreter that has been taken before: what it led to.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    block: *const Block,
+    /// The block cache's, in which `block` is alive.
+    epoch: u64,
+    delta: i32,
+    undone: u16,
+}
+
+impl Known {
+    const NONE: Self = Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0 };
+}
+
+/// Notes that the exit at `site` leads to `block`, the one at RIP.
+pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
+    let site = site as usize;
+    if let Some(Site::Interpret { delta, undone }) = cpu.translator.sites.get(site).copied() {
+        if cpu.known.len() <= site {
+            cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
+        }
+        cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone };
+    }
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -55,7 +80,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
         bury(cpu);
     }
     if cpu.translator.registration.is_none() && !register(cpu) {
-        return Left::Interpret;
+        return Left::Interpret(Err(None));
     }
     cpu.jit.count = 0;
     // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
@@ -102,18 +127,31 @@ fn left(cpu: &mut Cpu) -> Left {
     let page = cpu.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
     let exit = cpu.jit.exit;
+    if let Some(known) = cpu.known.get(exit as usize)
+        && known.epoch == cpu.mmu.blocks.epoch
+    {
+        // No block has died: the one on this page is still there.
+        let Known { block, delta, undone, .. } = *known;
+        cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+        settle(cpu, undone);
+        return Left::Interpret(Ok(block));
+    }
+    left_anew(cpu, page, exit)
+}
+
+fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
     if exit == FAULTED {
         cpu.translator.faults += 1;
         let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
         let starts = &cpu.translator.starts;
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
-        let Some(start) = starts.get(index).copied() else { return Left::Interpret };
+        let Some(start) = starts.get(index).copied() else { return Left::Interpret(Err(None)) };
         cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
         if start.saved {
             cpu.state.flags.arith = cpu.jit.flags;
         }
         settle(cpu, start.rest);
-        return Left::Interpret;
+        return Left::Interpret(Err(None));
     }
     match cpu.translator.sites.get(exit as usize).copied() {
         Some(Site::Link { delta, .. }) => {
@@ -129,9 +167,10 @@ fn left(cpu: &mut Cpu) -> Left {
         Some(Site::Interpret { delta, undone }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             settle(cpu, undone);
-            Left::Interpret
+            // An instruction that continues on another page is looked up each time.
+            Left::Interpret(Err(Some(exit)))
         }
-        None => Left::Interpret,
+        None => Left::Interpret(Err(None)),
     }
 }
 
@@ -201,6 +240,7 @@ pub(super) fn revive(translator: &mut Translator, key: Key, host: Host) {
 /// Drops all translations.
 pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.mmu.blocks.forget_translations();
+    cpu.known.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
 }
