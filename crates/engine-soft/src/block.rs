@@ -9,7 +9,7 @@
 #![allow(unsafe_code)] // blocks are owned here and referred to by pointer; see docs/UNSAFE.md
 
 use crate::op::{Handler, Op};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -18,12 +18,14 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub(crate) struct Block {
     /// The ops; the last one always leaves the block.
     pub(crate) ops: Box<[Op]>,
-    /// Guest-physical page that the last instruction continues on, if it crosses a page boundary.
-    pub(crate) second_page: Option<u64>,
     /// Guest instructions (the last op may be a fall-through marker and none).
     pub(crate) instructions: u32,
+    /// There is a second page: a copy of what `second_page` says.
+    pub(crate) crosses: bool,
     /// Its translation.
     pub(crate) host: HostCode,
+    /// Guest-physical page that the last instruction continues on, if it crosses a page boundary.
+    pub(crate) second_page: Option<u64>,
     /// Bytes of code.
     pub(crate) len: u16,
     /// Whether that successor lies on the same page, so that a link is sound.
@@ -37,10 +39,23 @@ pub(crate) struct Block {
 
 /// What the translator keeps with a block.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct HostCode {
     /// Runs in the interpreter; `u32::MAX`: the translator has had it.
     pub(crate) heat: Cell<u32>,
     pub(crate) code: Cell<Option<Host>>,
+    /// Numbers of the translations that its code is in.
+    pub(crate) regions: RefCell<Vec<u32>>,
+    /// A second translation, which checks each access by itself.
+    pub(crate) narrow: Cell<Option<Host>>,
+}
+
+impl HostCode {
+    /// Forgets the translations.
+    fn separate(&self) {
+        self.code.set(None);
+        self.narrow.set(None);
+    }
 }
 
 /// Where a block's translation lies: offsets in the code area.
@@ -54,6 +69,8 @@ pub(crate) struct Host {
     pub(crate) body: u32,
     /// Code that leaves at the block's start.
     pub(crate) stub: u32,
+    /// The translation's number.
+    pub(crate) region: u32,
 }
 
 /// Guest-physical address in the low 56 bits, mode above.
@@ -116,8 +133,8 @@ pub(crate) struct BlockCache {
     jump: Box<[(Key, *const Block)]>,
     pages: Table<u64, CodePage>,
     dead: Vec<*mut Block>,
-    /// Translations of dead blocks, to be made to leave before translated code runs again.
-    pub(crate) dead_code: Vec<(Key, Host)>,
+    /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
+    pub(crate) dead_code: Vec<u32>,
     ops: usize,
     pub(crate) epoch: u64,
     pub(crate) decoded: u64,
@@ -154,7 +171,8 @@ impl BlockCache {
     pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block, Option<u64>)> {
         let (known, block) = self.jump[key.slot()];
         // SAFETY: what is in `jump` is alive.
-        (known == key).then(|| (block, unsafe { (*block).second_page }))
+        let second = || unsafe { if (*block).crosses { (*block).second_page } else { None } };
+        (known == key).then(|| (block, second()))
     }
 
     #[cold]
@@ -220,7 +238,8 @@ impl BlockCache {
             self.blocks.remove(&b.key);
         }
         self.jump[b.key.slot()] = (Key::NONE, std::ptr::null());
-        self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
+        b.host.separate();
+        self.dead_code.append(&mut b.host.regions.borrow_mut());
         for op in &b.ops {
             op.run.set(self.stale);
         }
@@ -248,7 +267,8 @@ impl BlockCache {
         for block in self.blocks.drain().map(|(_, b)| b) {
             // SAFETY: as in `kill`.
             let b = unsafe { &*block };
-            self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
+            b.host.separate();
+            self.dead_code.append(&mut b.host.regions.borrow_mut());
             for op in &b.ops {
                 op.run.set(self.stale);
             }
@@ -266,7 +286,8 @@ impl BlockCache {
         for &block in self.blocks.values() {
             // SAFETY: blocks in the table are alive.
             let host = unsafe { &(*block).host };
-            host.code.set(None);
+            host.separate();
+            host.regions.borrow_mut().clear();
             host.heat.set(0);
         }
     }

@@ -302,6 +302,12 @@ impl Cpu {
         unsafe { &*self.view.add(tlb::index(la)) }
     }
 
+    /// The read and the write tag that `la` is judged by.
+    pub(crate) fn tags(&self, la: u64) -> (u64, u64) {
+        let entry = self.entry(la);
+        (entry.rtag, entry.wtag)
+    }
+
     /// Loads from linear address `la`.
     #[inline(always)]
     pub(crate) fn load<W: Word>(&mut self, la: u64) -> Fallible<W> {

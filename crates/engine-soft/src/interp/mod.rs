@@ -118,7 +118,13 @@ fn run_translated(
     entry: translate::Entry,
     limit: u64,
 ) -> Option<Option<*const Block>> {
-    let left = translate::enter(cpu, entry);
+    let mut left = translate::enter(cpu, entry);
+    while let translate::Left::Narrow(site) = left {
+        if news(cpu, limit) {
+            return None;
+        }
+        left = run_narrow(cpu, site)?;
+    }
     if news(cpu, limit) {
         return None;
     }
@@ -141,7 +147,27 @@ fn run_translated(
             let end = run_block(cpu, unsafe { &*block });
             (end != End::Stock && !news(cpu, limit)).then_some(None)
         }
+        translate::Left::Narrow(_) => Some(None),
     }
+}
+
+/// Runs the narrow translation of the block at RIP, which the check at `site` asks for.
+#[cold]
+fn run_narrow(cpu: &mut Cpu, site: u32) -> Option<translate::Left> {
+    let block = fetch::block_at_rip(cpu, false)?;
+    // SAFETY: just found.
+    let made = translate::narrow(cpu, unsafe { &*block }, site);
+    Some(match made {
+        Ok(Some(host)) => {
+            let entry = translate::entry_beside(cpu, host);
+            translate::enter(cpu, entry)
+        }
+        Ok(None) => translate::Left::Interpret(Err(None)),
+        Err(_) => {
+            translate::forget(cpu);
+            translate::Left::Interpret(Err(None))
+        }
+    })
 }
 
 /// The block at RIP, which the exit at `site` leads to.

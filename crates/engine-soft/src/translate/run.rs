@@ -2,11 +2,13 @@
 
 use super::Translator;
 use super::context::FAULTED;
-use super::emit::Site;
+use super::emit::{Site, bits};
 use super::thread;
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
+use crate::tlb::PAGE_MASK;
+use std::cell::Cell;
 use x86::state::{Mode, gpr};
 
 /// What the run loop does after translated code was left. RIP is set.
@@ -15,6 +17,8 @@ pub(crate) enum Left {
     Next(Option<u32>),
     /// The next instruction is the interpreter's; the block there is known from the site's last exit, or should be noted for the next.
     Interpret(Result<*const Block, Option<u32>>),
+    /// The check at this site needs the next block's narrow translation.
+    Narrow(u32),
 }
 
 /// An exit to the interpreter that has been taken before: what it led to.
@@ -51,10 +55,10 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     if cpu.hot == u32::MAX {
         return;
     }
-    cpu.translator.poll = cpu.signals.poll_address();
-    cpu.jit.poll = if cpu.limited { (&raw const UNREADABLE) as u64 } else { cpu.translator.poll };
     thread::prepare();
-    set_gs(std::ptr::from_mut(cpu).cast::<u8>());
+    let this = std::ptr::from_mut(cpu);
+    cpu.jit.cpu = this as u64;
+    thread::set_gs(this.cast::<u8>());
 }
 
 /// The translation at RIP, if the table of targets knows it.
@@ -73,6 +77,12 @@ pub(crate) fn entry_of(cpu: &mut Cpu, host: Host) -> Entry {
     Entry(far)
 }
 
+/// The translation `host` of the block at RIP, which is not to be found by others.
+pub(crate) fn entry_beside(cpu: &mut Cpu, host: Host) -> Entry {
+    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
+    Entry(cpu.translator.area.address(host.near as usize))
+}
+
 /// Runs translated code until it leaves.
 #[inline(always)]
 pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
@@ -81,6 +91,9 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
     }
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret(Err(None));
+    }
+    if cpu.limited {
+        cpu.signals.close_poll();
     }
     cpu.jit.count = 0;
     // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
@@ -101,18 +114,18 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
             clobber_abi("sysv64"),
         );
     }
+    if cpu.limited {
+        cpu.signals.open_poll();
+    }
     left(cpu)
 }
-
-/// A poll word that stops translated code at every poll.
-static UNREADABLE: u64 = 1;
 
 /// Makes the glue and tells the fault guard of this processor's code.
 #[cold]
 fn register(cpu: &mut Cpu) -> bool {
     let Some(glue) = cpu.translator.glue() else { return false };
     cpu.jit.enter = cpu.translator.area.address(glue.enter);
-    cpu.jit.leave = cpu.translator.area.address(glue.leave);
+    cpu.jit.leave = cpu.translator.area.address(glue.fault);
     let (start, end) = cpu.translator.area.range();
     let data = Translated {
         exit: &raw mut cpu.jit.exit,
@@ -147,6 +160,9 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
         let Some(start) = starts.get(index).copied() else { return Left::Interpret(Err(None)) };
         cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
+        for r in bits(!start.homed) {
+            cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
+        }
         if start.saved {
             cpu.state.flags.arith = cpu.jit.flags;
         }
@@ -167,8 +183,20 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         Some(Site::Interpret { delta, undone }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             settle(cpu, undone);
-            // An instruction that continues on another page is looked up each time.
-            Left::Interpret(Err(Some(exit)))
+            let stays = (0..=PAGE_MASK as i32).contains(&delta);
+            Left::Interpret(Err(stays.then_some(exit)))
+        }
+        Some(Site::Check { delta, undone, saved, .. }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
+            settle(cpu, undone);
+            if std::mem::take(&mut cpu.jit.narrow) {
+                Left::Narrow(exit)
+            } else {
+                Left::Interpret(Err(None))
+            }
         }
         None => Left::Interpret(Err(None)),
     }
@@ -208,17 +236,43 @@ const GRAVES: usize = 4;
 /// Makes the translations of dead blocks leave at once.
 #[cold]
 fn bury(cpu: &mut Cpu) {
-    while let Some((key, host)) = cpu.mmu.blocks.dead_code.pop() {
-        for entry in [host.body, host.near] {
-            redirect(&mut cpu.translator, entry, host.stub);
-        }
-        let graves = cpu.translator.graves.entry(key).or_default();
-        if graves.len() == GRAVES {
-            // Whoever still jumps there leaves through its stub.
-            graves.remove(0);
-        }
-        graves.push(host);
+    while let Some(number) = cpu.mmu.blocks.dead_code.pop() {
+        bury_region(cpu, number);
     }
+}
+
+fn bury_region(cpu: &mut Cpu, number: u32) {
+    let Some(region) = cpu.translator.regions.get_mut(number as usize) else { return };
+    if std::mem::replace(&mut region.dead, true) {
+        return;
+    }
+    for (key, host) in std::mem::take(&mut region.entries) {
+        retire(cpu, key, host);
+    }
+}
+
+/// The entry `host` for `key` leads nowhere any more: whoever goes there leaves, until there is another.
+fn retire(cpu: &mut Cpu, key: Key, host: Host) {
+    for entry in [host.body, host.near] {
+        redirect(&mut cpu.translator, entry, host.stub);
+    }
+    if let Some(found) = cpu.mmu.blocks.find(key) {
+        // SAFETY: just found.
+        let block = unsafe { &*found };
+        let dead = |cell: &Cell<Option<Host>>| {
+            cell.get().is_some_and(|h| h.region == host.region) && cell.take().is_some()
+        };
+        dead(&block.host.narrow);
+        if dead(&block.host.code) {
+            block.host.heat.set(cpu.hot);
+        }
+    }
+    let graves = cpu.translator.graves.entry(key).or_default();
+    if graves.len() == GRAVES {
+        // Whoever still jumps there leaves through its stub.
+        graves.remove(0);
+    }
+    graves.push(host);
 }
 
 /// Puts a jump to `to` at `entry`.
@@ -243,23 +297,4 @@ pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.known.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
-}
-
-/// Points host GS to the processor for this thread.
-fn set_gs(base: *mut u8) {
-    if fsgsbase() {
-        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on x86-64 Linux.
-        unsafe { std::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        const ARCH_SET_GS: libc::c_int = 0x1001;
-        // SAFETY: as above, by system call.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    }
-}
-
-/// Whether WRGSBASE is enabled (AT_HWCAP2 bit 1).
-fn fsgsbase() -> bool {
-    static ENABLED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    // SAFETY: getauxval reads the auxiliary vector.
-    *ENABLED.get_or_init(|| unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0)
 }
