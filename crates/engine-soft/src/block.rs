@@ -11,30 +11,35 @@
 use crate::op::{Handler, Op};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-/// A straight run of decoded instructions.
+/// A straight run of decoded instructions. What the run loop reads of each block comes first, on one cache line.
+#[repr(C, align(64))]
 pub(crate) struct Block {
     /// The ops; the last one always leaves the block.
     pub(crate) ops: Box<[Op]>,
     /// Guest instructions (the last op may be a fall-through marker and none).
     pub(crate) instructions: u32,
-    /// Successors for [`crate::op::Step::Taken`] and [`crate::op::Step::Through`].
-    pub(crate) links: [Cell<*const Block>; 2],
-    /// The epoch in which the links were made.
-    pub(crate) link_epoch: [Cell<u64>; 2],
-    /// Whether that successor lies on the same page, so that a link is sound.
-    pub(crate) linkable: [bool; 2],
-    pub(crate) key: Key,
-    /// Bytes of code.
-    pub(crate) len: u16,
+    /// There is a second page: a copy of what `second_page` says.
+    pub(crate) crosses: bool,
     /// Its translation.
     pub(crate) host: HostCode,
     /// Guest-physical page that the last instruction continues on, if it crosses a page boundary.
     pub(crate) second_page: Option<u64>,
+    /// Bytes of code.
+    pub(crate) len: u16,
+    /// Whether that successor lies on the same page, so that a link is sound.
+    pub(crate) linkable: [bool; 2],
+    /// Successors for [`crate::op::Step::Taken`] and [`crate::op::Step::Through`].
+    pub(crate) links: [Cell<*const Block>; 2],
+    /// The epoch in which the links were made.
+    pub(crate) link_epoch: [Cell<u64>; 2],
+    pub(crate) key: Key,
 }
 
 /// What the translator keeps with a block.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct HostCode {
     /// Runs in the interpreter; `u32::MAX`: the translator has had it.
     pub(crate) heat: Cell<u32>,
@@ -88,6 +93,28 @@ impl Key {
     }
 }
 
+/// Spreads the words that blocks and pages are found by. A guest that makes them collide slows itself.
+#[derive(Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // The table takes its place from the low bits and its tag from the high ones.
+        let product = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
 const JUMP_ENTRIES: usize = 1 << 15;
 /// Ops kept before everything is thrown away.
 const CAPACITY: usize = 2 << 20;
@@ -102,9 +129,9 @@ struct CodePage {
 
 /// All blocks of one virtual processor.
 pub(crate) struct BlockCache {
-    blocks: HashMap<Key, *mut Block>,
+    blocks: Table<Key, *mut Block>,
     jump: Box<[(Key, *const Block)]>,
-    pages: HashMap<u64, CodePage>,
+    pages: Table<u64, CodePage>,
     dead: Vec<*mut Block>,
     /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
     pub(crate) dead_code: Vec<u32>,
@@ -119,9 +146,9 @@ impl BlockCache {
     /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's start.
     pub(crate) fn new(stale: Handler) -> Self {
         Self {
-            blocks: HashMap::new(),
+            blocks: Table::default(),
             jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
-            pages: HashMap::new(),
+            pages: Table::default(),
             dead: Vec::new(),
             dead_code: Vec::new(),
             ops: 0,
@@ -139,12 +166,13 @@ impl BlockCache {
         if known == key { Some(block) } else { self.find_slow(key) }
     }
 
-    /// As [`BlockCache::find`], but only blocks that lie on one page.
+    /// As [`BlockCache::find`], with the second page of a block that does not lie on one.
     #[inline(always)]
-    pub(crate) fn find_plain(&mut self, key: Key) -> Option<*const Block> {
+    pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block, Option<u64>)> {
         let (known, block) = self.jump[key.slot()];
         // SAFETY: what is in `jump` is alive.
-        (known == key && unsafe { (*block).second_page.is_none() }).then_some(block)
+        let second = || unsafe { if (*block).crosses { (*block).second_page } else { None } };
+        (known == key).then(|| (block, second()))
     }
 
     #[cold]

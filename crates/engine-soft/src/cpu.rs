@@ -12,8 +12,8 @@ use crate::op::{Fallible, Fault, Op};
 use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
-use crate::translate::Translator;
 use crate::translate::context::Context;
+use crate::translate::{Known, Translator};
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(crate) struct Cpu {
     view: *const Entry,
     /// The instruction entries of the current view.
     fetch: *const FetchEntry,
+    /// The view that they belong to.
+    pub(crate) fetch_view: usize,
     pub(crate) mmu: Mmu,
     /// What the last `Fault` means.
     pub(crate) fault: Exception,
@@ -67,6 +69,8 @@ pub(crate) struct Cpu {
     /// What translated code needs at hand.
     pub(crate) jit: Context,
     pub(crate) translator: Translator,
+    /// Exits of translated code to the interpreter that were taken before, by site.
+    pub(crate) known: Vec<Known>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The run under way has a budget: translated code must leave often.
@@ -93,6 +97,7 @@ impl Cpu {
         let mut cpu = Self {
             view: mmu.tlb.view(tlb::EMPTY).data.as_ptr(),
             fetch: mmu.tlb.view(tlb::EMPTY).fetch.as_ptr(),
+            fetch_view: tlb::EMPTY,
             state,
             mmu,
             fault: Exception::ud(),
@@ -106,6 +111,7 @@ impl Cpu {
             trace: false,
             jit: Context::default(),
             translator: Translator::new(code_cache)?,
+            known: Vec::new(),
             hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
             limited: false,
             features: FeatureTable::new(&model),
@@ -135,6 +141,7 @@ impl Cpu {
         self.view = self.mmu.tlb.view(view).data.as_ptr();
         let fetch = self.mmu.view(Privilege::at(state.cpl));
         self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
+        self.fetch_view = fetch;
         if self.hot != u32::MAX {
             self.jit.targets = self.mmu.tlb.targets(fetch);
         }

@@ -485,6 +485,13 @@ impl Tlb {
         targets.table.as_ptr() as u64
     }
 
+    /// Where `la` is in host code, if `view`'s table of targets knows.
+    #[inline(always)]
+    pub(crate) fn target(&self, view: usize, la: u64) -> Option<u64> {
+        let entry = self.views[view].targets.table.get((la & 0xffff) as usize)?;
+        (entry.negated == la.wrapping_neg()).then_some(entry.host)
+    }
+
     /// Enters a target for `view`, whose code page must be in the instruction part.
     pub(crate) fn fill_target(&mut self, view: usize, la: u64, host: u64) {
         let view = &mut self.views[view];
@@ -594,6 +601,8 @@ mod tests {
 
     /// One translation that a processor was given: (page, bytes of its page, global).
     type Given = (u64, u64, bool);
+    /// Whether what a view was given must have left it.
+    type Judge = Box<dyn Fn(usize, &Given) -> bool>;
 
     fn next(seed: &mut u64) -> u64 {
         *seed ^= *seed << 13;
@@ -643,7 +652,7 @@ mod tests {
                 .collect();
             let la = page(&mut seed) | 0x123;
             let other = next(&mut seed) & 1 == 0;
-            let must_go: Box<dyn Fn(usize, &Given) -> bool> = match next(&mut seed) % 4 {
+            let must_go: Judge = match next(&mut seed) % 4 {
                 0 => {
                     tlb.flush_current();
                     Box::new(|_, g| !g.2)

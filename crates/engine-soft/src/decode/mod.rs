@@ -193,6 +193,7 @@ fn finish(
         key,
         len: len as u16,
         host: HostCode::default(),
+        crosses: second.is_some(),
         second_page: second,
     }
 }

@@ -20,7 +20,9 @@ pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
         let entry = cpu.fetch_entry(la);
         if entry.tag == la & !PAGE_MASK {
             let key = Key::new(entry.gpa | la & PAGE_MASK, cpu.mode_key);
-            if let Some(block) = cpu.mmu.blocks.find_plain(key) {
+            if let Some((block, second)) = cpu.mmu.blocks.find_with_second(key)
+                && second.is_none_or(|page| follows(cpu, la, page))
+            {
                 return Some(block);
             }
         }
@@ -32,6 +34,13 @@ pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
             None
         }
     }
+}
+
+/// Whether the page after `la`'s is known to be the guest-physical `page`.
+fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
+    let next = (la | PAGE_MASK).wrapping_add(1);
+    let entry = cpu.fetch_entry(next);
+    entry.tag == next && entry.gpa == page
 }
 
 /// The linear address of RIP; #GP(0) beyond the code segment's limit.

@@ -40,6 +40,8 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
     let limit = cpu.instructions.saturating_add(budget.instructions);
     cpu.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
     cpu.refresh();
+    cpu.limited = limit != u64::MAX;
+    translate::attach(cpu);
     let mut fruitless = 0;
     loop {
         let before = cpu.instructions;
@@ -60,35 +62,46 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
 /// Runs blocks until there is something to take stock of.
 fn run_blocks(cpu: &mut Cpu, limit: u64) {
     cpu.mid_repeat = false;
-    let Some(mut block) = fetch::block_at_rip(cpu, false) else { return };
-    loop {
-        let epoch = cpu.mmu.blocks.epoch;
-        // SAFETY: `block` was just found, or linked in the current epoch: alive, and freed only by `bury` in `fetch`.
-        let current = unsafe { &*block };
-        // While something is raised that cannot be delivered yet, translated code would stop at every poll.
-        if cpu.hot != u32::MAX && cpu.signals.bits() == 0 {
-            match translated(cpu, current, limit) {
-                Tried::No => {}
-                Tried::Next(next) => {
-                    block = next;
-                    continue;
-                }
-                Tried::Stock => return,
-            }
-        }
-        let end = run_block(cpu, current);
-        let End::On(link) = end else { return };
-        if news(cpu, limit) {
-            return;
-        }
-        let next = match link {
-            Some(slot) if cpu.mmu.blocks.epoch == epoch => follow(cpu, current, slot, epoch),
-            _ => fetch::block_at_rip(cpu, false),
-        };
-        match next {
-            Some(found) => block = found,
-            None => return,
-        }
+    let mut ahead = None;
+    while let Some(next) = run_next(cpu, ahead, limit) {
+        ahead = next;
+    }
+}
+
+/// Runs translated code, or one block in the interpreter: `ahead`, or the one at RIP. Tells what comes next if that is known already;
+/// `None`: take stock.
+#[inline(always)]
+fn run_next(
+    cpu: &mut Cpu,
+    ahead: Option<*const Block>,
+    limit: u64,
+) -> Option<Option<*const Block>> {
+    // While something is raised that cannot be delivered yet, translated code would stop at every poll.
+    let translating = cpu.hot != u32::MAX && cpu.signals.bits() == 0;
+    if translating
+        && ahead.is_none()
+        && let Some(entry) = translate::entry_at_rip(cpu)
+    {
+        return run_translated(cpu, entry, limit);
+    }
+    let block = match ahead {
+        Some(block) => block,
+        None => fetch::block_at_rip(cpu, false)?,
+    };
+    // SAFETY: `block` was just found, or linked in the current epoch: alive, and freed only by `bury` in `fetch`.
+    let current = unsafe { &*block };
+    if translating && let Some(host) = current.host.code.get().or_else(|| warm(cpu, current)) {
+        let entry = translate::entry_of(cpu, host);
+        return run_translated(cpu, entry, limit);
+    }
+    let epoch = cpu.mmu.blocks.epoch;
+    let End::On(link) = run_block(cpu, current) else { return None };
+    if news(cpu, limit) {
+        return None;
+    }
+    match link {
+        Some(slot) if cpu.mmu.blocks.epoch == epoch => follow(cpu, current, slot, epoch).map(Some),
+        _ => Some(None),
     }
 }
 
@@ -98,60 +111,74 @@ fn news(cpu: &Cpu, limit: u64) -> bool {
     cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind() || cpu.instructions >= limit
 }
 
-/// What became of a block at the translator's.
-enum Tried {
-    /// It is the interpreter's.
-    No,
-    /// It ran, and this block is next.
-    Next(*const Block),
-    /// Take stock.
-    Stock,
+/// Runs translated code from `entry` on, and the instruction that it leaves to the interpreter.
+#[inline(always)]
+fn run_translated(
+    cpu: &mut Cpu,
+    entry: translate::Entry,
+    limit: u64,
+) -> Option<Option<*const Block>> {
+    let mut left = translate::enter(cpu, entry);
+    while let translate::Left::Narrow(site) = left {
+        if news(cpu, limit) {
+            return None;
+        }
+        left = run_narrow(cpu, site)?;
+    }
+    if news(cpu, limit) {
+        return None;
+    }
+    match left {
+        translate::Left::Next(site) => {
+            // Not by the table of targets: it may name the dead predecessor of the block to come, which has just left.
+            let next = fetch::block_at_rip(cpu, false)?;
+            if let Some(site) = site {
+                // SAFETY: just found.
+                translate::link(cpu, site, unsafe { &*next });
+            }
+            Some(Some(next))
+        }
+        translate::Left::Interpret(known) => {
+            let block = match known {
+                Ok(block) => block,
+                Err(site) => look_up(cpu, site)?,
+            };
+            // SAFETY: just found, or found before and no block has died since.
+            let end = run_block(cpu, unsafe { &*block });
+            (end != End::Stock && !news(cpu, limit)).then_some(None)
+        }
+        translate::Left::Narrow(_) => Some(None),
+    }
 }
 
-/// Runs `block`'s translation, making it if the block has become hot.
-fn translated(cpu: &mut Cpu, block: &Block, limit: u64) -> Tried {
-    let host = match block.host.code.get() {
-        Some(host) => host,
-        None => match warm(cpu, block) {
-            Some(host) => host,
-            None => return Tried::No,
-        },
-    };
-    cpu.limited = limit != u64::MAX;
-    let mut left = translate::enter(cpu, host);
-    let (next, found) = loop {
-        if news(cpu, limit) {
-            return Tried::Stock;
+/// Runs the narrow translation of the block at RIP, which the check at `site` asks for.
+#[cold]
+fn run_narrow(cpu: &mut Cpu, site: u32) -> Option<translate::Left> {
+    let block = fetch::block_at_rip(cpu, false)?;
+    // SAFETY: just found.
+    let made = translate::narrow(cpu, unsafe { &*block }, site);
+    Some(match made {
+        Ok(Some(host)) => {
+            let entry = translate::entry_beside(cpu, host);
+            translate::enter(cpu, entry)
         }
-        let Some(next) = fetch::block_at_rip(cpu, false) else { return Tried::Stock };
-        // SAFETY: just found.
-        let found = unsafe { &*next };
-        let translate::Left::Narrow(site) = left else { break (next, found) };
-        left = match translate::narrow(cpu, found, site) {
-            Ok(Some(host)) => translate::enter(cpu, host),
-            Ok(None) => translate::Left::Interpret,
-            Err(_) => {
-                translate::forget(cpu);
-                translate::Left::Interpret
-            }
-        };
-    };
-    match left {
-        translate::Left::Next(Some(site)) => translate::link(cpu, site, found),
-        translate::Left::Next(None) => {}
-        translate::Left::Narrow(_) => {}
-        translate::Left::Interpret => {
-            let end = run_block(cpu, found);
-            if end == End::Stock || news(cpu, limit) {
-                return Tried::Stock;
-            }
-            return match fetch::block_at_rip(cpu, false) {
-                Some(next) => Tried::Next(next),
-                None => Tried::Stock,
-            };
+        Ok(None) => translate::Left::Interpret(Err(None)),
+        Err(_) => {
+            translate::forget(cpu);
+            translate::Left::Interpret(Err(None))
         }
+    })
+}
+
+/// The block at RIP, which the exit at `site` leads to.
+fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
+    let block = fetch::block_at_rip(cpu, false)?;
+    // SAFETY: just found.
+    let plain = unsafe { (*block).second_page.is_none() };
+    if let Some(site) = site.filter(|_| plain) {
+        translate::note(cpu, site, block);
     }
-    Tried::Next(next)
+    Some(block)
 }
 
 /// Counts a run of `block`, and translates it when it has become hot.

@@ -27,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) host_mxcsr: u32,
     /// The fault exit's address, for the fault guard.
     pub(crate) leave: u64,
+    /// The entry code's address.
+    pub(crate) enter: u64,
     /// The processor itself, for what glue calls.
     pub(crate) cpu: u64,
     /// All registers as a fault found them.
@@ -53,6 +55,7 @@ impl Default for Context {
             poll: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
+            enter: 0,
             cpu: 0,
             raw: [0; 16],
             narrow: false,

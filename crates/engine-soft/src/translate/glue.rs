@@ -4,16 +4,18 @@
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{ARITH, JIT, MXCSR, VECTORS_OUT, bits, home, ymm_home};
+use super::emit::{ARITH, JIT, MXCSR, STATE, VECTORS_OUT, bits, home, ymm_home};
 use super::fill::fill;
 use super::scratch::STANDARD;
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
 use std::mem::offset_of;
+use x86::state::CpuState;
 
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
+const RIP: usize = STATE + offset_of!(CpuState, rip);
 const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
@@ -21,7 +23,7 @@ const RDI: u8 = 7;
 /// Offsets in the code area.
 #[derive(Clone, Copy)]
 pub(super) struct Glue {
-    /// `extern "sysv64" fn(target)`.
+    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all registers changed but RSP.
     pub(super) enter: usize,
     /// Where faults go: all registers to `Context::raw`, then out.
     pub(super) fault: usize,
@@ -78,11 +80,9 @@ pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Insid
     Some(Inside { leave: base + leave, fill: base + fill })
 }
 
-/// Callee-saved registers: RBX, RBP, R12 to R15; and the stack aligned for calls.
-const SAVE: [u8; 14] =
-    [0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 8];
-const UNSAVE: [u8; 14] =
-    [0x48, 0x83, 0xc4, 8, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b];
+/// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register to be kept.
+const ALIGN: [u8; 4] = [0x48, 0x83, 0xec, 8];
+const UNALIGN: [u8; 4] = [0x48, 0x83, 0xc4, 8];
 
 fn jump_to_target(asm: &mut Asm) {
     // jmp gs:[TARGET]
@@ -91,7 +91,7 @@ fn jump_to_target(asm: &mut Asm) {
 }
 
 fn emit_enter(asm: &mut Asm) {
-    asm.bytes(&SAVE);
+    asm.bytes(&ALIGN);
     asm.store(TARGET, RDI);
     asm.store(HOST_RSP, RSP);
     asm.load_word(RAX, ARITH);
@@ -99,6 +99,7 @@ fn emit_enter(asm: &mut Asm) {
     for r in bits(!STANDARD) {
         asm.load(r, home(r));
     }
+    asm.load(ADDRESS, RIP);
     jump_to_target(asm);
 }
 
@@ -111,7 +112,7 @@ fn emit_out(asm: &mut Asm, avx: bool) {
     emit_store_vectors(asm, avx);
     asm.store_byte_imm(VECTORS_OUT, 1);
     asm.resolve_here(out);
-    asm.bytes(&UNSAVE);
+    asm.bytes(&UNALIGN);
     asm.bytes(&[0xc3]);
 }
 
@@ -167,6 +168,6 @@ fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     asm.resolve_here(out);
     // The vector registers are in the state by now.
     asm.store_byte_imm(VECTORS_OUT, 1);
-    asm.bytes(&UNSAVE);
+    asm.bytes(&UNALIGN);
     asm.bytes(&[0xc3]);
 }

@@ -22,7 +22,9 @@ mod run;
 mod scratch;
 mod thread;
 
-pub(crate) use run::{Left, enter, forget, link};
+pub(crate) use run::{
+    Entry, Known, Left, attach, enter, entry_at_rip, entry_beside, entry_of, forget, link, note,
+};
 
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;

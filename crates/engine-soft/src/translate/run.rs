@@ -9,45 +9,110 @@ use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
 use std::cell::Cell;
-use x86::state::gpr;
+use x86::state::{Mode, gpr};
 
 /// What the run loop does after translated code was left. RIP is set.
 pub(crate) enum Left {
     /// Look for the next block; it may be linked from this site.
     Next(Option<u32>),
-    /// The next instruction is the interpreter's.
-    Interpret,
+    /// The next instruction is the interpreter's; the block there is known from the site's last exit, or should be noted for the next.
+    Interpret(Result<*const Block, Option<u32>>),
     /// The check at this site needs the next block's narrow translation.
     Narrow(u32),
 }
 
-/// Runs translated code from the block at RIP until it leaves.
-pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
-    bury(cpu);
-    let Some(glue) = cpu.translator.glue() else { return Left::Interpret };
+/// An exit to the interpreter that has been taken before: what it led to.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    block: *const Block,
+    /// The block cache's, in which `block` is alive.
+    epoch: u64,
+    delta: i32,
+    undone: u16,
+}
+
+impl Known {
+    const NONE: Self = Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0 };
+}
+
+/// Notes that the exit at `site` leads to `block`, the one at RIP.
+pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
+    let site = site as usize;
+    if let Some(Site::Interpret { delta, undone }) = cpu.translator.sites.get(site).copied() {
+        if cpu.known.len() <= site {
+            cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
+        }
+        cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone };
+    }
+}
+
+/// Where translated code is entered, with RIP as the state has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(u64);
+
+/// Makes ready to run translated code on this thread. To be called when [`crate::interp::run`] begins.
+pub(crate) fn attach(cpu: &mut Cpu) {
+    if cpu.hot == u32::MAX {
+        return;
+    }
+    thread::prepare();
+    let this = std::ptr::from_mut(cpu);
+    cpu.jit.cpu = this as u64;
+    thread::set_gs(this.cast::<u8>());
+}
+
+/// The translation at RIP, if the table of targets knows it.
+#[inline(always)]
+pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
+    if cpu.mode != Mode::Long64 {
+        return None;
+    }
+    cpu.mmu.tlb.target(cpu.fetch_view, cpu.state.rip).map(Entry)
+}
+
+/// The translation of the block at RIP, which the table of targets will know from now on.
+pub(crate) fn entry_of(cpu: &mut Cpu, host: Host) -> Entry {
+    let far = cpu.translator.area.address(host.far as usize);
+    cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far);
+    Entry(far)
+}
+
+/// The translation `host` of the block at RIP, which is not to be found by others.
+pub(crate) fn entry_beside(cpu: &mut Cpu, host: Host) -> Entry {
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
-    cpu.jit.leave = cpu.translator.area.address(glue.fault);
+    Entry(cpu.translator.area.address(host.near as usize))
+}
+
+/// Runs translated code until it leaves.
+#[inline(always)]
+pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
+    if !cpu.mmu.blocks.dead_code.is_empty() {
+        bury(cpu);
+    }
     if cpu.translator.registration.is_none() && !register(cpu) {
-        return Left::Interpret;
+        return Left::Interpret(Err(None));
     }
     if cpu.limited {
         cpu.signals.close_poll();
     }
-    thread::prepare();
-    let view = cpu.mmu.view(cpu.privilege());
-    let far = cpu.translator.area.address(host.far as usize);
-    cpu.mmu.tlb.fill_target(view, cpu.state.rip, far);
     cpu.jit.count = 0;
-    let enter = cpu.translator.area.address(glue.enter);
-    let target = cpu.translator.area.address(host.near as usize);
-    let this = std::ptr::from_mut(cpu);
-    cpu.jit.cpu = this as u64;
-    thread::set_gs(this.cast::<u8>());
-    // SAFETY: `enter` is the glue's entry; it preserves what the ABI asks for, and the translation it runs touches only the processor that GS
-    // points to, and guest RAM through TLB entries.
+    // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
+    // RAM through TLB entries. The glue returns with the stack as it was and changes any register.
     unsafe {
-        let enter: extern "sysv64" fn(u64) = std::mem::transmute(enter);
-        enter(target);
+        std::arch::asm!(
+            "push rbx",
+            "push rbp",
+            "call {enter}",
+            "pop rbp",
+            "pop rbx",
+            enter = in(reg) cpu.jit.enter,
+            in("rdi") entry.0,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+            clobber_abi("sysv64"),
+        );
     }
     if cpu.limited {
         cpu.signals.open_poll();
@@ -55,8 +120,12 @@ pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
     left(cpu)
 }
 
-/// Tells the fault guard of this processor's code.
+/// Makes the glue and tells the fault guard of this processor's code.
+#[cold]
 fn register(cpu: &mut Cpu) -> bool {
+    let Some(glue) = cpu.translator.glue() else { return false };
+    cpu.jit.enter = cpu.translator.area.address(glue.enter);
+    cpu.jit.leave = cpu.translator.area.address(glue.fault);
     let (start, end) = cpu.translator.area.range();
     let data = Translated {
         exit: &raw mut cpu.jit.exit,
@@ -71,12 +140,25 @@ fn left(cpu: &mut Cpu) -> Left {
     let page = cpu.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
     let exit = cpu.jit.exit;
+    if let Some(known) = cpu.known.get(exit as usize)
+        && known.epoch == cpu.mmu.blocks.epoch
+    {
+        // No block has died: the one on this page is still there.
+        let Known { block, delta, undone, .. } = *known;
+        cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+        settle(cpu, undone);
+        return Left::Interpret(Ok(block));
+    }
+    left_anew(cpu, page, exit)
+}
+
+fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
     if exit == FAULTED {
         cpu.translator.faults += 1;
         let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
         let starts = &cpu.translator.starts;
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
-        let Some(start) = starts.get(index).copied() else { return Left::Interpret };
+        let Some(start) = starts.get(index).copied() else { return Left::Interpret(Err(None)) };
         cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
         for r in bits(!start.homed) {
             cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
@@ -85,7 +167,7 @@ fn left(cpu: &mut Cpu) -> Left {
             cpu.state.flags.arith = cpu.jit.flags;
         }
         settle(cpu, start.rest);
-        return Left::Interpret;
+        return Left::Interpret(Err(None));
     }
     match cpu.translator.sites.get(exit as usize).copied() {
         Some(Site::Link { delta, .. }) => {
@@ -104,7 +186,8 @@ fn left(cpu: &mut Cpu) -> Left {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
             settle(cpu, undone);
-            Left::Interpret
+            let stays = (0..=PAGE_MASK as i32).contains(&delta);
+            Left::Interpret(Err(stays.then_some(exit)))
         }
         Some(Site::Check { delta, undone, saved, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
@@ -112,9 +195,13 @@ fn left(cpu: &mut Cpu) -> Left {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
             settle(cpu, undone);
-            if std::mem::take(&mut cpu.jit.narrow) { Left::Narrow(exit) } else { Left::Interpret }
+            if std::mem::take(&mut cpu.jit.narrow) {
+                Left::Narrow(exit)
+            } else {
+                Left::Interpret(Err(None))
+            }
         }
-        None => Left::Interpret,
+        None => Left::Interpret(Err(None)),
     }
 }
 
@@ -147,6 +234,7 @@ fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
 const GRAVES: usize = 4;
 
 /// Makes the translations of dead blocks leave at once.
+#[cold]
 fn bury(cpu: &mut Cpu) {
     while let Some(number) = cpu.mmu.blocks.dead_code.pop() {
         bury_region(cpu, number);
@@ -206,6 +294,7 @@ pub(super) fn revive(translator: &mut Translator, key: Key, host: Host) {
 /// Drops all translations.
 pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.mmu.blocks.forget_translations();
+    cpu.known.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
 }
