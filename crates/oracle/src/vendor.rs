@@ -2,6 +2,10 @@
 //!
 //! Judged after the fact, from the instruction at which the two went apart. Each rule says what was seen where.
 
+mod order;
+
+pub(crate) use order::accepted_event;
+
 use crate::case::{Case, layout};
 use crate::generate::{excluded, is_amd};
 use crate::outcome::{Event, Outcome};
@@ -28,14 +32,18 @@ pub(crate) fn known_difference(
     if native.mxcsr & 1 << 17 != 0 {
         return Some("MXCSR.MM exists on AMD's processors only and lifts alignment checks");
     }
-    let mut variants = case.variants();
-    let changed = case.changed_by(native.changes());
-    let made = instruction_at(&changed, native.rip);
+    let made = instruction_at(&case.changed_by(native.changes()), native.rip);
     if made.is_some_and(|i| excluded(i.code(), case.bits(), is_amd()).is_some()) {
         return Some("a store has made an instruction that the oracle leaves out");
     }
-    variants.push(changed);
-    variants.iter().find_map(|variant| by_instruction(native, subject, variant))
+    variants(native, case).iter().find_map(|variant| by_instruction(native, subject, variant))
+}
+
+/// What the code of `case` may have been when it ended: as its own stores may have left it, and as they did.
+fn variants(native: &Outcome, case: &Case) -> Vec<Case> {
+    let mut variants = case.variants();
+    variants.push(case.changed_by(native.changes()));
+    variants
 }
 
 fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static str> {
@@ -233,6 +241,7 @@ fn operand(i: &Instruction, at_fault: &Outcome) -> Option<(u64, u64)> {
         _ if r.is_segment_register() => Some(0),
         _ if r.is_gpr64() => at_fault.gpr.get(r.number()).copied(),
         _ if r.is_gpr32() => at_fault.gpr.get(r.number()).map(|v| v & 0xffff_ffff),
+        _ if r.is_gpr16() => at_fault.gpr.get(r.number()).map(|v| v & 0xffff),
         // XLAT's index.
         Register::AL => Some(at_fault.gpr[0] & 0xff),
         _ => None,
