@@ -254,7 +254,25 @@ fn operand(i: &Instruction, at_fault: &Outcome) -> Option<(u64, u64)> {
     };
     let memory = (0..i.op_count()).find(memory)?;
     let offset = i.virtual_address(memory, 0, |r, _, _| value(r))?;
+    let offset = offset.wrapping_add(bit_string(i, at_fault));
     Some((offset, offset.wrapping_add(i.memory_size().size() as u64).wrapping_sub(1)))
+}
+
+/// How far from its address the word that BT and kin access lies in 64-bit addressing (SDM vol. 2, BT, table 3-2).
+fn bit_string(i: &Instruction, at_fault: &Outcome) -> u64 {
+    use Mnemonic as M;
+    let bits = matches!(i.mnemonic(), M::Bt | M::Btc | M::Btr | M::Bts)
+        && i.op1_kind() == OpKind::Register
+        && (i.memory_base().is_gpr64() || i.memory_index().is_gpr64());
+    let Some(value) = at_fault.gpr.get(i.op1_register().number()).filter(|_| bits) else {
+        return 0;
+    };
+    let words = match i.op1_register().size() {
+        2 => i64::from(*value as i16) >> 4,
+        4 => i64::from(*value as i32) >> 5,
+        _ => *value as i64 >> 6,
+    };
+    (words as u64).wrapping_mul(i.op1_register().size() as u64)
 }
 
 fn reads_memory(i: &Instruction) -> bool {
@@ -317,6 +335,25 @@ fn instruction_at(case: &Case, rip: u64) -> Option<Instruction> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amd_wants_the_word_of_a_bit_string_canonical_before_the_base() {
+        // lock btr [gs:r11+rcx], r14d, which begins at the lowest canonical address of the upper half
+        let mut case = Case::with_code(&[0x65, 0xf0, 0x45, 0x0f, 0xb3, 0x34, 0x0b]);
+        (case.gpr[1], case.gpr[11]) = (0x1c, 0xffff_7fff_ffff_ffe4);
+        let ended = |case: &Case, vector| {
+            let mut outcome = Outcome::ended(vector, 0);
+            (outcome.gpr, outcome.rip) = (case.gpr, case.rip());
+            outcome
+        };
+        // Bit -1 is in the word before, bit 1 is not.
+        case.gpr[14] = u64::MAX;
+        let (native, subject) = (ended(&case, 13), ended(&case, 14));
+        assert_eq!(known_difference(&native, &subject, &case).is_some(), is_amd());
+        case.gpr[14] = 1;
+        let (native, subject) = (ended(&case, 13), ended(&case, 14));
+        assert_eq!(known_difference(&native, &subject, &case), None);
+    }
 
     #[test]
     fn an_opmask_instruction_may_be_undefined_and_nothing_else() {
