@@ -134,18 +134,7 @@ impl Opponent {
 
     fn run(&mut self, cases: &[Case], native: &[Outcome]) -> Result<Vec<Outcome>> {
         Ok(match self {
-            Self::Engine(engine, flags) => {
-                // What the host did not finish cannot be judged, and would take an engine long.
-                let run = |(case, n): (&Case, &Outcome)| {
-                    let endless = n.event.vector == Event::TIMEOUT;
-                    if endless || !flags.can_judge(n) {
-                        *n
-                    } else {
-                        flags.judged(engine.run(case), n)
-                    }
-                };
-                cases.iter().zip(native).map(run).collect()
-            }
+            Self::Engine(..) => cases.iter().zip(native).map(|(c, n)| self.run_one(c, n)).collect(),
             Self::Native(runner) => runner.run_batch(cases)?.to_vec(),
             Self::Nobody => native.to_vec(),
         })
@@ -153,6 +142,8 @@ impl Opponent {
 
     fn run_one(&mut self, case: &Case, native: &Outcome) -> Outcome {
         match self {
+            // What the host did not finish cannot be judged, and would take an engine long.
+            Self::Engine(..) if native.event.vector == Event::TIMEOUT => *native,
             Self::Engine(_, flags) if !flags.can_judge(native) => *native,
             Self::Engine(engine, flags) => flags.judged(engine.run(case), native),
             Self::Native(runner) => runner.run(case),
@@ -309,6 +300,8 @@ impl<'a> Session<'a> {
             }
             return;
         };
+        // Making it small may take a while, and fail.
+        eprintln!("a mismatch: {}", case.to_token());
         // The small case must differ in the same way, or it may show another defect than the one found.
         let small = shrink(case, |candidate| {
             let (e, found) = self.examine(candidate);

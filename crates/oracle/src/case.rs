@@ -164,13 +164,36 @@ impl Case {
 
     /// The instructions in order, the last one completed by what fills the page.
     pub fn instructions(&self) -> Vec<Instruction> {
-        let mut padded = [layout::FILL; 80];
-        let code = self.code();
-        padded[..code.len()].copy_from_slice(code);
-        let mut decoder = Decoder::with_ip(self.bits(), &padded, self.rip(), DecoderOptions::NONE);
         let mut all = Vec::new();
-        while decoder.position() < code.len() {
-            all.push(decoder.decode());
+        let mut place = 0;
+        while let Some(i) = self.instruction_at(place) {
+            all.push(i);
+            place += i.len().max(1);
+        }
+        all
+    }
+
+    /// The instruction at that offset of the code, completed by what fills the page.
+    fn instruction_at(&self, place: usize) -> Option<Instruction> {
+        let rest = self.code().get(place..).filter(|rest| !rest.is_empty())?;
+        let mut padded = [layout::FILL; 80];
+        padded[..rest.len()].copy_from_slice(rest);
+        let rip = self.rip() + place as u64;
+        Some(Decoder::with_ip(self.bits(), &padded, rip, DecoderOptions::NONE).decode())
+    }
+
+    /// The instructions in order, and those that branches reach in the middle of them, as where a branch has been patched.
+    pub(crate) fn reachable(&self) -> Vec<Instruction> {
+        let mut all = self.instructions();
+        let mut next = 0;
+        while let Some(i) = all.get(next).copied() {
+            next += 1;
+            for target in [i.near_branch_target(), i.next_ip()] {
+                let place = target.wrapping_sub(self.rip());
+                let known = all.iter().any(|other| other.ip() == target);
+                let found = usize::try_from(place).ok().and_then(|p| self.instruction_at(p));
+                all.extend(found.filter(|_| !known));
+            }
         }
         all
     }
@@ -335,6 +358,19 @@ mod tests {
             case.st_keep = rng.next() as u8;
             assert_eq!(Case::from_token(&case.to_token()), Ok(case));
         }
+    }
+
+    #[test]
+    fn a_branch_into_an_instruction_reaches_others() {
+        // vpsrld xmm8, xmm1, 255 ; mov byte [rip+1], 0xf6 ; jne to the former's last byte: inc esi ; add eax, 1 ; div byte [rbp+6]
+        let code = [0xc5, 0xb9, 0x72, 0xd1, 0xff, 0xc6, 0x05, 1, 0, 0, 0, 0xf6, 0x75, 0xf6, 0x06];
+        let case = Case::with_code(&code);
+        let names = |list: Vec<Instruction>| list.iter().map(Instruction::code).collect::<Vec<_>>();
+        let straight = names(case.instructions());
+        let all = names(case.reachable());
+        assert_eq!(straight[..2], [Code::VEX_Vpsrld_xmm_xmm_imm8, Code::Mov_rm8_imm8]);
+        assert_eq!(all[..straight.len()], straight);
+        assert_eq!(all[straight.len()..], [Code::Inc_rm32, Code::Add_EAX_imm32, Code::Div_rm8]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::case::{Case, layout};
 use crate::derive::Memory;
 use crate::outcome::{Event, Outcome};
 use crate::undefined::Mask;
-use crate::vendor::known_difference;
+use crate::vendor::{accepted_event, known_difference};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::collections::BTreeMap;
 use std::fmt::{LowerHex, Write};
@@ -29,7 +29,9 @@ pub fn compare(case: &Case, native: &Outcome, subject: &Outcome, mask: &Mask) ->
         return Vec::new();
     }
     let mut list = List::default();
-    list.add("event", native.event.normalized(), subject.event.normalized(), show_event);
+    if !accepted_event(native, subject, case) {
+        list.add("event", native.event.normalized(), subject.event.normalized(), show_event);
+    }
     if native.event.vector == Event::TIMEOUT || subject.event.vector >= Event::TIMEOUT {
         return list.0;
     }

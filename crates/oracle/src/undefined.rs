@@ -32,7 +32,7 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     mask.everything = !variants[1..].iter().all(|v| filter.admits_everywhere(v));
     // Random bytes may do what generated blocks do not.
     mask.everything |= !strict && !flags_defined(case);
-    for instruction in variants.iter().flat_map(Case::instructions) {
+    for instruction in variants.iter().flat_map(Case::reachable) {
         mask.everything |= excluded(instruction.code(), case.bits(), is_amd()).is_some();
         if !strict {
             mask.rflags |= rflags(instruction.rflags_undefined()) | rotate_overflow(&instruction);

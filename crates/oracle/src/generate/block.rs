@@ -218,7 +218,7 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
 
 /// Whether no instruction reads flags that another one of the block leaves undefined, patched or not.
 pub(crate) fn flags_defined(case: &Case) -> bool {
-    let all: Vec<_> = case.variants().iter().flat_map(Case::instructions).collect();
+    let all: Vec<_> = case.variants().iter().flat_map(Case::reachable).collect();
     let undefined = all.iter().fold(0, |m, i| m | i.rflags_undefined());
     // iced's table counts PUSHF as reading nothing.
     let reads = |i: &Instruction| {
