@@ -176,6 +176,13 @@ impl Emitter<'_> {
         self.cold.push(Cold::Exit { from: place, site, out: Out::Leave });
     }
 
+    /// The site for a target that the table does not know: the interpreter finds it.
+    fn interpreted(&mut self, n: usize) -> usize {
+        let (delta, undone) = (self.region.guests[n].delta, self.rest(n));
+        let shadow = self.shadow(n);
+        self.site(Site::Interpret { delta, undone, saved: false, shadow })
+    }
+
     /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
     fn dispatch(&mut self, pop: i32, site: usize) {
         self.asm.low_word(SECOND, ADDRESS);
@@ -254,6 +261,7 @@ impl Emitter<'_> {
     /// A branch out of the region that was taken, in the cold part.
     pub(super) fn cold_branch(&mut self, from: usize, to: i32, n: usize, polls: bool) {
         self.asm.resolve_here(from);
+        self.current = self.region.block_of(n).unwrap_or(self.current);
         self.scratch = Scratch::new(self.homed);
         self.saved = false;
         self.start(n, 1);
@@ -301,8 +309,7 @@ impl Emitter<'_> {
         self.asm.load_place(value, &place);
         self.settle_flags(g.live_after);
         self.boundary(Some(value));
-        let site =
-            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
+        let site = self.interpreted(n);
         self.dispatch(8 + i32::from(bytes), site);
         Some(())
     }
@@ -324,8 +331,7 @@ impl Emitter<'_> {
             self.asm.mov(value, register);
             value
         };
-        let site =
-            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
+        let site = self.interpreted(n);
         if matches!(g.class, Class::CallRegister | Class::CallMemory) {
             self.asm.store(SCRATCH, value);
             self.scratch.unpin();

@@ -62,13 +62,15 @@ pub(super) enum Site {
     Here { delta: i32 },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
     /// Status flags were put by if `saved`.
-    Interpret { delta: i32, undone: u16, saved: bool },
+    /// An STI went before it if `shadow`.
+    Interpret { delta: i32, undone: u16, saved: bool, shadow: bool },
     /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
     Check {
         check: Check,
         delta: i32,
         undone: u16,
         saved: bool,
+        shadow: bool,
         retry: u32,
         /// Registers homed in the region.
         homed: u16,
@@ -115,6 +117,8 @@ pub(super) struct Start {
     pub(super) homed: u16,
     /// Status flags are in `Context::flags` rather than in RFLAGS.
     pub(super) saved: bool,
+    /// An STI went before it.
+    pub(super) shadow: bool,
 }
 
 /// What an address check must spare.
@@ -260,7 +264,8 @@ impl Emitter<'_> {
     /// From here on faults are instruction `n`'s, and flags where they are now.
     pub(super) fn start(&mut self, n: usize, rest: u16) {
         let (offset, delta) = (self.asm.here() as u32, self.region.guests[n].delta);
-        self.starts.push(Start { offset, delta, rest, homed: self.homed, saved: self.saved });
+        let (homed, saved, shadow) = (self.homed, self.saved, self.shadow(n));
+        self.starts.push(Start { offset, delta, rest, homed, saved, shadow });
     }
 
     /// Flags or homes have moved: notes it for faults behind this point.
@@ -296,6 +301,11 @@ impl Emitter<'_> {
         (b.first + b.count).saturating_sub(n) as u16
     }
 
+    /// Whether instruction `n` comes right behind an STI.
+    pub(super) fn shadow(&self, n: usize) -> bool {
+        n > self.block().first && matches!(self.region.guests[n - 1].class, Class::Sti)
+    }
+
     /// The check whose jump is at `from` missed.
     pub(super) fn missed(&mut self, from: usize, n: usize, check: Check, retry: usize) {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
@@ -304,6 +314,7 @@ impl Emitter<'_> {
             delta,
             undone,
             saved,
+            shadow: self.shadow(n),
             retry: retry as u32,
             homed: self.homed,
             narrow: None,
@@ -321,7 +332,7 @@ impl Emitter<'_> {
     /// The jump at `from` leaves to the interpreter at instruction `n`.
     fn interpret_from(&mut self, from: usize, n: usize) {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
-        let site = self.site(Site::Interpret { delta, undone, saved });
+        let site = self.site(Site::Interpret { delta, undone, saved, shadow: self.shadow(n) });
         self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
     }
 
@@ -411,6 +422,11 @@ impl Emitter<'_> {
             Class::Leave => self.leave(n)?,
             Class::Swapgs => self.swapgs()?,
             Class::Cli => self.cli(n)?,
+            // What follows must be known to be able to say that it is in the shadow.
+            Class::Sti if self.rest(n) == 1 => {
+                self.interpret(n);
+                return Some(false);
+            }
             Class::Sti => self.sti(n)?,
             Class::Rdtsc => self.rdtsc(n)?,
             Class::Other => {
@@ -661,7 +677,7 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// An interrupt that waits already is the interpreter's to deliver, with the shadow; one that comes later is served at the next poll.
+    /// An interrupt that waits already is the interpreter's to deliver; one that comes later is served at the next poll.
     fn sti(&mut self, n: usize) -> Option<()> {
         self.poll()?;
         self.flags_aside(n)?;

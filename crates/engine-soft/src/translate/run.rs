@@ -38,7 +38,8 @@ impl Known {
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
-    if let Some(Site::Interpret { delta, undone }) = cpu.translator.sites.get(site).copied() {
+    let known = cpu.translator.sites.get(site).copied();
+    if let Some(Site::Interpret { delta, undone, saved: false, shadow: false }) = known {
         if cpu.known.len() <= site {
             cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
         }
@@ -166,6 +167,9 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         if start.saved {
             cpu.state.flags.arith = cpu.jit.flags;
         }
+        if start.shadow {
+            cast_shadow(cpu);
+        }
         settle(cpu, start.rest);
         return Left::Interpret(Err(None));
     }
@@ -180,8 +184,11 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(None)
         }
-        Some(Site::Interpret { delta, undone, saved }) => {
+        Some(Site::Interpret { delta, undone, saved, shadow }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if shadow {
+                cast_shadow(cpu);
+            }
             if saved {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
@@ -189,8 +196,11 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             let stays = (0..=PAGE_MASK as i32).contains(&delta);
             Left::Interpret(Err(stays.then_some(exit)))
         }
-        Some(Site::Check { delta, undone, saved, .. }) => {
+        Some(Site::Check { delta, undone, saved, shadow, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if shadow {
+                cast_shadow(cpu);
+            }
             if saved {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
@@ -203,6 +213,13 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         }
         None => Left::Interpret(Err(None)),
     }
+}
+
+/// The instruction before was STI: no interrupt comes before the next one is done (SDM vol. 2, STI), or HLT would miss what it waits for.
+#[cold]
+fn cast_shadow(cpu: &mut Cpu) {
+    cpu.state.blocking.sti = true;
+    cpu.refresh();
 }
 
 /// Adds what ran to the counters.
