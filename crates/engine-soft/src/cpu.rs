@@ -14,6 +14,7 @@ use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::Translator;
 use crate::translate::context::Context;
+use crate::translate::lockstep::Lockstep;
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub(crate) struct Cpu {
     /// What translated code needs at hand.
     pub(crate) jit: Context,
     pub(crate) translator: Translator,
+    /// Holds translated code against the interpreter (`--tier lockstep`).
+    pub(crate) lockstep: Option<Box<Lockstep>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The run under way has a budget: translated code must leave often.
@@ -106,6 +109,7 @@ impl Cpu {
             trace: false,
             jit: Context::default(),
             translator: Translator::new(code_cache)?,
+            lockstep: (tier == Tier::Lockstep).then(Box::default),
             hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
             limited: false,
             features: FeatureTable::new(&model),
@@ -114,6 +118,7 @@ impl Cpu {
             signals: Arc::new(Signals::default()),
             stats: Statistics::default(),
         };
+        cpu.translator.compared = cpu.lockstep.is_some();
         cpu.refresh();
         Ok(cpu)
     }
@@ -144,6 +149,11 @@ impl Cpu {
             || state.blocking.mov_ss
             || debug::enabled_mask(state) != 0
             || state.activity != x86::state::Activity::Running;
+    }
+
+    /// Sends every access through the MMU, until [`Cpu::refresh`].
+    pub(crate) fn blind(&mut self) {
+        self.view = self.mmu.tlb.view(tlb::EMPTY).data.as_ptr();
     }
 
     /// Where [`Cpu::view`] lies, for translated code.

@@ -4,7 +4,7 @@ use crate::build::Machine;
 use devices::bus::Unclaimed;
 use std::fmt;
 use std::time::Duration;
-use vcpu::{Exit, Statistics};
+use vcpu::{Exit, Lockstep, Statistics};
 
 /// How often each [`Exit`] ended a [`vcpu::Vcpu::run`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,12 +126,23 @@ impl fmt::Display for ProcessorStats {
             let line = format!("  {name:<22} {count:>14}  {remark}");
             writeln!(f, "{}", line.trim_end())?;
         }
+        if let Some(lockstep) = &engine.lockstep {
+            writeln!(f, "  lockstep: {}", lockstep_line(lockstep))?;
+        }
         writeln!(f, "  exits: {}", exits_line(exits))?;
         for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
             writeln!(f, "  {:<22} {count:>14}", format!("exception {}", vector_name(vector)))?;
         }
         Ok(())
     }
+}
+
+fn lockstep_line(lockstep: &Lockstep) -> String {
+    let Lockstep { entries, judged, unjudged, unwatched } = lockstep;
+    let share = 100.0 * *judged as f64 / (judged + unjudged + unwatched).max(1) as f64;
+    format!(
+        "{judged} translated instructions compared ({share:.2} %) in {entries} entries; {unjudged} undecided, {unwatched} in long loops"
+    )
 }
 
 fn exits_line(exits: &Exits) -> String {

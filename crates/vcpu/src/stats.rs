@@ -1,5 +1,18 @@
 //! What an engine counts.
 
+/// Comparisons of translated code with the interpreter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lockstep {
+    /// Entries into translated code.
+    pub entries: u64,
+    /// Translated instructions found right.
+    pub judged: u64,
+    /// Translated instructions about which nothing could be said.
+    pub unjudged: u64,
+    /// Translated instructions of long loops, of which only the first iterations are compared.
+    pub unwatched: u64,
+}
+
 /// Counters of one virtual processor since its creation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -45,4 +58,6 @@ pub struct Statistics {
     pub halts: u64,
     /// CR3 loads: the guest's own context switches.
     pub cr3_loads: u64,
+    /// Where translated code is held against the interpreter.
+    pub lockstep: Option<Lockstep>,
 }

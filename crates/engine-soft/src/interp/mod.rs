@@ -16,6 +16,8 @@ pub(crate) mod stack;
 pub(crate) mod string;
 pub(crate) mod system;
 
+pub(crate) use fetch::perform;
+
 use crate::block::Block;
 use crate::cpu::Cpu;
 use crate::op::Step;
@@ -118,7 +120,7 @@ fn translated(cpu: &mut Cpu, block: &Block, limit: u64) -> Tried {
         },
     };
     cpu.limited = limit != u64::MAX;
-    let left = translate::enter(cpu, host);
+    let left = translate::lockstep::enter(cpu, host);
     if news(cpu, limit) {
         return Tried::Stock;
     }

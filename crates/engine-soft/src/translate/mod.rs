@@ -11,10 +11,12 @@ pub(crate) mod context;
 mod emit;
 mod flow;
 mod glue;
+mod listing;
+pub(crate) mod lockstep;
 mod run;
 mod thread;
 
-pub(crate) use run::{Left, enter, forget, link};
+pub(crate) use run::{Left, forget, link};
 
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
@@ -44,6 +46,10 @@ pub(crate) struct Translator {
     /// The poll word of the processor's signals.
     poll: u64,
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
+    /// Where each translation lies, ascending: offset and length.
+    extents: Vec<(u32, u32)>,
+    /// The interpreter runs the same code for comparison: both must read the same time.
+    pub(crate) compared: bool,
     /// Counters for `--stats`.
     pub(crate) blocks: u64,
     pub(crate) flushes: u64,
@@ -68,6 +74,8 @@ impl Translator {
             graves: HashMap::new(),
             poll: 0,
             registration: None,
+            extents: Vec::new(),
+            compared: false,
             blocks: 0,
             flushes: 0,
             links: 0,
@@ -84,6 +92,12 @@ impl Translator {
         self.glue
     }
 
+    /// Offset and length of the translation that `offset` lies in.
+    fn extent(&self, offset: u32) -> Option<(u32, u32)> {
+        let last = self.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
+        self.extents.get(last).copied().filter(|e| offset < e.0 + e.1)
+    }
+
     /// Forgets every translation. No block may refer to one any more.
     pub(crate) fn reset(&mut self) {
         self.area.clear();
@@ -91,6 +105,7 @@ impl Translator {
         self.sites.clear();
         self.starts.clear();
         self.registration = None;
+        self.extents.clear();
         self.graves.clear();
         self.flushes += 1;
     }
@@ -102,8 +117,8 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     if cpu.mode != Mode::Long64 || block.second_page.is_some() {
         return Ok(());
     }
-    let Some(translation) = prepare(cpu, block) else { return Ok(()) };
-    place(cpu, block, translation)
+    let Some((guest, translation)) = prepare(cpu, block) else { return Ok(()) };
+    place(cpu, block, &guest, translation)
 }
 
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its block where there is a translator.
@@ -123,6 +138,7 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
         }
+        Class::Rdtsc if cpu.translator.compared => Class::Other,
         _ => class,
     }
 }
@@ -130,7 +146,7 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
 /// There is no room: [`forget`] everything.
 pub(crate) struct Full;
 
-fn prepare(cpu: &mut Cpu, block: &Block) -> Option<Translation> {
+fn prepare(cpu: &mut Cpu, block: &Block) -> Option<(Vec<Guest>, Translation)> {
     let gpa = block.key.gpa();
     let mut code = vec![0; usize::from(block.len)];
     cpu.mmu.ram.read(gpa, &mut code).ok()?;
@@ -138,7 +154,8 @@ fn prepare(cpu: &mut Cpu, block: &Block) -> Option<Translation> {
     let mut list = decode(cpu, &code, start)?;
     let end = start + i32::from(block.len);
     liveness(cpu, &mut list, gpa & !PAGE_MASK, end);
-    emit::translate(&list, start, end, cpu.translator.sites.len())
+    let translation = emit::translate(&list, start, end, cpu.translator.sites.len())?;
+    Some((list, translation))
 }
 
 fn decode(cpu: &mut Cpu, code: &[u8], start: i32) -> Option<Vec<Guest>> {
@@ -201,7 +218,7 @@ fn liveness(cpu: &Cpu, list: &mut [Guest], page: u64, end: i32) {
     }
 }
 
-fn place(cpu: &mut Cpu, block: &Block, mut t: Translation) -> Result<(), Full> {
+fn place(cpu: &mut Cpu, block: &Block, guest: &[Guest], mut t: Translation) -> Result<(), Full> {
     let translator = &mut cpu.translator;
     let glue = translator.glue().ok_or(Full)?;
     let Some(base) = translator.area.next(t.code.len()) else { return Err(Full) };
@@ -217,6 +234,11 @@ fn place(cpu: &mut Cpu, block: &Block, mut t: Translation) -> Result<(), Full> {
         }
     }
     translator.area.push(&t.code).ok_or(Full)?;
+    translator.extents.push((base as u32, t.code.len() as u32));
+    if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
+        let host = translator.area.address(base);
+        listing::trace(guest, cpu.state.rip, block.key, &t, host);
+    }
     translator.sites.append(&mut t.sites);
     let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
     translator.starts.extend(moved);
