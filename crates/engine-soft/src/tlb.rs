@@ -121,8 +121,15 @@ struct TargetEntry {
 
 /// Entries of a table of targets: translated code indexes it by the low 16 bits of the address.
 const TARGET_ENTRIES: usize = 1 << 16;
-/// Negation of no code address.
+/// No target: the negation of an address that belongs to another slot, since a program may branch to any.
 const NO_TARGET: TargetEntry = TargetEntry { negated: 1, host: 0 };
+/// No target in the last slot, where [`NO_TARGET`] would match the address FFFF_FFFF_FFFF_FFFFH.
+const NO_LAST_TARGET: TargetEntry = TargetEntry { negated: 0, host: 0 };
+
+fn no_targets(table: &mut [TargetEntry]) {
+    table.fill(NO_TARGET);
+    table.last_mut().into_iter().for_each(|last| *last = NO_LAST_TARGET);
+}
 
 /// Targets of indirect and cross-page branches, for translated code.
 struct Targets {
@@ -142,10 +149,11 @@ impl Targets {
     fn clear(&mut self) {
         if self.filled.len() < 8192 {
             for &i in &self.filled {
-                self.table[usize::from(i)] = NO_TARGET;
+                let last = i == u16::MAX;
+                self.table[usize::from(i)] = if last { NO_LAST_TARGET } else { NO_TARGET };
             }
         } else {
-            self.table.fill(NO_TARGET);
+            no_targets(&mut self.table);
         }
         self.filled.clear();
         self.pages = [0; 64];
@@ -350,6 +358,7 @@ impl Tlb {
         let table = &mut self.views[view].targets.table;
         if table.is_empty() {
             *table = vec![NO_TARGET; TARGET_ENTRIES].into_boxed_slice();
+            no_targets(table);
         }
         table.as_ptr() as u64
     }

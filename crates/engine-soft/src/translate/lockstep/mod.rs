@@ -73,6 +73,14 @@ pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
     left
 }
 
+/// What differs between two states, a line each.
+pub(crate) fn differences(reference: &CpuState, translated: &CpuState) -> String {
+    if reference == translated {
+        return String::new();
+    }
+    report::table(&compare::states(reference, reference, translated))
+}
+
 impl Lockstep {
     fn enter(&mut self, cpu: &mut Cpu, host: Host) -> Left {
         let place = cpu.state.rip;

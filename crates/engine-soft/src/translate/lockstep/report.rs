@@ -24,11 +24,7 @@ pub(super) fn text(
         recording.before.rip,
         recording.done.len(),
     );
-    let _ = writeln!(out, "  {:<12} {:<20} {:<20} translated", "", "before", "interpreted");
-    for d in differences.iter().take(LISTED) {
-        let _ =
-            writeln!(out, "  {:<12} {:<20} {:<20} {}", d.what, d.before, d.reference, d.translated);
-    }
+    out.push_str(&table(differences));
     let _ = writeln!(out, "guest instructions, and what the interpreter changed");
     for (n, done) in recording.done.iter().enumerate().take(ran.max(1)) {
         let mut line = String::new();
@@ -41,6 +37,18 @@ pub(super) fn text(
     out.push_str("host code\n");
     let others = recording.done.iter().take(ran).map(|done| done.from);
     out.push_str(&listing::of_blocks(cpu, recording.before.rip, others));
+    out
+}
+
+/// The differences, a line each.
+pub(super) fn table(differences: &[Difference]) -> String {
+    let line = |what: &str, before: &str, reference: &str, translated: &str| {
+        format!("  {what:<12} {before:<20} {reference:<20} {translated}\n")
+    };
+    let mut out = line("", "before", "interpreted", "translated");
+    for d in differences.iter().take(LISTED) {
+        out.push_str(&line(&d.what, &d.before, &d.reference, &d.translated));
+    }
     out
 }
 
