@@ -9,6 +9,7 @@
 mod asm;
 pub(crate) mod context;
 mod emit;
+mod figures;
 mod flow;
 mod glue;
 mod listing;
@@ -27,6 +28,7 @@ use flow::Class;
 use iced_x86::{Decoder, InstructionInfoFactory, OpKind};
 use std::collections::HashMap;
 use std::io;
+use std::time::Instant;
 use x86::state::Mode;
 
 /// Runs of a block in the interpreter before it is translated.
@@ -50,9 +52,9 @@ pub(crate) struct Translator {
     extents: Vec<(u32, u32)>,
     /// The interpreter runs the same code for comparison: both must read the same time.
     pub(crate) compared: bool,
+    figures: figures::Figures,
     /// Counters for `--stats`.
     pub(crate) blocks: u64,
-    pub(crate) flushes: u64,
     pub(crate) links: u64,
     pub(crate) exits: u64,
     pub(crate) faults: u64,
@@ -76,8 +78,8 @@ impl Translator {
             registration: None,
             extents: Vec::new(),
             compared: false,
+            figures: figures::Figures::default(),
             blocks: 0,
-            flushes: 0,
             links: 0,
             exits: 0,
             faults: 0,
@@ -90,6 +92,16 @@ impl Translator {
             self.glue = glue::make(&mut self.area, self.avx);
         }
         self.glue
+    }
+
+    /// The figures for `--stats`.
+    pub(crate) fn statistics(&self) -> vcpu::Translator {
+        let (start, end) = self.area.range();
+        vcpu::Translator {
+            code_used: self.area.used() as u64,
+            code_capacity: (end - start) as u64,
+            ..self.figures.statistics()
+        }
     }
 
     /// Offset and length of the translation that `offset` lies in.
@@ -107,7 +119,7 @@ impl Translator {
         self.registration = None;
         self.extents.clear();
         self.graves.clear();
-        self.flushes += 1;
+        self.figures.dropped();
     }
 }
 
@@ -117,8 +129,11 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     if cpu.mode != Mode::Long64 || block.second_page.is_some() {
         return Ok(());
     }
+    let began = Instant::now();
     let Some((guest, translation)) = prepare(cpu, block) else { return Ok(()) };
-    place(cpu, block, &guest, translation)
+    place(cpu, block, &guest, translation)?;
+    cpu.translator.figures.translated(guest.len(), began.elapsed());
+    Ok(())
 }
 
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its block where there is a translator.
@@ -239,6 +254,7 @@ fn place(cpu: &mut Cpu, block: &Block, guest: &[Guest], mut t: Translation) -> R
         let host = translator.area.address(base);
         listing::trace(guest, cpu.state.rip, block.key, &t, host);
     }
+    translator.figures.placed(guest, &t.sites);
     translator.sites.append(&mut t.sites);
     let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
     translator.starts.extend(moved);

@@ -67,6 +67,8 @@ fn left(cpu: &mut Cpu) -> Left {
     let exit = cpu.jit.exit;
     if exit == FAULTED {
         cpu.translator.faults += 1;
+        let told = cpu.limited || cpu.signals.bits() != 0;
+        cpu.translator.figures.fault(told);
         let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
         let starts = &cpu.translator.starts;
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
@@ -78,6 +80,7 @@ fn left(cpu: &mut Cpu) -> Left {
         settle(cpu, start.rest);
         return Left::Interpret;
     }
+    cpu.translator.figures.exit(exit);
     match cpu.translator.sites.get(exit as usize).copied() {
         Some(Site::Link { delta, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
