@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Lockstep {
     /// Entries into translated code.
     pub entries: u64,
+    /// Instructions that the interpreter ran ahead.
+    pub ahead: u64,
     /// Translated instructions found right.
     pub judged: u64,
     /// Translated instructions about which nothing could be said.

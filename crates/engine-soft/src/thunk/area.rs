@@ -104,7 +104,7 @@ impl CodeArea {
         let mut copy = vec![0; len];
         // SAFETY: inside the used part, which is mapped readable; nobody writes meanwhile (`&self`).
         unsafe {
-            ptr::copy_nonoverlapping(self.exec.as_ptr().add(end - len), copy.as_mut_ptr(), len)
+            ptr::copy_nonoverlapping(self.exec.as_ptr().add(end - len), copy.as_mut_ptr(), len);
         };
         copy
     }

@@ -7,7 +7,7 @@ use super::emit::{Guest, Start, Translation};
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
-use iced_x86::{Decoder, Formatter, Instruction, NasmFormatter};
+use iced_x86::{Decoder, Formatter, Instruction, NasmFormatter, OpKind};
 use std::fmt::Write as _;
 
 /// Translations shown in a report.
@@ -72,6 +72,9 @@ fn heading(out: &mut String, guest: &[Line], page: u64, delta: i32) {
             if i.is_ip_rel_memory_operand() {
                 let moved = i.memory_displacement64().wrapping_add(page);
                 i.set_memory_displacement64(moved);
+            }
+            if i.op0_kind() == OpKind::NearBranch64 {
+                i.set_near_branch64(i.near_branch64().wrapping_add(page));
             }
             line(out, "  ", &i, bytes);
         }

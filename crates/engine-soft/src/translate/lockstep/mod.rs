@@ -82,6 +82,7 @@ pub(crate) fn differences(reference: &CpuState, translated: &CpuState) -> String
 }
 
 impl Lockstep {
+    #[inline(never)]
     fn enter(&mut self, cpu: &mut Cpu, host: Host) -> Left {
         let place = cpu.state.rip;
         let hint = self.hints.get(&place).copied().unwrap_or(FAR);
@@ -108,6 +109,7 @@ impl Lockstep {
             }
         }
         self.counters.entries += 1;
+        self.counters.ahead += self.recording.done.len() as u64;
         left
     }
 

@@ -13,6 +13,7 @@ use crate::translate::class_in;
 use crate::translate::flow::{self, Class, FlagUse};
 use iced_x86::{Decoder, DecoderError, Instruction};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use x86::state::{CpuState, Flags, Mode, gpr};
 
 /// Longest instruction.
@@ -21,11 +22,41 @@ const MAX_LEN: usize = 15;
 const KNOWN: usize = 1 << 20;
 
 /// Code bytes at RIP, as far as they lie on the page, and the mode bits they are judged under.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bytes {
     pub(super) code: [u8; MAX_LEN],
     pub(super) len: u8,
     mode_key: u8,
+}
+
+impl Hash for Bytes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut word = [0; 16];
+        word[..MAX_LEN].copy_from_slice(&self.code);
+        word[MAX_LEN] = self.len ^ self.mode_key;
+        state.write_u128(u128::from_le_bytes(word));
+    }
+}
+
+/// Fast, since the keys are of our own making and there are as many look-ups as instructions.
+#[derive(Default)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u128(byte.into()));
+    }
+
+    fn write_u128(&mut self, n: u128) {
+        const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let mixed = (n ^ u128::from(self.0)).wrapping_mul(ODD);
+        self.0 = (mixed >> 64) as u64 ^ mixed as u64;
+        self.0 ^= self.0 >> 29;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What an instruction is to the comparison.
@@ -81,7 +112,7 @@ pub(super) struct Recording {
     pub(super) done: Vec<Done>,
     wide: Vec<CpuState>,
     wides: usize,
-    known: HashMap<Bytes, Judged>,
+    known: HashMap<Bytes, Judged, BuildHasherDefault<Fold>>,
 }
 
 impl Recording {
