@@ -110,7 +110,12 @@ impl Cpu {
             jit: Context::default(),
             translator: Translator::new(code_cache)?,
             lockstep: (tier == Tier::Lockstep).then(Box::default),
-            hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
+            hot: match tier {
+                Tier::Interpret => u32::MAX,
+                Tier::Translate => crate::translate::HOT,
+                // More is compared the sooner it is translated.
+                Tier::Lockstep => crate::translate::HOT / 8,
+            },
             limited: false,
             features: FeatureTable::new(&model),
             model,

@@ -464,3 +464,25 @@ impl Tlb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_table_knows_no_address() {
+        let mut tlb = Tlb::new();
+        tlb.targets(SUPERVISOR);
+        let targets = &mut tlb.views[SUPERVISOR].targets;
+        for clear in [false, true] {
+            if clear {
+                targets.fill(u64::MAX, 1, true);
+                targets.clear();
+            }
+            for (slot, entry) in targets.table.iter().enumerate() {
+                let address = entry.negated.wrapping_neg();
+                assert_ne!(address & 0xffff, slot as u64, "slot {slot:#x} matches {address:#x}");
+            }
+        }
+    }
+}
