@@ -9,7 +9,7 @@
 #![allow(unsafe_code)] // blocks are owned here and referred to by pointer; see docs/UNSAFE.md
 
 use crate::op::{Handler, Op};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 /// A straight run of decoded instructions.
@@ -39,6 +39,18 @@ pub(crate) struct HostCode {
     /// Runs in the interpreter; `u32::MAX`: the translator has had it.
     pub(crate) heat: Cell<u32>,
     pub(crate) code: Cell<Option<Host>>,
+    /// Numbers of the translations that its code is in.
+    pub(crate) regions: RefCell<Vec<u32>>,
+    /// A second translation, which checks each access by itself.
+    pub(crate) narrow: Cell<Option<Host>>,
+}
+
+impl HostCode {
+    /// Forgets the translations.
+    fn separate(&self) {
+        self.code.set(None);
+        self.narrow.set(None);
+    }
 }
 
 /// Where a block's translation lies: offsets in the code area.
@@ -52,6 +64,8 @@ pub(crate) struct Host {
     pub(crate) body: u32,
     /// Code that leaves at the block's start.
     pub(crate) stub: u32,
+    /// The translation's number.
+    pub(crate) region: u32,
 }
 
 /// Guest-physical address in the low 56 bits, mode above.
@@ -92,8 +106,8 @@ pub(crate) struct BlockCache {
     jump: Box<[(Key, *const Block)]>,
     pages: HashMap<u64, CodePage>,
     dead: Vec<*mut Block>,
-    /// Translations of dead blocks, to be made to leave before translated code runs again.
-    pub(crate) dead_code: Vec<(Key, Host)>,
+    /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
+    pub(crate) dead_code: Vec<u32>,
     ops: usize,
     pub(crate) epoch: u64,
     pub(crate) decoded: u64,
@@ -207,7 +221,8 @@ impl BlockCache {
             self.blocks.remove(&b.key);
         }
         self.jump[b.key.slot()] = (Key::NONE, std::ptr::null());
-        self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
+        b.host.separate();
+        self.dead_code.append(&mut b.host.regions.borrow_mut());
         for op in &b.ops {
             op.run.set(self.stale);
         }
@@ -235,7 +250,8 @@ impl BlockCache {
         for block in self.blocks.drain().map(|(_, b)| b) {
             // SAFETY: as in `kill`.
             let b = unsafe { &*block };
-            self.dead_code.extend(b.host.code.take().map(|host| (b.key, host)));
+            b.host.separate();
+            self.dead_code.append(&mut b.host.regions.borrow_mut());
             for op in &b.ops {
                 op.run.set(self.stale);
             }
@@ -253,7 +269,8 @@ impl BlockCache {
         for &block in self.blocks.values() {
             // SAFETY: blocks in the table are alive.
             let host = unsafe { &(*block).host };
-            host.code.set(None);
+            host.separate();
+            host.regions.borrow_mut().clear();
             host.heat.set(0);
         }
     }

@@ -124,6 +124,7 @@ impl Cpu {
             stats: Statistics::default(),
         };
         cpu.translator.compared = cpu.lockstep.is_some();
+        cpu.translator.counting |= cpu.translator.compared;
         cpu.refresh();
         Ok(cpu)
     }
@@ -163,6 +164,9 @@ impl Cpu {
 
     /// Where [`Cpu::view`] lies, for translated code.
     pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
+
+    /// Where [`Cpu::fetch`] lies.
+    pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);
 
     /// Recomputes which pages are watched by data breakpoints.
     pub(crate) fn rewatch(&mut self) {
@@ -308,6 +312,12 @@ impl Cpu {
     fn entry(&self, la: u64) -> &Entry {
         // SAFETY: `view` points to `ENTRIES` entries (see `refresh`) and `index` is below that.
         unsafe { &*self.view.add(tlb::index(la)) }
+    }
+
+    /// The read and the write tag that `la` is judged by.
+    pub(crate) fn tags(&self, la: u64) -> (u64, u64) {
+        let entry = self.entry(la);
+        (entry.rtag, entry.wtag)
     }
 
     /// Loads from linear address `la`.

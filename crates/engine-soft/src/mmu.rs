@@ -118,10 +118,9 @@ impl Mmu {
         let Some(host) = self.ram.host_address(gpa_page, PAGE_MASK + 1) else {
             return Ok(Target::Device { gpa: t.gpa });
         };
-        let large = t.page_size > PAGE_MASK + 1;
         let view = self.view(privilege);
         if kind == AccessKind::Execute {
-            self.tlb.fill_fetch(view, page, gpa_page, t.global, large);
+            self.tlb.fill_fetch(view, page, gpa_page, t.global, t.page_size);
         } else if !self.watched.contains(&Some(page)) {
             self.tlb.fill(
                 view,
@@ -132,7 +131,7 @@ impl Mmu {
                     read: true,
                     write: t.writable_now && !self.blocks.is_code_page(gpa_page),
                     global: t.global,
-                    large,
+                    size: t.page_size,
                 },
             );
         }
@@ -468,7 +467,7 @@ impl SystemBus for Mmu {
             TlbEffect::SwitchKeep => self.switch(true),
             TlbEffect::SwitchFlush => self.switch(false),
             TlbEffect::Page(la) => self.tlb.flush_page(la),
-            TlbEffect::PageOfPcid(_, la) => self.tlb.flush_page(la),
+            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la),
             TlbEffect::Pcid(pcid) => self.tlb.flush_pcid(pcid),
         }
     }

@@ -26,8 +26,6 @@ const VIEWS: usize = SLOTS + 3;
 pub(crate) const PAGE_MASK: u64 = 0xfff;
 /// Never equals a page's address.
 const NO_PAGE: u64 = u64::MAX;
-/// Beyond this many remembered fills, a flush clears the whole view.
-const REMEMBERED: usize = 512;
 
 /// One data translation.
 #[derive(Clone, Copy)]
@@ -59,10 +57,12 @@ pub(crate) struct FetchEntry {
     /// The page's guest-physical address.
     pub(crate) gpa: u64,
     global: bool,
+    /// Bytes in the page that it is a piece of.
+    size: u64,
 }
 
 const NO_ENTRY: Entry = Entry { rtag: NO_PAGE, wtag: NO_PAGE, addend: 0, gpa: 0 };
-const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false };
+const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false, size: 0 };
 
 /// Index of the data entry for linear address `la`.
 #[inline(always)]
@@ -76,36 +76,126 @@ pub(crate) const fn fetch_index(la: u64) -> usize {
     (la >> 12) as usize & (FETCH_ENTRIES - 1)
 }
 
-/// Indices filled, by kind; full lists have forgotten some.
-struct Filled {
-    local: Vec<u16>,
-    global: Vec<u16>,
+/// Which entries were filled since the last flush, by kind: a bit for each.
+struct Filled<const WORDS: usize> {
+    local: [u64; WORDS],
+    global: [u64; WORDS],
 }
 
-impl Filled {
-    fn new() -> Self {
-        Self { local: Vec::with_capacity(REMEMBERED), global: Vec::with_capacity(REMEMBERED) }
-    }
+impl<const WORDS: usize> Filled<WORDS> {
+    const NONE: Self = Self { local: [0; WORDS], global: [0; WORDS] };
 
     fn note(&mut self, index: usize, global: bool) {
-        let list = if global { &mut self.global } else { &mut self.local };
-        if list.len() < REMEMBERED {
-            list.push(index as u16);
+        let words = if global { &mut self.global } else { &mut self.local };
+        words[index >> 6] |= 1 << (index & 63);
+    }
+
+    /// Calls `visit` for each entry of `words` (a range of the bitmap's words) that was filled.
+    fn each(&self, words: std::ops::Range<usize>, mut visit: impl FnMut(usize)) {
+        for n in words {
+            bits(n, self.local[n] | self.global[n], &mut visit);
         }
     }
 
-    /// Whether every fill is remembered.
-    fn complete(&self) -> bool {
-        self.local.len() < REMEMBERED && self.global.len() < REMEMBERED
+    /// Calls `visit` for each entry that was filled with something not global, and forgets these.
+    fn take_local(&mut self, mut visit: impl FnMut(usize)) {
+        for (n, word) in self.local.iter_mut().enumerate() {
+            bits(n, std::mem::take(word), &mut visit);
+        }
+    }
+}
+
+/// The indices of the bits set in word `n` of a bitmap.
+fn bits(n: usize, mut word: u64, visit: &mut impl FnMut(usize)) {
+    while word != 0 {
+        visit(n << 6 | word.trailing_zeros() as usize);
+        word &= word - 1;
+    }
+}
+
+/// A set of regions of `2^shift` bytes that may say yes where it should say no.
+struct Regions {
+    bits: Box<[u64]>,
+    shift: u32,
+    bits_log2: u32,
+}
+
+impl Regions {
+    fn new(shift: u32, bits_log2: u32) -> Self {
+        Self { bits: vec![0; 1 << (bits_log2 - 6)].into_boxed_slice(), shift, bits_log2 }
+    }
+
+    fn place(&self, la: u64) -> (usize, u64) {
+        /// 2^64 over the golden ratio: spreads neighbours.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let n = (la >> self.shift).wrapping_mul(SPREAD) >> (64 - self.bits_log2);
+        ((n >> 6) as usize, 1 << (n & 63))
+    }
+
+    fn note(&mut self, la: u64) {
+        let (word, bit) = self.place(la);
+        self.bits[word] |= bit;
+    }
+
+    /// False: nothing of `la`'s region was noted.
+    fn may_hold(&self, la: u64) -> bool {
+        let (word, bit) = self.place(la);
+        self.bits[word] & bit != 0
     }
 
     fn clear(&mut self) {
-        self.local.clear();
-        self.global.clear();
+        self.bits.fill(0);
+    }
+}
+
+/// Largest page but those of 1 GiB: what INVLPG drops with any address in it is dropped in regions of this size.
+const LARGE: u32 = 22;
+/// A page of 1 GiB.
+const HUGE: u32 = 30;
+
+/// From which pages larger than 4 KiB a view holds pieces.
+struct Large {
+    regions: Regions,
+    /// Gigabytes.
+    huge: Vec<u64>,
+}
+
+/// What INVLPG has to drop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Page,
+    Region,
+    Everything,
+}
+
+impl Large {
+    fn new() -> Self {
+        Self { regions: Regions::new(LARGE, 12), huge: Vec::new() }
     }
 
-    fn all(&self) -> impl Iterator<Item = usize> {
-        self.local.iter().chain(&self.global).map(|&i| usize::from(i))
+    fn note(&mut self, la: u64, size: u64) {
+        if size > 1 << LARGE {
+            if !self.huge.contains(&(la >> HUGE)) {
+                self.huge.push(la >> HUGE);
+            }
+        } else if size > PAGE_MASK + 1 {
+            self.regions.note(la);
+        }
+    }
+
+    fn around(&self, la: u64) -> Extent {
+        if self.huge.contains(&(la >> HUGE)) {
+            Extent::Everything
+        } else if self.regions.may_hold(la) {
+            Extent::Region
+        } else {
+            Extent::Page
+        }
+    }
+
+    fn clear(&mut self) {
+        self.regions.clear();
+        self.huge.clear();
     }
 }
 
@@ -121,67 +211,85 @@ struct TargetEntry {
 
 /// Entries of a table of targets: translated code indexes it by the low 16 bits of the address.
 const TARGET_ENTRIES: usize = 1 << 16;
-/// No target: the negation of an address that belongs to another slot, since a program may branch to any.
-const NO_TARGET: TargetEntry = TargetEntry { negated: 1, host: 0 };
-/// No target in the last slot, where [`NO_TARGET`] would match the address FFFF_FFFF_FFFF_FFFFH.
-const NO_LAST_TARGET: TargetEntry = TargetEntry { negated: 0, host: 0 };
 
-fn no_targets(table: &mut [TargetEntry]) {
-    table.fill(NO_TARGET);
-    table.last_mut().into_iter().for_each(|last| *last = NO_LAST_TARGET);
+/// What stands at `slot` when nothing does: the negation of an address that belongs elsewhere.
+const fn vacant(slot: usize) -> TargetEntry {
+    TargetEntry { negated: if slot == TARGET_ENTRIES - 1 { 2 } else { 1 }, host: 0 }
 }
 
 /// Targets of indirect and cross-page branches, for translated code.
 struct Targets {
     table: Box<[TargetEntry]>,
     filled: Vec<u16>,
-    /// Bit n: a target on a page whose number is n modulo 4096.
-    pages: [u64; 64],
+    /// Pages with targets.
+    pages: Regions,
+    /// Pages larger than 4 KiB with targets.
+    large: Large,
     /// Some target's page is not global.
     local: bool,
 }
 
 impl Targets {
     fn new() -> Self {
-        Self { table: Box::default(), filled: Vec::new(), pages: [0; 64], local: false }
+        Self {
+            table: Box::default(),
+            filled: Vec::new(),
+            pages: Regions::new(12, 16),
+            large: Large::new(),
+            local: false,
+        }
     }
 
     fn clear(&mut self) {
+        if self.filled.is_empty() {
+            return;
+        }
         if self.filled.len() < 8192 {
             for &i in &self.filled {
-                let last = i == u16::MAX;
-                self.table[usize::from(i)] = if last { NO_LAST_TARGET } else { NO_TARGET };
+                self.table[usize::from(i)] = vacant(usize::from(i));
             }
         } else {
-            no_targets(&mut self.table);
+            self.vacate();
         }
         self.filled.clear();
-        self.pages = [0; 64];
+        self.pages.clear();
+        self.large.clear();
         self.local = false;
     }
 
-    fn page_bit(la: u64) -> (usize, u64) {
-        let n = la >> 12 & 4095;
-        ((n >> 6) as usize, 1 << (n & 63))
+    fn vacate(&mut self) {
+        self.table.iter_mut().enumerate().for_each(|(slot, entry)| *entry = vacant(slot));
     }
 
-    fn fill(&mut self, la: u64, host: u64, global: bool) {
+    fn fill(&mut self, la: u64, host: u64, page: &FetchEntry) {
         let slot = (la & 0xffff) as usize;
         let entry = &mut self.table[slot];
         if entry.negated == la.wrapping_neg() && entry.host == host {
             return;
         }
+        if entry.host == 0 {
+            self.filled.push(slot as u16);
+        }
         *entry = TargetEntry { negated: la.wrapping_neg(), host };
-        self.filled.push(slot as u16);
-        let (word, bit) = Self::page_bit(la);
-        self.pages[word] |= bit;
-        self.local |= !global;
+        self.pages.note(la);
+        self.large.note(la, page.size);
+        self.local |= !page.global;
     }
 
     fn clear_page(&mut self, la: u64) {
-        let (word, bit) = Self::page_bit(la);
-        if self.pages[word] & bit != 0 {
+        if self.filled.is_empty() {
+            return;
+        }
+        if self.large.around(la) != Extent::Page {
             self.clear();
+        } else if self.pages.may_hold(la) {
+            let first = (la & 0xf000) as usize;
+            for (n, entry) in self.table[first..first + 0x1000].iter_mut().enumerate() {
+                if entry.negated.wrapping_neg() & !PAGE_MASK == la & !PAGE_MASK {
+                    // It stays listed as filled, which its host address tells.
+                    entry.negated = vacant(first + n).negated;
+                }
+            }
         }
     }
 }
@@ -190,12 +298,15 @@ impl Targets {
 pub(crate) struct View {
     pub(crate) data: Box<[Entry; ENTRIES]>,
     pub(crate) fetch: Box<[FetchEntry; FETCH_ENTRIES]>,
-    /// Indices filled since they were last flushed, so that a flush need not touch the whole view.
-    filled: Filled,
-    fetch_filled: Filled,
+    /// What was filled since the last flush, so that a flush need not touch the whole view.
+    filled: Filled<{ ENTRIES / 64 }>,
+    fetch_filled: Filled<{ FETCH_ENTRIES / 64 }>,
     targets: Targets,
-    /// Which gigabytes (modulo 64) hold translations from pages larger than 4 KiB: INVLPG there clears the view.
-    large: u64,
+    large: Large,
+    /// Holds nothing at all.
+    blank: bool,
+    /// May hold global translations.
+    global: bool,
 }
 
 impl View {
@@ -203,58 +314,69 @@ impl View {
         Self {
             data: Box::new([NO_ENTRY; ENTRIES]),
             fetch: Box::new([NO_FETCH; FETCH_ENTRIES]),
-            filled: Filled::new(),
-            fetch_filled: Filled::new(),
+            filled: Filled::NONE,
+            fetch_filled: Filled::NONE,
             targets: Targets::new(),
-            large: 0,
+            large: Large::new(),
+            blank: true,
+            global: false,
         }
+    }
+
+    fn note(&mut self, page: u64, size: u64, global: bool) {
+        self.large.note(page, size);
+        self.blank = false;
+        self.global |= global;
     }
 
     fn flush(&mut self) {
+        if self.blank {
+            return;
+        }
         self.targets.clear();
-        if self.filled.complete() {
-            self.filled.all().for_each(|i| self.data[i] = NO_ENTRY);
-        } else {
-            self.data.fill(NO_ENTRY);
-        }
-        if self.fetch_filled.complete() {
-            self.fetch_filled.all().for_each(|i| self.fetch[i] = NO_FETCH);
-        } else {
-            self.fetch.fill(NO_FETCH);
-        }
-        self.filled.clear();
-        self.fetch_filled.clear();
-        self.large = 0;
+        self.filled.each(0..ENTRIES / 64, |i| self.data[i] = NO_ENTRY);
+        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| self.fetch[i] = NO_FETCH);
+        self.filled = Filled::NONE;
+        self.fetch_filled = Filled::NONE;
+        self.large.clear();
+        self.blank = true;
+        self.global = false;
     }
 
     fn flush_non_global(&mut self) {
+        if !self.global {
+            return self.flush();
+        }
         if self.targets.local {
             self.targets.clear();
         }
-        if self.filled.local.len() == REMEMBERED || self.fetch_filled.local.len() == REMEMBERED {
-            self.flush();
-            return;
-        }
-        for i in self.filled.local.drain(..) {
-            let entry = &mut self.data[usize::from(i)];
+        self.filled.take_local(|i| {
+            let entry = &mut self.data[i];
             if entry.gpa & 1 == 0 {
                 *entry = NO_ENTRY;
             }
-        }
-        for i in self.fetch_filled.local.drain(..) {
-            let entry = &mut self.fetch[usize::from(i)];
+        });
+        self.fetch_filled.take_local(|i| {
+            let entry = &mut self.fetch[i];
             if !entry.global {
                 *entry = NO_FETCH;
             }
-        }
+        });
     }
 
     fn flush_page(&mut self, la: u64) {
-        self.targets.clear_page(la);
-        if self.large >> (la >> 30 & 63) & 1 != 0 {
-            self.flush();
+        if self.blank {
             return;
         }
+        self.targets.clear_page(la);
+        match self.large.around(la) {
+            Extent::Page => self.flush_small(la),
+            Extent::Region => self.flush_region(la),
+            Extent::Everything => self.flush(),
+        }
+    }
+
+    fn flush_small(&mut self, la: u64) {
         let page = la & !PAGE_MASK;
         let entry = &mut self.data[index(la)];
         if entry.rtag == page || entry.wtag == page {
@@ -264,6 +386,25 @@ impl View {
         if entry.tag == page {
             *entry = NO_FETCH;
         }
+    }
+
+    /// Drops all pieces of the region of `1 << LARGE` bytes around `la`.
+    fn flush_region(&mut self, la: u64) {
+        let same = |tag: u64| tag >> LARGE == la >> LARGE;
+        let start = la >> LARGE << LARGE;
+        let words = (1 << (LARGE - 12)) / 64;
+        let first = index(start) / 64;
+        self.filled.each(first..(first + words).min(ENTRIES / 64), |i| {
+            let entry = &mut self.data[i];
+            if same(entry.rtag) || same(entry.wtag) {
+                *entry = NO_ENTRY;
+            }
+        });
+        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
+            if same(self.fetch[i].tag) {
+                self.fetch[i] = NO_FETCH;
+            }
+        });
     }
 }
 
@@ -282,8 +423,8 @@ pub(crate) struct Fill {
     pub(crate) write: bool,
     /// Valid in every address space.
     pub(crate) global: bool,
-    /// From a page larger than 4 KiB.
-    pub(crate) large: bool,
+    /// Bytes in the page that it is a piece of.
+    pub(crate) size: u64,
 }
 
 /// All views of one virtual processor.
@@ -327,40 +468,28 @@ impl Tlb {
             gpa: fill.gpa | u64::from(fill.global),
         };
         view.filled.note(i, fill.global);
-        if fill.large {
-            view.large |= 1 << (fill.page >> 30 & 63);
-        }
+        view.note(fill.page, fill.size, fill.global);
     }
 
     /// Enters an instruction translation for `view`.
-    pub(crate) fn fill_fetch(
-        &mut self,
-        view: usize,
-        page: u64,
-        gpa: u64,
-        global: bool,
-        large: bool,
-    ) {
+    pub(crate) fn fill_fetch(&mut self, view: usize, page: u64, gpa: u64, global: bool, size: u64) {
         if view == EMPTY {
             return;
         }
         let view = &mut self.views[view];
         let i = fetch_index(page);
-        view.fetch[i] = FetchEntry { tag: page, gpa, global };
+        view.fetch[i] = FetchEntry { tag: page, gpa, global, size };
         view.fetch_filled.note(i, global);
-        if large {
-            view.large |= 1 << (page >> 30 & 63);
-        }
+        view.note(page, size, global);
     }
 
     /// The table of targets of `view`, made on first use.
     pub(crate) fn targets(&mut self, view: usize) -> u64 {
-        let table = &mut self.views[view].targets.table;
-        if table.is_empty() {
-            *table = vec![NO_TARGET; TARGET_ENTRIES].into_boxed_slice();
-            no_targets(table);
+        let targets = &mut self.views[view].targets;
+        if targets.table.is_empty() {
+            targets.table = (0..TARGET_ENTRIES).map(vacant).collect();
         }
-        table.as_ptr() as u64
+        targets.table.as_ptr() as u64
     }
 
     /// Enters a target for `view`, whose code page must be in the instruction part.
@@ -368,7 +497,7 @@ impl Tlb {
         let view = &mut self.views[view];
         let entry = view.fetch[fetch_index(la)];
         if entry.tag == la & !PAGE_MASK && !view.targets.table.is_empty() {
-            view.targets.fill(la, host, entry.global);
+            view.targets.fill(la, host, &entry);
         }
     }
 
@@ -389,14 +518,8 @@ impl Tlb {
                 entry.wtag = NO_PAGE;
             }
         };
-        for view in &mut self.views[..EMPTY] {
-            if view.filled.complete() {
-                for i in view.filled.all() {
-                    forbid(&mut view.data[i]);
-                }
-            } else {
-                view.data.iter_mut().for_each(forbid);
-            }
+        for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
+            view.filled.each(0..ENTRIES / 64, |i| forbid(&mut view.data[i]));
         }
     }
 
@@ -450,7 +573,19 @@ impl Tlb {
     /// INVLPG: the page in the current address space, and global translations of it everywhere. Dropping more is permitted.
     pub(crate) fn flush_page(&mut self, la: u64) {
         self.flushes += 1;
-        self.views[..EMPTY].iter_mut().for_each(|view| view.flush_page(la));
+        for (n, view) in self.views[..EMPTY].iter_mut().enumerate() {
+            if n == self.slot || n >= SUPERVISOR || view.global {
+                view.flush_page(la);
+            }
+        }
+    }
+
+    /// INVPCID type 0: the page in `pcid`. Dropping more is permitted.
+    pub(crate) fn flush_page_of(&mut self, pcid: u16, la: u64) {
+        if let Some(slot) = self.pcids.iter().position(|&p| p == Some(pcid)) {
+            self.views[slot].flush_page(la);
+        }
+        self.flush_page(la);
     }
 
     /// Drops the non-global translations of `pcid`.
@@ -469,20 +604,105 @@ impl Tlb {
 mod tests {
     use super::*;
 
+    /// One translation that a processor was given: (page, bytes of its page, global).
+    type Given = (u64, u64, bool);
+
+    fn next(seed: &mut u64) -> u64 {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        *seed
+    }
+
+    /// Few pages, many collisions: user and kernel addresses that differ in high bits only.
+    fn page(seed: &mut u64) -> u64 {
+        let high = [0, 0xffff_8880_0000_0000, 0xffff_ffff_8000_0000, 0x7fff_c000_0000];
+        high[next(seed) as usize & 3] | (next(seed) & 0x1c0_0007) << 12
+    }
+
+    fn give(tlb: &mut Tlb, view: usize, seed: &mut u64) -> Given {
+        let page = page(seed);
+        // One size for a gigabyte, as page tables have it.
+        let size =
+            [0x1000, 0x20_0000, 0x40_0000, 0x4000_0000][(page >> 30 ^ page >> 34) as usize & 3];
+        let global = next(seed) & 3 == 0;
+        let fill =
+            Fill { page, gpa: page & 0xffff_f000, host: 1, read: true, write: true, global, size };
+        tlb.fill(view, fill);
+        tlb.fill_fetch(view, page, page & 0xffff_f000, global, size);
+        tlb.targets(view);
+        tlb.fill_target(view, page | 5, 77);
+        (page, size, global)
+    }
+
+    fn holds(view: &View, page: u64) -> bool {
+        let la = page | 5;
+        view.data[index(page)].rtag == page
+            || view.fetch[fetch_index(page)].tag == page
+            || view.targets.table[la as usize & 0xffff].negated == la.wrapping_neg()
+    }
+
     #[test]
-    fn an_empty_table_knows_no_address() {
-        let mut tlb = Tlb::new();
-        tlb.targets(SUPERVISOR);
-        let targets = &mut tlb.views[SUPERVISOR].targets;
-        for clear in [false, true] {
-            if clear {
-                targets.fill(u64::MAX, 1, true);
-                targets.clear();
-            }
-            for (slot, entry) in targets.table.iter().enumerate() {
-                let address = entry.negated.wrapping_neg();
-                assert_ne!(address & 0xffff, slot as u64, "slot {slot:#x} matches {address:#x}");
+    fn what_is_flushed_is_gone() {
+        let mut seed = 0x1234_5678_9abc_def1;
+        for _ in 0..400 {
+            let mut tlb = Tlb::new();
+            let given: Vec<(usize, Given)> = (0..60)
+                .map(|n| {
+                    let view = if n & 1 == 0 { tlb.slot } else { SUPERVISOR };
+                    (view, give(&mut tlb, view, &mut seed))
+                })
+                .collect();
+            let la = page(&mut seed) | 0x123;
+            let other = next(&mut seed) & 1 == 0;
+            let must_go: Box<dyn Fn(usize, &Given) -> bool> = match next(&mut seed) % 4 {
+                0 => {
+                    tlb.flush_current();
+                    Box::new(|_, g| !g.2)
+                }
+                1 => {
+                    tlb.switch(u16::from(other), false);
+                    Box::new(move |view, g| !g.2 && (view == SUPERVISOR || !other))
+                }
+                2 => {
+                    tlb.flush_all();
+                    Box::new(|_, _| true)
+                }
+                _ => {
+                    tlb.flush_page(la);
+                    Box::new(move |_, g| g.0 & !(g.1 - 1) == la & !(g.1 - 1))
+                }
+            };
+            // What was given twice counts as it was given last.
+            for (n, (view, g)) in given.iter().enumerate() {
+                let again = given[n + 1..].iter().any(|(v, h)| v == view && h.0 == g.0);
+                assert!(again || !must_go(*view, g) || !holds(tlb.view(*view), g.0), "{g:x?}");
             }
         }
+    }
+
+    #[test]
+    fn invlpg_leaves_other_pages_alone() {
+        let mut tlb = Tlb::new();
+        let kernel = 0xffff_8880_0040_0000;
+        for (page, size) in [(kernel, 0x20_0000), (0x40_0000, 0x1000), (0x80_0000, 0x1000)] {
+            let fill =
+                Fill { page, gpa: page, host: 1, read: true, write: true, global: true, size };
+            tlb.fill(SUPERVISOR, fill);
+        }
+        tlb.flush_page(0x40_0000);
+        let left = |page: u64| tlb.view(SUPERVISOR).data[index(page)].rtag == page;
+        // The first two share a place, where the second was.
+        assert!(!left(0x40_0000) && left(0x80_0000));
+    }
+
+    #[test]
+    fn no_address_is_a_target_before_it_is_entered() {
+        let mut tlb = Tlb::new();
+        tlb.targets(SUPERVISOR);
+        let table = &tlb.view(SUPERVISOR).targets.table;
+        let vacant =
+            |slot: usize| u64::from(table[slot].negated.wrapping_neg() as u16) != slot as u64;
+        assert!((0..TARGET_ENTRIES).all(vacant));
     }
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::bench::machine::Machine;
 use crate::debian::Flavour;
 use crate::exit;
 use crate::trace::Topic;
@@ -17,6 +18,7 @@ Examples:
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
+  gemello bench --only user                      how fast it is here, beside the host and QEMU
   gemello doctor                                 what this host offers
 
 On the terminal: Ctrl-A x quits, Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A.";
@@ -39,6 +41,17 @@ pub(crate) enum Command {
     Fetch(Fetch),
     /// Tell what this host offers
     Doctor,
+    /// Measure this machine, natively, on gemello and on QEMU
+    Bench(Bench),
+    /// For `bench`: become a program that ends with its parent
+    #[command(hide = true)]
+    Tethered {
+        /// The parent
+        parent: i32,
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 /// What `gemello` without a command does.
@@ -161,6 +174,34 @@ pub(crate) struct Fetch {
     /// Which of Debian's kernels
     #[arg(long, value_enum, default_value_t)]
     pub(crate) flavour: Flavour,
+}
+
+/// The set of rows: docs/benchmark.md.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Only these rows or groups
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+
+    /// Measure everything this often; the interpreter, which is slow, once
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+
+    /// On these machines [default: all, tcg where QEMU is installed]
+    #[arg(long, value_name = "MACHINE,...", value_enum, value_delimiter = ',')]
+    pub(crate) on: Vec<Machine>,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// List the rows and groups
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    /// The guest program, built already [default: built from the sources in benches/guest]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guest: Option<PathBuf>,
 }
 
 /// A guest that gemello can fetch.

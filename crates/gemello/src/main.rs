@@ -4,6 +4,7 @@
 //! `machine`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod debian;
 mod doctor;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Command::Fetch(arguments) => match arguments.what {
             Guest::Debian => debian::fetch(arguments.flavour, true).map(|_| exit::OK),
         },
+        Command::Bench(arguments) => bench::bench(arguments),
+        Command::Tethered { parent, words } => bench::tethered(*parent, words),
         Command::Doctor => {
             doctor::doctor();
             Ok(exit::OK)

@@ -54,8 +54,13 @@ impl Signals {
         self.open_poll();
     }
 
+    /// Makes the poll word unreadable until [`Signals::open_poll`], whatever is raised.
+    pub fn close_poll(&self) {
+        self.poll.store(UNREADABLE, Ordering::SeqCst);
+    }
+
     /// Makes the poll word readable if nothing is raised.
-    fn open_poll(&self) {
+    pub fn open_poll(&self) {
         let readable = (&raw const self.word) as u64;
         self.poll.store(readable, Ordering::SeqCst);
         if self.word.load(Ordering::SeqCst) != 0 {

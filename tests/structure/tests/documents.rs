@@ -3,8 +3,8 @@
 use std::path::Path;
 use structure::{Document, code_spans, file, root, tracked_files};
 
-const TOP_FOLDERS: [&str; 8] =
-    ["crates/", "docs/", "guest/", "tests/", "xtask/", "fuzz/", ".ci/", ".cargo/"];
+const TOP_FOLDERS: [&str; 9] =
+    ["benches/", "crates/", "docs/", "guest/", "tests/", "xtask/", "fuzz/", ".ci/", ".cargo/"];
 
 /// Whether a code span is meant as a path of this project: `folder/file`, or `folder/file::name`.
 fn is_path(span: &str) -> bool {

@@ -120,16 +120,28 @@ fn translated(cpu: &mut Cpu, block: &Block, limit: u64) -> Tried {
         },
     };
     cpu.limited = limit != u64::MAX;
-    let left = translate::lockstep::enter(cpu, host);
-    if news(cpu, limit) {
-        return Tried::Stock;
-    }
-    let Some(next) = fetch::block_at_rip(cpu, false) else { return Tried::Stock };
-    // SAFETY: just found.
-    let found = unsafe { &*next };
+    let mut left = translate::lockstep::enter(cpu, host);
+    let (next, found) = loop {
+        if news(cpu, limit) {
+            return Tried::Stock;
+        }
+        let Some(next) = fetch::block_at_rip(cpu, false) else { return Tried::Stock };
+        // SAFETY: just found.
+        let found = unsafe { &*next };
+        let translate::Left::Narrow(site) = left else { break (next, found) };
+        left = match translate::narrow(cpu, found, site) {
+            Ok(Some(host)) => translate::lockstep::enter(cpu, host),
+            Ok(None) => translate::Left::Interpret,
+            Err(_) => {
+                translate::forget(cpu);
+                translate::Left::Interpret
+            }
+        };
+    };
     match left {
         translate::Left::Next(Some(site)) => translate::link(cpu, site, found),
         translate::Left::Next(None) => {}
+        translate::Left::Narrow(_) => {}
         translate::Left::Interpret => {
             let end = run_block(cpu, found);
             if end == End::Stock || news(cpu, limit) {

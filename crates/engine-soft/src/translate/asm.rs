@@ -3,6 +3,8 @@
 //! Guest registers RAX to R12 live in the host registers of the same name; R13 to R15 are the translator's scratch registers. Host GS
 //! points to the [`crate::cpu::Cpu`], so every field of it is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
 
+use super::address::Place;
+
 /// Scratch: the operand's address, linear before the check and host after it.
 pub(super) const ADDRESS: u8 = 15;
 /// Scratch.
@@ -21,6 +23,10 @@ pub(super) struct Asm {
 }
 
 impl Asm {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { code: Vec::with_capacity(bytes) }
+    }
+
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.code.extend_from_slice(bytes);
     }
@@ -115,10 +121,6 @@ impl Asm {
         self.bytes(&[0x48 | (from >> 3) << 2 | to >> 3, 0x89, 0xc0 | (from & 7) << 3 | to & 7]);
     }
 
-    pub(super) fn xchg(&mut self, a: u8, b: u8) {
-        self.bytes(&[0x48 | (a >> 3) << 2 | b >> 3, 0x87, 0xc0 | (a & 7) << 3 | b & 7]);
-    }
-
     /// `opcode` with a register and `[base + disp]`.
     fn at(&mut self, wide: bool, opcode: &[u8], reg: u8, base: u8, disp: i32) {
         let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | base >> 3;
@@ -152,6 +154,120 @@ impl Asm {
         self.bytes(&[scale << 6 | (index & 7) << 3 | base & 7, 0]);
     }
 
+    /// LEA to, [base + index << scale + disp].
+    pub(super) fn lea_scaled(&mut self, to: u8, base: Option<u8>, index: u8, scale: u8, disp: i32) {
+        let place = (base, Some(index), scale, disp);
+        self.memory(true, &[0x8d], to, place);
+    }
+
+    /// `opcode` with a register and `[base + index << scale + disp]`.
+    fn memory(
+        &mut self,
+        wide: bool,
+        opcode: &[u8],
+        reg: u8,
+        (base, index, scale, disp): (Option<u8>, Option<u8>, u8, i32),
+    ) {
+        let Some(index) = index else {
+            return self.at(wide, opcode, reg, base.unwrap_or(RSP), disp);
+        };
+        debug_assert_ne!(index, RSP);
+        let b = base.unwrap_or(0);
+        let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | b >> 3;
+        if rex != 0x40 {
+            self.code.push(rex);
+        }
+        self.bytes(opcode);
+        let short = i8::try_from(disp).ok();
+        let sib = scale << 6 | (index & 7) << 3;
+        match (base, short) {
+            (None, _) => {
+                self.bytes(&[0x04 | (reg & 7) << 3, sib | 5]);
+                self.bytes(&disp.to_le_bytes());
+            }
+            (Some(b), Some(disp)) => {
+                self.bytes(&[0x44 | (reg & 7) << 3, sib | b & 7, disp as u8]);
+            }
+            (Some(b), None) => {
+                self.bytes(&[0x84 | (reg & 7) << 3, sib | b & 7]);
+                self.bytes(&disp.to_le_bytes());
+            }
+        }
+    }
+
+    fn place(&mut self, opcode: u8, reg: u8, place: &Place) {
+        let at = (Some(place.base), place.index, 0, place.displacement);
+        self.memory(true, &[opcode], reg, at);
+    }
+
+    /// MOV r64, operand.
+    pub(super) fn load_place(&mut self, to: u8, place: &Place) {
+        self.place(0x8b, to, place);
+    }
+
+    /// MOV operand, r64.
+    pub(super) fn store_place(&mut self, place: &Place, from: u8) {
+        self.place(0x89, from, place);
+    }
+
+    /// MOV qword operand, imm32 sign-extended.
+    pub(super) fn store_immediate(&mut self, place: &Place, imm: i32) {
+        self.place(0xc7, 0, place);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// MOV to, imm32 sign-extended.
+    pub(super) fn load_immediate(&mut self, to: u8, value: i32) {
+        self.bytes(&[0x48 | to >> 3, 0xc7, 0xc0 | to & 7]);
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// MOV to, imm64.
+    pub(super) fn load_immediate64(&mut self, to: u8, value: u64) {
+        self.bytes(&[0x48 | to >> 3, 0xb8 | to & 7]);
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// MOV r32, r32.
+    pub(super) fn mov32(&mut self, to: u8, from: u8) {
+        self.register(&[0x89], from, to);
+    }
+
+    /// `opcode` with two 32-bit registers, `rm` in ModRM.rm.
+    fn register(&mut self, opcode: &[u8], reg: u8, rm: u8) {
+        self.code.push(0x40 | (reg >> 3) << 2 | rm >> 3);
+        self.bytes(opcode);
+        self.code.push(0xc0 | (reg & 7) << 3 | rm & 7);
+    }
+
+    /// AND r32, imm32. Changes flags.
+    pub(super) fn and32(&mut self, reg: u8, imm: i32) {
+        self.register(&[0x81], 4, reg);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// SHR r32, n. Changes flags.
+    pub(super) fn shr32(&mut self, reg: u8, n: u8) {
+        self.register(&[0xc1], 5, reg);
+        self.code.push(n);
+    }
+
+    /// SHL r32, n. Changes flags.
+    pub(super) fn shl32(&mut self, reg: u8, n: u8) {
+        self.register(&[0xc1], 4, reg);
+        self.code.push(n);
+    }
+
+    /// OR r32, r32. Changes flags.
+    pub(super) fn or32(&mut self, to: u8, from: u8) {
+        self.register(&[0x09], from, to);
+    }
+
+    /// OR r64, gs:[offset]. Changes flags.
+    pub(super) fn or_gs(&mut self, reg: u8, offset: usize) {
+        self.gs(true, &[0x0b], reg, offset);
+    }
+
     /// MOV to, [base + disp].
     pub(super) fn load_at(&mut self, to: u8, base: u8, disp: i32) {
         self.at(true, &[0x8b], to, base, disp);
@@ -160,22 +276,6 @@ impl Asm {
     /// MOV r32, [base + disp].
     pub(super) fn load32_at(&mut self, to: u8, base: u8, disp: i32) {
         self.at(false, &[0x8b], to, base, disp);
-    }
-
-    /// MOV [base + disp], from.
-    pub(super) fn store_at(&mut self, base: u8, disp: i32, from: u8) {
-        self.at(true, &[0x89], from, base, disp);
-    }
-
-    /// MOV qword [base], imm32 sign-extended.
-    pub(super) fn store_at_imm(&mut self, base: u8, imm: i32) {
-        self.at(true, &[0xc7], 0, base, 0);
-        self.bytes(&imm.to_le_bytes());
-    }
-
-    /// ADD to, [base + disp]. Changes flags.
-    pub(super) fn add_at(&mut self, to: u8, base: u8, disp: i32) {
-        self.at(true, &[0x03], to, base, disp);
     }
 
     /// CMP reg, [base + disp]. Changes flags.

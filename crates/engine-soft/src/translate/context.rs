@@ -13,7 +13,7 @@ pub(crate) struct Context {
     pub(crate) host_rsp: u64,
     /// Where to jump on entry.
     pub(crate) target: u64,
-    /// A target on its way through an address check.
+    /// A value on its way through an address check.
     pub(crate) scratch: u64,
     /// RIP in host code where a fault was met.
     pub(crate) fault_pc: u64,
@@ -25,8 +25,14 @@ pub(crate) struct Context {
     pub(crate) poll: u64,
     /// The host's MXCSR.
     pub(crate) host_mxcsr: u32,
-    /// The exit code's address, for the fault guard.
+    /// The fault exit's address, for the fault guard.
     pub(crate) leave: u64,
+    /// The processor itself, for what glue calls.
+    pub(crate) cpu: u64,
+    /// All registers as a fault found them.
+    pub(crate) raw: [u64; 16],
+    /// The missed check needs each access checked by itself.
+    pub(crate) narrow: bool,
 }
 
 /// `Context::exit` after a host fault.
@@ -47,6 +53,9 @@ impl Default for Context {
             poll: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
+            cpu: 0,
+            raw: [0; 16],
+            narrow: false,
         }
     }
 }

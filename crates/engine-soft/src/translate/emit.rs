@@ -1,18 +1,22 @@
-//! Translation of one block: guest instructions to host code, with every exit recorded.
+//! Translation of a region: guest instructions to host code, with every exit recorded.
 //!
-//! Conventions. Host RAX to R12 hold the guest's, RSP included; R13 to R15 of the guest stay in the state. Status flags are in RFLAGS at every
-//! block boundary, or provably dead. `BLOCK_IP`'s slot holds the linear address of the page the code runs on, so that a block runs
-//! wherever its page is mapped. Before its address check has passed, an instruction changes nothing of the guest's: any fault or miss
-//! leaves to the interpreter at that instruction.
+//! Conventions. At a region's boundary host RAX to R12 hold the guest's, RSP included, and R13 to R15 of the guest are in the state; within
+//! it the three registers it uses least are (see `super::scratch`). Status flags are in RFLAGS at every boundary, or provably dead.
+//! `BLOCK_IP`'s slot holds the linear address of the page the code runs on, so that a region runs wherever its page is mapped.
+//! Before its address check has passed, an instruction changes nothing of the guest's: any fault or miss leaves to the interpreter
+//! at that instruction.
 
-use super::asm::{ADDRESS, Asm, RAX, RCX, RSP, SECOND, THIRD};
+use super::address::{Access, Check, Expression, PAGE_BASE, access_of, expression_of};
+use super::asm::{Asm, RAX, RSP};
 use super::context::Context;
-use super::flow::{self, Class, FlagUse, Usage};
+use super::encode::{self, Memory, Operands};
+use super::flow::{Class, FlagUse};
+use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
+use super::scratch::{self, Held, Scratch};
+use crate::block::Key;
 use crate::cpu::Cpu;
-use crate::thunk::MemOperand;
-use crate::tlb::Entry;
-use iced_x86::{Encoder, Instruction, OpKind, Register};
-use std::mem::offset_of;
+use crate::tlb::{FETCH_ENTRIES, FetchEntry};
+use std::mem::{offset_of, size_of};
 use x86::state::{CpuState, Flags, Segment, X87, gpr};
 
 pub(super) const STATE: usize = offset_of!(Cpu, state);
@@ -20,15 +24,18 @@ pub(super) const PAGE: usize = STATE + offset_of!(CpuState, gpr) + 8 * gpr::BLOC
 pub(super) const ARITH: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, arith);
 const SYSTEM_FLAGS: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, system);
 pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X87, mxcsr);
-const VIEW: usize = Cpu::VIEW_OFFSET;
+pub(super) const VIEW: usize = Cpu::VIEW_OFFSET;
 pub(super) const JIT: usize = offset_of!(Cpu, jit);
 const COUNT: usize = JIT + offset_of!(Context, count);
-const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
-const SCRATCH: usize = JIT + offset_of!(Context, scratch);
+pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
+pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
 pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
-const TARGETS: usize = JIT + offset_of!(Context, targets);
-const POLL: usize = JIT + offset_of!(Context, poll);
+pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
+/// log2 of an instruction entry's size.
+const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
+const RDX: u8 = 2;
+const RBP: u8 = 5;
 
 pub(super) fn home(register: u8) -> usize {
     STATE + offset_of!(CpuState, gpr) + 8 * usize::from(register)
@@ -36,6 +43,14 @@ pub(super) fn home(register: u8) -> usize {
 
 pub(super) fn ymm_home(register: u8) -> usize {
     STATE + offset_of!(CpuState, ymm) + 32 * usize::from(register)
+}
+
+/// Where the base of segment `number` lies.
+pub(super) fn segment_base(number: u8) -> usize {
+    STATE
+        + offset_of!(CpuState, seg)
+        + usize::from(number) * size_of::<Segment>()
+        + offset_of!(Segment, base)
 }
 
 /// What an exit means.
@@ -46,24 +61,47 @@ pub(super) enum Site {
     /// Go on at page + delta.
     Here { delta: i32 },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
-    Interpret { delta: i32, undone: u16 },
+    /// Status flags were put by if `saved`.
+    Interpret { delta: i32, undone: u16, saved: bool },
+    /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
+    Check {
+        check: Check,
+        delta: i32,
+        undone: u16,
+        saved: bool,
+        retry: u32,
+        /// Registers homed in the region.
+        homed: u16,
+        /// The narrow translation from that instruction on, once there is one.
+        narrow: Option<crate::block::Host>,
+    },
 }
 
 /// A finished translation, offsets into `code`.
 pub(super) struct Translation {
     pub(super) code: Vec<u8>,
-    pub(super) far: usize,
-    pub(super) near: usize,
-    pub(super) body: usize,
-    /// The stub that leaves at the block's start.
-    pub(super) stub: usize,
+    /// Entries of blocks that others may enter.
+    pub(super) entries: Vec<(Key, crate::block::Host)>,
+    /// Registers homed within.
+    pub(super) homed: u16,
     pub(super) sites: Vec<Site>,
-    /// Jumps to the common exit: places of rel32.
-    pub(super) leaves: Vec<usize>,
-    /// Jumps to the code that loads the vector registers.
-    pub(super) loads: Vec<usize>,
+    /// Jumps out of this code: places of rel32.
+    pub(super) jumps: Vec<(usize, Out)>,
     /// What a fault means from each offset on, ascending.
     pub(super) starts: Vec<Start>,
+}
+
+/// A piece of glue that code jumps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Out {
+    /// The exit, at a boundary.
+    Leave,
+    /// The exit, within the region.
+    LeaveInside,
+    /// Making good a missed check.
+    Fill,
+    /// Loading the vector registers.
+    LoadVectors,
 }
 
 /// From `offset` of the code on a fault belongs to the instruction at page + `delta`.
@@ -73,241 +111,269 @@ pub(super) struct Start {
     pub(super) delta: i32,
     /// Instructions from it to the block's end.
     pub(super) rest: u16,
+    /// Which registers are homed here.
+    pub(super) homed: u16,
     /// Status flags are in `Context::flags` rather than in RFLAGS.
     pub(super) saved: bool,
 }
 
-/// One guest instruction with what is known of it.
-pub(super) struct Guest {
-    pub(super) i: Instruction,
-    pub(super) class: Class,
-    pub(super) usage: Usage,
-    pub(super) bytes: [u8; 15],
-    /// Offset from the page's start.
-    pub(super) delta: i32,
-    /// Status flags are needed after it.
-    pub(super) live_after: bool,
+/// What an address check must spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// Status flags are needed behind it.
+    Flags,
 }
 
-/// A cold piece: where it is jumped to from, and what it does.
-struct Stub {
-    from: Vec<usize>,
-    restore_flags: bool,
-    site: usize,
+/// A cold piece of code, emitted behind the hot one.
+pub(super) enum Cold {
+    /// Leaves by `site`.
+    Exit { from: usize, site: usize, out: Out },
+    /// A branch out of the region that was taken.
+    Branch { from: usize, to: i32, n: usize, polls: bool },
 }
 
+/// See the module.
 pub(super) struct Emitter<'a> {
-    asm: Asm,
-    sites: Vec<Site>,
-    stubs: Vec<Stub>,
-    leaves: Vec<usize>,
-    loads: Vec<usize>,
-    starts: Vec<Start>,
-    first_site: usize,
+    pub(super) asm: Asm,
+    pub(super) region: &'a Region,
+    pub(super) homed: u16,
+    pub(super) scratch: Scratch,
     /// Flags are in `Context::flags` rather than in RFLAGS.
-    saved: bool,
-    block: &'a [Guest],
-    start_delta: i32,
-    vectors: bool,
+    pub(super) saved: bool,
+    /// The block under way.
+    pub(super) current: usize,
+    pub(super) options: Options,
+    pub(super) sites: Vec<Site>,
+    pub(super) cold: Vec<Cold>,
+    pub(super) jumps: Vec<(usize, Out)>,
+    pub(super) starts: Vec<Start>,
+    /// Where each block's code begins.
+    pub(super) labels: Vec<Option<usize>>,
+    /// Jumps to blocks within: place of rel32, block.
+    pub(super) inner: Vec<(usize, usize)>,
+    /// What the only predecessor of a block leaves in the scratch registers.
+    pub(super) inherited: Vec<Option<Scratch>>,
+    pub(super) entries: Vec<(Key, crate::block::Host)>,
 }
 
-/// Translates `block`, which begins `start_delta` bytes into its page; `next_delta` is where it falls through, if it does.
-pub(super) fn translate(
-    block: &[Guest],
-    start_delta: i32,
-    next_delta: i32,
-    first_site: usize,
-) -> Option<Translation> {
-    let vectors = block.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));
+/// What a translation depends on beside the guest's code.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// Number of the first site.
+    pub(super) first_site: usize,
+    /// Address of the word that is polled.
+    pub(super) poll: u64,
+    /// Count instructions.
+    pub(super) counting: bool,
+}
+
+/// Translates `region`.
+pub(super) fn translate(region: &Region, homed: u16, options: Options) -> Option<Translation> {
+    let blocks = region.blocks.len();
     let e = Emitter {
-        asm: Asm::default(),
-        sites: Vec::new(),
-        stubs: Vec::new(),
-        leaves: Vec::new(),
-        loads: Vec::new(),
-        starts: Vec::new(),
-        first_site,
+        asm: Asm::with_capacity(64 * region.guests.len()),
+        region,
+        homed,
+        scratch: Scratch::new(homed),
         saved: false,
-        block,
-        start_delta,
-        vectors,
+        current: 0,
+        options,
+        sites: Vec::new(),
+        cold: Vec::new(),
+        jumps: Vec::new(),
+        starts: Vec::new(),
+        labels: vec![None; blocks],
+        inner: Vec::new(),
+        inherited: vec![None; blocks],
+        entries: Vec::new(),
     };
-    e.run(next_delta)
+    e.run()
 }
 
 impl Emitter<'_> {
-    fn run(mut self, next_delta: i32) -> Option<Translation> {
-        // Far entry: the target's RIP is in ADDRESS.
-        self.asm.lea(ADDRESS, ADDRESS, -self.start_delta);
-        self.asm.store(PAGE, ADDRESS);
-        let near = self.asm.here();
-        if self.vectors {
-            self.require_vectors();
+    fn run(mut self) -> Option<Translation> {
+        let order = super::branch::layout(self.region);
+        for (k, &b) in order.iter().enumerate() {
+            self.emit_block(b, order.get(k + 1).copied())?;
         }
-        let body = self.asm.here();
-        self.count(self.block.len());
+        self.outer_entries(&order);
+        // Cold pieces may make more of them.
+        while !self.cold.is_empty() {
+            for cold in std::mem::take(&mut self.cold) {
+                self.cold_piece(cold);
+            }
+        }
+        for (place, block) in std::mem::take(&mut self.inner) {
+            self.asm.resolve(place, self.labels[block]?);
+        }
+        Some(Translation {
+            code: self.asm.code,
+            entries: self.entries,
+            homed: self.homed,
+            sites: self.sites,
+            jumps: self.jumps,
+            starts: self.starts,
+        })
+    }
+
+    pub(super) fn block(&self) -> &BasicBlock {
+        &self.region.blocks[self.current]
+    }
+
+    fn emit_block(&mut self, b: usize, next: Option<usize>) -> Option<()> {
+        self.current = b;
+        self.saved = false;
+        self.scratch = self.inherited[b].take().unwrap_or_else(|| Scratch::new(self.homed));
+        self.scratch.unpin();
+        if b == 0 {
+            self.head_entry();
+        }
+        self.labels[b] = Some(self.asm.here());
+        let (first, count) = (self.block().first, self.block().count);
+        if self.options.counting {
+            self.start(first, count as u16);
+            self.count(count)?;
+        }
+        if let Some(second) = self.region.second_page {
+            self.start(first, count as u16);
+            self.same_second_page(first, second)?;
+        }
         let mut open = true;
-        for n in 0..self.block.len() {
-            let rest = (self.block.len() - n) as u16;
+        for n in first..first + count {
+            let rest = (first + count - n) as u16;
             self.start(n, rest);
-            open = self.instruction(n, rest)?;
+            open = self.instruction(n, next)?;
+            self.scratch.unpin();
             if !open {
                 break;
             }
         }
         if open {
+            let end = self.block().end;
             self.settle_flags(true);
-            self.direct(next_delta, None);
+            self.edge(end, None, next)?;
         }
-        let stub = self.asm.here();
-        let site = self.site(Site::Here { delta: self.start_delta });
-        self.stub_body(site, false);
-        for stub in std::mem::take(&mut self.stubs) {
-            for place in &stub.from {
-                self.asm.resolve_here(*place);
-            }
-            self.stub_body(stub.site, stub.restore_flags);
-        }
-        Some(Translation {
-            code: self.asm.code,
-            far: 0,
-            near,
-            body,
-            stub,
-            sites: self.sites,
-            leaves: self.leaves,
-            loads: self.loads,
-            starts: self.starts,
-        })
+        Some(())
     }
 
     /// From here on faults are instruction `n`'s, and flags where they are now.
-    fn start(&mut self, n: usize, rest: u16) {
-        let (offset, delta) = (self.asm.here() as u32, self.block[n].delta);
-        self.starts.push(Start { offset, delta, rest, saved: self.saved });
+    pub(super) fn start(&mut self, n: usize, rest: u16) {
+        let (offset, delta) = (self.asm.here() as u32, self.region.guests[n].delta);
+        self.starts.push(Start { offset, delta, rest, homed: self.homed, saved: self.saved });
     }
 
-    /// Flags have moved: notes it for faults behind this point.
-    fn flags_moved(&mut self, saved: bool) {
-        self.saved = saved;
+    /// Flags or homes have moved: notes it for faults behind this point.
+    pub(super) fn moved(&mut self) {
         if let Some(last) = self.starts.last().copied() {
-            self.starts.push(Start { offset: self.asm.here() as u32, saved, ..last });
+            let offset = self.asm.here() as u32;
+            self.starts.push(Start { offset, saved: self.saved, homed: self.homed, ..last });
         }
     }
 
-    fn count(&mut self, n: usize) {
-        self.asm.load(ADDRESS, COUNT);
-        self.asm.lea(ADDRESS, ADDRESS, n as i32);
-        self.asm.store(COUNT, ADDRESS);
+    pub(super) fn flags_moved(&mut self, saved: bool) {
+        self.saved = saved;
+        self.moved();
     }
 
-    /// Loads the vector registers if they are not in the host's, without touching flags.
-    fn require_vectors(&mut self) {
-        self.asm.mov(ADDRESS, RCX);
-        self.asm.load_byte(RCX, VECTORS_OUT);
-        let ready = self.asm.jrcxz();
-        self.asm.mov(RCX, ADDRESS);
-        // LEA ADDRESS, [RIP + 5]: the address behind the jump.
-        self.asm.bytes(&[0x4c, 0x8d, 0x3d, 5, 0, 0, 0]);
-        let jump = self.asm.jmp();
-        self.loads.push(jump);
-        // The loader comes back here with RCX intact in itself: keep both paths equal.
-        self.asm.mov(ADDRESS, RCX);
-        self.asm.short_here(ready);
-        self.asm.mov(RCX, ADDRESS);
+    fn count(&mut self, n: usize) -> Option<()> {
+        let register = self.scratch.take()?;
+        self.asm.load(register, COUNT);
+        self.asm.lea(register, register, n as i32);
+        self.asm.store(COUNT, register);
+        self.scratch.unpin();
+        Some(())
     }
 
-    fn site(&mut self, site: Site) -> usize {
+    pub(super) fn site(&mut self, site: Site) -> usize {
         self.sites.push(site);
-        self.first_site + self.sites.len() - 1
+        self.options.first_site + self.sites.len() - 1
     }
 
-    fn stub_body(&mut self, site: usize, restore_flags: bool) {
-        if restore_flags {
-            self.restore_flags();
+    /// Instructions from `n` to its block's end.
+    pub(super) fn rest(&self, n: usize) -> u16 {
+        let b = self.block();
+        (b.first + b.count).saturating_sub(n) as u16
+    }
+
+    /// The check whose jump is at `from` missed.
+    pub(super) fn missed(&mut self, from: usize, n: usize, check: Check, retry: usize) {
+        let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
+        let site = self.site(Site::Check {
+            check,
+            delta,
+            undone,
+            saved,
+            retry: retry as u32,
+            homed: self.homed,
+            narrow: None,
+        });
+        self.cold.push(Cold::Exit { from, site, out: Out::Fill });
+    }
+
+    /// Leaves to the interpreter at instruction `n`, which ends the block here.
+    fn interpret(&mut self, n: usize) {
+        self.settle_flags(true);
+        let from = self.asm.jmp();
+        self.interpret_from(from, n);
+    }
+
+    /// The jump at `from` leaves to the interpreter at instruction `n`.
+    fn interpret_from(&mut self, from: usize, n: usize) {
+        let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
+        let site = self.site(Site::Interpret { delta, undone, saved });
+        self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
+    }
+
+    /// Makes sure that instruction `n`, which crosses the page's end, goes on where it did: by the instruction TLB.
+    fn same_second_page(&mut self, n: usize, second: u64) -> Option<()> {
+        let (page, entry) = (self.scratch.take()?, self.scratch.take()?);
+        if Self::need_before(&self.region.guests[n]) == Need::Flags {
+            self.save_flags(entry);
         }
-        self.asm.store_imm(EXIT, site as u32);
-        let jump = self.asm.jmp();
-        self.leaves.push(jump);
+        self.asm.load(page, PAGE);
+        self.asm.lea(page, page, PAGE_BYTES);
+        self.asm.mov(entry, page);
+        self.asm.shr(entry, 12 - FETCH_SHIFT);
+        self.asm.and32(entry, ((FETCH_ENTRIES - 1) << FETCH_SHIFT) as i32);
+        self.asm.add_gs(entry, Cpu::FETCH_OFFSET);
+        self.asm.cmp_at(page, entry, offset_of!(FetchEntry, tag) as i32);
+        let other = self.asm.jcc(5);
+        self.interpret_from(other, n);
+        self.asm.load_immediate64(page, second);
+        self.asm.cmp_at(page, entry, offset_of!(FetchEntry, gpa) as i32);
+        let other = self.asm.jcc(5);
+        self.interpret_from(other, n);
+        self.scratch.unpin();
+        Some(())
     }
 
-    /// RFLAGS to `Context::flags`. Clobbers SECOND.
-    fn save_flags(&mut self) {
-        self.asm.mov(SECOND, RAX);
-        self.asm.flags_to_ax();
-        self.asm.store_word(TMP_FLAGS, RAX);
-        self.asm.mov(RAX, SECOND);
-    }
-
+    /// RAX is never homed.
     fn restore_flags(&mut self) {
-        self.asm.mov(SECOND, RAX);
+        let spare = self.scratch.take();
+        match spare {
+            Some(spare) => self.asm.mov(spare, RAX),
+            None => self.asm.store(SCRATCH, RAX),
+        }
         self.asm.load_word(RAX, TMP_FLAGS);
         self.asm.flags_from_ax();
-        self.asm.mov(RAX, SECOND);
+        match spare {
+            Some(spare) => {
+                self.asm.mov(RAX, spare);
+                self.scratch.give(spare);
+            }
+            None => self.asm.load(RAX, SCRATCH),
+        }
     }
 
     /// Brings flags back into RFLAGS if they are `needed` there.
-    fn settle_flags(&mut self, needed: bool) {
+    pub(super) fn settle_flags(&mut self, needed: bool) {
         if self.saved {
             if needed {
                 self.restore_flags();
             }
             self.flags_moved(false);
         }
-    }
-
-    /// Leaves to the interpreter at instruction `n`, by a jump at `from`.
-    fn interpret_from(&mut self, from: usize, n: usize, rest: u16) {
-        let site = self.site(Site::Interpret { delta: self.block[n].delta, undone: rest });
-        self.stubs.push(Stub { from: vec![from], restore_flags: self.saved, site });
-    }
-
-    /// Translates instruction `n`; false if it ends the block.
-    fn instruction(&mut self, n: usize, rest: u16) -> Option<bool> {
-        let g = &self.block[n];
-        let flag_use = flow::flag_use(&g.i);
-        match g.class {
-            Class::Nop => {}
-            Class::Plain => self.plain(n, flag_use),
-            Class::Lea => self.lea(n)?,
-            Class::Memory(operand) => self.memory(n, rest, operand, flag_use)?,
-            Class::PushRegister | Class::PushImmediate => self.push(n, rest),
-            Class::PushMemory => self.push_memory(n, rest)?,
-            Class::Swapgs => self.swapgs(),
-            Class::Cli => self.cli(n),
-            Class::Sti => self.sti(n),
-            Class::Rdtsc => self.rdtsc(n),
-            Class::PopRegister => self.pop(n, rest),
-            Class::Leave => self.leave(n, rest),
-            Class::Jump => {
-                self.settle_flags(g.live_after);
-                self.direct(target(g), Some(n));
-                return Some(false);
-            }
-            Class::Jcc(cc) => {
-                self.jcc(n, cc);
-                return Some(false);
-            }
-            Class::Call => {
-                self.call(n, rest);
-                return Some(false);
-            }
-            Class::Return(bytes) => {
-                self.ret(n, rest, bytes);
-                return Some(false);
-            }
-            Class::JumpRegister | Class::JumpMemory | Class::CallRegister | Class::CallMemory => {
-                self.indirect(n, rest)?;
-                return Some(false);
-            }
-            Class::Other => {
-                self.settle_flags(true);
-                let jump = self.asm.jmp();
-                self.interpret_from(jump, n, rest);
-                return Some(false);
-            }
-        }
-        Some(true)
     }
 
     fn prepare_flags(&mut self, flag_use: FlagUse, live_after: bool) {
@@ -319,458 +385,385 @@ impl Emitter<'_> {
         }
     }
 
-    fn plain(&mut self, n: usize, flag_use: FlagUse) {
-        let g = &self.block[n];
-        self.prepare_flags(flag_use, g.live_after);
-        self.copied(n);
-    }
-
-    /// Emits instruction `n` as it is, with guest R13 to R15 in the registers of the same name.
-    fn copied(&mut self, n: usize) {
-        let g = &self.block[n];
-        for r in registers(g.usage.gpr & 0xe000) {
-            self.asm.load(r, home(r));
-        }
-        self.asm.bytes(&g.bytes[..g.i.len()]);
-        for r in registers(g.usage.gpr_written & 0xe000) {
-            self.asm.store(home(r), r);
-        }
-    }
-
-    /// Loads a guest register that lives in the state into `scratch`, or gives the one that holds it.
-    fn fetch(&mut self, register: u8, scratch: u8) -> u8 {
-        if register >= 13 {
-            self.asm.load(scratch, home(register));
-            scratch
-        } else {
-            register
-        }
-    }
-
-    /// The linear address of the memory operand into ADDRESS; flags untouched.
-    fn address(&mut self, i: &Instruction, segment: bool) -> Option<()> {
-        let displacement = i.memory_displacement64() as i64;
-        if i.is_ip_rel_memory_operand() {
-            // Decoded with IP = offset in the page: the displacement is relative to the page's start.
-            self.asm.load(ADDRESS, PAGE);
-            self.asm.lea(ADDRESS, ADDRESS, i32::try_from(displacement).ok()?);
-        } else {
-            let disp = i32::try_from(displacement).ok()?;
-            let base = i.memory_base();
-            let index = i.memory_index();
-            match (base, index) {
-                (Register::None, Register::None) => self.absolute(disp),
-                (base, Register::None) => {
-                    let b = self.fetch(base.number() as u8, ADDRESS);
-                    self.asm.lea(ADDRESS, b, disp);
+    /// Translates instruction `n`; false if it ends the block.
+    fn instruction(&mut self, n: usize, next: Option<usize>) -> Option<bool> {
+        let region = self.region;
+        let g = &region.guests[n];
+        match g.class {
+            Class::Nop => {}
+            Class::Plain => self.plain(n)?,
+            Class::Lea => self.lea(n)?,
+            Class::Memory(operand) => {
+                let Some(access) = access_of(&g.i, &operand) else {
+                    self.interpret(n);
+                    return Some(false);
+                };
+                if g.usage.high_byte {
+                    self.interpret(n);
+                    return Some(false);
                 }
-                (base, index) => {
-                    let scale = i.memory_index_scale().trailing_zeros() as u8;
-                    let x = self.fetch(index.number() as u8, SECOND);
-                    if base == Register::None {
-                        self.absolute(disp);
-                        self.asm.lea_index(ADDRESS, ADDRESS, x, scale);
-                    } else {
-                        let b = self.fetch(base.number() as u8, ADDRESS);
-                        self.asm.lea_index(ADDRESS, b, x, scale);
-                        if disp != 0 {
-                            self.asm.lea(ADDRESS, ADDRESS, disp);
-                        }
-                    }
-                }
+                self.memory(n, access)?;
+            }
+            Class::PushRegister | Class::PushImmediate => self.push(n)?,
+            Class::PushMemory => self.push_memory(n)?,
+            Class::PushFlags => self.push_flags(n)?,
+            Class::PopRegister => self.pop(n)?,
+            Class::Leave => self.leave(n)?,
+            Class::Swapgs => self.swapgs()?,
+            Class::Cli => self.cli(n)?,
+            Class::Sti => self.sti(n)?,
+            Class::Rdtsc => self.rdtsc(n)?,
+            Class::Other => {
+                self.interpret(n);
+                return Some(false);
+            }
+            _ => {
+                self.branch(n, next)?;
+                return Some(false);
             }
         }
-        if segment {
-            let base = match i.memory_segment() {
-                Register::FS => Some(4),
-                Register::GS => Some(5),
-                _ => None,
-            };
-            if let Some(n) = base {
-                let offset = STATE
-                    + offset_of!(CpuState, seg)
-                    + n * size_of::<Segment>()
-                    + offset_of!(Segment, base);
-                self.asm.load(SECOND, offset);
-                self.asm.lea_index(ADDRESS, ADDRESS, SECOND, 0);
-            }
+        self.note_writes(g);
+        Some(true)
+    }
+
+    fn plain(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        self.prepare_flags(g.usage.flags, g.live_after);
+        self.copied(g, None)
+    }
+
+    /// Emits `g` with its homed registers in scratch registers, and its memory operand, if it has one, at `memory`.
+    fn copied(&mut self, g: &Guest, memory: Option<Memory>) -> Option<()> {
+        let homed = g.usage.registers & self.homed;
+        if homed == 0 && memory.is_none() {
+            self.asm.bytes(g.bytes());
+            return Some(());
+        }
+        let mut registers: [u8; 16] = std::array::from_fn(|r| r as u8);
+        for r in bits(homed & g.usage.implicit) {
+            self.visit(r, Some(r), g.usage.needed & 1 << r != 0)?;
+        }
+        for r in bits(homed & !g.usage.implicit) {
+            registers[usize::from(r)] = self.visit(r, None, g.usage.needed & 1 << r != 0)?;
+        }
+        let operands = Operands { registers, memory };
+        if homed == 0 && memory.is_none() {
+            self.asm.bytes(g.bytes());
+        } else {
+            encode::rewrite(&g.i, g.bytes(), &operands, &mut self.asm.code)?;
+        }
+        for r in bits(homed & g.usage.gpr_written) {
+            let host = registers[usize::from(r)];
+            self.asm.store(home(r), host);
+            self.scratch.stale_guest(r, Some(host));
+            self.scratch.hold(host, Held::Guest(r));
         }
         Some(())
     }
 
-    /// MOV ADDRESS, imm32 sign-extended.
-    fn absolute(&mut self, value: i32) {
-        self.asm.bytes(&[0x49, 0xc7, 0xc7]);
-        self.asm.bytes(&value.to_le_bytes());
+    /// A scratch register (`wanted`, if it must be that one) for homed register `r`, with its value if that is `needed`.
+    fn visit(&mut self, r: u8, wanted: Option<u8>, needed: bool) -> Option<u8> {
+        if let Some(host) = self.scratch.find_guest(r) {
+            if wanted.is_none_or(|w| w == host) {
+                return Some(host);
+            }
+            self.scratch.give(host);
+            self.scratch.hold(host, Held::Nothing);
+        }
+        let host = match wanted {
+            Some(host) => {
+                self.scratch.take_host(host)?;
+                host
+            }
+            None => self.scratch.take()?,
+        };
+        if needed {
+            self.asm.load(host, home(r));
+            self.scratch.hold(host, Held::Guest(r));
+        }
+        Some(host)
     }
 
-    /// Checks `size` bytes at ADDRESS against the TLB and makes ADDRESS a host address. Flags are put by if `live`.
-    fn check(&mut self, n: usize, rest: u16, size: u16, write: bool, live: bool) {
-        if live && !self.saved {
-            self.save_flags();
-            self.flags_moved(true);
-        }
-        self.asm.mov(SECOND, ADDRESS);
-        self.asm.shr(SECOND, 7);
-        self.asm.and(SECOND, 0xffe0);
-        self.asm.add_gs(SECOND, VIEW);
-        self.asm.lea(THIRD, ADDRESS, i32::from(size) - 1);
-        self.asm.and(THIRD, -4096);
-        let tag = if write { offset_of!(Entry, wtag) } else { offset_of!(Entry, rtag) };
-        self.asm.cmp_at(THIRD, SECOND, tag as i32);
-        let miss = self.asm.jcc(5);
-        self.interpret_from(miss, n, rest);
-        self.asm.add_at(ADDRESS, SECOND, offset_of!(Entry, addend) as i32);
+    /// The host register that holds guest register `r`.
+    pub(super) fn value(&mut self, r: u8) -> Option<u8> {
+        if self.homed & 1 << r == 0 { Some(r) } else { self.visit(r, None, true) }
     }
 
-    fn memory(
-        &mut self,
-        n: usize,
-        rest: u16,
-        operand: MemOperand,
-        flag_use: FlagUse,
-    ) -> Option<()> {
-        let g = &self.block[n];
-        if g.usage.high_byte {
-            return self.give_up(n, rest);
+    /// Stores host register `from` to guest register `r`.
+    fn set_value(&mut self, r: u8, from: u8) {
+        if self.homed & 1 << r == 0 {
+            self.asm.mov(r, from);
+        } else {
+            self.asm.store(home(r), from);
+            self.scratch.stale_guest(r, None);
         }
-        self.address(&g.i, true)?;
-        let needed = g.live_after && flag_use != FlagUse::Replaces || flag_use == FlagUse::Reads;
-        self.check(n, rest, operand.size, operand.access.writes(), needed);
-        self.prepare_flags(flag_use, g.live_after);
-        self.rewritten(n)
     }
 
-    /// Emits instruction `n` with its memory operand at [ADDRESS] and guest R13 to R15 in scratch registers.
-    fn rewritten(&mut self, n: usize) -> Option<()> {
-        let g = &self.block[n];
-        let mut i = g.i;
-        i.set_memory_base(Register::R15);
-        i.set_memory_index(Register::None);
-        i.set_memory_index_scale(1);
-        i.set_memory_displacement64(0);
-        i.set_memory_displ_size(0);
-        i.set_segment_prefix(Register::None);
-        let mut taken: Vec<(u8, u8)> = Vec::new();
-        for k in 0..i.op_count() {
-            if i.op_kind(k) != OpKind::Register {
-                continue;
-            }
-            let register = i.op_register(k);
-            if !register.is_gpr() || register.full_register().number() < 13 {
-                continue;
-            }
-            let number = register.full_register().number() as u8;
-            let known = taken.iter().find(|t| t.0 == number).map(|t| t.1);
-            let scratch = known.or_else(|| {
-                [THIRD, SECOND].into_iter().find(|s| taken.iter().all(|t| t.1 != *s))
-            })?;
-            if known.is_none() {
-                taken.push((number, scratch));
-            }
-            i.set_op_register(k, sized(scratch, register.size()));
-        }
-        for &(number, scratch) in &taken {
-            self.asm.load(scratch, home(number));
-        }
-        self.encode(&i)?;
-        for &(number, scratch) in &taken {
-            if g.usage.gpr_written & 1 << number != 0 {
-                self.asm.store(home(number), scratch);
-            }
-        }
-        Some(())
+    fn need_before(g: &Guest) -> Need {
+        let needed = match g.usage.flags {
+            FlagUse::Reads => true,
+            FlagUse::Replaces => false,
+            FlagUse::Changes | FlagUse::Leaves => g.live_after,
+        };
+        if needed { Need::Flags } else { Need::Nothing }
     }
 
-    /// The instruction turns out not to be translatable here: leave it to the interpreter, and go on behind it never.
-    fn give_up(&mut self, n: usize, rest: u16) -> Option<()> {
-        self.settle_flags(true);
-        let jump = self.asm.jmp();
-        self.interpret_from(jump, n, rest);
-        Some(())
+    fn memory(&mut self, n: usize, access: Access) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        // What must be in a register of its own takes its place first.
+        for r in bits(g.usage.registers & g.usage.implicit & self.homed) {
+            self.visit(r, Some(r), true)?;
+        }
+        let place = self.reach(n, access, Self::need_before(g))?;
+        self.prepare_flags(g.usage.flags, g.live_after);
+        let memory = Memory {
+            base: Some(place.base),
+            index: place.index,
+            scale: 0,
+            displacement: place.displacement,
+            gs: false,
+        };
+        self.copied(g, Some(memory))
     }
 
     fn lea(&mut self, n: usize) -> Option<()> {
-        let i = &self.block[n].i;
+        let region = self.region;
+        let g = &region.guests[n];
+        let i = &g.i;
         if !i.is_ip_rel_memory_operand() {
-            self.copied(n);
-            return Some(());
+            let homed = g.usage.registers & self.homed;
+            if homed == 0 {
+                self.asm.bytes(g.bytes());
+                return Some(());
+            }
+            // The address size matters here, and the encoder drops it.
+            let wide = |r: iced_x86::Register| r == iced_x86::Register::None || r.is_gpr64();
+            if !wide(i.memory_base()) || !wide(i.memory_index()) {
+                return None;
+            }
+            let (at, displacement) = expression_of(i, false)?;
+            let mut bring = |r: u8| match r {
+                super::address::NONE => Some(None),
+                r => self.value(r).map(Some),
+            };
+            let (base, index) = (bring(at.base)?, bring(at.index)?);
+            let memory = Memory { base, index, scale: at.scale, displacement, gs: false };
+            return self.copied(g, Some(memory));
         }
-        if i.memory_base() != Register::RIP {
+        if i.memory_base() != iced_x86::Register::RIP {
             return None;
         }
-        self.address(i, false)?;
+        let (_, displacement) = expression_of(i, false)?;
         let to = i.op0_register();
         let number = to.full_register().number() as u8;
-        let mut mov =
-            Instruction::with2(mov_code(to.size()), to, sized(ADDRESS, to.size())).ok()?;
-        if number < 13 {
-            return self.encode(&mov);
+        if to.size() == 2 {
+            return None;
         }
-        if to.size() == 8 {
-            self.asm.store(home(number), ADDRESS);
-            return Some(());
+        let host = if self.homed & 1 << number == 0 { number } else { self.scratch.take()? };
+        self.asm.load(host, PAGE);
+        self.asm.lea(host, host, displacement);
+        if to.size() == 4 {
+            self.asm.mov32(host, host);
         }
-        // A narrower result keeps or clears the rest of the register: let a scratch register do it.
-        self.asm.load(SECOND, home(number));
-        mov.set_op_register(0, sized(SECOND, to.size()));
-        self.encode(&mov)?;
-        self.asm.store(home(number), SECOND);
+        if self.homed & 1 << number != 0 {
+            self.asm.store(home(number), host);
+            self.scratch.stale_guest(number, None);
+        }
         Some(())
     }
 
-    fn encode(&mut self, i: &Instruction) -> Option<()> {
-        let mut encoder = Encoder::new(64);
-        encoder.encode(i, 0).ok()?;
-        let bytes = encoder.take_buffer();
-        self.asm.bytes(&bytes);
-        Some(())
+    fn stack(displacement: i32, write: bool) -> Access {
+        Access { at: Expression::STACK, displacement, size: 8, write }
     }
 
-    fn push(&mut self, n: usize, rest: u16) {
-        let g = &self.block[n];
-        self.asm.lea(ADDRESS, RSP, -8);
-        self.check(n, rest, 8, true, g.live_after);
+    fn live(&self, n: usize) -> Need {
+        if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing }
+    }
+
+    fn push(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
         if matches!(g.class, Class::PushImmediate) {
-            self.asm.store_at_imm(ADDRESS, g.i.immediate(0) as i32);
+            self.asm.store_immediate(&place, g.i.immediate(0) as i32);
         } else {
-            let r = self.fetch(g.i.op0_register().number() as u8, SECOND);
-            self.asm.store_at(ADDRESS, 0, r);
+            let r = self.value(g.i.op0_register().number() as u8)?;
+            self.asm.store_place(&place, r);
         }
-        self.asm.lea(RSP, RSP, -8);
-    }
-
-    fn push_memory(&mut self, n: usize, rest: u16) -> Option<()> {
-        let live = self.block[n].live_after;
-        self.address(&self.block[n].i, true)?;
-        self.check(n, rest, 8, false, live);
-        self.asm.load_at(ADDRESS, ADDRESS, 0);
-        self.asm.store(SCRATCH, ADDRESS);
-        self.asm.lea(ADDRESS, RSP, -8);
-        self.check(n, rest, 8, true, live);
-        self.asm.load(SECOND, SCRATCH);
-        self.asm.store_at(ADDRESS, 0, SECOND);
         self.asm.lea(RSP, RSP, -8);
         Some(())
     }
 
-    fn swapgs(&mut self) {
-        let base = STATE
-            + offset_of!(CpuState, seg)
-            + 5 * size_of::<Segment>()
-            + offset_of!(Segment, base);
-        let other =
-            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
-        self.asm.load(ADDRESS, base);
-        self.asm.load(SECOND, other);
-        self.asm.store(base, SECOND);
-        self.asm.store(other, ADDRESS);
+    fn push_memory(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        let (at, displacement) = expression_of(&g.i, true)?;
+        let from = Access { at, displacement, size: 8, write: false };
+        let place = self.reach(n, from, self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load_place(value, &place);
+        self.asm.store(SCRATCH, value);
+        self.scratch.unpin();
+        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load(value, SCRATCH);
+        self.asm.store_place(&place, value);
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
+    }
+
+    /// PUSHFQ: the image is put together from where the parts are (`x86::state::Flags`).
+    fn push_flags(&mut self, n: usize) -> Option<()> {
+        let place = self.reach(n, Self::stack(-8, true), Need::Flags)?;
+        let value = self.scratch.take()?;
+        let other = self.scratch.take()?;
+        self.save_flags(value);
+        // The low byte as LAHF gave it, OF from bit 0 to bit 11, the rest of the system's.
+        self.asm.load_byte(value, TMP_FLAGS);
+        self.asm.and32(value, 1);
+        self.asm.shl32(value, 11);
+        self.asm.load_byte(other, TMP_FLAGS + 1);
+        self.asm.and32(other, 0xd5);
+        self.asm.or32(value, other);
+        self.asm.or_gs(value, SYSTEM_FLAGS);
+        self.asm.store_place(&place, value);
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
     }
 
     /// Puts flags by if they are live, since what follows changes RFLAGS.
-    fn flags_aside(&mut self, n: usize) {
-        if self.block[n].live_after && !self.saved {
-            self.save_flags();
-            self.flags_moved(true);
-        }
-    }
-
-    fn cli(&mut self, n: usize) {
-        self.flags_aside(n);
-        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
-    }
-
-    /// An interrupt that waits already is the interpreter's to deliver, with the shadow; one that comes later is served at the next poll.
-    fn sti(&mut self, n: usize) {
-        self.poll();
-        self.flags_aside(n);
-        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
-    }
-
-    fn rdtsc(&mut self, n: usize) {
-        self.flags_aside(n);
-        // rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
-        self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
-        self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
-        self.asm.mov(2, RAX);
-        self.asm.shr(2, 32);
-        self.asm.bytes(&[0x89, 0xc0]);
-    }
-
-    fn pop(&mut self, n: usize, rest: u16) {
-        let g = &self.block[n];
-        self.asm.mov(ADDRESS, RSP);
-        self.check(n, rest, 8, false, g.live_after);
-        let to = g.i.op0_register().number() as u8;
-        if to >= 13 {
-            self.asm.load_at(SECOND, ADDRESS, 0);
-            self.asm.store(home(to), SECOND);
-        } else {
-            self.asm.load_at(to, ADDRESS, 0);
-        }
-        self.asm.lea(RSP, RSP, 8);
-    }
-
-    fn leave(&mut self, n: usize, rest: u16) {
-        const RBP: u8 = 5;
-        self.asm.mov(ADDRESS, RBP);
-        self.check(n, rest, 8, false, self.block[n].live_after);
-        self.asm.lea(RSP, RBP, 8);
-        self.asm.load_at(RBP, ADDRESS, 0);
-    }
-
-    /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this instruction.
-    fn poll(&mut self) {
-        self.asm.load(THIRD, POLL);
-        self.asm.load_at(THIRD, THIRD, 0);
-        self.asm.load32_at(THIRD, THIRD, 0);
-    }
-
-    /// Goes to page + `to`: by a link on the same page, else through the table of targets. `from` is the branch that may close a
-    /// loop, which has to poll; `None`: it has polled, or control only falls through.
-    fn direct(&mut self, to: i32, from: Option<usize>) {
-        if (0..4096).contains(&to) {
-            if from.is_some_and(|n| to <= self.block[n].delta) {
-                // Backwards: part of a loop.
-                self.poll();
-            }
-            let place = self.asm.jmp();
-            self.link(place, to);
-            return;
-        }
-        if from.is_some() {
-            self.poll();
-        }
-        self.asm.load(ADDRESS, PAGE);
-        self.asm.lea(ADDRESS, ADDRESS, to);
-        let site = self.site(Site::Here { delta: to });
-        self.dispatch(0, site);
-    }
-
-    fn link(&mut self, place: usize, to: i32) {
-        let site = self.site(Site::Link { place: place as u32, delta: to, vectors: self.vectors });
-        self.stubs.push(Stub { from: vec![place], restore_flags: false, site });
-    }
-
-    /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
-    fn dispatch(&mut self, pop: i32, site: usize) {
-        self.asm.low_word(SECOND, ADDRESS);
-        self.asm.lea_index(SECOND, SECOND, SECOND, 0);
-        self.asm.load(THIRD, TARGETS);
-        self.asm.lea_index(SECOND, THIRD, SECOND, 3);
-        self.asm.load_at(THIRD, SECOND, 0);
-        self.asm.lea_index(THIRD, THIRD, ADDRESS, 0);
-        self.asm.xchg(THIRD, RCX);
-        let hit = self.asm.jrcxz();
-        self.asm.xchg(THIRD, RCX);
-        let miss = self.asm.jmp();
-        self.stubs.push(Stub { from: vec![miss], restore_flags: false, site });
-        self.asm.short_here(hit);
-        self.asm.mov(RCX, THIRD);
-        if pop != 0 {
-            self.asm.lea(RSP, RSP, pop);
-        }
-        self.asm.jmp_at(SECOND, 8);
-    }
-
-    fn jcc(&mut self, n: usize, cc: u8) {
-        let g = &self.block[n];
-        self.settle_flags(true);
-        let to = target(g);
-        let next = g.delta + g.i.len() as i32;
-        if (0..4096).contains(&to) && to > g.delta {
-            let place = self.asm.jcc(cc);
-            self.link(place, to);
-            self.direct(next, None);
-            return;
-        }
-        let over = self.asm.jcc(cc ^ 1);
-        self.direct(to, Some(n));
-        self.asm.resolve_here(over);
-        self.direct(next, None);
-    }
-
-    fn push_return(&mut self, n: usize, rest: u16) {
-        let g = &self.block[n];
-        self.asm.lea(ADDRESS, RSP, -8);
-        self.check(n, rest, 8, true, g.live_after);
-        self.asm.load(SECOND, PAGE);
-        self.asm.lea(SECOND, SECOND, g.delta + g.i.len() as i32);
-        self.asm.store_at(ADDRESS, 0, SECOND);
-        self.settle_flags(g.live_after);
-    }
-
-    fn call(&mut self, n: usize, rest: u16) {
-        let g = &self.block[n];
-        let to = target(g);
-        self.poll();
-        self.push_return(n, rest);
-        self.asm.lea(RSP, RSP, -8);
-        self.direct(to, None);
-    }
-
-    fn ret(&mut self, n: usize, rest: u16, bytes: u16) {
-        let g = &self.block[n];
-        self.poll();
-        self.asm.mov(ADDRESS, RSP);
-        self.check(n, rest, 8, false, g.live_after);
-        self.asm.load_at(ADDRESS, ADDRESS, 0);
-        self.settle_flags(g.live_after);
-        let site = self.site(Site::Interpret { delta: g.delta, undone: rest });
-        self.dispatch(8 + i32::from(bytes), site);
-    }
-
-    fn indirect(&mut self, n: usize, rest: u16) -> Option<()> {
-        let g = &self.block[n];
-        self.poll();
-        let call = matches!(g.class, Class::CallRegister | Class::CallMemory);
-        if matches!(g.class, Class::JumpMemory | Class::CallMemory) {
-            self.address(&g.i, true)?;
-            self.check(n, rest, 8, false, g.live_after);
-            self.asm.load_at(ADDRESS, ADDRESS, 0);
-        } else {
-            let r = self.fetch(g.i.op0_register().number() as u8, ADDRESS);
-            if r != ADDRESS {
-                self.asm.mov(ADDRESS, r);
-            }
-        }
-        let site = self.site(Site::Interpret { delta: g.delta, undone: rest });
-        if call {
-            self.asm.store(SCRATCH, ADDRESS);
-            self.push_return(n, rest);
-            self.asm.load(ADDRESS, SCRATCH);
-            self.dispatch(-8, site);
-        } else {
-            self.settle_flags(g.live_after);
-            self.dispatch(0, site);
+    fn flags_aside(&mut self, n: usize) -> Option<()> {
+        if self.region.guests[n].live_after && !self.saved {
+            let spare = self.scratch.take()?;
+            self.save_flags(spare);
+            self.scratch.give(spare);
         }
         Some(())
     }
+
+    fn swapgs(&mut self) -> Option<()> {
+        let base = segment_base(5);
+        let other =
+            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
+        let (a, b) = (self.scratch.take()?, self.scratch.take()?);
+        self.asm.load(a, base);
+        self.asm.load(b, other);
+        self.asm.store(base, b);
+        self.asm.store(other, a);
+        Some(())
+    }
+
+    fn cli(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
+        Some(())
+    }
+
+    /// An interrupt that waits already is the interpreter's to deliver, with the shadow; one that comes later is served at the next poll.
+    fn sti(&mut self, n: usize) -> Option<()> {
+        self.poll()?;
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
+        Some(())
+    }
+
+    fn rdtsc(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
+        self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
+        self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
+        self.asm.mov(RDX, RAX);
+        self.asm.shr(RDX, 32);
+        self.asm.bytes(&[0x89, 0xc0]);
+        Some(())
+    }
+
+    fn pop(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let to = region.guests[n].i.op0_register().number() as u8;
+        let place = self.reach(n, Self::stack(0, false), self.live(n))?;
+        if self.homed & 1 << to == 0 {
+            self.asm.load_place(to, &place);
+        } else {
+            let host = self.scratch.take()?;
+            self.asm.load_place(host, &place);
+            self.asm.store(home(to), host);
+            self.scratch.stale_guest(to, None);
+            self.scratch.hold(host, Held::Guest(to));
+        }
+        self.asm.lea(RSP, RSP, 8);
+        Some(())
+    }
+
+    fn leave(&mut self, n: usize) -> Option<()> {
+        let at = Expression { base: RBP, ..Expression::STACK };
+        let access = Access { at, displacement: 0, size: 8, write: false };
+        let place = self.reach(n, access, self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load_place(value, &place);
+        let frame = self.value(RBP)?;
+        self.asm.lea(RSP, frame, 8);
+        self.set_value(RBP, value);
+        Some(())
+    }
+
+    fn cold_piece(&mut self, cold: Cold) {
+        match cold {
+            Cold::Exit { from, site, out } => {
+                self.asm.resolve_here(from);
+                self.asm.store_imm(EXIT, site as u32);
+                let jump = self.asm.jmp();
+                self.jumps.push((jump, out));
+            }
+            Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
+        }
+    }
 }
 
-/// Target of a direct branch, from the page's start.
-fn target(g: &Guest) -> i32 {
-    g.i.near_branch_target() as i32
-}
-
-fn registers(mask: u16) -> impl Iterator<Item = u8> {
+/// Numbers of the bits set.
+pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
     (0..16).filter(move |r| mask & 1 << r != 0)
 }
 
-fn sized(number: u8, size: usize) -> Register {
-    let n = u32::from(number);
-    match size {
-        1 => Register::R8L + (n - 8),
-        2 => Register::AX + n,
-        4 => Register::EAX + n,
-        _ => Register::RAX + n,
+/// Which registers to home: those the region uses least, weighing loops.
+pub(super) fn choose_homed(region: &Region) -> u16 {
+    /// Uses that moving registers at the boundary costs, each way.
+    const MOVE: u32 = 6;
+    if !region.blocks.iter().any(|b| b.loop_head) {
+        return scratch::STANDARD;
     }
+    let mut uses = [0u32; 16];
+    for (n, block) in region.blocks.iter().enumerate() {
+        let weight = if in_loop(region, n) { 8 } else { 1 };
+        for g in &region.guests[block.first..block.first + block.count] {
+            let mut mask = g.usage.registers;
+            if let Some((at, _)) = matches!(g.class, Class::Memory(_) | Class::Lea)
+                .then(|| expression_of(&g.i, false))
+                .flatten()
+            {
+                for r in [at.base, at.index].into_iter().filter(|r| *r < PAGE_BASE) {
+                    mask |= 1 << r;
+                }
+            }
+            bits(mask).for_each(|r| uses[usize::from(r)] += weight);
+        }
+    }
+    // RAX, RDX and RSP stay; the least used of the others, the standard ones first.
+    let mut order: Vec<u8> = (0..16).rev().filter(|r| ![RAX, RDX, RSP].contains(r)).collect();
+    order.sort_by_key(|r| uses[usize::from(*r)]);
+    let chosen = order[..scratch::COUNT].iter().fold(0, |mask, r| mask | 1u16 << r);
+    let cost = |mask: u16| bits(mask).map(|r| uses[usize::from(r)]).sum::<u32>();
+    if cost(chosen) + 2 * MOVE >= cost(scratch::STANDARD) { scratch::STANDARD } else { chosen }
 }
 
-fn mov_code(size: usize) -> iced_x86::Code {
-    match size {
-        2 => iced_x86::Code::Mov_rm16_r16,
-        4 => iced_x86::Code::Mov_rm32_r32,
-        _ => iced_x86::Code::Mov_rm64_r64,
-    }
+/// Whether block `n` lies between a loop's head and the branch back to it.
+fn in_loop(region: &Region, n: usize) -> bool {
+    let start = region.blocks[n].start;
+    region.blocks.iter().enumerate().any(|(from, b)| {
+        region.successors(from).into_iter().flatten().any(|to| {
+            to <= region.last(from).delta && region.at(to).is_some() && (to..b.end).contains(&start)
+        })
+    })
 }

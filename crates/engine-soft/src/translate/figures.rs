@@ -2,8 +2,9 @@
 //!
 //! Nothing is counted in translated code itself: each exit has a number already, and what it means is noted when it is made.
 
-use super::emit::{Guest, Site};
+use super::emit::Site;
 use super::flow::Class;
+use super::region::Guest;
 use iced_x86::Mnemonic;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -125,6 +126,7 @@ fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
     let delta = match *site {
         Site::Link { .. } => return Cause::Unlinked,
         Site::Here { .. } => return Cause::Target,
+        Site::Check { .. } => return Cause::Miss,
         Site::Interpret { delta, .. } => delta,
     };
     let Some(g) = guest.iter().find(|g| g.delta == delta) else { return Cause::Miss };

@@ -3,7 +3,7 @@
 use crate::thunk::{FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
 use iced_x86::{
     Code, ConditionCode, Decoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
-    OpAccess, OpKind, Register, RflagsBits,
+    OpAccess, OpCodeOperandKind, OpKind, Register, RflagsBits,
 };
 
 /// The six status flags in iced's numbering.
@@ -28,6 +28,7 @@ pub(super) enum Class {
     PushRegister,
     PushImmediate,
     PushMemory,
+    PushFlags,
     PopRegister,
     Leave,
     Jump,
@@ -47,15 +48,38 @@ pub(super) enum Class {
     Other,
 }
 
+impl Class {
+    /// Whether it ends a block.
+    pub(super) fn leaves(self) -> bool {
+        matches!(
+            self,
+            Self::Jump
+                | Self::Jcc(_)
+                | Self::Call
+                | Self::Return(_)
+                | Self::JumpRegister
+                | Self::JumpMemory
+                | Self::CallRegister
+                | Self::CallMemory
+                | Self::Other
+        )
+    }
+}
+
 /// What an instruction does to registers, by number.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
-    /// General registers read or written, address registers included.
-    pub(super) gpr: u16,
+    /// General registers read or written other than as part of an address (LEA's address included).
+    pub(super) registers: u16,
+    /// Of those, whose old value matters.
+    pub(super) needed: u16,
     pub(super) gpr_written: u16,
+    /// Of `registers`, those that the encoding does not name freely.
+    pub(super) implicit: u16,
     /// XMM, YMM, or MXCSR.
     pub(super) vector: bool,
     pub(super) high_byte: bool,
+    pub(super) flags: FlagUse,
 }
 
 /// Judges `i`, of 64-bit code.
@@ -104,6 +128,7 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         Code::Push_rm64 if i.op0_kind() == OpKind::Memory && ordinary_address(i) => {
             return Class::PushMemory;
         }
+        Code::Pushfq => return Class::PushFlags,
         Code::Pop_r64 if i.op0_register() != Register::RSP => return Class::PopRegister,
         Code::Mov_AL_moffs8
         | Code::Mov_AX_moffs16
@@ -151,34 +176,97 @@ fn ordinary_address(i: &Instruction) -> bool {
         && (base != Register::None || index != Register::None || i.memory_displ_size() == 8)
 }
 
-/// Registers that `i` uses.
-pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction) -> Usage {
-    let mut usage = Usage::default();
-    let vector_zero = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
-    usage.vector = vector_zero;
+/// What `i` does with registers and flags.
+pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction, class: Class) -> Usage {
+    let (mut registers, mut needed, mut gpr_written) = (0u16, 0u16, 0u16);
+    let mut vector = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
     for used in factory.info(i).used_registers() {
         let (register, access) = (used.register(), used.access());
         if access == OpAccess::None || access == OpAccess::NoMemAccess {
             continue;
         }
-        let written = !matches!(access, OpAccess::Read | OpAccess::CondRead);
-        if register.is_gpr() {
-            let bit = 1u16 << register.full_register().number();
-            usage.gpr |= bit;
-            usage.gpr_written |= if written { bit } else { 0 };
-        } else if register.is_vector_register() {
-            usage.vector = true;
+        vector |= register.is_vector_register();
+        if !register.is_gpr() {
+            continue;
+        }
+        let bit = 1u16 << register.full_register().number();
+        registers |= bit;
+        // What is written whole replaces what was there; parts of a register do not.
+        if access != OpAccess::Write || register.size() < 4 {
+            needed |= bit;
+        }
+        if !matches!(access, OpAccess::Read | OpAccess::CondRead) {
+            gpr_written |= bit;
         }
     }
-    usage.high_byte = (0..i.op_count()).any(|n| {
+    let explicit = explicit_registers(i);
+    let address = address_registers(i);
+    let implicit = implicit_registers(i, registers & !explicit & !address);
+    if !matches!(class, Class::Lea) {
+        registers &= explicit | implicit | !address;
+    }
+    let high_byte = (0..i.op_count()).any(|n| {
         i.op_kind(n) == OpKind::Register
             && matches!(i.op_register(n), Register::AH | Register::CH | Register::DH | Register::BH)
     });
     // Conversions from memory to general registers name no vector register but use MXCSR.
-    if let Ok(c) = classify(i, HostFeatures::probe()) {
-        usage.vector |= matches!(c.fpu, FpuClass::Sse | FpuClass::Avx);
+    if matches!(class, Class::Plain | Class::Memory(_))
+        && let Ok(c) = classify(i, HostFeatures::probe())
+    {
+        vector |= matches!(c.fpu, FpuClass::Sse | FpuClass::Avx);
     }
-    usage
+    Usage { registers, needed, gpr_written, implicit, vector, high_byte, flags: flag_use(i) }
+}
+
+fn bit(register: Register) -> u16 {
+    if register.is_gpr() { 1 << register.full_register().number() } else { 0 }
+}
+
+fn address_registers(i: &Instruction) -> u16 {
+    bit(i.memory_base()) | bit(i.memory_index())
+}
+
+/// Registers that the encoding names and could name otherwise.
+fn explicit_registers(i: &Instruction) -> u16 {
+    use OpCodeOperandKind as K;
+    let free = |n: u32| {
+        matches!(
+            i.op_code().op_kind(n),
+            K::r8_or_mem
+                | K::r16_or_mem
+                | K::r32_or_mem
+                | K::r32_or_mem_mpx
+                | K::r64_or_mem
+                | K::r8_reg
+                | K::r8_opcode
+                | K::r16_reg
+                | K::r16_rm
+                | K::r16_opcode
+                | K::r32_reg
+                | K::r32_rm
+                | K::r32_opcode
+                | K::r32_vvvv
+                | K::r64_reg
+                | K::r64_rm
+                | K::r64_opcode
+                | K::r64_vvvv
+        )
+    };
+    (0..i.op_count())
+        .filter(|n| i.op_kind(*n) == OpKind::Register && free(*n))
+        .fold(0, |mask, n| mask | bit(i.op_register(n)))
+}
+
+/// Registers that `i` uses by its nature: `others` are those found used though not named.
+fn implicit_registers(i: &Instruction, others: u16) -> u16 {
+    use Mnemonic::{Cmpxchg, Div, Idiv, Imul, Mul, Mulx};
+    const RAX_RCX_RDX: u16 = 0b111;
+    match i.mnemonic() {
+        Cmpxchg | Mul | Div | Idiv | Mulx => others | RAX_RCX_RDX,
+        Imul if i.op_count() == 1 => others | RAX_RCX_RDX,
+        _ if others != 0 => others | RAX_RCX_RDX,
+        _ => 0,
+    }
 }
 
 /// What `i` does with status flags.
@@ -238,10 +326,14 @@ pub(super) fn replaced_soon(bytes: &[u8]) -> bool {
             FlagUse::Replaces => return true,
             FlagUse::Changes | FlagUse::Leaves => {}
         }
-        if i.flow_control() != FlowControl::Next || matches!(class_of(&i, true, true), Class::Other)
-        {
+        if i.flow_control() != FlowControl::Next || !stays(&i) {
             return false;
         }
     }
     false
+}
+
+/// Whether `i`, which does not branch, is surely not left to the interpreter.
+fn stays(i: &Instruction) -> bool {
+    !matches!(class_of(i, true, true), Class::Other)
 }

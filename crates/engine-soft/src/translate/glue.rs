@@ -1,14 +1,21 @@
-//! The code that enters translated code, leaves it, and loads the vector registers.
+//! The code that enters translated code, leaves it, makes good missed checks and loads the vector registers.
+//!
+//! What leaves or calls from within a region depends on which registers it homes; those pieces are made once for each such set.
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{ARITH, JIT, MXCSR, VECTORS_OUT, home, ymm_home};
+use super::emit::{ARITH, JIT, MXCSR, VECTORS_OUT, bits, home, ymm_home};
+use super::fill::fill;
+use super::scratch::STANDARD;
+use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
 use std::mem::offset_of;
 
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
+const CPU: usize = JIT + offset_of!(Context, cpu);
+const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
 /// Offsets in the code area.
@@ -16,10 +23,21 @@ const RDI: u8 = 7;
 pub(super) struct Glue {
     /// `extern "sysv64" fn(target)`.
     pub(super) enter: usize,
-    /// Where every exit goes: stores the guest's registers and returns from `enter`.
-    pub(super) leave: usize,
+    /// Where faults go: all registers to `Context::raw`, then out.
+    pub(super) fault: usize,
     /// Loads the vector registers and MXCSR and jumps to ADDRESS.
     pub(super) load_vectors: usize,
+    /// At a region's boundary.
+    pub(super) boundary: Inside,
+}
+
+/// What depends on the registers homed.
+#[derive(Clone, Copy)]
+pub(super) struct Inside {
+    /// Where every exit goes: stores the guest's registers and returns from `enter`.
+    pub(super) leave: usize,
+    /// Calls [`fill`], and goes on where it says or leaves.
+    pub(super) fill: usize,
 }
 
 pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
@@ -27,17 +45,50 @@ pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
     let base = area.next(4096)?;
     let enter = asm.here();
     emit_enter(&mut asm);
-    let leave = asm.here();
-    emit_leave(&mut asm, avx);
+    let fault = asm.here();
+    for r in 0..16 {
+        asm.store(RAW + 8 * usize::from(r), r);
+    }
+    emit_out(&mut asm, avx);
     let load_vectors = asm.here();
     emit_load_vectors(&mut asm, avx);
+    // jmp ADDRESS
+    asm.bytes(&[0x41, 0xff, 0xe0 | (ADDRESS & 7)]);
     area.push(&asm.code)?;
-    Some(Glue { enter: base + enter, leave: base + leave, load_vectors: base + load_vectors })
+    Some(Glue {
+        enter: base + enter,
+        fault: base + fault,
+        load_vectors: base + load_vectors,
+        boundary: inside(area, STANDARD, avx)?,
+    })
 }
 
-/// Callee-saved registers: RBX, RBP, R12 to R15.
-const SAVE: [u8; 10] = [0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57];
-const UNSAVE: [u8; 10] = [0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b];
+/// The pieces for regions that home `homed`.
+pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Inside> {
+    let mut asm = Asm::default();
+    let base = area.next(4096)?;
+    let leave = asm.here();
+    for r in bits(!homed) {
+        asm.store(home(r), r);
+    }
+    emit_out(&mut asm, avx);
+    let fill = asm.here();
+    emit_fill(&mut asm, homed, avx);
+    area.push(&asm.code)?;
+    Some(Inside { leave: base + leave, fill: base + fill })
+}
+
+/// Callee-saved registers: RBX, RBP, R12 to R15; and the stack aligned for calls.
+const SAVE: [u8; 14] =
+    [0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 8];
+const UNSAVE: [u8; 14] =
+    [0x48, 0x83, 0xc4, 8, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b];
+
+fn jump_to_target(asm: &mut Asm) {
+    // jmp gs:[TARGET]
+    asm.bytes(&[0x65, 0xff, 0x24, 0x25]);
+    asm.bytes(&(TARGET as u32).to_le_bytes());
+}
 
 fn emit_enter(asm: &mut Asm) {
     asm.bytes(&SAVE);
@@ -45,25 +96,34 @@ fn emit_enter(asm: &mut Asm) {
     asm.store(HOST_RSP, RSP);
     asm.load_word(RAX, ARITH);
     asm.flags_from_ax();
-    for r in 0..13 {
+    for r in bits(!STANDARD) {
         asm.load(r, home(r));
     }
-    // jmp gs:[TARGET]
-    asm.bytes(&[0x65, 0xff, 0x24, 0x25]);
-    asm.bytes(&(TARGET as u32).to_le_bytes());
+    jump_to_target(asm);
 }
 
-fn emit_leave(asm: &mut Asm, avx: bool) {
-    for r in 0..13 {
-        asm.store(home(r), r);
-    }
+/// Status flags and vector registers to the state, and out. The general registers are stored already.
+fn emit_out(asm: &mut Asm, avx: bool) {
     asm.flags_to_ax();
     asm.store_word(ARITH, RAX);
     asm.load(RSP, HOST_RSP);
+    let out = if_vectors(asm);
+    emit_store_vectors(asm, avx);
+    asm.store_byte_imm(VECTORS_OUT, 1);
+    asm.resolve_here(out);
+    asm.bytes(&UNSAVE);
+    asm.bytes(&[0xc3]);
+}
+
+/// Tests whether the vector registers are in the host's; the place of a jump that is taken if not. Clobbers RAX and flags.
+fn if_vectors(asm: &mut Asm) -> usize {
     asm.load_byte(RAX, VECTORS_OUT);
     // test al, al
     asm.bytes(&[0x84, 0xc0]);
-    let out = asm.jcc(5);
+    asm.jcc(5)
+}
+
+fn emit_store_vectors(asm: &mut Asm, avx: bool) {
     for n in 0..16 {
         if avx { asm.ymm(true, n, ymm_home(n)) } else { asm.xmm(true, n, ymm_home(n)) }
     }
@@ -72,10 +132,6 @@ fn emit_leave(asm: &mut Asm, avx: bool) {
     if avx {
         asm.bytes(&[0xc5, 0xf8, 0x77]);
     }
-    asm.store_byte_imm(VECTORS_OUT, 1);
-    asm.resolve_here(out);
-    asm.bytes(&UNSAVE);
-    asm.bytes(&[0xc3]);
 }
 
 fn emit_load_vectors(asm: &mut Asm, avx: bool) {
@@ -84,6 +140,33 @@ fn emit_load_vectors(asm: &mut Asm, avx: bool) {
     }
     asm.mxcsr(2, MXCSR);
     asm.store_byte_imm(VECTORS_OUT, 0);
-    // jmp ADDRESS
-    asm.bytes(&[0x41, 0xff, 0xe0 | (ADDRESS & 7)]);
+}
+
+/// Status flags are dead or put by where a check misses.
+fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
+    for r in bits(!homed) {
+        asm.store(home(r), r);
+    }
+    asm.load(RSP, HOST_RSP);
+    let kept = if_vectors(asm);
+    emit_store_vectors(asm, avx);
+    asm.resolve_here(kept);
+    asm.load(RDI, CPU);
+    asm.load_immediate64(RAX, fill as extern "sysv64" fn(*mut Cpu) -> u64 as usize as u64);
+    // call rax; test rax, rax
+    asm.bytes(&[0xff, 0xd0, 0x48, 0x85, 0xc0]);
+    let out = asm.jcc(4);
+    asm.store(TARGET, RAX);
+    let kept = if_vectors(asm);
+    emit_load_vectors(asm, avx);
+    asm.resolve_here(kept);
+    for r in bits(!homed) {
+        asm.load(r, home(r));
+    }
+    jump_to_target(asm);
+    asm.resolve_here(out);
+    // The vector registers are in the state by now.
+    asm.store_byte_imm(VECTORS_OUT, 1);
+    asm.bytes(&UNSAVE);
+    asm.bytes(&[0xc3]);
 }

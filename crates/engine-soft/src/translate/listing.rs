@@ -3,7 +3,8 @@
 //! Under each guest instruction stands the host code that performs it, as the `starts` of a translation tell; what comes before the first and
 //! after the last (entries and exits) stands under a heading of its own.
 
-use super::emit::{Guest, Start, Translation};
+use super::emit::{Start, Translation};
+use super::region::Guest;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;

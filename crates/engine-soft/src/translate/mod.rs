@@ -1,20 +1,28 @@
-//! T1, the same-ISA translator: guest blocks of 64-bit mode as host code, run on the host's own registers.
+//! T1, the same-ISA translator: guest code of 64-bit mode as host code, run on the host's own registers.
 //!
-//! A hot block ([`HOT`] runs in the interpreter) is translated ([`emit`]): unprivileged instructions are copied, memory operands go through an
-//! inline TLB check, everything else leaves to the interpreter, which is complete and the reference. Blocks on one page are linked by direct
-//! jumps, all others through a table from guest to host addresses. A host fault in translated code (a misaligned SSE operand, #DE, #XM, the
-//! poll word made unreadable) leaves at the guest instruction where it happened, and the interpreter decides what it means.
+//! When a block is hot ([`HOT`] runs in the interpreter) it is translated together with what it leads to on its page ([`region`]):
+//! unprivileged instructions are copied, memory operands go through an inline TLB check ([`address`]), everything else leaves to the
+//! interpreter, which is complete and the reference. Regions on one page are linked by direct jumps, all others through a table
+//! from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
+//! SSE operand, #DE, #XM, the poll word made unreadable) leaves at the guest instruction where it happened, and the interpreter decides
+//! what it means.
 #![allow(unsafe_code)] // enters and patches generated code; see docs/UNSAFE.md
 
+mod address;
 mod asm;
+mod branch;
 pub(crate) mod context;
 mod emit;
+mod encode;
 mod figures;
+mod fill;
 mod flow;
 mod glue;
 mod listing;
 pub(crate) mod lockstep;
+mod region;
 mod run;
+mod scratch;
 mod thread;
 
 pub(crate) use run::{Left, forget, link};
@@ -22,10 +30,9 @@ pub(crate) use run::{Left, forget, link};
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
-use crate::tlb::PAGE_MASK;
-use emit::{Guest, Site, Start, Translation};
+use emit::{Options, Out, Site, Start, Translation};
 use flow::Class;
-use iced_x86::{Decoder, InstructionInfoFactory, OpKind};
+use iced_x86::InstructionInfoFactory;
 use std::collections::HashMap;
 use std::io;
 use std::time::Instant;
@@ -38,6 +45,9 @@ pub(crate) const HOT: u32 = 24;
 pub(crate) struct Translator {
     area: CodeArea,
     glue: Option<glue::Glue>,
+    /// Glue by the registers homed.
+    insides: HashMap<u16, glue::Inside>,
+    regions: Vec<Made>,
     sites: Vec<Site>,
     /// What a fault means from each offset in the area on, ascending.
     starts: Vec<Start>,
@@ -45,8 +55,8 @@ pub(crate) struct Translator {
     avx: bool,
     /// Translations of dead blocks, which others may still jump to.
     graves: HashMap<Key, Vec<Host>>,
-    /// The poll word of the processor's signals.
-    poll: u64,
+    /// Count instructions in translated code.
+    pub(crate) counting: bool,
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
     /// Where each translation lies, ascending: offset and length.
     extents: Vec<(u32, u32)>,
@@ -69,12 +79,14 @@ impl Translator {
         Ok(Self {
             area: CodeArea::new_translated(capacity)?,
             glue: None,
+            insides: HashMap::new(),
+            regions: Vec::new(),
             sites: Vec::new(),
             starts: Vec::new(),
             factory: InstructionInfoFactory::new(),
             avx: crate::thunk::HostFeatures::probe().has(crate::thunk::Feature::Avx),
             graves: HashMap::new(),
-            poll: 0,
+            counting: false,
             registration: None,
             extents: Vec::new(),
             compared: false,
@@ -92,6 +104,25 @@ impl Translator {
             self.glue = glue::make(&mut self.area, self.avx);
         }
         self.glue
+    }
+
+    /// Whether the translation that `host` belongs to is still good.
+    fn alive(&self, host: Host) -> bool {
+        self.regions.get(host.region as usize).is_some_and(|region| !region.dead)
+    }
+
+    /// The glue for regions that home `homed`.
+    fn inside(&mut self, homed: u16) -> Option<glue::Inside> {
+        if let Some(known) = self.insides.get(&homed) {
+            return Some(*known);
+        }
+        let made = if homed == scratch::STANDARD {
+            self.glue()?.boundary
+        } else {
+            glue::inside(&mut self.area, homed, self.avx)?
+        };
+        self.insides.insert(homed, made);
+        Some(made)
     }
 
     /// The figures for `--stats`.
@@ -114,25 +145,61 @@ impl Translator {
     pub(crate) fn reset(&mut self) {
         self.area.clear();
         self.glue = None;
+        self.insides.clear();
+        self.regions.clear();
         self.sites.clear();
         self.starts.clear();
         self.registration = None;
-        self.extents.clear();
         self.graves.clear();
+        self.extents.clear();
         self.figures.dropped();
     }
+}
+
+/// A region that was translated.
+pub(crate) struct Made {
+    entries: Vec<(Key, Host)>,
+    dead: bool,
 }
 
 /// Translates `block`, if it can be; tells whether the cache is full.
 pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     block.host.heat.set(u32::MAX);
-    if cpu.mode != Mode::Long64 || block.second_page.is_some() {
+    if cpu.mode != Mode::Long64 {
         return Ok(());
     }
+    let Some(region) = region::discover(cpu, block) else { return Ok(()) };
+    make(cpu, &region)
+}
+
+/// The narrow translation of `block`, made if there is none; noted at the `site` whose check sent us here. `None`: it cannot be had.
+pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Host>, Full> {
+    if block.host.narrow.get().is_none() {
+        let Some(region) = region::narrow(cpu, block) else { return Ok(None) };
+        make(cpu, &region)?;
+    }
+    let made = block.host.narrow.get();
+    let regions = &cpu.translator.regions;
+    if let Some(Site::Check { narrow, homed, .. }) = cpu.translator.sites.get_mut(site as usize)
+        && *homed == scratch::STANDARD
+        && made.is_some_and(|host| !regions[host.region as usize].dead)
+    {
+        *narrow = made;
+    }
+    Ok(made)
+}
+
+fn make(cpu: &mut Cpu, region: &region::Region) -> Result<(), Full> {
+    let options = Options {
+        first_site: cpu.translator.sites.len(),
+        poll: cpu.signals.poll_address(),
+        counting: cpu.translator.counting,
+    };
     let began = Instant::now();
-    let Some((guest, translation)) = prepare(cpu, block) else { return Ok(()) };
-    place(cpu, block, &guest, translation)?;
-    cpu.translator.figures.translated(guest.len(), began.elapsed());
+    let homed = emit::choose_homed(region);
+    let Some(translation) = emit::translate(region, homed, options) else { return Ok(()) };
+    place(cpu, region, translation)?;
+    cpu.translator.figures.translated(region.guests.len(), began.elapsed());
     Ok(())
 }
 
@@ -153,7 +220,8 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
         }
-        Class::Rdtsc if cpu.translator.compared => Class::Other,
+        // Time passes, and PUSHF shows flags that have no defined value.
+        Class::Rdtsc | Class::PushFlags if cpu.translator.compared => Class::Other,
         _ => class,
     }
 }
@@ -161,108 +229,65 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
 /// There is no room: [`forget`] everything.
 pub(crate) struct Full;
 
-fn prepare(cpu: &mut Cpu, block: &Block) -> Option<(Vec<Guest>, Translation)> {
-    let gpa = block.key.gpa();
-    let mut code = vec![0; usize::from(block.len)];
-    cpu.mmu.ram.read(gpa, &mut code).ok()?;
-    let start = (gpa & PAGE_MASK) as i32;
-    let mut list = decode(cpu, &code, start)?;
-    let end = start + i32::from(block.len);
-    liveness(cpu, &mut list, gpa & !PAGE_MASK, end);
-    let translation = emit::translate(&list, start, end, cpu.translator.sites.len())?;
-    Some((list, translation))
-}
-
-fn decode(cpu: &mut Cpu, code: &[u8], start: i32) -> Option<Vec<Guest>> {
-    let mut decoder = Decoder::with_ip(64, code, start as u64, cpu.features.decoder_options);
-    let mut list = Vec::new();
-    while decoder.can_decode() {
-        let position = decoder.position();
-        let i = decoder.decode();
-        let mut bytes = [0; 15];
-        bytes.get_mut(..i.len())?.copy_from_slice(code.get(position..position + i.len())?);
-        let class = class_in(cpu, &i);
-        let usage = flow::usage(&mut cpu.translator.factory, &i);
-        let delta = start + position as i32;
-        let other = matches!(class, Class::Other);
-        list.push(Guest { i, class, usage, bytes, delta, live_after: true });
-        if other {
-            break;
-        }
-    }
-    match list.first() {
-        None => None,
-        Some(first) if matches!(first.class, Class::Other) => None,
-        _ => Some(list),
-    }
-}
-
-/// Fills in where status flags are needed.
-fn liveness(cpu: &Cpu, list: &mut [Guest], page: u64, end: i32) {
-    let Some(last) = list.last() else { return };
-    let dead_at = |delta: i32| {
-        let Ok(offset @ 0..4096) = u64::try_from(delta) else { return false };
-        let mut bytes = [0; 64];
-        let len = bytes.len().min((PAGE_MASK + 1 - offset) as usize);
-        cpu.mmu.ram.read(page + offset, &mut bytes[..len]).is_ok()
-            && flow::replaced_soon(&bytes[..len])
-    };
-    let target = |g: &Guest| match g.i.op0_kind() {
-        OpKind::NearBranch64 => g.i.near_branch_target() as i32,
-        _ => -1,
-    };
-    let mut live = match last.class {
-        Class::Jump | Class::Call => !dead_at(target(last)),
-        Class::Jcc(_) => !(dead_at(target(last)) && dead_at(last.delta + last.i.len() as i32)),
-        Class::Return(_)
-        | Class::JumpRegister
-        | Class::JumpMemory
-        | Class::CallRegister
-        | Class::CallMemory
-        | Class::Other => true,
-        _ => !dead_at(end),
-    };
-    for g in list.iter_mut().rev() {
-        g.live_after = live;
-        live = match flow::flag_use(&g.i) {
-            _ if matches!(g.class, Class::Other) => true,
-            flow::FlagUse::Reads => true,
-            flow::FlagUse::Replaces => false,
-            flow::FlagUse::Changes | flow::FlagUse::Leaves => live,
-        };
-    }
-}
-
-fn place(cpu: &mut Cpu, block: &Block, guest: &[Guest], mut t: Translation) -> Result<(), Full> {
+/// Puts a translation into the area and tells the blocks it was made of.
+fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(), Full> {
     let translator = &mut cpu.translator;
     let glue = translator.glue().ok_or(Full)?;
+    let inside = translator.inside(t.homed).ok_or(Full)?;
     let Some(base) = translator.area.next(t.code.len()) else { return Err(Full) };
-    for place in &t.leaves {
-        patch(&mut t.code, *place, base, glue.leave);
-    }
-    for place in &t.loads {
-        patch(&mut t.code, *place, base, glue.load_vectors);
+    for (place, out) in &t.jumps {
+        let target = match out {
+            Out::Leave => glue.boundary.leave,
+            Out::LeaveInside => inside.leave,
+            Out::Fill => inside.fill,
+            Out::LoadVectors => glue.load_vectors,
+        };
+        patch(&mut t.code, *place, base, target);
     }
     for site in &mut t.sites {
-        if let Site::Link { place, .. } = site {
-            *place += base as u32;
+        match site {
+            Site::Link { place, .. } => *place += base as u32,
+            Site::Check { retry, .. } => *retry += base as u32,
+            Site::Here { .. } | Site::Interpret { .. } => {}
         }
     }
     translator.area.push(&t.code).ok_or(Full)?;
     translator.extents.push((base as u32, t.code.len() as u32));
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
         let host = translator.area.address(base);
-        listing::trace(guest, cpu.state.rip, block.key, &t, host);
+        listing::trace(&region.guests, cpu.state.rip, region.blocks[0].key, &t, host);
     }
-    translator.figures.placed(guest, &t.sites);
+    translator.figures.placed(&region.guests, &t.sites);
     translator.sites.append(&mut t.sites);
     let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
     translator.starts.extend(moved);
-    translator.blocks += 1;
-    let at = |offset: usize| (base + offset) as u32;
-    let host = Host { far: at(t.far), near: at(t.near), body: at(t.body), stub: at(t.stub) };
-    run::revive(translator, block.key, host);
-    block.host.code.set(Some(host));
+    translator.blocks += region.blocks.len() as u64;
+    let number = translator.regions.len() as u32;
+    let at = |offset: u32| base as u32 + offset;
+    let entries: Vec<(Key, Host)> = t
+        .entries
+        .iter()
+        .map(|(key, h)| {
+            let (far, near) = (at(h.far), at(h.near));
+            (*key, Host { far, near, body: at(h.body), stub: at(h.stub), region: number })
+        })
+        .collect();
+    if !region.narrow {
+        for (key, host) in &entries {
+            run::revive(translator, *key, *host);
+        }
+    }
+    translator.regions.push(Made { entries: entries.clone(), dead: false });
+    for b in &region.blocks {
+        let Some(found) = cpu.mmu.blocks.find(b.key) else { continue };
+        // SAFETY: just found.
+        let block = unsafe { &*found };
+        block.host.regions.borrow_mut().push(number);
+        if let Some((_, host)) = entries.iter().find(|(key, _)| *key == b.key) {
+            let cell = if region.narrow { &block.host.narrow } else { &block.host.code };
+            cell.set(Some(*host));
+        }
+    }
     Ok(())
 }
 

@@ -2,12 +2,13 @@
 
 use super::Translator;
 use super::context::FAULTED;
-use super::emit::Site;
+use super::emit::{Site, bits};
 use super::thread;
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
+use std::cell::Cell;
 use x86::state::gpr;
 
 /// What the run loop does after translated code was left. RIP is set.
@@ -16,6 +17,8 @@ pub(crate) enum Left {
     Next(Option<u32>),
     /// The next instruction is the interpreter's.
     Interpret,
+    /// The check at this site needs the next block's narrow translation.
+    Narrow(u32),
 }
 
 /// Runs translated code from the block at RIP until it leaves.
@@ -23,11 +26,13 @@ pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
     bury(cpu);
     let Some(glue) = cpu.translator.glue() else { return Left::Interpret };
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
-    cpu.jit.leave = cpu.translator.area.address(glue.leave);
+    cpu.jit.leave = cpu.translator.area.address(glue.fault);
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret;
     }
-    cpu.jit.poll = if cpu.limited { (&raw const UNREADABLE) as u64 } else { cpu.translator.poll };
+    if cpu.limited {
+        cpu.signals.close_poll();
+    }
     thread::prepare();
     let view = cpu.mmu.view(cpu.privilege());
     let far = cpu.translator.area.address(host.far as usize);
@@ -35,18 +40,20 @@ pub(crate) fn enter(cpu: &mut Cpu, host: Host) -> Left {
     cpu.jit.count = 0;
     let enter = cpu.translator.area.address(glue.enter);
     let target = cpu.translator.area.address(host.near as usize);
-    set_gs(std::ptr::from_mut(cpu).cast::<u8>());
+    let this = std::ptr::from_mut(cpu);
+    cpu.jit.cpu = this as u64;
+    thread::set_gs(this.cast::<u8>());
     // SAFETY: `enter` is the glue's entry; it preserves what the ABI asks for, and the translation it runs touches only the processor that GS
     // points to, and guest RAM through TLB entries.
     unsafe {
         let enter: extern "sysv64" fn(u64) = std::mem::transmute(enter);
         enter(target);
     }
+    if cpu.limited {
+        cpu.signals.open_poll();
+    }
     left(cpu)
 }
-
-/// A poll word that stops translated code at every poll.
-static UNREADABLE: u64 = 1;
 
 /// Tells the fault guard of this processor's code.
 fn register(cpu: &mut Cpu) -> bool {
@@ -56,7 +63,6 @@ fn register(cpu: &mut Cpu) -> bool {
         fault_pc: &raw mut cpu.jit.fault_pc,
         leave: cpu.jit.leave,
     };
-    cpu.translator.poll = cpu.signals.poll_address();
     cpu.translator.registration = TranslatedRegistration::new(start, end, data).ok();
     cpu.translator.registration.is_some()
 }
@@ -74,6 +80,9 @@ fn left(cpu: &mut Cpu) -> Left {
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
         let Some(start) = starts.get(index).copied() else { return Left::Interpret };
         cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
+        for r in bits(!start.homed) {
+            cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
+        }
         if start.saved {
             cpu.state.flags.arith = cpu.jit.flags;
         }
@@ -92,10 +101,21 @@ fn left(cpu: &mut Cpu) -> Left {
             settle(cpu, 0);
             Left::Next(None)
         }
-        Some(Site::Interpret { delta, undone }) => {
+        Some(Site::Interpret { delta, undone, saved }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
             settle(cpu, undone);
             Left::Interpret
+        }
+        Some(Site::Check { delta, undone, saved, .. }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
+            settle(cpu, undone);
+            if std::mem::take(&mut cpu.jit.narrow) { Left::Narrow(exit) } else { Left::Interpret }
         }
         None => Left::Interpret,
     }
@@ -111,9 +131,6 @@ fn settle(cpu: &mut Cpu, undone: u16) {
 /// Links the exit at `site` to `next`, which has been found to be its successor on the same page.
 pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
     let Some(host) = next.host.code.get() else { return };
-    if next.second_page.is_some() {
-        return;
-    }
     if let Some(Site::Link { place, vectors, .. }) =
         cpu.translator.sites.get(site as usize).copied()
     {
@@ -134,17 +151,43 @@ const GRAVES: usize = 4;
 
 /// Makes the translations of dead blocks leave at once.
 fn bury(cpu: &mut Cpu) {
-    while let Some((key, host)) = cpu.mmu.blocks.dead_code.pop() {
-        for entry in [host.body, host.near] {
-            redirect(&mut cpu.translator, entry, host.stub);
-        }
-        let graves = cpu.translator.graves.entry(key).or_default();
-        if graves.len() == GRAVES {
-            // Whoever still jumps there leaves through its stub.
-            graves.remove(0);
-        }
-        graves.push(host);
+    while let Some(number) = cpu.mmu.blocks.dead_code.pop() {
+        bury_region(cpu, number);
     }
+}
+
+fn bury_region(cpu: &mut Cpu, number: u32) {
+    let Some(region) = cpu.translator.regions.get_mut(number as usize) else { return };
+    if std::mem::replace(&mut region.dead, true) {
+        return;
+    }
+    for (key, host) in std::mem::take(&mut region.entries) {
+        retire(cpu, key, host);
+    }
+}
+
+/// The entry `host` for `key` leads nowhere any more: whoever goes there leaves, until there is another.
+fn retire(cpu: &mut Cpu, key: Key, host: Host) {
+    for entry in [host.body, host.near] {
+        redirect(&mut cpu.translator, entry, host.stub);
+    }
+    if let Some(found) = cpu.mmu.blocks.find(key) {
+        // SAFETY: just found.
+        let block = unsafe { &*found };
+        let dead = |cell: &Cell<Option<Host>>| {
+            cell.get().is_some_and(|h| h.region == host.region) && cell.take().is_some()
+        };
+        dead(&block.host.narrow);
+        if dead(&block.host.code) {
+            block.host.heat.set(cpu.hot);
+        }
+    }
+    let graves = cpu.translator.graves.entry(key).or_default();
+    if graves.len() == GRAVES {
+        // Whoever still jumps there leaves through its stub.
+        graves.remove(0);
+    }
+    graves.push(host);
 }
 
 /// Puts a jump to `to` at `entry`.
@@ -168,23 +211,4 @@ pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.mmu.blocks.forget_translations();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
-}
-
-/// Points host GS to the processor for this thread.
-fn set_gs(base: *mut u8) {
-    if fsgsbase() {
-        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on x86-64 Linux.
-        unsafe { std::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
-    } else {
-        const ARCH_SET_GS: libc::c_int = 0x1001;
-        // SAFETY: as above, by system call.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    }
-}
-
-/// Whether WRGSBASE is enabled (AT_HWCAP2 bit 1).
-fn fsgsbase() -> bool {
-    static ENABLED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    // SAFETY: getauxval reads the auxiliary vector.
-    *ENABLED.get_or_init(|| unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0)
 }

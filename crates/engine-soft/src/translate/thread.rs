@@ -8,6 +8,8 @@ const STACK: usize = 64 << 10;
 
 thread_local! {
     static READY: Cell<bool> = const { Cell::new(false) };
+    /// What this thread's GS base points to.
+    static BASE: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// Gives this thread an alternate signal stack, and keeps away handlers that would not use it. Once a thread.
@@ -18,6 +20,33 @@ pub(super) fn prepare() {
         block_handlers();
         READY.set(true);
     }
+}
+
+/// Points GS to `base` on this thread. WRGSBASE costs as much as some dozen instructions, so not without need.
+#[inline]
+pub(super) fn set_gs(base: *mut u8) {
+    if BASE.get() != base {
+        write_gs(base);
+        BASE.set(base);
+    }
+}
+
+#[cold]
+fn write_gs(base: *mut u8) {
+    if fsgsbase() {
+        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on x86-64 Linux.
+        unsafe { std::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
+    } else {
+        const ARCH_SET_GS: libc::c_int = 0x1001;
+        // SAFETY: as above, by system call.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
+    }
+}
+
+/// Whether WRGSBASE is enabled (AT_HWCAP2 bit 1).
+fn fsgsbase() -> bool {
+    // SAFETY: getauxval reads the auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) & 2 != 0 }
 }
 
 fn alternate_stack() {

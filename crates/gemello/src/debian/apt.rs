@@ -88,18 +88,27 @@ impl Apt {
     /// # Errors
     /// The host's sources have no such package.
     pub(super) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
-        let output = self.quiet("apt-cache", &["depends", "--important", package])?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let found = text
-            .lines()
-            .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "))
-            .find(|name| name.starts_with(prefix));
+        let found = self.dependencies(package)?.into_iter().find(|name| name.starts_with(prefix));
         match found {
-            Some(name) => Ok(name.to_owned()),
+            Some(name) => Ok(name),
             None => bail!(
                 "the sources in /etc/apt offer no package {package}: are they Debian's?; {WITHOUT}"
             ),
         }
+    }
+
+    /// The packages that `package` depends on, virtual ones left out.
+    ///
+    /// # Errors
+    /// apt cannot be run.
+    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let output = self.quiet("apt-cache", &["depends", "--important", package])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let names = text
+            .lines()
+            .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "))
+            .filter(|name| !name.starts_with('<'));
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// The version of `package` that would be downloaded.

@@ -2,6 +2,7 @@
 
 pub(crate) mod apt;
 mod cache;
+mod compiler;
 mod cpio;
 mod initramfs;
 mod packages;
@@ -9,6 +10,8 @@ pub(crate) mod quote;
 pub(crate) mod report;
 
 pub(crate) use cache::directory as cache_directory;
+pub(crate) use compiler::compiler;
+pub(crate) use cpio::Archive;
 pub(crate) use initramfs::{Mode, Session};
 pub(crate) use packages::{Fetched, Flavour, fetch, releases};
 

@@ -142,7 +142,7 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
     Ok(())
 }
 
-fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -158,7 +158,7 @@ fn find(directory: &Path, prefix: &str) -> Result<PathBuf> {
         .with_context(|| format!("the kernel's package holds no {prefix}* in /boot"))
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 

@@ -20,6 +20,8 @@ pub enum Word {
     L7Ecx,
     /// Leaf 7 subleaf 0, EDX.
     L7Edx,
+    /// Leaf 7 subleaf 2, EDX.
+    L72Edx,
     /// Leaf DH subleaf 1, EAX.
     Ld1Eax,
     /// Leaf 8000_0001H, ECX.
@@ -120,6 +122,7 @@ features! {
     FlushL1d "flush_l1d" L7Edx 28,
     ArchCapabilities "arch_capabilities" L7Edx 29,
     Ssbd "ssbd" L7Edx 31,
+    BhiCtrl "bhi_ctrl" L72Edx 4,
     Xsaveopt "xsaveopt" Ld1Eax 0,
     Xsavec "xsavec" Ld1Eax 1,
     Xgetbv1 "xgetbv1" Ld1Eax 2,
@@ -161,6 +164,7 @@ const REQUIRES: &[(Feature, Feature)] = &[
     (Feature::Aes, Feature::Sse2),
     (Feature::Pclmulqdq, Feature::Sse2),
     (Feature::Sha, Feature::Ssse3),
+    (Feature::BhiCtrl, Feature::SpecCtrl),
     (Feature::Xsave, Feature::Fxsr),
     (Feature::Xsaveopt, Feature::Xsave),
     (Feature::Xsavec, Feature::Xsave),

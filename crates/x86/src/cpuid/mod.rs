@@ -52,7 +52,7 @@ pub fn cpuid(model: &CpuModel, state: &CpuState, leaf: u32, subleaf: u32) -> [u3
         2 => [0x00f0_ff01, 0, 0, 0],
         4 => cache::leaf4(model, subleaf),
         6 => [word(Word::L6Eax), 0, 0, 0],
-        7 if subleaf == 0 => structured(model, state),
+        7 => structured(model, state, subleaf),
         0xb | 0x1f => topology(model, subleaf),
         0xd => extended_state(model, state, subleaf),
         0x15 => {
@@ -99,13 +99,21 @@ fn version(model: &CpuModel, state: &CpuState) -> [u32; 4] {
     [SIGNATURE, ebx, ecx, edx]
 }
 
-fn structured(model: &CpuModel, state: &CpuState) -> [u32; 4] {
+/// Leaf 7; EAX of subleaf 0 is the highest subleaf.
+fn structured(model: &CpuModel, state: &CpuState, subleaf: u32) -> [u32; 4] {
     let word = |w| model.features.word(w);
+    let controls = word(Word::L72Edx);
+    match subleaf {
+        0 => {}
+        2 => return [0, 0, 0, controls],
+        _ => return [0; 4],
+    }
+    let highest = if controls == 0 { 0 } else { 2 };
     let mut ecx = word(Word::L7Ecx);
     if state.paging.cr4.contains(Cr4::PKE) {
         ecx |= OSPKE;
     }
-    [0, word(Word::L7Ebx) | FPU_POINTERS_DEPRECATED, ecx, word(Word::L7Edx)]
+    [highest, word(Word::L7Ebx) | FPU_POINTERS_DEPRECATED, ecx, word(Word::L7Edx)]
 }
 
 /// Leaves BH and 1FH: no threads (level type 1), every processor a core (type 2).

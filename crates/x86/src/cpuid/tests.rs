@@ -50,12 +50,16 @@ fn v2_hides_the_vector_extensions() {
 #[test]
 fn leaf_7() {
     let [eax, ebx, ecx, edx] = ask(7, 0);
-    assert_eq!(eax, 0);
+    assert_eq!(eax, 2);
     // fsgsbase tsc_adjust bmi1 avx2 (6) smep bmi2 erms invpcid (13) rdseed adx clflushopt clwb sha.
     assert_eq!(ebx, 1 | 2 | 8 | 0x20 | 0x40 | 0x780 | 0x2000 | 0xc_0000 | 0x0180_0000 | 1 << 29);
     assert_eq!(ecx, 1 << 2 | 1 << 22);
     assert_eq!(edx, 1 << 4 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31);
-    assert_eq!(ask(7, 1), [0; 4]);
+    assert_eq!((ask(7, 1), ask(7, 3)), ([0; 4], [0; 4]));
+    // bhi_ctrl, alone in subleaf 2.
+    assert_eq!(ask(7, 2), [0, 0, 0, 1 << 4]);
+    let without = CpuModel::parse("gemello-v3,-bhi_ctrl").unwrap();
+    assert_eq!(cpuid(&without, &CpuState::reset(), 7, 0)[0], 0);
 }
 
 #[test]

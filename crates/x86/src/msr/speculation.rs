@@ -3,7 +3,8 @@
 //!
 //! The processor we present names itself immune to what its guests would otherwise pay for: no page-table
 //! isolation (RDCL_NO), no retpolines (IBRS_ALL: IBRS set once at boot), no buffer clearing (MDS_NO, TAA_NO, the three
-//! MMIO bits, RFDS_NO), no history clearing (BHI_NO). RSBA and RRSBA stay clear, so returns need no thunks.
+//! MMIO bits, RFDS_NO), no history clearing (BHI_NO, and since kernels distrust that one, BHI_DIS_S: a control set
+//! once at boot rather than a loop of branches at each kernel entry). RSBA and RRSBA stay clear, so returns need no thunks.
 //! A guest's code never shares a host process with another guest's; keeping hosts safe is the host's task.
 
 use crate::cpuid::{CpuModel, Feature};
@@ -39,6 +40,9 @@ pub const STIBP: u64 = 1 << 1;
 /// IA32_SPEC_CTRL: speculative store bypass disable.
 pub const SSBD: u64 = 1 << 2;
 
+/// IA32_SPEC_CTRL: indirect branches of level 0 are not predicted from the history of other levels.
+pub const BHI_DIS_S: u64 = 1 << 10;
+
 /// What IA32_ARCH_CAPABILITIES reads as.
 pub fn capabilities(model: &CpuModel) -> u64 {
     use arch_capabilities::*;
@@ -61,10 +65,13 @@ pub fn capabilities(model: &CpuModel) -> u64 {
 
 /// The bits of IA32_SPEC_CTRL that exist on `model`; the register exists if any does.
 pub(super) fn controls(model: &CpuModel) -> u64 {
-    [(Feature::SpecCtrl, IBRS), (Feature::Stibp, STIBP), (Feature::Ssbd, SSBD)]
-        .into_iter()
-        .filter(|&(feature, _)| model.has(feature))
-        .fold(0, |bits, (_, bit)| bits | bit)
+    let bits = [
+        (Feature::SpecCtrl, IBRS),
+        (Feature::Stibp, STIBP),
+        (Feature::Ssbd, SSBD),
+        (Feature::BhiCtrl, BHI_DIS_S),
+    ];
+    bits.into_iter().filter(|&(feature, _)| model.has(feature)).fold(0, |bits, (_, bit)| bits | bit)
 }
 
 /// A write to IA32_PRED_CMD or IA32_FLUSH_CMD: bit 0 is the command, and there is nothing to flush.

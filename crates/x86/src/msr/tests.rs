@@ -99,6 +99,7 @@ fn what_is_refused() {
         (0x210, 0),
         (IA32_MTRRCAP, 0x508),
         (IA32_SPEC_CTRL, 8),
+        (IA32_SPEC_CTRL, 1 << 11),
         (IA32_PRED_CMD, 2),
         (IA32_FLUSH_CMD, 2),
         (IA32_ARCH_CAPABILITIES, 0),

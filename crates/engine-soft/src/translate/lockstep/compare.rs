@@ -29,7 +29,7 @@ impl Lockstep {
     /// Compares the processor, and memory, with the reference after `ran` instructions.
     pub(super) fn compare(&mut self, cpu: &mut Cpu, ran: usize, end: End) -> Verdict {
         if ran > self.recording.done.len() {
-            return if end == End::Limit { Verdict::Unknown } else { self.ran_past(end) };
+            return if end == End::Limit { Verdict::Unknown } else { self.ran_past(cpu, ran, end) };
         }
         let mut unknown = false;
         self.recording.state_after(ran, &mut self.expected);
@@ -79,13 +79,18 @@ impl Lockstep {
         }
     }
 
-    fn ran_past(&self, end: End) -> Verdict {
-        Verdict::Differs(vec![Difference {
+    /// Translated code went on where the reference had to stop. All that differs is told, which says most about where it is now.
+    fn ran_past(&mut self, cpu: &Cpu, ran: usize, end: End) -> Verdict {
+        let reached = self.recording.done.len();
+        let mut list = vec![Difference {
             what: "instructions".into(),
             before: "0".into(),
-            reference: format!("{} ({end:?})", self.recording.done.len()),
-            translated: "more".into(),
-        }])
+            reference: format!("{reached} ({end:?})"),
+            translated: ran.to_string(),
+        }];
+        self.recording.state_after(reached, &mut self.expected);
+        list.extend(states(&self.recording.before, &self.expected, &cpu.state));
+        Verdict::Differs(list)
     }
 
     fn memory(&self, cpu: &Cpu, ran: usize, differences: &mut Vec<Difference>) {

@@ -101,7 +101,7 @@ pub(super) enum End {
     Fault,
     /// The next instruction touches a device, or its own code.
     Forbidden,
-    /// There is no instruction to read, or not on one page.
+    /// There is no instruction to read.
     Fetch,
 }
 
@@ -235,26 +235,36 @@ fn settle(cpu: &mut Cpu, mark: usize) -> bool {
     log.is_forbidden()
 }
 
-/// The code at RIP, if it is RAM of one page.
+/// The code at RIP, if it is RAM.
 fn bytes_at_rip(cpu: &mut Cpu) -> Option<Bytes> {
     if cpu.mode != Mode::Long64 {
         return None;
     }
     let la = cpu.state.rip;
-    let entry = cpu.fetch_entry(la);
-    let gpa = if entry.tag == la & !PAGE_MASK {
-        entry.gpa | la & PAGE_MASK
-    } else {
-        let privilege = cpu.privilege();
-        match cpu.mmu.fetch_target(la, privilege) {
-            Ok(Target::Ram { gpa, .. }) => gpa,
-            _ => return None,
-        }
-    };
-    let len = MAX_LEN.min((PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize);
-    let mut bytes = Bytes { code: [0; MAX_LEN], len: len as u8, mode_key: cpu.mode_key };
-    cpu.mmu.ram.read(gpa, &mut bytes.code[..len]).ok()?;
+    let gpa = code_address(cpu, la)?;
+    let room = MAX_LEN.min((PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize);
+    let mut bytes = Bytes { code: [0; MAX_LEN], len: room as u8, mode_key: cpu.mode_key };
+    cpu.mmu.ram.read(gpa, &mut bytes.code[..room]).ok()?;
+    if room < MAX_LEN
+        && let Some(next) = code_address(cpu, (la | PAGE_MASK).wrapping_add(1))
+        && cpu.mmu.ram.read(next, &mut bytes.code[room..]).is_ok()
+    {
+        bytes.len = MAX_LEN as u8;
+    }
     Some(bytes)
+}
+
+/// Where the code at `la` lies in RAM.
+fn code_address(cpu: &mut Cpu, la: u64) -> Option<u64> {
+    let entry = cpu.fetch_entry(la);
+    if entry.tag == la & !PAGE_MASK {
+        return Some(entry.gpa | la & PAGE_MASK);
+    }
+    let privilege = cpu.privilege();
+    match cpu.mmu.fetch_target(la, privilege) {
+        Ok(Target::Ram { gpa, .. }) => Some(gpa),
+        _ => None,
+    }
 }
 
 impl Bytes {
@@ -274,7 +284,7 @@ fn judge(cpu: &mut Cpu, bytes: &Bytes) -> Judged {
     if matches!(class, Class::Other) {
         return stops;
     }
-    let usage = flow::usage(&mut cpu.translator.factory, &i);
+    let usage = flow::usage(&mut cpu.translator.factory, &i, class);
     let wide = usage.vector || matches!(class, Class::Swapgs);
     let flag_use = flow::flag_use(&i);
     // Shifts by zero leave all flags.

@@ -1,0 +1,438 @@
+//! Memory operands: the inline TLB check, one for several accesses where they lie close together.
+//!
+//! A *group* is a checked range of addresses around one expression base + index << scale. Later accesses by the same expression within
+//! the range need no check of their own, and a constant added to the base only moves them. What the check leaves in a scratch register is
+//! the distance from linear to host address for a plain base register, else the host address of the expression itself.
+//! Where a range turns out to lie on two pages, a *narrow* translation of the block's rest takes over, which checks each access by itself.
+
+use super::asm::RAX;
+use super::emit::{Emitter, Need, PAGE, VIEW, home, segment_base};
+use super::flow::Class;
+use super::region::Guest;
+use super::scratch::Held;
+use crate::thunk::MemOperand;
+use crate::tlb::{ENTRIES, Entry};
+use iced_x86::{Code, Instruction, OpKind, Register};
+use std::mem::{offset_of, size_of};
+
+/// No register.
+pub(super) const NONE: u8 = 0xff;
+/// The page's linear address as a base.
+pub(super) const PAGE_BASE: u8 = 0xfe;
+/// The longest range that one check covers.
+const REACH: i64 = 256;
+
+/// An address but for its displacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expression {
+    /// 0, or the number of FS or GS.
+    pub(crate) segment: u8,
+    pub(crate) base: u8,
+    pub(crate) index: u8,
+    pub(crate) scale: u8,
+}
+
+impl Expression {
+    pub(super) const STACK: Self =
+        Self { segment: 0, base: super::asm::RSP, index: NONE, scale: 0 };
+
+    fn uses(&self, register: u8) -> bool {
+        self.base == register || self.index == register
+    }
+}
+
+/// An access: bytes from expression + `displacement` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub(super) at: Expression,
+    pub(super) displacement: i32,
+    pub(super) size: i64,
+    pub(super) write: bool,
+}
+
+/// A checked range, see the module. Offsets are from the expression's value when it was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    at: Expression,
+    low: i64,
+    high: i64,
+    write: bool,
+    /// The scratch register holds the distance to the host address rather than the host address of the expression.
+    distance: bool,
+    /// What the base has grown by since.
+    moved: i64,
+}
+
+impl Group {
+    fn covers(&self, access: &Access) -> bool {
+        let low = self.moved + i64::from(access.displacement);
+        self.at == access.at
+            && (self.write || !access.write)
+            && low >= self.low
+            && low + access.size <= self.high
+    }
+}
+
+/// Where an access finds its operand: host registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) base: u8,
+    pub(super) index: Option<u8>,
+    pub(super) displacement: i32,
+}
+
+/// What the check at a site does when it misses, for `super::fill`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Check {
+    pub(crate) at: Expression,
+    pub(crate) low: i32,
+    pub(crate) length: i32,
+    /// The whole range must be writable.
+    pub(crate) write: bool,
+    /// The access at hand.
+    pub(crate) displacement: i32,
+    pub(crate) access_write: bool,
+    /// There is a narrower way.
+    pub(crate) wide: bool,
+}
+
+/// The operand of `i` as the translator sees it; `None`: not one it knows.
+pub(super) fn access_of(i: &Instruction, operand: &MemOperand) -> Option<Access> {
+    let (at, displacement) = expression_of(i, true)?;
+    Some(Access { at, displacement, size: i64::from(operand.size), write: operand.access.writes() })
+}
+
+/// The address of `i`'s memory operand.
+pub(super) fn expression_of(i: &Instruction, segments: bool) -> Option<(Expression, i32)> {
+    let displacement = i32::try_from(i.memory_displacement64() as i64).ok()?;
+    let number = |r: Register| if r == Register::None { NONE } else { r.number() as u8 };
+    let segment = match i.memory_segment() {
+        Register::FS if segments => 4,
+        Register::GS if segments => 5,
+        _ => 0,
+    };
+    let at = if i.is_ip_rel_memory_operand() {
+        Expression { segment, base: PAGE_BASE, index: NONE, scale: 0 }
+    } else {
+        Expression {
+            segment,
+            base: number(i.memory_base()),
+            index: number(i.memory_index()),
+            scale: i.memory_index_scale().trailing_zeros() as u8,
+        }
+    };
+    Some((at, displacement))
+}
+
+/// The constant that `i` adds to a 64-bit register, and which: RSP for pushes and pops.
+pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
+    let i = &g.i;
+    match g.class {
+        Class::PushRegister | Class::PushImmediate | Class::PushMemory | Class::PushFlags => {
+            return Some((4, -8));
+        }
+        Class::PopRegister => return Some((4, 8)),
+        _ => {}
+    }
+    if i.op_count() == 0 || i.op0_kind() != OpKind::Register {
+        return None;
+    }
+    let register = i.op0_register().number() as u8;
+    let by = match i.code() {
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 => i.immediate(1) as i64,
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 => {
+            (i.immediate(1) as i64).checked_neg()?
+        }
+        Code::Inc_rm64 => 1,
+        Code::Dec_rm64 => -1,
+        Code::Lea_r64_m
+            if i.memory_base() == i.op0_register() && i.memory_index() == Register::None =>
+        {
+            i.memory_displacement64() as i64
+        }
+        _ => return None,
+    };
+    i32::try_from(by).ok().filter(|by| by.abs() <= 1 << 20).map(|by| (register, by))
+}
+
+/// Accesses that `g` makes to the stack or through its operand, in order.
+fn accesses(g: &Guest) -> [Option<Access>; 2] {
+    let stack =
+        |displacement, write| Some(Access { at: Expression::STACK, displacement, size: 8, write });
+    match g.class {
+        Class::Memory(operand) if !g.usage.high_byte => [access_of(&g.i, &operand), None],
+        Class::PushRegister | Class::PushImmediate | Class::PushFlags => [stack(-8, true), None],
+        Class::PushMemory => [
+            expression_of(&g.i, true).map(|(at, displacement)| Access {
+                at,
+                displacement,
+                size: 8,
+                write: false,
+            }),
+            stack(-8, true),
+        ],
+        Class::Call | Class::CallRegister => [stack(-8, true), None],
+        Class::PopRegister | Class::Return(_) => [stack(0, false), None],
+        _ => [None, None],
+    }
+}
+
+impl Emitter<'_> {
+    /// The operand of `access` (of instruction `n`), checked: emits a check unless one that was made already covers it.
+    pub(super) fn reach(&mut self, n: usize, access: Access, need: Need) -> Option<Place> {
+        if let Some((host, group)) = self.scratch.find_group(|g| g.covers(&access)) {
+            return place(host, &group, &access);
+        }
+        let mut group = self.plan(n, access);
+        let address = self.check(n, &group, &access, need)?;
+        let Checked { distance, linear } = address;
+        if group.distance {
+            self.scratch.give(linear);
+            self.scratch.hold(distance, Held::Group(group));
+            return place(distance, &group, &access);
+        }
+        // The host address of the expression itself.
+        if access.at.base == NONE && access.at.index == NONE && access.at.segment == 0 {
+            group.distance = false;
+        } else {
+            self.expression(linear, None, &access.at, 0)?;
+            self.asm.lea_index(distance, distance, linear, 0);
+        }
+        self.scratch.give(linear);
+        self.scratch.hold(distance, Held::Group(group));
+        place(distance, &group, &access)
+    }
+
+    /// How far a check for `access` of instruction `n` should reach, by what the rest of the block does.
+    fn plan(&self, n: usize, access: Access) -> Group {
+        let plain = access.at.segment == 0
+            && access.at.index == NONE
+            && access.at.base < 16
+            && self.homed & 1 << access.at.base == 0;
+        let mut group = Group {
+            at: access.at,
+            low: i64::from(access.displacement),
+            high: i64::from(access.displacement) + access.size,
+            write: access.write,
+            distance: plain,
+            moved: 0,
+        };
+        if self.region.narrow {
+            return group;
+        }
+        self.widen(&mut group, n, 0, true);
+        group
+    }
+
+    /// Extends `group` by what its block does from instruction `n` on, the base having moved by `moved`, and by what blocks do that only
+    /// come after. Those may not be reached, so that they have no say in whether writing must be allowed.
+    fn widen(&self, group: &mut Group, n: usize, mut moved: i64, here: bool) {
+        let at = group.at;
+        let Some(b) = self.region.block_of(n) else { return };
+        let block = &self.region.blocks[b];
+        for g in &self.region.guests[n..block.first + block.count] {
+            for other in accesses(g).into_iter().flatten().filter(|a| a.at == at) {
+                let low = i64::from(other.displacement) + moved;
+                let (from, to) = (group.low.min(low), group.high.max(low + other.size));
+                let fits = i32::try_from(from).is_ok() && i32::try_from(to).is_ok();
+                if fits && to - from <= REACH && (here || group.write || !other.write) {
+                    (group.low, group.high) = (from, to);
+                    group.write |= other.write;
+                }
+            }
+            match step_of(g) {
+                Some((register, by)) if at.base == register && at.index == NONE => {
+                    moved += i64::from(by);
+                }
+                _ if writes_any(g, &at) => return,
+                _ => {}
+            }
+        }
+        for to in self.region.successors(b).into_iter().flatten() {
+            if let Some(next) = self.region.at(to)
+                && self.region.inherits(next)
+                && next != b
+            {
+                self.widen(group, self.region.blocks[next].first, moved, false);
+            }
+        }
+    }
+
+    /// Emits the check of `group`. Flags are put by if `need` says so.
+    fn check(&mut self, n: usize, group: &Group, access: &Access, need: Need) -> Option<Checked> {
+        let linear = self.scratch.take()?;
+        let distance = self.scratch.take()?;
+        if need == Need::Flags {
+            self.save_flags(distance);
+        }
+        let retry = self.asm.here();
+        let length = group.high - group.low;
+        let low = i32::try_from(group.low).ok()?;
+        let last = i32::try_from(group.high - 1).ok()?;
+        if group.distance {
+            // A plain base register: first and last byte need not wait for each other.
+            self.expression(distance, None, &group.at, low)?;
+            self.expression(linear, None, &group.at, last)?;
+        } else {
+            self.expression(linear, Some(distance), &group.at, low)?;
+            self.asm.mov(distance, linear);
+            if length > 1 {
+                self.asm.lea(linear, linear, (length - 1) as i32);
+            }
+        }
+        self.asm.shr(distance, 12 - ENTRY_SHIFT);
+        self.asm.and32(distance, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
+        self.asm.add_gs(distance, VIEW);
+        self.asm.and(linear, -4096);
+        let tag = if group.write { offset_of!(Entry, wtag) } else { offset_of!(Entry, rtag) };
+        self.asm.cmp_at(linear, distance, tag as i32);
+        let miss = self.asm.jcc(5);
+        self.asm.load_at(distance, distance, offset_of!(Entry, addend) as i32);
+        let check = Check {
+            at: group.at,
+            low,
+            length: length as i32,
+            write: group.write,
+            displacement: access.displacement,
+            access_write: access.write,
+            wide: length != access.size || group.write != access.write,
+        };
+        self.missed(miss, n, check, retry);
+        Some(Checked { distance, linear })
+    }
+
+    /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index is homed; flags untouched.
+    pub(super) fn expression(
+        &mut self,
+        to: u8,
+        spare: Option<u8>,
+        at: &Expression,
+        displacement: i32,
+    ) -> Option<()> {
+        match (at.base, at.index) {
+            (NONE, NONE) => self.asm.load_immediate(to, displacement),
+            (PAGE_BASE, _) => {
+                self.asm.load(to, PAGE);
+                self.asm.lea(to, to, displacement);
+            }
+            (base, NONE) => {
+                let b = self.bring(base, to);
+                if displacement != 0 {
+                    self.asm.lea(to, b, displacement);
+                } else if b != to {
+                    self.asm.mov(to, b);
+                }
+            }
+            (NONE, index) => {
+                let x = self.bring(index, to);
+                self.asm.lea_scaled(to, None, x, at.scale, displacement);
+            }
+            (base, index) => {
+                // At most one of them can be brought into `to`.
+                let homed = |r: u8| self.homed & 1 << r != 0;
+                let x = match (homed(base) && base != index, homed(index)) {
+                    (true, true) => match spare {
+                        Some(spare) => self.bring(index, spare),
+                        None => return self.expression_by_halves(to, at, displacement),
+                    },
+                    _ => self.bring(index, to),
+                };
+                let b = if base == index { x } else { self.bring(base, to) };
+                self.asm.lea_scaled(to, Some(b), x, at.scale, displacement);
+            }
+        }
+        if at.segment != 0 {
+            self.asm.add_gs(to, segment_base(at.segment));
+        }
+        Some(())
+    }
+
+    /// base + index << scale with both in memory and one register: rare.
+    fn expression_by_halves(&mut self, to: u8, at: &Expression, displacement: i32) -> Option<()> {
+        self.asm.load(to, home(at.index));
+        self.asm.lea_scaled(to, None, to, at.scale, displacement);
+        self.asm.add_gs(to, home(at.base));
+        if at.segment != 0 {
+            self.asm.add_gs(to, segment_base(at.segment));
+        }
+        Some(())
+    }
+
+    /// The host register with guest register `register`, loaded into `to` if it is homed.
+    fn bring(&mut self, register: u8, to: u8) -> u8 {
+        if self.homed & 1 << register == 0 {
+            return register;
+        }
+        self.asm.load(to, home(register));
+        to
+    }
+
+    /// RFLAGS to `Context::flags`, unless they are there. Clobbers `spare`.
+    pub(super) fn save_flags(&mut self, spare: u8) {
+        if self.saved {
+            return;
+        }
+        self.asm.mov(spare, RAX);
+        self.asm.flags_to_ax();
+        self.asm.store_word(super::emit::TMP_FLAGS, RAX);
+        self.asm.mov(RAX, spare);
+        self.flags_moved(true);
+    }
+
+    /// What instruction `g` writes is noted: groups by changed registers go, or move along.
+    pub(super) fn note_writes(&mut self, g: &Guest) {
+        let step = step_of(g);
+        let written = g.usage.gpr_written | implied(g);
+        self.scratch.groups(|mut group| {
+            if let Some((register, by)) = step
+                && group.at.base == register
+                && group.at.index == NONE
+            {
+                group.moved += i64::from(by);
+                return Some(group);
+            }
+            if matches!(g.class, Class::Swapgs) && group.at.segment != 0 {
+                return None;
+            }
+            let uses = (0..16).any(|r| written & 1 << r != 0 && group.at.uses(r));
+            (!uses).then_some(group)
+        });
+    }
+}
+
+/// What a check leaves.
+struct Checked {
+    distance: u8,
+    linear: u8,
+}
+
+/// log2 of an entry's size.
+const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
+
+fn place(host: u8, group: &Group, access: &Access) -> Option<Place> {
+    if group.distance {
+        let base = group.at.base;
+        return Some(Place { base, index: Some(host), displacement: access.displacement });
+    }
+    let displacement = i32::try_from(group.moved + i64::from(access.displacement)).ok()?;
+    Some(Place { base: host, index: None, displacement })
+}
+
+/// RSP, where the instruction moves it without naming it.
+fn implied(g: &Guest) -> u16 {
+    match g.class {
+        Class::PushRegister
+        | Class::PushImmediate
+        | Class::PushMemory
+        | Class::PushFlags
+        | Class::PopRegister => 1 << 4,
+        Class::Leave => 1 << 4 | 1 << 5,
+        Class::Rdtsc => 1 << 0 | 1 << 2,
+        _ => 0,
+    }
+}
+
+fn writes_any(g: &Guest, at: &Expression) -> bool {
+    let written = g.usage.gpr_written | implied(g);
+    (0..16).any(|r| written & 1 << r != 0 && at.uses(r)) || matches!(g.class, Class::Swapgs)
+}

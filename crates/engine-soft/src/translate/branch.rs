@@ -1,0 +1,347 @@
+//! Control flow: the order of a region's blocks, edges between them, entries from outside, exits, and the poll.
+//!
+//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll.
+
+use super::address::{Access, Expression};
+use super::asm::{ADDRESS, RCX, RSP, SECOND, THIRD};
+use super::emit::{
+    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, VECTORS_OUT, bits, home,
+};
+use super::flow::Class;
+use super::region::{PAGE_BYTES, Region};
+use super::scratch::{STANDARD, Scratch};
+use crate::block::Host;
+
+/// The order in which blocks are emitted: each behind the one that falls through to it, where that can be.
+pub(super) fn layout(region: &Region) -> Vec<usize> {
+    let mut order = Vec::with_capacity(region.blocks.len());
+    let mut pending = vec![0];
+    while let Some(mut b) = pending.pop() {
+        while !order.contains(&b) {
+            order.push(b);
+            let [taken, through] = region.successors(b).map(|to| to.and_then(|to| region.at(to)));
+            let (next, other) = match (taken, through) {
+                (taken, Some(through)) => (Some(through), taken),
+                (taken, None) => (taken, None),
+            };
+            pending.extend(other);
+            match next {
+                Some(next) => b = next,
+                None => break,
+            }
+        }
+    }
+    order
+}
+
+impl Emitter<'_> {
+    /// Entry of the head, right before its code.
+    pub(super) fn head_entry(&mut self) {
+        let entry = self.entry(self.region.blocks[0].start);
+        self.entries.push((self.region.blocks[0].key, entry));
+    }
+
+    /// Entries of all blocks that need one, and the stubs that leave at a block's start.
+    pub(super) fn outer_entries(&mut self, order: &[usize]) {
+        for &b in order {
+            let start = self.region.blocks[b].start;
+            if b != 0 {
+                if self.region.inherits(b) {
+                    continue;
+                }
+                let entry = self.entry(start);
+                let jump = self.asm.jmp();
+                self.inner.push((jump, b));
+                self.entries.push((self.region.blocks[b].key, entry));
+            }
+            let stub = self.asm.here() as u32;
+            let site = self.site(Site::Here { delta: start });
+            self.asm.store_imm(EXIT, site as u32);
+            let jump = self.asm.jmp();
+            self.jumps.push((jump, Out::Leave));
+            let key = self.region.blocks[b].key;
+            self.entries.iter_mut().filter(|e| e.0 == key).for_each(|e| e.1.stub = stub);
+        }
+    }
+
+    /// Emits an entry for a block at page + `start`: far, near, with vectors loaded; code that goes on follows.
+    fn entry(&mut self, start: i32) -> Host {
+        let at = |e: &Self| e.asm.here() as u32;
+        // Far: the target's RIP is in ADDRESS.
+        let far = at(self);
+        self.asm.lea(ADDRESS, ADDRESS, -start);
+        self.asm.store(PAGE, ADDRESS);
+        let near = at(self);
+        if self.region.vectors {
+            self.require_vectors();
+        }
+        let body = at(self);
+        for r in bits(self.homed & !STANDARD) {
+            self.asm.store(home(r), r);
+        }
+        for r in bits(STANDARD & !self.homed) {
+            self.asm.load(r, home(r));
+        }
+        Host { far, near, body, stub: 0, region: 0 }
+    }
+
+    /// Loads the vector registers if they are not in the host's, without touching flags.
+    fn require_vectors(&mut self) {
+        self.asm.mov(ADDRESS, RCX);
+        self.asm.load_byte(RCX, VECTORS_OUT);
+        let ready = self.asm.jrcxz();
+        self.asm.mov(RCX, ADDRESS);
+        // LEA ADDRESS, [RIP + 5]: the address behind the jump.
+        self.asm.bytes(&[0x4c, 0x8d, 0x3d, 5, 0, 0, 0]);
+        let jump = self.asm.jmp();
+        self.jumps.push((jump, Out::LoadVectors));
+        // The loader comes back here with RCX intact in itself: keep both paths equal.
+        self.asm.mov(ADDRESS, RCX);
+        self.asm.short_here(ready);
+        self.asm.mov(RCX, ADDRESS);
+    }
+
+    fn bequeath(&mut self, to: usize) {
+        if self.region.inherits(to) && self.labels[to].is_none() {
+            let mut left: Scratch = self.scratch;
+            left.unpin();
+            self.inherited[to] = Some(left);
+        }
+    }
+
+    /// Makes the registers what they are at a region's boundary; `carry` comes along in ADDRESS.
+    fn boundary(&mut self, carry: Option<u8>) {
+        for r in bits(STANDARD & !self.homed) {
+            self.asm.store(home(r), r);
+        }
+        if let Some(host) = carry.filter(|host| *host != ADDRESS) {
+            self.asm.mov(ADDRESS, host);
+        }
+        for r in bits(self.homed & !STANDARD) {
+            self.asm.load(r, home(r));
+        }
+        if self.homed != STANDARD
+            && let Some(last) = self.starts.last().copied()
+        {
+            let offset = self.asm.here() as u32;
+            self.starts.push(Start { offset, homed: STANDARD, ..last });
+        }
+    }
+
+    /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this instruction.
+    pub(super) fn poll(&mut self) -> Option<()> {
+        let host = self.scratch.take()?;
+        self.asm.load_immediate64(host, self.options.poll);
+        self.asm.load_at(host, host, 0);
+        self.asm.load32_at(host, host, 0);
+        self.scratch.give(host);
+        Some(())
+    }
+
+    /// Goes to page + `to` at the end of the current block. `from` is the branch that goes there; `None`: control falls through,
+    /// or the branch has polled.
+    pub(super) fn edge(&mut self, to: i32, from: Option<usize>, next: Option<usize>) -> Option<()> {
+        if from.is_some_and(|n| to <= self.region.guests[n].delta) {
+            self.poll()?;
+        }
+        let Some(b) = self.region.at(to) else {
+            self.boundary(None);
+            self.out(to);
+            return Some(());
+        };
+        self.bequeath(b);
+        if next != Some(b) || self.labels[b].is_some() {
+            let place = self.asm.jmp();
+            self.inner.push((place, b));
+        }
+        Some(())
+    }
+
+    /// Leaves the region for page + `to`: by a link on the same page, else through the table of targets.
+    fn out(&mut self, to: i32) {
+        if on_page(to) {
+            let place = self.asm.jmp();
+            self.link(place, to);
+            return;
+        }
+        self.asm.load(ADDRESS, PAGE);
+        self.asm.lea(ADDRESS, ADDRESS, to);
+        let site = self.site(Site::Here { delta: to });
+        self.dispatch(0, site);
+    }
+
+    fn link(&mut self, place: usize, to: i32) {
+        let vectors = self.region.vectors;
+        let site = self.site(Site::Link { place: place as u32, delta: to, vectors });
+        self.cold.push(Cold::Exit { from: place, site, out: Out::Leave });
+    }
+
+    /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
+    fn dispatch(&mut self, pop: i32, site: usize) {
+        self.asm.low_word(SECOND, ADDRESS);
+        self.asm.lea_index(SECOND, SECOND, SECOND, 0);
+        self.asm.load(THIRD, TARGETS);
+        self.asm.lea_index(SECOND, THIRD, SECOND, 3);
+        self.asm.mov(THIRD, RCX);
+        self.asm.load_at(RCX, SECOND, 0);
+        self.asm.lea_index(RCX, RCX, ADDRESS, 0);
+        let hit = self.asm.jrcxz();
+        self.asm.mov(RCX, THIRD);
+        let miss = self.asm.jmp();
+        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
+        self.asm.short_here(hit);
+        self.asm.mov(RCX, THIRD);
+        if pop != 0 {
+            self.asm.lea(RSP, RSP, pop);
+        }
+        self.asm.jmp_at(SECOND, 8);
+    }
+
+    /// Translates the branch `n`, which ends the current block.
+    pub(super) fn branch(&mut self, n: usize, next: Option<usize>) -> Option<()> {
+        let g = &self.region.guests[n];
+        match g.class {
+            Class::Jump => {
+                self.settle_flags(g.live_after);
+                self.edge(g.target(), Some(n), next)
+            }
+            Class::Jcc(cc) => self.jcc(n, cc, next),
+            Class::Call => self.call(n),
+            Class::Return(bytes) => self.ret(n, bytes),
+            _ => self.indirect(n),
+        }
+    }
+
+    fn jcc(&mut self, n: usize, cc: u8, next: Option<usize>) -> Option<()> {
+        let g = &self.region.guests[n];
+        self.settle_flags(true);
+        let (to, through) = (g.target(), g.next());
+        if to <= g.delta && on_page(to) {
+            // Polls whether it is taken or not, which is cheaper than a detour.
+            self.poll()?;
+        }
+        let taken = self.region.at(to);
+        if taken.is_some() && taken == next && self.region.at(through) != next {
+            // The taken side comes next: turn the condition round.
+            self.bequeath(taken?);
+            let place = self.asm.jcc(cc ^ 1);
+            match self.region.at(through) {
+                Some(b) => {
+                    self.bequeath(b);
+                    self.inner.push((place, b));
+                }
+                None => self.cold.push(Cold::Branch { from: place, to: through, n, polls: false }),
+            }
+            return Some(());
+        }
+        let place = self.asm.jcc(cc);
+        match taken {
+            Some(b) => {
+                self.bequeath(b);
+                self.inner.push((place, b));
+            }
+            None if on_page(to) && self.homed == STANDARD => self.link(place, to),
+            None => self.cold.push(Cold::Branch {
+                from: place,
+                to,
+                n,
+                polls: to <= g.delta && !on_page(to),
+            }),
+        }
+        self.edge(through, None, next)
+    }
+
+    /// A branch out of the region that was taken, in the cold part.
+    pub(super) fn cold_branch(&mut self, from: usize, to: i32, n: usize, polls: bool) {
+        self.asm.resolve_here(from);
+        self.scratch = Scratch::new(self.homed);
+        self.saved = false;
+        self.start(n, 1);
+        if polls {
+            self.poll();
+        }
+        self.boundary(None);
+        self.out(to);
+    }
+
+    /// Writes the return address; RSP stays.
+    fn write_return(&mut self, n: usize) -> Option<()> {
+        let g = &self.region.guests[n];
+        let need = if g.live_after { Need::Flags } else { Need::Nothing };
+        let access = Access { at: Expression::STACK, displacement: -8, size: 8, write: true };
+        let place = self.reach(n, access, need)?;
+        let value = self.scratch.take()?;
+        self.asm.load(value, PAGE);
+        self.asm.lea(value, value, g.next());
+        self.asm.store_place(&place, value);
+        self.scratch.unpin();
+        self.settle_flags(g.live_after);
+        Some(())
+    }
+
+    fn call(&mut self, n: usize) -> Option<()> {
+        let g = &self.region.guests[n];
+        if g.target() <= g.delta {
+            self.poll()?;
+        }
+        self.write_return(n)?;
+        self.asm.lea(RSP, RSP, -8);
+        self.boundary(None);
+        self.out(self.region.guests[n].target());
+        Some(())
+    }
+
+    fn ret(&mut self, n: usize, bytes: u16) -> Option<()> {
+        let g = &self.region.guests[n];
+        self.poll()?;
+        let need = if g.live_after { Need::Flags } else { Need::Nothing };
+        let access = Access { at: Expression::STACK, displacement: 0, size: 8, write: false };
+        let place = self.reach(n, access, need)?;
+        let value = self.scratch.take()?;
+        self.asm.load_place(value, &place);
+        self.settle_flags(g.live_after);
+        self.boundary(Some(value));
+        let site =
+            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
+        self.dispatch(8 + i32::from(bytes), site);
+        Some(())
+    }
+
+    fn indirect(&mut self, n: usize) -> Option<()> {
+        let g = &self.region.guests[n];
+        self.poll()?;
+        let value = if matches!(g.class, Class::JumpMemory | Class::CallMemory) {
+            let (at, displacement) = super::address::expression_of(&g.i, true)?;
+            let need = if g.live_after { Need::Flags } else { Need::Nothing };
+            let access = Access { at, displacement, size: 8, write: false };
+            let place = self.reach(n, access, need)?;
+            let value = self.scratch.take()?;
+            self.asm.load_place(value, &place);
+            value
+        } else {
+            let register = self.value(g.i.op0_register().number() as u8)?;
+            let value = self.scratch.take()?;
+            self.asm.mov(value, register);
+            value
+        };
+        let site =
+            self.site(Site::Interpret { delta: g.delta, undone: self.rest(n), saved: false });
+        if matches!(g.class, Class::CallRegister | Class::CallMemory) {
+            self.asm.store(SCRATCH, value);
+            self.scratch.unpin();
+            self.write_return(n)?;
+            self.boundary(None);
+            self.asm.load(ADDRESS, SCRATCH);
+            self.dispatch(-8, site);
+        } else {
+            self.settle_flags(g.live_after);
+            self.boundary(Some(value));
+            self.dispatch(0, site);
+        }
+        Some(())
+    }
+}
+
+fn on_page(delta: i32) -> bool {
+    (0..PAGE_BYTES).contains(&delta)
+}

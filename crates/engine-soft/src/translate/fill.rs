@@ -1,0 +1,88 @@
+//! Making good a missed check without leaving translated code: the page walk, and back.
+
+use super::address::{Check, Expression, NONE, PAGE_BASE};
+use super::emit::Site;
+use crate::cpu::Cpu;
+use crate::mmu::Target;
+use crate::tlb::PAGE_MASK;
+use x86::bus::AccessKind;
+use x86::state::gpr;
+
+/// What becomes of a missed check.
+pub(super) enum Filled {
+    /// The translation is in the TLB now.
+    Retry,
+    /// The range lies on two pages, or part of it may not be touched yet: each access by itself.
+    Narrow,
+    /// The interpreter has to do it.
+    Interpret,
+}
+
+/// Called by the glue, all guest registers in the state: where in host code to go on, or 0 to leave by the site.
+pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
+    // SAFETY: the glue passes the processor that GS points to, which `enter` lent to translated code; nothing else refers to it now.
+    let cpu = unsafe { &mut *cpu };
+    let Some(Site::Check { check, retry, narrow, saved, undone, .. }) =
+        cpu.translator.sites.get(cpu.jit.exit as usize).copied()
+    else {
+        return 0;
+    };
+    match attempt(cpu, &check) {
+        Filled::Retry => cpu.translator.area.address(retry as usize),
+        Filled::Narrow => match narrow {
+            // Flags that were put by have to be where an entry expects them.
+            Some(host) if !saved && cpu.translator.alive(host) => {
+                // It counts from its own beginning.
+                cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
+                cpu.translator.area.address(host.near as usize)
+            }
+            _ => {
+                cpu.jit.narrow = true;
+                0
+            }
+        },
+        Filled::Interpret => 0,
+    }
+}
+
+fn attempt(cpu: &mut Cpu, check: &Check) -> Filled {
+    let origin = linear(cpu, &check.at);
+    let first = origin.wrapping_add(i64::from(check.low) as u64);
+    let last = first.wrapping_add(i64::from(check.length) as u64 - 1);
+    if (first ^ last) & !PAGE_MASK != 0 {
+        return if check.wide { Filled::Narrow } else { Filled::Interpret };
+    }
+    let la = origin.wrapping_add(i64::from(check.displacement) as u64);
+    let kind = if check.access_write { AccessKind::Write } else { AccessKind::Read };
+    let privilege = cpu.privilege();
+    match cpu.mmu.translate(la, kind, privilege) {
+        Ok(Target::Ram { .. }) => {}
+        Ok(Target::Device { .. }) | Err(_) => {
+            cpu.mmu.noncanonical = false;
+            return Filled::Interpret;
+        }
+    }
+    let (read, write) = cpu.tags(la);
+    let page = la & !PAGE_MASK;
+    if (if check.write { write } else { read }) == page {
+        Filled::Retry
+    } else if check.wide && read == page {
+        Filled::Narrow
+    } else {
+        Filled::Interpret
+    }
+}
+
+/// The value of `at`, its registers in the state.
+fn linear(cpu: &Cpu, at: &Expression) -> u64 {
+    let register = |r: u8| match r {
+        NONE => 0,
+        PAGE_BASE => cpu.state.gpr[gpr::BLOCK_IP],
+        r => cpu.state.gpr[usize::from(r & 15)],
+    };
+    let segment = match at.segment {
+        0 => 0,
+        n => cpu.state.seg[usize::from(n) % 6].base,
+    };
+    register(at.base).wrapping_add(register(at.index) << at.scale).wrapping_add(segment)
+}

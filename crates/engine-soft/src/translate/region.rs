@@ -1,0 +1,277 @@
+//! What is translated together: hot blocks of one page that reach each other by direct branches.
+//!
+//! A region begins at a hot block and takes in successors that have run a few times themselves, so that it follows the paths the program
+//! really takes. Its basic blocks are exactly decoded blocks of the interpreter: whatever kills one of those kills the region.
+//! An instruction that crosses the page's end is a region of its own, which makes sure each time that the next page is still the same.
+
+use super::flow::{self, Class, FlagUse, Usage};
+use crate::block::{Block, Key};
+use crate::cpu::Cpu;
+use crate::tlb::PAGE_MASK;
+use iced_x86::{Decoder, Instruction, OpKind};
+
+/// Runs of a successor before a region takes it in.
+const WARM: u32 = 6;
+/// Basic blocks of a region.
+const MAX_BLOCKS: usize = 24;
+/// Instructions of a region.
+const MAX_INSTRUCTIONS: usize = 256;
+/// Bytes of a page.
+pub(super) const PAGE_BYTES: i32 = 4096;
+
+/// One guest instruction with what is known of it.
+pub(super) struct Guest {
+    pub(super) i: Instruction,
+    pub(super) class: Class,
+    pub(super) usage: Usage,
+    pub(super) bytes: [u8; 15],
+    /// Offset from the page's start.
+    pub(super) delta: i32,
+    /// Status flags are needed after it.
+    pub(super) live_after: bool,
+}
+
+impl Guest {
+    pub(super) fn next(&self) -> i32 {
+        self.delta + self.i.len() as i32
+    }
+
+    /// Target of a direct branch, from the page's start.
+    pub(super) fn target(&self) -> i32 {
+        match self.i.op0_kind() {
+            OpKind::NearBranch64 => self.i.near_branch_target() as i32,
+            _ => -1,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.i.len()]
+    }
+}
+
+/// A straight run of instructions.
+pub(super) struct BasicBlock {
+    pub(super) key: Key,
+    pub(super) start: i32,
+    /// Where it falls through to.
+    pub(super) end: i32,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    /// Edges from within the region.
+    pub(super) predecessors: u32,
+    /// Some edge from within the region goes backwards to it.
+    pub(super) loop_head: bool,
+}
+
+/// See the module.
+pub(super) struct Region {
+    pub(super) guests: Vec<Guest>,
+    /// The head first.
+    pub(super) blocks: Vec<BasicBlock>,
+    /// Some instruction uses vector registers.
+    pub(super) vectors: bool,
+    /// Its checks cover one access each (see `super::address`).
+    pub(super) narrow: bool,
+    /// The guest-physical page that its only instruction continues on.
+    pub(super) second_page: Option<u64>,
+}
+
+impl Region {
+    /// The block that begins at page + `delta`.
+    pub(super) fn at(&self, delta: i32) -> Option<usize> {
+        self.blocks.iter().position(|b| b.start == delta)
+    }
+
+    /// The block that instruction `n` belongs to.
+    pub(super) fn block_of(&self, n: usize) -> Option<usize> {
+        self.blocks.iter().position(|b| (b.first..b.first + b.count).contains(&n))
+    }
+
+    /// Whether `block` has one way in, from within the region: it begins with what its predecessor left in the scratch registers.
+    pub(super) fn inherits(&self, block: usize) -> bool {
+        let b = &self.blocks[block];
+        block != 0 && b.predecessors == 1
+    }
+
+    pub(super) fn last(&self, block: usize) -> &Guest {
+        let b = &self.blocks[block];
+        &self.guests[b.first + b.count - 1]
+    }
+
+    /// Where `block` may go by direct jumps and by falling through.
+    pub(super) fn successors(&self, block: usize) -> [Option<i32>; 2] {
+        let last = self.last(block);
+        match last.class {
+            Class::Jump => [Some(last.target()), None],
+            Class::Jcc(_) => [Some(last.target()), Some(last.next())],
+            class if class.leaves() => [None, None],
+            _ => [Some(self.blocks[block].end), None],
+        }
+    }
+}
+
+/// The region of `head` alone, each of its accesses with a check of its own.
+pub(super) fn narrow(cpu: &mut Cpu, head: &Block) -> Option<Region> {
+    gather(cpu, head, true)
+}
+
+/// Gathers the region that begins at `head`; `None`: nothing of it can be translated.
+pub(super) fn discover(cpu: &mut Cpu, head: &Block) -> Option<Region> {
+    gather(cpu, head, false)
+}
+
+fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
+    let page = head.key.gpa() & !PAGE_MASK;
+    let mut code = vec![0; PAGE_BYTES as usize];
+    cpu.mmu.ram.read(page, &mut code).ok()?;
+    let alone = narrow || head.second_page.is_some();
+    if let Some(second) = head.second_page {
+        let mut rest = [0; 15];
+        cpu.mmu.ram.read(second, &mut rest).ok()?;
+        code.extend(rest);
+    }
+    let mut region = Region {
+        guests: Vec::new(),
+        blocks: Vec::new(),
+        vectors: false,
+        narrow,
+        second_page: head.second_page,
+    };
+    take(cpu, &mut region, head, &code).then_some(())?;
+    let mut next = 0;
+    while !alone && next < region.blocks.len() {
+        for to in region.successors(next).into_iter().flatten() {
+            if region.at(to).is_none()
+                && region.blocks.len() < MAX_BLOCKS
+                && region.guests.len() < MAX_INSTRUCTIONS
+                && let Some(block) = eligible(cpu, page, to)
+            {
+                // SAFETY: just found in the cache; nothing is freed while a region is gathered.
+                #[allow(unsafe_code)]
+                take(cpu, &mut region, unsafe { &*block }, &code);
+            }
+        }
+        next += 1;
+    }
+    count_edges(&mut region);
+    liveness(&mut region, &code);
+    region.vectors =
+        region.guests.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));
+    Some(region)
+}
+
+/// The block at page + `to`, if it has run often enough and is not translated yet.
+fn eligible(cpu: &mut Cpu, page: u64, to: i32) -> Option<*const Block> {
+    let offset = u64::try_from(to).ok().filter(|o| *o <= PAGE_MASK)?;
+    let found = cpu.mmu.blocks.find(Key::new(page | offset, cpu.mode_key))?;
+    // SAFETY: just found.
+    #[allow(unsafe_code)]
+    let block = unsafe { &*found };
+    let heat = block.host.heat.get();
+    let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
+    (warm && block.second_page.is_none() && block.host.code.get().is_none()).then_some(found)
+}
+
+/// Decodes `block` into the region; false if not even its first instruction is the translator's.
+fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool {
+    let start = (block.key.gpa() & PAGE_MASK) as usize;
+    let Some(bytes) = code.get(start..start + usize::from(block.len)) else { return false };
+    let first = region.guests.len();
+    let options = cpu.features.decoder_options;
+    // Addresses are counted from the page's start.
+    let mut decoder = Decoder::with_ip(64, bytes, start as u64, options);
+    while decoder.can_decode() {
+        let position = decoder.position();
+        let i = decoder.decode();
+        let class = super::class_in(cpu, &i);
+        let other = matches!(class, Class::Other);
+        if other && region.guests.len() == first {
+            return false;
+        }
+        let mut copy = [0; 15];
+        let len = i.len().min(15);
+        copy[..len].copy_from_slice(&bytes[position..position + len]);
+        let usage = flow::usage(&mut cpu.translator.factory, &i, class);
+        let delta = (start + position) as i32;
+        region.guests.push(Guest { i, class, usage, bytes: copy, delta, live_after: true });
+        if other {
+            break;
+        }
+    }
+    region.blocks.push(BasicBlock {
+        key: block.key,
+        start: start as i32,
+        end: (start + usize::from(block.len)) as i32,
+        first,
+        count: region.guests.len() - first,
+        predecessors: 0,
+        loop_head: false,
+    });
+    true
+}
+
+fn count_edges(region: &mut Region) {
+    for from in 0..region.blocks.len() {
+        for to in region.successors(from).into_iter().flatten() {
+            if let Some(n) = region.at(to) {
+                let backwards = to <= region.last(from).delta;
+                region.blocks[n].predecessors += 1;
+                region.blocks[n].loop_head |= backwards;
+            }
+        }
+    }
+}
+
+/// Fills in where status flags are needed: backwards through each block, until nothing changes between blocks.
+fn liveness(region: &mut Region, code: &[u8]) {
+    let mut live_in = vec![false; region.blocks.len()];
+    let outside: Vec<bool> =
+        (0..region.blocks.len()).map(|b| live_outside(region, b, code)).collect();
+    loop {
+        let mut changed = false;
+        for b in (0..region.blocks.len()).rev() {
+            let inside = region.successors(b).into_iter().flatten();
+            let live_out = outside[b] || inside.filter_map(|to| region.at(to)).any(|n| live_in[n]);
+            let live = through(region, b, live_out);
+            changed |= live != live_in[b];
+            live_in[b] = live;
+        }
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// Whether some successor of `block` outside the region may need flags.
+fn live_outside(region: &Region, block: usize, code: &[u8]) -> bool {
+    let last = region.last(block);
+    let needed = |to: i32| {
+        let Ok(offset) = usize::try_from(to) else { return true };
+        let Some(bytes) = code.get(offset..) else { return true };
+        !flow::replaced_soon(&bytes[..bytes.len().min(64)])
+    };
+    match last.class {
+        Class::Call => needed(last.target()),
+        class if class.leaves() && !matches!(class, Class::Jump | Class::Jcc(_)) => true,
+        _ => region
+            .successors(block)
+            .into_iter()
+            .flatten()
+            .any(|to| region.at(to).is_none() && needed(to)),
+    }
+}
+
+/// Liveness through `block`: what is needed before it, given what is needed behind.
+fn through(region: &mut Region, block: usize, mut live: bool) -> bool {
+    let b = &region.blocks[block];
+    for g in region.guests[b.first..b.first + b.count].iter_mut().rev() {
+        g.live_after = live;
+        live = match g.usage.flags {
+            _ if matches!(g.class, Class::Other) => true,
+            FlagUse::Reads => true,
+            FlagUse::Replaces => false,
+            FlagUse::Changes | FlagUse::Leaves => live,
+        };
+    }
+    live
+}

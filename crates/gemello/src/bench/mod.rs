@@ -1,0 +1,141 @@
+//! `gemello bench`: one fixed set of rows on the native processor, on gemello's tiers and on QEMU, interleaved in one run.
+//!
+//! Every machine is a child process: gemello itself, with the same kernel, initramfs and static guest program as the
+//! others, spoken to over its serial line.
+
+mod figures;
+mod guest;
+mod host;
+mod image;
+pub(crate) mod machine;
+mod measure;
+mod progress;
+mod set;
+mod talk;
+mod tether;
+
+pub(crate) use tether::tethered;
+
+use crate::cli::Bench;
+use crate::{debian, exit};
+use anyhow::{Context as _, Result, bail};
+use figures::Report;
+use host::Host;
+use image::Files;
+use machine::{Machine, Programs};
+use measure::Run;
+use progress::Progress;
+use set::Row;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use x86::cpuid::CpuModel;
+
+/// Runs what `arguments` ask for, and gives the exit code.
+///
+/// # Errors
+/// Wrong arguments, or something this host lacks: nothing was measured.
+pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
+    if arguments.list {
+        println!("{}", set::listing());
+        return Ok(exit::OK);
+    }
+    let rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
+    let qemu = qemu_version();
+    let machines = machines(&arguments.on, qemu.is_some())?;
+    let guest = guest::program(arguments.guest.as_deref())?;
+    let fetched = debian::fetch(debian::Flavour::Cloud, false)?;
+    let programs = programs(guest, &rows, &fetched)?;
+    let description = Host {
+        cpu: host::cpu(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        kernel: host::kernel(),
+        load: host::load(),
+        date: host::date(),
+        gemello: env!("CARGO_PKG_VERSION"),
+        model: programs.model.to_owned(),
+        qemu: qemu.filter(|_| machines.contains(&Machine::Tcg)),
+        guest: fetched.release.trim().replace('\n', ", "),
+        rounds: arguments.rounds,
+    };
+    let mut run = Run {
+        programs: &programs,
+        machines: &machines,
+        rounds: arguments.rounds,
+        progress: Progress::new(),
+    };
+    let samples = run.samples(&rows);
+    drop(run); // and with it the progress line
+    match samples {
+        Ok(samples) => {
+            let report = Report::new(description, &samples);
+            println!("{}", if arguments.json { report.json() } else { report.table() });
+            Ok(exit::OK)
+        }
+        Err(error) => {
+            eprintln!("gemello: {error:#}");
+            Ok(exit::FAILED)
+        }
+    }
+}
+
+/// The machines asked for, in the table's order; without a word, all that are here.
+fn machines(asked: &[Machine], qemu: bool) -> Result<Vec<Machine>> {
+    if asked.contains(&Machine::Tcg) && !qemu {
+        bail!("there is no qemu-system-x86_64 on this host; leave tcg out of --on");
+    }
+    let wanted = |machine: &Machine| match asked {
+        [] => *machine != Machine::Tcg || qemu,
+        _ => asked.contains(machine),
+    };
+    Ok(Machine::ALL.into_iter().filter(wanted).collect())
+}
+
+/// QEMU's own words, if it is installed.
+fn qemu_version() -> Option<String> {
+    let mut command = Command::new("qemu-system-x86_64");
+    let output = command.arg("--version").stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Some(text.lines().next()?.replace("emulator version ", ""))
+}
+
+fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<Programs> {
+    let compiler = if rows.iter().any(|row| row.name == "gcc") {
+        Some(debian::compiler().context("the row gcc needs Debian's compiler")?)
+    } else {
+        None
+    };
+    let files = Files::new(&guest, &fetched.busybox, compiler.as_deref())?;
+    Ok(Programs {
+        gemello: this_program()?,
+        guest,
+        kernel: fetched.kernel.clone(),
+        busybox: fetched.busybox.clone(),
+        compiler,
+        files,
+        model: model()?,
+    })
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot tell where this program is")
+}
+
+/// The model with AVX2, where this host's processor can carry it.
+fn model() -> Result<&'static str> {
+    let best = CpuModel::parse("gemello-v3").context("no model gemello-v3")?;
+    Ok(if engine_soft::missing_on_host(&best).is_empty() { "gemello-v3" } else { "gemello-v2" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_chosen() {
+        use Machine::{Native, T0, T1, Tcg};
+        assert_eq!(machines(&[], true).expect("all"), [Native, T0, T1, Tcg]);
+        assert_eq!(machines(&[], false).expect("without QEMU"), [Native, T0, T1]);
+        assert_eq!(machines(&[T1, Native], false).expect("two"), [Native, T1]);
+        assert!(machines(&[Tcg], false).is_err());
+    }
+}
