@@ -99,7 +99,12 @@ pub(crate) struct Check {
 /// The operand of `i` as the translator sees it; `None`: not one it knows.
 pub(super) fn access_of(i: &Instruction, operand: &MemOperand) -> Option<Access> {
     let (at, displacement) = expression_of(i, true)?;
-    Some(Access { at, displacement, size: i64::from(operand.size), write: operand.access.writes() })
+    Some(Access {
+        at,
+        displacement,
+        size: i64::from(operand.size),
+        write: operand.access.writes(),
+    })
 }
 
 /// The address of `i`'s memory operand.
@@ -157,18 +162,15 @@ pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
 
 /// Accesses that `g` makes to the stack or through its operand, in order.
 fn accesses(g: &Guest) -> [Option<Access>; 2] {
-    let stack =
-        |displacement, write| Some(Access { at: Expression::STACK, displacement, size: 8, write });
+    let stack = |displacement, write| {
+        Some(Access { at: Expression::STACK, displacement, size: 8, write })
+    };
     match g.class {
         Class::Memory(operand) if !g.usage.high_byte => [access_of(&g.i, &operand), None],
         Class::PushRegister | Class::PushImmediate | Class::PushFlags => [stack(-8, true), None],
         Class::PushMemory => [
-            expression_of(&g.i, true).map(|(at, displacement)| Access {
-                at,
-                displacement,
-                size: 8,
-                write: false,
-            }),
+            expression_of(&g.i, true)
+                .map(|(at, displacement)| Access { at, displacement, size: 8, write: false }),
             stack(-8, true),
         ],
         Class::Call | Class::CallRegister => [stack(-8, true), None],

@@ -155,7 +155,14 @@ impl Asm {
     }
 
     /// LEA to, [base + index << scale + disp].
-    pub(super) fn lea_scaled(&mut self, to: u8, base: Option<u8>, index: u8, scale: u8, disp: i32) {
+    pub(super) fn lea_scaled(
+        &mut self,
+        to: u8,
+        base: Option<u8>,
+        index: u8,
+        scale: u8,
+        disp: i32,
+    ) {
         let place = (base, Some(index), scale, disp);
         self.memory(true, &[0x8d], to, place);
     }

@@ -19,7 +19,8 @@ pub(super) fn layout(region: &Region) -> Vec<usize> {
     while let Some(mut b) = pending.pop() {
         while !order.contains(&b) {
             order.push(b);
-            let [taken, through] = region.successors(b).map(|to| to.and_then(|to| region.at(to)));
+            let [taken, through] =
+                region.successors(b).map(|to| to.and_then(|to| region.at(to)));
             let (next, other) = match (taken, through) {
                 (taken, Some(through)) => (Some(through), taken),
                 (taken, None) => (taken, None),
@@ -241,12 +242,7 @@ impl Emitter<'_> {
                 self.inner.push((place, b));
             }
             None if on_page(to) && self.homed == STANDARD => self.link(place, to),
-            None => self.cold.push(Cold::Branch {
-                from: place,
-                to,
-                n,
-                polls: to <= g.delta && !on_page(to),
-            }),
+            None => self.cold.push(Cold::Branch { from: place, to, n, polls: to <= g.delta && !on_page(to) }),
         }
         self.edge(through, None, next)
     }

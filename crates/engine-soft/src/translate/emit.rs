@@ -755,7 +755,11 @@ pub(super) fn choose_homed(region: &Region) -> u16 {
     order.sort_by_key(|r| uses[usize::from(*r)]);
     let chosen = order[..scratch::COUNT].iter().fold(0, |mask, r| mask | 1u16 << r);
     let cost = |mask: u16| bits(mask).map(|r| uses[usize::from(r)]).sum::<u32>();
-    if cost(chosen) + 2 * MOVE >= cost(scratch::STANDARD) { scratch::STANDARD } else { chosen }
+    if cost(chosen) + 2 * MOVE >= cost(scratch::STANDARD) {
+        scratch::STANDARD
+    } else {
+        chosen
+    }
 }
 
 /// Whether block `n` lies between a loop's head and the branch back to it.
@@ -763,7 +767,9 @@ fn in_loop(region: &Region, n: usize) -> bool {
     let start = region.blocks[n].start;
     region.blocks.iter().enumerate().any(|(from, b)| {
         region.successors(from).into_iter().flatten().any(|to| {
-            to <= region.last(from).delta && region.at(to).is_some() && (to..b.end).contains(&start)
+            to <= region.last(from).delta
+                && region.at(to).is_some()
+                && (to..b.end).contains(&start)
         })
     })
 }

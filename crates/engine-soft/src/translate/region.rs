@@ -231,7 +231,8 @@ fn liveness(region: &mut Region, code: &[u8]) {
         let mut changed = false;
         for b in (0..region.blocks.len()).rev() {
             let inside = region.successors(b).into_iter().flatten();
-            let live_out = outside[b] || inside.filter_map(|to| region.at(to)).any(|n| live_in[n]);
+            let live_out =
+                outside[b] || inside.filter_map(|to| region.at(to)).any(|n| live_in[n]);
             let live = through(region, b, live_out);
             changed |= live != live_in[b];
             live_in[b] = live;
