@@ -182,6 +182,12 @@ impl BlockCache {
         Some(block)
     }
 
+    /// The translation of the block for `key`, if there is one.
+    pub(crate) fn translation(&self, key: Key) -> Option<Host> {
+        // SAFETY: blocks in the table are alive.
+        self.blocks.get(&key).and_then(|&block| unsafe { (*block).host.code.get() })
+    }
+
     /// Enters a block. True if its page held no code before: writes to it must now be watched.
     pub(crate) fn insert(&mut self, block: Block) -> (*const Block, bool) {
         if self.ops > CAPACITY {
@@ -216,6 +222,11 @@ impl BlockCache {
     /// Whether any block has code on the page of `gpa`.
     pub(crate) fn is_code_page(&self, gpa: u64) -> bool {
         self.pages.contains_key(&(gpa >> 12))
+    }
+
+    /// Whether decoded code lies in the granules of `len` bytes at `gpa`.
+    pub(crate) fn holds(&self, gpa: u64, len: u64) -> bool {
+        self.pages.get(&(gpa >> 12)).is_some_and(|page| page.granules & granules(gpa, len) != 0)
     }
 
     /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if the page holds no code any more.

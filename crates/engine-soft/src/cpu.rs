@@ -13,6 +13,7 @@ use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
+use crate::translate::lockstep::Lockstep;
 use crate::translate::{Known, Translator};
 use crate::word::Word;
 use memory::GuestRam;
@@ -71,6 +72,8 @@ pub(crate) struct Cpu {
     pub(crate) translator: Translator,
     /// Exits of translated code to the interpreter that were taken before, by site.
     pub(crate) known: Vec<Known>,
+    /// Holds translated code against the interpreter (`--tier lockstep`).
+    pub(crate) lockstep: Option<Box<Lockstep>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The run under way has a budget: translated code must leave often.
@@ -112,7 +115,13 @@ impl Cpu {
             jit: Context::default(),
             translator: Translator::new(code_cache)?,
             known: Vec::new(),
-            hot: if tier == Tier::Interpret { u32::MAX } else { crate::translate::HOT },
+            lockstep: (tier == Tier::Lockstep).then(Box::default),
+            hot: match tier {
+                Tier::Interpret => u32::MAX,
+                Tier::Translate => crate::translate::HOT,
+                // More is compared the sooner it is translated.
+                Tier::Lockstep => crate::translate::HOT / 8,
+            },
             limited: false,
             features: FeatureTable::new(&model),
             model,
@@ -120,6 +129,8 @@ impl Cpu {
             signals: Arc::new(Signals::default()),
             stats: Statistics::default(),
         };
+        cpu.translator.compared = cpu.lockstep.is_some();
+        cpu.translator.counting |= cpu.translator.compared;
         cpu.refresh();
         Ok(cpu)
     }
@@ -151,6 +162,11 @@ impl Cpu {
             || state.blocking.mov_ss
             || debug::enabled_mask(state) != 0
             || state.activity != x86::state::Activity::Running;
+    }
+
+    /// Sends every access through the MMU, until [`Cpu::refresh`].
+    pub(crate) fn blind(&mut self) {
+        self.view = self.mmu.tlb.view(tlb::EMPTY).data.as_ptr();
     }
 
     /// Where [`Cpu::view`] lies, for translated code.

@@ -22,6 +22,9 @@ mod trace;
 mod translate;
 mod word;
 
+#[doc(hidden)]
+pub use translate::lockstep::Sabotage;
+
 use cpu::Cpu;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -71,6 +74,8 @@ pub enum Tier {
     Interpret,
     /// T1: hot code of 64-bit mode is translated, the interpreter does the rest.
     Translate,
+    /// T1 held against T0 at every entry into translated code; the first difference ends the run.
+    Lockstep,
 }
 
 /// A virtual processor of the software engine.
@@ -98,6 +103,14 @@ impl SoftVcpu {
         code_cache: usize,
     ) -> std::io::Result<Self> {
         Ok(Self { cpu: Box::new(Cpu::new(ram, model, tier, code_cache)?) })
+    }
+
+    /// Makes the next comparison under [`Tier::Lockstep`] meet a wrong result: for tests.
+    #[doc(hidden)]
+    pub fn sabotage(&mut self, how: Sabotage) {
+        if let Some(lockstep) = &mut self.cpu.lockstep {
+            lockstep.sabotage = Some(how);
+        }
     }
 
     /// Translates every block at its first run rather than when it is hot: for tests.
@@ -146,6 +159,8 @@ impl Vcpu for SoftVcpu {
             translated_faults: cpu.translator.faults,
             translated_blocks: cpu.translator.blocks,
             translated_links: cpu.translator.links,
+            translator: (cpu.hot != u32::MAX).then(|| cpu.translator.statistics()),
+            lockstep: cpu.lockstep.as_ref().map(|l| l.counters.clone()),
             ..cpu.stats.clone()
         }
     }

@@ -8,6 +8,7 @@
 use crate::block::BlockCache;
 use crate::ram;
 use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
+use crate::translate::lockstep::Log;
 use memory::GuestRam;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
@@ -44,6 +45,8 @@ pub(crate) struct Mmu {
     io: Option<NonNull<dyn CpuIo>>,
     pub(crate) refills: u64,
     pub(crate) mmio: u64,
+    /// While the reference runs ahead of translated code: what it reaches, so that it can be undone.
+    pub(crate) log: Option<Box<Log>>,
 }
 
 // SAFETY: the pointers refer to memory the structure itself keeps alive (RAM, blocks) or are only set inside `run`.
@@ -63,6 +66,7 @@ impl Mmu {
             io: None,
             refills: 0,
             mmio: 0,
+            log: None,
         }
     }
 
@@ -104,6 +108,9 @@ impl Mmu {
     ) -> Result<Target, Exception> {
         self.canonical(la)?;
         self.refills += 1;
+        if let Some(log) = &mut self.log {
+            log.walked(la);
+        }
         let access = Access { kind, privilege };
         let t = paging::translate(&self.paging, self.ac, &self.ram, la, access)?;
         let page = la & !PAGE_MASK;
@@ -152,6 +159,23 @@ impl Mmu {
         kind: AccessKind,
         privilege: Privilege,
     ) -> Result<Target, Exception> {
+        let mut target = self.find(la, kind, privilege)?;
+        let view = self.view(privilege);
+        if let (Some(log), Target::Ram { gpa, .. }) = (&mut self.log, &mut target) {
+            if *gpa == u64::MAX {
+                *gpa = self.tlb.view(view).data[tlb::index(la)].gpa() | la & PAGE_MASK;
+            }
+            log.reached(&self.ram, la, *gpa, kind);
+        }
+        Ok(target)
+    }
+
+    fn find(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        privilege: Privilege,
+    ) -> Result<Target, Exception> {
         let entry = &self.tlb.view(self.view(privilege)).data[tlb::index(la)];
         let tag = if kind == AccessKind::Write { entry.wtag } else { entry.rtag };
         if tag == la & !PAGE_MASK {
@@ -186,6 +210,9 @@ impl Mmu {
                 }
             },
             Target::Device { gpa } => {
+                if self.refuses() {
+                    return 0;
+                }
                 self.mmio += 1;
                 self.io().map_or(u64::MAX, |io| io.mmio_read(gpa, size))
             }
@@ -208,6 +235,9 @@ impl Mmu {
                 self.wrote(gpa, u64::from(size));
             }
             Target::Device { gpa } => {
+                if self.refuses() {
+                    return;
+                }
                 self.mmio += 1;
                 if let Some(io) = self.io() {
                     io.mmio_write(gpa, size, value);
@@ -218,9 +248,24 @@ impl Mmu {
 
     /// `len` bytes at `gpa` have changed: decoded code there is stale.
     pub(crate) fn wrote(&mut self, gpa: u64, len: u64) {
-        if gpa != u64::MAX {
+        if gpa != u64::MAX && !(self.log.is_some() && self.kept(gpa, len)) {
             self.blocks.written(gpa, len);
         }
+    }
+
+    /// Whether the access under way must not happen, because it could not be undone.
+    #[cold]
+    fn refuses(&mut self) -> bool {
+        self.log.as_mut().is_some_and(|log| log.forbid())
+    }
+
+    /// While a log is kept a store kills no code: one that would is forbidden.
+    #[cold]
+    fn kept(&mut self, gpa: u64, len: u64) -> bool {
+        if self.blocks.holds(gpa, len) {
+            self.refuses();
+        }
+        true
     }
 
     /// Whether devices have written to memory since [`Mmu::catch_up`].

@@ -41,6 +41,13 @@ pub(crate) struct Entry {
     gpa: u64,
 }
 
+impl Entry {
+    /// The page's guest-physical address.
+    pub(crate) const fn gpa(&self) -> u64 {
+        self.gpa & !PAGE_MASK
+    }
+}
+
 /// One instruction-page translation.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
@@ -504,6 +511,11 @@ impl Tlb {
     /// Empties all tables of targets.
     pub(crate) fn forget_targets(&mut self) {
         self.views.iter_mut().for_each(|view| view.targets.clear());
+    }
+
+    /// Drops the data translations of `la`, and nothing else: more than that is never needed where the tables have not changed.
+    pub(crate) fn forget(&mut self, la: u64) {
+        self.views.iter_mut().for_each(|view| view.data[index(la)] = NO_ENTRY);
     }
 
     /// Makes every write to the page at `gpa` take the slow path from now on.

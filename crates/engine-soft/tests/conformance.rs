@@ -1,4 +1,4 @@
-//! The software engine against the conformance suite: every system-level rule that it names, on both tiers.
+//! The software engine against the conformance suite: every system-level rule that it names, on both tiers and in lockstep.
 
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use vcpu::Vcpu;
@@ -11,7 +11,7 @@ fn every_rule_holds(tier: Tier) {
         let result = conformance::run(case, &mut |ram, state| {
             let mut vcpu = SoftVcpu::with_tier(ram, model.clone(), tier, CODE_CACHE / 16)
                 .expect("the engine runs here");
-            if tier == Tier::Translate {
+            if tier != Tier::Interpret {
                 vcpu.translate_at_once();
             }
             vcpu.set_state(&state);
@@ -32,4 +32,9 @@ fn every_rule_holds_on_the_interpreter() {
 #[test]
 fn every_rule_holds_on_the_translator() {
     every_rule_holds(Tier::Translate);
+}
+
+#[test]
+fn every_rule_holds_in_lockstep() {
+    every_rule_holds(Tier::Lockstep);
 }

@@ -161,6 +161,8 @@ pub(crate) enum Tier {
     /// Hot code as host code on the host's own registers, the interpreter for the rest.
     #[default]
     Translate,
+    /// Translated code held against the interpreter at each entry; the first difference ends the run. Slow.
+    Lockstep,
 }
 
 #[derive(Debug, Args)]

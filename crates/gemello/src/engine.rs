@@ -45,6 +45,7 @@ fn soft(choice: Choice, ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>,
     let tier = match choice.tier {
         Tier::Interp => engine_soft::Tier::Interpret,
         Tier::Translate => engine_soft::Tier::Translate,
+        Tier::Lockstep => engine_soft::Tier::Lockstep,
     };
     match SoftVcpu::with_tier(ram, model, tier, choice.code_cache as usize) {
         Ok(vcpu) => Ok(Box::new(vcpu)),

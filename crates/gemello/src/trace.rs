@@ -31,6 +31,8 @@ impl std::io::Write for Buffered {
 pub(crate) enum Topic {
     /// Blocks entered, mode changes, control registers
     Cpu,
+    /// Translations when they are made, guest and host code side by side
+    Blocks,
     /// Interrupt lines, messages, acknowledgements
     Irq,
     /// Exceptions delivered

@@ -4,7 +4,7 @@ use crate::build::Machine;
 use devices::bus::Unclaimed;
 use std::fmt;
 use std::time::Duration;
-use vcpu::{Exit, Statistics};
+use vcpu::{Exit, Lockstep, Statistics, Translator};
 
 /// How often each [`Exit`] ended a [`vcpu::Vcpu::run`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,19 +95,20 @@ impl fmt::Display for ProcessorStats {
         let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
         writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
         let share = |part: u64| 100.0 * part as f64 / engine.instructions.max(1) as f64;
-        let direct = share(engine.direct);
+        let direct = engine.direct + engine.translated;
         let rows = [
             ("instructions", engine.instructions, String::new()),
-            ("  direct", engine.direct, format!("{direct:.1} % ran on the host processor's units")),
+            ("  direct", direct, format!("{:.1} % ran on the host processor", share(direct))),
             (
-                "  translated",
+                "    translated",
                 engine.translated,
                 format!("{:.1} % ran as translated code", share(engine.translated)),
             ),
-            ("    exits", engine.translated_exits, "from translated code".into()),
-            ("    faults", engine.translated_faults, "of them by a host fault".into()),
-            ("    blocks", engine.translated_blocks, "translated".into()),
-            ("    links", engine.translated_links, "made between them".into()),
+            (
+                "  interpreted",
+                engine.instructions.saturating_sub(direct),
+                "or emulated: the rest".into(),
+            ),
             ("blocks entered", engine.blocks, String::new()),
             ("  decoded", engine.blocks_decoded, String::new()),
             ("  invalidated", engine.blocks_invalidated, "their code was written to".into()),
@@ -126,12 +127,71 @@ impl fmt::Display for ProcessorStats {
             let line = format!("  {name:<22} {count:>14}  {remark}");
             writeln!(f, "{}", line.trim_end())?;
         }
+        if let Some(translator) = &engine.translator {
+            translator_rows(f, translator, engine)?;
+        }
+        if let Some(lockstep) = &engine.lockstep {
+            writeln!(f, "  lockstep: {}", lockstep_line(lockstep))?;
+        }
         writeln!(f, "  exits: {}", exits_line(exits))?;
         for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
             writeln!(f, "  {:<22} {count:>14}", format!("exception {}", vector_name(vector)))?;
         }
         Ok(())
     }
+}
+
+/// What the translator did, and why its code was left.
+fn translator_rows(
+    f: &mut fmt::Formatter<'_>,
+    translator: &Translator,
+    engine: &Statistics,
+) -> fmt::Result {
+    let share = |part: u64| 100.0 * part as f64 / engine.translated_exits.max(1) as f64;
+    let per = engine.translated / engine.translated_exits.max(1);
+    let head = [
+        ("blocks translated", engine.translated_blocks, String::new()),
+        ("  links", engine.translated_links, "made between them".to_owned()),
+        ("translated code left", engine.translated_exits, format!("every {per} instructions")),
+    ];
+    for (name, count, remark) in head {
+        writeln!(f, "{}", format!("  {name:<22} {count:>14}  {remark}").trim_end())?;
+    }
+    let mut exit =
+        |name: &str, count: u64| writeln!(f, "    {name:<20} {count:>14}  {:.1} %", share(count));
+    exit("TLB misses", translator.tlb_misses)?;
+    exit("interpreter's", translator.left)?;
+    exit("unlinked jumps", translator.unlinked)?;
+    exit("unknown targets", translator.unknown_targets)?;
+    exit("stopped", translator.stopped)?;
+    exit("host faults", translator.faults)?;
+    if !translator.left_to_interpreter.is_empty() {
+        let named = translator.left_to_interpreter.iter().map(|(name, n)| format!("{name} {n}"));
+        writeln!(f, "  left to the interpreter: {}", named.collect::<Vec<_>>().join(", "))?;
+    }
+    let Translator { code_used, code_capacity, flushes, instructions, time, median, .. } =
+        translator;
+    writeln!(
+        f,
+        "  code cache: {} KiB of {} KiB used, flushed {flushes} times",
+        code_used >> 10,
+        code_capacity >> 10,
+    )?;
+    writeln!(
+        f,
+        "  translation: {instructions} instructions in {:.1} ms, {} ns each (median {} ns)",
+        time.as_secs_f64() * 1e3,
+        time.as_nanos() as u64 / (*instructions).max(1),
+        median.as_nanos(),
+    )
+}
+
+fn lockstep_line(lockstep: &Lockstep) -> String {
+    let Lockstep { entries, ahead, judged, unjudged, unwatched } = lockstep;
+    let share = 100.0 * *judged as f64 / (judged + unjudged + unwatched).max(1) as f64;
+    format!(
+        "{judged} translated instructions compared ({share:.2} %) in {entries} entries, {ahead} run ahead; {unjudged} undecided, {unwatched} in long loops"
+    )
 }
 
 fn exits_line(exits: &Exits) -> String {

@@ -9,7 +9,7 @@ mod stats;
 mod tsc;
 
 pub use signals::{Signal, Signals};
-pub use stats::Statistics;
+pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;
 
 use std::sync::Arc;

@@ -111,3 +111,29 @@ fn statistics_and_traces() {
     let traced = std::fs::read_to_string(trace).expect("a trace");
     assert!(traced.contains("out 0x00f4/1 = 0x10"), "{traced}");
 }
+
+#[test]
+fn statistics_and_traces_of_the_translator() {
+    let trace = scratch("blocks", b"");
+    let trace_path = trace.to_str().expect("text");
+    let arguments = ["run", "--nucleus", "demo", "--tier", "lockstep", "--stats"];
+    let output =
+        run(&[&arguments[..], &["--trace", "blocks", "--trace-file", trace_path]].concat());
+    let message = text(&output.stderr);
+    let pieces = [
+        "ran as translated code",
+        "TLB misses",
+        "unknown targets",
+        "left to the interpreter: ",
+        "code cache: ",
+        "(median ",
+        "translated instructions compared",
+    ];
+    for piece in pieces {
+        assert!(message.contains(piece), "no {piece:?} in {message}");
+    }
+    assert!(!message.contains("differ"), "{message}");
+    let traced = std::fs::read_to_string(trace).expect("a trace");
+    // A guest instruction, and below it host code.
+    assert!(traced.contains("blocks: translated") && traced.contains("[gs:"), "{traced:.2000}");
+}

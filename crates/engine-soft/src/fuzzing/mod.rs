@@ -4,8 +4,12 @@
 //! guest's. `scene` builds the guest from the bytes, in any mode, under page tables of which a part is arbitrary; every
 //! exception leads on into arbitrary code.
 
+mod blocks;
 mod code;
 mod scene;
+mod twins;
+
+pub use twins::{sabotaged, twins};
 
 use crate::{SoftVcpu, Tier};
 use memory::GuestRam;

@@ -136,7 +136,7 @@ fn arbitrary_entry(random: &mut Random) -> u64 {
     if random.one_in(4) { flags & !1 } else { frame | flags }
 }
 
-fn descriptor(base: u64, limit: u64, access: u16) -> u64 {
+pub(super) fn descriptor(base: u64, limit: u64, access: u16) -> u64 {
     let access = u64::from(access);
     limit & 0xffff
         | (base & 0xff_ffff) << 16
@@ -175,7 +175,7 @@ fn gdt(random: &mut Random) -> Vec<u8> {
 }
 
 /// The lower eight bytes of a gate.
-fn gate(selector: u64, offset: u64, kind: u16) -> u64 {
+pub(super) fn gate(selector: u64, offset: u64, kind: u16) -> u64 {
     offset & 0xffff | selector << 16 | u64::from(kind & 0xff | 0x80) << 40 | (offset >> 16) << 48
 }
 
@@ -205,7 +205,7 @@ fn ivt(random: &mut Random) -> Vec<u8> {
         .collect()
 }
 
-fn segment(selector: u16, access: u16) -> Segment {
+pub(super) fn segment(selector: u16, access: u16) -> Segment {
     let limit = if access & Segment::G != 0 { u32::MAX } else { 0xf_ffff };
     Segment { base: 0, limit, selector, access }
 }

@@ -4,10 +4,10 @@ use crate::block::{Block, Key};
 use crate::cpu::Cpu;
 use crate::decode::{self, Decoded, Window};
 use crate::mmu::Target;
-use crate::op::{Fallible, Fault};
+use crate::op::{Fallible, Fault, Step};
 use crate::tlb::{self, PAGE_MASK};
 use x86::exception::Exception;
-use x86::state::{Mode, Seg};
+use x86::state::{Mode, Seg, gpr};
 
 /// Mode bit of blocks that hold a single instruction, for stepping.
 const STEP: u8 = 1 << 4;
@@ -41,6 +41,20 @@ fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
     let next = (la | PAGE_MASK).wrapping_add(1);
     let entry = cpu.fetch_entry(next);
     entry.tag == next && entry.gpa == page
+}
+
+/// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`: it could not be fetched.
+pub(crate) fn perform(cpu: &mut Cpu) -> Option<Step> {
+    let block = find_or_decode(cpu, true).ok()?;
+    // SAFETY: just found; nothing is buried before the next fetch.
+    #[allow(unsafe_code)]
+    let op = unsafe { (*block).ops.first()? };
+    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip;
+    let step = (op.run.get())(cpu, op);
+    if step == Step::Next {
+        cpu.state.rip = cpu.next_ip(op);
+    }
+    Some(step)
 }
 
 /// The linear address of RIP; #GP(0) beyond the code segment's limit.

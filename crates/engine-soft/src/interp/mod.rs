@@ -16,6 +16,8 @@ pub(crate) mod stack;
 pub(crate) mod string;
 pub(crate) mod system;
 
+pub(crate) use fetch::perform;
+
 use crate::block::Block;
 use crate::cpu::Cpu;
 use crate::op::Step;
@@ -118,7 +120,7 @@ fn run_translated(
     entry: translate::Entry,
     limit: u64,
 ) -> Option<Option<*const Block>> {
-    let mut left = translate::enter(cpu, entry);
+    let mut left = translate::lockstep::enter(cpu, entry);
     while let translate::Left::Narrow(site) = left {
         if news(cpu, limit) {
             return None;
@@ -160,7 +162,7 @@ fn run_narrow(cpu: &mut Cpu, site: u32) -> Option<translate::Left> {
     Some(match made {
         Ok(Some(host)) => {
             let entry = translate::entry_beside(cpu, host);
-            translate::enter(cpu, entry)
+            translate::lockstep::enter(cpu, entry)
         }
         Ok(None) => translate::Left::Interpret(Err(None)),
         Err(_) => {

@@ -97,6 +97,18 @@ impl CodeArea {
         self.used = 0;
     }
 
+    /// A copy of `len` bytes of code at `offset`, as far as they are in use.
+    pub(crate) fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
+        let end = offset.saturating_add(len).min(self.used);
+        let len = end.saturating_sub(offset);
+        let mut copy = vec![0; len];
+        // SAFETY: inside the used part, which is mapped readable; nobody writes meanwhile (`&self`).
+        unsafe {
+            ptr::copy_nonoverlapping(self.exec.as_ptr().add(end - len), copy.as_mut_ptr(), len);
+        };
+        copy
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.used

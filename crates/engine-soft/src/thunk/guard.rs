@@ -108,10 +108,8 @@ fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
     let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
     for slot in 0..SLOTS {
         let start = T_STARTS[slot].load(Ordering::Acquire);
+        // A free slot is no end: its translator may have gone while later ones stay.
         if start == 0 || rip < start || rip >= T_ENDS[slot].load(Ordering::Acquire) {
-            if start == 0 && T_ENDS[slot].load(Ordering::Acquire) == 0 {
-                return false;
-            }
             continue;
         }
         let data = T_DATA[slot].load(Ordering::Acquire);

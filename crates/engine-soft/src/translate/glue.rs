@@ -148,6 +148,10 @@ fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     for r in bits(!homed) {
         asm.store(home(r), r);
     }
+    // The scratch registers may hold what earlier checks found.
+    for r in bits(homed) {
+        asm.store(RAW + 8 * usize::from(r), r);
+    }
     asm.load(RSP, HOST_RSP);
     let kept = if_vectors(asm);
     emit_store_vectors(asm, avx);
@@ -163,6 +167,9 @@ fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     asm.resolve_here(kept);
     for r in bits(!homed) {
         asm.load(r, home(r));
+    }
+    for r in bits(homed) {
+        asm.load(r, RAW + 8 * usize::from(r));
     }
     jump_to_target(asm);
     asm.resolve_here(out);

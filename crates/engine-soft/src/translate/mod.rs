@@ -14,16 +14,19 @@ mod branch;
 pub(crate) mod context;
 mod emit;
 mod encode;
+mod figures;
 mod fill;
 mod flow;
 mod glue;
+mod listing;
+pub(crate) mod lockstep;
 mod region;
 mod run;
 mod scratch;
 mod thread;
 
 pub(crate) use run::{
-    Entry, Known, Left, attach, enter, entry_at_rip, entry_beside, entry_of, forget, link, note,
+    Entry, Known, Left, attach, entry_at_rip, entry_beside, entry_of, forget, link, note,
 };
 
 use crate::block::{Block, Host, Key};
@@ -34,6 +37,7 @@ use flow::Class;
 use iced_x86::InstructionInfoFactory;
 use std::collections::HashMap;
 use std::io;
+use std::time::Instant;
 use x86::state::Mode;
 
 /// Runs of a block in the interpreter before it is translated.
@@ -56,9 +60,13 @@ pub(crate) struct Translator {
     /// Count instructions in translated code.
     pub(crate) counting: bool,
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
+    /// Where each translation lies, ascending: offset and length.
+    extents: Vec<(u32, u32)>,
+    /// The interpreter runs the same code for comparison: both must read the same time.
+    pub(crate) compared: bool,
+    figures: figures::Figures,
     /// Counters for `--stats`.
     pub(crate) blocks: u64,
-    pub(crate) flushes: u64,
     pub(crate) links: u64,
     pub(crate) exits: u64,
     pub(crate) faults: u64,
@@ -82,8 +90,10 @@ impl Translator {
             graves: HashMap::new(),
             counting: false,
             registration: None,
+            extents: Vec::new(),
+            compared: false,
+            figures: figures::Figures::default(),
             blocks: 0,
-            flushes: 0,
             links: 0,
             exits: 0,
             faults: 0,
@@ -117,6 +127,22 @@ impl Translator {
         Some(made)
     }
 
+    /// The figures for `--stats`.
+    pub(crate) fn statistics(&self) -> vcpu::Translator {
+        let (start, end) = self.area.range();
+        vcpu::Translator {
+            code_used: self.area.used() as u64,
+            code_capacity: (end - start) as u64,
+            ..self.figures.statistics()
+        }
+    }
+
+    /// Offset and length of the translation that `offset` lies in.
+    fn extent(&self, offset: u32) -> Option<(u32, u32)> {
+        let last = self.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
+        self.extents.get(last).copied().filter(|e| offset < e.0 + e.1)
+    }
+
     /// Forgets every translation. No block may refer to one any more.
     pub(crate) fn reset(&mut self) {
         self.area.clear();
@@ -127,7 +153,8 @@ impl Translator {
         self.starts.clear();
         self.registration = None;
         self.graves.clear();
-        self.flushes += 1;
+        self.extents.clear();
+        self.figures.dropped();
     }
 }
 
@@ -170,9 +197,12 @@ fn make(cpu: &mut Cpu, region: &region::Region) -> Result<(), Full> {
         poll: cpu.signals.poll_address(),
         counting: cpu.translator.counting,
     };
+    let began = Instant::now();
     let homed = emit::choose_homed(region);
     let Some(translation) = emit::translate(region, homed, options) else { return Ok(()) };
-    place(cpu, region, translation)
+    place(cpu, region, translation)?;
+    cpu.translator.figures.translated(region.guests.len(), began.elapsed());
+    Ok(())
 }
 
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its block where there is a translator.
@@ -192,6 +222,8 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
         }
+        // Time passes, and PUSHF shows flags that have no defined value.
+        Class::Rdtsc | Class::PushFlags if cpu.translator.compared => Class::Other,
         _ => class,
     }
 }
@@ -222,6 +254,12 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         }
     }
     translator.area.push(&t.code).ok_or(Full)?;
+    translator.extents.push((base as u32, t.code.len() as u32));
+    if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
+        let host = translator.area.address(base);
+        listing::trace(&region.guests, cpu.state.rip, region.blocks[0].key, &t, host);
+    }
+    translator.figures.placed(&region.guests, &t.sites);
     translator.sites.append(&mut t.sites);
     let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
     translator.starts.extend(moved);

@@ -156,6 +156,8 @@ fn left(cpu: &mut Cpu) -> Left {
 fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
     if exit == FAULTED {
         cpu.translator.faults += 1;
+        let told = cpu.limited || cpu.signals.bits() != 0;
+        cpu.translator.figures.fault(told);
         let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
         let starts = &cpu.translator.starts;
         let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
@@ -173,6 +175,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         settle(cpu, start.rest);
         return Left::Interpret(Err(None));
     }
+    cpu.translator.figures.exit(exit);
     match cpu.translator.sites.get(exit as usize).copied() {
         Some(Site::Link { delta, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);

@@ -1,0 +1,282 @@
+//! One guest on both tiers, and in lockstep: what remains of it must be the same.
+//!
+//! 64-bit mode, at level 0 or 3, in 256 KiB of memory mapped where it is. Of the data pages one is absent, one read-only; the code's are mapped twice
+//! and writable. Every exception comes to a handler on a stack of its own, which counts it, forgets the status flags (a fault may show what is dead,
+//! ADR 0016), and goes on with the next slot of [`super::blocks`]; outside the code it ends the guest.
+
+use super::blocks::{self, SLOT, SLOTS};
+use super::scene::{descriptor, gate, segment};
+use super::{Bytes, Random};
+use crate::{Sabotage, SoftVcpu, Tier};
+use memory::GuestRam;
+use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
+use x86::cpuid::CpuModel;
+use x86::regs::{Cr0, Cr4, Efer};
+use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
+
+const RAM: &[(u64, u64)] = &[(0, 0x4_0000)];
+const TABLES: u64 = 0x1000;
+/// The table of 4 KiB pages.
+const PAGE_TABLE: u64 = 0x4000;
+const TSS: u64 = 0x5000;
+const GDT: u64 = 0x6000;
+const IDT: u64 = 0x7000;
+const HANDLER: u64 = 0x8000;
+/// Where the handler counts.
+const COUNT: u64 = 0x9000;
+/// The tables of the system, up to the handler: stores that stray change none of them (the TLB would forget it at other times on each tier).
+const SYSTEM: std::ops::Range<u64> = 1..9;
+/// Where [`PAGE_TABLE`] can be written.
+pub(super) const TABLE_ALIAS: u64 = 0x1f_f000;
+const HANDLER_STACK: u64 = 0xa000;
+const STACK: u64 = 0xe800;
+/// The slots.
+pub(super) const CODE: u64 = 0x1_0000;
+/// Eight pages.
+pub(super) const DATA: u64 = 0x2_0000;
+/// Where the code is mapped a second time.
+pub(super) const ALIAS: u64 = 0x3_0000;
+/// Backward branches at the most.
+pub(super) const FUEL: u64 = 400;
+/// Instructions after which the reference gives a guest up.
+const PATIENCE: u64 = 100_000;
+/// Such a guest may write to its tables, so that it need not be the same on both tiers; it must do no harm.
+const WILD: u8 = 4;
+/// Bytes of translated code.
+const CODE_CACHE: usize = 1 << 20;
+
+/// Runs the guest that `data` describes on both tiers.
+///
+/// # Panics
+/// If they differ.
+pub fn twins(data: &[u8]) {
+    if data.first().is_some_and(|mode| mode & WILD != 0) {
+        end(data, Tier::Interpret, None);
+        end(data, Tier::Lockstep, None);
+        end(data, Tier::Translate, None);
+        return;
+    }
+    let reference = end(data, Tier::Interpret, None);
+    if reference.exit == Exit::BudgetSpent {
+        // It has overwritten what was to bring it to an end.
+        return;
+    }
+    let lockstep = end(data, Tier::Lockstep, None);
+    compare(&reference, &lockstep);
+    let translated = end(data, Tier::Translate, None);
+    compare(&reference, &translated);
+}
+
+/// Runs the guest in lockstep with a mistake in it; the report.
+pub fn sabotaged(data: &[u8], how: Sabotage) -> Option<String> {
+    match end(data, Tier::Lockstep, Some(how)).exit {
+        Exit::Fatal(report) => Some(report),
+        _ => None,
+    }
+}
+
+/// A machine without devices.
+struct Nothing;
+
+impl CpuIo for Nothing {
+    fn pio_read(&mut self, _: u16, size: u8) -> u32 {
+        u32::MAX >> (32 - 8 * u32::from(size))
+    }
+    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&mut self, _: u64, size: u8) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(size))
+    }
+    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
+    fn msr_read(&mut self, _: u32) -> Option<Result<u64, MsrFault>> {
+        None
+    }
+    fn msr_write(&mut self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
+        None
+    }
+    fn ack_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+    fn task_priority(&mut self) -> u8 {
+        0
+    }
+    fn set_task_priority(&mut self, _: u8) {}
+}
+
+/// What remains.
+struct End {
+    exit: Exit,
+    state: CpuState,
+    memory: Vec<u8>,
+}
+
+fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
+    let mut bytes = Bytes(data);
+    let mode = bytes.u8();
+    let mut random = Random(bytes.u64() | 1);
+    let ram = GuestRam::new(RAM).expect("some memory");
+    let model = CpuModel::parse("gemello-v3").expect("a known model");
+    let state = build(&ram, mode, &mut random);
+    let mut vcpu = SoftVcpu::with_tier(ram.clone(), model, tier, CODE_CACHE).expect("an engine");
+    if mode & 2 == 0 {
+        vcpu.translate_at_once();
+    }
+    if let Some(how) = sabotage {
+        vcpu.sabotage(how);
+    }
+    vcpu.set_state(&state);
+    // Without a budget translated code is not made to stop at each poll.
+    let budget = Budget { instructions: PATIENCE };
+    let wild = mode & WILD != 0;
+    let budget = if tier == Tier::Interpret || wild { budget } else { Budget::UNLIMITED };
+    let exit = vcpu.run(&mut Nothing, budget);
+    if std::env::var_os("FUZZ_VERBOSE").is_some() {
+        let s = vcpu.statistics();
+        eprintln!(
+            "{tier:?} {exit:?} {} instructions, exceptions {:?}, invalidated {} mmio {} {:?}",
+            s.instructions, s.exceptions, s.blocks_invalidated, s.mmio, s.lockstep
+        );
+    }
+    let mut state = vcpu.state().clone();
+    state.gpr[gpr::BLOCK_IP] = 0;
+    let mut memory = vec![0; RAM[0].1 as usize];
+    ram.read(0, &mut memory).expect("all of it");
+    // An address check may mark a page accessed or dirty though the instruction then faults on something else.
+    let tables = TABLES as usize..PAGE_TABLE as usize + 0x1000;
+    memory[tables].iter_mut().step_by(8).for_each(|low| *low &= !0x60);
+    End { exit, state, memory }
+}
+
+fn compare(reference: &End, other: &End) {
+    if let Exit::Fatal(report) = &other.exit {
+        panic!("{report}");
+    }
+    assert_eq!(reference.exit, other.exit);
+    let differences = crate::translate::lockstep::differences(&reference.state, &other.state);
+    assert!(differences.is_empty(), "the guest ends differently\n{differences}");
+    if let Some(at) = (0..reference.memory.len()).find(|&n| reference.memory[n] != other.memory[n])
+    {
+        panic!("memory differs at {at:#x}: {:#x} {:#x}", reference.memory[at], other.memory[at]);
+    }
+}
+
+fn build(ram: &GuestRam, mode: u8, random: &mut Random) -> CpuState {
+    let put = |gpa: u64, bytes: &[u8]| ram.write(gpa, bytes).expect("within memory");
+    let data: Vec<u8> = (0..0x1000).flat_map(|_| number(random).to_le_bytes()).collect();
+    put(DATA, &data);
+    tables(&put, mode & WILD != 0, random);
+    put(GDT, &gdt());
+    put(IDT, &idt());
+    put(TSS + 4, &HANDLER_STACK.to_le_bytes());
+    put(TSS + 0x24, &HANDLER_STACK.to_le_bytes());
+    put(HANDLER, &handler());
+    put(CODE, &blocks::generate(random));
+    state(mode & 1 != 0, random)
+}
+
+fn number(random: &mut Random) -> u64 {
+    match random.below(6) {
+        0 => random.next(),
+        1 => 1.5f64.to_bits(),
+        2 => DATA + random.below(0x8000),
+        3 => 0x7f80_0001_3f80_0000,
+        4 => u64::MAX,
+        _ => random.below(100),
+    }
+}
+
+fn tables(put: &impl Fn(u64, &[u8]), wild: bool, random: &mut Random) {
+    for level in 0..3 {
+        put(TABLES + 0x1000 * level, &((TABLES + 0x1000 * (level + 1)) | 7).to_le_bytes());
+    }
+    let (absent, read_only) = (random.below(8), random.below(8));
+    for n in 1..0x40 {
+        let page = n << 12;
+        let alias = (ALIAS..ALIAS + 0x2000).contains(&page);
+        let frame = if alias { page - ALIAS + CODE } else { page };
+        let rights = match page.checked_sub(DATA) {
+            Some(offset) if offset >> 12 == absent => 0,
+            Some(offset) if offset >> 12 == read_only => 5,
+            _ if SYSTEM.contains(&n) && !wild => 1,
+            _ => 7,
+        };
+        put(PAGE_TABLE + 8 * n, &(frame | rights).to_le_bytes());
+    }
+    put(PAGE_TABLE + 0xff8, &(PAGE_TABLE | 3).to_le_bytes());
+}
+
+/// Selectors 8 and 10H for level 0, 18H and 20H for level 3, 28H the TSS.
+fn gdt() -> Vec<u8> {
+    let flat = 0xf_ffff;
+    let table = [
+        0,
+        descriptor(0, flat, 0xa09b),
+        descriptor(0, flat, 0xc093),
+        descriptor(0, flat, 0xa0fb),
+        descriptor(0, flat, 0xc0f3),
+        descriptor(TSS, 0x67, 0x8b),
+        0,
+    ];
+    table.iter().flat_map(|d| d.to_le_bytes()).collect()
+}
+
+fn idt() -> Vec<u8> {
+    let mut table = Vec::new();
+    for vector in 0..32u64 {
+        let code = matches!(vector, 8 | 10..=14 | 17);
+        let entry = gate(8, HANDLER + if code { 0 } else { 4 }, 0xee) | 1 << 32;
+        table.extend(entry.to_le_bytes());
+        table.extend(0u64.to_le_bytes());
+    }
+    table
+}
+
+/// See the module.
+fn handler() -> Vec<u8> {
+    let mut code = vec![0x48, 0x83, 0xc4, 0x08]; // add rsp, 8: the error code
+    code.extend([0xff, 0x04, 0x25]); // inc dword [COUNT]
+    code.extend((COUNT as u32).to_le_bytes());
+    code.extend([0x48, 0x81, 0x64, 0x24, 0x10, 0x2a, 0xf7, 0xff, 0xff]); // and qword [rsp + 10h], ~status
+    code.extend([0x50, 0x48, 0x8b, 0x44, 0x24, 0x08]); // push rax; mov rax, [rsp + 8]
+    code.extend([0x48, 0x2d]); // sub rax, CODE
+    code.extend((CODE as u32).to_le_bytes());
+    code.extend([0x48, 0x3d]); // cmp rax, the last slot
+    code.extend((((SLOTS - 1) * SLOT) as u32).to_le_bytes());
+    code.extend([0x73, 0x12]); // jae the end
+    code.extend([0x48, 0x83, 0xe0, 0xe0]); // and rax, -32
+    code.extend([0x48, 0x05]); // add rax, CODE + 32
+    code.extend((CODE as u32 + SLOT as u32).to_le_bytes());
+    code.extend([0x48, 0x89, 0x44, 0x24, 0x08]); // mov [rsp + 8], rax
+    code.extend([0x58, 0x48, 0xcf]); // pop rax; iretq
+    code.extend([0x58, 0xf4]); // pop rax; hlt
+    code
+}
+
+fn state(user: bool, random: &mut Random) -> CpuState {
+    let mut s = CpuState::reset();
+    s.gpr[..16].iter_mut().for_each(|r| *r = number(random));
+    for pointer in [gpr::RSI, gpr::RDI, gpr::RBP, 14] {
+        s.gpr[pointer] = DATA + random.below(0x8000);
+    }
+    s.gpr[gpr::RSP] = STACK;
+    s.gpr[12] = blocks::fuel(random);
+    s.rip = CODE;
+    s.flags = Flags::from_bits(2);
+    let level = if user { 3 } else { 0 };
+    s.cpl = level as u8;
+    let (code, data) = if user { (0x1b, 0x23) } else { (0x08, 0x10) };
+    s.seg = [segment(data, 0xc093 | level << 5); 6];
+    s.seg[Seg::Cs as usize] = segment(code, 0xa09b | level << 5);
+    s.seg[Seg::Fs as usize].base = DATA + 0x800;
+    s.seg[Seg::Gs as usize].base = DATA + 0x1ff8;
+    s.msr.kernel_gs_base = DATA + 0x4000;
+    s.gdtr = TableRegister { base: GDT, limit: 0x37 };
+    s.idtr = TableRegister { base: IDT, limit: 0x1ff };
+    s.tr = Segment { base: TSS, limit: 0x67, selector: 0x28, access: 0x8b };
+    s.paging.cr3 = TABLES;
+    s.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
+    s.paging.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE;
+    s.paging.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
+    s.xcr0 = 7;
+    s.x87.mxcsr = if random.one_in(4) { 0x1f80 & !(1 << (7 + random.below(6))) } else { 0x1f80 };
+    s
+}

@@ -1,0 +1,149 @@
+//! What the translator counts for `--stats`: why translated code was left, what translation cost.
+//!
+//! Nothing is counted in translated code itself: each exit has a number already, and what it means is noted when it is made.
+
+use super::emit::Site;
+use super::flow::Class;
+use super::region::Guest;
+use iced_x86::Mnemonic;
+use std::collections::HashMap;
+use std::time::Duration;
+use vcpu::Translator as Statistics;
+
+/// Instructions named that are left to the interpreter.
+const NAMED: usize = 10;
+/// Nanoseconds of a bucket, and how many buckets there are.
+const BUCKET: u64 = 10;
+const BUCKETS: usize = 512;
+
+/// Why an exit is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The operand's page is not in the TLB, or not for this access, or the operand crosses its end.
+    Miss,
+    /// The instruction is left to the interpreter.
+    Left(Mnemonic),
+    /// A direct jump that is not linked yet.
+    Unlinked,
+    /// The target of a branch is not in the table.
+    Target,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Figures {
+    /// For each exit: why, and how often. Exits are numbered anew when all translations are dropped.
+    exits: Vec<(Option<Cause>, u64)>,
+    sums: Statistics,
+    left: HashMap<Mnemonic, u64>,
+    /// Guest instructions by the time that translating each took.
+    buckets: Vec<u64>,
+}
+
+impl Figures {
+    /// The translation of `guest` adds `sites`.
+    pub(super) fn placed(&mut self, guest: &[Guest], sites: &[Site]) {
+        for (n, site) in sites.iter().enumerate() {
+            self.exits.push((Some(cause(guest, site, &sites[n + 1..])), 0));
+        }
+    }
+
+    /// Exit number `site` was taken.
+    pub(super) fn exit(&mut self, site: u32) {
+        if let Some(exit) = self.exits.get_mut(site as usize) {
+            exit.1 += 1;
+        }
+    }
+
+    /// Translated code was left by a host fault: it was told to stop, or an instruction faulted.
+    pub(super) fn fault(&mut self, told: bool) {
+        *(if told { &mut self.sums.stopped } else { &mut self.sums.faults }) += 1;
+    }
+
+    /// A translation of `instructions` was made.
+    pub(super) fn translated(&mut self, instructions: usize, time: Duration) {
+        let count = instructions as u64;
+        let each = time.as_nanos() as u64 / count.max(1) / BUCKET;
+        if self.buckets.is_empty() {
+            self.buckets = vec![0; BUCKETS];
+        }
+        self.buckets[(each as usize).min(BUCKETS - 1)] += count;
+        self.sums.instructions += count;
+        self.sums.time += time;
+    }
+
+    /// All translations are dropped.
+    pub(super) fn dropped(&mut self) {
+        let exits = std::mem::take(&mut self.exits);
+        for (cause, count) in exits.into_iter().filter(|exit| exit.1 != 0) {
+            add(&mut self.sums, &mut self.left, cause, count);
+        }
+        self.sums.flushes += 1;
+    }
+
+    /// The figures up to now.
+    pub(super) fn statistics(&self) -> Statistics {
+        let (mut sums, mut left) = (self.sums.clone(), self.left.clone());
+        for &(cause, count) in self.exits.iter().filter(|exit| exit.1 != 0) {
+            add(&mut sums, &mut left, cause, count);
+        }
+        let mut named: Vec<_> =
+            left.into_iter().map(|(m, count)| (format!("{m:?}").to_uppercase(), count)).collect();
+        named.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        named.truncate(NAMED);
+        sums.left_to_interpreter = named;
+        sums.median = self.median();
+        sums
+    }
+
+    fn median(&self) -> Duration {
+        let half = self.sums.instructions.div_ceil(2);
+        let mut seen = 0;
+        let reached = |&count: &u64| {
+            seen += count;
+            seen >= half
+        };
+        let bucket = self.buckets.iter().position(reached).unwrap_or(0) as u64;
+        Duration::from_nanos(bucket * BUCKET + BUCKET / 2)
+    }
+}
+
+fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<Cause>, count: u64) {
+    match cause {
+        Some(Cause::Miss) => sums.tlb_misses += count,
+        Some(Cause::Unlinked) => sums.unlinked += count,
+        Some(Cause::Target) => sums.unknown_targets += count,
+        Some(Cause::Left(mnemonic)) => {
+            sums.left += count;
+            *left.entry(mnemonic).or_default() += count;
+        }
+        None => {}
+    }
+}
+
+/// What an exit means, from the instruction it belongs to and the exits behind it.
+fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
+    let delta = match *site {
+        Site::Link { .. } => return Cause::Unlinked,
+        Site::Here { .. } => return Cause::Target,
+        Site::Check { .. } => return Cause::Miss,
+        Site::Interpret { delta, .. } => delta,
+    };
+    let Some(g) = guest.iter().find(|g| g.delta == delta) else { return Cause::Miss };
+    // The last exit of a branch is the one at which its target is not known.
+    let last = !behind.iter().any(|s| matches!(s, Site::Interpret { delta: d, .. } if *d == delta));
+    match g.class {
+        Class::Return(_)
+        | Class::JumpRegister
+        | Class::JumpMemory
+        | Class::CallRegister
+        | Class::CallMemory
+            if last =>
+        {
+            Cause::Target
+        }
+        Class::Other => Cause::Left(g.i.mnemonic()),
+        Class::Memory(_) if g.usage.high_byte => Cause::Left(g.i.mnemonic()),
+        _ => Cause::Miss,
+    }
+}

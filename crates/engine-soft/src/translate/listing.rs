@@ -1,0 +1,153 @@
+//! Guest and host code side by side, for `--trace blocks` and for the reports of [`super::lockstep`].
+//!
+//! Under each guest instruction stands the host code that performs it, as the `starts` of a translation tell; what comes before the first and
+//! after the last (entries and exits) stands under a heading of its own.
+
+use super::emit::{Start, Translation};
+use super::region::Guest;
+use crate::block::Key;
+use crate::cpu::Cpu;
+use crate::tlb::PAGE_MASK;
+use iced_x86::{Decoder, Formatter, Instruction, NasmFormatter, OpKind};
+use std::fmt::Write as _;
+
+/// Translations shown in a report.
+const SHOWN: usize = 8;
+/// Width of an instruction's bytes in a listing.
+const BYTES: usize = 24;
+
+/// A guest instruction, with its place from the start of its page.
+pub(super) struct Line {
+    delta: i32,
+    i: Instruction,
+    bytes: Vec<u8>,
+}
+
+impl From<&Guest> for Line {
+    fn from(g: &Guest) -> Self {
+        Self { delta: g.delta, i: g.i, bytes: g.bytes[..g.i.len().min(15)].to_vec() }
+    }
+}
+
+/// Writes the translation `t` of the code at `rip`, placed at `base`, to the trace.
+pub(super) fn trace(guest: &[Guest], rip: u64, key: Key, t: &Translation, base: u64) {
+    let lines: Vec<Line> = guest.iter().map(Line::from).collect();
+    let text = listing(&lines, rip & !PAGE_MASK, &t.code, base, &t.starts);
+    tracing::trace!(target: "blocks", rip = format_args!("{rip:#x}"), gpa = format_args!("{:#x}", key.gpa()),
+        guest = guest.len(), host = t.code.len(), "translated\n{text}");
+}
+
+/// Lists `code`, which stands at host address `base`, under the instructions of the page at `page`; `starts` tell by ascending offsets in `code`
+/// whose code begins where.
+pub(super) fn listing(
+    guest: &[Line],
+    page: u64,
+    code: &[u8],
+    base: u64,
+    starts: &[Start],
+) -> String {
+    let mut out = String::new();
+    let mut decoder = Decoder::with_ip(64, code, base, 0);
+    let mut next = starts.iter().peekable();
+    let mut shown = None;
+    while decoder.can_decode() {
+        let at = decoder.position();
+        while let Some(start) = next.next_if(|start| start.offset as usize <= at) {
+            if shown != Some(start.delta) {
+                shown = Some(start.delta);
+                heading(&mut out, guest, page, start.delta);
+            }
+        }
+        let i = decoder.decode();
+        line(&mut out, "      ", &i, &code[at..at + i.len()]);
+    }
+    out
+}
+
+fn heading(out: &mut String, guest: &[Line], page: u64, delta: i32) {
+    match guest.iter().find(|line| line.delta == delta) {
+        Some(Line { i, bytes, .. }) => {
+            let mut i = *i;
+            // Addresses relative to RIP are the page's.
+            i.set_ip(page.wrapping_add(i64::from(delta) as u64));
+            if i.is_ip_rel_memory_operand() {
+                let moved = i.memory_displacement64().wrapping_add(page);
+                i.set_memory_displacement64(moved);
+            }
+            if i.op0_kind() == OpKind::NearBranch64 {
+                i.set_near_branch64(i.near_branch64().wrapping_add(page));
+            }
+            line(out, "  ", &i, bytes);
+        }
+        None => {
+            let _ = writeln!(out, "  {:016x}", page.wrapping_add(i64::from(delta) as u64));
+        }
+    }
+}
+
+fn line(out: &mut String, indent: &str, i: &Instruction, bytes: &[u8]) {
+    let mut hex = String::new();
+    bytes.iter().for_each(|byte| {
+        let _ = write!(hex, "{byte:02x}");
+    });
+    let mut text = String::new();
+    NasmFormatter::new().format(i, &mut text);
+    let _ = writeln!(out, "{indent}{:016x} {hex:<BYTES$} {text}", i.ip());
+}
+
+/// The translations of the blocks at `first` and `others`, as far as they have one, each once.
+pub(super) fn of_blocks(cpu: &Cpu, first: u64, others: impl Iterator<Item = u64>) -> String {
+    let mut seen = Vec::new();
+    let mut out = String::new();
+    let mut hosts = Vec::new();
+    for rip in std::iter::once(first).chain(others) {
+        let entry = cpu.fetch_entry(rip);
+        if entry.tag != rip & !PAGE_MASK {
+            continue;
+        }
+        let key = Key::new(entry.gpa | rip & PAGE_MASK, cpu.mode_key);
+        if let Some(host) = cpu.mmu.blocks.translation(key) {
+            hosts.push((host, rip & !PAGE_MASK, entry.gpa));
+        }
+    }
+    for (host, page, gpa) in hosts {
+        let Some((base, len)) = cpu.translator.extent(host.far) else { continue };
+        if seen.contains(&base) || seen.len() == SHOWN {
+            continue;
+        }
+        seen.push(base);
+        let _ = writeln!(out, " page {page:#x}");
+        out.push_str(&of_extent(cpu, page, gpa, base, len));
+    }
+    out
+}
+
+fn of_extent(cpu: &Cpu, page: u64, gpa: u64, base: u32, len: u32) -> String {
+    let translator = &cpu.translator;
+    let inside = |s: &&Start| (base..base + len).contains(&s.offset);
+    let starts: Vec<_> = translator
+        .starts
+        .iter()
+        .filter(inside)
+        .map(|s| Start { offset: s.offset - base, ..*s })
+        .collect();
+    let mut guest: Vec<Line> = Vec::new();
+    for start in &starts {
+        if guest.last().is_none_or(|line| line.delta != start.delta) {
+            guest.extend(instruction(cpu, gpa, start.delta));
+        }
+    }
+    let code = translator.area.bytes(base as usize, len as usize);
+    listing(&guest, page, &code, translator.area.address(base as usize), &starts)
+}
+
+/// The guest instruction `delta` bytes into the page at `gpa`.
+fn instruction(cpu: &Cpu, gpa: u64, delta: i32) -> Option<Line> {
+    let offset = u64::try_from(delta).ok().filter(|&offset| offset <= PAGE_MASK)?;
+    let mut bytes = [0; 15];
+    let len = bytes.len().min((PAGE_MASK + 1 - offset) as usize);
+    cpu.mmu.ram.read(gpa + offset, &mut bytes[..len]).ok()?;
+    let mut decoder = Decoder::with_ip(64, &bytes[..len], offset, cpu.features.decoder_options);
+    let i = decoder.decode();
+    Some(Line { delta, i, bytes: bytes[..i.len()].to_vec() })
+}
