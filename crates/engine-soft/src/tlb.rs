@@ -203,18 +203,28 @@ impl Large {
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct TargetEntry {
-    /// Minus the guest address: the sum with an address is zero exactly if they match.
-    negated: u64,
+    /// The guest address.
+    address: u64,
     /// Host address of the far entry.
     host: u64,
 }
 
-/// Entries of a table of targets: translated code indexes it by the low 16 bits of the address.
+/// Entries of a table of targets, one for four bytes of code: nearer to each other targets hardly ever lie.
 const TARGET_ENTRIES: usize = 1 << 16;
+/// Bits of an address that choose no slot.
+const TARGET_GRAIN: u32 = 2;
+/// An address shifted left by this, and masked by [`TARGET_MASK`], is its entry's offset in a table.
+pub(crate) const TARGET_SCALE: u8 = (size_of::<TargetEntry>().trailing_zeros() - TARGET_GRAIN) as u8;
+pub(crate) const TARGET_MASK: usize = (TARGET_ENTRIES - 1) * size_of::<TargetEntry>();
 
-/// What stands at `slot` when nothing does: the negation of an address that belongs elsewhere.
+/// The slot for `la` in a table of targets.
+const fn target_slot(la: u64) -> usize {
+    (la >> TARGET_GRAIN) as usize & (TARGET_ENTRIES - 1)
+}
+
+/// What stands at `slot` when nothing does: an address that belongs elsewhere.
 const fn vacant(slot: usize) -> TargetEntry {
-    TargetEntry { negated: if slot == TARGET_ENTRIES - 1 { 2 } else { 1 }, host: 0 }
+    TargetEntry { address: if slot == 0 { 1 << TARGET_GRAIN } else { 0 }, host: 0 }
 }
 
 /// Targets of indirect and cross-page branches, for translated code.
@@ -262,15 +272,15 @@ impl Targets {
     }
 
     fn fill(&mut self, la: u64, host: u64, page: &FetchEntry) {
-        let slot = (la & 0xffff) as usize;
+        let slot = target_slot(la);
         let entry = &mut self.table[slot];
-        if entry.negated == la.wrapping_neg() && entry.host == host {
+        if entry.address == la && entry.host == host {
             return;
         }
         if entry.host == 0 {
             self.filled.push(slot as u16);
         }
-        *entry = TargetEntry { negated: la.wrapping_neg(), host };
+        *entry = TargetEntry { address: la, host };
         self.pages.note(la);
         self.large.note(la, page.size);
         self.local |= !page.global;
@@ -283,11 +293,12 @@ impl Targets {
         if self.large.around(la) != Extent::Page {
             self.clear();
         } else if self.pages.may_hold(la) {
-            let first = (la & 0xf000) as usize;
-            for (n, entry) in self.table[first..first + 0x1000].iter_mut().enumerate() {
-                if entry.negated.wrapping_neg() & !PAGE_MASK == la & !PAGE_MASK {
+            let first = target_slot(la & !PAGE_MASK);
+            let slots = first..first + (0x1000 >> TARGET_GRAIN);
+            for (n, entry) in self.table[slots].iter_mut().enumerate() {
+                if entry.host != 0 && entry.address & !PAGE_MASK == la & !PAGE_MASK {
                     // It stays listed as filled, which its host address tells.
-                    entry.negated = vacant(first + n).negated;
+                    entry.address = vacant(first + n).address;
                 }
             }
         }
@@ -495,8 +506,8 @@ impl Tlb {
     /// Where `la` is in host code, if `view`'s table of targets knows.
     #[inline(always)]
     pub(crate) fn target(&self, view: usize, la: u64) -> Option<u64> {
-        let entry = self.views[view].targets.table.get((la & 0xffff) as usize)?;
-        (entry.negated == la.wrapping_neg()).then_some(entry.host)
+        let entry = self.views[view].targets.table.get(target_slot(la))?;
+        (entry.address == la).then_some(entry.host)
     }
 
     /// Enters a target for `view`, whose code page must be in the instruction part.
@@ -648,7 +659,7 @@ mod tests {
         let la = page | 5;
         view.data[index(page)].rtag == page
             || view.fetch[fetch_index(page)].tag == page
-            || view.targets.table[la as usize & 0xffff].negated == la.wrapping_neg()
+            || view.targets.table[target_slot(la)].address == la
     }
 
     #[test]
@@ -710,8 +721,7 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.targets(SUPERVISOR);
         let table = &tlb.view(SUPERVISOR).targets.table;
-        let vacant =
-            |slot: usize| u64::from(table[slot].negated.wrapping_neg() as u16) != slot as u64;
+        let vacant = |slot: usize| target_slot(table[slot].address) != slot;
         assert!((0..TARGET_ENTRIES).all(vacant));
     }
 }

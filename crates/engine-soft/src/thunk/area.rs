@@ -46,7 +46,7 @@ impl CodeArea {
 
     /// Where the next `len` bytes would go, as an offset; `None`: they do not fit.
     pub(crate) fn next(&self, len: usize) -> Option<usize> {
-        let start = self.used.next_multiple_of(16);
+        let start = self.used;
         start.checked_add(len).filter(|end| *end <= self.len).map(|_| start)
     }
 
@@ -75,7 +75,7 @@ impl CodeArea {
 
     /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does not fit.
     pub(crate) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
-        let start = self.used.next_multiple_of(16);
+        let start = self.used;
         let end = start.checked_add(code.len()).filter(|end| *end <= self.len)?;
         if !self.writable(true) {
             return None;

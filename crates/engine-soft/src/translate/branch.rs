@@ -3,14 +3,15 @@
 //! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll.
 
 use super::address::{Access, Expression};
-use super::asm::{ADDRESS, RCX, RSP, SECOND, THIRD};
+use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND};
 use super::emit::{
-    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, VECTORS_OUT, bits, home,
+    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT, bits, home,
 };
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
 use super::scratch::{STANDARD, Scratch};
 use crate::block::Host;
+use crate::tlb::{TARGET_MASK, TARGET_SCALE};
 
 /// The order in which blocks are emitted: each behind the one that falls through to it, where that can be.
 pub(super) fn layout(region: &Region) -> Vec<usize> {
@@ -37,7 +38,7 @@ pub(super) fn layout(region: &Region) -> Vec<usize> {
 impl Emitter<'_> {
     /// Entry of the head, right before its code.
     pub(super) fn head_entry(&mut self) {
-        let entry = self.entry(self.region.blocks[0].start);
+        let entry = self.entry(0);
         self.entries.push((self.region.blocks[0].key, entry));
     }
 
@@ -49,13 +50,13 @@ impl Emitter<'_> {
                 if self.region.inherits(b) {
                     continue;
                 }
-                let entry = self.entry(start);
+                let entry = self.entry(b);
                 let jump = self.asm.jmp();
                 self.inner.push((jump, b));
                 self.entries.push((self.region.blocks[b].key, entry));
             }
             let stub = self.asm.here() as u32;
-            let site = self.site(Site::Here { delta: start });
+            let site = self.site(Site::Here { delta: start, saved: false });
             self.asm.store_imm(EXIT, site as u32);
             let jump = self.asm.jmp();
             self.jumps.push((jump, Out::Leave));
@@ -64,13 +65,22 @@ impl Emitter<'_> {
         }
     }
 
-    /// Emits an entry for a block at page + `start`: far, near, with vectors loaded; code that goes on follows.
-    fn entry(&mut self, start: i32) -> Host {
+    /// Emits an entry for `block`: far, near, with vectors loaded; code that goes on follows.
+    fn entry(&mut self, block: usize) -> Host {
+        let b = &self.region.blocks[block];
+        let start = b.start;
         let at = |e: &Self| e.asm.here() as u32;
         // Far: the target's RIP is in ADDRESS.
         let far = at(self);
         self.asm.lea(ADDRESS, ADDRESS, -start);
         self.asm.store(PAGE, ADDRESS);
+        if b.live_in {
+            // Flags come far in `Context::flags`.
+            self.asm.mov(SECOND, RAX);
+            self.asm.load_word(RAX, TMP_FLAGS);
+            self.asm.flags_from_ax();
+            self.asm.mov(RAX, SECOND);
+        }
         let near = at(self);
         if self.region.vectors {
             self.require_vectors();
@@ -145,8 +155,10 @@ impl Emitter<'_> {
             self.poll()?;
         }
         let Some(b) = self.region.at(to) else {
+            let b = self.block();
+            let live = self.region.guests[b.first + b.count - 1].live_after;
             self.boundary(None);
-            self.out(to);
+            self.out(to, live);
             return Some(());
         };
         self.bequeath(b);
@@ -158,15 +170,16 @@ impl Emitter<'_> {
     }
 
     /// Leaves the region for page + `to`: by a link on the same page, else through the table of targets.
-    fn out(&mut self, to: i32) {
+    fn out(&mut self, to: i32, live: bool) {
         if on_page(to) {
             let place = self.asm.jmp();
             self.link(place, to);
             return;
         }
+        self.flags_for_far(live);
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, to);
-        let site = self.site(Site::Here { delta: to });
+        let site = self.site(Site::Here { delta: to, saved: self.saved });
         self.dispatch(0, site);
     }
 
@@ -180,28 +193,31 @@ impl Emitter<'_> {
     fn interpreted(&mut self, n: usize) -> usize {
         let (delta, undone) = (self.region.guests[n].delta, self.rest(n));
         let shadow = self.shadow(n);
-        self.site(Site::Interpret { delta, undone, saved: false, shadow })
+        let saved = self.saved;
+        self.site(Site::Interpret { delta, undone, saved, shadow })
     }
 
     /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
+    /// Status flags have been put by, or are dead.
     fn dispatch(&mut self, pop: i32, site: usize) {
-        self.asm.low_word(SECOND, ADDRESS);
-        self.asm.lea_index(SECOND, SECOND, SECOND, 0);
-        self.asm.load(THIRD, TARGETS);
-        self.asm.lea_index(SECOND, THIRD, SECOND, 3);
-        self.asm.mov(THIRD, RCX);
-        self.asm.load_at(RCX, SECOND, 0);
-        self.asm.lea_index(RCX, RCX, ADDRESS, 0);
-        let hit = self.asm.jrcxz();
-        self.asm.mov(RCX, THIRD);
-        let miss = self.asm.jmp();
+        self.asm.mov32(SECOND, ADDRESS);
+        self.asm.shl32(SECOND, TARGET_SCALE);
+        self.asm.and32(SECOND, TARGET_MASK as i32);
+        self.asm.add_gs(SECOND, TARGETS);
+        self.asm.cmp_at(ADDRESS, SECOND, 0);
+        let miss = self.asm.jcc(5);
         self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
-        self.asm.short_here(hit);
-        self.asm.mov(RCX, THIRD);
         if pop != 0 {
             self.asm.lea(RSP, RSP, pop);
         }
         self.asm.jmp_at(SECOND, 8);
+    }
+
+    /// Puts flags by for a far entry, if they are `live`. At the boundary: any scratch register will do.
+    fn flags_for_far(&mut self, live: bool) {
+        if live {
+            self.save_flags(SECOND);
+        }
     }
 
     /// Translates the branch `n`, which ends the current block.
@@ -209,7 +225,9 @@ impl Emitter<'_> {
         let g = &self.region.guests[n];
         match g.class {
             Class::Jump => {
-                self.settle_flags(g.live_after);
+                if on_page(g.target()) {
+                    self.settle_flags(g.live_after);
+                }
                 self.edge(g.target(), Some(n), next)
             }
             Class::Jcc(cc) => self.jcc(n, cc, next),
@@ -268,8 +286,9 @@ impl Emitter<'_> {
         if polls {
             self.poll();
         }
+        let live = self.region.guests[n].live_after;
         self.boundary(None);
-        self.out(to);
+        self.out(to, live);
     }
 
     /// Writes the return address; RSP stays.
@@ -283,7 +302,6 @@ impl Emitter<'_> {
         self.asm.lea(value, value, g.next());
         self.asm.store_place(&place, value);
         self.scratch.unpin();
-        self.settle_flags(g.live_after);
         Some(())
     }
 
@@ -293,9 +311,12 @@ impl Emitter<'_> {
             self.poll()?;
         }
         self.write_return(n)?;
+        if on_page(g.target()) {
+            self.settle_flags(g.live_after);
+        }
         self.asm.lea(RSP, RSP, -8);
         self.boundary(None);
-        self.out(self.region.guests[n].target());
+        self.out(g.target(), g.live_after);
         Some(())
     }
 
@@ -307,8 +328,8 @@ impl Emitter<'_> {
         let place = self.reach(n, access, need)?;
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
-        self.settle_flags(g.live_after);
         self.boundary(Some(value));
+        self.flags_for_far(g.live_after);
         let site = self.interpreted(n);
         self.dispatch(8 + i32::from(bytes), site);
         Some(())
@@ -331,19 +352,19 @@ impl Emitter<'_> {
             self.asm.mov(value, register);
             value
         };
-        let site = self.interpreted(n);
-        if matches!(g.class, Class::CallRegister | Class::CallMemory) {
+        let call = matches!(g.class, Class::CallRegister | Class::CallMemory);
+        if call {
             self.asm.store(SCRATCH, value);
             self.scratch.unpin();
             self.write_return(n)?;
             self.boundary(None);
             self.asm.load(ADDRESS, SCRATCH);
-            self.dispatch(-8, site);
         } else {
-            self.settle_flags(g.live_after);
             self.boundary(Some(value));
-            self.dispatch(0, site);
         }
+        self.flags_for_far(g.live_after);
+        let site = self.interpreted(n);
+        self.dispatch(if call { -8 } else { 0 }, site);
         Some(())
     }
 }

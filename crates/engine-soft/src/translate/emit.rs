@@ -58,8 +58,8 @@ pub(super) fn segment_base(number: u8) -> usize {
 pub(super) enum Site {
     /// Go on at page + delta; the jump at `place` may be linked to that block.
     Link { place: u32, delta: i32, vectors: bool },
-    /// Go on at page + delta.
-    Here { delta: i32 },
+    /// Go on at page + delta; status flags were put by if `saved`.
+    Here { delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
     /// Status flags were put by if `saved`.
     /// An STI went before it if `shadow`.
@@ -255,7 +255,9 @@ impl Emitter<'_> {
         }
         if open {
             let end = self.block().end;
-            self.settle_flags(true);
+            if (0..PAGE_BYTES).contains(&end) {
+                self.settle_flags(true);
+            }
             self.edge(end, None, next)?;
         }
         Some(())

@@ -4,7 +4,7 @@
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{ARITH, JIT, MXCSR, STATE, VECTORS_OUT, bits, home, ymm_home};
+use super::emit::{ARITH, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, home, ymm_home};
 use super::fill::fill;
 use super::scratch::STANDARD;
 use crate::cpu::Cpu;
@@ -94,7 +94,9 @@ fn emit_enter(asm: &mut Asm) {
     asm.bytes(&ALIGN);
     asm.store(TARGET, RDI);
     asm.store(HOST_RSP, RSP);
+    // Status flags to where either kind of entry expects them.
     asm.load_word(RAX, ARITH);
+    asm.store_word(TMP_FLAGS, RAX);
     asm.flags_from_ax();
     for r in bits(!STANDARD) {
         asm.load(r, home(r));

@@ -61,6 +61,8 @@ pub(super) struct BasicBlock {
     pub(super) predecessors: u32,
     /// Some edge from within the region goes backwards to it.
     pub(super) loop_head: bool,
+    /// Status flags are needed at its start.
+    pub(super) live_in: bool,
 }
 
 /// See the module.
@@ -206,6 +208,7 @@ fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool 
         count: region.guests.len() - first,
         predecessors: 0,
         loop_head: false,
+        live_in: true,
     });
     true
 }
@@ -224,17 +227,17 @@ fn count_edges(region: &mut Region) {
 
 /// Fills in where status flags are needed: backwards through each block, until nothing changes between blocks.
 fn liveness(region: &mut Region, code: &[u8]) {
-    let mut live_in = vec![false; region.blocks.len()];
+    region.blocks.iter_mut().for_each(|b| b.live_in = false);
     let outside: Vec<bool> =
         (0..region.blocks.len()).map(|b| live_outside(region, b, code)).collect();
     loop {
         let mut changed = false;
         for b in (0..region.blocks.len()).rev() {
             let inside = region.successors(b).into_iter().flatten();
-            let live_out = outside[b] || inside.filter_map(|to| region.at(to)).any(|n| live_in[n]);
+            let live_out = outside[b] || inside.filter_map(|to| region.at(to)).any(|n| region.blocks[n].live_in);
             let live = through(region, b, live_out);
-            changed |= live != live_in[b];
-            live_in[b] = live;
+            changed |= live != region.blocks[b].live_in;
+            region.blocks[b].live_in = live;
         }
         if !changed {
             return;

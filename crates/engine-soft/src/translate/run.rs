@@ -182,8 +182,11 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(Some(exit))
         }
-        Some(Site::Here { delta }) => {
+        Some(Site::Here { delta, saved }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
             settle(cpu, 0);
             Left::Next(None)
         }
