@@ -61,6 +61,8 @@ pub(super) struct Group {
     distance: bool,
     /// What the base has grown by since.
     moved: i64,
+    /// More than one access was found to need it.
+    reused: bool,
 }
 
 impl Group {
@@ -191,6 +193,12 @@ impl Emitter<'_> {
             self.scratch.hold(distance, Held::Group(group));
             return place(distance, &group, &access);
         }
+        let homed = (self.region.guests[n].usage.registers & self.homed).count_ones();
+        if !group.reused && homed <= 1 {
+            // Nobody else needs the sum of both.
+            self.expression(linear, None, &access.at, access.displacement)?;
+            return Some(Place { base: linear, index: Some(distance), displacement: 0 });
+        }
         // The host address of the expression itself.
         if access.at.base == NONE && access.at.index == NONE && access.at.segment == 0 {
             group.distance = false;
@@ -216,6 +224,7 @@ impl Emitter<'_> {
             write: access.write,
             distance: plain,
             moved: 0,
+            reused: false,
         };
         if self.region.narrow {
             return group;
@@ -230,6 +239,7 @@ impl Emitter<'_> {
         let at = group.at;
         let Some(b) = self.region.block_of(n) else { return };
         let block = &self.region.blocks[b];
+        let mut found = if here { 0 } else { 1 };
         for g in &self.region.guests[n..block.first + block.count] {
             for other in accesses(g).into_iter().flatten().filter(|a| a.at == at) {
                 let low = i64::from(other.displacement) + moved;
@@ -238,6 +248,8 @@ impl Emitter<'_> {
                 if fits && to - from <= REACH && (here || group.write || !other.write) {
                     (group.low, group.high) = (from, to);
                     group.write |= other.write;
+                    group.reused |= found > 0;
+                    found += 1;
                 }
             }
             match step_of(g) {

@@ -159,6 +159,8 @@ pub(super) struct Emitter<'a> {
     /// What the only predecessor of a block leaves in the scratch registers.
     pub(super) inherited: Vec<Option<Scratch>>,
     pub(super) entries: Vec<(Key, crate::block::Host)>,
+    /// The instruction under way.
+    at: usize,
 }
 
 /// What a translation depends on beside the guest's code.
@@ -173,9 +175,16 @@ pub(super) struct Options {
 }
 
 /// Translates `region`.
-pub(super) fn translate(region: &Region, homed: u16, options: Options) -> Option<Translation> {
+///
+/// # Errors
+/// The number of an instruction that finds no scratch register, or no encoding: to be left to the interpreter.
+pub(super) fn translate(
+    region: &Region,
+    homed: u16,
+    options: Options,
+) -> Result<Translation, usize> {
     let blocks = region.blocks.len();
-    let e = Emitter {
+    let mut e = Emitter {
         asm: Asm::with_capacity(64 * region.guests.len()),
         region,
         homed,
@@ -191,12 +200,21 @@ pub(super) fn translate(region: &Region, homed: u16, options: Options) -> Option
         inner: Vec::new(),
         inherited: vec![None; blocks],
         entries: Vec::new(),
+        at: 0,
     };
-    e.run()
+    e.run().ok_or(e.at)?;
+    Ok(Translation {
+        code: e.asm.code,
+        entries: e.entries,
+        homed,
+        sites: e.sites,
+        jumps: e.jumps,
+        starts: e.starts,
+    })
 }
 
 impl Emitter<'_> {
-    fn run(mut self) -> Option<Translation> {
+    fn run(&mut self) -> Option<()> {
         let order = super::branch::layout(self.region);
         for (k, &b) in order.iter().enumerate() {
             self.emit_block(b, order.get(k + 1).copied())?;
@@ -211,14 +229,7 @@ impl Emitter<'_> {
         for (place, block) in std::mem::take(&mut self.inner) {
             self.asm.resolve(place, self.labels[block]?);
         }
-        Some(Translation {
-            code: self.asm.code,
-            entries: self.entries,
-            homed: self.homed,
-            sites: self.sites,
-            jumps: self.jumps,
-            starts: self.starts,
-        })
+        Some(())
     }
 
     pub(super) fn block(&self) -> &BasicBlock {
@@ -246,6 +257,7 @@ impl Emitter<'_> {
         let mut open = true;
         for n in first..first + count {
             let rest = (first + count - n) as u16;
+            self.at = n;
             self.start(n, rest);
             open = self.instruction(n, next)?;
             self.scratch.unpin();

@@ -170,15 +170,15 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     if cpu.mode != Mode::Long64 {
         return Ok(());
     }
-    let Some(region) = region::discover(cpu, block) else { return Ok(()) };
-    make(cpu, &region)
+    let Some(mut region) = region::discover(cpu, block) else { return Ok(()) };
+    make(cpu, &mut region)
 }
 
 /// The narrow translation of `block`, made if there is none; noted at the `site` whose check sent us here. `None`: it cannot be had.
 pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Host>, Full> {
     if block.host.narrow.get().is_none() {
-        let Some(region) = region::narrow(cpu, block) else { return Ok(None) };
-        make(cpu, &region)?;
+        let Some(mut region) = region::narrow(cpu, block) else { return Ok(None) };
+        make(cpu, &mut region)?;
     }
     let made = block.host.narrow.get();
     let regions = &cpu.translator.regions;
@@ -191,7 +191,7 @@ pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<H
     Ok(made)
 }
 
-fn make(cpu: &mut Cpu, region: &region::Region) -> Result<(), Full> {
+fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
     let options = Options {
         first_site: cpu.translator.sites.len(),
         poll: cpu.signals.poll_address(),
@@ -199,7 +199,13 @@ fn make(cpu: &mut Cpu, region: &region::Region) -> Result<(), Full> {
     };
     let began = Instant::now();
     let homed = emit::choose_homed(region);
-    let Some(translation) = emit::translate(region, homed, options) else { return Ok(()) };
+    let translation = loop {
+        match emit::translate(region, homed, options) {
+            Ok(translation) => break translation,
+            Err(n) if region.leave(n) => {}
+            Err(_) => return Ok(()),
+        }
+    };
     place(cpu, region, translation)?;
     cpu.translator.figures.translated(region.guests.len(), began.elapsed());
     Ok(())

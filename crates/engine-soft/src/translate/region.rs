@@ -84,6 +84,12 @@ impl Region {
         self.blocks.iter().position(|b| b.start == delta)
     }
 
+    /// Leaves instruction `n` to the interpreter; false if it is already.
+    pub(super) fn leave(&mut self, n: usize) -> bool {
+        let Some(g) = self.guests.get_mut(n) else { return false };
+        !matches!(std::mem::replace(&mut g.class, Class::Other), Class::Other)
+    }
+
     /// The block that instruction `n` belongs to.
     pub(super) fn block_of(&self, n: usize) -> Option<usize> {
         self.blocks.iter().position(|b| (b.first..b.first + b.count).contains(&n))
