@@ -108,6 +108,8 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
             "pop rbx",
             enter = in(reg) cpu.jit.enter,
             in("rdi") entry.0,
+            // Not used there: tells the compiler that this processor is what the code changes.
+            in("rsi") std::ptr::from_mut(cpu),
             out("r12") _,
             out("r13") _,
             out("r14") _,
