@@ -214,7 +214,8 @@ const TARGET_ENTRIES: usize = 1 << 16;
 /// Bits of an address that choose no slot.
 const TARGET_GRAIN: u32 = 2;
 /// An address shifted left by this, and masked by [`TARGET_MASK`], is its entry's offset in a table.
-pub(crate) const TARGET_SCALE: u8 = (size_of::<TargetEntry>().trailing_zeros() - TARGET_GRAIN) as u8;
+pub(crate) const TARGET_SCALE: u8 =
+    (size_of::<TargetEntry>().trailing_zeros() - TARGET_GRAIN) as u8;
 pub(crate) const TARGET_MASK: usize = (TARGET_ENTRIES - 1) * size_of::<TargetEntry>();
 
 /// The slot for `la` in a table of targets.

@@ -99,8 +99,9 @@ pub(crate) struct Run {
     pub(crate) memory: Option<u64>,
 
     /// Processor that the guest sees, with features added or removed: gemello-v2,+smap,-pcid
-    #[arg(long, value_name = "MODEL", default_value = "gemello-v2", value_parser = parse_cpu)]
-    pub(crate) cpu: Box<CpuModel>,
+    /// [default: gemello-v3 where this host can carry it, else gemello-v2]
+    #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
+    pub(crate) cpu: Option<Box<CpuModel>>,
 
     /// What runs guest instructions
     #[arg(long, value_enum, default_value_t)]

@@ -14,6 +14,14 @@ pub(crate) struct Choice {
     pub(crate) tier: Tier,
     /// Bytes for translated code.
     pub(crate) code_cache: u64,
+    /// Count every instruction, translated ones too.
+    pub(crate) count: bool,
+}
+
+/// The processor that guests see unless told otherwise: the largest model that this host can carry.
+pub(crate) fn default_model() -> CpuModel {
+    let v3 = CpuModel::gemello_v3();
+    if engine_soft::missing_on_host(&v3).is_empty() { v3 } else { CpuModel::gemello_v2() }
 }
 
 /// Makes a processor with the engine that was asked for.
@@ -48,7 +56,12 @@ fn soft(choice: Choice, ram: GuestRam, model: CpuModel) -> Result<Box<dyn Vcpu>,
         Tier::Lockstep => engine_soft::Tier::Lockstep,
     };
     match SoftVcpu::with_tier(ram, model, tier, choice.code_cache as usize) {
-        Ok(vcpu) => Ok(Box::new(vcpu)),
+        Ok(mut vcpu) => {
+            if choice.count {
+                vcpu.count_instructions();
+            }
+            Ok(Box::new(vcpu))
+        }
         Err(error) => Err(BuildError::Engine(format!(
             "the host denies the software engine what it needs (executable memory, signals): {error}"
         ))),

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
         memory: arguments.memory.unwrap_or(default_memory),
-        cpu: (*arguments.cpu).clone(),
+        cpu: arguments.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot: plan.boot,
         disks,
         debug_exit: arguments.debug_exit || arguments.nucleus.is_some(),
@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         engine: arguments.engine,
         tier: arguments.tier,
         code_cache: arguments.code_cache,
+        count: arguments.stats,
     };
     let mut machine =
         Machine::build(&config, lines, &|ram, model| engine::new_vcpu(choice, ram, model))?;

@@ -43,6 +43,9 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
     cpu.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
     cpu.refresh();
     cpu.limited = limit != u64::MAX;
+    if cpu.limited && cpu.hot != u32::MAX {
+        translate::count(cpu);
+    }
     translate::attach(cpu);
     let mut fruitless = 0;
     loop {

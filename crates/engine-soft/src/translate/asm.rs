@@ -9,8 +9,6 @@ use super::address::Place;
 pub(super) const ADDRESS: u8 = 15;
 /// Scratch.
 pub(super) const SECOND: u8 = 14;
-/// Scratch.
-pub(super) const THIRD: u8 = 13;
 
 pub(super) const RAX: u8 = 0;
 pub(super) const RCX: u8 = 1;
@@ -246,12 +244,6 @@ impl Asm {
         self.bytes(&imm.to_le_bytes());
     }
 
-    /// SHR r32, n. Changes flags.
-    pub(super) fn shr32(&mut self, reg: u8, n: u8) {
-        self.register(&[0xc1], 5, reg);
-        self.code.push(n);
-    }
-
     /// SHL r32, n. Changes flags.
     pub(super) fn shl32(&mut self, reg: u8, n: u8) {
         self.register(&[0xc1], 4, reg);
@@ -297,16 +289,6 @@ impl Asm {
     pub(super) fn and(&mut self, reg: u8, imm: i32) {
         self.bytes(&[0x48 | reg >> 3, 0x81, 0xe0 | reg & 7]);
         self.bytes(&imm.to_le_bytes());
-    }
-
-    /// MOVZX r32, r16.
-    pub(super) fn low_word(&mut self, to: u8, from: u8) {
-        self.bytes(&[
-            0x40 | (to >> 3) << 2 | from >> 3,
-            0x0f,
-            0xb7,
-            0xc0 | (to & 7) << 3 | from & 7,
-        ]);
     }
 
     /// `lahf; seto al`: flags into AX.

@@ -5,7 +5,8 @@
 use super::address::{Access, Expression};
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND};
 use super::emit::{
-    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT, bits, home,
+    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT,
+    bits, home,
 };
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};

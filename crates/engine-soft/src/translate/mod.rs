@@ -158,6 +158,14 @@ impl Translator {
     }
 }
 
+/// Has translated code count its instructions from now on.
+pub(crate) fn count(cpu: &mut Cpu) {
+    if !cpu.translator.counting {
+        cpu.translator.counting = true;
+        forget(cpu);
+    }
+}
+
 /// A region that was translated.
 pub(crate) struct Made {
     entries: Vec<(Key, Host)>,

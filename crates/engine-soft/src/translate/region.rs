@@ -240,7 +240,8 @@ fn liveness(region: &mut Region, code: &[u8]) {
         let mut changed = false;
         for b in (0..region.blocks.len()).rev() {
             let inside = region.successors(b).into_iter().flatten();
-            let live_out = outside[b] || inside.filter_map(|to| region.at(to)).any(|n| region.blocks[n].live_in);
+            let live_out = outside[b]
+                || inside.filter_map(|to| region.at(to)).any(|n| region.blocks[n].live_in);
             let live = through(region, b, live_out);
             changed |= live != region.blocks[b].live_in;
             region.blocks[b].live_in = live;

@@ -150,6 +150,7 @@ fn left(cpu: &mut Cpu) -> Left {
         let Known { block, delta, undone, .. } = *known;
         cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
         settle(cpu, undone);
+        cpu.translator.figures.exit(exit);
         return Left::Interpret(Ok(block));
     }
     left_anew(cpu, page, exit)

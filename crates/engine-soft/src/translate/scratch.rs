@@ -50,11 +50,6 @@ impl Scratch {
         Self { slots, clock: 0 }
     }
 
-    /// Everything is forgotten.
-    pub(super) fn forget(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.held = Held::Nothing);
-    }
-
     /// The instruction is done: nothing is needed any more.
     pub(super) fn unpin(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.pinned = false);
