@@ -553,7 +553,6 @@ impl Emitter<'_> {
             index: place.index,
             scale: 0,
             displacement: place.displacement,
-            gs: false,
         };
         self.copied(g, Some(memory))
     }
@@ -579,7 +578,7 @@ impl Emitter<'_> {
                 r => self.value(r).map(Some),
             };
             let (base, index) = (bring(at.base)?, bring(at.index)?);
-            let memory = Memory { base, index, scale: at.scale, displacement, gs: false };
+            let memory = Memory { base, index, scale: at.scale, displacement };
             return self.copied(g, Some(memory));
         }
         if i.memory_base() != iced_x86::Register::RIP {

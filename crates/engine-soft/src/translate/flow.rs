@@ -226,32 +226,71 @@ fn address_registers(i: &Instruction) -> u16 {
     bit(i.memory_base()) | bit(i.memory_index())
 }
 
+/// Where an operand stands in the encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// ModRM.reg.
+    Reg,
+    /// ModRM.rm, a register or memory.
+    Rm,
+    /// VEX.vvvv.
+    Vvvv,
+    /// The opcode's low bits.
+    Low,
+    /// Nowhere, or in the immediate.
+    Fixed,
+    /// None of what is copied.
+    Unknown,
+}
+
+/// Where an operand of `kind` stands (SDM vol. 2, 3.1.1.3).
+pub(super) fn spot(kind: OpCodeOperandKind) -> Spot {
+    use OpCodeOperandKind as K;
+    match kind {
+        K::r8_reg | K::r16_reg | K::r32_reg | K::r64_reg | K::mm_reg | K::xmm_reg | K::ymm_reg => {
+            Spot::Reg
+        }
+        K::r8_or_mem
+        | K::r16_or_mem
+        | K::r32_or_mem
+        | K::r64_or_mem
+        | K::mm_or_mem
+        | K::xmm_or_mem
+        | K::ymm_or_mem
+        | K::mem
+        | K::r16_rm
+        | K::r32_rm
+        | K::r64_rm
+        | K::mm_rm
+        | K::xmm_rm
+        | K::ymm_rm => Spot::Rm,
+        K::r32_vvvv | K::r64_vvvv | K::xmm_vvvv | K::ymm_vvvv => Spot::Vvvv,
+        K::r8_opcode | K::r16_opcode | K::r32_opcode | K::r64_opcode => Spot::Low,
+        K::al
+        | K::cl
+        | K::ax
+        | K::dx
+        | K::eax
+        | K::rax
+        | K::imm8
+        | K::imm8_const_1
+        | K::imm8sex16
+        | K::imm8sex32
+        | K::imm8sex64
+        | K::imm16
+        | K::imm32
+        | K::imm32sex64
+        | K::imm64
+        | K::xmm_is4
+        | K::ymm_is4
+        | K::imm4_m2z => Spot::Fixed,
+        _ => Spot::Unknown,
+    }
+}
+
 /// Registers that the encoding names and could name otherwise.
 fn explicit_registers(i: &Instruction) -> u16 {
-    use OpCodeOperandKind as K;
-    let free = |n: u32| {
-        matches!(
-            i.op_code().op_kind(n),
-            K::r8_or_mem
-                | K::r16_or_mem
-                | K::r32_or_mem
-                | K::r32_or_mem_mpx
-                | K::r64_or_mem
-                | K::r8_reg
-                | K::r8_opcode
-                | K::r16_reg
-                | K::r16_rm
-                | K::r16_opcode
-                | K::r32_reg
-                | K::r32_rm
-                | K::r32_opcode
-                | K::r32_vvvv
-                | K::r64_reg
-                | K::r64_rm
-                | K::r64_opcode
-                | K::r64_vvvv
-        )
-    };
+    let free = |n: u32| !matches!(spot(i.op_code().op_kind(n)), Spot::Fixed | Spot::Unknown);
     (0..i.op_count())
         .filter(|n| i.op_kind(*n) == OpKind::Register && free(*n))
         .fold(0, |mask, n| mask | bit(i.op_register(n)))
