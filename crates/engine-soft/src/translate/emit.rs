@@ -6,13 +6,13 @@
 //! Before its address check has passed, an instruction changes nothing of the guest's: any fault or miss leaves to the interpreter
 //! at that instruction.
 
-use super::address::{Access, Check, Expression, PAGE_BASE, access_of, expression_of};
-use super::asm::{Asm, RAX, RSP};
+use super::address::{Access, Check, access_of, expression_of};
+use super::asm::{Asm, RAX};
 use super::context::Context;
 use super::encode::{self, Memory, Operands};
 use super::flow::{Class, FlagUse};
 use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
-use super::scratch::{self, Held, Scratch};
+use super::scratch::{Held, Scratch};
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
@@ -22,7 +22,8 @@ use x86::state::{CpuState, Flags, Segment, X87, gpr};
 pub(super) const STATE: usize = offset_of!(Cpu, state);
 pub(super) const PAGE: usize = STATE + offset_of!(CpuState, gpr) + 8 * gpr::BLOCK_IP;
 pub(super) const ARITH: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, arith);
-const SYSTEM_FLAGS: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, system);
+pub(super) const SYSTEM_FLAGS: usize =
+    STATE + offset_of!(CpuState, flags) + offset_of!(Flags, system);
 pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X87, mxcsr);
 pub(super) const VIEW: usize = Cpu::VIEW_OFFSET;
 pub(super) const JIT: usize = offset_of!(Cpu, jit);
@@ -34,8 +35,6 @@ pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
 const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
-const RDX: u8 = 2;
-const RBP: u8 = 5;
 
 pub(super) fn home(register: u8) -> usize {
     STATE + offset_of!(CpuState, gpr) + 8 * usize::from(register)
@@ -223,7 +222,7 @@ impl Emitter<'_> {
         // Cold pieces may make more of them.
         while !self.cold.is_empty() {
             for cold in std::mem::take(&mut self.cold) {
-                self.cold_piece(cold);
+                self.cold_piece(&cold);
             }
         }
         for (place, block) in std::mem::take(&mut self.inner) {
@@ -520,16 +519,6 @@ impl Emitter<'_> {
         if self.homed & 1 << r == 0 { Some(r) } else { self.visit(r, None, true) }
     }
 
-    /// Stores host register `from` to guest register `r`.
-    fn set_value(&mut self, r: u8, from: u8) {
-        if self.homed & 1 << r == 0 {
-            self.asm.mov(r, from);
-        } else {
-            self.asm.store(home(r), from);
-            self.scratch.stale_guest(r, None);
-        }
-    }
-
     fn need_before(g: &Guest) -> Need {
         let needed = match g.usage.flags {
             FlagUse::Reads => true,
@@ -603,143 +592,12 @@ impl Emitter<'_> {
         Some(())
     }
 
-    fn stack(displacement: i32, write: bool) -> Access {
-        Access { at: Expression::STACK, displacement, size: 8, write }
-    }
-
-    fn live(&self, n: usize) -> Need {
+    pub(super) fn live(&self, n: usize) -> Need {
         if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing }
     }
 
-    fn push(&mut self, n: usize) -> Option<()> {
-        let region = self.region;
-        let g = &region.guests[n];
-        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
-        if matches!(g.class, Class::PushImmediate) {
-            self.asm.store_immediate(&place, g.i.immediate(0) as i32);
-        } else {
-            let r = self.value(g.i.op0_register().number() as u8)?;
-            self.asm.store_place(&place, r);
-        }
-        self.asm.lea(RSP, RSP, -8);
-        Some(())
-    }
-
-    fn push_memory(&mut self, n: usize) -> Option<()> {
-        let region = self.region;
-        let g = &region.guests[n];
-        let (at, displacement) = expression_of(&g.i, true)?;
-        let from = Access { at, displacement, size: 8, write: false };
-        let place = self.reach(n, from, self.live(n))?;
-        let value = self.scratch.take()?;
-        self.asm.load_place(value, &place);
-        self.asm.store(SCRATCH, value);
-        self.scratch.unpin();
-        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
-        let value = self.scratch.take()?;
-        self.asm.load(value, SCRATCH);
-        self.asm.store_place(&place, value);
-        self.asm.lea(RSP, RSP, -8);
-        Some(())
-    }
-
-    /// PUSHFQ: the image is put together from where the parts are (`x86::state::Flags`).
-    fn push_flags(&mut self, n: usize) -> Option<()> {
-        let place = self.reach(n, Self::stack(-8, true), Need::Flags)?;
-        let value = self.scratch.take()?;
-        let other = self.scratch.take()?;
-        self.save_flags(value);
-        // The low byte as LAHF gave it, OF from bit 0 to bit 11, the rest of the system's.
-        self.asm.load_byte(value, TMP_FLAGS);
-        self.asm.and32(value, 1);
-        self.asm.shl32(value, 11);
-        self.asm.load_byte(other, TMP_FLAGS + 1);
-        self.asm.and32(other, 0xd5);
-        self.asm.or32(value, other);
-        self.asm.or_gs(value, SYSTEM_FLAGS);
-        self.asm.store_place(&place, value);
-        self.asm.lea(RSP, RSP, -8);
-        Some(())
-    }
-
-    /// Puts flags by if they are live, since what follows changes RFLAGS.
-    fn flags_aside(&mut self, n: usize) -> Option<()> {
-        if self.region.guests[n].live_after && !self.saved {
-            let spare = self.scratch.take()?;
-            self.save_flags(spare);
-            self.scratch.give(spare);
-        }
-        Some(())
-    }
-
-    fn swapgs(&mut self) -> Option<()> {
-        let base = segment_base(5);
-        let other =
-            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
-        let (a, b) = (self.scratch.take()?, self.scratch.take()?);
-        self.asm.load(a, base);
-        self.asm.load(b, other);
-        self.asm.store(base, b);
-        self.asm.store(other, a);
-        Some(())
-    }
-
-    fn cli(&mut self, n: usize) -> Option<()> {
-        self.flags_aside(n)?;
-        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
-        Some(())
-    }
-
-    /// An interrupt that waits already is the interpreter's to deliver; one that comes later is served at the next poll.
-    fn sti(&mut self, n: usize) -> Option<()> {
-        self.poll()?;
-        self.flags_aside(n)?;
-        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
-        Some(())
-    }
-
-    fn rdtsc(&mut self, n: usize) -> Option<()> {
-        self.flags_aside(n)?;
-        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
-        self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
-        self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
-        self.asm.mov(RDX, RAX);
-        self.asm.shr(RDX, 32);
-        self.asm.bytes(&[0x89, 0xc0]);
-        Some(())
-    }
-
-    fn pop(&mut self, n: usize) -> Option<()> {
-        let region = self.region;
-        let to = region.guests[n].i.op0_register().number() as u8;
-        let place = self.reach(n, Self::stack(0, false), self.live(n))?;
-        if self.homed & 1 << to == 0 {
-            self.asm.load_place(to, &place);
-        } else {
-            let host = self.scratch.take()?;
-            self.asm.load_place(host, &place);
-            self.asm.store(home(to), host);
-            self.scratch.stale_guest(to, None);
-            self.scratch.hold(host, Held::Guest(to));
-        }
-        self.asm.lea(RSP, RSP, 8);
-        Some(())
-    }
-
-    fn leave(&mut self, n: usize) -> Option<()> {
-        let at = Expression { base: RBP, ..Expression::STACK };
-        let access = Access { at, displacement: 0, size: 8, write: false };
-        let place = self.reach(n, access, self.live(n))?;
-        let value = self.scratch.take()?;
-        self.asm.load_place(value, &place);
-        let frame = self.value(RBP)?;
-        self.asm.lea(RSP, frame, 8);
-        self.set_value(RBP, value);
-        Some(())
-    }
-
-    fn cold_piece(&mut self, cold: Cold) {
-        match cold {
+    fn cold_piece(&mut self, cold: &Cold) {
+        match *cold {
             Cold::Exit { from, site, out } => {
                 self.asm.resolve_here(from);
                 self.asm.store_imm(EXIT, site as u32);
@@ -754,45 +612,4 @@ impl Emitter<'_> {
 /// Numbers of the bits set.
 pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
     (0..16).filter(move |r| mask & 1 << r != 0)
-}
-
-/// Which registers to home: those the region uses least, weighing loops.
-pub(super) fn choose_homed(region: &Region) -> u16 {
-    /// Uses that moving registers at the boundary costs, each way.
-    const MOVE: u32 = 6;
-    if !region.blocks.iter().any(|b| b.loop_head) {
-        return scratch::STANDARD;
-    }
-    let mut uses = [0u32; 16];
-    for (n, block) in region.blocks.iter().enumerate() {
-        let weight = if in_loop(region, n) { 8 } else { 1 };
-        for g in &region.guests[block.first..block.first + block.count] {
-            let mut mask = g.usage.registers;
-            if let Some((at, _)) = matches!(g.class, Class::Memory(_) | Class::Lea)
-                .then(|| expression_of(&g.i, false))
-                .flatten()
-            {
-                for r in [at.base, at.index].into_iter().filter(|r| *r < PAGE_BASE) {
-                    mask |= 1 << r;
-                }
-            }
-            bits(mask).for_each(|r| uses[usize::from(r)] += weight);
-        }
-    }
-    // RAX, RDX and RSP stay; the least used of the others, the standard ones first.
-    let mut order: Vec<u8> = (0..16).rev().filter(|r| ![RAX, RDX, RSP].contains(r)).collect();
-    order.sort_by_key(|r| uses[usize::from(*r)]);
-    let chosen = order[..scratch::COUNT].iter().fold(0, |mask, r| mask | 1u16 << r);
-    let cost = |mask: u16| bits(mask).map(|r| uses[usize::from(r)]).sum::<u32>();
-    if cost(chosen) + 2 * MOVE >= cost(scratch::STANDARD) { scratch::STANDARD } else { chosen }
-}
-
-/// Whether block `n` lies between a loop's head and the branch back to it.
-fn in_loop(region: &Region, n: usize) -> bool {
-    let start = region.blocks[n].start;
-    region.blocks.iter().enumerate().any(|(from, b)| {
-        region.successors(from).into_iter().flatten().any(|to| {
-            to <= region.last(from).delta && region.at(to).is_some() && (to..b.end).contains(&start)
-        })
-    })
 }

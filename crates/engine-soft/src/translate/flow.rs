@@ -1,10 +1,11 @@
 //! What an instruction is to the translator, and where status flags are needed.
 
-use crate::thunk::{FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
+use crate::thunk::{Classification, FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
 use iced_x86::{
     Code, ConditionCode, Decoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
     OpAccess, OpCodeOperandKind, OpKind, Register, RflagsBits,
 };
+use std::cell::RefCell;
 
 /// The six status flags in iced's numbering.
 const STATUS: u32 = RflagsBits::OF
@@ -140,7 +141,7 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         | Code::Mov_moffs64_RAX => return Class::Other,
         _ => {}
     }
-    match classify(i, HostFeatures::probe()) {
+    match classified(i) {
         Ok(c) => {
             let unit = match c.fpu {
                 FpuClass::None => true,
@@ -158,6 +159,26 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         Err(Unthunkable::VectorZero) if avx => Class::Plain,
         Err(_) => Class::Other,
     }
+}
+
+/// [`classify`], remembered: but for LOCK it is a matter of the opcode, and of whether there is a memory operand.
+fn classified(i: &Instruction) -> Result<Classification, Unthunkable> {
+    type Known = Option<Result<Classification, Unthunkable>>;
+    thread_local! {
+        static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+    }
+    let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    let slot = i.code() as usize * 2 + usize::from(memory);
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() <= slot {
+            known.resize(2 * Code::values().len(), None);
+        }
+        let mut found = *known[slot].get_or_insert_with(|| classify(i, HostFeatures::probe()));
+        if let Ok(Classification { mem: Some(operand), .. }) = &mut found {
+            operand.locked = i.has_lock_prefix() || i.mnemonic() == Mnemonic::Xchg;
+        }
+        found
+    })
 }
 
 fn indirect(i: &Instruction, register: Class, memory: Class) -> Class {
@@ -180,7 +201,13 @@ fn ordinary_address(i: &Instruction) -> bool {
 pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction, class: Class) -> Usage {
     let (mut registers, mut needed, mut gpr_written) = (0u16, 0u16, 0u16);
     let mut vector = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
-    for used in factory.info(i).used_registers() {
+    // LEA's address is its operand; else the address is somebody else's business, and must not hide what is also used as a register.
+    let mut bare = *i;
+    if !matches!(class, Class::Lea) {
+        bare.set_memory_base(Register::None);
+        bare.set_memory_index(Register::None);
+    }
+    for used in factory.info(&bare).used_registers() {
         let (register, access) = (used.register(), used.access());
         if access == OpAccess::None || access == OpAccess::NoMemAccess {
             continue;
@@ -199,19 +226,16 @@ pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction, class
             gpr_written |= bit;
         }
     }
-    let explicit = explicit_registers(i);
-    let address = address_registers(i);
-    let implicit = implicit_registers(i, registers & !explicit & !address);
-    if !matches!(class, Class::Lea) {
-        registers &= explicit | implicit | !address;
-    }
+    let address = if matches!(class, Class::Lea) { address_registers(i) } else { 0 };
+    let (explicit, fixed) = named_registers(i);
+    let implicit = implicit_registers(i, registers & !explicit & !address | fixed) & registers;
     let high_byte = (0..i.op_count()).any(|n| {
         i.op_kind(n) == OpKind::Register
             && matches!(i.op_register(n), Register::AH | Register::CH | Register::DH | Register::BH)
     });
     // Conversions from memory to general registers name no vector register but use MXCSR.
     if matches!(class, Class::Plain | Class::Memory(_))
-        && let Ok(c) = classify(i, HostFeatures::probe())
+        && let Ok(c) = classified(i)
     {
         vector |= matches!(c.fpu, FpuClass::Sse | FpuClass::Avx);
     }
@@ -288,19 +312,25 @@ pub(super) fn spot(kind: OpCodeOperandKind) -> Spot {
     }
 }
 
-/// Registers that the encoding names and could name otherwise.
-fn explicit_registers(i: &Instruction) -> u16 {
-    let free = |n: u32| !matches!(spot(i.op_code().op_kind(n)), Spot::Fixed | Spot::Unknown);
-    (0..i.op_count())
-        .filter(|n| i.op_kind(*n) == OpKind::Register && free(*n))
-        .fold(0, |mask, n| mask | bit(i.op_register(n)))
+/// Registers that the encoding names and could name otherwise, and those that it names for good.
+fn named_registers(i: &Instruction) -> (u16, u16) {
+    let mut named = (0, 0);
+    for n in (0..i.op_count()).filter(|n| i.op_kind(*n) == OpKind::Register) {
+        let register = bit(i.op_register(n));
+        match spot(i.op_code().op_kind(n)) {
+            Spot::Fixed | Spot::Unknown => named.1 |= register,
+            _ => named.0 |= register,
+        }
+    }
+    named
 }
 
 /// Registers that `i` uses by its nature: `others` are those found used though not named.
 fn implicit_registers(i: &Instruction, others: u16) -> u16 {
-    use Mnemonic::{Cmpxchg, Div, Idiv, Imul, Mul, Mulx};
+    use Mnemonic::{Cmpxchg, Cmpxchg8b, Cmpxchg16b, Div, Idiv, Imul, Mul, Mulx};
     const RAX_RCX_RDX: u16 = 0b111;
     match i.mnemonic() {
+        Cmpxchg8b | Cmpxchg16b => others | 0b1111,
         Cmpxchg | Mul | Div | Idiv | Mulx => others | RAX_RCX_RDX,
         Imul if i.op_count() == 1 => others | RAX_RCX_RDX,
         _ if others != 0 => others | RAX_RCX_RDX,

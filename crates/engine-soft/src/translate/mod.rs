@@ -18,11 +18,14 @@ mod figures;
 mod fill;
 mod flow;
 mod glue;
+mod homes;
 mod listing;
 pub(crate) mod lockstep;
 mod region;
 mod run;
 mod scratch;
+mod stack;
+mod system;
 mod thread;
 
 pub(crate) use run::{
@@ -206,7 +209,7 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
         counting: cpu.translator.counting,
     };
     let began = Instant::now();
-    let homed = emit::choose_homed(region);
+    let homed = if cpu.hot == 0 { homes::any(region) } else { homes::choose(region) };
     let translation = loop {
         match emit::translate(region, homed, options) {
             Ok(translation) => break translation,

@@ -1,0 +1,105 @@
+//! PUSH, POP, LEAVE and PUSHF in place: an address check on the stack, a move, and RSP.
+
+use super::address::{Access, Expression, expression_of};
+use super::asm::RSP;
+use super::emit::{Emitter, Need, SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, home};
+use super::flow::Class;
+use super::scratch::Held;
+
+const RBP: u8 = 5;
+
+impl Emitter<'_> {
+    pub(super) fn stack(displacement: i32, write: bool) -> Access {
+        Access { at: Expression::STACK, displacement, size: 8, write }
+    }
+
+    pub(super) fn push(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
+        if matches!(g.class, Class::PushImmediate) {
+            self.asm.store_immediate(&place, g.i.immediate(0) as i32);
+        } else {
+            let r = self.value(g.i.op0_register().number() as u8)?;
+            self.asm.store_place(&place, r);
+        }
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
+    }
+
+    pub(super) fn push_memory(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let g = &region.guests[n];
+        let (at, displacement) = expression_of(&g.i, true)?;
+        let from = Access { at, displacement, size: 8, write: false };
+        let place = self.reach(n, from, self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load_place(value, &place);
+        self.asm.store(SCRATCH, value);
+        self.scratch.unpin();
+        let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load(value, SCRATCH);
+        self.asm.store_place(&place, value);
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
+    }
+
+    /// PUSHFQ: the image is put together from where the parts are (`x86::state::Flags`).
+    pub(super) fn push_flags(&mut self, n: usize) -> Option<()> {
+        let place = self.reach(n, Self::stack(-8, true), Need::Flags)?;
+        let value = self.scratch.take()?;
+        let other = self.scratch.take()?;
+        self.save_flags(value);
+        // The low byte as LAHF gave it, OF from bit 0 to bit 11, the rest of the system's.
+        self.asm.load_byte(value, TMP_FLAGS);
+        self.asm.and32(value, 1);
+        self.asm.shl32(value, 11);
+        self.asm.load_byte(other, TMP_FLAGS + 1);
+        self.asm.and32(other, 0xd5);
+        self.asm.or32(value, other);
+        self.asm.or_gs(value, SYSTEM_FLAGS);
+        self.asm.store_place(&place, value);
+        self.asm.lea(RSP, RSP, -8);
+        Some(())
+    }
+
+    pub(super) fn pop(&mut self, n: usize) -> Option<()> {
+        let region = self.region;
+        let to = region.guests[n].i.op0_register().number() as u8;
+        let place = self.reach(n, Self::stack(0, false), self.live(n))?;
+        if self.homed & 1 << to == 0 {
+            self.asm.load_place(to, &place);
+        } else {
+            let host = self.scratch.take()?;
+            self.asm.load_place(host, &place);
+            self.asm.store(home(to), host);
+            self.scratch.stale_guest(to, None);
+            self.scratch.hold(host, Held::Guest(to));
+        }
+        self.asm.lea(RSP, RSP, 8);
+        Some(())
+    }
+
+    pub(super) fn leave(&mut self, n: usize) -> Option<()> {
+        let at = Expression { base: RBP, ..Expression::STACK };
+        let access = Access { at, displacement: 0, size: 8, write: false };
+        let place = self.reach(n, access, self.live(n))?;
+        let value = self.scratch.take()?;
+        self.asm.load_place(value, &place);
+        let frame = self.value(RBP)?;
+        self.asm.lea(RSP, frame, 8);
+        self.set_value(RBP, value);
+        Some(())
+    }
+
+    /// Stores host register `from` to guest register `r`.
+    pub(super) fn set_value(&mut self, r: u8, from: u8) {
+        if self.homed & 1 << r == 0 {
+            self.asm.mov(r, from);
+        } else {
+            self.asm.store(home(r), from);
+            self.scratch.stale_guest(r, None);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! System instructions in place, at level 0: what kernels execute all the time and touches no more than a word of the state.
+
+use super::asm::RAX;
+use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base};
+use std::mem::offset_of;
+use x86::state::CpuState;
+
+const RDX: u8 = 2;
+
+impl Emitter<'_> {
+    /// Puts flags by if they are live, since what follows changes RFLAGS.
+    pub(super) fn flags_aside(&mut self, n: usize) -> Option<()> {
+        if self.region.guests[n].live_after && !self.saved {
+            let spare = self.scratch.take()?;
+            self.save_flags(spare);
+            self.scratch.give(spare);
+        }
+        Some(())
+    }
+
+    pub(super) fn swapgs(&mut self) -> Option<()> {
+        let base = segment_base(5);
+        let other =
+            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
+        let (a, b) = (self.scratch.take()?, self.scratch.take()?);
+        self.asm.load(a, base);
+        self.asm.load(b, other);
+        self.asm.store(base, b);
+        self.asm.store(other, a);
+        Some(())
+    }
+
+    pub(super) fn cli(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
+        Some(())
+    }
+
+    /// An interrupt that waits already is the interpreter's to deliver; one that comes later is served at the next poll.
+    pub(super) fn sti(&mut self, n: usize) -> Option<()> {
+        self.poll()?;
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
+        Some(())
+    }
+
+    pub(super) fn rdtsc(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
+        self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
+        self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
+        self.asm.mov(RDX, RAX);
+        self.asm.shr(RDX, 32);
+        self.asm.bytes(&[0x89, 0xc0]);
+        Some(())
+    }
+}
