@@ -35,7 +35,7 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     for instruction in variants.iter().flat_map(Case::reachable) {
         mask.everything |= excluded(instruction.code(), case.bits(), is_amd()).is_some();
         if !strict {
-            mask.rflags |= rflags(instruction.rflags_undefined()) | rotate_overflow(&instruction);
+            mask.rflags |= rflags(undefined_flags(&instruction));
             mask.everything |= undefined_result(&instruction);
         }
         if let Some((from, to)) = ignored_memory(&instruction, case) {
@@ -48,12 +48,14 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     mask
 }
 
+/// Flags that `i` leaves undefined, in iced's bits.
+///
 /// OF after RCL and RCR by more than one is undefined (SDM vol. 2, RCL) also where the count is a multiple of the width and
 /// CF, of which iced-x86 says that nothing changes: this host leaves OF one way or another.
-fn rotate_overflow(i: &Instruction) -> u64 {
+pub(crate) fn undefined_flags(i: &Instruction) -> u32 {
     let rotates = matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
     let once = i.op1_kind() == OpKind::Immediate8 && i.immediate8() & 31 == 1;
-    if rotates && !once { 1 << 11 } else { 0 }
+    i.rflags_undefined() | if rotates && !once { RflagsBits::OF } else { 0 }
 }
 
 /// iced's bits as RFLAGS bits.

@@ -154,7 +154,7 @@ pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
         }
         _ => return None,
     };
-    i32::try_from(by).ok().filter(|by| by.abs() <= 1 << 20).map(|by| (register, by))
+    i32::try_from(by).ok().filter(|by| by.unsigned_abs() <= 1 << 20).map(|by| (register, by))
 }
 
 /// Accesses that `g` makes to the stack or through its operand, in order.

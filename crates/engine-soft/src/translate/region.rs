@@ -191,7 +191,7 @@ fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool 
     while decoder.can_decode() {
         let position = decoder.position();
         let i = decoder.decode();
-        let class = super::class_in(cpu, &i);
+        let class = if reaches(&i) { super::class_in(cpu, &i) } else { Class::Other };
         let other = matches!(class, Class::Other);
         if other && region.guests.len() == first {
             return false;
@@ -217,6 +217,11 @@ fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool 
         live_in: true,
     });
     true
+}
+
+/// Whether a branch's target is near enough to be told from the page's start.
+fn reaches(i: &Instruction) -> bool {
+    i.op0_kind() != OpKind::NearBranch64 || i32::try_from(i.near_branch_target() as i64).is_ok()
 }
 
 fn count_edges(region: &mut Region) {

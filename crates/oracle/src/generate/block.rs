@@ -7,6 +7,7 @@
 use super::{Generator, branches, encode, operands, values};
 use crate::case::{Case, layout};
 use crate::prng::Rng;
+use crate::undefined::undefined_flags;
 use iced_x86::{
     Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
     Register,
@@ -219,7 +220,7 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
 /// Whether no instruction reads flags that another one of the block leaves undefined, patched or not.
 pub(crate) fn flags_defined(case: &Case) -> bool {
     let all: Vec<_> = case.variants().iter().flat_map(Case::reachable).collect();
-    let undefined = all.iter().fold(0, |m, i| m | i.rflags_undefined());
+    let undefined = all.iter().fold(0, |m, i| m | undefined_flags(i));
     // iced's table counts PUSHF as reading nothing.
     let reads = |i: &Instruction| {
         let image = matches!(i.mnemonic(), Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq);

@@ -88,14 +88,16 @@ fn readable(address: u64) -> bool {
     parts.into_iter().any(|(start, size)| address.wrapping_sub(start) < size)
 }
 
-/// VMASKMOV and VPMASKMOV with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
+/// VMASKMOV, VPMASKMOV and FXSAVE with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
 /// wrap the operand's start to the address size (SDM vol. 1, 3.3.7; APM vol. 1, 2.2), and what follows it comes behind it, as it
 /// does for every ordinary operand. Zen 4 goes element by element when one faults, and computes and wraps each one's address anew;
 /// a load that does not fault, it makes beyond 4 GiB. Zen 5 wraps none.
 fn element_wraps(native: &Outcome, subject: &Outcome, case: &Case, i: &Instruction) -> bool {
     use Mnemonic as M;
-    let masked =
-        matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq);
+    let masked = matches!(
+        i.mnemonic(),
+        M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq | M::Fxsave | M::Fxsave64
+    );
     let bytes = bytes_at(case, native.rip).unwrap_or_default();
     let short = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
     let Some((_, last)) = operand(i, native).filter(|_| masked && short) else {
