@@ -48,6 +48,15 @@ pub(super) struct Access {
     pub(super) displacement: i32,
     pub(super) size: i64,
     pub(super) write: bool,
+    /// It faults elsewhere than at a multiple of so many bytes (1: anywhere goes).
+    pub(super) alignment: u16,
+}
+
+impl Access {
+    /// Of eight bytes, aligned or not.
+    pub(super) fn word(at: Expression, displacement: i32, write: bool) -> Self {
+        Self { at, displacement, size: 8, write, alignment: 1 }
+    }
 }
 
 /// A checked range, see the module. Offsets are from the expression's value when it was checked.
@@ -94,6 +103,7 @@ pub(crate) struct Check {
     /// The access at hand.
     pub(crate) displacement: i32,
     pub(crate) access_write: bool,
+    pub(crate) alignment: u16,
     /// There is a narrower way.
     pub(crate) wide: bool,
 }
@@ -101,7 +111,13 @@ pub(crate) struct Check {
 /// The operand of `i` as the translator sees it; `None`: not one it knows.
 pub(super) fn access_of(i: &Instruction, operand: &MemOperand) -> Option<Access> {
     let (at, displacement) = expression_of(i, true)?;
-    Some(Access { at, displacement, size: i64::from(operand.size), write: operand.access.writes() })
+    Some(Access {
+        at,
+        displacement,
+        size: i64::from(operand.size),
+        write: operand.access.writes(),
+        alignment: operand.alignment,
+    })
 }
 
 /// The address of `i`'s memory operand.
@@ -159,18 +175,13 @@ pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
 
 /// Accesses that `g` makes to the stack or through its operand, in order.
 fn accesses(g: &Guest) -> [Option<Access>; 2] {
-    let stack =
-        |displacement, write| Some(Access { at: Expression::STACK, displacement, size: 8, write });
+    let stack = |displacement, write| Some(Access::word(Expression::STACK, displacement, write));
     match g.class {
         Class::Memory(operand) if !g.usage.high_byte => [access_of(&g.i, &operand), None],
         Class::PushRegister | Class::PushImmediate | Class::PushFlags => [stack(-8, true), None],
         Class::PushMemory => [
-            expression_of(&g.i, true).map(|(at, displacement)| Access {
-                at,
-                displacement,
-                size: 8,
-                write: false,
-            }),
+            expression_of(&g.i, true)
+                .map(|(at, displacement)| Access::word(at, displacement, false)),
             stack(-8, true),
         ],
         Class::Call | Class::CallRegister => [stack(-8, true), None],
@@ -307,6 +318,7 @@ impl Emitter<'_> {
             write: group.write,
             displacement: access.displacement,
             access_write: access.write,
+            alignment: access.alignment,
             wide: length != access.size || group.write != access.write,
         };
         self.missed(miss, n, check, retry);

@@ -56,14 +56,30 @@ impl Emitter<'_> {
                 self.inner.push((jump, b));
                 self.entries.push((self.region.blocks[b].key, entry));
             }
+            let far_stub = self.asm.here() as u32;
+            self.page_from_target(start);
+            self.leave_at(start, true);
             let stub = self.asm.here() as u32;
-            let site = self.site(Site::Here { delta: start, saved: false });
-            self.asm.store_imm(EXIT, site as u32);
-            let jump = self.asm.jmp();
-            self.jumps.push((jump, Out::Leave));
+            self.leave_at(start, false);
             let key = self.region.blocks[b].key;
-            self.entries.iter_mut().filter(|e| e.0 == key).for_each(|e| e.1.stub = stub);
+            for (_, host) in self.entries.iter_mut().filter(|e| e.0 == key) {
+                (host.stub, host.far_stub) = (stub, far_stub);
+            }
         }
+    }
+
+    /// Leaves at page + `delta`, at the boundary; status flags are in `Context::flags` if `saved`, else in RFLAGS.
+    fn leave_at(&mut self, delta: i32, saved: bool) {
+        let site = self.site(Site::Here { delta, saved });
+        self.asm.store_imm(EXIT, site as u32);
+        let jump = self.asm.jmp();
+        self.jumps.push((jump, Out::Leave));
+    }
+
+    /// Far entries: notes the page of the target in ADDRESS, which is page + `start`.
+    fn page_from_target(&mut self, start: i32) {
+        self.asm.lea(ADDRESS, ADDRESS, -start);
+        self.asm.store(PAGE, ADDRESS);
     }
 
     /// Emits an entry for `block`: far, near, with vectors loaded; code that goes on follows.
@@ -73,8 +89,7 @@ impl Emitter<'_> {
         let at = |e: &Self| e.asm.here() as u32;
         // Far: the target's RIP is in ADDRESS.
         let far = at(self);
-        self.asm.lea(ADDRESS, ADDRESS, -start);
-        self.asm.store(PAGE, ADDRESS);
+        self.page_from_target(start);
         if b.live_in {
             // Flags come far in `Context::flags`.
             self.asm.mov(SECOND, RAX);
@@ -93,7 +108,7 @@ impl Emitter<'_> {
         for r in bits(STANDARD & !self.homed) {
             self.asm.load(r, home(r));
         }
-        Host { far, near, body, stub: 0, region: 0 }
+        Host { far, near, body, stub: 0, far_stub: 0, region: 0 }
     }
 
     /// Loads the vector registers if they are not in the host's, without touching flags.
@@ -296,7 +311,7 @@ impl Emitter<'_> {
     fn write_return(&mut self, n: usize) -> Option<()> {
         let g = &self.region.guests[n];
         let need = if g.live_after { Need::Flags } else { Need::Nothing };
-        let access = Access { at: Expression::STACK, displacement: -8, size: 8, write: true };
+        let access = Access::word(Expression::STACK, -8, true);
         let place = self.reach(n, access, need)?;
         let value = self.scratch.take()?;
         self.asm.load(value, PAGE);
@@ -325,7 +340,7 @@ impl Emitter<'_> {
         let g = &self.region.guests[n];
         self.poll()?;
         let need = if g.live_after { Need::Flags } else { Need::Nothing };
-        let access = Access { at: Expression::STACK, displacement: 0, size: 8, write: false };
+        let access = Access::word(Expression::STACK, 0, false);
         let place = self.reach(n, access, need)?;
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
@@ -342,7 +357,7 @@ impl Emitter<'_> {
         let value = if matches!(g.class, Class::JumpMemory | Class::CallMemory) {
             let (at, displacement) = super::address::expression_of(&g.i, true)?;
             let need = if g.live_after { Need::Flags } else { Need::Nothing };
-            let access = Access { at, displacement, size: 8, write: false };
+            let access = Access::word(at, displacement, false);
             let place = self.reach(n, access, need)?;
             let value = self.scratch.take()?;
             self.asm.load_place(value, &place);

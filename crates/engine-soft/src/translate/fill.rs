@@ -53,6 +53,10 @@ fn attempt(cpu: &mut Cpu, check: &Check) -> Filled {
         return if check.wide { Filled::Narrow } else { Filled::Interpret };
     }
     let la = origin.wrapping_add(i64::from(check.displacement) as u64);
+    if la & (u64::from(check.alignment) - 1) != 0 {
+        // It faults on that, and the page must not be marked written.
+        return Filled::Interpret;
+    }
     let kind = if check.access_write { AccessKind::Write } else { AccessKind::Read };
     let privilege = cpu.privilege();
     match cpu.mmu.translate(la, kind, privilege) {

@@ -287,8 +287,9 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         .entries
         .iter()
         .map(|(key, h)| {
-            let (far, near) = (at(h.far), at(h.near));
-            (*key, Host { far, near, body: at(h.body), stub: at(h.stub), region: number })
+            let (far, near, body) = (at(h.far), at(h.near), at(h.body));
+            let (stub, far_stub) = (at(h.stub), at(h.far_stub));
+            (*key, Host { far, near, body, stub, far_stub, region: number })
         })
         .collect();
     if !region.narrow {

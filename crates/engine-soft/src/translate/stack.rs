@@ -10,7 +10,7 @@ const RBP: u8 = 5;
 
 impl Emitter<'_> {
     pub(super) fn stack(displacement: i32, write: bool) -> Access {
-        Access { at: Expression::STACK, displacement, size: 8, write }
+        Access::word(Expression::STACK, displacement, write)
     }
 
     pub(super) fn push(&mut self, n: usize) -> Option<()> {
@@ -31,7 +31,7 @@ impl Emitter<'_> {
         let region = self.region;
         let g = &region.guests[n];
         let (at, displacement) = expression_of(&g.i, true)?;
-        let from = Access { at, displacement, size: 8, write: false };
+        let from = Access::word(at, displacement, false);
         let place = self.reach(n, from, self.live(n))?;
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
@@ -83,7 +83,7 @@ impl Emitter<'_> {
 
     pub(super) fn leave(&mut self, n: usize) -> Option<()> {
         let at = Expression { base: RBP, ..Expression::STACK };
-        let access = Access { at, displacement: 0, size: 8, write: false };
+        let access = Access::word(at, 0, false);
         let place = self.reach(n, access, self.live(n))?;
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
