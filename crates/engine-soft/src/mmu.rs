@@ -112,7 +112,11 @@ impl Mmu {
             log.walked(la);
         }
         let access = Access { kind, privilege };
-        let t = paging::translate(&self.paging, self.ac, &self.ram, la, access)?;
+        let t = paging::translate(&self.paging, self.ac, &self.ram, la, access);
+        if let Some(log) = &mut self.log {
+            log.marked(&self.ram, self.paging.cr3, la);
+        }
+        let t = t?;
         let page = la & !PAGE_MASK;
         let gpa_page = t.gpa & !PAGE_MASK;
         let Some(host) = self.ram.host_address(gpa_page, PAGE_MASK + 1) else {

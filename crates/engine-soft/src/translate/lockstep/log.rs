@@ -87,6 +87,31 @@ impl Log {
         }
     }
 
+    /// The walk for `la` may have marked its entries accessed or dirty. That stays, whatever is undone: the TLB relies on it.
+    pub(crate) fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {
+        const MARKS: u8 = 0x60;
+        if self.pages.is_empty() {
+            return;
+        }
+        for gpa in tables(ram, cr3, la) {
+            let mut low = [0];
+            if ram.read(gpa, &mut low).is_err() {
+                continue;
+            }
+            let marks = low[0] & MARKS;
+            for page in self.pages.iter_mut().filter(|page| page.gpa == gpa & !PAGE_MASK) {
+                page.before[(gpa & PAGE_MASK) as usize] |= marks;
+            }
+            for write in &mut self.writes {
+                let at = gpa.wrapping_sub(write.gpa) as usize;
+                if at < write.len {
+                    write.old[at] |= marks;
+                    write.new[at] |= marks;
+                }
+            }
+        }
+    }
+
     /// The instruction under way does what cannot be undone. Always true.
     pub(crate) fn forbid(&mut self) -> bool {
         self.forbidden = true;
