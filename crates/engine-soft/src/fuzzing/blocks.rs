@@ -171,8 +171,9 @@ fn store_to_code(random: &mut Random) -> Vec<u8> {
     if random.one_in(2) {
         bytes.extend([0xc6, 0x04, 0x25]);
         bytes.extend(target.to_le_bytes());
-        // Not RDTSC out of UD2: time is another on each run.
-        bytes.push(Some(random.next() as u8).filter(|byte| *byte != 0x31).unwrap_or(0x1f));
+        // Not RDTSC or RDSEED out of UD2 or SWAPGS: they give something else on each run.
+        let byte = random.next() as u8;
+        bytes.push(if matches!(byte, 0x31 | 0xc7) { 0x1f } else { byte });
     } else {
         bytes.extend([0xc7, 0x04, 0x25]);
         bytes.extend(target.to_le_bytes());
