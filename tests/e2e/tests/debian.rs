@@ -231,3 +231,15 @@ fn a_code_cache_of_a_mebibyte_is_enough() {
     let native = Command::new("sh").args(&command[1..]).output().expect("sh starts");
     assert_eq!(text(&run.stdout), text(&native.stdout));
 }
+
+#[test]
+#[ignore = "each translation of a boot held against the interpreter: a minute"]
+fn the_translator_keeps_step_with_the_interpreter() {
+    let _turn = debian("cloud");
+    let arguments = ["run", "debian", "--tier", "lockstep", "--stats", "--timeout", "10m", "--"];
+    let command = ["sh", "-c", "seq 1 200 | sort -n -r | tail -n 1"];
+    let run = run(&[&arguments[..], &command[..]].concat());
+    let message = text(&run.stderr);
+    assert_eq!((code(&run), text(&run.stdout).as_str()), (0, "1\n"), "{message}");
+    assert!(message.contains("translated instructions compared"), "{message}");
+}
