@@ -291,6 +291,40 @@ impl Asm {
         self.bytes(&imm.to_le_bytes());
     }
 
+    /// CMP reg, imm32 sign-extended. Changes flags.
+    pub(super) fn cmp_imm(&mut self, reg: u8, imm: i32) {
+        self.bytes(&[0x48 | reg >> 3, 0x81, 0xf8 | reg & 7]);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// TEST reg, imm32 sign-extended. Changes flags.
+    pub(super) fn test_imm(&mut self, reg: u8, imm: i32) {
+        self.bytes(&[0x48 | reg >> 3, 0xf7, 0xc0 | reg & 7]);
+        self.bytes(&imm.to_le_bytes());
+    }
+
+    /// XOR to, from. Changes flags.
+    pub(super) fn xor(&mut self, to: u8, from: u8) {
+        self.bytes(&[0x48 | from >> 3 << 2 | to >> 3, 0x31, 0xc0 | (from & 7) << 3 | to & 7]);
+    }
+
+    /// LEA to, the operand at `place`.
+    pub(super) fn lea_place(&mut self, to: u8, place: &Place) {
+        self.place(0x8d, to, place);
+    }
+
+    /// REP MOVS or REP STOS of elements of `1 << scale` bytes.
+    pub(super) fn repeat(&mut self, scale: u8, moves: bool) {
+        let prefixes: &[u8] = match scale {
+            1 => &[0x66, 0xf3],
+            3 => &[0xf3, 0x48],
+            _ => &[0xf3],
+        };
+        self.bytes(prefixes);
+        let opcode = if moves { 0xa4 } else { 0xaa };
+        self.code.push(opcode | u8::from(scale != 0));
+    }
+
     /// `lahf; seto al`: flags into AX.
     pub(super) fn flags_to_ax(&mut self) {
         self.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);

@@ -52,6 +52,11 @@ pub(super) fn segment_base(number: u8) -> usize {
         + offset_of!(Segment, base)
 }
 
+/// Where the selector of segment `number` lies.
+pub(super) fn segment_selector(number: u8) -> usize {
+    segment_base(number) - offset_of!(Segment, base) + offset_of!(Segment, selector)
+}
+
 /// What an exit means.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Site {
@@ -343,7 +348,7 @@ impl Emitter<'_> {
     }
 
     /// The jump at `from` leaves to the interpreter at instruction `n`.
-    fn interpret_from(&mut self, from: usize, n: usize) {
+    pub(super) fn interpret_from(&mut self, from: usize, n: usize) {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
         let site = self.site(Site::Interpret { delta, undone, saved, shadow: self.shadow(n) });
         self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
@@ -442,6 +447,9 @@ impl Emitter<'_> {
             }
             Class::Sti => self.sti(n)?,
             Class::Rdtsc => self.rdtsc(n)?,
+            Class::Cld => self.cld(n)?,
+            Class::ReadState(field) => self.read_state(n, field)?,
+            Class::Repeat(repeat) => self.repeat(n, repeat)?,
             Class::Other => {
                 self.interpret(n);
                 return Some(false);

@@ -1,5 +1,7 @@
 //! What an instruction is to the translator, and where status flags are needed.
 
+use super::string::Repeat;
+use super::system::Field;
 use crate::thunk::{Classification, FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
 use iced_x86::{
     Code, ConditionCode, Decoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -45,6 +47,12 @@ pub(super) enum Class {
     Cli,
     Sti,
     Rdtsc,
+    /// At any level.
+    Cld,
+    /// MOV of a control register or selector to a general register.
+    ReadState(Field),
+    /// REP STOS or REP MOVS.
+    Repeat(Repeat),
     /// Left to the interpreter.
     Other,
 }
@@ -120,8 +128,15 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         Mnemonic::Cli => return Class::Cli,
         Mnemonic::Sti => return Class::Sti,
         Mnemonic::Rdtsc => return Class::Rdtsc,
+        Mnemonic::Cld => return Class::Cld,
         Mnemonic::Rdrand | Mnemonic::Rdseed => return Class::Other,
         _ => {}
+    }
+    if let Some(repeat) = super::string::repeat_of(i) {
+        return Class::Repeat(repeat);
+    }
+    if let Some(field) = super::system::field_of(i) {
+        return Class::ReadState(field);
     }
     match i.code() {
         Code::Push_r64 => return Class::PushRegister,
@@ -355,7 +370,8 @@ pub(super) fn flag_use(i: &Instruction) -> FlagUse {
     use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
     let modified = i.rflags_modified() & STATUS;
     // A repeated comparison may happen not once.
-    let repeated = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
+    let repeated =
+        modified != 0 && i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
     if i.rflags_read() & STATUS != 0
         || repeated
         || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)

@@ -25,6 +25,7 @@ mod region;
 mod run;
 mod scratch;
 mod stack;
+mod string;
 mod system;
 mod thread;
 
@@ -239,6 +240,10 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
         }
+        // Selectors are everybody's to read, control registers are not.
+        Class::ReadState(_) if on(crate::cpu::USER) && i.op1_register().is_cr() => Class::Other,
+        // Lockstep's log has no room for what they write.
+        Class::Repeat(_) if cpu.translator.compared => Class::Other,
         // Time passes, and PUSHF shows flags that have no defined value.
         Class::Rdtsc | Class::PushFlags if cpu.translator.compared => Class::Other,
         _ => class,

@@ -38,13 +38,15 @@ impl Known {
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
-    let known = cpu.translator.sites.get(site).copied();
-    if let Some(Site::Interpret { delta, undone, saved: false, shadow: false }) = known {
-        if cpu.known.len() <= site {
-            cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
-        }
-        cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone };
+    let (delta, undone) = match cpu.translator.sites.get(site).copied() {
+        Some(Site::Interpret { delta, undone, saved: false, shadow: false }) => (delta, undone),
+        Some(Site::Link { delta, .. }) => (delta, 0),
+        _ => return,
+    };
+    if cpu.known.len() <= site {
+        cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
     }
+    cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone };
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -240,7 +242,13 @@ fn settle(cpu: &mut Cpu, undone: u16) {
 
 /// Links the exit at `site` to `next`, which has been found to be its successor on the same page.
 pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
-    let Some(host) = next.host.code.get() else { return };
+    let Some(host) = next.host.code.get() else {
+        if next.host.heat.get() == u32::MAX && next.second_page.is_none() {
+            // It is not going to be translated as long as it lives.
+            note(cpu, site, next);
+        }
+        return;
+    };
     if let Some(Site::Link { place, vectors, .. }) =
         cpu.translator.sites.get(site as usize).copied()
     {

@@ -1,11 +1,36 @@
 //! System instructions in place, at level 0: what kernels execute all the time and touches no more than a word of the state.
 
 use super::asm::RAX;
-use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base};
+use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
+use iced_x86::{Code, Instruction, OpKind, Register};
 use std::mem::offset_of;
-use x86::state::CpuState;
+use x86::state::{CpuState, PagingState};
 
 const RDX: u8 = 2;
+
+/// What MOV reads from the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Cr2,
+    Cr3,
+    /// The selector of this segment register.
+    Selector(u8),
+}
+
+/// What `i` reads, if it is a MOV from there to all of a general register.
+pub(super) fn field_of(i: &Instruction) -> Option<Field> {
+    match (i.code(), i.op1_register()) {
+        _ if i.has_lock_prefix() => None,
+        (Code::Mov_r64_cr, Register::CR2) => Some(Field::Cr2),
+        (Code::Mov_r64_cr, Register::CR3) => Some(Field::Cr3),
+        (Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg, sreg)
+            if i.op0_kind() == OpKind::Register =>
+        {
+            Some(Field::Selector(sreg.number() as u8))
+        }
+        _ => None,
+    }
+}
 
 impl Emitter<'_> {
     /// Puts flags by if they are live, since what follows changes RFLAGS.
@@ -33,6 +58,28 @@ impl Emitter<'_> {
     pub(super) fn cli(&mut self, n: usize) -> Option<()> {
         self.flags_aside(n)?;
         self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
+        Some(())
+    }
+
+    pub(super) fn cld(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x400);
+        Some(())
+    }
+
+    pub(super) fn read_state(&mut self, n: usize, field: Field) -> Option<()> {
+        let region = self.region;
+        let to = region.guests[n].i.op0_register().full_register().number() as u8;
+        let host = self.scratch.take()?;
+        match field {
+            Field::Cr2 => self.asm.load(host, STATE + offset_of!(CpuState, cr2)),
+            Field::Cr3 => {
+                let paging = STATE + offset_of!(CpuState, paging);
+                self.asm.load(host, paging + offset_of!(PagingState, cr3));
+            }
+            Field::Selector(segment) => self.asm.load_word(host, segment_selector(segment)),
+        }
+        self.set_value(to, host);
         Some(())
     }
 

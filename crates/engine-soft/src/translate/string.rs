@@ -1,0 +1,95 @@
+//! REP STOS and REP MOVS in place, where all they touch lies on one page each: address checks, and the host's own instruction.
+//!
+//! Longer ones, those that go downwards and those that meet a page not to be touched are the interpreter's, which does them page by page.
+
+use super::address::{Access, Expression};
+use super::asm::RCX;
+use super::emit::{Emitter, Need, SYSTEM_FLAGS, home};
+use super::region::PAGE_BYTES;
+use iced_x86::{Code, Instruction, OpKind, Register};
+
+const RSI: u8 = 6;
+const RDI: u8 = 7;
+/// DF in the second byte of RFLAGS.
+const DF: i32 = 4;
+
+/// A repeated store or move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Repeat {
+    /// log2 of an element's bytes.
+    scale: u8,
+    moves: bool,
+}
+
+/// `i` as such a one; `None`: it is none, or addresses memory in a way of its own.
+pub(super) fn repeat_of(i: &Instruction) -> Option<Repeat> {
+    let (scale, moves) = match i.code() {
+        Code::Stosb_m8_AL => (0, false),
+        Code::Stosw_m16_AX => (1, false),
+        Code::Stosd_m32_EAX => (2, false),
+        Code::Stosq_m64_RAX => (3, false),
+        Code::Movsb_m8_m8 => (0, true),
+        Code::Movsw_m16_m16 => (1, true),
+        Code::Movsd_m32_m32 => (2, true),
+        Code::Movsq_m64_m64 => (3, true),
+        _ => return None,
+    };
+    let plain_source = i.op1_kind() == OpKind::MemorySegRSI
+        && !matches!(i.memory_segment(), Register::FS | Register::GS);
+    let plain = i.op0_kind() == OpKind::MemoryESRDI && (!moves || plain_source);
+    (plain && i.has_rep_prefix() && !i.has_repne_prefix()).then_some(Repeat { scale, moves })
+}
+
+impl Emitter<'_> {
+    /// Translates instruction `n`. `None`: a register it needs is homed.
+    pub(super) fn repeat(&mut self, n: usize, repeat: Repeat) -> Option<()> {
+        let pointers: &[u8] = if repeat.moves { &[RSI, RDI] } else { &[RDI] };
+        if pointers.iter().chain([&RCX]).any(|r| self.homed & 1 << r != 0) {
+            return None;
+        }
+        self.flags_aside(n)?;
+        self.within_pages(n, repeat, pointers)?;
+        let mut places = [None; 2];
+        for (pointer, place) in pointers.iter().zip(&mut places) {
+            let at = Expression { base: *pointer, ..Expression::STACK };
+            let (size, write) = (1 << repeat.scale, *pointer == RDI);
+            let access = Access { at, displacement: 0, size, write, alignment: 1 };
+            *place = Some(self.reach(n, access, Need::Nothing)?);
+        }
+        // Where the pointers will be, to their homes; nothing leaves before they are back.
+        let end = self.scratch.take()?;
+        for pointer in pointers {
+            self.asm.lea_scaled(end, Some(*pointer), RCX, repeat.scale, 0);
+            self.asm.store(home(*pointer), end);
+        }
+        for (pointer, place) in pointers.iter().zip(places) {
+            self.asm.lea_place(*pointer, &place?);
+        }
+        self.asm.repeat(repeat.scale, repeat.moves);
+        for pointer in pointers {
+            self.asm.load(*pointer, home(*pointer));
+        }
+        Some(())
+    }
+
+    /// Leaves to the interpreter unless each of `pointers` stays on its page, upwards. Changes RFLAGS.
+    fn within_pages(&mut self, n: usize, repeat: Repeat, pointers: &[u8]) -> Option<()> {
+        let spare = self.scratch.take()?;
+        self.asm.cmp_imm(RCX, PAGE_BYTES >> repeat.scale);
+        let long = self.asm.jcc(7);
+        self.interpret_from(long, n);
+        self.asm.load_byte(spare, SYSTEM_FLAGS + 1);
+        self.asm.test_imm(spare, DF);
+        let down = self.asm.jcc(5);
+        self.interpret_from(down, n);
+        for pointer in pointers {
+            self.asm.lea_scaled(spare, Some(*pointer), RCX, repeat.scale, -1);
+            self.asm.xor(spare, *pointer);
+            self.asm.test_imm(spare, -PAGE_BYTES);
+            let crosses = self.asm.jcc(5);
+            self.interpret_from(crosses, n);
+        }
+        self.scratch.give(spare);
+        Some(())
+    }
+}
