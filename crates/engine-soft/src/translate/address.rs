@@ -177,7 +177,9 @@ pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
 fn accesses(g: &Guest) -> [Option<Access>; 2] {
     let stack = |displacement, write| Some(Access::word(Expression::STACK, displacement, write));
     match g.class {
-        Class::Memory(operand) if !g.usage.high_byte => [access_of(&g.i, &operand), None],
+        Class::Memory(operand) | Class::Bit(operand) if !g.usage.high_byte => {
+            [access_of(&g.i, &operand), None]
+        }
         Class::PushRegister | Class::PushImmediate | Class::PushFlags => [stack(-8, true), None],
         Class::PushMemory => [
             expression_of(&g.i, true)

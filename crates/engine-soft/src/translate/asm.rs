@@ -244,6 +244,12 @@ impl Asm {
         self.bytes(&imm.to_le_bytes());
     }
 
+    /// CMP r32, imm32. Changes flags.
+    pub(super) fn cmp32(&mut self, reg: u8, imm: i32) {
+        self.register(&[0x81], 7, reg);
+        self.bytes(&imm.to_le_bytes());
+    }
+
     /// SHL r32, n. Changes flags.
     pub(super) fn shl32(&mut self, reg: u8, n: u8) {
         self.register(&[0xc1], 4, reg);

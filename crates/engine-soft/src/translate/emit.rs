@@ -433,6 +433,7 @@ impl Emitter<'_> {
                 }
                 self.memory(n, access)?;
             }
+            Class::Bit(operand) => self.bit(n, access_of(&g.i, &operand)?)?,
             Class::PushRegister | Class::PushImmediate => self.push(n)?,
             Class::PushMemory => self.push_memory(n)?,
             Class::PushFlags => self.push_flags(n)?,
@@ -536,7 +537,7 @@ impl Emitter<'_> {
         if needed { Need::Flags } else { Need::Nothing }
     }
 
-    fn memory(&mut self, n: usize, access: Access) -> Option<()> {
+    pub(super) fn memory(&mut self, n: usize, access: Access) -> Option<()> {
         let region = self.region;
         let g = &region.guests[n];
         // What must be in a register of its own takes its place first.

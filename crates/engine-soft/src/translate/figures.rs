@@ -142,7 +142,7 @@ fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
         {
             Cause::Target
         }
-        Class::Other | Class::Repeat(_) => Cause::Left(g.i.mnemonic()),
+        Class::Other | Class::Repeat(_) | Class::Bit(_) => Cause::Left(g.i.mnemonic()),
         Class::Memory(_) if g.usage.high_byte => Cause::Left(g.i.mnemonic()),
         _ => Cause::Miss,
     }

@@ -24,6 +24,8 @@ pub(super) enum Class {
     Plain,
     /// Rewritten: one memory operand.
     Memory(MemOperand),
+    /// BT and its kin with a bit number in a register: as [`Class::Memory`] where that bit is in the operand named.
+    Bit(MemOperand),
     /// LEA.
     Lea,
     /// Nothing to do.
@@ -134,6 +136,9 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
     }
     if let Some(repeat) = super::string::repeat_of(i) {
         return Class::Repeat(repeat);
+    }
+    if let Some(operand) = super::bit::operand_of(i).filter(|_| ordinary_address(i)) {
+        return Class::Bit(operand);
     }
     if let Some(field) = super::system::field_of(i) {
         return Class::ReadState(field);

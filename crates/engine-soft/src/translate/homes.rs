@@ -21,7 +21,7 @@ pub(super) fn choose(region: &Region) -> u16 {
         let weight = if in_loop(region, n) { 8 } else { 1 };
         for g in &region.guests[block.first..block.first + block.count] {
             let mut mask = g.usage.registers;
-            if let Some((at, _)) = matches!(g.class, Class::Memory(_) | Class::Lea)
+            if let Some((at, _)) = matches!(g.class, Class::Memory(_) | Class::Bit(_) | Class::Lea)
                 .then(|| expression_of(&g.i, false))
                 .flatten()
             {

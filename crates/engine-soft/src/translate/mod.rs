@@ -10,6 +10,7 @@
 
 mod address;
 mod asm;
+mod bit;
 mod branch;
 pub(crate) mod context;
 mod emit;
