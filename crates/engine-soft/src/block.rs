@@ -121,12 +121,27 @@ const JUMP_ENTRIES: usize = 1 << 15;
 /// Ops kept before everything is thrown away.
 const CAPACITY: usize = 2 << 20;
 
+/// The translation of this number is good only as long as nothing is written to `len` bytes at `gpa`.
+struct Peek {
+    gpa: u64,
+    len: u64,
+    number: u32,
+}
+
+impl Peek {
+    fn overlaps(&self, gpa: u64, len: u64) -> bool {
+        self.gpa < gpa + len && gpa < self.gpa + self.len
+    }
+}
+
 /// The blocks on one guest-physical page.
 #[derive(Default)]
 struct CodePage {
     /// Bit n: some block has code in bytes 64n to 64n+63.
     granules: u64,
     blocks: Vec<*mut Block>,
+    /// Code that translations rely on without containing it.
+    peeks: Vec<Peek>,
 }
 
 /// All blocks of one virtual processor.
@@ -221,6 +236,14 @@ impl BlockCache {
         fresh
     }
 
+    /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has blocks on.
+    pub(crate) fn peek(&mut self, gpa: u64, len: u64, number: u32) {
+        if let Some(page) = self.pages.get_mut(&(gpa >> 12)) {
+            page.granules |= granules(gpa, len);
+            page.peeks.push(Peek { gpa, len, number });
+        }
+    }
+
     /// Whether any block has code on the page of `gpa`.
     pub(crate) fn is_code_page(&self, gpa: u64) -> bool {
         self.pages.contains_key(&(gpa >> 12))
@@ -233,10 +256,12 @@ impl BlockCache {
 
     /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if the page holds no code any more.
     pub(crate) fn written(&mut self, gpa: u64, len: u64) -> bool {
-        let Some(page) = self.pages.get(&(gpa >> 12)) else { return true };
+        let Some(page) = self.pages.get_mut(&(gpa >> 12)) else { return true };
         if page.granules & granules(gpa, len) == 0 {
             return false;
         }
+        let wrong = page.peeks.extract_if(.., |peek| peek.overlaps(gpa, len));
+        self.dead_code.extend(wrong.map(|peek| peek.number));
         let hit: Vec<_> = page.blocks.iter().copied().filter(|&b| overlaps(b, gpa, len)).collect();
         for block in hit {
             self.kill(block, true);
@@ -269,7 +294,9 @@ impl BlockCache {
     fn uncover(&mut self, number: u64, block: *mut Block) {
         let Some(page) = self.pages.get_mut(&number) else { return };
         page.blocks.retain(|&b| b != block);
-        page.granules = page.blocks.iter().fold(0, |bits, &b| bits | block_granules(b, number));
+        let peeked = page.peeks.iter().fold(0, |bits, p| bits | granules(p.gpa, p.len));
+        page.granules =
+            page.blocks.iter().fold(peeked, |bits, &b| bits | block_granules(b, number));
         if page.blocks.is_empty() {
             self.pages.remove(&number);
         }
@@ -296,6 +323,7 @@ impl BlockCache {
     /// Separates all blocks from their translations.
     pub(crate) fn forget_translations(&mut self) {
         self.dead_code.clear();
+        self.pages.values_mut().for_each(|page| page.peeks.clear());
         for &block in self.blocks.values() {
             // SAFETY: blocks in the table are alive.
             let host = unsafe { &(*block).host };

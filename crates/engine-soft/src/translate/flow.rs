@@ -400,27 +400,27 @@ pub(super) fn flag_use(i: &Instruction) -> FlagUse {
     }
 }
 
-/// Whether the code in `bytes` replaces all status flags before anything can read them.
-pub(super) fn replaced_soon(bytes: &[u8]) -> bool {
+/// How many of `bytes`, code, it takes to see that all status flags are replaced before anything can read them; `None`: not to be seen.
+pub(super) fn replaced_within(bytes: &[u8]) -> Option<usize> {
     let mut decoder = Decoder::new(64, bytes, 0);
     for _ in 0..12 {
         if !decoder.can_decode() {
-            return false;
+            return None;
         }
         let i = decoder.decode();
         if i.is_invalid() {
-            return false;
+            return None;
         }
         match flag_use(&i) {
-            FlagUse::Reads => return false,
-            FlagUse::Replaces => return true,
+            FlagUse::Reads => return None,
+            FlagUse::Replaces => return Some(decoder.position()),
             FlagUse::Changes | FlagUse::Leaves => {}
         }
         if i.flow_control() != FlowControl::Next || !stays(&i) {
-            return false;
+            return None;
         }
     }
-    false
+    None
 }
 
 /// Whether `i`, which does not branch, is surely not left to the interpreter.

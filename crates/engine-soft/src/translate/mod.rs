@@ -304,6 +304,10 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         }
     }
     translator.regions.push(Made { entries: entries.clone(), dead: false });
+    let page = region.blocks[0].key.gpa() & !crate::tlb::PAGE_MASK;
+    for peek in &region.peeks {
+        cpu.mmu.blocks.peek(page + u64::from(peek.offset), peek.len.into(), number);
+    }
     for b in &region.blocks {
         let Some(found) = cpu.mmu.blocks.find(b.key) else { continue };
         // SAFETY: just found.

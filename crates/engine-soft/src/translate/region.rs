@@ -76,6 +76,15 @@ pub(super) struct Region {
     pub(super) narrow: bool,
     /// The guest-physical page that its only instruction continues on.
     pub(super) second_page: Option<u64>,
+    /// Code outside that shows status flags to be dead.
+    pub(super) peeks: Vec<Peek>,
+}
+
+/// A piece of the page.
+#[derive(Clone, Copy)]
+pub(super) struct Peek {
+    pub(super) offset: u16,
+    pub(super) len: u16,
 }
 
 impl Region {
@@ -144,6 +153,7 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
         vectors: false,
         narrow,
         second_page: head.second_page,
+        peeks: Vec::new(),
     };
     take(cpu, &mut region, head, &code).then_some(())?;
     let mut next = 0;
@@ -239,8 +249,10 @@ fn count_edges(region: &mut Region) {
 /// Fills in where status flags are needed: backwards through each block, until nothing changes between blocks.
 fn liveness(region: &mut Region, code: &[u8]) {
     region.blocks.iter_mut().for_each(|b| b.live_in = false);
+    let mut peeks = Vec::new();
     let outside: Vec<bool> =
-        (0..region.blocks.len()).map(|b| live_outside(region, b, code)).collect();
+        (0..region.blocks.len()).map(|b| live_outside(region, b, code, &mut peeks)).collect();
+    region.peeks = peeks;
     loop {
         let mut changed = false;
         for b in (0..region.blocks.len()).rev() {
@@ -257,13 +269,16 @@ fn liveness(region: &mut Region, code: &[u8]) {
     }
 }
 
-/// Whether some successor of `block` outside the region may need flags.
-fn live_outside(region: &Region, block: usize, code: &[u8]) -> bool {
+/// Whether some successor of `block` outside the region may need flags. Where none does, the code that shows it is added to `peeks`.
+fn live_outside(region: &Region, block: usize, code: &[u8], peeks: &mut Vec<Peek>) -> bool {
     let last = region.last(block);
-    let needed = |to: i32| {
+    let page = &code[..PAGE_BYTES as usize];
+    let mut needed = |to: i32| {
         let Ok(offset) = usize::try_from(to) else { return true };
-        let Some(bytes) = code.get(offset..) else { return true };
-        !flow::replaced_soon(&bytes[..bytes.len().min(64)])
+        let Some(bytes) = page.get(offset..) else { return true };
+        let Some(len) = flow::replaced_within(&bytes[..bytes.len().min(64)]) else { return true };
+        peeks.push(Peek { offset: offset as u16, len: len as u16 });
+        false
     };
     match last.class {
         Class::Call => needed(last.target()),

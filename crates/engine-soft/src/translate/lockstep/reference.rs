@@ -318,5 +318,5 @@ pub(super) fn replaced_at(cpu: &mut Cpu, rip: u64) -> bool {
     let mut code = [0; 64];
     let len = code.len().min((PAGE_MASK + 1 - (rip & PAGE_MASK)) as usize);
     cpu.mmu.ram.read(entry.gpa | rip & PAGE_MASK, &mut code[..len]).is_ok()
-        && flow::replaced_soon(&code[..len])
+        && flow::replaced_within(&code[..len]).is_some()
 }
