@@ -213,15 +213,20 @@ impl Emitter<'_> {
         self.site(Site::Interpret { delta, undone, saved, shadow })
     }
 
+    /// The entry of the table of targets for the guest address in `address` to `entry`; the place of a jump that is taken if it is another's.
+    fn look_up(&mut self, entry: u8, address: u8) -> usize {
+        self.asm.mov32(entry, address);
+        self.asm.shl32(entry, TARGET_SCALE);
+        self.asm.and32(entry, TARGET_MASK as i32);
+        self.asm.add_gs(entry, TARGETS);
+        self.asm.cmp_at(address, entry, 0);
+        self.asm.jcc(5)
+    }
+
     /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
     /// Status flags have been put by, or are dead.
     fn dispatch(&mut self, pop: i32, site: usize) {
-        self.asm.mov32(SECOND, ADDRESS);
-        self.asm.shl32(SECOND, TARGET_SCALE);
-        self.asm.and32(SECOND, TARGET_MASK as i32);
-        self.asm.add_gs(SECOND, TARGETS);
-        self.asm.cmp_at(ADDRESS, SECOND, 0);
-        let miss = self.asm.jcc(5);
+        let miss = self.look_up(SECOND, ADDRESS);
         self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
         if pop != 0 {
             self.asm.lea(RSP, RSP, pop);
@@ -368,19 +373,31 @@ impl Emitter<'_> {
             self.asm.mov(value, register);
             value
         };
-        let call = matches!(g.class, Class::CallRegister | Class::CallMemory);
-        if call {
-            self.asm.store(SCRATCH, value);
-            self.scratch.unpin();
-            self.write_return(n)?;
-            self.boundary(None);
-            self.asm.load(ADDRESS, SCRATCH);
-        } else {
-            self.boundary(Some(value));
+        if matches!(g.class, Class::CallRegister | Class::CallMemory) {
+            return self.indirect_call(n, value);
         }
+        self.boundary(Some(value));
         self.flags_for_far(g.live_after);
         let site = self.interpreted(n);
-        self.dispatch(if call { -8 } else { 0 }, site);
+        self.dispatch(0, site);
+        Some(())
+    }
+
+    /// Calls the guest address in `value`. The table of targets comes first: an address it does not know may be none at all, and then the
+    /// call must not have written anything (SDM vol. 2, CALL: #GP(0)).
+    fn indirect_call(&mut self, n: usize, value: u8) -> Option<()> {
+        self.flags_aside(n)?;
+        let entry = self.scratch.take()?;
+        let miss = self.look_up(entry, value);
+        self.interpret_from(miss, n);
+        self.asm.store(SCRATCH, entry);
+        self.scratch.unpin();
+        self.write_return(n)?;
+        self.boundary(None);
+        self.asm.load(SECOND, SCRATCH);
+        self.asm.load_at(ADDRESS, SECOND, 0);
+        self.asm.lea(RSP, RSP, -8);
+        self.asm.jmp_at(SECOND, 8);
         Some(())
     }
 }

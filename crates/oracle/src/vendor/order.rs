@@ -88,7 +88,7 @@ fn readable(address: u64) -> bool {
     parts.into_iter().any(|(start, size)| address.wrapping_sub(start) < size)
 }
 
-/// VMASKMOV, VPMASKMOV and FXSAVE with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
+/// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
 /// wrap the operand's start to the address size (SDM vol. 1, 3.3.7; APM vol. 1, 2.2), and what follows it comes behind it, as it
 /// does for every ordinary operand. Zen 4 goes element by element when one faults, and computes and wraps each one's address anew;
 /// a load that does not fault, it makes beyond 4 GiB. Zen 5 wraps none.
@@ -96,7 +96,14 @@ fn element_wraps(native: &Outcome, subject: &Outcome, case: &Case, i: &Instructi
     use Mnemonic as M;
     let masked = matches!(
         i.mnemonic(),
-        M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq | M::Fxsave | M::Fxsave64
+        M::Vmaskmovps
+            | M::Vmaskmovpd
+            | M::Vpmaskmovd
+            | M::Vpmaskmovq
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
     );
     let bytes = bytes_at(case, native.rip).unwrap_or_default();
     let short = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
