@@ -128,12 +128,6 @@ struct Peek {
     number: u32,
 }
 
-impl Peek {
-    fn overlaps(&self, gpa: u64, len: u64) -> bool {
-        self.gpa < gpa + len && gpa < self.gpa + self.len
-    }
-}
-
 /// The blocks on one guest-physical page.
 #[derive(Default)]
 struct CodePage {
@@ -260,7 +254,7 @@ impl BlockCache {
         if page.granules & granules(gpa, len) == 0 {
             return false;
         }
-        let wrong = page.peeks.extract_if(.., |peek| peek.overlaps(gpa, len));
+        let wrong = page.peeks.extract_if(.., |p| meet((p.gpa, p.len), (gpa, len)));
         self.dead_code.extend(wrong.map(|peek| peek.number));
         let hit: Vec<_> = page.blocks.iter().copied().filter(|&b| overlaps(b, gpa, len)).collect();
         for block in hit {
@@ -380,6 +374,10 @@ fn block_granules(block: *mut Block, number: u64) -> u64 {
 }
 
 fn overlaps(block: *mut Block, gpa: u64, len: u64) -> bool {
-    let (start, size) = extent(block, gpa >> 12);
-    start < gpa + len && gpa < start + size
+    meet(extent(block, gpa >> 12), (gpa, len))
+}
+
+/// Whether two pieces of memory, (gpa, len), have bytes in common.
+const fn meet((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> bool {
+    a < b + b_len && b < a + a_len
 }

@@ -33,6 +33,9 @@ fn both_tiers_leave_the_same_behind() {
             break;
         }
         let _told = Told(n);
+        if std::env::var_os("FUZZ_VERBOSE").is_some() {
+            eprintln!("guest {n}");
+        }
         fuzzing::twins(&guest(n));
     }
 }

@@ -17,6 +17,7 @@ use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
 use std::mem::{offset_of, size_of};
+use x86::regs::Rflags;
 use x86::state::{CpuState, Flags, Segment, X87, gpr};
 
 pub(super) const STATE: usize = offset_of!(Cpu, state);
@@ -440,7 +441,7 @@ impl Emitter<'_> {
             Class::PopRegister => self.pop(n)?,
             Class::Leave => self.leave(n)?,
             Class::Swapgs => self.swapgs()?,
-            Class::Cli => self.cli(n)?,
+            Class::Cli => self.clear_flag(n, Rflags::IF.bits() as u32)?,
             // What follows must be known to be able to say that it is in the shadow.
             Class::Sti if self.rest(n) == 1 => {
                 self.interpret(n);
@@ -448,7 +449,7 @@ impl Emitter<'_> {
             }
             Class::Sti => self.sti(n)?,
             Class::Rdtsc => self.rdtsc(n)?,
-            Class::Cld => self.cld(n)?,
+            Class::Cld => self.clear_flag(n, Rflags::DF.bits() as u32)?,
             Class::ReadState(field) => self.read_state(n, field)?,
             Class::Repeat(repeat) => self.repeat(n, repeat)?,
             Class::Other => {

@@ -1,4 +1,5 @@
-//! System instructions in place, at level 0: what kernels execute all the time and touches no more than a word of the state.
+//! System instructions in place: what kernels execute all the time and touches no more than a word of the state. Those that are not
+//! everybody's come here at level 0 only (`super::class_in`).
 
 use super::asm::RAX;
 use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
@@ -55,15 +56,10 @@ impl Emitter<'_> {
         Some(())
     }
 
-    pub(super) fn cli(&mut self, n: usize) -> Option<()> {
+    /// CLI and CLD: clears `flag`, a bit of RFLAGS.
+    pub(super) fn clear_flag(&mut self, n: usize, flag: u32) -> Option<()> {
         self.flags_aside(n)?;
-        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x200);
-        Some(())
-    }
-
-    pub(super) fn cld(&mut self, n: usize) -> Option<()> {
-        self.flags_aside(n)?;
-        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !0x400);
+        self.asm.alu_gs_imm(4, SYSTEM_FLAGS, !flag);
         Some(())
     }
 
