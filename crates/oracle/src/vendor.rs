@@ -2,13 +2,14 @@
 //!
 //! Judged after the fact, from the instruction at which the two went apart. Each rule says what was seen where.
 
+mod intel;
 mod order;
 
 pub(crate) use order::accepted_event;
 
 use crate::case::{Case, layout};
 use crate::generate::{excluded, is_amd};
-use crate::outcome::{Event, Outcome};
+use crate::outcome::{Change, Event, Outcome};
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
     Register,
@@ -57,6 +58,15 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     if amd.is_some() {
         return amd;
     }
+    // TF from the start, or set by a POPF on the way: the frame has it either way.
+    let single_step = (case.rflags | native.rflags) & 0x100 != 0;
+    if single_step && at_native.or(instruction_at(case, subject.rip)).is_some_and(|i| i.is_vsib()) {
+        return Some("a gather may take the single-step trap half way");
+    }
+    let intel = (!is_amd()).then(|| intel::only(native, subject, case)).flatten();
+    if intel.is_some() {
+        return intel;
+    }
     let instruction = at_native?;
     if native.rip == subject.rip {
         return same_place(native, subject, case, &instruction);
@@ -64,7 +74,7 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     masked_store(native, &instruction)
 }
 
-/// What was seen on Zen 5 and is Intel's manual's otherwise, or nobody's.
+/// What was seen on Zen 3 or Zen 5 and is Intel's manual's otherwise, or nobody's.
 fn amd_only(
     native: &Outcome,
     subject: &Outcome,
@@ -77,10 +87,13 @@ fn amd_only(
     if subject.event.vector == 13 && at_subject.is_some_and(|i| sha(&i) && reads_memory(&i)) {
         return Some("AMD's SHA instructions take misaligned memory operands");
     }
-    // TF from the start, or set by a POPF on the way: the frame has it either way.
-    let single_step = (case.rflags | native.rflags) & 0x100 != 0;
-    if single_step && at.or(at_subject).is_some_and(|i| i.is_vsib()) {
-        return Some("AMD's gathers take the single-step trap half way");
+    // SDM vol. 2, MOVUPS: #AC "may or may not be generated".
+    if native.event.vector == 17 && at.is_some_and(|i| i.memory_size().size() >= 16) {
+        return Some("AMD checks the alignment of vector operands");
+    }
+    // SDM vol. 2, PAUSE: no matter with which REX.
+    if case.reachable().iter().any(|i| is_pause_rex_b(case, i)) {
+        return Some("AMD takes F3 REX.B 90 for XCHG");
     }
     // SDM vol. 2, VPERMQ, VPERMPD: VEX.W1 only.
     let vpermq = |v: Option<Instruction>| v.is_some_and(|i| i.is_invalid());
@@ -103,12 +116,17 @@ fn amd_only(
     if at.is_some_and(|i| i.code() == Code::Movsxd_r16_rm16) && native.event.fault().is_some() {
         return Some("AMD's MOVSXD reads 32 bits for a 16-bit destination, too");
     }
-    // SDM vol. 3, 18.3.1.1: a trap between two iterations pushes RF set.
-    let repeats = at.is_some_and(|i| i.has_rep_prefix() || i.has_repne_prefix());
-    if repeats && native.event.vector == 1 && same_but_rf(native, subject) {
-        return Some("AMD does not push RF when it traps between two iterations");
+    // SDM vol. 2, CALL, has it so, too, but Intel's processors push first.
+    if checks_target_first(native, subject) {
+        return Some("Zen 3's CALL checks that its target is canonical before it pushes");
     }
     let i = at?;
+    // SDM vol. 3, 18.3.1.1: a trap between two iterations pushes RF set.
+    let repeats = i.has_rep_prefix() || i.has_repne_prefix();
+    let compares = compares_repeatedly(&i);
+    if repeats && native.event.vector == 1 && same_but_rf(native, subject, compares) {
+        return Some("AMD does not push RF when it traps between two iterations");
+    }
     // Neither manual says so for a linear address that is canonical again.
     let overridden = matches!(i.segment_prefix(), Register::FS | Register::GS);
     if native.event.vector == 13 && overridden && (i.is_vsib() || !canonical_offset(&i, native)) {
@@ -118,17 +136,12 @@ fn amd_only(
         return None;
     }
     let (n, s) = (native.event.normalized(), subject.event.normalized());
-    // The SDM does not say whether a faulting instruction has entered MMX state.
-    if n == s && n.fault().is_some() && touches_mmx_and_more(&i) && same_but_x87(native, subject) {
-        return Some("AMD enters MMX state before the instruction faults");
+    if i.flow_control() == FlowControl::IndirectCall && n.vector == 13 && both_fault(&n, &s) {
+        return Some("Zen 3's CALL checks that its target is canonical before it uses the stack");
     }
-    // SDM vol. 1, 6.6: a faulting instruction has changed no register.
-    if n == s && matches!(i.code(), Code::Popaw | Code::Popad) && n.fault().is_some() {
-        return Some("AMD's POPA has loaded registers when it faults");
-    }
-    // SDM vol. 2, CALL: the target is checked first.
-    if i.flow_control() == FlowControl::IndirectCall && s.vector == 13 && n.fault().is_some() {
-        return Some("AMD's CALL pushes before it checks that its target is canonical");
+    // SDM vol. 2, REP: flags are restored to what they were before.
+    if n == s && compares && same_but_status(native, subject) {
+        return Some("AMD leaves the flags of the last iteration when a comparison is interrupted");
     }
     None
 }
@@ -141,6 +154,15 @@ fn same_place(
     i: &Instruction,
 ) -> Option<&'static str> {
     let (n, s) = (native.event.normalized(), subject.event.normalized());
+    // The SDM does not say whether a faulting instruction has entered MMX state: on Zen 5 the conversions and MASKMOVQ have, on Sapphire
+    // Rapids and its kin stores have, too.
+    if n == s && n.fault().is_some() && touches_mmx(i) && same_but_x87(native, subject) {
+        return Some("an instruction that faults may have entered MMX state");
+    }
+    // SDM vol. 1, 6.6: a faulting instruction has changed no register.
+    if n == s && matches!(i.code(), Code::Popaw | Code::Popad) && n.fault().is_some() {
+        return Some("POPA has loaded registers when it faults");
+    }
     // SDM vol. 2, VPGATHERDD: how far a faulting gather got is left open.
     if n == s && i.is_vsib() {
         return Some("a gather that faults has done an implementation's share of its work");
@@ -152,7 +174,11 @@ fn same_place(
     }
     // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the indicated exceptions".
     let wraps = |(_, b): (u64, u64)| case.bits() == 32 && b > u64::from(u32::MAX);
-    if both_fault(&n, &s) && operand(i, native).is_some_and(wraps) {
+    let mut operands = (0..i.op_count()).filter_map(|n| operand_at(i, n, native));
+    // The stack's operands are named nowhere, a gather's are many.
+    let stack = s.vector == 12 && (n.cr2 > u64::from(u32::MAX - 16) || n.vector == 17);
+    let unnamed = case.bits() == 32 && (stack || i.is_vsib());
+    if both_fault(&n, &s) && (operands.any(wraps) || unnamed) {
         return Some("an operand beyond 4 GiB faults in one way or another");
     }
     let several = is_image(i) || i.memory_size().size() == 10;
@@ -188,18 +214,47 @@ fn masked_store(native: &Outcome, i: &Instruction) -> Option<&'static str> {
         .then_some("a masked store may fault for bytes that it does not write")
 }
 
-fn touches_mmx_and_more(i: &Instruction) -> bool {
+fn touches_mmx(i: &Instruction) -> bool {
+    let mmx = |n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm();
+    (0..i.op_count()).any(mmx)
+}
+
+fn compares_repeatedly(i: &Instruction) -> bool {
     use Mnemonic as M;
-    let converts = matches!(
+    let compares = matches!(
         i.mnemonic(),
-        M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi | M::Cvtpi2ps | M::Cvtpi2pd
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq
     );
-    converts || i.mnemonic() == M::Maskmovq
+    compares && (i.has_rep_prefix() || i.has_repne_prefix())
+}
+
+/// The status flags.
+const STATUS: u64 = 0x8d5;
+
+fn same_but_status(native: &Outcome, subject: &Outcome) -> bool {
+    let mut other = *subject;
+    other.rflags = other.rflags & !STATUS | native.rflags & STATUS;
+    other.event = native.event;
+    other == *native
+}
+
+/// Whether both ended in #GP at the same place, and the subject has pushed the address of what follows there.
+fn checks_target_first(native: &Outcome, subject: &Outcome) -> bool {
+    let pushed = subject.gpr[4].wrapping_sub(8);
+    let apart = |a: &[Change], b: &[Change]| {
+        a.iter().filter(|c| !b.contains(c)).any(|c| c.address.abs_diff(pushed) >= 8)
+    };
+    let mut other = *subject;
+    (other.changed, other.changes) = (native.changed, native.changes);
+    other.memory_hash = native.memory_hash;
+    native.event.vector == 13
+        && other == *native
+        && !apart(native.changes(), subject.changes())
+        && !apart(subject.changes(), native.changes())
 }
 
 fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {
     // An earlier instruction may have left undefined ones.
-    const STATUS: u64 = 0x8d5;
     let mut other = *subject;
     other.rflags = other.rflags & !STATUS | native.rflags & STATUS;
     other.x87 = native.x87;
@@ -207,11 +262,14 @@ fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {
     other == *native
 }
 
-/// Whether the subject's image differs in RF being set, and in nothing else.
-fn same_but_rf(native: &Outcome, subject: &Outcome) -> bool {
+/// Whether the subject's image differs in RF being set, and in nothing else, except status flags with `status`.
+fn same_but_rf(native: &Outcome, subject: &Outcome, status: bool) -> bool {
     const RF: u64 = 1 << 16;
     let mut other = *subject;
     other.rflags &= !RF;
+    if status {
+        other.rflags = other.rflags & !STATUS | native.rflags & STATUS;
+    }
     other.event = native.event;
     subject.rflags & RF != 0
         && native.event.normalized() == subject.event.normalized()
@@ -235,8 +293,19 @@ fn canonical_offset(i: &Instruction, at_fault: &Outcome) -> bool {
     operand(i, at_fault).is_none_or(|(first, last)| canonical(first) && canonical(last))
 }
 
-/// First and last byte of the operand, without segment base.
+/// First and last byte of the operand, without segment base; of string instructions the one at rSI.
 fn operand(i: &Instruction, at_fault: &Outcome) -> Option<(u64, u64)> {
+    let memory = |n: &u32| {
+        matches!(
+            i.op_kind(*n),
+            OpKind::Memory | OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
+        )
+    };
+    operand_at(i, (0..i.op_count()).find(memory)?, at_fault)
+}
+
+/// First and last byte of operand `n`, without segment base; `None`: it is not in memory.
+fn operand_at(i: &Instruction, n: u32, at_fault: &Outcome) -> Option<(u64, u64)> {
     let value = |r: Register| match r {
         _ if r.is_segment_register() => Some(0),
         _ if r.is_gpr64() => at_fault.gpr.get(r.number()).copied(),
@@ -246,14 +315,17 @@ fn operand(i: &Instruction, at_fault: &Outcome) -> Option<(u64, u64)> {
         Register::AL => Some(at_fault.gpr[0] & 0xff),
         _ => None,
     };
-    let memory = |n: &u32| {
-        matches!(
-            i.op_kind(*n),
-            OpKind::Memory | OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
-        )
-    };
-    let memory = (0..i.op_count()).find(memory)?;
-    let offset = i.virtual_address(memory, 0, |r, _, _| value(r))?;
+    let in_memory = matches!(
+        i.op_kind(n),
+        OpKind::Memory
+            | OpKind::MemorySegSI
+            | OpKind::MemorySegESI
+            | OpKind::MemorySegRSI
+            | OpKind::MemoryESDI
+            | OpKind::MemoryESEDI
+            | OpKind::MemoryESRDI
+    );
+    let offset = in_memory.then(|| i.virtual_address(n, 0, |r, _, _| value(r))).flatten()?;
     let offset = offset.wrapping_add(bit_string(i, at_fault));
     Some((offset, offset.wrapping_add(i.memory_size().size() as u64).wrapping_sub(1)))
 }
@@ -303,6 +375,13 @@ fn is_opmask(case: &Case, rip: u64) -> bool {
         3 => matches!(opcode, 0x30..=0x33),
         _ => false,
     }
+}
+
+/// F3 90 with REX.B.
+fn is_pause_rex_b(case: &Case, i: &Instruction) -> bool {
+    let bytes = bytes_at(case, i.ip()).unwrap_or_default();
+    let rex = i.len().checked_sub(2).and_then(|n| bytes.get(n)).copied().unwrap_or(0);
+    i.mnemonic() == Mnemonic::Pause && case.bits() == 64 && rex & 0xf1 == 0x41
 }
 
 /// LOCK 0F 20 or 22.

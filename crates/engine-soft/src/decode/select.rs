@@ -285,7 +285,7 @@ fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         .or_else(|| branches(c, place))
         .or_else(|| strings(c))
         .or_else(|| flag_operations(c))
-        .or_else(|| system_operations(c, place))
+        .or_else(|| system_operations(c))
         .or_else(|| fpu::select(c.i, &mut c.op))
 }
 
@@ -994,7 +994,7 @@ fn either(c: &mut Context<'_>, register: Handler, memory: Handler) -> Handler {
     }
 }
 
-fn system_operations(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
+fn system_operations(c: &mut Context<'_>) -> Choice {
     Some(match c.i.mnemonic() {
         M::Hlt => system::hlt,
         M::Cpuid => system::cpuid,
@@ -1052,7 +1052,8 @@ fn system_operations(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         M::Invd | M::Wbinvd | M::Wbnoinvd => system::cache_control,
         M::Clflush | M::Clflushopt | M::Clwb => system::flush_line,
         M::Lfence | M::Mfence | M::Sfence => system::fence,
-        M::Pause => return Some(pause(c, place)),
+        // Also with REX.B, as on Intel's processors.
+        M::Pause => system::pause,
         M::Xgetbv => system::xgetbv,
         M::Xsetbv => system::xsetbv,
         M::Rdpkru => system::rdpkru,
@@ -1063,27 +1064,6 @@ fn system_operations(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         M::Wrgsbase => base(c, 5, system::write_base),
         _ => return None,
     })
-}
-
-/// F3 90. With REX.B it is XCHG of r8 and the accumulator, and F3 is ignored; iced-x86 says PAUSE for both.
-fn pause(c: &mut Context<'_>, place: &Place<'_>) -> Handler {
-    let rex = match place.bytes {
-        [.., rex, 0x90] if c.mode == Mode::Long64 && rex & 0xf0 == 0x40 => *rex,
-        _ => 0,
-    };
-    if rex & 1 == 0 {
-        return system::pause;
-    }
-    (c.op.dst, c.op.src) = (0, 8);
-    let narrow = place.bytes.contains(&0x66);
-    let size = if rex & 8 != 0 {
-        8
-    } else if narrow {
-        2
-    } else {
-        4
-    };
-    sized!(size, W => data::xchg_rr::<W>)
 }
 
 fn base(c: &mut Context<'_>, seg: u64, run: Handler) -> Handler {

@@ -207,9 +207,24 @@ fn goes_on(cpu: &Cpu, op: &Op) -> bool {
     (cpu.state.flags.arith & ZF != 0) != (op.rep == REPNE)
 }
 
+/// Runs a comparison as [`repeat`] does. Status flags change when the instruction ends, and not between two iterations (SDM vol. 2, REP: after
+/// a fault they are what they were before).
+fn compare(
+    cpu: &mut Cpu,
+    op: &Op,
+    iteration: impl FnMut(&mut Cpu, u64) -> Fallible<(u64, bool)>,
+) -> Step {
+    let before = cpu.state.flags.arith;
+    let step = repeat(cpu, op, iteration);
+    if matches!(step, Step::Again | Step::Fault) {
+        cpu.state.flags.arith = before;
+    }
+    step
+}
+
 /// CMPS.
 pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    repeat(cpu, op, |cpu, _| {
+    compare(cpu, op, |cpu, _| {
         let first = source::<W>(cpu, op)?;
         let a = cpu.load::<W>(first)?;
         let second = destination::<W>(cpu, op, AccessKind::Read)?;
@@ -223,7 +238,7 @@ pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// SCAS.
 pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    repeat(cpu, op, |cpu, _| {
+    compare(cpu, op, |cpu, _| {
         let la = destination::<W>(cpu, op, AccessKind::Read)?;
         let b = cpu.load::<W>(la)?;
         cpu.reg::<W>(0).sub(b, &mut cpu.state.flags.arith);
