@@ -332,8 +332,8 @@ impl Cpu {
     pub(crate) fn load<W: Word>(&mut self, la: u64) -> Fallible<W> {
         let entry = self.entry(la);
         if entry.rtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
-            // SAFETY: the tag matched first byte (by index) and last byte: all in one page of RAM at `addend`.
-            return Ok(unsafe { ram::load(la.wrapping_add(entry.addend) as *const u8) });
+            // SAFETY: the tag matched first byte (by index) and last byte: all in one page of RAM.
+            return Ok(unsafe { ram::load(entry.at(la) as *const u8) });
         }
         self.load_slow(la)
     }
@@ -344,7 +344,7 @@ impl Cpu {
         let entry = self.entry(la);
         if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
             // SAFETY: as in `load`.
-            unsafe { ram::store(la.wrapping_add(entry.addend) as *mut u8, value) };
+            unsafe { ram::store(entry.at(la) as *mut u8, value) };
             return Ok(());
         }
         self.store_slow(la, value)
@@ -359,7 +359,7 @@ impl Cpu {
     ) -> Fallible {
         let entry = self.entry(la);
         if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
-            let p = la.wrapping_add(entry.addend) as *mut u8;
+            let p = entry.at(la) as *mut u8;
             // SAFETY: as in `load`; a write tag implies the right to read.
             unsafe {
                 let old = ram::load(p);

@@ -184,10 +184,7 @@ impl Mmu {
         let tag = if kind == AccessKind::Write { entry.wtag } else { entry.rtag };
         if tag == la & !PAGE_MASK {
             // The guest-physical address only matters for code pages, which have no write tag.
-            return Ok(Target::Ram {
-                host: la.wrapping_add(entry.addend) as *mut u8,
-                gpa: u64::MAX,
-            });
+            return Ok(Target::Ram { host: entry.at(la) as *mut u8, gpa: u64::MAX });
         }
         self.translate(la, kind, privilege)
     }

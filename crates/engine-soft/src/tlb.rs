@@ -1,4 +1,4 @@
-//! The software TLB, laid out for an inline check: one compare and one add.
+//! The software TLB, laid out for an inline check: one difference, one compare and one sum.
 //!
 //! A *view* is the set of translations usable at one privilege in one address space: one per PCID slot for user accesses, one
 //! shared by all address spaces for supervisor accesses (its non-global entries leave at every switch), one for
@@ -6,7 +6,7 @@
 //! (alignment checks). A processor that changes privilege changes a pointer, nothing else. See ADR 0003.
 //!
 //! An entry is tagged with its page's linear address for each kind of access it allows. The index comes from an
-//! access's first byte and the compare from its last, so that an access across a page boundary never hits.
+//! access's first byte; it hits if neither that nor its last byte lies on another page.
 
 /// Entries of a view; a power of two.
 pub(crate) const ENTRIES: usize = 2048;
@@ -24,7 +24,7 @@ const VIEWS: usize = SLOTS + 3;
 
 /// Offset within a page.
 pub(crate) const PAGE_MASK: u64 = 0xfff;
-/// Never equals a page's address.
+/// Never equals a page's address: the tag of an instruction entry that holds nothing.
 const NO_PAGE: u64 = u64::MAX;
 
 /// One data translation.
@@ -35,13 +35,28 @@ pub(crate) struct Entry {
     pub(crate) rtag: u64,
     /// The page's linear address if writes may proceed.
     pub(crate) wtag: u64,
-    /// Host address minus linear address, wrapping.
-    pub(crate) addend: u64,
+    /// The page's host address.
+    host: u64,
     /// The page's guest-physical address; bit 0: global.
     gpa: u64,
 }
 
 impl Entry {
+    /// Where [`Entry::host`] is, for translated code.
+    pub(crate) const HOST: usize = std::mem::offset_of!(Self, host);
+
+    /// One that allows nothing, for the place `i`.
+    const fn vacant(i: usize) -> Self {
+        let tag = no_page(i);
+        Self { rtag: tag, wtag: tag, host: 0, gpa: 0 }
+    }
+
+    /// The host address of `la`, which lies on the page.
+    #[inline(always)]
+    pub(crate) const fn at(&self, la: u64) -> u64 {
+        self.host + (la & PAGE_MASK)
+    }
+
     /// The page's guest-physical address.
     pub(crate) const fn gpa(&self) -> u64 {
         self.gpa & !PAGE_MASK
@@ -61,7 +76,11 @@ pub(crate) struct FetchEntry {
     size: u64,
 }
 
-const NO_ENTRY: Entry = Entry { rtag: NO_PAGE, wtag: NO_PAGE, addend: 0, gpa: 0 };
+/// A page that neither what begins at place `i` of a view lies on nor what follows it: no access there has it as its first or last.
+const fn no_page(i: usize) -> u64 {
+    ((i ^ ENTRIES / 2) << 12) as u64
+}
+
 const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false, size: 0 };
 
 /// Index of the data entry for linear address `la`.
@@ -321,7 +340,7 @@ pub(crate) struct View {
 impl View {
     fn new() -> Self {
         Self {
-            data: Box::new([NO_ENTRY; ENTRIES]),
+            data: Box::new(std::array::from_fn(Entry::vacant)),
             fetch: Box::new([NO_FETCH; FETCH_ENTRIES]),
             filled: Filled::NONE,
             fetch_filled: Filled::NONE,
@@ -343,7 +362,7 @@ impl View {
             return;
         }
         self.targets.clear();
-        self.filled.each(0..ENTRIES / 64, |i| self.data[i] = NO_ENTRY);
+        self.filled.each(0..ENTRIES / 64, |i| self.data[i] = Entry::vacant(i));
         self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| self.fetch[i] = NO_FETCH);
         self.filled = Filled::NONE;
         self.fetch_filled = Filled::NONE;
@@ -362,7 +381,7 @@ impl View {
         self.filled.take_local(|i| {
             let entry = &mut self.data[i];
             if entry.gpa & 1 == 0 {
-                *entry = NO_ENTRY;
+                *entry = Entry::vacant(i);
             }
         });
         self.fetch_filled.take_local(|i| {
@@ -389,7 +408,7 @@ impl View {
         let page = la & !PAGE_MASK;
         let entry = &mut self.data[index(la)];
         if entry.rtag == page || entry.wtag == page {
-            *entry = NO_ENTRY;
+            *entry = Entry::vacant(index(la));
         }
         let entry = &mut self.fetch[fetch_index(la)];
         if entry.tag == page {
@@ -406,7 +425,7 @@ impl View {
         self.filled.each(first..(first + words).min(ENTRIES / 64), |i| {
             let entry = &mut self.data[i];
             if same(entry.rtag) || same(entry.wtag) {
-                *entry = NO_ENTRY;
+                *entry = Entry::vacant(i);
             }
         });
         self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
@@ -471,9 +490,9 @@ impl Tlb {
         let view = &mut self.views[view];
         let i = index(fill.page);
         view.data[i] = Entry {
-            rtag: if fill.read { fill.page } else { NO_PAGE },
-            wtag: if fill.write { fill.page } else { NO_PAGE },
-            addend: fill.host.wrapping_sub(fill.page),
+            rtag: if fill.read { fill.page } else { no_page(i) },
+            wtag: if fill.write { fill.page } else { no_page(i) },
+            host: fill.host,
             gpa: fill.gpa | u64::from(fill.global),
         };
         view.filled.note(i, fill.global);
@@ -525,18 +544,18 @@ impl Tlb {
 
     /// Drops the data translations of `la`, and nothing else: more than that is never needed where the tables have not changed.
     pub(crate) fn forget(&mut self, la: u64) {
-        self.views.iter_mut().for_each(|view| view.data[index(la)] = NO_ENTRY);
+        self.views.iter_mut().for_each(|view| view.data[index(la)] = Entry::vacant(index(la)));
     }
 
     /// Makes every write to the page at `gpa` take the slow path from now on.
     pub(crate) fn forbid_writes(&mut self, gpa: u64) {
-        let forbid = |entry: &mut Entry| {
+        let forbid = |entry: &mut Entry, i: usize| {
             if entry.gpa & !PAGE_MASK == gpa {
-                entry.wtag = NO_PAGE;
+                entry.wtag = no_page(i);
             }
         };
         for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
-            view.filled.each(0..ENTRIES / 64, |i| forbid(&mut view.data[i]));
+            view.filled.each(0..ENTRIES / 64, |i| forbid(&mut view.data[i], i));
         }
     }
 

@@ -2,13 +2,13 @@
 //!
 //! A *group* is a checked range of addresses around one expression base + index << scale. Later accesses by the same expression within
 //! the range need no check of their own, and a constant added to the base only moves them. What the check leaves in a scratch register is
-//! the distance from linear to host address for a plain base register, else the host address of the expression itself.
+//! the host address of the range's first byte.
 //! Where a range turns out to lie on two pages, a *narrow* translation of the block's rest takes over, which checks each access by itself.
 
 use super::asm::RAX;
 use super::emit::{Emitter, Need, PAGE, VIEW, home, segment_base};
 use super::flow::Class;
-use super::region::Guest;
+use super::region::{Guest, PAGE_BYTES};
 use super::scratch::Held;
 use crate::thunk::MemOperand;
 use crate::tlb::{ENTRIES, Entry};
@@ -66,12 +66,8 @@ pub(super) struct Group {
     low: i64,
     high: i64,
     write: bool,
-    /// The scratch register holds the distance to the host address rather than the host address of the expression.
-    distance: bool,
     /// What the base has grown by since.
     moved: i64,
-    /// More than one access was found to need it.
-    reused: bool,
 }
 
 impl Group {
@@ -82,13 +78,18 @@ impl Group {
             && low >= self.low
             && low + access.size <= self.high
     }
+
+    /// Where `access` finds its operand, `host` being what the check left.
+    fn place(&self, host: u8, access: &Access) -> Option<Place> {
+        let displacement = self.moved + i64::from(access.displacement) - self.low;
+        Some(Place { base: host, displacement: i32::try_from(displacement).ok()? })
+    }
 }
 
-/// Where an access finds its operand: host registers.
+/// Where an access finds its operand: a host register, and so far from it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) base: u8,
-    pub(super) index: Option<u8>,
     pub(super) displacement: i32,
 }
 
@@ -196,48 +197,22 @@ impl Emitter<'_> {
     /// The operand of `access` (of instruction `n`), checked: emits a check unless one that was made already covers it.
     pub(super) fn reach(&mut self, n: usize, access: Access, need: Need) -> Option<Place> {
         if let Some((host, group)) = self.scratch.find_group(|g| g.covers(&access)) {
-            return place(host, &group, &access);
+            return group.place(host, &access);
         }
-        let mut group = self.plan(n, access);
-        let address = self.check(n, &group, &access, need)?;
-        let Checked { distance, linear } = address;
-        if group.distance {
-            self.scratch.give(linear);
-            self.scratch.hold(distance, Held::Group(group));
-            return place(distance, &group, &access);
-        }
-        let homed = (self.region.guests[n].usage.registers & self.homed).count_ones();
-        if !group.reused && homed <= 1 {
-            // Nobody else needs the sum of both.
-            self.expression(linear, None, &access.at, access.displacement)?;
-            return Some(Place { base: linear, index: Some(distance), displacement: 0 });
-        }
-        // The host address of the expression itself.
-        if access.at.base == NONE && access.at.index == NONE && access.at.segment == 0 {
-            group.distance = false;
-        } else {
-            self.expression(linear, None, &access.at, 0)?;
-            self.asm.lea_index(distance, distance, linear, 0);
-        }
-        self.scratch.give(linear);
-        self.scratch.hold(distance, Held::Group(group));
-        place(distance, &group, &access)
+        let group = self.plan(n, access);
+        let host = self.check(n, &group, &access, need)?;
+        self.scratch.hold(host, Held::Group(group));
+        group.place(host, &access)
     }
 
     /// How far a check for `access` of instruction `n` should reach, by what the rest of the block does.
     fn plan(&self, n: usize, access: Access) -> Group {
-        let plain = access.at.segment == 0
-            && access.at.index == NONE
-            && access.at.base < 16
-            && self.homed & 1 << access.at.base == 0;
         let mut group = Group {
             at: access.at,
             low: i64::from(access.displacement),
             high: i64::from(access.displacement) + access.size,
             write: access.write,
-            distance: plain,
             moved: 0,
-            reused: false,
         };
         if self.region.narrow {
             return group;
@@ -252,7 +227,6 @@ impl Emitter<'_> {
         let at = group.at;
         let Some(b) = self.region.block_of(n) else { return };
         let block = &self.region.blocks[b];
-        let mut found = if here { 0 } else { 1 };
         for g in &self.region.guests[n..block.first + block.count] {
             for other in accesses(g).into_iter().flatten().filter(|a| a.at == at) {
                 let low = i64::from(other.displacement) + moved;
@@ -261,8 +235,6 @@ impl Emitter<'_> {
                 if fits && to - from <= REACH && (here || group.write || !other.write) {
                     (group.low, group.high) = (from, to);
                     group.write |= other.write;
-                    group.reused |= found > 0;
-                    found += 1;
                 }
             }
             match step_of(g) {
@@ -283,36 +255,28 @@ impl Emitter<'_> {
         }
     }
 
-    /// Emits the check of `group`. Flags are put by if `need` says so.
-    fn check(&mut self, n: usize, group: &Group, access: &Access, need: Need) -> Option<Checked> {
-        let linear = self.scratch.take()?;
-        let distance = self.scratch.take()?;
+    /// Emits the check of `group`, and tells which register it leaves the host address of the range's first byte in. Flags are put by if `need`
+    /// says so.
+    fn check(&mut self, n: usize, group: &Group, access: &Access, need: Need) -> Option<u8> {
+        let address = self.scratch.take()?;
+        let entry = self.scratch.take()?;
         if need == Need::Flags {
-            self.save_flags(distance);
+            self.save_flags(entry);
         }
         let retry = self.asm.here();
         let length = group.high - group.low;
         let low = i32::try_from(group.low).ok()?;
-        let last = i32::try_from(group.high - 1).ok()?;
-        if group.distance {
-            // A plain base register: first and last byte need not wait for each other.
-            self.expression(distance, None, &group.at, low)?;
-            self.expression(linear, None, &group.at, last)?;
-        } else {
-            self.expression(linear, Some(distance), &group.at, low)?;
-            self.asm.mov(distance, linear);
-            if length > 1 {
-                self.asm.lea(linear, linear, (length - 1) as i32);
-            }
-        }
-        self.asm.shr(distance, 12 - ENTRY_SHIFT);
-        self.asm.and32(distance, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
-        self.asm.add_gs(distance, VIEW);
-        self.asm.and(linear, -4096);
+        self.expression(address, Some(entry), &group.at, low)?;
+        self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
+        self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
+        self.asm.add_gs(entry, VIEW);
+        // What is left is the offset in the page, unless it is another page, and then it is more than any.
         let tag = if group.write { offset_of!(Entry, wtag) } else { offset_of!(Entry, rtag) };
-        self.asm.cmp_at(linear, distance, tag as i32);
-        let miss = self.asm.jcc(5);
-        self.asm.load_at(distance, distance, offset_of!(Entry, addend) as i32);
+        self.asm.sub_at(address, entry, tag as i32);
+        self.asm.cmp_imm(address, PAGE_BYTES - length as i32);
+        let miss = self.asm.jcc(7);
+        self.asm.add_at(address, entry, Entry::HOST as i32);
+        self.scratch.give(entry);
         let check = Check {
             at: group.at,
             low,
@@ -324,7 +288,7 @@ impl Emitter<'_> {
             wide: length != access.size || group.write != access.write,
         };
         self.missed(miss, n, check, retry);
-        Some(Checked { distance, linear })
+        Some(address)
     }
 
     /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index is homed; flags untouched.
@@ -426,23 +390,8 @@ impl Emitter<'_> {
     }
 }
 
-/// What a check leaves.
-struct Checked {
-    distance: u8,
-    linear: u8,
-}
-
 /// log2 of an entry's size.
 const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
-
-fn place(host: u8, group: &Group, access: &Access) -> Option<Place> {
-    if group.distance {
-        let base = group.at.base;
-        return Some(Place { base, index: Some(host), displacement: access.displacement });
-    }
-    let displacement = i32::try_from(group.moved + i64::from(access.displacement)).ok()?;
-    Some(Place { base: host, index: None, displacement })
-}
 
 /// RSP, where the instruction moves it without naming it.
 fn implied(g: &Guest) -> u16 {

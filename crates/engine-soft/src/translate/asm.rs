@@ -142,20 +142,15 @@ impl Asm {
         self.at(true, &[0x8d], to, base, disp);
     }
 
-    /// LEA to, [base + index << scale].
-    pub(super) fn lea_index(&mut self, to: u8, base: u8, index: u8, scale: u8) {
-        self.bytes(&[
-            0x48 | (to >> 3) << 2 | (index >> 3) << 1 | base >> 3,
-            0x8d,
-            0x44 | (to & 7) << 3,
-        ]);
-        self.bytes(&[scale << 6 | (index & 7) << 3 | base & 7, 0]);
-    }
-
     /// LEA to, [base + index << scale + disp].
     pub(super) fn lea_scaled(&mut self, to: u8, base: Option<u8>, index: u8, scale: u8, disp: i32) {
         let place = (base, Some(index), scale, disp);
         self.memory(true, &[0x8d], to, place);
+    }
+
+    /// LEA to, [index << scale], cut to 32 bits.
+    pub(super) fn scaled32(&mut self, to: u8, index: u8, scale: u8) {
+        self.memory(false, &[0x8d], to, (None, Some(index), scale, 0));
     }
 
     /// `opcode` with a register and `[base + index << scale + disp]`.
@@ -194,8 +189,7 @@ impl Asm {
     }
 
     fn place(&mut self, opcode: u8, reg: u8, place: &Place) {
-        let at = (Some(place.base), place.index, 0, place.displacement);
-        self.memory(true, &[opcode], reg, at);
+        self.at(true, &[opcode], reg, place.base, place.displacement);
     }
 
     /// MOV r64, operand.
@@ -281,6 +275,16 @@ impl Asm {
         self.at(true, &[0x3b], reg, base, disp);
     }
 
+    /// SUB reg, [base + disp]. Changes flags.
+    pub(super) fn sub_at(&mut self, reg: u8, base: u8, disp: i32) {
+        self.at(true, &[0x2b], reg, base, disp);
+    }
+
+    /// ADD reg, [base + disp]. Changes flags.
+    pub(super) fn add_at(&mut self, reg: u8, base: u8, disp: i32) {
+        self.at(true, &[0x03], reg, base, disp);
+    }
+
     /// JMP [base + disp].
     pub(super) fn jmp_at(&mut self, base: u8, disp: i32) {
         self.at(false, &[0xff], 4, base, disp);
@@ -291,10 +295,16 @@ impl Asm {
         self.bytes(&[0x48 | reg >> 3, 0xc1, 0xe8 | reg & 7, n]);
     }
 
-    /// AND reg, imm32 sign-extended. Changes flags.
-    pub(super) fn and(&mut self, reg: u8, imm: i32) {
-        self.bytes(&[0x48 | reg >> 3, 0x81, 0xe0 | reg & 7]);
-        self.bytes(&imm.to_le_bytes());
+    /// `from` shifted right by `n` into `to`: RORX where there is BMI2 (`bmi2`), whose upper `n` bits are to be masked away. May change flags.
+    pub(super) fn shift_right(&mut self, to: u8, from: u8, n: u8, bmi2: bool) {
+        if bmi2 {
+            let inverted = |r: u8, bit: u8| ((r >> 3) ^ 1) << bit;
+            self.bytes(&[0xc4, 0x43 | inverted(to, 7) | inverted(from, 5), 0xfb, 0xf0]);
+            self.bytes(&[0xc0 | (to & 7) << 3 | from & 7, n]);
+        } else {
+            self.mov(to, from);
+            self.shr(to, n);
+        }
     }
 
     /// CMP reg, imm32 sign-extended. Changes flags.

@@ -5,8 +5,7 @@
 use super::address::{Access, Expression};
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND};
 use super::emit::{
-    Cold, EXIT, Emitter, Need, Out, PAGE, SCRATCH, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT,
-    bits, home,
+    Cold, EXIT, Emitter, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT, bits, home,
 };
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
@@ -215,8 +214,7 @@ impl Emitter<'_> {
 
     /// The entry of the table of targets for the guest address in `address` to `entry`; the place of a jump that is taken if it is another's.
     fn look_up(&mut self, entry: u8, address: u8) -> usize {
-        self.asm.mov32(entry, address);
-        self.asm.shl32(entry, TARGET_SCALE);
+        self.asm.scaled32(entry, address, TARGET_SCALE);
         self.asm.and32(entry, TARGET_MASK as i32);
         self.asm.add_gs(entry, TARGETS);
         self.asm.cmp_at(address, entry, 0);
@@ -368,36 +366,19 @@ impl Emitter<'_> {
             self.asm.load_place(value, &place);
             value
         } else {
-            let register = self.value(g.i.op0_register().number() as u8)?;
-            let value = self.scratch.take()?;
-            self.asm.mov(value, register);
-            value
+            self.value(g.i.op0_register().number() as u8)?
         };
-        if matches!(g.class, Class::CallRegister | Class::CallMemory) {
-            return self.indirect_call(n, value);
+        if g.class.calls() {
+            // Of what is pinned only this is still needed, if it is a scratch register at all.
+            self.scratch.unpin();
+            let _ = self.scratch.take_host(value);
+            self.write_return(n)?;
         }
         self.boundary(Some(value));
         self.flags_for_far(g.live_after);
+        // An address that the table does not know may be none at all: the interpreter begins anew, RSP has not moved yet.
         let site = self.interpreted(n);
-        self.dispatch(0, site);
-        Some(())
-    }
-
-    /// Calls the guest address in `value`. The table of targets comes first: an address it does not know may be none at all, and then the
-    /// call must not have written anything (SDM vol. 2, CALL: #GP(0)).
-    fn indirect_call(&mut self, n: usize, value: u8) -> Option<()> {
-        self.flags_aside(n)?;
-        let entry = self.scratch.take()?;
-        let miss = self.look_up(entry, value);
-        self.interpret_from(miss, n);
-        self.asm.store(SCRATCH, entry);
-        self.scratch.unpin();
-        self.write_return(n)?;
-        self.boundary(None);
-        self.asm.load(SECOND, SCRATCH);
-        self.asm.load_at(ADDRESS, SECOND, 0);
-        self.asm.lea(RSP, RSP, -8);
-        self.asm.jmp_at(SECOND, 8);
+        self.dispatch(if g.class.calls() { -8 } else { 0 }, site);
         Some(())
     }
 }

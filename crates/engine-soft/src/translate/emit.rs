@@ -177,6 +177,8 @@ pub(super) struct Options {
     pub(super) poll: u64,
     /// Count instructions.
     pub(super) counting: bool,
+    /// The host has BMI2.
+    pub(super) bmi2: bool,
 }
 
 /// Translates `region`.
@@ -549,7 +551,7 @@ impl Emitter<'_> {
         self.prepare_flags(g.usage.flags, g.live_after);
         let memory = Memory {
             base: Some(place.base),
-            index: place.index,
+            index: None,
             scale: 0,
             displacement: place.displacement,
         };

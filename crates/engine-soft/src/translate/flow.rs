@@ -60,6 +60,11 @@ pub(super) enum Class {
 }
 
 impl Class {
+    /// Whether it is an indirect call.
+    pub(super) fn calls(self) -> bool {
+        matches!(self, Self::CallRegister | Self::CallMemory)
+    }
+
     /// Whether it ends a block.
     pub(super) fn leaves(self) -> bool {
         matches!(

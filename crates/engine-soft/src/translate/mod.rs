@@ -60,6 +60,7 @@ pub(crate) struct Translator {
     starts: Vec<Start>,
     factory: InstructionInfoFactory,
     avx: bool,
+    bmi2: bool,
     /// Translations of dead blocks, which others may still jump to.
     graves: HashMap<Key, Vec<Host>>,
     /// Count instructions in translated code.
@@ -83,6 +84,7 @@ impl Translator {
     /// # Errors
     /// The host denies executable memory.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {
+        let host = crate::thunk::HostFeatures::probe();
         Ok(Self {
             area: CodeArea::new_translated(capacity)?,
             glue: None,
@@ -91,7 +93,8 @@ impl Translator {
             sites: Vec::new(),
             starts: Vec::new(),
             factory: InstructionInfoFactory::new(),
-            avx: crate::thunk::HostFeatures::probe().has(crate::thunk::Feature::Avx),
+            avx: host.has(crate::thunk::Feature::Avx),
+            bmi2: host.has(crate::thunk::Feature::Bmi2),
             graves: HashMap::new(),
             counting: false,
             registration: None,
@@ -209,6 +212,7 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
         first_site: cpu.translator.sites.len(),
         poll: cpu.signals.poll_address(),
         counting: cpu.translator.counting,
+        bmi2: cpu.translator.bmi2,
     };
     let began = Instant::now();
     let homed = if cpu.hot == 0 { homes::any(region) } else { homes::choose(region) };
