@@ -366,43 +366,37 @@ fn implicit_registers(i: &Instruction, others: u16) -> u16 {
 /// What `i` does with status flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlagUse {
-    /// Reads some, or keeps some only sometimes.
+    /// Reads some.
     Reads,
-    /// Replaces all six.
+    /// Replaces all six, whatever the operands.
     Replaces,
-    /// Replaces some, unconditionally.
+    /// Replaces some, or all of them sometimes: those before it matter if those after it do.
     Changes,
     /// Leaves them.
     Leaves,
 }
 
 pub(super) fn flag_use(i: &Instruction) -> FlagUse {
-    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
-    let modified = i.rflags_modified() & STATUS;
-    // A repeated comparison may happen not once.
-    let repeated =
-        modified != 0 && i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
-    if i.rflags_read() & STATUS != 0
-        || repeated
-        || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
-            && modified != 0
-    {
+    use Mnemonic::{And, Or, Test, Xor};
+    if i.rflags_read() & STATUS != 0 {
         return FlagUse::Reads;
     }
     let defined = (i.rflags_written() | i.rflags_cleared() | i.rflags_set()) & STATUS;
-    match modified {
+    match i.rflags_modified() & STATUS {
         0 => FlagUse::Leaves,
-        STATUS
-            if defined == STATUS
-                || matches!(
-                    i.mnemonic(),
-                    Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test
-                ) =>
-        {
+        STATUS if may_keep_flags(i) => FlagUse::Changes,
+        STATUS if defined == STATUS || matches!(i.mnemonic(), And | Or | Xor | Test) => {
             FlagUse::Replaces
         }
         _ => FlagUse::Changes,
     }
+}
+
+/// Whether `i`, though it has to do with flags, leaves them all sometimes: when it shifts by nothing, or repeats not once.
+pub(super) fn may_keep_flags(i: &Instruction) -> bool {
+    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
+    let repeats = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
+    repeats || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
 }
 
 /// How many of `bytes`, code, it takes to see that all status flags are replaced before anything can read them; `None`: not to be seen.

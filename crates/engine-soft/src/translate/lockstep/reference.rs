@@ -287,10 +287,8 @@ fn judge(cpu: &mut Cpu, bytes: &Bytes) -> Judged {
     let usage = flow::usage(&mut cpu.translator.factory, &i, class);
     let wide = usage.vector || matches!(class, Class::Swapgs);
     let flag_use = flow::flag_use(&i);
-    // Shifts by zero leave all flags.
-    let certain = flag_use != FlagUse::Reads || i.rflags_read() != 0;
-    let defines =
-        if certain { i.rflags_written() | i.rflags_cleared() | i.rflags_set() } else { 0 };
+    let written = i.rflags_written() | i.rflags_cleared() | i.rflags_set();
+    let defines = if flow::may_keep_flags(&i) { 0 } else { written };
     let undefines = arith(i.rflags_undefined());
     Judged { runs: true, wide, flag_use, defines: arith(defines), undefines }
 }
