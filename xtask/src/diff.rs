@@ -7,7 +7,7 @@ use crate::subjects::{self, Engine};
 use anyhow::{Result, ensure};
 use oracle::{
     BATCH, Case, Difference, Event, Features, Generator, Mask, NativeRunner, Options, Outcome,
-    Subject, compare, describe, layout, mask, shrink,
+    Subject, compare, describe, layout, mask, shrink, stopped_early,
 };
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Stop after this many cases.
     #[arg(long)]
     cases: Option<u64>,
+    /// Leave out so many cases first, to come to a later one sooner.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    skip: u64,
     /// The same seed gives the same cases.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -144,6 +147,7 @@ impl Opponent {
         match self {
             // What the host did not finish cannot be judged, and would take an engine long.
             Self::Engine(..) if native.event.vector == Event::TIMEOUT => *native,
+            Self::Engine(..) if stopped_early(case, native) => *native,
             Self::Engine(_, flags) if !flags.can_judge(native) => *native,
             Self::Engine(engine, flags) => flags.judged(engine.run(case), native),
             Self::Native(runner) => runner.run(case),
@@ -213,6 +217,9 @@ impl<'a> Session<'a> {
 
     fn all(&mut self, generator: &mut Generator) -> Result<()> {
         let mut shown = Instant::now();
+        for _ in 0..self.arguments.skip {
+            generator.next_case();
+        }
         let mut batch = self.next_batch(generator);
         self.native.submit(&batch)?;
         while !batch.is_empty() {
@@ -225,7 +232,7 @@ impl<'a> Session<'a> {
             if !suspects.is_empty() {
                 // Reporting needs the child; what it has in hand is done first, and then again.
                 self.native.wait()?;
-                suspects.iter().for_each(|case| self.report(case));
+                suspects.iter().for_each(|(case, seen)| self.report(case, seen));
                 self.native.submit(&following)?;
             }
             if shown.elapsed() > Duration::from_secs(1) {
@@ -250,8 +257,13 @@ impl<'a> Session<'a> {
         (0..count).map(|_| generator.next_case()).collect()
     }
 
-    /// Compares a batch and gives the cases that differ.
-    fn judge(&mut self, cases: &[Case], native: &[Outcome], others: &[Outcome]) -> Vec<Case> {
+    /// Compares a batch and gives the cases that differ, and how.
+    fn judge(
+        &mut self,
+        cases: &[Case],
+        native: &[Outcome],
+        others: &[Outcome],
+    ) -> Vec<(Case, Vec<Difference>)> {
         let mut suspects = Vec::new();
         for ((case, n), o) in cases.iter().zip(native).zip(others) {
             self.cases += 1;
@@ -262,9 +274,12 @@ impl<'a> Session<'a> {
             let mask = self.mask(case);
             if mask.everything || !n.event.comparable() {
                 self.unjudged += 1;
-            } else if !compare(case, n, o, &mask).is_empty() {
+                continue;
+            }
+            let differences = compare(case, n, o, &mask);
+            if !differences.is_empty() {
                 self.wrong += 1;
-                suspects.push(*case);
+                suspects.push((*case, differences));
             }
         }
         suspects
@@ -291,12 +306,13 @@ impl<'a> Session<'a> {
         ([native.event.vector, other.event.vector], differences)
     }
 
-    fn report(&mut self, case: &Case) {
+    /// Reports `case`, which differed as `seen`, in its smallest form.
+    fn report(&mut self, case: &Case, seen: &[Difference]) {
         let (endings, found) = self.examine(case);
         let Some(first) = found.first().map(part) else {
             let key = "does not happen again when the case runs alone".to_owned();
             if !self.already(&key) {
-                println!("MISMATCH that {key}:\n{}", describe(case, &[]));
+                println!("MISMATCH that {key}:\n{}", describe(case, seen));
             }
             return;
         };

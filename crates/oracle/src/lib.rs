@@ -30,3 +30,4 @@ pub use report::{Difference, compare, describe};
 pub use shrink::shrink;
 pub use subject::{Subject, VcpuSubject, guest_ram};
 pub use undefined::{Mask, mask};
+pub use vendor::stopped_early;

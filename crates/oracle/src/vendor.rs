@@ -40,6 +40,17 @@ pub(crate) fn known_difference(
     variants(native, case).iter().find_map(|variant| by_instruction(native, subject, variant))
 }
 
+/// Whether the host stopped `case` at the alignment of a vector operand, which AMD's processors check and Intel's do not: what the guest does from
+/// there on, perhaps for ever, has nothing to be compared with.
+pub fn stopped_early(case: &Case, native: &Outcome) -> bool {
+    let vector = |case: &Case| instruction_at(case, native.rip).is_some_and(is_vector_operand);
+    is_amd() && native.event.vector == 17 && variants(native, case).iter().any(vector)
+}
+
+fn is_vector_operand(i: Instruction) -> bool {
+    i.memory_size().size() >= 16
+}
+
 /// What the code of `case` may have been when it ended: as its own stores may have left it, and as they did.
 fn variants(native: &Outcome, case: &Case) -> Vec<Case> {
     let mut variants = case.variants();
@@ -88,7 +99,7 @@ fn amd_only(
         return Some("AMD's SHA instructions take misaligned memory operands");
     }
     // SDM vol. 2, MOVUPS: #AC "may or may not be generated".
-    if native.event.vector == 17 && at.is_some_and(|i| i.memory_size().size() >= 16) {
+    if native.event.vector == 17 && at.is_some_and(is_vector_operand) {
         return Some("AMD checks the alignment of vector operands");
     }
     // SDM vol. 2, PAUSE: no matter with which REX.
@@ -453,6 +464,38 @@ mod tests {
         subject.event.vector = 6;
         let move_ = Case::with_code(&[0xc5, 0xf8, 0x28, 0xc0]);
         assert_eq!(known_difference(&native, &subject, &move_), None);
+    }
+
+    #[test]
+    fn zen_3_may_not_have_pushed_and_nothing_else() {
+        let mut case = Case::with_code(&[0xff, 0xd0]); // call rax
+        case.gpr[0] = 1 << 47;
+        let mut native = Outcome::ended(13, 0);
+        (native.gpr, native.rip) = (case.gpr, case.rip());
+        let mut subject = native;
+        let pushed = case.gpr[4] - 8;
+        let note = |to: &mut Outcome, address| {
+            to.changed = 1;
+            to.changes[0] = Change { address, value: case.rip() + 2 };
+        };
+        note(&mut subject, pushed);
+        assert_eq!(known_difference(&native, &subject, &case).is_some(), is_amd());
+        note(&mut subject, pushed - 8);
+        assert!(!checks_target_first(&native, &subject));
+        note(&mut subject, pushed);
+        subject.gpr[4] = pushed;
+        assert!(!checks_target_first(&native, &subject));
+    }
+
+    #[test]
+    fn amd_stops_at_vectors_out_of_alignment() {
+        let (vector, word) = ([0x0f, 0x10, 0x06], [0x48, 0x8b, 0x06]); // movups xmm0, [rsi]; mov rax, [rsi]
+        for (code, so) in [(vector, is_amd()), (word, false)] {
+            let case = Case::with_code(&code);
+            let mut native = Outcome::ended(17, 0);
+            native.rip = case.rip();
+            assert_eq!(stopped_early(&case, &native), so);
+        }
     }
 
     #[test]

@@ -373,6 +373,47 @@ pub(super) const CASES: &[Case] = &[
         });
         g.want_reg(x86::state::gpr::RBX, 0x22);
     }),
+    case("paging/rewritten-code-of-another-page-finds-the-flags", "SDM 3A 11.6", |g| {
+        g.long();
+        // xor eax, eax; nop; ret, and later setc al; ret. And another ret, so that there is code on the page all the time.
+        g.write(DATA, &[0x31, 0xc0, 0x90, 0xc3]);
+        g.write(DATA + 0x80, &[0xc3]);
+        g.emit(|a| {
+            let mut again = a.create_label();
+            a.mov(ecx, DATA as u32)?;
+            a.mov(edx, DATA as u32 + 0x80)?;
+            a.call(rdx)?;
+            a.xor(esi, esi)?;
+            a.xor(ebx, ebx)?;
+            a.set_label(&mut again)?;
+            a.stc()?;
+            a.call(rcx)?;
+            a.add(ebx, eax)?;
+            a.inc(esi)?;
+            a.mov(dword_ptr(rcx), 0xc3c0_920f_u32)?;
+            a.cmp(esi, 3)?;
+            a.jb(again)
+        });
+        g.want_reg(x86::state::gpr::RBX, 2);
+    }),
+    case("paging/rewritten-code-reads-flags-that-nobody-read", "SDM 3A 11.6", |g| {
+        g.long();
+        // add esi, edi; mov eax, [rsp]; jmp to xor edx, edx, which makes flags of its own, and later to setc dl, which does not.
+        g.write(DATA, &[0x01, 0xfe, 0x8b, 0x04, 0x24, 0xeb, 0x79]);
+        g.write(DATA + 0x80, &[0x31, 0xd2, 0x90, 0xc3]);
+        g.emit(|a| {
+            a.mov(ecx, DATA as u32)?;
+            a.mov(edi, u32::MAX)?;
+            a.mov(esi, 1)?;
+            a.call(rcx)?;
+            a.mov(esi, 1)?;
+            a.call(rcx)?;
+            a.mov(dword_ptr(rcx + 0x80), 0xc3c2_920f_u32)?;
+            a.mov(esi, 1)?;
+            a.call(rcx)
+        });
+        g.want_reg(x86::state::gpr::RDX, 1);
+    }),
     case("paging/prefetch-never-faults", "SDM 2B PREFETCHh", |g| {
         g.user();
         g.emit(|a| a.prefetcht0(byte_ptr(PLAY)));

@@ -426,3 +426,22 @@ pub(super) fn replaced_within(bytes: &[u8]) -> Option<usize> {
 fn stays(i: &Instruction) -> bool {
     !matches!(class_of(i, true, true), Class::Other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_leave_flags_neither_needs_nor_ends_them() {
+        let flags = |code: &[u8]| flag_use(&Decoder::new(64, code, 0).decode());
+        assert_eq!(flags(&[0x01, 0xc8]), FlagUse::Replaces, "add eax, ecx");
+        assert_eq!(flags(&[0x21, 0xc8]), FlagUse::Replaces, "and eax, ecx");
+        assert_eq!(flags(&[0xff, 0xc0]), FlagUse::Changes, "inc eax");
+        assert_eq!(flags(&[0xd3, 0xe0]), FlagUse::Changes, "shl eax, cl");
+        assert_eq!(flags(&[0xc1, 0xe8, 0x20]), FlagUse::Leaves, "shr eax, 32, which is by 0");
+        assert_eq!(flags(&[0xd3, 0xd0]), FlagUse::Reads, "rcl eax, cl");
+        assert_ne!(flags(&[0xf3, 0xa6]), FlagUse::Replaces, "repe cmpsb");
+        assert_eq!(flags(&[0xa6]), FlagUse::Replaces, "cmpsb");
+        assert_eq!(flags(&[0x89, 0xc8]), FlagUse::Leaves, "mov eax, ecx");
+    }
+}

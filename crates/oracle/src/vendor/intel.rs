@@ -116,3 +116,94 @@ fn same_but_exceptions(native: &Outcome, subject: &Outcome) -> bool {
     other.event = native.event;
     other == *native
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::layout;
+    use crate::outcome::{Change, Event};
+
+    /// Both ended with `vector` at `case`'s beginning.
+    fn faults(case: &Case, vector: u32) -> (Outcome, Outcome) {
+        let mut outcome = Outcome::ended(vector, 0);
+        (outcome.gpr, outcome.rip) = (case.gpr, case.rip());
+        (outcome, outcome)
+    }
+
+    fn excused(native: &Outcome, subject: &Outcome, case: &Case) -> bool {
+        only(native, subject, case).is_some()
+    }
+
+    #[test]
+    fn upper_halves_of_what_ecx_counts_and_no_other() {
+        let mut case = Case::with_code(&[0x67, 0xf3, 0xa4]); // rep movsb, 32-bit addresses
+        (case.gpr[1], case.gpr[3]) = (1 << 40 | 5, 1 << 40);
+        let (mut native, subject) = faults(&case, 14);
+        native.gpr[1] = 5;
+        assert!(excused(&native, &subject, &case));
+        native.gpr[3] = 0;
+        assert!(!excused(&native, &subject, &case), "RBX");
+        native.gpr = case.gpr;
+        native.gpr[1] = 4;
+        assert!(!excused(&native, &subject, &case), "a lower half");
+    }
+
+    #[test]
+    fn a_string_over_its_own_instruction_and_no_other() {
+        let mut case = Case::with_code(&[0xf3, 0xaa]); // rep stosb
+        case.gpr[7] = case.rip() - 4;
+        let (mut native, mut subject) = faults(&case, 3);
+        let change = |at| Change { address: at, value: 0 };
+        (subject.gpr[7], subject.changed, subject.changes[0]) =
+            (case.rip() + 4, 1, change(case.rip() - 8));
+        (native.changed, native.changes[0]) = (1, change(case.rip() - 8));
+        assert!(excused(&native, &subject, &case));
+        let far = change(layout::STACK);
+        (native.changes[0], subject.changes[0]) = (far, far);
+        assert!(!excused(&native, &subject, &case));
+    }
+
+    #[test]
+    fn a_store_of_ten_bytes_may_be_half_done() {
+        let (store, load) = (Case::with_code(&[0xdb, 0x3e]), Case::with_code(&[0xdb, 0x2e]));
+        for (case, so) in [(store, true), (load, false)] {
+            let (mut native, subject) = faults(&case, 14);
+            native.changed = 1;
+            native.changes[0] = Change { address: layout::ARENA, value: 1 };
+            assert_eq!(excused(&native, &subject, &case), so);
+        }
+    }
+
+    #[test]
+    fn an_unmasked_exception_may_keep_a_store_from_its_operand() {
+        let case = Case::with_code(&[0xdd, 0x1e]); // fstp qword [rsi]
+        let (mut native, subject) = faults(&case, 14);
+        native.event = Event { vector: 3, ..Event::default() };
+        native.rip += 2;
+        assert!(!excused(&native, &subject, &case), "without one");
+        native.x87.fsw = ES;
+        assert!(excused(&native, &subject, &case));
+    }
+
+    #[test]
+    fn a_masked_move_tells_some_byte_near() {
+        let case = Case::with_code(&[0xc4, 0xe2, 0x75, 0x2c, 0x06]); // vmaskmovps ymm0, ymm1, [rsi]
+        let (mut native, mut subject) = faults(&case, 14);
+        (native.event.cr2, subject.event.cr2) = (0x1000, 0x1008);
+        assert!(excused(&native, &subject, &case));
+        native.event.cr2 = 0x2000;
+        assert!(!excused(&native, &subject, &case));
+    }
+
+    #[test]
+    fn half_precision_operands_are_not_checked_for_alignment() {
+        let (half, single) = ([0xc4, 0xe2, 0x79, 0x13, 0x06], [0xc5, 0xfa, 0x10, 0x06, 0x90]);
+        for (code, so) in [(half, true), (single, false)] {
+            let case = Case::with_code(&code); // vcvtph2ps xmm0, [rsi] and vmovss xmm0, [rsi]
+            let (mut native, subject) = faults(&case, 17);
+            native.event.vector = 3;
+            native.rip += 5;
+            assert_eq!(excused(&native, &subject, &case), so);
+        }
+    }
+}
