@@ -68,7 +68,21 @@ fn every_rule_holds_on_the_translator() {
 }
 
 #[test]
+fn every_rule_holds_in_lockstep() {
+    every_rule_holds(|vcpu| Box::new(vcpu), Tier::Lockstep);
+}
+
+#[test]
 fn every_rule_holds_on_the_translator_left_to_itself() {
+    every_rule_holds_unhurried(Tier::Translate);
+}
+
+#[test]
+fn every_rule_holds_in_lockstep_left_to_itself() {
+    every_rule_holds_unhurried(Tier::Lockstep);
+}
+
+fn every_rule_holds_unhurried(tier: Tier) {
     let running = Arc::new(Mutex::new(None::<Arc<Signals>>));
     let (done, watched) = mpsc::channel::<()>();
     let watchdog = running.clone();
@@ -82,12 +96,7 @@ fn every_rule_holds_on_the_translator_left_to_itself() {
         *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(vcpu.signals());
         Box::new(Unhurried(vcpu))
     };
-    every_rule_holds(wrap, Tier::Translate);
+    every_rule_holds(wrap, tier);
     drop(done);
     watch.join().expect("the watchdog only waits");
-}
-
-#[test]
-fn every_rule_holds_in_lockstep() {
-    every_rule_holds(|vcpu| Box::new(vcpu), Tier::Lockstep);
 }

@@ -64,6 +64,12 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     if subject.event.vector == 6 && went_on && is_opmask(case, subject.rip) {
         return Some("the host has AVX-512's opmask instructions, the guest has not");
     }
+    let invalid = native.event.vector == 13 && subject.event.vector == 6;
+    if invalid && native.rip == subject.rip && is_hypercall(case, native.rip) {
+        return Some(
+            "the hypervisor below the host takes VMCALL with prefixes that make it undefined",
+        );
+    }
     let at_native = instruction_at(case, native.rip);
     let amd = is_amd().then(|| amd_only(native, subject, case, at_native)).flatten();
     if amd.is_some() {
@@ -402,6 +408,12 @@ fn is_lock_mov_cr(case: &Case, rip: u64) -> bool {
     prefixes.contains(&0xf0) && matches!(rest, [0x0f, 0x20 | 0x22, ..])
 }
 
+/// 0F 01 C1 or D9, VMCALL and VMMCALL, with any prefixes.
+fn is_hypercall(case: &Case, rip: u64) -> bool {
+    let bytes = bytes_at(case, rip).unwrap_or_default();
+    matches!(bytes[prefixes_at(case, rip)..], [0x0f, 0x01, 0xc1 | 0xd9, ..])
+}
+
 /// How many prefixes begin the instruction at `rip`.
 fn prefixes_at(case: &Case, rip: u64) -> usize {
     let bytes = bytes_at(case, rip).unwrap_or_default();
@@ -495,6 +507,16 @@ mod tests {
             let mut native = Outcome::ended(17, 0);
             native.rip = case.rip();
             assert_eq!(stopped_early(&case, &native), so);
+        }
+    }
+
+    #[test]
+    fn a_hypercall_in_disguise_may_be_refused_otherwise() {
+        for (code, so) in [([0x66, 0x0f, 0x01, 0xc1], true), ([0x66, 0x0f, 0x01, 0xc2], false)] {
+            let case = Case::with_code(&code);
+            let ended = |vector| Outcome { rip: case.rip(), ..Outcome::ended(vector, 0) };
+            assert_eq!(known_difference(&ended(13), &ended(6), &case).is_some(), so);
+            assert_eq!(known_difference(&ended(3), &ended(6), &case), None);
         }
     }
 

@@ -346,6 +346,13 @@ pub(super) const CASES: &[Case] = &[
         let at = g.emit(|a| a.jmp(rcx));
         g.faults(Vector::Gp, 0, at);
     }),
+    case("paging/non-canonical-call-is-gp", "SDM 2A CALL", |g| {
+        g.long();
+        g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
+        let at = g.emit(|a| a.call(rcx));
+        g.faults(Vector::Gp, 0, at);
+        g.want("pushed RSP", |e| e.pushed().rsp, crate::layout::STACK);
+    }),
     case("paging/write-through-an-alias-changes-code", "SDM 3A 11.6", |g| {
         g.long();
         g.map(PLAY, CODE, pte::KERNEL);

@@ -9,6 +9,8 @@ use super::address::Place;
 pub(super) const ADDRESS: u8 = 15;
 /// Scratch.
 pub(super) const SECOND: u8 = 14;
+/// Scratch.
+pub(super) const THIRD: u8 = 13;
 
 pub(super) const RAX: u8 = 0;
 pub(super) const RCX: u8 = 1;
@@ -140,6 +142,11 @@ impl Asm {
     /// LEA to, [base + disp].
     pub(super) fn lea(&mut self, to: u8, base: u8, disp: i32) {
         self.at(true, &[0x8d], to, base, disp);
+    }
+
+    /// XCHG a, b.
+    pub(super) fn xchg(&mut self, a: u8, b: u8) {
+        self.bytes(&[0x48 | (b >> 3) << 2 | a >> 3, 0x87, 0xc0 | (b & 7) << 3 | a & 7]);
     }
 
     /// LEA to, [base + index << scale + disp].

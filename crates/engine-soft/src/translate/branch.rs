@@ -2,8 +2,8 @@
 //!
 //! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll.
 
-use super::address::{Access, Expression};
-use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND};
+use super::address::{Access, Expression, Place};
+use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
     Cold, EXIT, Emitter, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT, bits, home,
 };
@@ -134,13 +134,21 @@ impl Emitter<'_> {
         }
     }
 
-    /// Makes the registers what they are at a region's boundary; `carry` comes along in ADDRESS.
-    fn boundary(&mut self, carry: Option<u8>) {
+    /// Makes the registers what they are at a region's boundary; a `target` comes along in ADDRESS, where to write in THIRD.
+    fn boundary(&mut self, target: Option<u8>, place: Option<u8>) {
         for r in bits(STANDARD & !self.homed) {
             self.asm.store(home(r), r);
         }
-        if let Some(host) = carry.filter(|host| *host != ADDRESS) {
-            self.asm.mov(ADDRESS, host);
+        match (target, place) {
+            (Some(THIRD), Some(ADDRESS)) => self.asm.xchg(ADDRESS, THIRD),
+            (Some(THIRD), place) => {
+                self.carry(THIRD, ADDRESS);
+                place.inspect(|&place| self.carry(place, THIRD));
+            }
+            (target, place) => {
+                place.inspect(|&place| self.carry(place, THIRD));
+                target.inspect(|&target| self.carry(target, ADDRESS));
+            }
         }
         for r in bits(self.homed & !STANDARD) {
             self.asm.load(r, home(r));
@@ -150,6 +158,12 @@ impl Emitter<'_> {
         {
             let offset = self.asm.here() as u32;
             self.starts.push(Start { offset, homed: STANDARD, ..last });
+        }
+    }
+
+    fn carry(&mut self, from: u8, to: u8) {
+        if from != to {
+            self.asm.mov(to, from);
         }
     }
 
@@ -172,7 +186,7 @@ impl Emitter<'_> {
         let Some(b) = self.region.at(to) else {
             let b = self.block();
             let live = self.region.guests[b.first + b.count - 1].live_after;
-            self.boundary(None);
+            self.boundary(None, None);
             self.out(to, live);
             return Some(());
         };
@@ -306,16 +320,20 @@ impl Emitter<'_> {
             self.poll();
         }
         let live = self.region.guests[n].live_after;
-        self.boundary(None);
+        self.boundary(None, None);
         self.out(to, live);
+    }
+
+    /// Where a return address goes, checked.
+    fn return_place(&mut self, n: usize) -> Option<Place> {
+        let need = if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing };
+        self.reach(n, Access::word(Expression::STACK, -8, true), need)
     }
 
     /// Writes the return address; RSP stays.
     fn write_return(&mut self, n: usize) -> Option<()> {
         let g = &self.region.guests[n];
-        let need = if g.live_after { Need::Flags } else { Need::Nothing };
-        let access = Access::word(Expression::STACK, -8, true);
-        let place = self.reach(n, access, need)?;
+        let place = self.return_place(n)?;
         let value = self.scratch.take()?;
         self.asm.load(value, PAGE);
         self.asm.lea(value, value, g.next());
@@ -334,7 +352,7 @@ impl Emitter<'_> {
             self.settle_flags(g.live_after);
         }
         self.asm.lea(RSP, RSP, -8);
-        self.boundary(None);
+        self.boundary(None, None);
         self.out(g.target(), g.live_after);
         Some(())
     }
@@ -347,7 +365,7 @@ impl Emitter<'_> {
         let place = self.reach(n, access, need)?;
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
-        self.boundary(Some(value));
+        self.boundary(Some(value), None);
         self.flags_for_far(g.live_after);
         let site = self.interpreted(n);
         self.dispatch(8 + i32::from(bytes), site);
@@ -372,13 +390,31 @@ impl Emitter<'_> {
             // Of what is pinned only this is still needed, if it is a scratch register at all.
             self.scratch.unpin();
             let _ = self.scratch.take_host(value);
-            self.write_return(n)?;
+            return self.indirect_call(n, value);
         }
-        self.boundary(Some(value));
+        self.boundary(Some(value), None);
         self.flags_for_far(g.live_after);
-        // An address that the table does not know may be none at all: the interpreter begins anew, RSP has not moved yet.
         let site = self.interpreted(n);
-        self.dispatch(if g.class.calls() { -8 } else { 0 }, site);
+        self.dispatch(0, site);
+        Some(())
+    }
+
+    /// Calls the guest address in `target`. An address that the table of targets does not know may be none at all: the interpreter begins
+    /// anew, so that nothing may have been written before.
+    fn indirect_call(&mut self, n: usize, target: u8) -> Option<()> {
+        let g = &self.region.guests[n];
+        let place = self.return_place(n)?;
+        self.boundary(Some(target), Some(place.base));
+        self.flags_for_far(g.live_after);
+        let site = self.interpreted(n);
+        let miss = self.look_up(SECOND, ADDRESS);
+        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
+        self.asm.load(ADDRESS, PAGE);
+        self.asm.lea(ADDRESS, ADDRESS, g.next());
+        self.asm.store_place(&Place { base: THIRD, ..place }, ADDRESS);
+        self.asm.load_at(ADDRESS, SECOND, 0);
+        self.asm.lea(RSP, RSP, -8);
+        self.asm.jmp_at(SECOND, 8);
         Some(())
     }
 }
