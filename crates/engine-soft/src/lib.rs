@@ -164,7 +164,7 @@ impl Vcpu for SoftVcpu {
             translated_faults: cpu.translator.faults,
             translated_blocks: cpu.translator.blocks,
             translated_links: cpu.translator.links,
-            translator: (cpu.hot != u32::MAX).then(|| cpu.translator.statistics()),
+            translator: (cpu.hot != u32::MAX).then(|| cpu.translator.statistics(&cpu.jit)),
             lockstep: cpu.lockstep.as_ref().map(|l| l.counters.clone()),
             ..cpu.stats.clone()
         }

@@ -163,8 +163,10 @@ fn translator_rows(
     exit("interpreter's", translator.left)?;
     exit("unlinked jumps", translator.unlinked)?;
     exit("unknown targets", translator.unknown_targets)?;
+    exit("rewritten code", translator.dead)?;
     exit("stopped", translator.stopped)?;
     exit("host faults", translator.faults)?;
+    transfer_rows(f, translator, engine)?;
     if !translator.left_to_interpreter.is_empty() {
         let named = translator.left_to_interpreter.iter().map(|(name, n)| format!("{name} {n}"));
         writeln!(f, "  left to the interpreter: {}", named.collect::<Vec<_>>().join(", "))?;
@@ -184,6 +186,34 @@ fn translator_rows(
         time.as_nanos() as u64 / (*instructions).max(1),
         median.as_nanos(),
     )
+}
+
+/// How often control went from one translation straight to another: by links, and by the table of targets.
+fn transfer_rows(
+    f: &mut fmt::Formatter<'_>,
+    translator: &Translator,
+    engine: &Statistics,
+) -> fmt::Result {
+    let Translator { looked_up, unknown_targets, unlinked, entered, .. } = *translator;
+    if entered == 0 {
+        // Nobody counted.
+        return Ok(());
+    }
+    let found = looked_up.saturating_sub(unknown_targets);
+    let linked = entered.saturating_sub(found).saturating_sub(engine.translated_exits);
+    let rows = [
+        ("direct jumps", linked, unlinked, "linked"),
+        ("table of targets", found, unknown_targets, "known"),
+    ];
+    for (name, hits, misses, what) in rows {
+        let rate = 100.0 * hits as f64 / (hits + misses).max(1) as f64;
+        writeln!(
+            f,
+            "  {name:<22} {:>14}  between translations, {rate:.2} % {what}",
+            hits + misses
+        )?;
+    }
+    Ok(())
 }
 
 fn lockstep_line(lockstep: &Lockstep) -> String {
@@ -238,5 +268,27 @@ mod tests {
         for expected in ["2.0 million", "25.0 %", "exception #PF", "halted 3", "port 0x002e"] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn transfers_are_told_apart() {
+        let counted = Translator {
+            looked_up: 100,
+            unknown_targets: 1,
+            unlinked: 5,
+            entered: 300,
+            ..Default::default()
+        };
+        let engine = Statistics { translated_exits: 6, ..Default::default() };
+        let text = |t: &Translator| {
+            let mut text = String::new();
+            let rows = |f: &mut fmt::Formatter<'_>| transfer_rows(f, t, &engine);
+            fmt::write(&mut text, format_args!("{}", fmt::from_fn(rows))).map(|()| text)
+        };
+        let rows = text(&counted).expect("a string takes anything");
+        // 300 entries are 99 look-ups, 6 of the run loop, and 195 links; 5 were not linked yet.
+        assert!(rows.contains("200  between translations, 97.50 % linked"), "{rows}");
+        assert!(rows.contains("100  between translations, 99.00 % known"), "{rows}");
+        assert_eq!(text(&Translator::default()).as_deref(), Ok(""), "nobody counted");
     }
 }

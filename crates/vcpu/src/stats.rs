@@ -30,6 +30,12 @@ pub struct Translator {
     pub unlinked: u64,
     /// Exits because a branch's target was not in the table.
     pub unknown_targets: u64,
+    /// Exits because the code that was gone to had been rewritten.
+    pub dead: u64,
+    /// Look-ups of targets in the table, where translations count.
+    pub looked_up: u64,
+    /// Entries into translations, from outside and from each other, where translations count.
+    pub entered: u64,
     /// Exits because the machine wanted the processor.
     pub stopped: u64,
     /// Exits by faults of the host.

@@ -113,6 +113,20 @@ fn statistics_and_traces() {
 }
 
 #[test]
+fn statistics_tell_how_translations_find_each_other() {
+    let output = run(&["run", "--nucleus", "demo", "--stats"]);
+    let message = text(&output.stderr);
+    for (row, what) in [("direct jumps", "% linked"), ("table of targets", "% known")] {
+        let line = message.lines().find(|l| l.trim().starts_with(row)).unwrap_or(&message);
+        let words: Vec<_> = line.trim().trim_start_matches(row).split_whitespace().collect();
+        let [count, "between", "translations,", rate, ..] = words[..] else { panic!("{line}") };
+        let (count, rate): (u64, f64) = (count.parse().expect(line), rate.parse().expect(line));
+        // The first time is always a miss.
+        assert!(count > 1000 && rate > 50.0 && rate < 100.0 && line.ends_with(what), "{line}");
+    }
+}
+
+#[test]
 fn statistics_and_traces_of_the_translator() {
     let trace = scratch("blocks", b"");
     let trace_path = trace.to_str().expect("text");

@@ -5,7 +5,8 @@
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
-    Cold, EXIT, Emitter, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS, VECTORS_OUT, bits, home,
+    Cold, ENTERED, EXIT, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
+    VECTORS_OUT, bits, home,
 };
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
@@ -69,7 +70,7 @@ impl Emitter<'_> {
 
     /// Leaves at page + `delta`, at the boundary; status flags are in `Context::flags` if `saved`, else in RFLAGS.
     fn leave_at(&mut self, delta: i32, saved: bool) {
-        let site = self.site(Site::Here { delta, saved });
+        let site = self.site(Site::Dead { delta, saved });
         self.asm.store_imm(EXIT, site as u32);
         let jump = self.asm.jmp();
         self.jumps.push((jump, Out::Leave));
@@ -101,6 +102,9 @@ impl Emitter<'_> {
             self.require_vectors();
         }
         let body = at(self);
+        if !self.region.narrow {
+            self.tally(ENTERED, SECOND);
+        }
         for r in bits(self.homed & !STANDARD) {
             self.asm.store(home(r), r);
         }
@@ -208,7 +212,7 @@ impl Emitter<'_> {
         self.flags_for_far(live);
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, to);
-        let site = self.site(Site::Here { delta: to, saved: self.saved });
+        let site = self.site(Site::Target { delta: to, saved: self.saved });
         self.dispatch(0, site);
     }
 
@@ -228,6 +232,7 @@ impl Emitter<'_> {
 
     /// The entry of the table of targets for the guest address in `address` to `entry`; the place of a jump that is taken if it is another's.
     fn look_up(&mut self, entry: u8, address: u8) -> usize {
+        self.tally(LOOKED_UP, entry);
         self.asm.scaled32(entry, address, TARGET_SCALE);
         self.asm.and32(entry, TARGET_MASK as i32);
         self.asm.add_gs(entry, TARGETS);

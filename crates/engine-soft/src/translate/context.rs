@@ -19,6 +19,9 @@ pub(crate) struct Context {
     pub(crate) fault_pc: u64,
     /// Guest instructions completed in translated code.
     pub(crate) count: u64,
+    /// Entries into translations that count, and their look-ups in the table of targets.
+    pub(crate) entered: u64,
+    pub(crate) looked_up: u64,
     /// The table of indirect-branch targets of the current view.
     pub(crate) targets: u64,
     /// Address of the word that holds a readable address, or an unreadable one to stop translated code.
@@ -51,6 +54,8 @@ impl Default for Context {
             scratch: 0,
             fault_pc: 0,
             count: 0,
+            entered: 0,
+            looked_up: 0,
             targets: 0,
             poll: 0,
             host_mxcsr: 0x1f80,

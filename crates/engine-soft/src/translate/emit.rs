@@ -29,6 +29,8 @@ pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X
 pub(super) const VIEW: usize = Cpu::VIEW_OFFSET;
 pub(super) const JIT: usize = offset_of!(Cpu, jit);
 const COUNT: usize = JIT + offset_of!(Context, count);
+pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
+pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
 pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
 pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
 pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
@@ -63,8 +65,10 @@ pub(super) fn segment_selector(number: u8) -> usize {
 pub(super) enum Site {
     /// Go on at page + delta; the jump at `place` may be linked to that block.
     Link { place: u32, delta: i32, vectors: bool },
-    /// Go on at page + delta; status flags were put by if `saved`.
-    Here { delta: i32, saved: bool },
+    /// Go on at page + delta, of which the table of targets knows nothing; status flags were put by if `saved`.
+    Target { delta: i32, saved: bool },
+    /// Go on at page + delta, where there was a translation, which is dead; status flags were put by if `saved`.
+    Dead { delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
     /// Status flags were put by if `saved`.
     /// An STI went before it if `shadow`.
@@ -304,11 +308,23 @@ impl Emitter<'_> {
 
     fn count(&mut self, n: usize) -> Option<()> {
         let register = self.scratch.take()?;
-        self.asm.load(register, COUNT);
-        self.asm.lea(register, register, n as i32);
-        self.asm.store(COUNT, register);
+        self.add(COUNT, n, register);
         self.scratch.unpin();
         Some(())
+    }
+
+    /// Adds `n` to a counter by way of `register`; flags untouched.
+    fn add(&mut self, counter: usize, n: usize, register: u8) {
+        self.asm.load(register, counter);
+        self.asm.lea(register, register, n as i32);
+        self.asm.store(counter, register);
+    }
+
+    /// Counts one more, if translations count, by way of `register`; flags untouched.
+    pub(super) fn tally(&mut self, counter: usize, register: u8) {
+        if self.options.counting {
+            self.add(counter, 1, register);
+        }
     }
 
     pub(super) fn site(&mut self, site: Site) -> usize {
@@ -442,6 +458,8 @@ impl Emitter<'_> {
             Class::PushFlags => self.push_flags(n)?,
             Class::PopRegister => self.pop(n)?,
             Class::Leave => self.leave(n)?,
+            // Without the guest's prefixes: AMD takes it for XCHG with REX.B.
+            Class::Pause => self.asm.bytes(&[0xf3, 0x90]),
             Class::Swapgs => self.swapgs()?,
             Class::Cli => self.clear_flag(n, Rflags::IF.bits() as u32)?,
             // What follows must be known to be able to say that it is in the shadow.

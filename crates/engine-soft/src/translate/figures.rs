@@ -1,6 +1,6 @@
 //! What the translator counts for `--stats`: why translated code was left, what translation cost.
 //!
-//! Nothing is counted in translated code itself: each exit has a number already, and what it means is noted when it is made.
+//! Of exits nothing is counted in translated code itself: each has a number already, and what it means is noted when it is made.
 
 use super::emit::Site;
 use super::flow::Class;
@@ -27,6 +27,8 @@ enum Cause {
     Unlinked,
     /// The target of a branch is not in the table.
     Target,
+    /// The code that was gone to has been rewritten.
+    Dead,
 }
 
 /// See the module.
@@ -52,6 +54,15 @@ impl Figures {
     pub(super) fn exit(&mut self, site: u32) {
         if let Some(exit) = self.exits.get_mut(site as usize) {
             exit.1 += 1;
+        }
+    }
+
+    /// Exit number `site`, of a direct jump, leads to what is left to the interpreter and begins with `mnemonic`.
+    pub(super) fn interprets(&mut self, site: u32, mnemonic: Mnemonic) {
+        let Some((cause, count)) = self.exits.get_mut(site as usize) else { return };
+        if *cause != Some(Cause::Left(mnemonic)) {
+            let before = std::mem::replace(cause, Some(Cause::Left(mnemonic)));
+            add(&mut self.sums, &mut self.left, before, std::mem::take(count));
         }
     }
 
@@ -113,6 +124,7 @@ fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<C
         Some(Cause::Miss) => sums.tlb_misses += count,
         Some(Cause::Unlinked) => sums.unlinked += count,
         Some(Cause::Target) => sums.unknown_targets += count,
+        Some(Cause::Dead) => sums.dead += count,
         Some(Cause::Left(mnemonic)) => {
             sums.left += count;
             *left.entry(mnemonic).or_default() += count;
@@ -125,7 +137,8 @@ fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<C
 fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
     let delta = match *site {
         Site::Link { .. } => return Cause::Unlinked,
-        Site::Here { .. } => return Cause::Target,
+        Site::Target { .. } => return Cause::Target,
+        Site::Dead { .. } => return Cause::Dead,
         Site::Check { .. } => return Cause::Miss,
         Site::Interpret { delta, .. } => delta,
     };

@@ -30,6 +30,7 @@ pub(super) enum Class {
     Lea,
     /// Nothing to do.
     Nop,
+    Pause,
     PushRegister,
     PushImmediate,
     PushMemory,
@@ -130,6 +131,7 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         | Mnemonic::Prefetcht2
         | Mnemonic::Prefetchnta
         | Mnemonic::Prefetchw => return Class::Nop,
+        Mnemonic::Pause => return Class::Pause,
         Mnemonic::Leave if i.code() == Code::Leaveq => return Class::Leave,
         Mnemonic::Swapgs => return Class::Swapgs,
         Mnemonic::Cli => return Class::Cli,

@@ -136,9 +136,11 @@ impl Translator {
     }
 
     /// The figures for `--stats`.
-    pub(crate) fn statistics(&self) -> vcpu::Translator {
+    pub(crate) fn statistics(&self, counted: &context::Context) -> vcpu::Translator {
         let (start, end) = self.area.range();
         vcpu::Translator {
+            looked_up: counted.looked_up,
+            entered: counted.entered,
             code_used: self.area.used() as u64,
             code_capacity: (end - start) as u64,
             ..self.figures.statistics()
@@ -277,7 +279,7 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         match site {
             Site::Link { place, .. } => *place += base as u32,
             Site::Check { retry, .. } => *retry += base as u32,
-            Site::Here { .. } | Site::Interpret { .. } => {}
+            Site::Target { .. } | Site::Dead { .. } | Site::Interpret { .. } => {}
         }
     }
     translator.area.push(&t.code).ok_or(Full)?;

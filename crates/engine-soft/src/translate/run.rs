@@ -8,6 +8,7 @@ use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
+use iced_x86::{Decoder, Mnemonic};
 use std::cell::Cell;
 use x86::state::{Mode, gpr};
 
@@ -187,7 +188,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(Some(exit))
         }
-        Some(Site::Here { delta, saved }) => {
+        Some(Site::Target { delta, saved } | Site::Dead { delta, saved }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if saved {
                 cpu.state.flags.arith = cpu.jit.flags;
@@ -246,6 +247,9 @@ pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
         if next.host.heat.get() == u32::MAX && next.second_page.is_none() {
             // It is not going to be translated as long as it lives.
             note(cpu, site, next);
+            if let Some(mnemonic) = first_of(cpu, next) {
+                cpu.translator.figures.interprets(site, mnemonic);
+            }
         }
         return;
     };
@@ -257,6 +261,16 @@ pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
         patch_rel32(&mut cpu.translator, place, to);
         cpu.translator.links += 1;
     }
+}
+
+/// What `block`, of 64-bit code, begins with.
+fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
+    let gpa = block.key.gpa();
+    let mut bytes = [0; 15];
+    let bytes = &mut bytes[..usize::from(block.len).min(15)];
+    cpu.mmu.ram.read(gpa, bytes).ok()?;
+    let options = cpu.features.decoder_options;
+    Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
 }
 
 fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
