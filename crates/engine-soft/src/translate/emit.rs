@@ -194,23 +194,25 @@ pub(super) fn translate(
     homed: u16,
     options: Options,
 ) -> Result<Translation, usize> {
-    let blocks = region.blocks.len();
+    let (blocks, guests) = (region.blocks.len(), region.guests.len());
+    // Room for what most regions need: growing costs more than a good part of the emitting.
+    let some = guests + 4 * blocks;
     let mut e = Emitter {
-        asm: Asm::with_capacity(64 * region.guests.len()),
+        asm: Asm::with_capacity(64 * some),
         region,
         homed,
         scratch: Scratch::new(homed),
         saved: false,
         current: 0,
         options,
-        sites: Vec::new(),
-        cold: Vec::new(),
-        jumps: Vec::new(),
-        starts: Vec::new(),
+        sites: Vec::with_capacity(some),
+        cold: Vec::with_capacity(some),
+        jumps: Vec::with_capacity(some),
+        starts: Vec::with_capacity(3 * some),
         labels: vec![None; blocks],
-        inner: Vec::new(),
+        inner: Vec::with_capacity(2 * blocks),
         inherited: vec![None; blocks],
-        entries: Vec::new(),
+        entries: Vec::with_capacity(blocks),
         at: 0,
     };
     e.run().ok_or(e.at)?;

@@ -148,8 +148,8 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
         code.extend(rest);
     }
     let mut region = Region {
-        guests: Vec::new(),
-        blocks: Vec::new(),
+        guests: Vec::with_capacity(64),
+        blocks: Vec::with_capacity(16),
         vectors: false,
         narrow,
         second_page: head.second_page,
