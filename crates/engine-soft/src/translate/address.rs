@@ -7,7 +7,7 @@
 
 use super::asm::RAX;
 use super::emit::{Emitter, Need, PAGE, VIEW, home, segment_base};
-use super::flow::Class;
+use super::flow::{Class, Usage};
 use super::region::{Guest, PAGE_BYTES};
 use super::scratch::Held;
 use crate::thunk::MemOperand;
@@ -36,8 +36,10 @@ impl Expression {
     pub(super) const STACK: Self =
         Self { segment: 0, base: super::asm::RSP, index: NONE, scale: 0 };
 
-    fn uses(&self, register: u8) -> bool {
-        self.base == register || self.index == register
+    /// Those it is made of, as bits.
+    fn registers(&self) -> u16 {
+        let bit = |register: u8| if register < 16 { 1 << register } else { 0 };
+        bit(self.base) | bit(self.index)
     }
 }
 
@@ -143,10 +145,29 @@ pub(super) fn expression_of(i: &Instruction, segments: bool) -> Option<(Expressi
     Some((at, displacement))
 }
 
+/// What an instruction does with addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moves {
+    /// Accesses to the stack or through its operand, in order.
+    accesses: [Option<Access>; 2],
+    step: Option<(u8, i32)>,
+    /// Registers it changes: RSP also where it is not named.
+    written: u16,
+}
+
+impl Moves {
+    pub(super) fn of(i: &Instruction, class: Class, usage: &Usage) -> Self {
+        Self {
+            accesses: accesses(i, class, usage.high_byte),
+            step: step_of(i, class),
+            written: usage.gpr_written | implied(class),
+        }
+    }
+}
+
 /// The constant that `i` adds to a 64-bit register, and which: RSP for pushes and pops.
-pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
-    let i = &g.i;
-    match g.class {
+fn step_of(i: &Instruction, class: Class) -> Option<(u8, i32)> {
+    match class {
         Class::PushRegister | Class::PushImmediate | Class::PushMemory | Class::PushFlags => {
             return Some((4, -8));
         }
@@ -174,17 +195,15 @@ pub(super) fn step_of(g: &Guest) -> Option<(u8, i32)> {
     i32::try_from(by).ok().filter(|by| by.unsigned_abs() <= 1 << 20).map(|by| (register, by))
 }
 
-/// Accesses that `g` makes to the stack or through its operand, in order.
-fn accesses(g: &Guest) -> [Option<Access>; 2] {
+fn accesses(i: &Instruction, class: Class, high_byte: bool) -> [Option<Access>; 2] {
     let stack = |displacement, write| Some(Access::word(Expression::STACK, displacement, write));
-    match g.class {
-        Class::Memory(operand) | Class::Bit(operand) if !g.usage.high_byte => {
-            [access_of(&g.i, &operand), None]
+    match class {
+        Class::Memory(operand) | Class::Bit(operand) if !high_byte => {
+            [access_of(i, &operand), None]
         }
         Class::PushRegister | Class::PushImmediate | Class::PushFlags => [stack(-8, true), None],
         Class::PushMemory => [
-            expression_of(&g.i, true)
-                .map(|(at, displacement)| Access::word(at, displacement, false)),
+            expression_of(i, true).map(|(at, displacement)| Access::word(at, displacement, false)),
             stack(-8, true),
         ],
         Class::Call | Class::CallRegister => [stack(-8, true), None],
@@ -228,7 +247,7 @@ impl Emitter<'_> {
         let Some(b) = self.region.block_of(n) else { return };
         let block = &self.region.blocks[b];
         for g in &self.region.guests[n..block.first + block.count] {
-            for other in accesses(g).into_iter().flatten().filter(|a| a.at == at) {
+            for other in g.moves.accesses.iter().flatten().filter(|a| a.at == at) {
                 let low = i64::from(other.displacement) + moved;
                 let (from, to) = (group.low.min(low), group.high.max(low + other.size));
                 let fits = i32::try_from(from).is_ok() && i32::try_from(to).is_ok();
@@ -237,11 +256,11 @@ impl Emitter<'_> {
                     group.write |= other.write;
                 }
             }
-            match step_of(g) {
+            match g.moves.step {
                 Some((register, by)) if at.base == register && at.index == NONE => {
                     moved += i64::from(by);
                 }
-                _ if writes_any(g, &at) => return,
+                _ if g.changes(&at) => return,
                 _ => {}
             }
         }
@@ -371,8 +390,7 @@ impl Emitter<'_> {
 
     /// What instruction `g` writes is noted: groups by changed registers go, or move along.
     pub(super) fn note_writes(&mut self, g: &Guest) {
-        let step = step_of(g);
-        let written = g.usage.gpr_written | implied(g);
+        let Moves { step, .. } = g.moves;
         self.scratch.groups(|mut group| {
             if let Some((register, by)) = step
                 && group.at.base == register
@@ -381,11 +399,7 @@ impl Emitter<'_> {
                 group.moved += i64::from(by);
                 return Some(group);
             }
-            if matches!(g.class, Class::Swapgs) && group.at.segment != 0 {
-                return None;
-            }
-            let uses = (0..16).any(|r| written & 1 << r != 0 && group.at.uses(r));
-            (!uses).then_some(group)
+            (!g.changes(&group.at)).then_some(group)
         });
     }
 }
@@ -394,8 +408,8 @@ impl Emitter<'_> {
 const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
 
 /// RSP, where the instruction moves it without naming it.
-fn implied(g: &Guest) -> u16 {
-    match g.class {
+fn implied(class: Class) -> u16 {
+    match class {
         Class::PushRegister
         | Class::PushImmediate
         | Class::PushMemory
@@ -407,7 +421,10 @@ fn implied(g: &Guest) -> u16 {
     }
 }
 
-fn writes_any(g: &Guest, at: &Expression) -> bool {
-    let written = g.usage.gpr_written | implied(g);
-    (0..16).any(|r| written & 1 << r != 0 && at.uses(r)) || matches!(g.class, Class::Swapgs)
+impl Guest {
+    /// Whether it changes what `at` is made of.
+    fn changes(&self, at: &Expression) -> bool {
+        self.moves.written & at.registers() != 0
+            || matches!(self.class, Class::Swapgs) && at.segment != 0
+    }
 }

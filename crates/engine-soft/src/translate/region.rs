@@ -4,6 +4,7 @@
 //! really takes. Its basic blocks are exactly decoded blocks of the interpreter: whatever kills one of those kills the region.
 //! An instruction that crosses the page's end is a region of its own, which makes sure each time that the next page is still the same.
 
+use super::address::Moves;
 use super::flow::{self, Class, FlagUse, Usage};
 use crate::block::{Block, Key};
 use crate::cpu::Cpu;
@@ -29,6 +30,7 @@ pub(super) struct Guest {
     pub(super) delta: i32,
     /// Status flags are needed after it.
     pub(super) live_after: bool,
+    pub(super) moves: Moves,
 }
 
 impl Guest {
@@ -96,6 +98,7 @@ impl Region {
     /// Leaves instruction `n` to the interpreter; false if it is already.
     pub(super) fn leave(&mut self, n: usize) -> bool {
         let Some(g) = self.guests.get_mut(n) else { return false };
+        g.moves = Moves::of(&g.i, Class::Other, &g.usage);
         !matches!(std::mem::replace(&mut g.class, Class::Other), Class::Other)
     }
 
@@ -211,7 +214,8 @@ fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool 
         copy[..len].copy_from_slice(&bytes[position..position + len]);
         let usage = flow::usage(&mut cpu.translator.factory, &i, class);
         let delta = (start + position) as i32;
-        region.guests.push(Guest { i, class, usage, bytes: copy, delta, live_after: true });
+        let moves = Moves::of(&i, class, &usage);
+        region.guests.push(Guest { i, class, usage, bytes: copy, delta, live_after: true, moves });
         if other {
             break;
         }
