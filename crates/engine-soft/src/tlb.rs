@@ -78,7 +78,7 @@ pub(crate) struct FetchEntry {
 
 /// A page that neither what begins at place `i` of a view lies on nor what follows it: no access there has it as its first or last.
 const fn no_page(i: usize) -> u64 {
-    ((i ^ ENTRIES / 2) << 12) as u64
+    ((i ^ (ENTRIES / 2)) << 12) as u64
 }
 
 const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false, size: 0 };

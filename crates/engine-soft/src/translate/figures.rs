@@ -61,7 +61,7 @@ impl Figures {
     pub(super) fn interprets(&mut self, site: u32, mnemonic: Mnemonic) {
         let Some((cause, count)) = self.exits.get_mut(site as usize) else { return };
         if *cause != Some(Cause::Left(mnemonic)) {
-            let before = std::mem::replace(cause, Some(Cause::Left(mnemonic)));
+            let before = cause.replace(Cause::Left(mnemonic));
             add(&mut self.sums, &mut self.left, before, std::mem::take(count));
         }
     }
