@@ -105,8 +105,8 @@ pub(crate) fn jmp_m<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step_to(body(cpu))
 }
 
-/// The return address is written before the target is looked at: SDM vol. 2, CALL, has it the other way round, but both AMD's and Intel's
-/// processors leave it in memory when the target faults for not being canonical.
+/// The return address is written before the target is looked at: SDM vol. 2, CALL, has it the other way round, and so has Zen 3, but Intel's
+/// processors (and Zen 5) leave it in memory when the target faults for not being canonical.
 fn call_to(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<Step> {
     let back = cpu.ip(op).wrapping_add(u64::from(op.len));
     let rsp = cpu.state.gpr[gpr::RSP];

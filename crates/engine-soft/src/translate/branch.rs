@@ -230,21 +230,22 @@ impl Emitter<'_> {
         self.site(Site::Interpret { delta, undone, saved, shadow })
     }
 
-    /// The entry of the table of targets for the guest address in `address` to `entry`; the place of a jump that is taken if it is another's.
-    fn look_up(&mut self, entry: u8, address: u8) -> usize {
-        self.tally(LOOKED_UP, entry);
-        self.asm.scaled32(entry, address, TARGET_SCALE);
-        self.asm.and32(entry, TARGET_MASK as i32);
-        self.asm.add_gs(entry, TARGETS);
-        self.asm.cmp_at(address, entry, 0);
-        self.asm.jcc(5)
+    /// The entry of the table of targets for the guest address in ADDRESS to SECOND; leaves by `site` if it is another's.
+    /// Status flags have been put by, or are dead.
+    fn look_up(&mut self, site: usize) {
+        self.tally(LOOKED_UP, SECOND);
+        self.asm.scaled32(SECOND, ADDRESS, TARGET_SCALE);
+        self.asm.and32(SECOND, TARGET_MASK as i32);
+        self.asm.add_gs(SECOND, TARGETS);
+        self.asm.cmp_at(ADDRESS, SECOND, 0);
+        let miss = self.asm.jcc(5);
+        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
     }
 
     /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
     /// Status flags have been put by, or are dead.
     fn dispatch(&mut self, pop: i32, site: usize) {
-        let miss = self.look_up(SECOND, ADDRESS);
-        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
+        self.look_up(site);
         if pop != 0 {
             self.asm.lea(RSP, RSP, pop);
         }
@@ -412,8 +413,7 @@ impl Emitter<'_> {
         self.boundary(Some(target), Some(place.base));
         self.flags_for_far(g.live_after);
         let site = self.interpreted(n);
-        let miss = self.look_up(SECOND, ADDRESS);
-        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
+        self.look_up(site);
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, g.next());
         self.asm.store_place(&Place { base: THIRD, ..place }, ADDRESS);

@@ -57,13 +57,16 @@ impl Figures {
         }
     }
 
+    /// Whether exit number `site` counts as a direct jump that is not linked yet.
+    pub(super) fn is_unlinked(&self, site: u32) -> bool {
+        self.exits.get(site as usize).is_some_and(|exit| exit.0 == Some(Cause::Unlinked))
+    }
+
     /// Exit number `site`, of a direct jump, leads to what is left to the interpreter and begins with `mnemonic`.
     pub(super) fn interprets(&mut self, site: u32, mnemonic: Mnemonic) {
         let Some((cause, count)) = self.exits.get_mut(site as usize) else { return };
-        if *cause != Some(Cause::Left(mnemonic)) {
-            let before = cause.replace(Cause::Left(mnemonic));
-            add(&mut self.sums, &mut self.left, before, std::mem::take(count));
-        }
+        let before = cause.replace(Cause::Left(mnemonic));
+        add(&mut self.sums, &mut self.left, before, std::mem::take(count));
     }
 
     /// Translated code was left by a host fault: it was told to stop, or an instruction faulted.

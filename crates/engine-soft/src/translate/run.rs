@@ -247,7 +247,9 @@ pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
         if next.host.heat.get() == u32::MAX && next.second_page.is_none() {
             // It is not going to be translated as long as it lives.
             note(cpu, site, next);
-            if let Some(mnemonic) = first_of(cpu, next) {
+            if cpu.translator.figures.is_unlinked(site)
+                && let Some(mnemonic) = first_of(cpu, next)
+            {
                 cpu.translator.figures.interprets(site, mnemonic);
             }
         }
