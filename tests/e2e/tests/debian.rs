@@ -124,11 +124,12 @@ fn input_may_come_early_and_end_early() {
     assert!(transcript.contains("\nLinux\r\n"), "{transcript}");
 }
 
+/// The least of a few stretches counts: a guest that polls uses its share in each of them, what the kernel does late
+/// and what a busy host books to whoever runs at its tick does not.
 #[test]
 fn an_idle_guest_uses_under_two_percent() {
     let _turn = debian("cloud");
     let session = shell(&[]);
-    std::thread::sleep(Duration::from_secs(2)); // the kernel's late work
     let stat = format!("/proc/{}/stat", session.pid().as_raw_nonzero());
     let ticks = || {
         let text = std::fs::read_to_string(&stat).expect("it runs");
@@ -136,10 +137,14 @@ fn an_idle_guest_uses_under_two_percent() {
         // utime and stime, fields 14 and 15 of proc(5), in hundredths of a second.
         fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number")
     };
-    let (before, began) = (ticks(), Instant::now());
-    std::thread::sleep(Duration::from_secs(5));
-    let share = (ticks() - before) / 100.0 / began.elapsed().as_secs_f64();
-    assert!(share < 0.02, "an idle guest uses {:.1} % of a core", share * 100.0);
+    let share = || {
+        let (before, began) = (ticks(), Instant::now());
+        std::thread::sleep(Duration::from_secs(3));
+        (ticks() - before) / 100.0 / began.elapsed().as_secs_f64()
+    };
+    let shares: [f64; 4] = std::array::from_fn(|_| share());
+    let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(least < 0.02, "shares of a core an idle guest used: {shares:.3?}");
 }
 
 /// `gemello run debian -- words`, with `input`.
