@@ -7,6 +7,7 @@
 
 mod access;
 mod dma;
+mod huge;
 
 pub use dma::{DmaOverrun, DmaWrite};
 
@@ -64,6 +65,7 @@ impl GuestRam {
             ranges.iter().map(|&(gpa, len)| (GuestAddress(gpa), len as usize)).collect();
         let map = GuestMemoryMmap::from_ranges(&wanted)
             .map_err(|source| Error::Reserve { bytes, source })?;
+        huge::advise(&map);
         let regions = map
             .iter()
             .map(|r| Region {
