@@ -90,6 +90,11 @@ impl Key {
         self.0 & ((1 << 56) - 1)
     }
 
+    /// Code of user mode.
+    pub(crate) const fn is_user(self) -> bool {
+        (self.0 >> 56) as u8 & crate::cpu::USER != 0
+    }
+
     const fn slot(self) -> usize {
         ((self.0 ^ self.0 >> 13 ^ self.0 >> 56) as usize) & (JUMP_ENTRIES - 1)
     }
@@ -115,7 +120,8 @@ impl Hasher for Spread {
     }
 }
 
-type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+/// By words that need not be spread well.
+pub(crate) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 const JUMP_ENTRIES: usize = 1 << 15;
 /// Ops kept before everything is thrown away.

@@ -8,6 +8,8 @@
 //! An entry is tagged with its page's linear address for each kind of access it allows. The index comes from an
 //! access's first byte; it hits if neither that nor its last byte lies on another page.
 
+use std::collections::HashSet;
+
 /// Entries of a view; a power of two.
 pub(crate) const ENTRIES: usize = 2048;
 /// Entries of a view's instruction part.
@@ -254,6 +256,12 @@ struct Targets {
     large: Large,
     /// Some target's page is not global.
     local: bool,
+    /// Pages that links of direct branches lead to.
+    linked: HashSet<u64>,
+    /// Names the address space as long as none of these goes; 0 while there is none.
+    ticket: u32,
+    /// One has gone.
+    changed: bool,
 }
 
 impl Targets {
@@ -264,6 +272,18 @@ impl Targets {
             pages: Regions::new(12, 16),
             large: Large::new(),
             local: false,
+            linked: HashSet::new(),
+            ticket: 0,
+            changed: false,
+        }
+    }
+
+    /// Links to other pages do not hold any more.
+    fn sever(&mut self) {
+        if !self.linked.is_empty() {
+            self.linked.clear();
+            self.ticket = 0;
+            self.changed = true;
         }
     }
 
@@ -282,6 +302,7 @@ impl Targets {
         self.pages.clear();
         self.large.clear();
         self.local = false;
+        self.sever();
     }
 
     fn vacate(&mut self) {
@@ -310,6 +331,9 @@ impl Targets {
         if self.large.around(la) != Extent::Page {
             self.clear();
         } else if self.pages.may_hold(la) {
+            if self.linked.contains(&(la & !PAGE_MASK)) {
+                self.sever();
+            }
             let first = target_slot(la & !PAGE_MASK);
             let slots = first..first + (0x1000 >> TARGET_GRAIN);
             for (n, entry) in self.table[slots].iter_mut().enumerate() {
@@ -460,6 +484,8 @@ pub(crate) struct Tlb {
     views: Vec<View>,
     pcids: [Option<u16>; SLOTS],
     victim: usize,
+    /// The last ticket given.
+    tickets: u32,
     /// The slot of the current PCID.
     pub(crate) slot: usize,
     pub(crate) flushes: u64,
@@ -473,6 +499,7 @@ impl Tlb {
             views: (0..VIEWS).map(|_| View::new()).collect(),
             pcids,
             victim: 0,
+            tickets: 0,
             slot: 0,
             flushes: 0,
         }
@@ -535,6 +562,40 @@ impl Tlb {
         if entry.tag == la & !PAGE_MASK && !view.targets.table.is_empty() {
             view.targets.fill(la, host, &entry);
         }
+    }
+
+    /// As [`Tlb::fill_target`], for a link from another page, which holds as long as [`Tlb::ticket`] stays what is returned. `None`: it must
+    /// not be made.
+    pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> Option<u32> {
+        self.fill_target(view, la, host);
+        let targets = &mut self.views[view].targets;
+        if *targets.table.get(target_slot(la))? != [la, host] {
+            return None;
+        }
+        if targets.ticket == 0 {
+            // The last one is never given: code that waits for its first has it.
+            self.tickets = self.tickets.checked_add(1).filter(|&next| next != u32::MAX)?;
+            targets.ticket = self.tickets;
+        }
+        targets.linked.insert(la & !PAGE_MASK);
+        Some(targets.ticket)
+    }
+
+    /// What names the address space of `view` for links between pages.
+    #[inline(always)]
+    pub(crate) fn ticket(&self, view: usize) -> u32 {
+        self.views[view].targets.ticket
+    }
+
+    /// Whether links between pages of the kernel's do not hold any more.
+    #[inline(always)]
+    pub(crate) fn kernel_changed(&self) -> bool {
+        self.views[SUPERVISOR].targets.changed | self.views[SUPERVISOR_AC].targets.changed
+    }
+
+    /// They have been taken away.
+    pub(crate) fn kernel_settled(&mut self) {
+        self.supervisor().iter_mut().for_each(|view| view.targets.changed = false);
     }
 
     /// Empties all tables of targets.

@@ -7,6 +7,7 @@ mod caches;
 mod debug;
 mod interrupts;
 mod modes;
+mod pages;
 mod paging;
 mod privilege;
 mod segments;
@@ -25,6 +26,7 @@ pub fn cases() -> &'static [Case] {
             modes::CASES,
             paging::CASES,
             tlb::CASES,
+            pages::CASES,
             caches::CASES,
             segments::CASES,
             interrupts::CASES,

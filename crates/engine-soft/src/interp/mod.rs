@@ -96,7 +96,7 @@ fn run_next(
     // SAFETY: `block` was just found, or linked in the current epoch: alive, and freed only by `bury` in `fetch`.
     let current = unsafe { &*block };
     if translating && let Some(host) = current.host.code.get().or_else(|| warm(cpu, current)) {
-        let entry = translate::entry_of(cpu, host);
+        let entry = translate::entry_of(cpu, current, host);
         return run_translated(cpu, entry, limit);
     }
     let epoch = cpu.mmu.blocks.epoch;
@@ -161,10 +161,11 @@ fn run_translated(
 fn run_narrow(cpu: &mut Cpu, site: u32) -> Option<translate::Left> {
     let block = fetch::block_at_rip(cpu, false)?;
     // SAFETY: just found.
-    let made = translate::narrow(cpu, unsafe { &*block }, site);
+    let block = unsafe { &*block };
+    let made = translate::narrow(cpu, block, site);
     Some(match made {
         Ok(Some(host)) => {
-            let entry = translate::entry_beside(cpu, host);
+            let entry = translate::entry_beside(cpu, block, host);
             translate::lockstep::enter(cpu, entry)
         }
         Ok(None) => translate::Left::Interpret(Err(None)),

@@ -55,6 +55,11 @@ impl Asm {
         self.gs(true, &[0x89], reg, offset);
     }
 
+    /// MOV r32, gs:[offset].
+    pub(super) fn load32(&mut self, reg: u8, offset: usize) {
+        self.gs(false, &[0x8b], reg, offset);
+    }
+
     /// MOVZX r32, byte gs:[offset].
     pub(super) fn load_byte(&mut self, reg: u8, offset: usize) {
         self.gs(false, &[0x0f, 0xb6], reg, offset);
@@ -142,6 +147,13 @@ impl Asm {
     /// LEA to, [base + disp].
     pub(super) fn lea(&mut self, to: u8, base: u8, disp: i32) {
         self.at(true, &[0x8d], to, base, disp);
+    }
+
+    /// LEA r32, [base + disp] with a displacement of 32 bits whatever it is, in the last four bytes. Not for R8 to R15 nor RSP.
+    pub(super) fn lea32_far(&mut self, to: u8, base: u8, disp: i32) {
+        debug_assert!(to < 8 && base < 8 && base != RSP);
+        self.bytes(&[0x8d, 0x80 | to << 3 | base]);
+        self.bytes(&disp.to_le_bytes());
     }
 
     /// XCHG a, b.

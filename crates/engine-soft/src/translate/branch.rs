@@ -202,14 +202,23 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Leaves the region for page + `to`: by a link on the same page, else through the table of targets.
+    /// Leaves the region for page + `to`. Flags are in RFLAGS.
     fn out(&mut self, to: i32, live: bool) {
         if on_page(to) {
             let place = self.asm.jmp();
             self.link(place, to);
             return;
         }
-        self.flags_for_far(live);
+        if self.region.narrow {
+            self.flags_for_far(live);
+            self.by_table(to);
+        } else {
+            self.far(to, live);
+        }
+    }
+
+    /// Goes to page + `to` by the table of targets. Status flags have been put by, or are dead.
+    pub(super) fn by_table(&mut self, to: i32) {
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, to);
         let site = self.site(Site::Target { delta: to, saved: self.saved });
@@ -253,7 +262,7 @@ impl Emitter<'_> {
     }
 
     /// Puts flags by for a far entry, if they are `live`. At the boundary: any scratch register will do.
-    fn flags_for_far(&mut self, live: bool) {
+    pub(super) fn flags_for_far(&mut self, live: bool) {
         if live {
             self.save_flags(SECOND);
         }
@@ -264,9 +273,7 @@ impl Emitter<'_> {
         let g = &self.region.guests[n];
         match g.class {
             Class::Jump => {
-                if on_page(g.target()) {
-                    self.settle_flags(g.live_after);
-                }
+                self.settle_flags(g.live_after);
                 self.edge(g.target(), Some(n), next)
             }
             Class::Jcc(cc) => self.jcc(n, cc, next),
@@ -354,9 +361,7 @@ impl Emitter<'_> {
             self.poll()?;
         }
         self.write_return(n)?;
-        if on_page(g.target()) {
-            self.settle_flags(g.live_after);
-        }
+        self.settle_flags(g.live_after);
         self.asm.lea(RSP, RSP, -8);
         self.boundary(None, None);
         self.out(g.target(), g.live_after);

@@ -24,6 +24,10 @@ pub(crate) struct Context {
     pub(crate) looked_up: u64,
     /// The table of indirect-branch targets of the current view.
     pub(crate) targets: u64,
+    /// What the links of user code to other pages must have been made for; 0: there are none (see `super::far`).
+    pub(crate) ticket: u32,
+    /// Counts down where links to other pages do not hold.
+    pub(crate) patience: i32,
     /// Address of the word that holds a readable address, or an unreadable one to stop translated code.
     pub(crate) poll: u64,
     /// The host's MXCSR.
@@ -57,6 +61,8 @@ impl Default for Context {
             entered: 0,
             looked_up: 0,
             targets: 0,
+            ticket: 0,
+            patience: 0,
             poll: 0,
             host_mxcsr: 0x1f80,
             leave: 0,

@@ -10,6 +10,7 @@ use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{Asm, RAX};
 use super::context::Context;
 use super::encode::{self, Memory, Operands};
+use super::far::Far;
 use super::flow::{Class, FlagUse};
 use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
 use super::scratch::{Held, Scratch};
@@ -69,6 +70,8 @@ pub(super) enum Site {
     Target { delta: i32, saved: bool },
     /// Go on at page + delta, where there was a translation, which is dead; status flags were put by if `saved`.
     Dead { delta: i32, saved: bool },
+    /// Go on at page + delta, on another page; far branch number `far` may be linked to it. Status flags were put by if `saved`.
+    Far { far: u32, delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
     /// Status flags were put by if `saved`.
     /// An STI went before it if `shadow`.
@@ -96,6 +99,7 @@ pub(super) struct Translation {
     /// Registers homed within.
     pub(super) homed: u16,
     pub(super) sites: Vec<Site>,
+    pub(super) fars: Vec<Far>,
     /// Jumps out of this code: places of rel32.
     pub(super) jumps: Vec<(usize, Out)>,
     /// What a fault means from each offset on, ascending.
@@ -144,6 +148,8 @@ pub(super) enum Cold {
     Exit { from: usize, site: usize, out: Out },
     /// A branch out of the region that was taken.
     Branch { from: usize, to: i32, n: usize, polls: bool },
+    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there.
+    Detour { far: usize, to: i32, live: bool },
 }
 
 /// See the module.
@@ -158,6 +164,7 @@ pub(super) struct Emitter<'a> {
     pub(super) current: usize,
     pub(super) options: Options,
     pub(super) sites: Vec<Site>,
+    pub(super) fars: Vec<Far>,
     pub(super) cold: Vec<Cold>,
     pub(super) jumps: Vec<(usize, Out)>,
     pub(super) starts: Vec<Start>,
@@ -177,6 +184,8 @@ pub(super) struct Emitter<'a> {
 pub(super) struct Options {
     /// Number of the first site.
     pub(super) first_site: usize,
+    /// Number of the first far branch.
+    pub(super) first_far: usize,
     /// Address of the word that is polled.
     pub(super) poll: u64,
     /// Count instructions.
@@ -206,6 +215,7 @@ pub(super) fn translate(
         current: 0,
         options,
         sites: Vec::with_capacity(some),
+        fars: Vec::new(),
         cold: Vec::with_capacity(some),
         jumps: Vec::with_capacity(some),
         starts: Vec::with_capacity(3 * some),
@@ -221,6 +231,7 @@ pub(super) fn translate(
         entries: e.entries,
         homed,
         sites: e.sites,
+        fars: e.fars,
         jumps: e.jumps,
         starts: e.starts,
     })
@@ -280,9 +291,7 @@ impl Emitter<'_> {
         }
         if open {
             let end = self.block().end;
-            if (0..PAGE_BYTES).contains(&end) {
-                self.settle_flags(true);
-            }
+            self.settle_flags(true);
             self.edge(end, None, next)?;
         }
         Some(())
@@ -637,6 +646,7 @@ impl Emitter<'_> {
                 self.jumps.push((jump, out));
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
+            Cold::Detour { far, to, live } => self.detour(far, to, live),
         }
     }
 }

@@ -139,7 +139,7 @@ fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<C
 /// What an exit means, from the instruction it belongs to and the exits behind it.
 fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
     let delta = match *site {
-        Site::Link { .. } => return Cause::Unlinked,
+        Site::Link { .. } | Site::Far { .. } => return Cause::Unlinked,
         Site::Target { .. } => return Cause::Target,
         Site::Dead { .. } => return Cause::Dead,
         Site::Check { .. } => return Cause::Miss,

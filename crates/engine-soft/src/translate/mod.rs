@@ -2,8 +2,8 @@
 //!
 //! When a block is hot ([`HOT`] runs in the interpreter) it is translated together with what it leads to on its page ([`region`]):
 //! unprivileged instructions are copied, memory operands go through an inline TLB check ([`address`]), everything else leaves to the
-//! interpreter, which is complete and the reference. Regions on one page are linked by direct jumps, all others through a table
-//! from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
+//! interpreter, which is complete and the reference. Direct branches are linked, to another page only as long as it is known to be the
+//! same ([`far`]), returns and indirect ones go through a table from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
 //! SSE operand, #DE, #XM, the poll word made unreadable) leaves at the guest instruction where it happened, and the interpreter decides
 //! what it means.
 #![allow(unsafe_code)] // enters and patches generated code; see docs/UNSAFE.md
@@ -15,6 +15,7 @@ mod branch;
 pub(crate) mod context;
 mod emit;
 mod encode;
+mod far;
 mod figures;
 mod fill;
 mod flow;
@@ -61,6 +62,7 @@ pub(crate) struct Translator {
     factory: InstructionInfoFactory,
     avx: bool,
     bmi2: bool,
+    far: far::FarLinks,
     /// Translations of dead blocks, which others may still jump to.
     graves: HashMap<Key, Vec<Host>>,
     /// Count instructions in translated code.
@@ -95,6 +97,7 @@ impl Translator {
             factory: InstructionInfoFactory::new(),
             avx: host.has(crate::thunk::Feature::Avx),
             bmi2: host.has(crate::thunk::Feature::Bmi2),
+            far: far::FarLinks::default(),
             graves: HashMap::new(),
             counting: false,
             registration: None,
@@ -162,6 +165,7 @@ impl Translator {
         self.sites.clear();
         self.starts.clear();
         self.registration = None;
+        self.far.clear();
         self.graves.clear();
         self.extents.clear();
         self.figures.dropped();
@@ -212,6 +216,7 @@ pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<H
 fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
     let options = Options {
         first_site: cpu.translator.sites.len(),
+        first_far: cpu.translator.far.branches.len(),
         poll: cpu.signals.poll_address(),
         counting: cpu.translator.counting,
         bmi2: cpu.translator.bmi2,
@@ -279,9 +284,12 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         match site {
             Site::Link { place, .. } => *place += base as u32,
             Site::Check { retry, .. } => *retry += base as u32,
-            Site::Target { .. } | Site::Dead { .. } | Site::Interpret { .. } => {}
+            Site::Target { .. } | Site::Dead { .. } | Site::Far { .. } | Site::Interpret { .. } => {
+            }
         }
     }
+    t.fars.iter_mut().for_each(|far| far.move_by(base as u32));
+    translator.far.branches.append(&mut t.fars);
     translator.area.push(&t.code).ok_or(Full)?;
     translator.extents.push((base as u32, t.code.len() as u32));
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
@@ -325,6 +333,12 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Resolves the rel32 at `place` of the code area to `to`.
+fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
+    let rel = i64::from(to) - (i64::from(place) + 4);
+    translator.area.patch(place as usize, &(rel as i32).to_le_bytes());
 }
 
 /// Resolves the rel32 at `place` of code that will stand at `base` to `target`, both offsets in the area.

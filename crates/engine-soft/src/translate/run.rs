@@ -1,9 +1,9 @@
 //! Running translations: entry, what each exit means, links, and the death of blocks.
 
-use super::Translator;
 use super::context::FAULTED;
 use super::emit::{Site, bits};
 use super::thread;
+use super::{Translator, far, patch_rel32};
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
@@ -74,15 +74,17 @@ pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
     cpu.mmu.tlb.target(cpu.fetch_view, cpu.state.rip).map(Entry)
 }
 
-/// The translation of the block at RIP, which the table of targets will know from now on.
-pub(crate) fn entry_of(cpu: &mut Cpu, host: Host) -> Entry {
+/// The translation `host` of `block`, at RIP, which the table of targets will know from now on.
+pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
+    far::arrive(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
     let far = cpu.translator.area.address(host.far as usize);
     cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far);
     Entry(far)
 }
 
-/// The translation `host` of the block at RIP, which is not to be found by others.
-pub(crate) fn entry_beside(cpu: &mut Cpu, host: Host) -> Entry {
+/// The translation `host` of `block`, at RIP, which is not to be found by others.
+pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
+    far::arrive(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
     Entry(cpu.translator.area.address(host.near as usize))
 }
@@ -96,6 +98,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret(Err(None));
     }
+    far::settle(cpu);
     if cpu.limited {
         cpu.signals.close_poll();
     }
@@ -196,6 +199,14 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(None)
         }
+        Some(Site::Far { delta, saved, .. }) => {
+            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            if saved {
+                cpu.state.flags.arith = cpu.jit.flags;
+            }
+            settle(cpu, 0);
+            Left::Next(Some(exit))
+        }
         Some(Site::Interpret { delta, undone, saved, shadow }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if shadow {
@@ -241,8 +252,11 @@ fn settle(cpu: &mut Cpu, undone: u16) {
     cpu.stats.translated += ran;
 }
 
-/// Links the exit at `site` to `next`, which has been found to be its successor on the same page.
+/// Links the exit at `site` to `next`, which has been found to be its successor.
 pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
+    if let Some(Site::Far { far, delta, .. }) = cpu.translator.sites.get(site as usize).copied() {
+        return far::link(cpu, far, delta, next);
+    }
     let Some(host) = next.host.code.get() else {
         if next.host.heat.get() == u32::MAX && next.second_page.is_none() {
             // It is not going to be translated as long as it lives.
@@ -273,11 +287,6 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     cpu.mmu.ram.read(gpa, bytes).ok()?;
     let options = cpu.features.decoder_options;
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
-}
-
-fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
-    let rel = i64::from(to) - (i64::from(place) + 4);
-    translator.area.patch(place as usize, &(rel as i32).to_le_bytes());
 }
 
 /// Dead predecessors of a block that are led on to it.

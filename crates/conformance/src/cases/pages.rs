@@ -1,0 +1,157 @@
+//! Code that goes on on another page: which one that is, the page tables say at each jump (SDM vol. 3, 4.10).
+
+use super::case;
+use crate::Case;
+use crate::guest::{GATE_USER, Guest, INTERRUPT_GATE};
+use crate::layout::*;
+use crate::paging::{Format, Tables, pte};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use x86::exception::Vector;
+use x86::regs::{Cr4, Rflags};
+use x86::state::gpr::{RBX, RDX};
+
+/// A second place for the page that jumps.
+const PLAY2: u64 = PLAY + 0x10_0000;
+/// Jumps to the next page, with CF set.
+const JUMPS: u64 = FRAME;
+/// Adds 1 to EBX, and CF to EDX.
+const ADDS_ONE: u64 = FRAME + 0x1000;
+/// Adds 100H to EBX, and CF to EDX.
+const ADDS_MANY: u64 = FRAME + 0x2000;
+/// Calls in a row: more than a processor needs to learn the way by heart, even where it knew another one.
+const CALLS: u64 = 80;
+const ONE: u64 = CALLS;
+const MANY: u64 = CALLS << 8;
+
+/// The pages' code, and the first two in a row in the play area.
+fn pages(g: &mut Guest, flags: u64) {
+    g.write(JUMPS, &[0xf9, 0xe9, 0xfa, 0x0f, 0, 0]);
+    // adc edx, 0 comes first: it takes the flag along.
+    g.write(ADDS_ONE, &[0x83, 0xd2, 0, 0x83, 0xc3, 1, 0xc3]);
+    g.write(ADDS_MANY, &[0x83, 0xd2, 0, 0x81, 0xc3, 0, 1, 0, 0, 0xc3]);
+    g.map(PLAY, JUMPS, pte::P | flags);
+    g.map(PLAY + 0x1000, ADDS_ONE, pte::P | flags);
+}
+
+/// Calls the code at `at` several times over.
+fn calls(a: &mut CodeAssembler, at: u64) -> Result<(), IcedError> {
+    let mut again = a.create_label();
+    a.mov(eax, at as u32)?;
+    a.mov(ecx, CALLS as u32)?;
+    a.set_label(&mut again)?;
+    a.call(rax)?;
+    a.dec(ecx)?;
+    a.jnz(again)
+}
+
+/// The second page is another one from `change` on.
+fn mapped_anew(g: &mut Guest, flags: u64, change: fn(&mut CodeAssembler) -> Result<(), IcedError>) {
+    pages(g, flags);
+    let entry = g.paged().entry(PLAY + 0x1000, 1);
+    g.emit(|a| {
+        calls(a, PLAY)?;
+        a.mov(dword_ptr(entry), (ADDS_MANY | pte::P | flags) as u32)?;
+        change(a)?;
+        calls(a, PLAY)
+    });
+    g.want_reg(RBX, ONE + MANY);
+    g.want_reg(RDX, 2 * CALLS);
+}
+
+pub(super) const CASES: &[Case] = &[
+    case("pages/next-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
+        g.long();
+        mapped_anew(g, 0, |a| a.invlpg(byte_ptr(PLAY + 0x1234)));
+    }),
+    case("pages/next-global-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
+        g.long();
+        mapped_anew(g, pte::G, |a| a.invlpg(byte_ptr(PLAY + 0x1000)));
+    }),
+    case("pages/next-page-mapped-anew-in-another-address-space", "SDM 3A 4.10.4.1 CR3", |g| {
+        g.long();
+        mapped_anew(g, 0, |a| {
+            a.mov(rcx, cr3)?;
+            a.mov(cr3, rcx)
+        });
+    }),
+    case("pages/next-page-of-a-page-mapped-twice", "SDM 3A 4.5", |g| {
+        g.long();
+        pages(g, pte::G);
+        g.map(PLAY2, JUMPS, pte::KERNEL | pte::G);
+        g.map(PLAY2 + 0x1000, ADDS_MANY, pte::KERNEL | pte::G);
+        g.emit(|a| {
+            calls(a, PLAY)?;
+            calls(a, PLAY2)?;
+            calls(a, PLAY)
+        });
+        g.want_reg(RBX, 2 * ONE + MANY);
+        g.want_reg(RDX, 3 * CALLS);
+    }),
+    case("pages/next-page-is-gone", "SDM 3A 4.7", |g| {
+        g.long();
+        pages(g, pte::G);
+        let entry = g.paged().entry(PLAY + 0x1000, 1);
+        g.emit(|a| {
+            calls(a, PLAY)?;
+            a.mov(dword_ptr(entry), 0)?;
+            a.invlpg(byte_ptr(PLAY + 0x1000))?;
+            calls(a, PLAY)
+        });
+        g.page_faults(0x10, PLAY + 0x1000, PLAY + 0x1000);
+        g.want_reg(RBX, ONE);
+    }),
+    case("pages/each-address-space-has-its-own-next-page", "SDM 3A 4.10.1", |g| {
+        g.user();
+        g.state.paging.cr4 |= Cr4::PCIDE;
+        pages(g, pte::USER);
+        let mut other = Tables::identity_at(&g.ram, Format::Long, 0x18_0000);
+        other.map(PLAY, JUMPS, pte::USER);
+        other.map(PLAY + 0x1000, ADDS_MANY, pte::USER);
+        let (one, two) = (g.state.paging.cr3 | 1, other.root() | 2);
+        g.state.paging.cr3 = one;
+        let change = g.aside(64, |a| {
+            a.mov(rcx, cr3)?;
+            a.xor(rcx, (one ^ two) as i32)?;
+            a.bts(rcx, 63)?; // keeps what is cached
+            a.mov(cr3, rcx)?;
+            a.iretq()
+        });
+        g.set_gate(0x81, sel::CODE64, change, INTERRUPT_GATE | GATE_USER, 0);
+        g.emit(|a| {
+            for _ in 0..3 {
+                calls(a, PLAY)?;
+                a.int(0x81)?;
+                calls(a, PLAY)?;
+                a.int(0x81)?;
+            }
+            Ok(())
+        });
+        g.want_reg(RBX, 3 * (ONE + MANY));
+        g.want_reg(RDX, 6 * CALLS);
+    }),
+    case("pages/ring-1-may-not-what-ring-0-did", "SDM 2A CLI", |g| {
+        use crate::describe::{access, descriptor};
+        g.long();
+        let flat = |access| descriptor(0, 0xf_ffff, access | 0x20);
+        g.set_gdt(sel::SPARE, flat(access::CODE64));
+        g.set_gdt(sel::SPARE + 8, flat(access::DATA));
+        g.write(DATA, &[0xfa, 0xc3]); // cli; ret
+        g.flags(Rflags::empty());
+        g.emit(|a| {
+            calls(a, DATA)?;
+            a.mov(rcx, rsp)?;
+            a.push(i32::from(sel::SPARE + 8) | 1)?;
+            a.push(rcx)?;
+            a.pushfq()?;
+            a.push(i32::from(sel::SPARE) | 1)?;
+            let mut on = a.create_label();
+            a.lea(rdx, qword_ptr(on))?;
+            a.push(rdx)?;
+            a.iretq()?;
+            a.set_label(&mut on)?;
+            calls(a, DATA)
+        });
+        g.faults(Vector::Gp, 0, DATA);
+    }),
+];
