@@ -13,6 +13,7 @@ use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
+use crate::translate::interrupt::Interrupt;
 use crate::translate::lockstep::Lockstep;
 use crate::translate::{Known, Translator};
 use crate::word::Word;
@@ -82,6 +83,7 @@ pub(crate) struct Cpu {
     pub(crate) features: FeatureTable,
     pub(crate) thunks: Thunks,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) interrupt: Arc<Interrupt>,
     pub(crate) stats: Statistics,
 }
 
@@ -127,8 +129,14 @@ impl Cpu {
             model,
             thunks: Thunks::new()?,
             signals: Arc::new(Signals::default()),
+            interrupt: Arc::default(),
             stats: Statistics::default(),
         };
+        if cpu.hot != u32::MAX {
+            crate::translate::interrupt::install()?;
+            let interrupt = cpu.interrupt.clone();
+            cpu.signals.interrupt_by(Box::new(move || interrupt.send()));
+        }
         cpu.translator.compared = cpu.lockstep.is_some();
         cpu.translator.counting |= cpu.translator.compared;
         cpu.refresh();

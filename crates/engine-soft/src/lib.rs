@@ -128,6 +128,7 @@ impl Vcpu for SoftVcpu {
     fn run(&mut self, io: &mut dyn CpuIo, budget: Budget) -> Exit {
         self.cpu.mmu.lend(io);
         let exit = interp::run(&mut self.cpu, budget);
+        translate::interrupt::detach();
         self.cpu.mmu.release();
         exit
     }

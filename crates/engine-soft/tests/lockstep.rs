@@ -20,9 +20,18 @@ fn guest(n: u64) -> Vec<u8> {
     data
 }
 
-/// Each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
 #[test]
 fn both_tiers_leave_the_same_behind() {
+    each_guest(fuzzing::twins);
+}
+
+#[test]
+fn interrupting_the_translator_changes_nothing() {
+    each_guest(fuzzing::disturbed);
+}
+
+/// Each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
+fn each_guest(judge: fn(&[u8])) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let from = number("FUZZ_FROM").unwrap_or(0);
     let length = Duration::from_secs(number("FUZZ_SECONDS").unwrap_or(8));
@@ -36,7 +45,7 @@ fn both_tiers_leave_the_same_behind() {
         if std::env::var_os("FUZZ_VERBOSE").is_some() {
             eprintln!("guest {n}");
         }
-        fuzzing::twins(&guest(n));
+        judge(&guest(n));
     }
 }
 

@@ -8,7 +8,7 @@ mod signals;
 mod stats;
 mod tsc;
 
-pub use signals::{Signal, Signals};
+pub use signals::{Interrupt, Signal, Signals};
 pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;
 

@@ -1,10 +1,10 @@
 //! Events raised towards a virtual processor by other threads.
 //!
-//! One atomic word that the engine reads at every block boundary, and a condition variable for when the
-//! processor is halted. Lock order: the mutex here is a leaf; raise signals while holding any other lock.
+//! One atomic word that the engine reads at every block boundary, a call that makes it do so where it runs code that does not,
+//! and a condition variable for when the processor is halted. Lock order: the mutex here is a leaf; raise signals while holding any other lock.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// One kind of event.
@@ -26,26 +26,49 @@ pub enum Signal {
 /// No page is ever mapped there.
 const UNREADABLE: u64 = 1;
 
+/// Makes a running processor look at the word, from any thread.
+pub type Interrupt = Box<dyn Fn() + Send + Sync>;
+
 /// The word and the bell.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Signals {
     word: AtomicU32,
     /// Holds the address of a readable word while nothing is raised, of an unreadable one otherwise: code that polls by
     /// reading through it needs no compare, and faults when it is wanted.
     poll: AtomicU64,
-    sleepers: Mutex<()>,
+    interrupt: OnceLock<Interrupt>,
+    /// The processor sleeps.
+    asleep: Mutex<bool>,
     bell: Condvar,
 }
 
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signals").field("word", &self.word).finish_non_exhaustive()
+    }
+}
+
 impl Signals {
-    /// Raises `signal` and wakes the processor if it sleeps.
+    /// Raises `signal`, and wakes or interrupts the processor.
     pub fn raise(&self, signal: Signal) {
         let before = self.word.fetch_or(signal as u32, Ordering::SeqCst);
         self.poll.store(UNREADABLE, Ordering::SeqCst);
-        if before & signal as u32 == 0 {
-            drop(self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
-            self.bell.notify_all();
+        if before & signal as u32 != 0 {
+            return;
         }
+        let asleep = *self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        if asleep {
+            self.bell.notify_all();
+        } else if before == 0
+            && let Some(interrupt) = self.interrupt.get()
+        {
+            interrupt();
+        }
+    }
+
+    /// From now on `interrupt` is called when the first signal is raised while the processor does not sleep. Once only.
+    pub fn interrupt_by(&self, interrupt: Interrupt) {
+        let _ = self.interrupt.set(interrupt);
     }
 
     /// Withdraws `signal`.
@@ -92,17 +115,21 @@ impl Signals {
 
     /// Sleeps until any signal of `mask` is up, or `timeout` has passed. True if one is.
     pub fn wait(&self, mask: u32, timeout: Option<Duration>) -> bool {
-        let guard = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
-        let asleep = |(): &mut ()| self.word.load(Ordering::SeqCst) & mask == 0;
-        match timeout {
+        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        *guard = true;
+        let asleep = |_: &mut bool| self.word.load(Ordering::SeqCst) & mask == 0;
+        let (mut guard, up) = match timeout {
             None => {
-                drop(self.bell.wait_while(guard, asleep));
-                true
+                let guard = self.bell.wait_while(guard, asleep);
+                (guard.unwrap_or_else(PoisonError::into_inner), true)
             }
-            Some(limit) => match self.bell.wait_timeout_while(guard, limit, asleep) {
-                Ok((_, result)) => !result.timed_out(),
-                Err(_) => true,
-            },
-        }
+            Some(limit) => {
+                let waited = self.bell.wait_timeout_while(guard, limit, asleep);
+                let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
+                (guard, !result.timed_out())
+            }
+        };
+        *guard = false;
+        up
     }
 }

@@ -9,7 +9,7 @@ mod code;
 mod scene;
 mod twins;
 
-pub use twins::{sabotaged, twins};
+pub use twins::{disturbed, sabotaged, twins};
 
 use crate::{SoftVcpu, Tier};
 use memory::GuestRam;

@@ -9,7 +9,8 @@ use super::scene::{descriptor, gate, segment};
 use super::{Bytes, Random};
 use crate::{Sabotage, SoftVcpu, Tier};
 use memory::GuestRam;
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
+use std::sync::atomic::{AtomicBool, Ordering};
+use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
@@ -69,6 +70,37 @@ pub fn twins(data: &[u8]) {
     compare(&reference, &translated);
 }
 
+/// As [`twins`], but the translator is interrupted all the time, wherever it is.
+///
+/// # Panics
+/// If that changes anything.
+pub fn disturbed(data: &[u8]) {
+    if data.first().is_some_and(|mode| mode & WILD != 0) {
+        return;
+    }
+    let reference = end(data, Tier::Interpret, None);
+    if reference.exit != Exit::BudgetSpent {
+        compare(&reference, &run(data, Tier::Translate, None, kicked));
+    }
+}
+
+/// Runs `vcpu` to its end, interrupted from another thread every few microseconds.
+fn kicked(vcpu: &mut SoftVcpu, budget: Budget) -> Exit {
+    let (signals, done) = (vcpu.signals(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for pause in (1..60).cycle().take_while(|_| !done.load(Ordering::Relaxed)) {
+                signals.raise(Signal::Kick);
+                (0..10 * pause).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        let exit = std::iter::repeat_with(|| vcpu.run(&mut Nothing, budget));
+        let exit = exit.into_iter().find(|exit| *exit != Exit::Kicked);
+        done.store(true, Ordering::Relaxed);
+        exit.expect("it has an end")
+    })
+}
+
 /// Runs the guest in lockstep with a mistake in it; the report.
 pub fn sabotaged(data: &[u8], how: Sabotage) -> Option<String> {
     match end(data, Tier::Lockstep, Some(how)).exit {
@@ -112,6 +144,16 @@ struct End {
 }
 
 fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
+    run(data, tier, sabotage, |vcpu, budget| vcpu.run(&mut Nothing, budget))
+}
+
+/// The same with a way of running it.
+fn run(
+    data: &[u8],
+    tier: Tier,
+    sabotage: Option<Sabotage>,
+    way: impl FnOnce(&mut SoftVcpu, Budget) -> Exit,
+) -> End {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();
     let mut random = Random(bytes.u64() | 1);
@@ -130,7 +172,7 @@ fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
     let budget = Budget { instructions: PATIENCE };
     let wild = mode & WILD != 0;
     let budget = if tier == Tier::Interpret || wild { budget } else { Budget::UNLIMITED };
-    let exit = vcpu.run(&mut Nothing, budget);
+    let exit = way(&mut vcpu, budget);
     if std::env::var_os("FUZZ_VERBOSE").is_some() {
         let s = vcpu.statistics();
         eprintln!(

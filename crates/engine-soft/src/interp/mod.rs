@@ -44,7 +44,7 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
     cpu.refresh();
     cpu.limited = limit != u64::MAX;
     if cpu.limited && cpu.hot != u32::MAX {
-        translate::count(cpu);
+        translate::limit(cpu);
     }
     translate::attach(cpu);
     let mut fruitless = 0;

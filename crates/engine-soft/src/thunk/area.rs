@@ -109,6 +109,17 @@ impl CodeArea {
         copy
     }
 
+    /// The first bytes of the code at `offset`; zeros beyond the area's end.
+    pub(crate) fn glance(&self, offset: usize) -> [u8; 4] {
+        let mut bytes = [0; 4];
+        let len = self.len.saturating_sub(offset).min(bytes.len());
+        // SAFETY: inside the area, which is mapped readable.
+        unsafe {
+            ptr::copy_nonoverlapping(self.exec.as_ptr().add(offset), bytes.as_mut_ptr(), len);
+        };
+        bytes
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.used

@@ -17,6 +17,9 @@ use x86::state::CpuState;
 /// Set in RAX, above the host's trap number, when a thunk was left by a fault.
 pub(super) const FAULTED: u64 = 1 << 8;
 
+/// RFLAGS.TF.
+const TF: i64 = 1 << 8;
+
 /// As many code areas as virtual processors and probes may have at once.
 const SLOTS: usize = 1024;
 static STARTS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
@@ -121,6 +124,8 @@ fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
             *(*data).exit = u32::MAX;
             *(*data).fault_pc = rip as u64;
             uc.uc_mcontext.gregs[libc::REG_RIP as usize] = (*data).leave as i64;
+            // It may have been stepped through.
+            uc.uc_mcontext.gregs[libc::REG_EFL as usize] &= !TF;
         }
         return true;
     }
@@ -138,7 +143,7 @@ fn install() -> io::Result<()> {
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     DONE.get_or_init(|| {
         for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
-            install_one(signal, previous)
+            install_one(signal, previous, handler)
                 .map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))?;
         }
         Ok(())
@@ -146,7 +151,15 @@ fn install() -> io::Result<()> {
     .map_err(io::Error::from_raw_os_error)
 }
 
-fn install_one(signal: i32, previous: &AtomicPtr<libc::sigaction>) -> io::Result<()> {
+/// A handler with SA_SIGINFO.
+pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Has `handler` called for `signal`, on the alternate stack; what was there before to `previous`.
+pub(crate) fn install_one(
+    signal: i32,
+    previous: &AtomicPtr<libc::sigaction>,
+    handler: Handler,
+) -> io::Result<()> {
     // SAFETY: sigaction is plain data for which zero is valid; both calls get pointers to live values. The old action is
     // published before the new one is active and never freed.
     unsafe {
@@ -157,7 +170,7 @@ fn install_one(signal: i32, previous: &AtomicPtr<libc::sigaction>) -> io::Result
         previous.store(Box::into_raw(Box::new(old.assume_init())), Ordering::Release);
         let mut new: libc::sigaction = MaybeUninit::zeroed().assume_init();
         new.sa_sigaction = handler as *const () as usize;
-        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
         libc::sigemptyset(&raw mut new.sa_mask);
         if libc::sigaction(signal, &raw const new, ptr::null_mut()) < 0 {
             return Err(io::Error::last_os_error());
@@ -178,7 +191,7 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
         // The translated code stores its registers and returns.
     } else {
         // SAFETY: as received.
-        unsafe { chain(signal, info, context) };
+        unsafe { chain(signal, info, context, previous(signal)) };
     }
 }
 
@@ -217,13 +230,22 @@ unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
     regs[libc::REG_RAX as usize] = (FAULTED as i64) | (trap & 0xff);
 }
 
+/// Who had `signal` before.
+fn previous(signal: i32) -> &'static AtomicPtr<libc::sigaction> {
+    &PREVIOUS[SIGNALS.iter().position(|s| *s == signal).unwrap_or(0)]
+}
+
 /// Hands the signal to whoever had it before.
 ///
 /// # Safety
 /// The arguments are those of a signal handler.
-unsafe fn chain(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let slot = SIGNALS.iter().position(|s| *s == signal).unwrap_or(0);
-    let previous = PREVIOUS[slot].load(Ordering::Acquire);
+pub(crate) unsafe fn chain(
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+    previous: &AtomicPtr<libc::sigaction>,
+) {
+    let previous = previous.load(Ordering::Acquire);
     // SAFETY: `previous` was filled before this handler became active. A handler address other than the two special
     // values is a function of the type its SA_SIGINFO flag tells.
     unsafe {

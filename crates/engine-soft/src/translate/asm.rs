@@ -88,6 +88,12 @@ impl Asm {
         self.code.push(imm);
     }
 
+    /// CMP byte gs:[offset], imm8. Changes flags.
+    pub(super) fn cmp_byte(&mut self, offset: usize, imm: u8) {
+        self.gs(false, &[0x80], 7, offset);
+        self.code.push(imm);
+    }
+
     /// ADD r64, gs:[offset]. Changes flags.
     pub(super) fn add_gs(&mut self, reg: u8, offset: usize) {
         self.gs(true, &[0x03], reg, offset);

@@ -1,6 +1,7 @@
 //! Control flow: the order of a region's blocks, edges between them, entries from outside, exits, and the poll.
 //!
-//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll.
+//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll where the processor
+//! is limited. Otherwise it is interrupted (`super::interrupt`).
 
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
@@ -161,7 +162,7 @@ impl Emitter<'_> {
             && let Some(last) = self.starts.last().copied()
         {
             let offset = self.asm.here() as u32;
-            self.starts.push(Start { offset, homed: STANDARD, ..last });
+            self.starts.push(Start { offset, homed: STANDARD, boundary: false, ..last });
         }
     }
 
@@ -171,8 +172,13 @@ impl Emitter<'_> {
         }
     }
 
+    /// Stops here if the machine wants the processor, where translated code polls at all.
+    fn poll(&mut self) -> Option<()> {
+        if self.options.polls { self.poll_now() } else { Some(()) }
+    }
+
     /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this instruction.
-    pub(super) fn poll(&mut self) -> Option<()> {
+    pub(super) fn poll_now(&mut self) -> Option<()> {
         let host = self.scratch.take()?;
         self.asm.load_immediate64(host, self.options.poll);
         self.asm.load_at(host, host, 0);

@@ -7,6 +7,8 @@ pub(crate) struct Context {
     pub(crate) exit: u32,
     /// 1 while the guest's vector registers are in the state rather than in the host's.
     pub(crate) vectors_out: u8,
+    /// Not 0: do not enter translated code (see `super::interrupt`).
+    pub(crate) stop: u8,
     /// Status flags put by during address checks.
     pub(crate) flags: u16,
     /// The host's stack pointer while the guest's is in RSP.
@@ -44,14 +46,17 @@ pub(crate) struct Context {
     pub(crate) narrow: bool,
 }
 
-/// `Context::exit` after a host fault.
+/// `Context::exit` after a host fault, or a stop.
 pub(crate) const FAULTED: u32 = u32::MAX;
+/// `Context::exit` if translated code was not entered.
+pub(crate) const NOT_ENTERED: u32 = u32::MAX - 1;
 
 impl Default for Context {
     fn default() -> Self {
         Self {
             exit: 0,
             vectors_out: 1,
+            stop: 0,
             flags: 0,
             host_rsp: 0,
             target: 0,

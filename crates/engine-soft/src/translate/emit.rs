@@ -132,6 +132,8 @@ pub(super) struct Start {
     pub(super) saved: bool,
     /// An STI went before it.
     pub(super) shadow: bool,
+    /// The instruction begins right here, with nothing counted of it: code that is to stop may leave.
+    pub(super) boundary: bool,
 }
 
 /// What an address check must spare.
@@ -188,6 +190,8 @@ pub(super) struct Options {
     pub(super) first_far: usize,
     /// Address of the word that is polled.
     pub(super) poll: u64,
+    /// Poll wherever code goes round.
+    pub(super) polls: bool,
     /// Count instructions.
     pub(super) counting: bool,
     /// The host has BMI2.
@@ -272,6 +276,7 @@ impl Emitter<'_> {
         let (first, count) = (self.block().first, self.block().count);
         if self.options.counting {
             self.start(first, count as u16);
+            self.moved();
             self.count(count)?;
         }
         if let Some(second) = self.region.second_page {
@@ -301,14 +306,15 @@ impl Emitter<'_> {
     pub(super) fn start(&mut self, n: usize, rest: u16) {
         let (offset, delta) = (self.asm.here() as u32, self.region.guests[n].delta);
         let (homed, saved, shadow) = (self.homed, self.saved, self.shadow(n));
-        self.starts.push(Start { offset, delta, rest, homed, saved, shadow });
+        self.starts.push(Start { offset, delta, rest, homed, saved, shadow, boundary: true });
     }
 
     /// Flags or homes have moved: notes it for faults behind this point.
     pub(super) fn moved(&mut self) {
         if let Some(last) = self.starts.last().copied() {
             let offset = self.asm.here() as u32;
-            self.starts.push(Start { offset, saved: self.saved, homed: self.homed, ..last });
+            let (saved, homed) = (self.saved, self.homed);
+            self.starts.push(Start { offset, saved, homed, boundary: false, ..last });
         }
     }
 

@@ -12,6 +12,7 @@ use crate::thunk::area::CodeArea;
 use std::mem::offset_of;
 use x86::state::CpuState;
 
+const STOP: usize = JIT + offset_of!(Context, stop);
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
@@ -91,6 +92,10 @@ fn jump_to_target(asm: &mut Asm) {
 }
 
 fn emit_enter(asm: &mut Asm) {
+    asm.cmp_byte(STOP, 0);
+    let go = asm.jcc(4);
+    asm.bytes(&[0xc3]);
+    asm.resolve_here(go);
     asm.bytes(&ALIGN);
     asm.store(TARGET, RDI);
     asm.store(HOST_RSP, RSP);
@@ -145,6 +150,15 @@ fn emit_load_vectors(asm: &mut Asm, avx: bool) {
     asm.store_byte_imm(VECTORS_OUT, 0);
 }
 
+/// Translated code that called Rust while it was to stop goes on step by step, to where it can.
+fn step_if_stopped(asm: &mut Asm) {
+    asm.cmp_byte(STOP, 0);
+    let go = asm.jcc(4);
+    // pushfq; or dword [rsp], TF; popfq
+    asm.bytes(&[0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d]);
+    asm.resolve_here(go);
+}
+
 /// Status flags are dead or put by where a check misses.
 fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     for r in bits(!homed) {
@@ -164,6 +178,7 @@ fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     asm.bytes(&[0xff, 0xd0, 0x48, 0x85, 0xc0]);
     let out = asm.jcc(4);
     asm.store(TARGET, RAX);
+    step_if_stopped(asm);
     let kept = if_vectors(asm);
     emit_load_vectors(asm, avx);
     asm.resolve_here(kept);

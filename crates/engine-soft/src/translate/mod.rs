@@ -4,8 +4,8 @@
 //! unprivileged instructions are copied, memory operands go through an inline TLB check ([`address`]), everything else leaves to the
 //! interpreter, which is complete and the reference. Direct branches are linked, to another page only as long as it is known to be the
 //! same ([`far`]), returns and indirect ones go through a table from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
-//! SSE operand, #DE, #XM, the poll word made unreadable) leaves at the guest instruction where it happened, and the interpreter decides
-//! what it means.
+//! SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the interpreter decides what it means. What is raised
+//! from outside stops translated code by a signal of the host's ([`interrupt`]).
 #![allow(unsafe_code)] // enters and patches generated code; see docs/UNSAFE.md
 
 mod address;
@@ -21,6 +21,7 @@ mod fill;
 mod flow;
 mod glue;
 mod homes;
+pub(crate) mod interrupt;
 mod listing;
 pub(crate) mod lockstep;
 mod region;
@@ -67,6 +68,8 @@ pub(crate) struct Translator {
     graves: HashMap<Key, Vec<Host>>,
     /// Count instructions in translated code.
     pub(crate) counting: bool,
+    /// Translated code polls.
+    polls: bool,
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
     /// Where each translation lies, ascending: offset and length.
     extents: Vec<(u32, u32)>,
@@ -100,6 +103,7 @@ impl Translator {
             far: far::FarLinks::default(),
             graves: HashMap::new(),
             counting: false,
+            polls: false,
             registration: None,
             extents: Vec::new(),
             compared: false,
@@ -150,6 +154,12 @@ impl Translator {
         }
     }
 
+    /// Whether a guest instruction begins at `offset`, so that its state is whole there.
+    fn begins_instruction(&self, offset: u32) -> bool {
+        let last = self.starts.partition_point(|s| s.offset <= offset).checked_sub(1);
+        last.is_some_and(|n| self.starts[n].offset == offset && self.starts[n].boundary)
+    }
+
     /// Offset and length of the translation that `offset` lies in.
     fn extent(&self, offset: u32) -> Option<(u32, u32)> {
         let last = self.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
@@ -169,6 +179,15 @@ impl Translator {
         self.graves.clear();
         self.extents.clear();
         self.figures.dropped();
+    }
+}
+
+/// Has translated code poll, and count its instructions, from now on: it is to stop now and then.
+pub(crate) fn limit(cpu: &mut Cpu) {
+    count(cpu);
+    if !cpu.translator.polls {
+        cpu.translator.polls = true;
+        forget(cpu);
     }
 }
 
@@ -218,6 +237,7 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
         first_site: cpu.translator.sites.len(),
         first_far: cpu.translator.far.branches.len(),
         poll: cpu.signals.poll_address(),
+        polls: cpu.translator.polls || cpu.lockstep.is_some(),
         counting: cpu.translator.counting,
         bmi2: cpu.translator.bmi2,
     };

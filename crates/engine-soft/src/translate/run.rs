@@ -1,6 +1,6 @@
 //! Running translations: entry, what each exit means, links, and the death of blocks.
 
-use super::context::FAULTED;
+use super::context::{FAULTED, NOT_ENTERED};
 use super::emit::{Site, bits};
 use super::thread;
 use super::{Translator, far, patch_rel32};
@@ -62,6 +62,7 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     thread::prepare();
     let this = std::ptr::from_mut(cpu);
     cpu.jit.cpu = this as u64;
+    super::interrupt::attach(cpu);
     thread::set_gs(this.cast::<u8>());
 }
 
@@ -98,11 +99,18 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret(Err(None));
     }
+    // SAFETY: a byte of this processor, which the handler may set at any time.
+    unsafe { std::ptr::write_volatile(&raw mut cpu.jit.stop, 0) };
+    if cpu.signals.bits() != 0 {
+        // Whoever raised that may have been there before the byte was cleared.
+        return Left::Interpret(Err(None));
+    }
     far::settle(cpu);
     if cpu.limited {
         cpu.signals.close_poll();
     }
     cpu.jit.count = 0;
+    cpu.jit.exit = NOT_ENTERED;
     // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
     // RAM through TLB entries. The glue returns with the stack as it was and changes any register.
     unsafe {

@@ -69,7 +69,9 @@ impl Emitter<'_> {
         for pointer in pointers {
             self.asm.load(*pointer, home(*pointer));
         }
-        Some(())
+        self.scratch.unpin();
+        // Who is to stop is not made to step through the elements. Nothing is left to do if it begins anew.
+        self.poll_now()
     }
 
     /// Leaves to the interpreter unless each of `pointers` stays on its page, upwards. Changes RFLAGS.

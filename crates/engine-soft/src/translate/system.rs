@@ -79,9 +79,7 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// An interrupt that waits already is the interpreter's to deliver; one that comes later is served at the next poll.
     pub(super) fn sti(&mut self, n: usize) -> Option<()> {
-        self.poll()?;
         self.flags_aside(n)?;
         self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
         Some(())

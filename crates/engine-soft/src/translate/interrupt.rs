@@ -1,0 +1,138 @@
+//! Stopping translated code when something is raised: it asks for nothing itself.
+//!
+//! Whoever raises a signal sends the processor's thread one of the host's ([`WAKE`]). Its handler finds translated code somewhere within a guest
+//! instruction and has the host step on (RFLAGS.TF) until one begins, where the guest's state is whole; there it leaves like one that
+//! faults. A handler that finds the thread in Rust sets [`Context::stop`], which the glue looks at on every way into translated code. REP is not
+//! stepped through: a poll follows it.
+//!
+//! Where the processor is to stop after so many instructions, and in lockstep, translated code polls as well ([`super::limit`]).
+//!
+//! [`Context::stop`]: super::context::Context::stop
+#![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md
+
+use super::context::FAULTED;
+use crate::cpu::Cpu;
+use crate::thunk::guard;
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+
+/// Ignored by default, so that one that comes late, or to a process without a handler, does nothing.
+const WAKE: i32 = libc::SIGURG;
+/// `si_code` of a step's SIGTRAP.
+const TRAP_TRACE: i32 = 2;
+/// RFLAGS.TF.
+const TF: i64 = 1 << 8;
+
+static BEFORE_WAKE: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+static BEFORE_TRAP: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    /// The processor that runs on this thread.
+    static RUNNING: Cell<*mut Cpu> = const { Cell::new(ptr::null_mut()) };
+    static THREAD: Cell<i32> = const { Cell::new(0) };
+}
+
+/// Who is to be interrupted: the thread that the processor ran on last.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupt {
+    thread: AtomicI32,
+}
+
+impl Interrupt {
+    /// Makes translated code stop, if another thread runs it.
+    pub(crate) fn send(&self) {
+        let thread = self.thread.load(Ordering::SeqCst);
+        if thread != 0 && thread != THREAD.get() {
+            // SAFETY: a system call without pointers; a thread that has ended is not found.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, WAKE) };
+        }
+    }
+}
+
+/// Catches the signals, the first time.
+///
+/// # Errors
+/// The host lets nobody catch them.
+pub(crate) fn install() -> io::Result<()> {
+    static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
+    let error = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
+    DONE.get_or_init(|| {
+        guard::install_one(WAKE, &BEFORE_WAKE, woken).map_err(error)?;
+        guard::install_one(libc::SIGTRAP, &BEFORE_TRAP, stepped).map_err(error)
+    })
+    .map_err(io::Error::from_raw_os_error)
+}
+
+/// The processor runs on this thread from now on, until [`detach`].
+pub(super) fn attach(cpu: &mut Cpu) {
+    if THREAD.get() == 0 {
+        // SAFETY: a system call without arguments.
+        THREAD.set(unsafe { libc::gettid() });
+    }
+    cpu.interrupt.thread.store(THREAD.get(), Ordering::SeqCst);
+    RUNNING.set(cpu);
+}
+
+/// No processor runs on this thread any more.
+pub(crate) fn detach() {
+    RUNNING.set(ptr::null_mut());
+}
+
+extern "C" fn woken(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let cpu = RUNNING.get();
+    // One that comes before a run begins or when it has ended is late, or early: what was raised is seen anyway.
+    if !cpu.is_null() {
+        // SAFETY: the kernel passes a valid ucontext; `cpu` is alive until `detach`.
+        unsafe { stop(cpu, &mut *context.cast()) };
+    }
+}
+
+extern "C" fn stepped(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let cpu = RUNNING.get();
+    // SAFETY: the kernel passes a valid siginfo.
+    if cpu.is_null() || unsafe { (*info).si_code } != TRAP_TRACE {
+        // SAFETY: the arguments are this handler's.
+        unsafe { guard::chain(signal, info, context, &BEFORE_TRAP) };
+        return;
+    }
+    // SAFETY: as in `woken`.
+    unsafe { stop(cpu, &mut *context.cast()) };
+}
+
+/// Lets the interrupted code leave, step on to where it may, or stop on its way in.
+///
+/// # Safety
+/// `cpu` is the processor that runs on this thread, interrupted at `uc`.
+unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
+    let registers = &mut uc.uc_mcontext.gregs;
+    let rip = registers[libc::REG_RIP as usize] as u64;
+    let flags = &mut registers[libc::REG_EFL as usize];
+    *flags &= !TF;
+    // SAFETY: the area's place never changes.
+    let (start, end) = unsafe { (*cpu).translator.area.range() };
+    if !(start as u64..end as u64).contains(&rip) {
+        // SAFETY: Rust looks at this byte by volatile accesses only.
+        unsafe { ptr::write_volatile(&raw mut (*cpu).jit.stop, 1) };
+        return;
+    }
+    // SAFETY: translated code and glue are interrupted, so nobody changes the translator or holds a reference to it.
+    let cpu = unsafe { &mut *cpu };
+    if cpu.translator.begins_instruction((rip - start as u64) as u32) {
+        (cpu.jit.exit, cpu.jit.fault_pc) = (FAULTED, rip);
+        registers[libc::REG_RIP as usize] = cpu.jit.leave as i64;
+    } else if !repeats(cpu.translator.area.glance((rip - start as u64) as usize)) {
+        *flags |= TF;
+    }
+}
+
+/// Whether `code` begins with a repeated string instruction, as `super::asm` has it: stepping would stop at each element.
+fn repeats(code: [u8; 4]) -> bool {
+    let string = |byte| matches!(byte, 0xa4 | 0xa5 | 0xaa | 0xab);
+    match code {
+        [0x66, 0xf3, opcode, _] | [0xf3, 0x48, opcode, _] | [0xf3, opcode, ..] => string(opcode),
+        _ => false,
+    }
+}
