@@ -15,6 +15,7 @@ use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
 use crate::translate::interrupt::Interrupt;
 use crate::translate::lockstep::Lockstep;
+use crate::translate::stack_page::Source;
 use crate::translate::{Known, Translator};
 use crate::word::Word;
 use memory::GuestRam;
@@ -47,7 +48,7 @@ pub(crate) const USER: u8 = 1 << 7;
 pub(crate) struct Cpu {
     pub(crate) state: CpuState,
     /// The data entries of the current view.
-    view: *const Entry,
+    pub(crate) view: *const Entry,
     /// The instruction entries of the current view.
     fetch: *const FetchEntry,
     /// The view that they belong to.
@@ -70,6 +71,8 @@ pub(crate) struct Cpu {
     pub(crate) trace: bool,
     /// What translated code needs at hand.
     pub(crate) jit: Context,
+    /// What [`Context::stack_page`] was found in.
+    pub(crate) stack_sources: [Source; 2],
     pub(crate) translator: Translator,
     /// Exits of translated code to the interpreter that were taken before, by site.
     pub(crate) known: Vec<Known>,
@@ -115,6 +118,7 @@ impl Cpu {
             exit: None,
             trace: false,
             jit: Context::default(),
+            stack_sources: [(std::ptr::null(), 0); 2],
             translator: Translator::new(code_cache)?,
             known: Vec::new(),
             lockstep: (tier == Tier::Lockstep).then(Box::default),

@@ -489,6 +489,8 @@ pub(crate) struct Tlb {
     /// The slot of the current PCID.
     pub(crate) slot: usize,
     pub(crate) flushes: u64,
+    /// Times that a data translation was taken away or lost rights, other than to make room.
+    pub(crate) losses: u64,
 }
 
 impl Tlb {
@@ -502,6 +504,7 @@ impl Tlb {
             tickets: 0,
             slot: 0,
             flushes: 0,
+            losses: 0,
         }
     }
 
@@ -605,11 +608,13 @@ impl Tlb {
 
     /// Drops the data translations of `la`, and nothing else: more than that is never needed where the tables have not changed.
     pub(crate) fn forget(&mut self, la: u64) {
+        self.losses += 1;
         self.views.iter_mut().for_each(|view| view.data[index(la)] = Entry::vacant(index(la)));
     }
 
     /// Makes every write to the page at `gpa` take the slow path from now on.
     pub(crate) fn forbid_writes(&mut self, gpa: u64) {
+        self.losses += 1;
         let forbid = |entry: &mut Entry, i: usize| {
             if entry.gpa & !PAGE_MASK == gpa {
                 entry.wtag = no_page(i);
@@ -627,12 +632,14 @@ impl Tlb {
     /// Drops everything.
     pub(crate) fn flush_all(&mut self) {
         self.flushes += 1;
+        self.losses += 1;
         self.views[..EMPTY].iter_mut().for_each(View::flush);
     }
 
     /// Drops the current PCID's non-global translations.
     pub(crate) fn flush_current(&mut self) {
         self.flushes += 1;
+        self.losses += 1;
         let slot = self.slot;
         self.views[slot].flush_non_global();
         self.supervisor().iter_mut().for_each(View::flush_non_global);
@@ -641,11 +648,13 @@ impl Tlb {
     /// Drops the non-global translations of every PCID.
     pub(crate) fn flush_non_global(&mut self) {
         self.flushes += 1;
+        self.losses += 1;
         self.views[..EMPTY].iter_mut().for_each(View::flush_non_global);
     }
 
     /// Makes `pcid` current; keeps its translations if `keep`.
     pub(crate) fn switch(&mut self, pcid: u16, keep: bool) {
+        self.losses += 1;
         self.supervisor().iter_mut().for_each(View::flush_non_global);
         let known = self.pcids.iter().position(|&p| p == Some(pcid));
         self.slot = known.unwrap_or_else(|| self.take_slot(pcid));
@@ -670,6 +679,7 @@ impl Tlb {
     /// INVLPG: the page in the current address space, and global translations of it everywhere. Dropping more is permitted.
     pub(crate) fn flush_page(&mut self, la: u64) {
         self.flushes += 1;
+        self.losses += 1;
         for (n, view) in self.views[..EMPTY].iter_mut().enumerate() {
             if n == self.slot || n >= SUPERVISOR || view.global {
                 view.flush_page(la);
@@ -688,6 +698,7 @@ impl Tlb {
     /// Drops the non-global translations of `pcid`.
     pub(crate) fn flush_pcid(&mut self, pcid: u16) {
         self.flushes += 1;
+        self.losses += 1;
         if let Some(slot) = self.pcids.iter().position(|&p| p == Some(pcid)) {
             self.views[slot].flush_non_global();
             if slot == self.slot {

@@ -130,6 +130,45 @@ pub(super) const CASES: &[Case] = &[
         g.want_reg(RBX, 3 * (ONE + MANY));
         g.want_reg(RDX, 6 * CALLS);
     }),
+    case("pages/stack-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let entry = g.paged().entry(PLAY, 1);
+        g.emit(|a| {
+            a.mov(esp, PLAY as u32 + 0x800)?;
+            let mut again = a.create_label();
+            a.mov(ecx, CALLS as u32)?;
+            a.set_label(&mut again)?;
+            a.push(rcx)?;
+            a.dec(ecx)?;
+            a.jnz(again)?;
+            a.mov(dword_ptr(entry), (FRAME + 0x1000 + pte::KERNEL) as u32)?;
+            a.invlpg(byte_ptr(PLAY))?;
+            a.push(rcx)?;
+            a.mov(rbx, qword_ptr(rsp + 8))?;
+            a.push(0x55)
+        });
+        let at = FRAME + 0x800 - 8 * (CALLS + 2);
+        g.want_mem(at, 8, 0);
+        g.want_mem(at + 0x1000, 8, 0x55);
+        g.want_reg(RBX, 0);
+    }),
+    case("pages/stack-page-made-read-only", "SDM 3A 4.10.4.1 INVLPG", |g| {
+        g.long();
+        g.set_gate(14, sel::CODE64, Guest::stub(14), INTERRUPT_GATE, 1);
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let entry = g.paged().entry(PLAY, 1);
+        g.emit(|a| {
+            a.mov(esp, PLAY as u32 + 0x800)?;
+            a.push(rcx)?;
+            a.push(rcx)?;
+            a.mov(dword_ptr(entry), (FRAME | pte::P) as u32)?;
+            a.invlpg(byte_ptr(PLAY))?;
+            a.pop(rcx)
+        });
+        let at = g.emit(|a| a.push(rax));
+        g.page_faults(3, PLAY + 0x7f0, at);
+    }),
     case("pages/ring-1-may-not-what-ring-0-did", "SDM 2A CLI", |g| {
         use crate::describe::{access, descriptor};
         g.long();

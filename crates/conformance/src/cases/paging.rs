@@ -340,6 +340,14 @@ pub(super) const CASES: &[Case] = &[
         g.faults(Vector::Ss, 0, at);
         g.want("pushed RSP", |e| e.pushed().rsp, 0xffff_7fff_ffff_ffff);
     }),
+    case("paging/stack-halfway-round-is-ss", "SDM 1 3.3.7.1", |g| {
+        g.long();
+        g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
+        g.emit(|a| a.mov(rsp, 0x8000_0000_0000_0808u64));
+        let at = g.emit(|a| a.push(rax));
+        g.faults(Vector::Ss, 0, at);
+        g.want("pushed RSP", |e| e.pushed().rsp, 0x8000_0000_0000_0808);
+    }),
     case("paging/non-canonical-jump-is-gp", "SDM 2A JMP", |g| {
         g.long();
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));

@@ -6,7 +6,7 @@
 //! Where a range turns out to lie on two pages, a *narrow* translation of the block's rest takes over, which checks each access by itself.
 
 use super::asm::RAX;
-use super::emit::{Emitter, Need, PAGE, VIEW, home, segment_base};
+use super::emit::{Cold, Emitter, Need, Out, PAGE, VIEW, home, segment_base};
 use super::flow::{Class, Usage};
 use super::region::{Guest, PAGE_BYTES};
 use super::scratch::Held;
@@ -79,6 +79,21 @@ impl Group {
             && (self.write || !access.write)
             && low >= self.low
             && low + access.size <= self.high
+    }
+
+    /// What its check does for `access`.
+    pub(super) fn check(&self, access: &Access) -> Option<Check> {
+        let length = self.high - self.low;
+        Some(Check {
+            at: self.at,
+            low: i32::try_from(self.low).ok()?,
+            length: i32::try_from(length).ok()?,
+            write: self.write,
+            displacement: access.displacement,
+            access_write: access.write,
+            alignment: access.alignment,
+            wide: length != access.size || self.write != access.write,
+        })
     }
 
     /// Where `access` finds its operand, `host` being what the check left.
@@ -219,7 +234,11 @@ impl Emitter<'_> {
             return group.place(host, &access);
         }
         let group = self.plan(n, access);
-        let host = self.check(n, &group, &access, need)?;
+        let host = if group.at == Expression::STACK {
+            self.check_stack(n, &group, &access, need)?
+        } else {
+            self.check(n, &group, &access, need)?
+        };
         self.scratch.hold(host, Held::Group(group));
         group.place(host, &access)
     }
@@ -283,30 +302,20 @@ impl Emitter<'_> {
             self.save_flags(entry);
         }
         let retry = self.asm.here();
-        let length = group.high - group.low;
-        let low = i32::try_from(group.low).ok()?;
-        self.expression(address, Some(entry), &group.at, low)?;
+        let check = group.check(access)?;
+        self.expression(address, Some(entry), &group.at, check.low)?;
         self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
         self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
         self.asm.add_gs(entry, VIEW);
         // What is left is the offset in the page, unless it is another page, and then it is more than any.
         let tag = if group.write { offset_of!(Entry, wtag) } else { offset_of!(Entry, rtag) };
         self.asm.sub_at(address, entry, tag as i32);
-        self.asm.cmp_imm(address, PAGE_BYTES - length as i32);
-        let miss = self.asm.jcc(7);
+        self.asm.cmp_imm(address, PAGE_BYTES - check.length);
+        let from = self.asm.jcc(7);
         self.asm.add_at(address, entry, Entry::HOST as i32);
         self.scratch.give(entry);
-        let check = Check {
-            at: group.at,
-            low,
-            length: length as i32,
-            write: group.write,
-            displacement: access.displacement,
-            access_write: access.write,
-            alignment: access.alignment,
-            wide: length != access.size || group.write != access.write,
-        };
-        self.missed(miss, n, check, retry);
+        let site = self.check_site(n, check, retry);
+        self.cold.push(Cold::Exit { from, site, out: Out::Fill });
         Some(address)
     }
 
@@ -405,7 +414,7 @@ impl Emitter<'_> {
 }
 
 /// log2 of an entry's size.
-const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
+pub(super) const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
 
 /// RSP, where the instruction moves it without naming it.
 fn implied(class: Class) -> u16 {

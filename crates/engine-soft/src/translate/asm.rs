@@ -99,6 +99,11 @@ impl Asm {
         self.gs(true, &[0x03], reg, offset);
     }
 
+    /// SUB r64, gs:[offset]. Changes flags.
+    pub(super) fn sub_gs(&mut self, reg: u8, offset: usize) {
+        self.gs(true, &[0x2b], reg, offset);
+    }
+
     /// OR (`form` 1) or AND (4) dword gs:[offset], imm32. Changes flags.
     pub(super) fn alu_gs_imm(&mut self, form: u8, offset: usize, imm: u32) {
         self.gs(false, &[0x81], form, offset);

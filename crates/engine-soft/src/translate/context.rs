@@ -1,5 +1,7 @@
 //! What translated code and the run loop share, inside [`crate::cpu::Cpu`].
 
+use super::stack_page::StackPage;
+
 /// Fields that translated code addresses through GS.
 #[repr(C)]
 pub(crate) struct Context {
@@ -17,6 +19,10 @@ pub(crate) struct Context {
     pub(crate) target: u64,
     /// A value on its way through an address check.
     pub(crate) scratch: u64,
+    /// The pages that the kernel's stack and the user's lie on.
+    pub(crate) stack_page: [StackPage; 2],
+    /// A register's value while the TLB is asked for the stack's page.
+    pub(crate) spill: u64,
     /// RIP in host code where a fault was met.
     pub(crate) fault_pc: u64,
     /// Guest instructions completed in translated code.
@@ -61,6 +67,8 @@ impl Default for Context {
             host_rsp: 0,
             target: 0,
             scratch: 0,
+            stack_page: [StackPage::NONE; 2],
+            spill: 0,
             fault_pc: 0,
             count: 0,
             entered: 0,

@@ -14,6 +14,7 @@ use super::far::Far;
 use super::flow::{Class, FlagUse};
 use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
 use super::scratch::{Held, Scratch};
+use super::stack_page::Elsewhere;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
@@ -150,6 +151,8 @@ pub(super) enum Cold {
     Exit { from: usize, site: usize, out: Out },
     /// A branch out of the region that was taken.
     Branch { from: usize, to: i32, n: usize, polls: bool },
+    /// An address through RSP is not on the page at hand.
+    StackElsewhere(Elsewhere),
     /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there.
     Detour { far: usize, to: i32, live: bool },
 }
@@ -251,7 +254,7 @@ impl Emitter<'_> {
         // Cold pieces may make more of them.
         while !self.cold.is_empty() {
             for cold in std::mem::take(&mut self.cold) {
-                self.cold_piece(&cold);
+                self.cold_piece(&cold)?;
             }
         }
         for (place, block) in std::mem::take(&mut self.inner) {
@@ -360,10 +363,10 @@ impl Emitter<'_> {
         n > self.block().first && matches!(self.region.guests[n - 1].class, Class::Sti)
     }
 
-    /// The check whose jump is at `from` missed.
-    pub(super) fn missed(&mut self, from: usize, n: usize, check: Check, retry: usize) {
+    /// The site that makes good a missed `check` of instruction `n`, and tries again at `retry`.
+    pub(super) fn check_site(&mut self, n: usize, check: Check, retry: usize) -> usize {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
-        let site = self.site(Site::Check {
+        self.site(Site::Check {
             check,
             delta,
             undone,
@@ -372,8 +375,7 @@ impl Emitter<'_> {
             retry: retry as u32,
             homed: self.homed,
             narrow: None,
-        });
-        self.cold.push(Cold::Exit { from, site, out: Out::Fill });
+        })
     }
 
     /// Leaves to the interpreter at instruction `n`, which ends the block here.
@@ -643,7 +645,7 @@ impl Emitter<'_> {
         if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing }
     }
 
-    fn cold_piece(&mut self, cold: &Cold) {
+    fn cold_piece(&mut self, cold: &Cold) -> Option<()> {
         match *cold {
             Cold::Exit { from, site, out } => {
                 self.asm.resolve_here(from);
@@ -653,7 +655,9 @@ impl Emitter<'_> {
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
             Cold::Detour { far, to, live } => self.detour(far, to, live),
+            Cold::StackElsewhere(elsewhere) => self.stack_elsewhere(&elsewhere)?,
         }
+        Some(())
     }
 }
 

@@ -28,6 +28,7 @@ mod region;
 mod run;
 mod scratch;
 mod stack;
+pub(crate) mod stack_page;
 mod string;
 mod system;
 mod thread;

@@ -3,7 +3,7 @@
 use super::context::{FAULTED, NOT_ENTERED};
 use super::emit::{Site, bits};
 use super::thread;
-use super::{Translator, far, patch_rel32};
+use super::{Translator, far, patch_rel32, stack_page};
 use crate::block::{Block, Host, Key};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
@@ -106,6 +106,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
         return Left::Interpret(Err(None));
     }
     far::settle(cpu);
+    stack_page::settle(cpu);
     if cpu.limited {
         cpu.signals.close_poll();
     }

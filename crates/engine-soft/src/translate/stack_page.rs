@@ -1,0 +1,138 @@
+//! The address check of what is reached through RSP: a cache of one entry in front of the TLB.
+//!
+//! A stack hardly ever changes its page, and pushes, pops, calls and returns all begin with its address. Its page is kept at hand
+//! ([`Context::stack_page`]), so that the check needs no index, one register less, and half the time. Only a page that may be written is kept.
+//! Where the address lies on another, the TLB is asked and what it says kept, for user code and for the kernel's by itself. What is kept is
+//! dropped when the TLB may have lost it ([`settle`]), which happens in Rust only.
+//!
+//! [`Context::stack_page`]: super::context::Context::stack_page
+
+use super::address::{Access, ENTRY_SHIFT, Expression, Group};
+use super::context::Context;
+use super::emit::{Cold, Emitter, JIT, Need, Out, VIEW, bits};
+use super::region::PAGE_BYTES;
+use crate::cpu::{Cpu, USER};
+use crate::tlb::{ENTRIES, Entry};
+use std::mem::{offset_of, size_of};
+
+const SPILL: usize = JIT + offset_of!(Context, spill);
+
+/// The page that a stack lies on.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct StackPage {
+    /// Its linear address.
+    page: u64,
+    /// Its host address.
+    host: u64,
+}
+
+impl StackPage {
+    /// No stack's page. An address on it is none at all, and is found at host address 0, where nothing is: the fault leaves to the interpreter.
+    pub(super) const NONE: Self = Self { page: 1 << 63, host: 0 };
+}
+
+/// What a page at hand was found in: the view, and what the TLB had lost by then.
+pub(crate) type Source = (*const Entry, u64);
+
+/// Drops the page at hand if it may not be what the TLB says. To be called before translated code runs.
+#[inline(always)]
+pub(super) fn settle(cpu: &mut Cpu) {
+    let level = usize::from(cpu.mode_key & USER != 0);
+    let source: Source = (cpu.view, cpu.mmu.tlb.losses);
+    if cpu.stack_sources[level] != source {
+        cpu.stack_sources[level] = source;
+        cpu.jit.stack_page[level] = StackPage::NONE;
+    }
+}
+
+/// What is done where the address is not on the page at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Elsewhere {
+    from: usize,
+    retry: usize,
+    done: usize,
+    site: usize,
+    address: u8,
+    low: i32,
+    length: i32,
+    write: bool,
+}
+
+impl Emitter<'_> {
+    /// As [`Emitter::check`], for a group around RSP.
+    pub(super) fn check_stack(
+        &mut self,
+        n: usize,
+        group: &Group,
+        access: &Access,
+        need: Need,
+    ) -> Option<u8> {
+        let address = self.scratch.take()?;
+        if need == Need::Flags && !self.saved {
+            let spare = self.scratch.take()?;
+            self.save_flags(spare);
+            self.scratch.give(spare);
+        }
+        let retry = self.asm.here();
+        let check = group.check(access)?;
+        self.expression(address, None, &Expression::STACK, check.low)?;
+        self.asm.sub_gs(address, self.stack_page(offset_of!(StackPage, page)));
+        self.asm.cmp_imm(address, PAGE_BYTES - check.length);
+        let from = self.asm.jcc(7);
+        self.asm.add_gs(address, self.stack_page(offset_of!(StackPage, host)));
+        let done = self.asm.here();
+        let (low, length, write) = (check.low, check.length, check.write);
+        let site = self.check_site(n, check, retry);
+        let elsewhere = Elsewhere { from, retry, done, site, address, low, length, write };
+        self.cold.push(Cold::StackElsewhere(elsewhere));
+        Some(address)
+    }
+
+    /// In the cold part: asks the TLB, with a register that holds something else.
+    pub(super) fn stack_elsewhere(&mut self, e: &Elsewhere) -> Option<()> {
+        self.asm.resolve_here(e.from);
+        let address = e.address;
+        let entry = bits(self.homed).find(|&r| r != address)?;
+        self.asm.store(SPILL, entry);
+        self.expression(address, None, &Expression::STACK, e.low)?;
+        self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
+        self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
+        self.asm.add_gs(entry, VIEW);
+        let not_writable = self.another_page(e, entry, offset_of!(Entry, wtag));
+        self.asm.load_at(address, entry, offset_of!(Entry, wtag) as i32);
+        self.asm.store(self.stack_page(offset_of!(StackPage, page)), address);
+        self.asm.load_at(address, entry, Entry::HOST as i32);
+        self.asm.store(self.stack_page(offset_of!(StackPage, host)), address);
+        self.asm.load(entry, SPILL);
+        let again = self.asm.jmp();
+        self.asm.resolve(again, e.retry);
+        self.asm.resolve_here(not_writable);
+        if !e.write {
+            self.expression(address, None, &Expression::STACK, e.low)?;
+            let miss = self.another_page(e, entry, offset_of!(Entry, rtag));
+            self.asm.add_at(address, entry, Entry::HOST as i32);
+            self.asm.load(entry, SPILL);
+            let on = self.asm.jmp();
+            self.asm.resolve(on, e.done);
+            self.asm.resolve_here(miss);
+        }
+        self.asm.load(entry, SPILL);
+        let from = self.asm.jmp();
+        self.cold.push(Cold::Exit { from, site: e.site, out: Out::Fill });
+        Some(())
+    }
+
+    /// Where `field` of the page at hand is.
+    fn stack_page(&self, field: usize) -> usize {
+        let level = usize::from(self.region.blocks[0].key.is_user());
+        JIT + offset_of!(Context, stack_page) + level * size_of::<StackPage>() + field
+    }
+
+    /// A jump that is taken if the address is not on the page that `tag` of the TLB's `entry` says.
+    fn another_page(&mut self, e: &Elsewhere, entry: u8, tag: usize) -> usize {
+        self.asm.sub_at(e.address, entry, tag as i32);
+        self.asm.cmp_imm(e.address, PAGE_BYTES - e.length);
+        self.asm.jcc(7)
+    }
+}
