@@ -96,6 +96,20 @@ fn stops(code: &[u8]) {
     assert!(exits > STOPS as u64 / 4, "most of that was meant to be in translated code");
 }
 
+/// RF, as a handler's IRET leaves it, lasts as long as the instruction does.
+#[test]
+fn a_repeated_instruction_that_a_fault_interrupted_goes_on_by_pages() {
+    // rep stosb; hlt
+    let mut vcpu = machine(&[0xf3, 0xaa, 0xf4]);
+    let mut state = vcpu.state().clone();
+    state.flags = Flags::from_bits(1 << 16 | 2);
+    (state.gpr[gpr::RCX], state.gpr[gpr::RDI]) = (0x10_0000, DATA.into());
+    vcpu.set_state(&state);
+    assert_eq!(vcpu.run(&mut Nothing, Budget::UNLIMITED), Exit::Halted);
+    assert_eq!(vcpu.state().gpr[gpr::RDI], u64::from(DATA) + 0x10_0000);
+    assert!(vcpu.statistics().blocks < 10, "that was done element by element");
+}
+
 #[test]
 fn a_jump_to_itself_stops() {
     stops(&[0xeb, 0xfe]);

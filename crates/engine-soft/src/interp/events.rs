@@ -118,6 +118,10 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     cpu.mid_repeat = false;
     cpu.state.blocking.sti = false;
     cpu.state.blocking.mov_ss = false;
+    if resumed {
+        // Nothing else may be worth attention: a repeated instruction that a page fault interrupted then goes on by whole pages.
+        cpu.refresh();
+    }
     // SAFETY: just found; nothing is buried before the next fetch.
     #[allow(unsafe_code)]
     let block = unsafe { &*block };
