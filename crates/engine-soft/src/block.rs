@@ -90,6 +90,11 @@ impl Key {
         self.0 & ((1 << 56) - 1)
     }
 
+    /// The same mode at `gpa`.
+    const fn elsewhere(self, gpa: u64) -> Self {
+        Self::new(gpa, (self.0 >> 56) as u8)
+    }
+
     /// Code of user mode.
     pub(crate) const fn is_user(self) -> bool {
         (self.0 >> 56) as u8 & crate::cpu::USER != 0
@@ -203,6 +208,19 @@ impl BlockCache {
     pub(crate) fn translation(&self, key: Key) -> Option<Host> {
         // SAFETY: blocks in the table are alive.
         self.blocks.get(&key).and_then(|&block| unsafe { (*block).host.code.get() })
+    }
+
+    /// The translations of blocks that begin on the page of `key`, in its mode, with where on the page.
+    pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Host)> {
+        let page = key.gpa() & !0xfff;
+        let blocks = self.pages.get(&(page >> 12)).into_iter().flat_map(|page| &page.blocks);
+        blocks.filter_map(move |&block| {
+            // SAFETY: blocks in the page tables are alive.
+            let b = unsafe { &*block };
+            let offset = b.key.gpa() & 0xfff;
+            let host = b.host.code.get()?;
+            (b.key == key.elsewhere(page | offset)).then_some((offset, host))
+        })
     }
 
     /// Enters a block. True if its page held no code before: writes to it must now be watched.

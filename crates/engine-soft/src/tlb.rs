@@ -309,19 +309,22 @@ impl Targets {
         self.table.iter_mut().enumerate().for_each(|(slot, entry)| *entry = vacant(slot));
     }
 
-    fn fill(&mut self, la: u64, host: u64, page: &FetchEntry) {
+    /// True if it is the first on its page, as far as is known.
+    fn fill(&mut self, la: u64, host: u64, page: &FetchEntry) -> bool {
         let slot = target_slot(la);
         let entry = &mut self.table[slot];
         if *entry == [la, host] {
-            return;
+            return false;
         }
         if entry[HOST] == 0 {
             self.filled.push(slot as u32);
         }
         *entry = [la, host];
+        let first = !self.pages.may_hold(la);
         self.pages.note(la);
         self.large.note(la, page.size);
         self.local |= !page.global;
+        first
     }
 
     fn clear_page(&mut self, la: u64) {
@@ -558,13 +561,13 @@ impl Tlb {
         (entry[ADDRESS] == la).then_some(entry[HOST])
     }
 
-    /// Enters a target for `view`, whose code page must be in the instruction part.
-    pub(crate) fn fill_target(&mut self, view: usize, la: u64, host: u64) {
+    /// Enters a target for `view`, if its code page is in the instruction part. True if it is the first on that page, as far as is known.
+    pub(crate) fn fill_target(&mut self, view: usize, la: u64, host: u64) -> bool {
         let view = &mut self.views[view];
         let entry = view.fetch[fetch_index(la)];
-        if entry.tag == la & !PAGE_MASK && !view.targets.table.is_empty() {
-            view.targets.fill(la, host, &entry);
-        }
+        entry.tag == la & !PAGE_MASK
+            && !view.targets.table.is_empty()
+            && view.targets.fill(la, host, &entry)
     }
 
     /// As [`Tlb::fill_target`], for a link from another page, which holds as long as [`Tlb::ticket`] stays what is returned. `None`: it must

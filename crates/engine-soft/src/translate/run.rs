@@ -79,8 +79,20 @@ pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
 pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
     far::arrive(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
     let far = cpu.translator.area.address(host.far as usize);
-    cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far);
+    if cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far) {
+        acquaint(cpu, block);
+    }
     Entry(far)
+}
+
+/// The table of targets has met the page of `block`, at RIP, and may as well know what else is translated there: a new process comes to know a
+/// program page by page rather than branch by branch.
+fn acquaint(cpu: &mut Cpu, block: &Block) {
+    let page = cpu.state.rip & !PAGE_MASK;
+    for (offset, host) in cpu.mmu.blocks.translations_beside(block.key) {
+        let far = cpu.translator.area.address(host.far as usize);
+        cpu.mmu.tlb.fill_target(cpu.fetch_view, page | offset, far);
+    }
 }
 
 /// The translation `host` of `block`, at RIP, which is not to be found by others.
