@@ -127,8 +127,9 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self, io: &mut dyn CpuIo, budget: Budget) -> Exit {
         self.cpu.mmu.lend(io);
+        let running = translate::interrupt::Running;
         let exit = interp::run(&mut self.cpu, budget);
-        translate::interrupt::detach();
+        drop(running);
         self.cpu.mmu.release();
         exit
     }

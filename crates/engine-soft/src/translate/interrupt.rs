@@ -66,7 +66,7 @@ pub(crate) fn install() -> io::Result<()> {
     .map_err(io::Error::from_raw_os_error)
 }
 
-/// The processor runs on this thread from now on, until [`detach`].
+/// The processor runs on this thread from now on, until a [`Running`] is dropped.
 pub(super) fn attach(cpu: &mut Cpu) {
     if THREAD.get() == 0 {
         // SAFETY: a system call without arguments.
@@ -76,16 +76,20 @@ pub(super) fn attach(cpu: &mut Cpu) {
     RUNNING.set(cpu);
 }
 
-/// No processor runs on this thread any more.
-pub(crate) fn detach() {
-    RUNNING.set(ptr::null_mut());
+/// As long as this lives a processor may run on this thread; none does any more when it is dropped, also by a panic.
+pub(crate) struct Running;
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(ptr::null_mut());
+    }
 }
 
 extern "C" fn woken(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let cpu = RUNNING.get();
     // One that comes before a run begins or when it has ended is late, or early: what was raised is seen anyway.
     if !cpu.is_null() {
-        // SAFETY: the kernel passes a valid ucontext; `cpu` is alive until `detach`.
+        // SAFETY: the kernel passes a valid ucontext; `cpu` is alive as long as `RUNNING` names it.
         unsafe { stop(cpu, &mut *context.cast()) };
     }
 }
