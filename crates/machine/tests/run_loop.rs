@@ -124,7 +124,7 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
     assert_eq!(run(script), End::PowerOff);
     let took = began.elapsed();
     assert_eq!(*seen.lock().expect("not poisoned"), Some((true, Some(0x40))));
-    assert!(took >= Duration::from_millis(50) && took < Duration::from_millis(500), "{took:?}");
+    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
 }
 
 /// Virtual wire mode (MultiProcessor Specification 1.4, 3.6.2.2).
