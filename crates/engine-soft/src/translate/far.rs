@@ -27,7 +27,7 @@ use std::mem::offset_of;
 const TICKET: usize = JIT + offset_of!(Context, ticket);
 const PATIENCE_LEFT: usize = JIT + offset_of!(Context, patience);
 /// Detours by which a processor's links to elsewhere are followed up.
-pub(super) const PATIENCE: i32 = 64;
+const PATIENCE: i32 = 64;
 /// No address space's ticket.
 const NEVER: u32 = u32::MAX;
 /// A NOP as long as a jump.
@@ -47,6 +47,8 @@ pub(super) struct Far {
     jump: u32,
     /// The number that is asked for, subtracted; code that asks has it.
     ticket: Option<u32>,
+    /// The translation it is in.
+    region: u32,
     /// Guest-physical page of the branch.
     page: u64,
     /// The vector registers are in the host's.
@@ -56,7 +58,9 @@ pub(super) struct Far {
 }
 
 impl Far {
-    pub(super) fn move_by(&mut self, base: u32) {
+    /// Its translation has number `region` and begins at `base`.
+    pub(super) fn place(&mut self, region: u32, base: u32) {
+        self.region = region;
         for place in [&mut self.detour, &mut self.exit, &mut self.table, &mut self.jump] {
             *place += base;
         }
@@ -111,6 +115,7 @@ impl Emitter<'_> {
             table: 0,
             jump: jump as u32,
             ticket: ticket.map(|place| place as u32),
+            region: 0,
             page: self.region.blocks[0].key.gpa() & !PAGE_MASK,
             vectors: self.region.vectors,
             listed: false,
@@ -188,6 +193,10 @@ fn roam(translator: &mut Translator, gpa: u64) {
 
 /// The branch goes to `detour` from now on.
 fn unlink(translator: &mut Translator, far: &Far, detour: u32) {
+    if translator.regions.get(far.region as usize).is_none_or(|region| region.dead) {
+        // Jumps elsewhere may have been put in its place.
+        return;
+    }
     match far.ticket {
         Some(ticket) => put_ticket(translator, ticket, NEVER),
         None => translator.area.patch(far.detour as usize - 1, &[0xe9]),
@@ -204,6 +213,9 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.jit.patience = PATIENCE;
     let Some(host) = next.host.code.get() else { return };
     let Some(far) = cpu.translator.far.branches.get(number as usize).copied() else { return };
+    if cpu.translator.regions.get(far.region as usize).is_none_or(|region| region.dead) {
+        return;
+    }
     let la = cpu.state.rip;
     arrive(&mut cpu.translator, next.key.gpa(), la);
     let from = la.wrapping_sub(i64::from(delta) as u64);

@@ -309,7 +309,8 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
             }
         }
     }
-    t.fars.iter_mut().for_each(|far| far.move_by(base as u32));
+    let number = translator.regions.len() as u32;
+    t.fars.iter_mut().for_each(|far| far.place(number, base as u32));
     translator.far.branches.append(&mut t.fars);
     translator.area.push(&t.code).ok_or(Full)?;
     translator.extents.push((base as u32, t.code.len() as u32));
@@ -322,7 +323,6 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
     let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
     translator.starts.extend(moved);
     translator.blocks += region.blocks.len() as u64;
-    let number = translator.regions.len() as u32;
     let at = |offset: u32| base as u32 + offset;
     let entries: Vec<(Key, Host)> = t
         .entries
