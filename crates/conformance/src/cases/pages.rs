@@ -130,6 +130,23 @@ pub(super) const CASES: &[Case] = &[
         g.want_reg(RBX, 3 * (ONE + MANY));
         g.want_reg(RDX, 6 * CALLS);
     }),
+    case("pages/rewritten-jump-to-another-page", "SDM 3A 11.6, 4.10.4.1", |g| {
+        g.long();
+        pages(g, pte::KERNEL);
+        g.map(PLAY + 0x2000, ADDS_MANY, pte::KERNEL);
+        g.write(JUMPS, &[0xe9, 0xfb, 0x0f, 0, 0]);
+        // stc; jmp the page's beginning
+        g.write(JUMPS + 0x800, &[0xf9, 0xe9, 0xfa, 0xf7, 0xff, 0xff]);
+        g.emit(|a| {
+            calls(a, PLAY)?;
+            calls(a, PLAY + 0x800)?;
+            a.mov(dword_ptr(PLAY + 1), 0x1ffb)?;
+            calls(a, PLAY + 0x800)?;
+            a.invlpg(byte_ptr(PLAY + 0x1000))?;
+            calls(a, PLAY + 0x800)
+        });
+        g.want_reg(RBX, 2 * ONE + 2 * MANY);
+    }),
     case("pages/stack-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
         g.long();
         g.map(PLAY, FRAME, pte::KERNEL);
