@@ -143,6 +143,7 @@ impl Cpu {
         }
         cpu.translator.compared = cpu.lockstep.is_some();
         cpu.translator.counting |= cpu.translator.compared;
+        cpu.translator.polls |= cpu.translator.compared;
         cpu.refresh();
         Ok(cpu)
     }

@@ -2,38 +2,11 @@
 
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
+use vcpu::{Budget, Exit, NoDevices, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::state::{CpuState, gpr};
 
 const CODE: u64 = 0x7c00;
-
-/// Nothing is there.
-struct Nothing;
-
-impl CpuIo for Nothing {
-    fn pio_read(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-    fn msr_read(&mut self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&mut self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn ack_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _: u8) {}
-}
 
 #[test]
 fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
@@ -49,7 +22,7 @@ fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
     let mut vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
     vcpu.set_state(&state);
     let mut runs = 0;
-    while vcpu.run(&mut Nothing, Budget { instructions: 2 }) == Exit::BudgetSpent {
+    while vcpu.run(&mut NoDevices, Budget { instructions: 2 }) == Exit::BudgetSpent {
         let now = vcpu.state();
         let (left, done) = (now.gpr[gpr::RCX], now.gpr[gpr::RSI]);
         assert_eq!(left + done, 0xffff);
@@ -78,6 +51,6 @@ fn a_budget_bounds_a_handler_that_faults_at_once() {
         std::thread::sleep(std::time::Duration::from_secs(5));
         signals.raise(vcpu::Signal::Kick);
     });
-    assert_eq!(vcpu.run(&mut Nothing, Budget { instructions: 100 }), Exit::BudgetSpent);
+    assert_eq!(vcpu.run(&mut NoDevices, Budget { instructions: 100 }), Exit::BudgetSpent);
     assert_eq!(vcpu.state().rip, CODE);
 }

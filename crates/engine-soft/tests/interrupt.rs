@@ -4,7 +4,7 @@ use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::mpsc;
 use std::time::Duration;
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Vcpu};
+use vcpu::{Budget, Exit, NoDevices, Signal, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, gpr};
@@ -18,33 +18,6 @@ const DATA: u32 = 0x40_0000;
 const STOPS: usize = 1000;
 /// A processor that has not stopped by then never will.
 const SOON: Duration = Duration::from_secs(20);
-
-/// Nothing is there.
-struct Nothing;
-
-impl CpuIo for Nothing {
-    fn pio_read(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-    fn msr_read(&mut self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&mut self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn ack_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _: u8) {}
-}
 
 /// 64-bit mode at level 0, the first gigabyte mapped where it is.
 fn machine(code: &[u8]) -> SoftVcpu {
@@ -81,7 +54,7 @@ fn stops(code: &[u8]) {
     let (stopped, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         for _ in 0..STOPS {
-            let exit = vcpu.run(&mut Nothing, Budget::UNLIMITED);
+            let exit = vcpu.run(&mut NoDevices, Budget::UNLIMITED);
             assert_eq!(exit, Exit::Kicked);
             stopped.send(vcpu.statistics().translated_exits).expect("somebody waits");
         }
@@ -105,7 +78,7 @@ fn a_repeated_instruction_that_a_fault_interrupted_goes_on_by_pages() {
     state.flags = Flags::from_bits(1 << 16 | 2);
     (state.gpr[gpr::RCX], state.gpr[gpr::RDI]) = (0x10_0000, DATA.into());
     vcpu.set_state(&state);
-    assert_eq!(vcpu.run(&mut Nothing, Budget::UNLIMITED), Exit::Halted);
+    assert_eq!(vcpu.run(&mut NoDevices, Budget::UNLIMITED), Exit::Halted);
     assert_eq!(vcpu.state().gpr[gpr::RDI], u64::from(DATA) + 0x10_0000);
     assert!(vcpu.statistics().blocks < 10, "that was done element by element");
 }

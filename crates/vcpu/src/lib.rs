@@ -4,10 +4,12 @@
 //! virtual processor. Any thread may raise a [`Signals`] bit. The machine never asks which engine it has.
 #![deny(unsafe_code)] // lifted in tsc.rs alone
 
+mod no_devices;
 mod signals;
 mod stats;
 mod tsc;
 
+pub use no_devices::NoDevices;
 pub use signals::{Interrupt, Signal, Signals};
 pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;

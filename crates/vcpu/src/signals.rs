@@ -108,11 +108,6 @@ impl Signals {
         self.word.load(Ordering::Relaxed)
     }
 
-    /// The word itself, for code that polls it by address.
-    pub fn word(&self) -> &AtomicU32 {
-        &self.word
-    }
-
     /// Sleeps until any signal of `mask` is up, or `timeout` has passed. True if one is.
     pub fn wait(&self, mask: u32, timeout: Option<Duration>) -> bool {
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);

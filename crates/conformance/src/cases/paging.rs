@@ -36,6 +36,17 @@ fn want_entry(g: &mut Guest, level: u32, bits: u64, set: bool) {
     g.want("entry's A/D bits", move |e| e.mem(at, 4) & bits, if set { bits } else { 0 });
 }
 
+/// A push with the stack at `stack`, which is no address, raises #SS(0).
+fn push_is_ss(g: &mut Guest, stack: u64) {
+    g.long();
+    // The handler needs a stack of its own.
+    g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
+    g.emit(|a| a.mov(rsp, stack));
+    let at = g.emit(|a| a.push(rax));
+    g.faults(Vector::Ss, 0, at);
+    g.want("pushed RSP", |e| e.pushed().rsp, stack);
+}
+
 pub(super) const CASES: &[Case] = &[
     case("paging/read-sets-accessed-not-dirty", "SDM 3A 4.8", |g| {
         g.long();
@@ -332,21 +343,10 @@ pub(super) const CASES: &[Case] = &[
         g.faults(Vector::Gp, 0, at);
     }),
     case("paging/non-canonical-stack-is-ss", "SDM 1 3.3.7.1", |g| {
-        g.long();
-        // The handler needs a stack of its own.
-        g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
-        g.emit(|a| a.mov(rsp, 0xffff_7fff_ffff_ffffu64));
-        let at = g.emit(|a| a.push(rax));
-        g.faults(Vector::Ss, 0, at);
-        g.want("pushed RSP", |e| e.pushed().rsp, 0xffff_7fff_ffff_ffff);
+        push_is_ss(g, 0xffff_7fff_ffff_ffff);
     }),
     case("paging/stack-halfway-round-is-ss", "SDM 1 3.3.7.1", |g| {
-        g.long();
-        g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
-        g.emit(|a| a.mov(rsp, 0x8000_0000_0000_0808u64));
-        let at = g.emit(|a| a.push(rax));
-        g.faults(Vector::Ss, 0, at);
-        g.want("pushed RSP", |e| e.pushed().rsp, 0x8000_0000_0000_0808);
+        push_is_ss(g, 0x8000_0000_0000_0808);
     }),
     case("paging/non-canonical-jump-is-gp", "SDM 2A JMP", |g| {
         g.long();

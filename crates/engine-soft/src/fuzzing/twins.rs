@@ -10,7 +10,7 @@ use super::{Bytes, Random};
 use crate::{Sabotage, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Vcpu};
+use vcpu::{Budget, Exit, NoDevices, Signal, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
@@ -95,7 +95,7 @@ fn kicked(vcpu: &mut SoftVcpu, budget: Budget) -> Exit {
                 (0..10 * pause).for_each(|_| std::hint::spin_loop());
             }
         });
-        let exit = std::iter::repeat_with(|| vcpu.run(&mut Nothing, budget));
+        let exit = std::iter::repeat_with(|| vcpu.run(&mut NoDevices, budget));
         let exit = exit.into_iter().find(|exit| *exit != Exit::Kicked);
         done.store(true, Ordering::Relaxed);
         exit.expect("it has an end")
@@ -110,33 +110,6 @@ pub fn sabotaged(data: &[u8], how: Sabotage) -> Option<String> {
     }
 }
 
-/// A machine without devices.
-struct Nothing;
-
-impl CpuIo for Nothing {
-    fn pio_read(&mut self, _: u16, size: u8) -> u32 {
-        u32::MAX >> (32 - 8 * u32::from(size))
-    }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: u64, size: u8) -> u64 {
-        u64::MAX >> (64 - 8 * u32::from(size))
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-    fn msr_read(&mut self, _: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&mut self, _: u32, _: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn ack_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _: u8) {}
-}
-
 /// What remains.
 struct End {
     exit: Exit,
@@ -147,7 +120,7 @@ struct End {
 }
 
 fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
-    run(data, tier, sabotage, |vcpu, budget| vcpu.run(&mut Nothing, budget))
+    run(data, tier, sabotage, |vcpu, budget| vcpu.run(&mut NoDevices, budget))
 }
 
 /// The same with a way of running it.

@@ -304,19 +304,35 @@ impl Emitter<'_> {
         let retry = self.asm.here();
         let check = group.check(access)?;
         self.expression(address, Some(entry), &group.at, check.low)?;
-        self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
-        self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
-        self.asm.add_gs(entry, VIEW);
-        // What is left is the offset in the page, unless it is another page, and then it is more than any.
+        self.entry_for(entry, address);
         let tag = if group.write { offset_of!(Entry, wtag) } else { offset_of!(Entry, rtag) };
-        self.asm.sub_at(address, entry, tag as i32);
-        self.asm.cmp_imm(address, PAGE_BYTES - check.length);
-        let from = self.asm.jcc(7);
+        let from = self.another_page(address, entry, tag, check.length);
         self.asm.add_at(address, entry, Entry::HOST as i32);
         self.scratch.give(entry);
         let site = self.check_site(n, check, retry);
         self.cold.push(Cold::Exit { from, site, out: Out::Fill });
         Some(address)
+    }
+
+    /// The TLB's entry for the linear address in `address` to `entry`. Changes flags.
+    pub(super) fn entry_for(&mut self, entry: u8, address: u8) {
+        self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
+        self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
+        self.asm.add_gs(entry, VIEW);
+    }
+
+    /// Makes `address` the offset in the page that `tag` of `entry` says; a jump that is taken if `length` bytes from there do not lie on it.
+    pub(super) fn another_page(
+        &mut self,
+        address: u8,
+        entry: u8,
+        tag: usize,
+        length: i32,
+    ) -> usize {
+        self.asm.sub_at(address, entry, tag as i32);
+        // On another page the difference is more than any offset.
+        self.asm.cmp_imm(address, PAGE_BYTES - length);
+        self.asm.jcc(7)
     }
 
     /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index is homed; flags untouched.
@@ -414,7 +430,7 @@ impl Emitter<'_> {
 }
 
 /// log2 of an entry's size.
-pub(super) const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
+const ENTRY_SHIFT: u8 = size_of::<Entry>().trailing_zeros() as u8;
 
 /// RSP, where the instruction moves it without naming it.
 fn implied(class: Class) -> u16 {

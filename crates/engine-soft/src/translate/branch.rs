@@ -6,7 +6,7 @@
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
-    Cold, ENTERED, EXIT, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
+    Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
     VECTORS_OUT, bits, home,
 };
 use super::flow::Class;
@@ -72,9 +72,7 @@ impl Emitter<'_> {
     /// Leaves at page + `delta`, at the boundary; status flags are in `Context::flags` if `saved`, else in RFLAGS.
     fn leave_at(&mut self, delta: i32, saved: bool) {
         let site = self.site(Site::Dead { delta, saved });
-        self.asm.store_imm(EXIT, site as u32);
-        let jump = self.asm.jmp();
-        self.jumps.push((jump, Out::Leave));
+        self.leave_by(site, Out::Leave);
     }
 
     /// Far entries: notes the page of the target in ADDRESS, which is page + `start`.

@@ -36,8 +36,6 @@ pub(crate) struct Context {
     pub(crate) ticket: u32,
     /// Counts down where links to other pages do not hold.
     pub(crate) patience: i32,
-    /// Address of the word that holds a readable address, or an unreadable one to stop translated code.
-    pub(crate) poll: u64,
     /// The host's MXCSR.
     pub(crate) host_mxcsr: u32,
     /// The fault exit's address, for the fault guard.
@@ -76,7 +74,6 @@ impl Default for Context {
             targets: 0,
             ticket: 0,
             patience: 0,
-            poll: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
             enter: 0,

@@ -35,7 +35,7 @@ pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
 pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
 pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
 pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
-pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
+const EXIT: usize = JIT + offset_of!(Context, exit);
 pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
@@ -645,13 +645,18 @@ impl Emitter<'_> {
         if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing }
     }
 
+    /// Leaves by `site`, through `out`.
+    pub(super) fn leave_by(&mut self, site: usize, out: Out) {
+        self.asm.store_imm(EXIT, site as u32);
+        let jump = self.asm.jmp();
+        self.jumps.push((jump, out));
+    }
+
     fn cold_piece(&mut self, cold: &Cold) -> Option<()> {
         match *cold {
             Cold::Exit { from, site, out } => {
                 self.asm.resolve_here(from);
-                self.asm.store_imm(EXIT, site as u32);
-                let jump = self.asm.jmp();
-                self.jumps.push((jump, out));
+                self.leave_by(site, out);
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
             Cold::Detour { far, to, live } => self.detour(far, to, live),

@@ -17,7 +17,7 @@
 
 use super::asm::{ADDRESS, RCX, SECOND};
 use super::context::Context;
-use super::emit::{Cold, EXIT, Emitter, JIT, Out, PAGE, Site};
+use super::emit::{Cold, Emitter, JIT, Out, PAGE, Site};
 use super::{Translator, patch_rel32};
 use crate::block::{Block, Table};
 use crate::cpu::Cpu;
@@ -162,9 +162,7 @@ impl Emitter<'_> {
 
     fn leave_far(&mut self, far: u32, delta: i32, saved: bool) {
         let site = self.site(Site::Far { far, delta, saved });
-        self.asm.store_imm(EXIT, site as u32);
-        let jump = self.asm.jmp();
-        self.jumps.push((jump, Out::Leave));
+        self.leave_by(site, Out::Leave);
     }
 }
 
@@ -193,7 +191,7 @@ fn roam(translator: &mut Translator, gpa: u64) {
 
 /// The branch goes to `detour` from now on.
 fn unlink(translator: &mut Translator, far: &Far, detour: u32) {
-    if translator.regions.get(far.region as usize).is_none_or(|region| region.dead) {
+    if !translator.alive(far.region) {
         // Jumps elsewhere may have been put in its place.
         return;
     }
@@ -213,7 +211,7 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.jit.patience = PATIENCE;
     let Some(host) = next.host.code.get() else { return };
     let Some(far) = cpu.translator.far.branches.get(number as usize).copied() else { return };
-    if cpu.translator.regions.get(far.region as usize).is_none_or(|region| region.dead) {
+    if !cpu.translator.alive(far.region) {
         return;
     }
     let la = cpu.state.rip;

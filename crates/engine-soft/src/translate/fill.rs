@@ -31,7 +31,7 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
         Filled::Retry => cpu.translator.area.address(retry as usize),
         Filled::Narrow => match narrow {
             // Flags that were put by have to be where an entry expects them.
-            Some(host) if !saved && cpu.translator.alive(host) => {
+            Some(host) if !saved && cpu.translator.alive(host.region) => {
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
                 cpu.translator.area.address(host.near as usize)

@@ -70,7 +70,7 @@ pub(crate) struct Translator {
     /// Count instructions in translated code.
     pub(crate) counting: bool,
     /// Translated code polls.
-    polls: bool,
+    pub(crate) polls: bool,
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
     /// Where each translation lies, ascending: offset and length.
     extents: Vec<(u32, u32)>,
@@ -124,9 +124,9 @@ impl Translator {
         self.glue
     }
 
-    /// Whether the translation that `host` belongs to is still good.
-    fn alive(&self, host: Host) -> bool {
-        self.regions.get(host.region as usize).is_some_and(|region| !region.dead)
+    /// Whether the translation with number `region` is still good.
+    fn alive(&self, region: u32) -> bool {
+        self.regions.get(region as usize).is_some_and(|region| !region.dead)
     }
 
     /// The glue for regions that home `homed`.
@@ -223,10 +223,10 @@ pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<H
         make(cpu, &mut region)?;
     }
     let made = block.host.narrow.get();
-    let regions = &cpu.translator.regions;
+    let alive = made.is_some_and(|host| cpu.translator.alive(host.region));
     if let Some(Site::Check { narrow, homed, .. }) = cpu.translator.sites.get_mut(site as usize)
         && *homed == scratch::STANDARD
-        && made.is_some_and(|host| !regions[host.region as usize].dead)
+        && alive
     {
         *narrow = made;
     }
@@ -238,7 +238,7 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
         first_site: cpu.translator.sites.len(),
         first_far: cpu.translator.far.branches.len(),
         poll: cpu.signals.poll_address(),
-        polls: cpu.translator.polls || cpu.lockstep.is_some(),
+        polls: cpu.translator.polls,
         counting: cpu.translator.counting,
         bmi2: cpu.translator.bmi2,
     };

@@ -212,21 +212,17 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(Some(exit))
         }
-        Some(Site::Target { delta, saved } | Site::Dead { delta, saved }) => {
+        Some(
+            site @ (Site::Target { delta, saved }
+            | Site::Dead { delta, saved }
+            | Site::Far { delta, saved, .. }),
+        ) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if saved {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
             settle(cpu, 0);
-            Left::Next(None)
-        }
-        Some(Site::Far { delta, saved, .. }) => {
-            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
-            if saved {
-                cpu.state.flags.arith = cpu.jit.flags;
-            }
-            settle(cpu, 0);
-            Left::Next(Some(exit))
+            Left::Next(matches!(site, Site::Far { .. }).then_some(exit))
         }
         Some(Site::Interpret { delta, undone, saved, shadow }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);

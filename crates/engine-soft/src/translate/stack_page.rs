@@ -7,12 +7,12 @@
 //!
 //! [`Context::stack_page`]: super::context::Context::stack_page
 
-use super::address::{Access, ENTRY_SHIFT, Expression, Group};
+use super::address::{Access, Check, Expression, Group};
 use super::context::Context;
-use super::emit::{Cold, Emitter, JIT, Need, Out, VIEW, bits};
+use super::emit::{Cold, Emitter, JIT, Need, Out, bits};
 use super::region::PAGE_BYTES;
 use crate::cpu::{Cpu, USER};
-use crate::tlb::{ENTRIES, Entry};
+use crate::tlb::Entry;
 use std::mem::{offset_of, size_of};
 
 const SPILL: usize = JIT + offset_of!(Context, spill);
@@ -54,9 +54,7 @@ pub(super) struct Elsewhere {
     done: usize,
     site: usize,
     address: u8,
-    low: i32,
-    length: i32,
-    write: bool,
+    check: Check,
 }
 
 impl Emitter<'_> {
@@ -82,9 +80,8 @@ impl Emitter<'_> {
         let from = self.asm.jcc(7);
         self.asm.add_gs(address, self.stack_page(offset_of!(StackPage, host)));
         let done = self.asm.here();
-        let (low, length, write) = (check.low, check.length, check.write);
         let site = self.check_site(n, check, retry);
-        let elsewhere = Elsewhere { from, retry, done, site, address, low, length, write };
+        let elsewhere = Elsewhere { from, retry, done, site, address, check };
         self.cold.push(Cold::StackElsewhere(elsewhere));
         Some(address)
     }
@@ -95,11 +92,10 @@ impl Emitter<'_> {
         let address = e.address;
         let entry = bits(self.homed).find(|&r| r != address)?;
         self.asm.store(SPILL, entry);
-        self.expression(address, None, &Expression::STACK, e.low)?;
-        self.asm.shift_right(entry, address, 12 - ENTRY_SHIFT, self.options.bmi2);
-        self.asm.and32(entry, ((ENTRIES - 1) << ENTRY_SHIFT) as i32);
-        self.asm.add_gs(entry, VIEW);
-        let not_writable = self.another_page(e, entry, offset_of!(Entry, wtag));
+        self.expression(address, None, &Expression::STACK, e.check.low)?;
+        self.entry_for(entry, address);
+        let length = e.check.length;
+        let not_writable = self.another_page(address, entry, offset_of!(Entry, wtag), length);
         self.asm.load_at(address, entry, offset_of!(Entry, wtag) as i32);
         self.asm.store(self.stack_page(offset_of!(StackPage, page)), address);
         self.asm.load_at(address, entry, Entry::HOST as i32);
@@ -108,9 +104,9 @@ impl Emitter<'_> {
         let again = self.asm.jmp();
         self.asm.resolve(again, e.retry);
         self.asm.resolve_here(not_writable);
-        if !e.write {
-            self.expression(address, None, &Expression::STACK, e.low)?;
-            let miss = self.another_page(e, entry, offset_of!(Entry, rtag));
+        if !e.check.write {
+            self.expression(address, None, &Expression::STACK, e.check.low)?;
+            let miss = self.another_page(address, entry, offset_of!(Entry, rtag), length);
             self.asm.add_at(address, entry, Entry::HOST as i32);
             self.asm.load(entry, SPILL);
             let on = self.asm.jmp();
@@ -127,12 +123,5 @@ impl Emitter<'_> {
     fn stack_page(&self, field: usize) -> usize {
         let level = usize::from(self.region.blocks[0].key.is_user());
         JIT + offset_of!(Context, stack_page) + level * size_of::<StackPage>() + field
-    }
-
-    /// A jump that is taken if the address is not on the page that `tag` of the TLB's `entry` says.
-    fn another_page(&mut self, e: &Elsewhere, entry: u8, tag: usize) -> usize {
-        self.asm.sub_at(e.address, entry, tag as i32);
-        self.asm.cmp_imm(e.address, PAGE_BYTES - e.length);
-        self.asm.jcc(7)
     }
 }

@@ -6,7 +6,7 @@ use crate::derive::{Memory, Registers, Template, template};
 use crate::outcome::{Event, Outcome};
 use memory::GuestRam;
 use std::ops::Range;
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Vcpu};
+use vcpu::{Budget, Exit, NoDevices, Vcpu};
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
 /// Instructions after which a case counts as endless. Counted loops take some hundred, but a block may patch
@@ -170,33 +170,6 @@ fn registers(state: &CpuState) -> Outcome {
     outcome.x87.ftw = u16::from(state.x87.ftw);
     outcome.mxcsr = state.x87.mxcsr;
     outcome
-}
-
-/// A machine with nothing in it: no user instruction gets this far.
-struct NoDevices;
-
-impl CpuIo for NoDevices {
-    fn pio_read(&mut self, _port: u16, _size: u8) -> u32 {
-        u32::MAX
-    }
-    fn pio_write(&mut self, _port: u16, _size: u8, _value: u32) {}
-    fn mmio_read(&mut self, _gpa: u64, _size: u8) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _gpa: u64, _size: u8, _value: u64) {}
-    fn msr_read(&mut self, _msr: u32) -> Option<Result<u64, MsrFault>> {
-        None
-    }
-    fn msr_write(&mut self, _msr: u32, _value: u64) -> Option<Result<(), MsrFault>> {
-        None
-    }
-    fn ack_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _class: u8) {}
 }
 
 #[cfg(test)]

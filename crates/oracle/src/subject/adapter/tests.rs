@@ -7,7 +7,7 @@ use crate::report::{compare, describe};
 use crate::undefined::Mask;
 use std::sync::Arc;
 use std::time::Instant;
-use vcpu::{Signals, Statistics};
+use vcpu::{CpuIo, Signals, Statistics};
 
 /// NOP, INT3, UD2, MOV \[RDI\], RAX, with paging and delivery written as plainly as possible.
 struct Toy {
