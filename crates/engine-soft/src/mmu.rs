@@ -167,7 +167,7 @@ impl Mmu {
         let view = self.view(privilege);
         if let (Some(log), Target::Ram { gpa, .. }) = (&mut self.log, &mut target) {
             if *gpa == u64::MAX {
-                *gpa = self.tlb.view(view).data[tlb::index(la)].gpa() | la & PAGE_MASK;
+                *gpa = self.tlb.view(view).pages[tlb::index(la)].gpa() | la & PAGE_MASK;
             }
             log.reached(&self.ram, la, *gpa, kind);
         }

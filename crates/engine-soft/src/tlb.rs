@@ -39,18 +39,20 @@ pub(crate) struct Entry {
     pub(crate) wtag: u64,
     /// The page's host address.
     host: u64,
-    /// The page's guest-physical address; bit 0: global.
-    gpa: u64,
+    /// What leads from a linear address on the page to its host address.
+    addend: u64,
 }
 
 impl Entry {
     /// Where [`Entry::host`] is, for translated code.
     pub(crate) const HOST: usize = std::mem::offset_of!(Self, host);
+    /// Where [`Entry::addend`] is, for translated code.
+    pub(crate) const ADDEND: usize = std::mem::offset_of!(Self, addend);
 
     /// One that allows nothing, for the place `i`.
     const fn vacant(i: usize) -> Self {
         let tag = no_page(i);
-        Self { rtag: tag, wtag: tag, host: 0, gpa: 0 }
+        Self { rtag: tag, wtag: tag, host: 0, addend: 0 }
     }
 
     /// The host address of `la`, which lies on the page.
@@ -58,10 +60,20 @@ impl Entry {
     pub(crate) const fn at(&self, la: u64) -> u64 {
         self.host + (la & PAGE_MASK)
     }
+}
 
-    /// The page's guest-physical address.
-    pub(crate) const fn gpa(&self) -> u64 {
-        self.gpa & !PAGE_MASK
+/// What a data translation leads to: the page's guest-physical address; bit 0: global.
+#[derive(Clone, Copy)]
+pub(crate) struct Page(u64);
+
+impl Page {
+    /// Its guest-physical address.
+    pub(crate) const fn gpa(self) -> u64 {
+        self.0 & !PAGE_MASK
+    }
+
+    const fn global(self) -> bool {
+        self.0 & 1 != 0
     }
 }
 
@@ -352,6 +364,8 @@ impl Targets {
 /// See the module.
 pub(crate) struct View {
     pub(crate) data: Box<[Entry; ENTRIES]>,
+    /// Of the entry at each place.
+    pub(crate) pages: Box<[Page; ENTRIES]>,
     pub(crate) fetch: Box<[FetchEntry; FETCH_ENTRIES]>,
     /// What was filled since the last flush, so that a flush need not touch the whole view.
     filled: Filled<{ ENTRIES / 64 }>,
@@ -368,6 +382,7 @@ impl View {
     fn new() -> Self {
         Self {
             data: Box::new(std::array::from_fn(Entry::vacant)),
+            pages: Box::new([Page(0); ENTRIES]),
             fetch: Box::new([NO_FETCH; FETCH_ENTRIES]),
             filled: Filled::NONE,
             fetch_filled: Filled::NONE,
@@ -406,9 +421,8 @@ impl View {
             self.targets.clear();
         }
         self.filled.take_local(|i| {
-            let entry = &mut self.data[i];
-            if entry.gpa & 1 == 0 {
-                *entry = Entry::vacant(i);
+            if !self.pages[i].global() {
+                self.data[i] = Entry::vacant(i);
             }
         });
         self.fetch_filled.take_local(|i| {
@@ -526,8 +540,9 @@ impl Tlb {
             rtag: if fill.read { fill.page } else { no_page(i) },
             wtag: if fill.write { fill.page } else { no_page(i) },
             host: fill.host,
-            gpa: fill.gpa | u64::from(fill.global),
+            addend: fill.host.wrapping_sub(fill.page),
         };
+        view.pages[i] = Page(fill.gpa | u64::from(fill.global));
         view.filled.note(i, fill.global);
         view.note(fill.page, fill.size, fill.global);
     }
@@ -618,13 +633,12 @@ impl Tlb {
     /// Makes every write to the page at `gpa` take the slow path from now on.
     pub(crate) fn forbid_writes(&mut self, gpa: u64) {
         self.losses += 1;
-        let forbid = |entry: &mut Entry, i: usize| {
-            if entry.gpa & !PAGE_MASK == gpa {
-                entry.wtag = no_page(i);
-            }
-        };
         for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
-            view.filled.each(0..ENTRIES / 64, |i| forbid(&mut view.data[i], i));
+            view.filled.each(0..ENTRIES / 64, |i| {
+                if view.pages[i].gpa() == gpa {
+                    view.data[i].wtag = no_page(i);
+                }
+            });
         }
     }
 

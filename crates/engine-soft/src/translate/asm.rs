@@ -1,16 +1,16 @@
 //! The host instructions that the translator puts around guest instructions (SDM vol. 2, 2.1–2.2).
 //!
-//! Guest registers RAX to R12 live in the host registers of the same name; R13 to R15 are the translator's scratch registers. Host GS
+//! Guest registers live in the host registers of the same name, but for R9 to R11, which are the translator's scratch registers. Host GS
 //! points to the [`crate::cpu::Cpu`], so every field of it is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
 
 use super::address::Place;
 
 /// Scratch: the operand's address, linear before the check and host after it.
-pub(super) const ADDRESS: u8 = 15;
+pub(super) const ADDRESS: u8 = 11;
 /// Scratch.
-pub(super) const SECOND: u8 = 14;
+pub(super) const SECOND: u8 = 10;
 /// Scratch.
-pub(super) const THIRD: u8 = 13;
+pub(super) const THIRD: u8 = 9;
 
 pub(super) const RAX: u8 = 0;
 pub(super) const RCX: u8 = 1;
@@ -219,7 +219,8 @@ impl Asm {
     }
 
     fn place(&mut self, opcode: u8, reg: u8, place: &Place) {
-        self.at(true, &[opcode], reg, place.base, place.displacement);
+        let Place { base, index, displacement } = *place;
+        self.memory(true, &[opcode], reg, (Some(base), index, 0, displacement));
     }
 
     /// MOV r64, operand.

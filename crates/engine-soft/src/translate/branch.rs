@@ -120,7 +120,7 @@ impl Emitter<'_> {
         let ready = self.asm.jrcxz();
         self.asm.mov(RCX, ADDRESS);
         // LEA ADDRESS, [RIP + 5]: the address behind the jump.
-        self.asm.bytes(&[0x4c, 0x8d, 0x3d, 5, 0, 0, 0]);
+        self.asm.bytes(&[0x4c, 0x8d, 0x05 | (ADDRESS & 7) << 3, 5, 0, 0, 0]);
         let jump = self.asm.jmp();
         self.jumps.push((jump, Out::LoadVectors));
         // The loader comes back here with RCX intact in itself: keep both paths equal.

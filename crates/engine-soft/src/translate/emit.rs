@@ -1,7 +1,7 @@
 //! Translation of a region: guest instructions to host code, with every exit recorded.
 //!
-//! Conventions. At a region's boundary host RAX to R12 hold the guest's, RSP included, and R13 to R15 of the guest are in the state; within
-//! it the three registers it uses least are (see `super::scratch`). Status flags are in RFLAGS at every boundary, or provably dead.
+//! Conventions. At a region's boundary the host's registers hold the guest's, RSP included, but for R9 to R11, which are in the state; within it
+//! the three registers it uses least are (see `super::scratch`). Status flags are in RFLAGS at every boundary, or provably dead.
 //! `BLOCK_IP`'s slot holds the linear address of the page the code runs on, so that a region runs wherever its page is mapped.
 //! Before its address check has passed, an instruction changes nothing of the guest's: any fault or miss leaves to the interpreter
 //! at that instruction.
@@ -588,7 +588,7 @@ impl Emitter<'_> {
         self.prepare_flags(g.usage.flags, g.live_after);
         let memory = Memory {
             base: Some(place.base),
-            index: None,
+            index: place.index,
             scale: 0,
             displacement: place.displacement,
         };

@@ -33,8 +33,8 @@ pub(super) fn choose(region: &Region) -> u16 {
         }
     }
     // RAX, RDX and RSP stay; the least used of the others, the standard ones first.
-    let mut order: Vec<u8> = (0..16).rev().filter(|r| ![RAX, RDX, RSP].contains(r)).collect();
-    order.sort_by_key(|r| uses[usize::from(*r)]);
+    let mut order: Vec<u8> = (0..16).filter(|r| ![RAX, RDX, RSP].contains(r)).collect();
+    order.sort_by_key(|r| (uses[usize::from(*r)], scratch::STANDARD & 1 << r == 0));
     let chosen = order[..scratch::COUNT].iter().fold(0, |mask, r| mask | 1u16 << r);
     let cost = |mask: u16| bits(mask).map(|r| uses[usize::from(r)]).sum::<u32>();
     if cost(chosen) + 2 * MOVE >= cost(scratch::STANDARD) { scratch::STANDARD } else { chosen }
