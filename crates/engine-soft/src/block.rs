@@ -63,14 +63,17 @@ impl HostCode {
 pub(crate) struct Host {
     /// Entry from another page, with RIP in the address register.
     pub(crate) far: u32,
+    /// Entry for who has put status flags by (`Context::flags`).
+    pub(crate) aside: u32,
     /// Entry from the same page.
     pub(crate) near: u32,
     /// Entry from the same page with the vector registers loaded.
     pub(crate) body: u32,
     /// Code that leaves at the block's start, for who comes from the same page.
     pub(crate) stub: u32,
-    /// The same for who comes from another page.
+    /// The same for who comes by `far`, and by `aside`.
     pub(crate) far_stub: u32,
+    pub(crate) aside_stub: u32,
     /// The translation's number.
     pub(crate) region: u32,
 }

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 
 /// Entries of a view; a power of two.
-pub(crate) const ENTRIES: usize = 2048;
+pub(crate) const ENTRIES: usize = 8192;
 /// Entries of a view's instruction part.
 pub(crate) const FETCH_ENTRIES: usize = 512;
 /// PCIDs whose translations are kept at the same time.

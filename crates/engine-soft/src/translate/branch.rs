@@ -9,6 +9,7 @@ use super::emit::{
     Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
     VECTORS_OUT, bits, home,
 };
+use super::far::NOP;
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
 use super::scratch::{STANDARD, Scratch};
@@ -59,12 +60,13 @@ impl Emitter<'_> {
             }
             let far_stub = self.asm.here() as u32;
             self.page_from_target(start);
+            let aside_stub = self.asm.here() as u32;
             self.leave_at(start, true);
             let stub = self.asm.here() as u32;
             self.leave_at(start, false);
             let key = self.region.blocks[b].key;
             for (_, host) in self.entries.iter_mut().filter(|e| e.0 == key) {
-                (host.stub, host.far_stub) = (stub, far_stub);
+                (host.stub, host.far_stub, host.aside_stub) = (stub, far_stub, aside_stub);
             }
         }
     }
@@ -81,7 +83,7 @@ impl Emitter<'_> {
         self.asm.store(PAGE, ADDRESS);
     }
 
-    /// Emits an entry for `block`: far, near, with vectors loaded; code that goes on follows.
+    /// Emits an entry for `block`: far, with flags put by, near, with vectors loaded; code that goes on follows.
     fn entry(&mut self, block: usize) -> Host {
         let b = &self.region.blocks[block];
         let start = b.start;
@@ -89,12 +91,15 @@ impl Emitter<'_> {
         // Far: the target's RIP is in ADDRESS.
         let far = at(self);
         self.page_from_target(start);
+        let aside = at(self);
         if b.live_in {
-            // Flags come far in `Context::flags`.
             self.asm.mov(SECOND, RAX);
             self.asm.load_word(RAX, TMP_FLAGS);
             self.asm.flags_from_ax();
             self.asm.mov(RAX, SECOND);
+        } else {
+            // Its own place: once this is dead, whoever comes this way must leave with the flags that were put by.
+            self.asm.bytes(&NOP);
         }
         let near = at(self);
         if self.region.vectors {
@@ -110,7 +115,7 @@ impl Emitter<'_> {
         for r in bits(STANDARD & !self.homed) {
             self.asm.load(r, home(r));
         }
-        Host { far, near, body, stub: 0, far_stub: 0, region: 0 }
+        Host { far, aside, near, body, stub: 0, far_stub: 0, aside_stub: 0, region: 0 }
     }
 
     /// Loads the vector registers if they are not in the host's, without touching flags.
@@ -206,7 +211,14 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Leaves the region for page + `to`. Flags are in RFLAGS.
+    /// Brings flags back into RFLAGS before control goes to page + `to`, if they are `needed`; another page takes them as they are.
+    pub(super) fn settle_flags_for(&mut self, to: i32, needed: bool) {
+        if on_page(to) {
+            self.settle_flags(needed);
+        }
+    }
+
+    /// Leaves the region for page + `to`.
     fn out(&mut self, to: i32, live: bool) {
         if on_page(to) {
             let place = self.asm.jmp();
@@ -277,7 +289,7 @@ impl Emitter<'_> {
         let g = &self.region.guests[n];
         match g.class {
             Class::Jump => {
-                self.settle_flags(g.live_after);
+                self.settle_flags_for(g.target(), g.live_after);
                 self.edge(g.target(), Some(n), next)
             }
             Class::Jcc(cc) => self.jcc(n, cc, next),
@@ -365,7 +377,7 @@ impl Emitter<'_> {
             self.poll()?;
         }
         self.write_return(n)?;
-        self.settle_flags(g.live_after);
+        self.settle_flags_for(g.target(), g.live_after);
         self.asm.lea(RSP, RSP, -8);
         self.boundary(None, None);
         self.out(g.target(), g.live_after);

@@ -153,8 +153,8 @@ pub(super) enum Cold {
     Branch { from: usize, to: i32, n: usize, polls: bool },
     /// An address through RSP is not on the page at hand.
     StackElsewhere(Elsewhere),
-    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there.
-    Detour { far: usize, to: i32, live: bool },
+    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there, `aside`: they were put by.
+    Detour { far: usize, to: i32, live: bool, aside: bool },
 }
 
 /// See the module.
@@ -299,7 +299,7 @@ impl Emitter<'_> {
         }
         if open {
             let end = self.block().end;
-            self.settle_flags(true);
+            self.settle_flags_for(end, true);
             self.edge(end, None, next)?;
         }
         Some(())
@@ -659,7 +659,7 @@ impl Emitter<'_> {
                 self.leave_by(site, out);
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
-            Cold::Detour { far, to, live } => self.detour(far, to, live),
+            Cold::Detour { far, to, live, aside } => self.detour(far, to, live, aside),
             Cold::StackElsewhere(elsewhere) => self.stack_elsewhere(&elsewhere)?,
         }
         Some(())

@@ -31,7 +31,7 @@ const PATIENCE: i32 = 64;
 /// No address space's ticket.
 const NEVER: u32 = u32::MAX;
 /// A NOP as long as a jump.
-const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
+pub(super) const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 
 /// A branch to another page: offsets in the code area.
 #[derive(Clone, Copy)]
@@ -45,14 +45,16 @@ pub(super) struct Far {
     table: u32,
     /// The rel32 of the jump to the linked code.
     jump: u32,
-    /// The number that is asked for, subtracted; code that asks has it.
-    ticket: Option<u32>,
+    /// The number that is asked for; code that asks has it.
+    ticket: Option<Ticket>,
     /// The translation it is in.
     region: u32,
     /// Guest-physical page of the branch.
     page: u64,
     /// The vector registers are in the host's.
     vectors: bool,
+    /// Status flags were put by.
+    aside: bool,
     /// Its page has it among those that were linked.
     listed: bool,
 }
@@ -65,8 +67,22 @@ impl Far {
             *place += base;
         }
         if let Some(ticket) = &mut self.ticket {
-            *ticket += base;
+            ticket.place += base;
         }
+    }
+}
+
+/// A number of 32 bits in the code.
+#[derive(Clone, Copy)]
+struct Ticket {
+    place: u32,
+    /// It is what is added.
+    negative: bool,
+}
+
+impl Ticket {
+    fn bytes(self, number: u32) -> [u8; 4] {
+        if self.negative { number.wrapping_neg() } else { number }.to_le_bytes()
     }
 }
 
@@ -96,14 +112,13 @@ impl FarLinks {
 }
 
 impl Emitter<'_> {
-    /// Leaves the region for page + `to`, which is another page. Flags are in RFLAGS.
+    /// Leaves the region for page + `to`, which is another page. Flags are where they are; `live`: they may be needed there.
     pub(super) fn far(&mut self, to: i32, live: bool) {
-        let asks = self.region.blocks[0].key.is_user();
-        let (ticket, detour) = if asks {
-            let (ticket, detour) = self.ask();
-            (Some(ticket), detour)
-        } else {
-            (None, self.asm.jmp())
+        let aside = self.saved;
+        let (ticket, detour) = match self.region.blocks[0].key.is_user() {
+            true if live && !aside => self.ask_beside_flags(),
+            true => self.ask(),
+            false => (None, self.asm.jmp()),
         };
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, to & !(PAGE_MASK as i32));
@@ -114,37 +129,46 @@ impl Emitter<'_> {
             exit: 0,
             table: 0,
             jump: jump as u32,
-            ticket: ticket.map(|place| place as u32),
+            ticket,
             region: 0,
             page: self.region.blocks[0].key.gpa() & !PAGE_MASK,
             vectors: self.region.vectors,
+            aside,
             listed: false,
         });
-        self.cold.push(Cold::Detour { far: self.fars.len() - 1, to, live });
+        self.cold.push(Cold::Detour { far: self.fars.len() - 1, to, live, aside });
     }
 
-    /// Asks for a ticket, none yet: where to put it, and the jump that is taken if it is another. Flags untouched.
-    fn ask(&mut self) -> (usize, usize) {
+    /// Asks for a ticket, none yet: where to put it, and the jump that is taken if it is another. Changes flags.
+    fn ask(&mut self) -> (Option<Ticket>, usize) {
+        // cmp dword gs:[TICKET], NEVER
+        self.asm.alu_gs_imm(7, TICKET, NEVER);
+        let place = self.asm.here() as u32 - 4;
+        (Some(Ticket { place, negative: false }), self.asm.jcc(5))
+    }
+
+    /// As [`Emitter::ask`]; flags untouched.
+    fn ask_beside_flags(&mut self) -> (Option<Ticket>, usize) {
         self.asm.mov(SECOND, RCX);
         self.asm.load32(RCX, TICKET);
         self.asm.lea32_far(RCX, RCX, NEVER.wrapping_neg() as i32);
-        let ticket = self.asm.here() - 4;
+        let place = self.asm.here() as u32 - 4;
         let same = self.asm.jrcxz();
         self.asm.mov(RCX, SECOND);
         let detour = self.asm.jmp();
         self.asm.short_here(same);
         self.asm.mov(RCX, SECOND);
-        (ticket, detour)
+        (Some(Ticket { place, negative: true }), detour)
     }
 
     /// What becomes of far branch number `far` where it is not linked, in the cold part.
-    pub(super) fn detour(&mut self, far: usize, to: i32, live: bool) {
+    pub(super) fn detour(&mut self, far: usize, to: i32, live: bool, aside: bool) {
         let number = (self.options.first_far + far) as u32;
         let exit = self.asm.here();
         self.asm.resolve(self.fars[far].detour as usize, exit);
-        self.leave_far(number, to, false);
+        self.leave_far(number, to, aside);
         let table = self.asm.here();
-        self.saved = false;
+        self.saved = aside;
         self.flags_for_far(live);
         let impatient = self.fars[far].ticket.is_some().then(|| {
             // sub dword gs:[PATIENCE_LEFT], 1
@@ -202,8 +226,8 @@ fn unlink(translator: &mut Translator, far: &Far, detour: u32) {
     patch_rel32(translator, far.detour, detour);
 }
 
-fn put_ticket(translator: &mut Translator, place: u32, ticket: u32) {
-    translator.area.patch(place as usize, &ticket.wrapping_neg().to_le_bytes());
+fn put_ticket(translator: &mut Translator, ticket: Ticket, number: u32) {
+    translator.area.patch(ticket.place as usize, &ticket.bytes(number));
 }
 
 /// Links far branch `number` to `next`, which was found `delta` bytes from the branch's page, at RIP.
@@ -228,8 +252,12 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
         page.linked.push(number);
         cpu.translator.far.branches[number as usize].listed = true;
     }
-    // Whoever has the vector registers loaded need not ask again.
-    let to = if far.vectors { host.body } else { host.near };
+    let to = match (far.aside, far.vectors) {
+        (true, _) => host.aside,
+        // Whoever has the vector registers loaded need not ask again.
+        (false, true) => host.body,
+        (false, false) => host.near,
+    };
     patch_rel32(&mut cpu.translator, far.jump, to);
     match far.ticket {
         Some(place) => {

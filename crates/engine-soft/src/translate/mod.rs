@@ -328,9 +328,10 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         .entries
         .iter()
         .map(|(key, h)| {
-            let (far, near, body) = (at(h.far), at(h.near), at(h.body));
-            let (stub, far_stub) = (at(h.stub), at(h.far_stub));
-            (*key, Host { far, near, body, stub, far_stub, region: number })
+            let (far, aside, near, body) = (at(h.far), at(h.aside), at(h.near), at(h.body));
+            let (stub, far_stub, aside_stub) = (at(h.stub), at(h.far_stub), at(h.aside_stub));
+            let region = number;
+            (*key, Host { far, aside, near, body, stub, far_stub, aside_stub, region })
         })
         .collect();
     if !region.narrow {

@@ -332,7 +332,8 @@ fn retire(cpu: &mut Cpu, key: Key, host: Host) {
     for entry in [host.body, host.near] {
         redirect(&mut cpu.translator, entry, host.stub);
     }
-    // Flags come another way from afar, and a far entry that takes none does not bring them.
+    // Flags may have been put by, and an entry that takes none does not bring them.
+    redirect(&mut cpu.translator, host.aside, host.aside_stub);
     redirect(&mut cpu.translator, host.far, host.far_stub);
     if let Some(found) = cpu.mmu.blocks.find(key) {
         // SAFETY: just found.
@@ -366,6 +367,7 @@ pub(super) fn revive(translator: &mut Translator, key: Key, host: Host) {
     for dead in translator.graves.get(&key).cloned().unwrap_or_default() {
         redirect(translator, dead.body, host.body);
         redirect(translator, dead.near, host.near);
+        redirect(translator, dead.aside, host.aside);
         redirect(translator, dead.far, host.far);
     }
 }
