@@ -69,11 +69,6 @@ pub(crate) struct Host {
     pub(crate) near: u32,
     /// Entry from the same page with the vector registers loaded.
     pub(crate) body: u32,
-    /// Code that leaves at the block's start, for who comes from the same page.
-    pub(crate) stub: u32,
-    /// The same for who comes by `far`, and by `aside`.
-    pub(crate) far_stub: u32,
-    pub(crate) aside_stub: u32,
     /// The translation's number.
     pub(crate) region: u32,
 }

@@ -329,7 +329,7 @@ impl Emitter<'_> {
         }
         self.scratch.give(entry);
         let site = self.check_site(n, check, retry);
-        self.cold.push(Cold::Exit { from, site, out: Out::Fill });
+        self.cold.push(Cold::Exit { from, site, out: Out::Fill(address) });
         Some(address)
     }
 

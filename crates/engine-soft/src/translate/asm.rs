@@ -76,10 +76,9 @@ impl Asm {
         self.gs(false, &[0x89], reg, offset);
     }
 
-    /// MOV dword gs:[offset], imm32.
-    pub(super) fn store_imm(&mut self, offset: usize, imm: u32) {
-        self.gs(false, &[0xc7], 0, offset);
-        self.bytes(&imm.to_le_bytes());
+    /// MOV gs:[offset], r32.
+    pub(super) fn store32(&mut self, offset: usize, reg: u8) {
+        self.gs(false, &[0x89], reg, offset);
     }
 
     /// MOV byte gs:[offset], imm8.
@@ -242,6 +241,15 @@ impl Asm {
     /// MOV to, imm32 sign-extended.
     pub(super) fn load_immediate(&mut self, to: u8, value: i32) {
         self.bytes(&[0x48 | to >> 3, 0xc7, 0xc0 | to & 7]);
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// MOV r32, imm32.
+    pub(super) fn load_immediate32(&mut self, to: u8, value: u32) {
+        if to >= 8 {
+            self.code.push(0x41);
+        }
+        self.code.push(0xb8 | to & 7);
         self.bytes(&value.to_le_bytes());
     }
 

@@ -45,42 +45,16 @@ impl Emitter<'_> {
         self.entries.push((self.region.blocks[0].key, entry));
     }
 
-    /// Entries of all blocks that need one, and the stubs that leave at a block's start.
+    /// Entries of all blocks that need one.
     pub(super) fn outer_entries(&mut self, order: &[usize]) {
         for &b in order {
-            let start = self.region.blocks[b].start;
-            if b != 0 {
-                if self.region.inherits(b) {
-                    continue;
-                }
+            if b != 0 && !self.region.inherits(b) {
                 let entry = self.entry(b);
                 let jump = self.asm.jmp();
                 self.inner.push((jump, b));
                 self.entries.push((self.region.blocks[b].key, entry));
             }
-            let far_stub = self.asm.here() as u32;
-            self.page_from_target(start);
-            let aside_stub = self.asm.here() as u32;
-            self.leave_at(start, true);
-            let stub = self.asm.here() as u32;
-            self.leave_at(start, false);
-            let key = self.region.blocks[b].key;
-            for (_, host) in self.entries.iter_mut().filter(|e| e.0 == key) {
-                (host.stub, host.far_stub, host.aside_stub) = (stub, far_stub, aside_stub);
-            }
         }
-    }
-
-    /// Leaves at page + `delta`, at the boundary; status flags are in `Context::flags` if `saved`, else in RFLAGS.
-    fn leave_at(&mut self, delta: i32, saved: bool) {
-        let site = self.site(Site::Dead { delta, saved });
-        self.leave_by(site, Out::Leave);
-    }
-
-    /// Far entries: notes the page of the target in ADDRESS, which is page + `start`.
-    fn page_from_target(&mut self, start: i32) {
-        self.asm.lea(ADDRESS, ADDRESS, -start);
-        self.asm.store(PAGE, ADDRESS);
     }
 
     /// Emits an entry for `block`: far, with flags put by, near, with vectors loaded; code that goes on follows.
@@ -90,7 +64,8 @@ impl Emitter<'_> {
         let at = |e: &Self| e.asm.here() as u32;
         // Far: the target's RIP is in ADDRESS.
         let far = at(self);
-        self.page_from_target(start);
+        self.asm.lea(ADDRESS, ADDRESS, -start);
+        self.asm.store(PAGE, ADDRESS);
         let aside = at(self);
         if b.live_in {
             self.asm.mov(SECOND, RAX);
@@ -115,7 +90,7 @@ impl Emitter<'_> {
         for r in bits(STANDARD & !self.homed) {
             self.asm.load(r, home(r));
         }
-        Host { far, aside, near, body, stub: 0, far_stub: 0, aside_stub: 0, region: 0 }
+        Host { far, aside, near, body, region: 0 }
     }
 
     /// Loads the vector registers if they are not in the host's, without touching flags.

@@ -7,7 +7,7 @@
 //! at that instruction.
 
 use super::address::{Access, Check, access_of, expression_of};
-use super::asm::{Asm, RAX};
+use super::asm::{ADDRESS, Asm, RAX};
 use super::context::Context;
 use super::encode::{self, Memory, Operands};
 use super::far::Far;
@@ -35,7 +35,7 @@ pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
 pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
 pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
 pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
-const EXIT: usize = JIT + offset_of!(Context, exit);
+pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
 pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
@@ -110,12 +110,12 @@ pub(super) struct Translation {
 /// A piece of glue that code jumps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Out {
-    /// The exit, at a boundary.
+    /// The exit, at a boundary; the site's number is in ADDRESS.
     Leave,
-    /// The exit, within the region.
+    /// The exit, within the region; the site's number is in the last register homed.
     LeaveInside,
-    /// Making good a missed check.
-    Fill,
+    /// Making good a missed check; the site's number is in this register, a homed one.
+    Fill(u8),
     /// Loading the vector registers.
     LoadVectors,
 }
@@ -647,7 +647,12 @@ impl Emitter<'_> {
 
     /// Leaves by `site`, through `out`.
     pub(super) fn leave_by(&mut self, site: usize, out: Out) {
-        self.asm.store_imm(EXIT, site as u32);
+        let register = match out {
+            Out::LeaveInside => last(self.homed),
+            Out::Fill(register) => register,
+            Out::Leave | Out::LoadVectors => ADDRESS,
+        };
+        self.asm.load_immediate32(register, site as u32);
         let jump = self.asm.jmp();
         self.jumps.push((jump, out));
     }
@@ -664,6 +669,11 @@ impl Emitter<'_> {
         }
         Some(())
     }
+}
+
+/// The number of the highest bit set.
+pub(super) fn last(mask: u16) -> u8 {
+    mask.checked_ilog2().unwrap_or(0) as u8
 }
 
 /// Numbers of the bits set.

@@ -177,9 +177,13 @@ impl Emitter<'_> {
         });
         let saved = self.saved;
         self.by_table(to);
-        if let Some(place) = impatient {
-            self.asm.resolve_here(place);
-            self.leave_far(number, to, saved);
+        match impatient {
+            Some(place) if saved == aside => self.asm.resolve(place, exit),
+            Some(place) => {
+                self.asm.resolve_here(place);
+                self.leave_far(number, to, saved);
+            }
+            None => {}
         }
         (self.fars[far].exit, self.fars[far].table) = (exit as u32, table as u32);
     }

@@ -4,7 +4,9 @@
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{ARITH, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, home, ymm_home};
+use super::emit::{
+    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, home, last, ymm_home,
+};
 use super::fill::fill;
 use super::scratch::STANDARD;
 use crate::cpu::Cpu;
@@ -39,8 +41,8 @@ pub(super) struct Glue {
 pub(super) struct Inside {
     /// Where every exit goes: stores the guest's registers and returns from `enter`.
     pub(super) leave: usize,
-    /// Calls [`fill`], and goes on where it says or leaves.
-    pub(super) fill: usize,
+    /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number is in, 0 for those not homed.
+    pub(super) fill: [usize; 16],
 }
 
 pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
@@ -71,14 +73,23 @@ pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Insid
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let leave = asm.here();
+    // ADDRESS at the boundary.
+    asm.store32(EXIT, last(homed));
     for r in bits(!homed) {
         asm.store(home(r), r);
     }
     emit_out(&mut asm, avx);
-    let fill = asm.here();
+    let mut fill = [0; 16];
+    let mut jumps = Vec::new();
+    for r in bits(homed) {
+        fill[usize::from(r)] = base + asm.here();
+        asm.store32(EXIT, r);
+        jumps.push(asm.jmp());
+    }
+    jumps.into_iter().for_each(|place| asm.resolve_here(place));
     emit_fill(&mut asm, homed, avx);
     area.push(&asm.code)?;
-    Some(Inside { leave: base + leave, fill: base + fill })
+    Some(Inside { leave: base + leave, fill })
 }
 
 /// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register to be kept.

@@ -20,6 +20,7 @@ mod figures;
 mod fill;
 mod flow;
 mod glue;
+mod graves;
 mod homes;
 pub(crate) mod interrupt;
 mod listing;
@@ -296,7 +297,7 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         let target = match out {
             Out::Leave => glue.boundary.leave,
             Out::LeaveInside => inside.leave,
-            Out::Fill => inside.fill,
+            Out::Fill(register) => inside.fill[usize::from(*register)],
             Out::LoadVectors => glue.load_vectors,
         };
         patch(&mut t.code, *place, base, target);
@@ -329,14 +330,12 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         .iter()
         .map(|(key, h)| {
             let (far, aside, near, body) = (at(h.far), at(h.aside), at(h.near), at(h.body));
-            let (stub, far_stub, aside_stub) = (at(h.stub), at(h.far_stub), at(h.aside_stub));
-            let region = number;
-            (*key, Host { far, aside, near, body, stub, far_stub, aside_stub, region })
+            (*key, Host { far, aside, near, body, region: number })
         })
         .collect();
     if !region.narrow {
         for (key, host) in &entries {
-            run::revive(translator, *key, *host);
+            graves::revive(translator, *key, *host);
         }
     }
     translator.regions.push(Made { entries: entries.clone(), dead: false });

@@ -1,15 +1,14 @@
-//! Running translations: entry, what each exit means, links, and the death of blocks.
+//! Running translations: entry, what each exit means, and links.
 
 use super::context::{FAULTED, NOT_ENTERED};
 use super::emit::{Site, bits};
 use super::thread;
-use super::{Translator, far, patch_rel32, stack_page};
-use crate::block::{Block, Host, Key};
+use super::{far, graves, patch_rel32, stack_page};
+use crate::block::{Block, Host};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Mnemonic};
-use std::cell::Cell;
 use x86::state::{Mode, gpr};
 
 /// What the run loop does after translated code was left. RIP is set.
@@ -105,8 +104,9 @@ pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
 /// Runs translated code until it leaves.
 #[inline(always)]
 pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
-    if !cpu.mmu.blocks.dead_code.is_empty() {
-        bury(cpu);
+    if !cpu.mmu.blocks.dead_code.is_empty() && graves::bury(cpu).is_err() {
+        forget(cpu);
+        return Left::Interpret(Err(None));
     }
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret(Err(None));
@@ -304,72 +304,6 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     cpu.mmu.ram.read(gpa, bytes).ok()?;
     let options = cpu.features.decoder_options;
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
-}
-
-/// Dead predecessors of a block that are led on to it.
-const GRAVES: usize = 4;
-
-/// Makes the translations of dead blocks leave at once.
-#[cold]
-fn bury(cpu: &mut Cpu) {
-    while let Some(number) = cpu.mmu.blocks.dead_code.pop() {
-        bury_region(cpu, number);
-    }
-}
-
-fn bury_region(cpu: &mut Cpu, number: u32) {
-    let Some(region) = cpu.translator.regions.get_mut(number as usize) else { return };
-    if std::mem::replace(&mut region.dead, true) {
-        return;
-    }
-    for (key, host) in std::mem::take(&mut region.entries) {
-        retire(cpu, key, host);
-    }
-}
-
-/// The entry `host` for `key` leads nowhere any more: whoever goes there leaves, until there is another.
-fn retire(cpu: &mut Cpu, key: Key, host: Host) {
-    for entry in [host.body, host.near] {
-        redirect(&mut cpu.translator, entry, host.stub);
-    }
-    // Flags may have been put by, and an entry that takes none does not bring them.
-    redirect(&mut cpu.translator, host.aside, host.aside_stub);
-    redirect(&mut cpu.translator, host.far, host.far_stub);
-    if let Some(found) = cpu.mmu.blocks.find(key) {
-        // SAFETY: just found.
-        let block = unsafe { &*found };
-        let dead = |cell: &Cell<Option<Host>>| {
-            cell.get().is_some_and(|h| h.region == host.region) && cell.take().is_some()
-        };
-        dead(&block.host.narrow);
-        if dead(&block.host.code) {
-            block.host.heat.set(cpu.hot);
-        }
-    }
-    let graves = cpu.translator.graves.entry(key).or_default();
-    if graves.len() == GRAVES {
-        // Whoever still jumps there leaves through its stub.
-        graves.remove(0);
-    }
-    graves.push(host);
-}
-
-/// Puts a jump to `to` at `entry`.
-fn redirect(translator: &mut Translator, entry: u32, to: u32) {
-    let rel = i64::from(to) - (i64::from(entry) + 5);
-    let mut jump = [0xe9, 0, 0, 0, 0];
-    jump[1..].copy_from_slice(&(rel as i32).to_le_bytes());
-    translator.area.patch(entry as usize, &jump);
-}
-
-/// A block was translated anew: whoever still jumps to its dead predecessors gets here.
-pub(super) fn revive(translator: &mut Translator, key: Key, host: Host) {
-    for dead in translator.graves.get(&key).cloned().unwrap_or_default() {
-        redirect(translator, dead.body, host.body);
-        redirect(translator, dead.near, host.near);
-        redirect(translator, dead.aside, host.aside);
-        redirect(translator, dead.far, host.far);
-    }
 }
 
 /// Drops all translations.

@@ -115,7 +115,7 @@ impl Emitter<'_> {
         }
         self.asm.load(entry, SPILL);
         let from = self.asm.jmp();
-        self.cold.push(Cold::Exit { from, site: e.site, out: Out::Fill });
+        self.cold.push(Cold::Exit { from, site: e.site, out: Out::Fill(address) });
         Some(())
     }
 
