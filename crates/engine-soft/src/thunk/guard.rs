@@ -10,8 +10,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::ranges::Ranges;
 use x86::state::CpuState;
 
 /// Set in RAX, above the host's trap number, when a thunk was left by a fault.
@@ -22,8 +23,9 @@ const TF: i64 = 1 << 8;
 
 /// As many code areas as virtual processors and probes may have at once.
 const SLOTS: usize = 1024;
-static STARTS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
-static ENDS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
+static THUNKS: Ranges<SLOTS> = Ranges::new();
+/// With pointers to [`Translated`].
+static TRANSLATED: Ranges<SLOTS> = Ranges::new();
 
 const SIGNALS: [i32; 4] = [libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS];
 static PREVIOUS: [AtomicPtr<libc::sigaction>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
@@ -38,24 +40,19 @@ impl Registration {
     /// Registers start..end, installing the handlers the first time.
     pub(super) fn new(start: usize, end: usize) -> io::Result<Self> {
         install()?;
-        for slot in 0..SLOTS {
-            if ENDS[slot].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                STARTS[slot].store(start, Ordering::Release);
-                ENDS[slot].store(end, Ordering::Release);
-                return Ok(Self { slot });
-            }
-        }
-        Err(io::Error::other(format!(
-            "more than {SLOTS} thunk caches in one process; drop some first"
-        )))
+        let slot = THUNKS.enter(start, end, 0).ok_or_else(full)?;
+        Ok(Self { slot })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        STARTS[self.slot].store(0, Ordering::Release);
-        ENDS[self.slot].store(0, Ordering::Release);
+        THUNKS.take(self.slot);
     }
+}
+
+fn full() -> io::Error {
+    io::Error::other(format!("more than {SLOTS} code areas in one process; drop some first"))
 }
 
 /// What the guard must know of translated code: it leaves through `leave` with `exit` and `fault_pc` set, all registers as they were.
@@ -65,10 +62,6 @@ pub(crate) struct Translated {
     pub(crate) fault_pc: *mut u64,
     pub(crate) leave: u64,
 }
-
-static T_STARTS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
-static T_ENDS: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
-static T_DATA: [AtomicPtr<Translated>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
 
 /// Keeps a range of translated code registered.
 #[derive(Debug)]
@@ -80,63 +73,40 @@ impl TranslatedRegistration {
     /// Registers start..end. `data`'s pointers must stay good as long as the registration.
     pub(crate) fn new(start: usize, end: usize, data: Translated) -> io::Result<Self> {
         install()?;
-        for slot in 0..SLOTS {
-            if T_ENDS[slot].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                T_DATA[slot].store(Box::into_raw(Box::new(data)), Ordering::Release);
-                T_STARTS[slot].store(start, Ordering::Release);
-                T_ENDS[slot].store(end, Ordering::Release);
-                return Ok(Self { slot });
+        let data = Box::into_raw(Box::new(data));
+        match TRANSLATED.enter(start, end, data as usize) {
+            Some(slot) => Ok(Self { slot }),
+            None => {
+                // SAFETY: made above, and nobody has it.
+                drop(unsafe { Box::from_raw(data) });
+                Err(full())
             }
         }
-        Err(io::Error::other(format!(
-            "more than {SLOTS} translators in one process; drop some first"
-        )))
     }
 }
 
 impl Drop for TranslatedRegistration {
     fn drop(&mut self) {
-        T_STARTS[self.slot].store(0, Ordering::Release);
-        let data = T_DATA[self.slot].swap(ptr::null_mut(), Ordering::AcqRel);
-        if !data.is_null() {
-            // SAFETY: made by `Box::into_raw` in `new`; the range is no longer found, and no code runs in it.
-            drop(unsafe { Box::from_raw(data) });
-        }
-        T_ENDS[self.slot].store(0, Ordering::Release);
+        let data = TRANSLATED.take(self.slot) as *mut Translated;
+        // SAFETY: made by `Box::into_raw` in `new`; the range is no longer found, and no code runs in it.
+        drop(unsafe { Box::from_raw(data) });
     }
 }
 
 /// Sends a fault in translated code to its exit. False: RIP is elsewhere.
 fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
     let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
-    for slot in 0..SLOTS {
-        let start = T_STARTS[slot].load(Ordering::Acquire);
-        // A free slot is no end: its translator may have gone while later ones stay.
-        if start == 0 || rip < start || rip >= T_ENDS[slot].load(Ordering::Acquire) {
-            continue;
-        }
-        let data = T_DATA[slot].load(Ordering::Acquire);
-        if data.is_null() {
-            return false;
-        }
-        // SAFETY: registered, so alive; the processor it belongs to is the one interrupted.
-        unsafe {
-            *(*data).exit = u32::MAX;
-            *(*data).fault_pc = rip as u64;
-            uc.uc_mcontext.gregs[libc::REG_RIP as usize] = (*data).leave as i64;
-            // It may have been stepped through.
-            uc.uc_mcontext.gregs[libc::REG_EFL as usize] &= !TF;
-        }
-        return true;
+    let Some(data) = TRANSLATED.find(rip) else { return false };
+    let data = data as *const Translated;
+    // SAFETY: registered, so alive; the processor it belongs to is the one interrupted.
+    unsafe {
+        *(*data).exit = u32::MAX;
+        *(*data).fault_pc = rip as u64;
+        uc.uc_mcontext.gregs[libc::REG_RIP as usize] = (*data).leave as i64;
     }
-    false
-}
-
-fn is_thunk(rip: usize) -> bool {
-    STARTS.iter().zip(&ENDS).any(|(start, end)| {
-        let start = start.load(Ordering::Acquire);
-        start != 0 && start <= rip && rip < end.load(Ordering::Acquire)
-    })
+    // It may have been stepped through.
+    uc.uc_mcontext.gregs[libc::REG_EFL as usize] &= !TF;
+    true
 }
 
 fn install() -> io::Result<()> {
@@ -184,7 +154,7 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     let (code, uc) = unsafe { ((*info).si_code, &mut *context.cast::<libc::ucontext_t>()) };
     let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
     // si_code > 0: raised by the processor, not sent by a process.
-    if code > 0 && is_thunk(rip) {
+    if code > 0 && THUNKS.find(rip).is_some() {
         // SAFETY: RIP is in a thunk, whose frame is as described above.
         unsafe { leave_thunk(uc) };
     } else if code > 0 && leave_translated(uc) {

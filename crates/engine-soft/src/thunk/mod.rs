@@ -27,6 +27,7 @@ mod enter;
 pub(crate) mod guard;
 mod host;
 pub mod masked;
+mod ranges;
 pub mod resident;
 mod types;
 pub mod x87;
