@@ -147,6 +147,22 @@ pub(super) const CASES: &[Case] = &[
         });
         g.want_reg(RBX, 2 * ONE + 2 * MANY);
     }),
+    case("pages/rewritten-code-finds-the-callers-flags", "SDM 3A 11.6", |g| {
+        g.long();
+        pages(g, pte::KERNEL);
+        // clc; call the next page; ret
+        g.write(JUMPS, &[0xf8, 0xe8, 0xfa, 0x0f, 0, 0, 0xc3]);
+        // A NOP as long as adc edx, 0.
+        g.write(ADDS_ONE, &[0x0f, 0x1f, 0]);
+        g.emit(|a| {
+            calls(a, PLAY)?;
+            a.mov(word_ptr(PLAY + 0x1000), 0xd283)?;
+            a.mov(byte_ptr(PLAY + 0x1002), 0)?;
+            calls(a, PLAY)
+        });
+        g.want_reg(RBX, 2 * ONE);
+        g.want_reg(RDX, 0);
+    }),
     case("pages/stack-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
         g.long();
         g.map(PLAY, FRAME, pte::KERNEL);

@@ -16,7 +16,7 @@ pub(crate) struct CodeArea {
     exec: NonNull<u8>,
     len: usize,
     used: usize,
-    _guard: Option<Registration>,
+    guard: Option<Registration>,
 }
 
 // SAFETY: the mappings belong to this value alone; nothing in it is tied to the creating thread.
@@ -29,7 +29,7 @@ impl CodeArea {
         let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
         let start = exec.as_ptr() as usize;
         match Registration::new(start, start + len) {
-            Ok(guard) => Ok(Self { write, exec, len, used: 0, _guard: Some(guard) }),
+            Ok(guard) => Ok(Self { write, exec, len, used: 0, guard: Some(guard) }),
             Err(error) => {
                 unmap(write, exec, len);
                 Err(error)
@@ -41,7 +41,7 @@ impl CodeArea {
     pub(crate) fn new_translated(capacity: usize) -> io::Result<Self> {
         let len = capacity.max(1).next_multiple_of(4096);
         let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
-        Ok(Self { write, exec, len, used: 0, _guard: None })
+        Ok(Self { write, exec, len, used: 0, guard: None })
     }
 
     /// Where the next `len` bytes would go, as an offset; `None`: they do not fit.
@@ -137,6 +137,8 @@ impl CodeArea {
 
 impl Drop for CodeArea {
     fn drop(&mut self) {
+        // First: as soon as it is unmapped another thread may have code there.
+        self.guard = None;
         unmap(self.write, self.exec, self.len);
     }
 }
@@ -197,12 +199,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_comes_where_an_area_was_is_nobodys_code() {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(order) {
+                    drop(CodeArea::new(4096));
+                }
+            });
+            let free = (0..50_000).all(|_| {
+                let page = map(-1, 4096, libc::PROT_READ).expect("a page");
+                let free = !super::super::guard::is_thunk(page.as_ptr() as usize);
+                unmap(page, page, 4096);
+                free
+            });
+            done.store(true, order);
+            assert!(free);
+        });
+    }
+
+    #[test]
     fn both_kinds_of_mapping_execute() {
         for pair in [dual_mapping(4096), toggled_mapping(4096)] {
             let Ok((write, exec)) = pair else { continue };
             let start = exec.as_ptr() as usize;
             let guard = Registration::new(start, start + 4096).expect("a free slot");
-            let mut area = CodeArea { write, exec, len: 4096, used: 0, _guard: Some(guard) };
+            let mut area = CodeArea { write, exec, len: 4096, used: 0, guard: Some(guard) };
             let code = area.push(&[0xb8, 42, 0, 0, 0, 0xc3]).expect("room");
             // SAFETY: the bytes are `mov eax, 42; ret`, a function of the type it is called as.
             let function: extern "sysv64" fn() -> u32 =

@@ -109,6 +109,10 @@ fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
     true
 }
 
+pub(super) fn is_thunk(rip: usize) -> bool {
+    THUNKS.find(rip).is_some()
+}
+
 fn install() -> io::Result<()> {
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     DONE.get_or_init(|| {
@@ -154,7 +158,7 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     let (code, uc) = unsafe { ((*info).si_code, &mut *context.cast::<libc::ucontext_t>()) };
     let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
     // si_code > 0: raised by the processor, not sent by a process.
-    if code > 0 && THUNKS.find(rip).is_some() {
+    if code > 0 && is_thunk(rip) {
         // SAFETY: RIP is in a thunk, whose frame is as described above.
         unsafe { leave_thunk(uc) };
     } else if code > 0 && leave_translated(uc) {

@@ -54,6 +54,8 @@ pub(crate) const HOT: u32 = 24;
 
 /// The code cache of one virtual processor.
 pub(crate) struct Translator {
+    /// Dropped before the area: as soon as that is unmapped another thread may have code there.
+    registration: Option<crate::thunk::guard::TranslatedRegistration>,
     area: CodeArea,
     glue: Option<glue::Glue>,
     /// Glue by the registers homed.
@@ -72,7 +74,6 @@ pub(crate) struct Translator {
     pub(crate) counting: bool,
     /// Translated code polls.
     pub(crate) polls: bool,
-    registration: Option<crate::thunk::guard::TranslatedRegistration>,
     /// Where each translation lies, ascending: offset and length.
     extents: Vec<(u32, u32)>,
     /// The interpreter runs the same code for comparison: both must read the same time.
