@@ -286,7 +286,7 @@ impl<'a> Session<'a> {
             if differences.is_empty() {
                 continue;
             }
-            if !self.arguments.native_twice && self.host_agrees_now(case, o) {
+            if !self.arguments.native_twice && self.host_agrees_now(case, o, &mask) {
                 self.unsteady += 1;
                 println!("the host did not repeat itself:\n{}", describe(case, &differences));
                 continue;
@@ -298,9 +298,8 @@ impl<'a> Session<'a> {
     }
 
     /// Whether the host ends `case` as `other` did, each time that it is asked again: what it did before was its own mistake (docs/oracle.md).
-    fn host_agrees_now(&mut self, case: &Case, other: &Outcome) -> bool {
-        let mask = self.mask(case);
-        (0..3).all(|_| compare(case, &self.native.run(case), other, &mask).is_empty())
+    fn host_agrees_now(&mut self, case: &Case, other: &Outcome, mask: &Mask) -> bool {
+        (0..3).all(|_| compare(case, &self.native.run(case), other, mask).is_empty())
     }
 
     fn mask(&self, case: &Case) -> Mask {

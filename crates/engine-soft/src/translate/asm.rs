@@ -16,6 +16,9 @@ pub(super) const RAX: u8 = 0;
 pub(super) const RCX: u8 = 1;
 pub(super) const RSP: u8 = 4;
 
+/// A NOP as long as a jump.
+pub(super) const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
+
 /// Machine code under construction.
 #[derive(Default)]
 pub(super) struct Asm {

@@ -4,12 +4,11 @@
 //! is limited. Otherwise it is interrupted (`super::interrupt`).
 
 use super::address::{Access, Expression, Place};
-use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
+use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
     Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
     VECTORS_OUT, bits, home,
 };
-use super::far::NOP;
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
 use super::scratch::{STANDARD, Scratch};

@@ -15,7 +15,7 @@
 //!
 //! [`Context::ticket`]: super::context::Context::ticket
 
-use super::asm::{ADDRESS, RCX, SECOND};
+use super::asm::{ADDRESS, NOP, RCX, SECOND};
 use super::context::Context;
 use super::emit::{Cold, Emitter, JIT, Out, PAGE, Site};
 use super::{Translator, patch_rel32};
@@ -30,8 +30,6 @@ const PATIENCE_LEFT: usize = JIT + offset_of!(Context, patience);
 const PATIENCE: i32 = 64;
 /// No address space's ticket.
 const NEVER: u32 = u32::MAX;
-/// A NOP as long as a jump.
-pub(super) const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 
 /// A branch to another page: offsets in the code area.
 #[derive(Clone, Copy)]

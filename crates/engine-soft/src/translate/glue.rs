@@ -23,6 +23,9 @@ const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
+// At the boundary exits tell their site in ADDRESS, within a region in the last register homed: one code takes both.
+const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
+
 /// Offsets in the code area.
 #[derive(Clone, Copy)]
 pub(super) struct Glue {
@@ -73,7 +76,6 @@ pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Insid
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let leave = asm.here();
-    // ADDRESS at the boundary.
     asm.store32(EXIT, last(homed));
     for r in bits(!homed) {
         asm.store(home(r), r);

@@ -5,7 +5,7 @@
 
 use super::asm::{ADDRESS, Asm};
 use super::emit::Site;
-use super::{Full, Translator, patch};
+use super::{Full, Translator, patch, patch_rel32};
 use crate::block::{Host, Key};
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
@@ -84,10 +84,8 @@ fn leaving(translator: &mut Translator, delta: i32, saved: bool) -> Result<u32, 
 
 /// Puts a jump to `to` at `entry`.
 fn redirect(translator: &mut Translator, entry: u32, to: u32) {
-    let rel = i64::from(to) - (i64::from(entry) + 5);
-    let mut jump = [0xe9, 0, 0, 0, 0];
-    jump[1..].copy_from_slice(&(rel as i32).to_le_bytes());
-    translator.area.patch(entry as usize, &jump);
+    translator.area.patch(entry as usize, &[0xe9]);
+    patch_rel32(translator, entry + 1, to);
 }
 
 /// A block was translated anew: whoever still jumps to its dead predecessors gets here.
