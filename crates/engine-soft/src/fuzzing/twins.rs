@@ -119,6 +119,19 @@ struct End {
     rewrote: bool,
 }
 
+impl End {
+    /// Its code has come to ask for the time or for random numbers, which are others on each run.
+    fn asks_outside(&self) -> bool {
+        let code = &self.memory[CODE as usize..CODE as usize + SLOTS * SLOT];
+        code.windows(3).any(|bytes| match bytes {
+            [0x0f, 0x31, _] | [0x0f, 0x01, 0xf9] => true,
+            // RDRAND and RDSEED: register forms of /6 and /7.
+            [0x0f, 0xc7, modrm] => *modrm >= 0xf0,
+            _ => false,
+        })
+    }
+}
+
 fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
     run(data, tier, sabotage, |vcpu, budget| vcpu.run(&mut NoDevices, budget))
 }
@@ -170,6 +183,9 @@ fn run(
 fn compare(reference: &End, other: &End) {
     if let Exit::Fatal(report) = &other.exit {
         panic!("{report}");
+    }
+    if [reference, other].iter().any(|end| end.rewrote && end.asks_outside()) {
+        return;
     }
     assert_eq!(reference.exit, other.exit);
     let differences = crate::translate::lockstep::differences(&reference.state, &other.state);
