@@ -128,7 +128,7 @@ impl Opponent {
         } else {
             let engine = subjects::make(arguments.engine, arguments.model.cpu())?;
             let flags = match arguments.engine {
-                Engine::Soft => DeadFlags::Exact,
+                Engine::Soft | Engine::Mistaken => DeadFlags::Exact,
                 Engine::Translate => DeadFlags::Garbage,
             };
             Self::Engine(engine, flags)

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
-use oracle::{Subject, VcpuSubject, guest_ram};
+use oracle::{Case, Outcome, Subject, VcpuSubject, guest_ram};
 use x86::cpuid::CpuModel;
 
 /// Which engine.
@@ -12,6 +12,22 @@ pub(crate) enum Engine {
     Soft,
     /// The software engine's translator, every block translated at once.
     Translate,
+    /// The interpreter, made to get a case in a thousand wrong: shows that mistakes are found.
+    Mistaken,
+}
+
+/// An engine that makes the same mistakes each time that it is asked.
+struct Mistaken(Box<dyn Subject>);
+
+impl Subject for Mistaken {
+    fn run(&mut self, case: &Case) -> Outcome {
+        const RBX: usize = 3;
+        let mut outcome = self.0.run(case);
+        if case.gpr[RBX].wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54 == 0 {
+            outcome.gpr[RBX] ^= 1 << 33;
+        }
+        outcome
+    }
 }
 
 /// Makes the engine with a processor of that model, in the guest that runs cases.
@@ -29,6 +45,7 @@ pub(crate) fn make(engine: Engine, model: CpuModel) -> Result<Box<dyn Subject>> 
             vcpu.translate_at_once();
             Box::new(VcpuSubject::new(vcpu, ram))
         }
+        Engine::Mistaken => Box::new(Mistaken(make(Engine::Soft, model)?)),
     })
 }
 
@@ -37,7 +54,7 @@ mod tests {
     //! Where AMD's processors go another way, the engines go Intel's, which the host cannot always judge.
 
     use super::*;
-    use oracle::{Case, Outcome, layout};
+    use oracle::layout;
 
     const RSP: usize = 4;
     const AC: u64 = 1 << 18;

@@ -29,3 +29,16 @@ fn a_minute_of_the_interpreter_without_mismatch() {
 fn a_minute_of_the_translator_without_mismatch() {
     no_mismatch("translate");
 }
+
+#[test]
+fn an_engines_mistakes_are_its_own() {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["diff", "--engine", "mistaken", "--seed", "1", "--cases", "20000"])
+        .output()
+        .expect("xtask starts");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("MISMATCH\n"), "{report}");
+    assert!(report.contains("rbx"), "{report}");
+    assert!(report.contains("\n0 cases in which the host did not repeat itself"), "{report}");
+}
