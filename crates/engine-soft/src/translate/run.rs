@@ -122,6 +122,16 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
     if cpu.limited {
         cpu.signals.close_poll();
     }
+    go(cpu, entry);
+    if cpu.limited {
+        cpu.signals.open_poll();
+    }
+    left(cpu)
+}
+
+/// From the glue's entry to its exit.
+#[inline(always)]
+fn go(cpu: &mut Cpu, entry: Entry) {
     cpu.jit.count = 0;
     cpu.jit.exit = NOT_ENTERED;
     // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
@@ -144,10 +154,6 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
             clobber_abi("sysv64"),
         );
     }
-    if cpu.limited {
-        cpu.signals.open_poll();
-    }
-    left(cpu)
 }
 
 /// Makes the glue and tells the fault guard of this processor's code.
@@ -312,4 +318,33 @@ pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.known.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CODE_CACHE, SoftVcpu, Tier};
+    use memory::GuestRam;
+    use x86::cpuid::CpuModel;
+
+    #[test]
+    fn what_is_raised_on_the_way_in_is_seen_there() {
+        let ram = GuestRam::new(&[(0, 0x1000)]).expect("some memory");
+        let mut vcpu =
+            SoftVcpu::with_tier(ram, CpuModel::gemello_v2(), Tier::Translate, CODE_CACHE)
+                .expect("an engine");
+        let cpu = &mut *vcpu.cpu;
+        attach(cpu);
+        assert!(register(cpu), "no glue");
+        // The exit as a translation: it takes the register that the entry puts RIP in for the number of a site.
+        let leave = cpu.translator.glue().expect("it is made").boundary.leave;
+        let entry = Entry(cpu.translator.area.address(leave));
+        cpu.state.rip = 0x1234;
+        for (stop, exit) in [(0, 0x1234), (1, NOT_ENTERED)] {
+            // What a signal's handler does that finds the thread between the last look at the signals and the entry.
+            cpu.jit.stop = stop;
+            go(cpu, entry);
+            assert_eq!(cpu.jit.exit, exit);
+        }
+    }
 }
