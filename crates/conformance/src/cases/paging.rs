@@ -8,7 +8,7 @@ use crate::paging::{Format, pte};
 use iced_x86::code_asm::*;
 use x86::exception::Vector;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
-use x86::state::gpr::{RAX, RCX};
+use x86::state::gpr::{RAX, RCX, RDI, RSI};
 
 /// Reads a doubleword of the play page into EAX.
 fn read(g: &mut Guest) -> u64 {
@@ -45,6 +45,21 @@ fn push_is_ss(g: &mut Guest, stack: u64) {
     let at = g.emit(|a| a.push(rax));
     g.faults(Vector::Ss, 0, at);
     g.want("pushed RSP", |e| e.pushed().rsp, stack);
+}
+
+/// Compares 2800H elements at `from` in the data with those at `to` in the play area; where the instruction is.
+fn compares(
+    g: &mut Guest,
+    from: u64,
+    to: u64,
+    how: fn(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> u64 {
+    g.emit(|a| {
+        a.mov(esi, (DATA + from) as u32)?;
+        a.mov(edi, (PLAY + to) as u32)?;
+        a.mov(ecx, 0x2800)
+    });
+    g.emit(how)
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -267,6 +282,66 @@ pub(super) const CASES: &[Case] = &[
         g.page_faults(2, PLAY + 0x1000, at);
         g.want_reg(RCX, 84);
         g.want_mem(FRAME + 0xff8, 8, 0x5a5a_5a5a_5a5a_5a5a);
+    }),
+    case("paging/repe-cmps-goes-on-across-pages", "SDM 2A CMPS; 2B REP", |g| {
+        g.long();
+        (0..3).for_each(|n| g.map(PLAY + 0x1000 * n, FRAME + 0x1000 * n, pte::KERNEL));
+        let text: Vec<u8> = (0..0x2800).map(|n| (n * 7) as u8).collect();
+        g.write(DATA + 0x123, &text);
+        g.write(FRAME + 0x7f, &text);
+        // The pair at 2003H: 1 less than what it is compared with.
+        g.write(DATA + 0x123 + 0x2003, &[text[0x2003] - 1]);
+        compares(g, 0x123, 0x7f, |a| a.repe().cmpsb());
+        g.want_reg(RCX, 0x2800 - 0x2004);
+        g.want_reg(RSI, DATA + 0x123 + 0x2004);
+        g.want_reg(RDI, PLAY + 0x7f + 0x2004);
+        g.want_flag(Rflags::CF, true);
+        g.want_flag(Rflags::ZF, false);
+    }),
+    case("paging/repne-cmps-of-words-halfway-on-two-pages", "SDM 2A CMPS; 2B REP", |g| {
+        g.long();
+        (0..3).for_each(|n| g.map(PLAY + 0x1000 * n, FRAME + 0x1000 * n, pte::KERNEL));
+        g.write(DATA, &[1; 0x2800]);
+        // What lies halfway on two pages is the first that is equal.
+        g.write(FRAME + 0xffe, &[1; 4]);
+        compares(g, 0, 2, |a| a.repne().cmpsd());
+        g.want_reg(RCX, 0x2800 - 0x400);
+        g.want_reg(RSI, DATA + 0x1000);
+        g.want_reg(RDI, PLAY + 0x1002);
+        g.want_flag(Rflags::ZF, true);
+    }),
+    case("paging/repne-scas-goes-on-across-pages", "SDM 2B REP, SCAS", |g| {
+        g.long();
+        (0..3).for_each(|n| g.map(PLAY + 0x1000 * n, FRAME + 0x1000 * n, pte::KERNEL));
+        g.write(FRAME, &[7; 0x2900]);
+        g.write(FRAME + 0x2801, &[5, 0]);
+        g.emit(|a| a.mov(eax, 0x1234_0005));
+        compares(g, 0, 1, |a| a.repne().scasw());
+        g.want_reg(RCX, 0x2800 - 0x1401);
+        g.want_reg(RDI, PLAY + 0x2803);
+        g.want_flag(Rflags::ZF, true);
+    }),
+    case("paging/repe-scas-takes-no-more-than-it-is-to", "SDM 2B REP, SCAS", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        g.write(FRAME, &[0; 0x1000]);
+        g.emit(|a| a.mov(eax, 0));
+        g.emit(|a| {
+            a.mov(edi, PLAY as u32)?;
+            a.mov(ecx, 0x200)?;
+            a.repe().scasq()
+        });
+        g.want_reg(RCX, 0);
+        g.want_reg(RDI, PLAY + 0x1000);
+        g.want_flag(Rflags::ZF, true);
+    }),
+    case("paging/repe-cmps-stops-where-it-faults", "SDM 2A CMPS; 3A 6.5", |g| {
+        g.long();
+        g.map(PLAY, FRAME, pte::KERNEL);
+        let at = compares(g, 0, 0xf00, |a| a.repe().cmpsb());
+        g.page_faults(0, PLAY + 0x1000, at);
+        g.want_reg(RCX, 0x2800 - 0x100);
+        g.want_reg(RSI, DATA + 0x100);
     }),
     case("paging/32-bit-4k-page", "SDM 3A 4.3", |g| {
         g.protected_paged(Format::Legacy);

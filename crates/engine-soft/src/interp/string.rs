@@ -1,13 +1,13 @@
 //! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS, with REP (SDM vol. 2).
 //!
 //! A repeated instruction keeps its progress in RCX, RSI and RDI, so that it can be interrupted between iterations and faults with
-//! everything before the faulting iteration done. Upward copies and fills move whole page runs by the host's own string instructions.
+//! everything before the faulting iteration done. Upward copies, fills and comparisons take whole page runs by the host's own string instructions.
 #![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
 
 use crate::alu::{Alu, ZF};
 use crate::cpu::{Cpu, truncate};
 use crate::op::{Fallible, Op, REPNE, Step, step_to};
-use crate::ram;
+use crate::ram::{self, While};
 use crate::tlb::PAGE_MASK;
 use crate::word::Word;
 use x86::bus::AccessKind;
@@ -222,29 +222,95 @@ fn compare(
     step
 }
 
+/// Which words let it go on.
+fn still(op: &Op) -> While {
+    if op.rep == REPNE { While::Unequal } else { While::Equal }
+}
+
 /// CMPS.
 pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    compare(cpu, op, |cpu, _| {
+    compare(cpu, op, |cpu, left| {
         let first = source::<W>(cpu, op)?;
-        let a = cpu.load::<W>(first)?;
+        let mut a = cpu.load::<W>(first)?;
         let second = destination::<W>(cpu, op, AccessKind::Read)?;
-        let b = cpu.load::<W>(second)?;
+        let mut b = cpu.load::<W>(second)?;
+        let mut n = 1;
+        if left > 1 && runs(cpu) {
+            let most = left.min(room::<W>(first)).min(room::<W>(second));
+            let wraps = !unwrapped::<W>(cpu, op, gpr::RSI, most)
+                || !unwrapped::<W>(cpu, op, gpr::RDI, most);
+            if most > 1
+                && !wraps
+                && let Some(run) = compare_run::<W>(cpu, first, second, most, still(op))?
+            {
+                (n, a, b) = run;
+            }
+        }
         a.sub(b, &mut cpu.state.flags.arith);
-        advance::<W>(cpu, op, gpr::RSI, 1);
-        advance::<W>(cpu, op, gpr::RDI, 1);
-        Ok((1, goes_on(cpu, op)))
+        advance::<W>(cpu, op, gpr::RSI, n);
+        advance::<W>(cpu, op, gpr::RDI, n);
+        Ok((n, goes_on(cpu, op)))
     })
+}
+
+/// Compares `most` elements at the most, within one page each: how many, and the last two; `None`: one of the pages is no RAM.
+fn compare_run<W: Word>(
+    cpu: &mut Cpu,
+    first: u64,
+    second: u64,
+    most: u64,
+    still: While,
+) -> Fallible<Option<(u64, W, W)>> {
+    let (privilege, bytes) = (cpu.privilege(), most * u64::from(W::SIZE));
+    let a = cpu.mmu.pin(first, bytes, AccessKind::Read, privilege);
+    let Some((a, _)) = cpu.check(a)? else { return Ok(None) };
+    let b = cpu.mmu.pin(second, bytes, AccessKind::Read, privilege);
+    let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
+    // SAFETY: `pin` vouches for `bytes` of RAM at both. What another processor changes meanwhile counts as it is when the last are read.
+    unsafe {
+        let n = ram::compare::<W>(a, b, most as usize, still);
+        let last = (n - 1) * usize::from(W::SIZE);
+        Ok(Some((n as u64, ram::load(a.add(last)), ram::load(b.add(last)))))
+    }
 }
 
 /// SCAS.
 pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    compare(cpu, op, |cpu, _| {
+    compare(cpu, op, |cpu, left| {
         let la = destination::<W>(cpu, op, AccessKind::Read)?;
-        let b = cpu.load::<W>(la)?;
+        let mut b = cpu.load::<W>(la)?;
+        let mut n = 1;
+        if left > 1 && runs(cpu) {
+            let most = left.min(room::<W>(la));
+            if most > 1
+                && unwrapped::<W>(cpu, op, gpr::RDI, most)
+                && let Some(run) = scan_run::<W>(cpu, la, most, still(op))?
+            {
+                (n, b) = run;
+            }
+        }
         cpu.reg::<W>(0).sub(b, &mut cpu.state.flags.arith);
-        advance::<W>(cpu, op, gpr::RDI, 1);
-        Ok((1, goes_on(cpu, op)))
+        advance::<W>(cpu, op, gpr::RDI, n);
+        Ok((n, goes_on(cpu, op)))
     })
+}
+
+/// As [`compare_run`], with the accumulator.
+fn scan_run<W: Word>(
+    cpu: &mut Cpu,
+    la: u64,
+    most: u64,
+    still: While,
+) -> Fallible<Option<(u64, W)>> {
+    let (privilege, bytes) = (cpu.privilege(), most * u64::from(W::SIZE));
+    let b = cpu.mmu.pin(la, bytes, AccessKind::Read, privilege);
+    let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
+    let value = cpu.reg::<W>(0);
+    // SAFETY: as in `compare_run`.
+    unsafe {
+        let n = ram::scan::<W>(value, b, most as usize, still);
+        Ok(Some((n as u64, ram::load(b.add((n - 1) * usize::from(W::SIZE))))))
+    }
 }
 
 /// Checks the right to use the port in DX. Processors do so even where a REP prefix finds a count of zero.
