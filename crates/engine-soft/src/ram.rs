@@ -67,21 +67,36 @@ pub(crate) unsafe fn fill<W: Word>(to: *mut u8, value: W, count: usize) {
     }
 }
 
-/// Runs one of the host's repeated comparisons of words from `$first` (which SCAS does without) and `$second` upwards; how many it made.
-macro_rules! comparisons {
-    ($instruction:literal, $count:ident, $first:expr, $second:expr, $value:expr) => {{
-        let left: usize;
-        core::arch::asm!($instruction, inout("rcx") $count => left, inout("rsi") $first => _, inout("rdi") $second => _,
-            in("rax") $value, options(nostack, readonly));
-        $count - left
-    }};
-}
-
 /// How words compare as long as a repeated comparison goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum While {
     Equal,
     Unequal,
+}
+
+/// Runs the host's repeated `$string` of words of `$size` bytes from `$first` (which SCAS does without) and `$second` upwards; how many
+/// comparisons it made.
+macro_rules! comparisons {
+    ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr, $value:expr) => {{
+        macro_rules! run {
+            ($repeat:literal, $suffix:literal) => {{
+                let left: usize;
+                core::arch::asm!(concat!($repeat, $string, $suffix), inout("rcx") $count => left, inout("rsi") $first => _,
+                    inout("rdi") $second => _, in("rax") $value, options(nostack, readonly));
+                $count - left
+            }};
+        }
+        match ($size, $still) {
+            (1, While::Equal) => run!("repe ", "b"),
+            (2, While::Equal) => run!("repe ", "w"),
+            (4, While::Equal) => run!("repe ", "d"),
+            (_, While::Equal) => run!("repe ", "q"),
+            (1, While::Unequal) => run!("repne ", "b"),
+            (2, While::Unequal) => run!("repne ", "w"),
+            (4, While::Unequal) => run!("repne ", "d"),
+            (_, While::Unequal) => run!("repne ", "q"),
+        }
+    }};
 }
 
 /// Compares words at `a` and `b` upwards, `count` at the most, up to the first pair that is not as `still` says: how many pairs that was.
@@ -95,18 +110,7 @@ pub(crate) unsafe fn compare<W: Word>(
     still: While,
 ) -> usize {
     // SAFETY: the caller's.
-    unsafe {
-        match (W::SIZE, still) {
-            (1, While::Equal) => comparisons!("repe cmpsb", count, a, b, 0),
-            (2, While::Equal) => comparisons!("repe cmpsw", count, a, b, 0),
-            (4, While::Equal) => comparisons!("repe cmpsd", count, a, b, 0),
-            (_, While::Equal) => comparisons!("repe cmpsq", count, a, b, 0),
-            (1, While::Unequal) => comparisons!("repne cmpsb", count, a, b, 0),
-            (2, While::Unequal) => comparisons!("repne cmpsw", count, a, b, 0),
-            (4, While::Unequal) => comparisons!("repne cmpsd", count, a, b, 0),
-            (_, While::Unequal) => comparisons!("repne cmpsq", count, a, b, 0),
-        }
-    }
+    unsafe { comparisons!("cmps", W::SIZE, still, count, a, b, 0) }
 }
 
 /// As [`compare`], with `value` instead of words at `a`.
@@ -114,18 +118,6 @@ pub(crate) unsafe fn compare<W: Word>(
 /// # Safety
 /// `count` words at `b` lie in guest RAM.
 pub(crate) unsafe fn scan<W: Word>(value: W, b: *const u8, count: usize, still: While) -> usize {
-    let value = value.zext();
     // SAFETY: the caller's.
-    unsafe {
-        match (W::SIZE, still) {
-            (1, While::Equal) => comparisons!("repe scasb", count, b, b, value),
-            (2, While::Equal) => comparisons!("repe scasw", count, b, b, value),
-            (4, While::Equal) => comparisons!("repe scasd", count, b, b, value),
-            (_, While::Equal) => comparisons!("repe scasq", count, b, b, value),
-            (1, While::Unequal) => comparisons!("repne scasb", count, b, b, value),
-            (2, While::Unequal) => comparisons!("repne scasw", count, b, b, value),
-            (4, While::Unequal) => comparisons!("repne scasd", count, b, b, value),
-            (_, While::Unequal) => comparisons!("repne scasq", count, b, b, value),
-        }
-    }
+    unsafe { comparisons!("scas", W::SIZE, still, count, b, b, value.zext()) }
 }

@@ -65,7 +65,9 @@ fn rows_are_measured_on_every_machine_and_told_as_json() {
     assert!(rows[4]["native"].is_null());
     if qemu() {
         for row in rows {
-            figure(row, "tcg", 0.01, 20e6); // avx2, in ns, on a host that is busy otherwise
+            // avx2, in ns, takes more than any other on a host that is busy otherwise.
+            let most = if row["name"] == "avx2" { 20e6 } else { 200e3 };
+            figure(row, "tcg", 0.01, most);
         }
     }
 }

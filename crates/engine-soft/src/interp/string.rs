@@ -117,6 +117,15 @@ fn unwrapped<W: Word>(cpu: &Cpu, op: &Op, r: usize, n: u64) -> bool {
     op.address_size == 8 || start + n * u64::from(W::SIZE) <= 1 << (8 * u32::from(op.address_size))
 }
 
+/// How many of `left` elements a run may take whose ends, each an index register and where it points, go up together; `None`: no run.
+fn run<W: Word>(cpu: &Cpu, op: &Op, left: u64, ends: &[(usize, u64)]) -> Option<u64> {
+    if left < 2 || !runs(cpu) {
+        return None;
+    }
+    let n = ends.iter().fold(left, |n, &(_, la)| n.min(room::<W>(la)));
+    (n > 1 && ends.iter().all(|&(r, _)| unwrapped::<W>(cpu, op, r, n))).then_some(n)
+}
+
 /// MOVS.
 pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     repeat(cpu, op, |cpu, left| {
@@ -127,15 +136,12 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
             cpu.load::<W>(from)?;
             return cpu.raise(fault);
         };
-        if left > 1 && runs(cpu) {
-            let n = left.min(room::<W>(from)).min(room::<W>(to));
-            let wraps =
-                !unwrapped::<W>(cpu, op, gpr::RSI, n) || !unwrapped::<W>(cpu, op, gpr::RDI, n);
-            if n > 1 && !wraps && copy_run::<W>(cpu, from, to, n)? {
-                advance::<W>(cpu, op, gpr::RSI, n);
-                advance::<W>(cpu, op, gpr::RDI, n);
-                return Ok((n, true));
-            }
+        if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RSI, from), (gpr::RDI, to)])
+            && copy_run::<W>(cpu, from, to, n)?
+        {
+            advance::<W>(cpu, op, gpr::RSI, n);
+            advance::<W>(cpu, op, gpr::RDI, n);
+            return Ok((n, true));
         }
         let value = cpu.load::<W>(from)?;
         cpu.store::<W>(to, value)?;
@@ -168,12 +174,11 @@ pub(crate) fn stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     repeat(cpu, op, |cpu, left| {
         let to = destination::<W>(cpu, op, AccessKind::Write)?;
         let value = cpu.reg::<W>(0);
-        if left > 1 && runs(cpu) {
-            let n = left.min(room::<W>(to));
-            if n > 1 && unwrapped::<W>(cpu, op, gpr::RDI, n) && fill_run(cpu, to, value, n)? {
-                advance::<W>(cpu, op, gpr::RDI, n);
-                return Ok((n, true));
-            }
+        if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RDI, to)])
+            && fill_run(cpu, to, value, n)?
+        {
+            advance::<W>(cpu, op, gpr::RDI, n);
+            return Ok((n, true));
         }
         cpu.store::<W>(to, value)?;
         advance::<W>(cpu, op, gpr::RDI, 1);
@@ -202,9 +207,14 @@ pub(crate) fn lods<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Whether REPE or REPNE goes on after a comparison.
+/// How words compare as long as the prefix lets it go on.
+fn still(op: &Op) -> While {
+    if op.rep == REPNE { While::Unequal } else { While::Equal }
+}
+
+/// Whether it goes on after a comparison.
 fn goes_on(cpu: &Cpu, op: &Op) -> bool {
-    (cpu.state.flags.arith & ZF != 0) != (op.rep == REPNE)
+    (cpu.state.flags.arith & ZF != 0) == (still(op) == While::Equal)
 }
 
 /// Runs a comparison as [`repeat`] does. Status flags change when the instruction ends, and not between two iterations (SDM vol. 2, REP: after
@@ -222,11 +232,6 @@ fn compare(
     step
 }
 
-/// Which words let it go on.
-fn still(op: &Op) -> While {
-    if op.rep == REPNE { While::Unequal } else { While::Equal }
-}
-
 /// CMPS.
 pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
     compare(cpu, op, |cpu, left| {
@@ -235,16 +240,10 @@ pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
         let second = destination::<W>(cpu, op, AccessKind::Read)?;
         let mut b = cpu.load::<W>(second)?;
         let mut n = 1;
-        if left > 1 && runs(cpu) {
-            let most = left.min(room::<W>(first)).min(room::<W>(second));
-            let wraps = !unwrapped::<W>(cpu, op, gpr::RSI, most)
-                || !unwrapped::<W>(cpu, op, gpr::RDI, most);
-            if most > 1
-                && !wraps
-                && let Some(run) = compare_run::<W>(cpu, first, second, most, still(op))?
-            {
-                (n, a, b) = run;
-            }
+        if let Some(most) = run::<W>(cpu, op, left, &[(gpr::RSI, first), (gpr::RDI, second)])
+            && let Some(made) = compare_run::<W>(cpu, first, second, most, still(op))?
+        {
+            (n, a, b) = made;
         }
         a.sub(b, &mut cpu.state.flags.arith);
         advance::<W>(cpu, op, gpr::RSI, n);
@@ -280,14 +279,10 @@ pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
         let la = destination::<W>(cpu, op, AccessKind::Read)?;
         let mut b = cpu.load::<W>(la)?;
         let mut n = 1;
-        if left > 1 && runs(cpu) {
-            let most = left.min(room::<W>(la));
-            if most > 1
-                && unwrapped::<W>(cpu, op, gpr::RDI, most)
-                && let Some(run) = scan_run::<W>(cpu, la, most, still(op))?
-            {
-                (n, b) = run;
-            }
+        if let Some(most) = run::<W>(cpu, op, left, &[(gpr::RDI, la)])
+            && let Some(made) = scan_run::<W>(cpu, la, most, still(op))?
+        {
+            (n, b) = made;
         }
         cpu.reg::<W>(0).sub(b, &mut cpu.state.flags.arith);
         advance::<W>(cpu, op, gpr::RDI, n);
