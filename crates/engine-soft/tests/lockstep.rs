@@ -15,7 +15,8 @@ fn random(state: &mut u64) -> u64 {
 fn guest(n: u64) -> Vec<u8> {
     let mut seed = n;
     let wild = u8::from(n % 8 == 5) << 2;
-    let mut data = vec![n as u8 & 3 | wild];
+    let folded = u8::from(n % 4 >= 2) << 3;
+    let mut data = vec![n as u8 & 1 | (n >> 2) as u8 & 2 | wild | folded];
     data.extend(random(&mut seed).to_le_bytes());
     data
 }

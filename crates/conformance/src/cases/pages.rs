@@ -59,7 +59,59 @@ fn mapped_anew(g: &mut Guest, flags: u64, change: fn(&mut CodeAssembler) -> Resu
     g.want_reg(RDX, 2 * CALLS);
 }
 
+/// One frame at two pages in a row, with an instruction from the end of the one to the beginning of the other: MOV EAX, imm32; RET. Each
+/// call follows a store to the number's first byte, at the frame's end, and its third, at its beginning, at `places`.
+fn one_frame_twice(g: &mut Guest, bits: u32, flags: u64, places: [u64; 2]) {
+    g.write(FRAME + 0xffe, &[0xb8, 0]);
+    g.write(FRAME, &[0, 0, 0, 0xc3]);
+    g.map(PLAY, FRAME, flags);
+    g.map(PLAY + 0x1000, FRAME, flags);
+    g.emit(|a| {
+        let mut again = a.create_label();
+        a.mov(edx, PLAY as u32 + 0xffe)?;
+        a.mov(ecx, CALLS as u32)?;
+        a.set_label(&mut again)?;
+        for place in places {
+            a.mov(eax, place as u32)?;
+            if bits == 64 { a.mov(byte_ptr(rax), cl)? } else { a.mov(byte_ptr(eax), cl)? }
+        }
+        if bits == 64 {
+            a.call(rdx)?;
+        } else {
+            a.call(edx)?;
+        }
+        a.add(ebx, eax)?;
+        a.dec(ecx)?;
+        a.jnz(again)
+    });
+    g.want_reg(RBX, CALLS * (CALLS + 1) / 2 * 0x1_0001);
+}
+
+/// The end and the second byte of the frame, by either of its pages.
+const BY_THE_FIRST: [u64; 2] = [PLAY + 0xfff, PLAY + 1];
+const BY_THE_SECOND: [u64; 2] = [PLAY + 0x1fff, PLAY + 0x1001];
+
 pub(super) const CASES: &[Case] = &[
+    case("pages/one-frame-twice-in-a-row", "SDM 3A 11.6", |g| {
+        g.long();
+        one_frame_twice(g, 64, pte::KERNEL, BY_THE_FIRST);
+    }),
+    case("pages/one-frame-twice-in-a-row-by-its-other-page", "SDM 3A 11.6", |g| {
+        g.long();
+        one_frame_twice(g, 64, pte::KERNEL, BY_THE_SECOND);
+    }),
+    case("pages/one-frame-twice-in-a-row-for-a-program", "SDM 3A 11.6", |g| {
+        g.user();
+        one_frame_twice(g, 64, pte::USER, BY_THE_FIRST);
+    }),
+    case("pages/one-frame-twice-in-a-row-in-compatibility-mode", "SDM 3A 11.6", |g| {
+        g.compat();
+        one_frame_twice(g, 32, pte::USER, BY_THE_SECOND);
+    }),
+    case("pages/one-frame-twice-in-a-row-in-32-bit-paging", "SDM 3A 11.6", |g| {
+        g.protected_paged(Format::Legacy);
+        one_frame_twice(g, 32, pte::KERNEL, BY_THE_FIRST);
+    }),
     case("pages/next-page-mapped-anew", "SDM 3A 4.10.4.1 INVLPG", |g| {
         g.long();
         mapped_anew(g, 0, |a| a.invlpg(byte_ptr(PLAY + 0x1234)));

@@ -9,6 +9,8 @@ use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
 /// Bytes of a slot.
 pub(super) const SLOT: usize = 32;
+/// Bytes of a page.
+const PAGE: usize = 4096;
 /// Slots.
 pub(super) const SLOTS: usize = 192;
 
@@ -66,16 +68,38 @@ const CODES: &[(Form, &[Code])] = {
     ]
 };
 
-/// Fills all slots; the last one halts.
-pub(super) fn generate(random: &mut Random) -> Vec<u8> {
+/// Fills all slots; the last one halts. `folded`: an instruction goes on from the end of the first page to its beginning, and is stored to.
+pub(super) fn generate(folded: bool, random: &mut Random) -> Vec<u8> {
     let mut code = Vec::with_capacity(SLOT * SLOTS);
     for n in 0..SLOTS - 1 {
-        let mut slot = slot(random, n);
+        let mut slot =
+            if folded && random.one_in(8) { store_to_seam(random) } else { slot(random, n) };
         slot.resize(SLOT, 0x90);
         code.extend(slot);
     }
     code.resize(SLOT * SLOTS, 0xf4);
+    if folded {
+        seam(&mut code, random);
+    }
     code
+}
+
+/// MOV EAX, imm32 from the end of the first page on; its number is the NOPs at the beginning.
+fn seam(code: &mut [u8], random: &mut Random) {
+    let before = 1 + random.below(4) as usize;
+    code[PAGE - before] = 0xb8;
+    code[PAGE - before + 1..PAGE].fill(0x90);
+    code[..8].fill(0x90);
+}
+
+/// Stores a byte of the number in the instruction that [`seam`] has put, by any of its addresses.
+fn store_to_seam(random: &mut Random) -> Vec<u8> {
+    let base = [CODE, CODE + PAGE as u64, ALIAS, ALIAS + PAGE as u64][random.below(4) as usize];
+    let offset = if random.one_in(2) { PAGE as u64 - 1 } else { random.below(2) };
+    let mut bytes = vec![0xc6, 0x04, 0x25]; // mov byte [base + offset], nop or another NOP
+    bytes.extend(((base + offset) as u32).to_le_bytes());
+    bytes.push(if random.one_in(2) { 0x90 } else { 0xf8 });
+    bytes
 }
 
 fn slot(random: &mut Random, n: usize) -> Vec<u8> {

@@ -102,6 +102,13 @@ fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
     for table in 0..4 {
         let mut page = Vec::new();
         for n in 0..if wide { 512 } else { 1024 } {
+            // Now and then one frame at two pages in a row.
+            let before = page.len().checked_sub(if wide { 8 } else { 4 });
+            let twice = n != 0 && random.one_in(8);
+            if let Some(before) = before.filter(|_| twice) {
+                page.extend_from_within(before..);
+                continue;
+            }
             let entry = match n {
                 0 if table < 3 && wide => (ROOT + 0x1000 * (table + 1)) | 7,
                 0 if table == 0 => (ROOT + 0x3000) | 7,

@@ -1,7 +1,7 @@
 //! One guest on both tiers, and in lockstep: what remains of it must be the same.
 //!
 //! 64-bit mode, at level 0 or 3, in 256 KiB of memory mapped where it is. Of the data pages one is absent, one read-only; the code's are mapped twice
-//! and writable. Every exception comes to a handler on a stack of its own, which counts it, forgets the status flags (a fault may show what is dead,
+//! and writable, and in some guests their second page is the first once more. Every exception comes to a handler on a stack of its own, which counts it, forgets the status flags (a fault may show what is dead,
 //! ADR 0016), and goes on with the next slot of [`super::blocks`]; outside the code it ends the guest.
 
 use super::blocks::{self, SLOT, SLOTS};
@@ -43,6 +43,8 @@ pub(super) const ALIAS: u64 = 0x3_0000;
 pub(super) const FUEL: u64 = 400;
 /// Instructions after which the reference gives a guest up.
 const PATIENCE: u64 = 100_000;
+/// In such a guest the code's second page is its first once more.
+const FOLDED: u8 = 8;
 /// Such a guest may write to its tables, so that it need not be the same on both tiers; it must do no harm.
 const WILD: u8 = 4;
 /// Bytes of translated code.
@@ -200,13 +202,13 @@ fn build(ram: &GuestRam, mode: u8, random: &mut Random) -> CpuState {
     let put = |gpa: u64, bytes: &[u8]| ram.write(gpa, bytes).expect("within memory");
     let data: Vec<u8> = (0..0x1000).flat_map(|_| number(random).to_le_bytes()).collect();
     put(DATA, &data);
-    tables(&put, mode & WILD != 0, random);
+    tables(&put, mode, random);
     put(GDT, &gdt());
     put(IDT, &idt());
     put(TSS + 4, &HANDLER_STACK.to_le_bytes());
     put(TSS + 0x24, &HANDLER_STACK.to_le_bytes());
     put(HANDLER, &handler());
-    let mut code = blocks::generate(random);
+    let mut code = blocks::generate(mode & FOLDED != 0, random);
     stop_the_clock(&mut code);
     put(CODE, &code);
     state(mode & 1 != 0, random)
@@ -234,7 +236,8 @@ fn number(random: &mut Random) -> u64 {
     }
 }
 
-fn tables(put: &impl Fn(u64, &[u8]), wild: bool, random: &mut Random) {
+fn tables(put: &impl Fn(u64, &[u8]), mode: u8, random: &mut Random) {
+    let (wild, folded) = (mode & WILD != 0, mode & FOLDED != 0);
     for level in 0..3 {
         put(TABLES + 0x1000 * level, &((TABLES + 0x1000 * (level + 1)) | 7).to_le_bytes());
     }
@@ -243,6 +246,7 @@ fn tables(put: &impl Fn(u64, &[u8]), wild: bool, random: &mut Random) {
         let page = n << 12;
         let alias = (ALIAS..ALIAS + 0x2000).contains(&page);
         let frame = if alias { page - ALIAS + CODE } else { page };
+        let frame = if folded && frame == CODE + 0x1000 { CODE } else { frame };
         let rights = match page.checked_sub(DATA) {
             Some(offset) if offset >> 12 == absent => 0,
             Some(offset) if offset >> 12 == read_only => 5,

@@ -122,7 +122,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
         // Nothing else may be worth attention: a repeated instruction that a page fault interrupted then goes on by whole pages.
         cpu.refresh();
     }
-    // SAFETY: just found; nothing is buried before the next fetch.
+    // SAFETY: just found; only the run loop frees blocks.
     #[allow(unsafe_code)]
     let block = unsafe { &*block };
     cpu.stats.blocks += 1;

@@ -46,7 +46,7 @@ fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
 /// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`: it could not be fetched.
 pub(crate) fn perform(cpu: &mut Cpu) -> Option<Step> {
     let block = find_or_decode(cpu, true).ok()?;
-    // SAFETY: just found; nothing is buried before the next fetch.
+    // SAFETY: just found; only the run loop frees blocks.
     #[allow(unsafe_code)]
     let op = unsafe { (*block).ops.first()? };
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip;
@@ -92,7 +92,6 @@ fn gpa_of(target: Target) -> u64 {
 
 #[inline(never)]
 fn find_or_decode(cpu: &mut Cpu, step: bool) -> Fallible<*const Block> {
-    cpu.mmu.blocks.bury();
     let la = linear_rip(cpu)?;
     let gpa = gpa_of(translate(cpu, la)?);
     let key = Key::new(gpa, cpu.mode_key | if step { STEP } else { 0 });
@@ -116,7 +115,7 @@ fn valid_here(
     la: u64,
     step: bool,
 ) -> Fallible<Option<*const Block>> {
-    // SAFETY: just found in the cache or inserted; `bury` has not run since.
+    // SAFETY: just found in the cache or inserted; only the run loop frees blocks.
     let b = unsafe { &*block };
     if let Some(page) = b.second_page {
         let next = (la | PAGE_MASK).wrapping_add(1);
@@ -174,7 +173,6 @@ fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible
 /// Drops all blocks and thunks.
 fn start_anew(cpu: &mut Cpu) {
     cpu.mmu.blocks.flush();
-    cpu.mmu.blocks.bury();
     cpu.thunks.reset();
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
     let mut fruitless = 0;
     loop {
         let before = cpu.instructions;
+        cpu.mmu.blocks.free_dead();
         match events::take_stock(cpu, limit) {
             events::Stock::Exit(exit) => return exit,
             events::Stock::Again => {}
@@ -91,9 +92,13 @@ fn run_next(
     }
     let block = match ahead {
         Some(block) => block,
-        None => fetch::block_at_rip(cpu, false)?,
+        None => {
+            cpu.mmu.blocks.free_dead();
+            fetch::block_at_rip(cpu, false)?
+        }
     };
-    // SAFETY: `block` was just found, or linked in the current epoch: alive, and freed only by `bury` in `fetch`.
+    // SAFETY: `block` was just found, or linked in the current epoch. It may die while it runs. It is freed only by `free_dead`,
+    // which is called before the next block is looked for, or where translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
     if translating && let Some(host) = current.host.code.get().or_else(|| warm(cpu, current)) {
         let entry = translate::entry_of(cpu, current, host);
@@ -123,6 +128,7 @@ fn run_translated(
     entry: translate::Entry,
     limit: u64,
 ) -> Option<Option<*const Block>> {
+    cpu.mmu.blocks.free_dead();
     let mut left = translate::lockstep::enter(cpu, entry);
     while let translate::Left::Narrow(site) = left {
         if news(cpu, limit) {
@@ -210,8 +216,7 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
         return Some(current.links[slot].get());
     }
     let next = fetch::block_at_rip(cpu, false)?;
-    // No block has died since `current` was entered: it is still there, and so is `next`.
-    // SAFETY: `next` was just found.
+    // SAFETY: just found. `current`, too, is there even if decoding `next` has killed it: nothing has been freed.
     let plain = unsafe { (*next).second_page.is_none() };
     if current.linkable[slot] && plain && cpu.mmu.blocks.epoch == epoch {
         current.links[slot].set(next);

@@ -1,4 +1,5 @@
 //! Making good a missed check without leaving translated code: the page walk, and back.
+#![allow(unsafe_code)] // takes the processor that the glue passes; see docs/UNSAFE.md
 
 use super::address::{Check, Expression, NONE, PAGE_BASE};
 use super::emit::Site;

@@ -47,9 +47,7 @@ fn retire(cpu: &mut Cpu, key: Key, host: Host) -> Result<(), Full> {
     // Whoever comes from afar passes here, too, having told its page. Flags were put by, and an entry that takes none does not bring them.
     let stub = leaving(&mut cpu.translator, delta, true)?;
     redirect(&mut cpu.translator, host.aside, stub);
-    if let Some(found) = cpu.mmu.blocks.find(key) {
-        // SAFETY: just found.
-        let block = unsafe { &*found };
+    if let Some(block) = cpu.mmu.blocks.get(key) {
         let dead = |cell: &Cell<Option<Host>>| {
             cell.get().is_some_and(|h| h.region == host.region) && cell.take().is_some()
         };

@@ -6,7 +6,6 @@
 //! same ([`far`]), returns and indirect ones go through a table from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
 //! SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the interpreter decides what it means. What is raised
 //! from outside stops translated code by a signal of the host's ([`interrupt`]).
-#![allow(unsafe_code)] // enters and patches generated code; see docs/UNSAFE.md
 
 mod address;
 mod asm;
@@ -345,9 +344,7 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
         cpu.mmu.blocks.peek(page + u64::from(peek.offset), peek.len.into(), number);
     }
     for b in &region.blocks {
-        let Some(found) = cpu.mmu.blocks.find(b.key) else { continue };
-        // SAFETY: just found.
-        let block = unsafe { &*found };
+        let Some(block) = cpu.mmu.blocks.get(b.key) else { continue };
         block.host.regions.borrow_mut().push(number);
         if let Some((_, host)) = entries.iter().find(|(key, _)| *key == b.key) {
             let cell = if region.narrow { &block.host.narrow } else { &block.host.code };

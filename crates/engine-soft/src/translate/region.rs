@@ -158,18 +158,16 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
         second_page: head.second_page,
         peeks: Vec::new(),
     };
-    take(cpu, &mut region, head, &code).then_some(())?;
+    take(cpu, &mut region, head.key, head.len, &code).then_some(())?;
     let mut next = 0;
     while !alone && next < region.blocks.len() {
         for to in region.successors(next).into_iter().flatten() {
             if region.at(to).is_none()
                 && region.blocks.len() < MAX_BLOCKS
                 && region.guests.len() < MAX_INSTRUCTIONS
-                && let Some(block) = eligible(cpu, page, to)
+                && let Some((key, len)) = eligible(cpu, page, to)
             {
-                // SAFETY: just found in the cache; nothing is freed while a region is gathered.
-                #[allow(unsafe_code)]
-                take(cpu, &mut region, unsafe { &*block }, &code);
+                take(cpu, &mut region, key, len, &code);
             }
         }
         next += 1;
@@ -181,22 +179,20 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
     Some(region)
 }
 
-/// The block at page + `to`, if it has run often enough and is not translated yet.
-fn eligible(cpu: &mut Cpu, page: u64, to: i32) -> Option<*const Block> {
+/// The block at page + `to`, if it has run often enough and is not translated yet: its key and bytes.
+fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let offset = u64::try_from(to).ok().filter(|o| *o <= PAGE_MASK)?;
-    let found = cpu.mmu.blocks.find(Key::new(page | offset, cpu.mode_key))?;
-    // SAFETY: just found.
-    #[allow(unsafe_code)]
-    let block = unsafe { &*found };
+    let block = cpu.mmu.blocks.get(Key::new(page | offset, cpu.mode_key))?;
     let heat = block.host.heat.get();
     let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
-    (warm && block.second_page.is_none() && block.host.code.get().is_none()).then_some(found)
+    let free = block.second_page.is_none() && block.host.code.get().is_none();
+    (warm && free).then_some((block.key, block.len))
 }
 
-/// Decodes `block` into the region; false if not even its first instruction is the translator's.
-fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool {
-    let start = (block.key.gpa() & PAGE_MASK) as usize;
-    let Some(bytes) = code.get(start..start + usize::from(block.len)) else { return false };
+/// Decodes the block of `key`, `len` bytes, into the region; false if not even its first instruction is the translator's.
+fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> bool {
+    let start = (key.gpa() & PAGE_MASK) as usize;
+    let Some(bytes) = code.get(start..start + usize::from(len)) else { return false };
     let first = region.guests.len();
     let options = cpu.features.decoder_options;
     // Addresses are counted from the page's start.
@@ -221,9 +217,9 @@ fn take(cpu: &mut Cpu, region: &mut Region, block: &Block, code: &[u8]) -> bool 
         }
     }
     region.blocks.push(BasicBlock {
-        key: block.key,
+        key,
         start: start as i32,
-        end: (start + usize::from(block.len)) as i32,
+        end: (start + usize::from(len)) as i32,
         first,
         count: region.guests.len() - first,
         predecessors: 0,

@@ -1,4 +1,5 @@
 //! Running translations: entry, what each exit means, and links.
+#![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
 use super::context::{FAULTED, NOT_ENTERED};
 use super::emit::{Site, bits};

@@ -1,0 +1,239 @@
+//! All blocks of one virtual processor: found by key, killed by what is written to their code.
+
+use super::arena::Arena;
+use super::page::{CodePage, Peek, granules, meet};
+use super::{Block, BlockId, Host, Key, Table};
+use crate::op::Handler;
+
+/// Entries of the table that is asked first.
+const JUMP_ENTRIES: usize = 1 << 15;
+/// Ops kept before everything is thrown away.
+const CAPACITY: usize = 2 << 20;
+
+/// See the module.
+pub(crate) struct BlockCache {
+    arena: Arena,
+    blocks: Table<Key, BlockId>,
+    /// Pointers to living blocks.
+    jump: Box<[(Key, *const Block)]>,
+    pages: Table<u64, CodePage>,
+    /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
+    pub(crate) dead_code: Vec<u32>,
+    ops: usize,
+    pub(crate) epoch: u64,
+    pub(crate) decoded: u64,
+    pub(crate) invalidated: u64,
+    stale: Handler,
+}
+
+impl BlockCache {
+    /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's start.
+    pub(crate) fn new(stale: Handler) -> Self {
+        Self {
+            arena: Arena::default(),
+            blocks: Table::default(),
+            jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
+            pages: Table::default(),
+            dead_code: Vec::new(),
+            ops: 0,
+            epoch: 1,
+            decoded: 0,
+            invalidated: 0,
+            stale,
+        }
+    }
+
+    /// The block for `key`, if decoded, as the run loop refers to it: good until the next [`BlockCache::free_dead`].
+    #[inline(always)]
+    pub(crate) fn find(&mut self, key: Key) -> Option<*const Block> {
+        let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
+        if known == key { Some(block) } else { self.find_slow(key) }
+    }
+
+    #[cold]
+    fn find_slow(&mut self, key: Key) -> Option<*const Block> {
+        let block = std::ptr::from_ref(self.get(key)?);
+        self.jump[key.slot(JUMP_ENTRIES)] = (key, block);
+        Some(block)
+    }
+
+    /// As [`BlockCache::find`] by the first table alone, with the second page of a block that does not lie on one.
+    #[inline(always)]
+    #[allow(unsafe_code)] // no lookup in the arena on the instruction path; see docs/UNSAFE.md
+    pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block, Option<u64>)> {
+        let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
+        // SAFETY: `jump` names living blocks only: `kill` and `flush` take each out, and the arena frees none that lives.
+        let second = || unsafe { if (*block).crosses { (*block).second_page } else { None } };
+        (known == key).then(|| (block, second()))
+    }
+
+    /// The block for `key`, if decoded.
+    pub(crate) fn get(&self, key: Key) -> Option<&Block> {
+        self.arena.get(*self.blocks.get(&key)?)
+    }
+
+    /// The translation of the block for `key`, if there is one.
+    pub(crate) fn translation(&self, key: Key) -> Option<Host> {
+        self.get(key).and_then(|block| block.host.code.get())
+    }
+
+    /// The translations of blocks that begin on the page of `key`, in its mode, with where on the page.
+    pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Host)> {
+        let page = key.gpa() & !0xfff;
+        let blocks = self.pages.get(&(page >> 12)).into_iter().flat_map(|page| &page.blocks);
+        blocks.filter_map(move |&id| {
+            let block = self.arena.get(id)?;
+            let offset = block.key.gpa() & 0xfff;
+            let host = block.host.code.get()?;
+            (block.key == key.elsewhere(page | offset)).then_some((offset, host))
+        })
+    }
+
+    /// Enters a block. True if a page of it held no code before: writes to it must now be watched.
+    pub(crate) fn insert(&mut self, block: Block) -> (*const Block, bool) {
+        if self.ops > CAPACITY {
+            self.flush();
+        }
+        let (key, extents) = (block.key, block.extents());
+        self.ops += block.ops.len();
+        self.decoded += 1;
+        let frames = block.frames();
+        let id = self.arena.add(block);
+        let mut fresh = false;
+        for frame in frames {
+            let page = self.pages.entry(frame).or_default();
+            fresh |= page.granules == 0;
+            page.granules |= covered(extents, frame);
+            page.blocks.push(id);
+        }
+        if let Some(old) = self.blocks.insert(key, id) {
+            self.kill(old);
+        }
+        let block = self.arena.get(id).map_or(std::ptr::null(), std::ptr::from_ref);
+        self.jump[key.slot(JUMP_ENTRIES)] = (key, block);
+        (block, fresh)
+    }
+
+    /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has blocks on.
+    pub(crate) fn peek(&mut self, gpa: u64, len: u64, number: u32) {
+        if let Some(page) = self.pages.get_mut(&(gpa >> 12)) {
+            page.granules |= granules((gpa, len));
+            page.peeks.push(Peek { gpa, len, number });
+        }
+    }
+
+    /// Whether any block has code on the page of `gpa`.
+    pub(crate) fn is_code_page(&self, gpa: u64) -> bool {
+        self.pages.contains_key(&(gpa >> 12))
+    }
+
+    /// Whether decoded code lies in the granules of `len` bytes at `gpa`.
+    pub(crate) fn holds(&self, gpa: u64, len: u64) -> bool {
+        self.pages.get(&(gpa >> 12)).is_some_and(|page| page.granules & granules((gpa, len)) != 0)
+    }
+
+    /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if the page holds no code any more.
+    pub(crate) fn written(&mut self, gpa: u64, len: u64) -> bool {
+        let Some(page) = self.pages.get_mut(&(gpa >> 12)) else { return true };
+        if page.granules & granules((gpa, len)) == 0 {
+            return false;
+        }
+        let wrong = page.peeks.extract_if(.., |p| meet((p.gpa, p.len), (gpa, len)));
+        self.dead_code.extend(wrong.map(|peek| peek.number));
+        let arena = &self.arena;
+        let hit = |id: &BlockId| {
+            arena.get(*id).is_some_and(|b| b.extents().iter().any(|&part| meet(part, (gpa, len))))
+        };
+        let hit: Vec<_> = page.blocks.iter().copied().filter(hit).collect();
+        for id in hit {
+            self.kill(id);
+        }
+        !self.pages.contains_key(&(gpa >> 12))
+    }
+
+    /// Takes a block out of every table. One that is dead already is left as it is.
+    fn kill(&mut self, id: BlockId) {
+        let Some(block) = self.arena.retire(id) else { return };
+        block.redirect(self.stale);
+        block.host.separate();
+        self.dead_code.append(&mut block.host.regions.borrow_mut());
+        let (key, frames) = (block.key, block.frames());
+        self.ops -= block.ops.len();
+        if self.blocks.get(&key) == Some(&id) {
+            self.blocks.remove(&key);
+        }
+        self.jump[key.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
+        for frame in frames {
+            self.uncover(frame, id);
+        }
+        self.invalidated += 1;
+        self.epoch += 1;
+    }
+
+    fn uncover(&mut self, frame: u64, id: BlockId) {
+        let Some(page) = self.pages.get_mut(&frame) else { return };
+        page.blocks.retain(|&other| other != id);
+        if page.blocks.is_empty() {
+            self.pages.remove(&frame);
+            return;
+        }
+        let peeked = page.peeks.iter().fold(0, |bits, p| bits | granules((p.gpa, p.len)));
+        let blocks = page.blocks.iter().filter_map(|&id| self.arena.get(id));
+        page.granules = blocks.fold(peeked, |bits, b| bits | covered(b.extents(), frame));
+    }
+
+    /// Kills everything (the cache is full, or memory was replaced).
+    pub(crate) fn flush(&mut self) {
+        for (key, id) in self.blocks.drain() {
+            let Some(block) = self.arena.retire(id) else { continue };
+            block.redirect(self.stale);
+            block.host.separate();
+            self.dead_code.append(&mut block.host.regions.borrow_mut());
+            self.jump[key.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
+        }
+        self.pages.clear();
+        self.ops = 0;
+        self.epoch += 1;
+    }
+
+    /// Separates all blocks from their translations.
+    pub(crate) fn forget_translations(&mut self) {
+        self.dead_code.clear();
+        self.pages.values_mut().for_each(|page| page.peeks.clear());
+        for block in self.blocks.values().filter_map(|&id| self.arena.get(id)) {
+            block.host.separate();
+            block.host.regions.borrow_mut().clear();
+            block.host.heat.set(0);
+        }
+    }
+
+    /// Frees the dead. The caller holds no pointer to a block, but for one that has been found since the last death.
+    #[inline(always)]
+    pub(crate) fn free_dead(&mut self) {
+        if !self.arena.is_clean() {
+            self.free_all();
+        }
+    }
+
+    #[cold]
+    fn free_all(&mut self) {
+        let Self { arena, blocks, jump, pages, .. } = self;
+        arena.free_dead(|id, block| {
+            debug_assert_ne!(blocks.get(&block.key), Some(&id), "a dead block is in the table");
+            debug_assert!(
+                !std::ptr::eq(jump[block.key.slot(JUMP_ENTRIES)].1, block),
+                "a dead block is in the first table"
+            );
+            debug_assert!(
+                block.frames().all(|f| pages.get(&f).is_none_or(|p| !p.blocks.contains(&id))),
+                "a dead block is on a page"
+            );
+        });
+    }
+}
+
+/// The granules of page `frame` that the parts of a block touch.
+fn covered(extents: [(u64, u64); 2], frame: u64) -> u64 {
+    let here = extents.into_iter().filter(|&(gpa, _)| gpa >> 12 == frame);
+    here.fold(0, |bits, part| bits | granules(part))
+}
