@@ -57,7 +57,7 @@ impl End {
 
     fn vector(&self) -> Option<u8> {
         let offset = self.ip().checked_sub(STUBS)?.checked_sub(1)?;
-        let halted = self.exit == Exit::Halted && offset % 16 == 0;
+        let halted = matches!(self.exit, Exit::Halted(_)) && offset % 16 == 0;
         u8::try_from(offset / 16).ok().filter(|_| halted)
     }
 

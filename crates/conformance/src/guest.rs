@@ -345,9 +345,9 @@ impl Guest {
         let here = match self.finish {
             Finish::Shutdown => end.exit == Exit::Shutdown,
             Finish::Vector(v) => end.frame.is_some_and(|f| f.0 == v),
-            Finish::At(at) => end.exit == Exit::Halted && end.ip() == at,
+            Finish::At(at) => matches!(end.exit, Exit::Halted(_)) && end.ip() == at,
             Finish::End if self.state.cpl == 3 => end.frame.is_some_and(|f| f.0 == EXIT),
-            Finish::End => end.exit == Exit::Halted && end.ip() == self.next + 1,
+            Finish::End => matches!(end.exit, Exit::Halted(_)) && end.ip() == self.next + 1,
         };
         if !here {
             return Err(format!("it should have ended in {:x?}", self.finish));

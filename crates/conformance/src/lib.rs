@@ -20,7 +20,7 @@ use end::End;
 use guest::Guest;
 use io::TestIo;
 use memory::GuestRam;
-use vcpu::{Budget, Exit, Signal, Vcpu};
+use vcpu::{Exit, Signal, Slice, Vcpu};
 use x86::state::CpuState;
 
 /// One rule.
@@ -62,7 +62,8 @@ pub fn run(
         vcpu.signals().raise(Signal::Nmi);
     }
     let exit = run_to_end(vcpu.as_mut(), &mut io);
-    let end = End::new(&guest, vcpu.state().clone(), exit, io);
+    let state = vcpu.state().map_err(|why| format!("{}: {why}", case.name))?;
+    let end = End::new(&guest, state, exit, io);
     guest.verdict(&end).map_err(|why| format!("{}: {why}\n{end}", case.name))
 }
 
@@ -71,10 +72,10 @@ fn run_to_end(vcpu: &mut dyn Vcpu, io: &mut TestIo) -> Exit {
     let mut left = limit;
     loop {
         let before = vcpu.statistics().instructions;
-        let exit = vcpu.run(io, Budget { instructions: left });
+        let exit = vcpu.run(io, Slice { instructions: left });
         let spent = vcpu.statistics().instructions.saturating_sub(before);
         left = left.saturating_sub(spent.max(1));
-        if exit != Exit::BudgetSpent && exit != Exit::Kicked || left == 0 {
+        if !matches!(exit, Exit::SliceOver | Exit::Kicked(_)) || left == 0 {
             return exit;
         }
     }

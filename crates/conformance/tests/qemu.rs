@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vcpu::{Budget, CpuIo, Exit, Signals, Statistics, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, SignalSet, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, Seg, gpr};
 
@@ -26,18 +26,21 @@ struct Qemu {
 }
 
 impl Vcpu for Qemu {
-    fn run(&mut self, io: &mut dyn CpuIo, _budget: Budget) -> Exit {
+    fn run(&mut self, io: &mut dyn CpuIo, _slice: Slice) -> Exit {
         if self.signals.bits() != 0 {
             return Exit::Fatal("skipped: needs external events".into());
         }
         self.emulate(io).unwrap_or_else(|e| Exit::Fatal(e.to_string()))
     }
-    fn state(&self) -> &CpuState {
-        &self.state
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.state);
+        Ok(())
     }
-    fn set_state(&mut self, state: &CpuState) {
-        self.state = state.clone();
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.state.assign(elements, state);
+        Ok(())
     }
+    fn set_tsc_offset(&mut self, _: u64) {}
     fn signals(&self) -> Arc<Signals> {
         self.signals.clone()
     }
@@ -68,11 +71,11 @@ impl Qemu {
             }
             if registers.contains("HLT=1") {
                 self.parse(&registers);
-                break Exit::Halted;
+                break Exit::Halted(SignalSet::EMPTY);
             }
             if Instant::now() > deadline {
                 self.parse(&registers);
-                break Exit::BudgetSpent;
+                break Exit::SliceOver;
             }
             std::thread::sleep(Duration::from_millis(5));
         };
@@ -85,7 +88,7 @@ impl Qemu {
         }
         fs::remove_dir_all(&dir)?;
         match exit {
-            Exit::BudgetSpent => Ok(Exit::Fatal("no end".into())),
+            Exit::SliceOver => Ok(Exit::Fatal("no end".into())),
             exit => Ok(exit),
         }
     }

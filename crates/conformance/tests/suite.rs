@@ -4,22 +4,25 @@ use conformance::{cases, run};
 use memory::GuestRam;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vcpu::{Budget, CpuIo, Exit, Signals, Statistics, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, SignalSet, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::state::CpuState;
 
 /// Ends at once, in one way.
 struct Idle(CpuState, Arc<Signals>, Exit);
 
 impl Vcpu for Idle {
-    fn run(&mut self, _io: &mut dyn CpuIo, _budget: Budget) -> Exit {
+    fn run(&mut self, _io: &mut dyn CpuIo, _slice: Slice) -> Exit {
         self.2.clone()
     }
-    fn state(&self) -> &CpuState {
-        &self.0
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.0);
+        Ok(())
     }
-    fn set_state(&mut self, state: &CpuState) {
-        self.0 = state.clone();
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.0.assign(elements, state);
+        Ok(())
     }
+    fn set_tsc_offset(&mut self, _: u64) {}
     fn signals(&self) -> Arc<Signals> {
         self.1.clone()
     }
@@ -39,7 +42,7 @@ fn names_are_unique_and_grouped() {
 #[test]
 fn an_engine_that_halts_at_once_passes_nothing() {
     let mut idle = |_: GuestRam, state| -> Box<dyn Vcpu> {
-        Box::new(Idle(state, Arc::default(), Exit::Halted))
+        Box::new(Idle(state, Arc::default(), Exit::Halted(SignalSet::EMPTY)))
     };
     for case in cases() {
         assert!(run(case, &mut idle).is_err(), "{case:?} demands nothing");

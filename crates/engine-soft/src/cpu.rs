@@ -13,7 +13,6 @@ use crate::ram;
 use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
-use crate::translate::interrupt::Interrupt;
 use crate::translate::lockstep::Lockstep;
 use crate::translate::stack_page::Source;
 use crate::translate::{Known, Translator};
@@ -80,13 +79,12 @@ pub(crate) struct Cpu {
     pub(crate) lockstep: Option<Box<Lockstep>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
-    /// The run under way has a budget: translated code must leave often.
+    /// The slice under way has a limit: translated code must leave often.
     pub(crate) limited: bool,
     pub(crate) model: CpuModel,
     pub(crate) features: FeatureTable,
     pub(crate) thunks: Thunks,
     pub(crate) signals: Arc<Signals>,
-    pub(crate) interrupt: Arc<Interrupt>,
     pub(crate) stats: Statistics,
 }
 
@@ -133,13 +131,11 @@ impl Cpu {
             model,
             thunks: Thunks::new()?,
             signals: Arc::new(Signals::default()),
-            interrupt: Arc::default(),
             stats: Statistics::default(),
         };
         if cpu.hot != u32::MAX {
             crate::translate::interrupt::install()?;
-            let interrupt = cpu.interrupt.clone();
-            cpu.signals.interrupt_by(Box::new(move || interrupt.send()));
+            cpu.signals.set_interrupt(Arc::new(crate::translate::interrupt::send));
         }
         cpu.translator.compared = cpu.lockstep.is_some();
         cpu.translator.counting |= cpu.translator.compared;

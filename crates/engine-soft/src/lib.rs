@@ -1,13 +1,15 @@
 //! The software engine: a complete x86-64 processor without hardware virtualization.
 //!
-//! Today one tier, T0, the interpreter: [`decode`] turns guest code into blocks of ops, [`interp`] runs them; integer arithmetic runs on the
-//! host's ALU ([`alu`]) and everything vectorial or exotic on the host's own units ([`thunk`]). Addresses go through the software TLB
-//! ([`tlb`], [`mmu`]). The rules of the system level are `x86`'s. See ARCHITECTURE.md and `docs/adr`.
+//! T0, the interpreter, is the reference: [`decode`] turns guest code into blocks of ops, [`interp`] runs them. Integer arithmetic
+//! runs on the host's ALU ([`alu`]), everything vectorial or exotic on the host's own units ([`thunk`]). T1, the translator
+//! ([`translate`]), runs hot 64-bit code on the host's registers. Addresses go through the software TLB ([`tlb`], [`mmu`]). The rules
+//! of the system level are `x86`'s. See ARCHITECTURE.md and `docs/adr`.
 
 mod alu;
 mod block;
 mod cpu;
 mod decode;
+mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod interp;
@@ -22,13 +24,14 @@ mod trace;
 mod translate;
 mod word;
 
+pub use engine::SoftEngine;
 #[doc(hidden)]
 pub use translate::lockstep::Sabotage;
 
 use cpu::Cpu;
 use memory::GuestRam;
 use std::sync::Arc;
-use vcpu::{Budget, CpuIo, Exit, Signals, Statistics, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::bus::{SystemBus, TlbEffect};
 use x86::cpuid::{CpuModel, Feature};
 use x86::state::CpuState;
@@ -113,7 +116,7 @@ impl SoftVcpu {
         }
     }
 
-    /// Counts instructions in translated code, too, which slows it by some per cent. Without, and without a budget, those count as none.
+    /// Counts instructions in translated code, too, which slows it by some per cent. Without, and without a limit, those count as none.
     pub fn count_instructions(&mut self) {
         translate::count(&mut self.cpu);
     }
@@ -122,31 +125,48 @@ impl SoftVcpu {
     pub fn translate_at_once(&mut self) {
         self.cpu.hot = 0;
     }
+
+    /// The architectural state, without a copy.
+    pub fn state_now(&self) -> &CpuState {
+        &self.cpu.state
+    }
+
+    fn assign(&mut self, elements: Elements, state: &CpuState) {
+        let cpu = &mut *self.cpu;
+        cpu.state.assign(elements, state);
+        if elements.contains(Elements::CONTROL) {
+            cpu.mmu.paging_changed(&state.paging, TlbEffect::FlushAll);
+            cpu.mmu.paging_changed(&state.paging, TlbEffect::SwitchFlush);
+        }
+        // The engine's own: what is under way between two instructions.
+        cpu.data_hits = 0;
+        cpu.exit = None;
+        cpu.rewatch();
+    }
 }
 
 impl Vcpu for SoftVcpu {
-    fn run(&mut self, io: &mut dyn CpuIo, budget: Budget) -> Exit {
+    fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit {
         self.cpu.mmu.lend(io);
-        let running = translate::interrupt::Running;
-        let exit = interp::run(&mut self.cpu, budget);
+        let running = translate::interrupt::Running::begin(&mut self.cpu);
+        let exit = interp::run(&mut self.cpu, slice);
         drop(running);
         self.cpu.mmu.release();
         exit
     }
 
-    fn state(&self) -> &CpuState {
-        &self.cpu.state
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.cpu.state);
+        Ok(())
     }
 
-    fn set_state(&mut self, state: &CpuState) {
-        let cpu = &mut *self.cpu;
-        cpu.state.clone_from(state);
-        cpu.mmu.paging_changed(&state.paging, TlbEffect::FlushAll);
-        cpu.mmu.paging_changed(&state.paging, TlbEffect::SwitchFlush);
-        cpu.mmu.blocks.flush();
-        cpu.data_hits = 0;
-        cpu.exit = None;
-        cpu.rewatch();
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.assign(elements, state);
+        Ok(())
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.cpu.state.tsc_offset = offset;
     }
 
     fn signals(&self) -> Arc<Signals> {

@@ -2,7 +2,7 @@
 
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
-use vcpu::{Budget, CpuIo, MsrFault, Vcpu};
+use vcpu::{CpuIo, Elements, MsrFault, Slice, Vcpu};
 use x86::apic::base;
 use x86::cpuid::CpuModel;
 use x86::exception::Vector;
@@ -59,9 +59,9 @@ fn run(model: &str, io: &mut Base, code: &[u8], registers: [u64; 3]) -> CpuState
     state.gpr[..3].copy_from_slice(&registers);
     let model = CpuModel::parse(model).expect("a known model");
     let mut vcpu = SoftVcpu::new(ram, model).expect("the engine runs here");
-    vcpu.set_state(&state);
-    vcpu.run(io, Budget { instructions: 100 });
-    vcpu.state().clone()
+    vcpu.set(Elements::all(), &state).expect("a state");
+    vcpu.run(io, Slice { instructions: 100 });
+    vcpu.state_now().clone()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
-use vcpu::{Budget, Exit, NoDevices, Vcpu};
+use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::state::{CpuState, gpr};
 
@@ -20,10 +20,10 @@ fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
     state.rip = CODE;
     state.gpr[gpr::RCX] = 0xffff;
     let mut vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
-    vcpu.set_state(&state);
+    vcpu.set(Elements::all(), &state).expect("a state");
     let mut runs = 0;
-    while vcpu.run(&mut NoDevices, Budget { instructions: 2 }) == Exit::BudgetSpent {
-        let now = vcpu.state();
+    while vcpu.run(&mut NoDevices, Slice { instructions: 2 }) == Exit::SliceOver {
+        let now = vcpu.state_now();
         let (left, done) = (now.gpr[gpr::RCX], now.gpr[gpr::RSI]);
         assert_eq!(left + done, 0xffff);
         assert_eq!(now.rip, if left == 0 { CODE + 2 } else { CODE });
@@ -31,7 +31,7 @@ fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
         assert!(runs < 100);
     }
     assert!(runs > 0, "65535 iterations within one budget of two instructions");
-    assert_eq!(vcpu.state().gpr[gpr::RAX], 7);
+    assert_eq!(vcpu.state_now().gpr[gpr::RAX], 7);
 }
 
 #[test]
@@ -45,12 +45,12 @@ fn a_budget_bounds_a_handler_that_faults_at_once() {
     state.seg[2].base = 0x2_0000; // its frames go round and round
     state.rip = CODE;
     let mut vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
-    vcpu.set_state(&state);
+    vcpu.set(Elements::all(), &state).expect("a state");
     let signals = vcpu.signals();
     std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_secs(5));
         signals.raise(vcpu::Signal::Kick);
     });
-    assert_eq!(vcpu.run(&mut NoDevices, Budget { instructions: 100 }), Exit::BudgetSpent);
-    assert_eq!(vcpu.state().rip, CODE);
+    assert_eq!(vcpu.run(&mut NoDevices, Slice { instructions: 100 }), Exit::SliceOver);
+    assert_eq!(vcpu.state_now().rip, CODE);
 }

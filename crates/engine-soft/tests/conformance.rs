@@ -1,28 +1,33 @@
 //! The software engine against the conformance suite: every system-level rule that it names, on both tiers and in lockstep.
 
+mod by_parts;
+
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use vcpu::{Budget, CpuIo, Exit, Signal, Signals, Statistics, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, Signal, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
 /// Long enough for any case.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A processor that is never short of budget: under one, translated code stops at each poll, and its ways from block to block are not gone.
+/// A processor that is never short of instructions: with a limit, translated code stops at each poll, and its ways from block to block are not gone.
 struct Unhurried(SoftVcpu);
 
 impl Vcpu for Unhurried {
-    fn run(&mut self, io: &mut dyn CpuIo, _: Budget) -> Exit {
-        self.0.run(io, Budget::UNLIMITED)
+    fn run(&mut self, io: &mut dyn CpuIo, _: Slice) -> Exit {
+        self.0.run(io, Slice::UNTIL_KICKED)
     }
-    fn state(&self) -> &CpuState {
-        self.0.state()
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        self.0.get(elements, state)
     }
-    fn set_state(&mut self, state: &CpuState) {
-        self.0.set_state(state);
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.0.set(elements, state)
+    }
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.0.set_tsc_offset(offset);
     }
     fn signals(&self) -> Arc<Signals> {
         self.0.signals()
@@ -52,7 +57,7 @@ fn every_rule_holds(mut wrap: impl FnMut(SoftVcpu) -> Box<dyn Vcpu>, tier: Tier,
                 vcpu.translate_at_once();
             }
             let mut vcpu = wrap(vcpu);
-            vcpu.set_state(&state);
+            vcpu.set(Elements::all(), &state).expect("a state that the suite sets");
             vcpu
         });
         if let Err(why) = result {
@@ -65,6 +70,11 @@ fn every_rule_holds(mut wrap: impl FnMut(SoftVcpu) -> Box<dyn Vcpu>, tier: Tier,
 #[test]
 fn every_rule_holds_on_the_interpreter() {
     every_rule_holds(|vcpu| Box::new(vcpu), Tier::Interpret, When::AtOnce);
+}
+
+#[test]
+fn every_rule_holds_on_an_engine_with_the_manners_of_kvm() {
+    every_rule_holds(|vcpu| Box::new(by_parts::ByParts::new(vcpu)), Tier::Interpret, When::AtOnce);
 }
 
 #[test]
@@ -109,4 +119,17 @@ fn every_rule_holds_unhurried(tier: Tier, when: When) {
     every_rule_holds(wrap, tier, when);
     drop(done);
     watch.join().expect("the watchdog only waits");
+}
+
+#[test]
+fn what_an_engine_refuses_is_told() {
+    let ram = memory::GuestRam::new(&[(0, 1 << 16)]).expect("memory");
+    let vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
+    let mut vcpu = by_parts::ByParts::new(vcpu);
+    let wrong = CpuState { cpl: 4, ..CpuState::reset() };
+    let why = vcpu.set(Elements::all(), &wrong).expect_err("no processor has a level 4");
+    assert!(why.to_string().contains("privilege level 4"), "{why}");
+    assert_eq!(vcpu.set(Elements::GENERAL, &wrong), Ok(()), "that element is right");
+    vcpu.set_tsc_offset(77);
+    assert_eq!(vcpu.state().expect("it can be read").tsc_offset, 77);
 }

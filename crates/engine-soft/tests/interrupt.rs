@@ -4,7 +4,7 @@ use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::mpsc;
 use std::time::Duration;
-use vcpu::{Budget, Exit, NoDevices, Signal, Vcpu};
+use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, gpr};
@@ -43,7 +43,7 @@ fn machine(code: &[u8]) -> SoftVcpu {
     let model = CpuModel::gemello_v2();
     let mut vcpu =
         SoftVcpu::with_tier(ram, model, Tier::Translate, CODE_CACHE / 16).expect("an engine");
-    vcpu.set_state(&state);
+    vcpu.set(Elements::all(), &state).expect("a state");
     vcpu
 }
 
@@ -54,8 +54,8 @@ fn stops(code: &[u8]) {
     let (stopped, told) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         for _ in 0..STOPS {
-            let exit = vcpu.run(&mut NoDevices, Budget::UNLIMITED);
-            assert_eq!(exit, Exit::Kicked);
+            let exit = vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED);
+            assert!(matches!(exit, Exit::Kicked(_)));
             stopped.send(vcpu.statistics().translated_exits).expect("somebody waits");
         }
     });
@@ -74,12 +74,12 @@ fn stops(code: &[u8]) {
 fn a_repeated_instruction_that_a_fault_interrupted_goes_on_by_pages() {
     // rep stosb; hlt
     let mut vcpu = machine(&[0xf3, 0xaa, 0xf4]);
-    let mut state = vcpu.state().clone();
+    let mut state = vcpu.state_now().clone();
     state.flags = Flags::from_bits(1 << 16 | 2);
     (state.gpr[gpr::RCX], state.gpr[gpr::RDI]) = (0x10_0000, DATA.into());
-    vcpu.set_state(&state);
-    assert_eq!(vcpu.run(&mut NoDevices, Budget::UNLIMITED), Exit::Halted);
-    assert_eq!(vcpu.state().gpr[gpr::RDI], u64::from(DATA) + 0x10_0000);
+    vcpu.set(Elements::all(), &state).expect("a state");
+    assert!(matches!(vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED), Exit::Halted(_)));
+    assert_eq!(vcpu.state_now().gpr[gpr::RDI], u64::from(DATA) + 0x10_0000);
     assert!(vcpu.statistics().blocks < 10, "that was done element by element");
 }
 

@@ -55,7 +55,12 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         count: arguments.stats,
     };
     let mut machine =
-        Machine::build(&config, lines, &|ram, model| engine::new_vcpu(choice, ram, model))?;
+        Machine::build(&config, lines, &*engine::make(choice)).map_err(
+            |error| match engine::advice(&error) {
+                Some(advice) => anyhow::anyhow!("{error}; {advice}"),
+                None => error.into(),
+            },
+        )?;
     drop(swap); // the file lives on without a name, as long as the machine has it open
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &progress {

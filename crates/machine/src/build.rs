@@ -1,13 +1,15 @@
 //! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot image.
 
 use crate::bell::Bell;
-use crate::clock::VmClock;
+use crate::clock::{ProcessorTsc, VmClock};
 use crate::config::{BootConfig, Config, ConfigError, Disk};
-use crate::console::{Line, Pump, StopperSlot};
+use crate::console::{Line, Pump};
+use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
 use crate::io_thread::Feed;
 use crate::layout;
 use crate::power::Stopper;
+use crate::processor::Processor;
 use crate::stats::Exits;
 use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
 use devices::bus::{Bus, BusError};
@@ -23,11 +25,10 @@ use devices::virtio::blk::{Block, ImageError, RawImage};
 use memory::GuestRam;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use vcpu::{Signals, Vcpu};
+use vcpu::{Engine, EngineError, Signals, StateError, VmParts};
 use x86::cpuid::CpuModel;
-use x86::state::CpuState;
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +54,12 @@ pub enum BuildError {
     #[error("the machine's layout is wrong: {0}")]
     Layout(#[from] BusError),
     /// The engine cannot be had.
-    #[error("the engine cannot run here: {0}")]
-    Engine(String),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine does not take the state with which the guest begins.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
-
-/// Makes one processor over the machine's RAM.
-pub type NewVcpu<'a> = &'a dyn Fn(GuestRam, CpuModel) -> Result<Box<dyn Vcpu>, BuildError>;
 
 /// The two serial lines' other ends.
 #[derive(Debug, Default)]
@@ -67,15 +68,6 @@ pub struct Lines {
     pub com1: Line,
     /// COM2.
     pub com2: Line,
-}
-
-/// One processor and its side of the machine.
-pub(crate) struct Processor {
-    pub(crate) vcpu: Box<dyn Vcpu>,
-    pub(crate) signals: Arc<Signals>,
-    pub(crate) io: ProcessorIo,
-    pub(crate) exits: Exits,
-    pub(crate) busy: Duration,
 }
 
 /// The chipset's devices.
@@ -91,41 +83,55 @@ pub(crate) struct Chipset {
     pub(crate) com2: Arc<Mutex<Uart>>,
 }
 
-/// A whole computer, ready to run.
-pub struct Machine {
+/// What processors, threads and handles of a machine share.
+pub(crate) struct Board {
     pub(crate) ram: GuestRam,
+    pub(crate) model: CpuModel,
     pub(crate) clock: Arc<VmClock>,
     pub(crate) timers: Arc<TimerQueue>,
     pub(crate) bus: Arc<Bus>,
     pub(crate) irqchips: IrqChips,
     pub(crate) chipset: Chipset,
     pub(crate) disks: Vec<Arc<Mutex<VirtioMmio>>>,
-    pub(crate) processors: Vec<Processor>,
+    /// Each is locked by the thread that runs it, for a turn.
+    pub(crate) processors: Vec<Mutex<Processor>>,
+    pub(crate) bell: Bell,
+    pub(crate) control: Arc<Control>,
+    /// Taken by who asks something of the machine, before any other lock.
+    pub(crate) commands: Mutex<()>,
+    pub(crate) wall: Mutex<Duration>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpus = self.processors.len();
+        let mut out = f.debug_struct("Board");
+        out.field("ram", &self.ram).field("cpu", &self.model.name).field("cpus", &cpus);
+        out.finish_non_exhaustive()
+    }
+}
+
+/// A whole computer, ready to run.
+pub struct Machine {
+    pub(crate) board: Arc<Board>,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) pumps: Vec<Pump>,
-    pub(crate) bell: Bell,
-    pub(crate) stopper: Stopper,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) wall: Duration,
 }
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cpus = self.processors.len();
-        f.debug_struct("Machine")
-            .field("ram", &self.ram)
-            .field("cpus", &cpus)
-            .finish_non_exhaustive()
+        f.debug_struct("Machine").field("board", &self.board).finish_non_exhaustive()
     }
 }
 
 impl Machine {
-    /// Builds the machine of `config` with processors from `new_vcpu`, loads what it boots, and leaves it stopped at
+    /// Builds the machine of `config` with processors of `engine`, loads what it boots, and leaves it stopped at
     /// the boot image's first instruction.
     ///
     /// # Errors
-    /// The configuration, the boot files, or the host.
-    pub fn build(config: &Config, lines: Lines, new_vcpu: NewVcpu<'_>) -> Result<Self, BuildError> {
+    /// The configuration, the boot files, the engine, or the host.
+    pub fn build(config: &Config, lines: Lines, engine: &dyn Engine) -> Result<Self, BuildError> {
         config.validate()?;
         let cpus = 1;
         let ram_ranges = layout::ram(config.memory);
@@ -139,20 +145,18 @@ impl Machine {
         let model = processor_model(&config.cpu, cpus);
         let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
 
-        let mut vcpus = Vec::new();
-        for apic_id in 0..cpus {
-            vcpus.push(new_vcpu(ram.clone(), CpuModel { apic_id, ..model.clone() })?);
-        }
+        let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
+        let vcpus = (0..cpus).map(|id| vm.add_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
-        let lapics = lapics(&signals, &clock, &timers, &model);
+        let tscs: Vec<_> = signals.iter().map(|_| ProcessorTsc::new(&clock)).collect();
+        let lapics = lapics(&signals, &clock, &tscs, &timers, &model);
         let irqchips = IrqChips::new(lapics.clone(), layout::IOAPIC_ID);
         if let Some(bootstrap) = lapics.first() {
             // Firmware's part: a kernel that ignores the APICs still gets the 8259's interrupts.
             bootstrap.set_virtual_wire();
         }
-        let stopper = Stopper::new(signals.clone(), bell.clone());
-        let slot = StopperSlot::default();
-        slot.set(stopper.clone());
+        let control = Arc::new(Control::new(signals.clone(), bell.clone()));
+        let stopper = Stopper(Arc::clone(&control));
 
         let mut wiring = Wiring {
             clock: &clock,
@@ -160,7 +164,7 @@ impl Machine {
             irqchips: &irqchips,
             power: power_sink(&stopper),
             bell: &bell,
-            slot,
+            stopper,
             feeds: Vec::new(),
             pumps: Vec::new(),
         };
@@ -170,24 +174,16 @@ impl Machine {
         let bus = Arc::new(bus(&irqchips, &chipset, &disks, power, config.debug_exit)?);
 
         place(&ram, &plan)?;
-        let mut processors = Vec::new();
-        for ((vcpu, signals), lapic) in vcpus.into_iter().zip(signals).zip(lapics) {
-            let io = ProcessorIo { bus: Arc::clone(&bus), lapic, clock: Arc::clone(&clock) };
-            processors.push(Processor {
-                vcpu,
-                signals,
-                io,
-                exits: Exits::default(),
-                busy: Duration::ZERO,
-            });
-        }
-        if let Some(first) = processors.first_mut() {
-            let tsc_offset = clock.tsc_offset();
-            first.vcpu.set_state(&CpuState { tsc_offset, ..plan.cpu });
-        }
-        let timeout = config.timeout;
-        Ok(Self {
+        let sides = signals.into_iter().zip(lapics).zip(tscs);
+        let processor = |(vcpu, ((signals, lapic), tsc))| {
+            let io = ProcessorIo { bus: Arc::clone(&bus), lapic, tsc };
+            let (exits, busy) = (Exits::default(), Duration::ZERO);
+            Mutex::new(Processor { vcpu, signals, io, exits, busy })
+        };
+        let processors = vcpus.into_iter().zip(sides).map(processor).collect();
+        let board = Board {
             ram,
+            model,
             clock,
             timers,
             bus,
@@ -195,23 +191,23 @@ impl Machine {
             chipset,
             disks,
             processors,
-            feeds,
-            pumps,
             bell,
-            stopper,
-            timeout,
-            wall: Duration::ZERO,
-        })
+            control,
+            commands: Mutex::default(),
+            wall: Mutex::default(),
+        };
+        board.begin(&plan.cpu)?;
+        Ok(Self { board: Arc::new(board), feeds, pumps, timeout: config.timeout })
     }
 
     /// Ends the run from any thread.
     pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+        Stopper(Arc::clone(&self.board.control))
     }
 
     /// Wakes the I/O thread, so that it asks the inputs again.
     pub fn bell(&self) -> Bell {
-        self.bell.clone()
+        self.board.bell.clone()
     }
 }
 
@@ -274,10 +270,11 @@ fn processor_model(wanted: &CpuModel, cpus: u32) -> CpuModel {
 fn lapics(
     signals: &[Arc<Signals>],
     clock: &Arc<VmClock>,
+    tscs: &[Arc<ProcessorTsc>],
     timers: &Arc<TimerQueue>,
     model: &CpuModel,
 ) -> Vec<Arc<Lapic>> {
-    let lapic = |(id, signals): (u32, &Arc<Signals>)| {
+    let lapic = |(id, (signals, tsc)): (u32, (&Arc<Signals>, &Arc<ProcessorTsc>))| {
         Lapic::new(LapicConfig {
             id,
             bootstrap: id == 0,
@@ -285,10 +282,10 @@ fn lapics(
             clock: Arc::clone(clock) as _,
             timers: Arc::clone(timers),
             timer_hz: u64::from(model.crystal_hz),
-            tsc: Arc::clone(clock) as _,
+            tsc: Arc::clone(tsc) as _,
         })
     };
-    (0..).zip(signals).map(lapic).collect()
+    (0..).zip(signals.iter().zip(tscs)).map(lapic).collect()
 }
 
 fn power_sink(stopper: &Stopper) -> PowerSink {
@@ -303,7 +300,7 @@ struct Wiring<'a> {
     irqchips: &'a IrqChips,
     power: PowerSink,
     bell: &'a Bell,
-    slot: StopperSlot,
+    stopper: Stopper,
     feeds: Vec<Feed>,
     pumps: Vec<Pump>,
 }
@@ -342,7 +339,7 @@ impl Wiring<'_> {
         let output = match line.output {
             None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
             Some(place) => {
-                let pump = Pump::start(place, self.slot.clone())?;
+                let pump = Pump::start(place, self.stopper.clone())?;
                 let writer = pump.writer();
                 self.pumps.push(pump);
                 writer
@@ -424,4 +421,9 @@ fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
         ram.write(piece.gpa, &piece.bytes)?;
     }
     Ok(())
+}
+
+/// Locks what no panic can leave half changed.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 
 use devices::time::{Clock, Tsc};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The clock of one machine.
@@ -38,16 +38,14 @@ impl VmClock {
         }
     }
 
-    /// Lets time run on. Returns by how much the guest's TSC offset changes: add it to every processor's.
-    pub fn start(&self) -> u64 {
+    /// Lets time run on. The TSC's offset changes by what was spent paused.
+    pub fn start(&self) {
         let mut state = self.lock();
-        if state.since.is_some() {
-            return 0;
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            let change = state.stopped_tsc.wrapping_sub(vcpu::host_tsc());
+            self.tsc_offset.fetch_add(change, Ordering::SeqCst);
         }
-        state.since = Some(Instant::now());
-        let change = state.stopped_tsc.wrapping_sub(vcpu::host_tsc());
-        self.tsc_offset.fetch_add(change, Ordering::SeqCst);
-        change
     }
 
     /// Stops time.
@@ -72,14 +70,9 @@ impl VmClock {
         self.lock().since.is_some()
     }
 
-    /// Guest TSC minus host TSC.
+    /// Guest TSC minus host TSC, for processors that have not moved theirs.
     pub fn tsc_offset(&self) -> u64 {
         self.tsc_offset.load(Ordering::SeqCst)
-    }
-
-    /// The guest has moved its TSC.
-    pub fn set_tsc_offset(&self, offset: u64) {
-        self.tsc_offset.store(offset, Ordering::SeqCst);
     }
 
     /// Ticks of the guest's TSC in a second.
@@ -99,16 +92,55 @@ impl Clock for VmClock {
     }
 }
 
-impl Tsc for VmClock {
-    fn guest_tsc(&self) -> u64 {
+impl VmClock {
+    /// What RDTSC would give on a processor that has not moved its TSC.
+    pub fn guest_tsc(&self) -> u64 {
         let state = *self.lock();
         let host = if state.since.is_some() { vcpu::host_tsc() } else { state.stopped_tsc };
         host.wrapping_add(self.tsc_offset())
     }
+}
+
+/// The TSC of one processor: the machine's, and what the guest has moved this one by (IA32_TSC_ADJUST in effect).
+#[derive(Debug)]
+pub(crate) struct ProcessorTsc {
+    clock: Arc<VmClock>,
+    moved: AtomicU64,
+}
+
+impl ProcessorTsc {
+    pub(crate) fn new(clock: &Arc<VmClock>) -> Arc<Self> {
+        Arc::new(Self { clock: Arc::clone(clock), moved: AtomicU64::new(0) })
+    }
+
+    /// Guest TSC minus host TSC.
+    pub(crate) fn offset(&self) -> u64 {
+        self.clock.tsc_offset().wrapping_add(self.moved())
+    }
+
+    /// The guest has moved this processor's TSC.
+    pub(crate) fn set_offset(&self, offset: u64) {
+        self.set_moved(offset.wrapping_sub(self.clock.tsc_offset()));
+    }
+
+    /// This TSC minus the machine's.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_moved(&self, moved: u64) {
+        self.moved.store(moved, Ordering::SeqCst);
+    }
+}
+
+impl Tsc for ProcessorTsc {
+    fn guest_tsc(&self) -> u64 {
+        self.clock.guest_tsc().wrapping_add(self.moved())
+    }
 
     fn ns_until(&self, tsc: u64) -> u64 {
         let ticks = tsc.saturating_sub(self.guest_tsc());
-        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.tsc_hz);
+        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.clock.tsc_hz);
         // Rounded up, so that a deadline is never met early.
         u64::try_from(ns).unwrap_or(u64::MAX - 1) + u64::from(ticks > 0)
     }
@@ -144,12 +176,24 @@ mod tests {
 
     #[test]
     fn deadlines_convert_and_round_up() {
-        let clock = VmClock::new(3 * HZ, 0, 1000);
+        let tsc = |hz, at| ProcessorTsc::new(&Arc::new(VmClock::new(hz, 0, at)));
+        let clock = tsc(3 * HZ, 1000);
         assert_eq!(clock.ns_until(1000), 0);
         assert_eq!(clock.ns_until(10), 0);
         assert_eq!(clock.ns_until(1001), 1);
         assert_eq!(clock.ns_until(4000), 1001);
         assert!(clock.ns_until(u64::MAX) > 1 << 60);
-        assert!(VmClock::new(0, 0, 0).ns_until(u64::MAX) > 1 << 60);
+        assert!(tsc(0, 0).ns_until(u64::MAX) > 1 << 60);
+    }
+
+    #[test]
+    fn each_processor_has_its_own_tsc() {
+        let clock = Arc::new(VmClock::new(HZ, 0, 1000));
+        let (one, two) = (ProcessorTsc::new(&clock), ProcessorTsc::new(&clock));
+        two.set_offset(clock.tsc_offset().wrapping_add(500));
+        assert_eq!((one.guest_tsc(), two.guest_tsc(), two.moved()), (1000, 1500, 500));
+        clock.start();
+        clock.stop();
+        assert_eq!(two.guest_tsc() - one.guest_tsc(), 500, "also after a pause");
     }
 }

@@ -77,10 +77,7 @@ impl Pump {
     ///
     /// # Errors
     /// The host refuses another thread.
-    pub(crate) fn start(
-        mut place: Box<dyn Write + Send>,
-        stopper: StopperSlot,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(mut place: Box<dyn Write + Send>, stopper: Stopper) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mine = Arc::clone(&shared);
         let work = move || {
@@ -184,22 +181,6 @@ impl Write for PumpWriter {
     }
 }
 
-/// A [`Stopper`] that is filled in later: consoles are made before processors.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StopperSlot(Arc<std::sync::OnceLock<Stopper>>);
-
-impl StopperSlot {
-    pub(crate) fn set(&self, stopper: Stopper) {
-        let _ = self.0.set(stopper);
-    }
-
-    pub(crate) fn stop(&self, end: End) {
-        if let Some(stopper) = self.0.get() {
-            stopper.stop(end);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,10 +205,15 @@ mod tests {
         }
     }
 
+    fn stopper() -> Stopper {
+        let bell = crate::bell::Bell::new().expect("a descriptor");
+        Stopper(Arc::new(crate::control::Control::new(vec![], bell)))
+    }
+
     fn slow() -> (Pump, Sender<()>, Receiver<Vec<u8>>) {
         let (open, gate) = channel();
         let (seen, read) = channel();
-        let pump = Pump::start(Box::new(Slow { gate, seen }), StopperSlot::default());
+        let pump = Pump::start(Box::new(Slow { gate, seen }), stopper());
         (pump.expect("a thread"), open, read)
     }
 

@@ -1,6 +1,6 @@
 //! What one processor sees of its machine while an instruction is under way: the bus and its local APIC.
 
-use crate::clock::VmClock;
+use crate::clock::ProcessorTsc;
 use crate::layout;
 use devices::bus::Bus;
 use devices::irqchip::Lapic;
@@ -12,7 +12,7 @@ use vcpu::{CpuIo, MsrFault};
 pub(crate) struct ProcessorIo {
     pub(crate) bus: Arc<Bus>,
     pub(crate) lapic: Arc<Lapic>,
-    pub(crate) clock: Arc<VmClock>,
+    pub(crate) tsc: Arc<ProcessorTsc>,
 }
 
 impl ProcessorIo {
@@ -75,6 +75,6 @@ impl CpuIo for ProcessorIo {
     }
 
     fn tsc_offset_changed(&mut self, offset: u64) {
-        self.clock.set_tsc_offset(offset);
+        self.tsc.set_offset(offset);
     }
 }

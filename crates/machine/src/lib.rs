@@ -1,10 +1,11 @@
 //! A whole virtual computer: configuration, layout, the recipe to build one, the run loop, the report of its end.
 //!
 //! [`Machine::build`] makes it from a [`Config`], [`Machine::run`] runs it to its [`End`]. The machine never asks which
-//! engine it has: processors come from a function that its user passes.
+//! engine it has: processors come from the engine that its user passes.
 //!
 //! Threads: one per processor, one for I/O ([`console::Input`], timers), one per serial line's output. Lock order: the
-//! devices' (see the crate `devices`), then this crate's leaves: a line's output queue, the clock, the end of the run.
+//! devices' (see the crate `devices`), then this crate's leaves: a line's output queue, the clock, the control of the run. Who asks something of a
+//! running machine ([`MachineHandle`]) takes the lock for that first, then a processor's.
 #![forbid(unsafe_code)]
 
 mod bell;
@@ -12,11 +13,14 @@ mod build;
 mod clock;
 mod config;
 pub mod console;
+mod control;
 mod cpu_io;
 pub mod frequency;
+mod handle;
 mod io_thread;
 pub mod layout;
 mod power;
+mod processor;
 pub mod report;
 mod reset;
 mod run;
@@ -24,11 +28,13 @@ pub mod saved;
 mod stats;
 
 pub use bell::Bell;
-pub use build::{BuildError, Lines, Machine, NewVcpu};
+pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
 };
+pub use control::Phase;
+pub use handle::{ControlError, MachineHandle};
 pub use power::{End, Stopper};
 pub use saved::{MachineState, RestoreError};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};

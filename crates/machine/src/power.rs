@@ -2,10 +2,9 @@
 //!
 //! The first cause wins; every processor and the I/O thread are then called back. Thread-safe; takes only leaf locks.
 
-use crate::bell::Bell;
+use crate::control::{Control, Phase};
 use devices::power::PowerEvent;
-use std::sync::{Arc, Mutex, PoisonError};
-use vcpu::{Signal, Signals};
+use std::sync::Arc;
 
 /// Why the machine stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,44 +29,22 @@ pub enum End {
 
 /// Ends a machine's run from any thread. Clones end the same machine.
 #[derive(Clone, Debug)]
-pub struct Stopper {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    end: Mutex<Option<End>>,
-    processors: Vec<Arc<Signals>>,
-    bell: Bell,
-}
+pub struct Stopper(pub(crate) Arc<Control>);
 
 impl Stopper {
-    pub(crate) fn new(processors: Vec<Arc<Signals>>, bell: Bell) -> Self {
-        Self { inner: Arc::new(Inner { end: Mutex::new(None), processors, bell }) }
-    }
-
     /// Ends the run for this reason, unless it has ended already.
     pub fn stop(&self, end: End) {
-        let mut slot = self.inner.end.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_some() {
-            return;
-        }
-        *slot = Some(end);
-        drop(slot);
-        for signals in &self.inner.processors {
-            signals.raise(Signal::Kick);
-        }
-        self.inner.bell.ring();
+        self.0.stop(end);
     }
 
     /// Why the run has ended, if it has.
     pub fn ended(&self) -> Option<End> {
-        self.inner.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.ended()
     }
 
     /// Whether the run has ended.
     pub fn is_ended(&self) -> bool {
-        self.inner.end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.phase() == Phase::Ended
     }
 
     pub(crate) fn power(&self, event: PowerEvent) {

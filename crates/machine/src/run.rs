@@ -1,28 +1,25 @@
 //! **The run loop**: a processor runs until something needs the machine, and the machine sees to it.
 //!
 //! ```text
-//!            ┌────────────── kick, budget ───────────────┐
-//!            ▼                                           │
-//!   Vcpu::run(io) ──► Exit ─┬─ Halted ──► Signals::wait ─┤
-//!            ▲              ├─ Reset ───► INIT, SIPI ────┘
+//!            ┌──────────────── kick, slice over ─────────────┐
+//!            ▼                                               │
+//!   Vcpu::run(io) ──► Exit ─┬─ Halted ──► Signals::wait ─────┤
+//!            ▲              ├─ Reset ───► INIT, SIPI ────────┘
 //!            │              └─ Shutdown, Fatal ──► End
-//!        ended? ──► End
+//!   ended, paused? ──► Control::enter
 //! ```
 //! Each processor has its thread; the I/O thread serves timers and consoles beside them.
 
-use crate::build::{Machine, Processor};
+use crate::build::{Board, Machine, lock};
+use crate::control::{Control, Phase};
+use crate::handle::MachineHandle;
 use crate::io_thread::EventLoop;
-use crate::power::{End, Stopper};
-use crate::report;
-use crate::reset;
-use devices::virtio::VirtioMmio;
-use memory::GuestRam;
-use std::sync::PoisonError;
+use crate::power::End;
+use crate::processor::{Processor, Turn};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use vcpu::{Budget, Exit, Signal};
-use x86::regs::Rflags;
-use x86::state::Activity;
+use vcpu::{Slice, StateError};
 
 /// How long a console that takes nothing may hold up the end of a run that the user ended.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -31,47 +28,37 @@ impl Machine {
     /// Runs the machine until it ends, with its processors and I/O on threads of their own.
     pub fn run(&mut self) -> End {
         let began = Instant::now();
-        self.start_clock();
+        let board = Arc::clone(&self.board);
         let service = EventLoop {
-            bell: self.bell.clone(),
-            clock: self.clock.clone(),
-            timers: self.timers.clone(),
+            bell: board.bell.clone(),
+            clock: board.clock.clone(),
+            timers: board.timers.clone(),
             feeds: std::mem::take(&mut self.feeds),
-            stopper: self.stopper.clone(),
+            stopper: self.stopper(),
             deadline: self.timeout.map(|limit| began + limit),
         };
-        self.each_disk(VirtioMmio::resume);
-        let (processors, ram, stopper) = (&mut self.processors, &self.ram, &self.stopper);
+        board.control.begin(board.processors.len());
+        if board.control.phase() != Phase::Paused {
+            board.start_time();
+        }
         self.feeds = thread::scope(|scope| {
             let io = scope.spawn(|| service.run());
-            for processor in processors {
-                scope.spawn(move || processor.run_until_end(ram, stopper));
+            for processor in &board.processors {
+                let board = &*board;
+                scope.spawn(move || drive(board, processor));
             }
             io.join().unwrap_or_default()
         });
-        self.each_disk(VirtioMmio::pause);
-        self.clock.stop();
-        let end = self.stopper.ended().unwrap_or(End::Interrupted);
+        board.stop_time();
+        let end = board.control.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
-        self.wall += began.elapsed();
+        *lock(&board.wall) += began.elapsed();
         end
     }
 
-    /// Starts time, and tells the processors what that does to their TSC.
-    fn start_clock(&mut self) {
-        let change = self.clock.start();
-        for Processor { vcpu, .. } in &mut self.processors {
-            let mut state = vcpu.state().clone();
-            state.tsc_offset = state.tsc_offset.wrapping_add(change);
-            vcpu.set_state(&state);
-        }
-    }
-
-    /// A machine that does not run has disks that do not either: its memory stands still.
-    fn each_disk(&self, change: impl Fn(&mut VirtioMmio)) {
-        for disk in &self.disks {
-            change(&mut disk.lock().unwrap_or_else(PoisonError::into_inner));
-        }
+    /// Asks things of the machine from any thread.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle { board: Arc::clone(&self.board) }
     }
 
     /// Lets the consoles' last words out.
@@ -87,67 +74,54 @@ impl Machine {
     }
 }
 
-impl Processor {
-    /// Runs this processor until the machine's run ends.
-    fn run_until_end(&mut self, ram: &GuestRam, stopper: &Stopper) {
-        // A panic here is a defect of gemello's, which must not leave the machine running without this processor.
-        let _guard = StopOnPanic(stopper);
-        while !stopper.is_ended() {
-            let entered = Instant::now();
-            let exit = self.vcpu.run(&mut self.io, Budget::UNLIMITED);
-            self.busy += entered.elapsed();
-            self.exits.count(&exit);
-            match exit {
-                Exit::BudgetSpent | Exit::Kicked => {}
-                Exit::Halted => self.sleep(),
-                Exit::Reset => self.reset(),
-                Exit::Shutdown => {
-                    stopper.stop(End::TripleFault(report::triple_fault(self.vcpu.state(), ram)));
-                }
-                Exit::Fatal(text) => {
-                    let state = report::registers(self.vcpu.state());
-                    stopper.stop(End::EngineFailed(format!("{text}\n{state}")));
-                }
-            }
-        }
-        self.signals.clear(Signal::Kick);
+impl Board {
+    /// Lets time and devices go on. No processor runs.
+    pub(crate) fn start_time(&self) {
+        self.clock.start();
+        self.processors.iter().for_each(|processor| lock(processor).follow_clock());
+        self.disks.iter().for_each(|disk| lock(disk).resume());
+        self.bell.ring();
     }
 
-    /// Waits for what ends the processor's halt: HLT with interrupts masked ends only by NMI, INIT or a kick, and
-    /// the wait for a start-up IPI by nothing else (SDM vol. 3, 9.4.4).
-    fn sleep(&self) {
-        let state = self.vcpu.state();
-        let mut mask = Signal::Kick as u32 | Signal::Init as u32;
-        match state.activity {
-            Activity::WaitForSipi => mask |= Signal::Sipi as u32,
-            _ if state.flags.has(Rflags::IF) => mask |= Signal::Nmi as u32 | Signal::Intr as u32,
-            _ => mask |= Signal::Nmi as u32,
-        }
-        self.signals.wait(mask, None);
+    /// Has time and devices stand still, so that memory does. No processor runs.
+    pub(crate) fn stop_time(&self) {
+        self.disks.iter().for_each(|disk| lock(disk).pause());
+        self.clock.stop();
     }
 
-    /// INIT and start-up IPIs.
-    fn reset(&mut self) {
-        if self.signals.is_raised(Signal::Init) {
-            self.signals.clear(Signal::Init);
-            self.io.lapic.init();
-            let bootstrap = self.io.lapic.id() == 0;
-            self.vcpu.set_state(&reset::after_init(self.vcpu.state(), bootstrap));
-        } else if let Some(page) = self.io.lapic.take_sipi()
-            && let Some(state) = reset::after_sipi(self.vcpu.state(), page)
-        {
-            self.vcpu.set_state(&state);
-        }
+    /// Each processor's state as it begins.
+    pub(crate) fn begin(&self, boot: &x86::state::CpuState) -> Result<(), StateError> {
+        self.processors.iter().try_for_each(|processor| lock(processor).begin(boot))
     }
 }
 
-/// Ends the run if the thread that holds it panics.
-struct StopOnPanic<'a>(&'a Stopper);
+/// Runs one processor until the machine ends.
+fn drive(board: &Board, processor: &Mutex<Processor>) {
+    // A panic here is a defect of gemello's, which must not leave the machine running without this processor.
+    let _guard = Leave(&board.control);
+    while board.control.enter() {
+        let mut running = lock(processor);
+        match running.turn(Slice::UNTIL_KICKED, &board.ram) {
+            Turn::Again => {}
+            Turn::Park(set) => {
+                let signals = Arc::clone(&running.signals);
+                drop(running);
+                signals.wait(set, None);
+            }
+            Turn::Ended(end) => board.control.stop(end),
+        }
+    }
+    lock(processor).signals.take_kicks();
+}
 
-impl Drop for StopOnPanic<'_> {
+/// The thread that holds it drives no processor any more; by a panic, the machine ends.
+struct Leave<'a>(&'a Control);
+
+impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.stop(End::EngineFailed("a processor's thread panicked".into()));
         }
+        self.0.leave();
     }
 }

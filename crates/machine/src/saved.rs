@@ -3,13 +3,13 @@
 //! Taken and restored while the machine stands still. Guest memory is saved by who knows how (a file, a copy, dirty
 //! pages); the host's side (consoles, timeouts) is not state.
 
-use crate::build::{Chipset, Machine, Processor};
+use crate::build::{Board, Chipset, Machine, lock};
+use crate::processor::Processor;
 use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, UartState};
 use devices::irqchip::{IoApicState, LapicState, PicState};
-use devices::time::{Clock as _, Tsc as _};
+use devices::time::Clock as _;
 use devices::virtio::MmioState;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use vcpu::Signal;
+use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 
 /// The version that [`Machine::save`] writes.
@@ -39,7 +39,7 @@ pub struct MachineState {
 /// One processor's state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessorState {
-    /// The processor; its TSC offset is relative to [`MachineState::guest_tsc`].
+    /// The processor; its TSC offset is how far the guest has moved its TSC from [`MachineState::guest_tsc`].
     pub cpu: CpuState,
     /// Its local APIC.
     pub lapic: LapicState,
@@ -83,6 +83,9 @@ pub enum RestoreError {
         /// In the machine.
         expected: usize,
     },
+    /// The engine refuses a processor's state.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Another machine's.
     #[error(
         "the saved state has {found} processors and this machine {expected}; build the machine with as many"
@@ -95,20 +98,30 @@ pub enum RestoreError {
     },
 }
 
-impl Machine {
-    /// The state, while the machine does not run.
-    pub fn save(&self) -> MachineState {
-        let offset = self.clock.tsc_offset();
-        MachineState {
+impl Board {
+    /// The state, while nothing runs.
+    pub(crate) fn save(&self) -> Result<MachineState, StateError> {
+        let processors = self.processors.iter().map(|p| lock(p).save());
+        Ok(MachineState {
             version: VERSION,
             now: self.clock.now(),
             guest_tsc: self.clock.guest_tsc(),
-            processors: self.processors.iter().map(|p| p.save(offset)).collect(),
+            processors: processors.collect::<Result<_, _>>()?,
             pic: self.irqchips.pic.save(),
             ioapic: self.irqchips.ioapic.save(),
             chipset: self.chipset.save(),
             disks: self.disks.iter().map(|disk| lock(disk).save()).collect(),
-        }
+        })
+    }
+}
+
+impl Machine {
+    /// The state, while the machine does not run.
+    ///
+    /// # Errors
+    /// The engine does not tell a processor's state.
+    pub fn save(&self) -> Result<MachineState, StateError> {
+        self.board.save()
     }
 
     /// Goes on from `state` at the next run. Guest memory must be as it was when the state was saved.
@@ -121,23 +134,23 @@ impl Machine {
         if *version != VERSION {
             return Err(RestoreError::Version { found: *version });
         }
-        let (found, expected) = (processors.len(), self.processors.len());
+        let board = &*self.board;
+        let (found, expected) = (processors.len(), board.processors.len());
         if found != expected {
             return Err(RestoreError::Processors { found, expected });
         }
-        let (found, expected) = (disks.len(), self.disks.len());
+        let (found, expected) = (disks.len(), board.disks.len());
         if found != expected {
             return Err(RestoreError::Disks { found, expected });
         }
-        self.clock.set(*now, *guest_tsc);
-        let offset = self.clock.tsc_offset();
-        for (processor, state) in self.processors.iter_mut().zip(processors) {
-            processor.restore(state, offset);
+        board.clock.set(*now, *guest_tsc);
+        for (processor, state) in board.processors.iter().zip(processors) {
+            lock(processor).restore(state)?;
         }
-        self.irqchips.pic.restore(pic);
-        self.irqchips.ioapic.restore(ioapic);
-        self.chipset.restore(chipset);
-        for (disk, state) in self.disks.iter().zip(disks) {
+        board.irqchips.pic.restore(pic);
+        board.irqchips.ioapic.restore(ioapic);
+        board.chipset.restore(chipset);
+        for (disk, state) in board.disks.iter().zip(disks) {
             lock(disk).restore(state);
         }
         Ok(())
@@ -145,24 +158,25 @@ impl Machine {
 }
 
 impl Processor {
-    fn save(&self, offset: u64) -> ProcessorState {
-        let mut cpu = self.vcpu.state().clone();
-        cpu.tsc_offset = cpu.tsc_offset.wrapping_sub(offset);
+    fn save(&mut self) -> Result<ProcessorState, StateError> {
+        let mut cpu = self.vcpu.state()?;
+        cpu.tsc_offset = self.io.tsc.moved();
         let nmi = self.signals.is_raised(Signal::Nmi);
-        ProcessorState { cpu, lapic: self.io.lapic.save(), nmi }
+        Ok(ProcessorState { cpu, lapic: self.io.lapic.save(), nmi })
     }
 
-    fn restore(&mut self, state: &ProcessorState, offset: u64) {
+    fn restore(&mut self, state: &ProcessorState) -> Result<(), StateError> {
         let ProcessorState { cpu, lapic, nmi } = state;
-        let mut cpu = cpu.clone();
-        cpu.tsc_offset = cpu.tsc_offset.wrapping_add(offset);
-        self.vcpu.set_state(&cpu);
+        self.vcpu.set(Elements::all(), cpu)?;
+        self.io.tsc.set_moved(cpu.tsc_offset);
+        self.follow_clock();
         self.io.lapic.restore(lapic);
         if *nmi {
             self.signals.raise(Signal::Nmi);
         } else {
             self.signals.clear(Signal::Nmi);
         }
+        Ok(())
     }
 }
 
@@ -194,8 +208,4 @@ impl Chipset {
         lock(&self.com1).restore(com1);
         lock(&self.com2).restore(com2);
     }
-}
-
-fn lock<T>(device: &Mutex<T>) -> MutexGuard<'_, T> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

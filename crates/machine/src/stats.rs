@@ -1,16 +1,18 @@
 //! What a run amounted to, for `--stats`.
 
-use crate::build::Machine;
+use crate::build::{Board, Machine, lock};
+use crate::processor::Processor;
 use devices::bus::Unclaimed;
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
 use vcpu::{Exit, Lockstep, Statistics, Translator};
 
 /// How often each [`Exit`] ended a [`vcpu::Vcpu::run`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// Budget spent.
-    pub budget: u64,
+    /// The slice's instructions had run.
+    pub slice_over: u64,
     /// Kicked.
     pub kicked: u64,
     /// HLT.
@@ -26,9 +28,9 @@ pub struct Exits {
 impl Exits {
     pub(crate) fn count(&mut self, exit: &Exit) {
         let counter = match exit {
-            Exit::BudgetSpent => &mut self.budget,
-            Exit::Kicked => &mut self.kicked,
-            Exit::Halted => &mut self.halted,
+            Exit::SliceOver => &mut self.slice_over,
+            Exit::Kicked(_) => &mut self.kicked,
+            Exit::Halted(_) => &mut self.halted,
             Exit::Reset => &mut self.reset,
             Exit::Shutdown => &mut self.shutdown,
             Exit::Fatal(_) => &mut self.fatal,
@@ -59,15 +61,22 @@ pub struct Stats {
     pub unclaimed: Vec<Unclaimed>,
 }
 
+impl Board {
+    /// The counters up to now. No processor runs.
+    pub(crate) fn stats(&self) -> Stats {
+        let processor = |p: &Mutex<Processor>| {
+            let p = lock(p);
+            ProcessorStats { engine: p.vcpu.statistics(), exits: p.exits.clone(), busy: p.busy }
+        };
+        let processors = self.processors.iter().map(processor).collect();
+        Stats { wall: *lock(&self.wall), processors, unclaimed: self.bus.unclaimed() }
+    }
+}
+
 impl Machine {
     /// The counters up to now.
     pub fn stats(&self) -> Stats {
-        let processors = self.processors.iter().map(|p| ProcessorStats {
-            engine: p.vcpu.statistics(),
-            exits: p.exits.clone(),
-            busy: p.busy,
-        });
-        Stats { wall: self.wall, processors: processors.collect(), unclaimed: self.bus.unclaimed() }
+        self.handle().stats()
     }
 }
 
@@ -225,11 +234,11 @@ fn lockstep_line(lockstep: &Lockstep) -> String {
 }
 
 fn exits_line(exits: &Exits) -> String {
-    let Exits { budget, kicked, halted, reset, shutdown, fatal } = exits;
+    let Exits { slice_over, kicked, halted, reset, shutdown, fatal } = exits;
     let all = [
         ("halted", halted),
         ("kicked", kicked),
-        ("budget spent", budget),
+        ("slice over", slice_over),
         ("reset", reset),
         ("shutdown", shutdown),
         ("engine failure", fatal),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{Collector, PipeInput, Step, collecting, config, halt, machine, run, step};
-use vcpu::{Exit, Signal};
+use vcpu::{Exit, Signal, SignalSet};
 use x86::regs::Rflags;
 use x86::state::Activity;
 
@@ -20,7 +20,7 @@ const SOFT_OFF: u32 = 1 << 13 | 5 << 10;
 fn out(port: u16, size: u8, value: u32) -> Step {
     step(move |guest| {
         guest.io.pio_write(port, size, value);
-        Exit::BudgetSpent
+        Exit::SliceOver
     })
 }
 
@@ -53,8 +53,7 @@ fn a_timeout_ends_a_halted_and_a_busy_guest() {
         while !guest.signals.is_raised(Signal::Kick) {
             thread::yield_now();
         }
-        guest.signals.clear(Signal::Kick);
-        Exit::Kicked
+        Exit::Kicked(guest.signals.take_kicks())
     });
     assert_eq!(machine(&config, Lines::default(), vec![busy]).run(), End::TimedOut);
     let took = began.elapsed();
@@ -117,7 +116,7 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
         step(move |guest| {
             let raised = guest.signals.is_raised(Signal::Intr);
             *note.lock().expect("not poisoned") = Some((raised, guest.io.ack_interrupt()));
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
         out(layout::ACPI_PM + 4, 2, SOFT_OFF),
     ];
@@ -145,7 +144,7 @@ fn the_8259_reaches_a_processor_whose_apic_nobody_programs() {
         }),
         step(move |guest| {
             *note.lock().expect("not poisoned") = guest.io.ack_interrupt();
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
         out(layout::ACPI_PM + 4, 2, SOFT_OFF),
     ];
@@ -161,11 +160,11 @@ fn hlt_with_interrupts_masked_sleeps_through_them() {
         step(|guest| {
             guest.state.flags.set(Rflags::IF, false);
             guest.signals.raise(Signal::Intr);
-            Exit::Halted
+            Exit::Halted(SignalSet::waking(guest.state))
         }),
         step(move |_| {
             *note.lock().expect("not poisoned") = true;
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
     ];
     let config = Config { timeout: Some(Duration::from_millis(100)), ..config() };
@@ -179,7 +178,7 @@ fn an_nmi_wakes_hlt_whatever_if_says() {
         step(|guest| {
             guest.state.flags.set(Rflags::IF, false);
             guest.signals.raise(Signal::Nmi);
-            Exit::Halted
+            Exit::Halted(SignalSet::waking(guest.state))
         }),
         out(layout::ACPI_PM + 4, 2, SOFT_OFF),
     ];
@@ -199,7 +198,7 @@ fn init_resets_the_processor() {
             let as_after_init = (state.gpr[3], state.rip, state.activity);
             assert_eq!(as_after_init, (0, 0xfff0, Activity::Running));
             guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
     ];
     assert_eq!(run(script), End::PowerOff);
@@ -215,7 +214,7 @@ fn output_reaches_its_place_before_the_run_returns() {
                 guest.io.pio_write(layout::COM1, 1, u32::from(*byte));
             }
             guest.io.pio_write(layout::COM2, 1, u32::from(b'!'));
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
         out(layout::ACPI_PM + 4, 2, SOFT_OFF),
     ];
@@ -275,7 +274,7 @@ fn input_comes_as_the_guest_takes_it() {
         }
         *collect.lock().expect("not poisoned") = got;
         guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
-        Exit::BudgetSpent
+        Exit::SliceOver
     })];
     let config = Config { timeout: Some(Duration::from_secs(20)), ..config() };
     let end = machine(&config, Lines { com1, ..Lines::default() }, script).run();
@@ -292,7 +291,7 @@ fn what_is_not_there_reads_all_ones_and_is_counted() {
         assert_eq!(guest.io.mmio_read(0xD000_0000, 8), u64::MAX);
         guest.io.mmio_write(0xD000_0000, 4, 1);
         guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
-        Exit::BudgetSpent
+        Exit::SliceOver
     })];
     let mut machine = machine(&config(), Lines::default(), script);
     assert_eq!(machine.run(), End::PowerOff);
@@ -300,5 +299,5 @@ fn what_is_not_there_reads_all_ones_and_is_counted() {
     let text = stats.to_string();
     assert!(stats.unclaimed.len() >= 2, "{text}");
     assert!(text.contains("memory page 0xd0000000") && text.contains("port 0x0300"), "{text}");
-    assert!(text.contains("budget spent 1"), "{text}");
+    assert!(text.contains("slice over 1"), "{text}");
 }

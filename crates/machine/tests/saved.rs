@@ -45,7 +45,7 @@ fn busy() -> Vec<Step> {
             guest.state.gpr[5] = 0x5555;
             guest.state.cr2 = 0x1234;
             guest.signals.raise(Signal::Nmi);
-            Exit::BudgetSpent
+            Exit::SliceOver
         }),
         step(|_| Exit::Shutdown),
     ]
@@ -59,9 +59,9 @@ fn run_busy() -> Machine {
 
 #[test]
 fn a_restored_machine_is_the_saved_one() {
-    let state = run_busy().save();
+    let state = run_busy().save().expect("a state");
     let mut fresh = machine(&config(), Lines::default(), vec![]);
-    let before = fresh.save();
+    let before = fresh.save().expect("a state");
     let parts = |s: &machine::MachineState| {
         let c = s.chipset.clone();
         [
@@ -83,7 +83,7 @@ fn a_restored_machine_is_the_saved_one() {
     }
     fresh.restore(&state).expect("the same kind of machine");
     // The PIT and the RTC note up to when they have done their work, which restoring moves up to now.
-    let mut settled = fresh.save();
+    let mut settled = fresh.save().expect("a state");
     let pit = std::mem::replace(&mut settled.chipset.pit, state.chipset.pit.clone());
     let rtc = std::mem::replace(&mut settled.chipset.rtc, state.chipset.rtc.clone());
     for (settled, saved) in parts(&settled).iter().zip(parts(&state)) {
@@ -93,12 +93,12 @@ fn a_restored_machine_is_the_saved_one() {
     (settled.chipset.pit, settled.chipset.rtc) = (pit, rtc);
     let mut another = machine(&config(), Lines::default(), vec![]);
     another.restore(&settled).expect("the same kind of machine");
-    assert_eq!(another.save(), settled);
+    assert_eq!(another.save().expect("a state"), settled);
 }
 
 #[test]
 fn another_version_or_machine_is_refused() {
-    let mut state = run_busy().save();
+    let mut state = run_busy().save().expect("a state");
     let mut fresh = machine(&config(), Lines::default(), vec![]);
     state.version = VERSION + 1;
     assert_eq!(fresh.restore(&state), Err(RestoreError::Version { found: VERSION + 1 }));

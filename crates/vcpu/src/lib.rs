@@ -1,46 +1,87 @@
 //! The contract between an engine and a machine.
 //!
-//! An engine implements [`Vcpu`]; a machine implements [`CpuIo`] and drives [`Vcpu::run`] from one thread per
-//! virtual processor. Any thread may raise a [`Signals`] bit. The machine never asks which engine it has.
+//! An [`Engine`] makes the part of a machine that its processors share ([`EngineVm`]), and that makes the processors ([`Vcpu`]).
+//! A machine implements [`CpuIo`] and drives [`Vcpu::run`] from any thread, one at a time. Any thread may raise a [`Signals`] bit.
+//! The machine never asks which engine it has.
 #![deny(unsafe_code)] // lifted in tsc.rs alone
 
+mod engine;
 mod no_devices;
 mod signals;
 mod stats;
 mod tsc;
 
+pub use engine::{Capabilities, Engine, EngineError, EngineVm, Unavailable, VmParts};
 pub use no_devices::NoDevices;
-pub use signals::{Interrupt, Signal, Signals};
+pub use signals::{Interrupt, Kick, Kicks, Residence, Signal, SignalSet, Signals, Waker};
 pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;
 
 use std::sync::Arc;
+pub use x86::elements::Elements;
 use x86::state::CpuState;
 
 /// A virtual processor.
 pub trait Vcpu: Send {
-    /// Runs the guest until something needs the machine, or `budget` is spent.
-    fn run(&mut self, io: &mut dyn CpuIo, budget: Budget) -> Exit;
-    /// The complete architectural state, exact at an instruction boundary.
-    fn state(&self) -> &CpuState;
-    /// Replaces the architectural state; cached translations are dropped.
-    fn set_state(&mut self, state: &CpuState);
+    /// Runs the guest until something needs the machine, or `slice` is over. The processor is [`Residence::Running`] meanwhile.
+    fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit;
+
+    /// Reads `elements` of the architectural state, exact at an instruction boundary, into `state`; the rest of it stays.
+    ///
+    /// # Errors
+    /// The engine cannot tell them; `state` is unchanged or changed in part.
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError>;
+
+    /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of guest memory stays: whoever
+    /// changes that tells so in guest memory's own log.
+    ///
+    /// # Errors
+    /// The engine refuses them; the processor must be given another state before it runs again.
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError>;
+
+    /// From now on guest TSC = host TSC + `offset` (ticks). Costs nothing else: a machine that goes on after a pause needs no more.
+    fn set_tsc_offset(&mut self, offset: u64);
+
     /// What other threads use to interrupt [`Vcpu::run`] and to signal events.
     fn signals(&self) -> Arc<Signals>;
+
     /// Counters since creation.
     fn statistics(&self) -> Statistics;
+
+    /// The complete architectural state.
+    ///
+    /// # Errors
+    /// As [`Vcpu::get`].
+    fn state(&mut self) -> Result<CpuState, StateError> {
+        let mut state = CpuState::reset();
+        self.get(Elements::all(), &mut state)?;
+        Ok(state)
+    }
 }
 
-/// How long [`Vcpu::run`] may go on, at block granularity.
+/// An engine could not read or write a processor's state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {attempt} the processor's {elements:?}: {reason}")]
+pub struct StateError {
+    /// "read" or "set".
+    pub attempt: &'static str,
+    /// What was asked for.
+    pub elements: Elements,
+    /// Why not.
+    pub reason: String,
+}
+
+/// How long [`Vcpu::run`] may go on. A kick ends any slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Guest instructions to run at the most (exceeded by one block at the most).
+pub struct Slice {
+    /// Guest instructions to run at the most (exceeded by one block at the most). An engine may run slower with a limit: time is
+    /// shared out by kicks, instructions are counted by debuggers, tests and deterministic runs.
     pub instructions: u64,
 }
 
-impl Budget {
-    /// No limit: until an exit or a kick.
-    pub const UNLIMITED: Self = Self { instructions: u64::MAX };
+impl Slice {
+    /// Until an exit or a kick.
+    pub const UNTIL_KICKED: Self = Self { instructions: u64::MAX };
     /// Exactly one instruction (with the events that precede it).
     pub const ONE: Self = Self { instructions: 1 };
 }
@@ -48,12 +89,13 @@ impl Budget {
 /// Why [`Vcpu::run`] returned. The state is exact in every case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The budget is spent.
-    BudgetSpent,
-    /// [`Signal::Kick`] was raised; the engine has cleared it.
-    Kicked,
-    /// HLT (or wait-for-SIPI): nothing to do until a signal arrives; see [`Signals::wait`].
-    Halted,
+    /// The slice's instructions have run.
+    SliceOver,
+    /// [`Signals::kick`] was called, for these reasons; the engine has cleared them.
+    Kicked(Kicks),
+    /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is up;
+    /// see [`Signals::park`].
+    Halted(SignalSet),
     /// Triple fault.
     Shutdown,
     /// [`Signal::Init`] or [`Signal::Sipi`] was raised and is left for the machine to act on.

@@ -1,11 +1,16 @@
-//! Events raised towards a virtual processor by other threads.
+//! Events raised towards a virtual processor by other threads, and where that processor is.
 //!
-//! One atomic word that the engine reads at every block boundary, a call that makes it do so where it runs code that does not,
-//! and a condition variable for when the processor is halted. Lock order: the mutex here is a leaf; raise signals while holding any other lock.
+//! One atomic word says both. Its low half has the signals and the reasons of kicks: an engine reads it at every block boundary.
+//! Its high half says where the processor is: queued (nothing runs it), running on a thread, or parked until one of certain
+//! signals is up. Who raises a signal learns both at once and does what is needed: nothing, interrupt the thread, or wake it.
+//!
+//! Lock order: the mutexes here are leaves; raise signals while holding any other lock. The callbacks take leaf locks only.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use x86::regs::Rflags;
+use x86::state::{Activity, CpuState};
 
 /// One kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,82 +24,189 @@ pub enum Signal {
     Init = 1 << 2,
     /// Start-up IPI.
     Sipi = 1 << 3,
-    /// Leave `run` as soon as possible.
+    /// Leave `run` as soon as possible; see [`Kicks`] for why.
     Kick = 1 << 4,
 }
 
-/// No page is ever mapped there.
-const UNREADABLE: u64 = 1;
+/// A set of signals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalSet(u32);
 
-/// Makes a running processor look at the word, from any thread.
-pub type Interrupt = Box<dyn Fn() + Send + Sync>;
+impl SignalSet {
+    /// No signal.
+    pub const EMPTY: Self = Self(0);
 
-/// The word and the bell.
+    /// This set and `signal`.
+    #[must_use]
+    pub const fn with(self, signal: Signal) -> Self {
+        Self(self.0 | signal as u32)
+    }
+
+    /// What ends the halt of a processor in `state`. A kick counts always. HLT with interrupts masked ends by NMI or INIT only, and
+    /// the wait for a start-up IPI by nothing else (SDM vol. 3, 9.4.4).
+    pub fn waking(state: &CpuState) -> Self {
+        let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init);
+        match state.activity {
+            Activity::WaitForSipi => always.with(Signal::Sipi),
+            _ if state.flags.has(Rflags::IF) => always.with(Signal::Nmi).with(Signal::Intr),
+            _ => always.with(Signal::Nmi),
+        }
+    }
+
+    /// Whether `signal` is in the set.
+    pub const fn has(self, signal: Signal) -> bool {
+        self.0 & signal as u32 != 0
+    }
+}
+
+/// Why a processor was kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kick {
+    /// The machine ends.
+    Stop = 1 << 8,
+    /// The machine pauses, or asks something of its processors.
+    Command = 1 << 9,
+    /// The processor's time on this host processor is over.
+    Quantum = 1 << 10,
+}
+
+/// The reasons of the kicks since the last exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kicks(u32);
+
+impl Kicks {
+    const ALL: u32 = Kick::Stop as u32 | Kick::Command as u32 | Kick::Quantum as u32;
+
+    /// Whether `kick` is among them.
+    pub const fn has(self, kick: Kick) -> bool {
+        self.0 & kick as u32 != 0
+    }
+}
+
+/// Where a processor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// It may run and nothing runs it.
+    Queued,
+    /// It runs on the host thread with this id (gettid).
+    Running(u32),
+    /// It waits until one of these signals is up.
+    Parked(SignalSet),
+}
+
+const PLACE: u32 = 32;
+const RUNNING: u64 = 1 << 62;
+const PARKED: u64 = 2 << 62;
+const RAISED: u64 = 0xffff_ffff;
+
+impl Residence {
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Queued => 0,
+            Self::Running(thread) => RUNNING | (thread as u64 & 0x3fff_ffff) << PLACE,
+            Self::Parked(set) => PARKED | (set.0 as u64) << PLACE,
+        }
+    }
+
+    const fn of(word: u64) -> Self {
+        let place = (word >> PLACE) as u32 & 0x3fff_ffff;
+        match word >> 62 {
+            1 => Self::Running(place),
+            2 => Self::Parked(SignalSet(place)),
+            _ => Self::Queued,
+        }
+    }
+}
+
+/// Interrupts the code that a host thread (by its id) runs for a processor, so that it looks at the word. Engines that do not look at
+/// it at every block install one.
+pub type Interrupt = Arc<dyn Fn(u32) + Send + Sync>;
+
+/// Makes a parked processor run again. A scheduler installs one; without, [`Signals::wait`] is what wakes.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// The word and who is told.
 #[derive(Default)]
 pub struct Signals {
-    word: AtomicU32,
-    /// Holds the address of a readable word while nothing is raised, of an unreadable one otherwise: code that polls by
-    /// reading through it needs no compare, and faults when it is wanted.
-    poll: AtomicU64,
-    interrupt: OnceLock<Interrupt>,
-    /// The processor sleeps.
-    asleep: Mutex<bool>,
+    word: AtomicU64,
+    interrupt: Mutex<Option<Interrupt>>,
+    waker: Mutex<Option<Waker>>,
+    parked: Mutex<()>,
     bell: Condvar,
 }
 
 impl std::fmt::Debug for Signals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signals").field("word", &self.word).finish_non_exhaustive()
+        let word = self.word.load(Ordering::SeqCst);
+        f.debug_struct("Signals")
+            .field("raised", &(word & RAISED))
+            .field("residence", &Residence::of(word))
+            .finish_non_exhaustive()
     }
 }
 
 impl Signals {
-    /// Raises `signal`, and wakes or interrupts the processor.
+    /// Raises `signal`, and wakes or interrupts the processor if that is needed.
     pub fn raise(&self, signal: Signal) {
-        let before = self.word.fetch_or(signal as u32, Ordering::SeqCst);
-        self.poll.store(UNREADABLE, Ordering::SeqCst);
-        if before & signal as u32 != 0 {
+        self.raise_bits(signal as u32);
+    }
+
+    /// Has the processor leave `run`, and tells why.
+    pub fn kick(&self, why: Kick) {
+        self.raise_bits(Signal::Kick as u32 | why as u32);
+    }
+
+    fn raise_bits(&self, bits: u32) {
+        let before = self.word.fetch_or(bits.into(), Ordering::SeqCst);
+        if before & u64::from(bits) == u64::from(bits) {
             return;
         }
-        let asleep = *self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        if asleep {
-            self.bell.notify_all();
-        } else if before == 0
-            && let Some(interrupt) = self.interrupt.get()
-        {
-            interrupt();
+        match Residence::of(before) {
+            Residence::Queued => {}
+            // What was raised before has interrupted it already.
+            Residence::Running(thread) if before & RAISED == 0 => {
+                let interrupt = lock(&self.interrupt).clone();
+                if let Some(interrupt) = interrupt {
+                    interrupt(thread);
+                }
+            }
+            Residence::Running(_) => {}
+            Residence::Parked(set) if set.0 & bits != 0 => self.wake(),
+            Residence::Parked(_) => {}
         }
     }
 
-    /// From now on `interrupt` is called when the first signal is raised while the processor does not sleep. Once only.
-    pub fn interrupt_by(&self, interrupt: Interrupt) {
-        let _ = self.interrupt.set(interrupt);
+    fn wake(&self) {
+        let waker = lock(&self.waker).clone();
+        if let Some(waker) = waker {
+            return waker();
+        }
+        // The waiter either holds this lock until it sleeps, or has not looked at the word yet.
+        drop(lock(&self.parked));
+        self.bell.notify_all();
+    }
+
+    /// From now on `interrupt` is called when the first signal is raised while the processor runs.
+    pub fn set_interrupt(&self, interrupt: Interrupt) {
+        *lock(&self.interrupt) = Some(interrupt);
+    }
+
+    /// From now on `waker` is called when a signal is raised that a parked processor waits for; `None`: [`Signals::wait`] wakes by itself.
+    pub fn set_waker(&self, waker: Option<Waker>) {
+        *lock(&self.waker) = waker;
     }
 
     /// Withdraws `signal`.
     pub fn clear(&self, signal: Signal) {
-        self.word.fetch_and(!(signal as u32), Ordering::SeqCst);
-        self.open_poll();
+        self.word.fetch_and(!u64::from(signal as u32), Ordering::SeqCst);
     }
 
-    /// Makes the poll word unreadable until [`Signals::open_poll`], whatever is raised.
-    pub fn close_poll(&self) {
-        self.poll.store(UNREADABLE, Ordering::SeqCst);
-    }
-
-    /// Makes the poll word readable if nothing is raised.
-    pub fn open_poll(&self) {
-        let readable = (&raw const self.word) as u64;
-        self.poll.store(readable, Ordering::SeqCst);
-        if self.word.load(Ordering::SeqCst) != 0 {
-            self.poll.store(UNREADABLE, Ordering::SeqCst);
-        }
-    }
-
-    /// The address of the poll word. The value must not move from here on (keep it in an `Arc`).
-    pub fn poll_address(&self) -> u64 {
-        self.open_poll();
-        (&raw const self.poll) as u64
+    /// Withdraws all kicks and tells their reasons.
+    pub fn take_kicks(&self) -> Kicks {
+        let all = Signal::Kick as u32 | Kicks::ALL;
+        let before = self.word.fetch_and(!u64::from(all), Ordering::SeqCst);
+        Kicks(before as u32 & Kicks::ALL)
     }
 
     /// Whether `signal` is up.
@@ -103,28 +215,131 @@ impl Signals {
     }
 
     /// All signals at once, as the engine's loop tests them.
-    #[inline]
+    #[inline(always)]
     pub fn bits(&self) -> u32 {
-        self.word.load(Ordering::Relaxed)
+        self.word.load(Ordering::Relaxed) as u32
     }
 
-    /// Sleeps until any signal of `mask` is up, or `timeout` has passed. True if one is.
-    pub fn wait(&self, mask: u32, timeout: Option<Duration>) -> bool {
-        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        *guard = true;
-        let asleep = |_: &mut bool| self.word.load(Ordering::SeqCst) & mask == 0;
-        let (mut guard, up) = match timeout {
-            None => {
-                let guard = self.bell.wait_while(guard, asleep);
-                (guard.unwrap_or_else(PoisonError::into_inner), true)
-            }
-            Some(limit) => {
-                let waited = self.bell.wait_timeout_while(guard, limit, asleep);
-                let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
-                (guard, !result.timed_out())
-            }
+    /// Where the processor is.
+    pub fn residence(&self) -> Residence {
+        Residence::of(self.word.load(Ordering::SeqCst))
+    }
+
+    /// The processor is somewhere else from now on. To be called by the thread that runs it. What was raised before is not told again.
+    pub fn settle(&self, residence: Residence) {
+        let set = |word| Some(word & RAISED | residence.bits());
+        let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
+    }
+
+    /// Parks the processor until a signal of `set` is up. False: one is already, and the processor is not parked.
+    pub fn park(&self, set: SignalSet) -> bool {
+        let parked = |word: u64| {
+            let open = word & u64::from(set.0) == 0;
+            open.then_some(word & RAISED | Residence::Parked(set).bits())
         };
-        *guard = false;
+        self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, parked).is_ok()
+    }
+
+    /// Sleeps on this thread until any signal of `set` is up, or `timeout` has passed. True if one is.
+    pub fn wait(&self, set: SignalSet, timeout: Option<Duration>) -> bool {
+        let end = timeout.map(|limit| Instant::now() + limit);
+        let mut guard = lock(&self.parked);
+        let up = loop {
+            if !self.park(set) {
+                break true;
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            guard = match left {
+                None => self.bell.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break false,
+                Some(left) => {
+                    let waited = self.bell.wait_timeout(guard, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        };
+        drop(guard);
+        self.settle(Residence::Queued);
         up
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    const INTR: SignalSet = SignalSet::EMPTY.with(Signal::Intr);
+
+    #[test]
+    fn kicks_keep_their_reasons_until_they_are_taken() {
+        let signals = Signals::default();
+        signals.kick(Kick::Quantum);
+        signals.kick(Kick::Stop);
+        assert!(signals.is_raised(Signal::Kick));
+        let kicks = signals.take_kicks();
+        assert!(kicks.has(Kick::Quantum) && kicks.has(Kick::Stop) && !kicks.has(Kick::Command));
+        assert_eq!((signals.bits(), signals.take_kicks()), (0, Kicks::default()));
+    }
+
+    #[test]
+    fn only_a_running_processor_is_interrupted_and_once() {
+        let (signals, seen) = (Signals::default(), Arc::new(AtomicU32::new(0)));
+        let told = seen.clone();
+        signals.set_interrupt(Arc::new(move |thread| {
+            told.fetch_add(thread, Ordering::SeqCst);
+        }));
+        signals.raise(Signal::Nmi);
+        assert_eq!(seen.load(Ordering::SeqCst), 0, "it is queued");
+        signals.clear(Signal::Nmi);
+        signals.settle(Residence::Running(7));
+        signals.raise(Signal::Nmi);
+        signals.raise(Signal::Nmi);
+        signals.raise(Signal::Intr);
+        assert_eq!(seen.load(Ordering::SeqCst), 7);
+        assert_eq!(signals.residence(), Residence::Running(7));
+    }
+
+    #[test]
+    fn a_parked_processor_is_woken_by_what_it_waits_for_alone() {
+        let (signals, woken) = (Signals::default(), Arc::new(AtomicU32::new(0)));
+        let told = woken.clone();
+        signals.set_waker(Some(Arc::new(move || {
+            told.fetch_add(1, Ordering::SeqCst);
+        })));
+        assert!(signals.park(INTR));
+        assert_eq!(signals.residence(), Residence::Parked(INTR));
+        signals.raise(Signal::Nmi);
+        assert_eq!(woken.load(Ordering::SeqCst), 0);
+        signals.raise(Signal::Intr);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        signals.settle(Residence::Queued);
+        assert!(!signals.park(INTR), "it is up");
+    }
+
+    #[test]
+    fn waiting_ends_by_time_and_by_signal() {
+        let signals = Signals::default();
+        assert!(!signals.wait(INTR, Some(Duration::from_millis(5))));
+        assert_eq!(signals.residence(), Residence::Queued);
+        std::thread::scope(|scope| {
+            // However the raises fall between looking and sleeping: each wakes.
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    while signals.is_raised(Signal::Intr) {
+                        std::hint::spin_loop();
+                    }
+                    signals.raise(Signal::Intr);
+                }
+            });
+            for _ in 0..2000 {
+                assert!(signals.wait(INTR, Some(Duration::from_secs(20))), "a wake-up was lost");
+                signals.clear(Signal::Intr);
+            }
+        });
     }
 }

@@ -19,6 +19,7 @@ pub mod control;
 pub mod cpuid;
 pub mod debug;
 pub mod descriptor;
+pub mod elements;
 pub mod exception;
 pub mod far;
 pub mod flags;

@@ -1,6 +1,6 @@
 //! The fuzzing entry: any bytes as a processor's state, tables and code.
 //!
-//! Nothing that a guest can set up may panic the engine, hang it beyond its budget, or make it touch host memory that is not the
+//! Nothing that a guest can set up may panic the engine, hang it beyond its slice, or make it touch host memory that is not the
 //! guest's. `scene` builds the guest from the bytes, in any mode, under page tables of which a part is arbitrary; every
 //! exception leads on into arbitrary code.
 
@@ -14,7 +14,7 @@ pub use twins::{disturbed, sabotaged, twins};
 use crate::{SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::Arc;
-use vcpu::{Budget, CpuIo, Exit, MsrFault, Signal, Signals, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, MsrFault, Signal, Signals, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Efer};
 use x86::state::{CpuState, gpr};
@@ -123,7 +123,7 @@ pub fn run(data: &[u8]) {
     let tier = if mode & 0x40 == 0 { Tier::Interpret } else { Tier::Translate };
     let mut vcpu = SoftVcpu::with_tier(ram, model, tier, CODE_CACHE).expect("an engine");
     vcpu.translate_at_once();
-    vcpu.set_state(&state);
+    vcpu.set(Elements::all(), &state).expect("a state");
     let mut io = Anything { random, signals: vcpu.signals() };
     go(&mut vcpu, &mut io);
 }
@@ -132,14 +132,14 @@ fn go(vcpu: &mut SoftVcpu, io: &mut Anything) {
     for _ in 0..EXITS {
         let spent = vcpu.statistics().instructions;
         let left = INSTRUCTIONS.saturating_sub(spent);
-        // Odd budgets end blocks in their middle.
+        // Odd slices end blocks in their middle.
         let instructions = if io.random.one_in(4) { io.random.below(8) + 1 } else { left };
-        let exit = vcpu.run(io, Budget { instructions: instructions.min(left) });
-        check(vcpu.state());
+        let exit = vcpu.run(io, Slice { instructions: instructions.min(left) });
+        check(vcpu.state_now());
         match exit {
-            Exit::BudgetSpent if left <= 8 => return,
-            Exit::BudgetSpent | Exit::Kicked => {}
-            Exit::Halted => {
+            Exit::SliceOver if left <= 8 => return,
+            Exit::SliceOver | Exit::Kicked(_) => {}
+            Exit::Halted(_) => {
                 let wake = if io.random.one_in(3) { Signal::Nmi } else { Signal::Intr };
                 io.signals.raise(wake);
             }
@@ -147,8 +147,8 @@ fn go(vcpu: &mut SoftVcpu, io: &mut Anything) {
             Exit::Fatal(why) => panic!("the engine gave up: {why}"),
         }
         if io.random.one_in(16) {
-            let state = vcpu.state().clone();
-            vcpu.set_state(&state);
+            let state = vcpu.state_now().clone();
+            vcpu.set(Elements::all(), &state).expect("a state");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Bytes, Random};
 use crate::{Sabotage, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vcpu::{Budget, Exit, NoDevices, Signal, Vcpu};
+use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
@@ -62,7 +62,7 @@ pub fn twins(data: &[u8]) {
         return;
     }
     let reference = end(data, Tier::Interpret, None);
-    if reference.exit == Exit::BudgetSpent {
+    if reference.exit == Exit::SliceOver {
         // It has overwritten what was to bring it to an end.
         return;
     }
@@ -82,13 +82,13 @@ pub fn disturbed(data: &[u8]) {
     }
     let reference = end(data, Tier::Interpret, None);
     // A repeated store that is interrupted after it has overwritten itself does not go on, as on any processor.
-    if reference.exit != Exit::BudgetSpent && !reference.rewrote {
+    if reference.exit != Exit::SliceOver && !reference.rewrote {
         compare(&reference, &run(data, Tier::Translate, None, kicked));
     }
 }
 
 /// Runs `vcpu` to its end, interrupted from another thread every few microseconds.
-fn kicked(vcpu: &mut SoftVcpu, budget: Budget) -> Exit {
+fn kicked(vcpu: &mut SoftVcpu, slice: Slice) -> Exit {
     let (signals, done) = (vcpu.signals(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -97,8 +97,8 @@ fn kicked(vcpu: &mut SoftVcpu, budget: Budget) -> Exit {
                 (0..10 * pause).for_each(|_| std::hint::spin_loop());
             }
         });
-        let exit = std::iter::repeat_with(|| vcpu.run(&mut NoDevices, budget));
-        let exit = exit.into_iter().find(|exit| *exit != Exit::Kicked);
+        let exit = std::iter::repeat_with(|| vcpu.run(&mut NoDevices, slice));
+        let exit = exit.into_iter().find(|exit| !matches!(exit, Exit::Kicked(_)));
         done.store(true, Ordering::Relaxed);
         exit.expect("it has an end")
     })
@@ -135,7 +135,7 @@ impl End {
 }
 
 fn end(data: &[u8], tier: Tier, sabotage: Option<Sabotage>) -> End {
-    run(data, tier, sabotage, |vcpu, budget| vcpu.run(&mut NoDevices, budget))
+    run(data, tier, sabotage, |vcpu, slice| vcpu.run(&mut NoDevices, slice))
 }
 
 /// The same with a way of running it.
@@ -143,7 +143,7 @@ fn run(
     data: &[u8],
     tier: Tier,
     sabotage: Option<Sabotage>,
-    way: impl FnOnce(&mut SoftVcpu, Budget) -> Exit,
+    way: impl FnOnce(&mut SoftVcpu, Slice) -> Exit,
 ) -> End {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();
@@ -158,12 +158,12 @@ fn run(
     if let Some(how) = sabotage {
         vcpu.sabotage(how);
     }
-    vcpu.set_state(&state);
-    // Without a budget translated code is not made to stop at each poll.
-    let budget = Budget { instructions: PATIENCE };
+    vcpu.set(Elements::all(), &state).expect("a state");
+    // Without a limit translated code is not made to stop at each poll.
+    let slice = Slice { instructions: PATIENCE };
     let wild = mode & WILD != 0;
-    let budget = if tier == Tier::Interpret || wild { budget } else { Budget::UNLIMITED };
-    let exit = way(&mut vcpu, budget);
+    let slice = if tier == Tier::Interpret || wild { slice } else { Slice::UNTIL_KICKED };
+    let exit = way(&mut vcpu, slice);
     if std::env::var_os("FUZZ_VERBOSE").is_some() {
         let s = vcpu.statistics();
         eprintln!(
@@ -171,7 +171,7 @@ fn run(
             s.instructions, s.exceptions, s.blocks_invalidated, s.mmio, s.lockstep
         );
     }
-    let mut state = vcpu.state().clone();
+    let mut state = vcpu.state_now().clone();
     state.gpr[gpr::BLOCK_IP] = 0;
     let mut memory = vec![0; RAM[0].1 as usize];
     ram.read(0, &mut memory).expect("all of it");

@@ -3,7 +3,7 @@
 use super::fetch;
 use crate::cpu::Cpu;
 use crate::op::{Op, SOFTWARE_INTERRUPT, Step};
-use vcpu::{Exit, Signal};
+use vcpu::{Exit, Signal, SignalSet};
 use x86::debug;
 use x86::exception::{Exception, Vector};
 use x86::interrupt::{self, Event};
@@ -43,10 +43,10 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
         return stock;
     }
     if cpu.state.activity != Activity::Running {
-        return Stock::Exit(Exit::Halted);
+        return Stock::Exit(Exit::Halted(SignalSet::waking(&cpu.state)));
     }
     if cpu.instructions >= limit {
-        return Stock::Exit(Exit::BudgetSpent);
+        return Stock::Exit(Exit::SliceOver);
     }
     if !cpu.attention && limit - cpu.instructions > 1 {
         return Stock::Run;
@@ -71,8 +71,7 @@ fn linear_ip(cpu: &Cpu) -> u64 {
 fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
     let up = |signal: Signal| raised & signal as u32 != 0;
     if up(Signal::Kick) {
-        cpu.signals.clear(Signal::Kick);
-        return Some(Stock::Exit(Exit::Kicked));
+        return Some(Stock::Exit(Exit::Kicked(cpu.signals.take_kicks())));
     }
     if up(Signal::Init) || up(Signal::Sipi) && cpu.state.activity == Activity::WaitForSipi {
         return Some(Stock::Exit(Exit::Reset));

@@ -22,7 +22,7 @@ use crate::block::Block;
 use crate::cpu::Cpu;
 use crate::op::Step;
 use crate::translate;
-use vcpu::{Budget, Exit};
+use vcpu::{Exit, Slice};
 use x86::state::gpr;
 
 /// How a block ended.
@@ -38,8 +38,8 @@ enum End {
 const FRUITLESS: u32 = 64;
 
 /// Runs until something needs the machine.
-pub(crate) fn run(cpu: &mut Cpu, budget: Budget) -> Exit {
-    let limit = cpu.instructions.saturating_add(budget.instructions);
+pub(crate) fn run(cpu: &mut Cpu, slice: Slice) -> Exit {
+    let limit = cpu.instructions.saturating_add(slice.instructions);
     cpu.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
     cpu.refresh();
     cpu.limited = limit != u64::MAX;

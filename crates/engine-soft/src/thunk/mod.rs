@@ -37,3 +37,11 @@ pub use classify::classify;
 pub use enter::Thunk;
 pub use host::{Feature, HostFeatures};
 pub use types::{Classification, FpuClass, MemAccess, MemOperand, ThunkFault, Unthunkable};
+
+/// Whether the host gives memory that can be executed.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn executable_memory() -> std::io::Result<()> {
+    area::CodeArea::new(4096).map(drop)
+}

@@ -6,7 +6,7 @@
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
-    Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, Site, Start, TARGETS, TMP_FLAGS,
+    Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, POLL, Site, Start, TARGETS, TMP_FLAGS,
     VECTORS_OUT, bits, home,
 };
 use super::flow::Class;
@@ -157,8 +157,7 @@ impl Emitter<'_> {
     /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this instruction.
     pub(super) fn poll_now(&mut self) -> Option<()> {
         let host = self.scratch.take()?;
-        self.asm.load_immediate64(host, self.options.poll);
-        self.asm.load_at(host, host, 0);
+        self.asm.load(host, POLL);
         self.asm.load32_at(host, host, 0);
         self.scratch.give(host);
         Some(())

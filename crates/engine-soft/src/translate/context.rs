@@ -1,4 +1,5 @@
 //! What translated code and the run loop share, inside [`crate::cpu::Cpu`].
+#![allow(unsafe_code)] // fields that a signal's handler writes; see docs/UNSAFE.md
 
 use super::stack_page::StackPage;
 
@@ -13,6 +14,8 @@ pub(crate) struct Context {
     pub(crate) stop: u8,
     /// Status flags put by during address checks.
     pub(crate) flags: u16,
+    /// The address that polls read: of a readable word, or [`UNREADABLE`] when translated code is to stop.
+    pub(crate) poll: u64,
     /// The host's stack pointer while the guest's is in RSP.
     pub(crate) host_rsp: u64,
     /// Where to jump on entry.
@@ -50,6 +53,35 @@ pub(crate) struct Context {
     pub(crate) narrow: bool,
 }
 
+/// No page is ever mapped there.
+pub(crate) const UNREADABLE: u64 = 1;
+/// What polls read otherwise.
+static READABLE: u64 = 0;
+
+impl Context {
+    /// Translated code may be entered, and goes on at its polls unless `stopping`. A signal's handler may close it at any time.
+    pub(crate) fn open(&mut self, stopping: bool) {
+        let poll = if stopping { UNREADABLE } else { (&raw const READABLE).addr() as u64 };
+        // SAFETY: fields of this processor, which its own thread's handler writes.
+        unsafe {
+            std::ptr::write_volatile(&raw mut self.stop, 0);
+            std::ptr::write_volatile(&raw mut self.poll, poll);
+        }
+    }
+
+    /// Translated code is not entered, and stops at its next poll.
+    ///
+    /// # Safety
+    /// `this` is the context of the processor that this thread runs.
+    pub(crate) unsafe fn close(this: *mut Self) {
+        // SAFETY: the caller's; Rust looks at these fields by volatile accesses only, and translated code reads them as it goes.
+        unsafe {
+            std::ptr::write_volatile(&raw mut (*this).stop, 1);
+            std::ptr::write_volatile(&raw mut (*this).poll, UNREADABLE);
+        }
+    }
+}
+
 /// `Context::exit` after a host fault, or a stop.
 pub(crate) const FAULTED: u32 = u32::MAX;
 /// `Context::exit` if translated code was not entered.
@@ -62,6 +94,7 @@ impl Default for Context {
             vectors_out: 1,
             stop: 0,
             flags: 0,
+            poll: UNREADABLE,
             host_rsp: 0,
             target: 0,
             scratch: 0,

@@ -34,6 +34,7 @@ const COUNT: usize = JIT + offset_of!(Context, count);
 pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
 pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
 pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
+pub(super) const POLL: usize = JIT + offset_of!(Context, poll);
 pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
 pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
 pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
@@ -191,8 +192,6 @@ pub(super) struct Options {
     pub(super) first_site: usize,
     /// Number of the first far branch.
     pub(super) first_far: usize,
-    /// Address of the word that is polled.
-    pub(super) poll: u64,
     /// Poll wherever code goes round.
     pub(super) polls: bool,
     /// Count instructions.

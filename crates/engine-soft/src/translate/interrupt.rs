@@ -10,14 +10,15 @@
 //! [`Context::stop`]: super::context::Context::stop
 #![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md
 
-use super::context::FAULTED;
+use super::context::{Context, FAULTED};
 use crate::cpu::Cpu;
 use crate::thunk::guard;
 use std::cell::Cell;
 use std::io;
 use std::ptr;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::AtomicPtr;
+use std::sync::{Arc, OnceLock};
+use vcpu::{Residence, Signals};
 
 /// Ignored by default, so that one that comes late, or to a process without a handler, does nothing.
 const WAKE: i32 = libc::SIGURG;
@@ -35,21 +36,22 @@ thread_local! {
     static THREAD: Cell<i32> = const { Cell::new(0) };
 }
 
-/// Who is to be interrupted: the thread that the processor ran on last.
-#[derive(Debug, Default)]
-pub(crate) struct Interrupt {
-    thread: AtomicI32,
+/// Makes translated code stop that `thread` runs, if that is another.
+pub(crate) fn send(thread: u32) {
+    let thread = thread as i32;
+    if thread != this_thread() {
+        // SAFETY: a system call without pointers; a thread that has ended is not found.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, WAKE) };
+    }
 }
 
-impl Interrupt {
-    /// Makes translated code stop, if another thread runs it.
-    pub(crate) fn send(&self) {
-        let thread = self.thread.load(Ordering::SeqCst);
-        if thread != 0 && thread != THREAD.get() {
-            // SAFETY: a system call without pointers; a thread that has ended is not found.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, WAKE) };
-        }
+/// The id of this thread.
+fn this_thread() -> i32 {
+    if THREAD.get() == 0 {
+        // SAFETY: a system call without arguments.
+        THREAD.set(unsafe { libc::gettid() });
     }
+    THREAD.get()
 }
 
 /// Catches the signals, the first time.
@@ -66,21 +68,22 @@ pub(crate) fn install() -> io::Result<()> {
     .map_err(io::Error::from_raw_os_error)
 }
 
-/// The processor runs on this thread from now on, until a [`Running`] is dropped.
-pub(super) fn attach(cpu: &mut Cpu) {
-    if THREAD.get() == 0 {
-        // SAFETY: a system call without arguments.
-        THREAD.set(unsafe { libc::gettid() });
-    }
-    cpu.interrupt.thread.store(THREAD.get(), Ordering::SeqCst);
-    RUNNING.set(cpu);
-}
+/// As long as this lives a processor runs on this thread; it does not any more when it is dropped, also by a panic.
+pub(crate) struct Running(Arc<Signals>);
 
-/// As long as this lives a processor may run on this thread; none does any more when it is dropped, also by a panic.
-pub(crate) struct Running;
+impl Running {
+    /// `cpu` runs on this thread from now on.
+    pub(crate) fn begin(cpu: &mut Cpu) -> Self {
+        let signals = cpu.signals.clone();
+        RUNNING.set(cpu);
+        signals.settle(Residence::Running(this_thread() as u32));
+        Self(signals)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.0.settle(Residence::Queued);
         RUNNING.set(ptr::null_mut());
     }
 }
@@ -118,10 +121,12 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     // SAFETY: the area's place never changes.
     let (start, end) = unsafe { (*cpu).translator.area.range() };
     if !(start as u64..end as u64).contains(&rip) {
-        // SAFETY: Rust looks at this byte by volatile accesses only.
-        unsafe { ptr::write_volatile(&raw mut (*cpu).jit.stop, 1) };
+        // SAFETY: the processor is this thread's.
+        unsafe { Context::close(&raw mut (*cpu).jit) };
         return;
     }
+    // SAFETY: as above.
+    unsafe { Context::close(&raw mut (*cpu).jit) };
     // SAFETY: translated code and glue are interrupted, so nobody changes the translator or holds a reference to it.
     let cpu = unsafe { &mut *cpu };
     if cpu.translator.begins_instruction((rip - start as u64) as u32) {

@@ -238,7 +238,6 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
     let options = Options {
         first_site: cpu.translator.sites.len(),
         first_far: cpu.translator.far.branches.len(),
-        poll: cpu.signals.poll_address(),
         polls: cpu.translator.polls,
         counting: cpu.translator.counting,
         bmi2: cpu.translator.bmi2,

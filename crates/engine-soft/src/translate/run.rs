@@ -62,7 +62,6 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     thread::prepare();
     let this = std::ptr::from_mut(cpu);
     cpu.jit.cpu = this as u64;
-    super::interrupt::attach(cpu);
     thread::set_gs(this.cast::<u8>());
 }
 
@@ -112,21 +111,14 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
     if cpu.translator.registration.is_none() && !register(cpu) {
         return Left::Interpret(Err(None));
     }
-    // SAFETY: a byte of this processor, which the handler may set at any time.
-    unsafe { std::ptr::write_volatile(&raw mut cpu.jit.stop, 0) };
+    cpu.jit.open(cpu.limited);
     if cpu.signals.bits() != 0 {
         // Whoever raised that may have been there before the byte was cleared.
         return Left::Interpret(Err(None));
     }
     far::settle(cpu);
     stack_page::settle(cpu);
-    if cpu.limited {
-        cpu.signals.close_poll();
-    }
     go(cpu, entry);
-    if cpu.limited {
-        cpu.signals.open_poll();
-    }
     left(cpu)
 }
 

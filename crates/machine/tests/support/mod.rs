@@ -8,7 +8,10 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
-use vcpu::{Budget, CpuIo, Exit, Signal, Signals, Statistics, Vcpu};
+use vcpu::{
+    Capabilities, CpuIo, Elements, Engine, EngineError, EngineVm, Exit, Signal, SignalSet, Signals,
+    Slice, StateError, Statistics, Unavailable, Vcpu, VmParts,
+};
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -29,10 +32,9 @@ pub struct Scripted {
 }
 
 impl Vcpu for Scripted {
-    fn run(&mut self, io: &mut dyn CpuIo, _budget: Budget) -> Exit {
+    fn run(&mut self, io: &mut dyn CpuIo, _slice: Slice) -> Exit {
         if self.signals.is_raised(Signal::Kick) {
-            self.signals.clear(Signal::Kick);
-            return Exit::Kicked;
+            return Exit::Kicked(self.signals.take_kicks());
         }
         let mut guest = Guest { io, state: &mut self.state, signals: &self.signals };
         match self.script.pop_front() {
@@ -41,12 +43,18 @@ impl Vcpu for Scripted {
         }
     }
 
-    fn state(&self) -> &CpuState {
-        &self.state
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.state);
+        Ok(())
     }
 
-    fn set_state(&mut self, state: &CpuState) {
-        self.state = state.clone();
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.state.assign(elements, state);
+        Ok(())
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.state.tsc_offset = offset;
     }
 
     fn signals(&self) -> Arc<Signals> {
@@ -61,7 +69,32 @@ impl Vcpu for Scripted {
 /// HLT with interrupts on.
 pub fn halt(guest: &mut Guest<'_>) -> Exit {
     guest.state.flags.set(x86::regs::Rflags::IF, true);
-    Exit::Halted
+    Exit::Halted(SignalSet::waking(guest.state))
+}
+
+/// An engine with one processor, which plays a script.
+pub struct Script(Mutex<VecDeque<Step>>);
+
+impl Engine for Script {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn probe(&self) -> Result<Capabilities, Unavailable> {
+        Ok(Capabilities::default())
+    }
+
+    fn create_vm(&self, _: VmParts) -> Result<Box<dyn EngineVm>, EngineError> {
+        let script = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
+        Ok(Box::new(Script(Mutex::new(script))))
+    }
+}
+
+impl EngineVm for Script {
+    fn add_vcpu(&self, _: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+        let script = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
+        Ok(Box::new(Scripted { state: CpuState::reset(), signals: Arc::default(), script }))
+    }
 }
 
 /// A Multiboot kernel of no instructions: a header with addresses (Multiboot 0.6.96, 3.1.3).
@@ -94,13 +127,8 @@ pub fn config() -> Config {
 
 /// The machine of `config` whose processor plays `script`.
 pub fn machine(config: &Config, lines: Lines, script: Vec<Step>) -> Machine {
-    let script = Mutex::new(Some(VecDeque::from(script)));
-    let new_vcpu = move |_ram, _model| {
-        let script = script.lock().expect("not poisoned").take().unwrap_or_default();
-        let vcpu = Scripted { state: CpuState::reset(), signals: Arc::default(), script };
-        Ok(Box::new(vcpu) as Box<dyn Vcpu>)
-    };
-    Machine::build(config, lines, &new_vcpu).expect("a machine")
+    let engine = Script(Mutex::new(VecDeque::from(script)));
+    Machine::build(config, lines, &engine).expect("a machine")
 }
 
 /// Runs `script` without consoles.

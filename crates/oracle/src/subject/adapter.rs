@@ -6,7 +6,7 @@ use crate::derive::{Memory, Registers, Template, template};
 use crate::outcome::{Event, Outcome};
 use memory::GuestRam;
 use std::ops::Range;
-use vcpu::{Budget, Exit, NoDevices, Vcpu};
+use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
 /// Instructions after which a case counts as endless. Counted loops take some hundred, but a block may patch
@@ -17,8 +17,7 @@ const LOADED_FLAGS: u64 = 0x4_0dd5;
 
 /// A virtual processor in the smallest guest that can run cases.
 ///
-/// Between two cases the adapter changes user memory (the code page too) and calls [`Vcpu::set_state`], which has to
-/// drop cached translations and decoded code.
+/// Between two cases the adapter changes user memory (the code page too), and tells so in the memory's log as a device does.
 pub struct VcpuSubject<V> {
     vcpu: V,
     ram: GuestRam,
@@ -70,12 +69,19 @@ impl<V: Vcpu> VcpuSubject<V> {
         if !std::ptr::eq(wanted, self.template) {
             self.template = wanted;
             self.pristine.bytes[PAGE..].copy_from_slice(&wanted.data);
-            self.ram.write(guest::USER_RAM + layout::PAGE, &wanted.data)?;
+            self.write(guest::USER_RAM + layout::PAGE, &wanted.data)?;
         }
         for touched in self.pristine.replace_code(&mut self.code_place, case) {
             let to = guest::USER_RAM + touched.start as u64;
-            self.ram.write(to, &self.pristine.bytes[touched])?;
+            self.write(to, &self.pristine.bytes[touched])?;
         }
+        Ok(())
+    }
+
+    /// Writes to guest memory, and tells processors.
+    fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), memory::Error> {
+        self.ram.write(gpa, bytes)?;
+        self.ram.note_dma_write(gpa, bytes.len() as u64);
         Ok(())
     }
 
@@ -89,17 +95,19 @@ impl<V: Vcpu> VcpuSubject<V> {
                 undo.push((guest::USER_RAM + (start + offset) as u64, old));
             });
         }
-        undo.into_iter().try_for_each(|(gpa, old)| self.ram.write(gpa, &old.to_le_bytes()))
+        undo.into_iter().try_for_each(|(gpa, old)| self.write(gpa, &old.to_le_bytes()))
     }
 
     fn execute(&mut self, case: &Case) -> Result<Outcome, memory::Error> {
         self.place(case)?;
         load(&mut self.base, case);
-        self.vcpu.set_state(&self.base);
-        let exit = self.vcpu.run(&mut NoDevices, Budget { instructions: LIMIT });
+        if self.vcpu.set(Elements::all(), &self.base).is_err() {
+            return Ok(Outcome::ended(Event::ENGINE, 3));
+        }
+        let exit = self.vcpu.run(&mut NoDevices, Slice { instructions: LIMIT });
         let mut outcome = match exit {
-            Exit::Halted => self.halted()?,
-            Exit::BudgetSpent => Outcome::ended(Event::TIMEOUT, 0),
+            Exit::Halted(_) => self.halted()?,
+            Exit::SliceOver => Outcome::ended(Event::TIMEOUT, 0),
             Exit::Shutdown => Outcome::ended(Event::SHUTDOWN, 0),
             _ => Outcome::ended(Event::ENGINE, 0),
         };
@@ -108,8 +116,8 @@ impl<V: Vcpu> VcpuSubject<V> {
     }
 
     /// The outcome when a handler has halted: registers from the state, the rest from the exception frame.
-    fn halted(&self) -> Result<Outcome, memory::Error> {
-        let state = self.vcpu.state();
+    fn halted(&mut self) -> Result<Outcome, memory::Error> {
+        let Ok(state) = self.vcpu.state() else { return Ok(Outcome::ended(Event::ENGINE, 4)) };
         let place = guest::frame_address(state.gpr[4]);
         let (Some(vector), Some(place)) = (guest::halted_vector(state.rip), place) else {
             return Ok(Outcome::ended(Event::ENGINE, 1));
@@ -119,7 +127,7 @@ impl<V: Vcpu> VcpuSubject<V> {
         self.ram.read(place, &mut raw[usize::from(!with_code) * 8..])?;
         let frame: [u64; 6] =
             std::array::from_fn(|i| raw[i * 8..i * 8 + 8].try_into().map_or(0, u64::from_le_bytes));
-        let mut outcome = registers(state);
+        let mut outcome = registers(&state);
         outcome.event = Event {
             vector,
             error_code: frame[0] as u32,

@@ -90,7 +90,7 @@ impl Lockstep {
             return self.unwatched(cpu, entry);
         }
         let end = self.run_ahead(cpu, hint.ahead);
-        // A run with a budget must not go beyond it.
+        // A slice of so many instructions must not go beyond it.
         let limited = cpu.limited;
         cpu.limited |= end == End::Limit;
         self.provoke(cpu);

@@ -7,7 +7,7 @@ use crate::report::{compare, describe};
 use crate::undefined::Mask;
 use std::sync::Arc;
 use std::time::Instant;
-use vcpu::{CpuIo, Signals, Statistics};
+use vcpu::{CpuIo, SignalSet, Signals, StateError, Statistics};
 
 /// NOP, INT3, UD2, MOV \[RDI\], RAX, with paging and delivery written as plainly as possible.
 struct Toy {
@@ -131,21 +131,24 @@ impl Toy {
 }
 
 impl Vcpu for Toy {
-    fn run(&mut self, _io: &mut dyn CpuIo, budget: Budget) -> Exit {
-        for _ in 0..budget.instructions {
+    fn run(&mut self, _io: &mut dyn CpuIo, slice: Slice) -> Exit {
+        for _ in 0..slice.instructions {
             if let Err(fault) = self.step() {
                 self.deliver(&fault);
-                return Exit::Halted;
+                return Exit::Halted(SignalSet::EMPTY);
             }
         }
-        Exit::BudgetSpent
+        Exit::SliceOver
     }
-    fn state(&self) -> &CpuState {
-        &self.state
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.state);
+        Ok(())
     }
-    fn set_state(&mut self, state: &CpuState) {
-        self.state = state.clone();
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.state.assign(elements, state);
+        Ok(())
     }
+    fn set_tsc_offset(&mut self, _: u64) {}
     fn signals(&self) -> Arc<Signals> {
         Arc::default()
     }

@@ -1,0 +1,72 @@
+//! The software engine as the contract has it: what it needs of a host, and processors from it.
+
+use crate::thunk;
+use crate::{CODE_CACHE, SoftVcpu, Tier, missing_on_host};
+use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
+use x86::cpuid::CpuModel;
+
+/// The software engine, with how it is to run guests.
+#[derive(Clone, Copy, Debug)]
+pub struct SoftEngine {
+    /// Who runs guest code.
+    pub tier: Tier,
+    /// Bytes for translated code, for each processor.
+    pub code_cache: usize,
+    /// Count every instruction, translated ones too, which slows those by some per cent.
+    pub count: bool,
+}
+
+impl Default for SoftEngine {
+    fn default() -> Self {
+        Self { tier: Tier::Translate, code_cache: CODE_CACHE, count: false }
+    }
+}
+
+/// What the processors of one machine share.
+#[derive(Debug)]
+struct SoftVm {
+    engine: SoftEngine,
+    parts: VmParts,
+}
+
+impl Engine for SoftEngine {
+    fn name(&self) -> &'static str {
+        "software"
+    }
+
+    fn probe(&self) -> Result<Capabilities, Unavailable> {
+        match thunk::executable_memory() {
+            Ok(()) => Ok(Capabilities { counts_instructions: true }),
+            Err(error) => Err(Unavailable {
+                engine: self.name(),
+                reason: format!(
+                    "the host denies executable memory: {error}; allow memfd_create or anonymous executable mappings"
+                ),
+            }),
+        }
+    }
+
+    fn create_vm(&self, parts: VmParts) -> Result<Box<dyn EngineVm>, EngineError> {
+        let missing = missing_on_host(&parts.model);
+        if !missing.is_empty() {
+            let features = missing.iter().map(|feature| feature.name()).collect();
+            return Err(EngineError::Model { model: parts.model.name.to_string(), features });
+        }
+        Ok(Box::new(SoftVm { engine: *self, parts }))
+    }
+}
+
+impl EngineVm for SoftVm {
+    fn add_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+        let (ram, model) =
+            (self.parts.ram.clone(), CpuModel { apic_id: id, ..self.parts.model.clone() });
+        let SoftEngine { tier, code_cache, count } = self.engine;
+        let mut vcpu = SoftVcpu::with_tier(ram, model, tier, code_cache).map_err(|source| {
+            EngineError::Host { what: "executable memory, or catching signals", source }
+        })?;
+        if count {
+            vcpu.count_instructions();
+        }
+        Ok(Box::new(vcpu))
+    }
+}

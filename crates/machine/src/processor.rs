@@ -1,0 +1,94 @@
+//! One processor of a machine, a turn at a time: all that who schedules it needs to know.
+
+use crate::cpu_io::ProcessorIo;
+use crate::power::End;
+use crate::report;
+use crate::reset;
+use crate::stats::Exits;
+use memory::GuestRam;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vcpu::{Elements, Exit, Signal, SignalSet, Signals, Slice, StateError, Vcpu};
+use x86::state::CpuState;
+
+/// What comes after a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Another turn, now or when it is this processor's time again.
+    Again,
+    /// Nothing, until one of these signals is up.
+    Park(SignalSet),
+    /// The machine's end.
+    Ended(End),
+}
+
+/// One processor and its side of the machine.
+pub(crate) struct Processor {
+    pub(crate) vcpu: Box<dyn Vcpu>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) io: ProcessorIo,
+    pub(crate) exits: Exits,
+    pub(crate) busy: Duration,
+}
+
+impl Processor {
+    /// Runs the processor until it needs the machine or `slice` is over, and does what it needs.
+    pub(crate) fn turn(&mut self, slice: Slice, ram: &GuestRam) -> Turn {
+        let entered = Instant::now();
+        let exit = self.vcpu.run(&mut self.io, slice);
+        self.busy += entered.elapsed();
+        self.exits.count(&exit);
+        self.after(exit, ram).unwrap_or_else(|why| Turn::Ended(End::EngineFailed(why.to_string())))
+    }
+
+    fn after(&mut self, exit: Exit, ram: &GuestRam) -> Result<Turn, StateError> {
+        Ok(match exit {
+            Exit::SliceOver | Exit::Kicked(_) => Turn::Again,
+            Exit::Halted(set) => Turn::Park(set),
+            Exit::Reset => {
+                self.reset()?;
+                Turn::Again
+            }
+            Exit::Shutdown => {
+                let state = self.vcpu.state()?;
+                Turn::Ended(End::TripleFault(report::triple_fault(&state, ram)))
+            }
+            Exit::Fatal(text) => {
+                let state = report::registers(&self.vcpu.state()?);
+                Turn::Ended(End::EngineFailed(format!("{text}\n{state}")))
+            }
+        })
+    }
+
+    /// INIT and start-up IPIs.
+    fn reset(&mut self) -> Result<(), StateError> {
+        if self.signals.is_raised(Signal::Init) {
+            self.signals.clear(Signal::Init);
+            self.io.lapic.init();
+            let bootstrap = self.io.lapic.id() == 0;
+            let state = self.vcpu.state()?;
+            return self.vcpu.set(Elements::all(), &reset::after_init(&state, bootstrap));
+        }
+        let Some(page) = self.io.lapic.take_sipi() else { return Ok(()) };
+        match reset::after_sipi(&self.vcpu.state()?, page) {
+            Some(state) => self.vcpu.set(Elements::all(), &state),
+            None => Ok(()),
+        }
+    }
+
+    /// The state with which the machine begins: that of the boot image for the bootstrap processor, the wait for a start-up IPI for others.
+    pub(crate) fn begin(&mut self, boot: &CpuState) -> Result<(), StateError> {
+        let state = match self.io.lapic.id() {
+            0 => boot.clone(),
+            _ => reset::after_init(&CpuState::reset(), false),
+        };
+        self.vcpu.set(Elements::all(), &state)?;
+        self.vcpu.set_tsc_offset(self.io.tsc.offset());
+        Ok(())
+    }
+
+    /// Time has been started, or set.
+    pub(crate) fn follow_clock(&mut self) {
+        self.vcpu.set_tsc_offset(self.io.tsc.offset());
+    }
+}
