@@ -7,6 +7,7 @@ mod caches;
 mod debug;
 mod interrupts;
 mod modes;
+mod operands;
 mod pages;
 mod paging;
 mod privilege;
@@ -26,6 +27,7 @@ pub fn cases() -> &'static [Case] {
             modes::CASES,
             paging::CASES,
             tlb::CASES,
+            operands::CASES,
             pages::CASES,
             caches::CASES,
             segments::CASES,

@@ -5,10 +5,12 @@
 
 mod access;
 mod code;
+mod operand;
 mod stack;
 
 pub use access::check_access;
 pub(crate) use code::{CodeTarget, check_ip, gate_target, jump_target, return_target};
+pub use operand::Operand;
 pub(crate) use stack::Stack;
 
 use crate::bus::SystemBus;
