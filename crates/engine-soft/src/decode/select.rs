@@ -6,7 +6,7 @@
 use super::operand;
 use crate::cpu::{BASED, Cpu, FLAT, LEGACY};
 use crate::interp::{arith, bits, control, data, fpu, legacy, stack, string, system};
-use crate::op::{DIRECT, Handler, Op, SOFTWARE_INTERRUPT};
+use crate::op::{DIRECT, Handler, OWN_STEP, Op};
 use crate::thunk::Unthunkable;
 use crate::thunked;
 use iced_x86::{
@@ -895,19 +895,19 @@ fn far_branch(c: &mut Context<'_>) -> Choice {
         }
         M::Int => {
             c.op.imm = c.i.immediate(0);
-            software_interrupt(c, system::int_n)
+            own_step(c, system::int_n)
         }
-        M::Int3 => software_interrupt(c, system::int3),
-        M::Int1 => software_interrupt(c, system::int1),
-        M::Into => software_interrupt(c, system::into),
+        M::Int3 => own_step(c, system::int3),
+        M::Int1 => own_step(c, system::int1),
+        M::Into => own_step(c, system::into),
         M::Bound => {
             (c.op.dst, c.op.size) = (c.reg(0), c.size(0));
             legacy::bound
         }
-        M::Syscall => system::syscall,
+        M::Syscall => own_step(c, system::syscall),
         M::Sysret | M::Sysretq => {
             c.op.size = if c.i.mnemonic() == M::Sysretq { 8 } else { 4 };
-            system::sysret
+            own_step(c, system::sysret)
         }
         M::Sysenter => system::sysenter,
         M::Sysexit | M::Sysexitq => {
@@ -919,8 +919,8 @@ fn far_branch(c: &mut Context<'_>) -> Choice {
     })
 }
 
-fn software_interrupt(c: &mut Context<'_>, run: Handler) -> Handler {
-    c.op.rep = SOFTWARE_INTERRUPT;
+fn own_step(c: &mut Context<'_>, run: Handler) -> Handler {
+    c.op.rep = OWN_STEP;
     run
 }
 

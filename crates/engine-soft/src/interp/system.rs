@@ -16,6 +16,8 @@ use x86::{control, debug, far, flags, ioperm, iret, msr, protect, segment, sysca
 
 /// CPUID.01H:EDX.APIC.
 const CPUID_APIC: u32 = 1 << 9;
+/// DR6.BS: single step.
+pub(crate) const DR6_BS: u64 = 1 << 14;
 /// DR6.B0 to B3.
 const DR6_BREAKPOINTS: u64 = 0xf;
 
@@ -158,13 +160,25 @@ pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// SYSCALL.
 pub(crate) fn syscall(cpu: &mut Cpu, op: &Op) -> Step {
-    transfer(cpu, op, |state, _, next| syscall::syscall(state, next))
+    let step = transfer(cpu, op, |state, _, next| syscall::syscall(state, next));
+    step_by_new_flag(cpu, step)
+}
+
+/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the kernel from being stepped, and a return
+/// with TF traps before the program goes on, as if SYSCALL had just completed.
+fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
+    if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
+        return step;
+    }
+    cpu.fault = Exception::db(DR6_BS | std::mem::take(&mut cpu.data_hits));
+    Step::FaultHere
 }
 
 /// SYSRET; operand size 8: to 64-bit mode.
 pub(crate) fn sysret(cpu: &mut Cpu, op: &Op) -> Step {
     let wide = op.size == 8;
-    transfer(cpu, op, |state, _, _| syscall::sysret(state, wide))
+    let step = transfer(cpu, op, |state, _, _| syscall::sysret(state, wide));
+    step_by_new_flag(cpu, step)
 }
 
 /// SYSENTER.
