@@ -12,6 +12,7 @@ mod pages;
 mod paging;
 mod privilege;
 mod segments;
+mod strings;
 mod syscalls;
 mod tasks;
 mod tlb;
@@ -31,6 +32,7 @@ pub fn cases() -> &'static [Case] {
             pages::CASES,
             caches::CASES,
             segments::CASES,
+            strings::CASES,
             interrupts::CASES,
             tasks::CASES,
             syscalls::CASES,
