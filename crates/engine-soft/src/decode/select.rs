@@ -574,23 +574,25 @@ fn unary<O: arith::Unary>(c: &mut Context<'_>) -> Choice {
 }
 
 fn shift<O: arith::Shift>(c: &mut Context<'_>) -> Choice {
-    let (size, form) = (c.size(0), c.form);
-    let by_cl = c.kind(1) == Kind::Register;
-    if !by_cl {
-        c.op.imm = c.i.immediate(1);
+    if c.kind(1) == Kind::Register {
+        return Some(shift_by::<O, true>(c));
     }
-    Some(if c.kind(0) == Kind::Register {
-        c.op.dst = c.reg(0);
-        if by_cl {
-            sized!(size, W => arith::shift_r::<W, O, true>)
-        } else {
-            sized!(size, W => arith::shift_r::<W, O, false>)
-        }
-    } else if by_cl {
-        sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, true, A> as Handler))
+    c.op.imm = c.i.immediate(1);
+    let count = c.op.imm & if c.size(0) == 8 { 63 } else { 31 };
+    Some(if count > 1 && O::keeps_of() {
+        shift_by::<arith::Keeping<O>, false>(c)
     } else {
-        sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, false, A> as Handler))
+        shift_by::<O, false>(c)
     })
+}
+
+fn shift_by<O: arith::Shift, const BY_CL: bool>(c: &mut Context<'_>) -> Handler {
+    let (size, form) = (c.size(0), c.form);
+    if c.kind(0) == Kind::Register {
+        c.op.dst = c.reg(0);
+        return sized!(size, W => arith::shift_r::<W, O, BY_CL>);
+    }
+    sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, BY_CL, A> as Handler))
 }
 
 fn accumulate<O: arith::Accumulate>(c: &mut Context<'_>) -> Choice {
