@@ -151,6 +151,38 @@ alu!(u16, reg, ":x");
 alu!(u32, reg, ":e");
 alu!(u64, reg, ":r");
 
+/// Shifts by an immediate count of 5, as translated code performs them.
+pub(crate) mod by_immediate {
+    use super::asm;
+
+    macro_rules! five {
+        ($($name:ident $insn:literal,)*) => {$(
+            pub(crate) fn $name(mut a: u32, f: &mut u16) -> u32 {
+                // SAFETY: registers only.
+                unsafe {
+                    asm!("add al, 0x7f", "sahf", concat!($insn, " {a:e}, 5"), "lahf", "seto al",
+                        a = inout(reg) a, inout("ax") *f, options(pure, nomem, nostack));
+                }
+                a
+            }
+        )*};
+    }
+
+    five! { rol "rol", ror "ror", rcl "rcl", rcr "rcr", shl "shl", shr "shr", sar "sar", }
+}
+
+/// Whether `shift` leaves OF as it was, which the manual does not define: Intel's processors do where they rotate, AMD's give OF as for a
+/// count of 1.
+pub(crate) fn immediate_keeps_of(shift: fn(u32, &mut u16) -> u32) -> bool {
+    [0x4000_0001, 0xc000_0001, 0x0f00_0010, 0, u32::MAX].into_iter().all(|value| {
+        [0, OF].into_iter().all(|overflow| {
+            let mut flags = 0x200 | overflow;
+            shift(value, &mut flags);
+            flags & OF == overflow
+        })
+    })
+}
+
 /// Multiplication, with the host's flags.
 pub(crate) trait Multiply: Alu {
     /// IMUL r, r/m: the low half.

@@ -25,7 +25,7 @@ use x86::cpuid::CpuModel;
 use x86::debug::{self, DataAccess};
 use x86::exception::{Exception, Vector};
 use x86::regs::{Cr0, Cr4, Rflags};
-use x86::segment;
+use x86::segment::{self, Operand};
 use x86::state::{CpuState, Mode, Seg, Segment, gpr};
 
 /// Addresses of 64-bit mode without segment base.
@@ -156,6 +156,7 @@ impl Cpu {
         let level = if state.cpl == 0 { 0 } else { USER };
         self.mode_key = self.mode as u8 | units | level;
         self.mmu.ac = state.flags.system & Rflags::AC.bits() != 0;
+        self.mmu.compatible = state.long_mode() && self.mode != Mode::Long64;
         let aligned = self.mmu.ac && state.cpl == 3 && state.paging.cr0.contains(Cr0::AM);
         let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };
         self.view = self.mmu.tlb.view(view).data.as_ptr();
@@ -295,6 +296,22 @@ impl Cpu {
     /// The effective address, wrapped to the address size.
     pub(crate) fn offset(&self, op: &Op) -> u64 {
         truncate(self.effective(op), op.address_size)
+    }
+
+    /// The linear address of the `size` bytes that begin `at` bytes into `op`'s memory operand, which is accessed in parts
+    /// ([`Operand`]).
+    pub(crate) fn part(&mut self, op: &Op, at: u64, size: u64, kind: AccessKind) -> Fallible<u64> {
+        let offset = self.operand(op).offset_of(at);
+        self.segmented(op.seg, offset, size, kind)
+    }
+
+    /// Where `op`'s memory operand begins.
+    pub(crate) fn operand(&self, op: &Op) -> Operand {
+        Operand {
+            seg: SEGMENTS[usize::from(op.seg) % 6],
+            offset: self.effective(op),
+            address_size: op.address_size,
+        }
     }
 
     /// Applies segment `seg` to `offset`.

@@ -35,6 +35,8 @@ pub(crate) struct Mmu {
     pub(crate) paging: PagingState,
     /// RFLAGS.AC, which overrides SMAP for explicit supervisor accesses.
     pub(crate) ac: bool,
+    /// Code of compatibility mode runs: its linear addresses have 32 bits.
+    pub(crate) compatible: bool,
     /// Linear pages under a data breakpoint: never in the TLB, so that every access to them is seen.
     pub(crate) watched: [Option<u64>; 4],
     /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
@@ -61,6 +63,7 @@ impl Mmu {
             blocks,
             paging,
             ac: false,
+            compatible: false,
             watched: [None; 4],
             noncanonical: false,
             io: None,
@@ -193,9 +196,12 @@ impl Mmu {
         (la & PAGE_MASK) + len > PAGE_MASK + 1
     }
 
-    /// The linear address after `la`, wrapping as the mode's address space does.
-    fn wrap(&self, la: u64) -> u64 {
-        if self.paging.efer.contains(Efer::LMA) { la } else { la & 0xffff_ffff }
+    /// `la`, which lies in an access by `privilege` that begins at `start`: 4 GiB end the address space of all code but that of 64-bit
+    /// mode. The processor's own accesses, and stacks of 64-bit handlers, lie above as well.
+    fn wrap(&self, start: u64, la: u64, privilege: Privilege) -> u64 {
+        let wide = self.paging.efer.contains(Efer::LMA)
+            && (!self.compatible || privilege == Privilege::Implicit || start >> 32 != 0);
+        if wide { la } else { la & 0xffff_ffff }
     }
 
     /// One access to `target`, within a page.
@@ -298,8 +304,11 @@ impl Mmu {
         self.canonical_span(la, u64::from(size))?;
         let mut value = 0;
         for i in 0..size {
-            let target =
-                self.reach(self.wrap(la.wrapping_add(u64::from(i))), AccessKind::Read, privilege)?;
+            let target = self.reach(
+                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                AccessKind::Read,
+                privilege,
+            )?;
             value |= self.read_at(target, 1) << (8 * i);
         }
         Ok(value)
@@ -314,8 +323,11 @@ impl Mmu {
     ) -> Result<(), Exception> {
         self.probe_write(la, u64::from(size), privilege)?;
         for i in 0..size {
-            let target =
-                self.reach(self.wrap(la.wrapping_add(u64::from(i))), AccessKind::Write, privilege)?;
+            let target = self.reach(
+                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                AccessKind::Write,
+                privilege,
+            )?;
             self.write_at(target, 1, value >> (8 * i) & 0xff);
         }
         Ok(())
@@ -336,7 +348,7 @@ impl Mmu {
             } else {
                 self.canonical_span(la, len)?;
                 self.reach(la, kind, privilege)?;
-                let next = self.wrap((la | PAGE_MASK).wrapping_add(1));
+                let next = self.wrap(la, (la | PAGE_MASK).wrapping_add(1), privilege);
                 self.reach(next, kind, privilege)?;
             }
             return Ok(None);
@@ -364,7 +376,8 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<(), Exception> {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte = self.read(self.wrap(la.wrapping_add(i as u64)), 1, privilege)? as u8;
+            *byte =
+                self.read(self.wrap(la, la.wrapping_add(i as u64), privilege), 1, privilege)? as u8;
         }
         Ok(())
     }
@@ -378,7 +391,12 @@ impl Mmu {
     ) -> Result<(), Exception> {
         self.probe_write(la, from.len() as u64, privilege)?;
         for (i, &byte) in from.iter().enumerate() {
-            self.write(self.wrap(la.wrapping_add(i as u64)), 1, u64::from(byte), privilege)?;
+            self.write(
+                self.wrap(la, la.wrapping_add(i as u64), privilege),
+                1,
+                u64::from(byte),
+                privilege,
+            )?;
         }
         Ok(())
     }
@@ -421,10 +439,10 @@ impl SystemBus for Mmu {
         if Self::crosses(la, len) {
             self.canonical_span(la, len)?;
         }
-        self.reach(self.wrap(la), AccessKind::Write, privilege)?;
+        self.reach(self.wrap(la, la, privilege), AccessKind::Write, privilege)?;
         let pages = ((la & PAGE_MASK) + len - 1) >> 12;
         for n in 1..=pages {
-            let next = self.wrap((la & !PAGE_MASK).wrapping_add(n << 12));
+            let next = self.wrap(la, (la & !PAGE_MASK).wrapping_add(n << 12), privilege);
             self.reach(next, AccessKind::Write, privilege)?;
         }
         Ok(())

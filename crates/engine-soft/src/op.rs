@@ -68,7 +68,7 @@ pub(crate) struct Op {
     pub(crate) offset: u16,
     /// Effective address size in bytes.
     pub(crate) address_size: u8,
-    /// REP prefix, or what else marks the op: see [`REP`], [`REPNE`], [`DIRECT`], [`SOFTWARE_INTERRUPT`].
+    /// REP prefix, or what else marks the op: see [`REP`], [`REPNE`], [`DIRECT`], [`OWN_STEP`].
     pub(crate) rep: u8,
 }
 
@@ -78,8 +78,9 @@ pub(crate) const REP: u8 = 1;
 pub(crate) const REPNE: u8 = 2;
 /// In place of a prefix: a direct branch.
 pub(crate) const DIRECT: u8 = 0x80;
-/// In place of a prefix: INT n, INT1, INT3, INTO.
-pub(crate) const SOFTWARE_INTERRUPT: u8 = 0x40;
+/// In place of a prefix: TF before the instruction does not make it trap. INT n and its kin clear TF on their way, and their trap with it;
+/// SYSCALL and SYSRET go by the TF that they leave.
+pub(crate) const OWN_STEP: u8 = 0x40;
 
 impl Op {
     /// Offset of the following instruction from the block's start.

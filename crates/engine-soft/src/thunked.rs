@@ -4,13 +4,14 @@
 //! thunk, and turns what the host raised into the guest's exception.
 #![allow(unsafe_code)] // thunks are generated code on host pointers; see docs/UNSAFE.md
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, LEGACY};
 use crate::locked;
 use crate::op::{Fallible, Op, Step, step};
 use crate::thunk::x87::{self, FarPointer, Pointers};
 use crate::thunk::{
     FpuClass, HostFeatures, MemOperand, Thunk, ThunkCache, ThunkFault, Unthunkable,
 };
+use crate::tlb::PAGE_MASK;
 use iced_x86::Instruction;
 use x86::bus::{AccessKind, SystemBus};
 use x86::debug::DataAccess;
@@ -193,6 +194,12 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
         }
         let kind = if operand.access.writes() { AccessKind::Write } else { AccessKind::Read };
         let size = u64::from(operand.size);
+        if operand.size == EXTENDED
+            && (A == LEGACY || beyond_page(cpu.linear::<A>(op, size, kind)?))
+        {
+            in_parts(cpu, op, entry, operand)?;
+            return done(cpu, op, &entry);
+        }
         let la = cpu.linear::<A>(op, size, kind)?;
         check_alignment(cpu, la, operand)?;
         let privilege = cpu.privilege();
@@ -207,14 +214,64 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
             None => bounce(cpu, entry, operand, la)?,
         }
         watch(cpu, la, operand);
-        cpu.stats.direct += 1;
-        if entry.pointers != Pointers::Keep {
-            let offset = cpu.offset(op);
-            note_x87(cpu, op, &entry, Some(offset));
-        }
-        Ok(())
+        done(cpu, op, &entry)
     };
     step(body(cpu))
+}
+
+/// Takes note of a thunk with a memory operand that has run.
+fn done(cpu: &mut Cpu, op: &Op, entry: &Entry) -> Fallible {
+    cpu.stats.direct += 1;
+    if entry.pointers != Pointers::Keep {
+        let offset = cpu.offset(op);
+        note_x87(cpu, op, entry, Some(offset));
+    }
+    Ok(())
+}
+
+/// Bytes of an extended real or packed decimal, which is accessed in two parts.
+const EXTENDED: u16 = 10;
+/// Bytes of the first.
+const LOW: u64 = 8;
+/// Bytes of the second.
+const HIGH: u64 = EXTENDED as u64 - LOW;
+
+/// Whether the second part of an extended real at `address` may lie on another page than the first.
+fn beyond_page(address: u64) -> bool {
+    address & PAGE_MASK > PAGE_MASK + 1 - u64::from(EXTENDED)
+}
+
+/// An extended real or packed decimal wherever it lies: each part has an address of its own ([`x86::segment::Operand`]).
+#[cold]
+fn in_parts(cpu: &mut Cpu, op: &Op, entry: Entry, operand: MemOperand) -> Fallible {
+    let mut buffer = Buffer([0; 64]);
+    if !operand.access.writes() {
+        let la = cpu.part(op, 0, LOW, AccessKind::Read)?;
+        let low = cpu.load::<u64>(la)?;
+        let la = cpu.part(op, LOW, HIGH, AccessKind::Read)?;
+        let high = cpu.load::<u16>(la)?;
+        buffer.0[..8].copy_from_slice(&low.to_le_bytes());
+        buffer.0[8..10].copy_from_slice(&high.to_le_bytes());
+        return run(cpu, entry, buffer.0.as_mut_ptr());
+    }
+    let low = cpu.part(op, 0, LOW, AccessKind::Write)?;
+    cpu.aligned(low, LOW, LOW)?;
+    writable(cpu, low, LOW)?;
+    let high = cpu.part(op, LOW, HIGH, AccessKind::Write)?;
+    writable(cpu, high, HIGH)?;
+    run(cpu, entry, buffer.0.as_mut_ptr())?;
+    if withheld(cpu, entry) {
+        return Ok(());
+    }
+    let value = u128::from_le_bytes(std::array::from_fn(|i| buffer.0[i]));
+    cpu.store::<u64>(low, value as u64)?;
+    cpu.store::<u16>(high, (value >> 64) as u16)
+}
+
+fn writable(cpu: &mut Cpu, la: u64, len: u64) -> Fallible {
+    let privilege = cpu.privilege();
+    let probe = cpu.mmu.probe_write(la, len, privilege);
+    cpu.check(probe)
 }
 
 fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {

@@ -166,6 +166,51 @@ fn a_gather_stops_at_the_faulting_element_and_resumes() {
     assert_eq!(state.ymm[2].0, [0; 32]);
 }
 
+/// The sixteen gathers `op xmm0/ymm0, [rbx + xmm1/ymm1], xmm2/ymm2`, with the bytes of an index and of an element.
+fn gathers() -> Vec<(Instruction, usize, usize)> {
+    let mut all = Vec::new();
+    for (opcode, wide, long) in forms([0x90, 0x91, 0x92, 0x93]) {
+        let third = 0x69 | u8::from(wide) << 7 | u8::from(long) << 2;
+        let bytes = [0xc4, 0xe2, third, opcode, 0x04, 0x0b];
+        let instruction = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
+        all.push((instruction, if opcode & 1 == 0 { 4 } else { 8 }, if wide { 8 } else { 4 }));
+    }
+    all
+}
+
+/// Each opcode with each W and L.
+fn forms(opcodes: [u8; 4]) -> impl Iterator<Item = (u8, bool, bool)> {
+    opcodes.into_iter().flat_map(|opcode| (0..4).map(move |n| (opcode, n & 1 != 0, n & 2 != 0)))
+}
+
+#[test]
+fn what_lies_above_a_gathers_elements_goes_at_its_end() {
+    let mut codes = std::collections::HashSet::new();
+    for (instruction, index_size, size) in gathers() {
+        assert!(codes.insert(instruction.code()), "{instruction}");
+        let vector = if instruction.op_code().l() == 1 { 32 } else { 16 };
+        let end = size * (vector / index_size.max(size));
+        let (mut state, mut arena) = (CpuState::reset(), Arena([7; 64]));
+        state.ymm[0].0.fill(0xee);
+        state.ymm[2].0.fill(0x81);
+        for (i, index) in state.ymm[1].0.chunks_exact_mut(index_size).enumerate() {
+            index[0] = 8 * i as u8;
+        }
+        let mut bus = Bus { arena: &mut arena, base: 0, poison: Some(8) };
+        assert_eq!(gather(&mut state, &instruction, &mut bus), Err(8), "{instruction}");
+        let (destination, mask) = (state.ymm[0].0, state.ymm[2].0);
+        assert_eq!((destination[..size].to_vec(), mask[size - 1]), (vec![7; size], 0));
+        assert!(destination[size..].iter().all(|&b| b == 0xee), "{instruction}: {destination:x?}");
+        assert!(mask[end..].iter().all(|&b| b == 0x81), "{instruction}: {mask:x?}");
+        bus.poison = None;
+        assert_eq!(gather(&mut state, &instruction, &mut bus), Ok(()));
+        assert!(state.ymm[0].0[..end].iter().all(|&b| b == 7), "{instruction}");
+        assert!(state.ymm[0].0[end..].iter().all(|&b| b == 0), "{instruction}");
+        assert_eq!(state.ymm[2].0, [0; 32], "{instruction}");
+    }
+    assert_eq!(codes.len(), 16);
+}
+
 #[test]
 fn zeroing() {
     let mut state = CpuState::reset();

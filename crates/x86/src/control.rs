@@ -6,11 +6,12 @@
 //! engine may keep translations with their rights already judged. Only PKRU is announced with
 //! [`TlbEffect::None`]: an engine that folds protection keys into its entries compares it itself.
 
-use crate::bus::{Privilege, SystemBus, TlbEffect};
+use crate::bus::{AccessKind, Privilege, SystemBus, TlbEffect};
 use crate::cpuid::{CpuModel, Feature, PHYSICAL_BITS};
 use crate::exception::Exception;
 use crate::paging::{is_canonical, load_pdptes};
 use crate::regs::{Cr0, Cr4, Efer};
+use crate::segment::Operand;
 use crate::state::{CpuState, Mode, PagingState, Seg, Segment};
 use crate::xsave::{layout, xinuse};
 
@@ -338,7 +339,7 @@ pub fn invlpg<B: SystemBus + ?Sized>(
     Ok(())
 }
 
-/// INVPCID of type `kind` with its 16-byte descriptor at linear address `la`.
+/// INVPCID of type `kind` with its descriptor of two quadwords.
 ///
 /// # Errors
 /// #UD where the model lacks it; #GP(0) above level 0, for another type, reserved descriptor bits, a PCID while
@@ -348,15 +349,18 @@ pub fn invpcid<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
     kind: u64,
-    la: u64,
+    descriptor: Operand,
 ) -> Result<(), Exception> {
     if !model.has(Feature::Invpcid) {
         return Err(Exception::ud());
     }
     need_cpl0(state)?;
     need(kind <= 3)?;
-    let low = bus.read(la, 8, Privilege::Supervisor)?;
-    let address = bus.read(la.wrapping_add(8), 8, Privilege::Supervisor)?;
+    let mut word = |at| {
+        let la = descriptor.part(state, at, 8, AccessKind::Read)?;
+        bus.read(la, 8, Privilege::Supervisor)
+    };
+    let (low, address) = (word(0)?, word(8)?);
     need(low >> 12 == 0)?;
     let pcid = low as u16;
     need(kind > 1 || pcid == 0 || state.paging.cr4.contains(Cr4::PCIDE))?;

@@ -35,6 +35,9 @@ fn load_flat(state: &mut CpuState, code: u16, stack: u16, cpl: u8, size: CodeSiz
     state.seg[Seg::Cs as usize] = segment(code, CODE | width);
     state.seg[Seg::Ss as usize] = segment(stack, DATA);
     state.cpl = cpl;
+    if size == CodeSize::Bits32 {
+        state.gpr[gpr::RSP] &= 0xffff_ffff;
+    }
 }
 
 fn need_syscall(state: &CpuState) -> Result<(), Exception> {
@@ -193,8 +196,9 @@ mod tests {
     fn sysret_to_compatibility_mode_truncates() {
         let mut s = long64(0);
         s.gpr[gpr::RCX] = NON_CANONICAL | 0x1234;
+        s.gpr[gpr::RSP] = KERNEL;
         sysret(&mut s, false).unwrap();
-        assert_eq!(s.rip, 0x1234);
+        assert_eq!((s.rip, s.gpr[gpr::RSP]), (0x1234, KERNEL & 0xffff_ffff));
         assert_eq!(cs_ss(&s), [(0x23, 0xc0fb), (0x2b, 0xc0f3)]);
         assert_eq!(s.mode(), Mode::Protected32);
     }

@@ -8,7 +8,8 @@ use x86::cpuid::{CpuModel, Feature, FeatureSet};
 use x86::debug::DataAccess;
 use x86::exception::{Exception, Vector};
 use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{CpuState, Flags, PagingState, Segment, X87, Ymm};
+use x86::segment::Operand;
+use x86::state::{CpuState, Flags, PagingState, Seg, Segment, X87, Ymm};
 use x86::xsave::{RestoreForm, SaveForm};
 use x86::{control, cpuid, debug, flags, ioperm, msr, syscall, xsave};
 
@@ -149,7 +150,15 @@ fn attempt(
         Err(fault) => {
             assert_eq!(copy, *state, "{fault:?}");
             assert_eq!(bus.changes, changes, "{fault:?}");
-            let known = [Vector::Ud, Vector::Nm, Vector::Gp, Vector::Pf, Vector::Db, Vector::Mf];
+            let known = [
+                Vector::Ud,
+                Vector::Nm,
+                Vector::Gp,
+                Vector::Ss,
+                Vector::Pf,
+                Vector::Db,
+                Vector::Mf,
+            ];
             assert!(known.contains(&fault.vector));
             None
         }
@@ -168,7 +177,7 @@ fn system_registers(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Ran
     attempt(s, bus, |s, _| control::xsetbv(model, s, n.into(), value & 0x207));
     attempt(s, bus, |s, b| control::wrpkru(s, b, value as u32, 0, u32::from(n) / 8));
     attempt(s, bus, |s, b| control::invlpg(s, b, value));
-    attempt(s, bus, |s, b| control::invpcid(model, s, b, n.into(), value));
+    attempt(s, bus, |s, b| control::invpcid(model, s, b, n.into(), Operand::flat(value)));
     attempt(s, bus, |s, _| debug::write_dr(s, n, value));
     let _ = (control::read_cr(s, n), debug::read_dr(s, n), control::smsw(s));
     let _ = (control::xgetbv(model, s, n.into()), control::rdpkru(s, n.into()));
@@ -195,7 +204,9 @@ fn model_specific(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Rando
 }
 
 fn images(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Random) {
-    let (la, mask, wide) = (r.word() & !63, r.word(), r.one_in(2));
+    let (mask, wide) = (r.word(), r.one_in(2));
+    let seg = [Seg::Ds, Seg::Ss, Seg::Fs][r.next() as usize % 3];
+    let la = Operand { seg, offset: r.word() & !63, address_size: 2 << (r.next() % 3) };
     for form in [SaveForm::Xsave, SaveForm::Xsaveopt, SaveForm::Xsavec, SaveForm::Xsaves] {
         attempt(s, bus, |s, b| xsave::xsave(model, s, b, form, la, mask, wide));
     }

@@ -2,7 +2,7 @@
 
 use super::case;
 use crate::Case;
-use crate::guest::Guest;
+use crate::guest::{Guest, INTERRUPT_GATE};
 use crate::layout::*;
 use iced_x86::code_asm::*;
 use x86::exception::Vector;
@@ -34,6 +34,20 @@ fn step(g: &mut Guest) {
         a.push(TF as i32 | 2)?;
         a.popfq()
     });
+}
+
+/// User code whose only instruction is a SYSCALL under TF; the entry, which halts, with `mask` in IA32_FMASK.
+fn steps_into_syscall(g: &mut Guest, mask: Rflags) -> u64 {
+    g.user();
+    let entry = g.aside(64, |a| a.hlt());
+    g.state.msr.star = 0x001b_0008 << 32;
+    g.state.msr.lstar = entry;
+    g.state.msr.fmask = mask.bits();
+    g.flags(Rflags::TF);
+    // The entry runs on the user's stack: the stub's is its own.
+    g.set_gate(Vector::Db as u8, sel::CODE64, Guest::stub(1), INTERRUPT_GATE, 1);
+    g.emit(|a| a.syscall());
+    entry
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -103,6 +117,60 @@ pub(super) const CASES: &[Case] = &[
         g.want_pushed(Rflags::TF, true);
         g.want_flag(Rflags::TF, false);
         g.want("DR6", |e| e.state.dr.dr6 & BS, 0);
+    }),
+    case("debug/into-without-overflow-is-stepped", "SDM 3A 17.3.1.4", |g| {
+        g.protected();
+        g.flags(Rflags::TF);
+        g.raw(&[0xce]);
+        let at = g.emit(|a| a.nop());
+        want_debug(g, at, BS);
+    }),
+    case("debug/syscall-goes-by-the-tf-that-its-mask-leaves", "APM 2 6.1.1", |g| {
+        let entry = steps_into_syscall(g, Rflags::TF);
+        g.halts_at(entry + 1);
+        g.want("DR6", |e| e.state.dr.dr6 & BS, 0);
+        g.want_reg(11, TF | 2);
+    }),
+    case("debug/syscall-with-a-mask-without-tf", "APM 2 6.1.1", |g| {
+        let entry = steps_into_syscall(g, Rflags::DF);
+        want_debug(g, entry, BS);
+        g.want_pushed(Rflags::TF, true);
+    }),
+    case("debug/syscall-tells-what-mov-ss-held-back", "SDM 3A 6.8.3", |g| {
+        let entry = steps_into_syscall(g, Rflags::TF);
+        g.flags(Rflags::empty());
+        g.write(USER_DATA, &sel::USER_DATA.to_le_bytes());
+        arm(g, 1, USER_DATA, 3, 1);
+        g.seek(USER_CODE, 64);
+        g.emit(|a| {
+            a.mov(ss, word_ptr(USER_DATA))?;
+            a.syscall()
+        });
+        want_debug(g, entry, 2);
+    }),
+    case("debug/sysret-goes-by-the-tf-that-it-loads", "APM 2 6.1.1", |g| {
+        g.long();
+        g.state.msr.star = 0x001b_0008 << 32;
+        g.write(USER_CODE, &[0xff, 0xc0]); // INC EAX
+        g.emit(|a| {
+            a.xor(eax, eax)?;
+            a.mov(ecx, USER_CODE as u32)?;
+            a.mov(r11d, TF as u32 | 2)?;
+            a.sysretq()
+        });
+        want_debug(g, USER_CODE, BS);
+        g.want_reg(RAX, 0);
+        g.want_pushed(Rflags::TF, true);
+    }),
+    case("debug/sysenter-keeps-tf", "SDM 2B SYSENTER", |g| {
+        g.user();
+        let entry = g.aside(64, |a| a.hlt());
+        g.state.msr.sysenter_cs = sel::CODE64.into();
+        g.state.msr.sysenter_eip = entry;
+        g.state.msr.sysenter_esp = IST1;
+        g.flags(Rflags::TF);
+        g.emit(|a| a.sysenter());
+        want_debug(g, entry, BS);
     }),
     case("debug/a-fault-comes-before-the-step", "SDM 3A table 6-2", |g| {
         g.long();

@@ -7,10 +7,12 @@ mod caches;
 mod debug;
 mod interrupts;
 mod modes;
+mod operands;
 mod pages;
 mod paging;
 mod privilege;
 mod segments;
+mod strings;
 mod syscalls;
 mod tasks;
 mod tlb;
@@ -26,9 +28,11 @@ pub fn cases() -> &'static [Case] {
             modes::CASES,
             paging::CASES,
             tlb::CASES,
+            operands::CASES,
             pages::CASES,
             caches::CASES,
             segments::CASES,
+            strings::CASES,
             interrupts::CASES,
             tasks::CASES,
             syscalls::CASES,

@@ -4,8 +4,8 @@ use super::case;
 use crate::Case;
 use crate::describe::access;
 use crate::guest::Guest;
-use crate::layout::{CODE, FRAME, STACK, USER_CODE, sel};
-use crate::paging::{Format, Tables};
+use crate::layout::{CODE, DATA, EXIT, FRAME, STACK, USER_CODE, sel};
+use crate::paging::{Format, Tables, pte};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use x86::exception::Vector;
@@ -42,7 +42,89 @@ fn far_jump(selector: u16, offset: u64, prefix: bool, wide: bool) -> Vec<u8> {
     bytes
 }
 
+/// The top of a stack that 32 bits cannot form.
+const HIGH_STACK: u64 = 0xffff_8000_1234_5000;
+
+/// 64-bit code on [`HIGH_STACK`].
+fn high_stack(g: &mut Guest) {
+    g.long();
+    g.map(HIGH_STACK - 0x1000, FRAME, pte::KERNEL);
+    g.emit(|a| a.mov(rsp, HIGH_STACK));
+}
+
+/// 32-bit code at CODE + 80H, which halts, and what RSP is there.
+fn compatible_with(g: &mut Guest, pointer: u64) {
+    g.seek(CODE + 0x80, 32);
+    g.emit(|a| a.nop());
+    g.want_reg(RSP, pointer);
+}
+
+/// IRETQ to it with a stack of `stack`.
+fn return_to_compatible(g: &mut Guest, stack: u16) {
+    g.emit(|a| {
+        a.push(i32::from(stack))?;
+        a.push(0x8000)?;
+        a.push(2)?;
+        a.push(i32::from(sel::CODE32))?;
+        a.push((CODE + 0x80) as i32)?;
+        a.iretq()
+    });
+}
+
 pub(super) const CASES: &[Case] = &[
+    case("modes/iretq-to-a-16-bit-stack-keeps-rsp-31-16-only", "SDM 3A 6.14.3", |g| {
+        high_stack(g);
+        return_to_compatible(g, sel::DATA16);
+        compatible_with(g, 0x1234_8000);
+    }),
+    case("modes/iretq-to-a-32-bit-stack", "SDM 3A 6.14.3", |g| {
+        high_stack(g);
+        return_to_compatible(g, sel::DATA);
+        compatible_with(g, 0x8000);
+    }),
+    case("modes/far-jump-to-compatibility-mode-cuts-rsp", "SDM 1 3.4.1.1", |g| {
+        high_stack(g);
+        g.write(DATA, &[0x80, 0x80, 0, 0, sel::CODE32 as u8, 0]);
+        g.emit(|a| a.jmp(fword_ptr(DATA)));
+        compatible_with(g, HIGH_STACK & 0xffff_ffff);
+    }),
+    case("modes/far-call-to-compatibility-mode-cuts-rsp", "SDM 1 3.4.1.1", |g| {
+        high_stack(g);
+        g.write(DATA, &[0x80, 0x80, 0, 0, sel::CODE32 as u8, 0]);
+        g.emit(|a| a.call(fword_ptr(DATA)));
+        compatible_with(g, (HIGH_STACK - 8) & 0xffff_ffff);
+        g.want_mem(FRAME + 0xffc, 4, sel::CODE64.into());
+    }),
+    case("modes/far-return-to-compatibility-mode-cuts-rsp", "SDM 1 3.4.1.1", |g| {
+        high_stack(g);
+        g.emit(|a| {
+            a.push(i32::from(sel::CODE32))?;
+            a.push((CODE + 0x80) as i32)
+        });
+        g.raw(&RETFQ);
+        compatible_with(g, HIGH_STACK & 0xffff_ffff);
+    }),
+    case("modes/rsp-stays-cut-back-in-64-bit-mode", "SDM 1 3.4.1.1", |g| {
+        high_stack(g);
+        return_to_compatible(g, sel::DATA16);
+        g.seek(CODE + 0x80, 32);
+        g.raw(&[0xea, 0, 0x81, 0, 0, sel::CODE64 as u8, 0]); // JMP CODE64:8100H
+        g.seek(CODE + 0x100, 64);
+        g.emit(|a| a.mov(rax, rsp));
+        g.want_reg(RAX, 0x1234_8000);
+    }),
+    case("modes/sysret-to-compatibility-mode-cuts-rsp", "SDM 1 3.4.1.1", |g| {
+        high_stack(g);
+        g.state.msr.star = 0x001b_0008 << 32;
+        g.write(USER_CODE, &[0xcd, EXIT]);
+        g.emit(|a| {
+            a.mov(ecx, USER_CODE as u32)?;
+            a.mov(r11d, 2)?;
+            a.sysret()
+        });
+        g.delivers(EXIT);
+        g.want("pushed RSP", |e| e.pushed().rsp, HIGH_STACK & 0xffff_ffff);
+    }),
     case("modes/real-addresses", "SDM 3B 20.1.1", |g| {
         g.emit(|a| {
             a.mov(ax, 0x3000)?;

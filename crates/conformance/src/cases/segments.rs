@@ -7,7 +7,7 @@ use crate::guest::{GATE_USER, Guest};
 use crate::layout::*;
 use iced_x86::code_asm::*;
 use x86::exception::Vector;
-use x86::regs::Rflags;
+use x86::regs::{Cr4, Rflags};
 use x86::state::Seg;
 use x86::state::gpr::{RAX, RBX, RSP};
 
@@ -46,6 +46,36 @@ fn call(g: &mut Guest, selector: u16) -> u64 {
 /// Expects a segment register's selector at the end.
 fn want_selector(g: &mut Guest, seg: Seg, want: u16) {
     g.want("selector", move |e| e.state.seg[seg as usize].selector.into(), want.into());
+}
+
+/// Null selectors of every RPL but 0 in DS, ES, FS and GS; user code that ends at once.
+fn load_nulls(g: &mut Guest) {
+    g.write(USER_CODE, &[0xcd, EXIT]);
+    for (seg, selector) in [(ds, 1), (es, 2), (fs, 3), (gs, 3)] {
+        g.emit(|a| {
+            a.mov(eax, selector)?;
+            a.mov(seg, eax)
+        });
+    }
+}
+
+/// IRETQ to user code of selector `code`.
+fn outwards(g: &mut Guest, code: u16) {
+    g.write(USER_CODE, &[0xcd, EXIT]);
+    g.emit(|a| {
+        a.push(i32::from(sel::USER_DATA))?;
+        a.push(USER_STACK as i32)?;
+        a.push(2)?;
+        a.push(i32::from(code))?;
+        a.push(USER_CODE as i32)?;
+        a.iretq()
+    });
+}
+
+/// Expects the user code to have ended with 0 in all four.
+fn want_zeros(g: &mut Guest) {
+    g.delivers(EXIT);
+    [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs].into_iter().for_each(|seg| want_selector(g, seg, 0));
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -378,6 +408,79 @@ pub(super) const CASES: &[Case] = &[
         g.want("pushed ESP", |e| e.pushed().rsp, USER_STACK);
         want_selector(g, Seg::Ds, 0);
         want_selector(g, Seg::Es, 0);
+    }),
+    case("segments/far-return-outwards-makes-null-selectors-0", "SDM 2B RET", |g| {
+        g.protected();
+        load_nulls(g);
+        g.emit(|a| {
+            a.push(i32::from(sel::USER_DATA))?;
+            a.push(USER_STACK as i32)?;
+            a.push(i32::from(sel::USER_CODE32))?;
+            a.push(USER_CODE as i32)?;
+            a.retf()
+        });
+        want_zeros(g);
+    }),
+    case("segments/iret-outwards-makes-null-selectors-0", "SDM 2A IRET", |g| {
+        g.protected();
+        load_nulls(g);
+        g.emit(|a| {
+            a.push(i32::from(sel::USER_DATA))?;
+            a.push(USER_STACK as i32)?;
+            a.push(2)?;
+            a.push(i32::from(sel::USER_CODE32))?;
+            a.push(USER_CODE as i32)?;
+            a.iretd()
+        });
+        want_zeros(g);
+    }),
+    case("segments/iretq-outwards-makes-null-selectors-0", "SDM 2A IRET", |g| {
+        g.long();
+        load_nulls(g);
+        outwards(g, sel::USER_CODE64);
+        want_zeros(g);
+    }),
+    case("segments/an-outward-return-keeps-bases", "SDM 2A IRET", |g| {
+        g.long();
+        g.state.paging.cr4 |= Cr4::FSGSBASE;
+        load_nulls(g);
+        g.emit(|a| {
+            a.mov(eax, 0x1234_5678)?;
+            a.wrfsbase(rax)?;
+            a.wrgsbase(rax)
+        });
+        outwards(g, sel::USER_CODE64);
+        want_zeros(g);
+        g.want("FS base", |e| e.state.seg[Seg::Fs as usize].base, 0x1234_5678);
+        g.want("GS base", |e| e.state.seg[Seg::Gs as usize].base, 0x1234_5678);
+    }),
+    case("segments/an-outward-return-goes-by-descriptors", "SDM 2A IRET", |g| {
+        g.long();
+        for (seg, selector) in [(ds, sel::USER_DATA), (es, sel::CONFORMING | 3), (fs, sel::DATA)] {
+            g.emit(|a| {
+                a.mov(eax, u32::from(selector))?;
+                a.mov(seg, eax)
+            });
+        }
+        outwards(g, sel::USER_CODE64);
+        g.delivers(EXIT);
+        want_selector(g, Seg::Ds, sel::USER_DATA);
+        want_selector(g, Seg::Es, sel::CONFORMING | 3);
+        want_selector(g, Seg::Fs, 0);
+    }),
+    case("segments/a-return-to-the-same-level-keeps-null-selectors", "SDM 2A IRET", |g| {
+        g.protected();
+        load_nulls(g);
+        g.emit(|a| {
+            a.pushfd()?;
+            a.push(i32::from(sel::CODE32))?;
+            a.push((CODE + 0x80) as i32)?;
+            a.iretd()
+        });
+        g.seek(CODE + 0x80, 32);
+        g.emit(|a| a.nop());
+        want_selector(g, Seg::Ds, 1);
+        want_selector(g, Seg::Gs, 3);
     }),
     case("segments/far-return-inwards", "SDM 3A 5.8.6", |g| {
         g.protected_user();

@@ -6,7 +6,7 @@
 use super::operand;
 use crate::cpu::{BASED, Cpu, FLAT, LEGACY};
 use crate::interp::{arith, bits, control, data, fpu, legacy, stack, string, system};
-use crate::op::{DIRECT, Handler, Op, SOFTWARE_INTERRUPT};
+use crate::op::{DIRECT, Handler, OWN_STEP, Op};
 use crate::thunk::Unthunkable;
 use crate::thunked;
 use iced_x86::{
@@ -574,23 +574,25 @@ fn unary<O: arith::Unary>(c: &mut Context<'_>) -> Choice {
 }
 
 fn shift<O: arith::Shift>(c: &mut Context<'_>) -> Choice {
-    let (size, form) = (c.size(0), c.form);
-    let by_cl = c.kind(1) == Kind::Register;
-    if !by_cl {
-        c.op.imm = c.i.immediate(1);
+    if c.kind(1) == Kind::Register {
+        return Some(shift_by::<O, true>(c));
     }
-    Some(if c.kind(0) == Kind::Register {
-        c.op.dst = c.reg(0);
-        if by_cl {
-            sized!(size, W => arith::shift_r::<W, O, true>)
-        } else {
-            sized!(size, W => arith::shift_r::<W, O, false>)
-        }
-    } else if by_cl {
-        sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, true, A> as Handler))
+    c.op.imm = c.i.immediate(1);
+    let count = c.op.imm & if c.size(0) == 8 { 63 } else { 31 };
+    Some(if count > 1 && O::keeps_of() {
+        shift_by::<arith::Keeping<O>, false>(c)
     } else {
-        sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, false, A> as Handler))
+        shift_by::<O, false>(c)
     })
+}
+
+fn shift_by<O: arith::Shift, const BY_CL: bool>(c: &mut Context<'_>) -> Handler {
+    let (size, form) = (c.size(0), c.form);
+    if c.kind(0) == Kind::Register {
+        c.op.dst = c.reg(0);
+        return sized!(size, W => arith::shift_r::<W, O, BY_CL>);
+    }
+    sized!(size, W => addressed!(form, A => arith::shift_m::<W, O, BY_CL, A> as Handler))
 }
 
 fn accumulate<O: arith::Accumulate>(c: &mut Context<'_>) -> Choice {
@@ -895,19 +897,19 @@ fn far_branch(c: &mut Context<'_>) -> Choice {
         }
         M::Int => {
             c.op.imm = c.i.immediate(0);
-            software_interrupt(c, system::int_n)
+            own_step(c, system::int_n)
         }
-        M::Int3 => software_interrupt(c, system::int3),
-        M::Int1 => software_interrupt(c, system::int1),
-        M::Into => software_interrupt(c, system::into),
+        M::Int3 => own_step(c, system::int3),
+        M::Int1 => own_step(c, system::int1),
+        M::Into => own_step(c, system::into),
         M::Bound => {
             (c.op.dst, c.op.size) = (c.reg(0), c.size(0));
             legacy::bound
         }
-        M::Syscall => system::syscall,
+        M::Syscall => own_step(c, system::syscall),
         M::Sysret | M::Sysretq => {
             c.op.size = if c.i.mnemonic() == M::Sysretq { 8 } else { 4 };
-            system::sysret
+            own_step(c, system::sysret)
         }
         M::Sysenter => system::sysenter,
         M::Sysexit | M::Sysexitq => {
@@ -919,8 +921,8 @@ fn far_branch(c: &mut Context<'_>) -> Choice {
     })
 }
 
-fn software_interrupt(c: &mut Context<'_>, run: Handler) -> Handler {
-    c.op.rep = SOFTWARE_INTERRUPT;
+fn own_step(c: &mut Context<'_>, run: Handler) -> Handler {
+    c.op.rep = OWN_STEP;
     run
 }
 

@@ -1,9 +1,11 @@
 //! Integer arithmetic, logic, shifts, multiplication and division (SDM vol. 2).
 
-use crate::alu::{Alu, Multiply};
+use crate::alu::{self, Alu, Multiply, OF};
 use crate::cpu::Cpu;
 use crate::op::{Fallible, Op, Step, step};
 use crate::word::Word;
+use std::marker::PhantomData;
+use std::sync::LazyLock;
 use x86::bus::AccessKind;
 use x86::exception::{Exception, Vector};
 use x86::state::gpr::{RAX, RDX};
@@ -26,6 +28,8 @@ pub(crate) trait Unary {
 pub(crate) trait Shift {
     /// Performs it; `count` unmasked, the host masks.
     fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W;
+    /// Whether the host leaves OF where the count is an immediate above 1 ([`alu::immediate_keeps_of`]).
+    fn keeps_of() -> bool;
 }
 
 macro_rules! binary {
@@ -77,8 +81,30 @@ macro_rules! shift {
             fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W {
                 a.$method(count, f)
             }
+            fn keeps_of() -> bool {
+                static KNOWN: LazyLock<bool> = LazyLock::new(|| {
+                    alu::immediate_keeps_of(alu::by_immediate::$method)
+                });
+                *KNOWN
+            }
         }
     )*};
+}
+
+/// `O` by an immediate above 1 on a host that leaves OF then, though not where the count is in CL: what is translated there, and what Intel's
+/// processors do when they rotate.
+pub(crate) struct Keeping<O>(PhantomData<O>);
+impl<O: Shift> Shift for Keeping<O> {
+    #[inline(always)]
+    fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W {
+        let overflow = *f & OF;
+        let result = O::apply(a, count, f);
+        *f = *f & !OF | overflow;
+        result
+    }
+    fn keeps_of() -> bool {
+        true
+    }
 }
 
 shift! { Rol rol, Ror ror, Rcl rcl, Rcr rcr, Shl shl, Shr shr, Sar sar, }

@@ -1,17 +1,15 @@
 //! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of faults (SDM vol. 3, 6.9).
 
 use super::fetch;
+use super::system::DR6_BS;
 use crate::cpu::Cpu;
-use crate::op::{Op, SOFTWARE_INTERRUPT, Step};
+use crate::op::{OWN_STEP, Op, Step};
 use vcpu::{Exit, Signal, SignalSet};
 use x86::debug;
 use x86::exception::{Exception, Vector};
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
 use x86::state::{Activity, Mode, Seg};
-
-/// DR6.BS: single step.
-const DR6_BS: u64 = 1 << 14;
 
 /// What to do next.
 pub(crate) enum Stock {
@@ -145,8 +143,8 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
         cpu.instructions += 1;
     }
     cpu.refresh();
-    // INT n and its kin clear TF on their way, and their trap with it; MOV SS holds traps back for one instruction.
-    let trapped = stepping && op.rep != SOFTWARE_INTERRUPT;
+    // MOV SS holds traps back for one instruction.
+    let trapped = stepping && (op.rep != OWN_STEP || step == Step::Next);
     let hits = std::mem::take(&mut cpu.data_hits);
     if cpu.state.blocking.mov_ss {
         cpu.data_hits = hits;

@@ -118,8 +118,7 @@ fn valid_here(
     // SAFETY: just found in the cache or inserted; only the run loop frees blocks.
     let b = unsafe { &*block };
     if let Some(page) = b.second_page {
-        let next = (la | PAGE_MASK).wrapping_add(1);
-        let next = if cpu.mode == Mode::Long64 { next } else { next & 0xffff_ffff };
+        let next = next_page(cpu, la);
         if gpa_of(translate(cpu, next)?) != page {
             return Ok(None);
         }
@@ -136,6 +135,12 @@ fn valid_here(
         }
     }
     Ok(Some(block))
+}
+
+/// The page after that of `la`, as the mode's address space goes on.
+fn next_page(cpu: &Cpu, la: u64) -> u64 {
+    let next = (la | PAGE_MASK).wrapping_add(1);
+    if cpu.mode == Mode::Long64 { next } else { next & 0xffff_ffff }
 }
 
 fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
@@ -159,7 +164,7 @@ fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible
         match decode::decode(cpu, key, rip, &window, second, max) {
             Decoded::Block(block) => return Ok(insert(cpu, block)),
             Decoded::Crosses => {
-                let next = (la | PAGE_MASK).wrapping_add(1);
+                let next = next_page(cpu, la);
                 let page = gpa_of(translate(cpu, next)?);
                 window.extend(|bytes| read_code(cpu, page, bytes));
                 second = Some(page);

@@ -60,36 +60,22 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
     Some(run)
 }
 
-/// Size of the image as far as segment limits are checked.
-fn extent(image: u64, wide: bool) -> u64 {
-    match (image, wide) {
-        (x, false) if x == Image::Environment as u64 => 14,
-        (x, true) if x == Image::Environment as u64 => 28,
-        (x, false) if x == Image::Whole as u64 => 94,
-        (x, true) if x == Image::Whole as u64 => 108,
-        (x, _) if x == Image::Fx as u64 => 512,
-        _ => 576,
+/// What goes before an environment's or whole image's accesses: the unit's own exceptions, then what its address alone is judged by, canonical
+/// first, then alignment by operand size (SDM vol. 3, table 7-7). FXSAVE's 16 and XSAVE's 64 are checked with their images.
+fn place(cpu: &mut Cpu, op: &Op, wide: bool, kind: AccessKind) -> Fallible {
+    if op.imm != Image::Environment as u64 && op.imm != Image::Whole as u64 {
+        return Ok(());
     }
-}
-
-/// What the image's address alone is judged by, after the unit's own exceptions: canonical first, then alignment (SDM vol. 3, table 7-7:
-/// environments by operand size). FXSAVE's 16 and XSAVE's 64 are checked with their images.
-fn place(cpu: &mut Cpu, op: &Op, la: u64, wide: bool, waits: bool) -> Fallible {
-    let alignment = match op.imm {
-        x if x == Image::Environment as u64 || x == Image::Whole as u64 => 2 << u32::from(wide),
-        x if x == Image::Fx as u64 => 1,
-        _ => return Ok(()),
-    };
     let available = xsave::x87_available(&cpu.state);
     cpu.check(available)?;
-    if waits {
+    if kind == AccessKind::Read {
         let pending = xsave::x87_pending(&cpu.state);
         cpu.check(pending)?;
     }
-    let len = extent(op.imm, wide);
-    let canonical = cpu.mmu.canonical_span(la, len);
-    cpu.check(canonical)?;
-    cpu.aligned(la, len, alignment)
+    let field = 2 << u32::from(wide);
+    let first = cpu.operand(op).part(&cpu.state, 0, field, kind);
+    let la = cpu.check(first)?;
+    cpu.aligned(la, u64::from(field), u64::from(field))
 }
 
 fn mask(cpu: &Cpu) -> u64 {
@@ -99,21 +85,20 @@ fn mask(cpu: &Cpu) -> u64 {
 fn save(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let wide = op.size != 0;
-        let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Write)?;
-        place(cpu, op, la, wide, false)?;
-        let mask = mask(cpu);
+        place(cpu, op, wide, AccessKind::Write)?;
+        let (operand, mask) = (cpu.operand(op), mask(cpu));
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
         let form = match op.imm {
             x if x == Image::Fx as u64 => {
-                let result = xsave::fxsave(state, bus, la, wide);
+                let result = xsave::fxsave(state, bus, operand, wide);
                 return cpu.check(result);
             }
             x if x == Image::Environment as u64 => {
-                let result = xsave::fnstenv(state, bus, la, wide);
+                let result = xsave::fnstenv(state, bus, operand, wide);
                 return cpu.check(result);
             }
             x if x == Image::Whole as u64 => {
-                let result = xsave::fnsave(state, bus, la, wide);
+                let result = xsave::fnsave(state, bus, operand, wide);
                 return cpu.check(result);
             }
             x if x == Image::Xsaveopt as u64 => SaveForm::Xsaveopt,
@@ -121,7 +106,7 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
             x if x == Image::Xsaves as u64 => SaveForm::Xsaves,
             _ => SaveForm::Xsave,
         };
-        let result = xsave::xsave(model, state, bus, form, la, mask, wide);
+        let result = xsave::xsave(model, state, bus, form, operand, mask, wide);
         cpu.check(result)
     };
     step(body(cpu))
@@ -130,19 +115,18 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
 fn restore(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let wide = op.size != 0;
-        let la = cpu.linear::<LEGACY>(op, extent(op.imm, wide), AccessKind::Read)?;
-        place(cpu, op, la, wide, op.imm != Image::Fx as u64)?;
-        let mask = mask(cpu);
+        place(cpu, op, wide, AccessKind::Read)?;
+        let (operand, mask) = (cpu.operand(op), mask(cpu));
         let pkru = cpu.state.paging.pkru;
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
         let result = match op.imm {
-            x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, la, wide),
-            x if x == Image::Environment as u64 => xsave::fldenv(state, bus, la, wide),
-            x if x == Image::Whole as u64 => xsave::frstor(state, bus, la, wide),
+            x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, operand, wide),
+            x if x == Image::Environment as u64 => xsave::fldenv(state, bus, operand, wide),
+            x if x == Image::Whole as u64 => xsave::frstor(state, bus, operand, wide),
             x if x == Image::Xsaves as u64 => {
-                xsave::xrstor(model, state, bus, RestoreForm::Xrstors, la, mask, wide)
+                xsave::xrstor(model, state, bus, RestoreForm::Xrstors, operand, mask, wide)
             }
-            _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, la, mask, wide),
+            _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, operand, mask, wide),
         };
         cpu.check(result)?;
         if cpu.state.paging.pkru != pkru {

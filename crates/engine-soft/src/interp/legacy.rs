@@ -102,13 +102,20 @@ pub(crate) fn salc(cpu: &mut Cpu, _: &Op) -> Step {
 pub(crate) fn bound(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let size = u64::from(op.size);
-        let la = cpu.linear_legacy(op, 2 * size, AccessKind::Read)?;
-        let (index, lower, upper) = if op.size == 2 {
-            let (l, u) = (cpu.load::<u16>(la)?, cpu.load::<u16>(la.wrapping_add(size))?);
-            (i32::from(cpu.reg::<u16>(op.dst) as i16), i32::from(l as i16), i32::from(u as i16))
+        let mut bounds = [0; 2];
+        for (bound, at) in bounds.iter_mut().zip([0, size]) {
+            let la = cpu.part(op, at, size, AccessKind::Read)?;
+            *bound = if op.size == 2 {
+                i32::from(cpu.load::<u16>(la)? as i16)
+            } else {
+                cpu.load::<u32>(la)? as i32
+            };
+        }
+        let [lower, upper] = bounds;
+        let index = if op.size == 2 {
+            i32::from(cpu.reg::<u16>(op.dst) as i16)
         } else {
-            let (l, u) = (cpu.load::<u32>(la)?, cpu.load::<u32>(la.wrapping_add(size))?);
-            (cpu.reg::<u32>(op.dst) as i32, l as i32, u as i32)
+            cpu.reg::<u32>(op.dst) as i32
         };
         if index < lower || index > upper {
             return cpu.raise(Exception::plain(Vector::Br));

@@ -66,6 +66,8 @@ fn repeat(
         return step_to(iteration(cpu, 1).map(|_| Step::Next));
     }
     cpu.mid_repeat = false;
+    narrow(cpu, op, &[gpr::RCX]);
+    let performed_by = op.run.get() as usize;
     for _ in 0..PART {
         let left = index(cpu, op, gpr::RCX);
         if left == 0 {
@@ -80,6 +82,10 @@ fn repeat(
         if left == 0 || !go_on {
             return Step::Next;
         }
+        // Every iteration is an instruction boundary: what has overwritten itself is fetched anew (SDM vol. 3, 11.6).
+        if op.run.get() as usize != performed_by {
+            return again(cpu, op);
+        }
         // Single step and breakpoints trap after each iteration; interrupts are served between iterations.
         if cpu.attention || cpu.signals.bits() != 0 {
             return again(cpu, op);
@@ -88,6 +94,14 @@ fn repeat(
     // Each part counts as an instruction, so that no count in RCX outlasts a budget.
     cpu.instructions += 1;
     again(cpu, op)
+}
+
+/// A repeated instruction with 32-bit addresses writes the registers it counts with before its first iteration, even if there is none or it
+/// faults: their upper halves become 0. The manual leaves that open; Intel's processors do so.
+fn narrow(cpu: &mut Cpu, op: &Op, registers: &[usize]) {
+    if op.rep != 0 && op.address_size == 4 {
+        registers.iter().for_each(|&r| cpu.state.gpr[r] &= 0xffff_ffff);
+    }
 }
 
 /// Goes on with the same instruction, after what the run loop finds to do between two iterations.
@@ -128,6 +142,7 @@ fn run<W: Word>(cpu: &Cpu, op: &Op, left: u64, ends: &[(usize, u64)]) -> Option<
 
 /// MOVS.
 pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    narrow(cpu, op, &[gpr::RSI, gpr::RDI]);
     repeat(cpu, op, |cpu, left| {
         let from = source::<W>(cpu, op)?;
         let Ok(to) = destination::<W>(cpu, op, AccessKind::Write) else {
@@ -137,7 +152,7 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
             return cpu.raise(fault);
         };
         if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RSI, from), (gpr::RDI, to)])
-            && copy_run::<W>(cpu, from, to, n)?
+            && copy_run::<W>(cpu, op, from, to, n)?
         {
             advance::<W>(cpu, op, gpr::RSI, n);
             advance::<W>(cpu, op, gpr::RDI, n);
@@ -151,13 +166,16 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Copies `n` elements within one page each; false if one of them is no RAM.
-fn copy_run<W: Word>(cpu: &mut Cpu, from: u64, to: u64, n: u64) -> Fallible<bool> {
+/// Copies `n` elements within one page each; false if one of them is no RAM, or of the instruction itself.
+fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
     let source = cpu.mmu.pin(from, bytes, AccessKind::Read, privilege);
     let Some((source, _)) = cpu.check(source)? else { return Ok(false) };
     let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
     let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
+    if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
+        return Ok(false);
+    }
     // Overlap closer than an element upwards would repeat bytes differently from element-wise copying.
     let distance = (target as u64).wrapping_sub(source as u64);
     if distance != 0 && distance < u64::from(W::SIZE) {
@@ -171,11 +189,12 @@ fn copy_run<W: Word>(cpu: &mut Cpu, from: u64, to: u64, n: u64) -> Fallible<bool
 
 /// STOS.
 pub(crate) fn stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
+    narrow(cpu, op, &[gpr::RDI]);
     repeat(cpu, op, |cpu, left| {
         let to = destination::<W>(cpu, op, AccessKind::Write)?;
         let value = cpu.reg::<W>(0);
         if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RDI, to)])
-            && fill_run(cpu, to, value, n)?
+            && fill_run(cpu, op, to, value, n)?
         {
             advance::<W>(cpu, op, gpr::RDI, n);
             return Ok((n, true));
@@ -186,14 +205,34 @@ pub(crate) fn stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-fn fill_run<W: Word>(cpu: &mut Cpu, to: u64, value: W, n: u64) -> Fallible<bool> {
+/// As [`copy_run`], with `value`.
+fn fill_run<W: Word>(cpu: &mut Cpu, op: &Op, to: u64, value: W, n: u64) -> Fallible<bool> {
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
     let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
     let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
+    if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
+        return Ok(false);
+    }
     // SAFETY: `pin` vouches for `bytes` of RAM.
     unsafe { ram::fill(target, value, n as usize) };
     cpu.mmu.wrote(gpa, bytes);
     Ok(true)
+}
+
+/// Whether decoded code lies near `bytes` at `gpa`, as [`crate::mmu::Mmu::pin`] gives it.
+fn is_code(cpu: &Cpu, gpa: u64, bytes: u64) -> bool {
+    gpa != u64::MAX && cpu.mmu.blocks.holds(gpa, bytes)
+}
+
+/// Whether `op`, of 64-bit mode, has one of its own bytes among `bytes` at `gpa`: it must then go element by element, to be fetched anew in time.
+#[cold]
+fn overwrites_itself(cpu: &Cpu, op: &Op, gpa: u64, bytes: u64) -> bool {
+    (0..u64::from(op.len)).any(|n| {
+        let la = cpu.ip(op).wrapping_add(n);
+        let entry = cpu.fetch_entry(la);
+        let known = entry.tag == la & !PAGE_MASK;
+        !known || (entry.gpa | la & PAGE_MASK).wrapping_sub(gpa) < bytes
+    })
 }
 
 /// LODS.

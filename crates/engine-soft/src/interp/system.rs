@@ -16,6 +16,8 @@ use x86::{control, debug, far, flags, ioperm, iret, msr, protect, segment, sysca
 
 /// CPUID.01H:EDX.APIC.
 const CPUID_APIC: u32 = 1 << 9;
+/// DR6.BS: single step.
+pub(crate) const DR6_BS: u64 = 1 << 14;
 /// DR6.B0 to B3.
 const DR6_BREAKPOINTS: u64 = 0xf;
 
@@ -158,13 +160,25 @@ pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// SYSCALL.
 pub(crate) fn syscall(cpu: &mut Cpu, op: &Op) -> Step {
-    transfer(cpu, op, |state, _, next| syscall::syscall(state, next))
+    let step = transfer(cpu, op, |state, _, next| syscall::syscall(state, next));
+    step_by_new_flag(cpu, step)
+}
+
+/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the kernel from being stepped, and a return
+/// with TF traps before the program goes on, as if SYSCALL had just completed.
+fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
+    if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
+        return step;
+    }
+    cpu.fault = Exception::db(DR6_BS | std::mem::take(&mut cpu.data_hits));
+    Step::FaultHere
 }
 
 /// SYSRET; operand size 8: to 64-bit mode.
 pub(crate) fn sysret(cpu: &mut Cpu, op: &Op) -> Step {
     let wide = op.size == 8;
-    transfer(cpu, op, |state, _, _| syscall::sysret(state, wide))
+    let step = transfer(cpu, op, |state, _, _| syscall::sysret(state, wide));
+    step_by_new_flag(cpu, step)
 }
 
 /// SYSENTER.
@@ -338,19 +352,31 @@ pub(crate) fn lldt_ltr<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
+/// Bytes of a table register's base in memory, behind its limit's two.
+fn base_size(cpu: &Cpu) -> u8 {
+    if cpu.mode == Mode::Long64 { 8 } else { 4 }
+}
+
 /// SGDT (`imm` 0), SIDT (1).
 pub(crate) fn sgdt_sidt(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         user_may_look(cpu)?;
         let table = if op.imm == 0 { cpu.state.gdtr } else { cpu.state.idtr };
-        let bytes = if cpu.mode == Mode::Long64 { 10 } else { 6 };
-        let la = cpu.linear::<LEGACY>(op, bytes, AccessKind::Write)?;
-        let mut image = [0; 10];
-        image[..2].copy_from_slice(&table.limit.to_le_bytes());
-        image[2..].copy_from_slice(&table.base.to_le_bytes());
+        let parts = [(0, 2, table.limit.into()), (2, base_size(cpu), table.base)];
         let privilege = cpu.privilege();
-        let result = cpu.mmu.write_bytes(la, &image[..bytes as usize], privilege);
-        cpu.check(result)
+        // Both must be writable before one is written.
+        for (at, size, _) in parts {
+            let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
+            let probe = cpu.mmu.probe_write(la, size.into(), privilege);
+            cpu.check(probe)?;
+        }
+        for (at, size, value) in parts {
+            let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
+            let written = cpu.mmu.write(la, size, value, privilege);
+            cpu.check(written)?;
+            cpu.watch(la, size, DataAccess::Write);
+        }
+        Ok(())
     };
     step(body(cpu))
 }
@@ -359,21 +385,21 @@ pub(crate) fn sgdt_sidt(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn lgdt_lidt(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         privileged(cpu)?;
-        let bytes = if cpu.mode == Mode::Long64 { 10 } else { 6 };
-        let la = cpu.linear::<LEGACY>(op, bytes, AccessKind::Read)?;
-        let mut image = [0; 10];
-        let privilege = cpu.privilege();
-        let result = cpu.mmu.read_bytes(la, &mut image[..bytes as usize], privilege);
-        cpu.check(result)?;
-        let limit = u16::from_le_bytes([image[0], image[1]]);
-        let mut base = image[2..].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
+        let mut values = [0; 2];
+        for (value, (at, size)) in values.iter_mut().zip([(0, 2), (2, base_size(cpu))]) {
+            let la = cpu.part(op, at, size.into(), AccessKind::Read)?;
+            let read = cpu.mmu.read(la, size, cpu.privilege());
+            *value = cpu.check(read)?;
+            cpu.watch(la, size, DataAccess::Read);
+        }
+        let [limit, mut base] = values;
         if cpu.mode == Mode::Long64 && !x86::paging::is_canonical(base) {
             return cpu.gp();
         }
         if op.size == 2 && cpu.mode != Mode::Long64 {
             base &= 0xff_ffff;
         }
-        let table = TableRegister { base, limit };
+        let table = TableRegister { base, limit: limit as u16 };
         if op.imm == 0 {
             cpu.state.gdtr = table;
         } else {
@@ -430,13 +456,14 @@ pub(crate) fn pop_seg(cpu: &mut Cpu, op: &Op) -> Step {
 /// A far pointer in memory: offset of `op.size` bytes, then the selector.
 fn far_pointer(cpu: &mut Cpu, op: &Op) -> Fallible<(u16, u64)> {
     let size = u64::from(op.size);
-    let la = cpu.linear::<LEGACY>(op, size + 2, AccessKind::Read)?;
+    let la = cpu.part(op, 0, size, AccessKind::Read)?;
     let offset = match op.size {
         2 => u64::from(cpu.load::<u16>(la)?),
         4 => u64::from(cpu.load::<u32>(la)?),
         _ => cpu.load::<u64>(la)?,
     };
-    Ok((cpu.load::<u16>(la.wrapping_add(size))?, offset))
+    let la = cpu.part(op, size, 2, AccessKind::Read)?;
+    Ok((cpu.load::<u16>(la)?, offset))
 }
 
 /// LES, LDS, LSS, LFS, LGS: register `dst`, segment `src`.
@@ -751,8 +778,8 @@ pub(crate) fn invpcid(cpu: &mut Cpu, op: &Op) -> Step {
         privileged(cpu)?;
         let kind =
             if op.size == 8 { cpu.reg::<u64>(op.dst) } else { u64::from(cpu.reg::<u32>(op.dst)) };
-        let la = cpu.linear::<LEGACY>(op, 16, AccessKind::Read)?;
-        let result = control::invpcid(&cpu.model, &cpu.state, &mut cpu.mmu, kind, la);
+        let operand = cpu.operand(op);
+        let result = control::invpcid(&cpu.model, &cpu.state, &mut cpu.mmu, kind, operand);
         cpu.check(result)?;
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)

@@ -134,10 +134,9 @@ pub fn gather<B: ElementBus>(
     let indices = vector(state, instruction.memory_index());
     let scale = u64::from(instruction.memory_index_scale());
     let count = vector_length(instruction) / index_size.max(size);
-    let (old, old_mask) = (vector(state, destination), vector(state, mask));
-    let (mut result, mut left) = (Ymm::default(), Ymm::default());
+    let (mut result, old_mask) = (vector(state, destination), vector(state, mask));
+    let mut left = old_mask;
     for i in 0..count {
-        set_lane(&mut result, i, size, lane(&old, i, size));
         let chosen = old_mask.0[size * i + size - 1] & 0x80 != 0;
         set_lane(&mut left, i, size, if chosen { u64::MAX } else { 0 });
     }
@@ -159,6 +158,11 @@ pub fn gather<B: ElementBus>(
                 break;
             }
         }
+    }
+    if outcome.is_ok() {
+        // What lies above the elements goes at the end, not at a fault.
+        result.0[size * count..].fill(0);
+        left = Ymm::default();
     }
     set_vector(state, destination, result);
     set_vector(state, mask, left);

@@ -290,7 +290,7 @@ fn invpcid_types_and_descriptors() {
         let mut bus = FlatBus::new(64);
         bus.put(16, &pcid.to_le_bytes());
         bus.put(24, &address.to_le_bytes());
-        invpcid(&model(), s, &mut bus, kind, 16).map(|()| bus.effect())
+        invpcid(&model(), s, &mut bus, kind, Operand::flat(16)).map(|()| bus.effect())
     };
     // Without PCIDE only PCID 0 exists, for the types that look at it.
     assert_eq!(call(&s, 0, 5, 0x1000), Err(GP));
@@ -309,7 +309,7 @@ fn invpcid_types_and_descriptors() {
     assert_eq!(call(&s, 2, 0, 0), Err(GP));
     let without = CpuModel::parse("gemello-v2,-invpcid").unwrap();
     let mut bus = FlatBus::new(64);
-    assert_eq!(invpcid(&without, &s, &mut bus, 2, 16), Err(Exception::ud()));
+    assert_eq!(invpcid(&without, &s, &mut bus, 2, Operand::flat(16)), Err(Exception::ud()));
     s.cpl = 0;
-    assert_eq!(invpcid(&model(), &s, &mut bus, 2, 60), Err(Exception::pf(64, 0)));
+    assert_eq!(invpcid(&model(), &s, &mut bus, 2, Operand::flat(60)), Err(Exception::pf(64, 0)));
 }

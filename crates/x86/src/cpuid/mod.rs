@@ -1,8 +1,8 @@
 //! CPUID: named processor models and the leaves they show (SDM vol. 2A, CPUID).
 //!
-//! [`CpuModel`] says what the processor is, [`cpuid`] what a guest reads of it. Three outputs follow the
-//! state: OSXSAVE and OSPKE mirror CR4, leaf DH's sizes follow XCR0 and IA32_XSS, and the SYSCALL bit shows in 64-bit
-//! mode only. Every processor is a core of its own in one package.
+//! [`CpuModel`] says what the processor is, [`cpuid`] what a guest reads of it. Some outputs follow the
+//! state: OSXSAVE and OSPKE mirror CR4, leaf DH's sizes follow XCR0 and IA32_XSS, the SYSCALL bit shows in 64-bit
+//! mode only, and IA32_MISC_ENABLE limits the leaves and hides NX. Every processor is a core of its own in one package.
 
 mod cache;
 pub mod feature;
@@ -11,6 +11,7 @@ pub mod model;
 pub use feature::{Feature, FeatureSet};
 pub use model::{CpuModel, ModelError, PHYSICAL_BITS};
 
+use crate::msr::{LIMIT_CPUID_MAXVAL, XD_DISABLE};
 use crate::regs::Cr4;
 use crate::state::{CpuState, Mode};
 use crate::xsave::layout;
@@ -37,8 +38,6 @@ const HTT: u32 = 1 << 28;
 const FPU_POINTERS_DEPRECATED: u32 = 1 << 6 | 1 << 13;
 /// CLFLUSH line of 64 bytes, in units of 8, as leaf 1 EBX wants it.
 const CLFLUSH_LINE: u32 = 8 << 8;
-/// IA32_MISC_ENABLE: limit CPUID to leaf 3 (SDM vol. 4, table 2-2).
-const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
 
 /// EAX, EBX, ECX, EDX of leaf `leaf` (EAX), subleaf `subleaf` (ECX), on the processor `model` in `state`.
 ///
@@ -155,6 +154,9 @@ fn extended(model: &CpuModel, state: &CpuState, leaf: u32) -> [u32; 4] {
             let mut features = model.features;
             if state.mode() != Mode::Long64 {
                 features = features.without(Feature::Syscall);
+            }
+            if state.msr.misc_enable & XD_DISABLE != 0 {
+                features = features.without(Feature::Nx);
             }
             [0, 0, features.word(Word::X1Ecx), features.word(Word::X1Edx)]
         }

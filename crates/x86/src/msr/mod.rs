@@ -25,6 +25,13 @@ use names::*;
 pub const FAST_STRING: u64 = 1 << 0;
 /// IA32_MISC_ENABLE: CPUID stops at leaf 3.
 pub const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
+/// IA32_MISC_ENABLE: what has no counterpart in a virtual processor and merely keeps its value: automatic thermal control, SpeedStep, no xTPR
+/// messages.
+const PLATFORM: u64 = 1 << 3 | 1 << 16 | 1 << 23;
+/// IA32_MISC_ENABLE: MONITOR and MWAIT, which no model has: it keeps its value where there is SSE3, as the manual asks.
+const MONITOR_FSM: u64 = 1 << 18;
+/// IA32_MISC_ENABLE: CPUID shows no execute-disable bit, and EFER has none.
+pub const XD_DISABLE: u64 = 1 << 34;
 /// IA32_MISC_ENABLE: no branch trace storage, no PEBS. Read-only.
 const TRACING_UNAVAILABLE: u64 = 1 << 11 | 1 << 12;
 /// IA32_DEBUGCTL: single step on branches.
@@ -196,7 +203,7 @@ fn write_plain(
         IA32_BIOS_UPDT_TRIG | IA32_BIOS_SIGN_ID => {}
         IA32_SYSENTER_CS => regs.sysenter_cs = value & 0xffff_ffff,
         IA32_MCG_STATUS => regs.mcg_status = only(value, MCG_STATUS_BITS)?,
-        IA32_MISC_ENABLE => regs.misc_enable = misc_enable(value)?,
+        IA32_MISC_ENABLE => regs.misc_enable = misc_enable(model, value)?,
         IA32_DEBUGCTL => regs.debugctl = only(value, LBR | BTF)? & BTF,
         IA32_XSS => regs.xss = only(value, layout::supported_xss(model))?,
         IA32_STAR => regs.star = value,
@@ -219,9 +226,15 @@ fn shift_tsc(state: &mut CpuState, delta: u64) {
     state.msr.tsc_adjust = state.msr.tsc_adjust.wrapping_add(delta);
 }
 
-/// The read-only bits may be written as they read; nothing but fast strings and the CPUID limit can be set.
-fn misc_enable(value: u64) -> Result<u64, Exception> {
-    let writable = FAST_STRING | LIMIT_CPUID_MAXVAL;
+/// What the model's processor has of IA32_MISC_ENABLE (SDM vol. 4, table 2-2); the read-only bits may be written as they read.
+fn misc_enable(model: &CpuModel, value: u64) -> Result<u64, Exception> {
+    let mut writable = FAST_STRING | LIMIT_CPUID_MAXVAL | PLATFORM;
+    if model.has(Feature::Sse3) {
+        writable |= MONITOR_FSM;
+    }
+    if model.has(Feature::Nx) {
+        writable |= XD_DISABLE;
+    }
     only(value, writable | TRACING_UNAVAILABLE).map(|v| v & writable)
 }
 
@@ -230,7 +243,7 @@ fn write_efer(model: &CpuModel, state: &mut CpuState, value: u64) -> Result<TlbE
     let mut allowed = Efer::LMA;
     allowed.set(Efer::SCE, model.has(Feature::Syscall));
     allowed.set(Efer::LME, model.has(Feature::Lm));
-    allowed.set(Efer::NXE, model.has(Feature::Nx));
+    allowed.set(Efer::NXE, model.has(Feature::Nx) && state.msr.misc_enable & XD_DISABLE == 0);
     let old = state.paging.efer;
     let mut new = Efer::from_bits_retain(only(value, allowed.bits())?);
     new.set(Efer::LMA, old.contains(Efer::LMA));

@@ -105,7 +105,9 @@ fn what_is_refused() {
         (IA32_ARCH_CAPABILITIES, 0),
         (MSR_PLATFORM_INFO, 0),
         (IA32_FEATURE_CONTROL, 5),
-        (IA32_MISC_ENABLE, 1 << 34),
+        (IA32_MISC_ENABLE, 1 << 1),
+        (IA32_MISC_ENABLE, 1 << 7),
+        (IA32_MISC_ENABLE, 1 << 38),
         (IA32_XSS, 1 << 8),
         (IA32_DEBUGCTL, 1 << 6),
         (IA32_MCG_CAP, 0),
@@ -199,6 +201,32 @@ fn misc_enable_can_be_written_back_as_read() {
     assert_eq!(value, 0x1801);
     wr(&mut state, IA32_MISC_ENABLE, value | LIMIT_CPUID_MAXVAL).unwrap();
     assert_eq!(rd(&state, IA32_MISC_ENABLE), Ok(value | LIMIT_CPUID_MAXVAL));
+}
+
+#[test]
+fn misc_enable_has_the_bits_of_the_model() {
+    let (mut model, mut state) = setup();
+    // What kvm-unit-tests write: all bits that table 2-2 has for such a processor, the read-only ones as they read.
+    let all = 0x4_00c5_1809;
+    wr(&mut state, IA32_MISC_ENABLE, all).unwrap();
+    assert_eq!(rd(&state, IA32_MISC_ENABLE), Ok(all));
+    for (feature, bit) in [(Feature::Sse3, MONITOR_FSM), (Feature::Nx, XD_DISABLE)] {
+        model.features = model.features.disable(feature);
+        assert_eq!(write(&model, &mut state, IA32_MISC_ENABLE, bit, 0), Err(GP), "{feature:?}");
+    }
+}
+
+#[test]
+fn misc_enable_takes_execute_disable_away() {
+    let (model, mut state) = setup();
+    let nx = |state: &CpuState| crate::cpuid::cpuid(&model, state, 0x8000_0001, 0)[3] >> 20 & 1;
+    assert_eq!(nx(&state), 1);
+    wr(&mut state, IA32_MISC_ENABLE, XD_DISABLE).unwrap();
+    assert_eq!(nx(&state), 0);
+    assert_eq!(wr(&mut state, IA32_EFER, Efer::NXE.bits()), Err(GP));
+    wr(&mut state, IA32_MISC_ENABLE, 0).unwrap();
+    assert_eq!(nx(&state), 1);
+    wr(&mut state, IA32_EFER, Efer::NXE.bits()).unwrap();
 }
 
 #[test]

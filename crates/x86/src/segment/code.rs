@@ -4,7 +4,7 @@ use crate::bus::SystemBus;
 use crate::descriptor::{self, Entry, Selector};
 use crate::exception::{Exception, Vector};
 use crate::paging::is_canonical;
-use crate::state::{CpuState, Seg, Segment};
+use crate::state::{CpuState, Seg, Segment, gpr};
 
 /// A code segment that may be entered.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +45,11 @@ impl CodeTarget {
         self.entry.accessed(bus).map(|_| ())
     }
 
-    /// Loads CS, CPL and RIP.
+    /// Loads CS, CPL and RIP, after RSP: compatibility mode has 32 bits of it.
     pub(crate) const fn enter(&self, state: &mut CpuState, ip: u64) {
+        if state.long_mode() && !self.long {
+            state.gpr[gpr::RSP] &= 0xffff_ffff;
+        }
         state.seg[Seg::Cs as usize] = self.segment;
         state.cpl = self.cpl;
         state.rip = ip;

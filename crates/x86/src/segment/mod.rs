@@ -5,10 +5,12 @@
 
 mod access;
 mod code;
+mod operand;
 mod stack;
 
 pub use access::check_access;
 pub(crate) use code::{CodeTarget, check_ip, gate_target, jump_target, return_target};
+pub use operand::Operand;
 pub(crate) use stack::Stack;
 
 use crate::bus::SystemBus;
@@ -135,14 +137,16 @@ pub(crate) const fn new_stack(target: &CodeTarget, segment: Segment, pointer: u6
     }
 }
 
-/// After a return to an outer level: segments that level may not use become null (SDM vol. 2, RET).
+/// After a return to an outer level: segments that level may not use become null, and null selectors 0, whatever their RPL
+/// was (SDM vol. 2, IRET and RET; the level is the descriptor's, whatever the selector's RPL).
 ///
 /// The base stays (FS and GS of a 64-bit program are bases without a segment).
 pub(crate) fn drop_privileged(state: &mut CpuState) {
     let cpl = state.cpl;
     for seg in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
         let segment = &mut state.seg[seg as usize];
-        if segment.present() && !segment.is_conforming() && segment.dpl() < cpl {
+        let privileged = segment.present() && !segment.is_conforming() && segment.dpl() < cpl;
+        if privileged || Selector(segment.selector).is_null() {
             segment.selector = 0;
             segment.access = 0;
         }

@@ -1,16 +1,20 @@
-//! A memory operand of many bytes, reached through the bus eight at a time.
+//! A memory operand of many bytes, reached through the bus eight at a time at the most.
 
-use crate::bus::{Privilege, SystemBus};
+use crate::bus::{AccessKind, Privilege, SystemBus};
 use crate::exception::Exception;
+use crate::segment::Operand;
 use crate::state::{CpuState, Mode};
 
-/// The operand at one linear address, accessed with the program's privilege.
+/// The operand, accessed with the program's privilege.
 pub(super) struct Area<'a, B: SystemBus + ?Sized> {
+    state: &'a CpuState,
     bus: &'a mut B,
-    la: u64,
+    operand: Operand,
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     mask: u64,
     privilege: Privilege,
+    /// Bytes of a part: what is accessed, and addressed, by itself.
+    part: usize,
 }
 
 /// Whether [`Area::put`] writes or only makes sure that it could.
@@ -21,18 +25,46 @@ pub(super) enum Pass {
 }
 
 impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
-    pub(super) fn new(state: &CpuState, bus: &'a mut B, la: u64) -> Self {
+    pub(super) fn new(state: &'a CpuState, bus: &'a mut B, operand: Operand) -> Self {
         let mask = if state.mode() == Mode::Long64 { u64::MAX } else { 0xffff_ffff };
-        Self { bus, la, mask, privilege: Privilege::at(state.cpl) }
+        Self { state, bus, operand, mask, privilege: Privilege::at(state.cpl), part: 8 }
     }
 
-    /// The bus itself, once the operand is done with.
-    pub(super) fn into_bus(self) -> &'a mut B {
-        self.bus
+    /// Goes on in parts of `part` bytes, 8 at the most.
+    pub(super) fn in_parts_of(&mut self, part: usize) {
+        self.part = part.clamp(1, 8);
     }
 
-    fn at(&self, offset: usize) -> u64 {
-        self.la.wrapping_add(offset as u64) & self.mask
+    /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all within bounds.
+    fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
+        let (start, end) = (offset as u64, (offset + len) as u64 - 1);
+        let in_a_row = self.operand.offset_of(start) <= self.operand.offset_of(end);
+        in_a_row.then(|| self.operand.part(self.state, start, len as u32, kind).ok()).flatten()
+    }
+
+    /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address, and where it lies among them.
+    fn each(
+        &mut self,
+        offset: usize,
+        len: usize,
+        kind: AccessKind,
+        mut body: impl FnMut(&mut B, u64, core::ops::Range<usize>) -> Result<(), Exception>,
+    ) -> Result<(), Exception> {
+        if len == 0 {
+            return Ok(());
+        }
+        let whole = self.whole(offset, len, kind);
+        let mut done = 0;
+        while done < len {
+            let size = chunk((len - done).min(self.part));
+            let la = match whole {
+                Some(la) => la.wrapping_add(done as u64) & self.mask,
+                None => self.operand.part(self.state, (offset + done) as u64, size as u32, kind)?,
+            };
+            body(self.bus, la, done..done + size)?;
+            done += size;
+        }
+        Ok(())
     }
 
     /// The `N` bytes at `offset`.
@@ -43,35 +75,36 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     }
 
     pub(super) fn get_into(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), Exception> {
-        let mut done = 0;
-        while done < bytes.len() {
-            let size = chunk(bytes.len() - done);
-            let value = self.bus.read(self.at(offset + done), size as u8, self.privilege)?;
-            bytes[done..done + size].copy_from_slice(&value.to_le_bytes()[..size]);
-            done += size;
-        }
-        Ok(())
+        let by = self.privilege;
+        self.each(offset, bytes.len(), AccessKind::Read, |bus, la, range| {
+            let value = bus.read(la, range.len() as u8, by)?;
+            let size = range.len();
+            bytes[range].copy_from_slice(&value.to_le_bytes()[..size]);
+            Ok(())
+        })
     }
 
     pub(super) fn get_u64(&mut self, offset: usize) -> Result<u64, Exception> {
-        self.bus.read(self.at(offset), 8, self.privilege)
+        self.get(offset).map(u64::from_le_bytes)
     }
 
     /// Probes or writes `bytes` at `offset`.
     pub(super) fn put(&mut self, pass: Pass, offset: usize, bytes: &[u8]) -> Result<(), Exception> {
-        if pass == Pass::Probe {
-            return self.bus.probe_write(self.at(offset), bytes.len() as u64, self.privilege);
+        let (by, len) = (self.privilege, bytes.len());
+        if pass == Pass::Probe
+            && let Some(la) = self.whole(offset, len, AccessKind::Write)
+        {
+            return self.bus.probe_write(la, len as u64, by);
         }
-        let mut done = 0;
-        while done < bytes.len() {
-            let size = chunk(bytes.len() - done);
+        self.each(offset, len, AccessKind::Write, |bus, la, range| {
+            if pass == Pass::Probe {
+                return bus.probe_write(la, range.len() as u64, by);
+            }
+            let size = range.len();
             let mut value = [0; 8];
-            value[..size].copy_from_slice(&bytes[done..done + size]);
-            let value = u64::from_le_bytes(value);
-            self.bus.write(self.at(offset + done), size as u8, value, self.privilege)?;
-            done += size;
-        }
-        Ok(())
+            value[..size].copy_from_slice(&bytes[range]);
+            bus.write(la, size as u8, u64::from_le_bytes(value), by)
+        })
     }
 }
 

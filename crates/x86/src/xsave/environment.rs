@@ -7,10 +7,8 @@ use super::area::{Area, Pass};
 use super::{FCW_INITIAL, X87_EXCEPTIONS, set_control, top, x87_available, x87_pending};
 use crate::bus::SystemBus;
 use crate::exception::Exception;
+use crate::segment::Operand;
 use crate::state::{CpuState, Mode, X87};
-
-/// Bytes of the eight registers, ten each, behind the environment of FNSAVE.
-const REGISTERS: usize = 80;
 
 /// Which of the four layouts.
 #[derive(Clone, Copy)]
@@ -26,8 +24,30 @@ impl Layout {
         Self { wide, real: matches!(state.mode(), Mode::Real | Mode::Virtual8086) }
     }
 
+    /// The operand, accessed field by field.
+    fn area<'a, B: SystemBus + ?Sized>(
+        self,
+        state: &'a CpuState,
+        bus: &'a mut B,
+        operand: Operand,
+    ) -> Area<'a, B> {
+        let mut area = Area::new(state, bus, operand);
+        area.in_parts_of(self.field());
+        area
+    }
+
+    /// Bytes of a field.
+    const fn field(self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
+
     const fn len(self) -> usize {
-        if self.wide { 28 } else { 14 }
+        7 * self.field()
+    }
+
+    /// Where ST(`n`) lies, behind the environment.
+    const fn register(self, n: usize) -> usize {
+        self.len() + 10 * n
     }
 
     /// What the unused upper half of a 32-bit field holds: the processor writes ones.
@@ -151,13 +171,13 @@ pub fn fninit(state: &mut CpuState) -> Result<(), Exception> {
 pub fn fnstenv<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
     x87_available(state)?;
     let layout = Layout::of(state, wide);
     let image = layout.encode(&state.x87);
-    let mut area = Area::new(state, bus, la);
+    let mut area = layout.area(state, bus, operand);
     area.put(Pass::Probe, 0, &image[..layout.len()])?;
     area.put(Pass::Write, 0, &image[..layout.len()])?;
     let x87 = &mut state.x87;
@@ -173,14 +193,14 @@ pub fn fnstenv<B: SystemBus + ?Sized>(
 pub fn fldenv<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
     x87_available(state)?;
     x87_pending(state)?;
     let layout = Layout::of(state, wide);
     let mut image = [0; 28];
-    Area::new(state, bus, la).get_into(0, &mut image[..layout.len()])?;
+    layout.area(state, bus, operand).get_into(0, &mut image[..layout.len()])?;
     layout.decode(&image, &mut state.x87);
     Ok(())
 }
@@ -192,22 +212,32 @@ pub fn fldenv<B: SystemBus + ?Sized>(
 pub fn fnsave<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
     x87_available(state)?;
-    let layout = Layout::of(state, wide);
-    let mut image = [0; 28 + REGISTERS];
-    image[..28].copy_from_slice(&layout.encode(&state.x87));
-    let registers = &mut image[layout.len()..][..REGISTERS];
-    for (slot, st) in registers.chunks_exact_mut(10).zip(&state.x87.st) {
-        slot.copy_from_slice(&st[..10]);
-    }
-    let image = &image[..layout.len() + REGISTERS];
-    let mut area = Area::new(state, bus, la);
-    area.put(Pass::Probe, 0, image)?;
-    area.put(Pass::Write, 0, image)?;
+    store_whole(state, bus, operand, Layout::of(state, wide))?;
     initialize(&mut state.x87);
+    Ok(())
+}
+
+fn store_whole<B: SystemBus + ?Sized>(
+    state: &CpuState,
+    bus: &mut B,
+    operand: Operand,
+    layout: Layout,
+) -> Result<(), Exception> {
+    let environment = layout.encode(&state.x87);
+    let environment = &environment[..layout.len()];
+    let mut area = layout.area(state, bus, operand);
+    for pass in [Pass::Probe, Pass::Write] {
+        area.in_parts_of(layout.field());
+        area.put(pass, 0, environment)?;
+        area.in_parts_of(8);
+        for (n, st) in state.x87.st.iter().enumerate() {
+            area.put(pass, layout.register(n), &st[..10])?;
+        }
+    }
     Ok(())
 }
 
@@ -218,20 +248,21 @@ pub fn fnsave<B: SystemBus + ?Sized>(
 pub fn frstor<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
     x87_available(state)?;
     x87_pending(state)?;
     let layout = Layout::of(state, wide);
-    let mut area = Area::new(state, bus, la);
+    let mut area = layout.area(state, bus, operand);
     let mut image = [0; 28];
     area.get_into(0, &mut image[..layout.len()])?;
-    let registers: [u8; REGISTERS] = area.get(layout.len())?;
-    layout.decode(&image, &mut state.x87);
-    for (slot, st) in registers.chunks_exact(10).zip(&mut state.x87.st) {
-        *st = [0; 16];
-        st[..10].copy_from_slice(slot);
+    area.in_parts_of(8);
+    let mut registers = [[0; 16]; 8];
+    for (n, st) in registers.iter_mut().enumerate() {
+        area.get_into(layout.register(n), &mut st[..10])?;
     }
+    layout.decode(&image, &mut state.x87);
+    state.x87.st = registers;
     Ok(())
 }

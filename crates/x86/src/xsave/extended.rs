@@ -12,6 +12,7 @@ use crate::control::set_pkru;
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::Exception;
 use crate::regs::{Cr0, Cr4};
+use crate::segment::Operand;
 use crate::state::{CpuState, X87, Ymm};
 
 /// Offset of XSTATE_BV.
@@ -69,7 +70,7 @@ fn check(
     state: &CpuState,
     feature: Feature,
     supervisor: bool,
-    la: u64,
+    operand: &Operand,
 ) -> Result<(), Exception> {
     if !model.has(feature) || !state.paging.cr4.contains(Cr4::OSXSAVE) {
         return Err(Exception::ud());
@@ -80,7 +81,7 @@ fn check(
     if state.paging.cr0.contains(Cr0::TS) {
         return Err(NM);
     }
-    if la & 63 == 0 { Ok(()) } else { Err(GP) }
+    if operand.start(state) & 63 == 0 { Ok(()) } else { Err(GP) }
 }
 
 /// What a save writes.
@@ -103,7 +104,7 @@ pub fn xsave<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
     form: SaveForm,
-    la: u64,
+    operand: Operand,
     mask: u64,
     wide: bool,
 ) -> Result<(), Exception> {
@@ -114,9 +115,9 @@ pub fn xsave<B: SystemBus + ?Sized>(
         SaveForm::Xsaves => Feature::Xsaves,
     };
     let supervisor = form == SaveForm::Xsaves;
-    check(model, state, feature, supervisor, la)?;
+    check(model, state, feature, supervisor, &operand)?;
     let rfbm = mask & enabled(state, supervisor);
-    let mut area = Area::new(state, bus, la);
+    let mut area = Area::new(state, bus, operand);
     let plan = match form {
         SaveForm::Xsave | SaveForm::Xsaveopt => {
             let inuse = xinuse(state);
@@ -234,23 +235,22 @@ pub fn xrstor<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     form: RestoreForm,
-    la: u64,
+    operand: Operand,
     mask: u64,
     wide: bool,
 ) -> Result<(), Exception> {
     let supervisor = form == RestoreForm::Xrstors;
     let feature = if supervisor { Feature::Xsaves } else { Feature::Xsave };
-    check(model, state, feature, supervisor, la)?;
+    check(model, state, feature, supervisor, &operand)?;
     let enabled = enabled(state, supervisor);
     let rfbm = mask & enabled;
-    let mut area = Area::new(state, bus, la);
+    let mut area = Area::new(state, bus, operand);
     let header = header(model, &mut area, enabled, form)?;
     let mxcsr = load_mxcsr(state, &mut area, &header, rfbm)?;
     let mut x87 = load_x87(state, &mut area, &header, rfbm, wide)?;
     x87.mxcsr = mxcsr;
     let ymm = load_vectors(state, &mut area, &header, rfbm)?;
     let pkru = load_pkru(state, &mut area, &header, rfbm)?;
-    let bus = area.into_bus();
     state.x87 = x87;
     state.ymm = ymm;
     set_pkru(state, bus, pkru);

@@ -4,6 +4,7 @@ use super::area::{Area, Pass};
 use super::{GP, check_mxcsr, set_control, vector_count, x87_available};
 use crate::bus::SystemBus;
 use crate::exception::Exception;
+use crate::segment::Operand;
 use crate::state::{CpuState, X87, Ymm};
 
 /// Offset of MXCSR and its mask.
@@ -81,9 +82,9 @@ pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], w
     }
 }
 
-fn check(state: &CpuState, la: u64) -> Result<(), Exception> {
+fn check(state: &CpuState, operand: &Operand) -> Result<(), Exception> {
     x87_available(state)?;
-    if la & 15 == 0 { Ok(()) } else { Err(GP) }
+    if operand.start(state) & 15 == 0 { Ok(()) } else { Err(GP) }
 }
 
 /// FXSAVE; `wide`: REX.W in 64-bit mode (FXSAVE64). Outside 64-bit mode XMM8–15 are left out.
@@ -93,17 +94,17 @@ fn check(state: &CpuState, la: u64) -> Result<(), Exception> {
 pub fn fxsave<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
-    check(state, la)?;
+    check(state, &operand)?;
     let mut image = [0; XMM + 256];
     image[..MXCSR].copy_from_slice(&x87_header(&state.x87, wide));
     image[MXCSR..ST].copy_from_slice(&mxcsr_pair(&state.x87));
     image[ST..XMM].copy_from_slice(&x87_registers(&state.x87));
     image[XMM..].copy_from_slice(&vector_halves(&state.ymm, false));
     let image = &image[..XMM + 16 * vector_count(state)];
-    let mut area = Area::new(state, bus, la);
+    let mut area = Area::new(state, bus, operand);
     // All of the operand is judged, its end first, though what follows the registers is left as it is.
     area.put(Pass::Probe, SIZE - 1, &[0])?;
     area.put(Pass::Probe, 0, &[0; SIZE])?;
@@ -117,11 +118,11 @@ pub fn fxsave<B: SystemBus + ?Sized>(
 pub fn fxrstor<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    la: u64,
+    operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
-    check(state, la)?;
-    let mut area = Area::new(state, bus, la);
+    check(state, &operand)?;
+    let mut area = Area::new(state, bus, operand);
     let _judged: [u8; 1] = area.get(SIZE - 1)?;
     let header = area.get(0)?;
     let mxcsr = area.get_u64(MXCSR)? as u32;

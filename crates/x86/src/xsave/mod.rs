@@ -1,7 +1,7 @@
 //! Memory images of the x87, SSE, AVX and PKRU state (SDM vol. 1, 8.1.10, 10.5 and 13; vol. 2, each instruction).
 //!
-//! Addresses are linear, segmentation and its limit checks done by the caller. CR0.TS, CR0.EM, CR4.OSXSAVE, the
-//! model, CPL, alignment and the contents are judged here. A save touches memory only when all of it can be written; a
+//! CR0.TS, CR0.EM, CR4.OSXSAVE, the model, CPL, alignment, segmentation and the contents are judged here; an operand is
+//! accessed in parts, each of which has an address of its own ([`crate::segment::Operand`]). A save touches memory only when all of it can be written; a
 //! restore touches the state only when all of it has been read and judged. FCS and FDS are deprecated on our models:
 //! stored as zero, ignored when loaded.
 
