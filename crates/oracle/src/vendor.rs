@@ -2,6 +2,7 @@
 //!
 //! Judged after the fact, from the instruction at which the two went apart. Each rule says what was seen where.
 
+mod gather;
 mod intel;
 mod order;
 
@@ -133,6 +134,16 @@ fn amd_only(
     if at.is_some_and(|i| i.code() == Code::Movsxd_r16_rm16) && native.event.fault().is_some() {
         return Some("AMD's MOVSXD reads 32 bits for a 16-bit destination, too");
     }
+    // SDM vol. 1, 13.7: XSAVE outside 64-bit mode leaves what registers 8 to 15 would take.
+    let all_registers = |i: Instruction| is_xsave(&i) && beyond_eight(&i, native);
+    if case.bits() == 32 && native.event.vector == 14 && at.is_some_and(all_registers) {
+        return Some("AMD's XSAVE wants the room of all 16 registers in 32-bit code, too");
+    }
+    // The end of an operand's range is order.rs's if both fault; on Zen 4 this one faults alone.
+    let went_on = subject.rip != native.rip;
+    if went_on && at.is_some_and(|i| order::masked_store_wraps(native, case, &i)) {
+        return Some("Zen 4's masked stores wrap each element's address");
+    }
     // SDM vol. 2, CALL, has it so, too, but Intel's processors push first.
     if checks_target_first(native, subject) {
         return Some("Zen 3's CALL checks that its target is canonical before it pushes");
@@ -180,14 +191,17 @@ fn same_place(
     if n == s && matches!(i.code(), Code::Popaw | Code::Popad) && n.fault().is_some() {
         return Some("POPA has loaded registers when it faults");
     }
-    // SDM vol. 2, VPGATHERDD: how far a faulting gather got is left open.
-    if n == s && i.is_vsib() {
+    if n == s && i.is_vsib() && gather::same_but_progress(native, subject, i) {
         return Some("a gather that faults has done an implementation's share of its work");
     }
     // SDM vol. 3, 4.7: CR2 is some byte of the access; long images are several accesses, in an order of their own.
-    let pages = n.vector == 14 && s.vector == 14 && n.error_code == s.error_code;
-    if pages && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
+    let pages = n.vector == 14 && s.vector == 14;
+    if pages && n.error_code == s.error_code && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
         return Some("which byte of a long image faults first is the implementation's choice");
+    }
+    // SDM vol. 1, 13.7, has no order of reading XSTATE_BV and writing the components.
+    if pages && is_xsave(i) && n.cr2.abs_diff(s.cr2) < XSAVE_SIZE {
+        return Some("XSAVE's header is read, or a component written, first");
     }
     // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the indicated exceptions".
     let wraps = |(_, b): (u64, u64)| case.bits() == 32 && b > u64::from(u32::MAX);
@@ -301,8 +315,21 @@ fn canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
+/// Whether the fault is at the last byte of the AVX component, where only registers 8 to 15 lie.
+fn beyond_eight(i: &Instruction, at_fault: &Outcome) -> bool {
+    let start = operand(i, at_fault).map(|(first, _)| first);
+    start.is_some_and(|start| (start + 704..start + XSAVE_SIZE).contains(&at_fault.event.cr2))
+}
+
 fn is_image(i: &Instruction) -> bool {
-    [14, 28, 94, 108, 512].contains(&i.memory_size().size())
+    is_xsave(i) || [14, 28, 94, 108, 512].contains(&i.memory_size().size())
+}
+
+/// Bytes of the image that XSAVE writes of x87, SSE and AVX state.
+const XSAVE_SIZE: u64 = 832;
+
+fn is_xsave(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64)
 }
 
 /// Whether the operand's offset is canonical; a fault has changed no register.
@@ -344,7 +371,8 @@ fn operand_at(i: &Instruction, n: u32, at_fault: &Outcome) -> Option<(u64, u64)>
     );
     let offset = in_memory.then(|| i.virtual_address(n, 0, |r, _, _| value(r))).flatten()?;
     let offset = offset.wrapping_add(bit_string(i, at_fault));
-    Some((offset, offset.wrapping_add(i.memory_size().size() as u64).wrapping_sub(1)))
+    let size = if is_xsave(i) { XSAVE_SIZE } else { i.memory_size().size() as u64 };
+    Some((offset, offset.wrapping_add(size).wrapping_sub(1)))
 }
 
 /// How far from its address the word that BT and kin access lies in 64-bit addressing (SDM vol. 2, BT, table 3-2).
@@ -518,6 +546,49 @@ mod tests {
             assert_eq!(known_difference(&ended(13), &ended(6), &case).is_some(), so);
             assert_eq!(known_difference(&ended(3), &ended(6), &case), None);
         }
+    }
+
+    #[test]
+    fn xsave_may_begin_with_its_header_or_a_component() {
+        let (save, fxsave) =
+            (Case::with_code(&[0x0f, 0xae, 0x23]), Case::with_code(&[0x0f, 0xae, 0x03]));
+        for (case, so) in [(save, true), (fxsave, false)] {
+            let at = |error_code, cr2| {
+                let mut outcome = Outcome { rip: case.rip(), ..Outcome::ended(14, error_code) };
+                outcome.event.cr2 = cr2;
+                outcome
+            };
+            let (native, subject) = (at(6, 0x3000_0000), at(4, 0x3000_0200));
+            assert_eq!(known_difference(&native, &subject, &case).is_some(), so);
+            assert_eq!(known_difference(&native, &at(4, 0x3000_0400), &case), None);
+        }
+    }
+
+    #[test]
+    fn a_faulting_gather_may_be_anywhere_in_its_order_and_nothing_else() {
+        // vpgatherdd xmm1, [rax+xmm14], xmm2
+        let case = Case::with_code(&[0xc4, 0xa2, 0x69, 0x90, 0x0c, 0x30]);
+        let mut native = Outcome { rip: case.rip(), ..Outcome::ended(14, 4) };
+        native.ymm[2] = [0xff; 32];
+        let mut subject = native;
+        let excused = |n: &Outcome, s: &Outcome| known_difference(n, s, &case).is_some();
+        // One element more is done: value and mask.
+        subject.ymm[1][0] = 7;
+        subject.ymm[2][..4].fill(0);
+        assert!(excused(&native, &subject) && excused(&subject, &native));
+        // A value without its mask, one that differs though both have it, and two that are done in no order.
+        let mut other = subject;
+        other.ymm[1][4] = 1;
+        assert!(!excused(&native, &other), "the second element is not done");
+        other = subject;
+        other.ymm[1][0] = 8;
+        assert!(!excused(&other, &subject), "done, and another value");
+        other = native;
+        other.ymm[2][4..8].fill(0);
+        assert!(!excused(&other, &subject), "the first here, the second there");
+        other = subject;
+        other.gpr[0] = 1;
+        assert!(!excused(&native, &other), "RAX");
     }
 
     #[test]
