@@ -33,6 +33,7 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     // Random bytes may do what generated blocks do not.
     mask.everything |= !strict && !flags_defined(case);
     for instruction in variants.iter().flat_map(Case::reachable) {
+        mask.everything |= saves_more(&instruction, case);
         mask.everything |= excluded(instruction.code(), case.bits(), is_amd()).is_some();
         if !strict {
             mask.rflags |= rflags(undefined_flags(&instruction));
@@ -108,6 +109,12 @@ fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
     };
     let start = i.virtual_address(0, 0, |register, _, _| initial_value(register, case))?;
     Some((start.wrapping_add(from), start.wrapping_add(to)))
+}
+
+/// Whether `i` is an XSAVE of components that the host may have and the guest has not.
+fn saves_more(i: &Instruction, case: &Case) -> bool {
+    let requested = case.gpr[0] & 0xffff_ffff | case.gpr[2] << 32;
+    matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64) && requested & !7 != 0
 }
 
 /// The range, and where in the arena it lies if it begins in the arena's alias, since changes are told of the arena.

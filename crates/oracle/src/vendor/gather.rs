@@ -1,7 +1,7 @@
 //! How far a gather got that faults: SDM vol. 2, VPGATHERDD, promises only that elements are done in order, and tell so by their masks.
 
 use crate::outcome::Outcome;
-use iced_x86::{Instruction, MemorySize};
+use iced_x86::{Instruction, MemorySize, Mnemonic, Register};
 
 /// Whether the two agree on all but how many elements of the gather `i` are done: where both have done one, or neither has, on its value too.
 ///
@@ -11,7 +11,9 @@ pub(super) fn same_but_progress(native: &Outcome, subject: &Outcome, i: &Instruc
     let vector = |n: u32| i.op_register(n).number() & 15;
     let (destination, mask) = (vector(0), vector(2));
     let (size, count) = shape(i);
+    // An earlier instruction may have left undefined flags.
     let mut other = *subject;
+    other.rflags = other.rflags & !super::STATUS | native.rflags & super::STATUS;
     other.ymm[destination] = native.ymm[destination];
     other.ymm[mask] = native.ymm[mask];
     other.event = native.event;
@@ -30,6 +32,34 @@ fn ahead([a, b]: &[Vec<u8>; 2]) -> bool {
     pairs().all(|(x, y)| x <= y) || pairs().all(|(x, y)| x >= y)
 }
 
+/// Whether all offsets of the gather's elements that are still to do are canonical, before a segment's base is added.
+pub(super) fn canonical_offsets(i: &Instruction, at_fault: &Outcome) -> bool {
+    let (size, count) = shape(i);
+    let (mask, index) = (i.op_register(2).number() & 15, i.memory_index().number() & 15);
+    let gpr = |r: Register| if r == Register::None { 0 } else { at_fault.gpr[r.number() & 15] };
+    let wide = !i.memory_base().is_gpr32();
+    (0..count).filter(|n| at_fault.ymm[mask][size * (n + 1) - 1] >> 7 != 0).all(|n| {
+        let at = if by_dword(i) { 4 } else { 8 } * n;
+        let bytes = &at_fault.ymm[index][at..];
+        let low = u64::from(u32::from_le_bytes(bytes[..4].try_into().unwrap_or_default()));
+        let element = if by_dword(i) {
+            low as u32 as i32 as i64 as u64
+        } else {
+            bytes[..8].try_into().map_or(0, u64::from_le_bytes)
+        };
+        let scaled = element.wrapping_mul(u64::from(i.memory_index_scale()));
+        let sum = gpr(i.memory_base()).wrapping_add(scaled).wrapping_add(i.memory_displacement64());
+        let last = sum.wrapping_add(size as u64 - 1);
+        !wide || super::canonical(sum) && super::canonical(last)
+    })
+}
+
+/// Whether indexes are of 4 bytes (VGATHERDx), rather than 8 (VGATHERQx).
+fn by_dword(i: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(i.mnemonic(), M::Vgatherdps | M::Vgatherdpd | M::Vpgatherdd | M::Vpgatherdq)
+}
+
 /// Bytes and number of elements.
 fn shape(i: &Instruction) -> (usize, usize) {
     let size = match i.memory_size() {
@@ -37,14 +67,6 @@ fn shape(i: &Instruction) -> (usize, usize) {
         _ => 8,
     };
     let index = i.memory_index();
-    // VGATHERDx takes indexes of 4 bytes, VGATHERQx of 8.
-    let by_dword = matches!(
-        i.mnemonic(),
-        iced_x86::Mnemonic::Vgatherdps
-            | iced_x86::Mnemonic::Vgatherdpd
-            | iced_x86::Mnemonic::Vpgatherdd
-            | iced_x86::Mnemonic::Vpgatherdq
-    );
-    let indexes = index.size() / if by_dword { 4 } else { 8 };
+    let indexes = index.size() / if by_dword(i) { 4 } else { 8 };
     (size, indexes.min(i.op0_register().size() / size))
 }

@@ -1,11 +1,11 @@
 //! One of several faults, or one of several addresses, where the manuals leave open which: the events differ, and everything
 //! else is compared as ever.
 
-use super::{bytes_at, canonical, instruction_at, operand, prefixes_at, variants};
+use super::{base_of, bytes_at, canonical, instruction_at, operand, prefixes_at, variants};
 use crate::case::{Case, layout};
 use crate::generate::is_amd;
 use crate::outcome::{Event, Outcome};
-use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind};
 
 const AC: u64 = 1 << 18;
 
@@ -53,11 +53,7 @@ fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
     };
     let source =
         matches!(i.op_kind(n), OpKind::MemorySegRSI | OpKind::MemorySegESI | OpKind::MemorySegSI);
-    let base = match i.segment_prefix() {
-        Register::FS if source => at_fault.fs_base,
-        Register::GS if source => at_fault.gs_base,
-        _ => 0,
-    };
+    let base = if source { base_of(at_fault, i) } else { 0 };
     let size = i.memory_size().size() as u64;
     let start = offset.wrapping_add(base);
     let end = start.wrapping_add(size - 1);
@@ -105,15 +101,6 @@ pub(super) fn masked_store_wraps(native: &Outcome, case: &Case, i: &Instruction)
     let pages = native.event.vector == 14 && case.bits() == 64;
     let cr2 = native.event.cr2.wrapping_sub(base_of(native, i));
     pages && store && short && beyond.is_some_and(|end| cr2 <= end)
-}
-
-/// The base of the segment that a prefix of `i` names.
-fn base_of(at_fault: &Outcome, i: &Instruction) -> u64 {
-    match i.segment_prefix() {
-        Register::FS => at_fault.fs_base,
-        Register::GS => at_fault.gs_base,
-        _ => 0,
-    }
 }
 
 /// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
