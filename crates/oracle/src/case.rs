@@ -8,7 +8,7 @@ use crate::outcome::Change;
 use crate::prng::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
-/// Where things are, in the child and in the engine alike. All of it lies below 2 GiB, so that 32-bit
+/// Where things are, in the child and in the engine alike. All but the alias lies below 2 GiB, so that 32-bit
 /// displacements, RIP-relative operands and the 67 prefix reach it. Everything else is absent in an engine.
 pub mod layout {
     /// Page size.
@@ -29,6 +29,11 @@ pub mod layout {
     pub const STACK: u64 = 0x2002_0000;
     /// Bytes of stack.
     pub const STACK_SIZE: u64 = PAGE;
+    /// The arena once more, its two pages on either side of 4 GiB, a guard page on either side: there is memory both where a 32-bit
+    /// address ends and where it would go on.
+    pub const ALIAS: u64 = 0x1_0000_0000 - PAGE;
+    /// 4 GiB.
+    pub const END_32: u64 = 0x1_0000_0000;
     /// The user code and stack selectors, which are Linux's.
     pub const USER_CS: u16 = 0x33;
     /// See [`USER_CS`]: 32-bit code.

@@ -7,6 +7,7 @@
 
 pub(crate) mod block;
 mod catalog;
+mod edges;
 mod filter;
 mod operands;
 mod values;
@@ -160,10 +161,11 @@ impl Generator {
         values::place_code(rng, case);
         let style = if compatible { operands::Style::Compatible } else { operands::Style::Single };
         let instruction = operands::fill(rng, case, code, style)?;
+        let bytes = encode(&mut mode.encoder, &instruction, case.rip())?;
+        edges::aim(rng, case, &instruction, bytes.len());
         if compatible {
             case.make_compatible();
         }
-        let bytes = encode(&mut mode.encoder, &instruction, case.rip())?;
         // A branch to itself would never end.
         let own = case.rip()..case.rip() + bytes.len() as u64;
         let endless = own.contains(&instruction.near_branch_target());

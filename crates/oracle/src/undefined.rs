@@ -4,7 +4,7 @@
 //! `strict` comparison does without it, since undefined flags are stable on one processor.
 //! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
 
-use crate::case::Case;
+use crate::case::{Case, layout};
 use crate::generate::block::flags_defined;
 use crate::generate::{Features, Filter, excluded, is_amd};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
@@ -33,15 +33,19 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
     // Random bytes may do what generated blocks do not.
     mask.everything |= !strict && !flags_defined(case);
     for instruction in variants.iter().flat_map(Case::reachable) {
+        mask.everything |= saves_more(&instruction, case);
         mask.everything |= excluded(instruction.code(), case.bits(), is_amd()).is_some();
         if !strict {
             mask.rflags |= rflags(undefined_flags(&instruction));
             mask.everything |= undefined_result(&instruction);
         }
-        if let Some((from, to)) = ignored_memory(&instruction, case) {
+        for (from, to) in places(ignored_memory(&instruction, case)) {
             mask.memory.push((from, to));
             if to.wrapping_sub(from) == FXSAVE_POINTERS {
                 mask.memory.push((to.wrapping_add(4), to.wrapping_add(8)));
+            }
+            if matches!(instruction.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64) {
+                mask.memory.push((from.wrapping_add(506), from.wrapping_add(514)));
             }
         }
     }
@@ -90,7 +94,8 @@ fn undefined_result(i: &Instruction) -> bool {
 /// record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that runs x87 instructions by
 /// thunks would show its own addresses.
 ///
-/// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees.
+/// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees. And XSAVE's XSTATE_BV: which
+/// components a processor takes to be in their initial configuration is its own affair (SDM vol. 1, 13.6).
 ///
 /// The address is computed from the initial registers, so this holds for the first instruction only.
 fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
@@ -99,11 +104,24 @@ fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
         Mnemonic::Fnstenv | Mnemonic::Fstenv | Mnemonic::Fnsave | Mnemonic::Fsave => {
             if size == 14 || size == 94 { (6, 14) } else { (12, 28) }
         }
-        Mnemonic::Fxsave | Mnemonic::Fxsave64 => (6, 24),
+        Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Xsave | Mnemonic::Xsave64 => (6, 24),
         _ => return None,
     };
     let start = i.virtual_address(0, 0, |register, _, _| initial_value(register, case))?;
     Some((start.wrapping_add(from), start.wrapping_add(to)))
+}
+
+/// Whether `i` is an XSAVE of components that the host may have and the guest has not.
+fn saves_more(i: &Instruction, case: &Case) -> bool {
+    let requested = case.gpr[0] & 0xffff_ffff | case.gpr[2] << 32;
+    matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64) && requested & !7 != 0
+}
+
+/// The range, and where in the arena it lies if it begins in the arena's alias, since changes are told of the arena.
+fn places(range: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
+    let there = range.filter(|(from, _)| from.wrapping_sub(layout::ALIAS) < layout::ARENA_SIZE);
+    let moved = |at: u64| at - layout::ALIAS + layout::ARENA;
+    range.into_iter().chain(there.map(|(from, to)| (moved(from), moved(to))))
 }
 
 fn initial_value(register: Register, case: &Case) -> Option<u64> {

@@ -27,7 +27,14 @@ fn welcome(code: Code) -> bool {
     use Mnemonic as M;
     let image = matches!(
         code.mnemonic(),
-        M::Fnstenv | M::Fstenv | M::Fnsave | M::Fsave | M::Fxsave | M::Fxsave64
+        M::Fnstenv
+            | M::Fstenv
+            | M::Fnsave
+            | M::Fsave
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Xsave
+            | M::Xsave64
     );
     let faults = matches!(code.mnemonic(), M::Ud0 | M::Ud1 | M::Ud2 | M::In | M::Out);
     let strings =

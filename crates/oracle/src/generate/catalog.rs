@@ -44,7 +44,7 @@ const BASE: [CpuidFeature; 24] = [
 ];
 
 /// x86-64-v2 and what the gemello-v2 model adds, each with an instruction that shows whether it is there.
-const V2: [(CpuidFeature, &[u8]); 15] = [
+const V2: [(CpuidFeature, &[u8]); 16] = [
     (CpuidFeature::SSE3, &[0xf2, 0x0f, 0x7c, 0xc0]),
     (CpuidFeature::SSSE3, &[0x66, 0x0f, 0x38, 0x01, 0xc0]),
     (CpuidFeature::SSE4_1, &[0x66, 0x0f, 0x38, 0x17, 0xc0]),
@@ -60,6 +60,8 @@ const V2: [(CpuidFeature, &[u8]); 15] = [
     (CpuidFeature::BMI2, &[0xc4, 0xe2, 0x78, 0xf5, 0xc0]),
     (CpuidFeature::ADX, &[0x66, 0x0f, 0x38, 0xf6, 0xc0]),
     (CpuidFeature::LZCNT, &[0xf3, 0x0f, 0xbd, 0xc0]),
+    // Of no component, since RAX and RDX are 0.
+    (CpuidFeature::XSAVE, &[0x0f, 0xae, 0x24, 0x24]),
 ];
 
 /// What gemello-v3 adds.

@@ -260,9 +260,9 @@ fn other(
             i.set_near_branch64(if kind == K::br64_4 { near } else { short });
             OpKind::NearBranch64
         }
-        K::seg_rSI => rng.pick_kind([OpKind::MemorySegRSI, OpKind::MemorySegESI]),
-        K::es_rDI => matching_address_size(i, OpKind::MemoryESRDI, OpKind::MemoryESEDI, rng),
-        K::seg_rDI => rng.pick_kind([OpKind::MemorySegRDI, OpKind::MemorySegEDI]),
+        K::seg_rSI => pick_kind(rng, case, [OpKind::MemorySegRSI, OpKind::MemorySegESI]),
+        K::es_rDI => matching_address_size(i, OpKind::MemoryESRDI, OpKind::MemoryESEDI, rng, case),
+        K::seg_rDI => pick_kind(rng, case, [OpKind::MemorySegRDI, OpKind::MemorySegEDI]),
         K::seg_rBX_al => {
             i.set_memory_base(if rng.chance(90) { Register::RBX } else { Register::EBX });
             i.set_memory_index(Register::AL);
@@ -324,22 +324,27 @@ fn immediate_before(instruction: &Instruction, number: u32) -> bool {
 }
 
 /// The two implicit operands of a string instruction have one address size.
-fn matching_address_size(i: &Instruction, wide: OpKind, narrow: OpKind, rng: &mut Rng) -> OpKind {
+fn matching_address_size(
+    i: &Instruction,
+    wide: OpKind,
+    narrow: OpKind,
+    rng: &mut Rng,
+    case: &Case,
+) -> OpKind {
     let kinds = [i.op0_kind(), i.op1_kind()];
     if kinds.contains(&OpKind::MemorySegESI) {
         narrow
     } else if kinds.contains(&OpKind::MemorySegRSI) {
         wide
     } else {
-        rng.pick_kind([wide, narrow])
+        pick_kind(rng, case, [wide, narrow])
     }
 }
 
-impl Rng {
-    /// The first of two address sizes nine times out of ten.
-    fn pick_kind(&mut self, [wide, narrow]: [OpKind; 2]) -> OpKind {
-        if self.chance(90) { wide } else { narrow }
-    }
+/// The first of two address sizes nine times out of ten, half as often where a string ends at 4 GiB.
+fn pick_kind(rng: &mut Rng, case: &Case, [wide, narrow]: [OpKind; 2]) -> OpKind {
+    let end = [6, 7].iter().any(|&r| values::at_end_of_32_bits(case.gpr[r]));
+    if rng.chance(if end { 45 } else { 90 }) { wide } else { narrow }
 }
 
 /// A memory operand with ModRM.
@@ -402,7 +407,8 @@ fn vector_index(rng: &mut Rng, kind: K) -> Option<Register> {
 
 /// Base, index and displacement such that the address is `target`: the base register is set accordingly.
 fn solved_address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u64) {
-    let narrow = rng.chance(8);
+    // Where a 32-bit address ends, one with the 67 prefix more often than not.
+    let narrow = rng.chance(if values::at_end_of_32_bits(target) { 65 } else { 8 });
     let name = |n: usize| (if narrow { Register::EAX } else { Register::RAX }) + n as u32;
     let base = gpr(rng, Style::Single) as usize;
     let mut offset = match rng.below(3) {

@@ -43,7 +43,8 @@ pub(super) fn data_address(rng: &mut Rng) -> u64 {
     let (arena, size) = (layout::ARENA, layout::ARENA_SIZE);
     let top = layout::READ_ONLY + layout::READ_ONLY_SIZE;
     match rng.below(100) {
-        0..55 => arena + 512 + (rng.below(size - 1024) & !63),
+        0..3 => end_of_32_bits(rng),
+        3..55 => arena + 512 + (rng.below(size - 1024) & !63),
         55..70 => arena + 512 + (rng.below(size - 1024) & !7),
         70..82 => arena + rng.below(size),
         82..86 => top - rng.below(80),
@@ -53,10 +54,24 @@ pub(super) fn data_address(rng: &mut Rng) -> u64 {
         92..94 => layout::READ_ONLY + rng.below(layout::READ_ONLY_SIZE),
         94..96 => layout::STACK + rng.below(layout::STACK_SIZE),
         96 => layout::CODE + rng.below(layout::CODE_SIZE),
-        97 => 0x0000_7fff_ffff_fff8 + rng.below(16),
+        97 => match rng.below(2) {
+            0 => 0x0000_7fff_ffff_fff8 + rng.below(16),
+            _ => end_of_32_bits(rng),
+        },
         98 => 0xffff_7fff_ffff_fff8 + rng.below(16),
         _ => integer(rng),
     }
+}
+
+/// Right before 4 GiB, so that an operand reaches beyond, or ends there.
+fn end_of_32_bits(rng: &mut Rng) -> u64 {
+    let longest = if rng.chance(70) { 36 } else { 600 };
+    layout::END_32 - rng.below(longest)
+}
+
+/// Whether an operand at `address` may reach beyond what 32 bits tell.
+pub(super) fn at_end_of_32_bits(address: u64) -> bool {
+    (layout::END_32 - 600..=layout::END_32).contains(&address)
 }
 
 /// A stack pointer: mostly aligned in the middle of the stack.
@@ -68,6 +83,7 @@ pub(super) fn stack_pointer(rng: &mut Rng) -> u64 {
         88..92 => layout::STACK + rng.below(32),
         92..95 => layout::STACK + layout::STACK_SIZE - rng.below(32),
         95..97 => layout::ARENA + rng.below(layout::ARENA_SIZE),
+        97 => end_of_32_bits(rng),
         _ => integer(rng),
     }
 }

@@ -141,15 +141,16 @@ unsafe fn keep_descriptors(commands: i32, answers: i32) -> bool {
 /// Maps code, arena, read-only page and stack at their fixed addresses and removes whatever is around them.
 unsafe fn map_layout() -> bool {
     const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let flags = libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     let map = |address: u64, size: u64, protection: i32| {
+        let shared = if address == layout::ARENA { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
         // SAFETY: see `child_main`.
         let got = unsafe {
             libc::mmap(
                 address as *mut _,
                 size as usize,
                 protection,
-                flags | libc::MAP_POPULATE,
+                flags | shared | libc::MAP_POPULATE,
                 -1,
                 0,
             )
@@ -162,7 +163,8 @@ unsafe fn map_layout() -> bool {
     if !(map(layout::CODE, layout::CODE_SIZE, RW | libc::PROT_EXEC)
         && map(layout::ARENA, layout::ARENA_SIZE, RW)
         && map(layout::READ_ONLY, layout::READ_ONLY_SIZE, RW)
-        && map(layout::STACK, layout::STACK_SIZE, RW))
+        && map(layout::STACK, layout::STACK_SIZE, RW)
+        && map_alias())
     {
         return false;
     }
@@ -174,6 +176,21 @@ unsafe fn map_layout() -> bool {
             .copy_from_nonoverlapping(read_only.as_ptr(), read_only.len());
         let size = layout::READ_ONLY_SIZE as usize;
         libc::mprotect(layout::READ_ONLY as *mut _, size, libc::PROT_READ) == 0
+    }
+}
+
+/// Maps the arena's pages a second time, with nothing around them.
+fn map_alias() -> bool {
+    let size = layout::ARENA_SIZE as usize;
+    let around = (layout::ALIAS - layout::PAGE) as *mut libc::c_void;
+    // SAFETY: see `child_main`. With an old size of 0 the pages, which are shared, stay where they are, too (mremap(2)).
+    unsafe {
+        libc::munmap(around, size + 2 * layout::PAGE as usize);
+        let to = layout::ALIAS as *mut libc::c_void;
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let got = libc::mremap(layout::ARENA as *mut _, 0, size, how, to);
+        // Present from the start, as all else is.
+        got == to && libc::madvise(to, size, libc::MADV_POPULATE_WRITE) == 0
     }
 }
 

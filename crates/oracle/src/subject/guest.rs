@@ -13,6 +13,7 @@ use x86::state::{CpuState, Seg, Segment, TableRegister};
 /// Guest-physical places. The user's parts follow each other in the order of [`crate::Memory`].
 pub(super) const USER_RAM: u64 = 0x10_000;
 const READ_ONLY_RAM: u64 = 0x14_000;
+const ALIAS_TABLES: u64 = 0x18_000;
 const TABLES: u64 = 0x1000;
 const GDT: u64 = 0x8000;
 const TSS: u64 = 0x8100;
@@ -52,6 +53,14 @@ fn page_tables(ram: &GuestRam) -> Result<(), memory::Error> {
     let table = PRESENT | WRITE | USER;
     put(pml4, layout::CODE >> 39, user_pdpt | table)?;
     put(user_pdpt, layout::CODE >> 30, user_pd | table)?;
+    // On either side of 4 GiB: two directories and two tables, each with one entry.
+    for (n, place) in [layout::ALIAS, layout::END_32].into_iter().enumerate() {
+        let [directory, last] = [0, 1].map(|k| ALIAS_TABLES + (2 * n + k) as u64 * layout::PAGE);
+        put(user_pdpt, place >> 30, directory | table)?;
+        put(directory, place >> 21, last | table)?;
+        let frame = USER_RAM + 0x1000 * (n as u64 + 1);
+        put(last, place >> 12, frame | PRESENT | WRITE | USER | NO_EXECUTE)?;
+    }
     put(user_pd, layout::CODE >> 21, user_pt | table)?;
     put(pml4, SYSTEM >> 39, system_pdpt | PRESENT | WRITE)?;
     put(system_pdpt, SYSTEM >> 30, system_pd | PRESENT | WRITE)?;

@@ -1,11 +1,11 @@
 //! One of several faults, or one of several addresses, where the manuals leave open which: the events differ, and everything
 //! else is compared as ever.
 
-use super::{bytes_at, canonical, instruction_at, operand, prefixes_at, variants};
+use super::{base_of, bytes_at, canonical, instruction_at, operand, prefixes_at, variants};
 use crate::case::{Case, layout};
 use crate::generate::is_amd;
 use crate::outcome::{Event, Outcome};
-use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind};
 
 const AC: u64 = 1 << 18;
 
@@ -53,11 +53,7 @@ fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
     };
     let source =
         matches!(i.op_kind(n), OpKind::MemorySegRSI | OpKind::MemorySegESI | OpKind::MemorySegSI);
-    let base = match i.segment_prefix() {
-        Register::FS if source => at_fault.fs_base,
-        Register::GS if source => at_fault.gs_base,
-        _ => 0,
-    };
+    let base = if source { base_of(at_fault, i) } else { 0 };
     let size = i.memory_size().size() as u64;
     let start = offset.wrapping_add(base);
     let end = start.wrapping_add(size - 1);
@@ -81,11 +77,30 @@ fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
 
 fn readable(address: u64) -> bool {
     use layout::{
-        ARENA, ARENA_SIZE, CODE, CODE_SIZE, READ_ONLY, READ_ONLY_SIZE, STACK, STACK_SIZE,
+        ALIAS, ARENA, ARENA_SIZE, CODE, CODE_SIZE, READ_ONLY, READ_ONLY_SIZE, STACK, STACK_SIZE,
     };
-    let parts =
-        [(CODE, CODE_SIZE), (ARENA, ARENA_SIZE), (READ_ONLY, READ_ONLY_SIZE), (STACK, STACK_SIZE)];
+    let parts = [
+        (CODE, CODE_SIZE),
+        (ARENA, ARENA_SIZE),
+        (ALIAS, ARENA_SIZE),
+        (READ_ONLY, READ_ONLY_SIZE),
+        (STACK, STACK_SIZE),
+    ];
     parts.into_iter().any(|(start, size)| address.wrapping_sub(start) < size)
+}
+
+/// Whether `native` is a masked store with a 67 prefix across 4 GiB that faults for an element beyond, at 0: see [`element_wraps`].
+pub(super) fn masked_store_wraps(native: &Outcome, case: &Case, i: &Instruction) -> bool {
+    use Mnemonic as M;
+    let store =
+        matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq)
+            && i.op0_kind() == OpKind::Memory;
+    let bytes = bytes_at(case, native.rip).unwrap_or_default();
+    let short = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
+    let beyond = operand(i, native).and_then(|(_, last)| last.checked_sub(1 << 32));
+    let pages = native.event.vector == 14 && case.bits() == 64;
+    let cr2 = native.event.cr2.wrapping_sub(base_of(native, i));
+    pages && store && short && beyond.is_some_and(|end| cr2 <= end)
 }
 
 /// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
@@ -111,13 +126,8 @@ fn element_wraps(native: &Outcome, subject: &Outcome, case: &Case, i: &Instructi
         return false;
     };
     let limit = if case.bits() == 64 { 1 << 32 } else { 1 << 16 };
-    let base = match i.segment_prefix() {
-        Register::FS => native.fs_base,
-        Register::GS => native.gs_base,
-        _ => 0,
-    };
     let (n, s) = (native.event.normalized(), subject.event.normalized());
-    let beyond = s.cr2.wrapping_sub(base);
+    let beyond = s.cr2.wrapping_sub(base_of(native, i));
     let pages = n.vector == 14 && s.vector == 14 && n.error_code == s.error_code;
     pages && (limit..=last).contains(&beyond) && n.cr2 == s.cr2.wrapping_sub(limit)
 }
