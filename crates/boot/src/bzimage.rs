@@ -3,7 +3,7 @@
 //! The real-mode setup code is never run: the 64-bit entry is taken where the kernel has one, else the 32-bit entry.
 
 use crate::boot_params::{self, HEADER, Loading};
-use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
+use crate::bytes::{align_up, slice, u8_at, u16_at, u32_at, u64_at};
 use crate::place::Placer;
 use crate::source::File;
 use crate::{BootError, Loader, Protocol, cpu, layout};
@@ -32,7 +32,6 @@ struct Setup {
     code32_start: u64,
     relocatable: bool,
     alignment: u64,
-    min_alignment: u64,
     xloadflags: u16,
     cmdline_max: u64,
     pref_address: u64,
@@ -105,9 +104,6 @@ fn parse(image: &File<'_>) -> Result<Setup, BootError> {
         code32_start: long(0x214)?.into(),
         relocatable: byte(0x234)? != 0,
         alignment: long(0x230)?.into(),
-        min_alignment: 1u64
-            .checked_shl(since(INIT_SIZE_SINCE, byte(0x235)?.into()) as u32)
-            .unwrap_or(0),
         xloadflags,
         cmdline_max: long(0x238)?.into(),
         pref_address: since(INIT_SIZE_SINCE, quad(0x258)?),
@@ -142,8 +138,12 @@ fn check(image: &File<'_>, setup: &Setup, code_size: u64) -> Result<(), BootErro
     Ok(())
 }
 
-/// Where the kernel goes and how much memory it wants there: its preferred address, or for a relocatable kernel
-/// the lowest aligned one where it fits.
+/// Where the kernel goes and how much memory it needs there.
+///
+/// A relocatable kernel may be loaded anywhere, but it *runs* at the first multiple of kernel_alignment at or above both its load
+/// address and pref_address (boot.rst, init_size): loaded lower, it copies itself up. init_size counts from where it
+/// runs, so it is loaded there at once: at its preferred address, or higher where that is not free. Before 2.10 there is
+/// no such address, and the kernel goes to its code32_start.
 fn choose(
     setup: &Setup,
     code: u64,
@@ -151,24 +151,20 @@ fn choose(
     placer: &Placer,
 ) -> Result<(u64, u64), BootError> {
     let len = setup.init_size.max(code);
-    let preferred = match setup.pref_address {
-        0 => setup.code32_start.max(layout::HIGH_MEMORY),
-        address => address,
+    let (preferred, align) = match setup.pref_address {
+        0 => (setup.code32_start, 1),
+        address if setup.relocatable => (address, setup.alignment.max(0x1000)),
+        address => (address, 1),
     };
-    if preferred >= layout::HIGH_MEMORY && placer.is_free(preferred, len) {
-        return fits_below_4g(preferred, len, image);
+    let preferred = preferred.max(layout::HIGH_MEMORY);
+    let runs_at = align_up(preferred, align).unwrap_or(u64::MAX);
+    let last = layout::FOUR_GIB - 1; // the processor's first page tables reach no further
+    if runs_at.checked_add(len).is_none_or(|end| end - 1 > last) {
+        return Err(image.corrupt(format!("it wants to run at {runs_at:#x}, beyond 4 GiB")));
     }
-    let smallest = setup.min_alignment.clamp(0x1000, setup.alignment.max(0x1000));
-    let place = |align| placer.lowest(len, align, layout::HIGH_MEMORY, layout::FOUR_GIB - 1);
-    let elsewhere =
-        setup.relocatable.then(|| place(setup.alignment).or_else(|| place(smallest))).flatten();
-    elsewhere.map(|gpa| (gpa, len)).ok_or_else(|| placer.too_little(&image.name, preferred, len))
-}
-
-/// The processor's first page tables reach no further.
-fn fits_below_4g(gpa: u64, len: u64, image: &File<'_>) -> Result<(u64, u64), BootError> {
-    match gpa.checked_add(len) {
-        Some(end) if end <= layout::FOUR_GIB => Ok((gpa, len)),
-        _ => Err(image.corrupt(format!("it wants to run at {gpa:#x}, beyond 4 GiB"))),
-    }
+    let found = match align {
+        1 => placer.is_free(runs_at, len).then_some(runs_at),
+        _ => placer.lowest(len, align, preferred, last),
+    };
+    found.map(|gpa| (gpa, len)).ok_or_else(|| placer.too_little(&image.name, runs_at, len))
 }

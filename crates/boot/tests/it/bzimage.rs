@@ -76,14 +76,38 @@ fn the_initrd_never_lies_in_the_kernels_init_size() {
 }
 
 #[test]
-fn a_relocatable_kernel_moves_where_memory_is_short() {
+fn a_relocatable_kernel_moves_up_where_its_place_is_not_free() {
     let mut image = bzimage();
-    put(&mut image, 0x258, &0x1000_0000u64.to_le_bytes()); // at 256 MiB: no RAM
-    let guest = Boot::new(&image).ok();
-    assert_eq!(guest.0.cpu.rip, 0x20_0200);
+    let hole: &[(u64, u64)] = &[(0, 16 << 20), (33 << 20, 64 << 20)]; // none at 16 MiB
+    let guest = Boot { ram: hole, ..Boot::new(&image) }.ok();
+    assert_eq!(guest.0.cpu.rip, 0x220_0200); // 34 MiB, the first multiple of 2 MiB
+    put(&mut image, 0x258, &0x110_0000u64.to_le_bytes()); // 17 MiB is no such multiple
+    assert_eq!(Boot::new(&image).ok().0.cpu.rip, 0x120_0200);
     put(&mut image, 0x234, &[0]);
-    let error = Boot::new(&image).error();
-    assert!(error.contains("kernel.img") && error.contains("--memory 272M"), "{error}");
+    assert_eq!(Boot::new(&image).ok().0.cpu.rip, 0x110_0200);
+    let error = Boot { ram: hole, ..Boot::new(&image) }.error();
+    assert!(error.contains("kernel.img") && error.contains("--memory"), "{error}");
+}
+
+/// `init_size` bytes are needed from where the kernel runs, which is never below `pref_address`, wherever it is loaded.
+#[test]
+fn a_memory_that_cannot_hold_the_running_kernel_is_refused_at_every_size() {
+    for relocatable in [0, 1] {
+        let mut image = bzimage();
+        put(&mut image, 0x234, &[relocatable]);
+        put(&mut image, 0x260, &(52_u32 << 20).to_le_bytes());
+        for mib in 1..=200_u64 {
+            let ram: &[(u64, u64)] = &[(0, mib << 20)];
+            if mib >= 16 + 52 {
+                let guest = Boot { ram, ..Boot::new(&image) }.ok();
+                assert_eq!(guest.0.cpu.rip, 0x100_0200, "{mib} MiB");
+                continue;
+            }
+            let error = Boot { ram, ..Boot::new(&image) }.error();
+            let pieces = ["needs 52M at 0x1000000", "at least --memory 76M"];
+            assert!(pieces.iter().all(|piece| error.contains(piece)), "{mib} MiB: {error}");
+        }
+    }
 }
 
 #[test]
