@@ -5,6 +5,7 @@ use crate::debian::Flavour;
 use crate::exit;
 use crate::trace::Topic;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -90,9 +91,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[=ARGS]")]
     pub(crate) module: Vec<String>,
 
-    /// Disk: a raw image file, for reading only with ,ro; may be repeated
-    #[arg(long, value_name = "FILE[,ro]")]
-    pub(crate) disk: Vec<String>,
+    /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only with
+    /// ,format=raw; may be repeated
+    #[arg(long, value_name = "FILE[,ro][,format=raw]")]
+    pub(crate) disk: Vec<OsString>,
 
     /// Guest memory, with unit K, M or G [default: 512M; for the nucleus 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

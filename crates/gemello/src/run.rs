@@ -6,7 +6,7 @@ use crate::debian::{self, Mode, Session};
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, Progress, StandardOutput};
-use crate::{engine, exit, nucleus, signals, terminal, trace};
+use crate::{disk, engine, exit, nucleus, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::Line;
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
@@ -37,8 +37,9 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         (Some(_), true) => Some(nucleus::Swap::new().context("cannot make a swap disk")?),
         _ => None,
     };
-    let mut disks: Vec<Disk> = arguments.disk.iter().map(|text| disk(text)).collect();
-    disks.extend(swap.iter().map(|swap| Disk { path: swap.path().to_owned(), read_only: false }));
+    let mut disks: Vec<Disk> =
+        arguments.disk.iter().map(|text| disk::parse(text)).collect::<Result<_>>()?;
+    disks.extend(swap.iter().map(nucleus::Swap::disk));
     let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
         memory: arguments.memory.unwrap_or(default_memory),
@@ -216,14 +217,6 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         gate: Gate::new(!reports),
         reports,
     })
-}
-
-/// `FILE[,ro]`; a file whose name ends in `,ro` is taken whole if it exists.
-fn disk(text: &str) -> Disk {
-    match text.strip_suffix(",ro") {
-        Some(file) if !Path::new(text).exists() => Disk { path: file.into(), read_only: true },
-        _ => Disk { path: text.into(), read_only: false },
-    }
 }
 
 /// `FILE[=ARGS]`; a file whose name holds `=` is taken whole if it exists.

@@ -373,8 +373,8 @@ fn disks(
     irqchips: &IrqChips,
 ) -> Result<Vec<Arc<Mutex<VirtioMmio>>>, BuildError> {
     let mut disks = Vec::new();
-    for (number, Disk { path, read_only }) in wanted.iter().enumerate() {
-        let image = Box::new(RawImage::open(path, *read_only)?);
+    for (number, Disk { path, read_only, trust }) in wanted.iter().enumerate() {
+        let image = Box::new(RawImage::open(path, *read_only, *trust)?);
         let block = Block::new(image, *read_only, &format!("gemello-disk{number}"))?;
         let irq = irqchips.gsi_line(virtio_gsi(number));
         let disk = VirtioMmio::new(Box::new(block), ram.clone(), irq);

@@ -24,11 +24,13 @@ pub mod saved;
 mod stats;
 
 pub use bell::Bell;
+pub use boot::BootError;
 pub use build::{BuildError, Lines, Machine, NewVcpu};
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
 };
+pub use devices::virtio::blk::{Format, ImageError, Trust};
 pub use power::{End, Stopper};
 pub use saved::{MachineState, RestoreError};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};
