@@ -1,4 +1,5 @@
-//! What went wrong, in one line: the error, each of its causes once, and last the command that helps, if one does.
+//! What went wrong, in one line: the error, each of its causes once, and last the command that
+//! helps, if one does.
 
 use crate::disk;
 use machine::{BootError, BuildError};

@@ -1,6 +1,7 @@
 //! `--disk`, and what to do with a file that cannot be a disk.
 //!
-//! What is proposed works as it stands when pasted into a shell, and never writes to a file that is there.
+//! What is proposed works as it stands when pasted into a shell, and never writes to a file that is
+//! there.
 
 use crate::shell;
 use anyhow::{Result, bail};
@@ -71,7 +72,8 @@ pub(crate) fn remedy(error: &ImageError) -> Option<String> {
     }
 }
 
-/// Makes the file, or an empty one larger; never one smaller, whatever has been put there meanwhile.
+/// Makes the file, or an empty one larger; never one smaller, whatever has been put there
+/// meanwhile.
 fn creation(path: &Path) -> String {
     format!("truncate -s '>64M' {}", argument(path))
 }
@@ -113,7 +115,8 @@ fn conversion(path: &Path, format: Format) -> String {
     }
 }
 
-/// A name like that of `path`, with this extension, that is not taken: beside it, or here where that is not allowed.
+/// A name like that of `path`, with this extension, that is not taken: beside it, or here where
+/// that is not allowed.
 pub(crate) fn fresh(path: &Path, extension: impl AsRef<OsStr>) -> PathBuf {
     let directory = path.parent().unwrap_or(Path::new(""));
     let place = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };

@@ -1,4 +1,5 @@
-//! Words as a POSIX shell reads them back: for the guest's `/init`, and for commands that messages propose.
+//! Words as a POSIX shell reads them back: for the guest's `/init`, and for commands that messages
+//! propose.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,8 +17,8 @@ pub(crate) fn quoted(word: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `word` for a message, to be pasted into a shell: quoted only where that is needed, on one line, without a byte that
-/// a terminal acts upon.
+/// `word` for a message, to be pasted into a shell: quoted only where that is needed, on one line,
+/// without a byte that a terminal acts upon.
 pub(crate) fn shown(word: &OsStr) -> String {
     let bytes = word.as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_./:=@%+,-".contains(b);

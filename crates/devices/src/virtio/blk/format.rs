@@ -1,8 +1,10 @@
-//! What an image file is, told by its content: the formats of other programs, which are no disk as they stand.
+//! What an image file is, told by its content: the formats of other programs, which are no disk as
+//! they stand.
 //!
-//! Used as raw, such a file shows the guest the container in place of the disk, and the first write damages it. The
-//! answer is a guess by magic numbers, which a guest can write to its own disk: so nothing is ever *opened* in another
-//! format, it is refused, and who knows better insists on the bytes.
+//! Used as raw, such a file shows the guest the container in place of the disk, and the first write
+//! damages it. The answer is a guess by magic numbers, which a guest can write to its own disk: so
+//! nothing is ever *opened* in another format, it is refused, and who knows better insists on the
+//! bytes.
 
 use std::fmt;
 use std::fs::File;
@@ -91,8 +93,8 @@ const HEADS: &[(usize, &[u8], Format)] = &[
     (0, b"PK\x03\x04", Format::Zip),
 ];
 
-/// Magic numbers, each at its distance from the end: a fixed VHD has nothing but a footer (of 511 bytes where Virtual
-/// PC before 2004 made it), and so has an Apple image.
+/// Magic numbers, each at its distance from the end: a fixed VHD has nothing but a footer (of 511
+/// bytes where Virtual PC before 2004 made it), and so has an Apple image.
 const TAILS: &[(usize, &[u8], Format)] = &[
     (512, b"conectix", Format::Vhd),
     (511, b"conectix", Format::Vhd),
