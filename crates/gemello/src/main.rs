@@ -21,6 +21,7 @@ mod shell;
 mod signals;
 mod terminal;
 mod trace;
+mod window;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};

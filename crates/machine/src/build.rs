@@ -60,13 +60,15 @@ pub enum BuildError {
 /// Makes one processor over the machine's RAM.
 pub type NewVcpu<'a> = &'a dyn Fn(GuestRam, CpuModel) -> Result<Box<dyn Vcpu>, BuildError>;
 
-/// The two serial lines' other ends.
+/// The serial lines' other ends.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// COM1, the console.
     pub com1: Line,
     /// COM2.
     pub com2: Line,
+    /// COM3.
+    pub com3: Line,
 }
 
 /// One processor and its side of the machine.
@@ -89,6 +91,7 @@ pub(crate) struct Chipset {
     pub(crate) reset: Arc<Mutex<ResetPort>>,
     pub(crate) com1: Arc<Mutex<Uart>>,
     pub(crate) com2: Arc<Mutex<Uart>>,
+    pub(crate) com3: Arc<Mutex<Uart>>,
 }
 
 /// A whole computer, ready to run.
@@ -334,6 +337,7 @@ impl Wiring<'_> {
             reset: ResetPort::new(self.power.clone()),
             com1: self.uart(layout::COM1, layout::IRQ_COM1, lines.com1)?,
             com2: self.uart(layout::COM2, layout::IRQ_COM2, lines.com2)?,
+            com3: self.uart(layout::COM3, layout::IRQ_COM3, lines.com3)?,
         })
     }
 
@@ -402,6 +406,7 @@ fn bus(
     bus.add_pio("post", layout::POST, Arc::clone(&chipset.post) as _)?;
     bus.add_pio("port 92", layout::FAST_A20, Arc::clone(&chipset.fast_a20) as _)?;
     bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
+    bus.add_pio("com3", layout::com_ports(layout::COM3), Arc::clone(&chipset.com3) as _)?;
     bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
     let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
