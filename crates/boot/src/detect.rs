@@ -70,16 +70,16 @@ const KERNEL_WANTED: &str =
 const INITRD_WANTED: &str = "pass it with --initrd, and a kernel with --kernel";
 const DISK_WANTED: &str = "take the kernel and the initrd out of it and pass those";
 
-/// Magic numbers of compressed files, with the tool that undoes them.
+/// Magic numbers of compressed files, with what decompresses standard input to standard output.
 const COMPRESSED: &[(&[u8], &str, &str)] = &[
-    (&[0x1f, 0x8b], "gzip", "gunzip -S ''"),
-    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz", "unxz -S ''"),
-    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd -d"),
-    (b"BZh", "bzip2", "bunzip2"),
-    (&[0x02, 0x21, 0x4c, 0x18], "lz4 (legacy)", "lz4 -d"),
-    (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4 -d"),
-    (&[0x5d, 0, 0], "lzma", "unlzma -S ''"),
-    (&[0x89, b'L', b'Z', b'O'], "lzop", "lzop -d"),
+    (&[0x1f, 0x8b], "gzip", "gzip -dc"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz", "xz -dc"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd -dc"),
+    (b"BZh", "bzip2", "bzip2 -dc"),
+    (&[0x02, 0x21, 0x4c, 0x18], "lz4 (legacy)", "lz4 -dc"),
+    (&[0x04, 0x22, 0x4d, 0x18], "lz4", "lz4 -dc"),
+    (&[0x5d, 0, 0], "lzma", "xz --format=lzma -dc"),
+    (&[0x89, b'L', b'Z', b'O'], "lzop", "lzop -dc"),
 ];
 
 /// Magic numbers of what people pass by mistake.

@@ -43,14 +43,14 @@ pub enum BootError {
     },
     /// A compressed file where the kernel itself is wanted.
     #[error(
-        "{name} is compressed with {format}; decompress it first (`{tool} {name}`), or use the distribution's bzImage"
+        "{name} is compressed with {format}; use the distribution's bzImage, or decompress it into a new file"
     )]
     Compressed {
         /// The file.
         name: String,
         /// gzip, xz, …
         format: &'static str,
-        /// The command that decompresses it.
+        /// The program that decompresses standard input to standard output.
         tool: &'static str,
     },
     /// The file ends too early.

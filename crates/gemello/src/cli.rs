@@ -5,6 +5,7 @@ use crate::debian::Flavour;
 use crate::exit;
 use crate::trace::Topic;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -63,11 +64,11 @@ pub(crate) fn nucleus() -> Command {
 pub(crate) struct Run {
     /// `debian`, or a kernel image (a file called debian: ./debian)
     #[arg(value_name = "debian|FILE", conflicts_with = "kernel")]
-    pub(crate) what: Option<String>,
+    pub(crate) what: Option<OsString>,
 
     /// With `debian`: run this in the guest in place of a shell
     #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
+    pub(crate) command: Vec<OsString>,
 
     /// Kernel to boot: bzImage, vmlinux, PVH ELF or Multiboot image
     #[arg(long, value_name = "FILE")]
@@ -88,11 +89,12 @@ pub(crate) struct Run {
 
     /// Further file for a Multiboot or PVH kernel, with its arguments; may be repeated
     #[arg(long, value_name = "FILE[=ARGS]")]
-    pub(crate) module: Vec<String>,
+    pub(crate) module: Vec<OsString>,
 
-    /// Disk: a raw image file, for reading only with ,ro; may be repeated
-    #[arg(long, value_name = "FILE[,ro]")]
-    pub(crate) disk: Vec<String>,
+    /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only with
+    /// ,format=raw; may be repeated
+    #[arg(long, value_name = "FILE[,ro][,format=raw]")]
+    pub(crate) disk: Vec<OsString>,
 
     /// Guest memory, with unit K, M or G [default: 512M; for the nucleus 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

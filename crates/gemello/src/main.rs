@@ -4,9 +4,11 @@
 //! `machine`.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod bench;
 mod cli;
 mod debian;
+mod disk;
 mod doctor;
 mod engine;
 mod escape;
@@ -15,9 +17,11 @@ mod input;
 mod nucleus;
 mod output;
 mod run;
+mod shell;
 mod signals;
 mod terminal;
 mod trace;
+mod window;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
     });
     terminal::restore();
     let code = result.unwrap_or_else(|error| {
-        eprintln!("gemello: {error:#}");
+        eprintln!("gemello: {}", advice::message(&error));
         exit::BAD_INPUT
     });
     ExitCode::from(code)

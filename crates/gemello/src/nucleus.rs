@@ -1,8 +1,9 @@
 //! The nucleus as a guest: its image, and the disk it pages to.
 
+use machine::{Disk, Trust};
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The bootable image.
 pub(crate) const IMAGE: &[u8] = nucleus_image::NUCLEUS;
@@ -28,9 +29,9 @@ impl Swap {
         Ok(swap)
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
+    /// As a disk of the machine.
+    pub(crate) fn disk(&self) -> Disk {
+        Disk { path: self.0.clone(), read_only: false, trust: Trust::Raw }
     }
 }
 

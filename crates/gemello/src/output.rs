@@ -18,7 +18,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// `gate` opens when the guest is ready for input.
+    /// `gate` opens when the guest is ready: for input, and to hear of its window.
     pub(crate) fn new(gate: Gate) -> Self {
         Self { status: Arc::default(), gate, bell: Arc::default() }
     }
@@ -90,13 +90,20 @@ impl Write for Log {
     }
 }
 
-/// Standard output, unbuffered: a prompt has no line end.
-#[derive(Debug)]
-pub(crate) struct StandardOutput;
+/// One of this program's own outputs, unbuffered: a prompt has no line end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Standard {
+    Output,
+    Error,
+}
 
-impl Write for StandardOutput {
+impl Write for Standard {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(rustix::stdio::stdout(), bytes)?)
+        let place = match self {
+            Self::Output => rustix::stdio::stdout(),
+            Self::Error => rustix::stdio::stderr(),
+        };
+        Ok(rustix::io::write(place, bytes)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

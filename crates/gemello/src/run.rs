@@ -2,15 +2,19 @@
 
 use crate::cli::Run;
 use crate::debian::quote::Quoter;
-use crate::debian::{self, Mode, Session};
+use crate::debian::{self, Errors, Mode, Session};
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
-use crate::output::{Log, Progress, StandardOutput};
-use crate::{engine, exit, nucleus, signals, terminal, trace};
+use crate::output::{Log, Progress, Standard};
+use crate::window::{self, Window};
+use crate::{disk, engine, exit, nucleus, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
-use machine::console::Line;
+use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
@@ -25,20 +29,20 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
     trace::start(&arguments.trace, arguments.trace_file.as_deref())?;
     let plan = plan(arguments)?;
-    let progress = plan.reports.then(|| Progress::new(plan.gate.clone()));
-    let log = Log::new(arguments.log.as_deref(), progress.clone())?;
-    let input = StandardInput::new(plan.form, plan.gate);
+    let log = Log::new(arguments.log.as_deref(), plan.progress.clone())?;
     let lines = Lines {
-        com1: Line { input: Some(Box::new(input)), output: Some(Box::new(StandardOutput)) },
-        com2: Line { input: None, output: Some(Box::new(log)) },
+        com1: Line { input: Some(plan.input), output: Some(Box::new(Standard::Output)) },
+        com2: Line { input: plan.window, output: Some(Box::new(log)) },
+        com3: Line { input: None, output: plan.errors },
     };
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
     let swap = match (&arguments.nucleus, arguments.disk.is_empty()) {
         (Some(_), true) => Some(nucleus::Swap::new().context("cannot make a swap disk")?),
         _ => None,
     };
-    let mut disks: Vec<Disk> = arguments.disk.iter().map(|text| disk(text)).collect();
-    disks.extend(swap.iter().map(|swap| Disk { path: swap.path().to_owned(), read_only: false }));
+    let mut disks: Vec<Disk> =
+        arguments.disk.iter().map(|text| disk::parse(text)).collect::<Result<_>>()?;
+    disks.extend(swap.iter().map(nucleus::Swap::disk));
     let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
         memory: arguments.memory.unwrap_or(default_memory),
@@ -63,8 +67,9 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         )?;
     drop(swap); // the file lives on without a name, as long as the machine has it open
     drop(config); // the boot files: they are in the guest's memory now
-    if let Some(progress) = &progress {
+    if let Some(progress) = &plan.progress {
         progress.ring(machine.bell());
+        window::ring(machine.bell());
     }
     signals::end_machine(machine.stopper());
     let raw = if plan.raw {
@@ -79,7 +84,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         eprint!("{}", machine.stats());
     }
     explain(&end);
-    Ok(code(&end, progress.as_ref()))
+    Ok(code(&end, plan.progress.filter(|_| plan.command).as_ref()))
 }
 
 /// The command's status, where there was a command and it came to its end.
@@ -115,12 +120,34 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 /// What to boot, and how the user's side of it behaves.
 struct Plan {
     boot: BootConfig,
-    form: Form,
+    input: Box<dyn Input>,
     /// Whether the user's terminal becomes the guest's.
     raw: bool,
-    gate: Gate,
-    /// Whether the guest's init reports on the second line.
-    reports: bool,
+    /// What the guest's init reports on the second line, if it does.
+    progress: Option<Progress>,
+    /// Whether it runs a command, whose status is this program's.
+    command: bool,
+    /// What the guest hears on the second line.
+    window: Option<Box<dyn Input>>,
+    /// Where the third line goes.
+    errors: Option<Box<dyn Write + Send>>,
+}
+
+impl Plan {
+    /// For a guest that has the first line, and knows nothing of us.
+    fn of(boot: BootConfig) -> Self {
+        let raw = terminal::input_is_terminal();
+        let form = if raw { Form::Terminal(Escape::default()) } else { Form::Bytes };
+        Self {
+            boot,
+            input: Box::new(StandardInput::new(form, Gate::new(true))),
+            raw,
+            progress: None,
+            command: false,
+            window: None,
+            errors: None,
+        }
+    }
 }
 
 fn plan(arguments: &Run) -> Result<Plan> {
@@ -138,42 +165,28 @@ fn plan(arguments: &Run) -> Result<Plan> {
 }
 
 fn nucleus_plan(arguments: &Run, word: &str) -> Plan {
-    let raw = terminal::input_is_terminal();
     let cmdline = match &arguments.cmdline {
         Some(more) => format!("{word} {more}"),
         None => word.to_owned(),
     };
-    Plan {
-        boot: BootConfig {
-            kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.to_vec() },
-            initrd: None,
-            cmdline,
-            modules: Vec::new(),
-        },
-        form: if raw { Form::Terminal(Escape::default()) } else { Form::Bytes },
-        raw,
-        gate: Gate::new(true),
-        reports: false,
-    }
+    Plan::of(BootConfig {
+        kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.to_vec() },
+        initrd: None,
+        cmdline,
+        modules: Vec::new(),
+    })
 }
 
 fn kernel_plan(arguments: &Run, kernel: &Path) -> Result<Plan> {
     if !arguments.command.is_empty() {
         bail!("a command after -- is for `run debian`; give this kernel --cmdline and --initrd");
     }
-    let raw = terminal::input_is_terminal();
-    Ok(Plan {
-        boot: BootConfig {
-            kernel: File::Path(kernel.to_owned()),
-            initrd: arguments.initrd.clone().map(File::Path),
-            cmdline: arguments.cmdline.clone().unwrap_or_else(|| CMDLINE.into()),
-            modules: arguments.module.iter().map(|text| module(text)).collect(),
-        },
-        form: if raw { Form::Terminal(Escape::default()) } else { Form::Bytes },
-        raw,
-        gate: Gate::new(true),
-        reports: false,
-    })
+    Ok(Plan::of(BootConfig {
+        kernel: File::Path(kernel.to_owned()),
+        initrd: arguments.initrd.clone().map(File::Path),
+        cmdline: arguments.cmdline.clone().unwrap_or_else(|| CMDLINE.into()),
+        modules: arguments.module.iter().map(|text| module(text)).collect::<Result<_>>()?,
+    }))
 }
 
 fn debian_plan(arguments: &Run) -> Result<Plan> {
@@ -183,58 +196,83 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         );
     }
     let fetched = debian::fetch(arguments.flavour, false)?;
-    let input = terminal::input_is_terminal();
-    let command = arguments.command.clone();
-    let mode = match (command.is_empty(), input && terminal::output_is_terminal()) {
-        (true, _) => Mode::Shell,
-        (false, true) => Mode::Command(command),
-        (false, false) => Mode::Pipe(command),
+    let mode = mode(&arguments.command);
+    let errors = errors(&mode);
+    let window = terminal::window();
+    let ready = Gate::new(false);
+    let (form, gate, raw) = match &mode {
+        Mode::Pipe(_) => (Form::Stream(Quoter::default()), ready.clone(), false),
+        Mode::Command(_) => (Form::Terminal(Escape::default()), ready.clone(), true),
+        Mode::Shell if terminal::input_is_terminal() => {
+            (Form::Terminal(Escape::default()), Gate::new(true), true)
+        }
+        Mode::Shell => (Form::Bytes, Gate::new(true), false),
     };
-    let (form, raw) = match &mode {
-        Mode::Pipe(_) => (Form::Stream(Quoter::default()), false),
-        _ if input => (Form::Terminal(Escape::default()), true),
-        _ => (Form::Bytes, false),
+    let follow = |size| Box::new(Window::new(size, ready.clone())) as Box<dyn Input>;
+    let session = Session {
+        errors,
+        window,
+        term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
+        disks: !arguments.disk.is_empty(),
+        mode,
     };
-    let reports = mode != Mode::Shell;
-    let console = match (reports, arguments.log.is_some()) {
-        (false, _) => "console=ttyS0 quiet",
-        (true, false) => "console=ttyS1 quiet",
-        (true, true) => "console=ttyS1",
-    };
-    let mut cmdline = format!("{console} {KERNEL_OPTIONS}");
-    if let Some(more) = &arguments.cmdline {
-        cmdline = format!("{cmdline} {more}");
-    }
-    let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
-    let disks = !arguments.disk.is_empty();
-    let session = Session { mode, window: terminal::window(), term, disks };
     let initrd = debian::initramfs(&fetched, &session)?;
     Ok(Plan {
         boot: BootConfig {
             kernel: File::Path(fetched.kernel),
             initrd: Some(File::Bytes { name: "gemello's initramfs".into(), bytes: initrd }),
-            cmdline,
+            cmdline: debian_cmdline(arguments),
             modules: Vec::new(),
         },
-        form,
+        input: Box::new(StandardInput::new(form, gate)),
         raw,
-        gate: Gate::new(!reports),
-        reports,
+        progress: Some(Progress::new(ready.clone())),
+        command: session.mode != Mode::Shell,
+        window: (!matches!(session.mode, Mode::Pipe(_))).then(|| follow(window)),
+        errors: (errors == Errors::Apart).then(|| Box::new(Standard::Error) as _),
     })
 }
 
-/// `FILE[,ro]`; a file whose name ends in `,ro` is taken whole if it exists.
-fn disk(text: &str) -> Disk {
-    match text.strip_suffix(",ro") {
-        Some(file) if !Path::new(text).exists() => Disk { path: file.into(), read_only: true },
-        _ => Disk { path: text.into(), read_only: false },
+/// A command has a terminal where both its input and its output are one, as in a pipeline of the host's.
+fn mode(command: &[OsString]) -> Mode {
+    let terminal = terminal::input_is_terminal() && terminal::output_is_terminal();
+    match (command.is_empty(), terminal) {
+        (true, _) => Mode::Shell,
+        (false, true) => Mode::Command(command.to_vec()),
+        (false, false) => Mode::Pipe(command.to_vec()),
     }
 }
 
+/// Standard error is apart from the output unless both are one place: then they keep their order.
+fn errors(mode: &Mode) -> Errors {
+    let together = match mode {
+        Mode::Shell => true,
+        Mode::Command(_) => terminal::error_is_terminal(),
+        Mode::Pipe(_) => terminal::output_is_error(),
+    };
+    if together { Errors::WithOutput } else { Errors::Apart }
+}
+
+/// The kernel's messages go to the terminal of a shell, and keep out of a command's output.
+fn debian_cmdline(arguments: &Run) -> String {
+    let console = match (arguments.command.is_empty(), arguments.log.is_some()) {
+        (true, _) => "console=ttyS0 quiet",
+        (false, false) => "console=ttyS1 quiet",
+        (false, true) => "console=ttyS1",
+    };
+    let more = arguments.cmdline.as_deref().unwrap_or_default();
+    format!("{console} {KERNEL_OPTIONS} {more}").trim_end().to_owned()
+}
+
 /// `FILE[=ARGS]`; a file whose name holds `=` is taken whole if it exists.
-fn module(text: &str) -> (File, String) {
-    match text.split_once('=') {
-        Some((file, args)) if !Path::new(text).exists() => (File::Path(file.into()), args.into()),
-        _ => (File::Path(PathBuf::from(text)), String::new()),
-    }
+fn module(text: &OsStr) -> Result<(File, String)> {
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().position(|&byte| byte == b'=');
+    let Some(equals) = equals.filter(|_| !Path::new(text).exists()) else {
+        return Ok((File::Path(text.into()), String::new()));
+    };
+    let arguments = std::str::from_utf8(&bytes[equals + 1..]).with_context(|| {
+        format!("the arguments of --module {} are no UTF-8 text; change them", shell::shown(text))
+    })?;
+    Ok((File::Path(OsStr::from_bytes(&bytes[..equals]).into()), arguments.to_owned()))
 }

@@ -1,9 +1,9 @@
 //! Signals from outside: end the machine in good order, the terminal restored.
 
-use crate::terminal;
+use crate::{terminal, window};
 use anyhow::{Context as _, Result};
 use machine::{End, Stopper};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,13 +19,17 @@ static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 /// # Errors
 /// The host refuses a handler or a thread.
 pub(crate) fn handle() -> Result<()> {
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH];
     let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT])
-            .context("cannot handle signals")?;
+        signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
     let work = move || {
         for signal in signals.forever() {
             match signal {
-                SIGCONT => drop(terminal::again()),
+                SIGCONT => {
+                    let _ = terminal::again();
+                    window::changed();
+                }
+                SIGWINCH => window::changed(),
                 _ => end(signal),
             }
         }

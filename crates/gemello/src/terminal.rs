@@ -2,6 +2,7 @@
 //!
 //! The saved attributes live in one static, so that every way out (return, panic, signal) can restore them.
 
+use rustix::fs::fstat;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
@@ -18,6 +19,17 @@ pub(crate) fn input_is_terminal() -> bool {
 /// Whether standard output is a terminal.
 pub(crate) fn output_is_terminal() -> bool {
     isatty(stdout())
+}
+
+/// Whether standard error is a terminal.
+pub(crate) fn error_is_terminal() -> bool {
+    isatty(stderr())
+}
+
+/// Whether standard output and error are one file: `2>&1`.
+pub(crate) fn output_is_error() -> bool {
+    let file = |fd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((file(stdout()), file(stderr())), (Ok(output), Ok(error)) if output == error)
 }
 
 /// Rows and columns of the user's terminal, else 24 and 80.

@@ -61,13 +61,15 @@ pub enum BuildError {
     State(#[from] StateError),
 }
 
-/// The two serial lines' other ends.
+/// The serial lines' other ends.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// COM1, the console.
     pub com1: Line,
     /// COM2.
     pub com2: Line,
+    /// COM3.
+    pub com3: Line,
 }
 
 /// The chipset's devices.
@@ -81,6 +83,7 @@ pub(crate) struct Chipset {
     pub(crate) reset: Arc<Mutex<ResetPort>>,
     pub(crate) com1: Arc<Mutex<Uart>>,
     pub(crate) com2: Arc<Mutex<Uart>>,
+    pub(crate) com3: Arc<Mutex<Uart>>,
 }
 
 /// What processors, threads and handles of a machine share.
@@ -331,6 +334,7 @@ impl Wiring<'_> {
             reset: ResetPort::new(self.power.clone()),
             com1: self.uart(layout::COM1, layout::IRQ_COM1, lines.com1)?,
             com2: self.uart(layout::COM2, layout::IRQ_COM2, lines.com2)?,
+            com3: self.uart(layout::COM3, layout::IRQ_COM3, lines.com3)?,
         })
     }
 
@@ -370,8 +374,8 @@ fn disks(
     irqchips: &IrqChips,
 ) -> Result<Vec<Arc<Mutex<VirtioMmio>>>, BuildError> {
     let mut disks = Vec::new();
-    for (number, Disk { path, read_only }) in wanted.iter().enumerate() {
-        let image = Box::new(RawImage::open(path, *read_only)?);
+    for (number, Disk { path, read_only, trust }) in wanted.iter().enumerate() {
+        let image = Box::new(RawImage::open(path, *read_only, *trust)?);
         let block = Block::new(image, *read_only, &format!("gemello-disk{number}"))?;
         let irq = irqchips.gsi_line(virtio_gsi(number));
         let disk = VirtioMmio::new(Box::new(block), ram.clone(), irq);
@@ -399,6 +403,7 @@ fn bus(
     bus.add_pio("post", layout::POST, Arc::clone(&chipset.post) as _)?;
     bus.add_pio("port 92", layout::FAST_A20, Arc::clone(&chipset.fast_a20) as _)?;
     bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
+    bus.add_pio("com3", layout::com_ports(layout::COM3), Arc::clone(&chipset.com3) as _)?;
     bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
     let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;

@@ -1,6 +1,7 @@
 //! What machine is wanted, checked before anything is built.
 
 use crate::layout;
+use devices::virtio::blk::Trust;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -49,6 +50,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest can only read it.
     pub read_only: bool,
+    /// Whether a file that looks like another format's is refused.
+    pub trust: Trust,
 }
 
 /// A file to read when the machine is built, or bytes that are there already.
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_disk_needs_an_interrupt() {
-        let disk = Disk { path: "disk.img".into(), read_only: false };
+        let disk = Disk { path: "disk.img".into(), read_only: false, trust: Trust::default() };
         let with = |found| Config { disks: vec![disk.clone(); found], ..config(512 << 20) };
         assert_eq!(with(8).validate(), Ok(()));
         assert_eq!(with(9).validate(), Err(ConfigError::TooManyDisks { found: 9 }));

@@ -10,9 +10,10 @@
 //! FEB0_0000    virtio devices, a page each         0092                           fast A20, reset
 //! FEC0_0000    IOAPIC                              00F4                           debug exit (on demand)
 //! FEE0_0000    local APIC                          02F8-02FF, 03F8-03FF           COM2, COM1
-//! 1_0000_0000  the rest of RAM                     0600-060F                      ACPI PM1a, PM timer
+//! 1_0000_0000  the rest of RAM                     03E8-03EF                      COM3
+//!                                                  0600-060F                      ACPI PM1a, PM timer
 //!                                                  0CF8-0CFB                      reset control (0CF9)
-//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 · 8 RTC · 9 ACPI SCI · GSI 16-23 virtio devices
+//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI · GSI 16-23 virtio devices
 //! ```
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by `boot::layout`.
 
@@ -63,6 +64,8 @@ pub const FAST_A20: RangeInclusive<u16> = 0x92..=0x92;
 pub const DEBUG_EXIT: RangeInclusive<u16> = 0xF4..=0xF4;
 /// The second serial line.
 pub const COM2: u16 = 0x2F8;
+/// The third serial line.
+pub const COM3: u16 = 0x3E8;
 /// The first serial line: the console.
 pub const COM1: u16 = 0x3F8;
 /// Ports of a 16550.
@@ -82,6 +85,8 @@ pub const IRQ_PIT: u8 = 0;
 pub const IRQ_COM2: u8 = 3;
 /// COM1.
 pub const IRQ_COM1: u8 = 4;
+/// COM3 shares COM1's, as PCs have it and kernels expect without asking.
+pub const IRQ_COM3: u8 = 4;
 /// The RTC.
 pub const IRQ_RTC: u8 = 8;
 /// ACPI's system control interrupt.

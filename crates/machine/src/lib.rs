@@ -28,12 +28,14 @@ pub mod saved;
 mod stats;
 
 pub use bell::Bell;
+pub use boot::BootError;
 pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
 };
 pub use control::Phase;
+pub use devices::virtio::blk::{Format, ImageError, Trust};
 pub use handle::{ControlError, MachineHandle};
 pub use power::{End, Stopper};
 pub use saved::{MachineState, RestoreError};

@@ -13,7 +13,7 @@ use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 
 /// The version that [`Machine::save`] writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,7 @@ pub struct ChipsetState {
     pub reset: LatchState,
     pub com1: UartState,
     pub com2: UartState,
+    pub com3: UartState,
 }
 
 /// Why a state cannot be restored.
@@ -182,7 +183,7 @@ impl Processor {
 
 impl Chipset {
     fn save(&self) -> ChipsetState {
-        let Self { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2 } = self;
+        let Self { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2, com3 } = self;
         ChipsetState {
             pit: lock(pit).save(),
             rtc: lock(rtc).save(),
@@ -193,11 +194,12 @@ impl Chipset {
             reset: lock(reset).save(),
             com1: lock(com1).save(),
             com2: lock(com2).save(),
+            com3: lock(com3).save(),
         }
     }
 
     fn restore(&self, state: &ChipsetState) {
-        let ChipsetState { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2 } = state;
+        let ChipsetState { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2, com3 } = state;
         lock(&self.pit).restore(pit);
         lock(&self.rtc).restore(rtc);
         lock(&self.i8042).restore(i8042);
@@ -207,5 +209,6 @@ impl Chipset {
         lock(&self.reset).restore(reset);
         lock(&self.com1).restore(com1);
         lock(&self.com2).restore(com2);
+        lock(&self.com3).restore(com3);
     }
 }

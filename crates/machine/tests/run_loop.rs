@@ -206,14 +206,15 @@ fn init_resets_the_processor() {
 
 #[test]
 fn output_reaches_its_place_before_the_run_returns() {
-    let (com1, com2) = (Collector::default(), Collector::default());
-    let lines = Lines { com1: collecting(&com1), com2: collecting(&com2) };
+    let [com1, com2, com3] = std::array::from_fn(|_| Collector::default());
+    let lines = Lines { com1: collecting(&com1), com2: collecting(&com2), com3: collecting(&com3) };
     let script = vec![
         step(|guest| {
             for byte in b"hello" {
                 guest.io.pio_write(layout::COM1, 1, u32::from(*byte));
             }
             guest.io.pio_write(layout::COM2, 1, u32::from(b'!'));
+            guest.io.pio_write(layout::COM3, 1, u32::from(b'?'));
             Exit::SliceOver
         }),
         out(layout::ACPI_PM + 4, 2, SOFT_OFF),
@@ -221,6 +222,7 @@ fn output_reaches_its_place_before_the_run_returns() {
     assert_eq!(machine(&config(), lines, script).run(), End::PowerOff);
     assert_eq!(*com1.0.lock().expect("not poisoned"), b"hello");
     assert_eq!(*com2.0.lock().expect("not poisoned"), b"!");
+    assert_eq!(*com3.0.lock().expect("not poisoned"), b"?");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vcpu::{Exit, Signal};
 fn busy() -> Vec<Step> {
     vec![
         step(|guest| {
-            let writes: [(u16, u32); 20] = [
+            let writes: [(u16, u32); 21] = [
                 (0x43, 0x34),
                 (0x40, 0x34),
                 (0x40, 0x12), // PIT counter 0, mode 2
@@ -32,6 +32,7 @@ fn busy() -> Vec<Step> {
                 (layout::COM1 + 3, 0x13),
                 (layout::COM1 + 7, 0x77),
                 (layout::COM2 + 7, 0x88),
+                (layout::COM3 + 7, 0x99),
             ];
             for (port, value) in writes {
                 guest.io.pio_write(port, 1, value);
@@ -76,6 +77,7 @@ fn a_restored_machine_is_the_saved_one() {
             format!("{:?}", c.post),
             format!("{:?}", c.com1),
             format!("{:?}", c.com2),
+            format!("{:?}", c.com3),
         ]
     };
     for (fresh, busy) in parts(&before).iter().zip(parts(&state)) {

@@ -8,7 +8,7 @@ mod guests;
 mod session;
 
 pub use guests::{idle, kernel, writes_debug_exit, zero_idt};
-pub use session::Session;
+pub use session::{Ends, Session, Terminal};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -1,8 +1,12 @@
 //! A conversation with a running gemello.
 
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,10 +17,45 @@ struct Transcript {
     ended: bool,
 }
 
+/// Where a program's output and error go that is on a terminal: `None` is the terminal.
+#[derive(Default)]
+pub struct Ends {
+    /// Standard output.
+    pub output: Option<File>,
+    /// Standard error.
+    pub error: Option<File>,
+}
+
+/// A terminal's master side.
+pub struct Terminal(OwnedFd);
+
+impl Terminal {
+    fn new() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a terminal");
+        grantpt(&master).expect("a terminal");
+        unlockpt(&master).expect("a terminal");
+        let this = Self(master);
+        this.resize(24, 80);
+        this
+    }
+
+    /// Gives the window this size.
+    pub fn resize(&self, rows: u16, cols: u16) {
+        let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.0, size).expect("a terminal");
+    }
+
+    fn open(&self) -> File {
+        let path = ptsname(&self.0, Vec::new()).expect("a name").into_string().expect("text");
+        File::options().read(true).write(true).open(path).expect("its other side")
+    }
+}
+
 /// A running gemello whose output is collected.
 pub struct Session {
     child: Child,
-    input: Option<ChildStdin>,
+    input: Option<Box<dyn Write + Send>>,
     shared: Arc<(Mutex<Transcript>, Condvar)>,
     seen: usize,
 }
@@ -26,15 +65,30 @@ impl Session {
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("gemello starts");
-        let input = child.stdin.take();
+        let input = child.stdin.take().expect("piped");
         let output = child.stdout.take().expect("piped");
         Self::over(child, input, output)
+    }
+
+    /// Starts `command` on a terminal of its own, for those of its ends that are `Ends`' terminals.
+    pub fn on_terminal(command: &Command, ends: &Ends) -> (Self, Terminal) {
+        let terminal = Terminal::new();
+        let mut on_it = Command::new("setsid"); // gives it the terminal, and becomes the program
+        on_it.args(["--ctty"]).arg(command.get_program()).args(command.get_args());
+        on_it.stdin(terminal.open());
+        let end = |file: &Option<File>| {
+            file.as_ref().map_or_else(|| terminal.open(), |file| file.try_clone().expect("a file"))
+        };
+        on_it.stdout(end(&ends.output)).stderr(end(&ends.error));
+        let child = on_it.spawn().expect("setsid starts");
+        let master = || File::from(terminal.0.try_clone().expect("a descriptor"));
+        (Self::over(child, master(), master()), terminal)
     }
 
     /// A conversation with `child`, whose output comes from `output`.
     pub fn over(
         child: Child,
-        input: Option<ChildStdin>,
+        input: impl Write + Send + 'static,
         mut output: impl Read + Send + 'static,
     ) -> Self {
         let shared: Arc<(Mutex<Transcript>, Condvar)> = Arc::default();
@@ -53,7 +107,7 @@ impl Session {
                 }
             }
         });
-        Self { child, input, shared, seen: 0 }
+        Self { child, input: Some(Box::new(input)), shared, seen: 0 }
     }
 
     /// Types `text`.

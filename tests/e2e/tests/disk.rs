@@ -223,10 +223,10 @@ fn what_is_no_disk_is_refused() {
     let shared = format!("{good},ro");
     let many = [["--disk", good]; 9].concat();
     let cases: [(&[&str], &[&str]); 6] = [
-        (&["--disk", "/nonexistent/a.img"], &["/nonexistent/a.img", "create it"]),
+        (&["--disk", "/nonexistent/a.img"], &["/nonexistent/a.img", "check the path"]),
         (&["--disk", "/tmp,ro"], &["/tmp", "directory"]),
-        (&["--disk", empty], &[empty, "truncate -s 64M"]),
-        (&["--disk", uneven], &[uneven, "truncate -s %512"]),
+        (&["--disk", empty], &[empty, "truncate -s '>64M'"]),
+        (&["--disk", uneven], &[uneven, "a copy of it: cp "]),
         (&["--disk", good, "--disk", &shared], &[good, "in use"]),
         (&many, &["9 disks are too many", "8 or fewer"]),
     ];

@@ -15,8 +15,8 @@ fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
 fn every_stranger_is_recognized() {
     let cases: &[(usize, &[u8], &str)] = &[
         (0, &[0x1f, 0x8b, 8], "gzip"),
-        (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "unxz"),
-        (0, &[0x28, 0xb5, 0x2f, 0xfd], "zstd -d"),
+        (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "compressed with xz"),
+        (0, &[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
         (0, b"070701", "--initrd"),
         (0, b"QFI\xfb", "qcow2"),
         (0x8001, b"CD001", "ISO 9660"),

@@ -1,6 +1,9 @@
 //! The initial file system: busybox, `init.sh`, and a small file that says what this run is about.
 
 use super::cpio::Archive;
+use crate::shell::quoted;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 
 /// Process 1 of the guest.
 const INIT: &[u8] = include_bytes!("init.sh");
@@ -13,12 +16,23 @@ const PROFILE: &str = "export PS1='\\w # '\nalias ll='ls -l'\n";
 pub(crate) struct Session {
     /// A shell, or one command.
     pub(crate) mode: Mode,
+    /// Where its standard error goes.
+    pub(crate) errors: Errors,
     /// Rows and columns of the user's terminal.
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
-    pub(crate) term: String,
+    pub(crate) term: OsString,
     /// The machine has disks: load their drivers.
     pub(crate) disks: bool,
+}
+
+/// Where standard error goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errors {
+    /// Where standard output goes, in one order.
+    WithOutput,
+    /// To `ttyS2`.
+    Apart,
 }
 
 /// How `ttyS0` is used.
@@ -27,9 +41,9 @@ pub(crate) enum Mode {
     /// An interactive shell.
     Shell,
     /// A command on a terminal.
-    Command(Vec<String>),
+    Command(Vec<OsString>),
     /// A command whose input and output are byte streams.
-    Pipe(Vec<String>),
+    Pipe(Vec<OsString>),
 }
 
 /// The archive.
@@ -46,7 +60,7 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
-    archive.file("etc/gemello/run", 0o600, run_file(session).as_bytes());
+    archive.file("etc/gemello/run", 0o600, &run_file(session));
     if session.disks {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
@@ -57,52 +71,76 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
 }
 
 /// What `init.sh` sources.
-fn run_file(session: &Session) -> String {
+fn run_file(session: &Session) -> Vec<u8> {
+    // With no controlling terminal where there is none, and with setsid's options at their end.
     let (mode, command) = match &session.mode {
         Mode::Shell => ("shell", None),
-        Mode::Command(command) => ("command", Some(command)),
-        Mode::Pipe(command) => ("pipe", Some(command)),
+        Mode::Command(words) => ("command", Some(("setsid -c --", words))),
+        Mode::Pipe(words) => ("pipe", Some(("setsid --", words))),
+    };
+    let errors = match session.errors {
+        Errors::WithOutput => "with-output",
+        Errors::Apart => "apart",
     };
     let (rows, cols) = session.window;
-    let term = quoted(&session.term);
-    let mut text = format!("mode={mode} rows={rows} cols={cols} TERM={term}\n");
-    if let Some(words) = command {
-        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-        text.push_str(&format!("command_line() {{ setsid -c {}; }}\n", words.join(" ")));
+    let mut text =
+        format!("mode={mode} errors={errors} rows={rows} cols={cols} TERM=").into_bytes();
+    text.extend(quoted(session.term.as_bytes()));
+    text.push(b'\n');
+    if let Some((start, words)) = command {
+        text.extend(format!("command_line() {{ exec {start}").bytes());
+        for word in words {
+            text.push(b' ');
+            text.extend(quoted(word.as_bytes()));
+        }
+        text.extend(b"; }\n");
     }
     text
-}
-
-/// `word` as the shell reads it back unchanged.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::process::Command;
 
     fn session(mode: Mode) -> Session {
-        Session { mode, window: (24, 80), term: "xterm".into(), disks: false }
+        let errors = Errors::WithOutput;
+        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: false }
     }
 
-    /// The host's shell, as oracle of the quoting.
+    /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.
     #[test]
     fn any_argument_survives_the_shell() {
-        let words = ["plain", "two words", "it's", "$HOME `id`", "new\nline", "", "\\", "-n"];
-        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-        let file = run_file(&session(Mode::Pipe(words.clone())));
-        let script = format!("setsid() {{ shift; printf '%s\\0' \"$@\"; }}\n{file}command_line");
-        let output = Command::new("sh").arg("-c").arg(script).output().expect("a shell");
-        let read_back = String::from_utf8(output.stdout).expect("text");
-        assert_eq!(read_back.split_terminator('\0').collect::<Vec<_>>(), words);
+        let words: [&[u8]; 11] = [
+            b"plain",
+            b"two words",
+            b"it's",
+            b"$HOME `id`",
+            b"new\nline",
+            b"",
+            b"\\",
+            b"-n",
+            b"-w",
+            b"\x81\x88\xff",
+            b"--",
+        ];
+        let given = words.iter().map(|word| OsStr::from_bytes(word).to_owned()).collect();
+        let file = run_file(&session(Mode::Pipe(given)));
+        let start = b"exec setsid --";
+        let at = file.windows(start.len()).position(|part| part == start).expect("a command");
+        let (before, after) = (&file[..at], &file[at + start.len()..]);
+        let script = [before, b"printf '%s\\0'", after, b"command_line"].concat();
+        let output = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output();
+        let read_back = output.expect("a shell").stdout;
+        let read_back: Vec<_> = read_back.split(|&byte| byte == 0).collect();
+        assert_eq!(read_back[..words.len()], words);
     }
 
     #[test]
     fn a_shell_session_defines_no_command() {
-        let file = run_file(&session(Mode::Shell));
-        assert!(file.starts_with("mode=shell rows=24 cols=80"), "{file}");
+        let file = String::from_utf8(run_file(&session(Mode::Shell))).expect("text");
+        assert!(file.starts_with("mode=shell errors=with-output rows=24 cols=80"), "{file}");
         assert!(!file.contains("command_line"));
     }
 

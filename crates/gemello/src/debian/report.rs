@@ -9,7 +9,7 @@ const LONGEST: usize = 256;
 /// One message of the guest's init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// `ttyS0` is set up: input may be sent.
+    /// The lines are set up: input may be sent, and the window's size.
     Ready,
     /// The command has ended with this status.
     Status(u8),

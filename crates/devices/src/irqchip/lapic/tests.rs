@@ -509,7 +509,10 @@ fn no_interrupt_is_lost_between_threads() {
         }
         let mut total = 0;
         while total < 3 * ROUNDS {
-            let woken = signals.wait(Signal::Intr as u32, Some(std::time::Duration::from_secs(20)));
+            let woken = signals.wait(
+                vcpu::SignalSet::EMPTY.with(Signal::Intr),
+                Some(std::time::Duration::from_secs(20)),
+            );
             assert!(woken, "an interrupt was lost after {total}");
             while let Some(vector) = lapic.ack_interrupt() {
                 put(lapic, EOI, 0);
@@ -547,7 +550,10 @@ fn no_level_interrupt_is_lost_between_threads() {
             });
         }
         while served.iter().any(|served| served.load(Ordering::SeqCst) < ROUNDS) {
-            let woken = signals.wait(Signal::Intr as u32, Some(std::time::Duration::from_secs(20)));
+            let woken = signals.wait(
+                vcpu::SignalSet::EMPTY.with(Signal::Intr),
+                Some(std::time::Duration::from_secs(20)),
+            );
             assert!(woken, "lost after {served:?}");
             while let Some(vector) = lapic.ack_interrupt() {
                 let index = usize::from(vector == 0x66);

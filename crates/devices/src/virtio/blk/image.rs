@@ -1,5 +1,6 @@
 //! A disk's content: a raw image file, or a block device of the host.
 
+use super::format::{self, Format};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
@@ -47,6 +48,26 @@ pub enum ImageError {
         /// What to do.
         remedy: &'static str,
     },
+    /// It can be opened, but not read.
+    #[error("cannot read the disk {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another program's format.
+    #[error(
+        "the disk {path} is {format}, no raw image (format=raw insists on its bytes as they are); \
+         {verb} it into a new file", path = path.display(),
+        verb = if format.is_compressed() { "unpack" } else { "convert" }
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        format: Format,
+    },
     /// No file or block device.
     #[error("cannot use {path} as a disk: it is {what}; give a raw image file", path = path.display())]
     NoFile {
@@ -65,7 +86,7 @@ pub enum ImageError {
     },
     /// Not a single sector.
     #[error(
-        "the disk {path} has {bytes} bytes, less than a sector; make it larger: truncate -s 64M {path}", path = path.display()
+        "the disk {path} has {bytes} bytes, less than a sector of {SECTOR}; give a larger one", path = path.display()
     )]
     TooSmall {
         /// The file.
@@ -75,7 +96,8 @@ pub enum ImageError {
     },
     /// A piece of a sector at the end.
     #[error(
-        "the disk {path} has {bytes} bytes, no multiple of {SECTOR}; round it up: truncate -s %{SECTOR} {path}", path = path.display()
+        "the disk {path} has {bytes} bytes, no multiple of {SECTOR}; extend a copy of it",
+        path = path.display()
     )]
     Uneven {
         /// The file.
@@ -83,6 +105,16 @@ pub enum ImageError {
         /// Its size.
         bytes: u64,
     },
+}
+
+/// Whether a file's content may tell that it is no raw image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// A file in another format is refused.
+    #[default]
+    Recognized,
+    /// It is raw, whatever it looks like.
+    Raw,
 }
 
 /// A raw image: the disk's bytes and nothing else. Locked while it is open.
@@ -96,8 +128,8 @@ impl RawImage {
     /// Opens the image at `path`, for this process alone unless it is read only.
     ///
     /// # Errors
-    /// It is not there, not permitted, in use, or has no size that a disk can have.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
+    /// It is not there, not permitted, in use, of another format, or has no size that a disk can have.
+    pub fn open(path: &Path, read_only: bool, trust: Trust) -> Result<Self, ImageError> {
         let path = path.to_owned();
         let opened = OpenOptions::new().read(true).write(!read_only).open(&path);
         let mut file = match opened {
@@ -124,6 +156,13 @@ impl RawImage {
         let Ok(bytes) = file.seek(SeekFrom::End(0)) else {
             return Err(ImageError::NoFile { path, what: "nothing that can be read at any place" });
         };
+        match format::recognize(&file, bytes) {
+            Ok(Some(format)) if trust == Trust::Recognized => {
+                return Err(ImageError::Foreign { path, format });
+            }
+            Err(source) => return Err(ImageError::Read { path, source }),
+            Ok(_) => {}
+        }
         if bytes < SECTOR {
             return Err(ImageError::TooSmall { path, bytes });
         }
@@ -137,7 +176,7 @@ impl RawImage {
 fn open_error(path: PathBuf, read_only: bool, source: io::Error) -> ImageError {
     let what = if read_only { "reading" } else { "reading and writing" };
     let remedy = match source.kind() {
-        io::ErrorKind::NotFound => "; create it: truncate -s 64M FILE",
+        io::ErrorKind::NotFound => "; check the path, or create an image of the size that you want",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
             "; add ,ro if the guest need not write"
         }
@@ -169,6 +208,10 @@ impl Storage for RawImage {
 mod tests {
     use super::*;
 
+    fn open(path: &Path, read_only: bool) -> Result<RawImage, ImageError> {
+        RawImage::open(path, read_only, Trust::Recognized)
+    }
+
     /// A file of `bytes` that goes away again.
     struct Scratch(PathBuf);
 
@@ -180,7 +223,7 @@ mod tests {
         }
 
         fn refusal(&self, read_only: bool) -> String {
-            RawImage::open(&self.0, read_only).expect_err("refused").to_string()
+            open(&self.0, read_only).expect_err("refused").to_string()
         }
     }
 
@@ -193,36 +236,56 @@ mod tests {
     #[test]
     fn sizes_that_no_disk_has_are_refused_with_a_remedy() {
         let empty = Scratch::new("empty", 0);
-        assert!(empty.refusal(false).contains("less than a sector; make it larger: truncate -s"));
+        assert!(empty.refusal(false).contains("0 bytes, less than a sector"));
         let uneven = Scratch::new("uneven", 1025);
         let text = uneven.refusal(true);
-        assert!(text.contains("1025 bytes") && text.contains("truncate -s %512"), "{text}");
+        assert!(text.contains("1025 bytes") && text.contains("a copy of it"), "{text}");
         let good = Scratch::new("good", 1024);
-        assert_eq!(RawImage::open(&good.0, false).expect("good").sectors(), 2);
+        assert_eq!(open(&good.0, false).expect("good").sectors(), 2);
+    }
+
+    /// Also where its size would be refused, with a remedy that suits raw images alone.
+    #[test]
+    fn another_format_is_refused_by_name_unless_its_bytes_are_insisted_on() {
+        for (bytes, wanted) in [(1024, 2), (560, 0), (100, 0)] {
+            let disk = Scratch::new("foreign", bytes);
+            let file = OpenOptions::new().write(true).open(&disk.0).expect("a scratch file");
+            file.write_all_at(b"QFI\xfb\0\0\0\x03", 0).expect("written");
+            for read_only in [false, true] {
+                let text = disk.refusal(read_only);
+                assert!(text.contains("is a qcow2 image") && text.contains("new file"), "{text}");
+            }
+            match RawImage::open(&disk.0, false, Trust::Raw) {
+                Ok(raw) => assert_eq!(raw.sectors(), wanted),
+                Err(error) => {
+                    assert!(wanted == 0 && error.to_string().contains("bytes"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]
     fn what_is_not_there_or_no_file_is_named() {
         let missing = Path::new("/nonexistent/disk.img");
-        let text = RawImage::open(missing, false).expect_err("missing").to_string();
+        let text = open(missing, false).expect_err("missing").to_string();
         assert!(text.contains("/nonexistent/disk.img for reading and writing"), "{text}");
-        assert!(text.contains("create it"), "{text}");
-        let text = RawImage::open(Path::new("/"), true).expect_err("a directory").to_string();
+        assert!(text.contains("create an image"), "{text}");
+        let text = open(Path::new("/"), true).expect_err("a directory").to_string();
         assert!(text.contains("it is a directory"), "{text}");
-        let text = RawImage::open(Path::new("/"), false).expect_err("a directory").to_string();
+        let text = open(Path::new("/"), false).expect_err("a directory").to_string();
         assert!(text.contains("give a raw image file"), "{text}");
-        let text = RawImage::open(Path::new("/dev/null"), true).expect_err("no disk").to_string();
+        let text = open(Path::new("/dev/null"), true).expect_err("no disk").to_string();
         assert!(text.contains("less than a sector"), "{text}");
     }
 
     #[test]
     fn a_disk_that_is_written_belongs_to_one_machine() {
         let disk = Scratch::new("busy", 1024);
-        let first = RawImage::open(&disk.0, false).expect("free");
+        let first = open(&disk.0, false).expect("free");
         assert!(disk.refusal(false).contains("is in use; end the machine"));
         assert!(disk.refusal(true).contains("is in use"));
         drop(first);
-        let _readers = [true, true].map(|ro| RawImage::open(&disk.0, ro).expect("shared"));
+        let _readers = [true, true].map(|ro| open(&disk.0, ro).expect("shared"));
         assert!(disk.refusal(false).contains("is in use"));
     }
 }

@@ -3,10 +3,12 @@
 //! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver that does not negotiate FLUSH
 //! gets write-through (5.2.6.2).
 
+mod format;
 mod image;
 mod request;
 
-pub use image::{ImageError, RawImage, SECTOR, Storage};
+pub use format::Format;
+pub use image::{ImageError, RawImage, SECTOR, Storage, Trust};
 
 use self::request::Disk;
 use super::chain::{Broken, Chain};

@@ -1,0 +1,50 @@
+//! What went wrong, in one line: the error, each of its causes once, and last the command that
+//! helps, if one does.
+
+use crate::disk;
+use machine::{BootError, BuildError};
+use std::path::Path;
+
+/// The whole message.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors tell their cause themselves, amid the sentence.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    if let Some(command) = error.downcast_ref().and_then(command) {
+        text = format!("{text}: {command}");
+    }
+    text.trim_end().replace(['\n', '\r'], " ")
+}
+
+fn command(error: &BuildError) -> Option<String> {
+    match error {
+        BuildError::Disk(error) => disk::remedy(error),
+        BuildError::Boot(BootError::Compressed { name, tool, .. }) => {
+            let path = Path::new(name);
+            let new = disk::fresh(path, "bin");
+            // A name that is no text is not known exactly.
+            let known = path.exists();
+            known.then(|| format!("{tool} <{} >{}", disk::argument(path), disk::argument(&new)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("the disk is full");
+        let text = message(&BuildError::Host(cause()).into());
+        assert_eq!(text.matches("the disk is full").count(), 1, "{text}");
+        let wrapped = Err::<(), _>(cause()).context("cannot write a.img").expect_err("an error");
+        assert_eq!(message(&wrapped), "cannot write a.img: the disk is full");
+    }
+}
