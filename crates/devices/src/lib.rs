@@ -24,6 +24,7 @@ pub mod fuzzing;
 pub mod irq;
 pub mod irqchip;
 pub mod power;
+pub mod saved;
 pub mod time;
 pub mod virtio;
 
