@@ -136,7 +136,7 @@ pub(super) fn device_on(ram: GuestRam, platter: &Platter, read_only: bool) -> Dr
 /// A driver of `device`, behind its transport.
 pub(super) fn driver_of(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Driver {
     let pin = Arc::new(Pin::default());
-    let irq = IrqLine::gsi(16, Arc::clone(&pin) as _);
+    let irq = IrqLine::to_pin(16, Arc::clone(&pin) as _);
     let device = VirtioMmio::new(device, ram.clone(), irq);
     Driver { ram, device, pin, available: 0, used: 0 }
 }
