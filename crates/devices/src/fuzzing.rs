@@ -9,7 +9,9 @@ use crate::chipset::{
     AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, Uart, UartConfig,
     WallClock,
 };
+use crate::irq::IrqInputs as _;
 use crate::irqchip::{IrqChips, Lapic, LapicConfig};
+use crate::msi::{Msi, MsiSink as _};
 use crate::power::PowerSink;
 use crate::sync::lock;
 use crate::time::{Clock, ManualClock, TimerQueue};
@@ -116,7 +118,7 @@ impl Rig {
         let wide = u64::from(value) | u64::from(v4) << 56;
         let port = PORTS[usize::from(place) % PORTS.len()];
         let size = 1 << (size & 3);
-        let lapics = self.chips.interconnect.lapics();
+        let lapics = &self.chips.lapics;
         let lapic = &lapics[usize::from(v4) % lapics.len()];
         let register = place & 0x3F;
         let (msr, wide) = match place >> 6 {
@@ -151,15 +153,18 @@ impl Rig {
     }
 
     fn host_event(&self, kind: u8, value: u32) {
-        let lapics = self.chips.interconnect.lapics();
+        let lapics = &self.chips.lapics;
         match kind % 8 {
             0 => drop(lock(&self.uart).receive(&value.to_le_bytes())),
             1 => lock(&self.acpi).press_power_button(),
-            2 => drop(self.chips.interconnect.send_msi(0xFEE0_0000 | u64::from(value), value >> 8)),
+            2 => {
+                let (address, data) = (Msi::ADDRESS | u64::from(value), value >> 8);
+                self.chips.interconnect.send(Msi { address, data });
+            }
             3 => self.chips.isa_line(value as u8).pulse(),
             4 => lapics.iter().for_each(|lapic| lapic.init()),
             5 => lapics.iter().for_each(|lapic| lapic.set_virtual_wire()),
-            6 => lapics.iter().for_each(|lapic| lapic.set_lint1(value & 1 != 0)),
+            6 => lapics.iter().for_each(|lapic| lapic.set_input(Lapic::LINT1, value & 1 != 0)),
             _ => self.save_and_restore(),
         }
     }
@@ -173,7 +178,7 @@ impl Rig {
     }
 
     fn check(&self) {
-        for (lapic, signals) in self.chips.interconnect.lapics().iter().zip(&self.signals) {
+        for (lapic, signals) in self.chips.lapics.iter().zip(&self.signals) {
             assert_eq!(signals.is_raised(Signal::Intr), lapic.interrupt_pending(), "{lapic:?}");
         }
     }
@@ -203,7 +208,7 @@ impl Rig {
         }
         round_trip!(self.chips.pic);
         round_trip!(self.chips.ioapic);
-        self.chips.interconnect.lapics().iter().for_each(|lapic| round_trip!(lapic));
+        self.chips.lapics.iter().for_each(|lapic| round_trip!(lapic));
         round_trip!(lock(&self.i8042));
         round_trip!(lock(&self.uart));
         self.catch_up();
@@ -242,7 +247,7 @@ mod tests {
 
     fn snapshot(rig: &Rig) -> Snapshot {
         Snapshot {
-            lapics: rig.chips.interconnect.lapics().iter().map(|lapic| lapic.save()).collect(),
+            lapics: rig.chips.lapics.iter().map(|lapic| lapic.save()).collect(),
             pic: rig.chips.pic.save(),
             ioapic: rig.chips.ioapic.save(),
             pit: lock(&rig.pit).save(),
@@ -264,7 +269,7 @@ mod tests {
             let saved = snapshot(&rig);
             let fresh = Rig::new();
             fresh.clock.set(rig.clock.now());
-            for (lapic, state) in fresh.chips.interconnect.lapics().iter().zip(&saved.lapics) {
+            for (lapic, state) in fresh.chips.lapics.iter().zip(&saved.lapics) {
                 lapic.restore(state);
             }
             fresh.chips.pic.restore(&saved.pic);

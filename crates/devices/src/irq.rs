@@ -22,7 +22,7 @@ pub struct IsaIrqs {
 }
 
 struct Line {
-    /// For traces: the IRQ or GSI.
+    /// For traces: the IRQ, or the pin.
     number: u8,
     raised: Mutex<u32>,
     /// The chips it is wired to, and the pins there.
@@ -86,13 +86,10 @@ impl IrqLine {
         Self { source: None }
     }
 
-    /// The only source on a line that leads to pin `gsi` of the IOAPIC alone: above the ISA interrupts, 16 to 23.
-    pub fn gsi(gsi: u8, ioapic: Arc<dyn IrqInputs>) -> Self {
-        Self::source(Arc::new(Line {
-            number: gsi,
-            raised: Mutex::new(0),
-            wires: vec![(ioapic, gsi)],
-        }))
+    /// The only source on a line that leads to `pin` of `chip` alone.
+    pub fn to_pin(pin: u8, chip: Arc<dyn IrqInputs>) -> Self {
+        let wires = vec![(chip, pin)];
+        Self::source(Arc::new(Line { number: pin, raised: Mutex::new(0), wires }))
     }
 
     fn source(line: Arc<Line>) -> Self {
@@ -157,7 +154,7 @@ mod tests {
         irqs.line(0).pulse();
         irqs.line(2).pulse();
         assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true)]);
-        let gsi = IrqLine::gsi(17, Arc::clone(&ioapic) as _);
+        let gsi = IrqLine::to_pin(17, Arc::clone(&ioapic) as _);
         gsi.set(true);
         gsi.set(true);
         gsi.set(false);

@@ -7,7 +7,7 @@
 //!
 //! 1. a chipset device (the mutex its constructor returns it in),
 //! 2. an interrupt line ([`irq`]; a virtio device's interrupt just before it),
-//! 3. the 8259 pair or the IOAPIC,
+//! 3. the 8259 pair, then its output's line; or the IOAPIC,
 //! 4. a local APIC (one at a time),
 //! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
 //!
@@ -23,7 +23,9 @@ pub mod chipset;
 pub mod fuzzing;
 pub mod irq;
 pub mod irqchip;
+pub mod msi;
 pub mod power;
+pub mod saved;
 pub mod time;
 pub mod virtio;
 

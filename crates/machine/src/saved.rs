@@ -74,6 +74,9 @@ pub enum RestoreError {
         /// What was found.
         found: u32,
     },
+    /// A device's part of it.
+    #[error(transparent)]
+    Device(#[from] devices::saved::RestoreError),
     /// Another machine's.
     #[error(
         "the saved state has {found} disks and this machine {expected}; give it the same --disk options"
@@ -128,7 +131,8 @@ impl Machine {
     /// Goes on from `state` at the next run. Guest memory must be as it was when the state was saved.
     ///
     /// # Errors
-    /// The state is another version's or another machine's; nothing was changed.
+    /// The state is another version's or another machine's; nothing was changed. Or a device refuses
+    /// its part of it: then drop the machine, some of whose devices have taken over theirs.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState { version, now, guest_tsc, processors, pic, ioapic, chipset, disks } =
             state;
@@ -152,7 +156,7 @@ impl Machine {
         board.irqchips.ioapic.restore(ioapic);
         board.chipset.restore(chipset);
         for (disk, state) in board.disks.iter().zip(disks) {
-            lock(disk).restore(state);
+            lock(disk).restore(state)?;
         }
         Ok(())
     }

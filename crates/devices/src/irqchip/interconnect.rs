@@ -1,182 +1,93 @@
 //! The APIC bus: carries interrupt messages from the IOAPIC, MSIs and IPIs to local APICs (SDM vol. 3, 12.6,
 //! 12.11). It has no state and no lock of its own; at most one local APIC is locked at a time.
 
-use super::lapic::{ICR_ASSERT, ICR_LEVEL, ICR_LOGICAL, ICR_SHORTHAND};
-use super::{IoApic, Lapic, PicPair};
+use super::message::{BROADCAST, Delivery, DestinationMode, Message};
+use crate::msi::{Msi, MsiSink};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
-/// The destination that means every local APIC.
-pub const BROADCAST: u32 = u32::MAX;
+/// A local APIC as others see it.
+pub trait Receiver: Send + Sync {
+    /// The initial APIC id.
+    fn id(&self) -> u32;
+    /// Delivers `message` if it is addressed to this one; true if it was accepted.
+    fn deliver(&self, message: &Message) -> bool;
+    /// The bid for a lowest-priority `message`: the processor priority, if it could be accepted.
+    fn bid(&self, message: &Message) -> Option<u8>;
+}
 
-/// How a message is delivered (SDM vol. 3, 12.6.1; table 12-20).
+/// Who hears of completed level-triggered interrupts.
+pub trait EoiListener: Send + Sync {
+    /// A local APIC has completed the level-triggered interrupt `vector`.
+    fn eoi(&self, vector: u8);
+}
+
+/// Who has the vector of an external interrupt.
+pub trait ExternalVector: Send + Sync {
+    /// The INTA cycle.
+    fn acknowledge(&self) -> u8;
+}
+
+/// Which local APICs an IPI may go to (SDM vol. 3, 12.6.1, destination shorthand).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The vector given.
-    Fixed,
-    /// The vector given, to the least busy of the destinations.
-    LowestPriority,
-    /// System management interrupt (not implemented by this machine: dropped).
-    Smi,
-    /// Non-maskable interrupt.
-    Nmi,
-    /// INIT.
-    Init,
-    /// Start-up IPI: the vector names the page of the first instruction.
-    StartUp,
-    /// The 8259 supplies the vector.
-    ExtInt,
-}
-
-impl Delivery {
-    /// The delivery mode with the manual's three-bit `code`; 3 is reserved.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        Some(match code & 7 {
-            0 => Self::Fixed,
-            1 => Self::LowestPriority,
-            2 => Self::Smi,
-            4 => Self::Nmi,
-            5 => Self::Init,
-            6 => Self::StartUp,
-            7 => Self::ExtInt,
-            _ => return None,
-        })
-    }
-}
-
-/// How a destination field is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DestinationMode {
-    /// An APIC id.
-    Physical,
-    /// A set of logical ids.
-    Logical,
-}
-
-/// Trigger mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// Edge.
-    Edge,
-    /// Level: the local APIC's EOI is broadcast.
-    Level,
-}
-
-/// An interrupt message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The vector.
-    pub vector: u8,
-    /// How it is delivered.
-    pub delivery: Delivery,
-    /// Trigger mode.
-    pub trigger: Trigger,
-    /// How `destination` is read.
-    pub mode: DestinationMode,
-    /// APIC id or logical id: 8 bits from the IOAPIC, MSIs and xAPIC IPIs, 32 bits from x2APIC IPIs; or
-    /// [`BROADCAST`].
-    pub destination: u32,
-}
-
-/// Widens an 8-bit destination: physical FFH is everybody.
-pub(super) fn widen(destination: u8, mode: DestinationMode) -> u32 {
-    match (destination, mode) {
-        (0xFF, DestinationMode::Physical) => BROADCAST,
-        _ => u32::from(destination),
-    }
+pub enum Among {
+    /// All that the message addresses.
+    All,
+    /// The sender.
+    Sender,
+    /// All but the sender.
+    Others,
 }
 
 /// Joins the chips.
 pub struct Interconnect {
-    lapics: Vec<Arc<Lapic>>,
-    ioapic: OnceLock<Weak<IoApic>>,
-    pic: OnceLock<Weak<PicPair>>,
+    receivers: Vec<Arc<dyn Receiver>>,
+    eoi: OnceLock<Weak<dyn EoiListener>>,
+    external: OnceLock<Weak<dyn ExternalVector>>,
 }
 
 impl Interconnect {
-    /// Joins `lapics`.
-    pub fn new(lapics: Vec<Arc<Lapic>>) -> Arc<Self> {
-        let joined = Arc::new(Self { lapics, ioapic: OnceLock::new(), pic: OnceLock::new() });
-        for lapic in &joined.lapics {
-            lapic.connect(Arc::downgrade(&joined));
-        }
-        joined
+    /// Joins `receivers`.
+    pub fn new(receivers: Vec<Arc<dyn Receiver>>) -> Arc<Self> {
+        Arc::new(Self { receivers, eoi: OnceLock::new(), external: OnceLock::new() })
     }
 
-    /// Names the chips that local APICs answer to: EOI broadcasts and INTA cycles. Only the first call counts.
-    pub fn connect(&self, ioapic: &Arc<IoApic>, pic: &Arc<PicPair>) {
-        let _ = self.ioapic.set(Arc::downgrade(ioapic));
-        let _ = self.pic.set(Arc::downgrade(pic));
-    }
-
-    /// The local APICs.
-    pub fn lapics(&self) -> &[Arc<Lapic>] {
-        &self.lapics
+    /// Names the chips that local APICs answer to: EOI broadcasts and INTA cycles. Only the first
+    /// call counts.
+    pub fn connect(&self, eoi: Weak<dyn EoiListener>, external: Weak<dyn ExternalVector>) {
+        let _ = self.eoi.set(eoi);
+        let _ = self.external.set(external);
     }
 
     /// Delivers `message`; true if a local APIC accepted it.
-    pub fn send(&self, message: &Message) -> bool {
+    pub fn deliver(&self, message: &Message) -> bool {
         self.send_among(message, |_| true)
     }
 
-    /// Delivers the message-signalled interrupt that a store of `data` to guest-physical `address`
-    /// (FEEx_xxxxH) means (SDM vol. 3, 12.11).
-    pub fn send_msi(&self, address: u64, data: u32) -> bool {
-        let Some(delivery) = Delivery::from_code((data >> 8) as u8) else { return false };
-        // Without redirection hint (bit 3) the destination is physical whatever bit 2 says.
-        let logical = address & 0b1100 == 0b1100;
-        let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
-        let trigger = if data & 1 << 15 != 0 { Trigger::Level } else { Trigger::Edge };
-        let destination = widen((address >> 12) as u8, mode);
-        self.send(&Message { vector: data as u8, delivery, trigger, mode, destination })
-    }
-
-    /// Sends what `icr`, the interrupt command register of `from`, says (SDM vol. 3, 12.6.1).
-    pub(super) fn send_ipi(&self, from: &Lapic, icr: u64) {
-        let low = icr as u32;
-        let logical = low & ICR_LOGICAL != 0;
-        let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
-        let Some(delivery) = Delivery::from_code((low >> 8) as u8) else { return };
-        match delivery {
-            Delivery::ExtInt => return,
-            // INIT level de-assert: no effect on processors since the Pentium 4.
-            Delivery::Init if low & (ICR_LEVEL | ICR_ASSERT) == ICR_LEVEL => return,
-            Delivery::Fixed | Delivery::LowestPriority if low as u8 & 0xF0 == 0 => {
-                return from.note_send_error();
-            }
-            _ => {}
-        }
-        let destination = if low & ICR_SHORTHAND != 0 {
-            BROADCAST
-        } else if from.is_x2apic() {
-            (icr >> 32) as u32
-        } else {
-            widen((icr >> 56) as u8, mode)
-        };
-        let vector = low as u8;
-        let message = Message { vector, delivery, trigger: Trigger::Edge, mode, destination };
-        tracing::trace!(target: "irq", from = from.id(), ?message, shorthand = low >> 18 & 3, "IPI");
-        match (low & ICR_SHORTHAND) >> 18 {
-            1 => self.send_among(&message, |lapic| lapic.id() == from.id()),
-            3 => self.send_among(&message, |lapic| lapic.id() != from.id()),
-            _ => self.send_among(&message, |_| true),
-        };
+    /// Delivers the IPI of the local APIC `sender`.
+    pub(super) fn send_ipi(&self, sender: u32, message: &Message, among: Among) {
+        tracing::trace!(target: "irq", from = sender, ?message, ?among, "IPI");
+        self.send_among(message, |id| match among {
+            Among::All => true,
+            Among::Sender => id == sender,
+            Among::Others => id != sender,
+        });
     }
 
     /// A local APIC has completed the level-triggered interrupt `vector`.
     pub(super) fn broadcast_eoi(&self, vector: u8) {
-        if let Some(ioapic) = self.ioapic.get().and_then(Weak::upgrade) {
-            ioapic.eoi(vector);
+        if let Some(listener) = self.eoi.get().and_then(Weak::upgrade) {
+            listener.eoi(vector);
         }
     }
 
-    /// The 8259's INTA cycle.
-    pub(super) fn acknowledge_8259(&self) -> Option<u8> {
-        Some(self.pic.get()?.upgrade()?.acknowledge())
+    /// The external interrupt's vector.
+    pub(super) fn acknowledge_external(&self) -> Option<u8> {
+        Some(self.external.get()?.upgrade()?.acknowledge())
     }
 
-    fn send_among(&self, message: &Message, among: impl Fn(&Lapic) -> bool) -> bool {
-        let mut candidates = self.lapics.iter().filter(|lapic| among(lapic));
+    fn send_among(&self, message: &Message, among: impl Fn(u32) -> bool) -> bool {
+        let mut candidates = self.receivers.iter().filter(|lapic| among(lapic.id()));
         if message.delivery == Delivery::LowestPriority {
             let bids = candidates.filter_map(|lapic| Some((lapic.bid(message)?, lapic)));
             return bids.min_by_key(|&(bid, _)| bid).is_some_and(|(_, best)| best.deliver(message));
@@ -189,8 +100,14 @@ impl Interconnect {
     }
 }
 
+impl MsiSink for Interconnect {
+    fn send(&self, msi: Msi) -> bool {
+        Message::of_msi(msi).is_some_and(|message| self.deliver(&message))
+    }
+}
+
 impl fmt::Debug for Interconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.lapics.iter().map(|lapic| lapic.id())).finish()
+        f.debug_list().entries(self.receivers.iter().map(|lapic| lapic.id())).finish()
     }
 }

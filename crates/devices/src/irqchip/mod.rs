@@ -3,11 +3,13 @@
 mod interconnect;
 mod ioapic;
 mod lapic;
+mod message;
 mod pic;
 
-pub use interconnect::{BROADCAST, Delivery, DestinationMode, Interconnect, Message, Trigger};
+pub use interconnect::{Among, EoiListener, ExternalVector, Interconnect, Receiver};
 pub use ioapic::{IoApic, IoApicState};
 pub use lapic::{Lapic, LapicConfig, LapicState};
+pub use message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
 pub use pic::{PicPair, PicState};
 
 use crate::bus::{Bus, BusError};
@@ -17,6 +19,8 @@ use std::sync::Arc;
 /// All interrupt chips of a machine, wired together.
 #[derive(Debug)]
 pub struct IrqChips {
+    /// The local APICs, the bootstrap processor's first.
+    pub lapics: Vec<Arc<Lapic>>,
     /// Carries messages to the local APICs.
     pub interconnect: Arc<Interconnect>,
     /// The IOAPIC.
@@ -31,14 +35,20 @@ impl IrqChips {
     /// Wires an IOAPIC with APIC id `ioapic_id` and a 8259 pair to `lapics`; the pair's output goes to LINT0
     /// of the first, the bootstrap processor's.
     pub fn new(lapics: Vec<Arc<Lapic>>, ioapic_id: u8) -> Self {
-        let bootstrap = lapics.first().cloned();
-        let interconnect = Interconnect::new(lapics);
-        let ioapic = IoApic::new(ioapic_id, Arc::clone(&interconnect));
-        let pic = PicPair::new(bootstrap);
-        interconnect.connect(&ioapic, &pic);
+        let receivers = lapics.iter().map(|lapic| Arc::clone(lapic) as _).collect();
+        let interconnect = Interconnect::new(receivers);
+        lapics.iter().for_each(|lapic| lapic.connect(Arc::downgrade(&interconnect)));
+        let ioapic = IoApic::new(ioapic_id, Arc::clone(&interconnect) as _);
+        let int = lapics.first().map_or_else(IrqLine::unconnected, |bootstrap| {
+            IrqLine::to_pin(Lapic::LINT0, Arc::clone(bootstrap) as _)
+        });
+        let pic = PicPair::new(int);
+        let eoi: Arc<dyn EoiListener> = Arc::clone(&ioapic) as _;
+        let external: Arc<dyn ExternalVector> = Arc::clone(&pic) as _;
+        interconnect.connect(Arc::downgrade(&eoi), Arc::downgrade(&external));
         let inputs: [Arc<dyn IrqInputs>; 2] = [Arc::clone(&pic) as _, Arc::clone(&ioapic) as _];
         let isa = IsaIrqs::new(&inputs[0], &inputs[1]);
-        Self { interconnect, ioapic, pic, isa }
+        Self { lapics, interconnect, ioapic, pic, isa }
     }
 
     /// A new source on ISA interrupt line `irq`.
@@ -48,7 +58,7 @@ impl IrqChips {
 
     /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one device each.
     pub fn gsi_line(&self, gsi: u8) -> IrqLine {
-        IrqLine::gsi(gsi, Arc::clone(&self.ioapic) as _)
+        IrqLine::to_pin(gsi, Arc::clone(&self.ioapic) as _)
     }
 
     /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at `ioapic_base`

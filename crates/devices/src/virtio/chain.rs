@@ -1,24 +1,45 @@
 //! Descriptor chains as lists of guest-physical segments, checked (virtio 1.2, 2.7.4 to 2.7.5.3).
 //!
-//! A driver may cut a request into descriptors as it likes (2.7.4.2), so devices see two streams of bytes: what they may
-//! read, then what they may write.
+//! A driver may cut a request into descriptors as it likes (2.7.4.2), so devices see two streams of
+//! bytes: what they may read, then what they may write.
 
 use memory::GuestRam;
 use std::collections::VecDeque;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{GuestAddress, GuestMemoryBackend as _};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
+
+/// Bytes of a descriptor.
+const DESCRIPTOR: u64 = 16;
 
 /// What makes a device stop with DEVICE_NEEDS_RESET.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// The ring itself.
     #[error("the driver's ring is unusable: {0}")]
     Ring(#[from] virtio_queue::Error),
+    /// More chains than the ring has descriptors.
+    #[error("the driver offers more than {size} chains at once, as many as the ring has entries")]
+    TooMany {
+        /// Entries of the ring.
+        size: u16,
+    },
     /// A chain that does not end properly.
     #[error(
         "the driver's descriptor chain {head} does not end: a loop, or a descriptor out of bounds"
     )]
     Endless {
+        /// Its first descriptor.
+        head: u16,
+    },
+    /// 2.7.5.3.
+    #[error("the driver's descriptor chain {head} has an indirect table that cannot be used")]
+    Indirect {
+        /// Its first descriptor.
+        head: u16,
+    },
+    /// 2.7.5.2.
+    #[error("the driver's descriptor chain {head} has more than 4 GiB")]
+    Long {
         /// Its first descriptor.
         head: u16,
     },
@@ -36,49 +57,116 @@ pub(super) enum Broken {
     },
 }
 
+/// A chain's name in the used ring: its first descriptor. Whoever has it owes the driver an answer,
+/// [`super::Queue::complete`], and can give it once only.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head(u16);
+
+impl Head {
+    /// The descriptor's index.
+    pub(crate) fn index(&self) -> u16 {
+        self.0
+    }
+
+    /// The same, of a chain that is being answered.
+    pub(super) fn spend(self) -> u16 {
+        self.0
+    }
+}
+
 /// One request's buffers.
 #[derive(Debug)]
-pub(super) struct Chain {
-    /// Its first descriptor: the request's name in the used ring.
-    pub(super) head: u16,
+pub(crate) struct Chain {
+    /// The request's name in the used ring.
+    pub(crate) head: Head,
     /// What the device may read.
-    pub(super) readable: Segments,
+    pub(crate) readable: Segments,
     /// What the device may write.
-    pub(super) writable: Segments,
+    pub(crate) writable: Segments,
 }
 
 impl Chain {
-    /// Collects a chain's descriptors. `descriptors` ends after the last one, or early where it cannot go on.
+    /// Collects the chain that begins at descriptor `head` of the table of `size` descriptors at
+    /// guest-physical `table`.
     pub(super) fn collect(
+        ram: &GuestRam,
+        table: u64,
+        size: u16,
         head: u16,
-        descriptors: impl Iterator<Item = Descriptor>,
     ) -> Result<Self, Broken> {
-        let (mut readable, mut writable) = (Segments::default(), Segments::default());
-        let mut ended = false;
-        for descriptor in descriptors {
-            ended = !descriptor.has_next();
-            if descriptor.is_write_only() {
-                writable.push(descriptor.addr().0, descriptor.len());
-            } else if writable.is_empty() {
-                readable.push(descriptor.addr().0, descriptor.len());
-            } else {
-                return Err(Broken::Order { head });
+        let mut chain =
+            Self { head: Head(head), readable: Segments::default(), writable: Segments::default() };
+        let mut walk = Walk { table, size, next: head, left: size, indirect: false };
+        let mut bytes = 0_u32;
+        loop {
+            let descriptor = walk.descriptor(ram).ok_or(Broken::Endless { head })?;
+            if descriptor.refers_to_indirect_table() {
+                walk = walk.enter(&descriptor).ok_or(Broken::Indirect { head })?;
+                continue;
             }
+            bytes = bytes.checked_add(descriptor.len()).ok_or(Broken::Long { head })?;
+            chain.push(&descriptor)?;
+            if !descriptor.has_next() {
+                return Ok(chain);
+            }
+            walk.next = descriptor.next();
         }
-        if ended { Ok(Self { head, readable, writable }) } else { Err(Broken::Endless { head }) }
+    }
+
+    fn push(&mut self, descriptor: &Descriptor) -> Result<(), Broken> {
+        let segments = if descriptor.is_write_only() {
+            &mut self.writable
+        } else if self.writable.is_empty() {
+            &mut self.readable
+        } else {
+            return Err(Broken::Order { head: self.head.0 });
+        };
+        segments.push(descriptor.addr().0, descriptor.len());
+        Ok(())
+    }
+}
+
+/// A place in a descriptor table.
+struct Walk {
+    table: u64,
+    /// Descriptors of the table.
+    size: u16,
+    next: u16,
+    /// Descriptors that may still follow: a chain is no longer than its table.
+    left: u16,
+    indirect: bool,
+}
+
+impl Walk {
+    /// The descriptor here, if it is one.
+    fn descriptor(&mut self, ram: &GuestRam) -> Option<Descriptor> {
+        self.left = self.left.checked_sub(1)?;
+        let inside = self.next < self.size;
+        let at = self.table.checked_add(DESCRIPTOR * u64::from(self.next)).filter(|_| inside)?;
+        ram.mmap().read_obj(GuestAddress(at)).ok()
+    }
+
+    /// The beginning of the table that `descriptor` refers to. It has whole descriptors, and none of
+    /// them refers to another (2.7.5.3.1).
+    fn enter(&self, descriptor: &Descriptor) -> Option<Self> {
+        let whole = descriptor.len().is_multiple_of(DESCRIPTOR as u32);
+        let size = u16::try_from(descriptor.len() / DESCRIPTOR as u32).ok()?;
+        let table = descriptor.addr().0;
+        let usable = whole && !self.indirect;
+        usable.then_some(Self { table, size, next: 0, left: size, indirect: true })
     }
 }
 
 /// A stream of bytes in guest memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     /// Guest-physical address and length, not 0.
     list: VecDeque<(u64, u32)>,
 }
 
 /// Bytes of a stream that are not RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotRam;
+pub(crate) struct NotRam;
 
 impl Segments {
     fn push(&mut self, gpa: u64, len: u32) {
@@ -87,17 +175,17 @@ impl Segments {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Bytes. At most 2^32: more is no valid chain (2.7.5.2).
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.list.iter().map(|&(_, len)| u64::from(len)).sum()
     }
 
     /// Whether every byte lies in RAM.
-    pub(super) fn in_ram(&self, ram: &GuestRam) -> bool {
+    pub(crate) fn in_ram(&self, ram: &GuestRam) -> bool {
         let inside = |&(gpa, len): &(u64, u32)| {
             gpa.checked_add(len.into()).is_some()
                 && ram.mmap().check_range(GuestAddress(gpa), len as usize)
@@ -106,7 +194,7 @@ impl Segments {
     }
 
     /// Cuts off what follows the first `at` bytes, and returns it.
-    pub(super) fn split_off(&mut self, at: u64) -> Self {
+    pub(crate) fn split_off(&mut self, at: u64) -> Self {
         let (mut before, mut index) = (0, 0);
         for &(_, len) in &self.list {
             if before + u64::from(len) > at {
@@ -128,7 +216,7 @@ impl Segments {
     }
 
     /// Copies as many bytes as both have, from the stream's beginning.
-    pub(super) fn read(&self, ram: &GuestRam, into: &mut [u8]) -> Result<(), NotRam> {
+    pub(crate) fn read(&self, ram: &GuestRam, into: &mut [u8]) -> Result<(), NotRam> {
         let mut rest = into;
         for &(gpa, len) in &self.list {
             let count = rest.len().min(len as usize);
@@ -140,7 +228,7 @@ impl Segments {
     }
 
     /// Copies as many bytes as both have, to the stream's beginning, and tells the engines.
-    pub(super) fn write(&self, ram: &GuestRam, from: &[u8]) -> Result<(), NotRam> {
+    pub(crate) fn write(&self, ram: &GuestRam, from: &[u8]) -> Result<(), NotRam> {
         let mut rest = from;
         for &(gpa, len) in &self.list {
             let (now, later) = rest.split_at(rest.len().min(len as usize));

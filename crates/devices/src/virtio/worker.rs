@@ -1,4 +1,4 @@
-//! A thread that serves one ring, and may block on the host while it does.
+//! A thread that serves one queue, and may block on the host while it does.
 //!
 //! ```text
 //!            start                notify               ring empty
@@ -7,8 +7,8 @@
 //!    └────────────────────┴────────────────────┘
 //! ```
 
+use super::Queue;
 use super::chain::{Broken, Chain};
-use super::{Ring, RingPosition};
 use crate::sync::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,9 +17,9 @@ use std::{fmt, io};
 
 /// What a device does with requests.
 pub(super) trait Serve: Send + 'static {
-    /// Serves one request and returns how many bytes it wrote to the beginning of the writable part. `features` are the
-    /// negotiated ones.
-    fn serve(&mut self, ring: &Ring, chain: Chain, features: u64) -> Result<u32, Broken>;
+    /// Serves one request, and answers it with [`Queue::complete`]. `features` are the negotiated
+    /// ones.
+    fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken>;
 }
 
 /// The thread and its mailbox.
@@ -41,7 +41,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Mailbox {
-    /// The ring, unless the thread has it.
+    /// The queue, unless the thread has it.
     job: Option<Job>,
     notified: bool,
     serving: bool,
@@ -49,10 +49,8 @@ struct Mailbox {
 }
 
 struct Job {
-    ring: Ring,
+    queue: Queue,
     features: u64,
-    /// The driver broke the rules: nothing is served any more.
-    broken: bool,
 }
 
 impl Worker {
@@ -64,22 +62,22 @@ impl Worker {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Serves `ring` from now on.
-    pub(super) fn start(&self, ring: Ring, features: u64) {
+    /// Serves `queue` from now on.
+    pub(super) fn start(&self, queue: Queue, features: u64) {
         let mut mailbox = lock(&self.shared.mailbox);
-        mailbox.job = Some(Job { ring, features, broken: false });
+        mailbox.job = Some(Job { queue, features });
         mailbox.notified = true;
         self.shared.work.notify_one();
     }
 
-    /// Looks into the ring.
+    /// Looks into the queue.
     pub(super) fn notify(&self) {
         lock(&self.shared.mailbox).notified = true;
         self.shared.work.notify_one();
     }
 
-    /// Waits for the request in progress; where the ring is then, if there was one.
-    pub(super) fn stop(&self) -> Option<RingPosition> {
+    /// Waits for the request in progress, and serves no more.
+    pub(super) fn stop(&self) {
         let shared = &*self.shared;
         let mut mailbox = lock(&shared.mailbox);
         shared.interrupted.store(true, Ordering::Relaxed);
@@ -87,7 +85,7 @@ impl Worker {
             mailbox = shared.resting.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
         }
         shared.interrupted.store(false, Ordering::Relaxed);
-        mailbox.job.take().map(|job| job.ring.position())
+        mailbox.job = None;
     }
 }
 
@@ -104,12 +102,9 @@ impl Drop for Worker {
 
 impl Shared {
     fn run(&self, mut server: impl Serve) {
-        while let Some(mut job) = self.next_job() {
-            if !job.broken
-                && let Err(why) = self.drain(&mut job, &mut server)
-            {
-                job.ring.fail(&why);
-                job.broken = true;
+        while let Some(job) = self.next_job() {
+            if let Err(why) = self.drain(&job, &mut server) {
+                job.queue.fail(&why);
             }
             let mut mailbox = lock(&self.mailbox);
             mailbox.job = Some(job);
@@ -135,18 +130,16 @@ impl Shared {
         }
     }
 
-    /// Serves until the ring is empty or the thread is called back.
-    fn drain(&self, job: &mut Job, server: &mut impl Serve) -> Result<(), Broken> {
-        let ring = &mut job.ring;
+    /// Serves until the queue is empty or the thread is called back.
+    fn drain(&self, job: &Job, server: &mut impl Serve) -> Result<(), Broken> {
+        let queue = &job.queue;
         loop {
-            ring.busy()?;
+            queue.busy()?;
             while !self.interrupted.load(Ordering::Relaxed) {
-                let Some(chain) = ring.next()? else { break };
-                let head = chain.head;
-                let written = server.serve(ring, chain, job.features)?;
-                ring.complete(head, written)?;
+                let Some(chain) = queue.next()? else { break };
+                server.serve(queue, chain, job.features)?;
             }
-            if !ring.rest()? || self.interrupted.load(Ordering::Relaxed) {
+            if !queue.rest()? || self.interrupted.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Inputs carry assertion: the polarity bit is kept for the guest to read and changes nothing.
 
-use crate::irqchip::interconnect::{Delivery, DestinationMode, Message, Trigger, widen};
+use crate::msi::Msi;
 
 /// Interrupt inputs.
 pub(super) const PINS: usize = 24;
@@ -28,6 +28,8 @@ const LEVEL: u64 = 1 << 15;
 const MASKED: u64 = 1 << 16;
 /// Entry: logical destination.
 const LOGICAL: u64 = 1 << 11;
+/// Entry: trigger mode, delivery mode, vector, which are the message's data.
+const MESSAGE: u64 = LEVEL | 0x7FF;
 /// Entry: the bits that software can write.
 const WRITABLE: u64 = 0xFF00_0000_0001_FFFF & !(DELIVERY_STATUS | REMOTE_IRR);
 
@@ -35,13 +37,7 @@ const WRITABLE: u64 = 0xFF00_0000_0001_FFFF & !(DELIVERY_STATUS | REMOTE_IRR);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) pin: u8,
-    pub(super) message: Message,
-}
-
-impl Request {
-    fn is_fixed(&self) -> bool {
-        matches!(self.message.delivery, Delivery::Fixed | Delivery::LowestPriority)
-    }
+    pub(super) msi: Msi,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +100,7 @@ impl Core {
         let bit = 1 << pin;
         let rises = level && self.inputs & bit == 0;
         self.inputs = if level { self.inputs | bit } else { self.inputs & !bit };
-        (rises && entry & (MASKED | REMOTE_IRR) == 0).then(|| self.request(pin, entry)).flatten()
+        (rises && entry & (MASKED | REMOTE_IRR) == 0).then(|| request(pin, entry))
     }
 
     /// A level-triggered pin that is up, unmasked and not in flight wants delivery. Only fixed and lowest-priority
@@ -113,24 +109,13 @@ impl Core {
         let entry = *self.entries.get(usize::from(pin))?;
         let free = entry & (LEVEL | MASKED | REMOTE_IRR) == LEVEL;
         let wanted = free && self.inputs & 1 << pin != 0;
-        wanted.then(|| self.request(pin, entry)).flatten().filter(Request::is_fixed)
-    }
-
-    fn request(&self, pin: u8, entry: u64) -> Option<Request> {
-        let delivery = Delivery::from_code((entry >> 8) as u8)?;
-        let logical = entry & LOGICAL != 0;
-        let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
-        let trigger = if entry & LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
-        let destination = widen((entry >> 56) as u8, mode);
-        let message = Message { vector: entry as u8, delivery, trigger, mode, destination };
-        // Start-up is no delivery mode of an IOAPIC.
-        (delivery != Delivery::StartUp).then_some(Request { pin, message })
+        wanted.then(|| request(pin, entry)).filter(|request| request.msi.is_vectored())
     }
 
     /// The request of `pin` was accepted by a local APIC.
     pub(super) fn sent(&mut self, request: &Request) {
         let Some(entry) = self.entries.get_mut(usize::from(request.pin)) else { return };
-        if *entry & LEVEL != 0 && request.is_fixed() {
+        if *entry & LEVEL != 0 && request.msi.is_vectored() {
             *entry |= REMOTE_IRR;
         }
     }
@@ -147,6 +132,14 @@ impl Core {
         }
         again
     }
+}
+
+/// The message that `entry` stands for: its fields are a message's (bits 10:8 and 15 where the data has
+/// them). An edge goes out as what the entry says.
+fn request(pin: u8, entry: u64) -> Request {
+    let logical = if entry & LOGICAL != 0 { Msi::LOGICAL } else { 0 };
+    let address = Msi::ADDRESS | (entry >> 56) << 12 | logical;
+    Request { pin, msi: Msi { address, data: (entry & MESSAGE) as u32 } }
 }
 
 #[cfg(test)]
@@ -168,14 +161,7 @@ mod tests {
         assert_eq!(core.set_input(4, true), None);
         core.set_input(4, false);
         let request = core.set_input(4, true).unwrap();
-        let expected = Message {
-            vector: 0x34,
-            delivery: Delivery::Fixed,
-            trigger: Trigger::Edge,
-            mode: DestinationMode::Physical,
-            destination: 1,
-        };
-        assert_eq!(request.message, expected);
+        assert_eq!(request.msi, Msi { address: 0xFEE0_1000, data: 0x34 });
         core.sent(&request);
         assert_eq!(core.read_selected(), 0x34, "no remote IRR on an edge");
     }

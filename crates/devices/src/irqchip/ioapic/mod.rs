@@ -6,9 +6,10 @@
 mod core;
 
 use self::core::{Core, PINS, Request};
-use super::Interconnect;
+use super::interconnect::EoiListener;
 use crate::bus::SharedMmio;
 use crate::irq::IrqInputs;
+use crate::msi::MsiSink;
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,9 +22,9 @@ const IOWIN: u64 = 0x10;
 /// EOI register: the vector completed.
 const EOI: u64 = 0x40;
 
-/// The IOAPIC, with its adapter to the bus, the lines and the interconnect.
+/// The IOAPIC, with its adapter to the bus, the lines and the local APICs.
 pub struct IoApic {
-    interconnect: Arc<Interconnect>,
+    messages: Arc<dyn MsiSink>,
     core: Mutex<Core>,
 }
 
@@ -44,22 +45,14 @@ pub struct IoApicState {
 
 impl IoApic {
     /// As after reset; `id` (4 bits) is the APIC id that the MADT gives it.
-    pub fn new(id: u8, interconnect: Arc<Interconnect>) -> Arc<Self> {
-        Arc::new(Self { interconnect, core: Mutex::new(Core::new(id)) })
+    pub fn new(id: u8, messages: Arc<dyn MsiSink>) -> Arc<Self> {
+        Arc::new(Self { messages, core: Mutex::new(Core::new(id)) })
     }
 
     /// A reset; the inputs keep their levels.
     pub fn reset(&self) {
         let mut core = lock(&self.core);
         *core = Core { inputs: core.inputs, ..Core::new(core.id) };
-    }
-
-    /// A local APIC has completed the level-triggered interrupt `vector`.
-    pub(crate) fn eoi(&self, vector: u8) {
-        let mut core = lock(&self.core);
-        for request in core.eoi(vector) {
-            self.send(&mut core, &request);
-        }
     }
 
     /// The saved state.
@@ -75,9 +68,18 @@ impl IoApic {
     }
 
     fn send(&self, core: &mut Core, request: &Request) {
-        tracing::trace!(target: "irq", pin = request.pin, message = ?request.message, "IOAPIC");
-        if self.interconnect.send(&request.message) {
+        tracing::trace!(target: "irq", pin = request.pin, msi = ?request.msi, "IOAPIC");
+        if self.messages.send(request.msi) {
             core.sent(request);
+        }
+    }
+}
+
+impl EoiListener for IoApic {
+    fn eoi(&self, vector: u8) {
+        let mut core = lock(&self.core);
+        for request in core.eoi(vector) {
+            self.send(&mut core, &request);
         }
     }
 }

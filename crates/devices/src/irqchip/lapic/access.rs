@@ -3,7 +3,7 @@
 use super::core::{Action, Core};
 use super::registers::*;
 use super::timer::Instant;
-use crate::irqchip::interconnect::Trigger;
+use crate::irqchip::message::Trigger;
 
 /// The access is wrong: xAPIC mode notes it in ESR, x2APIC mode raises #GP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Core {
             ICR_HIGH => self.icr = self.icr & 0xFFFF_FFFF | u64::from(value & 0xFF00_0000) << 32,
             ICR_LOW => {
                 self.icr = self.icr & !0xFFFF_FFFF | u64::from(value & ICR_LOW_BITS);
-                return Action::Ipi(self.icr);
+                return self.send_ipi();
             }
             EOI => return self.eoi(),
             _ => {
@@ -69,7 +69,7 @@ impl Core {
                 return Err(Illegal);
             }
             self.icr = value;
-            return Ok(Action::Ipi(value));
+            return Ok(self.send_ipi());
         }
         let value = u32::try_from(value).map_err(|_| Illegal)?;
         if value & !x2apic_writable(register).ok_or(Illegal)? != 0 {

@@ -5,15 +5,16 @@
 use super::bits256::Bits256;
 use super::registers::*;
 use super::timer::{Instant, Mode, Timer};
-use crate::irqchip::interconnect::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
+use crate::irqchip::interconnect::Among;
+use crate::irqchip::message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
 use vcpu::{Signal, Signals};
 
 /// What a register access asks of the neighbours, once the lock is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     None,
-    /// Send what the ICR says.
-    Ipi(u64),
+    /// Send this IPI.
+    Ipi(Message, Among),
     /// A level-triggered interrupt was completed: tell the IOAPIC.
     BroadcastEoi(u8),
 }
@@ -238,11 +239,13 @@ impl Core {
         }
     }
 
-    /// The level of LINT0 (`pin` 0) or LINT1 changed.
-    pub(super) fn set_lint(&mut self, pin: usize, level: bool, signals: &Signals) {
-        let rises = level && !self.lint[pin & 1];
-        self.lint[pin & 1] = level;
-        let index = lvt::LINT0 + (pin & 1);
+    /// The level of LINT0 (`pin` 0) or LINT1 (1) changed.
+    pub(super) fn set_lint(&mut self, pin: u8, level: bool, signals: &Signals) {
+        let pin = usize::from(pin);
+        let Some(input) = self.lint.get_mut(pin) else { return };
+        let rises = level && !*input;
+        *input = level;
+        let index = lvt::LINT0 + pin;
         let entry = self.lvt[index];
         if self.mode() == ApicMode::Disabled {
             if rises && pin == 1 {

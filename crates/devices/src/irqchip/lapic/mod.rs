@@ -8,6 +8,7 @@
 mod access;
 mod bits256;
 mod core;
+mod icr;
 mod registers;
 mod saved;
 #[cfg(test)]
@@ -16,10 +17,10 @@ mod timer;
 
 pub use saved::LapicState;
 
-pub(super) use registers::{ICR_ASSERT, ICR_LEVEL, ICR_LOGICAL, ICR_SHORTHAND};
-
 use self::core::{Acknowledged, Action, ApicMode, Core};
-use super::interconnect::{Interconnect, Message};
+use super::interconnect::{Interconnect, Receiver};
+use super::message::Message;
+use crate::irq::IrqInputs;
 use crate::sync::lock;
 use crate::time::{Clock, Expire, Timer, TimerQueue, Tsc};
 use access::Illegal;
@@ -68,6 +69,11 @@ struct Inner {
 }
 
 impl Lapic {
+    /// The input that the 8259's output is wired to.
+    pub const LINT0: u8 = 0;
+    /// The input for the platform's NMI.
+    pub const LINT1: u8 = 1;
+
     /// As after a processor reset.
     pub fn new(config: LapicConfig) -> Arc<Self> {
         let LapicConfig { id, bootstrap, signals, clock, timers, timer_hz, tsc } = config;
@@ -183,7 +189,7 @@ impl Lapic {
         drop(inner);
         match acknowledged? {
             Acknowledged::Vector(vector) => Some(vector),
-            Acknowledged::External => self.interconnect()?.acknowledge_8259(),
+            Acknowledged::External => self.interconnect()?.acknowledge_external(),
         }
     }
 
@@ -244,43 +250,6 @@ impl Lapic {
         inner.core.sipi.take()
     }
 
-    /// The level of LINT0, the 8259's output.
-    pub fn set_lint0(&self, level: bool) {
-        self.set_lint(0, level);
-    }
-
-    /// The level of LINT1, the platform's NMI.
-    pub fn set_lint1(&self, level: bool) {
-        self.set_lint(1, level);
-    }
-
-    fn set_lint(&self, pin: usize, level: bool) {
-        let mut inner = lock(&self.inner);
-        inner.core.set_lint(pin, level, &self.signals);
-        self.publish(&inner);
-    }
-
-    /// Delivers `message` if it is for this APIC; true if it was accepted.
-    pub(crate) fn deliver(&self, message: &Message) -> bool {
-        let mut inner = lock(&self.inner);
-        let accepted =
-            inner.core.is_addressed(message) && inner.core.receive(message, &self.signals);
-        self.publish(&inner);
-        accepted
-    }
-
-    /// Its bid for a lowest-priority `message`: the processor priority, if it could accept it.
-    pub(crate) fn bid(&self, message: &Message) -> Option<u8> {
-        let inner = lock(&self.inner);
-        let accepts = inner.core.is_addressed(message) && inner.core.software_enabled();
-        accepts.then(|| inner.core.ppr())
-    }
-
-    /// An IPI was to be sent with a vector below 16.
-    pub(crate) fn note_send_error(&self) {
-        self.access(|core, _| core.error(ESR_SEND_ILLEGAL));
-    }
-
     /// The saved state.
     pub fn save(&self) -> LapicState {
         lock(&self.inner).core.save()
@@ -338,13 +307,37 @@ impl Lapic {
         match action {
             Action::None => {}
             Action::BroadcastEoi(vector) => interconnect.broadcast_eoi(vector),
-            Action::Ipi(icr) => interconnect.send_ipi(self, icr),
+            Action::Ipi(message, among) => interconnect.send_ipi(self.id, &message, among),
         }
     }
+}
 
-    /// Whether IPIs of this APIC carry 32-bit destinations.
-    pub(crate) fn is_x2apic(&self) -> bool {
-        lock(&self.inner).core.mode() == ApicMode::X2apic
+impl Receiver for Lapic {
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn deliver(&self, message: &Message) -> bool {
+        let mut inner = lock(&self.inner);
+        let accepted =
+            inner.core.is_addressed(message) && inner.core.receive(message, &self.signals);
+        self.publish(&inner);
+        accepted
+    }
+
+    fn bid(&self, message: &Message) -> Option<u8> {
+        let inner = lock(&self.inner);
+        let accepts = inner.core.is_addressed(message) && inner.core.software_enabled();
+        accepts.then(|| inner.core.ppr())
+    }
+}
+
+/// Pins [`Lapic::LINT0`] and [`Lapic::LINT1`].
+impl IrqInputs for Lapic {
+    fn set_input(&self, pin: u8, level: bool) {
+        let mut inner = lock(&self.inner);
+        inner.core.set_lint(pin, level, &self.signals);
+        self.publish(&inner);
     }
 }
 

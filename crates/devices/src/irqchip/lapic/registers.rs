@@ -107,14 +107,13 @@ pub(super) const ESR_ILLEGAL_REGISTER: u32 = 1 << 7;
 /// The bits of ICR_LOW that software can write.
 pub(super) const ICR_LOW_BITS: u32 = 0x000C_CFFF;
 /// ICR: level (asserted).
-pub(in super::super) const ICR_ASSERT: u32 = 1 << 14;
+pub(super) const ICR_ASSERT: u32 = 1 << 14;
 /// ICR: level-triggered.
-pub(in super::super) const ICR_LEVEL: u32 = 1 << 15;
+pub(super) const ICR_LEVEL: u32 = 1 << 15;
 /// ICR: logical destination.
-pub(in super::super) const ICR_LOGICAL: u32 = 1 << 11;
-
+pub(super) const ICR_LOGICAL: u32 = 1 << 11;
 /// ICR: destination shorthand.
-pub(in super::super) const ICR_SHORTHAND: u32 = 3 << 18;
+pub(super) const ICR_SHORTHAND: u32 = 3 << 18;
 
 /// The bits of the divide configuration register that exist.
 pub(super) const DIVIDE_BITS: u32 = 0b1011;

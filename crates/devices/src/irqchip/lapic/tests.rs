@@ -1,6 +1,7 @@
 use super::*;
 use crate::irq::IrqInputs;
 use crate::irqchip::{IrqChips, Message};
+use crate::msi::{Msi, MsiSink as _};
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
 
@@ -33,7 +34,7 @@ fn rig(count: u32) -> Rig {
 
 impl Rig {
     fn lapic(&self, index: usize) -> &Lapic {
-        &self.chips.interconnect.lapics()[index]
+        &self.chips.lapics[index]
     }
 
     fn intr(&self, index: usize) -> bool {
@@ -42,13 +43,13 @@ impl Rig {
 
     /// All software-enabled, in xAPIC mode.
     fn enabled(self) -> Self {
-        self.chips.interconnect.lapics().iter().for_each(|lapic| put(lapic, SVR, 0x1FF));
+        self.chips.lapics.iter().for_each(|lapic| put(lapic, SVR, 0x1FF));
         self
     }
 
     /// All software-enabled, in x2APIC mode.
     fn x2apic(self) -> Self {
-        for lapic in self.chips.interconnect.lapics() {
+        for lapic in &self.chips.lapics {
             let base = lapic.msr_read(MSR_APIC_BASE).unwrap().unwrap();
             lapic.msr_write(MSR_APIC_BASE, base | BASE_EXTD).unwrap().unwrap();
             lapic.msr_write(MSR_X2APIC + u32::from(SVR), 0x1FF).unwrap().unwrap();
@@ -114,7 +115,7 @@ fn power_up_values() {
     expected.into_iter().for_each(|(register, value)| assert_eq!(get(lapic, register), value));
     put(lapic, LVT_TIMER, 0x40);
     assert_eq!(get(lapic, LVT_TIMER), LVT_MASK | 0x40, "software-disabled: the mask stays");
-    assert!(!rig.chips.interconnect.send(&fixed(0x40, 1)), "and nothing is accepted");
+    assert!(!rig.chips.interconnect.deliver(&fixed(0x40, 1)), "and nothing is accepted");
 }
 
 proptest! {
@@ -132,7 +133,7 @@ proptest! {
         for step in steps {
             match step {
                 Some(vector) => {
-                    rig.chips.interconnect.send(&fixed(vector, 0));
+                    rig.chips.interconnect.deliver(&fixed(vector, 0));
                     requested.insert(vector);
                 }
                 None => {
@@ -180,7 +181,7 @@ proptest! {
 fn cr8_is_the_class_of_tpr() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
-    rig.chips.interconnect.send(&fixed(0x55, 0));
+    rig.chips.interconnect.deliver(&fixed(0x55, 0));
     lapic.set_task_priority(5);
     assert_eq!((get(lapic, TPR), lapic.task_priority(), rig.intr(0)), (0x50, 5, false));
     assert_eq!(lapic.ack_interrupt(), None);
@@ -225,14 +226,14 @@ fn one_shot_masks_and_tsc_deadline() {
 fn destinations_of_xapic_ipis() {
     let rig = rig(4).enabled();
     let drain = || {
-        for lapic in rig.chips.interconnect.lapics() {
+        for lapic in &rig.chips.lapics {
             while lapic.ack_interrupt().is_some() {
                 put(lapic, EOI, 0);
             }
         }
     };
     let sender = rig.lapic(1);
-    for (index, lapic) in rig.chips.interconnect.lapics().iter().enumerate() {
+    for (index, lapic) in rig.chips.lapics.iter().enumerate() {
         put(lapic, LDR, 1 << (24 + index));
     }
     let cases: [(u8, u32, &[usize]); 8] = [
@@ -250,7 +251,7 @@ fn destinations_of_xapic_ipis() {
         rig.expected(raised);
         drain();
     }
-    for (index, lapic) in rig.chips.interconnect.lapics().iter().enumerate() {
+    for (index, lapic) in rig.chips.lapics.iter().enumerate() {
         put(lapic, DFR, 0);
         // Clusters 0 and 1 of two.
         put(lapic, LDR, ((index as u32 >> 1) << 4 | 1 << (index & 1)) << 24);
@@ -299,7 +300,7 @@ fn errors_latch_on_a_write_and_interrupt_once() {
     ipi(lapic, 0, 0x0F);
     assert_eq!(lapic.ack_interrupt(), Some(0xFE));
     put(lapic, EOI, 0);
-    rig.chips.interconnect.send(&fixed(3, 0));
+    rig.chips.interconnect.deliver(&fixed(3, 0));
     get(lapic, 0x3A);
     assert!(!rig.intr(0), "not armed again before ESR is written");
     assert_eq!(get(lapic, ESR), 0);
@@ -378,7 +379,7 @@ fn destinations_of_x2apic_ipis() {
     for (icr, raised) in cases {
         rig.lapic(3).msr_write(MSR_X2APIC + u32::from(ICR_LOW), icr).unwrap().unwrap();
         rig.expected(raised);
-        for lapic in rig.chips.interconnect.lapics() {
+        for lapic in &rig.chips.lapics {
             if lapic.ack_interrupt().is_some() {
                 lapic.msr_write(MSR_X2APIC + u32::from(EOI), 0).unwrap().unwrap();
             }
@@ -420,15 +421,15 @@ fn lint_pins_as_nmi_and_as_level_interrupt() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
     put(lapic, LVT_TIMER + lvt::LINT1 as u8, 4 << 8);
-    lapic.set_lint1(true);
+    lapic.set_input(Lapic::LINT1, true);
     assert!(rig.signals[0].is_raised(Signal::Nmi));
     put(lapic, LVT_TIMER + lvt::LINT0 as u8, LVT_LEVEL | 0x66);
-    lapic.set_lint0(true);
+    lapic.set_input(Lapic::LINT0, true);
     assert_eq!(lapic.ack_interrupt(), Some(0x66));
     assert_ne!(get(lapic, LVT_TIMER + lvt::LINT0 as u8) & LVT_REMOTE_IRR, 0);
     put(lapic, EOI, 0);
     assert_eq!(lapic.ack_interrupt(), Some(0x66), "still up");
-    lapic.set_lint0(false);
+    lapic.set_input(Lapic::LINT0, false);
     put(lapic, EOI, 0);
     assert!(!rig.intr(0));
 }
@@ -458,7 +459,7 @@ fn an_ioapic_level_interrupt_repeats_until_its_line_falls() {
     program(0x10 + 2 * 2, 0x60);
     rig.chips.isa_line(0).pulse();
     assert_eq!(rig.lapic(0).ack_interrupt(), Some(0x60));
-    assert!(rig.chips.interconnect.send_msi(0xFEE0_1000, 0x71));
+    assert!(rig.chips.interconnect.send(Msi { address: 0xFEE0_1000, data: 0x71 }));
     assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x71));
 }
 
@@ -469,8 +470,8 @@ fn state_survives() {
     put(lapic, DIVIDE, 0b1011);
     put(lapic, LVT_TIMER, 0x20050);
     put(lapic, INITIAL_COUNT, 12345);
-    rig.chips.interconnect.send(&fixed(0x61, 0));
-    rig.chips.interconnect.send(&fixed(0x32, 0));
+    rig.chips.interconnect.deliver(&fixed(0x61, 0));
+    rig.chips.interconnect.deliver(&fixed(0x32, 0));
     lapic.ack_interrupt();
     put(lapic, TPR, 0x20);
     rig.chips.ioapic.set_input(5, true);
@@ -499,7 +500,7 @@ fn no_interrupt_is_lost_between_threads() {
             let chips = &rig.chips;
             scope.spawn(move || {
                 for round in 0..ROUNDS {
-                    chips.interconnect.send(&fixed(vector, 0));
+                    chips.interconnect.deliver(&fixed(vector, 0));
                     // Waits for its own delivery, as a device does for its driver.
                     while count(vector) == round {
                         std::thread::yield_now();

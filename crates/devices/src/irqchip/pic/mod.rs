@@ -1,15 +1,15 @@
 //! The AT's pair of 8259A with the edge/level control registers of the PIIX (ports 4D0H, 4D1H).
 //!
-//! The lock is held while LINT0 is driven, so that its levels keep their order.
+//! The lock is held while the output is driven, so that its levels keep their order.
 
 mod chip;
 #[cfg(test)]
 mod tests;
 
 use self::chip::Chip;
-use super::Lapic;
+use super::interconnect::ExternalVector;
 use crate::bus::SharedPio;
-use crate::irq::IrqInputs;
+use crate::irq::{IrqInputs, IrqLine};
 use crate::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -83,9 +83,10 @@ impl Pair {
     }
 }
 
-/// The master and slave 8259A with the edge/level control registers, wired to LINT0 of one local APIC.
+/// The master and slave 8259A with the edge/level control registers.
 pub struct PicPair {
-    lint0: Option<Arc<Lapic>>,
+    /// The master's INT output.
+    int: IrqLine,
     pair: Mutex<Pair>,
 }
 
@@ -98,9 +99,9 @@ pub struct PicState {
 }
 
 impl PicPair {
-    /// As after reset; INT goes to LINT0 of `lint0`.
-    pub fn new(lint0: Option<Arc<Lapic>>) -> Arc<Self> {
-        Arc::new(Self { lint0, pair: Mutex::new(Pair::new()) })
+    /// As after reset; the master's output is `int`.
+    pub fn new(int: IrqLine) -> Arc<Self> {
+        Arc::new(Self { int, pair: Mutex::new(Pair::new()) })
     }
 
     /// A reset; the inputs keep their levels.
@@ -110,11 +111,6 @@ impl PicPair {
             *pair = Pair::new();
             (pair.master.lines, pair.slave.lines) = lines;
         });
-    }
-
-    /// The INTA cycle: the vector, which is spurious (IR7's) if no request is left.
-    pub fn acknowledge(&self) -> u8 {
-        self.with(Pair::acknowledge)
     }
 
     /// The saved state.
@@ -128,15 +124,19 @@ impl PicPair {
         self.with(|own| *own = pair);
     }
 
-    /// Runs `body` with the lock, then drives LINT0.
+    /// Runs `body` with the lock, then drives the output.
     fn with<R>(&self, body: impl FnOnce(&mut Pair) -> R) -> R {
         let mut pair = lock(&self.pair);
         let result = body(&mut pair);
-        let output = pair.settle();
-        if let Some(lapic) = &self.lint0 {
-            lapic.set_lint0(output);
-        }
+        self.int.set(pair.settle());
         result
+    }
+}
+
+impl ExternalVector for PicPair {
+    /// The vector is spurious (IR7's) if no request is left.
+    fn acknowledge(&self) -> u8 {
+        self.with(Pair::acknowledge)
     }
 }
 

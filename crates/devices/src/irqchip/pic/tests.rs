@@ -176,7 +176,7 @@ fn special_fully_nested_mode_lets_the_slave_interrupt_itself() {
 
 #[test]
 fn initialization_words_can_be_skipped_and_state_survives() {
-    let pic = PicPair::new(None);
+    let pic = PicPair::new(IrqLine::unconnected());
     pic.write(0x20, 1, 0x12);
     pic.write(0x21, 1, 0x45);
     pic.write(0x21, 1, 0xF0);
@@ -184,7 +184,7 @@ fn initialization_words_can_be_skipped_and_state_survives() {
     pic.set_input(1, true);
     assert_eq!(pic.acknowledge(), 0x41);
     let saved = pic.save();
-    let other = PicPair::new(None);
+    let other = PicPair::new(IrqLine::unconnected());
     other.restore(&saved);
     assert_eq!(other.save(), saved);
 }

@@ -6,14 +6,18 @@
 mod format;
 mod image;
 mod request;
+pub(super) mod saved;
 
 pub use format::Format;
 pub use image::{ImageError, RawImage, SECTOR, Storage, Trust};
+pub use saved::BlockState;
 
 use self::request::Disk;
 use super::chain::{Broken, Chain};
+use super::saved::DeviceState;
 use super::worker::{Serve, Worker};
-use super::{Ring, RingPosition, VirtioDevice};
+use super::{Activation, ConfigSpace, Queue, VirtioDevice};
+use crate::saved::{Check, RestoreError};
 use std::io;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -30,7 +34,9 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 #[derive(Debug)]
 pub struct Block {
     features: u64,
-    config: [u8; 24],
+    config: ConfigSpace,
+    sectors: u64,
+    read_only: bool,
     worker: Worker,
 }
 
@@ -45,11 +51,13 @@ impl Block {
         if read_only {
             features |= 1 << VIRTIO_BLK_F_RO;
         }
-        let config = config(storage.sectors());
+        let sectors = storage.sectors();
         let mut padded = [0; VIRTIO_BLK_ID_BYTES as usize];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
         let disk = Disk { storage, read_only, id: padded, buffer: Vec::new() };
-        Ok(Self { features, config, worker: Worker::new(format!("disk {id}"), disk)? })
+        let worker = Worker::new(format!("disk {id}"), disk)?;
+        let config = ConfigSpace::new(config(sectors));
+        Ok(Self { features, config, sectors, read_only, worker })
     }
 }
 
@@ -63,7 +71,7 @@ fn config(sectors: u64) -> [u8; 24] {
 }
 
 impl VirtioDevice for Block {
-    fn device_id(&self) -> u32 {
+    fn kind(&self) -> u32 {
         VIRTIO_ID_BLOCK
     }
 
@@ -71,34 +79,56 @@ impl VirtioDevice for Block {
         self.features
     }
 
-    fn queue_sizes(&self) -> &[u16] {
+    fn queues(&self) -> &[u16] {
         &[QUEUE_SIZE]
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, offset: usize, into: &mut [u8]) {
+        self.config.read(offset, into);
     }
 
-    fn start(&mut self, features: u64, rings: Vec<Option<Ring>>) {
-        if let Some(ring) = rings.into_iter().next().flatten() {
-            self.worker.start(ring, features);
+    fn config_generation(&self) -> u32 {
+        self.config.generation()
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        let Activation { features, queues, irq: _, ram: _ } = activation;
+        if let Some(queue) = queues.into_iter().next().flatten() {
+            self.worker.start(queue, features);
         }
     }
 
-    fn notify(&mut self, queue: usize) {
-        if queue == 0 {
-            self.worker.notify();
-        }
+    fn notify(&mut self, _queue: usize) {
+        self.worker.notify();
     }
 
-    fn stop(&mut self) -> Vec<Option<RingPosition>> {
-        vec![self.worker.stop()]
+    fn quiesce(&mut self) {
+        self.worker.stop();
+    }
+
+    fn save(&self) -> DeviceState {
+        let Self { features: _, config: _, sectors, read_only, worker: _ } = self;
+        DeviceState::Block(BlockState {
+            version: BlockState::VERSION,
+            sectors: *sectors,
+            read_only: *read_only,
+        })
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let &DeviceState::Block(BlockState { version, sectors, read_only }) = state else {
+            return Err(RestoreError::Kind { device: "disk" });
+        };
+        let check = Check::version("disk", version, BlockState::VERSION)?;
+        check.that(sectors == self.sectors, "sectors", sectors, self.sectors)?;
+        check.that(read_only == self.read_only, "read_only", read_only, self.read_only)
     }
 }
 
 impl Serve for Disk {
-    fn serve(&mut self, ring: &Ring, chain: Chain, features: u64) -> Result<u32, Broken> {
+    fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken> {
         let write_through = features >> VIRTIO_BLK_F_FLUSH & 1 == 0;
-        Disk::serve(self, ring.ram(), chain, write_through)
+        let (head, written) = Disk::serve(self, queue.ram(), chain, write_through)?;
+        queue.complete(head, written)
     }
 }

@@ -1,7 +1,7 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
 use super::image::{SECTOR, Storage};
-use crate::virtio::chain::{Broken, Chain, NotRam, Segments};
+use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use memory::GuestRam;
 use std::io;
 use virtio_bindings::virtio_blk::{
@@ -59,8 +59,8 @@ impl Refusal {
 }
 
 impl Disk {
-    /// Does what `chain` asks for, writes the status, and returns how many bytes were written without a gap from the
-    /// beginning of the chain's writable part (2.7.8.2).
+    /// Does what `chain` asks for, writes the status, and returns how many bytes were written without
+    /// a gap from the beginning of the chain's writable part (2.7.8.2).
     ///
     /// # Errors
     /// There is no place for the status.
@@ -69,12 +69,13 @@ impl Disk {
         ram: &GuestRam,
         chain: Chain,
         write_through: bool,
-    ) -> Result<u32, Broken> {
+    ) -> Result<(Head, u32), Broken> {
         let Chain { head, readable, writable: mut data } = chain;
-        let data_len = data.len().checked_sub(1).ok_or(Broken::NoStatus { head })?;
+        let no_status = || Broken::NoStatus { head: head.index() };
+        let data_len = data.len().checked_sub(1).ok_or_else(no_status)?;
         let status = data.split_off(data_len);
         if !status.in_ram(ram) {
-            return Err(Broken::NoStatus { head });
+            return Err(no_status());
         }
         let (answer, written) = match self.execute(ram, readable, data, write_through) {
             Ok(written) => (VIRTIO_BLK_S_OK, written),
@@ -83,9 +84,9 @@ impl Disk {
                 (why.status(), 0)
             }
         };
-        status.write(ram, &[answer as u8]).map_err(|_| Broken::NoStatus { head })?;
+        status.write(ram, &[answer as u8]).map_err(|_| no_status())?;
         let all = if written == data_len { written + 1 } else { written };
-        Ok(all.try_into().unwrap_or(u32::MAX))
+        Ok((head, all.try_into().unwrap_or(u32::MAX)))
     }
 
     /// Bytes written to `data`.

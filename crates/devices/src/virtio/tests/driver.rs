@@ -3,8 +3,8 @@
 use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
 use crate::sync::lock;
-use crate::virtio::VirtioMmio;
 use crate::virtio::blk::{Block, Storage};
+use crate::virtio::{VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,10 +129,15 @@ pub(super) fn device(platter: &Platter, read_only: bool) -> Driver {
 
 /// The same on this RAM.
 pub(super) fn device_on(ram: GuestRam, platter: &Platter, read_only: bool) -> Driver {
-    let pin = Arc::new(Pin::default());
     let block = Block::new(Box::new(platter.clone()), read_only, "gemello-disk0").expect("thread");
-    let irq = IrqLine::gsi(16, Arc::clone(&pin) as _);
-    let device = VirtioMmio::new(Box::new(block), ram.clone(), irq);
+    driver_of(ram, Box::new(block))
+}
+
+/// A driver of `device`, behind its transport.
+pub(super) fn driver_of(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Driver {
+    let pin = Arc::new(Pin::default());
+    let irq = IrqLine::to_pin(16, Arc::clone(&pin) as _);
+    let device = VirtioMmio::new(device, ram.clone(), irq);
     Driver { ram, device, pin, available: 0, used: 0 }
 }
 

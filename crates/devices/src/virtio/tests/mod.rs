@@ -2,6 +2,7 @@
 
 mod driver;
 mod hostile;
+mod queues;
 mod saved;
 
 use driver::*;

@@ -13,12 +13,13 @@ fn a_restored_device_goes_on() {
         assert_eq!(old.request(OUT, sector, 512).0, OK);
     }
     let state = lock(&old.device).save();
-    assert_eq!((state.queues[0].next_avail, state.queues[0].next_used), (20, 20));
+    let position = &state.transport.queues[0].position;
+    assert_eq!((position.next_avail, position.next_used), (20, 20));
     assert_eq!(state, lock(&old.device).save(), "saving changes nothing");
 
     let new = device_on(old.ram.clone(), &platter, false);
     assert_ne!(lock(&new.device).save(), state);
-    lock(&new.device).restore(&state);
+    lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
     assert_eq!(new.interrupted(), state.interrupt_status != 0);
 
@@ -37,7 +38,7 @@ fn a_request_that_waits_in_the_ring_is_served_after_restoring() {
     let state = lock(&old.device).save();
     old.offer(0); // and no notification: the old device is gone
     let new = device_on(old.ram.clone(), &platter, false);
-    lock(&new.device).restore(&state);
+    lock(&new.device).restore(&state).expect("its own state");
     old.device = new.device.clone();
     assert_eq!(old.wait(), Some(513));
 }
@@ -50,9 +51,9 @@ fn a_broken_device_stays_broken_until_its_reset() {
     old.notify();
     assert_eq!(old.wait(), None);
     let state = lock(&old.device).save();
-    assert!(state.needs_reset);
+    assert!(state.transport.needs_reset);
     let mut new = device_on(old.ram.clone(), &platter, false);
-    lock(&new.device).restore(&state);
+    lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
     assert_eq!(new.load(0x70), 0x4f);
     assert!(new.interrupted());
@@ -69,7 +70,7 @@ fn a_device_nobody_uses_restores_too() {
     old.store(0x38, 64);
     let state = lock(&old.device).save();
     let new = device(&platter, false);
-    lock(&new.device).restore(&state);
+    lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
 }
 
@@ -84,8 +85,8 @@ fn a_paused_device_writes_nothing() {
     driver.notify();
     let state = lock(&driver.device).save();
     std::thread::sleep(std::time::Duration::from_millis(20));
-    assert_eq!((driver.status(), state.queues[0].next_avail), (UNTOUCHED, 0));
-    lock(&driver.device).restore(&state);
+    assert_eq!((driver.status(), state.transport.queues[0].position.next_avail), (UNTOUCHED, 0));
+    lock(&driver.device).restore(&state).expect("its own state");
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(driver.status(), UNTOUCHED);
     lock(&driver.device).resume();

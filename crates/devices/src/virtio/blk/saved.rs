@@ -1,0 +1,19 @@
+//! Saved state of a disk. Its content is the host's file; the state only names the disk it belongs to.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a disk, version 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockState {
+    /// [`BlockState::VERSION`] of the writer.
+    pub version: u32,
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
+}
+
+impl BlockState {
+    /// The version that this build writes.
+    pub const VERSION: u32 = 1;
+}

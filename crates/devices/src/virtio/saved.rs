@@ -1,0 +1,14 @@
+//! Saved state of the devices behind the transports.
+
+use super::blk::saved::BlockState;
+use serde::{Deserialize, Serialize};
+
+/// What a device keeps beyond its transport's registers and queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DeviceState {
+    /// A disk.
+    Block(BlockState),
+    /// A device that keeps nothing.
+    Stateless,
+}
