@@ -2,7 +2,7 @@
 
 use crate::bell::Bell;
 use crate::clock::{ProcessorTsc, VmClock};
-use crate::config::{BootConfig, Config, ConfigError, Disk};
+use crate::config::{BootConfig, Config, ConfigError, Disk, Hardware};
 use crate::console::{Line, Pump};
 use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
@@ -10,6 +10,7 @@ use crate::io_thread::Feed;
 use crate::layout;
 use crate::power::Stopper;
 use crate::processor::Processor;
+use crate::saved::{FileError, Header, MachineState, RestoreError, SavedMachine};
 use crate::stats::Exits;
 use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
 use devices::bus::{Bus, BusError};
@@ -56,10 +57,18 @@ pub enum BuildError {
     /// The engine cannot be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The file of a saved machine.
+    #[error(transparent)]
+    Saved(#[from] FileError),
     /// The engine does not take the state with which the guest begins.
     #[error(transparent)]
     State(#[from] StateError),
 }
+
+/// Processors of a machine.
+const PROCESSORS: u32 = 1;
+/// A saved guest goes on where the TSC's frequency differs by less than one part in so many: the host's own clock drifts as much.
+const TSC_TOLERANCE: u64 = 1000;
 
 /// The serial lines' other ends.
 #[derive(Debug, Default)]
@@ -136,16 +145,50 @@ impl Machine {
     /// The configuration, the boot files, the engine, or the host.
     pub fn build(config: &Config, lines: Lines, engine: &dyn Engine) -> Result<Self, BuildError> {
         config.validate()?;
-        let cpus = 1;
-        let ram_ranges = layout::ram(config.memory);
-        let plan = plan(&config.boot, &ram_ranges, &acpi(cpus, config.disks.len()))?;
+        let hardware = config.hardware();
+        let acpi = acpi(PROCESSORS, config.disks.len());
+        let plan = plan(&config.boot, &layout::ram(config.memory), &acpi)?;
+        let model = processor_model(&config.cpu, PROCESSORS);
+        let machine =
+            Self { timeout: config.timeout, ..Self::assemble(&hardware, model, lines, engine)? };
+        place(&machine.board.ram, &plan)?;
+        machine.board.begin(&plan.cpu)?;
+        Ok(machine)
+    }
 
-        let ram = GuestRam::new(&ram_ranges)?;
+    /// Builds the machine that `saved` holds, with processors of `engine`, and leaves it stopped where it was saved.
+    ///
+    /// # Errors
+    /// The file is damaged, the engine or the host cannot carry the machine, or the host's TSC runs at another frequency.
+    pub fn from_saved(
+        saved: &mut SavedMachine,
+        lines: Lines,
+        engine: &dyn Engine,
+    ) -> Result<Self, BuildError> {
+        let path = saved.path().to_owned();
+        let refused = |source| FileError::State { path: path.clone(), source };
+        let Header { hardware, state, .. } = saved.header.clone();
+        hardware.validate()?;
+        let mut machine =
+            Self::assemble(&hardware, saved_model(&state).map_err(refused)?, lines, engine)?;
+        saved.load(&machine.board.ram)?;
+        machine.restore(&state).map_err(refused)?;
+        Ok(machine)
+    }
+
+    /// The machine with nothing in its memory, and processors that wait.
+    fn assemble(
+        config: &Hardware,
+        model: CpuModel,
+        lines: Lines,
+        engine: &dyn Engine,
+    ) -> Result<Self, BuildError> {
+        let cpus = PROCESSORS;
+        let ram = GuestRam::new(&layout::ram(config.memory))?;
         let bell = Bell::new()?;
         let timers = TimerQueue::new();
         let wake = bell.clone();
         timers.on_wake(move || wake.ring());
-        let model = processor_model(&config.cpu, cpus);
         let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
 
         let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
@@ -176,7 +219,6 @@ impl Machine {
         let disks = disks(&config.disks, &ram, &irqchips)?;
         let bus = Arc::new(bus(&irqchips, &chipset, &disks, power, config.debug_exit)?);
 
-        place(&ram, &plan)?;
         let sides = signals.into_iter().zip(lapics).zip(tscs);
         let processor = |(vcpu, ((signals, lapic), tsc))| {
             let io = ProcessorIo { bus: Arc::clone(&bus), lapic, tsc };
@@ -199,8 +241,12 @@ impl Machine {
             commands: Mutex::default(),
             wall: Mutex::default(),
         };
-        board.begin(&plan.cpu)?;
-        Ok(Self { board: Arc::new(board), feeds, pumps, timeout: config.timeout })
+        Ok(Self { board: Arc::new(board), feeds, pumps, timeout: None })
+    }
+
+    /// Its memory.
+    pub fn ram(&self) -> &GuestRam {
+        &self.board.ram
     }
 
     /// Ends the run from any thread.
@@ -270,6 +316,20 @@ fn processor_model(wanted: &CpuModel, cpus: u32) -> CpuModel {
     CpuModel { tsc_hz: frequency.hz, cpus, ..wanted.clone() }
 }
 
+/// The model that a saved machine had.
+fn saved_model(state: &MachineState) -> Result<CpuModel, RestoreError> {
+    let (found, expected) = (state.tsc_hz, crate::frequency::host_tsc_frequency().hz);
+    if found.abs_diff(expected) > expected / TSC_TOLERANCE {
+        return Err(RestoreError::Frequency { found, expected });
+    }
+    let model = CpuModel::parse(&state.cpu).map_err(|error| RestoreError::Machine {
+        what: "processor",
+        found: state.cpu.clone(),
+        expected: error.to_string(),
+    })?;
+    Ok(CpuModel { tsc_hz: found, crystal_hz: state.crystal_hz, cpus: PROCESSORS, ..model })
+}
+
 fn lapics(
     signals: &[Arc<Signals>],
     clock: &Arc<VmClock>,
@@ -309,7 +369,7 @@ struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    fn chipset(&mut self, config: &Config, lines: Lines) -> Result<Chipset, BuildError> {
+    fn chipset(&mut self, config: &Hardware, lines: Lines) -> Result<Chipset, BuildError> {
         let clock = || Arc::clone(self.clock) as _;
         let irq = |number| self.irqchips.isa_line(number);
         let low = config.memory.min(layout::LOW_RAM_END);

@@ -2,6 +2,7 @@
 
 use crate::layout;
 use devices::virtio::blk::Trust;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -30,6 +31,17 @@ pub struct Config {
     pub timeout: Option<Duration>,
 }
 
+/// What a machine is made of, its processor aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Disks.
+    pub disks: Vec<Disk>,
+    /// Whether the debug-exit port is there.
+    pub debug_exit: bool,
+}
+
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct BootConfig {
@@ -44,7 +56,7 @@ pub struct BootConfig {
 }
 
 /// A virtio disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// A raw image file or a block device of the host.
     pub path: PathBuf,
@@ -100,7 +112,7 @@ pub enum ConfigError {
     TimeoutZero,
 }
 
-impl Config {
+impl Hardware {
     /// Checks everything that needs no file and no host.
     ///
     /// # Errors
@@ -119,6 +131,23 @@ impl Config {
         if self.disks.len() > layout::DISKS_MAX {
             return Err(ConfigError::TooManyDisks { found: self.disks.len() });
         }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// What the machine is made of.
+    pub fn hardware(&self) -> Hardware {
+        let Self { memory, disks, debug_exit, .. } = self;
+        Hardware { memory: *memory, disks: disks.clone(), debug_exit: *debug_exit }
+    }
+
+    /// Checks everything that needs no file and no host.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.hardware().validate()?;
         if self.timeout == Some(Duration::ZERO) {
             return Err(ConfigError::TimeoutZero);
         }

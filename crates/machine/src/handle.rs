@@ -1,10 +1,13 @@
 //! A machine from outside: what any thread may ask of it, at any time.
 
 use crate::build::Board;
+use crate::config::Hardware;
 use crate::control::Phase;
 use crate::power::End;
 use crate::saved::MachineState;
+use crate::saved::file::{self, FileError, Header};
 use crate::stats::Stats;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use vcpu::StateError;
 
@@ -28,6 +31,17 @@ pub enum ControlError {
     /// The engine does not tell or take a processor's state.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// A machine cannot be saved to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// It does not tell its state.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl MachineHandle {
@@ -65,6 +79,25 @@ impl MachineHandle {
             }
             Ok(result?)
         })
+    }
+
+    /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is made of, `session` what the caller wants
+    /// to find there again. The machine stands still meanwhile, and goes on.
+    ///
+    /// # Errors
+    /// It has ended, the engine does not tell a processor's state, or the host refuses; what was at `path` is still there then.
+    pub fn save_to(
+        &self,
+        path: &Path,
+        hardware: &Hardware,
+        session: serde_json::Value,
+    ) -> Result<(), SaveError> {
+        self.save(|state| {
+            let hardware = hardware.clone();
+            let header = Header { hardware, state: state.clone(), session };
+            file::write(path, &header, &self.board.ram)
+        })??;
+        Ok(())
     }
 
     /// The counters up to now. The machine's time goes on meanwhile.

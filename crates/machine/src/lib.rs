@@ -32,11 +32,11 @@ pub use boot::BootError;
 pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
 pub use config::{
-    BootConfig, Config, ConfigError, Disk, File, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
+    BootConfig, Config, ConfigError, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
 };
 pub use control::Phase;
 pub use devices::virtio::blk::{Format, ImageError, Trust};
-pub use handle::{ControlError, MachineHandle};
+pub use handle::{ControlError, MachineHandle, SaveError};
 pub use power::{End, Stopper};
-pub use saved::{MachineState, RestoreError};
+pub use saved::{FileError, MachineState, RestoreError, SavedMachine};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};

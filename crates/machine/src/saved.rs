@@ -1,7 +1,13 @@
 //! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on from.
 //!
-//! Taken and restored while the machine stands still. Guest memory is saved by who knows how (a file, a copy, dirty
-//! pages); the host's side (consoles, timeouts) is not state.
+//! Taken and restored while the machine stands still. Guest memory is saved beside it ([`file`]); the host's side
+//! (consoles, timeouts) is not state. A state that comes from a file may hold anything: each part checks its own.
+
+pub mod cpu;
+pub mod file;
+
+pub use cpu::{CpuError, SavedCpu};
+pub use file::{FileError, Header, SavedMachine};
 
 use crate::build::{Board, Chipset, Machine, lock};
 use crate::processor::Processor;
@@ -9,17 +15,26 @@ use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, 
 use devices::irqchip::{IoApicState, LapicState, PicState};
 use devices::time::Clock as _;
 use devices::virtio::MmioState;
+use serde::{Deserialize, Serialize};
 use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 
 /// The version that [`Machine::save`] writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A machine's state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineState {
     /// [`VERSION`] of the writer.
     pub version: u32,
+    /// The processor that the guest sees, as [`CpuModel::parse`] takes it.
+    pub cpu: String,
+    /// Its TSC's frequency, hertz.
+    pub tsc_hz: u64,
+    /// Its core crystal clock, hertz.
+    pub crystal_hz: u32,
+    /// Where RAM is: guest-physical address and bytes of each region.
+    pub memory: Vec<(u64, u64)>,
     /// VM time, nanoseconds.
     pub now: u64,
     /// The guest's TSC at that time.
@@ -37,10 +52,10 @@ pub struct MachineState {
 }
 
 /// One processor's state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessorState {
-    /// The processor; its TSC offset is how far the guest has moved its TSC from [`MachineState::guest_tsc`].
-    pub cpu: CpuState,
+    /// The processor.
+    pub cpu: SavedCpu,
     /// Its local APIC.
     pub lapic: LapicState,
     /// An NMI waits to be delivered.
@@ -48,7 +63,7 @@ pub struct ProcessorState {
 }
 
 /// The chipset's state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // each is the device of that name
 pub struct ChipsetState {
     pub pit: PitState,
@@ -87,9 +102,34 @@ pub enum RestoreError {
         /// In the machine.
         expected: usize,
     },
+    /// A processor's part of it.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// The engine refuses a processor's state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Another machine's.
+    #[error(
+        "the saved state is that of a machine with {what} {found}, and this one has {expected}; build the machine alike"
+    )]
+    Machine {
+        /// "processor" or "memory".
+        what: &'static str,
+        /// In the state.
+        found: String,
+        /// In the machine.
+        expected: String,
+    },
+    /// The guest has been told another frequency.
+    #[error(
+        "the saved guest's clock counts {found} Hz and this host's {expected}; restore it on a host whose TSC runs as fast"
+    )]
+    Frequency {
+        /// In the state.
+        found: u64,
+        /// Of the host.
+        expected: u64,
+    },
     /// Another machine's.
     #[error(
         "the saved state has {found} processors and this machine {expected}; build the machine with as many"
@@ -103,11 +143,20 @@ pub enum RestoreError {
 }
 
 impl Board {
+    /// Where RAM is.
+    fn memory_map(&self) -> Vec<(u64, u64)> {
+        self.ram.regions().iter().map(|region| (region.gpa, region.len)).collect()
+    }
+
     /// The state, while nothing runs.
     pub(crate) fn save(&self) -> Result<MachineState, StateError> {
         let processors = self.processors.iter().map(|p| lock(p).save());
         Ok(MachineState {
             version: VERSION,
+            cpu: self.model.to_string(),
+            tsc_hz: self.model.tsc_hz,
+            crystal_hz: self.model.crystal_hz,
+            memory: self.memory_map(),
             now: self.clock.now(),
             guest_tsc: self.clock.guest_tsc(),
             processors: processors.collect::<Result<_, _>>()?,
@@ -134,12 +183,35 @@ impl Machine {
     /// The state is another version's or another machine's; nothing was changed. Or a device refuses
     /// its part of it: then drop the machine, some of whose devices have taken over theirs.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
-        let MachineState { version, now, guest_tsc, processors, pic, ioapic, chipset, disks } =
-            state;
+        let MachineState {
+            version,
+            cpu,
+            tsc_hz,
+            crystal_hz,
+            memory,
+            now,
+            guest_tsc,
+            processors,
+            pic,
+            ioapic,
+            chipset,
+            disks,
+        } = state;
         if *version != VERSION {
             return Err(RestoreError::Version { found: *version });
         }
         let board = &*self.board;
+        let model = |cpu: &str, tsc, crystal| format!("{cpu} ({tsc} Hz, crystal {crystal} Hz)");
+        let found = model(cpu, *tsc_hz, *crystal_hz);
+        let has = &board.model;
+        let expected = model(&has.to_string(), has.tsc_hz, has.crystal_hz);
+        if found != expected {
+            return Err(RestoreError::Machine { what: "processor", found, expected });
+        }
+        if *memory != board.memory_map() {
+            let (found, expected) = (format!("{memory:x?}"), format!("{:x?}", board.memory_map()));
+            return Err(RestoreError::Machine { what: "memory", found, expected });
+        }
         let (found, expected) = (processors.len(), board.processors.len());
         if found != expected {
             return Err(RestoreError::Processors { found, expected });
@@ -148,9 +220,11 @@ impl Machine {
         if found != expected {
             return Err(RestoreError::Disks { found, expected });
         }
+        let cpus = processors.iter().map(|p| p.cpu.state(&board.model));
+        let cpus = cpus.collect::<Result<Vec<_>, _>>()?;
         board.clock.set(*now, *guest_tsc);
-        for (processor, state) in board.processors.iter().zip(processors) {
-            lock(processor).restore(state)?;
+        for ((processor, state), cpu) in board.processors.iter().zip(processors).zip(&cpus) {
+            lock(processor).restore(state, cpu)?;
         }
         board.irqchips.pic.restore(pic);
         board.irqchips.ioapic.restore(ioapic);
@@ -167,11 +241,11 @@ impl Processor {
         let mut cpu = self.vcpu.state()?;
         cpu.tsc_offset = self.io.tsc.moved();
         let nmi = self.signals.is_raised(Signal::Nmi);
-        Ok(ProcessorState { cpu, lapic: self.io.lapic.save(), nmi })
+        Ok(ProcessorState { cpu: SavedCpu::from(&cpu), lapic: self.io.lapic.save(), nmi })
     }
 
-    fn restore(&mut self, state: &ProcessorState) -> Result<(), StateError> {
-        let ProcessorState { cpu, lapic, nmi } = state;
+    fn restore(&mut self, state: &ProcessorState, cpu: &CpuState) -> Result<(), StateError> {
+        let ProcessorState { cpu: _, lapic, nmi } = state;
         self.vcpu.set(Elements::all(), cpu)?;
         self.io.tsc.set_moved(cpu.tsc_offset);
         self.follow_clock();

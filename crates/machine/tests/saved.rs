@@ -3,8 +3,9 @@
 mod support;
 
 use machine::saved::VERSION;
-use machine::{End, Lines, Machine, RestoreError, layout};
-use support::{Step, config, machine, step};
+use machine::{End, Lines, Machine, Phase, RestoreError, SavedMachine, layout};
+use std::path::{Path, PathBuf};
+use support::{Step, config, machine, script_engine, step};
 use vcpu::{Exit, Signal};
 
 /// Touches every device, so that the state differs from a fresh machine's everywhere, then stops.
@@ -107,4 +108,161 @@ fn another_version_or_machine_is_refused() {
     state.version = VERSION;
     state.processors.clear();
     assert_eq!(fresh.restore(&state), Err(RestoreError::Processors { found: 0, expected: 1 }));
+}
+
+/// The busy machine in a file, with something in its memory.
+fn saved_file(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("gemello-saved-{}-{name}", std::process::id()));
+    let config = config();
+    let counter = step(|guest| {
+        while !guest.signals.is_raised(Signal::Kick) {
+            std::thread::yield_now();
+        }
+        guest.state.gpr[5] += 1;
+        Exit::Kicked(guest.signals.take_kicks())
+    });
+    let mut machine = machine(&config, Lines::default(), vec![counter]);
+    let handle = machine.handle();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| machine.run());
+        while handle.phase() == Phase::Created {
+            std::thread::yield_now();
+        }
+        let session = serde_json::json!({ "told": "again" });
+        handle.save_to(&path, &config.hardware(), session).expect("the file");
+        handle.stop(End::PowerOff);
+        run.join().expect("the run");
+    });
+    path
+}
+
+fn restored(path: &Path) -> Result<Machine, String> {
+    let mut saved = SavedMachine::open(path).map_err(|error| error.to_string())?;
+    let engine = script_engine(vec![]);
+    Machine::from_saved(&mut saved, Lines::default(), &engine).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_machine_comes_back_from_a_file() {
+    let path = saved_file("whole");
+    let saved = SavedMachine::open(&path).expect("what was saved");
+    assert_eq!(saved.header.session["told"], "again");
+    assert!(std::fs::metadata(&path).expect("a file").len() < 1 << 20, "zeros are stored");
+    let machine = restored(&path).expect("the same machine");
+    let state = machine.save().expect("a state");
+    assert_eq!(state.processors[0].cpu, saved.header.state.processors[0].cpu);
+    assert_eq!(
+        (state.now, state.guest_tsc),
+        (saved.header.state.now, saved.header.state.guest_tsc)
+    );
+    let (mut was, mut is) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let original = self::machine(&config(), Lines::default(), vec![]);
+    original.ram().read(0x10_0000, &mut was).expect("RAM");
+    machine.ram().read(0x10_0000, &mut is).expect("RAM");
+    assert!(was == is && was.iter().any(|&byte| byte != 0), "memory differs");
+    std::fs::remove_file(path).expect("it is there");
+}
+
+#[test]
+fn damaged_foreign_and_future_files_are_refused_by_name() {
+    let path = saved_file("spoilt");
+    let whole = std::fs::read(&path).expect("what was saved");
+    let refused = |bytes: &[u8], why: &str| {
+        std::fs::write(&path, bytes).expect("a file");
+        let error = restored(&path).err().unwrap_or_else(|| panic!("taken though {why}"));
+        assert!(error.contains(why) && error.contains("spoilt"), "{why}: {error}");
+    };
+    for len in [16, 20, 24, 100, whole.len() / 2, whole.len() - 13, whole.len() - 1] {
+        refused(&whole[..len], "damaged");
+    }
+    for len in [0, 3] {
+        refused(&whole[..len], "no saved machine");
+    }
+    refused(b"an ordinary file, longer than the magic", "no saved machine");
+    let mut future = whole.clone();
+    future[16] = 99;
+    refused(&future, "version 99");
+    let mut longer = whole.clone();
+    longer.push(0);
+    refused(&longer, "more follows");
+    // One bit anywhere behind the version.
+    for at in (20..whole.len()).step_by(whole.len() / 61) {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &spoilt).expect("a file");
+        assert!(restored(&path).is_err(), "a bit is wrong in byte {at}");
+    }
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn another_processor_memory_or_clock_is_refused() {
+    let state = run_busy().save().expect("a state");
+    let mut fresh = machine(&config(), Lines::default(), vec![]);
+    let mut refused = |spoil: fn(&mut machine::MachineState), why: &str| {
+        let mut spoilt = state.clone();
+        spoil(&mut spoilt);
+        let error = fresh.restore(&spoilt).expect_err(why).to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    };
+    refused(|s| s.cpu.push_str(",-avx"), "processor gemello-v2,-avx");
+    refused(|s| s.memory[0].1 += 4096, "memory");
+    refused(|s| s.processors[0].cpu.cpl = 9, "CPL");
+    let path = saved_file("clock");
+    let mut saved = SavedMachine::open(&path).expect("what was saved");
+    saved.header.state.tsc_hz *= 2;
+    let engine = script_engine(vec![]);
+    let error =
+        Machine::from_saved(&mut saved, Lines::default(), &engine).expect_err("twice as fast");
+    assert!(error.to_string().contains("whose TSC runs as fast"), "{error}");
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+/// Changes one number somewhere in `value`, whose numbers are counted down by `at`.
+fn spoil(value: &mut serde_json::Value, at: &mut u64, with: u64) {
+    match value {
+        serde_json::Value::Number(number) => {
+            if *at == 0 {
+                *number = with.into();
+            }
+            *at = at.wrapping_sub(1);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| spoil(item, at, with)),
+        serde_json::Value::Object(map) => map.values_mut().for_each(|item| spoil(item, at, with)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_number_in_a_state_does_harm() {
+    let state = serde_json::to_value(run_busy().save().expect("a state")).expect("plain data");
+    let mut taken = 0;
+    for at in 0..3000 {
+        for with in [0, 1, 255, 0xffff, 1 << 31, u64::MAX] {
+            let (mut spoilt, mut place) = (state.clone(), at);
+            spoil(&mut spoilt, &mut place, with);
+            if place <= at {
+                assert!(taken > 100, "only {taken} states were taken");
+                return;
+            }
+            let Ok(spoilt) = serde_json::from_value(spoilt) else { continue };
+            if at.wrapping_add(with) % 7 != 0 {
+                continue; // a part of them, for the time it takes
+            }
+            let touch = step(|guest| {
+                for port in [0x20, 0x21, 0x40, 0x43, 0x61, 0x71, 0x3f8, 0x2f8, 0x64] {
+                    guest.io.pio_read(port, 1);
+                    guest.io.pio_write(port, 1, 0x11);
+                }
+                guest.io.mmio_read(layout::LAPIC + 0x390, 4);
+                guest.io.ack_interrupt();
+                Exit::Shutdown
+            });
+            let mut fresh = machine(&config(), Lines::default(), vec![touch]);
+            if fresh.restore(&spoilt).is_ok() {
+                taken += 1;
+                fresh.run();
+            }
+        }
+    }
 }

@@ -125,6 +125,11 @@ pub fn config() -> Config {
     }
 }
 
+/// An engine whose processor plays `script`.
+pub fn script_engine(script: Vec<Step>) -> Script {
+    Script(Mutex::new(VecDeque::from(script)))
+}
+
 /// The machine of `config` whose processor plays `script`.
 pub fn machine(config: &Config, lines: Lines, script: Vec<Step>) -> Machine {
     let engine = Script(Mutex::new(VecDeque::from(script)));

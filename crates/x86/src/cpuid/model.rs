@@ -45,6 +45,19 @@ pub struct CpuModel {
     pub cpus: u32,
 }
 
+/// As [`CpuModel::parse`] takes it: the name, then what was added to it and removed.
+impl fmt::Display for CpuModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = CpuModel::parse(self.name).map_or(FeatureSet::EMPTY, |model| model.features);
+        f.write_str(self.name)?;
+        self.features
+            .difference(base)
+            .iter()
+            .try_for_each(|more| write!(f, ",+{}", more.name()))?;
+        base.difference(self.features).iter().try_for_each(|less| write!(f, ",-{}", less.name()))
+    }
+}
+
 /// How many similar names an error lists at the most.
 const NEAR: usize = 3;
 
@@ -256,6 +269,17 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
     use std::string::ToString;
+
+    #[test]
+    fn a_model_is_written_as_it_is_read() {
+        for text in
+            ["gemello-v2", "gemello-v3,+smap", "gemello-v3,+smap,+pku,-pcid", "gemello-v3,-avx"]
+        {
+            let model = CpuModel::parse(text).expect("a known model");
+            assert_eq!(CpuModel::parse(&model.to_string()), Ok(model.clone()), "{text}: {model}");
+        }
+        assert_eq!(CpuModel::gemello_v3().to_string(), "gemello-v3");
+    }
 
     #[test]
     fn models_differ_by_the_vector_extensions_only() {

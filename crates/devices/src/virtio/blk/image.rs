@@ -1,6 +1,7 @@
 //! A disk's content: a raw image file, or a block device of the host.
 
 use super::format::{self, Format};
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
@@ -108,7 +109,7 @@ pub enum ImageError {
 }
 
 /// Whether a file's content may tell that it is no raw image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trust {
     /// A file in another format is refused.
     #[default]
