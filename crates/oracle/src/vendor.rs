@@ -145,9 +145,16 @@ fn amd_only(
         return Some("AMD's XSAVE wants the room of all 16 registers in 32-bit code, too");
     }
     // SDM vol. 1, 3.3.7, cuts the address of what is accessed, not of a byte within: a field may lie across 4 GiB.
-    let last = at.and_then(|i| operand(&i, native).filter(|_| is_image(&i)));
-    let cut = |(_, b): (u64, u64)| b >> 32 == 1 && native.event.cr2 == b & 0xffff_ffff;
-    if native.event.vector == 14 && last.is_some_and(cut) {
+    let cut = |i: Instruction| {
+        let base = match i.memory_segment() {
+            Register::FS => native.fs_base,
+            Register::GS => native.gs_base,
+            _ => 0,
+        };
+        let last = operand(&i, native).filter(|_| is_image(&i)).map(|(_, last)| last);
+        last.is_some_and(|b| b >> 32 == 1 && native.event.cr2 == base.wrapping_add(b & 0xffff_ffff))
+    };
+    if native.event.vector == 14 && at.is_some_and(cut) {
         return Some("AMD judges the last byte of an image by an address of its own");
     }
     // SDM vol. 3, 11.6, leaves open when new bytes are fetched; Intel's processors have them for the next iteration.
