@@ -144,6 +144,19 @@ fn amd_only(
     if case.bits() == 32 && native.event.vector == 14 && at.is_some_and(all_registers) {
         return Some("AMD's XSAVE wants the room of all 16 registers in 32-bit code, too");
     }
+    // SDM vol. 1, 3.3.7, cuts the address of what is accessed, not of a byte within: a field may lie across 4 GiB.
+    let cut = |i: Instruction| {
+        let base = match i.memory_segment() {
+            Register::FS => native.fs_base,
+            Register::GS => native.gs_base,
+            _ => 0,
+        };
+        let last = operand(&i, native).filter(|_| is_image(&i)).map(|(_, last)| last);
+        last.is_some_and(|b| b >> 32 == 1 && native.event.cr2 == base.wrapping_add(b & 0xffff_ffff))
+    };
+    if native.event.vector == 14 && at.is_some_and(cut) {
+        return Some("AMD judges the last byte of an image by an address of its own");
+    }
     // SDM vol. 3, 11.6, leaves open when new bytes are fetched; Intel's processors have them for the next iteration.
     if case.reachable().iter().any(|i| goes_on_over_itself(i, native, subject)) {
         return Some("AMD's REP MOVS and STOS go on when they overwrite themselves");
@@ -641,6 +654,22 @@ mod tests {
         note(&mut subject, pushed);
         subject.gpr[4] = pushed;
         assert!(!checks_target_first(&native, &subject));
+    }
+
+    #[test]
+    fn amd_finds_an_images_last_byte_by_itself() {
+        let (fldenv, fld) = ([0x67, 0xd9, 0x20], [0x67, 0xdb, 0x28]); // [eax]
+        for (code, so) in [(fldenv, is_amd()), (fld, false)] {
+            let mut case = Case::with_code(&code);
+            case.gpr[0] = 0xffff_ffe5;
+            let mut native = Outcome::ended(14, 4);
+            (native.gpr, native.rip) = (case.gpr, case.rip());
+            let mut subject = native;
+            (subject.rip, subject.event.vector) = (case.rip() + 3, 3);
+            assert_eq!(known_difference(&native, &subject, &case).is_some(), so);
+            native.event.cr2 = 1;
+            assert_eq!(known_difference(&native, &subject, &case), None);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::case;
 use crate::Case;
 use crate::describe::{access, descriptor};
 use crate::end::End;
-use crate::guest::Guest;
+use crate::guest::{Guest, INTERRUPT_GATE};
 use crate::layout::*;
 use crate::paging::pte;
 use iced_x86::code_asm::*;
@@ -298,6 +298,13 @@ pub(super) const CASES: &[Case] = &[
         g.map(0x7fff_ffff_f000, FRAME, pte::KERNEL);
         let at = on_64(g, 0x7fff_ffff_fff8, &[0xdb, 0x2e]);
         g.faults(Vector::Gp, 0, at);
+    }),
+    case("operands/fxsave-that-is-neither-canonical-nor-aligned", "SDM 2A FXSAVE", |g| {
+        g.long();
+        g.set_gate(12, sel::CODE64, Guest::stub(12), INTERRUPT_GATE, 1);
+        g.emit(|a| a.mov(rbp, 0x8000_0000_0000_0008u64));
+        let at = g.raw(&[0x0f, 0xae, 0x45, 0]); // FXSAVE [RBP]
+        g.faults(Vector::Ss, 0, at);
     }),
     case("operands/addresses-of-64-bits-go-on-at-0", "SDM 1 3.3.7", |g| {
         g.long();

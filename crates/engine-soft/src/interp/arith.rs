@@ -355,3 +355,31 @@ pub(crate) fn extend_d(cpu: &mut Cpu, op: &Op) -> Step {
     }
     Step::Next
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alu::CF;
+
+    #[test]
+    fn a_rotate_that_keeps_of_changes_the_rest() {
+        for overflow in [0, OF] {
+            let mut flags = 0x200 | overflow;
+            assert_eq!(Keeping::<Rol>::apply(0x8800_0000u32, 5, &mut flags), 0x11);
+            assert_eq!(flags & (OF | CF), overflow | CF);
+        }
+    }
+
+    #[test]
+    fn what_the_host_keeps_is_told_from_what_it_gives() {
+        fn keeps(value: u32, _: &mut u16) -> u32 {
+            value
+        }
+        fn gives(value: u32, flags: &mut u16) -> u32 {
+            *flags &= !OF;
+            value
+        }
+        assert!(alu::immediate_keeps_of(keeps));
+        assert!(!alu::immediate_keeps_of(gives));
+    }
+}

@@ -13,8 +13,30 @@ pub(super) struct Area<'a, B: SystemBus + ?Sized> {
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     mask: u64,
     privilege: Privilege,
-    /// Bytes of a part: what is accessed, and addressed, by itself.
-    part: usize,
+    parts: Parts,
+}
+
+/// What of an operand is accessed, and addressed, by itself.
+#[derive(Clone, Copy)]
+pub(super) enum Parts {
+    Quadwords,
+    /// Fields of `size` bytes up to `end`, extended reals behind, each eight bytes and two.
+    Fields {
+        size: usize,
+        end: usize,
+    },
+}
+
+impl Parts {
+    /// The length of the part that begins at `offset`.
+    const fn at(self, offset: usize) -> usize {
+        match self {
+            Self::Quadwords => 8,
+            Self::Fields { size, end } if offset < end => size,
+            Self::Fields { end, .. } if (offset - end).is_multiple_of(10) => 8,
+            Self::Fields { .. } => 2,
+        }
+    }
 }
 
 /// Whether [`Area::put`] writes or only makes sure that it could.
@@ -26,13 +48,17 @@ pub(super) enum Pass {
 
 impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     pub(super) fn new(state: &'a CpuState, bus: &'a mut B, operand: Operand) -> Self {
-        let mask = if state.mode() == Mode::Long64 { u64::MAX } else { 0xffff_ffff };
-        Self { state, bus, operand, mask, privilege: Privilege::at(state.cpl), part: 8 }
+        Self::in_parts(state, bus, operand, Parts::Quadwords)
     }
 
-    /// Goes on in parts of `part` bytes, 8 at the most.
-    pub(super) fn in_parts_of(&mut self, part: usize) {
-        self.part = part.clamp(1, 8);
+    pub(super) fn in_parts(
+        state: &'a CpuState,
+        bus: &'a mut B,
+        operand: Operand,
+        parts: Parts,
+    ) -> Self {
+        let mask = if state.mode() == Mode::Long64 { u64::MAX } else { 0xffff_ffff };
+        Self { state, bus, operand, mask, privilege: Privilege::at(state.cpl), parts }
     }
 
     /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all within bounds.
@@ -56,10 +82,12 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         let whole = self.whole(offset, len, kind);
         let mut done = 0;
         while done < len {
-            let size = chunk((len - done).min(self.part));
-            let la = match whole {
-                Some(la) => la.wrapping_add(done as u64) & self.mask,
-                None => self.operand.part(self.state, (offset + done) as u64, size as u32, kind)?,
+            let (at, left) = (offset + done, len - done);
+            let (la, size) = if let Some(la) = whole {
+                (la.wrapping_add(done as u64) & self.mask, chunk(left))
+            } else {
+                let size = chunk(left.min(self.parts.at(at)));
+                (self.operand.part(self.state, at as u64, size as u32, kind)?, size)
             };
             body(self.bus, la, done..done + size)?;
             done += size;

@@ -3,12 +3,15 @@
 //! The environment has four layouts, by operand size and by real or protected mode. In memory the tag word is full,
 //! two bits a register; our state keeps FXSAVE's abridged one, so the full one is computed from the contents.
 
-use super::area::{Area, Pass};
+use super::area::{Area, Parts, Pass};
 use super::{FCW_INITIAL, X87_EXCEPTIONS, set_control, top, x87_available, x87_pending};
 use crate::bus::SystemBus;
 use crate::exception::Exception;
 use crate::segment::Operand;
 use crate::state::{CpuState, Mode, X87};
+
+/// Bytes of the eight registers, ten each, behind the environment of FNSAVE.
+const REGISTERS: usize = 80;
 
 /// Which of the four layouts.
 #[derive(Clone, Copy)]
@@ -31,9 +34,8 @@ impl Layout {
         bus: &'a mut B,
         operand: Operand,
     ) -> Area<'a, B> {
-        let mut area = Area::new(state, bus, operand);
-        area.in_parts_of(self.field());
-        area
+        let parts = Parts::Fields { size: self.field(), end: self.len() };
+        Area::in_parts(state, bus, operand, parts)
     }
 
     /// Bytes of a field.
@@ -43,11 +45,6 @@ impl Layout {
 
     const fn len(self) -> usize {
         7 * self.field()
-    }
-
-    /// Where ST(`n`) lies, behind the environment.
-    const fn register(self, n: usize) -> usize {
-        self.len() + 10 * n
     }
 
     /// What the unused upper half of a 32-bit field holds: the processor writes ones.
@@ -216,28 +213,18 @@ pub fn fnsave<B: SystemBus + ?Sized>(
     wide: bool,
 ) -> Result<(), Exception> {
     x87_available(state)?;
-    store_whole(state, bus, operand, Layout::of(state, wide))?;
-    initialize(&mut state.x87);
-    Ok(())
-}
-
-fn store_whole<B: SystemBus + ?Sized>(
-    state: &CpuState,
-    bus: &mut B,
-    operand: Operand,
-    layout: Layout,
-) -> Result<(), Exception> {
-    let environment = layout.encode(&state.x87);
-    let environment = &environment[..layout.len()];
-    let mut area = layout.area(state, bus, operand);
-    for pass in [Pass::Probe, Pass::Write] {
-        area.in_parts_of(layout.field());
-        area.put(pass, 0, environment)?;
-        area.in_parts_of(8);
-        for (n, st) in state.x87.st.iter().enumerate() {
-            area.put(pass, layout.register(n), &st[..10])?;
-        }
+    let layout = Layout::of(state, wide);
+    let mut image = [0; 28 + REGISTERS];
+    image[..28].copy_from_slice(&layout.encode(&state.x87));
+    let registers = &mut image[layout.len()..][..REGISTERS];
+    for (slot, st) in registers.chunks_exact_mut(10).zip(&state.x87.st) {
+        slot.copy_from_slice(&st[..10]);
     }
+    let image = &image[..layout.len() + REGISTERS];
+    let mut area = layout.area(state, bus, operand);
+    area.put(Pass::Probe, 0, image)?;
+    area.put(Pass::Write, 0, image)?;
+    initialize(&mut state.x87);
     Ok(())
 }
 
@@ -257,12 +244,11 @@ pub fn frstor<B: SystemBus + ?Sized>(
     let mut area = layout.area(state, bus, operand);
     let mut image = [0; 28];
     area.get_into(0, &mut image[..layout.len()])?;
-    area.in_parts_of(8);
-    let mut registers = [[0; 16]; 8];
-    for (n, st) in registers.iter_mut().enumerate() {
-        area.get_into(layout.register(n), &mut st[..10])?;
-    }
+    let registers: [u8; REGISTERS] = area.get(layout.len())?;
     layout.decode(&image, &mut state.x87);
-    state.x87.st = registers;
+    for (slot, st) in registers.chunks_exact(10).zip(&mut state.x87.st) {
+        *st = [0; 16];
+        st[..10].copy_from_slice(slot);
+    }
     Ok(())
 }

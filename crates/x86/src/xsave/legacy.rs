@@ -2,7 +2,7 @@
 
 use super::area::{Area, Pass};
 use super::{GP, check_mxcsr, set_control, vector_count, x87_available};
-use crate::bus::SystemBus;
+use crate::bus::{AccessKind, SystemBus};
 use crate::exception::Exception;
 use crate::segment::Operand;
 use crate::state::{CpuState, X87, Ymm};
@@ -82,8 +82,10 @@ pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], w
     }
 }
 
-fn check(state: &CpuState, operand: &Operand) -> Result<(), Exception> {
+/// What goes before the accesses: the unit, then the first byte's being within bounds, then alignment.
+fn check(state: &CpuState, operand: &Operand, kind: AccessKind) -> Result<(), Exception> {
     x87_available(state)?;
+    operand.part(state, 0, 1, kind)?;
     if operand.start(state) & 15 == 0 { Ok(()) } else { Err(GP) }
 }
 
@@ -97,7 +99,7 @@ pub fn fxsave<B: SystemBus + ?Sized>(
     operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
-    check(state, &operand)?;
+    check(state, &operand, AccessKind::Write)?;
     let mut image = [0; XMM + 256];
     image[..MXCSR].copy_from_slice(&x87_header(&state.x87, wide));
     image[MXCSR..ST].copy_from_slice(&mxcsr_pair(&state.x87));
@@ -121,7 +123,7 @@ pub fn fxrstor<B: SystemBus + ?Sized>(
     operand: Operand,
     wide: bool,
 ) -> Result<(), Exception> {
-    check(state, &operand)?;
+    check(state, &operand, AccessKind::Read)?;
     let mut area = Area::new(state, bus, operand);
     let _judged: [u8; 1] = area.get(SIZE - 1)?;
     let header = area.get(0)?;
