@@ -40,6 +40,22 @@ pub mod layout {
     pub const USER_CS_32: u16 = 0x23;
     /// See [`USER_CS`]; 32-bit code has it in DS, ES, FS and GS, too.
     pub const USER_SS: u16 = 0x2b;
+    /// 16-bit code, by a local descriptor whose base is [`CODE`], so that IP is an offset in the code page.
+    pub const USER_CS_16: u16 = 0x07;
+    /// What such code has in DS, ES, FS and GS, a local descriptor of 4 GiB from [`DATA_16_BASE`] on; SS is [`USER_SS`].
+    pub const USER_DATA_16: u16 = 0x0f;
+    /// The first of the arena's pages is the last that 16-bit offsets reach; the second follows.
+    pub const DATA_16_BASE: u64 = ARENA + PAGE - 0x1_0000;
+    /// Bytes of the code segment of 16-bit code.
+    pub const CODE_LIMIT_16: u64 = 0x1_0000;
+    /// The base of `segment` in 16-bit code.
+    pub(crate) fn base_16(segment: iced_x86::Register) -> u64 {
+        match segment {
+            iced_x86::Register::CS => CODE,
+            iced_x86::Register::SS => 0,
+            _ => DATA_16_BASE,
+        }
+    }
     /// The byte that fills the code page around the code: INT3.
     pub const FILL: u8 = 0xcc;
 }
@@ -74,7 +90,7 @@ pub struct Case {
     pub st_keep: u8,
     /// Bytes of `code` that count.
     pub code_len: u8,
-    /// Code segment width: 64, or 32 for compatibility mode with flat segments.
+    /// Code segment width: 64, 32 for compatibility mode with flat segments, or 16 with segments of [`layout::DATA_16_BASE`].
     pub bitness: u8,
     /// The code. What lies beyond `code_len` is zero and is not placed.
     pub code: [u8; 64],
@@ -133,14 +149,23 @@ impl Case {
         self.code_len = len as u8;
     }
 
-    /// Code segment width, 32 or 64.
+    /// Code segment width, 16, 32 or 64.
     pub const fn bits(&self) -> u32 {
-        if self.bitness == 32 { 32 } else { 64 }
+        match self.bitness {
+            16 => 16,
+            32 => 32,
+            _ => 64,
+        }
     }
 
-    /// Makes this a case of compatibility mode: registers are cut to what such code has.
-    pub fn make_compatible(&mut self) {
-        self.bitness = 32;
+    /// Base of the code segment.
+    pub const fn code_base(&self) -> u64 {
+        if self.bitness == 16 { layout::CODE } else { 0 }
+    }
+
+    /// Makes this a case of compatibility mode with code of 16 or 32 `bits`: registers are cut to what such code has.
+    pub fn make_compatible(&mut self, bits: u8) {
+        self.bitness = bits;
         self.gpr.iter_mut().for_each(|r| *r &= 0xffff_ffff);
         self.gpr[8..].fill(0);
         (self.fs_base, self.gs_base) = (0, 0);

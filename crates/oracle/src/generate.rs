@@ -10,6 +10,7 @@ mod catalog;
 mod edges;
 mod filter;
 mod operands;
+mod sixteen;
 mod values;
 
 pub(crate) use catalog::is_amd;
@@ -32,7 +33,7 @@ pub struct Options {
     pub blocks: u64,
     /// Percentage of random byte strings.
     pub noise: u64,
-    /// Percentage of single instructions and byte strings that are 32-bit code.
+    /// Percentage of single instructions and byte strings that are 32-bit code, of which every third is 16-bit where the host runs it.
     pub compatible: u64,
     /// Instructions that read flags which an earlier one leaves undefined may follow it.
     pub undefined_flags: bool,
@@ -55,8 +56,8 @@ impl Default for Options {
 pub struct Generator {
     rng: Rng,
     options: Options,
-    /// 64-bit mode and compatibility mode.
-    modes: [Mode; 2],
+    /// 64-bit mode, and compatibility mode with 32 and 16 bits.
+    modes: [Mode; 3],
     groups: Vec<Vec<Code>>,
     drawn: u64,
     filter: Filter,
@@ -86,7 +87,7 @@ impl Generator {
     /// A generator of the cases that belong to `seed`. It gives nothing but empty cases if `options.only` names
     /// no instruction of the catalog; see [`Generator::encodings`].
     pub fn new(seed: u64, options: Options) -> Self {
-        let modes = [64, 32].map(|bits| Mode::new(bits, &options));
+        let modes = [64, 32, 16].map(|bits| Mode::new(bits, &options));
         Self {
             rng: Rng::new(seed),
             filter: Filter::new(options.features.clone()),
@@ -123,7 +124,9 @@ impl Generator {
     fn draw(&mut self) -> Case {
         let kind = self.rng.below(100);
         let alone = self.options.only.is_some();
-        let mode = usize::from(self.rng.chance(self.options.compatible));
+        let compatible = usize::from(self.rng.chance(self.options.compatible));
+        let sixteen = !self.modes[2].codes.is_empty() && self.rng.chance(33);
+        let mode = compatible * (1 + usize::from(sixteen));
         if !alone && kind < self.options.noise {
             return self.noise(mode);
         }
@@ -157,14 +160,21 @@ impl Generator {
     fn one_instruction(&mut self, case: &mut Case, mode: usize, code: Code) -> Option<Vec<u8>> {
         let rng = &mut self.rng;
         let mode = &mut self.modes[mode];
-        let compatible = mode.bits == 32;
+        let compatible = mode.bits != 64;
         values::place_code(rng, case);
-        let style = if compatible { operands::Style::Compatible } else { operands::Style::Single };
+        let style = match mode.bits {
+            16 => operands::Style::Sixteen,
+            32 => operands::Style::Compatible,
+            _ => operands::Style::Single,
+        };
         let instruction = operands::fill(rng, case, code, style)?;
         let bytes = encode(&mut mode.encoder, &instruction, case.rip())?;
         edges::aim(rng, case, &instruction, bytes.len());
+        if mode.bits == 16 {
+            sixteen::strings(case, &instruction);
+        }
         if compatible {
-            case.make_compatible();
+            case.make_compatible(mode.bits as u8);
         }
         // A branch to itself would never end.
         let own = case.rip()..case.rip() + bytes.len() as u64;
@@ -179,8 +189,8 @@ impl Generator {
     fn noise(&mut self, mode: usize) -> Case {
         loop {
             let mut case = values::state(&mut self.rng);
-            if self.modes[mode].bits == 32 {
-                case.make_compatible();
+            if mode != 0 {
+                case.make_compatible(self.modes[mode].bits as u8);
             }
             let rng = &mut self.rng;
             values::place_code(rng, &mut case);

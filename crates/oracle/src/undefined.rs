@@ -126,11 +126,14 @@ fn places(range: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
 
 fn initial_value(register: Register, case: &Case) -> Option<u64> {
     match register {
-        Register::FS => Some(case.fs_base),
-        Register::GS => Some(case.gs_base),
-        _ if register.is_segment_register() => Some(0),
+        Register::FS if case.bits() != 16 => Some(case.fs_base),
+        Register::GS if case.bits() != 16 => Some(case.gs_base),
+        _ if register.is_segment_register() => {
+            Some(if case.bits() == 16 { layout::base_16(register) } else { 0 })
+        }
         _ if register.is_gpr64() => case.gpr.get(register.number()).copied(),
         _ if register.is_gpr32() => case.gpr.get(register.number()).map(|v| v & 0xffff_ffff),
+        _ if register.is_gpr16() => case.gpr.get(register.number()).map(|v| v & 0xffff),
         _ => None,
     }
 }

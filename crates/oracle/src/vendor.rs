@@ -132,7 +132,7 @@ fn amd_only(
     let element = |i: Instruction| {
         matches!(i.code(), Code::VEX_Vpinsrd_xmm_xmm_rm32_imm8 | Code::VEX_Vpextrd_rm32_xmm_imm8)
     };
-    if case.bits() == 32 && native.event.vector == 6 && at.is_some_and(element) {
+    if case.bits() != 64 && native.event.vector == 6 && at.is_some_and(element) {
         return Some("AMD has no VEX.W1 form of VPINSRD and VPEXTRD outside 64-bit mode");
     }
     // SDM vol. 2, MOVSXD: a 16-bit destination has a 16-bit source.
@@ -141,7 +141,7 @@ fn amd_only(
     }
     // SDM vol. 1, 13.7: XSAVE outside 64-bit mode leaves what registers 8 to 15 would take.
     let all_registers = |i: Instruction| is_xsave(&i) && beyond_eight(&i, native);
-    if case.bits() == 32 && native.event.vector == 14 && at.is_some_and(all_registers) {
+    if case.bits() != 64 && native.event.vector == 14 && at.is_some_and(all_registers) {
         return Some("AMD's XSAVE wants the room of all 16 registers in 32-bit code, too");
     }
     // SDM vol. 1, 3.3.7, cuts the address of what is accessed, not of a byte within: a field may lie across 4 GiB.
@@ -170,8 +170,16 @@ fn amd_only(
     }
     // The end of an operand's range is order.rs's if both fault; on Zen 4 this one faults alone.
     let went_on = subject.rip != native.rip;
-    if went_on && at.is_some_and(|i| order::masked_store_wraps(native, case, &i)) {
-        return Some("Zen 4's masked stores wrap each element's address");
+    let beyond_limit = matches!(subject.event.vector, 12 | 13);
+    if went_on && at.is_some_and(|i| order::masked_store_wraps(native, case, &i))
+        || beyond_limit
+            && at_subject.is_some_and(|i| order::masked_elements_wrap(subject, case, &i))
+    {
+        return Some("Zen 4's masked moves wrap each element's address");
+    }
+    // SDM vol. 2, FLDENV and kin: no more than which parts they have.
+    if native.event.vector == 14 && at.is_some_and(|i| order::last_byte_wraps(native, case, &i)) {
+        return Some("AMD's x87 images are asked for their last byte by itself");
     }
     // SDM vol. 2, CALL, has it so, too, but Intel's processors push first.
     if checks_target_first(native, subject) {
@@ -198,6 +206,11 @@ fn amd_only(
         return None;
     }
     let (n, s) = (native.event.normalized(), subject.event.normalized());
+    // Zen 4: of near calls beyond the limit of 16-bit code.
+    let calls = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+    if case.bits() == 16 && calls && s.vector == 13 && both_fault(&n, &s) && pushes_at(&n, native) {
+        return Some("AMD's CALL uses the stack before it finds its target beyond the limit");
+    }
     if i.flow_control() == FlowControl::IndirectCall && n.vector == 13 && both_fault(&n, &s) {
         return Some("Zen 3's CALL checks that its target is canonical before it uses the stack");
     }
@@ -235,15 +248,17 @@ fn same_place(
     }
     // SDM vol. 1, 13.7, has no order of reading XSTATE_BV and writing the components.
     let apart = (n.cr2.wrapping_sub(s.cr2) as i64).unsigned_abs();
+    // What lies beyond 64 KiB is at 0.
+    let apart = if case.bits() == 16 { apart.min(0x1_0000_u64.abs_diff(apart)) } else { apart };
     if pages && is_xsave(i) && apart < XSAVE_SIZE {
         return Some("XSAVE's header is read, or a component written, first");
     }
     // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the indicated exceptions".
-    let wraps = |(_, b): (u64, u64)| case.bits() == 32 && b > u64::from(u32::MAX);
+    let wraps = |(_, b): (u64, u64)| case.bits() != 64 && b > u64::from(u32::MAX);
     let mut operands = (0..i.op_count()).filter_map(|n| operand_at(i, n, native));
     // The stack's operands are named nowhere, a gather's are many.
     let stack = s.vector == 12 && (n.cr2 > u64::from(u32::MAX - 16) || n.vector == 17);
-    let unnamed = case.bits() == 32 && (stack || i.is_vsib());
+    let unnamed = case.bits() != 64 && (stack || i.is_vsib());
     if both_fault(&n, &s) && (operands.any(wraps) || unnamed) {
         return Some("an operand beyond 4 GiB faults in one way or another");
     }
@@ -286,9 +301,10 @@ fn misaligned(i: &Instruction, at_fault: &Outcome) -> bool {
     start.is_none_or(|start| start % 16 != 0)
 }
 
-/// The base of the segment that a prefix of `i` names.
+/// The base of the segment of `i`'s operand, but for ES of strings.
 fn base_of(at_fault: &Outcome, i: &Instruction) -> u64 {
     match i.segment_prefix() {
+        _ if i.code_size() == CodeSize::Code16 => layout::base_16(i.memory_segment()),
         Register::FS => at_fault.fs_base,
         Register::GS => at_fault.gs_base,
         _ => 0,
@@ -327,6 +343,12 @@ fn two_more_fault(i: &Instruction, at_fault: &Outcome) -> bool {
     }
 }
 
+/// Whether `event` is a fault of pushing up to eight bytes.
+fn pushes_at(event: &Event, at_fault: &Outcome) -> bool {
+    let below = at_fault.gpr[4].wrapping_sub(event.cr2).wrapping_sub(1) & 0xffff_ffff;
+    matches!(event.vector, 12 | 17) || event.vector == 14 && below < 8
+}
+
 fn touches_mmx(i: &Instruction) -> bool {
     let mmx = |n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm();
     (0..i.op_count()).any(mmx)
@@ -350,15 +372,20 @@ fn overwritten(i: &Instruction, native: &Outcome, subject: &Outcome) -> bool {
     );
     // Changes are told by words.
     let own = |c: &Change| c.address < i.next_ip() && c.address + 8 > i.ip();
-    let wrote = [native, subject].iter().all(|o| o.changes().iter().any(own));
-    stores && i.is_string_instruction() && i.has_rep_prefix() && wrote
+    // Of many changes not all are noted.
+    let many = |o: &Outcome| o.changed as usize > o.changes().len();
+    let wrote = [native, subject].iter().all(|o| many(o) || o.changes().iter().any(own));
+    let repeats = i.has_rep_prefix() || i.has_repne_prefix();
+    stores && i.is_string_instruction() && repeats && wrote
 }
 
 /// As [`overwritten`], and `native` has done all iterations, or those before one that faulted.
 fn goes_on_over_itself(i: &Instruction, native: &Outcome, subject: &Outcome) -> bool {
     let by_ecx = repeats_by_ecx(i) || i.code_size() != CodeSize::Code64;
     let count = native.gpr[1] & if by_ecx { 0xffff_ffff } else { u64::MAX };
-    overwritten(i, native, subject) && (count == 0 || native.rip == i.ip())
+    // What the new bytes do there may move the host anywhere.
+    let stopped = (i.ip()..=i.next_ip()).contains(&subject.rip);
+    overwritten(i, native, subject) && (count == 0 || native.rip == i.ip() || stopped)
 }
 
 /// A repeated string instruction with 32-bit addresses in 64-bit code.
@@ -439,7 +466,11 @@ fn canonical(address: u64) -> bool {
 /// Whether the fault is at the last byte of the AVX component, where only registers 8 to 15 lie.
 fn beyond_eight(i: &Instruction, at_fault: &Outcome) -> bool {
     let start = operand(i, at_fault).map(|(first, _)| first);
-    start.is_some_and(|start| (start + 704..start + XSAVE_SIZE).contains(&at_fault.event.cr2))
+    let cr2 = at_fault.event.cr2.wrapping_sub(base_of(at_fault, i));
+    // What lies beyond the last address is at 0.
+    let places = |start: u64| [start, start.wrapping_sub(1 << 16), start.wrapping_sub(1 << 32)];
+    let there = |start: u64| (704..XSAVE_SIZE).contains(&cr2.wrapping_sub(start));
+    start.is_some_and(|start| places(start).into_iter().any(there))
 }
 
 fn is_image(i: &Instruction) -> bool {
@@ -793,6 +824,36 @@ mod tests {
         assert_eq!(known_difference(&native, &subject(17), &case), None);
         native.mxcsr = 0;
         assert_eq!(known_difference(&native, &subject(13), &case), None);
+    }
+
+    #[test]
+    fn sixteen_bit_addresses_end_amds_own_way_only_at_their_end() {
+        // fldenv [bx], 14 bytes, whose last one lies at 64 KiB; vmaskmovps ymm6, ymm1, [cs:di]
+        let mut image = Case::with_code(&[0xd9, 0x27]);
+        image.make_compatible(16);
+        image.gpr[3] = 0xfff3;
+        let base = layout::DATA_16_BASE;
+        assert_eq!(ends(&image, (14, base), (3, 0)), is_amd());
+        assert!(!ends(&image, (14, base + 1), (3, 0)), "another byte");
+        image.gpr[3] = 0xfff2;
+        assert!(!ends(&image, (14, base), (3, 0)), "none beyond");
+        let mut masked = Case::with_code(&[0x2e, 0xc4, 0xe2, 0x75, 0x2c, 0x35]);
+        masked.make_compatible(16);
+        masked.gpr[7] = 0xfff9;
+        assert_eq!(ends(&masked, (14, 0), (13, 0)), is_amd());
+        masked.gpr[7] = 0xff00;
+        assert!(!ends(&masked, (14, 0), (13, 0)), "none beyond");
+    }
+
+    #[test]
+    fn amds_call_uses_the_stack_before_the_limit_and_nothing_else() {
+        let mut case = Case::with_code(&[0x66, 0xff, 0xd0]); // call eax, in 16-bit code
+        case.make_compatible(16);
+        (case.gpr[0], case.gpr[4]) = (0x10_0000, 0x3000_0040);
+        assert_eq!(ends(&case, (14, 0x3000_003c), (13, 0)), is_amd());
+        assert!(!ends(&case, (14, 0x3000_0000), (13, 0)), "elsewhere");
+        case.bitness = 32;
+        assert!(!ends(&case, (14, 0x3000_003c), (13, 0)), "32-bit code has no such limit");
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Features {
     present: Vec<CpuidFeature>,
     /// The host is AMD's: what AMD decodes differently from the Intel processor that the guest sees is left out.
     pub amd: bool,
+    /// The host runs 16-bit code by local descriptors.
+    pub sixteen: bool,
 }
 
 /// What every x86-64 processor has, with its SSE2.
@@ -76,7 +78,7 @@ impl Features {
     /// What the gemello-v2 model has: x86-64-v2 with AES, PCLMULQDQ, SHA, MOVBE, CLWB, BMI1, BMI2, ADX and LZCNT.
     pub fn v2() -> Self {
         let present = BASE.into_iter().chain(V2.map(|(f, _)| f)).collect();
-        Self { present, amd: is_amd() }
+        Self { present, amd: is_amd(), sixteen: false }
     }
 
     /// The above with AVX, AVX2, FMA and F16C.
@@ -95,6 +97,9 @@ impl Features {
                 self.present.retain(|f| f != feature);
             }
         }
+        let mut case = Case::with_code(&[0x90]);
+        case.make_compatible(16);
+        self.sixteen = subject.run(&case).event.vector == 3;
         self
     }
 
@@ -115,12 +120,16 @@ pub(crate) fn is_amd() -> bool {
     })
 }
 
-/// The encodings of 64-bit mode, or of compatibility mode for 32 `bits`, that `features` cover and that can be judged.
+/// The encodings of 64-bit mode, or of compatibility mode with 16 or 32 `bits`, that `features` cover and that can be judged.
 pub fn catalog(features: &Features, bits: u32) -> Vec<Code> {
     let wanted = |code: &Code| {
         let op = code.op_code();
         op.is_instruction()
-            && if bits == 32 { op.mode32() } else { op.mode64() }
+            && match bits {
+                16 => features.sixteen && op.mode16(),
+                32 => op.mode32(),
+                _ => op.mode64(),
+            }
             && matches!(op.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
             && features.cover(*code)
             && filter::excluded(*code, bits, features.amd).is_none()

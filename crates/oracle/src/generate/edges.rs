@@ -2,7 +2,6 @@
 //!
 //! That an operand lies across 4 GiB is up to [`super::values::data_address`].
 
-use super::values;
 use crate::case::{Case, layout};
 use crate::prng::Rng;
 use iced_x86::{Instruction, Mnemonic as M};
@@ -53,12 +52,8 @@ fn over_itself(rng: &mut Rng, case: &mut Case, len: u64) {
     }
     case.gpr[RAX] =
         rng.pick(&[0x9090_9090_9090_9090, 0xcccc_cccc_cccc_cccc, 0xaaf3_aaf3_aaf3_aaf3]);
-    case.gpr[RSI] = match rng.below(3) {
-        // Filler, and now and then this very instruction.
-        0 => from + 64,
-        1 => from.wrapping_sub(rng.below(24)),
-        _ => values::data_address(rng),
-    };
+    // Filler, and now and then this very instruction: what comes out must be such that it soon ends.
+    case.gpr[RSI] = if rng.chance(50) { from + 64 } else { from.wrapping_sub(rng.below(24)) };
 }
 
 /// Makes the operand one that XSAVE takes, if a register alone tells its place.

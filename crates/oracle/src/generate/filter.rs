@@ -31,7 +31,7 @@ pub(crate) fn excluded(code: Code, bits: u32, amd: bool) -> Option<&'static str>
     }
     let kinds = || (0..op.op_count()).map(|i| op.op_kind(i));
     let pushes_segment = code.mnemonic() == M::Push && kinds().any(is_segment);
-    if amd && bits == 32 && pushes_segment && op.operand_size() == 32 {
+    if amd && bits != 64 && pushes_segment && op.operand_size() == 32 {
         return Some("AMD pushes 32 bits of a selector, Intel's later processors write 16");
     }
     let pops_segment = code.mnemonic() == M::Pop && kinds().any(is_segment);

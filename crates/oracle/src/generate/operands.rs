@@ -1,6 +1,6 @@
 //! Random operands for an encoding, and the registers that make its memory operand point somewhere sensible.
 
-use super::{jump_target, values};
+use super::{jump_target, sixteen, values};
 use crate::case::Case;
 use crate::prng::Rng;
 use iced_x86::{Code, Instruction, OpCodeOperandKind as K, OpKind, Register};
@@ -12,8 +12,17 @@ pub(super) enum Style {
     Single,
     /// As `Single`, for 32-bit code.
     Compatible,
+    /// As `Single`, for 16-bit code.
+    Sixteen,
     /// One of a block: pointers are in [`POINTERS`] already, and results go elsewhere for the most part.
     Block,
+}
+
+impl Style {
+    /// Of compatibility mode.
+    fn compatible(self) -> bool {
+        matches!(self, Self::Compatible | Self::Sixteen)
+    }
 }
 
 /// Registers that hold pointers to data throughout a block.
@@ -38,7 +47,7 @@ pub(super) fn fill(
         operand(rng, case, &mut instruction, number, op.op_kind(number), style)?;
     }
     prefixes(rng, &mut instruction);
-    if style == Style::Compatible {
+    if style.compatible() {
         (0..op.op_count()).for_each(|n| low_register(&mut instruction, n));
     }
     Some(instruction)
@@ -83,7 +92,7 @@ fn prefixes(rng: &mut Rng, instruction: &mut Instruction) {
 }
 
 fn gpr(rng: &mut Rng, style: Style) -> u64 {
-    let register = rng.below(if style == Style::Compatible { 8 } else { 16 });
+    let register = rng.below(if style.compatible() { 8 } else { 16 });
     let precious = POINTERS.contains(&(register as usize)) || register == 4;
     if style == Style::Block && precious && !rng.chance(15) {
         return rng.pick(&[0, 1, 2, 8, 9, 10, 11]);
@@ -208,7 +217,10 @@ fn other(
     kind: K,
     style: Style,
 ) -> Option<()> {
-    if style == Style::Compatible && compatible_operand(rng, case, i, number, kind).is_some() {
+    if style == Style::Sixteen && sixteen::operand(rng, i, number, kind).is_some() {
+        return Some(());
+    }
+    if style.compatible() && compatible_operand(rng, case, i, number, kind).is_some() {
         return Some(());
     }
     let immediate = if rng.chance(50) { values::small(rng) } else { values::integer(rng) };
@@ -361,7 +373,7 @@ fn memory(
     if let Some(index) = vector_index(rng, kind) {
         i.set_memory_index(index);
         i.set_memory_index_scale(rng.pick(&[1, 2, 4, 8]));
-        let compatible = style == Style::Compatible;
+        let compatible = style.compatible();
         let base = gpr(rng, if compatible { style } else { Style::Single }) as usize;
         i.set_memory_base(if compatible { Register::EAX } else { Register::RAX } + base as u32);
         if compatible {
@@ -370,10 +382,16 @@ fn memory(
                     + index.number() as u32 % 8,
             );
         }
-        case.gpr[base] = target;
+        case.gpr[base] = if style == Style::Sixteen { sixteen::offset(target) } else { target };
         return Some(());
     }
-    if style == Style::Compatible {
+    if style == Style::Sixteen && rng.chance(80) {
+        sixteen::address(rng, case, i, target);
+        return Some(());
+    }
+    if style.compatible() {
+        let sixteen = style == Style::Sixteen;
+        let target = if sixteen { sixteen::offset(target) } else { target };
         compatible_address(rng, case, i, target as u32);
         return Some(());
     }

@@ -80,8 +80,10 @@ pub(super) struct ChildState {
     code_place: Range<usize>,
     /// Whether a case is running.
     running: bool,
-    /// Whether it is 32-bit code.
-    compatible: bool,
+    /// The width of its code.
+    bits: u32,
+    /// The base of its code segment.
+    code_base: u64,
     /// The running case, counted since the start, and its number at the last tick.
     sequence: u64,
     sequence_at_tick: u64,
@@ -101,7 +103,8 @@ impl ChildState {
             template: null(),
             code_place: 0..0,
             running: false,
-            compatible: false,
+            bits: 64,
+            code_base: 0,
             sequence: 0,
             sequence_at_tick: u64::MAX,
         })
@@ -119,6 +122,7 @@ pub(super) unsafe fn child_main(state: *mut ChildState, commands: i32, answers: 
     unsafe {
         let kept = keep_descriptors(commands, answers);
         let mapped = map_layout();
+        describe_segments();
         if !(kept && mapped && install_handlers() && start_ticks() && install_filter()) {
             libc::_exit(2);
         }
@@ -191,6 +195,32 @@ fn map_alias() -> bool {
         let got = libc::mremap(layout::ARENA as *mut _, 0, size, how, to);
         // Present from the start, as all else is.
         got == to && libc::madvise(to, size, libc::MADV_POPULATE_WRITE) == 0
+    }
+}
+
+/// `struct user_desc` of modify_ldt(2): flags from bit 0 on are 32-bit, two of contents, ..., limit in pages (bit 4).
+#[repr(C)]
+struct UserDescriptor {
+    number: u32,
+    base: u32,
+    limit: u32,
+    flags: u32,
+}
+
+/// Makes the local descriptors of 16-bit code. A kernel without them leaves such cases out (`crate::Features`).
+fn describe_segments() {
+    const WRITE: i32 = 0x11;
+    const CODE: u32 = 2 << 1;
+    const BIG_IN_PAGES: u32 = 1 | 1 << 4;
+    let (code, data) = (layout::CODE as u32, layout::DATA_16_BASE as u32);
+    let descriptors = [
+        UserDescriptor { number: 0, base: code, limit: 0xffff, flags: CODE },
+        UserDescriptor { number: 1, base: data, limit: 0xf_ffff, flags: BIG_IN_PAGES },
+    ];
+    for descriptor in &descriptors {
+        let size = size_of::<UserDescriptor>();
+        // SAFETY: the structure outlives the call, which copies it.
+        unsafe { libc::syscall(libc::SYS_modify_ldt, WRITE, std::ptr::from_ref(descriptor), size) };
     }
 }
 
@@ -330,11 +360,7 @@ unsafe extern "C" fn on_signal(
     let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
     if signal == libc::SIGVTALRM && state.sequence != state.sequence_at_tick {
         state.sequence_at_tick = state.sequence;
-        if state.compatible {
-            set_flat_segments();
-        } else {
-            set_bases(fs_base, gs_base);
-        }
+        set_segments(state.bits, fs_base, gs_base);
         return;
     }
     // SAFETY: the kernel built this frame on our stack: `gregs` is its register array, `fpregs` points to an XSAVE
@@ -359,13 +385,8 @@ unsafe extern "C" fn on_signal(
     }
     if let Some(case) = mailbox.cases.get(mailbox.current as usize) {
         load(state, &mut frame, case);
-        if case.bits() == 32 {
-            state.compatible = true;
-            set_flat_segments();
-        } else {
-            state.compatible = false;
-            set_bases(case.fs_base, case.gs_base);
-        }
+        (state.bits, state.code_base) = (case.bits(), case.code_base());
+        set_segments(state.bits, case.fs_base, case.gs_base);
     }
 }
 
@@ -378,6 +399,7 @@ fn record(state: &mut ChildState, frame: &Frame<'_>, signal: i32, outcome: &mut 
         _ => frame.event(),
     };
     frame.record(outcome);
+    outcome.rip = outcome.rip.wrapping_add(state.code_base);
     for (address, start, len) in Memory::PARTS {
         // SAFETY: mapped by `map_layout`; the case that wrote to it has ended.
         let actual = unsafe { std::slice::from_raw_parts(address as *const u8, len) };
@@ -411,11 +433,17 @@ fn load(state: &mut ChildState, frame: &mut Frame<'_>, case: &Case) {
     frame.load(case, &Registers::of(case));
 }
 
-/// Loads what 32-bit code needs in its data segments.
-fn set_flat_segments() {
-    // SAFETY: Linux's own user selector; nothing here uses FS or GS, and 64-bit code ignores DS and ES.
+/// Loads the data segments of code of that many `bits`.
+fn set_segments(bits: u32, fs_base: u64, gs_base: u64) {
+    let selector = match bits {
+        16 => layout::USER_DATA_16,
+        32 => layout::USER_SS,
+        _ => return set_bases(fs_base, gs_base),
+    };
+    // SAFETY: Linux's own user selector, or the local descriptor without which no 16-bit case runs; nothing here uses FS or GS, and 64-bit
+    // code ignores DS and ES.
     unsafe {
-        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) u32::from(layout::USER_SS));
+        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) u32::from(selector));
     }
 }
 

@@ -32,9 +32,13 @@ impl Frame<'_> {
         for (place, value) in GPR.into_iter().zip(case.gpr) {
             self.gregs[place] = value as i64;
         }
-        self.gregs[RIP] = case.rip() as i64;
+        self.gregs[RIP] = (case.rip() - case.code_base()) as i64;
         self.gregs[EFLAGS] = (case.rflags & LOADED_FLAGS | 0x202) as i64;
-        let cs = if case.bits() == 32 { layout::USER_CS_32 } else { layout::USER_CS };
+        let cs = match case.bits() {
+            16 => layout::USER_CS_16,
+            32 => layout::USER_CS_32,
+            _ => layout::USER_CS,
+        };
         self.gregs[CS_GS_FS_SS] = i64::from(cs) | i64::from(layout::USER_SS) << 48;
         self.load_extended(case, registers);
     }

@@ -106,7 +106,7 @@ impl<V: Vcpu> VcpuSubject<V> {
         }
         let exit = self.vcpu.run(&mut NoDevices, Slice { instructions: LIMIT });
         let mut outcome = match exit {
-            Exit::Halted(_) => self.halted()?,
+            Exit::Halted(_) => self.halted(case)?,
             Exit::SliceOver => Outcome::ended(Event::TIMEOUT, 0),
             Exit::Shutdown => Outcome::ended(Event::SHUTDOWN, 0),
             _ => Outcome::ended(Event::ENGINE, 0),
@@ -116,7 +116,7 @@ impl<V: Vcpu> VcpuSubject<V> {
     }
 
     /// The outcome when a handler has halted: registers from the state, the rest from the exception frame.
-    fn halted(&mut self) -> Result<Outcome, memory::Error> {
+    fn halted(&mut self, case: &Case) -> Result<Outcome, memory::Error> {
         let Ok(state) = self.vcpu.state() else { return Ok(Outcome::ended(Event::ENGINE, 4)) };
         let place = guest::frame_address(state.gpr[4]);
         let (Some(vector), Some(place)) = (guest::halted_vector(state.rip), place) else {
@@ -133,7 +133,7 @@ impl<V: Vcpu> VcpuSubject<V> {
             error_code: frame[0] as u32,
             cr2: if vector == 14 { state.cr2 } else { 0 },
         };
-        outcome.rip = frame[1];
+        outcome.rip = case.code_base() + frame[1];
         outcome.rflags = frame[3];
         outcome.gpr[4] = frame[4];
         Ok(outcome)
@@ -151,11 +151,13 @@ fn load(state: &mut CpuState, case: &Case) {
     let canonical = |base: u64| ((base as i64) << 16 >> 16) as u64;
     let registers = Registers::of(case);
     state.gpr[..16].copy_from_slice(&case.gpr);
-    state.rip = case.rip();
+    state.rip = case.rip() - case.code_base();
     state.flags = Flags::from_bits(case.rflags & LOADED_FLAGS | 0x202);
     guest::set_segments(state, case.bits());
-    state.seg[Seg::Fs as usize].base = canonical(case.fs_base);
-    state.seg[Seg::Gs as usize].base = canonical(case.gs_base);
+    if case.bits() != 16 {
+        state.seg[Seg::Fs as usize].base = canonical(case.fs_base);
+        state.seg[Seg::Gs as usize].base = canonical(case.gs_base);
+    }
     state.ymm = registers.ymm.map(Ymm);
     state.x87.st = registers.st;
     state.x87.fcw = case.fcw;

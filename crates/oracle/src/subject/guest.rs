@@ -134,17 +134,22 @@ pub(super) fn state() -> CpuState {
     state
 }
 
-/// Puts the segments of 64-bit code, or of 32-bit code with flat data segments, into `state`.
+/// Puts the segments of code of that many `bits` into `state`.
 pub(super) fn set_segments(state: &mut CpuState, bits: u32) {
     let flat = Segment { base: 0, limit: u32::MAX, selector: layout::USER_SS, access: 0xc0f3 };
-    let compatible = bits == 32;
-    let data = if compatible { flat } else { Segment::default() };
+    let all = |base, selector, access| Segment { base, limit: u32::MAX, selector, access };
+    let (data, code) = match bits {
+        16 => (
+            Segment { base: layout::DATA_16_BASE, selector: layout::USER_DATA_16, ..flat },
+            Segment { limit: 0xffff, ..all(layout::CODE, layout::USER_CS_16, 0x00fb) },
+        ),
+        32 => (flat, all(0, layout::USER_CS_32, 0xc0fb)),
+        _ => (Segment::default(), all(0, layout::USER_CS, 0xa0fb)),
+    };
     for seg in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
         state.seg[seg as usize] = data;
     }
-    let (selector, access) =
-        if compatible { (layout::USER_CS_32, 0xc0fb) } else { (layout::USER_CS, 0xa0fb) };
-    state.seg[Seg::Cs as usize] = Segment { base: 0, limit: u32::MAX, selector, access };
+    state.seg[Seg::Cs as usize] = code;
 }
 
 /// The vector whose handler halted at `rip` (which is behind its HLT).

@@ -5,7 +5,7 @@ use super::{base_of, bytes_at, canonical, instruction_at, operand, prefixes_at, 
 use crate::case::{Case, layout};
 use crate::generate::is_amd;
 use crate::outcome::{Event, Outcome};
-use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, CodeSize, Instruction, Mnemonic, OpKind, Register};
 
 const AC: u64 = 1 << 18;
 
@@ -53,13 +53,22 @@ fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
     };
     let source =
         matches!(i.op_kind(n), OpKind::MemorySegRSI | OpKind::MemorySegESI | OpKind::MemorySegSI);
-    let base = if source { base_of(at_fault, i) } else { 0 };
+    let base = match i.code_size() {
+        CodeSize::Code16 if source => base_of(at_fault, i),
+        CodeSize::Code16 => layout::DATA_16_BASE,
+        _ if source => base_of(at_fault, i),
+        _ => 0,
+    };
     let size = i.memory_size().size() as u64;
-    let start = offset.wrapping_add(base);
+    let linear = offset.wrapping_add(base);
+    let long = i.code_size() == CodeSize::Code64;
+    let start = if long { linear } else { linear & 0xffff_ffff };
     let end = start.wrapping_add(size - 1);
     let mut list = Vec::new();
     // SDM vol. 3, 6.3: the limit of a flat segment.
     let beyond = i.code_size() == CodeSize::Code32 && end > u64::from(u32::MAX);
+    let code = i.code_size() == CodeSize::Code16 && source && i.memory_segment() == Register::CS;
+    let beyond = beyond || code && offset + size > layout::CODE_LIMIT_16;
     if beyond || !canonical(start) || !canonical(end) {
         list.push(Event { vector: 13, ..Event::default() });
     }
@@ -89,18 +98,48 @@ fn readable(address: u64) -> bool {
     parts.into_iter().any(|(start, size)| address.wrapping_sub(start) < size)
 }
 
-/// Whether `native` is a masked store with a 67 prefix across 4 GiB that faults for an element beyond, at 0: see [`element_wraps`].
+/// Whether `native` is a masked store across its last address that faults for an element beyond, at 0: see [`element_wraps`].
 pub(super) fn masked_store_wraps(native: &Outcome, case: &Case, i: &Instruction) -> bool {
     use Mnemonic as M;
     let store =
         matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq)
             && i.op0_kind() == OpKind::Memory;
-    let bytes = bytes_at(case, native.rip).unwrap_or_default();
-    let short = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
-    let beyond = operand(i, native).and_then(|(_, last)| last.checked_sub(1 << 32));
-    let pages = native.event.vector == 14 && case.bits() == 64;
+    let Some(end) = last_address(native, case).filter(|_| store && native.event.vector == 14)
+    else {
+        return false;
+    };
+    let beyond = operand(i, native).and_then(|(_, last)| last.checked_sub(end));
     let cr2 = native.event.cr2.wrapping_sub(base_of(native, i));
-    pages && store && short && beyond.is_some_and(|end| cr2 <= end)
+    beyond.is_some_and(|beyond| cr2 <= beyond)
+}
+
+/// Whether `subject` faults at a masked move some elements of which lie beyond the last address that 16 bits tell.
+pub(super) fn masked_elements_wrap(subject: &Outcome, case: &Case, i: &Instruction) -> bool {
+    use Mnemonic as M;
+    let masked =
+        matches!(i.mnemonic(), M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq);
+    let short = last_address(subject, case) == Some(1 << 16);
+    masked && short && operand(i, subject).is_some_and(|(_, last)| last >= 1 << 16)
+}
+
+/// Whether `native` faults for the last byte of an x87 image, which lies beyond the last address and so from 0 on.
+pub(super) fn last_byte_wraps(native: &Outcome, case: &Case, i: &Instruction) -> bool {
+    let image = [14, 28, 94, 108].contains(&i.memory_size().size());
+    let last = operand(i, native).map(|(_, last)| last);
+    let beyond = last.zip(last_address(native, case)).and_then(|(last, end)| last.checked_sub(end));
+    let cr2 = native.event.cr2.wrapping_sub(base_of(native, i));
+    image && beyond == Some(cr2)
+}
+
+/// Behind the last address that the instruction at `native`'s end can tell, if it is not 64 bits.
+fn last_address(native: &Outcome, case: &Case) -> Option<u64> {
+    let bytes = bytes_at(case, native.rip).unwrap_or_default();
+    let prefixed = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
+    match (case.bits(), prefixed) {
+        (64, false) => None,
+        (64, true) | (16, true) | (32, false) => Some(1 << 32),
+        _ => Some(1 << 16),
+    }
 }
 
 /// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
@@ -120,12 +159,10 @@ fn element_wraps(native: &Outcome, subject: &Outcome, case: &Case, i: &Instructi
             | M::Fxrstor
             | M::Fxrstor64
     );
-    let bytes = bytes_at(case, native.rip).unwrap_or_default();
-    let short = bytes.iter().take(prefixes_at(case, native.rip)).any(|b| *b == 0x67);
-    let Some((_, last)) = operand(i, native).filter(|_| masked && short) else {
+    let end = last_address(native, case).filter(|end| case.bits() != 32 || *end == 1 << 16);
+    let (Some((_, last)), Some(limit)) = (operand(i, native).filter(|_| masked), end) else {
         return false;
     };
-    let limit = if case.bits() == 64 { 1 << 32 } else { 1 << 16 };
     let (n, s) = (native.event.normalized(), subject.event.normalized());
     let beyond = s.cr2.wrapping_sub(base_of(native, i));
     let pages = n.vector == 14 && s.vector == 14 && n.error_code == s.error_code;
@@ -195,7 +232,7 @@ mod tests {
         assert!(!agree(&case, &native, &outcome(&case, 17, 0, 0)));
         // Beyond the limit of 32-bit code.
         let mut wide = cmpsd(ABSENT, 0xffff_ffff);
-        wide.make_compatible();
+        wide.make_compatible(32);
         let native = outcome(&wide, 13, 0, 0);
         assert!(agree(&wide, &native, &outcome(&wide, 14, 4, ABSENT)));
         let mut aligned = case;
@@ -224,7 +261,7 @@ mod tests {
         // vmaskmovps [si], ymm2, ymm2 in 32-bit code
         let mut short = Case::with_code(&[0x67, 0xc4, 0xe2, 0x6d, 0x2e, 0x14]);
         short.gpr[6] = 0xffff_ffff;
-        short.make_compatible();
+        short.make_compatible(32);
         let (n, s) = (outcome(&short, 14, 6, 0xb), outcome(&short, 14, 6, 0x1_000b));
         assert_eq!(agree(&short, &n, &s), is_amd());
         assert!(!agree(&short, &s, &n));

@@ -7,7 +7,7 @@ use super::area::{Area, Pass};
 use super::layout::{self, bits};
 use super::legacy::{self, MXCSR, ST, XMM};
 use super::{FCW_INITIAL, GP, MXCSR_INITIAL, NM, check_mxcsr, vector_count};
-use crate::bus::SystemBus;
+use crate::bus::{AccessKind, SystemBus};
 use crate::control::set_pkru;
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::Exception;
@@ -121,6 +121,8 @@ pub fn xsave<B: SystemBus + ?Sized>(
     let plan = match form {
         SaveForm::Xsave | SaveForm::Xsaveopt => {
             let inuse = xinuse(state);
+            // Its segment must be writable before any page is asked for.
+            operand.part(state, XSTATE_BV as u64, 8, AccessKind::Write)?;
             let old = area.get_u64(XSTATE_BV)?;
             Plan {
                 components: if form == SaveForm::Xsave { rfbm } else { rfbm & inuse },
