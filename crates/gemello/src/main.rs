@@ -13,6 +13,7 @@ mod doctor;
 mod engine;
 mod escape;
 mod exit;
+mod hints;
 mod input;
 mod nucleus;
 mod output;
@@ -28,7 +29,17 @@ use cli::{Cli, Command, Guest};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => match hints::hint(&error, &arguments) {
+            Some(hint) => {
+                eprintln!("gemello: {hint}");
+                return ExitCode::from(exit::BAD_INPUT);
+            }
+            None => error.exit(),
+        },
+    };
     terminal::restore_on_panic();
     // Without a word: the guest that needs nothing.
     let command = cli.command.unwrap_or_else(cli::nucleus);

@@ -7,7 +7,7 @@ use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, Progress, Standard};
 use crate::window::{self, Window};
-use crate::{disk, engine, exit, nucleus, shell, signals, terminal, trace};
+use crate::{disk, engine, exit, hints, nucleus, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
@@ -156,10 +156,18 @@ fn plan(arguments: &Run) -> Result<Plan> {
     }
     match (&arguments.what, &arguments.kernel) {
         (Some(what), _) if what == "debian" => debian_plan(arguments),
-        (Some(file), _) => kernel_plan(arguments, Path::new(file)),
+        (Some(file), _) => match hints::no_such_guest(file) {
+            Some(hint) => bail!("{hint}"),
+            None => kernel_plan(arguments, Path::new(file)),
+        },
         (None, Some(kernel)) => kernel_plan(arguments, kernel),
+        (None, None) if !arguments.command.is_empty() => {
+            let command = ["gemello", "run", "debian", "--"].map(OsString::from).into_iter();
+            let command = shell::command(command.chain(arguments.command.clone()));
+            bail!("a command needs a guest: {command}")
+        }
         (None, None) => bail!(
-            "nothing to boot: give `debian`, an image, or --kernel FILE; see gemello run --help"
+            "nothing to boot: give debian, an image, or --kernel FILE; see gemello run --help"
         ),
     }
 }

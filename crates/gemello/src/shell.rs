@@ -1,7 +1,7 @@
 //! Words as a POSIX shell reads them back: for the guest's `/init`, and for commands that messages
 //! propose.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 /// `word` as any shell reads it back unchanged, whatever bytes are in it.
@@ -47,6 +47,12 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
+/// A whole command, each word [`shown`].
+pub(crate) fn command(words: impl IntoIterator<Item = OsString>) -> String {
+    let words: Vec<_> = words.into_iter().map(|word| shown(&word)).collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +90,11 @@ mod tests {
             assert!(!shown.chars().any(char::is_control), "{shown:?}");
             assert_eq!(read_back("bash", format!("printf %s {shown}").as_bytes()), *word);
         }
+    }
+
+    #[test]
+    fn nothing_is_quoted_without_need() {
+        let words = ["qemu-img", "convert", "a b", "/tmp/c.raw"].map(OsString::from);
+        assert_eq!(command(words), "qemu-img convert 'a b' /tmp/c.raw");
     }
 }
