@@ -22,7 +22,15 @@ Examples:
   gemello bench --only user                      how fast it is here, beside the host and QEMU
   gemello doctor                                 what this host offers
 
-On the terminal: Ctrl-A x quits, Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A.";
+On the terminal: Ctrl-A x quits, Ctrl-A s saves (--save), Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A.";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  gemello run debian --save debian.gm        then Ctrl-A s, at any time
+  gemello restore debian.gm                  goes on from there, as often as you like
+  gemello restore debian.gm --save later.gm
+
+A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
 
 /// Boots unmodified operating systems anywhere.
 #[derive(Debug, Parser)]
@@ -38,6 +46,9 @@ pub(crate) enum Command {
     /// Boot a guest
     #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
     Run(Box<Run>),
+    /// Go on with a machine that was saved
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(Restore),
     /// Fetch a guest into the cache, or bring it up to date
     Fetch(Fetch),
     /// Tell what this host offers
@@ -137,6 +148,10 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) stats: bool,
 
+    /// Where Ctrl-A s, or SIGUSR1, saves the machine; `gemello restore FILE` goes on from there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+
     /// Let the guest end the program by writing a byte to port F4h
     #[arg(long)]
     pub(crate) debug_exit: bool,
@@ -144,6 +159,46 @@ pub(crate) struct Run {
     /// Which of Debian's kernels
     #[arg(long, value_enum, default_value_t)]
     pub(crate) flavour: Flavour,
+}
+
+/// A saved machine, and how to run it.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// What `gemello run … --save FILE` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// What runs guest instructions
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) engine: Engine,
+
+    /// How the software engine runs guest code
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) tier: Tier,
+
+    /// Memory for translated code, with unit K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub(crate) code_cache: u64,
+
+    /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Where Ctrl-A s, or SIGUSR1, saves the machine again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+
+    /// Write the guest's second serial line to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Take the disks as they are, also where their files were written since the machine was saved
+    #[arg(long)]
+    pub(crate) accept_disks: bool,
+
+    /// Print counters at the end, on standard error
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 /// What runs guest instructions.

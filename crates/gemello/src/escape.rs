@@ -3,6 +3,7 @@
 //! ```text
 //!          Ctrl-A            x        ──► Quit
 //!   Plain ────────► Escaped  h        ──► Help,        back to Plain
+//!     ▲                │     s        ──► Save,        back to Plain
 //!     ▲                │     Ctrl-A   ──► that key,    back to Plain
 //!     └────────────────┘     another  ──► Ctrl-A and that key, back to Plain
 //! ```
@@ -13,6 +14,7 @@ const ESCAPE: u8 = 1;
 /// What Ctrl-A h prints.
 pub(crate) const HELP: &str = "
 Ctrl-A x       quit: end the machine at once
+Ctrl-A s       save the machine to the file given with --save; it goes on
 Ctrl-A h       this help
 Ctrl-A Ctrl-A  send Ctrl-A to the guest
 Inside: poweroff or reboot ends it cleanly.
@@ -25,6 +27,8 @@ pub(crate) enum Wish {
     Quit,
     /// Explain the keys.
     Help,
+    /// Save the machine.
+    Save,
 }
 
 /// Tells keys for gemello from keys for the guest.
@@ -51,6 +55,7 @@ impl Escape {
                     wishes.push(Wish::Quit);
                     return wishes;
                 }
+                b's' | b'S' => wishes.push(Wish::Save),
                 b'h' | b'H' | b'?' => wishes.push(Wish::Help),
                 ESCAPE => guest.extend([ESCAPE]),
                 other => guest.extend([ESCAPE, other]),
@@ -74,6 +79,7 @@ mod tests {
     fn keys_are_told_apart_even_when_they_come_one_by_one() {
         assert_eq!(typed(&[b"ls\r\x03"]), (b"ls\r\x03".to_vec(), vec![]));
         assert_eq!(typed(&[b"\x01", b"h", b"a"]), (b"a".to_vec(), vec![Wish::Help]));
+        assert_eq!(typed(&[b"a\x01sb"]), (b"ab".to_vec(), vec![Wish::Save]));
         assert_eq!(typed(&[b"\x01\x01x"]), (b"\x01x".to_vec(), vec![]));
         assert_eq!(typed(&[b"\x01d"]), (b"\x01d".to_vec(), vec![]));
         assert_eq!(typed(&[b"a\x01xb"]), (b"a".to_vec(), vec![Wish::Quit]));

@@ -2,7 +2,7 @@
 
 use crate::debian::quote::Quoter;
 use crate::escape::{Escape, HELP, Wish};
-use crate::terminal;
+use crate::{save, terminal};
 use machine::End;
 use machine::console::Input;
 use rustix::fd::BorrowedFd;
@@ -71,6 +71,7 @@ impl StandardInput {
                 for wish in escape.keys(bytes, &mut guest) {
                     match wish {
                         Wish::Help => terminal::tell(HELP),
+                        Wish::Save => save::request(),
                         Wish::Quit => return Err(End::Interrupted),
                     }
                 }

@@ -17,7 +17,9 @@ mod hints;
 mod input;
 mod nucleus;
 mod output;
+mod restore;
 mod run;
+mod save;
 mod shell;
 mod signals;
 mod terminal;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let command = cli.command.unwrap_or_else(cli::nucleus);
     let result = signals::handle().and_then(|()| match &command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Restore(arguments) => restore::restore(arguments),
         Command::Fetch(arguments) => match arguments.what {
             Guest::Debian => debian::fetch(arguments.flavour, true).map(|_| exit::OK),
         },

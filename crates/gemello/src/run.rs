@@ -7,7 +7,7 @@ use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, Progress, Standard};
 use crate::window::{self, Window};
-use crate::{disk, engine, exit, hints, nucleus, shell, signals, terminal, trace};
+use crate::{disk, engine, exit, hints, nucleus, save, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     trace::start(&arguments.trace, arguments.trace_file.as_deref())?;
     let plan = plan(arguments)?;
     let log = Log::new(arguments.log.as_deref(), plan.progress.clone())?;
+    let window_follows = plan.window.is_some();
     let lines = Lines {
         com1: Line { input: Some(plan.input), output: Some(Box::new(Standard::Output)) },
         com2: Line { input: plan.window, output: Some(Box::new(log)) },
@@ -58,21 +59,51 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         code_cache: arguments.code_cache,
         count: arguments.stats,
     };
-    let mut machine =
+    let machine =
         Machine::build(&config, lines, &*engine::make(choice)).map_err(
             |error| match engine::advice(&error) {
                 Some(advice) => anyhow::anyhow!("{error}; {advice}"),
                 None => error.into(),
             },
         )?;
+    if let Some(path) = &arguments.save {
+        let kind = match (plan.command, window_follows) {
+            (true, _) => bail!("--save is not for a command; give it with a shell or a kernel"),
+            (false, true) => save::Kind::DebianShell,
+            (false, false) => save::Kind::Console,
+        };
+        if swap.is_some() {
+            bail!("--save needs disks that last; give the nucleus one: --disk FILE");
+        }
+        save::arm(path, machine.handle(), save::lasting(config.hardware())?, kind);
+    }
     drop(swap); // the file lives on without a name, as long as the machine has it open
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &plan.progress {
         progress.ring(machine.bell());
         window::ring(machine.bell());
     }
+    let command = plan.progress.filter(|_| plan.command);
+    to_its_end(machine, &Running { raw: plan.raw, stats: arguments.stats, command })
+}
+
+/// How a machine is run, beside what it is.
+pub(crate) struct Running {
+    /// The user's terminal becomes the guest's.
+    pub(crate) raw: bool,
+    /// Print counters at the end.
+    pub(crate) stats: bool,
+    /// The command whose status is this program's.
+    pub(crate) command: Option<Progress>,
+}
+
+/// Runs the machine to its end, and gives the exit code.
+///
+/// # Errors
+/// The terminal cannot be had: nothing was run.
+pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
     signals::end_machine(machine.stopper());
-    let raw = if plan.raw {
+    let raw = if how.raw {
         Some(terminal::Raw::enter().context("cannot make the terminal raw")?)
     } else {
         None
@@ -80,11 +111,11 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let end = machine.run();
     drop(raw);
     trace::finish();
-    if arguments.stats {
+    if how.stats {
         eprint!("{}", machine.stats());
     }
     explain(&end);
-    Ok(code(&end, plan.progress.filter(|_| plan.command).as_ref()))
+    Ok(code(&end, how.command.as_ref()))
 }
 
 /// The command's status, where there was a command and it came to its end.

@@ -1,9 +1,9 @@
 //! Signals from outside: end the machine in good order, the terminal restored.
 
-use crate::{terminal, window};
+use crate::{save, terminal, window};
 use anyhow::{Context as _, Result};
 use machine::{End, Stopper};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 /// # Errors
 /// The host refuses a handler or a thread.
 pub(crate) fn handle() -> Result<()> {
-    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH];
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH, SIGUSR1];
     let mut signals =
         signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
     let work = move || {
@@ -30,6 +30,7 @@ pub(crate) fn handle() -> Result<()> {
                     window::changed();
                 }
                 SIGWINCH => window::changed(),
+                SIGUSR1 => save::request(),
                 _ => end(signal),
             }
         }

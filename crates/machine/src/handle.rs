@@ -81,8 +81,8 @@ impl MachineHandle {
         })
     }
 
-    /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is made of, `session` what the caller wants
-    /// to find there again. The machine stands still meanwhile, and goes on.
+    /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is made of, `session` tells what the
+    /// caller wants to find there again. The machine stands still meanwhile, and goes on.
     ///
     /// # Errors
     /// It has ended, the engine does not tell a processor's state, or the host refuses; what was at `path` is still there then.
@@ -90,11 +90,11 @@ impl MachineHandle {
         &self,
         path: &Path,
         hardware: &Hardware,
-        session: serde_json::Value,
+        session: impl FnOnce() -> serde_json::Value,
     ) -> Result<(), SaveError> {
         self.save(|state| {
             let hardware = hardware.clone();
-            let header = Header { hardware, state: state.clone(), session };
+            let header = Header { hardware, state: state.clone(), session: session() };
             file::write(path, &header, &self.board.ram)
         })??;
         Ok(())

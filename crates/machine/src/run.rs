@@ -56,6 +56,11 @@ impl Machine {
         end
     }
 
+    /// Ends the run after this much host time; `None`: never.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
     /// Asks things of the machine from any thread.
     pub fn handle(&self) -> MachineHandle {
         MachineHandle { board: Arc::clone(&self.board) }

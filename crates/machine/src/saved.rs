@@ -5,6 +5,8 @@
 
 pub mod cpu;
 pub mod file;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use cpu::{CpuError, SavedCpu};
 pub use file::{FileError, Header, SavedMachine};

@@ -54,8 +54,11 @@ impl From<PartedSegment> for Segment {
     }
 }
 
+/// Where an MSR is in the state.
+type Of = fn(&mut Msrs) -> &mut u64;
+
 /// Numbers of the MSRs that are exchanged one by one.
-const MSRS: [(u32, fn(&mut Msrs) -> &mut u64); 20] = [
+const MSRS: [(u32, Of); 20] = [
     (0x3a, |m| &mut m.feature_control),
     (0x3b, |m| &mut m.tsc_adjust),
     (0x48, |m| &mut m.spec_ctrl),

@@ -398,7 +398,8 @@ mod tests {
     fn what_no_processor_can_be_in_is_refused() {
         let model = CpuModel::gemello_v2();
         let good = SavedCpu::from(&CpuState::reset());
-        let wrong: [(&str, fn(&mut SavedCpu)); 8] = [
+        type Spoil = fn(&mut SavedCpu);
+        let wrong: [(&str, Spoil); 8] = [
             ("CPL", |s| s.cpl = 4),
             ("PG without PE", |s| s.cr0 = 0x8000_0010),
             ("EFER has reserved", |s| s.efer = 1 << 20),

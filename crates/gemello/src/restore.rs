@@ -1,0 +1,63 @@
+//! `gemello restore`: a saved machine goes on.
+
+use crate::cli::Restore;
+use crate::escape::Escape;
+use crate::input::{Form, Gate, StandardInput};
+use crate::output::{Log, Standard};
+use crate::run::{self, Running};
+use crate::save::{self, DiskMark, Kind, SavedSession};
+use crate::window::Window;
+use crate::{engine, terminal};
+use anyhow::{Context as _, Result, bail};
+use machine::console::{Input, Line};
+use machine::{Lines, Machine, SavedMachine};
+
+/// Restores the machine that `arguments` name, and gives the exit code.
+///
+/// # Errors
+/// The file, or something this host lacks: nothing was run.
+pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
+    let mut saved = SavedMachine::open(&arguments.file)?;
+    let session: SavedSession = serde_json::from_value(saved.header.session.clone())
+        .with_context(|| format!("{} was not saved by this program", arguments.file.display()))?;
+    let hardware = saved.header.hardware.clone();
+    if !arguments.accept_disks {
+        for (disk, mark) in hardware.disks.iter().zip(&session.disks) {
+            let now = DiskMark::of(&disk.path).with_context(|| {
+                format!("cannot read the machine's disk {}", disk.path.display())
+            })?;
+            if now != *mark {
+                bail!(
+                    "the disk {} has been written since the machine was saved: going on would damage what is on it; put back \
+                     the disk as it was, and give --accept-disks",
+                    disk.path.display()
+                );
+            }
+        }
+    }
+    let raw = terminal::input_is_terminal();
+    let form = if raw { Form::Terminal(Escape::default()) } else { Form::Bytes };
+    let input = Box::new(StandardInput::new(form, Gate::new(true)));
+    let window = (session.kind == Kind::DebianShell)
+        .then(|| Box::new(Window::new((0, 0), Gate::new(true))) as Box<dyn Input>);
+    let lines = Lines {
+        com1: Line { input: Some(input), output: Some(Box::new(Standard::Output)) },
+        com2: Line {
+            input: window,
+            output: Some(Box::new(Log::new(arguments.log.as_deref(), None)?)),
+        },
+        com3: Line::default(),
+    };
+    let choice = engine::Choice {
+        engine: arguments.engine,
+        tier: arguments.tier,
+        code_cache: arguments.code_cache,
+        count: arguments.stats,
+    };
+    let mut machine = Machine::from_saved(&mut saved, lines, &*engine::make(choice))?;
+    machine.set_timeout(arguments.timeout);
+    if let Some(path) = &arguments.save {
+        save::arm(path, machine.handle(), hardware, session.kind);
+    }
+    run::to_its_end(machine, &Running { raw, stats: arguments.stats, command: None })
+}

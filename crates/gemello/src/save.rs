@@ -1,0 +1,117 @@
+//! Saving the running machine to the file given with `--save`: by Ctrl-A s on the terminal, or by SIGUSR1.
+//!
+//! The guest stands still while it is saved, and goes on. One save at a time; it has a thread of its own, so that the console is served.
+
+use crate::terminal;
+use anyhow::{Result, bail};
+use machine::{Disk, Hardware, MachineHandle};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+/// What a restored machine's side of the user has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// The guest has the first serial line, and knows nothing of us.
+    Console,
+    /// The shell of `run debian`, which hears of the window's size.
+    DebianShell,
+}
+
+/// What is written beside the machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedSession {
+    pub(crate) kind: Kind,
+    /// How each disk's file was when the machine was saved: it must not have been written since.
+    pub(crate) disks: Vec<DiskMark>,
+}
+
+/// What tells that a disk's file has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskMark {
+    /// Bytes.
+    len: u64,
+    /// Time of the last write, if it is a file.
+    modified: Option<SystemTime>,
+}
+
+impl DiskMark {
+    /// As the file at `path` is now.
+    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+        let data = std::fs::metadata(path)?;
+        let modified = data.is_file().then(|| data.modified()).transpose()?;
+        Ok(Self { len: data.len(), modified })
+    }
+}
+
+/// The machine that can be saved, and how.
+struct Saver {
+    path: PathBuf,
+    handle: MachineHandle,
+    hardware: Hardware,
+    kind: Kind,
+    busy: Mutex<()>,
+}
+
+static SAVER: Mutex<Option<Arc<Saver>>> = Mutex::new(None);
+
+/// Whether the machine of `disks` can be found again when it is restored: its disks by absolute names.
+///
+/// # Errors
+/// A disk has no name.
+pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
+    let disk = |disk: Disk| -> Result<Disk> {
+        let path = std::path::absolute(&disk.path)?;
+        if path.to_str().is_none() {
+            bail!("--save: the name of disk {} is no UTF-8 text; rename it", path.display());
+        }
+        Ok(Disk { path, ..disk })
+    };
+    let disks = hardware.disks.into_iter().map(disk).collect::<Result<_>>()?;
+    Ok(Hardware { disks, ..hardware })
+}
+
+/// From now on [`request`] saves this machine to `path`.
+pub(crate) fn arm(path: &Path, handle: MachineHandle, hardware: Hardware, kind: Kind) {
+    let path = path.to_owned();
+    let saver = Saver { path, handle, hardware, kind, busy: Mutex::new(()) };
+    *SAVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(saver));
+}
+
+/// Saves the machine, on another thread, and tells how it went.
+pub(crate) fn request() {
+    let saver = SAVER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(saver) = saver else {
+        terminal::tell(
+            "\ngemello: nothing is saved: start with --save FILE to save the machine there\n",
+        );
+        return;
+    };
+    let work = move || {
+        let Ok(_busy) = saver.busy.try_lock() else { return };
+        terminal::tell(&format!("\ngemello: {}\n", saver.save()));
+    };
+    if std::thread::Builder::new().name("save".into()).spawn(work).is_err() {
+        terminal::tell("\ngemello: cannot save the machine: the host refuses a thread\n");
+    }
+}
+
+impl Saver {
+    fn save(&self) -> String {
+        let began = Instant::now();
+        let session = || {
+            let disks = self.hardware.disks.iter().map(|disk| DiskMark::of(&disk.path));
+            let disks = disks.collect::<std::io::Result<Vec<_>>>().unwrap_or_default();
+            serde_json::to_value(SavedSession { kind: self.kind, disks }).unwrap_or_default()
+        };
+        match self.handle.save_to(&self.path, &self.hardware, session) {
+            Ok(()) => format!(
+                "saved to {} in {:.1} s; `gemello restore` goes on from there",
+                self.path.display(),
+                began.elapsed().as_secs_f64()
+            ),
+            Err(error) => format!("{error}; the machine goes on"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Saved machines: a Debian in the middle of a shell loop goes on in another process.
+
+use e2e::{Ends, Session, code, command, debian, run, scratch, text};
+use rustix::process::Signal;
+use std::time::Duration;
+
+const BOOT: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
+
+/// A name in the scratch directory with nothing there.
+fn fresh(name: &str) -> String {
+    let path = scratch(name, b"");
+    std::fs::remove_file(&path).expect("it was just made");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn a_shell_loop_goes_on_in_another_process_and_on_another_tier() {
+    let _turn = debian("cloud");
+    let file = fresh("loop.gm");
+    let (mut session, _terminal) =
+        Session::on_terminal(&command(&["run", "debian", "--save", &file]), &Ends::default());
+    session.expect("# ", BOOT);
+    // The sum tells whether anything was done twice, or not at all.
+    session.send(
+        "n=0; s=0; while true; do n=$((n+1)); s=$((s+n)); echo at $n: $s; usleep 50000; done\r",
+    );
+    session.expect("at 5: 15", SOON);
+    session.send("\x01s");
+    session.expect("saved to", SOON);
+    let (later, _) = session.expect("at 20: 210", SOON);
+    drop(session); // killed
+
+    for tier in ["interp", "translate"] {
+        let restored = command(&["restore", &file, "--tier", tier, "--timeout", "60"]);
+        let (mut session, _terminal) = Session::on_terminal(&restored, &Ends::default());
+        let (first, _) = session.expect("\n", SOON);
+        assert!(later.contains(first.trim()), "{first:?} does not follow on\n{later}");
+        session.expect("at 30: 465", SOON);
+        session.send("\x03");
+        session.expect("# ", SOON);
+        session.send("echo still $((6 * 7)); poweroff\r");
+        session.expect("still 42", SOON);
+        let (status, transcript) = session.finish(SOON);
+        assert_eq!(status, 0, "{transcript}");
+    }
+
+    let whole = std::fs::read(&file).expect("what was saved");
+    std::fs::write(&file, &whole[..whole.len() / 2]).expect("a file");
+    let output = run(&["restore", &file]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("it ends too soon"), "{}", text(&output.stderr));
+    std::fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn a_disk_that_was_written_since_is_refused() {
+    let _turn = debian("cloud");
+    let (file, disk) = (fresh("disk.gm"), scratch("saved-disk.img", &[0; 1 << 20]));
+    let disk = disk.to_str().expect("text");
+    let mut session = Session::start(command(&["run", "debian", "--disk", disk, "--save", &file]));
+    session.expect("# ", BOOT);
+    session.send("echo before > /dev/vda; sync; echo written $((6 * 7))\n");
+    session.expect("written 42", SOON);
+    session.signal(Signal::USR1);
+    let deadline = std::time::Instant::now() + SOON;
+    while !std::path::Path::new(&file).exists() {
+        assert!(std::time::Instant::now() < deadline, "it is not saved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(session);
+
+    let mut session = Session::start(command(&["restore", &file, "--timeout", "60"]));
+    session.send("\nhead -c 6 /dev/vda; echo after > /dev/vda; sync; poweroff\n");
+    session.expect("before", SOON);
+    assert_eq!(session.finish(SOON).0, 0);
+    // Now it is another disk than the saved guest believes.
+    let output = run(&["restore", &file, "--timeout", "60"]);
+    assert_eq!(code(&output), 2, "{}", text(&output.stderr));
+    let message = text(&output.stderr);
+    assert!(message.contains("has been written since") && message.contains(disk), "{message}");
+    std::fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn what_cannot_be_saved_or_restored_is_told_at_once() {
+    let ordinary = scratch("ordinary", b"an ordinary file, long enough for a header");
+    let ordinary = ordinary.to_str().expect("text");
+    for (arguments, why) in [
+        (vec!["restore", ordinary], "no saved machine"),
+        (vec!["restore", "/nowhere/at/all"], "cannot read /nowhere/at/all"),
+        (vec!["restore", "/dev/null"], "no saved machine"),
+        (vec!["run", "--nucleus", "--save", "x.gm"], "--disk FILE"),
+        (vec!["run", "debian", "--save", "x.gm", "--", "true"], "not for a command"),
+    ] {
+        let _turn = arguments.contains(&"debian").then(|| debian("cloud"));
+        let output = run(&arguments);
+        let message = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{arguments:?}: {message}");
+        assert!(message.contains(why), "{arguments:?}: {message}");
+    }
+}
