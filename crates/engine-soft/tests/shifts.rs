@@ -61,7 +61,7 @@ fn run(tier: Tier, emit: Emit, value: u64, flags: u64) -> u64 {
     ram.write(CODE, &a.assemble(CODE).expect("code")).expect("in RAM");
     ram.write(STACK - 8, &flags.to_le_bytes()).expect("in RAM");
     for level in 0..2 {
-        let entry = TABLES + 0x1000 * (level + 1) | 3;
+        let entry = (TABLES + 0x1000 * (level + 1)) | 3;
         ram.write(TABLES + 0x1000 * level, &entry.to_le_bytes()).expect("in RAM");
     }
     ram.write(TABLES + 0x2000, &0x83u64.to_le_bytes()).expect("in RAM");

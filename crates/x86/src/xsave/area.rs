@@ -2,8 +2,10 @@
 
 use crate::bus::{AccessKind, Privilege, SystemBus};
 use crate::exception::Exception;
+use crate::paging::is_canonical;
 use crate::segment::Operand;
 use crate::state::{CpuState, Mode};
+use core::ops::Range;
 
 /// The operand, accessed with the program's privilege.
 pub(super) struct Area<'a, B: SystemBus + ?Sized> {
@@ -12,6 +14,8 @@ pub(super) struct Area<'a, B: SystemBus + ?Sized> {
     operand: Operand,
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     mask: u64,
+    /// 64-bit mode: the linear address of the first byte, from where those of the others follow if they are in a row.
+    start: Option<u64>,
     privilege: Privilege,
     parts: Parts,
 }
@@ -57,15 +61,30 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         operand: Operand,
         parts: Parts,
     ) -> Self {
-        let mask = if state.mode() == Mode::Long64 { u64::MAX } else { 0xffff_ffff };
-        Self { state, bus, operand, mask, privilege: Privilege::at(state.cpl), parts }
+        let long = state.mode() == Mode::Long64;
+        Self {
+            state,
+            bus,
+            mask: if long { u64::MAX } else { 0xffff_ffff },
+            start: long.then(|| operand.start(state)),
+            operand,
+            privilege: Privilege::at(state.cpl),
+            parts,
+        }
     }
 
     /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all within bounds.
+    #[inline]
     fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
-        let (start, end) = (offset as u64, (offset + len) as u64 - 1);
-        let in_a_row = self.operand.offset_of(start) <= self.operand.offset_of(end);
-        in_a_row.then(|| self.operand.part(self.state, start, len as u32, kind).ok()).flatten()
+        let (start, end) = (offset as u64, (offset + len.max(1)) as u64 - 1);
+        if self.operand.offset_of(start) > self.operand.offset_of(end) {
+            return None;
+        }
+        if let Some(first) = self.start {
+            let (la, last) = (first.wrapping_add(start), first.wrapping_add(end));
+            return (is_canonical(la) && is_canonical(last)).then_some(la);
+        }
+        self.operand.part(self.state, start, len as u32, kind).ok()
     }
 
     /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address, and where it lies among them.
@@ -74,25 +93,37 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         offset: usize,
         len: usize,
         kind: AccessKind,
-        mut body: impl FnMut(&mut B, u64, core::ops::Range<usize>) -> Result<(), Exception>,
+        mut body: impl FnMut(&mut B, u64, Range<usize>) -> Result<(), Exception>,
     ) -> Result<(), Exception> {
-        if len == 0 {
-            return Ok(());
-        }
-        let whole = self.whole(offset, len, kind);
         let mut done = 0;
         while done < len {
-            let (at, left) = (offset + done, len - done);
-            let (la, size) = if let Some(la) = whole {
-                (la.wrapping_add(done as u64) & self.mask, chunk(left))
-            } else {
-                let size = chunk(left.min(self.parts.at(at)));
-                (self.operand.part(self.state, at as u64, size as u32, kind)?, size)
-            };
+            let at = offset + done;
+            let size = chunk((len - done).min(self.parts.at(at)));
+            let la = self.operand.part(self.state, at as u64, size as u32, kind)?;
             body(self.bus, la, done..done + size)?;
             done += size;
         }
         Ok(())
+    }
+
+    /// The same for `len` bytes in a row from `la` on, of which whole quadwords have been dealt with.
+    fn rest(
+        &mut self,
+        la: u64,
+        len: usize,
+        mut body: impl FnMut(&mut B, u64, Range<usize>) -> Result<(), Exception>,
+    ) -> Result<(), Exception> {
+        let mut done = len & !7;
+        while done < len {
+            let size = chunk(len - done);
+            body(self.bus, self.after(la, done), done..done + size)?;
+            done += size;
+        }
+        Ok(())
+    }
+
+    const fn after(&self, la: u64, by: usize) -> u64 {
+        la.wrapping_add(by as u64) & self.mask
     }
 
     /// The `N` bytes at `offset`.
@@ -103,13 +134,16 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     }
 
     pub(super) fn get_into(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), Exception> {
-        let by = self.privilege;
-        self.each(offset, bytes.len(), AccessKind::Read, |bus, la, range| {
-            let value = bus.read(la, range.len() as u8, by)?;
-            let size = range.len();
-            bytes[range].copy_from_slice(&value.to_le_bytes()[..size]);
-            Ok(())
-        })
+        let (by, len) = (self.privilege, bytes.len());
+        let Some(la) = self.whole(offset, len, AccessKind::Read) else {
+            return self.each(offset, len, AccessKind::Read, |bus, la, range| {
+                load(bus, la, &mut bytes[range], by)
+            });
+        };
+        for (n, word) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+            *word = self.bus.read(self.after(la, 8 * n), 8, by)?.to_le_bytes();
+        }
+        self.rest(la, len, |bus, la, range| load(bus, la, &mut bytes[range], by))
     }
 
     pub(super) fn get_u64(&mut self, offset: usize) -> Result<u64, Exception> {
@@ -119,21 +153,43 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     /// Probes or writes `bytes` at `offset`.
     pub(super) fn put(&mut self, pass: Pass, offset: usize, bytes: &[u8]) -> Result<(), Exception> {
         let (by, len) = (self.privilege, bytes.len());
-        if pass == Pass::Probe
-            && let Some(la) = self.whole(offset, len, AccessKind::Write)
-        {
+        let Some(la) = self.whole(offset, len, AccessKind::Write) else {
+            return self.each(offset, len, AccessKind::Write, |bus, la, range| match pass {
+                Pass::Probe => bus.probe_write(la, range.len() as u64, by),
+                Pass::Write => store(bus, la, &bytes[range], by),
+            });
+        };
+        if pass == Pass::Probe {
             return self.bus.probe_write(la, len as u64, by);
         }
-        self.each(offset, len, AccessKind::Write, |bus, la, range| {
-            if pass == Pass::Probe {
-                return bus.probe_write(la, range.len() as u64, by);
-            }
-            let size = range.len();
-            let mut value = [0; 8];
-            value[..size].copy_from_slice(&bytes[range]);
-            bus.write(la, size as u8, u64::from_le_bytes(value), by)
-        })
+        for (n, word) in bytes.as_chunks().0.iter().enumerate() {
+            self.bus.write(self.after(la, 8 * n), 8, u64::from_le_bytes(*word), by)?;
+        }
+        self.rest(la, len, |bus, la, range| store(bus, la, &bytes[range], by))
     }
+}
+
+fn load<B: SystemBus + ?Sized>(
+    bus: &mut B,
+    la: u64,
+    into: &mut [u8],
+    by: Privilege,
+) -> Result<(), Exception> {
+    let value = bus.read(la, into.len() as u8, by)?.to_le_bytes();
+    let size = into.len();
+    into.copy_from_slice(&value[..size]);
+    Ok(())
+}
+
+fn store<B: SystemBus + ?Sized>(
+    bus: &mut B,
+    la: u64,
+    from: &[u8],
+    by: Privilege,
+) -> Result<(), Exception> {
+    let mut value = [0; 8];
+    value[..from.len()].copy_from_slice(from);
+    bus.write(la, from.len() as u8, u64::from_le_bytes(value), by)
 }
 
 /// The largest access that fits `left` bytes.
