@@ -139,23 +139,10 @@ fn amd_only(
     if at.is_some_and(|i| i.code() == Code::Movsxd_r16_rm16 && two_more_fault(&i, native)) {
         return Some("AMD's MOVSXD reads 32 bits for a 16-bit destination, too");
     }
-    // SDM vol. 1, 13.7: XSAVE outside 64-bit mode leaves what registers 8 to 15 would take.
-    let all_registers = |i: Instruction| is_xsave(&i) && beyond_eight(&i, native);
-    if case.bits() != 64 && native.event.vector == 14 && at.is_some_and(all_registers) {
-        return Some("AMD's XSAVE wants the room of all 16 registers in 32-bit code, too");
-    }
-    // SDM vol. 1, 3.3.7, cuts the address of what is accessed, not of a byte within: a field may lie across 4 GiB.
-    let cut = |i: Instruction| {
-        let base = match i.memory_segment() {
-            Register::FS => native.fs_base,
-            Register::GS => native.gs_base,
-            _ => 0,
-        };
-        let last = operand(&i, native).filter(|_| is_image(&i)).map(|(_, last)| last);
-        last.is_some_and(|b| b >> 32 == 1 && native.event.cr2 == base.wrapping_add(b & 0xffff_ffff))
-    };
-    if native.event.vector == 14 && at.is_some_and(cut) {
-        return Some("AMD judges the last byte of an image by an address of its own");
+    // SDM vol. 1, 13.7: XSAVE writes the components that are asked for, and outside 64-bit mode none of registers 8 to 15.
+    let saves = |i: Instruction| is_xsave(&i) && in_image(&i, native);
+    if native.event.vector == 14 && at.is_some_and(saves) {
+        return Some("AMD's XSAVE asks for the whole image, whatever it writes");
     }
     // SDM vol. 3, 11.6, leaves open when new bytes are fetched; Intel's processors have them for the next iteration.
     if case.reachable().iter().any(|i| goes_on_over_itself(i, native, subject)) {
@@ -215,7 +202,8 @@ fn amd_only(
         return Some("Zen 3's CALL checks that its target is canonical before it uses the stack");
     }
     // SDM vol. 2, REP: flags are restored to what they were before.
-    if n == s && compares && same_but_status(native, subject) {
+    let same = n == s || accepted_event(native, subject, case);
+    if same && compares && same_but_status(native, subject) {
         return Some("AMD leaves the flags of the last iteration when a comparison is interrupted");
     }
     None
@@ -463,13 +451,13 @@ fn canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
-/// Whether the fault is at the last byte of the AVX component, where only registers 8 to 15 lie.
-fn beyond_eight(i: &Instruction, at_fault: &Outcome) -> bool {
+/// Whether the fault is within XSAVE's image.
+fn in_image(i: &Instruction, at_fault: &Outcome) -> bool {
     let start = operand(i, at_fault).map(|(first, _)| first);
     let cr2 = at_fault.event.cr2.wrapping_sub(base_of(at_fault, i));
     // What lies beyond the last address is at 0.
     let places = |start: u64| [start, start.wrapping_sub(1 << 16), start.wrapping_sub(1 << 32)];
-    let there = |start: u64| (704..XSAVE_SIZE).contains(&cr2.wrapping_sub(start));
+    let there = |start: u64| cr2.wrapping_sub(start) < XSAVE_SIZE;
     start.is_some_and(|start| places(start).into_iter().any(there))
 }
 
@@ -843,6 +831,15 @@ mod tests {
         assert_eq!(ends(&masked, (14, 0), (13, 0)), is_amd());
         masked.gpr[7] = 0xff00;
         assert!(!ends(&masked, (14, 0), (13, 0)), "none beyond");
+    }
+
+    #[test]
+    fn amds_xsave_may_want_all_of_its_image_and_no_more() {
+        let mut case = Case::with_code(&[0x0f, 0xae, 0x23]); // xsave [rbx]
+        case.gpr[3] = 0x3000_0000;
+        assert_eq!(ends(&case, (14, 0x3000_0000), (3, 0)), is_amd());
+        assert_eq!(ends(&case, (14, 0x3000_0000 + XSAVE_SIZE - 1), (3, 0)), is_amd());
+        assert!(!ends(&case, (14, 0x3000_0000 + XSAVE_SIZE), (3, 0)));
     }
 
     #[test]

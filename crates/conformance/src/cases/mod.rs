@@ -5,6 +5,7 @@
 
 mod caches;
 mod debug;
+mod features;
 mod interrupts;
 mod modes;
 mod operands;
@@ -38,6 +39,7 @@ pub fn cases() -> &'static [Case] {
             syscalls::CASES,
             privilege::CASES,
             debug::CASES,
+            features::CASES,
         ];
         groups.concat()
     });

@@ -1,7 +1,7 @@
 //! The x87 unit's bookkeeping that no thunk does: last-instruction pointers, and the way between x87 and MMX.
 //!
 //! Some processors save FIP, FDP and FOP only with a pending exception, so thunks leave those fields of the guest's state
-//! alone and the interpreter keeps them: it calls [`record`] after an x87 instruction has succeeded (SDM vol. 1, 8.1.8 and 8.1.9).
+//! alone and the interpreter keeps them: it calls [`record`] after an x87 instruction has run (SDM vol. 1, 8.1.8 and 8.1.9).
 
 use iced_x86::{Instruction, Mnemonic};
 use x86::state::X87;
@@ -13,7 +13,7 @@ pub enum Pointers {
     Keep,
     /// FNINIT (and FNSAVE after it has stored): cleared.
     Clear,
-    /// Non-control instructions: FIP and FOP are set, and FDP if there is a memory operand.
+    /// Non-control instructions: FIP is set, and after an unmasked exception FOP, and FDP if there is a memory operand.
     Set,
 }
 
@@ -57,6 +57,9 @@ pub struct FarPointer {
 }
 
 /// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it is, and its memory operand.
+///
+/// FDP and FOP tell of unmasked exceptions only: CPUID.(7,0):EBX bit 6 promises it of FDP, and fopcode compatibility mode, which would have FOP
+/// told always, cannot be switched on (SDM vol. 1, 8.1.8 and 8.1.9.1).
 pub fn record(
     x87: &mut X87,
     update: Pointers,
@@ -70,10 +73,13 @@ pub fn record(
             (x87.fop, x87.fip, x87.fdp, x87.fcs, x87.fds) = (0, 0, 0, 0, 0);
         }
         Pointers::Set => {
-            x87.fop = fop & 0x7ff;
             (x87.fcs, x87.fip) = (instruction.selector, instruction.offset);
-            if let Some(data) = data {
-                (x87.fds, x87.fdp) = (data.selector, data.offset);
+            // None was pending before: those that wait would not have run, and those that do not keep the pointers.
+            if error_pending(x87) {
+                x87.fop = fop & 0x7ff;
+                if let Some(data) = data {
+                    (x87.fds, x87.fdp) = (data.selector, data.offset);
+                }
             }
         }
     }
@@ -120,6 +126,22 @@ mod tests {
         assert_eq!(opcode(&[0x66, 0x41, 0xdd, 0x43, 8]), Some(0x543));
         assert_eq!(opcode(&[0xd9]), None);
         assert_eq!(opcode(&[0x90, 0xd9]), None);
+    }
+
+    #[test]
+    fn only_an_unmasked_exception_sets_fop_and_fdp() {
+        let place = |offset| FarPointer { selector: 0, offset };
+        let mut x87 = X87 { fcw: 0x37f, fsw: 4, ..X87::default() };
+        let mut run = |x87: &mut X87, ip| {
+            record(x87, Pointers::Set, 0x543, place(ip), Some(place(0x2000)));
+            (x87.fip, x87.fop, x87.fdp)
+        };
+        assert_eq!(run(&mut x87, 0x1000), (0x1000, 0, 0), "a masked exception");
+        x87.fcw &= !4;
+        assert_eq!(run(&mut x87, 0x1002), (0x1002, 0x543, 0x2000));
+        // What comes later leaves them.
+        (x87.fsw, x87.fdp) = (0, 0x3000);
+        assert_eq!(run(&mut x87, 0x1004), (0x1004, 0x543, 0x3000));
     }
 
     #[test]

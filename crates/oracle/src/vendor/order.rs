@@ -75,9 +75,11 @@ fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
     if at_fault.rflags & AC != 0 && start % size != 0 {
         list.push(Event { vector: 17, ..Event::default() });
     }
-    // The first byte that is not there.
-    let last_page = end & !(layout::PAGE - 1);
-    let absent = [start, start.max(last_page)].into_iter().find(|a| !readable(*a));
+    // The first byte that is not there; outside 64-bit mode linear addresses end at 4 GiB.
+    let last = if long { end } else { end & 0xffff_ffff };
+    let last_page = last & !(layout::PAGE - 1);
+    let next = if last_page == start & !(layout::PAGE - 1) { start } else { last_page };
+    let absent = [start, next].into_iter().find(|a| !readable(*a));
     if let Some(cr2) = absent {
         list.push(Event { vector: 14, error_code: 4, cr2 }.normalized());
     }

@@ -63,6 +63,13 @@ fn leaf_7() {
 }
 
 #[test]
+fn caches_are_told_by_leaf_4() {
+    // SDM vol. 2A, table 3-12: FFH refers to leaf 4, F0H is a prefetch of 64 bytes, 01H in AL means one round.
+    assert_eq!(ask(2, 0), [0x00f0_ff01, 0, 0, 0]);
+    assert_eq!(ask(4, 0)[0] & 31, 1, "a data cache");
+}
+
+#[test]
 fn what_follows_the_state() {
     let model = CpuModel::parse("gemello-v3,+pku").unwrap();
     let mut state = CpuState::reset();
