@@ -84,19 +84,19 @@ pub enum File {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Too little RAM for any guest.
-    #[error("{found} bytes of memory are too little; give --memory {}M or more", MEMORY_MIN >> 20)]
+    #[error("{} of memory is too little; give --memory {} or more", size(*found), size(MEMORY_MIN))]
     MemoryTooSmall {
         /// Bytes asked for.
         found: u64,
     },
     /// More RAM than can be addressed.
-    #[error("{found} bytes of memory are too much; give --memory {}G or less", MEMORY_MAX >> 30)]
+    #[error("{} of memory is too much; give --memory {} or less", size(*found), size(MEMORY_MAX))]
     MemoryTooLarge {
         /// Bytes asked for.
         found: u64,
     },
     /// Not whole pages.
-    #[error("{found} bytes of memory are no multiple of {MEMORY_UNIT}; round --memory up")]
+    #[error("{} of memory is no multiple of {}; round --memory up", size(*found), size(MEMORY_UNIT))]
     MemoryUnaligned {
         /// Bytes asked for.
         found: u64,
@@ -110,6 +110,17 @@ pub enum ConfigError {
     /// A timeout that has passed at once.
     #[error("a timeout of zero ends the run before it begins; give --timeout a positive time")]
     TimeoutZero,
+}
+
+/// `bytes` as --memory takes them, in the largest unit that gives them exactly.
+fn size(bytes: u64) -> String {
+    match bytes.trailing_zeros() {
+        _ if bytes == 0 => "0M".into(),
+        30.. => format!("{}G", bytes >> 30),
+        20.. => format!("{}M", bytes >> 20),
+        10.. => format!("{}K", bytes >> 10),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 impl Hardware {
@@ -185,6 +196,15 @@ mod tests {
         assert_eq!(config(large).validate(), Err(ConfigError::MemoryTooLarge { found: large }));
         let odd = (512 << 20) + 1;
         assert_eq!(config(odd).validate(), Err(ConfigError::MemoryUnaligned { found: odd }));
+    }
+
+    #[test]
+    fn messages_count_memory_in_units() {
+        let message = |memory| config(memory).validate().expect_err("refused").to_string();
+        assert!(message(512 << 10).starts_with("512K of memory is too little; give --memory 2M"));
+        assert!(message(2 << 40).starts_with("2048G of memory is too much; give --memory 1024G"));
+        assert!(message(0x80_0400).starts_with("8193K of memory is no multiple of 4K"));
+        assert!(message(0).starts_with("0M of"));
     }
 
     #[test]

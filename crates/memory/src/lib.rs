@@ -29,7 +29,7 @@ pub struct Region {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host refused.
-    #[error("cannot reserve {bytes} bytes of guest memory: {source}; try a smaller --memory")]
+    #[error("cannot reserve {} MiB of guest memory: {source}; try a smaller --memory", bytes.div_ceil(1 << 20))]
     Reserve {
         /// How much was asked for.
         bytes: u64,

@@ -112,6 +112,28 @@ fn no_apt_and_no_place_for_the_cache() {
     );
 }
 
+/// On a disk of 60 MB, which the packages fit on and what is in them does not. Not where the host
+/// allows no mount.
+#[test]
+fn a_full_disk_is_blamed_in_one_line() {
+    let place = scratch("x", b"").with_file_name("small-disk");
+    std::fs::create_dir_all(&place).expect("a directory");
+    let mount =
+        "mount -t tmpfs -o size=60m none \"$0\" || exit 77; XDG_CACHE_HOME=\"$0\" exec \"$@\"";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--map-root-user", "--mount", "sh", "-c", mount]).arg(&place);
+    let Ok(output) = unshare.arg(e2e::gemello()).args(["fetch", "debian"]).output() else { return };
+    let message = text(&output.stderr);
+    if output.status.code() != Some(2) {
+        assert!(!message.contains("gemello:"), "{message}");
+        return;
+    }
+    let ours: Vec<_> = message.lines().filter(|line| line.starts_with("gemello: cannot")).collect();
+    assert_eq!(ours.len(), 1, "{message}");
+    assert!(ours[0].contains("is full; make room") && !ours[0].contains("tar"), "{message}");
+    assert!(message.ends_with(&format!("{}\n", ours[0])), "{message}");
+}
+
 #[test]
 fn a_log_that_cannot_be_written() {
     let kernel = scratch("idle3.elf", &idle());

@@ -3,6 +3,7 @@
 //! A private configuration points apt's state and cache below a directory of ours, while its sources and keyrings stay
 //! the system's: so apt itself verifies signatures exactly as it does for the host.
 
+use super::cache::ROOM;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io::ErrorKind;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// How to go on without apt.
-const WITHOUT: &str = "pass a kernel and an initial file system of your own instead: \
-    gemello run --kernel /path/to/vmlinuz --initrd /path/to/initrd";
+const WITHOUT: &str =
+    "give a kernel and an initial file system of your own instead, with --kernel and --initrd";
 
 /// Hooks of the host's configuration that act on the host are dropped, and so is what we do not read.
 const CONFIGURATION: &str = r#"
@@ -35,6 +36,9 @@ Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled "false";
 Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 "#;
+
+/// A disk with less than this many bytes free is to blame for what failed on it.
+const FULL: u64 = 4 << 20;
 
 /// apt with a private state.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl Apt {
             Ok(configuration)
         };
         let configuration = write().with_context(|| {
-            format!("cannot set up apt's private state in {}; is the disk full?", root.display())
+            format!("cannot set up apt's private state in {}; {ROOM}", root.display())
         })?;
         Ok(Self { configuration })
     }
@@ -78,9 +82,10 @@ impl Apt {
     /// No network, or a signature that does not verify.
     pub(super) fn update(&self) -> Result<()> {
         // Without this apt calls a list it could not fetch a warning and succeeds.
-        self.visible("apt-get", &["-o", "APT::Update::Error-Mode=any", "update"], None).context(
-            "cannot fetch Debian's package lists; check the network and the sources in /etc/apt",
-        )
+        let arguments = ["-o", "APT::Update::Error-Mode=any", "update"];
+        let advice = "check the network and the sources in /etc/apt";
+        self.visible("apt-get", &arguments, None, advice)
+            .context("cannot fetch Debian's package lists")
     }
 
     /// The first package that `package` depends on whose name starts with `prefix`.
@@ -132,9 +137,8 @@ impl Apt {
     /// No network, no space, or a checksum that does not verify.
     pub(super) fn download(&self, packages: &[&str], directory: &Path) -> Result<()> {
         let arguments: Vec<_> = ["download"].iter().chain(packages).copied().collect();
-        self.visible("apt-get", &arguments, Some(directory)).with_context(|| {
-            format!("cannot download {}; check the network and disk space", packages.join(", "))
-        })
+        self.visible("apt-get", &arguments, Some(directory), "check the network")
+            .with_context(|| format!("cannot download {}", packages.join(", ")))
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
@@ -151,17 +155,30 @@ impl Apt {
     }
 
     /// Runs with standard output and error on our standard error: ours stays clean for the guest.
-    fn visible(&self, program: &str, arguments: &[&str], directory: Option<&Path>) -> Result<()> {
+    /// Where it fails on a disk that is not full, `advice` says what to do.
+    fn visible(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        directory: Option<&Path>,
+        advice: &str,
+    ) -> Result<()> {
         let mut command = self.command(program, arguments);
         if let Some(directory) = directory {
             command.current_dir(directory);
         }
         command.stdout(Stdio::from(rustix::io::dup(rustix::stdio::stderr())?));
         let status = command.status().with_context(|| format!("cannot run {program}"))?;
-        if !status.success() {
-            bail!("{program} {} ended with {status}; its message is above", arguments.join(" "));
+        if status.success() {
+            return Ok(());
         }
-        Ok(())
+        let place = directory.or(self.configuration.parent()).unwrap_or(Path::new("."));
+        let free =
+            rustix::fs::statvfs(place).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free.is_ok_and(|bytes| bytes < FULL) {
+            bail!("the disk with {} is full; {ROOM}", place.display());
+        }
+        bail!("{program} ended with {status}, its messages are above; {advice}")
     }
 }
 
@@ -179,8 +196,18 @@ pub(super) fn unpack(package: &Path, directory: &Path) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    bail!("cannot unpack {}: {words}; is the disk full?", package.display())
+    bail!(unpack_failure(package, directory, &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// One line, whatever dpkg-deb and the tar that it runs have said in several.
+fn unpack_failure(package: &Path, directory: &Path, words: &str) -> String {
+    let place = directory.display();
+    let package = package.file_name().unwrap_or_default().to_string_lossy();
+    if ["No space left on device", "Disk quota exceeded"].iter().any(|full| words.contains(full)) {
+        return format!("cannot unpack {package}: the disk with {place} is full; {ROOM}");
+    }
+    let words = words.trim().replace('\n', "; ");
+    format!("cannot unpack {package} into {place}: {words}; run gemello fetch debian once more")
 }
 
 fn require(program: &str) -> Result<()> {
@@ -209,4 +236,23 @@ pub(crate) fn present() -> bool {
 /// A path as apt.conf(5) reads it.
 fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_blamed_in_one_line() {
+        let said = "tar: ./boot/vmlinuz: Wrote only 2048 of 10240 bytes\n\
+            tar: ./lib: Cannot mkdir: No space left on device\n\
+            tar: Exiting with failure status due to previous errors\n\
+            dpkg-deb: error: tar subprocess returned error exit status 2\n";
+        let (package, place) = (Path::new("/cache/linux.deb"), Path::new("/cache/files"));
+        let line = unpack_failure(package, place, said);
+        assert!(line.starts_with("cannot unpack linux.deb: the disk with /cache/files is full;"));
+        assert!(!line.contains('\n') && !line.contains("tar"), "{line}");
+        let line = unpack_failure(package, place, "dpkg-deb: error: not a Debian format archive\n");
+        assert!(!line.contains('\n') && !line.contains("full"), "{line}");
+    }
 }

@@ -7,6 +7,9 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+/// What to do where nothing can be written.
+pub(super) const ROOM: &str = "make room, or set XDG_CACHE_HOME to a directory with 600 MB free";
+
 /// The cache directory, not necessarily existing.
 ///
 /// # Errors
@@ -34,12 +37,11 @@ impl Lock {
     /// # Errors
     /// The directory cannot be created or written.
     pub(super) fn acquire(root: &Path) -> Result<Self> {
-        let advice = "set XDG_CACHE_HOME to a writable directory with 200 MB of space";
         fs::create_dir_all(root)
-            .with_context(|| format!("cannot create the cache {}; {advice}", root.display()))?;
+            .with_context(|| format!("cannot create the cache {}; {ROOM}", root.display()))?;
         let path = root.join("lock");
         let file = File::create(&path)
-            .with_context(|| format!("cannot write {}; {advice}", path.display()))?;
+            .with_context(|| format!("cannot write {}; {ROOM}", path.display()))?;
         if file.try_lock().is_err() {
             eprintln!("gemello: another gemello is fetching; waiting for it");
             file.lock().with_context(|| format!("cannot lock {}", path.display()))?;

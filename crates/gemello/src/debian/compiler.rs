@@ -5,7 +5,7 @@
 //! ```
 
 use super::apt::{self, Apt};
-use super::cache::{self, Draft, Lock};
+use super::cache::{self, Draft, Lock, ROOM};
 use super::packages::{file_name, packages_in};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -73,7 +73,7 @@ fn build(apt: &Apt, packages: &[String], root: &Path, place: &Path) -> Result<()
         apt::unpack(package, &files)?;
     }
     let draft = Draft::new(root, "publish")?;
-    let full = || format!("cannot fill {}; is the disk full?", draft.path().display());
+    let full = || format!("cannot fill {}; {ROOM}", draft.path().display());
     fs::create_dir(draft.path().join("lib")).with_context(full)?;
     let Some(cc1) = find(&files.join("usr"), "cc1") else { bail!("the packages hold no cc1") };
     fs::copy(cc1, draft.path().join("cc1")).with_context(full)?;

@@ -6,7 +6,7 @@
 //! ```
 
 use super::apt::{self, Apt};
-use super::cache::{self, Draft, Lock};
+use super::cache::{self, Draft, Lock, ROOM};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,21 +88,24 @@ pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
     eprintln!("gemello: fetching Debian's package lists");
     // A source of the host's that fails matters only if the packages are not to be had without it.
     let updated = apt.update();
-    let kernel = match (apt.dependency(flavour.package(), "linux-image-"), updated) {
-        (Ok(kernel), _) => kernel,
+    let (kernel, release) = match (newest(&apt, flavour), updated) {
+        (Ok(newest), _) => newest,
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
     };
-    let release = format!(
-        "{kernel} {}\nbusybox-static {}\n",
-        apt.version(&kernel)?,
-        apt.version("busybox-static")?
-    );
     if let Some(fetched) = Fetched::at(&place).filter(|f| f.release == release) {
         eprintln!("gemello: {kernel} is up to date");
         return Ok(fetched);
     }
     build(&apt, &kernel, &release, &root, &place)?;
     Fetched::at(&place).with_context(|| format!("{} is incomplete", place.display()))
+}
+
+/// The kernel's package, and what [`Fetched::release`] would be.
+fn newest(apt: &Apt, flavour: Flavour) -> Result<(String, String)> {
+    let kernel = apt.dependency(flavour.package(), "linux-image-")?;
+    let (version, busybox) = (apt.version(&kernel)?, apt.version("busybox-static")?);
+    let release = format!("{kernel} {version}\nbusybox-static {busybox}\n");
+    Ok((kernel, release))
 }
 
 /// The last part of a driver's path.
@@ -136,7 +139,7 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
         }
         fs::write(draft.path().join("RELEASE"), release)
     };
-    keep().with_context(|| format!("cannot fill {}; is the disk full?", draft.path().display()))?;
+    keep().with_context(|| format!("cannot fill {}; {ROOM}", draft.path().display()))?;
     draft.publish(place)?;
     eprintln!("gemello: ready: {}", place.display());
     Ok(())
