@@ -22,7 +22,7 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         .with_context(|| format!("{} was not saved by this program", arguments.file.display()))?;
     let hardware = saved.header.hardware.clone();
     if !arguments.accept_disks {
-        for (disk, mark) in hardware.disks.iter().zip(&session.disks) {
+        for (disk, mark) in hardware.disks().zip(&session.disks) {
             let now = DiskMark::of(&disk.path).with_context(|| {
                 format!("cannot read the machine's disk {}", disk.path.display())
             })?;

@@ -10,7 +10,7 @@ use crate::window::{self, Window};
 use crate::{disk, engine, exit, hints, nucleus, save, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
-use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
+use machine::{BootConfig, Config, Device, Disk, End, File, Lines, Machine};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         memory: arguments.memory.unwrap_or(default_memory),
         cpu: arguments.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot: plan.boot,
-        disks,
+        devices: disks.into_iter().map(Device::Disk).collect(),
         debug_exit: arguments.debug_exit || arguments.nucleus.is_some(),
         timeout: arguments.timeout,
     };

@@ -4,7 +4,7 @@
 
 use crate::terminal;
 use anyhow::{Result, bail};
-use machine::{Disk, Hardware, MachineHandle};
+use machine::{Device, Disk, Hardware, MachineHandle};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,20 +56,21 @@ struct Saver {
 
 static SAVER: Mutex<Option<Arc<Saver>>> = Mutex::new(None);
 
-/// Whether the machine of `disks` can be found again when it is restored: its disks by absolute names.
+/// `hardware` as it can be found again when it is restored: its disks by absolute names.
 ///
 /// # Errors
 /// A disk has no name.
 pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
-    let disk = |disk: Disk| -> Result<Disk> {
+    let device = |device: Device| -> Result<Device> {
+        let Device::Disk(disk) = device else { return Ok(device) };
         let path = std::path::absolute(&disk.path)?;
         if path.to_str().is_none() {
             bail!("--save: the name of disk {} is no UTF-8 text; rename it", path.display());
         }
-        Ok(Disk { path, ..disk })
+        Ok(Device::Disk(Disk { path, ..disk }))
     };
-    let disks = hardware.disks.into_iter().map(disk).collect::<Result<_>>()?;
-    Ok(Hardware { disks, ..hardware })
+    let devices = hardware.devices.into_iter().map(device).collect::<Result<_>>()?;
+    Ok(Hardware { devices, ..hardware })
 }
 
 /// From now on [`request`] saves this machine to `path`.
@@ -101,7 +102,7 @@ impl Saver {
     fn save(&self) -> String {
         let began = Instant::now();
         let session = || {
-            let disks = self.hardware.disks.iter().map(|disk| DiskMark::of(&disk.path));
+            let disks = self.hardware.disks().map(|disk| DiskMark::of(&disk.path));
             let disks = disks.collect::<std::io::Result<Vec<_>>>().unwrap_or_default();
             serde_json::to_value(SavedSession { kind: self.kind, disks }).unwrap_or_default()
         };

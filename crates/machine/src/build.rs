@@ -2,7 +2,7 @@
 
 use crate::bell::Bell;
 use crate::clock::{ProcessorTsc, VmClock};
-use crate::config::{BootConfig, Config, ConfigError, Disk, Hardware};
+use crate::config::{BootConfig, Config, ConfigError, Hardware};
 use crate::console::{Line, Pump};
 use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
@@ -12,6 +12,7 @@ use crate::power::Stopper;
 use crate::processor::Processor;
 use crate::saved::{FileError, Header, MachineState, RestoreError, SavedMachine};
 use crate::stats::Exits;
+use crate::virtio::{self, Slotted};
 use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
 use devices::bus::{Bus, BusError};
 use devices::chipset::{
@@ -21,8 +22,7 @@ use devices::chipset::{
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::power::PowerSink;
 use devices::time::TimerQueue;
-use devices::virtio::VirtioMmio;
-use devices::virtio::blk::{Block, ImageError, RawImage};
+use devices::virtio::blk::ImageError;
 use memory::GuestRam;
 use std::fmt;
 use std::io;
@@ -104,7 +104,7 @@ pub(crate) struct Board {
     pub(crate) bus: Arc<Bus>,
     pub(crate) irqchips: IrqChips,
     pub(crate) chipset: Chipset,
-    pub(crate) disks: Vec<Arc<Mutex<VirtioMmio>>>,
+    pub(crate) virtio: Vec<Slotted>,
     /// Each is locked by the thread that runs it, for a turn.
     pub(crate) processors: Vec<Mutex<Processor>>,
     pub(crate) bell: Bell,
@@ -146,7 +146,7 @@ impl Machine {
     pub fn build(config: &Config, lines: Lines, engine: &dyn Engine) -> Result<Self, BuildError> {
         config.validate()?;
         let hardware = config.hardware();
-        let acpi = acpi(PROCESSORS, config.disks.len());
+        let acpi = acpi(PROCESSORS, config.devices.len());
         let plan = plan(&config.boot, &layout::ram(config.memory), &acpi)?;
         let model = processor_model(&config.cpu, PROCESSORS);
         let machine =
@@ -216,8 +216,8 @@ impl Machine {
         };
         let chipset = wiring.chipset(config, lines)?;
         let Wiring { feeds, pumps, power, .. } = wiring;
-        let disks = disks(&config.disks, &ram, &irqchips)?;
-        let bus = Arc::new(bus(&irqchips, &chipset, &disks, power, config.debug_exit)?);
+        let virtio = virtio::build(&config.devices, &ram, &irqchips)?;
+        let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, config.debug_exit)?);
 
         let sides = signals.into_iter().zip(lapics).zip(tscs);
         let processor = |(vcpu, ((signals, lapic), tsc))| {
@@ -234,7 +234,7 @@ impl Machine {
             bus,
             irqchips,
             chipset,
-            disks,
+            virtio,
             processors,
             bell,
             control,
@@ -274,11 +274,7 @@ fn plan(config: &BootConfig, ram: &[(u64, u64)], acpi: &AcpiConfig) -> Result<Bo
     })
 }
 
-fn acpi(cpus: u32, disks: usize) -> AcpiConfig {
-    let virtio = |number| boot::VirtioMmio {
-        address: virtio_address(number) as u32,
-        gsi: virtio_gsi(number).into(),
-    };
+fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
     AcpiConfig {
         cpus,
         lapic_address: layout::LAPIC as u32,
@@ -295,18 +291,8 @@ fn acpi(cpus: u32, disks: usize) -> AcpiConfig {
         com1: true,
         rtc: true,
         i8042: true,
-        virtio: (0..disks).map(virtio).collect(),
+        virtio: virtio::acpi(devices),
     }
-}
-
-/// Where the registers of virtio device `number` are.
-fn virtio_address(number: usize) -> u64 {
-    layout::VIRTIO + number as u64 * layout::VIRTIO_STEP
-}
-
-/// The interrupt of virtio device `number`; the configuration has no more than there are interrupts.
-fn virtio_gsi(number: usize) -> u8 {
-    layout::VIRTIO_GSI + number as u8
 }
 
 /// The model with what this host and this machine decide.
@@ -427,29 +413,11 @@ impl Wiring<'_> {
     }
 }
 
-/// The disks behind their transports, with the images opened and locked; paused until the machine runs.
-fn disks(
-    wanted: &[Disk],
-    ram: &GuestRam,
-    irqchips: &IrqChips,
-) -> Result<Vec<Arc<Mutex<VirtioMmio>>>, BuildError> {
-    let mut disks = Vec::new();
-    for (number, Disk { path, read_only, trust }) in wanted.iter().enumerate() {
-        let image = Box::new(RawImage::open(path, *read_only, *trust)?);
-        let block = Block::new(image, *read_only, &format!("gemello-disk{number}"))?;
-        let irq = irqchips.gsi_line(virtio_gsi(number));
-        let disk = VirtioMmio::new(Box::new(block), ram.clone(), irq);
-        disk.lock().unwrap_or_else(PoisonError::into_inner).pause();
-        disks.push(disk);
-    }
-    Ok(disks)
-}
-
 /// Puts every device at its place.
 fn bus(
     irqchips: &IrqChips,
     chipset: &Chipset,
-    disks: &[Arc<Mutex<VirtioMmio>>],
+    virtio: &[Slotted],
     power: PowerSink,
     debug_exit: bool,
 ) -> Result<Bus, BusError> {
@@ -468,10 +436,8 @@ fn bus(
     let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
     bus.add_pio("reset", layout::RESET, Arc::clone(&chipset.reset) as _)?;
-    for (number, disk) in disks.iter().enumerate() {
-        let first = virtio_address(number);
-        let last = first + (VirtioMmio::SIZE - 1);
-        bus.add_mmio("disk", first..=last, Arc::clone(disk) as _)?;
+    for device in virtio {
+        device.attach(&mut bus)?;
     }
     if debug_exit {
         bus.add_pio("debug exit", layout::DEBUG_EXIT, DebugExit::new(power))?;

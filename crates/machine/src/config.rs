@@ -23,8 +23,8 @@ pub struct Config {
     pub cpu: CpuModel,
     /// What to boot.
     pub boot: BootConfig,
-    /// Disks, in the order in which the guest counts them; [`layout::DISKS_MAX`] at the most.
-    pub disks: Vec<Disk>,
+    /// Virtio devices, in the order of their slots; [`layout::VIRTIO_MAX`] at the most.
+    pub devices: Vec<Device>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
     /// End the run after this much host time.
@@ -36,8 +36,8 @@ pub struct Config {
 pub struct Hardware {
     /// Bytes of RAM.
     pub memory: u64,
-    /// Disks.
-    pub disks: Vec<Disk>,
+    /// Virtio devices.
+    pub devices: Vec<Device>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
 }
@@ -53,6 +53,14 @@ pub struct BootConfig {
     pub cmdline: String,
     /// Further files for the kernel, each with its arguments.
     pub modules: Vec<(File, String)>,
+}
+
+/// A virtio device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Device {
+    /// A disk. The guest counts the disks in their order.
+    Disk(Disk),
 }
 
 /// A virtio disk.
@@ -101,10 +109,10 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
-    /// More disks than interrupts.
-    #[error("{found} disks are too many; give {} or fewer --disk", layout::DISKS_MAX)]
-    TooManyDisks {
-        /// Disks asked for.
+    /// More virtio devices than slots.
+    #[error("{found} devices are too many; the machine has slots for {}", layout::VIRTIO_MAX)]
+    TooManyDevices {
+        /// Devices asked for.
         found: usize,
     },
     /// A timeout that has passed at once.
@@ -124,6 +132,11 @@ fn size(bytes: u64) -> String {
 }
 
 impl Hardware {
+    /// Its disks.
+    pub fn disks(&self) -> impl Iterator<Item = &Disk> {
+        self.devices.iter().map(|Device::Disk(disk)| disk)
+    }
+
     /// Checks everything that needs no file and no host.
     ///
     /// # Errors
@@ -139,8 +152,8 @@ impl Hardware {
         if !found.is_multiple_of(MEMORY_UNIT) {
             return Err(ConfigError::MemoryUnaligned { found });
         }
-        if self.disks.len() > layout::DISKS_MAX {
-            return Err(ConfigError::TooManyDisks { found: self.disks.len() });
+        if self.devices.len() > layout::VIRTIO_MAX {
+            return Err(ConfigError::TooManyDevices { found: self.devices.len() });
         }
         Ok(())
     }
@@ -149,8 +162,8 @@ impl Hardware {
 impl Config {
     /// What the machine is made of.
     pub fn hardware(&self) -> Hardware {
-        let Self { memory, disks, debug_exit, .. } = self;
-        Hardware { memory: *memory, disks: disks.clone(), debug_exit: *debug_exit }
+        let Self { memory, devices, debug_exit, .. } = self;
+        Hardware { memory: *memory, devices: devices.clone(), debug_exit: *debug_exit }
     }
 
     /// Checks everything that needs no file and no host.
@@ -184,7 +197,7 @@ mod tests {
         let kernel = File::Bytes { name: "kernel".into(), bytes: vec![] };
         let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
         let cpu = CpuModel::gemello_v2();
-        Config { memory, cpu, boot, disks: vec![], debug_exit: false, timeout: None }
+        Config { memory, cpu, boot, devices: vec![], debug_exit: false, timeout: None }
     }
 
     #[test]
@@ -208,11 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn every_disk_needs_an_interrupt() {
+    fn every_device_needs_a_slot() {
         let disk = Disk { path: "disk.img".into(), read_only: false, trust: Trust::default() };
-        let with = |found| Config { disks: vec![disk.clone(); found], ..config(512 << 20) };
+        let disk = Device::Disk(disk);
+        let with = |found| Config { devices: vec![disk.clone(); found], ..config(512 << 20) };
         assert_eq!(with(8).validate(), Ok(()));
-        assert_eq!(with(9).validate(), Err(ConfigError::TooManyDisks { found: 9 }));
+        assert_eq!(with(9).validate(), Err(ConfigError::TooManyDevices { found: 9 }));
     }
 
     #[test]

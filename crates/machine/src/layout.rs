@@ -34,8 +34,26 @@ pub const VIRTIO: u64 = 0xFEB0_0000;
 pub const VIRTIO_STEP: u64 = 0x1000;
 /// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last pin.
 pub const VIRTIO_GSI: u8 = 16;
-/// As many disks as there are interrupts for them.
-pub const DISKS_MAX: usize = 8;
+/// As many virtio devices as there are interrupts for them.
+pub const VIRTIO_MAX: usize = 8;
+
+/// Where a virtio device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioSlot {
+    /// Guest-physical address of its registers.
+    pub address: u64,
+    /// Its pin of the IOAPIC.
+    pub gsi: u8,
+}
+
+/// The slots in the order of the devices, [`VIRTIO_MAX`] of them.
+pub fn virtio_slots() -> impl Iterator<Item = VirtioSlot> {
+    let slot = |number: u8| VirtioSlot {
+        address: VIRTIO + u64::from(number) * VIRTIO_STEP,
+        gsi: VIRTIO_GSI + number,
+    };
+    (0..VIRTIO_MAX as u8).map(slot)
+}
 
 /// The IOAPIC's page (82093AA, 3.0).
 pub const IOAPIC: u64 = 0xFEC0_0000;
@@ -112,6 +130,14 @@ pub const fn com_ports(base: u16) -> RangeInclusive<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_virtio_device_has_a_page_and_an_interrupt_of_its_own() {
+        let slots: Vec<_> = virtio_slots().collect();
+        assert_eq!(slots.len(), VIRTIO_MAX);
+        assert_eq!(slots[0], VirtioSlot { address: 0xFEB0_0000, gsi: 16 });
+        assert_eq!(slots[7], VirtioSlot { address: 0xFEB0_7000, gsi: 23 });
+    }
 
     #[test]
     fn ram_leaves_the_holes_free() {

@@ -26,13 +26,15 @@ mod reset;
 mod run;
 pub mod saved;
 mod stats;
+mod virtio;
 
 pub use bell::Bell;
 pub use boot::BootError;
 pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
 pub use config::{
-    BootConfig, Config, ConfigError, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT,
+    BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
+    MEMORY_UNIT,
 };
 pub use control::Phase;
 pub use devices::virtio::blk::{Format, ImageError, Trust};

@@ -84,13 +84,13 @@ impl Board {
     pub(crate) fn start_time(&self) {
         self.clock.start();
         self.processors.iter().for_each(|processor| lock(processor).follow_clock());
-        self.disks.iter().for_each(|disk| lock(disk).resume());
+        self.virtio.iter().for_each(|device| device.lock().resume());
         self.bell.ring();
     }
 
     /// Has time and devices stand still, so that memory does. No processor runs.
     pub(crate) fn stop_time(&self) {
-        self.disks.iter().for_each(|disk| lock(disk).pause());
+        self.virtio.iter().for_each(|device| device.lock().pause());
         self.clock.stop();
     }
 

@@ -49,8 +49,8 @@ pub struct MachineState {
     pub ioapic: IoApicState,
     /// The chipset.
     pub chipset: ChipsetState,
-    /// Each disk's transport; the images are the host's files.
-    pub disks: Vec<MmioState>,
+    /// Each virtio device with its transport; disks' images are the host's files.
+    pub virtio: Vec<MmioState>,
 }
 
 /// One processor's state.
@@ -96,9 +96,10 @@ pub enum RestoreError {
     Device(#[from] devices::saved::RestoreError),
     /// Another machine's.
     #[error(
-        "the saved state has {found} disks and this machine {expected}; give it the same --disk options"
+        "the saved state has {found} virtio devices and this machine {expected}; \
+         build the machine with the same ones"
     )]
-    Disks {
+    Devices {
         /// In the state.
         found: usize,
         /// In the machine.
@@ -165,7 +166,7 @@ impl Board {
             pic: self.irqchips.pic.save(),
             ioapic: self.irqchips.ioapic.save(),
             chipset: self.chipset.save(),
-            disks: self.disks.iter().map(|disk| lock(disk).save()).collect(),
+            virtio: self.virtio.iter().map(|device| device.lock().save()).collect(),
         })
     }
 }
@@ -197,7 +198,7 @@ impl Machine {
             pic,
             ioapic,
             chipset,
-            disks,
+            virtio,
         } = state;
         if *version != VERSION {
             return Err(RestoreError::Version { found: *version });
@@ -218,9 +219,9 @@ impl Machine {
         if found != expected {
             return Err(RestoreError::Processors { found, expected });
         }
-        let (found, expected) = (disks.len(), board.disks.len());
+        let (found, expected) = (virtio.len(), board.virtio.len());
         if found != expected {
-            return Err(RestoreError::Disks { found, expected });
+            return Err(RestoreError::Devices { found, expected });
         }
         let cpus = processors.iter().map(|p| p.cpu.state(&board.model));
         let cpus = cpus.collect::<Result<Vec<_>, _>>()?;
@@ -231,8 +232,8 @@ impl Machine {
         board.irqchips.pic.restore(pic);
         board.irqchips.ioapic.restore(ioapic);
         board.chipset.restore(chipset);
-        for (disk, state) in board.disks.iter().zip(disks) {
-            lock(disk).restore(state)?;
+        for (device, state) in board.virtio.iter().zip(virtio) {
+            device.lock().restore(state)?;
         }
         Ok(())
     }

@@ -228,7 +228,7 @@ fn what_is_no_disk_is_refused() {
         (&["--disk", empty], &[empty, "truncate -s '>64M'"]),
         (&["--disk", uneven], &[uneven, "a copy of it: cp "]),
         (&["--disk", good, "--disk", &shared], &[good, "in use"]),
-        (&many, &["9 disks are too many", "8 or fewer"]),
+        (&many, &["9 devices are too many", "slots for 8"]),
     ];
     for (disks, pieces) in cases {
         let output = run(&[&["run", guest, "--timeout", "10"], disks].concat());

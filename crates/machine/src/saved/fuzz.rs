@@ -24,7 +24,7 @@ fn machine() -> Machine {
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let cpu = CpuModel::gemello_v2();
     let config =
-        Config { memory: 4 << 20, cpu, boot, disks: vec![], debug_exit: true, timeout: None };
+        Config { memory: 4 << 20, cpu, boot, devices: vec![], debug_exit: true, timeout: None };
     Machine::build(&config, Lines::default(), &ENGINE).expect("a machine of a few pages")
 }
 

@@ -119,7 +119,7 @@ pub fn config() -> Config {
             cmdline: String::new(),
             modules: vec![],
         },
-        disks: vec![],
+        devices: vec![],
         debug_exit: false,
         timeout: Some(std::time::Duration::from_secs(10)), // a test that fails must not hang
     }
