@@ -5,16 +5,16 @@ use crate::debian::quote::Quoter;
 use crate::debian::{self, Errors, Mode, Session};
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
-use crate::output::{Log, Progress, Standard};
+use crate::output::{Log, LogFile, Progress, Standard};
 use crate::window::{self, Window};
-use crate::{disk, engine, exit, hints, nucleus, shell, signals, terminal, trace};
+use crate::{disk, engine, exit, hints, nucleus, outfile, pipe, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
@@ -27,12 +27,16 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// # Errors
 /// Wrong arguments or files, or something this host lacks: nothing was run.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
-    trace::start(&arguments.trace, arguments.trace_file.as_deref())?;
-    let plan = plan(arguments)?;
-    let log = Log::new(arguments.log.as_deref(), plan.progress.clone())?;
+    trace::start(&arguments.trace, arguments.trace_file.is_some());
+    let mut plan = plan(arguments)?;
+    let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
+    let memory = arguments.memory.unwrap_or(default_memory);
+    pipe::read_all(&mut plan.boot, memory, arguments.timeout)?;
+    let log = LogFile::default();
+    let second = Log::new(log.clone(), plan.progress.clone());
     let lines = Lines {
         com1: Line { input: Some(plan.input), output: Some(Box::new(Standard::Output)) },
-        com2: Line { input: plan.window, output: Some(Box::new(log)) },
+        com2: Line { input: plan.window, output: Some(Box::new(second)) },
         com3: Line { input: None, output: plan.errors },
     };
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
@@ -43,9 +47,8 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let mut disks: Vec<Disk> =
         arguments.disk.iter().map(|text| disk::parse(text)).collect::<Result<_>>()?;
     disks.extend(swap.iter().map(nucleus::Swap::disk));
-    let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
-        memory: arguments.memory.unwrap_or(default_memory),
+        memory,
         cpu: arguments.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot: plan.boot,
         disks,
@@ -66,6 +69,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
             },
         )?;
     drop(swap); // the file lives on without a name, as long as the machine has it open
+    outfile::open(arguments, &log, &config, &plan.sources)?;
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &plan.progress {
         progress.ring(machine.bell());
@@ -79,12 +83,12 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     };
     let end = machine.run();
     drop(raw);
-    trace::finish();
     if arguments.stats {
         eprint!("{}", machine.stats());
     }
     explain(&end);
-    Ok(code(&end, plan.progress.filter(|_| plan.command).as_ref()))
+    let code = code(&end, plan.progress.filter(|_| plan.command).as_ref());
+    Ok(if outfile::are_whole(&log) || code != exit::OK { code } else { exit::FAILED })
 }
 
 /// The command's status, where there was a command and it came to its end.
@@ -110,6 +114,10 @@ fn explain(end: &End) {
             eprintln!("gemello: the engine failed, please report this: {text}");
         }
         End::TimedOut => eprintln!("gemello: the time given with --timeout is over"),
+        End::OutputFailed(text) => {
+            eprintln!("gemello: cannot write the guest's output: {text}");
+        }
+        End::NotStarted(text) => eprintln!("gemello: this host cannot run the machine: {text}"),
         End::PowerOff | End::Reset | End::DebugExit(_) | End::Interrupted | End::OutputClosed => {}
     }
 }
@@ -131,6 +139,8 @@ struct Plan {
     window: Option<Box<dyn Input>>,
     /// Where the third line goes.
     errors: Option<Box<dyn Write + Send>>,
+    /// Files that parts of `boot` were made from.
+    sources: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -146,6 +156,7 @@ impl Plan {
             command: false,
             window: None,
             errors: None,
+            sources: Vec::new(),
         }
     }
 }
@@ -225,6 +236,8 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
+    let mut sources = fetched.drivers;
+    sources.push(fetched.busybox);
     Ok(Plan {
         boot: BootConfig {
             kernel: File::Path(fetched.kernel),
@@ -238,6 +251,7 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         command: session.mode != Mode::Shell,
         window: (!matches!(session.mode, Mode::Pipe(_))).then(|| follow(window)),
         errors: (errors == Errors::Apart).then(|| Box::new(Standard::Error) as _),
+        sources,
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::{terminal, window};
 use anyhow::{Context as _, Result};
 use machine::{End, Stopper};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH, SIGXCPU, SIGXFSZ};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 /// # Errors
 /// The host refuses a handler or a thread.
 pub(crate) fn handle() -> Result<()> {
-    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH];
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH, SIGXCPU, SIGXFSZ];
     let mut signals =
         signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
     let work = move || {
@@ -30,6 +30,7 @@ pub(crate) fn handle() -> Result<()> {
                     window::changed();
                 }
                 SIGWINCH => window::changed(),
+                SIGXFSZ => {} // the write that went too far fails, and is told as that
                 _ => end(signal),
             }
         }
@@ -57,10 +58,12 @@ fn end(signal: i32) {
     match machine {
         Some(stopper) if first => {
             stopper.stop(End::Interrupted);
-            std::thread::spawn(move || {
+            let patience = move || {
                 std::thread::sleep(PATIENCE);
                 leave(signal);
-            });
+            };
+            // Where the host has no thread left for it, a second signal ends what does not end by itself.
+            let _ = std::thread::Builder::new().name("patience".into()).spawn(patience);
         }
         _ => leave(signal),
     }
@@ -68,6 +71,6 @@ fn end(signal: i32) {
 
 fn leave(signal: i32) -> ! {
     terminal::restore();
-    crate::trace::finish();
+    let _ = crate::trace::finish();
     std::process::exit(128 + signal)
 }
