@@ -2,8 +2,12 @@
 
 use crate::BootError;
 use std::borrow::Cow;
+use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+
+/// Bytes of the largest file that is read: no kernel or initial file system comes near it, and the host's memory may.
+const LARGEST: u64 = 8 << 30;
 
 /// A file to read, or bytes that are in memory already.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +46,7 @@ impl<'a> Source<'a> {
         let name = self.name();
         let bytes = match *self {
             Self::Bytes { bytes, .. } => Cow::Borrowed(bytes),
-            Self::Path(path) => match read_file(path) {
+            Self::Path(path) => match read_file(path, LARGEST) {
                 Ok(bytes) => Cow::Owned(bytes),
                 Err(source) => return Err(BootError::Read { role, name, source }),
             },
@@ -72,11 +76,23 @@ impl File<'_> {
     }
 }
 
-/// The whole file (or pipe): never a device, some of which have no end.
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let kind = std::fs::metadata(path)?.file_type();
-    if kind.is_char_device() || kind.is_block_device() {
-        return Err(std::io::Error::other("it is a device, not a file"));
+/// The whole of a plain file of at most `max` bytes. Nothing else is opened: a pipe may never give its end, and some
+/// devices have none.
+fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    let kind = metadata.file_type();
+    let what = match kind {
+        _ if kind.is_file() || kind.is_dir() => None, // reading a directory fails as it should
+        _ if kind.is_char_device() || kind.is_block_device() => Some("a device"),
+        _ if kind.is_fifo() => Some("a pipe"),
+        _ => Some("a socket"),
+    };
+    if let Some(what) = what {
+        return Err(io::Error::other(format!("it is {what}, not a file")));
+    }
+    if metadata.len() > max {
+        let len = metadata.len();
+        return Err(io::Error::other(format!("it has {len} bytes, and {max} are the most")));
     }
     std::fs::read(path)
 }

@@ -4,7 +4,7 @@ use machine::End;
 
 /// The guest powered off or rebooted, or the program did what it was asked to.
 pub(crate) const OK: u8 = 0;
-/// gemello itself failed: a defect, or an exhausted host.
+/// gemello itself failed: a defect, an exhausted host, or output that the host does not take.
 pub(crate) const FAILED: u8 = 1;
 /// Wrong arguments or input files, or something that this host lacks; nothing was run.
 pub(crate) const BAD_INPUT: u8 = 2;
@@ -23,7 +23,7 @@ pub(crate) const OUTPUT_CLOSED: u8 = 141;
 pub(crate) const HELP: &str = "\
 Exit status:
   0    the guest powered off or rebooted (run debian -- CMD: the command's own status)
-  1    gemello itself failed
+  1    gemello itself failed, or its output could not be written
   2    wrong arguments or input files, or something is missing on this host
   3    triple fault: the guest's last state is printed
   124  the time given with --timeout is over
@@ -41,7 +41,8 @@ pub(crate) fn code(end: &End, signal: Option<i32>) -> u8 {
         End::TimedOut => TIMED_OUT,
         End::Interrupted => signal.map_or(INTERRUPTED, |n| 128_u8.wrapping_add(n as u8)),
         End::OutputClosed => OUTPUT_CLOSED,
-        End::EngineFailed(_) => FAILED,
+        End::EngineFailed(_) | End::OutputFailed(_) => FAILED,
+        End::NotStarted(_) => BAD_INPUT,
     }
 }
 

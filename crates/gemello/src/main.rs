@@ -4,6 +4,9 @@
 //! `machine`.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod say;
+
 mod advice;
 mod bench;
 mod cli;
@@ -16,7 +19,9 @@ mod exit;
 mod hints;
 mod input;
 mod nucleus;
+mod outfile;
 mod output;
+mod pipe;
 mod restore;
 mod run;
 mod save;
@@ -39,7 +44,7 @@ fn main() -> ExitCode {
                 eprintln!("gemello: {hint}");
                 return ExitCode::from(exit::BAD_INPUT);
             }
-            None => error.exit(),
+            None => return ExitCode::from(explain(&error)),
         },
     };
     terminal::restore_on_panic();
@@ -63,5 +68,15 @@ fn main() -> ExitCode {
         eprintln!("gemello: {}", advice::message(&error));
         exit::BAD_INPUT
     });
-    ExitCode::from(code)
+    let lost = say::finish().filter(|_| code == exit::OK);
+    ExitCode::from(lost.unwrap_or(code))
+}
+
+/// Prints help, the version or what is wrong with the arguments; the exit status.
+fn explain(text: &clap::Error) -> u8 {
+    let code = text.exit_code() as u8;
+    match text.print() {
+        Err(error) if !text.use_stderr() => say::lost(&error),
+        _ => code,
+    }
 }

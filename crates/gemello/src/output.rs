@@ -2,11 +2,12 @@
 
 use crate::debian::report::{Report, Scanner};
 use crate::input::Gate;
-use anyhow::{Context as _, Result};
 use machine::Bell;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What becomes known of a command in the guest. Clones share it.
@@ -48,24 +49,44 @@ impl Progress {
     }
 }
 
+/// The file for the second serial line, which is opened after the line is made. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogFile {
+    file: Arc<OnceLock<File>>,
+    lost: Arc<AtomicBool>,
+}
+
+impl LogFile {
+    /// From now on the line's output goes there.
+    pub(crate) fn open(&self, file: File) {
+        let _ = self.file.set(file);
+    }
+
+    /// Whether the file has refused something.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let Some(mut file) = self.file.get().filter(|_| !self.is_lost()) else { return };
+        if let Err(error) = file.write_all(bytes) {
+            self.lost.store(true, Ordering::SeqCst);
+            crate::terminal::tell(&format!("gemello: the log ends here: {error}\n"));
+        }
+    }
+}
+
 /// Where the second serial line goes.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: Option<File>,
+    file: LogFile,
     scanner: Option<(Scanner, Progress)>,
 }
 
 impl Log {
-    /// Into the file at `path`, if one is given; reports go to `progress`, if wanted.
-    ///
-    /// # Errors
-    /// The file cannot be created.
-    pub(crate) fn new(path: Option<&Path>, progress: Option<Progress>) -> Result<Self> {
-        let create = |path: &Path| {
-            File::create(path).with_context(|| format!("cannot write the log {}", path.display()))
-        };
-        let file = path.map(create).transpose()?;
-        Ok(Self { file, scanner: progress.map(|progress| (Scanner::default(), progress)) })
+    /// Into `file` once that is open; reports go to `progress`, if wanted.
+    pub(crate) fn new(file: LogFile, progress: Option<Progress>) -> Self {
+        Self { file, scanner: progress.map(|progress| (Scanner::default(), progress)) }
     }
 }
 
@@ -76,12 +97,7 @@ impl Write for Log {
                 progress.note(report);
             }
         }
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(bytes)
-        {
-            crate::terminal::tell(&format!("gemello: the log ends here: {error}\n"));
-            self.file = None;
-        }
+        self.file.write(bytes);
         Ok(bytes.len())
     }
 
@@ -103,7 +119,13 @@ impl Write for Standard {
             Self::Output => rustix::stdio::stdout(),
             Self::Error => rustix::stdio::stderr(),
         };
-        Ok(rustix::io::write(place, bytes)?)
+        loop {
+            match rustix::io::write(place, bytes) {
+                // Who shares the descriptor has made it non-blocking.
+                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&place, PollFlags::OUT)], None)),
+                written => return Ok(written?),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -3,7 +3,8 @@
 use crate::cli::Restore;
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
-use crate::output::{Log, Standard};
+use crate::outfile;
+use crate::output::{Log, LogFile, Standard};
 use crate::run::{self, Running};
 use crate::save::{self, DiskMark, Kind, SavedSession};
 use crate::window::Window;
@@ -40,12 +41,11 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let input = Box::new(StandardInput::new(form, Gate::new(true)));
     let window = (session.kind == Kind::DebianShell)
         .then(|| Box::new(Window::new((0, 0), Gate::new(true))) as Box<dyn Input>);
+    let log = LogFile::default();
+    let second = Log::new(log.clone(), None);
     let lines = Lines {
         com1: Line { input: Some(input), output: Some(Box::new(Standard::Output)) },
-        com2: Line {
-            input: window,
-            output: Some(Box::new(Log::new(arguments.log.as_deref(), None)?)),
-        },
+        com2: Line { input: window, output: Some(Box::new(second)) },
         com3: Line::default(),
     };
     let choice = engine::Choice {
@@ -56,8 +56,11 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     };
     let mut machine = Machine::from_saved(&mut saved, lines, &*engine::make(choice))?;
     machine.set_timeout(arguments.timeout);
-    if let Some(path) = &arguments.save {
-        save::arm(path, machine.handle(), hardware, session.kind);
+    if let Some(path) = &arguments.log {
+        outfile::open_log(path, &log, &arguments.file, &hardware)?;
     }
-    run::to_its_end(machine, &Running { raw, stats: arguments.stats, command: None })
+    if let Some(path) = &arguments.save {
+        save::arm(path, machine.handle(), hardware, session.kind)?;
+    }
+    run::to_its_end(machine, &Running { raw, stats: arguments.stats, command: None, log })
 }

@@ -5,16 +5,18 @@ use crate::debian::quote::Quoter;
 use crate::debian::{self, Errors, Mode, Session};
 use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
-use crate::output::{Log, Progress, Standard};
+use crate::output::{Log, LogFile, Progress, Standard};
 use crate::window::{self, Window};
-use crate::{disk, engine, exit, hints, nucleus, save, shell, signals, terminal, trace};
+use crate::{
+    disk, engine, exit, hints, nucleus, outfile, pipe, save, shell, signals, terminal, trace,
+};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Device, Disk, End, File, Lines, Machine};
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
@@ -27,13 +29,17 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// # Errors
 /// Wrong arguments or files, or something this host lacks: nothing was run.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
-    trace::start(&arguments.trace, arguments.trace_file.as_deref())?;
-    let plan = plan(arguments)?;
-    let log = Log::new(arguments.log.as_deref(), plan.progress.clone())?;
+    trace::start(&arguments.trace, arguments.trace_file.is_some());
+    let mut plan = plan(arguments)?;
+    let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
+    let memory = arguments.memory.unwrap_or(default_memory);
+    pipe::read_all(&mut plan.boot, memory, arguments.timeout)?;
+    let log = LogFile::default();
+    let second = Log::new(log.clone(), plan.progress.clone());
     let window_follows = plan.window.is_some();
     let lines = Lines {
         com1: Line { input: Some(plan.input), output: Some(Box::new(Standard::Output)) },
-        com2: Line { input: plan.window, output: Some(Box::new(log)) },
+        com2: Line { input: plan.window, output: Some(Box::new(second)) },
         com3: Line { input: None, output: plan.errors },
     };
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
@@ -44,9 +50,8 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let mut disks: Vec<Disk> =
         arguments.disk.iter().map(|text| disk::parse(text)).collect::<Result<_>>()?;
     disks.extend(swap.iter().map(nucleus::Swap::disk));
-    let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let config = Config {
-        memory: arguments.memory.unwrap_or(default_memory),
+        memory,
         cpu: arguments.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot: plan.boot,
         devices: disks.into_iter().map(Device::Disk).collect(),
@@ -75,16 +80,17 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         if swap.is_some() {
             bail!("--save needs disks that last; give the nucleus one: --disk FILE");
         }
-        save::arm(path, machine.handle(), save::lasting(config.hardware())?, kind);
+        save::arm(path, machine.handle(), save::lasting(config.hardware())?, kind)?;
     }
     drop(swap); // the file lives on without a name, as long as the machine has it open
+    outfile::open(arguments, &log, &config, &plan.sources)?;
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &plan.progress {
         progress.ring(machine.bell());
         window::ring(machine.bell());
     }
     let command = plan.progress.filter(|_| plan.command);
-    to_its_end(machine, &Running { raw: plan.raw, stats: arguments.stats, command })
+    to_its_end(machine, &Running { raw: plan.raw, stats: arguments.stats, command, log })
 }
 
 /// How a machine is run, beside what it is.
@@ -95,6 +101,8 @@ pub(crate) struct Running {
     pub(crate) stats: bool,
     /// The command whose status is this program's.
     pub(crate) command: Option<Progress>,
+    /// Where the second serial line goes.
+    pub(crate) log: LogFile,
 }
 
 /// Runs the machine to its end, and gives the exit code.
@@ -110,12 +118,12 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
     };
     let end = machine.run();
     drop(raw);
-    trace::finish();
     if how.stats {
         eprint!("{}", machine.stats());
     }
     explain(&end);
-    Ok(code(&end, how.command.as_ref()))
+    let code = code(&end, how.command.as_ref());
+    Ok(if outfile::are_whole(&how.log) || code != exit::OK { code } else { exit::FAILED })
 }
 
 /// The command's status, where there was a command and it came to its end.
@@ -141,6 +149,10 @@ fn explain(end: &End) {
             eprintln!("gemello: the engine failed, please report this: {text}");
         }
         End::TimedOut => eprintln!("gemello: the time given with --timeout is over"),
+        End::OutputFailed(text) => {
+            eprintln!("gemello: cannot write the guest's output: {text}");
+        }
+        End::NotStarted(text) => eprintln!("gemello: this host cannot run the machine: {text}"),
         End::PowerOff | End::Reset | End::DebugExit(_) | End::Interrupted | End::OutputClosed => {}
     }
 }
@@ -162,6 +174,8 @@ struct Plan {
     window: Option<Box<dyn Input>>,
     /// Where the third line goes.
     errors: Option<Box<dyn Write + Send>>,
+    /// Files that parts of `boot` were made from.
+    sources: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -177,6 +191,7 @@ impl Plan {
             command: false,
             window: None,
             errors: None,
+            sources: Vec::new(),
         }
     }
 }
@@ -256,6 +271,8 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
+    let mut sources = fetched.drivers;
+    sources.push(fetched.busybox);
     Ok(Plan {
         boot: BootConfig {
             kernel: File::Path(fetched.kernel),
@@ -269,6 +286,7 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
         command: session.mode != Mode::Shell,
         window: (!matches!(session.mode, Mode::Pipe(_))).then(|| follow(window)),
         errors: (errors == Errors::Apart).then(|| Box::new(Standard::Error) as _),
+        sources,
     })
 }
 

@@ -4,7 +4,7 @@
 
 use crate::terminal;
 use anyhow::{Result, bail};
-use machine::{Device, Disk, Hardware, MachineHandle};
+use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +74,22 @@ pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
 }
 
 /// From now on [`request`] saves this machine to `path`.
-pub(crate) fn arm(path: &Path, handle: MachineHandle, hardware: Hardware, kind: Kind) {
+///
+/// # Errors
+/// There is something else than a saved machine, which is not overwritten.
+pub(crate) fn arm(
+    path: &Path,
+    handle: MachineHandle,
+    hardware: Hardware,
+    kind: Kind,
+) -> Result<()> {
+    if std::fs::symlink_metadata(path).is_ok() && !SavedMachine::is_one(path) {
+        bail!("--save {}: what is there is no saved machine; name another file", path.display());
+    }
     let path = path.to_owned();
     let saver = Saver { path, handle, hardware, kind, busy: Mutex::new(()) };
     *SAVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(saver));
+    Ok(())
 }
 
 /// Saves the machine, on another thread, and tells how it went.

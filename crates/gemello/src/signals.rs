@@ -3,7 +3,9 @@
 use crate::{save, terminal, window};
 use anyhow::{Context as _, Result};
 use machine::{End, Stopper};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH};
+use signal_hook::consts::{
+    SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH, SIGXCPU, SIGXFSZ,
+};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +21,7 @@ static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 /// # Errors
 /// The host refuses a handler or a thread.
 pub(crate) fn handle() -> Result<()> {
-    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH, SIGUSR1];
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH, SIGUSR1, SIGXCPU, SIGXFSZ];
     let mut signals =
         signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
     let work = move || {
@@ -31,6 +33,7 @@ pub(crate) fn handle() -> Result<()> {
                 }
                 SIGWINCH => window::changed(),
                 SIGUSR1 => save::request(),
+                SIGXFSZ => {} // the write that went too far fails, and is told as that
                 _ => end(signal),
             }
         }
@@ -58,10 +61,12 @@ fn end(signal: i32) {
     match machine {
         Some(stopper) if first => {
             stopper.stop(End::Interrupted);
-            std::thread::spawn(move || {
+            let patience = move || {
                 std::thread::sleep(PATIENCE);
                 leave(signal);
-            });
+            };
+            // Where the host has no thread left for it, a second signal ends what does not end by itself.
+            let _ = std::thread::Builder::new().name("patience".into()).spawn(patience);
         }
         _ => leave(signal),
     }
@@ -69,6 +74,6 @@ fn end(signal: i32) {
 
 fn leave(signal: i32) -> ! {
     terminal::restore();
-    crate::trace::finish();
+    let _ = crate::trace::finish();
     std::process::exit(128 + signal)
 }

@@ -1,28 +1,60 @@
 //! `--trace`: which of the machine's events are written down.
 
-use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
-use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::io::{self, BufWriter, Write};
+use std::sync::{Mutex, PoisonError};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The trace file, buffered: [`finish`] writes out the rest.
-static FILE: OnceLock<Arc<Mutex<BufWriter<File>>>> = OnceLock::new();
+/// Where the trace goes.
+enum Place {
+    /// Into memory: its file is opened when all else is known to be good.
+    Early(Vec<u8>),
+    /// Into its file, buffered: [`finish`] writes out the rest.
+    File(BufWriter<File>),
+    /// Nowhere any more: the file refused.
+    Lost(io::Error),
+}
 
-struct Buffered(Arc<Mutex<BufWriter<File>>>);
+static PLACE: Mutex<Place> = Mutex::new(Place::Early(Vec::new()));
 
-impl std::io::Write for Buffered {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+/// A writer to [`PLACE`].
+struct Buffered;
+
+impl Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *place {
+            Place::Early(early) => early.extend_from_slice(bytes),
+            Place::File(file) => {
+                if let Err(error) = file.write_all(bytes) {
+                    *place = Place::Lost(error);
+                }
+            }
+            Place::Lost(_) => {}
+        }
+        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(()) // at the end
+    }
+}
+
+/// Standard error, which takes what it can: an event must not end the program.
+struct Direct;
+
+impl Write for Direct {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -63,13 +95,11 @@ impl Topic {
     }
 }
 
-/// Writes the `topics` to `file`, or to standard error. Without topics nothing is set up, and events cost nothing.
-///
-/// # Errors
-/// The file cannot be created.
-pub(crate) fn start(topics: &[Topic], file: Option<&Path>) -> Result<()> {
+/// Follows the `topics`: for the file that [`open`] gets, or on standard error. Without topics nothing is set up, and
+/// events cost nothing.
+pub(crate) fn start(topics: &[Topic], to_file: bool) {
     if topics.is_empty() {
-        return Ok(());
+        return;
     }
     let mut targets = Targets::new().with_default(LevelFilter::ERROR);
     for topic in topics {
@@ -77,21 +107,36 @@ pub(crate) fn start(topics: &[Topic], file: Option<&Path>) -> Result<()> {
     }
     let format = fmt::layer().without_time().with_level(false).with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
-    match file {
-        None => registry.with(format.with_writer(std::io::stderr)).init(),
-        Some(path) => {
-            let file = File::create(path)
-                .with_context(|| format!("cannot write the trace to {}", path.display()))?;
-            let file = FILE.get_or_init(|| Arc::new(Mutex::new(BufWriter::new(file))));
-            registry.with(format.with_writer(|| Buffered(Arc::clone(file)))).init();
-        }
+    if to_file {
+        registry.with(format.with_writer(|| Buffered)).init();
+    } else {
+        registry.with(format.with_writer(|| Direct)).init();
     }
-    Ok(())
+}
+
+/// Writes to `file` what has been traced so far, and all that will be.
+pub(crate) fn open(file: File) {
+    let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = BufWriter::new(file);
+    let written = match &*place {
+        Place::Early(early) => file.write_all(early),
+        Place::File(_) | Place::Lost(_) => Ok(()),
+    };
+    *place = match written {
+        Ok(()) => Place::File(file),
+        Err(error) => Place::Lost(error),
+    };
 }
 
 /// Writes out what is buffered.
-pub(crate) fn finish() {
-    if let Some(file) = FILE.get() {
-        let _ = file.lock().unwrap_or_else(PoisonError::into_inner).flush();
+///
+/// # Errors
+/// The file is not complete, and why.
+pub(crate) fn finish() -> io::Result<()> {
+    let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    match std::mem::replace(&mut *place, Place::Early(Vec::new())) {
+        Place::Early(_) => Ok(()),
+        Place::File(file) => file.into_inner().map(drop).map_err(io::IntoInnerError::into_error),
+        Place::Lost(error) => Err(error),
     }
 }

@@ -45,6 +45,7 @@ const QUEUE_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Pump {
     shared: Arc<Shared>,
+    stopper: Stopper,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +62,9 @@ struct State {
     /// Nothing more is accepted: the place is gone, or the machine has stopped.
     closed: bool,
 }
+
+/// How long who writes waits for room until it asks whether the run has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,6 +84,7 @@ impl Pump {
     pub(crate) fn start(mut place: Box<dyn Write + Send>, stopper: Stopper) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mine = Arc::clone(&shared);
+        let kept = stopper.clone();
         let work = move || {
             while let Some(bytes) = mine.next() {
                 let result = place.write_all(&bytes).and_then(|()| place.flush());
@@ -90,17 +95,17 @@ impl Pump {
                 drop(state);
                 if let Err(error) = result {
                     tracing::debug!(target: "console", %error, "output closed");
-                    stopper.stop(End::OutputClosed);
+                    stopper.stop(end_of_output(&error));
                 }
             }
         };
         std::thread::Builder::new().name("console".into()).spawn(work)?;
-        Ok(Self { shared })
+        Ok(Self { shared, stopper: kept })
     }
 
     /// What a UART writes to.
     pub(crate) fn writer(&self) -> Box<dyn Write + Send> {
-        Box::new(PumpWriter { shared: Arc::clone(&self.shared) })
+        Box::new(PumpWriter { shared: Arc::clone(&self.shared), stopper: self.stopper.clone() })
     }
 
     /// Waits until everything has been written, for `limit` at the most.
@@ -134,6 +139,16 @@ impl Drop for Pump {
     }
 }
 
+/// What output that failed means: a reader that has gone (a terminal's reader leaves EIO), or a place that is full.
+fn end_of_output(error: &io::Error) -> End {
+    let hung_up = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => End::OutputClosed,
+        _ if hung_up => End::OutputClosed,
+        _ => End::OutputFailed(error.to_string()),
+    }
+}
+
 fn close(shared: &Shared) {
     shared.lock().closed = true;
     shared.changed.notify_all();
@@ -158,15 +173,17 @@ impl Shared {
 
 struct PumpWriter {
     shared: Arc<Shared>,
+    stopper: Stopper,
 }
 
 impl Write for PumpWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.shared.lock();
-        while state.queue.len() >= QUEUE_MAX && !state.closed {
-            state = self.shared.wait(state);
+        while state.queue.len() >= QUEUE_MAX && !state.closed && !self.stopper.is_ended() {
+            let waited = self.shared.changed.wait_timeout(state, LOOK);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if !state.closed {
+        if !state.closed && state.queue.len() < QUEUE_MAX {
             let wake = state.queue.is_empty();
             state.queue.extend_from_slice(bytes);
             if wake {

@@ -23,6 +23,10 @@ pub enum End {
     Interrupted,
     /// Nobody reads the console's output any more.
     OutputClosed,
+    /// The console's output cannot be written; this is why.
+    OutputFailed(String),
+    /// The host refused a thread, and nothing was run; this is why.
+    NotStarted(String),
     /// An engine cannot go on: a defect of gemello or an exhausted host.
     EngineFailed(String),
 }

@@ -16,6 +16,7 @@ use crate::handle::MachineHandle;
 use crate::io_thread::EventLoop;
 use crate::power::End;
 use crate::processor::{Processor, Turn};
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +43,22 @@ impl Machine {
             board.start_time();
         }
         self.feeds = thread::scope(|scope| {
-            let io = scope.spawn(|| service.run());
+            let stopper = self.stopper();
+            let refused = |error: io::Error| {
+                let what = "it has no thread left; raise the limit (ulimit -u)";
+                stopper.stop(End::NotStarted(format!("{what}: {error}")));
+            };
+            let io = named("I/O").spawn_scoped(scope, || service.run()).map_err(&refused);
             for processor in &board.processors {
                 let board = &*board;
-                scope.spawn(move || drive(board, processor));
+                // Whether it comes to run or not, it leaves.
+                let leave = Leave(&board.control);
+                let work = move || drive(board, processor, leave);
+                if let Err(error) = named("processor").spawn_scoped(scope, work) {
+                    refused(error);
+                }
             }
-            io.join().unwrap_or_default()
+            io.map(|io| io.join().unwrap_or_default()).unwrap_or_default()
         });
         board.stop_time();
         let end = board.control.ended().unwrap_or(End::Interrupted);
@@ -69,7 +80,7 @@ impl Machine {
     /// Lets the consoles' last words out.
     fn finish_output(&self, end: &End) {
         let limit = match end {
-            End::OutputClosed => Some(Duration::ZERO),
+            End::OutputClosed | End::OutputFailed(_) => Some(Duration::ZERO),
             End::Interrupted | End::TimedOut => Some(PATIENCE),
             _ => None,
         };
@@ -77,6 +88,10 @@ impl Machine {
             pump.drain(limit);
         }
     }
+}
+
+fn named(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.into())
 }
 
 impl Board {
@@ -101,9 +116,9 @@ impl Board {
 }
 
 /// Runs one processor until the machine ends.
-fn drive(board: &Board, processor: &Mutex<Processor>) {
+fn drive(board: &Board, processor: &Mutex<Processor>, leave: Leave<'_>) {
     // A panic here is a defect of gemello's, which must not leave the machine running without this processor.
-    let _guard = Leave(&board.control);
+    let _guard = leave;
     while board.control.enter() {
         let mut running = lock(processor);
         match running.turn(Slice::UNTIL_KICKED, &board.ram) {

@@ -16,6 +16,7 @@ use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 16] = b"gemello machine\n";
@@ -90,19 +91,23 @@ pub enum FileError {
 /// The host refuses; what was at `path` is still there.
 pub(crate) fn write(path: &Path, header: &Header, ram: &GuestRam) -> Result<(), FileError> {
     let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
+    partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
-    let result = write_to(&partial, header, ram).and_then(|()| std::fs::rename(&partial, path));
+    let failed = |source| FileError::Io { attempt: "write", path: path.to_owned(), source };
+    let file = create(&partial).map_err(failed)?;
+    let result = write_to(file, header, ram).and_then(|()| std::fs::rename(&partial, path));
     result.map_err(|source| {
         let _ = std::fs::remove_file(&partial);
-        FileError::Io { attempt: "write", path: path.to_owned(), source }
+        failed(source)
     })
 }
 
-fn write_to(path: &Path, header: &Header, ram: &GuestRam) -> io::Result<()> {
-    let mut options = File::options();
-    let file = std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = file.write(true).create(true).truncate(true).open(path)?;
+/// A new file, for its owner alone: guest memory holds secrets.
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_to(file: File, header: &Header, ram: &GuestRam) -> io::Result<()> {
     let mut out =
         Summed { inner: BufWriter::with_capacity(1 << 20, file), crc: crc32fast::Hasher::new() };
     let header = serde_json::to_vec(header)?;
@@ -180,6 +185,14 @@ impl SavedMachine {
         let header =
             serde_json::from_slice(&bytes).map_err(|e| damaged(format!("its header: {e}")))?;
         Ok(Self { header, path: path.to_owned(), rest })
+    }
+
+    /// Whether the file at `path` begins as a saved machine does.
+    pub fn is_one(path: &Path) -> bool {
+        let file = std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file());
+        let mut magic = [0; 16];
+        let read = |magic: &mut [u8]| File::open(path).and_then(|mut file| file.read_exact(magic));
+        file && read(&mut magic).is_ok() && magic == *MAGIC
     }
 
     /// The file.

@@ -2,13 +2,16 @@
 
 use super::format::{self, Format};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a sector, the unit of all addresses (virtio 1.2, 5.2.6).
 pub const SECTOR: u64 = 512;
+
+/// open(2)'s flag, on x86-64 Linux.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// Where a disk keeps its sectors. Called on the thread of one queue; may block.
 pub trait Storage: Send + 'static {
@@ -132,17 +135,21 @@ impl RawImage {
     /// It is not there, not permitted, in use, of another format, or has no size that a disk can have.
     pub fn open(path: &Path, read_only: bool, trust: Trust) -> Result<Self, ImageError> {
         let path = path.to_owned();
-        let opened = OpenOptions::new().read(true).write(!read_only).open(&path);
+        // Non-blocking: a pipe would wait for its other end. Plain files and block devices know no difference.
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only).custom_flags(O_NONBLOCK);
+        let opened = options.open(&path);
         let mut file = match opened {
             Ok(file) => file,
             Err(source) => return Err(open_error(path, read_only, source)),
         };
         match file.metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                return Err(ImageError::NoFile { path, what: "a directory" });
+            Ok(metadata) => {
+                if let Some(what) = no_disk(metadata.file_type()) {
+                    return Err(ImageError::NoFile { path, what });
+                }
             }
             Err(source) => return Err(open_error(path, read_only, source)),
-            Ok(_) => {}
         }
         let lock = if read_only { file.try_lock_shared() } else { file.try_lock() };
         match lock {
@@ -171,6 +178,17 @@ impl RawImage {
             return Err(ImageError::Uneven { path, bytes });
         }
         Ok(Self { file, sectors: bytes / SECTOR })
+    }
+}
+
+/// What a file is that cannot be a disk; `None`: a plain file or a block device.
+fn no_disk(kind: FileType) -> Option<&'static str> {
+    match kind {
+        _ if kind.is_file() || kind.is_block_device() => None,
+        _ if kind.is_dir() => Some("a directory"),
+        _ if kind.is_fifo() => Some("a pipe"),
+        _ if kind.is_char_device() => Some("a character device"),
+        _ => Some("no plain file"),
     }
 }
 
@@ -276,7 +294,7 @@ mod tests {
         let text = open(Path::new("/"), false).expect_err("a directory").to_string();
         assert!(text.contains("give a raw image file"), "{text}");
         let text = open(Path::new("/dev/null"), true).expect_err("no disk").to_string();
-        assert!(text.contains("less than a sector"), "{text}");
+        assert!(text.contains("it is a character device"), "{text}");
     }
 
     #[test]

@@ -1,0 +1,157 @@
+//! Files that a run writes beside its standard output: `--log`, `--trace-file`.
+//!
+//! A wrong name must not cost the user a disk: such a file is opened when all else is known to be good, and only then
+//! emptied; never if this run reads it or another machine has it. Files are compared by device and inode, so no link
+//! hides one.
+
+use crate::cli::Run;
+use crate::output::LogFile;
+use crate::trace;
+use anyhow::{Context as _, Result, bail};
+use machine::{Config, Hardware};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::stdio::{stderr, stdout};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What names a file whatever its path: device and inode.
+type Identity = (u64, u64);
+
+/// The files that this run has in use, and what for.
+#[derive(Debug, Default)]
+struct InUse(Vec<(Identity, String)>);
+
+impl InUse {
+    /// What the machine of `config` is made of, and `sources`, which parts of it were made from.
+    fn of(config: &Config, sources: &[PathBuf]) -> Self {
+        let mut this = Self::default();
+        let boot = &config.boot;
+        let files = [(&boot.kernel, "kernel")].into_iter();
+        let files = files.chain(boot.initrd.iter().map(|file| (file, "initrd")));
+        for (file, role) in files.chain(boot.modules.iter().map(|(file, _)| (file, "module"))) {
+            if let machine::File::Path(path) = file {
+                this.add(path, role);
+            }
+        }
+        config.hardware().disks().for_each(|disk| this.add(&disk.path, "disk"));
+        sources.iter().for_each(|path| this.add(path, "source"));
+        this
+    }
+
+    /// The file at `path` is this run's `role`.
+    fn add(&mut self, path: &Path, role: &str) {
+        if let Ok(metadata) = fs::metadata(path) {
+            self.0.push((identity(&metadata), role.to_owned()));
+        }
+    }
+
+    fn role(&self, metadata: &Metadata) -> Option<&str> {
+        let wanted = identity(metadata);
+        self.0.iter().find_map(|(file, role)| (*file == wanted).then_some(&**role))
+    }
+}
+
+/// Opens what the run of `arguments` writes, now that nothing else can go wrong.
+///
+/// # Errors
+/// A file cannot be written, or is in use.
+pub(crate) fn open(
+    arguments: &Run,
+    log: &LogFile,
+    config: &Config,
+    sources: &[PathBuf],
+) -> Result<()> {
+    let mut in_use = InUse::of(config, sources);
+    if let Some(path) = &arguments.log {
+        log.open(create(path, "log", &mut in_use)?);
+    }
+    if let Some(path) = &arguments.trace_file {
+        trace::open(create(path, "trace", &mut in_use)?);
+    }
+    Ok(())
+}
+
+/// Opens the log of a machine that was saved in `file`, and has `hardware`.
+///
+/// # Errors
+/// It cannot be written, or is in use.
+pub(crate) fn open_log(path: &Path, log: &LogFile, file: &Path, hardware: &Hardware) -> Result<()> {
+    let mut in_use = InUse::default();
+    in_use.add(file, "saved machine");
+    hardware.disks().for_each(|disk| in_use.add(&disk.path, "disk"));
+    log.open(create(path, "log", &mut in_use)?);
+    Ok(())
+}
+
+/// Closes what the run has written; false if a file has not taken all of it.
+pub(crate) fn are_whole(log: &LogFile) -> bool {
+    match trace::finish() {
+        Ok(()) => !log.is_lost(),
+        Err(error) => {
+            eprintln!("gemello: the trace is not complete: {error}");
+            false
+        }
+    }
+}
+
+/// Opens the file at `path` to write this run's `role` (`log`, `trace`) to it, and empties it. It stays locked as long as
+/// it is open: a machine that is given it as a disk refuses it.
+///
+/// # Errors
+/// It cannot be opened, is no place for text, or is in use.
+fn create(path: &Path, role: &str, in_use: &mut InUse) -> Result<File> {
+    let shown = path.display();
+    let attempt = || format!("cannot write the {role} to {shown}");
+    // Non-blocking: a pipe without a reader would never open. Appending: two descriptors of one file do not overwrite
+    // each other (`--log /dev/stderr 2> file`).
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).custom_flags(flags.bits() as i32);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            bail!("{}: nobody reads from it; start its reader first", attempt());
+        }
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            bail!("{}: it is a directory; name a file in it", attempt());
+        }
+        Err(error) => return Err(error).with_context(attempt),
+    };
+    let metadata = file.metadata().with_context(attempt)?;
+    if let Some(other) = in_use.role(&metadata) {
+        bail!("{}: it is the {other} of this run; name another file", attempt());
+    }
+    if metadata.file_type().is_block_device() {
+        bail!("{}: it is a disk of this host; name a file", attempt());
+    }
+    if metadata.is_file() {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                bail!("{}: another machine has it in use; name another file", attempt());
+            }
+            // Some network file systems know no locks.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        if !is_standard_output(&metadata) {
+            file.set_len(0).with_context(attempt)?;
+        }
+        in_use.0.push((identity(&metadata), role.to_owned()));
+    }
+    let flags = fcntl_getfl(&file).with_context(attempt)? - OFlags::NONBLOCK;
+    fcntl_setfl(&file, flags).with_context(attempt)?;
+    Ok(file)
+}
+
+/// Whether the program's own output goes there, which is not to be lost.
+fn is_standard_output(metadata: &Metadata) -> bool {
+    [stdout().as_fd(), stderr().as_fd()].into_iter().any(|fd| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity(metadata))
+    })
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
