@@ -19,7 +19,7 @@ use crate::translate::{Known, Translator};
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
-use vcpu::{Exit, Signals, Statistics};
+use vcpu::{Exit, Signal, Signals, Statistics};
 use x86::bus::{AccessKind, Privilege, SystemBus};
 use x86::cpuid::CpuModel;
 use x86::debug::{self, DataAccess};
@@ -99,7 +99,10 @@ impl Cpu {
         code_cache: usize,
     ) -> std::io::Result<Self> {
         let state = CpuState::reset();
-        let mmu = Mmu::new(ram, BlockCache::new(crate::interp::control::stale), state.paging);
+        let signals = Arc::new(Signals::default());
+        let (blocks, woken) = (BlockCache::new(crate::interp::control::stale), signals.clone());
+        let notify = Box::new(move || woken.raise(Signal::Changes));
+        let mmu = Mmu::new(ram, blocks, state.paging, notify);
         let mut cpu = Self {
             view: mmu.tlb.view(tlb::EMPTY).data.as_ptr(),
             fetch: mmu.tlb.view(tlb::EMPTY).fetch.as_ptr(),
@@ -130,7 +133,7 @@ impl Cpu {
             features: FeatureTable::new(&model),
             model,
             thunks: Thunks::new()?,
-            signals: Arc::new(Signals::default()),
+            signals,
             stats: Statistics::default(),
         };
         if cpu.hot != u32::MAX {

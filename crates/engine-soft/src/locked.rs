@@ -1,21 +1,28 @@
 //! Atomic read-modify-write across host threads: LOCKed operations that no thunk performs.
 //!
 //! Aligned words on one page change by compare-exchange, which every other access observes. What crosses a page or is no RAM
-//! cannot be made atomic from here: one process-wide lock serializes such operations among themselves (as a split lock serializes the bus).
+//! cannot be made atomic from here. Those in RAM are serialized among themselves by one lock of the machine's (as a split lock serializes the bus);
+//! one that touches a device is as atomic as the device makes it.
 #![allow(unsafe_code)] // atomics on host pointers; see docs/UNSAFE.md
 
 use crate::cpu::Cpu;
 use crate::op::Fallible;
 use crate::word::Word;
+use memory::SplitLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use x86::bus::AccessKind;
 
-static SPLIT: Mutex<()> = Mutex::new(());
-
-/// Held while a locked operation goes through a bounce buffer.
-pub(crate) fn split_lock() -> MutexGuard<'static, ()> {
-    SPLIT.lock().unwrap_or_else(PoisonError::into_inner)
+/// To be held while a locked operation on `len` bytes at `la`, two pages at the most, goes through a bounce buffer. `None`: part of it is
+/// a device's, which may take its time.
+pub(crate) fn split_lock(cpu: &mut Cpu, la: u64, len: u64) -> Fallible<Option<SplitLock>> {
+    let privilege = cpu.privilege();
+    for at in [la, cpu.mmu.wrap(la, la.wrapping_add(len - 1), privilege)] {
+        let place = cpu.mmu.pin(at, 1, AccessKind::Write, privilege);
+        if cpu.check(place)?.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(cpu.mmu.split_lock()))
 }
 
 /// Changes the word at `la` atomically. `change` may run several times; the flags of its last run count.
@@ -46,7 +53,7 @@ pub(crate) fn modify<W: Word>(
             Ok(())
         }
         _ => {
-            let _serialized = split_lock();
+            let _serialized = split_lock(cpu, la, u64::from(W::SIZE))?;
             cpu.modify::<W>(la, |state, old| change(old, &mut state.flags.arith))
         }
     }

@@ -9,7 +9,8 @@ use crate::block::BlockCache;
 use crate::ram;
 use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
 use crate::translate::lockstep::Log;
-use memory::GuestRam;
+use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DIRTY};
+use std::cell::Cell;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
 use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, SystemBus, TlbEffect};
@@ -27,6 +28,67 @@ pub(crate) enum Target {
     Device { gpa: u64 },
 }
 
+/// Where a page walk ends.
+enum Walked {
+    To(Target),
+    /// At this guest-physical address, whose page is absent.
+    Absent(u64),
+}
+
+/// Page tables of which some may be absent.
+struct Tables<'a> {
+    ram: &'a GuestRam,
+    /// What was looked for and is. The walk's result then means nothing.
+    absent: Cell<Option<u64>>,
+}
+
+impl Tables<'_> {
+    fn present(&self, gpa: u64) -> bool {
+        let absent = self.ram.is_absent(gpa);
+        if absent {
+            self.absent.set(Some(gpa));
+        }
+        !absent
+    }
+}
+
+impl PhysicalMemory for Tables<'_> {
+    fn read_u32(&self, gpa: u64) -> u32 {
+        if self.present(gpa) { self.ram.read_u32(gpa) } else { 0 }
+    }
+
+    fn read_u64(&self, gpa: u64) -> u64 {
+        if self.present(gpa) { self.ram.read_u64(gpa) } else { 0 }
+    }
+
+    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
+        !self.present(gpa) || self.ram.compare_exchange_u32(gpa, old, new)
+    }
+
+    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
+        !self.present(gpa) || self.ram.compare_exchange_u64(gpa, old, new)
+    }
+}
+
+/// Drops what `change` concerns.
+fn apply(change: Change, blocks: &mut BlockCache, tlb: &mut Tlb) {
+    match change {
+        Change::Wrote { gpa, len } => blocks.written_pages(gpa, len),
+        Change::Code { page } => tlb.forbid_writes(page),
+        Change::Revoke { gpa, len } => {
+            let first = gpa & !PAGE_MASK;
+            let end = gpa.saturating_add(len).saturating_add(PAGE_MASK) & !PAGE_MASK;
+            tlb.drop_frames(first..end);
+            blocks.written_pages(first, end - first);
+        }
+        Change::TrackDirty => tlb.forbid_all_writes(),
+        Change::Everything => {
+            blocks.flush();
+            tlb.flush_all();
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Mmu {
     pub(crate) ram: GuestRam,
@@ -41,8 +103,10 @@ pub(crate) struct Mmu {
     pub(crate) watched: [Option<u64>; 4],
     /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
     pub(crate) noncanonical: bool,
-    /// Device writes to memory up to here have been taken note of.
-    dma_seen: u64,
+    /// What others do to memory.
+    reader: Reader,
+    /// Device writes when [`Mmu::watch_devices`] was called.
+    device_writes: u64,
     /// The machine, while `run` is under way.
     io: Option<NonNull<dyn CpuIo>>,
     pub(crate) refills: u64,
@@ -55,9 +119,16 @@ pub(crate) struct Mmu {
 unsafe impl Send for Mmu {}
 
 impl Mmu {
-    pub(crate) fn new(ram: GuestRam, blocks: BlockCache, paging: PagingState) -> Self {
+    /// `notify` makes the processor look whether it is [`Mmu::behind`].
+    pub(crate) fn new(
+        ram: GuestRam,
+        blocks: BlockCache,
+        paging: PagingState,
+        notify: Notify,
+    ) -> Self {
         Self {
-            dma_seen: ram.dma_generation(),
+            reader: ram.reader(notify),
+            device_writes: 0,
             ram,
             tlb: Tlb::new(),
             blocks,
@@ -73,8 +144,13 @@ impl Mmu {
         }
     }
 
-    /// Lends the machine for the duration of `body`'s caller; see [`Mmu::release`].
+    /// Lends the machine for the duration of `body`'s caller; see [`Mmu::release`]. The processor takes note of what others do to
+    /// memory from now on.
     pub(crate) fn lend(&mut self, io: &mut dyn CpuIo) {
+        self.reader.activate();
+        if self.behind() {
+            self.catch_up();
+        }
         // SAFETY: only the lifetime is erased; `run` releases the pointer before its borrow of `io` ends.
         let io: NonNull<dyn CpuIo + 'static> =
             unsafe { std::mem::transmute::<NonNull<dyn CpuIo + '_>, _>(NonNull::from(io)) };
@@ -83,6 +159,7 @@ impl Mmu {
 
     pub(crate) fn release(&mut self) {
         self.io = None;
+        self.reader.deactivate();
     }
 
     /// The machine. Absent (outside `run`) nothing answers.
@@ -111,40 +188,79 @@ impl Mmu {
     ) -> Result<Target, Exception> {
         self.canonical(la)?;
         self.refills += 1;
+        loop {
+            match self.walk(la, kind, privilege)? {
+                Walked::To(target) => return Ok(target),
+                Walked::Absent(gpa) => self.await_page(gpa),
+            }
+        }
+    }
+
+    fn walk(
+        &mut self,
+        la: u64,
+        kind: AccessKind,
+        privilege: Privilege,
+    ) -> Result<Walked, Exception> {
         if let Some(log) = &mut self.log {
             log.walked(la);
         }
         let access = Access { kind, privilege };
-        let t = paging::translate(&self.paging, self.ac, &self.ram, la, access);
+        let t = if self.ram.has_absent() {
+            let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
+            let t = paging::translate(&self.paging, self.ac, &tables, la, access);
+            if let Some(gpa) = tables.absent.get() {
+                return Ok(Walked::Absent(gpa));
+            }
+            t
+        } else {
+            paging::translate(&self.paging, self.ac, &self.ram, la, access)
+        };
         if let Some(log) = &mut self.log {
             log.marked(&self.ram, self.paging.cr3, la);
         }
         let t = t?;
         let page = la & !PAGE_MASK;
         let gpa_page = t.gpa & !PAGE_MASK;
-        let Some(host) = self.ram.host_address(gpa_page, PAGE_MASK + 1) else {
-            return Ok(Target::Device { gpa: t.gpa });
+        let Some(ram) = self.ram.page(gpa_page) else {
+            return Ok(Walked::To(Target::Device { gpa: t.gpa }));
         };
+        if ram.attributes & ABSENT != 0 {
+            return Ok(Walked::Absent(gpa_page));
+        }
+        if kind == AccessKind::Write {
+            self.ram.touch(&ram);
+        }
         let view = self.view(privilege);
         if kind == AccessKind::Execute {
             self.tlb.fill_fetch(view, page, gpa_page, t.global, t.page_size);
         } else if !self.watched.contains(&Some(page)) {
+            // Attributes that come later are posted, and this entry loses its rights.
+            let tracked = ram.attributes & TRACK_DIRTY != 0 && kind != AccessKind::Write;
             self.tlb.fill(
                 view,
                 Fill {
                     page,
                     gpa: gpa_page,
-                    host: host as u64,
+                    host: ram.host as u64,
                     read: true,
-                    write: t.writable_now && !self.blocks.is_code_page(gpa_page),
+                    write: t.writable_now && ram.attributes & CODE == 0 && !tracked,
                     global: t.global,
                     size: t.page_size,
                 },
             );
         }
-        // SAFETY: within the page that `host_address` vouched for.
-        let host = unsafe { host.add((t.gpa & PAGE_MASK) as usize) };
-        Ok(Target::Ram { host, gpa: t.gpa })
+        // SAFETY: within the page that `GuestRam::page` vouched for.
+        let host = unsafe { ram.host.add((t.gpa & PAGE_MASK) as usize) };
+        Ok(Walked::To(Target::Ram { host, gpa: t.gpa }))
+    }
+
+    /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses from before are not good any more.
+    #[cold]
+    fn await_page(&mut self, gpa: u64) {
+        let Self { reader, blocks, tlb, .. } = self;
+        reader.await_page(gpa, |change| apply(change, blocks, tlb));
+        self.let_go();
     }
 
     /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see `noncanonical`).
@@ -198,7 +314,7 @@ impl Mmu {
 
     /// `la`, which lies in an access by `privilege` that begins at `start`: 4 GiB end the address space of all code but that of 64-bit
     /// mode. The processor's own accesses, and stacks of 64-bit handlers, lie above as well.
-    fn wrap(&self, start: u64, la: u64, privilege: Privilege) -> u64 {
+    pub(crate) fn wrap(&self, start: u64, la: u64, privilege: Privilege) -> u64 {
         let wide = self.paging.efer.contains(Efer::LMA)
             && (!self.compatible || privilege == Privilege::Implicit || start >> 32 != 0);
         if wide { la } else { la & 0xffff_ffff }
@@ -253,10 +369,65 @@ impl Mmu {
         }
     }
 
-    /// `len` bytes at `gpa` have changed: decoded code there is stale.
+    /// `len` bytes at `gpa` have changed: decoded code there is stale, in this processor and in others.
     pub(crate) fn wrote(&mut self, gpa: u64, len: u64) {
         if gpa != u64::MAX && !(self.log.is_some() && self.kept(gpa, len)) {
             self.blocks.written(gpa, len);
+            self.let_go();
+            self.reader.wrote(gpa, len);
+        }
+    }
+
+    /// Tells that this processor holds no code any more on the pages where it has just lost the last.
+    #[inline]
+    fn let_go(&mut self) {
+        if !self.blocks.released.is_empty() {
+            self.reader.release_code(self.blocks.released.drain(..));
+        }
+    }
+
+    /// Makes sure that no processor writes to these pages (two at the most) without this one's being told, and that they are there. To be called
+    /// before they are read to be decoded: what is read then and decoded before the next [`Mmu::catch_up`] is good.
+    pub(crate) fn hold_code(&mut self, gpa: u64, second: Option<u64>) {
+        loop {
+            let seen = self.reader.seen();
+            for gpa in [Some(gpa), second].into_iter().flatten() {
+                self.hold_page(gpa);
+                if self.ram.is_absent(gpa) {
+                    self.await_page(gpa);
+                }
+            }
+            if self.reader.seen() == seen {
+                return;
+            }
+        }
+    }
+
+    fn hold_page(&mut self, gpa: u64) {
+        if self.blocks.is_code_page(gpa) {
+            return;
+        }
+        self.let_go();
+        self.blocks.open_page(gpa);
+        self.tlb.forbid_writes(gpa & !PAGE_MASK);
+        if let Some(epoch) = self.reader.hold_code(gpa) {
+            let Self { reader, blocks, tlb, .. } = self;
+            reader.wait(epoch, |change| apply(change, blocks, tlb));
+            self.let_go();
+        }
+    }
+
+    /// The lock of accesses that cross a page. No device may be accessed while it is held.
+    pub(crate) fn split_lock(&mut self) -> SplitLock {
+        loop {
+            if let Some(lock) = self.ram.try_split_lock() {
+                return lock;
+            }
+            // Who has it may wait for a page, and who brings that for this processor.
+            if self.behind() {
+                self.catch_up();
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -275,28 +446,34 @@ impl Mmu {
         true
     }
 
-    /// Whether devices have written to memory since [`Mmu::catch_up`].
+    /// Whether others have done something to memory that [`Mmu::catch_up`] must take note of.
     #[inline(always)]
     pub(crate) fn behind(&self) -> bool {
-        self.ram.dma_generation() != self.dma_seen
+        self.reader.is_behind()
     }
 
-    /// Drops decoded code that devices have overwritten.
+    /// What changes with every [`Mmu::catch_up`], wherever that happens: host addresses from before are not good after.
+    #[inline(always)]
+    pub(crate) fn seen(&self) -> u64 {
+        self.reader.seen()
+    }
+
+    /// Drops decoded code that others have overwritten, and translations that must not be used any more.
     #[cold]
     pub(crate) fn catch_up(&mut self) {
-        let Self { ram, blocks, dma_seen, .. } = self;
-        let result = ram.dma_writes_since(dma_seen, |write| {
-            let end = write.gpa.saturating_add(write.len);
-            let mut gpa = write.gpa;
-            while gpa < end {
-                let page_end = (gpa | PAGE_MASK).saturating_add(1).min(end);
-                blocks.written(gpa, page_end - gpa);
-                gpa = page_end;
-            }
-        });
-        if result.is_err() {
-            blocks.flush();
-        }
+        let Self { reader, blocks, tlb, .. } = self;
+        reader.catch_up(|change| apply(change, blocks, tlb));
+        self.let_go();
+    }
+
+    /// Notes how often devices have written up to now.
+    pub(crate) fn watch_devices(&mut self) {
+        self.device_writes = self.ram.device_writes();
+    }
+
+    /// Whether a device has written to memory since [`Mmu::watch_devices`].
+    pub(crate) fn devices_wrote(&self) -> bool {
+        self.ram.device_writes() != self.device_writes
     }
 
     fn read_split(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
@@ -492,6 +669,16 @@ impl SystemBus for Mmu {
     }
 
     fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
+        while self.ram.is_absent(gpa) {
+            self.await_page(gpa);
+        }
         std::array::from_fn(|i| self.ram.read_u64(gpa + 8 * i as u64))
+    }
+}
+
+impl Drop for Mmu {
+    fn drop(&mut self) {
+        self.blocks.flush();
+        self.let_go();
     }
 }

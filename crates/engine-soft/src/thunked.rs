@@ -294,7 +294,10 @@ fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
 /// The operand crosses a page or is device memory: copy in, run, copy out.
 #[cold]
 fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
-    let _serialized = operand.locked.then(locked::split_lock);
+    let _serialized = match operand.locked {
+        true => locked::split_lock(cpu, la, u64::from(operand.size))?,
+        false => None,
+    };
     let mut buffer = Buffer([0; 64]);
     let bytes = usize::from(operand.size).min(64);
     let privilege = cpu.privilege();

@@ -31,14 +31,20 @@ impl PhysicalMemory for GuestRam {
     }
 
     fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
-        self.word32(gpa).is_none_or(|w| {
-            w.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        })
+        let Some(word) = self.word32(gpa) else { return true };
+        let done = word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if done {
+            self.told(gpa, 4);
+        }
+        done
     }
 
     fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
-        self.word64(gpa).is_none_or(|w| {
-            w.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        })
+        let Some(word) = self.word64(gpa) else { return true };
+        let done = word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if done {
+            self.told(gpa, 8);
+        }
+        done
     }
 }

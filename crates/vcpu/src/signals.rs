@@ -26,6 +26,8 @@ pub enum Signal {
     Sipi = 1 << 3,
     /// Leave `run` as soon as possible; see [`Kicks`] for why.
     Kick = 1 << 4,
+    /// Something was posted to the memory's change log: the engine takes note, and clears this.
+    Changes = 1 << 5,
 }
 
 /// A set of signals.

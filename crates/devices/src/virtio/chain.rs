@@ -233,7 +233,7 @@ impl Segments {
         for &(gpa, len) in &self.list {
             let (now, later) = rest.split_at(rest.len().min(len as usize));
             let written = ram.write(gpa, now);
-            ram.note_dma_write(gpa, now.len() as u64);
+            ram.wrote(gpa, now.len() as u64);
             written.map_err(|_| NotRam)?;
             rest = later;
         }

@@ -146,7 +146,7 @@ impl Queue {
     /// Tells the engines of the notification flags, wherever the ring has them (2.7.7).
     fn note_flags(&self, split: &SplitQueue) {
         let at = if split.event_idx_enabled() { 4 + 8 * u64::from(split.size()) } else { 0 };
-        self.ram().note_dma_write(split.used_ring() + at, 2);
+        self.ram().wrote(split.used_ring() + at, 2);
     }
 }
 
@@ -176,7 +176,7 @@ impl Ring {
         let Some(at) = taken.filter(|_| !self.closed) else { return Ok(false) };
         self.in_flight.remove(self.again + at);
         self.split.add_used(ram.mmap(), head, written)?;
-        ram.note_dma_write(self.split.used_ring(), 6 + 8 * u64::from(self.split.size()));
+        ram.wrote(self.split.used_ring(), 6 + 8 * u64::from(self.split.size()));
         Ok(self.split.needs_notification(ram.mmap())? && !self.interrupts_unwanted(ram))
     }
 

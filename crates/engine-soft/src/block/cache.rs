@@ -19,6 +19,8 @@ pub(crate) struct BlockCache {
     pages: Table<u64, CodePage>,
     /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
     pub(crate) dead_code: Vec<u32>,
+    /// Pages that have lost their last block, for others to be told.
+    pub(crate) released: Vec<u64>,
     ops: usize,
     pub(crate) epoch: u64,
     pub(crate) decoded: u64,
@@ -35,6 +37,7 @@ impl BlockCache {
             jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
             pages: Table::default(),
             dead_code: Vec::new(),
+            released: Vec::new(),
             ops: 0,
             epoch: 1,
             decoded: 0,
@@ -89,20 +92,25 @@ impl BlockCache {
         })
     }
 
-    /// Enters a block. True if a page of it held no code before: writes to it must now be watched.
-    pub(crate) fn insert(&mut self, block: Block) -> (*const Block, bool) {
-        if self.ops > CAPACITY {
-            self.flush();
-        }
+    /// Whether everything should be thrown away before more is entered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ops > CAPACITY
+    }
+
+    /// The page of `gpa` is about to get a block: it counts as a code page from now on.
+    pub(crate) fn open_page(&mut self, gpa: u64) {
+        self.pages.entry(gpa >> 12).or_default();
+    }
+
+    /// Enters a block, whose pages are open.
+    pub(crate) fn insert(&mut self, block: Block) -> *const Block {
         let (key, extents) = (block.key, block.extents());
         self.ops += block.ops.len();
         self.decoded += 1;
         let frames = block.frames();
         let id = self.arena.add(block);
-        let mut fresh = false;
         for frame in frames {
             let page = self.pages.entry(frame).or_default();
-            fresh |= page.granules == 0;
             page.granules |= covered(extents, frame);
             page.blocks.push(id);
         }
@@ -111,7 +119,7 @@ impl BlockCache {
         }
         let block = self.arena.get(id).map_or(std::ptr::null(), std::ptr::from_ref);
         self.jump[key.slot(JUMP_ENTRIES)] = (key, block);
-        (block, fresh)
+        block
     }
 
     /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has blocks on.
@@ -122,7 +130,7 @@ impl BlockCache {
         }
     }
 
-    /// Whether any block has code on the page of `gpa`.
+    /// Whether any block has code on the page of `gpa`, or is about to.
     pub(crate) fn is_code_page(&self, gpa: u64) -> bool {
         self.pages.contains_key(&(gpa >> 12))
     }
@@ -135,6 +143,11 @@ impl BlockCache {
     /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if the page holds no code any more.
     pub(crate) fn written(&mut self, gpa: u64, len: u64) -> bool {
         let Some(page) = self.pages.get_mut(&(gpa >> 12)) else { return true };
+        if page.blocks.is_empty() {
+            // It was opened, and decoding came to nothing.
+            self.close_page(gpa >> 12);
+            return true;
+        }
         if page.granules & granules((gpa, len)) == 0 {
             return false;
         }
@@ -149,6 +162,22 @@ impl BlockCache {
             self.kill(id);
         }
         !self.pages.contains_key(&(gpa >> 12))
+    }
+
+    /// As [`BlockCache::written`], on as many pages as `len` bytes reach.
+    pub(crate) fn written_pages(&mut self, mut gpa: u64, len: u64) {
+        let end = gpa.saturating_add(len);
+        while gpa < end {
+            let page_end = (gpa | 0xfff).saturating_add(1).min(end);
+            self.written(gpa, page_end - gpa);
+            gpa = page_end;
+        }
+    }
+
+    fn close_page(&mut self, frame: u64) {
+        if self.pages.remove(&frame).is_some() {
+            self.released.push(frame << 12);
+        }
     }
 
     /// Takes a block out of every table. One that is dead already is left as it is.
@@ -174,7 +203,7 @@ impl BlockCache {
         let Some(page) = self.pages.get_mut(&frame) else { return };
         page.blocks.retain(|&other| other != id);
         if page.blocks.is_empty() {
-            self.pages.remove(&frame);
+            self.close_page(frame);
             return;
         }
         let peeked = page.peeks.iter().fold(0, |bits, p| bits | granules((p.gpa, p.len)));
@@ -191,7 +220,7 @@ impl BlockCache {
             self.dead_code.append(&mut block.host.regions.borrow_mut());
             self.jump[key.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
         }
-        self.pages.clear();
+        self.released.extend(self.pages.drain().map(|(frame, _)| frame << 12));
         self.ops = 0;
         self.epoch += 1;
     }

@@ -119,8 +119,9 @@ pub(crate) fn decode(
         ops.push(op);
         left = selected.leaves;
         end = next;
-        if ops.len() == 1 && crate::translate::leaves_alone(cpu, &instruction) {
-            // What follows may be translated.
+        let alone = ops.len() == 1 && crate::translate::leaves_alone(cpu, &instruction);
+        if alone || serializes(&instruction) {
+            // What follows may be translated, or another processor may have changed it.
             break;
         }
     }
@@ -129,6 +130,18 @@ pub(crate) fn decode(
         ops.push(fall_through(end));
     }
     Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
+}
+
+/// Whether what follows `instruction` must not have been fetched before it is done (SDM vol. 3, 9.3). Those that leave their block anyway
+/// need not be asked.
+fn serializes(instruction: &Instruction) -> bool {
+    use iced_x86::Mnemonic as M;
+    let to = instruction.op0_register();
+    match instruction.mnemonic() {
+        M::Mov => to.is_cr() || to.is_dr(),
+        M::Cpuid | M::Invd | M::Wbinvd | M::Lgdt | M::Lidt | M::Lldt | M::Ltr => true,
+        _ => false,
+    }
 }
 
 /// The block of one instruction whose RIP-relative operand is more than 2 GiB from the instruction's start, though not from its end.

@@ -28,6 +28,10 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
     if let Some(exit) = cpu.exit.take() {
         return Stock::Exit(exit);
     }
+    if cpu.signals.is_raised(Signal::Changes) {
+        // Before the look at what it is about: what is posted later raises it again.
+        cpu.signals.clear(Signal::Changes);
+    }
     if cpu.mmu.behind() {
         cpu.mmu.catch_up();
     }

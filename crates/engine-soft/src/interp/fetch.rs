@@ -154,20 +154,24 @@ fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
 fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible<*const Block> {
     if cpu.thunks.crowded() {
         start_anew(cpu);
+    } else if cpu.mmu.blocks.is_full() {
+        cpu.mmu.blocks.flush();
     }
     let room = (PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize;
-    let mut window = Window::new(room, |bytes| read_code(cpu, gpa, bytes));
     let mut second = None;
     let max = if step { 1 } else { usize::MAX };
     for _ in 0..4 {
+        cpu.mmu.hold_code(gpa, second);
+        let mut window = Window::new(room, |bytes| read_code(cpu, gpa, bytes));
+        if let Some(page) = second {
+            window.extend(|bytes| read_code(cpu, page, bytes));
+        }
         let rip = cpu.state.rip;
         match decode::decode(cpu, key, rip, &window, second, max) {
-            Decoded::Block(block) => return Ok(insert(cpu, block)),
+            Decoded::Block(block) => return Ok(cpu.mmu.blocks.insert(block)),
             Decoded::Crosses => {
                 let next = next_page(cpu, la);
-                let page = gpa_of(translate(cpu, next)?);
-                window.extend(|bytes| read_code(cpu, page, bytes));
-                second = Some(page);
+                second = Some(gpa_of(translate(cpu, next)?));
             }
             Decoded::Full => start_anew(cpu),
         }
@@ -179,15 +183,4 @@ fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible
 fn start_anew(cpu: &mut Cpu) {
     cpu.mmu.blocks.flush();
     cpu.thunks.reset();
-}
-
-fn insert(cpu: &mut Cpu, block: Block) -> *const Block {
-    let pages = [Some(block.key.gpa() & !PAGE_MASK), block.second_page];
-    let (block, fresh) = cpu.mmu.blocks.insert(block);
-    if fresh {
-        for page in pages.into_iter().flatten() {
-            cpu.mmu.tlb.forbid_writes(page);
-        }
-    }
-    block
 }

@@ -169,6 +169,7 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
 /// Copies `n` elements within one page each; false if one of them is no RAM, or of the instruction itself.
 fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
+    let seen = cpu.mmu.seen();
     let source = cpu.mmu.pin(from, bytes, AccessKind::Read, privilege);
     let Some((source, _)) = cpu.check(source)? else { return Ok(false) };
     let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
@@ -178,7 +179,9 @@ fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fall
     }
     // Overlap closer than an element upwards would repeat bytes differently from element-wise copying.
     let distance = (target as u64).wrapping_sub(source as u64);
-    if distance != 0 && distance < u64::from(W::SIZE) {
+    let repeats = distance != 0 && distance < u64::from(W::SIZE);
+    // The source may have been taken away while the target was brought.
+    if repeats || cpu.mmu.seen() != seen {
         return Ok(false);
     }
     // SAFETY: `pin` vouches for `bytes` of RAM at both.
@@ -300,10 +303,15 @@ fn compare_run<W: Word>(
     still: While,
 ) -> Fallible<Option<(u64, W, W)>> {
     let (privilege, bytes) = (cpu.privilege(), most * u64::from(W::SIZE));
+    let seen = cpu.mmu.seen();
     let a = cpu.mmu.pin(first, bytes, AccessKind::Read, privilege);
     let Some((a, _)) = cpu.check(a)? else { return Ok(None) };
     let b = cpu.mmu.pin(second, bytes, AccessKind::Read, privilege);
     let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
+    if cpu.mmu.seen() != seen {
+        // The first may have been taken away while the second was brought.
+        return Ok(None);
+    }
     // SAFETY: `pin` vouches for `bytes` of RAM at both. What another processor changes meanwhile counts as it is when the last are read.
     unsafe {
         let n = ram::compare::<W>(a, b, most as usize, still);

@@ -47,6 +47,13 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
 }
 
 fn attempt(cpu: &mut Cpu, check: &Check) -> Filled {
+    let seen = cpu.mmu.seen();
+    let filled = attempt_here(cpu, check);
+    // What was taken note of meanwhile may concern the very code that asks.
+    if cpu.mmu.seen() == seen && !cpu.mmu.behind() { filled } else { Filled::Interpret }
+}
+
+fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     let origin = linear(cpu, &check.at);
     let first = origin.wrapping_add(i64::from(check.low) as u64);
     let last = first.wrapping_add(i64::from(check.length) as u64 - 1);

@@ -81,7 +81,7 @@ impl<V: Vcpu> VcpuSubject<V> {
     /// Writes to guest memory, and tells processors.
     fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), memory::Error> {
         self.ram.write(gpa, bytes)?;
-        self.ram.note_dma_write(gpa, bytes.len() as u64);
+        self.ram.wrote(gpa, bytes.len() as u64);
         Ok(())
     }
 

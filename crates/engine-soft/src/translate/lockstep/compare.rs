@@ -57,7 +57,7 @@ impl Lockstep {
         }
         self.memory(cpu, ran, &mut differences);
         match differences.is_empty() {
-            false if cpu.mmu.behind() => Verdict::Unknown,
+            false if cpu.mmu.devices_wrote() => Verdict::Unknown,
             false => Verdict::Differs(differences),
             true if unknown => Verdict::Unknown,
             true => Verdict::Same,

@@ -126,6 +126,7 @@ impl Lockstep {
     fn run_ahead(&mut self, cpu: &mut Cpu, limit: usize) -> End {
         let mut log = self.log.take().unwrap_or_default();
         log.clear();
+        cpu.mmu.watch_devices();
         cpu.mmu.log = Some(log);
         let direct = cpu.stats.direct;
         let end = self.recording.run(cpu, limit);
