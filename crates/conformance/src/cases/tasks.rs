@@ -92,6 +92,27 @@ pub(super) const CASES: &[Case] = &[
         want_type(g, sel::TSS2, 9);
         g.want("TR", |e| e.state.tr.selector.into(), sel::TSS.into());
     }),
+    case("tasks/int-n-through-a-task-gate-is-not-stepped", "SDM 3A 17.3.1.4", |g| {
+        let entry = g.aside(32, |a| a.hlt());
+        two_tasks(g, entry);
+        g.set_gate(INTERRUPT, sel::TSS2, 0, TASK_GATE, 0);
+        g.flags(Rflags::TF);
+        g.emit(|a| a.int(i32::from(INTERRUPT)));
+        g.halts_at(entry + 1);
+        g.want("DR6.BS", |e| e.state.dr.dr6 & 1 << 14, 0);
+        g.want("TF saved", |e| e.mem(TSS + tss::EFLAGS, 4) & 0x100, 0x100);
+    }),
+    case("tasks/tf-of-a-new-task-traps-after-its-first-instruction", "SDM 3A 17.3.1.4", |g| {
+        let entry = g.aside(32, |a| {
+            a.inc(eax)?;
+            a.inc(eax)
+        });
+        two_tasks(g, entry);
+        g.poke32(TSS2 + tss::EFLAGS, Rflags::TF.bits() as u32 | 2);
+        far(g, 0xea);
+        g.traps(Vector::Db, entry + 1);
+        g.want_reg(RAX, 0xaaab);
+    }),
     case("tasks/gate-in-the-idt-takes-the-error-code", "SDM 3A 6.12.2", |g| {
         let entry = g.aside(32, |a| {
             a.pop(ebx)?;

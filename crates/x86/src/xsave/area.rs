@@ -14,8 +14,8 @@ pub(super) struct Area<'a, B: SystemBus + ?Sized> {
     operand: Operand,
     /// Linear addresses wrap at 4 GiB outside 64-bit mode.
     mask: u64,
-    /// 64-bit mode: the linear address of the first byte, from where those of the others follow if they are in a row.
-    start: Option<u64>,
+    /// 64-bit mode: what segmentation adds to an effective address.
+    base: Option<u64>,
     privilege: Privilege,
     parts: Parts,
 }
@@ -66,7 +66,7 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
             state,
             bus,
             mask: if long { u64::MAX } else { 0xffff_ffff },
-            start: long.then(|| operand.start(state)),
+            base: long.then(|| operand.start(state).wrapping_sub(operand.offset_of(0))),
             operand,
             privilege: Privilege::at(state.cpl),
             parts,
@@ -76,15 +76,16 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all within bounds.
     #[inline]
     fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
-        let (start, end) = (offset as u64, (offset + len.max(1)) as u64 - 1);
-        if self.operand.offset_of(start) > self.operand.offset_of(end) {
+        let first = self.operand.offset_of(offset as u64);
+        let last = self.operand.offset_of((offset + len.max(1) - 1) as u64);
+        if first > last {
             return None;
         }
-        if let Some(first) = self.start {
-            let (la, last) = (first.wrapping_add(start), first.wrapping_add(end));
+        if let Some(base) = self.base {
+            let (la, last) = (base.wrapping_add(first), base.wrapping_add(last));
             return (is_canonical(la) && is_canonical(last)).then_some(la);
         }
-        self.operand.part(self.state, start, len as u32, kind).ok()
+        self.operand.part(self.state, offset as u64, len as u32, kind).ok()
     }
 
     /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address, and where it lies among them.
