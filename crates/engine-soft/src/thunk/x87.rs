@@ -132,7 +132,7 @@ mod tests {
     fn only_an_unmasked_exception_sets_fop_and_fdp() {
         let place = |offset| FarPointer { selector: 0, offset };
         let mut x87 = X87 { fcw: 0x37f, fsw: 4, ..X87::default() };
-        let mut run = |x87: &mut X87, ip| {
+        let run = |x87: &mut X87, ip| {
             record(x87, Pointers::Set, 0x543, place(ip), Some(place(0x2000)));
             (x87.fip, x87.fop, x87.fdp)
         };
