@@ -187,6 +187,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// One such case in so many is as much as a host may show.
 const UNSTEADY: u64 = 100_000;
 
+/// A case that differed, and how.
+struct Suspect {
+    case: Case,
+    other: Outcome,
+    differences: Vec<Difference>,
+}
+
 struct Session<'a> {
     arguments: &'a Arguments,
     native: NativeRunner,
@@ -236,9 +243,9 @@ impl<'a> Session<'a> {
             let others = self.opponent.run(&batch, &outcomes)?;
             let suspects = self.judge(&batch, &outcomes, &others);
             if !suspects.is_empty() {
-                // Reporting needs the child; what it has in hand is done first, and then again.
+                // Asking again needs the child; what it has in hand is done first, and then again.
                 self.native.wait()?;
-                suspects.iter().for_each(|(case, seen)| self.report(case, seen));
+                suspects.iter().for_each(|suspect| self.ask_again(suspect));
                 self.native.submit(&following)?;
             }
             if shown.elapsed() > Duration::from_secs(1) {
@@ -264,12 +271,7 @@ impl<'a> Session<'a> {
     }
 
     /// Compares a batch and gives the cases that differ, and how.
-    fn judge(
-        &mut self,
-        cases: &[Case],
-        native: &[Outcome],
-        others: &[Outcome],
-    ) -> Vec<(Case, Vec<Difference>)> {
+    fn judge(&mut self, cases: &[Case], native: &[Outcome], others: &[Outcome]) -> Vec<Suspect> {
         let mut suspects = Vec::new();
         for ((case, n), o) in cases.iter().zip(native).zip(others) {
             self.cases += 1;
@@ -286,15 +288,21 @@ impl<'a> Session<'a> {
             if differences.is_empty() {
                 continue;
             }
-            if !self.arguments.native_twice && self.host_agrees_now(case, o, &mask) {
-                self.unsteady += 1;
-                println!("the host did not repeat itself:\n{}", describe(case, &differences));
-                continue;
-            }
-            self.wrong += 1;
-            suspects.push((*case, differences));
+            suspects.push(Suspect { case: *case, other: *o, differences });
         }
         suspects
+    }
+
+    /// Judges a case that differed by the host's further runs. The child must have nothing in hand.
+    fn ask_again(&mut self, suspect: &Suspect) {
+        let Suspect { case, other, differences } = suspect;
+        if !self.arguments.native_twice && self.host_agrees_now(case, other, &self.mask(case)) {
+            self.unsteady += 1;
+            println!("the host did not repeat itself:\n{}", describe(case, differences));
+        } else {
+            self.wrong += 1;
+            self.report(case, differences);
+        }
     }
 
     /// Whether the host ends `case` as `other` did, each time that it is asked again: what it did before was its own mistake (docs/oracle.md).

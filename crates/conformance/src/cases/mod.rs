@@ -6,6 +6,7 @@
 mod caches;
 mod debug;
 mod features;
+mod flags;
 mod interrupts;
 mod modes;
 mod operands;
@@ -40,6 +41,7 @@ pub fn cases() -> &'static [Case] {
             privilege::CASES,
             debug::CASES,
             features::CASES,
+            flags::CASES,
         ];
         groups.concat()
     });

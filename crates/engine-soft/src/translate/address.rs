@@ -466,6 +466,11 @@ fn implied(class: Class) -> u16 {
 }
 
 impl Guest {
+    /// The registers that it changes.
+    pub(super) fn written(&self) -> u16 {
+        self.moves.written
+    }
+
     /// Whether it changes what `at` is made of.
     fn changes(&self, at: &Expression) -> bool {
         self.moves.written & at.registers() != 0

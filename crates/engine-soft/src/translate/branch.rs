@@ -225,7 +225,7 @@ impl Emitter<'_> {
         let (delta, undone) = (self.region.guests[n].delta, self.rest(n));
         let shadow = self.shadow(n);
         let saved = self.saved;
-        self.site(Site::Interpret { delta, undone, saved, shadow })
+        self.site(Site::Interpret { delta, undone, saved, shadow, recipe: self.recipe(n) })
     }
 
     /// The entry of the table of targets for the guest address in ADDRESS to SECOND; leaves by `site` if it is another's.

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::encode::{self, Memory, Operands};
 use super::far::Far;
 use super::flow::{Class, FlagUse};
+use super::recover::Recipe;
 use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
 use super::scratch::{Held, Scratch};
 use super::stack_page::Elsewhere;
@@ -77,7 +78,8 @@ pub(super) enum Site {
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
     /// Status flags were put by if `saved`.
     /// An STI went before it if `shadow`.
-    Interpret { delta: i32, undone: u16, saved: bool, shadow: bool },
+    /// `recipe`: flags that a check may have overwritten are had again.
+    Interpret { delta: i32, undone: u16, saved: bool, shadow: bool, recipe: Option<Recipe> },
     /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
     Check {
         check: Check,
@@ -85,6 +87,7 @@ pub(super) enum Site {
         undone: u16,
         saved: bool,
         shadow: bool,
+        recipe: Option<Recipe>,
         retry: u32,
         /// Registers homed in the region.
         homed: u16,
@@ -134,6 +137,8 @@ pub(super) struct Start {
     pub(super) saved: bool,
     /// An STI went before it.
     pub(super) shadow: bool,
+    /// How flags that a check may have overwritten are had again.
+    pub(super) recipe: Option<Recipe>,
     /// The instruction begins right here, with nothing counted of it: code that is to stop may leave.
     pub(super) boundary: bool,
 }
@@ -308,7 +313,17 @@ impl Emitter<'_> {
     pub(super) fn start(&mut self, n: usize, rest: u16) {
         let (offset, delta) = (self.asm.here() as u32, self.region.guests[n].delta);
         let (homed, saved, shadow) = (self.homed, self.saved, self.shadow(n));
-        self.starts.push(Start { offset, delta, rest, homed, saved, shadow, boundary: true });
+        let recipe = self.recipe(n);
+        self.starts.push(Start {
+            offset,
+            delta,
+            rest,
+            homed,
+            saved,
+            shadow,
+            recipe,
+            boundary: true,
+        });
     }
 
     /// Flags or homes have moved: notes it for faults behind this point.
@@ -362,6 +377,12 @@ impl Emitter<'_> {
         n > self.block().first && matches!(self.region.guests[n - 1].class, Class::Sti)
     }
 
+    /// How flags before instruction `n` are had again, where they are not put by though a check may overwrite them.
+    pub(super) fn recipe(&self, n: usize) -> Option<Recipe> {
+        let g = &self.region.guests[n];
+        g.recipe.filter(|_| Self::need_before(g) == Need::Nothing)
+    }
+
     /// The site that makes good a missed `check` of instruction `n`, and tries again at `retry`.
     pub(super) fn check_site(&mut self, n: usize, check: Check, retry: usize) -> usize {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
@@ -371,6 +392,7 @@ impl Emitter<'_> {
             undone,
             saved,
             shadow: self.shadow(n),
+            recipe: self.recipe(n),
             retry: retry as u32,
             homed: self.homed,
             narrow: None,
@@ -387,7 +409,13 @@ impl Emitter<'_> {
     /// The jump at `from` leaves to the interpreter at instruction `n`.
     pub(super) fn interpret_from(&mut self, from: usize, n: usize) {
         let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
-        let site = self.site(Site::Interpret { delta, undone, saved, shadow: self.shadow(n) });
+        let site = self.site(Site::Interpret {
+            delta,
+            undone,
+            saved,
+            shadow: self.shadow(n),
+            recipe: self.recipe(n),
+        });
         self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
     }
 

@@ -23,7 +23,7 @@ pub(super) enum Filled {
 pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
     // SAFETY: the glue passes the processor that GS points to, which `enter` lent to translated code; nothing else refers to it now.
     let cpu = unsafe { &mut *cpu };
-    let Some(Site::Check { check, retry, narrow, saved, undone, .. }) =
+    let Some(Site::Check { check, retry, narrow, saved, undone, recipe, .. }) =
         cpu.translator.sites.get(cpu.jit.exit as usize).copied()
     else {
         return 0;
@@ -33,6 +33,7 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
         Filled::Narrow => match narrow {
             // Flags that were put by have to be where an entry expects them.
             Some(host) if !saved && cpu.translator.alive(host.region) => {
+                cpu.translator.noted = recipe.and_then(|recipe| recipe.flags(cpu));
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
                 cpu.translator.area.address(host.near as usize)

@@ -10,7 +10,7 @@ use iced_x86::{
 use std::cell::RefCell;
 
 /// The six status flags in iced's numbering.
-const STATUS: u32 = RflagsBits::OF
+pub(super) const STATUS: u32 = RflagsBits::OF
     | RflagsBits::SF
     | RflagsBits::ZF
     | RflagsBits::AF

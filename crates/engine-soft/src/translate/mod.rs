@@ -24,6 +24,7 @@ mod homes;
 pub(crate) mod interrupt;
 mod listing;
 pub(crate) mod lockstep;
+mod recover;
 mod region;
 mod run;
 mod scratch;
@@ -78,6 +79,10 @@ pub(crate) struct Translator {
     /// The interpreter runs the same code for comparison: both must read the same time.
     pub(crate) compared: bool,
     figures: figures::Figures,
+    /// The status flags with which a narrow translation was entered, unless they were lost.
+    noted: Option<u16>,
+    /// At the last exit flags that a check had overwritten were had again.
+    pub(crate) recovered: bool,
     /// Counters for `--stats`.
     pub(crate) blocks: u64,
     pub(crate) links: u64,
@@ -110,6 +115,8 @@ impl Translator {
             extents: Vec::new(),
             compared: false,
             figures: figures::Figures::default(),
+            noted: None,
+            recovered: false,
             blocks: 0,
             links: 0,
             exits: 0,

@@ -31,6 +31,8 @@ pub(super) struct Guest {
     /// Status flags are needed after it.
     pub(super) live_after: bool,
     pub(super) moves: Moves,
+    /// How status flags before it can be had, should a check have overwritten them.
+    pub(super) recipe: Option<super::recover::Recipe>,
 }
 
 impl Guest {
@@ -174,6 +176,7 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
     }
     count_edges(&mut region);
     liveness(&mut region, &code);
+    super::recover::note(&mut region);
     region.vectors =
         region.guests.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));
     Some(region)
@@ -211,7 +214,16 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
         let usage = flow::usage(&mut cpu.translator.factory, &i, class);
         let delta = (start + position) as i32;
         let moves = Moves::of(&i, class, &usage);
-        region.guests.push(Guest { i, class, usage, bytes: copy, delta, live_after: true, moves });
+        region.guests.push(Guest {
+            i,
+            class,
+            usage,
+            bytes: copy,
+            delta,
+            live_after: true,
+            moves,
+            recipe: None,
+        });
         if other {
             break;
         }

@@ -3,6 +3,7 @@
 
 use super::context::{FAULTED, NOT_ENTERED};
 use super::emit::{Site, bits};
+use super::recover::Recipe;
 use super::thread;
 use super::{far, graves, patch_rel32, stack_page};
 use crate::block::{Block, Host};
@@ -30,24 +31,28 @@ pub(crate) struct Known {
     epoch: u64,
     delta: i32,
     undone: u16,
+    recipe: Option<Recipe>,
 }
 
 impl Known {
-    const NONE: Self = Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0 };
+    const NONE: Self =
+        Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0, recipe: None };
 }
 
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
-    let (delta, undone) = match cpu.translator.sites.get(site).copied() {
-        Some(Site::Interpret { delta, undone, saved: false, shadow: false }) => (delta, undone),
-        Some(Site::Link { delta, .. }) => (delta, 0),
+    let (delta, undone, recipe) = match cpu.translator.sites.get(site).copied() {
+        Some(Site::Interpret { delta, undone, saved: false, shadow: false, recipe }) => {
+            (delta, undone, recipe)
+        }
+        Some(Site::Link { delta, .. }) => (delta, 0, None),
         _ => return,
     };
     if cpu.known.len() <= site {
         cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
     }
-    cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone };
+    cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone, recipe };
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -168,13 +173,15 @@ fn register(cpu: &mut Cpu) -> bool {
 fn left(cpu: &mut Cpu) -> Left {
     let page = cpu.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
+    cpu.translator.recovered = false;
     let exit = cpu.jit.exit;
     if let Some(known) = cpu.known.get(exit as usize)
         && known.epoch == cpu.mmu.blocks.epoch
     {
         // No block has died: the one on this page is still there.
-        let Known { block, delta, undone, .. } = *known;
+        let Known { block, delta, undone, recipe, .. } = *known;
         cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+        flags_at(cpu, false, recipe);
         settle(cpu, undone);
         cpu.translator.figures.exit(exit);
         return Left::Interpret(Ok(block));
@@ -195,9 +202,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
         for r in bits(!start.homed) {
             cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
         }
-        if start.saved {
-            cpu.state.flags.arith = cpu.jit.flags;
-        }
+        flags_at(cpu, start.saved, start.recipe);
         if start.shadow {
             cast_shadow(cpu);
         }
@@ -223,34 +228,43 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
             settle(cpu, 0);
             Left::Next(matches!(site, Site::Far { .. }).then_some(exit))
         }
-        Some(Site::Interpret { delta, undone, saved, shadow }) => {
+        Some(Site::Interpret { delta, undone, saved, shadow, recipe }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if shadow {
                 cast_shadow(cpu);
             }
-            if saved {
-                cpu.state.flags.arith = cpu.jit.flags;
-            }
+            flags_at(cpu, saved, recipe);
             settle(cpu, undone);
             let stays = (0..=PAGE_MASK as i32).contains(&delta);
             Left::Interpret(Err(stays.then_some(exit)))
         }
-        Some(Site::Check { delta, undone, saved, shadow, .. }) => {
+        Some(Site::Check { delta, undone, saved, shadow, recipe, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if shadow {
                 cast_shadow(cpu);
             }
-            if saved {
-                cpu.state.flags.arith = cpu.jit.flags;
-            }
+            flags_at(cpu, saved, recipe);
             settle(cpu, undone);
             if std::mem::take(&mut cpu.jit.narrow) {
+                let exact = saved || cpu.translator.recovered;
+                cpu.translator.noted = exact.then_some(cpu.state.flags.arith);
                 Left::Narrow(exit)
             } else {
                 Left::Interpret(Err(None))
             }
         }
         None => Left::Interpret(Err(None)),
+    }
+}
+
+/// Puts status flags into the state, which has what was in RFLAGS: those put by if `saved`, else what `recipe` makes of the registers.
+#[inline(always)]
+fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
+    if saved {
+        cpu.state.flags.arith = cpu.jit.flags;
+    } else if let Some(flags) = recipe.and_then(|recipe| recipe.flags(cpu)) {
+        cpu.state.flags.arith = flags;
+        cpu.translator.recovered = true;
     }
 }
 

@@ -38,7 +38,13 @@ impl Lockstep {
         let (defined, found) = (self.recording.defined(ran), cpu.state.flags.arith);
         self.expected.flags.arith = self.expected.flags.arith & defined | found & !defined;
         if self.expected.flags.arith != found {
-            match self.flags_needed(cpu, ran, end) {
+            // What was had again is exact, whoever reads it.
+            let needed = if cpu.translator.recovered {
+                Some(true)
+            } else {
+                self.flags_needed(cpu, ran, end)
+            };
+            match needed {
                 Some(true) => {}
                 Some(false) => self.expected.flags.arith = found,
                 None => {
@@ -65,7 +71,7 @@ impl Lockstep {
     }
 
     /// Whether the status flags that translated code left behind matter. Where the program replaces all of them before anything reads them,
-    /// they may be anything (ADR 0016).
+    /// they may be anything (ADR 0016), unless they were had again.
     fn flags_needed(&self, cpu: &mut Cpu, ran: usize, end: End) -> Option<bool> {
         if let Some(needed) = self.recording.flags_needed(ran) {
             return Some(needed);

@@ -1,0 +1,189 @@
+//! Status flags that an address check has overwritten, where translated code stops in their place.
+//!
+//! Flags that the program replaces before anything reads them are not put by around a check (ADR 0016), but the frame of a fault in between
+//! shows them. Most of them follow from registers that are still there: those of a comparison from its operands, those of a sum from the sum and
+//! what was added. Which instruction made them, and whether its operands are as it left them, is known when the code is made; at a stop the
+//! instruction is done once more on copies. That costs nothing where nobody stops.
+
+use super::flow::{Class, FlagUse};
+use super::region::{BasicBlock, Guest, Region};
+use crate::alu::Alu;
+use crate::cpu::Cpu;
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+/// No register: the immediate.
+const IMMEDIATE: u8 = 0xff;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Add,
+    Sub,
+    Compare,
+    Test,
+    Neg,
+    /// As they were where this narrow translation was entered.
+    Noted,
+}
+
+/// How flags are had from general registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recipe {
+    kind: Kind,
+    size: u8,
+    a: u8,
+    b: u8,
+    immediate: i32,
+}
+
+impl Recipe {
+    const NOTED: Self = Self { kind: Kind::Noted, size: 8, a: 0, b: IMMEDIATE, immediate: 0 };
+
+    /// Of `i`, which replaces all flags.
+    fn of(i: &Instruction) -> Option<Self> {
+        use Mnemonic as M;
+        let (a, size) = general(i.op0_register()).filter(|_| i.op0_kind() == OpKind::Register)?;
+        let alone = |kind| Some(Self { kind, size, a, b: a, immediate: 0 });
+        match i.mnemonic() {
+            // The result tells.
+            M::And | M::Or | M::Xor => return alone(Kind::Test),
+            M::Neg => return alone(Kind::Neg),
+            _ => {}
+        }
+        let (b, immediate) = match i.op1_kind() {
+            OpKind::Register => (general(i.op1_register())?.0, 0),
+            OpKind::Memory => return None,
+            // Sign-extended to eight bytes, else cut to the operand's size.
+            _ => (IMMEDIATE, i.try_immediate(1).ok()? as i32),
+        };
+        let kind = match i.mnemonic() {
+            M::Cmp => Kind::Compare,
+            M::Test => Kind::Test,
+            // Nothing is left of the one operand.
+            M::Add if a == b => return None,
+            M::Add => Kind::Add,
+            M::Sub if a == b => Kind::Compare,
+            M::Sub => Kind::Sub,
+            _ => return None,
+        };
+        Some(Self { kind, size, a, b, immediate })
+    }
+
+    /// The registers it needs as they are.
+    fn registers(&self) -> u16 {
+        let b = if self.b < 16 { 1 << self.b } else { 0 };
+        if self.kind == Kind::Noted { 0 } else { 1 << self.a | b }
+    }
+
+    /// The flags, in the form of `Flags::arith`; `None`: they are lost.
+    pub(super) fn flags(&self, cpu: &Cpu) -> Option<u16> {
+        if self.kind == Kind::Noted {
+            return cpu.translator.noted;
+        }
+        let value = |r: u8| match r {
+            IMMEDIATE => i64::from(self.immediate) as u64,
+            r => cpu.state.gpr[usize::from(r & 15)],
+        };
+        let (a, b) = (value(self.a), value(self.b));
+        Some(match self.size {
+            1 => self.redo(a as u8, b as u8),
+            2 => self.redo(a as u16, b as u16),
+            4 => self.redo(a as u32, b as u32),
+            _ => self.redo(a, b),
+        })
+    }
+
+    fn redo<W: Alu>(&self, a: W, b: W) -> u16 {
+        let (mut ignored, mut flags) = (0, 0);
+        match self.kind {
+            Kind::Add => a.sub(b, &mut ignored).add(b, &mut flags),
+            Kind::Sub => a.add(b, &mut ignored).sub(b, &mut flags),
+            Kind::Compare => a.sub(b, &mut flags),
+            Kind::Test => a.and(b, &mut flags),
+            Kind::Neg => a.neg(&mut ignored).neg(&mut flags),
+            Kind::Noted => a,
+        };
+        flags
+    }
+}
+
+/// Number and size of a general register that is not a high byte.
+fn general(register: Register) -> Option<(u8, u8)> {
+    let high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
+    let found = register.is_gpr() && !high;
+    found.then(|| (register.full_register().number() as u8, register.size() as u8))
+}
+
+/// What is known behind `g`, before which it was `before`.
+fn behind(g: &Guest, before: Option<Recipe>) -> Option<Recipe> {
+    match g.usage.flags {
+        FlagUse::Replaces => Recipe::of(&g.i),
+        FlagUse::Changes => None,
+        FlagUse::Reads if g.i.rflags_modified() & super::flow::STATUS != 0 => None,
+        FlagUse::Reads | FlagUse::Leaves => {
+            before.filter(|recipe| recipe.registers() & g.written() == 0)
+        }
+    }
+}
+
+/// Notes in each instruction of `region` how the flags before it can be had.
+pub(super) fn note(region: &mut Region) {
+    let mut ends = vec![None; region.blocks.len()];
+    for b in 0..region.blocks.len() {
+        let mut recipe = match b {
+            0 if region.narrow && region.blocks[0].predecessors == 0 => Some(Recipe::NOTED),
+            _ if region.inherits(b) => predecessor(region, b).and_then(|p| ends[p]),
+            _ => None,
+        };
+        let BasicBlock { first, count, .. } = region.blocks[b];
+        for g in &mut region.guests[first..first + count] {
+            g.recipe = recipe.filter(|recipe| kept(g, recipe));
+            recipe = behind(g, recipe);
+        }
+        ends[b] = recipe;
+    }
+}
+
+/// The block before that goes on to `block`: that one found it.
+fn predecessor(region: &Region, block: usize) -> Option<usize> {
+    let start = region.blocks[block].start;
+    (0..block).find(|&p| region.successors(p).contains(&Some(start)))
+}
+
+/// Whether `g` may stop with its registers changed, before it is done: a repeated instruction is followed by a poll.
+fn kept(g: &Guest, recipe: &Recipe) -> bool {
+    !matches!(g.class, Class::Repeat(_)) || recipe.registers() & g.written() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::Decoder;
+
+    /// What is known behind the instruction in `code`: kind, size, operands.
+    fn recipe(code: &[u8]) -> Option<(Kind, u8, u8, u8)> {
+        let i = Decoder::new(64, code, 0).decode();
+        Recipe::of(&i).map(|r| (r.kind, r.size, r.a, r.b))
+    }
+
+    #[test]
+    fn what_is_left_of_the_operands_tells() {
+        assert_eq!(recipe(&[0x01, 0xc2]), Some((Kind::Add, 4, 2, 0)), "add edx, eax");
+        assert_eq!(
+            recipe(&[0x48, 0x83, 0xe9, 1]),
+            Some((Kind::Sub, 8, 1, IMMEDIATE)),
+            "sub rcx, 1"
+        );
+        assert_eq!(recipe(&[0x31, 0xd2]), Some((Kind::Test, 4, 2, 2)), "xor edx, edx");
+        assert_eq!(recipe(&[0x48, 0x23, 0x06]), Some((Kind::Test, 8, 0, 0)), "and rax, [rsi]");
+        assert_eq!(recipe(&[0x38, 0xc1]), Some((Kind::Compare, 1, 1, 0)), "cmp cl, al");
+        for lost in [
+            &[0x01, 0xc0][..],   // add eax, eax
+            &[0x03, 0x06],       // add eax, [rsi]
+            &[0x39, 0x06],       // cmp [rsi], eax
+            &[0x00, 0xe1],       // add cl, ah
+            &[0x0f, 0xaf, 0xc1], // imul eax, ecx
+        ] {
+            assert_eq!(recipe(lost), None, "{lost:x?}");
+        }
+    }
+}
