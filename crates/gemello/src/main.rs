@@ -17,6 +17,7 @@ mod hints;
 mod input;
 mod nucleus;
 mod output;
+mod pairs;
 mod restore;
 mod run;
 mod save;

@@ -7,7 +7,7 @@ use crate::escape::Escape;
 use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, Progress, Standard};
 use crate::window::{self, Window};
-use crate::{disk, engine, exit, hints, nucleus, save, shell, signals, terminal, trace};
+use crate::{disk, engine, exit, hints, nucleus, pairs, save, shell, signals, terminal, trace};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{BootConfig, Config, Disk, End, File, Lines, Machine};
@@ -28,6 +28,7 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// Wrong arguments or files, or something this host lacks: nothing was run.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
     trace::start(&arguments.trace, arguments.trace_file.as_deref())?;
+    pairs::check(arguments)?;
     let plan = plan(arguments)?;
     let log = Log::new(arguments.log.as_deref(), plan.progress.clone())?;
     let window_follows = plan.window.is_some();
@@ -234,7 +235,7 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
             "`run debian` brings its own initial file system; use --kernel with --initrd or --module"
         );
     }
-    let fetched = debian::fetch(arguments.flavour, false)?;
+    let fetched = debian::fetch(arguments.flavour.unwrap_or_default(), false)?;
     let mode = mode(&arguments.command);
     let errors = errors(&mode);
     let window = terminal::window();
