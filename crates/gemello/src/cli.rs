@@ -124,9 +124,9 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) tier: Tier,
 
-    /// Memory for translated code, with unit K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
-    pub(crate) code_cache: u64,
+    /// Memory for translated code, 1M to 1G [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_code_cache)]
+    pub(crate) code_cache: Option<u64>,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -156,9 +156,9 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) debug_exit: bool,
 
-    /// Which of Debian's kernels
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) flavour: Flavour,
+    /// Which of Debian's kernels [default: cloud]
+    #[arg(long, value_enum)]
+    pub(crate) flavour: Option<Flavour>,
 }
 
 /// A saved machine, and how to run it.
@@ -176,9 +176,9 @@ pub(crate) struct Restore {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) tier: Tier,
 
-    /// Memory for translated code, with unit K, M or G
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
-    pub(crate) code_cache: u64,
+    /// Memory for translated code, 1M to 1G [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_code_cache)]
+    pub(crate) code_cache: Option<u64>,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -282,6 +282,19 @@ fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(|| "more than 64 bits can count".into())
 }
 
+/// Below this much the translator does little else than to discard what it has just made.
+const CODE_CACHE_MIN: u64 = 1 << 20;
+/// Code reaches code by displacements of 32 bits.
+const CODE_CACHE_MAX: u64 = 1 << 30;
+
+fn parse_code_cache(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        ..CODE_CACHE_MIN => Err("too little for translated code to last; give 1M or more".into()),
+        size @ CODE_CACHE_MIN..=CODE_CACHE_MAX => Ok(size),
+        _ => Err("more than branches between translations reach; give 1G or less".into()),
+    }
+}
+
 fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -321,6 +334,11 @@ mod tests {
         assert_eq!(parse_time("30"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_time("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_code_cache("1M"), Ok(CODE_CACHE_MIN));
+        assert_eq!(parse_code_cache("1G"), Ok(CODE_CACHE_MAX));
+        for (wrong, advice) in [("0K", "1M"), ("1023K", "1M"), ("1025M", "1G"), ("64", "unit")] {
+            assert!(parse_code_cache(wrong).expect_err(wrong).contains(advice), "{wrong}");
+        }
         for wrong in ["", "s", "-1s", "0", "1d", "1e400s", "nan"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }

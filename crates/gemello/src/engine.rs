@@ -11,8 +11,8 @@ use x86::cpuid::CpuModel;
 pub(crate) struct Choice {
     pub(crate) engine: Engine,
     pub(crate) tier: Tier,
-    /// Bytes for translated code.
-    pub(crate) code_cache: u64,
+    /// Bytes for translated code, where they are chosen.
+    pub(crate) code_cache: Option<u64>,
     /// Count every instruction, translated ones too.
     pub(crate) count: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) fn make(choice: Choice) -> Box<dyn vcpu::Engine> {
     match choice.engine {
         Engine::Auto | Engine::Soft => Box::new(SoftEngine {
             tier,
-            code_cache: choice.code_cache as usize,
+            code_cache: choice.code_cache.map_or(engine_soft::CODE_CACHE, |bytes| bytes as usize),
             count: choice.count,
         }),
     }

@@ -21,6 +21,7 @@ mod input;
 mod nucleus;
 mod outfile;
 mod output;
+mod pairs;
 mod pipe;
 mod restore;
 mod run;

@@ -8,7 +8,7 @@ use crate::output::{Log, LogFile, Standard};
 use crate::run::{self, Running};
 use crate::save::{self, DiskMark, Kind, SavedSession};
 use crate::window::Window;
-use crate::{engine, terminal};
+use crate::{engine, pairs, terminal};
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
 use machine::{Lines, Machine, SavedMachine};
@@ -18,6 +18,7 @@ use machine::{Lines, Machine, SavedMachine};
 /// # Errors
 /// The file, or something this host lacks: nothing was run.
 pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
+    pairs::code_cache(arguments.tier, arguments.code_cache)?;
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session: SavedSession = serde_json::from_value(saved.header.session.clone())
         .with_context(|| format!("{} was not saved by this program", arguments.file.display()))?;

@@ -8,7 +8,7 @@ use crate::input::{Form, Gate, StandardInput};
 use crate::output::{Log, LogFile, Progress, Standard};
 use crate::window::{self, Window};
 use crate::{
-    disk, engine, exit, hints, nucleus, outfile, pipe, save, shell, signals, terminal, trace,
+    disk, engine, exit, hints, nucleus, outfile, pairs, pipe, save, shell, signals, terminal, trace,
 };
 use anyhow::{Context as _, Result, bail};
 use machine::console::{Input, Line};
@@ -30,6 +30,7 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// Wrong arguments or files, or something this host lacks: nothing was run.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
     trace::start(&arguments.trace, arguments.trace_file.is_some());
+    pairs::check(arguments)?;
     let mut plan = plan(arguments)?;
     let default_memory = if arguments.nucleus.is_some() { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let memory = arguments.memory.unwrap_or(default_memory);
@@ -249,7 +250,7 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
             "`run debian` brings its own initial file system; use --kernel with --initrd or --module"
         );
     }
-    let fetched = debian::fetch(arguments.flavour, false)?;
+    let fetched = debian::fetch(arguments.flavour.unwrap_or_default(), false)?;
     let mode = mode(&arguments.command);
     let errors = errors(&mode);
     let window = terminal::window();

@@ -72,6 +72,12 @@ fn wrong_arguments() {
     refused(&["run", "debian", "--memory", "1M"], &["--memory"]);
     refused(&["run", "debian", "--cpu", "pentium"], &["gemello-v2"]);
     refused(&["run", "debian", "--cpu", "gemello-v2,+nonsense"], &["nonsense"]);
+    refused(&["run", "debian", "--cpu", "gemello-v3,-sse2"], &["'sse2'", "leave it in"]);
+    refused(&["run", "debian", "--cpu", "gemello-v2,-lm"], &["'lm'", "leave it in"]);
+    refused(&["run", "debian", "--code-cache", "512K"], &["--code-cache", "1M or more"]);
+    refused(&["run", "debian", "--code-cache", "4G"], &["--code-cache", "1G or less"]);
+    refused(&["run", "--nucleus", "foo"], &["foo", "demo or test"]);
+    refused(&["run", "--nucleus", "--flavour", "full"], &["--flavour"]);
     refused(&["run", "debian", "--engine", "hard"], &["soft"]);
     refused(&["run", "debian", "--timeout", "0"], &["time"]);
     refused(&["run", "debian", "--trace", "everything"], &["ports"]);

@@ -25,6 +25,24 @@ const V2: FeatureSet = FeatureSet::ALL
     .without(Feature::Smap)
     .without(Feature::Pku);
 
+/// What every 64-bit kernel or program uses without asking, as all processors with long mode have
+/// it: without one of these a guest dies early and says nothing.
+const ESSENTIAL: FeatureSet = FeatureSet::of(&[
+    Feature::Fpu,
+    Feature::Tsc,
+    Feature::Msr,
+    Feature::Pae,
+    Feature::Cx8,
+    Feature::Pge,
+    Feature::Cmov,
+    Feature::Mmx,
+    Feature::Fxsr,
+    Feature::Sse,
+    Feature::Sse2,
+    Feature::Syscall,
+    Feature::Lm,
+]);
+
 const V3_ADDS: FeatureSet =
     FeatureSet::of(&[Feature::Avx, Feature::Avx2, Feature::Fma, Feature::F16c]);
 
@@ -103,6 +121,8 @@ pub enum ModelError {
     NoSign(Typed),
     /// Both `+f` and `-f`, or a removal that takes an addition with it.
     Contradiction(&'static str),
+    /// Removed, though 64-bit code cannot do without it.
+    Essential(&'static str),
 }
 
 impl fmt::Display for ModelError {
@@ -128,6 +148,10 @@ impl fmt::Display for ModelError {
             Self::Contradiction(name) => write!(
                 f,
                 "CPU feature '{name}' is both asked for and removed (or a feature that it needs is removed); drop one of the two"
+            ),
+            Self::Essential(name) => write!(
+                f,
+                "CPU feature '{name}' cannot be removed: 64-bit kernels and programs use it without asking; leave it in"
             ),
         }
     }
@@ -178,6 +202,9 @@ impl CpuModel {
             } else {
                 return Err(ModelError::NoSign(part.into()));
             }
+        }
+        if let Some(feature) = ESSENTIAL.intersection(removed).iter().next() {
+            return Err(ModelError::Essential(feature.name()));
         }
         let lost = added.difference(model.features);
         let regained = removed.intersection(model.features);
@@ -313,6 +340,25 @@ mod tests {
         assert!(message("gemello-v2,smap").contains("'+smap'"));
         assert!(message("gemello-v3,+avx2,-avx").contains("'avx2' is both"));
         assert!(message("").contains("''"));
+    }
+
+    /// Nor does the removal of anything else take one of them with it.
+    #[test]
+    fn what_64_bit_code_takes_for_granted_stays() {
+        for &feature in Feature::ALL {
+            let mut text = std::string::String::from("gemello-v3,-");
+            text.push_str(feature.name());
+            match CpuModel::parse(&text) {
+                Ok(model) => assert!(ESSENTIAL.difference(model.features).is_empty(), "{text}"),
+                Err(error) => {
+                    assert_eq!(error, ModelError::Essential(feature.name()));
+                    assert!(
+                        ESSENTIAL.contains(feature) && error.to_string().contains("leave it in")
+                    );
+                }
+            }
+        }
+        assert!(!CpuModel::parse("gemello-v2,-nx").unwrap().has(Feature::Nx));
     }
 
     #[test]

@@ -147,7 +147,8 @@ fn efer() {
 
 #[test]
 fn efer_bits_need_their_features() {
-    let model = CpuModel::parse("gemello-v2,-nx,-syscall").unwrap();
+    let mut model = CpuModel::gemello_v2();
+    model.features = model.features.disable(Feature::Nx).disable(Feature::Syscall);
     let mut state = CpuState::reset();
     for bits in [0x800, 1] {
         assert_eq!(write(&model, &mut state, IA32_EFER, bits, 0), Err(GP));
