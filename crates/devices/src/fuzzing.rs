@@ -103,7 +103,7 @@ impl Rig {
             bus.add_pio("i8042", 0x60..=0x60, Arc::clone(i8042) as _),
             bus.add_pio("i8042", 0x64..=0x64, Arc::clone(i8042) as _),
             bus.add_pio("acpi", 0x600..=0x60F, Arc::clone(acpi) as _),
-            bus.add_pio("reset", 0xCF8..=0xCFB, ResetPort::new(power.clone())),
+            bus.add_byte_port("reset", 0xCF9, ResetPort::new(power.clone())),
             bus.add_pio("debug exit", 0xF4..=0xF4, DebugExit::new(power.clone())),
             bus.add_pio("post", 0x80..=0x80, PostPort::new()),
             bus.add_pio("a20", 0x92..=0x92, FastA20::new(power.clone())),

@@ -19,8 +19,19 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> u64;
 }
 
+/// One moment on both of a machine's clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instant {
+    /// VM nanoseconds.
+    pub ns: u64,
+    /// The guest's TSC.
+    pub tsc: u64,
+}
+
 /// The guest's time-stamp counter as the local APIC's timer needs it.
 pub trait Tsc: Send + Sync {
+    /// VM time and the guest's TSC now.
+    fn instant(&self) -> Instant;
     /// What RDTSC would give the guest now.
     fn guest_tsc(&self) -> u64;
     /// VM nanoseconds until the guest's TSC reaches `tsc`; 0 if it has passed.
@@ -56,6 +67,11 @@ impl Clock for ManualClock {
 
 /// A TSC that ticks once per VM nanosecond of its clock.
 impl Tsc for ManualClock {
+    fn instant(&self) -> Instant {
+        let now = self.now();
+        Instant { ns: now, tsc: now }
+    }
+
     fn guest_tsc(&self) -> u64 {
         self.now()
     }

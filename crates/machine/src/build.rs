@@ -435,7 +435,7 @@ fn bus(
     bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
     let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
-    bus.add_pio("reset", layout::RESET, Arc::clone(&chipset.reset) as _)?;
+    bus.add_byte_port("reset", layout::RESET_REGISTER, Arc::clone(&chipset.reset) as _)?;
     for device in virtio {
         device.attach(&mut bus)?;
     }

@@ -4,7 +4,7 @@
 //! guest may change; engines read the host's TSC themselves, so while the machine runs the two are tied by hardware alone.
 //! One leaf mutex guards pausing; readers of a running clock take it only for the length of an addition.
 
-use devices::time::{Clock, Tsc};
+use devices::time::{self, Clock, Tsc};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -88,16 +88,31 @@ impl VmClock {
 impl Clock for VmClock {
     fn now(&self) -> u64 {
         let state = *self.lock();
-        state.since.map_or(state.base, |since| state.base.saturating_add(nanoseconds(since)))
+        state.now()
+    }
+}
+
+impl State {
+    fn now(&self) -> u64 {
+        self.since.map_or(self.base, |since| self.base.saturating_add(nanoseconds(since)))
+    }
+
+    fn host_tsc(&self) -> u64 {
+        if self.since.is_some() { vcpu::host_tsc() } else { self.stopped_tsc }
     }
 }
 
 impl VmClock {
     /// What RDTSC would give on a processor that has not moved its TSC.
     pub fn guest_tsc(&self) -> u64 {
+        self.instant().tsc
+    }
+
+    /// VM time and [`VmClock::guest_tsc`], with one look at the clock.
+    fn instant(&self) -> time::Instant {
         let state = *self.lock();
-        let host = if state.since.is_some() { vcpu::host_tsc() } else { state.stopped_tsc };
-        host.wrapping_add(self.tsc_offset())
+        let tsc = state.host_tsc().wrapping_add(self.tsc_offset());
+        time::Instant { ns: state.now(), tsc }
     }
 }
 
@@ -134,6 +149,11 @@ impl ProcessorTsc {
 }
 
 impl Tsc for ProcessorTsc {
+    fn instant(&self) -> time::Instant {
+        let time::Instant { ns, tsc } = self.clock.instant();
+        time::Instant { ns, tsc: tsc.wrapping_add(self.moved()) }
+    }
+
     fn guest_tsc(&self) -> u64 {
         self.clock.guest_tsc().wrapping_add(self.moved())
     }

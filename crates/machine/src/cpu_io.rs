@@ -76,5 +76,6 @@ impl CpuIo for ProcessorIo {
 
     fn tsc_offset_changed(&mut self, offset: u64) {
         self.tsc.set_offset(offset);
+        self.lapic.tsc_changed();
     }
 }

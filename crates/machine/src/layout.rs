@@ -12,7 +12,7 @@
 //! FEE0_0000    local APIC                          02F8-02FF, 03F8-03FF           COM2, COM1
 //! 1_0000_0000  the rest of RAM                     03E8-03EF                      COM3
 //!                                                  0600-060F                      ACPI PM1a, PM timer
-//!                                                  0CF8-0CFB                      reset control (0CF9)
+//!                                                  0CF9                           reset control
 //! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI · GSI 16-23 virtio devices
 //! ```
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by `boot::layout`.
@@ -90,9 +90,8 @@ pub const COM1: u16 = 0x3F8;
 pub const COM_PORTS: u16 = 8;
 /// ACPI fixed hardware: PM1a event and control blocks, PM timer.
 pub const ACPI_PM: u16 = 0x600;
-/// The PCI configuration address dword, in which the reset control register lies.
-pub const RESET: RangeInclusive<u16> = 0xCF8..=0xCFB;
-/// The reset control register, also the FADT's RESET_REG.
+/// The reset control register, a byte inside the dword of PCI's configuration address; also the FADT's
+/// RESET_REG.
 pub const RESET_REGISTER: u16 = 0xCF9;
 /// What to write there for a full reset.
 pub const RESET_VALUE: u8 = 0x06;

@@ -126,6 +126,32 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
     assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
 }
 
+/// A deadline of IA32_TSC_DEADLINE is a value of the TSC: it comes sooner when the guest moves its TSC.
+#[test]
+fn a_tsc_deadline_moves_with_the_tsc() {
+    let began = Instant::now();
+    let seen = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&seen);
+    let script = vec![
+        step(|guest| {
+            const FAR: u64 = 1 << 50; // days
+            guest.io.mmio_write(SVR, 4, 0x1FF);
+            guest.io.mmio_write(LVT_TIMER, 4, 2 << 17 | 0x41);
+            guest.io.msr_write(0x6E0, FAR).expect("the local APIC's").expect("no fault");
+            guest.io.tsc_offset_changed(FAR.wrapping_sub(vcpu::host_tsc()));
+            halt(guest)
+        }),
+        step(move |guest| {
+            *note.lock().expect("not poisoned") = guest.io.ack_interrupt();
+            Exit::SliceOver
+        }),
+        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+    ];
+    assert_eq!(run(script), End::PowerOff);
+    assert_eq!(*seen.lock().expect("not poisoned"), Some(0x41));
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
 /// Virtual wire mode (MultiProcessor Specification 1.4, 3.6.2.2).
 #[test]
 fn the_8259_reaches_a_processor_whose_apic_nobody_programs() {

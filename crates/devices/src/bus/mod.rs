@@ -98,6 +98,8 @@ impl<T: MmioDevice + ?Sized> SharedMmio for Mutex<T> {
 #[derive(Default)]
 pub struct Bus {
     pio: Ranges<dyn SharedPio>,
+    /// Registers that take byte accesses at ports that are others' otherwise.
+    bytes: Ranges<dyn SharedPio>,
     mmio: Ranges<dyn SharedMmio>,
     unclaimed: UnclaimedPlaces,
 }
@@ -122,6 +124,20 @@ impl Bus {
         self.pio.add(name, u64::from(*ports.start())..=u64::from(*ports.end()), width, device)
     }
 
+    /// Puts `device` on `port` for accesses of one byte, whatever else is there. A wider access that
+    /// covers the port does not reach it: the reset control register in PCI's configuration address.
+    ///
+    /// # Errors
+    /// If another such device is there already.
+    pub fn add_byte_port(
+        &mut self,
+        name: &'static str,
+        port: u16,
+        device: Arc<dyn SharedPio>,
+    ) -> Result<(), BusError> {
+        self.bytes.add(name, u64::from(port)..=u64::from(port), 1, device)
+    }
+
     /// Puts `device` at guest-physical `addresses`.
     ///
     /// # Errors
@@ -138,6 +154,14 @@ impl Bus {
 
     /// IN of `size` bytes (1, 2 or 4) from `port`.
     pub fn pio_read(&self, port: u16, size: u8) -> u32 {
+        match self.bytes.find(u64::from(port)) {
+            Some(entry) if size == 1 => entry.device.read(port, size) & 0xFF,
+            _ => self.pio_read_part(port, size),
+        }
+    }
+
+    /// The same, of an access or a part of one.
+    fn pio_read_part(&self, port: u16, size: u8) -> u32 {
         let Some(entry) = self.pio.find(u64::from(port)) else {
             if size > 1 {
                 return self.pio_read_halves(port, size);
@@ -155,6 +179,14 @@ impl Bus {
 
     /// OUT of `size` bytes (1, 2 or 4) to `port`.
     pub fn pio_write(&self, port: u16, size: u8, value: u32) {
+        match self.bytes.find(u64::from(port)) {
+            Some(entry) if size == 1 => entry.device.write(port, size, value & 0xFF),
+            _ => self.pio_write_part(port, size, value),
+        }
+    }
+
+    /// The same, of an access or a part of one.
+    fn pio_write_part(&self, port: u16, size: u8, value: u32) {
         let value = value & ones(size) as u32;
         let Some(entry) = self.pio.find(u64::from(port)) else {
             if size > 1 {
@@ -207,21 +239,25 @@ impl Bus {
 
     fn pio_read_halves(&self, port: u16, size: u8) -> u32 {
         let half = size / 2;
-        let low = self.pio_read(port, half);
-        low | self.pio_read(port.wrapping_add(u16::from(half)), half) << (half * 8)
+        let low = self.pio_read_part(port, half);
+        low | self.pio_read_part(port.wrapping_add(u16::from(half)), half) << (half * 8)
     }
 
     fn pio_write_halves(&self, port: u16, size: u8, value: u32) {
         let half = size / 2;
-        self.pio_write(port, half, value);
-        self.pio_write(port.wrapping_add(u16::from(half)), half, value >> (half * 8));
+        self.pio_write_part(port, half, value);
+        self.pio_write_part(port.wrapping_add(u16::from(half)), half, value >> (half * 8));
     }
 }
 
 impl std::fmt::Debug for Bus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pio, mmio, unclaimed: _ } = self;
-        f.debug_struct("Bus").field("pio", pio).field("mmio", mmio).finish_non_exhaustive()
+        let Self { pio, bytes, mmio, unclaimed: _ } = self;
+        f.debug_struct("Bus")
+            .field("pio", pio)
+            .field("bytes", bytes)
+            .field("mmio", mmio)
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,8 +22,8 @@ impl LatchState {
 
 /// The reset control register, CF9H, inside the dword of the PCI configuration address, CF8H to CFBH.
 ///
-/// It claims all four ports, so that a dword written to CF8H is not split into a write to CF9H; a machine
-/// without PCI reads all-ones there.
+/// It is a byte port ([`crate::bus::Bus::add_byte_port`]): a dword written to CF8H is no write to CF9H,
+/// and all else there is PCI's.
 #[derive(Debug)]
 pub struct ResetPort {
     power: PowerSink,
@@ -37,7 +37,6 @@ impl ResetPort {
     const RST_CPU: u8 = 1 << 2;
     /// FULL_RST: cycle the power, too.
     const FULL_RST: u8 = 1 << 3;
-    const REGISTER: u16 = 0xCF9;
 
     /// Resets are reported to `power`. The ACPI reset register is port CF9H with value 06H.
     pub fn new(power: PowerSink) -> Arc<Mutex<Self>> {
@@ -58,14 +57,11 @@ impl ResetPort {
 }
 
 impl PioDevice for ResetPort {
-    fn read(&mut self, port: u16, size: u8) -> u32 {
-        if port == Self::REGISTER && size == 1 { u32::from(self.control) } else { u32::MAX }
+    fn read(&mut self, _port: u16, _size: u8) -> u32 {
+        u32::from(self.control)
     }
 
-    fn write(&mut self, port: u16, size: u8, value: u32) {
-        if port != Self::REGISTER || size != 1 {
-            return;
-        }
+    fn write(&mut self, _port: u16, _size: u8, value: u32) {
         let before = self.control;
         let value = value as u8 & (Self::SYS_RST | Self::RST_CPU | Self::FULL_RST);
         // RST_CPU does not stick: the reset clears it.
@@ -73,10 +69,6 @@ impl PioDevice for ResetPort {
         if value & Self::RST_CPU != 0 && before & Self::RST_CPU == 0 {
             self.power.send(PowerEvent::Reset);
         }
-    }
-
-    fn max_width(&self) -> u8 {
-        4
     }
 }
 
@@ -210,7 +202,7 @@ mod tests {
     fn the_reset_register_resets_on_the_rise_of_rst_cpu() {
         let (power, events) = sink();
         let mut bus = Bus::new();
-        bus.add_pio("reset", 0xCF8..=0xCFB, ResetPort::new(power)).unwrap();
+        bus.add_byte_port("reset", 0xCF9, ResetPort::new(power)).unwrap();
         bus.pio_write(0xCF9, 1, 0x02);
         assert_eq!(bus.pio_read(0xCF9, 1), 0x02);
         assert!(lock(&events).is_empty());
@@ -224,12 +216,19 @@ mod tests {
     fn a_pci_configuration_address_is_no_reset() {
         let (power, events) = sink();
         let mut bus = Bus::new();
-        bus.add_pio("reset", 0xCF8..=0xCFB, ResetPort::new(power)).unwrap();
+        bus.add_byte_port("reset", 0xCF9, ResetPort::new(power)).unwrap();
         bus.pio_write(0xCF8, 4, 0x8000_FFFC);
         bus.pio_write(0xCF8, 2, 0x06FF);
         bus.pio_write(0xCF9, 2, 0x0006);
         bus.pio_write(0xCFB, 1, 0x06);
         assert_eq!((bus.pio_read(0xCF8, 4), bus.pio_read(0xCFB, 1)), (u32::MAX, 0xFF));
+        assert!(lock(&events).is_empty());
+        // A PCI root may have all of these ports beside it.
+        let root = PostPort::new();
+        bus.add_pio("root", 0xCF8..=0xCFF, Arc::clone(&root) as _).unwrap();
+        bus.pio_write(0xCF9, 1, 0x02);
+        bus.pio_write(0xCF8, 4, 0x5A06_0606);
+        assert_eq!((bus.pio_read(0xCF9, 1), bus.pio_read(0xCF8, 1)), (0x02, 0x5A));
         assert!(lock(&events).is_empty());
     }
 

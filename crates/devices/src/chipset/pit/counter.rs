@@ -14,6 +14,8 @@ pub(super) type Tick = i64;
 pub(super) struct Counter {
     /// 0 to 5.
     pub(super) mode: u8,
+    /// Bits 5:0 of the control word as written, which the status tells (mode 6 is 2, and reads as 6).
+    pub(super) word: u8,
     /// RW1:RW0: 1 low byte, 2 high byte, 3 low then high.
     pub(super) access: u8,
     pub(super) bcd: bool,
@@ -40,6 +42,7 @@ impl Counter {
     pub(super) fn new(gate: bool) -> Self {
         Self {
             mode: 0,
+            word: 3 << 4,
             access: 3,
             bcd: false,
             gate,
@@ -61,6 +64,7 @@ impl Counter {
         *self = Self {
             // Modes 6 and 7 are 2 and 3.
             mode: if mode > 5 { mode - 4 } else { mode },
+            word: word & 0x3F,
             access: word >> 4 & 3,
             bcd: word & 1 != 0,
             ..Self::new(self.gate)
@@ -243,11 +247,7 @@ impl Counter {
     pub(super) fn latch_status(&mut self, now: Tick) {
         self.advance(now);
         let null_count = self.since.is_none_or(|since| now < since) || self.reload_at.is_some();
-        let status = u8::from(self.out(now)) << 7
-            | u8::from(null_count) << 6
-            | self.access << 4
-            | self.mode << 1
-            | u8::from(self.bcd);
+        let status = u8::from(self.out(now)) << 7 | u8::from(null_count) << 6 | self.word;
         self.latched_status.get_or_insert(status);
     }
 

@@ -222,3 +222,13 @@ fn counter_0_interrupts_at_its_rate_and_state_survives() {
     lock(&other).restore(&saved);
     assert_eq!(lock(&other).save(), saved);
 }
+
+#[test]
+fn the_status_has_the_control_word_as_written() {
+    let mut core = Core::new();
+    for word in 0x90..=0xBF_u8 {
+        core.write(0x43, word, 0);
+        core.write(0x43, 0xE8, 0);
+        assert_eq!(core.read(0x42, 0) & 0x3F, word & 0x3F);
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::core::{Action, Core};
 use super::registers::*;
-use super::timer::Instant;
 use crate::irqchip::message::Trigger;
+use crate::time::Instant;
 
 /// The access is wrong: xAPIC mode notes it in ESR, x2APIC mode raises #GP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

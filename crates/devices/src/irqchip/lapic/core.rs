@@ -4,9 +4,10 @@
 
 use super::bits256::Bits256;
 use super::registers::*;
-use super::timer::{Instant, Mode, Timer};
+use super::timer::{Mode, Timer};
 use crate::irqchip::interconnect::Among;
 use crate::irqchip::message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
+use crate::time::Instant;
 use vcpu::{Signal, Signals};
 
 /// What a register access asks of the neighbours, once the lock is released.

@@ -22,12 +22,13 @@ use super::interconnect::{Interconnect, Receiver};
 use super::message::Message;
 use crate::irq::IrqInputs;
 use crate::sync::lock;
-use crate::time::{Clock, Expire, Timer, TimerQueue, Tsc};
+use crate::time::{Clock, Expire, Instant, Timer, TimerQueue, Tsc};
 use access::Illegal;
 use registers::*;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use timer::{Deadline, Instant};
+use timer::Deadline;
 use vcpu::{MsrFault, Signal, Signals};
 
 /// What a local APIC is built from.
@@ -59,8 +60,13 @@ pub struct Lapic {
     tsc: Arc<dyn Tsc>,
     timer: Timer,
     interconnect: OnceLock<Weak<Interconnect>>,
+    /// Where the register page is, or [`NO_PAGE`]: written with the lock held, read without.
+    page: AtomicU64,
     inner: Mutex<Inner>,
 }
+
+/// No page is at this address.
+const NO_PAGE: u64 = u64::MAX;
 
 struct Inner {
     core: Core,
@@ -87,6 +93,7 @@ impl Lapic {
             tsc,
             timer: timers.timer("lapic"),
             interconnect: OnceLock::new(),
+            page: AtomicU64::new(page_of(&core)),
             inner: Mutex::new(Inner { core, armed: None }),
         });
         let owner: Arc<dyn Expire> = Arc::clone(&lapic) as _;
@@ -104,15 +111,10 @@ impl Lapic {
         self.id
     }
 
-    /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode.
+    /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode. Takes
+    /// no lock: asked at every access to device memory.
     pub fn mmio_base(&self) -> Option<u64> {
-        let inner = lock(&self.inner);
-        (inner.core.mode() == ApicMode::Xapic).then_some(inner.core.base & BASE_ADDRESS)
-    }
-
-    /// Whether IA32_APIC_BASE.EN is set: what CPUID.01H:EDX.APIC tells.
-    pub fn is_enabled(&self) -> bool {
-        lock(&self.inner).core.mode() != ApicMode::Disabled
+        Some(self.page.load(Ordering::Relaxed)).filter(|&page| page != NO_PAGE)
     }
 
     /// A load of `size` bytes at `offset` in the register page. Only the first four bytes of each
@@ -238,9 +240,14 @@ impl Lapic {
     /// The guest's TSC was moved (WRMSR of IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): a TSC deadline now lies
     /// elsewhere in VM time.
     pub fn tsc_changed(&self) {
+        self.disarm();
+        self.access(Core::advance);
+    }
+
+    /// Has the host timer set anew at the end of the next access, wherever its deadline now lies.
+    fn disarm(&self) {
         lock(&self.inner).armed = None;
         self.timer.cancel();
-        self.access(Core::advance);
     }
 
     /// The page number of the start-up IPI behind [`Signal::Sipi`]; taking it clears the signal.
@@ -257,6 +264,7 @@ impl Lapic {
 
     /// Takes over `state`; the signals and the host timer follow.
     pub fn restore(&self, state: &LapicState) {
+        self.disarm();
         self.access(|core, _| *core = Core::restore(state));
         if state.sipi.is_some() {
             self.signals.raise(Signal::Sipi);
@@ -269,9 +277,10 @@ impl Lapic {
 
     /// Runs `body` with the lock, then brings signal and host timer up to date.
     fn access<R>(&self, body: impl FnOnce(&mut Core, Instant) -> R) -> R {
-        let at = Instant { ns: self.clock.now(), tsc: self.tsc.guest_tsc() };
+        let at = self.tsc.instant();
         let mut inner = lock(&self.inner);
         let result = body(&mut inner.core, at);
+        self.page.store(page_of(&inner.core), Ordering::Relaxed);
         self.publish(&inner);
         self.set_host_timer(&mut inner);
         result
@@ -310,6 +319,11 @@ impl Lapic {
             Action::Ipi(message, among) => interconnect.send_ipi(self.id, &message, among),
         }
     }
+}
+
+/// What [`Lapic::mmio_base`] says of `core`.
+fn page_of(core: &Core) -> u64 {
+    if core.mode() == ApicMode::Xapic { core.base & BASE_ADDRESS } else { NO_PAGE }
 }
 
 impl Receiver for Lapic {

@@ -321,7 +321,7 @@ fn the_base_msr_has_three_states() {
     assert_eq!(write(OFF | BASE_EN | 1 << 52), Err(MsrFault), "beyond MAXPHYADDR");
     assert_eq!(lapic.msr_read(0x802), Some(Err(MsrFault)), "not in x2APIC mode");
     assert_eq!(write(OFF), Ok(()));
-    assert_eq!((lapic.mmio_base(), lapic.is_enabled()), (None, false));
+    assert_eq!(lapic.mmio_base(), None);
     assert_eq!(write(OFF | BASE_EN | BASE_EXTD), Err(MsrFault), "disabled to x2APIC");
     assert_eq!(write(0x1_2345_6000 | BASE_EN), Ok(()));
     assert_eq!(lapic.mmio_base(), Some(0x1_2345_6000));
@@ -570,6 +570,9 @@ fn no_level_interrupt_is_lost_between_threads() {
 struct Skewed(Arc<ManualClock>);
 
 impl Tsc for Skewed {
+    fn instant(&self) -> Instant {
+        self.0.instant()
+    }
     fn guest_tsc(&self) -> u64 {
         self.0.now()
     }
@@ -603,4 +606,62 @@ fn a_deadline_that_is_met_early_is_armed_again() {
     }
     assert_eq!((clock.now(), lapic.ack_interrupt()), (1_000_000, Some(0x41)));
     assert!(wakes > 5);
+}
+
+/// A TSC that is moved against VM time.
+struct Moved(Arc<ManualClock>, AtomicU64);
+
+impl Tsc for Moved {
+    fn instant(&self) -> Instant {
+        Instant { ns: self.0.now(), tsc: self.guest_tsc() }
+    }
+    fn guest_tsc(&self) -> u64 {
+        self.0.now() + self.1.load(Ordering::SeqCst)
+    }
+    fn ns_until(&self, tsc: u64) -> u64 {
+        tsc.saturating_sub(self.guest_tsc())
+    }
+}
+
+#[test]
+fn a_tsc_deadline_follows_the_tsc_and_a_restored_clock() {
+    let (clock, timers) = (ManualClock::new(), TimerQueue::new());
+    let tsc = Arc::new(Moved(Arc::clone(&clock), AtomicU64::new(0)));
+    let signals = Arc::new(Signals::default());
+    let lapic = Lapic::new(LapicConfig {
+        id: 0,
+        bootstrap: true,
+        signals: Arc::clone(&signals),
+        clock: Arc::clone(&clock) as _,
+        timers: Arc::clone(&timers),
+        timer_hz: HZ,
+        tsc: Arc::clone(&tsc) as _,
+    });
+    put(&lapic, SVR, 0x1FF);
+    put(&lapic, LVT_TIMER, 2 << 17 | 0x41);
+    lapic.msr_write(MSR_TSC_DEADLINE, 1_000_000);
+    assert_eq!(timers.next_deadline(), Some(1_000_000));
+    tsc.1.store(600_000, Ordering::SeqCst);
+    lapic.tsc_changed();
+    assert_eq!(timers.next_deadline(), Some(400_000));
+    let state = lapic.save();
+    tsc.1.store(700_000, Ordering::SeqCst);
+    lapic.restore(&state);
+    assert_eq!(timers.next_deadline(), Some(300_000), "the same deadline at another time");
+    tsc.1.store(2_000_000, Ordering::SeqCst);
+    lapic.tsc_changed();
+    assert!(signals.is_raised(Signal::Intr), "moved past the deadline");
+}
+
+#[test]
+fn the_page_is_where_the_base_msr_says() {
+    let rig = rig(1);
+    let lapic = rig.lapic(0);
+    lapic.msr_write(MSR_APIC_BASE, 0xFED0_0000 | BASE_EN).unwrap().unwrap();
+    assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
+    let state = lapic.save();
+    lapic.msr_write(MSR_APIC_BASE, 0xFED0_0000 | BASE_EN | BASE_EXTD).unwrap().unwrap();
+    assert_eq!(lapic.mmio_base(), None);
+    lapic.restore(&state);
+    assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
 }

@@ -3,20 +3,11 @@
 //! Pure: the instant is passed in. The count is derived from the time since it was loaded, never stepped, so
 //! that a period does not drift.
 
-use crate::time::SECOND;
+use crate::time::{Instant, SECOND};
 
 /// A periodic timer fires no more often than this: a guest that programs a shorter period must not
 /// occupy a host thread.
 const PERIOD_MIN_NS: u64 = 20_000;
-
-/// A moment, on both clocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Instant {
-    /// VM nanoseconds.
-    pub(super) ns: u64,
-    /// The guest's TSC.
-    pub(super) tsc: u64,
-}
 
 /// LVT timer bits 18:17.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
