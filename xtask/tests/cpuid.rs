@@ -1,6 +1,8 @@
-//! What CPUID shows is what the processor does: every bit that a model shows, in any leaf, has a test of the behaviour that it promises.
+//! What CPUID shows is what the processor does: every bit that a model shows, in any leaf, has a
+//! test of the behaviour that it promises.
 //!
-//! A bit without a row fails, and so does a row whose bit no model shows or whose test is not there.
+//! A bit without a row fails, and so does a row whose bit no model shows or whose test is not
+//! there.
 #![forbid(unsafe_code)]
 
 use iced_x86::CpuidFeature as I;

@@ -8,8 +8,9 @@ use crate::outcome::Change;
 use crate::prng::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 
-/// Where things are, in the child and in the engine alike. All but the alias lies below 2 GiB, so that 32-bit
-/// displacements, RIP-relative operands and the 67 prefix reach it. Everything else is absent in an engine.
+/// Where things are, in the child and in the engine alike. All but the alias lies below 2 GiB, so
+/// that 32-bit displacements, RIP-relative operands and the 67 prefix reach it. Everything else is
+/// absent in an engine.
 pub mod layout {
     /// Page size.
     pub const PAGE: u64 = 0x1000;
@@ -29,8 +30,8 @@ pub mod layout {
     pub const STACK: u64 = 0x2002_0000;
     /// Bytes of stack.
     pub const STACK_SIZE: u64 = PAGE;
-    /// The arena once more, its two pages on either side of 4 GiB, a guard page on either side: there is memory both where a 32-bit
-    /// address ends and where it would go on.
+    /// The arena once more, its two pages on either side of 4 GiB, a guard page on either side:
+    /// there is memory both where a 32-bit address ends and where it would go on.
     pub const ALIAS: u64 = 0x1_0000_0000 - PAGE;
     /// 4 GiB.
     pub const END_32: u64 = 0x1_0000_0000;
@@ -40,9 +41,11 @@ pub mod layout {
     pub const USER_CS_32: u16 = 0x23;
     /// See [`USER_CS`]; 32-bit code has it in DS, ES, FS and GS, too.
     pub const USER_SS: u16 = 0x2b;
-    /// 16-bit code, by a local descriptor whose base is [`CODE`], so that IP is an offset in the code page.
+    /// 16-bit code, by a local descriptor whose base is [`CODE`], so that IP is an offset in the
+    /// code page.
     pub const USER_CS_16: u16 = 0x07;
-    /// What such code has in DS, ES, FS and GS, a local descriptor of 4 GiB from [`DATA_16_BASE`] on; SS is [`USER_SS`].
+    /// What such code has in DS, ES, FS and GS, a local descriptor of 4 GiB from [`DATA_16_BASE`]
+    /// on; SS is [`USER_SS`].
     pub const USER_DATA_16: u16 = 0x0f;
     /// The first of the arena's pages is the last that 16-bit offsets reach; the second follows.
     pub const DATA_16_BASE: u64 = ARENA + PAGE - 0x1_0000;
@@ -90,7 +93,8 @@ pub struct Case {
     pub st_keep: u8,
     /// Bytes of `code` that count.
     pub code_len: u8,
-    /// Code segment width: 64, 32 for compatibility mode with flat segments, or 16 with segments of [`layout::DATA_16_BASE`].
+    /// Code segment width: 64, 32 for compatibility mode with flat segments, or 16 with segments of
+    /// [`layout::DATA_16_BASE`].
     pub bitness: u8,
     /// The code. What lies beyond `code_len` is zero and is not placed.
     pub code: [u8; 64],
@@ -163,7 +167,8 @@ impl Case {
         if self.bitness == 16 { layout::CODE } else { 0 }
     }
 
-    /// Makes this a case of compatibility mode with code of 16 or 32 `bits`: registers are cut to what such code has.
+    /// Makes this a case of compatibility mode with code of 16 or 32 `bits`: registers are cut to
+    /// what such code has.
     pub fn make_compatible(&mut self, bits: u8) {
         self.bitness = bits;
         self.gpr.iter_mut().for_each(|r| *r &= 0xffff_ffff);

@@ -33,7 +33,8 @@ pub struct Options {
     pub blocks: u64,
     /// Percentage of random byte strings.
     pub noise: u64,
-    /// Percentage of single instructions and byte strings that are 32-bit code, of which every third is 16-bit where the host runs it.
+    /// Percentage of single instructions and byte strings that are 32-bit code, of which every
+    /// third is 16-bit where the host runs it.
     pub compatible: u64,
     /// Instructions that read flags which an earlier one leaves undefined may follow it.
     pub undefined_flags: bool,

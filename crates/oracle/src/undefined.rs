@@ -94,8 +94,9 @@ fn undefined_result(i: &Instruction) -> bool {
 /// record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that runs x87 instructions by
 /// thunks would show its own addresses.
 ///
-/// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees. And XSAVE's XSTATE_BV: which
-/// components a processor takes to be in their initial configuration is its own affair (SDM vol. 1, 13.6).
+/// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees.
+/// And XSAVE's XSTATE_BV: which components a processor takes to be in their initial configuration
+/// is its own affair (SDM vol. 1, 13.6).
 ///
 /// The address is computed from the initial registers, so this holds for the first instruction only.
 fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
@@ -117,7 +118,8 @@ fn saves_more(i: &Instruction, case: &Case) -> bool {
     matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64) && requested & !7 != 0
 }
 
-/// The range, and where in the arena it lies if it begins in the arena's alias, since changes are told of the arena.
+/// The range, and where in the arena it lies if it begins in the arena's alias, since changes are
+/// told of the arena.
 fn places(range: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
     let there = range.filter(|(from, _)| from.wrapping_sub(layout::ALIAS) < layout::ARENA_SIZE);
     let moved = |at: u64| at - layout::ALIAS + layout::ARENA;

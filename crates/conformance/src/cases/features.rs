@@ -1,4 +1,5 @@
-//! What CPUID's feature bits promise, one case a bit, where no other group has it (`xtask/tests/cpuid.rs` names them all).
+//! What CPUID's feature bits promise, one case a bit, where no other group has it
+//! (`xtask/tests/cpuid.rs` names them all).
 
 use super::case;
 use crate::Case;

@@ -1,4 +1,5 @@
-//! Status flags in the frame of a fault, before code that replaces them (SDM vol. 3, 6.5: a fault's frame has the state before the instruction).
+//! Status flags in the frame of a fault, before code that replaces them (SDM vol. 3, 6.5: a fault's
+//! frame has the state before the instruction).
 
 use super::case;
 use crate::Case;

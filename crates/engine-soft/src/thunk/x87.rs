@@ -1,7 +1,8 @@
 //! The x87 unit's bookkeeping that no thunk does: last-instruction pointers, and the way between x87 and MMX.
 //!
-//! Some processors save FIP, FDP and FOP only with a pending exception, so thunks leave those fields of the guest's state
-//! alone and the interpreter keeps them: it calls [`record`] after an x87 instruction has run (SDM vol. 1, 8.1.8 and 8.1.9).
+//! Some processors save FIP, FDP and FOP only with a pending exception, so thunks leave those
+//! fields of the guest's state alone and the interpreter keeps them: it calls [`record`] after an
+//! x87 instruction has run (SDM vol. 1, 8.1.8 and 8.1.9).
 
 use iced_x86::{Instruction, Mnemonic};
 use x86::state::X87;
@@ -13,7 +14,8 @@ pub enum Pointers {
     Keep,
     /// FNINIT (and FNSAVE after it has stored): cleared.
     Clear,
-    /// Non-control instructions: FIP is set, and after an unmasked exception FOP, and FDP if there is a memory operand.
+    /// Non-control instructions: FIP is set, and after an unmasked exception FOP, and FDP if there
+    /// is a memory operand.
     Set,
 }
 
@@ -58,8 +60,9 @@ pub struct FarPointer {
 
 /// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it is, and its memory operand.
 ///
-/// FDP and FOP tell of unmasked exceptions only: CPUID.(7,0):EBX bit 6 promises it of FDP, and fopcode compatibility mode, which would have FOP
-/// told always, cannot be switched on (SDM vol. 1, 8.1.8 and 8.1.9.1).
+/// FDP and FOP tell of unmasked exceptions only: CPUID.(7,0):EBX bit 6 promises it of FDP, and
+/// fopcode compatibility mode, which would have FOP told always, cannot be switched on (SDM vol. 1,
+/// 8.1.8 and 8.1.9.1).
 pub fn record(
     x87: &mut X87,
     update: Pointers,
@@ -74,7 +77,8 @@ pub fn record(
         }
         Pointers::Set => {
             (x87.fcs, x87.fip) = (instruction.selector, instruction.offset);
-            // None was pending before: those that wait would not have run, and those that do not keep the pointers.
+            // None was pending before: those that wait would not have run, and those that do not
+            // keep the pointers.
             if error_pending(x87) {
                 x87.fop = fop & 0x7ff;
                 if let Some(data) = data {

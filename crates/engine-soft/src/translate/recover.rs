@@ -1,9 +1,11 @@
 //! Status flags that an address check has overwritten, where translated code stops in their place.
 //!
-//! Flags that the program replaces before anything reads them are not put by around a check (ADR 0016), but the frame of a fault in between
-//! shows them. Most of them follow from registers that are still there: those of a comparison from its operands, those of a sum from the sum and
-//! what was added. Which instruction made them, and whether its operands are as it left them, is known when the code is made; at a stop the
-//! instruction is done once more on copies. That costs nothing where nobody stops.
+//! Flags that the program replaces before anything reads them are not put by around a check (ADR
+//! 0016), but the frame of a fault in between shows them. Most of them follow from registers that
+//! are still there: those of a comparison from its operands, those of a sum from the sum and what
+//! was added. Which instruction made them, and whether its operands are as it left them, is known
+//! when the code is made; at a stop the instruction is done once more on copies. That costs nothing
+//! where nobody stops.
 
 use super::flow::{Class, FlagUse};
 use super::region::{BasicBlock, Guest, Region};
@@ -149,7 +151,8 @@ fn predecessor(region: &Region, block: usize) -> Option<usize> {
     (0..block).find(|&p| region.successors(p).contains(&Some(start)))
 }
 
-/// Whether `g` may stop with its registers changed, before it is done: a repeated instruction is followed by a poll.
+/// Whether `g` may stop with its registers changed, before it is done: a repeated instruction is
+/// followed by a poll.
 fn kept(g: &Guest, recipe: &Recipe) -> bool {
     !matches!(g.class, Class::Repeat(_)) || recipe.registers() & g.written() == 0
 }

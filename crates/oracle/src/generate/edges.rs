@@ -1,4 +1,5 @@
-//! What random values seldom come to: strings over their own instruction, and operands in several parts some of which are not there.
+//! What random values seldom come to: strings over their own instruction, and operands in several
+//! parts some of which are not there.
 //!
 //! That an operand lies across 4 GiB is up to [`super::values::data_address`].
 
@@ -38,7 +39,8 @@ pub(super) fn aim(rng: &mut Rng, case: &mut Case, i: &Instruction, len: usize) {
     }
 }
 
-/// The string writes over its own bytes, upwards or downwards, and NOPs, INT3 or itself for the most part.
+/// The string writes over its own bytes, upwards or downwards, and NOPs, INT3 or itself for the
+/// most part.
 fn over_itself(rng: &mut Rng, case: &mut Case, len: u64) {
     let (from, count) = (case.rip(), 1 + rng.below(24));
     case.gpr[RCX] = count;
@@ -52,7 +54,8 @@ fn over_itself(rng: &mut Rng, case: &mut Case, len: u64) {
     }
     case.gpr[RAX] =
         rng.pick(&[0x9090_9090_9090_9090, 0xcccc_cccc_cccc_cccc, 0xaaf3_aaf3_aaf3_aaf3]);
-    // Filler, and now and then this very instruction: what comes out must be such that it soon ends.
+    // Filler, and now and then this very instruction: what comes out must be such that it soon
+    // ends.
     case.gpr[RSI] = if rng.chance(50) { from + 64 } else { from.wrapping_sub(rng.below(24)) };
 }
 

@@ -1,4 +1,5 @@
-//! Operands of 16-bit code, whose data segments begin at [`layout::DATA_16_BASE`]: the arena's first page is the last that 16 bits reach.
+//! Operands of 16-bit code, whose data segments begin at [`layout::DATA_16_BASE`]: the arena's
+//! first page is the last that 16 bits reach.
 
 use super::values;
 use crate::case::{Case, layout};
@@ -14,7 +15,8 @@ pub(super) fn offset(target: u64) -> u64 {
     target.wrapping_sub(layout::DATA_16_BASE) & 0xffff_ffff
 }
 
-/// An offset of 16 bits: that of `target` in the arena's first page, or the same place in that page; now and then at its end.
+/// An offset of 16 bits: that of `target` in the arena's first page, or the same place in that
+/// page; now and then at its end.
 fn short_offset(rng: &mut Rng, target: u64) -> u16 {
     if rng.chance(12) {
         (rng.below(40) as u16).wrapping_neg()
@@ -54,8 +56,8 @@ pub(super) fn operand(rng: &mut Rng, i: &mut Instruction, number: u32, kind: K) 
     i.try_set_op_kind(number, op_kind).ok()
 }
 
-/// A ModRM operand with a 16-bit address (SDM vol. 2, table 2-1), whose base is set so that it hits `target`. BP goes through SS, which
-/// is flat: nothing is there.
+/// A ModRM operand with a 16-bit address (SDM vol. 2, table 2-1), whose base is set so that it hits
+/// `target`. BP goes through SS, which is flat: nothing is there.
 pub(super) fn address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u64) {
     let wanted = short_offset(rng, target);
     let (base, index) = rng.pick(&[

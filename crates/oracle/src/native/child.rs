@@ -187,7 +187,8 @@ unsafe fn map_layout() -> bool {
 fn map_alias() -> bool {
     let size = layout::ARENA_SIZE as usize;
     let around = (layout::ALIAS - layout::PAGE) as *mut libc::c_void;
-    // SAFETY: see `child_main`. With an old size of 0 the pages, which are shared, stay where they are, too (mremap(2)).
+    // SAFETY: see `child_main`. With an old size of 0 the pages, which are shared, stay where they
+    // are, too (mremap(2)).
     unsafe {
         libc::munmap(around, size + 2 * layout::PAGE as usize);
         let to = layout::ALIAS as *mut libc::c_void;
@@ -198,7 +199,8 @@ fn map_alias() -> bool {
     }
 }
 
-/// `struct user_desc` of modify_ldt(2): flags from bit 0 on are 32-bit, two of contents, ..., limit in pages (bit 4).
+/// `struct user_desc` of modify_ldt(2): flags from bit 0 on are 32-bit, two of contents, ..., limit
+/// in pages (bit 4).
 #[repr(C)]
 struct UserDescriptor {
     number: u32,
@@ -207,7 +209,8 @@ struct UserDescriptor {
     flags: u32,
 }
 
-/// Makes the local descriptors of 16-bit code. A kernel without them leaves such cases out (`crate::Features`).
+/// Makes the local descriptors of 16-bit code. A kernel without them leaves such cases out
+/// (`crate::Features`).
 fn describe_segments() {
     const WRITE: i32 = 0x11;
     const CODE: u32 = 2 << 1;
@@ -440,8 +443,8 @@ fn set_segments(bits: u32, fs_base: u64, gs_base: u64) {
         32 => layout::USER_SS,
         _ => return set_bases(fs_base, gs_base),
     };
-    // SAFETY: Linux's own user selector, or the local descriptor without which no 16-bit case runs; nothing here uses FS or GS, and 64-bit
-    // code ignores DS and ES.
+    // SAFETY: Linux's own user selector, or the local descriptor without which no 16-bit case runs;
+    // nothing here uses FS or GS, and 64-bit code ignores DS and ES.
     unsafe {
         asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) u32::from(selector));
     }

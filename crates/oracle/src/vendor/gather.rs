@@ -1,12 +1,15 @@
-//! How far a gather got that faults: SDM vol. 2, VPGATHERDD, promises only that elements are done in order, and tell so by their masks.
+//! How far a gather got that faults: SDM vol. 2, VPGATHERDD, promises only that elements are done
+//! in order, and tell so by their masks.
 
 use crate::outcome::Outcome;
 use iced_x86::{Instruction, MemorySize, Mnemonic, Register};
 
-/// Whether the two agree on all but how many elements of the gather `i` are done: where both have done one, or neither has, on its value too.
+/// Whether the two agree on all but how many elements of the gather `i` are done: where both have
+/// done one, or neither has, on its value too.
 ///
-/// An element that is not done has its mask's sign bit as it was; the bits below and what lies beyond the last element are any processor's
-/// own: the manual's pseudo-code spreads the sign first, Zen 3 to 5 do not.
+/// An element that is not done has its mask's sign bit as it was; the bits below and what lies
+/// beyond the last element are any processor's own: the manual's pseudo-code spreads the sign
+/// first, Zen 3 to 5 do not.
 pub(super) fn same_but_progress(native: &Outcome, subject: &Outcome, i: &Instruction) -> bool {
     let vector = |n: u32| i.op_register(n).number() & 15;
     let (destination, mask) = (vector(0), vector(2));
@@ -32,7 +35,8 @@ fn ahead([a, b]: &[Vec<u8>; 2]) -> bool {
     pairs().all(|(x, y)| x <= y) || pairs().all(|(x, y)| x >= y)
 }
 
-/// Whether all offsets of the gather's elements that are still to do are canonical, before a segment's base is added.
+/// Whether all offsets of the gather's elements that are still to do are canonical, before a
+/// segment's base is added.
 pub(super) fn canonical_offsets(i: &Instruction, at_fault: &Outcome) -> bool {
     let (size, count) = shape(i);
     let (mask, index) = (i.op_register(2).number() & 15, i.memory_index().number() & 15);

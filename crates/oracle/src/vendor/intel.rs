@@ -12,7 +12,8 @@ const DF: u64 = 1 << 10;
 
 /// Why a difference is no defect, if it is none.
 pub(super) fn only(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static str> {
-    // SDM vol. 3, 11.6, leaves open when new bytes are fetched. Upwards, and with STOS, the next iteration has them.
+    // SDM vol. 3, 11.6, leaves open when new bytes are fetched. Upwards, and with STOS, the next
+    // iteration has them.
     let downwards = native.rflags & subject.rflags & DF != 0;
     let over_itself = |i: &Instruction| moves(i) && overwritten(i, native, subject);
     if downwards && case.reachable().iter().any(over_itself) {

@@ -100,7 +100,8 @@ fn readable(address: u64) -> bool {
     parts.into_iter().any(|(start, size)| address.wrapping_sub(start) < size)
 }
 
-/// Whether `native` is a masked store across its last address that faults for an element beyond, at 0: see [`element_wraps`].
+/// Whether `native` is a masked store across its last address that faults for an element beyond, at
+/// 0: see [`element_wraps`].
 pub(super) fn masked_store_wraps(native: &Outcome, case: &Case, i: &Instruction) -> bool {
     use Mnemonic as M;
     let store =
@@ -115,7 +116,8 @@ pub(super) fn masked_store_wraps(native: &Outcome, case: &Case, i: &Instruction)
     beyond.is_some_and(|beyond| cr2 <= beyond)
 }
 
-/// Whether `subject` faults at a masked move some elements of which lie beyond the last address that 16 bits tell.
+/// Whether `subject` faults at a masked move some elements of which lie beyond the last address
+/// that 16 bits tell.
 pub(super) fn masked_elements_wrap(subject: &Outcome, case: &Case, i: &Instruction) -> bool {
     use Mnemonic as M;
     let masked =
@@ -124,7 +126,8 @@ pub(super) fn masked_elements_wrap(subject: &Outcome, case: &Case, i: &Instructi
     masked && short && operand(i, subject).is_some_and(|(_, last)| last >= 1 << 16)
 }
 
-/// Whether `native` faults for the last byte of an x87 image, which lies beyond the last address and so from 0 on.
+/// Whether `native` faults for the last byte of an x87 image, which lies beyond the last address
+/// and so from 0 on.
 pub(super) fn last_byte_wraps(native: &Outcome, case: &Case, i: &Instruction) -> bool {
     let image = [14, 28, 94, 108].contains(&i.memory_size().size());
     let last = operand(i, native).map(|(_, last)| last);
