@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Percentage of cases that are blocks of instructions.
     #[arg(long, default_value_t = 30, value_name = "PERCENT")]
     blocks: u64,
-    /// Percentage of single instructions that are 32-bit code.
+    /// Percentage of single instructions that are 32-bit code, or 16-bit.
     #[arg(long, default_value_t = 12, value_name = "PERCENT")]
     compatible: u64,
     /// Instructions up to this level.
