@@ -138,7 +138,8 @@ command)
 pipe)
 	transparent /dev/ttyS0
 	mkfifo /run/in
-	cat </dev/ttyS0 >/run/in 3>&- &
+	# Not cat: it uses sendfile, and Linux keeps the pipe locked while that waits for the line, also against a reader that exits.
+	dd bs=4k </dev/ttyS0 >/run/in 2>/dev/null 3>&- &
 	input=$!
 	carry_out out /dev/ttyS0
 	carry_errors
