@@ -3,25 +3,28 @@
 use crate::debian;
 use crate::terminal;
 use machine::frequency::{self, Source};
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::fs;
 use std::fs::OpenOptions;
+use x86::cpuid::Feature;
+use x86::cpuid::feature::Word;
 
 /// CPU features whose absence a user would notice.
-const FEATURES: [&str; 14] = [
-    "sse4_2",
-    "avx",
-    "avx2",
-    "fma",
-    "bmi2",
-    "adx",
-    "movbe",
-    "aes",
-    "pclmulqdq",
-    "sha_ni",
-    "rdrand",
-    "fsgsbase",
-    "invpcid",
-    "xsave",
+const FEATURES: [Feature; 14] = [
+    Feature::Sse42,
+    Feature::Avx,
+    Feature::Avx2,
+    Feature::Fma,
+    Feature::Bmi2,
+    Feature::Adx,
+    Feature::Movbe,
+    Feature::Aes,
+    Feature::Pclmulqdq,
+    Feature::Sha,
+    Feature::Rdrand,
+    Feature::Fsgsbase,
+    Feature::Invpcid,
+    Feature::Xsave,
 ];
 
 /// Prints the findings.
@@ -31,7 +34,7 @@ pub(crate) fn doctor() {
     time();
     memory();
     line("KVM", &kvm());
-    line("engines", "soft (used by --engine auto)");
+    line("engines", &crate::engine::available());
     line("apt", &apt());
     cache();
     line("terminal", if terminal::input_is_terminal() { "yes" } else { "standard input is none" });
@@ -41,27 +44,56 @@ fn line(name: &str, text: &str) {
     println!("{name:<12} {text}");
 }
 
+/// As the processor itself says: /proc may be missing.
 fn processor() {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let found = text.lines().find(|line| line.split(':').next().unwrap_or("").trim() == name);
-        found.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
-    };
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    line("processor", &format!("{} ({}), {count} usable", field("model name"), field("vendor_id")));
-    let flags: Vec<_> = field("flags").split(' ').collect();
-    let (has, lacks): (Vec<_>, Vec<_>) = FEATURES.iter().partition(|name| flags.contains(name));
+    let vendor = __cpuid(0);
+    let vendor = text(&[vendor.ebx, vendor.edx, vendor.ecx]);
+    line("processor", &format!("{} ({vendor}), {count} usable", brand()));
+    let (has, lacks): (Vec<Feature>, Vec<_>) = FEATURES.iter().partition(|f| shows(**f));
     line("has", &join(&has));
     if !lacks.is_empty() {
         line("lacks", &format!("{}: a guest cannot have these", join(&lacks)));
     }
-    if flags.contains(&"hypervisor") {
+    if __cpuid(1).ecx >> 31 != 0 {
         line("", "itself a virtual machine");
     }
 }
 
-fn join(names: &[&str]) -> String {
-    names.join(" ")
+/// The processor's name (SDM vol. 2A, CPUID, leaves 8000_0002H to 8000_0004H).
+fn brand() -> String {
+    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+        return "a processor without a name".into();
+    }
+    let words = (0x8000_0002..=0x8000_0004).map(__cpuid);
+    let words: Vec<_> = words.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).collect();
+    text(&words)
+}
+
+fn text(words: &[u32]) -> String {
+    let bytes: Vec<_> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ']).to_owned()
+}
+
+/// Whether CPUID shows `feature`.
+fn shows(feature: Feature) -> bool {
+    let (word, bit) = feature.place();
+    let (one, seven, more) = (__cpuid(1), __cpuid_count(7, 0), __cpuid(0x8000_0001));
+    let value = match word {
+        Word::L1Ecx => one.ecx,
+        Word::L1Edx => one.edx,
+        Word::L7Ebx => seven.ebx,
+        Word::L7Ecx => seven.ecx,
+        Word::L7Edx => seven.edx,
+        Word::X1Ecx => more.ecx,
+        Word::X1Edx => more.edx,
+        Word::L6Eax | Word::L72Edx | Word::Ld1Eax | Word::X7Edx => 0, // none of those asked for
+    };
+    value >> bit & 1 != 0
+}
+
+fn join(features: &[Feature]) -> String {
+    features.iter().map(|feature| feature.name()).collect::<Vec<_>>().join(" ")
 }
 
 fn time() {
@@ -117,4 +149,20 @@ fn cache() {
 /// The nearest directory above `path` that is there.
 fn existing(path: &std::path::Path) -> &std::path::Path {
     path.ancestors().find(|p| p.exists()).unwrap_or(std::path::Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_says_what_linux_says_of_it() {
+        let known = fs::read_to_string("/proc/cpuinfo").expect("this test needs /proc");
+        let flags = known.lines().find_map(|line| line.strip_prefix("flags")).expect("flags");
+        let flags: Vec<_> = flags.split_whitespace().collect();
+        for feature in FEATURES.into_iter().filter(|f| flags.contains(&f.name())) {
+            assert!(shows(feature), "{} is there", feature.name());
+        }
+        assert!(known.contains(&brand()), "{}", brand());
+    }
 }

@@ -23,6 +23,14 @@ pub(crate) fn default_model() -> CpuModel {
     if engine_soft::missing_on_host(&v3).is_empty() { v3 } else { CpuModel::gemello_v2() }
 }
 
+/// What can run guests on this host.
+pub(crate) fn available() -> String {
+    match vcpu::Engine::probe(&SoftEngine::default()) {
+        Ok(_) => "soft (used by --engine auto)".into(),
+        Err(error) => format!("none: {error}"),
+    }
+}
+
 /// The engine that was asked for.
 pub(crate) fn make(choice: Choice) -> Box<dyn vcpu::Engine> {
     let tier = match choice.tier {
