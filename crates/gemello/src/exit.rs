@@ -10,6 +10,8 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const BAD_INPUT: u8 = 2;
 /// The guest's processor shut down after a triple fault.
 pub(crate) const TRIPLE_FAULT: u8 = 3;
+/// The guest's kernel panicked.
+pub(crate) const GUEST_PANIC: u8 = 4;
 /// The time given with `--timeout` is over.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// The guest ended before its command did.
@@ -26,6 +28,7 @@ Exit status:
   1    gemello itself failed, or its output could not be written
   2    wrong arguments or input files, or something is missing on this host
   3    triple fault: the guest's last state is printed
+  4    the guest's kernel panicked: its last lines are printed
   124  the time given with --timeout is over
   125  the guest ended before its command did
   130  Ctrl-A x, or interrupted; a signal n gives 128 + n
@@ -38,6 +41,7 @@ pub(crate) fn code(end: &End, signal: Option<i32>) -> u8 {
         End::PowerOff | End::Reset => OK,
         End::DebugExit(byte) => byte << 1 | 1,
         End::TripleFault(_) => TRIPLE_FAULT,
+        End::GuestPanic(_) => GUEST_PANIC,
         End::TimedOut => TIMED_OUT,
         End::Interrupted => signal.map_or(INTERRUPTED, |n| 128_u8.wrapping_add(n as u8)),
         End::OutputClosed => OUTPUT_CLOSED,
@@ -57,7 +61,9 @@ mod tests {
         assert_eq!(code(&End::DebugExit(0xff), None), 0xff);
         assert_eq!(code(&End::Interrupted, None), 130);
         assert_eq!(code(&End::Interrupted, Some(15)), 143);
-        for code in [OK, FAILED, BAD_INPUT, TRIPLE_FAULT, TIMED_OUT, NO_STATUS, INTERRUPTED] {
+        for code in
+            [OK, FAILED, BAD_INPUT, TRIPLE_FAULT, GUEST_PANIC, TIMED_OUT, NO_STATUS, INTERRUPTED]
+        {
             assert!(HELP.contains(&format!("\n  {code} ")), "{code} is not explained");
         }
     }

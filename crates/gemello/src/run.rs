@@ -149,6 +149,9 @@ fn explain(end: &End) {
         End::EngineFailed(text) => {
             eprintln!("gemello: the engine failed, please report this: {text}");
         }
+        End::GuestPanic(lines) => {
+            eprintln!("gemello: the guest's kernel panicked; its last lines:\n{lines}");
+        }
         End::TimedOut => eprintln!("gemello: the time given with --timeout is over"),
         End::OutputFailed(text) => {
             eprintln!("gemello: cannot write the guest's output: {text}");

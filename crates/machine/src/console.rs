@@ -1,5 +1,6 @@
 //! The ends of a serial line: where its input comes from and where its output goes.
 
+use crate::panic::{SILENCE, Witness};
 use crate::power::{End, Stopper};
 use rustix::fd::BorrowedFd;
 use std::fmt;
@@ -52,6 +53,8 @@ pub(crate) struct Pump {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// A leaf, too.
+    witness: Mutex<Witness>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +74,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn witness(&self) -> MutexGuard<'_, Witness> {
+        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +93,8 @@ impl Pump {
         let mine = Arc::clone(&shared);
         let kept = stopper.clone();
         let work = move || {
-            while let Some(bytes) = mine.next() {
+            while let Some(bytes) = mine.next(&stopper) {
+                mine.witness().hear(&bytes);
                 let result = place.write_all(&bytes).and_then(|()| place.flush());
                 let mut state = mine.lock();
                 state.writing = false;
@@ -126,6 +134,11 @@ impl Pump {
         }
     }
 
+    /// The last lines of a guest's kernel that has panicked on this line.
+    pub(crate) fn panic(&self) -> Option<String> {
+        self.shared.witness().report()
+    }
+
     /// Accepts nothing more, and lets go of who waits; what is queued is still written.
     pub(crate) fn close(&self) {
         close(&self.shared);
@@ -156,13 +169,23 @@ fn close(shared: &Shared) {
 
 impl Shared {
     /// What to write next; `None` when closed and empty.
-    fn next(&self) -> Option<Vec<u8>> {
+    fn next(&self, stopper: &Stopper) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.queue.is_empty() {
             if state.closed {
                 return None;
             }
-            state = self.wait(state);
+            if !self.witness().has_ended() || stopper.is_ended() {
+                state = self.wait(state);
+                continue;
+            }
+            let waited = self.changed.wait_timeout(state, SILENCE);
+            let silent;
+            (state, silent) = waited.unwrap_or_else(PoisonError::into_inner);
+            let report = self.witness().report();
+            if let Some(report) = report.filter(|_| silent.timed_out() && state.queue.is_empty()) {
+                stopper.stop(End::GuestPanic(report));
+            }
         }
         state.writing = true;
         let bytes = std::mem::take(&mut state.queue);

@@ -19,6 +19,7 @@ pub mod frequency;
 mod handle;
 mod io_thread;
 pub mod layout;
+mod panic;
 mod power;
 mod processor;
 pub mod report;

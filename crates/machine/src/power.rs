@@ -17,6 +17,8 @@ pub enum End {
     DebugExit(u8),
     /// A processor shut down after a triple fault; this is its last state, explained.
     TripleFault(String),
+    /// The guest's kernel panicked; these are its last lines, printable.
+    GuestPanic(String),
     /// The time given is over.
     TimedOut,
     /// The user, through the console or a signal.

@@ -11,6 +11,7 @@
 //! Each processor has its thread; the I/O thread serves timers and consoles beside them.
 
 use crate::build::{Board, Machine, lock};
+use crate::console::Pump;
 use crate::control::{Control, Phase};
 use crate::handle::MachineHandle;
 use crate::io_thread::EventLoop;
@@ -63,6 +64,7 @@ impl Machine {
         board.stop_time();
         let end = board.control.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
+        let end = self.or_panic(end);
         *lock(&board.wall) += began.elapsed();
         end
     }
@@ -75,6 +77,16 @@ impl Machine {
     /// Asks things of the machine from any thread.
     pub fn handle(&self) -> MachineHandle {
         MachineHandle { board: Arc::clone(&self.board) }
+    }
+
+    /// A guest that ends as one whose kernel panicked, and has said so, has panicked.
+    fn or_panic(&self, end: End) -> End {
+        match end {
+            End::Reset | End::TripleFault(_) | End::TimedOut => {
+                self.pumps.iter().find_map(Pump::panic).map_or(end, End::GuestPanic)
+            }
+            _ => end,
+        }
     }
 
     /// Lets the consoles' last words out.

@@ -1,7 +1,8 @@
 //! Executable memory that is never writable and executable through one address.
 //!
-//! A memfd mapped twice, once to write and once to execute; where the host denies executing a memfd
-//! (`vm.memfd_noexec`), one anonymous mapping whose protection is toggled around each write. Owned by one thread.
+//! Shared memory mapped twice, once to write and once to execute: a memfd's, or where the host denies that (seccomp,
+//! `vm.memfd_noexec`) anonymous memory. Where it allows no second mapping, one whose protection is toggled around each
+//! write, which is slow. Owned by one thread.
 #![allow(unsafe_code)] // Reason: mmap, and writing through the raw pointers it gives.
 
 use std::io;
@@ -26,7 +27,7 @@ impl CodeArea {
     /// An empty area of `capacity` bytes, rounded up to whole pages.
     pub(super) fn new(capacity: usize) -> io::Result<Self> {
         let len = capacity.max(1).next_multiple_of(4096);
-        let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
+        let (write, exec) = mapping(len)?;
         let start = exec.as_ptr() as usize;
         match Registration::new(start, start + len) {
             Ok(guard) => Ok(Self { write, exec, len, used: 0, guard: Some(guard) }),
@@ -40,7 +41,7 @@ impl CodeArea {
     /// As [`CodeArea::new`], for translated code, whose faults the translator's own registration handles.
     pub(crate) fn new_translated(capacity: usize) -> io::Result<Self> {
         let len = capacity.max(1).next_multiple_of(4096);
-        let (write, exec) = dual_mapping(len).or_else(|_| toggled_mapping(len))?;
+        let (write, exec) = mapping(len)?;
         Ok(Self { write, exec, len, used: 0, guard: None })
     }
 
@@ -178,14 +179,65 @@ fn dual_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     result
 }
 
+/// The best that this host allows, or why each of them is denied.
+fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
+    dual_mapping(len).or_else(|memfd| {
+        anonymous_mapping(len).or_else(|anonymous| {
+            toggled_mapping(len).map_err(|toggled| {
+                io::Error::other(format!(
+                    "a memfd: {memfd}; anonymous memory: {anonymous}; changing protections: {toggled}"
+                ))
+            })
+        })
+    })
+}
+
+/// Anonymous shared memory, mapped a second time by `mremap` of a length of zero (mremap(2)). Nothing is ever given the
+/// right to execute later, which a host may deny (PR_SET_MDWE).
+fn anonymous_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
+    let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    let exec = map_as(-1, len, libc::PROT_READ | libc::PROT_EXEC, shared)?;
+    // SAFETY: `exec` is a shared mapping of our own; the new one is at an address of the kernel's choice.
+    let second = unsafe { libc::mremap(exec.as_ptr().cast(), 0, len, libc::MREMAP_MAYMOVE) };
+    let write = match NonNull::new(second.cast::<u8>()) {
+        Some(write) if second != libc::MAP_FAILED => write,
+        _ => {
+            let error = io::Error::last_os_error();
+            unmap(exec, exec, len);
+            return Err(error);
+        }
+    };
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the range is the mapping just made, which nothing refers to.
+    if unsafe { libc::mprotect(second, len, protection) } != 0 {
+        let error = io::Error::last_os_error();
+        unmap(write, exec, len);
+        return Err(error);
+    }
+    Ok((write, exec))
+}
+
+/// One mapping, if the host lets its protection change there and back.
 fn toggled_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     let area = map(-1, len, libc::PROT_READ | libc::PROT_EXEC)?;
+    for protection in [libc::PROT_WRITE, libc::PROT_EXEC] {
+        // SAFETY: the range is the mapping just made, which nothing refers to.
+        if unsafe { libc::mprotect(area.as_ptr().cast(), len, libc::PROT_READ | protection) } != 0 {
+            let error = io::Error::last_os_error();
+            unmap(area, area, len);
+            return Err(error);
+        }
+    }
     Ok((area, area))
 }
 
 /// Maps `len` bytes of `fd`, or anonymous memory if it is -1.
 fn map(fd: i32, len: usize, protection: i32) -> io::Result<NonNull<u8>> {
     let flags = if fd < 0 { libc::MAP_PRIVATE | libc::MAP_ANONYMOUS } else { libc::MAP_SHARED };
+    map_as(fd, len, protection, flags)
+}
+
+fn map_as(fd: i32, len: usize, protection: i32, flags: i32) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object.
     let address = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) };
     if address == libc::MAP_FAILED {
@@ -220,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_mapping_execute() {
-        for pair in [dual_mapping(4096), toggled_mapping(4096)] {
+    fn all_kinds_of_mapping_execute() {
+        for pair in [dual_mapping(4096), anonymous_mapping(4096), toggled_mapping(4096)] {
             let Ok((write, exec)) = pair else { continue };
             let start = exec.as_ptr() as usize;
             let guard = Registration::new(start, start + 4096).expect("a free slot");

@@ -1,0 +1,74 @@
+//! Hosts that deny what others give: a message that tells the true cause, never an abort.
+
+use e2e::{code, gemello, text};
+use std::process::{Command, Output, Stdio};
+
+/// Runs the rest of its arguments with system calls denied by seccomp, and PR_SET_MDWE if wanted.
+const DENY: &str = r"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+if sys.argv[2] == 'mdwe' and libc.prctl(65, 1, 0, 0, 0):
+    sys.exit(99)
+rules = [(0x20, 0, 0, 0)]
+for number in sys.argv[1].split(','):
+    rules += [(0x15, 0, 1, int(number)), (0x06, 0, 0, 0x00050001)]
+rules.append((0x06, 0, 0, 0x7fff0000))
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *rule) for rule in rules))
+program = struct.pack('HxxxxxxP', len(rules), ctypes.addressof(code))
+if libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0):
+    sys.exit(99)
+os.execv(sys.argv[3], sys.argv[3:])
+";
+const MREMAP: &str = "25";
+const MEMFD_CREATE: &str = "319";
+
+fn denied(calls: &[&str], mdwe: &str) -> Output {
+    let mut python = Command::new("python3");
+    python.args(["-c", DENY, &calls.join(","), mdwe]).arg(gemello());
+    python.args(["run", "--nucleus", "demo", "--stats", "--timeout", "5m"]);
+    python.stdin(Stdio::null()).output().expect("python3")
+}
+
+#[test]
+fn without_memfd_create_code_is_still_mapped_twice() {
+    for mdwe in ["", "mdwe"] {
+        let output = denied(&[MEMFD_CREATE], mdwe);
+        let message = text(&output.stderr);
+        if code(&output) == 99 {
+            return; // this host knows no such limits
+        }
+        // A mapping that is toggled would be denied with PR_SET_MDWE: this one is not.
+        assert_eq!(code(&output), 0, "{mdwe}: {message}");
+    }
+}
+
+#[test]
+fn without_executable_memory_the_true_cause_is_told() {
+    let output = denied(&[MEMFD_CREATE, MREMAP], "mdwe");
+    let message = text(&output.stderr);
+    if code(&output) == 99 {
+        return;
+    }
+    assert_eq!(code(&output), 2, "{message}");
+    assert!(message.contains("denies executable memory"), "{message}");
+    assert!(!message.contains("--cpu"), "the processor is not to blame: {message}");
+}
+
+#[test]
+fn few_threads_are_told() {
+    for limit in 1..=7 {
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nproc={limit}"));
+        // Who is root has no such limit.
+        limited.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        limited.arg(gemello()).args(["run", "--nucleus", "demo", "--timeout", "5m"]);
+        let output = limited.stdin(Stdio::null()).output().expect("prlimit");
+        let message = text(&output.stderr);
+        if message.contains("setpriv") {
+            return; // not as root, or the program is out of that user's reach
+        }
+        assert!([0, 2].contains(&code(&output)), "{limit} threads: {message}");
+        assert!(!message.contains("panicked"), "{limit} threads: {message}");
+    }
+}
