@@ -64,6 +64,8 @@ struct State {
     writing: bool,
     /// Nothing more is accepted: the place is gone, or the machine has stopped.
     closed: bool,
+    /// What the place's refusal means to the machine.
+    end: Option<End>,
 }
 
 /// How long who writes waits for room until it asks whether the run has ended.
@@ -99,6 +101,7 @@ impl Pump {
                 let mut state = mine.lock();
                 state.writing = false;
                 state.closed |= result.is_err();
+                state.end = result.as_ref().err().map(end_of_output).or(state.end.take());
                 mine.changed.notify_all();
                 drop(state);
                 if let Err(error) = result {
@@ -132,6 +135,11 @@ impl Pump {
             let waited = self.shared.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What the place's refusal means to the machine, if it has refused anything.
+    pub(crate) fn lost(&self) -> Option<End> {
+        self.shared.lock().end.clone()
     }
 
     /// The last lines of a guest's kernel that has panicked on this line.

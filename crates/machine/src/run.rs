@@ -64,7 +64,7 @@ impl Machine {
         board.stop_time();
         let end = board.control.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
-        let end = self.or_panic(end);
+        let end = self.or_lost(self.or_panic(end));
         *lock(&board.wall) += began.elapsed();
         end
     }
@@ -84,6 +84,17 @@ impl Machine {
         match end {
             End::Reset | End::TripleFault(_) | End::TimedOut => {
                 self.pumps.iter().find_map(Pump::panic).map_or(end, End::GuestPanic)
+            }
+            _ => end,
+        }
+    }
+
+    /// A guest that came to its own end while the host did not take its last words has not succeeded.
+    fn or_lost(&self, end: End) -> End {
+        let failed = |lost: &End| matches!(lost, End::OutputFailed(_));
+        match end {
+            End::PowerOff | End::Reset | End::DebugExit(_) => {
+                self.pumps.iter().filter_map(Pump::lost).find(failed).unwrap_or(end)
             }
             _ => end,
         }
