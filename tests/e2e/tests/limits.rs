@@ -72,3 +72,24 @@ fn few_threads_are_told() {
         assert!(!message.contains("panicked"), "{limit} threads: {message}");
     }
 }
+
+/// In a mount namespace of its own, where this test may make one.
+#[test]
+fn doctor_knows_the_processor_without_proc() {
+    let script = "mount --make-rprivate / && umount -l /proc && exec \"$0\" doctor";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", script]).arg(gemello()).stdin(Stdio::null());
+    let output = unshare.output().expect("unshare");
+    let (told, message) = (text(&output.stdout), text(&output.stderr));
+    if !output.status.success() && message.contains("not permitted") {
+        assert!(std::env::var_os("CI").is_none(), "the host of CI lets root unmount: {message}");
+        eprintln!("not tried: {message}");
+        return;
+    }
+    let usual = text(&e2e::run(&["doctor"]).stdout);
+    for what in ["processor ", "has ", "engines "] {
+        let line = |text: &str| text.lines().find(|line| line.starts_with(what)).map(str::to_owned);
+        assert!(line(&told).is_some_and(|l| l.len() > 20), "{told}{message}");
+        assert_eq!(line(&told), line(&usual), "without /proc");
+    }
+}
