@@ -6,10 +6,10 @@ use crate::input::{Form, Gate, StandardInput};
 use crate::outfile;
 use crate::output::{Log, LogFile, Standard};
 use crate::run::{self, Running};
-use crate::save::{self, DiskMark, Kind, SavedSession};
+use crate::save::{self, Kind, SavedSession};
 use crate::window::Window;
 use crate::{engine, pairs, terminal};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use machine::console::{Input, Line};
 use machine::{Lines, Machine, SavedMachine};
 
@@ -24,18 +24,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         .with_context(|| format!("{} was not saved by this program", arguments.file.display()))?;
     let hardware = saved.header.hardware.clone();
     if !arguments.accept_disks {
-        for (disk, mark) in hardware.disks().zip(&session.disks) {
-            let now = DiskMark::of(&disk.path).with_context(|| {
-                format!("cannot read the machine's disk {}", disk.path.display())
-            })?;
-            if now != *mark {
-                bail!(
-                    "the disk {} has been written since the machine was saved: going on would damage what is on it; put back \
-                     the disk as it was, and give --accept-disks",
-                    disk.path.display()
-                );
-            }
-        }
+        let mut disks = hardware.disks().enumerate();
+        disks.try_for_each(|(n, disk)| session.unwritten(n, disk))?;
     }
     let raw = terminal::input_is_terminal();
     let form = if raw { Form::Terminal(Escape::default()) } else { Form::Bytes };

@@ -3,7 +3,7 @@
 //! The guest stands still while it is saved, and goes on. One save at a time; it has a thread of its own, so that the console is served.
 
 use crate::terminal;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,13 +23,32 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedSession {
     pub(crate) kind: Kind,
-    /// How each disk's file was when the machine was saved: it must not have been written since.
-    pub(crate) disks: Vec<DiskMark>,
+    /// How each disk's file was when the machine was saved, if that could be told: it must not have been written since.
+    disks: Vec<Option<DiskMark>>,
+}
+
+impl SavedSession {
+    /// That nothing has been written to `disk`, the machine's number `n`, since the machine was saved.
+    ///
+    /// # Errors
+    /// It has, or nobody knows.
+    pub(crate) fn unwritten(&self, n: usize, disk: &Disk) -> Result<()> {
+        let now = DiskMark::of(&disk.path)
+            .with_context(|| format!("cannot read the machine's disk {}", disk.path.display()))?;
+        if self.disks.get(n).copied().flatten() == Some(now) {
+            return Ok(());
+        }
+        bail!(
+            "the disk {} has been written since the machine was saved: going on would damage what is on it; put back \
+             the disk as it was, and give --accept-disks",
+            disk.path.display()
+        )
+    }
 }
 
 /// What tells that a disk's file has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DiskMark {
+struct DiskMark {
     /// Bytes.
     len: u64,
     /// Time of the last write, if it is a file.
@@ -38,7 +57,7 @@ pub(crate) struct DiskMark {
 
 impl DiskMark {
     /// As the file at `path` is now.
-    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+    fn of(path: &Path) -> std::io::Result<Self> {
         let data = std::fs::metadata(path)?;
         let modified = data.is_file().then(|| data.modified()).transpose()?;
         Ok(Self { len: data.len(), modified })
@@ -114,8 +133,7 @@ impl Saver {
     fn save(&self) -> String {
         let began = Instant::now();
         let session = || {
-            let disks = self.hardware.disks().map(|disk| DiskMark::of(&disk.path));
-            let disks = disks.collect::<std::io::Result<Vec<_>>>().unwrap_or_default();
+            let disks = self.hardware.disks().map(|disk| DiskMark::of(&disk.path).ok()).collect();
             serde_json::to_value(SavedSession { kind: self.kind, disks }).unwrap_or_default()
         };
         match self.handle.save_to(&self.path, &self.hardware, session) {
@@ -126,5 +144,24 @@ impl Saver {
             ),
             Err(error) => format!("{error}; the machine goes on"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::Trust;
+
+    #[test]
+    fn a_disk_of_which_nothing_is_known_counts_as_written() {
+        let path = std::env::temp_dir().join(format!("gemello-mark-{}", std::process::id()));
+        std::fs::write(&path, [0; 512]).expect("a file");
+        let disk = Disk { path: path.clone(), read_only: false, trust: Trust::default() };
+        let session = |disks| SavedSession { kind: Kind::Console, disks };
+        assert!(session(vec![DiskMark::of(&path).ok()]).unwritten(0, &disk).is_ok());
+        for disks in [vec![], vec![None]] {
+            assert!(session(disks).unwritten(0, &disk).is_err());
+        }
+        std::fs::remove_file(&path).expect("it is there");
     }
 }
