@@ -116,17 +116,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
     pub(crate) cpu: Option<Box<CpuModel>>,
 
-    /// What runs guest instructions
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) engine: Engine,
-
-    /// How the software engine runs guest code
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) tier: Tier,
-
-    /// Memory for translated code, 1M to 1G [default: 64M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_code_cache)]
-    pub(crate) code_cache: Option<u64>,
+    #[command(flatten)]
+    pub(crate) engine: EngineOptions,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -161,13 +152,9 @@ pub(crate) struct Run {
     pub(crate) flavour: Option<Flavour>,
 }
 
-/// A saved machine, and how to run it.
-#[derive(Debug, Args)]
-pub(crate) struct Restore {
-    /// What `gemello run … --save FILE` wrote
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-
+/// Which engine, and how it runs guests.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct EngineOptions {
     /// What runs guest instructions
     #[arg(long, value_enum, default_value_t)]
     pub(crate) engine: Engine,
@@ -179,6 +166,17 @@ pub(crate) struct Restore {
     /// Memory for translated code, 1M to 1G [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = parse_code_cache)]
     pub(crate) code_cache: Option<u64>,
+}
+
+/// A saved machine, and how to run it.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// What `gemello run … --save FILE` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineOptions,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]

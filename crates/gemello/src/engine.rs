@@ -1,21 +1,10 @@
 //! Which engine runs the guest. The only place of the program that knows engines by name.
 
-use crate::cli::{Engine, Tier};
+use crate::cli::{Engine, EngineOptions, Tier};
 use engine_soft::SoftEngine;
 use machine::BuildError;
 use vcpu::EngineError;
 use x86::cpuid::CpuModel;
-
-/// What the command line asks for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Choice {
-    pub(crate) engine: Engine,
-    pub(crate) tier: Tier,
-    /// Bytes for translated code, where they are chosen.
-    pub(crate) code_cache: Option<u64>,
-    /// Count every instruction, translated ones too.
-    pub(crate) count: bool,
-}
 
 /// The processor that guests see unless told otherwise: the largest model that this host can carry.
 pub(crate) fn default_model() -> CpuModel {
@@ -31,18 +20,18 @@ pub(crate) fn available() -> String {
     }
 }
 
-/// The engine that was asked for.
-pub(crate) fn make(choice: Choice) -> Box<dyn vcpu::Engine> {
-    let tier = match choice.tier {
+/// The engine that was asked for; `count`: it counts every instruction, translated ones too.
+pub(crate) fn make(options: EngineOptions, count: bool) -> Box<dyn vcpu::Engine> {
+    let tier = match options.tier {
         Tier::Interp => engine_soft::Tier::Interpret,
         Tier::Translate => engine_soft::Tier::Translate,
         Tier::Lockstep => engine_soft::Tier::Lockstep,
     };
-    match choice.engine {
+    match options.engine {
         Engine::Auto | Engine::Soft => Box::new(SoftEngine {
             tier,
-            code_cache: choice.code_cache.map_or(engine_soft::CODE_CACHE, |bytes| bytes as usize),
-            count: choice.count,
+            code_cache: options.code_cache.map_or(engine_soft::CODE_CACHE, |bytes| bytes as usize),
+            count,
         }),
     }
 }

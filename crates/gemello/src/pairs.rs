@@ -1,6 +1,6 @@
 //! Options that do not go together: refused, rather than one of them ignored.
 
-use crate::cli::{Run, Tier};
+use crate::cli::{EngineOptions, Run, Tier};
 use crate::trace::Topic;
 use anyhow::{Result, bail};
 
@@ -23,18 +23,18 @@ pub(crate) fn check(arguments: &Run) -> Result<()> {
             bail!("a command after -- is for `run debian`; leave it out, or leave out --nucleus");
         }
     }
-    if arguments.tier == Tier::Interp && arguments.trace.contains(&Topic::Blocks) {
+    if arguments.engine.tier == Tier::Interp && arguments.trace.contains(&Topic::Blocks) {
         bail!("--tier interp makes no translations; leave blocks out of --trace");
     }
-    code_cache(arguments.tier, arguments.code_cache)
+    code_cache(arguments.engine)
 }
 
-/// Looks whether `tier` has a use for a code cache, if one is asked for.
+/// Looks whether the tier has a use for a code cache, if one is asked for.
 ///
 /// # Errors
 /// It has none.
-pub(crate) fn code_cache(tier: Tier, code_cache: Option<u64>) -> Result<()> {
-    if tier == Tier::Interp && code_cache.is_some() {
+pub(crate) fn code_cache(options: EngineOptions) -> Result<()> {
+    if options.tier == Tier::Interp && options.code_cache.is_some() {
         bail!("--tier interp makes no translated code; leave out --code-cache");
     }
     Ok(())

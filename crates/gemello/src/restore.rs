@@ -18,7 +18,7 @@ use machine::{Lines, Machine, SavedMachine};
 /// # Errors
 /// The file, or something this host lacks: nothing was run.
 pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
-    pairs::code_cache(arguments.tier, arguments.code_cache)?;
+    pairs::code_cache(arguments.engine)?;
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session: SavedSession = serde_json::from_value(saved.header.session.clone())
         .with_context(|| format!("{} was not saved by this program", arguments.file.display()))?;
@@ -39,13 +39,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         com2: Line { input: window, output: Some(Box::new(second)) },
         com3: Line::default(),
     };
-    let choice = engine::Choice {
-        engine: arguments.engine,
-        tier: arguments.tier,
-        code_cache: arguments.code_cache,
-        count: arguments.stats,
-    };
-    let mut machine = Machine::from_saved(&mut saved, lines, &*engine::make(choice))?;
+    let mut machine =
+        Machine::from_saved(&mut saved, lines, &*engine::make(arguments.engine, arguments.stats))?;
     machine.set_timeout(arguments.timeout);
     if let Some(path) = &arguments.log {
         outfile::open_log(path, &log, &arguments.file, &hardware)?;

@@ -59,19 +59,11 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         debug_exit: arguments.debug_exit || arguments.nucleus.is_some(),
         timeout: arguments.timeout,
     };
-    let choice = engine::Choice {
-        engine: arguments.engine,
-        tier: arguments.tier,
-        code_cache: arguments.code_cache,
-        count: arguments.stats,
-    };
-    let machine =
-        Machine::build(&config, lines, &*engine::make(choice)).map_err(
-            |error| match engine::advice(&error) {
-                Some(advice) => anyhow::anyhow!("{error}; {advice}"),
-                None => error.into(),
-            },
-        )?;
+    let machine = Machine::build(&config, lines, &*engine::make(arguments.engine, arguments.stats))
+        .map_err(|error| match engine::advice(&error) {
+            Some(advice) => anyhow::anyhow!("{error}; {advice}"),
+            None => error.into(),
+        })?;
     if let Some(path) = &arguments.save {
         let kind = match (plan.command, window_follows) {
             (true, _) => bail!("--save is not for a command; give it with a shell or a kernel"),
