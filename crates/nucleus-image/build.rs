@@ -1,7 +1,7 @@
 //! Builds `guest/` (programs first, then the nucleus that embeds them) for bare metal.
 //!
-//! A cargo of its own, with a target directory of its own, so that profile and flags of neither build reach the other. It
-//! needs no network: the guest has no dependencies.
+//! A cargo of its own, with a target directory of its own, so that profile and flags of neither
+//! build reach the other. It needs no network: the guest has no dependencies.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

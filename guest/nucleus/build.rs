@@ -1,7 +1,7 @@
 //! Links the nucleus by the script beside this file and lists the programs to embed.
 //!
-//! NUCLEUS_PROGRAMS is the directory of the built programs; without it, where `cargo build --release -p programs` in
-//! `guest/` puts them.
+//! NUCLEUS_PROGRAMS is the directory of the built programs; without it, where `cargo build
+//! --release -p programs` in `guest/` puts them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

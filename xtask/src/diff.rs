@@ -1,7 +1,7 @@
 //! `cargo xtask diff`: generated cases on the host and in an engine, compared.
 //!
-//! The native child works on the next batch while this process runs the engine on the last one. Exit code 1 if
-//! anything differs, 2 if the task itself cannot run.
+//! The native child works on the next batch while this process runs the engine on the last one.
+//! Exit code 1 if anything differs, 2 if the task itself cannot run.
 
 use crate::subjects::{self, Engine};
 use anyhow::{Result, ensure};
@@ -80,8 +80,9 @@ impl Model {
     }
 }
 
-/// Whether an engine may leave garbage in the status flags of a fault's frame where the program replaces them before it can read
-/// them: the translator does (docs/adr/0016), the interpreter does not.
+/// Whether an engine may leave garbage in the status flags of a fault's frame where the program
+/// replaces them before it can read them: the translator does (docs/adr/0016), the interpreter does
+/// not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeadFlags {
     Exact,
@@ -89,8 +90,8 @@ enum DeadFlags {
 }
 
 impl DeadFlags {
-    /// Whether a case that ended as `native` can be judged at all: where code is overwritten, the very instruction that was to
-    /// replace flags may be gone, and the program reads garbage.
+    /// Whether a case that ended as `native` can be judged at all: where code is overwritten, the
+    /// very instruction that was to replace flags may be gone, and the program reads garbage.
     fn can_judge(self, native: &Outcome) -> bool {
         let code = layout::CODE..layout::CODE + layout::PAGE;
         self == Self::Exact || !native.changes.iter().any(|change| code.contains(&change.address))
@@ -305,7 +306,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether the host ends `case` as `other` did, each time that it is asked again: what it did before was its own mistake (docs/oracle.md).
+    /// Whether the host ends `case` as `other` did, each time that it is asked again: what it did
+    /// before was its own mistake (docs/oracle.md).
     fn host_agrees_now(&mut self, case: &Case, other: &Outcome, mask: &Mask) -> bool {
         (0..3).all(|_| compare(case, &self.native.run(case), other, mask).is_empty())
     }
@@ -343,7 +345,8 @@ impl<'a> Session<'a> {
         };
         // Making it small may take a while, and fail.
         eprintln!("a mismatch: {}", case.to_token());
-        // The small case must differ in the same way, or it may show another defect than the one found.
+        // The small case must differ in the same way, or it may show another defect than the one
+        // found.
         let small = shrink(case, |candidate| {
             let (e, found) = self.examine(candidate);
             e == endings && found.first().map(part).as_ref() == Some(&first)

@@ -51,7 +51,8 @@ pub(crate) fn make(engine: Engine, model: CpuModel) -> Result<Box<dyn Subject>> 
 
 #[cfg(test)]
 mod tests {
-    //! Where AMD's processors go another way, the engines go Intel's, which the host cannot always judge.
+    //! Where AMD's processors go another way, the engines go Intel's, which the host cannot always
+    //! judge.
 
     use super::*;
     use oracle::layout;

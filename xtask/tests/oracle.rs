@@ -1,9 +1,11 @@
-//! The software engine held against the host processor, for a minute from a fixed seed, on either tier.
+//! The software engine held against the host processor, for a minute from a fixed seed, on either
+//! tier.
 #![forbid(unsafe_code)]
 
 use std::process::Command;
 
-/// `GEMELLO_ORACLE_SECONDS` makes it longer or shorter. `cargo xtask diff` runs on and replays mismatches.
+/// `GEMELLO_ORACLE_SECONDS` makes it longer or shorter. `cargo xtask diff` runs on and replays
+/// mismatches.
 fn no_mismatch(engine: &str) {
     let seconds = std::env::var("GEMELLO_ORACLE_SECONDS").unwrap_or_else(|_| "60".into());
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))

@@ -10,7 +10,8 @@ struct Row {
     _opaque: [u8; 0],
 }
 
-// SAFETY: these are their signatures in `c/rows.c` and `c/system.h`; a safe one takes nothing that could be wrong.
+// SAFETY: these are their signatures in `c/rows.c` and `c/system.h`; a safe one takes nothing that
+// could be wrong.
 unsafe extern "C" {
     fn bench_row(name: *const c_char) -> *const Row;
     fn bench_operations(row: *const Row) -> u64;

@@ -1,16 +1,18 @@
-//! The programs that `gemello bench` times, in one static file that runs natively and as process 1 of a guest.
+//! The programs that `gemello bench` times, in one static file that runs natively and as process 1
+//! of a guest.
 //!
 //! ```text
 //! bench-guest NAME                one row: prints "NAME VALUE NANOSECONDS"
 //! bench-guest serve BUSYBOX GCC   rows by name from standard input, until it ends
 //! bench-guest exit                exits (what the row forkexec starts)
-//! /init                           the same as serve, on the serial line; with "bench=boot" on the kernel's
-//!                                 command line: tells the uptime and powers off
+//! /init                           the same as serve, on the serial line; with "bench=boot" on the
+//!                                 kernel's command line: tells the uptime and powers off
 //! ```
 //!
-//! An answer is one line: `@bench NAME VALUE NANOSECONDS`, `@bench NAME none` where the machine lacks what the row needs,
-//! or `@bench fail MESSAGE`. The value is hexadecimal and the same everywhere; the time is that of one operation. The
-//! prefix tells answers from a kernel's messages.
+//! An answer is one line: `@bench NAME VALUE NANOSECONDS`, `@bench NAME none` where the machine
+//! lacks what the row needs, or `@bench fail MESSAGE`. The value is hexadecimal and the same
+//! everywhere; the time is that of one operation. The prefix tells answers from a kernel's
+//! messages.
 
 mod kernels;
 mod measure;

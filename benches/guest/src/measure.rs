@@ -31,7 +31,8 @@ pub(crate) fn row(name: &str, tools: &Tools) -> Outcome {
         let operations = kernel.operations() as f64;
         return timed(operations, MOST, &mut || Ok(kernel.pass()));
     }
-    // Once, as a user starts it: what a translator has to do for a program it has not seen is part of it.
+    // Once, as a user starts it: what a translator has to do for a program it has not seen is part
+    // of it.
     match programs::find(name, tools) {
         Ok(Some(mut program)) => timed(1.0, 1, &mut || program.pass()),
         Ok(None) => Outcome::Failed(format!("there is no row {name}")),
@@ -39,7 +40,8 @@ pub(crate) fn row(name: &str, tools: &Tools) -> Outcome {
     }
 }
 
-/// The fastest of several passes, the first (which fills caches, and a translator's) counting like the others.
+/// The fastest of several passes, the first (which fills caches, and a translator's) counting like
+/// the others.
 fn timed(operations: f64, most: usize, pass: &mut dyn FnMut() -> Result<u64, String>) -> Outcome {
     let began = kernels::now();
     let mut fastest = u64::MAX;

@@ -1,7 +1,7 @@
 //! The firmware tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, MADT, DSDT, FACS.
 //!
-//! A full-hardware (not "hardware-reduced") machine that is always in ACPI mode: no SMI command port. There is no PCI
-//! yet, so no MCFG.
+//! A full-hardware (not "hardware-reduced") machine that is always in ACPI mode: no SMI command
+//! port. There is no PCI yet, so no MCFG.
 
 mod dsdt;
 mod fadt;
@@ -233,7 +233,8 @@ mod tests {
         let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;
         let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|window| window == bytes);
         assert!(has(b"LNRO0005\0") && has(b"V000") && has(b"V001"));
-        // Memory32Fixed (6.4.3.4), read and write; then Interrupt (6.4.3.6): consumer, level, active high, exclusive.
+        // Memory32Fixed (6.4.3.4), read and write; then Interrupt (6.4.3.6): consumer, level,
+        // active high, exclusive.
         assert!(has(&[0x86, 9, 0, 1, 0, 0x10, 0xb0, 0xfe, 0, 0x10, 0, 0]));
         assert!(has(&[0x89, 6, 0, 0b0001, 1, 17, 0, 0, 0]));
     }

@@ -1,11 +1,13 @@
-//! Linux's `boot_params` ("zero page"; Documentation/arch/x86/zero-page.rst), the initrd and the command line.
+//! Linux's `boot_params` ("zero page"; Documentation/arch/x86/zero-page.rst), the initrd and the
+//! command line.
 
 use crate::bytes::{Put as _, slice, u8_at};
 use crate::place::Placer;
 use crate::{BootError, Loader, layout, source};
 use std::ops::Range;
 
-/// Where the setup header lies, in the file and in boot_params alike: 1F1H up to what the jump at 200H spans.
+/// Where the setup header lies, in the file and in boot_params alike: 1F1H up to what the jump at
+/// 200H spans.
 pub(crate) const HEADER: Range<u64> = 0x1f1..0x268;
 /// Size of boot_params.
 const SIZE: usize = 0x1000;

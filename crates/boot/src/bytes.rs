@@ -47,7 +47,8 @@ impl Put for Vec<u8> {
     }
 }
 
-/// `value` rounded up to a multiple of `align`, a power of two; `None` past the end of the address space.
+/// `value` rounded up to a multiple of `align`, a power of two; `None` past the end of the address
+/// space.
 pub(crate) fn align_up(value: u64, align: u64) -> Option<u64> {
     let mask = align.checked_sub(1)?;
     value.checked_add(mask).map(|v| v & !mask)

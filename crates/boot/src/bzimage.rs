@@ -1,6 +1,8 @@
-//! bzImage by the Linux/x86 boot protocol (Linux Documentation/arch/x86/boot.rst), version 2.06 and later.
+//! bzImage by the Linux/x86 boot protocol (Linux Documentation/arch/x86/boot.rst), version 2.06 and
+//! later.
 //!
-//! The real-mode setup code is never run: the 64-bit entry is taken where the kernel has one, else the 32-bit entry.
+//! The real-mode setup code is never run: the 64-bit entry is taken where the kernel has one, else
+//! the 32-bit entry.
 
 use crate::boot_params::{self, HEADER, Loading};
 use crate::bytes::{align_up, slice, u8_at, u16_at, u32_at, u64_at};
@@ -114,7 +116,8 @@ fn parse(image: &File<'_>) -> Result<Setup, BootError> {
     Ok(setup)
 }
 
-/// That the file is as long as it says (`syssize` counts the payload in 16-byte units), and aligned by powers of two.
+/// That the file is as long as it says (`syssize` counts the payload in 16-byte units), and aligned
+/// by powers of two.
 fn check(image: &File<'_>, setup: &Setup, code_size: u64) -> Result<(), BootError> {
     let found = image.bytes.len() as u64;
     // A sector may be padding: some tools drop it, and syssize is rounded up.
@@ -140,10 +143,11 @@ fn check(image: &File<'_>, setup: &Setup, code_size: u64) -> Result<(), BootErro
 
 /// Where the kernel goes and how much memory it needs there.
 ///
-/// A relocatable kernel may be loaded anywhere, but it *runs* at the first multiple of kernel_alignment at or above both its load
-/// address and pref_address (boot.rst, init_size): loaded lower, it copies itself up. init_size counts from where it
-/// runs, so it is loaded there at once: at its preferred address, or higher where that is not free. Before 2.10 there is
-/// no such address, and the kernel goes to its code32_start.
+/// A relocatable kernel may be loaded anywhere, but it *runs* at the first multiple of
+/// kernel_alignment at or above both its load address and pref_address (boot.rst, init_size):
+/// loaded lower, it copies itself up. init_size counts from where it runs, so it is loaded there at
+/// once: at its preferred address, or higher where that is not free. Before 2.10 there is no such
+/// address, and the kernel goes to its code32_start.
 fn choose(
     setup: &Setup,
     code: u64,

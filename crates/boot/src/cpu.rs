@@ -1,4 +1,5 @@
-//! The processor as each boot protocol promises to hand it over, with the GDT and page tables that go with it.
+//! The processor as each boot protocol promises to hand it over, with the GDT and page tables that
+//! go with it.
 
 use crate::place::Placer;
 use crate::{BootError, layout};
@@ -65,13 +66,15 @@ fn gdt(code: u16) -> Vec<u8> {
         .collect()
 }
 
-/// A descriptor of base 0 (SDM vol. 3, 3.4.5); `access` as in [`Segment`], `limit` before granularity.
+/// A descriptor of base 0 (SDM vol. 3, 3.4.5); `access` as in [`Segment`], `limit` before
+/// granularity.
 fn descriptor(access: u16, limit: u32) -> u64 {
     let limit = u64::from(limit);
     (u64::from(access) << 40) | ((limit & 0xf_0000) << 32) | (limit & 0xffff)
 }
 
-/// PML4, PDPT and four page directories of 2 MiB pages: every processor has those, unlike 1 GiB pages.
+/// PML4, PDPT and four page directories of 2 MiB pages: every processor has those, unlike 1 GiB
+/// pages.
 fn identity_map() -> Vec<u8> {
     const PRESENT_WRITE: u64 = 3;
     const LARGE: u64 = 0x83;

@@ -55,7 +55,8 @@ fn detect_elf(image: &File<'_>) -> Result<Kind, BootError> {
     Ok(Kind::Elf(elf))
 }
 
-/// Kernels of other processors in Linux's "Image" format: some look like PE files, so they are tested first.
+/// Kernels of other processors in Linux's "Image" format: some look like PE files, so they are
+/// tested first.
 fn foreign(image: &File<'_>) -> Option<BootError> {
     let found = match slice(&image.bytes, 0x38, 4)? {
         b"ARM\x64" => "arm64 (Linux Image)",

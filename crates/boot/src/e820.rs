@@ -41,7 +41,8 @@ pub(crate) fn map(ram: &[(u64, u64)]) -> Vec<E820Entry> {
     map
 }
 
-/// BIOS data area from 400H: COM1 at 3F8H, EBDA segment at 40EH, KiB of conventional memory at 413H.
+/// BIOS data area from 400H: COM1 at 3F8H, EBDA segment at 40EH, KiB of conventional memory at
+/// 413H.
 pub(crate) fn bios_data_area() -> Vec<u8> {
     let mut bda = vec![0; 0x15];
     bda[0..2].copy_from_slice(&0x3f8u16.to_le_bytes());

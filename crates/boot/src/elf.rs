@@ -1,4 +1,5 @@
-//! ELF executables (System V gABI, chapters 4 and 5): the parts a boot loader needs, from untrusted bytes.
+//! ELF executables (System V gABI, chapters 4 and 5): the parts a boot loader needs, from untrusted
+//! bytes.
 
 use crate::BootError;
 use crate::bytes::{align_up, slice, u8_at, u16_at, u32_at, u64_at};

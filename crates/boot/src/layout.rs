@@ -1,4 +1,5 @@
-//! Every guest-physical address this crate chooses. All lie below 1 MiB, out of every protocol's way.
+//! Every guest-physical address this crate chooses. All lie below 1 MiB, out of every protocol's
+//! way.
 //!
 //! ```text
 //! 00400 BIOS data area          20000 command line            9FC00 extended BIOS data area

@@ -1,12 +1,15 @@
-//! From files to a [`BootPlan`]: the bytes to place in guest memory and the first state of the boot processor.
+//! From files to a [`BootPlan`]: the bytes to place in guest memory and the first state of the boot
+//! processor.
 //!
-//! This crate plays the firmware and the boot loader at once. It reads the files it is given, decides by their content
-//! which boot protocol they speak, and lays out everything that protocol promises to the guest. It does no other I/O and
-//! never touches guest memory itself: the machine writes the pieces into *zeroed* RAM (an image's BSS is not spelled out)
-//! and sets the processor's state. Hostile input yields a [`BootError`], never a panic.
+//! This crate plays the firmware and the boot loader at once. It reads the files it is given,
+//! decides by their content which boot protocol they speak, and lays out everything that protocol
+//! promises to the guest. It does no other I/O and never touches guest memory itself: the machine
+//! writes the pieces into *zeroed* RAM (an image's BSS is not spelled out) and sets the processor's
+//! state. Hostile input yields a [`BootError`], never a panic.
 //!
-//! Protocols: Linux/x86 boot protocol 2.06 and later (64-bit and 32-bit entry), Linux ELF by the 64-bit entry, PVH
-//! (Xen's x86/HVM direct boot ABI), Multiboot 0.6.96. All addresses are in [`layout`].
+//! Protocols: Linux/x86 boot protocol 2.06 and later (64-bit and 32-bit entry), Linux ELF by the
+//! 64-bit entry, PVH (Xen's x86/HVM direct boot ABI), Multiboot 0.6.96. All addresses are in
+//! [`layout`].
 #![forbid(unsafe_code)]
 
 mod acpi;
@@ -41,13 +44,14 @@ pub struct Request<'a> {
     pub image: Source<'a>,
     /// Initial RAM disk (Linux and PVH).
     pub initrd: Option<Source<'a>>,
-    /// Kernel command line, without a terminating zero. PVH and Multiboot images, which may know no ACPI, are told the
-    /// virtio devices at its end: `virtio_mmio.device=4K@ADDRESS:GSI`.
+    /// Kernel command line, without a terminating zero. PVH and Multiboot images, which may know no
+    /// ACPI, are told the virtio devices at its end: `virtio_mmio.device=4K@ADDRESS:GSI`.
     pub cmdline: &'a str,
     /// Multiboot or PVH modules, in order.
     pub modules: &'a [Module<'a>],
-    /// RAM as `(guest-physical address, bytes)`, ascending and disjoint. It must cover 0 to A0000H and
-    /// [`layout::ACPI_START`] to 100000H; whether the VGA hole between is RAM too is the machine's choice.
+    /// RAM as `(guest-physical address, bytes)`, ascending and disjoint. It must cover 0 to A0000H
+    /// and [`layout::ACPI_START`] to 100000H; whether the VGA hole between is RAM too is the
+    /// machine's choice.
     pub ram: &'a [(u64, u64)],
     /// What the firmware tables tell.
     pub acpi: &'a AcpiConfig,
@@ -104,7 +108,8 @@ pub struct BootPlan {
 /// Plans the boot of `request`.
 ///
 /// # Errors
-/// A file cannot be read, is not bootable here, or does not fit into memory; the message names it and the remedy.
+/// A file cannot be read, is not bootable here, or does not fit into memory; the message names it
+/// and the remedy.
 pub fn plan(request: &Request<'_>) -> Result<BootPlan, BootError> {
     let image = request.image.read("kernel image")?;
     let kind = detect::detect(&image)?;

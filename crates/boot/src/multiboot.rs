@@ -1,4 +1,5 @@
-//! Multiboot Specification 0.6.96 (version 1): header search, ELF or a.out-kludge loading, the information structure.
+//! Multiboot Specification 0.6.96 (version 1): header search, ELF or a.out-kludge loading, the
+//! information structure.
 
 use crate::bytes::{Put as _, slice, u32_at};
 use crate::place::Placer;
@@ -13,8 +14,8 @@ const LOADER_MAGIC: u64 = 0x2bad_b002;
 const SEARCH: u64 = 8192;
 /// Multiboot2's header lies in the first 32 KiB.
 const V2_SEARCH: u64 = 32768;
-/// Flags that must be understood: 0 page-aligned modules, 1 memory information, 2 video mode (nothing to offer,
-/// which the information structure says).
+/// Flags that must be understood: 0 page-aligned modules, 1 memory information, 2 video mode
+/// (nothing to offer, which the information structure says).
 const UNDERSTOOD: u32 = 0xffff_0007;
 /// Bit 16: the address fields are valid.
 const ADDRESSES: u32 = 1 << 16;
@@ -80,7 +81,8 @@ pub(crate) fn load(
     Ok((Protocol::Multiboot, state))
 }
 
-/// ELF32 or ELF64 by program headers; entry and end of the image. The entry is 32-bit code either way.
+/// ELF32 or ELF64 by program headers; entry and end of the image. The entry is 32-bit code either
+/// way.
 fn load_elf(image: &File<'_>, placer: &mut Placer) -> Result<(u64, u64), BootError> {
     if !image.bytes.starts_with(b"\x7fELF") {
         return Err(

@@ -86,7 +86,8 @@ impl Placer {
         }
     }
 
-    /// The highest free address for `len` bytes, page aligned, at `floor` or above, whose last byte is at most `max`.
+    /// The highest free address for `len` bytes, page aligned, at `floor` or above, whose last byte
+    /// is at most `max`.
     pub(crate) fn highest(&self, len: u64, floor: u64, max: u64) -> Option<u64> {
         let fit = |&(start, size): &(u64, u64)| {
             let end = start.saturating_add(size).min(max.saturating_add(1));
@@ -96,8 +97,8 @@ impl Placer {
         self.free().iter().filter_map(fit).max()
     }
 
-    /// The lowest free address for `len` bytes, a multiple of `align`, at `floor` or above, whose last byte is at
-    /// most `max`.
+    /// The lowest free address for `len` bytes, a multiple of `align`, at `floor` or above, whose
+    /// last byte is at most `max`.
     pub(crate) fn lowest(&self, len: u64, align: u64, floor: u64, max: u64) -> Option<u64> {
         let fit = |&(start, size): &(u64, u64)| {
             let end = start.saturating_add(size).min(max.saturating_add(1));

@@ -1,4 +1,5 @@
-//! PVH: Xen's x86/HVM direct boot ABI (docs/misc/pvh.pandoc, xen/include/public/arch-x86/hvm/start_info.h).
+//! PVH: Xen's x86/HVM direct boot ABI (docs/misc/pvh.pandoc,
+//! xen/include/public/arch-x86/hvm/start_info.h).
 //!
 //! 32-bit protected mode, flat segments, paging off, EBX pointing to hvm_start_info.
 

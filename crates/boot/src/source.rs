@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-/// Bytes of the largest file that is read: no kernel or initial file system comes near it, and the host's memory may.
+/// Bytes of the largest file that is read: no kernel or initial file system comes near it, and the
+/// host's memory may.
 const LARGEST: u64 = 8 << 30;
 
 /// A file to read, or bytes that are in memory already.
@@ -76,8 +77,8 @@ impl File<'_> {
     }
 }
 
-/// The whole of a plain file of at most `max` bytes. Nothing else is opened: a pipe may never give its end, and some
-/// devices have none.
+/// The whole of a plain file of at most `max` bytes. Nothing else is opened: a pipe may never give
+/// its end, and some devices have none.
 fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(path)?;
     let kind = metadata.file_type();

@@ -1,6 +1,7 @@
 //! Descriptors as bits (SDM vol. 3, 3.4.5, 3.5, 6.11, 7.2).
 
-/// Access rights as `Segment::access` keeps them: type and S, DPL, P in the low byte; AVL, L, D, G in bits 12–15.
+/// Access rights as `Segment::access` keeps them: type and S, DPL, P in the low byte; AVL, L, D, G
+/// in bits 12–15.
 pub(crate) mod access {
     pub(crate) const CODE64: u16 = 0xa09b;
     pub(crate) const CODE32: u16 = 0xc09b;
@@ -23,7 +24,8 @@ pub(crate) fn descriptor(base: u64, limit: u32, access: u16) -> u64 {
         | (base & 0xff00_0000) << 32
 }
 
-/// A gate: `kind` is its byte of access rights (type, DPL, P), `extra` the IST index or the parameter count.
+/// A gate: `kind` is its byte of access rights (type, DPL, P), `extra` the IST index or the
+/// parameter count.
 pub(crate) fn gate(selector: u16, offset: u64, kind: u8, extra: u8) -> [u64; 2] {
     let low = (offset & 0xffff)
         | u64::from(selector) << 16

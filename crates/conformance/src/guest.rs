@@ -388,7 +388,8 @@ impl Guest {
         self.want("CR2", |e| e.state.cr2, cr2);
     }
 
-    /// Expects a page fault somewhere in the page at `page`: for the processor's own multi-byte accesses.
+    /// Expects a page fault somewhere in the page at `page`: for the processor's own multi-byte
+    /// accesses.
     pub(crate) fn page_faults_on(&mut self, page: u64, code: u32, at: u64) {
         self.faults(Vector::Pf, code, at);
         self.want("page of CR2", |e| e.state.cr2 & !0xfff, page);

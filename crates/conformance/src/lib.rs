@@ -1,9 +1,11 @@
-//! The conformance suite: system-level rules of the architecture as small guest programs with the outcome that the
-//! manual prescribes. Every engine must pass it; nothing here knows which engine runs.
+//! The conformance suite: system-level rules of the architecture as small guest programs with the
+//! outcome that the manual prescribes. Every engine must pass it; nothing here knows which engine
+//! runs.
 //!
-//! A case prepares memory and a processor state ([`guest`]), runs until HLT or shutdown, and judges the final state,
-//! memory and port writes. Every gate leads to a stub that halts, so that the stub's address tells the vector and the
-//! stack holds the frame. The expectations are written from the manual, not computed by `crates/x86`.
+//! A case prepares memory and a processor state ([`guest`]), runs until HLT or shutdown, and judges
+//! the final state, memory and port writes. Every gate leads to a stub that halts, so that the
+//! stub's address tells the vector and the stack holds the frame. The expectations are written from
+//! the manual, not computed by `crates/x86`.
 #![forbid(unsafe_code)]
 
 mod cases;

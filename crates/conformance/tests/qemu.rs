@@ -1,7 +1,9 @@
-//! The expectations held against another implementation: QEMU's TCG, as far as it implements the rule.
+//! The expectations held against another implementation: QEMU's TCG, as far as it implements the
+//! rule.
 //!
-//! Development aid: runs with `GEMELLO_QEMU=1` where `qemu-system-x86_64` is installed, prints what differs and
-//! fails on nothing, since TCG leaves out segment limits, PCID and more. `GEMELLO_QEMU=name-prefix` selects cases.
+//! Development aid: runs with `GEMELLO_QEMU=1` where `qemu-system-x86_64` is installed, prints what
+//! differs and fails on nothing, since TCG leaves out segment limits, PCID and more.
+//! `GEMELLO_QEMU=name-prefix` selects cases.
 
 use conformance::{cases, run};
 use iced_x86::code_asm::*;

@@ -1,8 +1,8 @@
 //! Every device on one bus, driven by bytes: for cargo-fuzz and for this crate's property tests.
 //!
-//! Besides not panicking, a step must keep three promises: a local APIC's INTR signal is up exactly while an
-//! interrupt is deliverable, timers settle (no deadline at or before now is left after a few rounds), and saved
-//! state restores to itself.
+//! Besides not panicking, a step must keep three promises: a local APIC's INTR signal is up exactly
+//! while an interrupt is deliverable, timers settle (no deadline at or before now is left after a
+//! few rounds), and saved state restores to itself.
 
 use crate::bus::Bus;
 use crate::chipset::{
@@ -183,7 +183,8 @@ impl Rig {
         }
     }
 
-    /// Lets the devices that follow the clock lazily look at it, so that their states are of this moment.
+    /// Lets the devices that follow the clock lazily look at it, so that their states are of this
+    /// moment.
     fn catch_up(&self) {
         self.pass(0);
         macro_rules! look {
@@ -218,7 +219,8 @@ impl Rig {
     }
 }
 
-/// Builds all devices on a bus and accesses them as `data` says, eight bytes a step. Must neither panic nor hang.
+/// Builds all devices on a bus and accesses them as `data` says, eight bytes a step. Must neither
+/// panic nor hang.
 pub fn fuzz(data: &[u8]) {
     let rig = Rig::new();
     for step in data.chunks_exact(8).take(4096) {
@@ -260,7 +262,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
-        /// A whole machine's devices, restored into fresh ones in the order that the crate prescribes.
+        /// A whole machine's devices, restored into fresh ones in the order that the crate
+        /// prescribes.
         #[test]
         fn a_snapshot_restores_to_itself(data in prop::collection::vec(any::<[u8; 8]>(), 0..400)) {
             let rig = Rig::new();

@@ -1,8 +1,9 @@
 //! Interrupt lines: what a device holds to ask for an interrupt.
 //!
-//! A handle carries *assertion*, not voltage: `set(true)` asks, whatever polarity the guest programs. Every
-//! call of [`IsaIrqs::line`] makes a new source; the line is up while any of its sources is (wired OR).
-//! A line's mutex is held while the chips are told, so that they see changes in order.
+//! A handle carries *assertion*, not voltage: `set(true)` asks, whatever polarity the guest
+//! programs. Every call of [`IsaIrqs::line`] makes a new source; the line is up while any of its
+//! sources is (wired OR). A line's mutex is held while the chips are told, so that they see changes
+//! in order.
 
 use crate::sync::lock;
 use std::fmt;
@@ -30,8 +31,9 @@ struct Line {
 }
 
 impl IsaIrqs {
-    /// Wires the lines: IRQ n to pin n of both, except IRQ0, which reaches the IOAPIC on pin 2 (what the MADT's
-    /// interrupt source override tells the guest), and IRQ2, the 8259's cascade, which reaches nothing.
+    /// Wires the lines: IRQ n to pin n of both, except IRQ0, which reaches the IOAPIC on pin 2
+    /// (what the MADT's interrupt source override tells the guest), and IRQ2, the 8259's cascade,
+    /// which reaches nothing.
     pub fn new(pic: &Arc<dyn IrqInputs>, ioapic: &Arc<dyn IrqInputs>) -> Self {
         let line = |irq: usize| {
             let number = irq as u8;
@@ -110,8 +112,8 @@ impl IrqLine {
         }
     }
 
-    /// One edge: released, then asserted. The line stays up until the next pulse, as the 8254's OUT does: the
-    /// 8259 drops a request whose line falls before it is acknowledged.
+    /// One edge: released, then asserted. The line stays up until the next pulse, as the 8254's OUT
+    /// does: the 8259 drops a request whose line falls before it is acknowledged.
     pub fn pulse(&self) {
         self.set(false);
         self.set(true);

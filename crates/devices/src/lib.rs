@@ -1,7 +1,8 @@
 //! The virtual devices: the bus, the interrupt chips, the chipset, virtio.
 //!
-//! Every device is a *core* (registers as in its datasheet; no clock, bus or host: time is passed in as VM
-//! nanoseconds) inside an *adapter* that holds handles: [`irq::IrqLine`], [`time::Timer`], [`power::PowerSink`].
+//! Every device is a *core* (registers as in its datasheet; no clock, bus or host: time is passed
+//! in as VM nanoseconds) inside an *adapter* that holds handles: [`irq::IrqLine`], [`time::Timer`],
+//! [`power::PowerSink`].
 //!
 //! Lock order, outermost first; a thread that holds a later one never takes an earlier one:
 //!
@@ -11,11 +12,11 @@
 //! 4. a local APIC (one at a time),
 //! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
 //!
-//! Restoring a machine: local APICs first, then the 8259 pair and the IOAPIC, then the chipset's devices, whose
-//! lines then find their levels known and make no new edges.
+//! Restoring a machine: local APICs first, then the 8259 pair and the IOAPIC, then the chipset's
+//! devices, whose lines then find their levels known and make no new edges.
 //!
-//! Timer owners are called without the queue's lock; a local APIC talks to the others, to the IOAPIC and to
-//! the 8259 only after it has released its own lock.
+//! Timer owners are called without the queue's lock; a local APIC talks to the others, to the
+//! IOAPIC and to the 8259 only after it has released its own lock.
 #![forbid(unsafe_code)]
 
 pub mod bus;

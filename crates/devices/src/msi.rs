@@ -1,7 +1,8 @@
-//! Message-signalled interrupts: an address and the data that a device stores there (SDM vol. 3, 12.11).
+//! Message-signalled interrupts: an address and the data that a device stores there (SDM vol. 3,
+//! 12.11).
 //!
-//! A device on PCI holds a [`MsiSink`] and sends what its driver has programmed. The IOAPIC sends its
-//! redirection entries the same way: an entry has the message's fields.
+//! A device on PCI holds a [`MsiSink`] and sends what its driver has programmed. The IOAPIC sends
+//! its redirection entries the same way: an entry has the message's fields.
 
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

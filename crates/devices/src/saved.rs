@@ -1,7 +1,8 @@
 //! What every saved state has in common: a version that is read, and contents that are checked.
 //!
-//! A saved state comes from a file, which anybody may have written. A device checks all of it before
-//! it takes over any of it, and takes nothing that its registers could not have come to by themselves.
+//! A saved state comes from a file, which anybody may have written. A device checks all of it
+//! before it takes over any of it, and takes nothing that its registers could not have come to by
+//! themselves.
 
 use std::fmt::LowerHex;
 

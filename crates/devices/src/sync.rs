@@ -1,4 +1,5 @@
-//! Locking that survives a panic elsewhere: a device's state is consistent between any two of its methods.
+//! Locking that survives a panic elsewhere: a device's state is consistent between any two of its
+//! methods.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,9 @@
 //! VM time for devices: a clock to read and a queue of deadlines.
 //!
-//! All times are VM nanoseconds, which stand still while the machine is paused. The host's timers are the
-//! machine's affair: it sleeps until [`TimerQueue::next_deadline`], calls [`TimerQueue::expire`], and is told
-//! through the wake callback when the soonest deadline has moved forward.
+//! All times are VM nanoseconds, which stand still while the machine is paused. The host's timers
+//! are the machine's affair: it sleeps until [`TimerQueue::next_deadline`], calls
+//! [`TimerQueue::expire`], and is told through the wake callback when the soonest deadline has
+//! moved forward.
 
 use crate::sync::lock;
 use std::collections::BTreeSet;
@@ -128,8 +129,8 @@ impl TimerQueue {
         Arc::default()
     }
 
-    /// Calls `wake` whenever the soonest deadline becomes sooner. It is called with devices locked and must
-    /// only ring a bell (an eventfd). The first caller wins.
+    /// Calls `wake` whenever the soonest deadline becomes sooner. It is called with devices locked
+    /// and must only ring a bell (an eventfd). The first caller wins.
     pub fn on_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake.set(Box::new(wake));
     }
@@ -165,9 +166,9 @@ impl TimerQueue {
         lock(&self.inner).due.first().map(|&(at, _)| at)
     }
 
-    /// Calls the owner of every timer whose deadline is at or before `now`, soonest first, without the
-    /// queue's lock. A timer that its owner arms again for a time at or before `now` waits for the next call.
-    /// Returns how many expired.
+    /// Calls the owner of every timer whose deadline is at or before `now`, soonest first, without
+    /// the queue's lock. A timer that its owner arms again for a time at or before `now` waits for
+    /// the next call. Returns how many expired.
     pub fn expire(&self, now: u64) -> usize {
         let due = lock(&self.inner).take_due(now);
         let count = due.len();

@@ -1,8 +1,8 @@
 //! Integer arithmetic on the host's own ALU, flags included.
 //!
-//! Guest ISA = host ISA: instead of computing six flags lazily in software, each operation runs as itself and
-//! LAHF;SETO AL catch the flags in AX, the form [`x86::state::Flags::arith`] keeps (ADR 0002). Undefined flags thereby
-//! come out as this processor leaves them.
+//! Guest ISA = host ISA: instead of computing six flags lazily in software, each operation runs as
+//! itself and LAHF;SETO AL catch the flags in AX, the form [`x86::state::Flags::arith`] keeps (ADR
+//! 0002). Undefined flags thereby come out as this processor leaves them.
 #![allow(unsafe_code)] // inline assembly on registers only: no memory, no stack
 
 use crate::word::Word;
@@ -171,8 +171,8 @@ pub(crate) mod by_immediate {
     five! { rol "rol", ror "ror", rcl "rcl", rcr "rcr", shl "shl", shr "shr", sar "sar", }
 }
 
-/// Whether `shift` leaves OF as it was, which the manual does not define: Intel's processors do where they rotate, AMD's give OF as for a
-/// count of 1.
+/// Whether `shift` leaves OF as it was, which the manual does not define: Intel's processors do
+/// where they rotate, AMD's give OF as for a count of 1.
 pub(crate) fn immediate_keeps_of(shift: fn(u32, &mut u16) -> u32) -> bool {
     [0x4000_0001, 0xc000_0001, 0x0f00_0010, 0, u32::MAX].into_iter().all(|value| {
         [0, OF].into_iter().all(|overflow| {

@@ -1,7 +1,8 @@
-//! One virtual processor inside the engine: its architectural state, its MMU, and what the run loop keeps beside them.
+//! One virtual processor inside the engine: its architectural state, its MMU, and what the run loop
+//! keeps beside them.
 //!
-//! The inline paths of loads and stores live here: index the current view, compare, add. Whatever misses goes to
-//! [`crate::mmu`].
+//! The inline paths of loads and stores live here: index the current view, compare, add. Whatever
+//! misses goes to [`crate::mmu`].
 #![allow(unsafe_code)] // the TLB hit; see docs/UNSAFE.md
 
 use crate::Tier;
@@ -58,7 +59,8 @@ pub(crate) struct Cpu {
     /// Mode bits of block keys.
     pub(crate) mode_key: u8,
     pub(crate) mode: Mode,
-    /// Something must be looked at before the next instruction: shadow, single step, breakpoints, halt.
+    /// Something must be looked at before the next instruction: shadow, single step, breakpoints,
+    /// halt.
     pub(crate) attention: bool,
     /// Data breakpoints hit by the instruction under way, as DR6 bits.
     pub(crate) data_hits: u64,
@@ -147,7 +149,8 @@ impl Cpu {
         Ok(cpu)
     }
 
-    /// Derives what follows from mode, privilege, CR0.AM, RFLAGS and debug registers. To be called after any of them may have changed.
+    /// Derives what follows from mode, privilege, CR0.AM, RFLAGS and debug registers. To be called
+    /// after any of them may have changed.
     pub(crate) fn refresh(&mut self) {
         let state = &self.state;
         self.mode = state.mode();
@@ -165,7 +168,8 @@ impl Cpu {
         self.view = self.mmu.tlb.view(view).data.as_ptr();
         let fetch = self.mmu.view(Privilege::at(state.cpl));
         self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
-        // Targets are entered for CPL 0 and 3: the rings between share supervisor's pages but not its rights.
+        // Targets are entered for CPL 0 and 3: the rings between share supervisor's pages but not
+        // its rights.
         self.fetch_view = if matches!(state.cpl, 1 | 2) { tlb::EMPTY } else { fetch };
         if self.hot != u32::MAX {
             self.jit.targets = self.mmu.tlb.targets(self.fetch_view);
@@ -242,7 +246,8 @@ impl Cpu {
         match self.mode {
             Mode::Long64 => ip,
             Mode::Protected32 => ip & 0xffff_ffff,
-            // 16-bit code may run beyond 64 KiB only into its segment limit; big real mode code wraps at 32 bits.
+            // 16-bit code may run beyond 64 KiB only into its segment limit; big real mode code
+            // wraps at 32 bits.
             _ => ip & 0xffff_ffff,
         }
     }
@@ -301,8 +306,8 @@ impl Cpu {
         truncate(self.effective(op), op.address_size)
     }
 
-    /// The linear address of the `size` bytes that begin `at` bytes into `op`'s memory operand, which is accessed in parts
-    /// ([`Operand`]).
+    /// The linear address of the `size` bytes that begin `at` bytes into `op`'s memory operand,
+    /// which is accessed in parts ([`Operand`]).
     pub(crate) fn part(&mut self, op: &Op, at: u64, size: u64, kind: AccessKind) -> Fallible<u64> {
         let offset = self.operand(op).offset_of(at);
         self.segmented(op.seg, offset, size, kind)
@@ -341,7 +346,8 @@ impl Cpu {
     /// The instruction entry that may hold `la`'s page.
     #[inline(always)]
     pub(crate) fn fetch_entry(&self, la: u64) -> FetchEntry {
-        // SAFETY: `fetch` points to `FETCH_ENTRIES` entries (see `refresh`) and `fetch_index` is below that.
+        // SAFETY: `fetch` points to `FETCH_ENTRIES` entries (see `refresh`) and `fetch_index` is
+        // below that.
         unsafe { *self.fetch.add(tlb::fetch_index(la)) }
     }
 
@@ -380,7 +386,8 @@ impl Cpu {
         self.store_slow(la, value)
     }
 
-    /// Reads, changes and writes back the word at `la`. `change` runs once it is certain that the write will succeed.
+    /// Reads, changes and writes back the word at `la`. `change` runs once it is certain that the
+    /// write will succeed.
     #[inline(always)]
     pub(crate) fn modify<W: Word>(
         &mut self,
@@ -445,8 +452,9 @@ impl Cpu {
         self.aligned(la, u64::from(W::SIZE), u64::from(W::SIZE))
     }
 
-    /// #AC(0) for an access of `len` bytes at `la` that `alignment` (a power of two) does not divide, while that is armed. An address that
-    /// is not canonical goes before it, a page fault after it.
+    /// #AC(0) for an access of `len` bytes at `la` that `alignment` (a power of two) does not
+    /// divide, while that is armed. An address that is not canonical goes before it, a page fault
+    /// after it.
     pub(crate) fn aligned(&mut self, la: u64, len: u64, alignment: u64) -> Fallible {
         if la & (alignment - 1) == 0 || !self.alignment_checked() {
             return Ok(());
@@ -490,8 +498,8 @@ fn units(state: &CpuState) -> u8 {
     if cr4.contains(Cr4::OSXSAVE) && state.xcr0 & 6 == 6 { SSE_ON | AVX_ON } else { SSE_ON }
 }
 
-/// The linear address in a flat writable data segment, which nearly all segments of 32-bit systems are: every access within
-/// 4 GiB passes every check (SDM vol. 3, 5.3 and 5.5).
+/// The linear address in a flat writable data segment, which nearly all segments of 32-bit systems
+/// are: every access within 4 GiB passes every check (SDM vol. 3, 5.3 and 5.5).
 #[inline]
 fn flat(segment: &Segment, offset: u64, size: u64, kind: AccessKind) -> Option<u64> {
     /// Present, code or data; data rather than code; upwards; writable.

@@ -47,7 +47,8 @@ impl Engine for SoftEngine {
     }
 
     fn create_vm(&self, parts: VmParts) -> Result<Box<dyn EngineVm>, EngineError> {
-        // First: without executable memory no sample runs, and every feature would seem to be missing.
+        // First: without executable memory no sample runs, and every feature would seem to be
+        // missing.
         self.probe()?;
         let missing = missing_on_host(&parts.model);
         if !missing.is_empty() {

@@ -1,9 +1,10 @@
 //! The software engine: a complete x86-64 processor without hardware virtualization.
 //!
-//! T0, the interpreter, is the reference: [`decode`] turns guest code into blocks of ops, [`interp`] runs them. Integer arithmetic
-//! runs on the host's ALU ([`alu`]), everything vectorial or exotic on the host's own units ([`thunk`]). T1, the translator
-//! ([`translate`]), runs hot 64-bit code on the host's registers. Addresses go through the software TLB ([`tlb`], [`mmu`]). The rules
-//! of the system level are `x86`'s. See ARCHITECTURE.md and `docs/adr`.
+//! T0, the interpreter, is the reference: [`decode`] turns guest code into blocks of ops,
+//! [`interp`] runs them. Integer arithmetic runs on the host's ALU ([`alu`]), everything vectorial
+//! or exotic on the host's own units ([`thunk`]). T1, the translator ([`translate`]), runs hot
+//! 64-bit code on the host's registers. Addresses go through the software TLB ([`tlb`], [`mmu`]).
+//! The rules of the system level are `x86`'s. See ARCHITECTURE.md and `docs/adr`.
 
 mod alu;
 mod block;
@@ -116,7 +117,8 @@ impl SoftVcpu {
         }
     }
 
-    /// Counts instructions in translated code, too, which slows it by some per cent. Without, and without a limit, those count as none.
+    /// Counts instructions in translated code, too, which slows it by some per cent. Without, and
+    /// without a limit, those count as none.
     pub fn count_instructions(&mut self) {
         translate::count(&mut self.cpu);
     }

@@ -1,8 +1,9 @@
 //! Atomic read-modify-write across host threads: LOCKed operations that no thunk performs.
 //!
-//! Aligned words on one page change by compare-exchange, which every other access observes. What crosses a page or is no RAM
-//! cannot be made atomic from here. Those in RAM are serialized among themselves by one lock of the machine's (as a split lock serializes the bus);
-//! one that touches a device is as atomic as the device makes it.
+//! Aligned words on one page change by compare-exchange, which every other access observes. What
+//! crosses a page or is no RAM cannot be made atomic from here. Those in RAM are serialized among
+//! themselves by one lock of the machine's (as a split lock serializes the bus); one that touches a
+//! device is as atomic as the device makes it.
 #![allow(unsafe_code)] // atomics on host pointers; see docs/UNSAFE.md
 
 use crate::cpu::Cpu;
@@ -12,8 +13,8 @@ use memory::SplitLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use x86::bus::AccessKind;
 
-/// To be held while a locked operation on `len` bytes at `la`, two pages at the most, goes through a bounce buffer. `None`: part of it is
-/// a device's, which may take its time.
+/// To be held while a locked operation on `len` bytes at `la`, two pages at the most, goes through
+/// a bounce buffer. `None`: part of it is a device's, which may take its time.
 pub(crate) fn split_lock(cpu: &mut Cpu, la: u64, len: u64) -> Fallible<Option<SplitLock>> {
     let privilege = cpu.privilege();
     for at in [la, cpu.mmu.wrap(la, la.wrapping_add(len - 1), privilege)] {
@@ -25,7 +26,8 @@ pub(crate) fn split_lock(cpu: &mut Cpu, la: u64, len: u64) -> Fallible<Option<Sp
     Ok(Some(cpu.mmu.split_lock()))
 }
 
-/// Changes the word at `la` atomically. `change` may run several times; the flags of its last run count.
+/// Changes the word at `la` atomically. `change` may run several times; the flags of its last run
+/// count.
 pub(crate) fn modify<W: Word>(
     cpu: &mut Cpu,
     la: u64,

@@ -1,8 +1,9 @@
 //! The MMU: linear addresses to RAM or device, through the TLB, at the speed each case deserves.
 //!
-//! The hit is inline in [`crate::cpu`]; everything else is here: the miss that asks the page walk of `x86::paging`, accesses across
-//! page boundaries, device memory, stores to pages that hold decoded code. Also the processor's own accesses
-//! ([`SystemBus`]), which descriptor loads and exception delivery make.
+//! The hit is inline in [`crate::cpu`]; everything else is here: the miss that asks the page walk
+//! of `x86::paging`, accesses across page boundaries, device memory, stores to pages that hold
+//! decoded code. Also the processor's own accesses ([`SystemBus`]), which descriptor loads and
+//! exception delivery make.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
 use crate::block::BlockCache;
@@ -99,7 +100,8 @@ pub(crate) struct Mmu {
     pub(crate) ac: bool,
     /// Code of compatibility mode runs: its linear addresses have 32 bits.
     pub(crate) compatible: bool,
-    /// Linear pages under a data breakpoint: never in the TLB, so that every access to them is seen.
+    /// Linear pages under a data breakpoint: never in the TLB, so that every access to them is
+    /// seen.
     pub(crate) watched: [Option<u64>; 4],
     /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
     pub(crate) noncanonical: bool,
@@ -111,11 +113,13 @@ pub(crate) struct Mmu {
     io: Option<NonNull<dyn CpuIo>>,
     pub(crate) refills: u64,
     pub(crate) mmio: u64,
-    /// While the reference runs ahead of translated code: what it reaches, so that it can be undone.
+    /// While the reference runs ahead of translated code: what it reaches, so that it can be
+    /// undone.
     pub(crate) log: Option<Box<Log>>,
 }
 
-// SAFETY: the pointers refer to memory the structure itself keeps alive (RAM, blocks) or are only set inside `run`.
+// SAFETY: the pointers refer to memory the structure itself keeps alive (RAM, blocks) or are only
+// set inside `run`.
 unsafe impl Send for Mmu {}
 
 impl Mmu {
@@ -144,14 +148,15 @@ impl Mmu {
         }
     }
 
-    /// Lends the machine for the duration of `body`'s caller; see [`Mmu::release`]. The processor takes note of what others do to
-    /// memory from now on.
+    /// Lends the machine for the duration of `body`'s caller; see [`Mmu::release`]. The processor
+    /// takes note of what others do to memory from now on.
     pub(crate) fn lend(&mut self, io: &mut dyn CpuIo) {
         self.reader.activate();
         if self.behind() {
             self.catch_up();
         }
-        // SAFETY: only the lifetime is erased; `run` releases the pointer before its borrow of `io` ends.
+        // SAFETY: only the lifetime is erased; `run` releases the pointer before its borrow of `io`
+        // ends.
         let io: NonNull<dyn CpuIo + 'static> =
             unsafe { std::mem::transmute::<NonNull<dyn CpuIo + '_>, _>(NonNull::from(io)) };
         self.io = Some(io);
@@ -164,7 +169,8 @@ impl Mmu {
 
     /// The machine. Absent (outside `run`) nothing answers.
     pub(crate) fn io(&mut self) -> Option<&mut dyn CpuIo> {
-        // SAFETY: set by `lend` from an exclusive borrow that outlives `run`; one reference at a time, bound to `self`.
+        // SAFETY: set by `lend` from an exclusive borrow that outlives `run`; one reference at a
+        // time, bound to `self`.
         self.io.map(|mut io| unsafe { io.as_mut() as &mut dyn CpuIo })
     }
 
@@ -179,7 +185,8 @@ impl Mmu {
         }
     }
 
-    /// Translates `la`, which must not be followed beyond its page, and enters the result into the TLB.
+    /// Translates `la`, which must not be followed beyond its page, and enters the result into the
+    /// TLB.
     pub(crate) fn translate(
         &mut self,
         la: u64,
@@ -255,7 +262,8 @@ impl Mmu {
         Ok(Walked::To(Target::Ram { host, gpa: t.gpa }))
     }
 
-    /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses from before are not good any more.
+    /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses
+    /// from before are not good any more.
     #[cold]
     fn await_page(&mut self, gpa: u64) {
         let Self { reader, blocks, tlb, .. } = self;
@@ -263,13 +271,15 @@ impl Mmu {
         self.let_go();
     }
 
-    /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see `noncanonical`).
+    /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
+    /// `noncanonical`).
     fn canonical(&mut self, la: u64) -> Result<(), Exception> {
         self.noncanonical = self.paging.efer.contains(Efer::LMA) && !paging::is_canonical(la);
         if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
     }
 
-    /// As [`Mmu::canonical`] for all of an access: the judgement that goes before those of alignment and paging.
+    /// As [`Mmu::canonical`] for all of an access: the judgement that goes before those of
+    /// alignment and paging.
     pub(crate) fn canonical_span(&mut self, la: u64, len: u64) -> Result<(), Exception> {
         self.canonical(la)?;
         self.canonical(la.wrapping_add(len.saturating_sub(1)))
@@ -312,8 +322,9 @@ impl Mmu {
         (la & PAGE_MASK) + len > PAGE_MASK + 1
     }
 
-    /// `la`, which lies in an access by `privilege` that begins at `start`: 4 GiB end the address space of all code but that of 64-bit
-    /// mode. The processor's own accesses, and stacks of 64-bit handlers, lie above as well.
+    /// `la`, which lies in an access by `privilege` that begins at `start`: 4 GiB end the address
+    /// space of all code but that of 64-bit mode. The processor's own accesses, and stacks of
+    /// 64-bit handlers, lie above as well.
     pub(crate) fn wrap(&self, start: u64, la: u64, privilege: Privilege) -> u64 {
         let wide = self.paging.efer.contains(Efer::LMA)
             && (!self.compatible || privilege == Privilege::Implicit || start >> 32 != 0);
@@ -369,7 +380,8 @@ impl Mmu {
         }
     }
 
-    /// `len` bytes at `gpa` have changed: decoded code there is stale, in this processor and in others.
+    /// `len` bytes at `gpa` have changed: decoded code there is stale, in this processor and in
+    /// others.
     pub(crate) fn wrote(&mut self, gpa: u64, len: u64) {
         if gpa != u64::MAX && !(self.log.is_some() && self.kept(gpa, len)) {
             self.blocks.written(gpa, len);
@@ -378,7 +390,8 @@ impl Mmu {
         }
     }
 
-    /// Tells that this processor holds no code any more on the pages where it has just lost the last.
+    /// Tells that this processor holds no code any more on the pages where it has just lost the
+    /// last.
     #[inline]
     fn let_go(&mut self) {
         if !self.blocks.released.is_empty() {
@@ -386,8 +399,9 @@ impl Mmu {
         }
     }
 
-    /// Makes sure that no processor writes to these pages (two at the most) without this one's being told, and that they are there. To be called
-    /// before they are read to be decoded: what is read then and decoded before the next [`Mmu::catch_up`] is good.
+    /// Makes sure that no processor writes to these pages (two at the most) without this one's
+    /// being told, and that they are there. To be called before they are read to be decoded: what
+    /// is read then and decoded before the next [`Mmu::catch_up`] is good.
     pub(crate) fn hold_code(&mut self, gpa: u64, second: Option<u64>) {
         loop {
             let seen = self.reader.seen();
@@ -452,13 +466,15 @@ impl Mmu {
         self.reader.is_behind()
     }
 
-    /// What changes with every [`Mmu::catch_up`], wherever that happens: host addresses from before are not good after.
+    /// What changes with every [`Mmu::catch_up`], wherever that happens: host addresses from before
+    /// are not good after.
     #[inline(always)]
     pub(crate) fn seen(&self) -> u64 {
         self.reader.seen()
     }
 
-    /// Drops decoded code that others have overwritten, and translations that must not be used any more.
+    /// Drops decoded code that others have overwritten, and translations that must not be used any
+    /// more.
     #[cold]
     pub(crate) fn catch_up(&mut self) {
         let Self { reader, blocks, tlb, .. } = self;
@@ -510,8 +526,9 @@ impl Mmu {
         Ok(())
     }
 
-    /// The host address of `len` bytes at `la` for an access of `kind`, if they are RAM on one page; `None`: they are not, though
-    /// the access is permitted. For writes the caller calls [`Mmu::wrote`] with the second value afterwards.
+    /// The host address of `len` bytes at `la` for an access of `kind`, if they are RAM on one
+    /// page; `None`: they are not, though the access is permitted. For writes the caller calls
+    /// [`Mmu::wrote`] with the second value afterwards.
     pub(crate) fn pin(
         &mut self,
         la: u64,
@@ -628,7 +645,8 @@ impl SystemBus for Mmu {
     fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
         match self.reach(la, AccessKind::Write, Privilege::Implicit)? {
             Target::Ram { host, gpa } => {
-                // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic operations.
+                // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
+                // operations.
                 let cell = unsafe { std::sync::atomic::AtomicU8::from_ptr(host) };
                 let old = cell.fetch_or(bits, std::sync::atomic::Ordering::SeqCst);
                 self.wrote(gpa, 1);

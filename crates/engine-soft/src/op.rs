@@ -1,7 +1,8 @@
 //! The decoded form of an instruction: what the interpreter runs.
 //!
-//! One [`Op`] is 40 bytes: the function that performs it and its operands, already resolved to register-file slots. Ops of
-//! a block lie behind each other; the function returns what comes next ([`Step`]).
+//! One [`Op`] is 40 bytes: the function that performs it and its operands, already resolved to
+//! register-file slots. Ops of a block lie behind each other; the function returns what comes next
+//! ([`Step`]).
 
 use crate::cpu::Cpu;
 use std::cell::Cell;
@@ -25,7 +26,8 @@ pub(crate) enum Step {
     Sync,
     /// The instruction faulted: `Cpu::fault` says how; nothing of it has happened.
     Fault,
-    /// The operation raised `Cpu::fault` with the state as it stands, RIP included (a task switch may be past its commit point).
+    /// The operation raised `Cpu::fault` with the state as it stands, RIP included (a task switch
+    /// may be past its commit point).
     FaultHere,
     /// The instruction is to be executed again from its start (an interrupted string instruction).
     Again,
@@ -42,11 +44,14 @@ pub(crate) type Fallible<T = ()> = Result<T, Fault>;
 #[derive(Clone)]
 #[repr(C)]
 pub(crate) struct Op {
-    /// What performs it. A cell, because the ops of a block whose code was overwritten are redirected while it runs.
+    /// What performs it. A cell, because the ops of a block whose code was overwritten are
+    /// redirected while it runs.
     pub(crate) run: Cell<Handler>,
-    /// Immediate operand (sign-extended), branch displacement, or whatever the handler takes it for.
+    /// Immediate operand (sign-extended), branch displacement, or whatever the handler takes it
+    /// for.
     pub(crate) imm: u64,
-    /// Address displacement, sign-extended; for RIP-relative addresses counted from the block's start.
+    /// Address displacement, sign-extended; for RIP-relative addresses counted from the block's
+    /// start.
     pub(crate) disp: i32,
     /// Register-file slot of the address's base ([`x86::state::gpr::ZERO`] if none).
     pub(crate) base: u8,
@@ -78,8 +83,8 @@ pub(crate) const REP: u8 = 1;
 pub(crate) const REPNE: u8 = 2;
 /// In place of a prefix: a direct branch.
 pub(crate) const DIRECT: u8 = 0x80;
-/// In place of a prefix: TF before the instruction does not make it trap. INT n and its kin clear TF on their way, and their trap with it;
-/// SYSCALL and SYSRET go by the TF that they leave.
+/// In place of a prefix: TF before the instruction does not make it trap. INT n and its kin clear
+/// TF on their way, and their trap with it; SYSCALL and SYSRET go by the TF that they leave.
 pub(crate) const OWN_STEP: u8 = 0x40;
 
 impl Op {

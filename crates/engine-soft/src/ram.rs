@@ -1,7 +1,8 @@
 //! Raw access to guest RAM through host pointers.
 //!
-//! Guest memory is shared with other processors, devices and the guest's own code cache: every access is volatile, so
-//! the compiler neither invents, drops, tears nor reorders any, and the host's memory order is the guest's (same ISA).
+//! Guest memory is shared with other processors, devices and the guest's own code cache: every
+//! access is volatile, so the compiler neither invents, drops, tears nor reorders any, and the
+//! host's memory order is the guest's (same ISA).
 #![allow(unsafe_code)] // the engine's loads and stores; see docs/UNSAFE.md
 
 use crate::word::Word;
@@ -31,7 +32,8 @@ pub(crate) unsafe fn store<W: Word>(p: *mut u8, value: W) {
     unsafe { core::ptr::write_volatile(p.cast::<Unaligned<W>>(), Unaligned(value)) }
 }
 
-/// Copies `len` bytes upwards, as REP MOVSB would when the ranges overlap harmlessly (destination below the source, or apart).
+/// Copies `len` bytes upwards, as REP MOVSB would when the ranges overlap harmlessly (destination
+/// below the source, or apart).
 ///
 /// # Safety
 /// Both ranges lie in guest RAM.
@@ -74,8 +76,8 @@ pub(crate) enum While {
     Unequal,
 }
 
-/// Runs the host's repeated `$string` of words of `$size` bytes from `$first` (which SCAS does without) and `$second` upwards; how many
-/// comparisons it made.
+/// Runs the host's repeated `$string` of words of `$size` bytes from `$first` (which SCAS does
+/// without) and `$second` upwards; how many comparisons it made.
 macro_rules! comparisons {
     ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr, $value:expr) => {{
         macro_rules! run {
@@ -99,7 +101,8 @@ macro_rules! comparisons {
     }};
 }
 
-/// Compares words at `a` and `b` upwards, `count` at the most, up to the first pair that is not as `still` says: how many pairs that was.
+/// Compares words at `a` and `b` upwards, `count` at the most, up to the first pair that is not as
+/// `still` says: how many pairs that was.
 ///
 /// # Safety
 /// `count` words at either lie in guest RAM.

@@ -1,7 +1,7 @@
 //! Instructions that the host executes for the guest: the interpreter's side of [`crate::thunk`].
 //!
-//! Checks the unit (#NM, #UD), translates the memory operand to a host pointer or goes through a bounce buffer, runs the
-//! thunk, and turns what the host raised into the guest's exception.
+//! Checks the unit (#NM, #UD), translates the memory operand to a host pointer or goes through a
+//! bounce buffer, runs the thunk, and turns what the host raised into the guest's exception.
 #![allow(unsafe_code)] // thunks are generated code on host pointers; see docs/UNSAFE.md
 
 use crate::cpu::{Cpu, LEGACY};
@@ -35,7 +35,8 @@ struct Entry {
 pub(crate) struct Thunks {
     cache: ThunkCache,
     list: Vec<Entry>,
-    /// Instructions kept whole, with the address their block was decoded at: masked moves and gathers.
+    /// Instructions kept whole, with the address their block was decoded at: masked moves and
+    /// gathers.
     instructions: Vec<(Instruction, u64)>,
 }
 
@@ -147,7 +148,8 @@ fn translate(cpu: &mut Cpu, fault: ThunkFault) -> Fallible {
 }
 
 fn run(cpu: &mut Cpu, entry: Entry, mem: *mut u8) -> Fallible {
-    // SAFETY: ops die before their thunks (see `Thunks::reset`); `mem` covers the operand: RAM or a bounce buffer.
+    // SAFETY: ops die before their thunks (see `Thunks::reset`); `mem` covers the operand: RAM or a
+    // bounce buffer.
     match unsafe { entry.thunk.run(&mut cpu.state, mem) } {
         Ok(()) => Ok(()),
         Err(fault) => translate(cpu, fault),
@@ -159,7 +161,8 @@ fn note_x87(cpu: &mut Cpu, op: &Op, entry: &Entry, operand: Option<u64>) {
     if entry.pointers == Pointers::Keep {
         return;
     }
-    // 64-bit mode keeps no selectors; elsewhere FCS and FDS are deprecated and read as zero (CPUID 7.0 EBX bit 13).
+    // 64-bit mode keeps no selectors; elsewhere FCS and FDS are deprecated and read as zero (CPUID
+    // 7.0 EBX bit 13).
     let place = |offset| FarPointer { selector: 0, offset };
     let ip = cpu.ip(op);
     x87::record(&mut cpu.state.x87, entry.pointers, entry.fop, place(ip), operand.map(place));
@@ -241,7 +244,8 @@ fn beyond_page(address: u64) -> bool {
     address & PAGE_MASK > PAGE_MASK + 1 - u64::from(EXTENDED)
 }
 
-/// An extended real or packed decimal wherever it lies: each part has an address of its own ([`x86::segment::Operand`]).
+/// An extended real or packed decimal wherever it lies: each part has an address of its own
+/// ([`x86::segment::Operand`]).
 #[cold]
 fn in_parts(cpu: &mut Cpu, op: &Op, entry: Entry, operand: MemOperand) -> Fallible {
     let mut buffer = Buffer([0; 64]);
@@ -281,8 +285,8 @@ fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
         cpu.mmu.noncanonical = false;
         return cpu.gp();
     }
-    // SDM vol. 3, table 7-7, knows nothing longer than a double quadword, and vol. 2, MOVUPS, leaves those to the processor: Intel's do not
-    // check vector operands, AMD's do.
+    // SDM vol. 3, table 7-7, knows nothing longer than a double quadword, and vol. 2, MOVUPS,
+    // leaves those to the processor: Intel's do not check vector operands, AMD's do.
     if operand.alignment != 1 || size >= 16 {
         return Ok(());
     }
@@ -324,8 +328,9 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     Ok(())
 }
 
-/// Whether the x87 store that has just run stored nothing, because of an unmasked exception (SDM vol. 1, 8.5: invalid operation,
-/// overflow and underflow leave the destination as it is). None was pending before.
+/// Whether the x87 store that has just run stored nothing, because of an unmasked exception (SDM
+/// vol. 1, 8.5: invalid operation, overflow and underflow leave the destination as it is). None was
+/// pending before.
 fn withheld(cpu: &Cpu, entry: Entry) -> bool {
     const INVALID_OVERFLOW_UNDERFLOW: u16 = 0b1_1001;
     let x87 = &cpu.state.x87;

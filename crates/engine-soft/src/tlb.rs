@@ -1,12 +1,14 @@
 //! The software TLB, laid out for an inline check: one difference, one compare and one sum.
 //!
-//! A *view* is the set of translations usable at one privilege in one address space: one per PCID slot for user accesses, one
-//! shared by all address spaces for supervisor accesses (its non-global entries leave at every switch), one for
-//! supervisor accesses with SMAP overridden, and one that stays empty, which sends every access to the slow path
-//! (alignment checks). A processor that changes privilege changes a pointer, nothing else. See ADR 0003.
+//! A *view* is the set of translations usable at one privilege in one address space: one per PCID
+//! slot for user accesses, one shared by all address spaces for supervisor accesses (its non-global
+//! entries leave at every switch), one for supervisor accesses with SMAP overridden, and one that
+//! stays empty, which sends every access to the slow path (alignment checks). A processor that
+//! changes privilege changes a pointer, nothing else. See ADR 0003.
 //!
-//! An entry is tagged with its page's linear address for each kind of access it allows. The index comes from an
-//! access's first byte; it hits if neither that nor its last byte lies on another page.
+//! An entry is tagged with its page's linear address for each kind of access it allows. The index
+//! comes from an access's first byte; it hits if neither that nor its last byte lies on another
+//! page.
 
 use std::collections::HashSet;
 
@@ -90,7 +92,8 @@ pub(crate) struct FetchEntry {
     size: u64,
 }
 
-/// A page that neither what begins at place `i` of a view lies on nor what follows it: no access there has it as its first or last.
+/// A page that neither what begins at place `i` of a view lies on nor what follows it: no access
+/// there has it as its first or last.
 const fn no_page(i: usize) -> u64 {
     ((i ^ (ENTRIES / 2)) << 12) as u64
 }
@@ -181,7 +184,8 @@ impl Regions {
     }
 }
 
-/// Largest page but those of 1 GiB: what INVLPG drops with any address in it is dropped in regions of this size.
+/// Largest page but those of 1 GiB: what INVLPG drops with any address in it is dropped in regions
+/// of this size.
 const LARGE: u32 = 22;
 /// A page of 1 GiB.
 const HUGE: u32 = 30;
@@ -232,18 +236,21 @@ impl Large {
     }
 }
 
-/// Where a guest code address is in host code: the guest address ([`ADDRESS`]) and that of the far entry ([`HOST`]). Words, since a
-/// table of those comes from the host zeroed, and page by page as it is used.
+/// Where a guest code address is in host code: the guest address ([`ADDRESS`]) and that of the far
+/// entry ([`HOST`]). Words, since a table of those comes from the host zeroed, and page by page as
+/// it is used.
 type TargetEntry = [u64; 2];
 const ADDRESS: usize = 0;
 const HOST: usize = 1;
 
-/// Entries of a table of targets, one for four bytes of code: nearer to each other targets hardly ever lie. So many that a mebibyte of
-/// code has its own: a fork in Linux missed a table of a quarter twice as often.
+/// Entries of a table of targets, one for four bytes of code: nearer to each other targets hardly
+/// ever lie. So many that a mebibyte of code has its own: a fork in Linux missed a table of a
+/// quarter twice as often.
 const TARGET_ENTRIES: usize = 1 << 18;
 /// Bits of an address that choose no slot.
 const TARGET_GRAIN: u32 = 2;
-/// An address shifted left by this, and masked by [`TARGET_MASK`], is its entry's offset in a table.
+/// An address shifted left by this, and masked by [`TARGET_MASK`], is its entry's offset in a
+/// table.
 pub(crate) const TARGET_SCALE: u8 =
     (size_of::<TargetEntry>().trailing_zeros() - TARGET_GRAIN) as u8;
 pub(crate) const TARGET_MASK: usize = (TARGET_ENTRIES - 1) * size_of::<TargetEntry>();
@@ -576,7 +583,8 @@ impl Tlb {
         (entry[ADDRESS] == la).then_some(entry[HOST])
     }
 
-    /// Enters a target for `view`, if its code page is in the instruction part. True if it is the first on that page, as far as is known.
+    /// Enters a target for `view`, if its code page is in the instruction part. True if it is the
+    /// first on that page, as far as is known.
     pub(crate) fn fill_target(&mut self, view: usize, la: u64, host: u64) -> bool {
         let view = &mut self.views[view];
         let entry = view.fetch[fetch_index(la)];
@@ -585,8 +593,8 @@ impl Tlb {
             && view.targets.fill(la, host, &entry)
     }
 
-    /// As [`Tlb::fill_target`], for a link from another page, which holds as long as [`Tlb::ticket`] stays what is returned. `None`: it must
-    /// not be made.
+    /// As [`Tlb::fill_target`], for a link from another page, which holds as long as
+    /// [`Tlb::ticket`] stays what is returned. `None`: it must not be made.
     pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> Option<u32> {
         self.fill_target(view, la, host);
         let targets = &mut self.views[view].targets;
@@ -624,7 +632,8 @@ impl Tlb {
         self.views.iter_mut().for_each(|view| view.targets.clear());
     }
 
-    /// Drops the data translations of `la`, and nothing else: more than that is never needed where the tables have not changed.
+    /// Drops the data translations of `la`, and nothing else: more than that is never needed where
+    /// the tables have not changed.
     pub(crate) fn forget(&mut self, la: u64) {
         self.losses += 1;
         self.views.iter_mut().for_each(|view| view.data[index(la)] = Entry::vacant(index(la)));
@@ -650,7 +659,8 @@ impl Tlb {
         }
     }
 
-    /// Drops every translation to the guest-physical addresses `gpas`, which begin and end with a page.
+    /// Drops every translation to the guest-physical addresses `gpas`, which begin and end with a
+    /// page.
     pub(crate) fn drop_frames(&mut self, gpas: std::ops::Range<u64>) {
         self.losses += 1;
         for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
@@ -659,7 +669,8 @@ impl Tlb {
                     view.data[i] = Entry::vacant(i);
                 }
             });
-            // Linear addresses still lead there: targets and links between pages stay good, and the code is dropped by the block cache.
+            // Linear addresses still lead there: targets and links between pages stay good, and the
+            // code is dropped by the block cache.
             view.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
                 if gpas.contains(&view.fetch[i].gpa) {
                     view.fetch[i] = NO_FETCH;
@@ -719,7 +730,8 @@ impl Tlb {
         slot
     }
 
-    /// INVLPG: the page in the current address space, and global translations of it everywhere. Dropping more is permitted.
+    /// INVLPG: the page in the current address space, and global translations of it everywhere.
+    /// Dropping more is permitted.
     pub(crate) fn flush_page(&mut self, la: u64) {
         self.flushes += 1;
         self.losses += 1;

@@ -16,7 +16,8 @@ pub(crate) trait Word: Copy + Eq + Send + 'static {
     fn sext(self) -> u64;
     /// Reads general register `r` (see [`HIGH_BYTE`]).
     fn get(file: &[u64; gpr::SLOTS], r: u8) -> Self;
-    /// Writes general register `r`: 32-bit writes clear the upper half, narrower ones keep the rest.
+    /// Writes general register `r`: 32-bit writes clear the upper half, narrower ones keep the
+    /// rest.
     fn set(file: &mut [u64; gpr::SLOTS], r: u8, value: Self);
 }
 

@@ -1,4 +1,5 @@
-//! IA32_APIC_BASE as the processor sees it: what it lets through to its local APIC, and what CPUID shows of it.
+//! IA32_APIC_BASE as the processor sees it: what it lets through to its local APIC, and what CPUID
+//! shows of it.
 
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
@@ -43,7 +44,8 @@ impl CpuIo for Base {
     fn set_task_priority(&mut self, _: u8) {}
 }
 
-/// Runs `code` in real mode with `registers` (EAX, ECX, EDX) until HLT; every vector leads to a HLT at its number's address.
+/// Runs `code` in real mode with `registers` (EAX, ECX, EDX) until HLT; every vector leads to a HLT
+/// at its number's address.
 fn run(model: &str, io: &mut Base, code: &[u8], registers: [u64; 3]) -> CpuState {
     let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
     for vector in 0..32u64 {
@@ -72,7 +74,8 @@ fn cpuid_shows_the_apic_while_it_is_enabled() {
         let state = run("gemello-v2", &mut Base(value), &code, [1, 0, 0]);
         assert_eq!(state.gpr[2] & APIC, shown, "{value:#x}");
     }
-    // Bit 9 of other leaves is another thing: SSSE3 in leaf 1's ECX stays, and so does leaf 80000001H.
+    // Bit 9 of other leaves is another thing: SSSE3 in leaf 1's ECX stays, and so does leaf
+    // 80000001H.
     let extended = run("gemello-v2", &mut Base(0), &code, [0x8000_0001, 0, 0]);
     let enabled = run("gemello-v2", &mut Base(base::EN), &code, [0x8000_0001, 0, 0]);
     assert_eq!(extended.gpr[2], enabled.gpr[2]);

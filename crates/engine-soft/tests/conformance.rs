@@ -1,4 +1,5 @@
-//! The software engine against the conformance suite: every system-level rule that it names, on both tiers and in lockstep.
+//! The software engine against the conformance suite: every system-level rule that it names, on
+//! both tiers and in lockstep.
 
 mod by_parts;
 
@@ -13,7 +14,8 @@ use x86::state::CpuState;
 /// Long enough for any case.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A processor that is never short of instructions: with a limit, translated code stops at each poll, and its ways from block to block are not gone.
+/// A processor that is never short of instructions: with a limit, translated code stops at each
+/// poll, and its ways from block to block are not gone.
 struct Unhurried(SoftVcpu);
 
 impl Vcpu for Unhurried {

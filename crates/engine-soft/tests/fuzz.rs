@@ -11,7 +11,8 @@ fn random(state: &mut u64) -> u64 {
     z ^ z >> 31
 }
 
-/// Every mode in turn, each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
+/// Every mode in turn, each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further,
+/// or at one again.
 #[test]
 fn arbitrary_guests_do_no_harm() {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());

@@ -1,4 +1,5 @@
-//! Both tiers against each other, on guests made of random instructions, and the comparison itself against mistakes made on purpose.
+//! Both tiers against each other, on guests made of random instructions, and the comparison itself
+//! against mistakes made on purpose.
 
 use engine_soft::{Sabotage, fuzzing};
 use std::time::{Duration, Instant};

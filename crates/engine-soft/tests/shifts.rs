@@ -1,4 +1,5 @@
-//! Shifts and rotates by an immediate leave OF where the manual does not define it: as the host's own instruction does, on both tiers.
+//! Shifts and rotates by an immediate leave OF where the manual does not define it: as the host's
+//! own instruction does, on both tiers.
 #![allow(unsafe_code)] // runs the host's own shifts; see docs/UNSAFE.md
 
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
@@ -19,7 +20,8 @@ const OF: u64 = 1 << 11;
 
 type Emit = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
-/// Each shift in each width: its text, the guest's code, and RFLAGS after the host's own with the same operand and RFLAGS.
+/// Each shift in each width: its text, the guest's code, and RFLAGS after the host's own with the
+/// same operand and RFLAGS.
 macro_rules! shifts {
     ($($insn:ident $register:ident $text:literal $count:literal,)*) => {
         const SHIFTS: &[(&str, Emit, fn(u64, u64) -> u64)] = &[$((

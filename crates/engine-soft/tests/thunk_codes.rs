@@ -1,4 +1,5 @@
-//! Every encoding that iced knows in 64-bit mode either becomes a thunk that runs, or is refused with a reason.
+//! Every encoding that iced knows in 64-bit mode either becomes a thunk that runs, or is refused
+//! with a reason.
 mod thunk_support;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Faults inside thunks become values with the architecture's side effects; faults elsewhere go where they went before.
+//! Faults inside thunks become values with the architecture's side effects; faults elsewhere go
+//! where they went before.
 #![allow(unsafe_code)] // Reason: provokes host faults.
 
 mod thunk_support;
@@ -174,7 +175,8 @@ fn callee_saved_registers_survive_faults() {
     let mut bench = Bench::new();
     for _ in 0..100 {
         bench.state.gpr[15] = 0;
-        // idiv r15 with RBX, RBP, R12 to R15 of the caller live around it (any loss crashes the loop).
+        // idiv r15 with RBX, RBP, R12 to R15 of the caller live around it (any loss crashes the
+        // loop).
         assert_eq!(bench.run(&[0x49, 0xf7, 0xff]), Err(ThunkFault::DivideError));
         bench.state.gpr[12] = 5;
         assert_eq!(bench.run(&[0xf3, 0x49, 0x0f, 0xb8, 0xec]), Ok(())); // popcnt rbp, r12

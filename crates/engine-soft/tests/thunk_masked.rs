@@ -166,7 +166,8 @@ fn a_gather_stops_at_the_faulting_element_and_resumes() {
     assert_eq!(state.ymm[2].0, [0; 32]);
 }
 
-/// The sixteen gathers `op xmm0/ymm0, [rbx + xmm1/ymm1], xmm2/ymm2`, with the bytes of an index and of an element.
+/// The sixteen gathers `op xmm0/ymm0, [rbx + xmm1/ymm1], xmm2/ymm2`, with the bytes of an index and
+/// of an element.
 fn gathers() -> Vec<(Instruction, usize, usize)> {
     let mut all = Vec::new();
     for (opcode, wide, long) in forms([0x90, 0x91, 0x92, 0x93]) {

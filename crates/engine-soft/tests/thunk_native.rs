@@ -1,6 +1,7 @@
-//! Thunks against the processor itself: the unmodified instruction, memory operand included, runs between a full load and a
-//! full store of the registers, and must leave what its thunk leaves: every register, flag (undefined ones too: same silicon), vector,
-//! MXCSR, the x87 registers, and memory.
+//! Thunks against the processor itself: the unmodified instruction, memory operand included, runs
+//! between a full load and a full store of the registers, and must leave what its thunk leaves:
+//! every register, flag (undefined ones too: same silicon), vector, MXCSR, the x87 registers, and
+//! memory.
 #![allow(unsafe_code)] // Reason: runs thunks.
 
 mod thunk_support;
@@ -136,7 +137,8 @@ fn thunks_do_what_the_processor_does() {
             let thunk_memory = std::mem::replace(&mut bench.arena, memory);
             native.run(&bytes, &mut before);
             compared += 1;
-            // A rotation through carry by a multiple of the width plus one leaves OF to chance on this silicon.
+            // A rotation through carry by a multiple of the width plus one leaves OF to chance on
+            // this silicon.
             if matches!(instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr) {
                 before.flags.arith &= !1;
                 bench.state.flags.arith &= !1;

@@ -1,4 +1,5 @@
-//! What the generated code around an instruction must get right: flags, upper halves, RSP, high bytes, modes, sharing.
+//! What the generated code around an instruction must get right: flags, upper halves, RSP, high
+//! bytes, modes, sharing.
 
 mod thunk_support;
 
@@ -81,7 +82,8 @@ fn rsp_as_an_operand() {
     assert_eq!(bench.state.ymm[0].0[..8], stack.to_le_bytes());
     bench.run(&[0x48, 0x0f, 0xcc]).unwrap(); // bswap rsp
     assert_eq!(bench.state.gpr[4], stack.swap_bytes());
-    // movq xmm0, r8: the same bytes as the first thunk's, since RSP became R8 there; not the same thunk.
+    // movq xmm0, r8: the same bytes as the first thunk's, since RSP became R8 there; not the same
+    // thunk.
     bench.state.gpr[8] = 7;
     bench.run(&[0x66, 0x49, 0x0f, 0x6e, 0xc0]).unwrap();
     assert_eq!(bench.state.ymm[0].0[..8], 7u64.to_le_bytes());

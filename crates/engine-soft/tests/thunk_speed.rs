@@ -1,4 +1,5 @@
-//! Nanoseconds a thunk call takes: `cargo test --release -p engine-soft --test thunk_speed -- --ignored --nocapture`.
+//! Nanoseconds a thunk call takes: `cargo test --release -p engine-soft --test thunk_speed --
+//! --ignored --nocapture`.
 
 #![allow(unsafe_code)] // Reason: runs thunks.
 

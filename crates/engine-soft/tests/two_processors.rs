@@ -1,4 +1,5 @@
-//! Two processors on one RAM: what one does to memory the other sees, on both tiers and whatever it runs.
+//! Two processors on one RAM: what one does to memory the other sees, on both tiers and whatever it
+//! runs.
 
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use iced_x86::code_asm::*;
@@ -173,7 +174,8 @@ fn a_loop_that_the_other_patches_goes_on_as_patched() {
     });
 }
 
-/// The writer had the right to write the page before it was code, and keeps writing while the other decodes, again and again.
+/// The writer had the right to write the page before it was code, and keeps writing while the other
+/// decodes, again and again.
 #[test]
 fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
     on_both_tiers(|tier| {
@@ -238,8 +240,9 @@ fn a_call_goes_to_what_the_other_has_put_there() {
     });
 }
 
-/// Cross-modifying code as the manual has it (SDM vol. 3, 10.1.3): one writes code and then a flag; the other reads the flag,
-/// serializes, and runs the code, which must not be older than the flag. `serialize` may change any register but RSI and RSP.
+/// Cross-modifying code as the manual has it (SDM vol. 3, 10.1.3): one writes code and then a flag;
+/// the other reads the flag, serializes, and runs the code, which must not be older than the flag.
+/// `serialize` may change any register but RSI and RSP.
 fn next_instruction_after(serialize: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) {
     const ROUNDS: u32 = 500;
     on_both_tiers(|tier| {
@@ -413,7 +416,8 @@ fn code_on_a_page_that_was_taken_is_what_came_back() {
     });
 }
 
-/// The tables that lead to everything are away now and then: nobody may take what lies there instead for a table.
+/// The tables that lead to everything are away now and then: nobody may take what lies there
+/// instead for a table.
 #[test]
 fn page_tables_that_were_taken_are_waited_for() {
     on_both_tiers(|tier| {
@@ -444,7 +448,8 @@ fn page_tables_that_were_taken_are_waited_for() {
     });
 }
 
-/// Memory is copied while both write all over it: what is copied again are the dirty pages alone, and that is all there is.
+/// Memory is copied while both write all over it: what is copied again are the dirty pages alone,
+/// and that is all there is.
 #[test]
 fn dirty_pages_are_all_that_has_changed() {
     on_both_tiers(|tier| {

@@ -94,7 +94,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
 
-    /// Kernel command line; with `debian`: appended to gemello's own [default for a kernel: console=ttyS0]
+    /// Kernel command line; with `debian`: appended to gemello's own [default for a kernel:
+    /// console=ttyS0]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) cmdline: Option<String>,
 
@@ -102,8 +103,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[=ARGS]")]
     pub(crate) module: Vec<OsString>,
 
-    /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only with
-    /// ,format=raw; may be repeated
+    /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only
+    /// with ,format=raw; may be repeated
     #[arg(long, value_name = "FILE[,ro][,format=raw]")]
     pub(crate) disk: Vec<OsString>,
 
@@ -123,7 +124,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Write the guest's second serial line (with `debian -- CMD`: the kernel's messages) to this file
+    /// Write the guest's second serial line (with `debian -- CMD`: the kernel's messages) to this
+    /// file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
 
@@ -217,7 +219,8 @@ pub(crate) enum Tier {
     /// Hot code as host code on the host's own registers, the interpreter for the rest.
     #[default]
     Translate,
-    /// Translated code held against the interpreter at each entry; the first difference ends the run. Slow.
+    /// Translated code held against the interpreter at each entry; the first difference ends the
+    /// run. Slow.
     Lockstep,
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Escape {
 }
 
 impl Escape {
-    /// Appends what of `keys` is the guest's to `guest`; the first wish ends it (what follows is dropped for Quit).
+    /// Appends what of `keys` is the guest's to `guest`; the first wish ends it (what follows is
+    /// dropped for Quit).
     pub(crate) fn keys(&mut self, keys: &[u8], guest: &mut impl Extend<u8>) -> Vec<Wish> {
         let mut wishes = Vec::new();
         for &key in keys {

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Read ahead of the guest at the most: a pipe's writer is then held back.
 const AHEAD: usize = 4096;
 
-/// Bytes a terminal may be ahead of its guest; a terminal is always read, since Ctrl-A x must work at any time.
+/// Bytes a terminal may be ahead of its guest; a terminal is always read, since Ctrl-A x must work
+/// at any time.
 const TYPED_AHEAD: usize = 64 << 10;
 
 /// How standard input becomes what the guest receives.

@@ -1,7 +1,7 @@
 //! gemello: boots unmodified operating systems anywhere.
 //!
-//! This crate is the program: arguments, the user's terminal, fetching guests, exit codes. The computer is the crate
-//! `machine`.
+//! This crate is the program: arguments, the user's terminal, fetching guests, exit codes. The
+//! computer is the crate `machine`.
 #![forbid(unsafe_code)]
 
 #[macro_use]

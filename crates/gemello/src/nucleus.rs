@@ -17,8 +17,8 @@ const SWAP: u64 = 64 << 20;
 /// How often a name that is taken is replaced by another.
 const ATTEMPTS: u32 = 16;
 
-/// A sparse file for this run alone. It has no name; where the host knows no such files, it loses its name when this
-/// value goes.
+/// A sparse file for this run alone. It has no name; where the host knows no such files, it loses
+/// its name when this value goes.
 #[derive(Debug)]
 pub(crate) struct Swap {
     file: File,

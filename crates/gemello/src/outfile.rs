@@ -1,8 +1,8 @@
 //! Files that a run writes beside its standard output: `--log`, `--trace-file`.
 //!
-//! A wrong name must not cost the user a disk: such a file is opened when all else is known to be good, and only then
-//! emptied; never if this run reads it or another machine has it. Files are compared by device and inode, so no link
-//! hides one.
+//! A wrong name must not cost the user a disk: such a file is opened when all else is known to be
+//! good, and only then emptied; never if this run reads it or another machine has it. Files are
+//! compared by device and inode, so no link hides one.
 
 use crate::cli::Run;
 use crate::output::LogFile;
@@ -97,16 +97,16 @@ pub(crate) fn are_whole(log: &LogFile) -> bool {
     }
 }
 
-/// Opens the file at `path` to write this run's `role` (`log`, `trace`) to it, and empties it. It stays locked as long as
-/// it is open: a machine that is given it as a disk refuses it.
+/// Opens the file at `path` to write this run's `role` (`log`, `trace`) to it, and empties it. It
+/// stays locked as long as it is open: a machine that is given it as a disk refuses it.
 ///
 /// # Errors
 /// It cannot be opened, is no place for text, or is in use.
 fn create(path: &Path, role: &str, in_use: &mut InUse) -> Result<File> {
     let shown = path.display();
     let attempt = || format!("cannot write the {role} to {shown}");
-    // Non-blocking: a pipe without a reader would never open. Appending: two descriptors of one file do not overwrite
-    // each other (`--log /dev/stderr 2> file`).
+    // Non-blocking: a pipe without a reader would never open. Appending: two descriptors of one
+    // file do not overwrite each other (`--log /dev/stderr 2> file`).
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = OpenOptions::new();
     options.append(true).create(true).custom_flags(flags.bits() as i32);

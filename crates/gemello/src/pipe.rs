@@ -1,7 +1,7 @@
 //! Boot files that come through a pipe: `--kernel <(zcat image.gz)`.
 //!
-//! A pipe is read here, before the machine is built, so that `--timeout` bounds the wait for its writer. The boot crate
-//! reads plain files only.
+//! A pipe is read here, before the machine is built, so that `--timeout` bounds the wait for its
+//! writer. The boot crate reads plain files only.
 
 use anyhow::{Context as _, Result, bail};
 use machine::{BootConfig, File};
@@ -28,7 +28,8 @@ struct Limits {
     bytes: u64,
 }
 
-/// Reads what comes through pipes, for as long as the run may take, and as much as a machine of `memory` bytes can use.
+/// Reads what comes through pipes, for as long as the run may take, and as much as a machine of
+/// `memory` bytes can use.
 ///
 /// # Errors
 /// A pipe cannot be read to its end within the limits.

@@ -286,7 +286,8 @@ fn debian_plan(arguments: &Run) -> Result<Plan> {
     })
 }
 
-/// A command has a terminal where both its input and its output are one, as in a pipeline of the host's.
+/// A command has a terminal where both its input and its output are one, as in a pipeline of the
+/// host's.
 fn mode(command: &[OsString]) -> Mode {
     let terminal = terminal::input_is_terminal() && terminal::output_is_terminal();
     match (command.is_empty(), terminal) {

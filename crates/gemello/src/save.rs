@@ -1,6 +1,8 @@
-//! Saving the running machine to the file given with `--save`: by Ctrl-A s on the terminal, or by SIGUSR1.
+//! Saving the running machine to the file given with `--save`: by Ctrl-A s on the terminal, or by
+//! SIGUSR1.
 //!
-//! The guest stands still while it is saved, and goes on. One save at a time; it has a thread of its own, so that the console is served.
+//! The guest stands still while it is saved, and goes on. One save at a time; it has a thread of
+//! its own, so that the console is served.
 
 use crate::terminal;
 use anyhow::{Context as _, Result, bail};
@@ -23,12 +25,14 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedSession {
     pub(crate) kind: Kind,
-    /// How each disk's file was when the machine was saved, if that could be told: it must not have been written since.
+    /// How each disk's file was when the machine was saved, if that could be told: it must not have
+    /// been written since.
     disks: Vec<Option<DiskMark>>,
 }
 
 impl SavedSession {
-    /// That nothing has been written to `disk`, the machine's number `n`, since the machine was saved.
+    /// That nothing has been written to `disk`, the machine's number `n`, since the machine was
+    /// saved.
     ///
     /// # Errors
     /// It has, or nobody knows.

@@ -1,8 +1,9 @@
 //! Printing that cannot end the program.
 //!
-//! The macros have the names of the standard library's, which panic where the host refuses a write. This module comes
-//! first in the crate, so they stand in for those everywhere. What standard error refuses is lost: there is nowhere to
-//! say so. What standard output refuses is remembered, and [`finish`] makes it the exit status.
+//! The macros have the names of the standard library's, which panic where the host refuses a write.
+//! This module comes first in the crate, so they stand in for those everywhere. What standard error
+//! refuses is lost: there is nowhere to say so. What standard output refuses is remembered, and
+//! [`finish`] makes it the exit status.
 
 use crate::exit;
 use std::fmt;
@@ -55,7 +56,8 @@ pub(crate) fn finish() -> Option<u8> {
     Some(lost(&error))
 }
 
-/// The exit status for output that failed by `error`, which is told unless the reader has just gone.
+/// The exit status for output that failed by `error`, which is told unless the reader has just
+/// gone.
 pub(crate) fn lost(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return exit::OUTPUT_CLOSED;

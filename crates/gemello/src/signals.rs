@@ -65,7 +65,8 @@ fn end(signal: i32) {
                 std::thread::sleep(PATIENCE);
                 leave(signal);
             };
-            // Where the host has no thread left for it, a second signal ends what does not end by itself.
+            // Where the host has no thread left for it, a second signal ends what does not end by
+            // itself.
             let _ = std::thread::Builder::new().name("patience".into()).spawn(patience);
         }
         _ => leave(signal),

@@ -1,6 +1,7 @@
 //! The user's terminal: raw while a guest has it, restored whatever happens.
 //!
-//! The saved attributes live in one static, so that every way out (return, panic, signal) can restore them.
+//! The saved attributes live in one static, so that every way out (return, panic, signal) can
+//! restore them.
 
 use rustix::fs::fstat;
 use rustix::stdio::{stderr, stdin, stdout};
@@ -11,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Whether standard input is a terminal that we may use: not one whose foreground belongs to another job.
+/// Whether standard input is a terminal that we may use: not one whose foreground belongs to
+/// another job.
 pub(crate) fn input_is_terminal() -> bool {
     isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }

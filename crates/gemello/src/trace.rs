@@ -95,8 +95,8 @@ impl Topic {
     }
 }
 
-/// Follows the `topics`: for the file that [`open`] gets, or on standard error. Without topics nothing is set up, and
-/// events cost nothing.
+/// Follows the `topics`: for the file that [`open`] gets, or on standard error. Without topics
+/// nothing is set up, and events cost nothing.
 pub(crate) fn start(topics: &[Topic], to_file: bool) {
     if topics.is_empty() {
         return;

@@ -1,4 +1,5 @@
-//! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot image.
+//! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot
+//! image.
 
 use crate::bell::Bell;
 use crate::clock::{ProcessorTsc, VmClock};
@@ -67,7 +68,8 @@ pub enum BuildError {
 
 /// Processors of a machine.
 const PROCESSORS: u32 = 1;
-/// A saved guest goes on where the TSC's frequency differs by less than one part in so many: the host's own clock drifts as much.
+/// A saved guest goes on where the TSC's frequency differs by less than one part in so many: the
+/// host's own clock drifts as much.
 const TSC_TOLERANCE: u64 = 1000;
 
 /// The serial lines' other ends.
@@ -138,8 +140,8 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// Builds the machine of `config` with processors of `engine`, loads what it boots, and leaves it stopped at
-    /// the boot image's first instruction.
+    /// Builds the machine of `config` with processors of `engine`, loads what it boots, and leaves
+    /// it stopped at the boot image's first instruction.
     ///
     /// # Errors
     /// The configuration, the boot files, the engine, or the host.
@@ -156,10 +158,12 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Builds the machine that `saved` holds, with processors of `engine`, and leaves it stopped where it was saved.
+    /// Builds the machine that `saved` holds, with processors of `engine`, and leaves it stopped
+    /// where it was saved.
     ///
     /// # Errors
-    /// The file is damaged, the engine or the host cannot carry the machine, or the host's TSC runs at another frequency.
+    /// The file is damaged, the engine or the host cannot carry the machine, or the host's TSC runs
+    /// at another frequency.
     pub fn from_saved(
         saved: &mut SavedMachine,
         lines: Lines,

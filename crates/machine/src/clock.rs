@@ -1,8 +1,9 @@
 //! The machine's time: VM nanoseconds that can be paused, and the guest's TSC.
 //!
-//! VM time is the host's CLOCK_MONOTONIC less what was spent paused. The guest's TSC is the host's plus an offset that the
-//! guest may change; engines read the host's TSC themselves, so while the machine runs the two are tied by hardware alone.
-//! One leaf mutex guards pausing; readers of a running clock take it only for the length of an addition.
+//! VM time is the host's CLOCK_MONOTONIC less what was spent paused. The guest's TSC is the host's
+//! plus an offset that the guest may change; engines read the host's TSC themselves, so while the
+//! machine runs the two are tied by hardware alone. One leaf mutex guards pausing; readers of a
+//! running clock take it only for the length of an addition.
 
 use devices::time::{self, Clock, Tsc};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +29,8 @@ struct State {
 }
 
 impl VmClock {
-    /// A clock that stands still at VM time `now`; the guest's TSC, at `tsc_hz`, stands at `guest_tsc`.
+    /// A clock that stands still at VM time `now`; the guest's TSC, at `tsc_hz`, stands at
+    /// `guest_tsc`.
     pub fn new(tsc_hz: u64, now: u64, guest_tsc: u64) -> Self {
         let stopped_tsc = vcpu::host_tsc();
         Self {
@@ -116,7 +118,8 @@ impl VmClock {
     }
 }
 
-/// The TSC of one processor: the machine's, and what the guest has moved this one by (IA32_TSC_ADJUST in effect).
+/// The TSC of one processor: the machine's, and what the guest has moved this one by
+/// (IA32_TSC_ADJUST in effect).
 #[derive(Debug)]
 pub(crate) struct ProcessorTsc {
     clock: Arc<VmClock>,

@@ -19,7 +19,8 @@ pub const MEMORY_UNIT: u64 = 4096;
 pub struct Config {
     /// Bytes of RAM, a multiple of [`MEMORY_UNIT`].
     pub memory: u64,
-    /// The processor that the guest sees. Its frequencies and ids are filled in when the machine is built.
+    /// The processor that the guest sees. Its frequencies and ids are filled in when the machine is
+    /// built.
     pub cpu: CpuModel,
     /// What to boot.
     pub boot: BootConfig,

@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 
 /// The input of a serial line. Called on the I/O thread alone.
 pub trait Input: Send {
-    /// The descriptor to poll for reading; `None` while nothing shall be read: the queue is full, or the input ended.
+    /// The descriptor to poll for reading; `None` while nothing shall be read: the queue is full,
+    /// or the input ended.
     fn source(&self) -> Option<BorrowedFd<'_>>;
-    /// The source is readable (or at its end): take what is there without blocking. `Err` ends the run.
+    /// The source is readable (or at its end): take what is there without blocking. `Err` ends the
+    /// run.
     ///
     /// # Errors
     /// Why the run is to end.
     fn read(&mut self) -> Result<(), End>;
-    /// Up to `room` bytes that the guest shall receive now. `room` is what the UART takes at the moment.
+    /// Up to `room` bytes that the guest shall receive now. `room` is what the UART takes at the
+    /// moment.
     fn take(&mut self, room: usize) -> Vec<u8>;
 }
 
@@ -40,7 +43,8 @@ impl fmt::Debug for Line {
 /// Output that may wait in memory before a processor has to wait for it.
 const QUEUE_MAX: usize = 1 << 20;
 
-/// Carries output to a slow place on a thread of its own, so that a processor rarely waits for the host.
+/// Carries output to a slow place on a thread of its own, so that a processor rarely waits for the
+/// host.
 ///
 /// The mutex is a leaf, taken with the UART locked.
 #[derive(Debug)]
@@ -160,7 +164,8 @@ impl Drop for Pump {
     }
 }
 
-/// What output that failed means: a reader that has gone (a terminal's reader leaves EIO), or a place that is full.
+/// What output that failed means: a reader that has gone (a terminal's reader leaves EIO), or a
+/// place that is full.
 fn end_of_output(error: &io::Error) -> End {
     let hung_up = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     match error.kind() {

@@ -3,8 +3,9 @@
 //! ```text
 //!   Created ──run──► Running ◄──pause, resume──► Paused ──► Ended
 //! ```
-//! Processors come to rest between two turns ([`Control::enter`]): when somebody needs them to stand still for a moment
-//! ([`Control::at_rest`]), and for as long as the machine is paused. Whoever asks kicks them; a processor that is parked is woken by that.
+//! Processors come to rest between two turns ([`Control::enter`]): when somebody needs them to
+//! stand still for a moment ([`Control::at_rest`]), and for as long as the machine is paused.
+//! Whoever asks kicks them; a processor that is parked is woken by that.
 //!
 //! Thread-safe. The lock is a leaf, but for the conditions waited for under it.
 
@@ -127,7 +128,8 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Before each turn of a processor: waits while the processors are to stand still. False: the machine has ended.
+    /// Before each turn of a processor: waits while the processors are to stand still. False: the
+    /// machine has ended.
     pub(crate) fn enter(&self) -> bool {
         if !self.attention.load(Ordering::SeqCst) {
             return true;
@@ -153,7 +155,8 @@ impl Control {
         result
     }
 
-    /// Has the processors stand still until [`Control::go_on`]. False: they do already, or the machine has ended.
+    /// Has the processors stand still until [`Control::go_on`]. False: they do already, or the
+    /// machine has ended.
     pub(crate) fn stand_still(&self) -> bool {
         let mut state = self.lock();
         if state.paused || state.end.is_some() {

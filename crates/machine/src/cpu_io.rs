@@ -1,4 +1,5 @@
-//! What one processor sees of its machine while an instruction is under way: the bus and its local APIC.
+//! What one processor sees of its machine while an instruction is under way: the bus and its local
+//! APIC.
 
 use crate::clock::ProcessorTsc;
 use crate::layout;

@@ -50,7 +50,8 @@ impl MachineHandle {
         self.board.control.phase()
     }
 
-    /// Has the machine stand still, its time included. One that does already is left so; one that has not been run yet begins so.
+    /// Has the machine stand still, its time included. One that does already is left so; one that
+    /// has not been run yet begins so.
     ///
     /// # Errors
     /// It has ended.
@@ -66,7 +67,8 @@ impl MachineHandle {
         self.one_at_a_time(|| self.resume_now())
     }
 
-    /// The machine's state, guest memory aside. It is paused for that moment, and told what `with` sees while it stands still.
+    /// The machine's state, guest memory aside. It is paused for that moment, and told what `with`
+    /// sees while it stands still.
     ///
     /// # Errors
     /// It has ended, or the engine does not tell a processor's state.
@@ -81,11 +83,13 @@ impl MachineHandle {
         })
     }
 
-    /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is made of, `session` tells what the
-    /// caller wants to find there again. The machine stands still meanwhile, and goes on.
+    /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is
+    /// made of, `session` tells what the caller wants to find there again. The machine stands still
+    /// meanwhile, and goes on.
     ///
     /// # Errors
-    /// It has ended, the engine does not tell a processor's state, or the host refuses; what was at `path` is still there then.
+    /// It has ended, the engine does not tell a processor's state, or the host refuses; what was at
+    /// `path` is still there then.
     pub fn save_to(
         &self,
         path: &Path,

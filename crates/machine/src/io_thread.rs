@@ -1,7 +1,8 @@
 //! The machine's event loop: timers, console input, the timeout.
 //!
-//! One thread per machine. It sleeps in poll(2) on the bell and on the inputs that may be read, until the soonest deadline.
-//! It takes a UART's lock to feed it; the UART's drain callback rings the bell.
+//! One thread per machine. It sleeps in poll(2) on the bell and on the inputs that may be read,
+//! until the soonest deadline. It takes a UART's lock to feed it; the UART's drain callback rings
+//! the bell.
 
 use crate::bell::Bell;
 use crate::clock::VmClock;

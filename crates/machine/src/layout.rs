@@ -1,21 +1,23 @@
 //! Every address, port and interrupt of the machine.
 //!
 //! ```text
-//! guest-physical                                   ports
-//! 0000_0000  RAM, 640 KiB                          0020 0021 00A0 00A1 04D0 04D1  8259 pair
-//! 000A_0000  hole (where a PC has its VGA)         0040-0043 0061                 8254, port B
-//! 000C_0000  RAM; 000E_0000 firmware tables        0060 0064                      i8042
-//! 0010_0000  RAM, up to 3 GiB                      0070 0071                      RTC and CMOS
-//! C000_0000  hole: devices                         0080                           POST code
-//! FEB0_0000    virtio devices, a page each         0092                           fast A20, reset
-//! FEC0_0000    IOAPIC                              00F4                           debug exit (on demand)
-//! FEE0_0000    local APIC                          02F8-02FF, 03F8-03FF           COM2, COM1
-//! 1_0000_0000  the rest of RAM                     03E8-03EF                      COM3
-//!                                                  0600-060F                      ACPI PM1a, PM timer
-//!                                                  0CF9                           reset control
-//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI · GSI 16-23 virtio devices
+//! guest-physical                           ports
+//! 0000_0000  RAM, 640 KiB                  0020 0021 00A0 00A1 04D0 04D1  8259 pair
+//! 000A_0000  hole (where a PC has its VGA) 0040-0043 0061                 8254, port B
+//! 000C_0000  RAM; 000E_0000 firmware       0060 0064                      i8042
+//! 0010_0000  RAM, up to 3 GiB              0070 0071                      RTC and CMOS
+//! C000_0000  hole: devices                 0080                           POST code
+//! FEB0_0000    virtio devices, a page each 0092                           fast A20, reset
+//! FEC0_0000    IOAPIC                      00F4                           debug exit (on demand)
+//! FEE0_0000    local APIC                  02F8-02FF, 03F8-03FF           COM2, COM1
+//! 1_0000_0000  the rest of RAM             03E8-03EF                      COM3
+//!                                          0600-060F                      ACPI PM1a, PM timer
+//!                                          0CF9                           reset control
+//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI
+//! GSI 16-23 virtio devices
 //! ```
-//! What a boot image is given (boot_params, page tables, firmware tables) is laid out by `boot::layout`.
+//! What a boot image is given (boot_params, page tables, firmware tables) is laid out by
+//! `boot::layout`.
 
 use std::ops::RangeInclusive;
 
@@ -32,7 +34,8 @@ pub const HIGH_RAM: u64 = 1 << 32;
 pub const VIRTIO: u64 = 0xFEB0_0000;
 /// Bytes from one virtio device to the next.
 pub const VIRTIO_STEP: u64 = 0x1000;
-/// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last pin.
+/// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last
+/// pin.
 pub const VIRTIO_GSI: u8 = 16;
 /// As many virtio devices as there are interrupts for them.
 pub const VIRTIO_MAX: usize = 8;
@@ -90,8 +93,8 @@ pub const COM1: u16 = 0x3F8;
 pub const COM_PORTS: u16 = 8;
 /// ACPI fixed hardware: PM1a event and control blocks, PM timer.
 pub const ACPI_PM: u16 = 0x600;
-/// The reset control register, a byte inside the dword of PCI's configuration address; also the FADT's
-/// RESET_REG.
+/// The reset control register, a byte inside the dword of PCI's configuration address; also the
+/// FADT's RESET_REG.
 pub const RESET_REGISTER: u16 = 0xCF9;
 /// What to write there for a full reset.
 pub const RESET_VALUE: u8 = 0x06;
@@ -111,7 +114,8 @@ pub const IRQ_SCI: u8 = 9;
 
 /// RAM of `bytes` as `(guest-physical address, bytes)`, ascending and disjoint.
 ///
-/// The display adapter's hole takes no RAM away from a PC's first megabyte count: `bytes` counts it as if it were there.
+/// The display adapter's hole takes no RAM away from a PC's first megabyte count: `bytes` counts it
+/// as if it were there.
 pub fn ram(bytes: u64) -> Vec<(u64, u64)> {
     let low = bytes.min(LOW_RAM_END);
     let mut ranges = vec![(0, CONVENTIONAL_END), (UPPER_MEMORY, low.saturating_sub(UPPER_MEMORY))];

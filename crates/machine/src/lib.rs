@@ -1,11 +1,13 @@
-//! A whole virtual computer: configuration, layout, the recipe to build one, the run loop, the report of its end.
+//! A whole virtual computer: configuration, layout, the recipe to build one, the run loop, the
+//! report of its end.
 //!
-//! [`Machine::build`] makes it from a [`Config`], [`Machine::run`] runs it to its [`End`]. The machine never asks which
-//! engine it has: processors come from the engine that its user passes.
+//! [`Machine::build`] makes it from a [`Config`], [`Machine::run`] runs it to its [`End`]. The
+//! machine never asks which engine it has: processors come from the engine that its user passes.
 //!
-//! Threads: one per processor, one for I/O ([`console::Input`], timers), one per serial line's output. Lock order: the
-//! devices' (see the crate `devices`), then this crate's leaves: a line's output queue, the clock, the control of the run. Who asks something of a
-//! running machine ([`MachineHandle`]) takes the lock for that first, then a processor's.
+//! Threads: one per processor, one for I/O ([`console::Input`], timers), one per serial line's
+//! output. Lock order: the devices' (see the crate `devices`), then this crate's leaves: a line's
+//! output queue, the clock, the control of the run. Who asks something of a running machine
+//! ([`MachineHandle`]) takes the lock for that first, then a processor's.
 #![forbid(unsafe_code)]
 
 mod bell;

@@ -1,10 +1,11 @@
 //! A Linux kernel's panic, recognized by what the kernel says on its console.
 //!
-//! Most panics come before any driver is loaded (no root file system, no init), and Debian's kernels have pvpanic only as
-//! modules, so the console is the one witness that is always there. Programs write to it too. What they print is told
-//! apart by three things: a panic's line carries the time since the kernel's start, which must be about now (an old log
-//! that is shown does not); after it only the kernel speaks; and then the machine resets, or is silent after the
-//! kernel's last line. With `printk.time=0` the last two have to do.
+//! Most panics come before any driver is loaded (no root file system, no init), and Debian's
+//! kernels have pvpanic only as modules, so the console is the one witness that is always there.
+//! Programs write to it too. What they print is told apart by three things: a panic's line carries
+//! the time since the kernel's start, which must be about now (an old log that is shown does not);
+//! after it only the kernel speaks; and then the machine resets, or is silent after the kernel's
+//! last line. With `printk.time=0` the last two have to do.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,8 @@ impl Witness {
         self.ended && self.report().is_some()
     }
 
-    /// The panic's line and what the kernel said after it, if it panicked and nobody else has spoken since.
+    /// The panic's line and what the kernel said after it, if it panicked and nobody else has
+    /// spoken since.
     pub(crate) fn report(&self) -> Option<String> {
         let foreign = self.timed && !self.line.is_empty() && time(&printable(&self.line)).is_none();
         (!self.lines.is_empty() && !foreign).then(|| self.lines.join("\n"))

@@ -1,6 +1,7 @@
 //! How a run ends, and how anybody may end it.
 //!
-//! The first cause wins; every processor and the I/O thread are then called back. Thread-safe; takes only leaf locks.
+//! The first cause wins; every processor and the I/O thread are then called back. Thread-safe;
+//! takes only leaf locks.
 
 use crate::control::{Control, Phase};
 use devices::power::PowerEvent;

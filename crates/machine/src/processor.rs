@@ -76,7 +76,8 @@ impl Processor {
         }
     }
 
-    /// The state with which the machine begins: that of the boot image for the bootstrap processor, the wait for a start-up IPI for others.
+    /// The state with which the machine begins: that of the boot image for the bootstrap processor,
+    /// the wait for a start-up IPI for others.
     pub(crate) fn begin(&mut self, boot: &CpuState) -> Result<(), StateError> {
         let state = match self.io.lapic.id() {
             0 => boot.clone(),

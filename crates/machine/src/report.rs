@@ -17,8 +17,8 @@ const GPR: [&str; 16] = [
 /// The segment registers in encoding order.
 const SEGMENTS: [&str; 6] = ["ES", "CS", "SS", "DS", "FS", "GS"];
 
-/// What a triple fault leaves behind: registers, the page walk of RIP, and the IDT's entries for the exceptions
-/// that end in one.
+/// What a triple fault leaves behind: registers, the page walk of RIP, and the IDT's entries for
+/// the exceptions that end in one.
 pub fn triple_fault(state: &CpuState, ram: &GuestRam) -> String {
     let mut text = registers(state);
     let rip = state.seg[Seg::Cs as usize].base.wrapping_add(state.rip);
@@ -127,7 +127,8 @@ fn entry_bits(entry: u64) -> String {
     format!("[{}]", set.join(" "))
 }
 
-/// Guest memory at linear address `la`, byte by byte through the page walk; `None` where it is not mapped to RAM.
+/// Guest memory at linear address `la`, byte by byte through the page walk; `None` where it is not
+/// mapped to RAM.
 fn read(state: &CpuState, ram: &GuestRam, la: u64, into: &mut [u8]) -> Option<()> {
     for (offset, byte) in (0..).zip(into) {
         if state.long_mode() && !paging::is_canonical(la.wrapping_add(offset)) {

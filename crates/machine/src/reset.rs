@@ -23,7 +23,8 @@ pub(crate) fn after_init(before: &CpuState, bootstrap: bool) -> CpuState {
     }
 }
 
-/// The state after the start-up IPI for page number `page`; `None` where the processor was not waiting for one.
+/// The state after the start-up IPI for page number `page`; `None` where the processor was not
+/// waiting for one.
 pub(crate) fn after_sipi(before: &CpuState, page: u8) -> Option<CpuState> {
     if before.activity != Activity::WaitForSipi {
         return None;

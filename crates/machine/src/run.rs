@@ -1,4 +1,5 @@
-//! **The run loop**: a processor runs until something needs the machine, and the machine sees to it.
+//! **The run loop**: a processor runs until something needs the machine, and the machine sees to
+//! it.
 //!
 //! ```text
 //!            ┌──────────────── kick, slice over ─────────────┐
@@ -89,7 +90,8 @@ impl Machine {
         }
     }
 
-    /// A guest that came to its own end while the host did not take its last words has not succeeded.
+    /// A guest that came to its own end while the host did not take its last words has not
+    /// succeeded.
     fn or_lost(&self, end: End) -> End {
         let failed = |lost: &End| matches!(lost, End::OutputFailed(_));
         match end {
@@ -140,7 +142,8 @@ impl Board {
 
 /// Runs one processor until the machine ends.
 fn drive(board: &Board, processor: &Mutex<Processor>, leave: Leave<'_>) {
-    // A panic here is a defect of gemello's, which must not leave the machine running without this processor.
+    // A panic here is a defect of gemello's, which must not leave the machine running without this
+    // processor.
     let _guard = leave;
     while board.control.enter() {
         let mut running = lock(processor);

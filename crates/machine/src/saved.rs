@@ -1,7 +1,9 @@
-//! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on from.
+//! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on
+//! from.
 //!
-//! Taken and restored while the machine stands still. Guest memory is saved beside it ([`file`]); the host's side
-//! (consoles, timeouts) is not state. A state that comes from a file may hold anything: each part checks its own.
+//! Taken and restored while the machine stands still. Guest memory is saved beside it ([`file`]);
+//! the host's side (consoles, timeouts) is not state. A state that comes from a file may hold
+//! anything: each part checks its own.
 
 pub mod cpu;
 pub mod file;
@@ -180,11 +182,12 @@ impl Machine {
         self.board.save()
     }
 
-    /// Goes on from `state` at the next run. Guest memory must be as it was when the state was saved.
+    /// Goes on from `state` at the next run. Guest memory must be as it was when the state was
+    /// saved.
     ///
     /// # Errors
-    /// The state is another version's or another machine's; nothing was changed. Or a device refuses
-    /// its part of it: then drop the machine, some of whose devices have taken over theirs.
+    /// The state is another version's or another machine's; nothing was changed. Or a device
+    /// refuses its part of it: then drop the machine, some of whose devices have taken over theirs.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState {
             version,

@@ -197,7 +197,8 @@ fn translator_rows(
     )
 }
 
-/// How often control went from one translation straight to another: by links, and by the table of targets.
+/// How often control went from one translation straight to another: by links, and by the table of
+/// targets.
 fn transfer_rows(
     f: &mut fmt::Formatter<'_>,
     translator: &Translator,

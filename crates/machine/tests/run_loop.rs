@@ -126,7 +126,8 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
     assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
 }
 
-/// A deadline of IA32_TSC_DEADLINE is a value of the TSC: it comes sooner when the guest moves its TSC.
+/// A deadline of IA32_TSC_DEADLINE is a value of the TSC: it comes sooner when the guest moves its
+/// TSC.
 #[test]
 fn a_tsc_deadline_moves_with_the_tsc() {
     let began = Instant::now();
@@ -268,7 +269,8 @@ fn closed_output_ends_the_run() {
     assert_eq!(end, End::OutputClosed);
 }
 
-/// 3000 bytes through a FIFO of 16, to a guest that takes them slowly: in order, none lost, few read ahead.
+/// 3000 bytes through a FIFO of 16, to a guest that takes them slowly: in order, none lost, few
+/// read ahead.
 #[test]
 fn input_comes_as_the_guest_takes_it() {
     let (reader, writer) = pipe().expect("a pipe");

@@ -85,7 +85,8 @@ fn a_restored_machine_is_the_saved_one() {
         assert_ne!(fresh, &busy, "the test does not reach this device");
     }
     fresh.restore(&state).expect("the same kind of machine");
-    // The PIT and the RTC note up to when they have done their work, which restoring moves up to now.
+    // The PIT and the RTC note up to when they have done their work, which restoring moves up to
+    // now.
     let mut settled = fresh.save().expect("a state");
     let pit = std::mem::replace(&mut settled.chipset.pit, state.chipset.pit.clone());
     let rtc = std::mem::replace(&mut settled.chipset.rtc, state.chipset.rtc.clone());

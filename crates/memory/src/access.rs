@@ -7,8 +7,8 @@ use x86::bus::PhysicalMemory;
 impl GuestRam {
     fn word32(&self, gpa: u64) -> Option<&AtomicU32> {
         let host = self.host_address(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
-        // SAFETY: the address lies in a live mapping that `self` keeps, is aligned (regions are page aligned), and guest
-        // memory is only ever accessed by atomic or volatile operations.
+        // SAFETY: the address lies in a live mapping that `self` keeps, is aligned (regions are
+        // page aligned), and guest memory is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
         Some(unsafe { AtomicU32::from_ptr(host.cast()) })
     }

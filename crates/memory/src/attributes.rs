@@ -1,11 +1,13 @@
-//! One byte of attributes for each page of RAM, which every processor and device of a machine consults.
+//! One byte of attributes for each page of RAM, which every processor and device of a machine
+//! consults.
 //!
-//! A processor looks at the byte of a page when it enters the page into its TLB, never on a hit. An attribute that takes
-//! a right away (`CODE`, `TRACK_DIRTY`, `ABSENT`) is therefore set first and posted to the change log second
-//! ([`crate::Change`]): from the first on nobody is given the right, and once the second is acknowledged nobody has it.
+//! A processor looks at the byte of a page when it enters the page into its TLB, never on a hit. An
+//! attribute that takes a right away (`CODE`, `TRACK_DIRTY`, `ABSENT`) is therefore set first and
+//! posted to the change log second ([`crate::Change`]): from the first on nobody is given the
+//! right, and once the second is acknowledged nobody has it.
 //!
-//! Orderings: whoever sets or clears does so by a sequentially consistent read-modify-write; whoever looks loads with
-//! acquire ordering.
+//! Orderings: whoever sets or clears does so by a sequentially consistent read-modify-write;
+//! whoever looks loads with acquire ordering.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
@@ -24,7 +26,8 @@ pub const DIRTY: u8 = 1 << 4;
 #[derive(Debug)]
 pub(crate) struct Attributes {
     bytes: Box<[AtomicU8]>,
-    /// Processors that hold code of each page; `CODE` is set while there are any. Changed under the log's lock.
+    /// Processors that hold code of each page; `CODE` is set while there are any. Changed under the
+    /// log's lock.
     holders: Box<[AtomicU16]>,
 }
 
@@ -64,7 +67,8 @@ impl Attributes {
         self.bytes[n].fetch_update(Ordering::SeqCst, Ordering::Acquire, take).is_ok()
     }
 
-    /// One more processor holds code of the page. True if it is the first: `CODE` was not set. Under the log's lock.
+    /// One more processor holds code of the page. True if it is the first: `CODE` was not set.
+    /// Under the log's lock.
     pub(crate) fn hold_code(&self, n: usize) -> bool {
         self.holders[n].fetch_add(1, Ordering::Relaxed);
         self.set(n, CODE) & CODE == 0

@@ -1,5 +1,5 @@
-//! What those who share a machine's memory do to it behind its processors' backs: devices write, a pager takes
-//! pages away, a snapshot asks what has changed; and what keeps a page in its place.
+//! What those who share a machine's memory do to it behind its processors' backs: devices write, a
+//! pager takes pages away, a snapshot asks what has changed; and what keeps a page in its place.
 
 use crate::ram::PAGE;
 use crate::{ABSENT, CODE, Change, DIRTY, Error, GuestRam, PINNED, Page, TRACK_DIRTY};
@@ -7,15 +7,16 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 impl GuestRam {
-    /// Whoever is no processor (a device, a loader, a debugger) has written `len` bytes from `gpa`. To be called after the
-    /// write and before the guest is told of it (used ring, interrupt).
+    /// Whoever is no processor (a device, a loader, a debugger) has written `len` bytes from `gpa`.
+    /// To be called after the write and before the guest is told of it (used ring, interrupt).
     ///
     /// Costs an atomic addition and a look at each page, unless a page holds code.
     pub fn wrote(&self, gpa: u64, len: u64) {
         if len == 0 {
             return;
         }
-        // Also the fence between the write and the look: a processor sets the attribute and then reads the page.
+        // Also the fence between the write and the look: a processor sets the attribute and then
+        // reads the page.
         self.shared.writes.fetch_add(1, Ordering::SeqCst);
         self.told(gpa, len);
     }
@@ -70,8 +71,8 @@ impl GuestRam {
         found.and_then(|&n| self.page_address(n))
     }
 
-    /// Takes all pages of `len` bytes at `gpa` away from every processor. When it returns none touches them, and none
-    /// will until [`GuestRam::restore`]: one that needs one of them waits.
+    /// Takes all pages of `len` bytes at `gpa` away from every processor. When it returns none
+    /// touches them, and none will until [`GuestRam::restore`]: one that needs one of them waits.
     ///
     /// Not to be called by a processor's thread, nor with a lock held that one may want.
     ///
@@ -105,8 +106,8 @@ impl GuestRam {
         Ok(())
     }
 
-    /// From now on `pager` is called with the address of an absent page that a processor waits for. It must not wait for a
-    /// processor. Once only.
+    /// From now on `pager` is called with the address of an absent page that a processor waits for.
+    /// It must not wait for a processor. Once only.
     pub fn set_pager(&self, pager: impl Fn(u64) + Send + Sync + 'static) {
         let _ = self.shared.pager.set(Box::new(pager));
     }
@@ -130,7 +131,8 @@ impl GuestRam {
             && self.page_number(gpa).is_some_and(|n| self.attributes().get(n) & ABSENT != 0)
     }
 
-    /// Keeps all pages of `len` bytes at `gpa` where they are until what it returns is dropped: for I/O that is under way.
+    /// Keeps all pages of `len` bytes at `gpa` where they are until what it returns is dropped: for
+    /// I/O that is under way.
     ///
     /// # Errors
     /// One of them is absent, or no RAM; nothing was pinned.
@@ -166,8 +168,9 @@ impl GuestRam {
         });
     }
 
-    /// The pages that were written to since [`GuestRam::track_dirty`] or the last call, as ascending ranges of
-    /// guest-physical addresses. Writes to them that come after this returns make them dirty again.
+    /// The pages that were written to since [`GuestRam::track_dirty`] or the last call, as
+    /// ascending ranges of guest-physical addresses. Writes to them that come after this returns
+    /// make them dirty again.
     ///
     /// Not to be called by a processor's thread, nor with a lock held that one may want.
     pub fn take_dirty(&self) -> Vec<Range<u64>> {

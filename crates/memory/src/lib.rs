@@ -1,13 +1,16 @@
-//! Guest-physical memory: regions and the holes between them, and what all who share it owe each other.
+//! Guest-physical memory: regions and the holes between them, and what all who share it owe each
+//! other.
 //!
-//! [`GuestRam`] owns the host mapping (vm-memory's) and hands out checked access to devices and loaders, and raw
-//! host pointers to engines, whose generated loads and stores cannot go through a checked call. Guest memory
-//! is shared with other virtual processors, with devices and, if it is backed by a file, with other processes: it is only
-//! ever touched by volatile or atomic accesses, never through a Rust reference.
+//! [`GuestRam`] owns the host mapping (vm-memory's) and hands out checked access to devices and
+//! loaders, and raw host pointers to engines, whose generated loads and stores cannot go through a
+//! checked call. Guest memory is shared with other virtual processors, with devices and, if it is
+//! backed by a file, with other processes: it is only ever touched by volatile or atomic accesses,
+//! never through a Rust reference.
 //!
-//! Who keeps something derived from memory (decoded code, host addresses) hears of what becomes of it through the
-//! change log ([`Reader`], [`Change`]); who changes memory behind the processors' backs says so ([`GuestRam::wrote`],
-//! [`GuestRam::revoke`], [`GuestRam::take_dirty`]). See ADR 0023.
+//! Who keeps something derived from memory (decoded code, host addresses) hears of what becomes of
+//! it through the change log ([`Reader`], [`Change`]); who changes memory behind the processors'
+//! backs says so ([`GuestRam::wrote`], [`GuestRam::revoke`], [`GuestRam::take_dirty`]). See ADR
+//! 0023.
 
 mod access;
 mod attributes;

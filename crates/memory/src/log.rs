@@ -1,22 +1,28 @@
-//! The change log: what happened to memory that processors hold something of, until each has taken note.
+//! The change log: what happened to memory that processors hold something of, until each has taken
+//! note.
 //!
-//! A processor keeps what it derives from memory: decoded code, translations, host addresses in its TLB. Whoever takes
-//! the ground from under that posts a [`Change`]; posting moves the log's *epoch*. Each processor has a [`crate::Reader`]. It
-//! compares epochs wherever it may go on with what it holds (one load), drops what is concerned
-//! ([`crate::Reader::catch_up`]), and thereby *acknowledges* all epochs up to that one. Whoever must be sure waits until every
-//! processor has acknowledged, or does not run.
+//! A processor keeps what it derives from memory: decoded code, translations, host addresses in its
+//! TLB. Whoever takes the ground from under that posts a [`Change`]; posting moves the log's
+//! *epoch*. Each processor has a [`crate::Reader`]. It compares epochs wherever it may go on with
+//! what it holds (one load), drops what is concerned ([`crate::Reader::catch_up`]), and thereby
+//! *acknowledges* all epochs up to that one. Whoever must be sure waits until every processor has
+//! acknowledged, or does not run.
 //!
 //! # The protocol
-//! - A reader is *active* while its processor runs guest code. [`crate::Reader::activate`] sets the flag and then looks at the
-//!   epoch; a poster moves the epoch and then looks at the flag. One of them sees the other (both are sequentially
-//!   consistent): either the poster knows that it must wait, or the processor catches up before it begins.
-//! - A processor acknowledges after it has dropped, and its stores through what it dropped precede that in its own
-//!   order; x86 keeps that order for everybody. So who has seen the acknowledgement sees the stores.
+//! - A reader is *active* while its processor runs guest code. [`crate::Reader::activate`] sets the
+//!   flag and then looks at the epoch; a poster moves the epoch and then looks at the flag. One of
+//!   them sees the other (both are sequentially consistent): either the poster knows that it must
+//!   wait, or the processor catches up before it begins.
+//! - A processor acknowledges after it has dropped, and its stores through what it dropped precede
+//!   that in its own order; x86 keeps that order for everybody. So who has seen the acknowledgement
+//!   sees the stores.
 //! - A poster interrupts the active readers (`notify`), so that code that does not look is made to.
-//! - Who waits and is a reader itself catches up meanwhile: two that wait for each other do not deadlock.
+//! - Who waits and is a reader itself catches up meanwhile: two that wait for each other do not
+//!   deadlock.
 //! - Who is no processor must not wait while it holds a lock that a processor may want.
 //!
-//! The log remembers [`REMEMBERED`] changes. A reader that is further behind is told [`Change::Everything`].
+//! The log remembers [`REMEMBERED`] changes. A reader that is further behind is told
+//! [`Change::Everything`].
 //!
 //! Any thread may post. The lock is a leaf: no callback is called while it is held. Nothing on the
 //! instruction path takes it.
@@ -59,7 +65,8 @@ pub enum Change {
     Everything,
 }
 
-/// Interrupts a processor, so that it looks at the log. Called from any thread, with no lock of this crate held.
+/// Interrupts a processor, so that it looks at the log. Called from any thread, with no lock of
+/// this crate held.
 pub type Notify = Box<dyn Fn() + Send + Sync>;
 
 /// What others see of a reader.
@@ -174,7 +181,8 @@ impl ChangeLog {
         epoch
     }
 
-    /// The part of [`ChangeLog::post`] that is done under the lock; [`ChangeLog::interrupt`] is the rest.
+    /// The part of [`ChangeLog::post`] that is done under the lock; [`ChangeLog::interrupt`] is the
+    /// rest.
     pub(crate) fn enter(
         &self,
         mut state: MutexGuard<'_, State>,
@@ -199,7 +207,8 @@ impl ChangeLog {
         (epoch, state.members.clone())
     }
 
-    /// Interrupts those of `members` that run and have not acknowledged `epoch`, and wakes who waits, to catch up.
+    /// Interrupts those of `members` that run and have not acknowledged `epoch`, and wakes who
+    /// waits, to catch up.
     pub(crate) fn interrupt(&self, members: &[Arc<Member>], epoch: u64, by: Option<&Member>) {
         let other = |m: &&Arc<Member>| by.is_none_or(|by| by.id != m.id);
         members.iter().filter(other).filter(|m| m.holds_up(epoch)).for_each(|m| (m.notify)());
@@ -237,7 +246,8 @@ impl ChangeLog {
         done
     }
 
-    /// Waits until every reader but `own` has acknowledged `epoch` or is not active. False: `own` must catch up first.
+    /// Waits until every reader but `own` has acknowledged `epoch` or is not active. False: `own`
+    /// must catch up first.
     pub(crate) fn wait(&self, epoch: u64, own: Option<&Member>) -> bool {
         let other = |m: &Member| own.is_none_or(|own| own.id != m.id);
         self.wait_until(own, |state| !state.members.iter().any(|m| other(m) && m.holds_up(epoch)))
@@ -260,8 +270,8 @@ impl ChangeLog {
         self.wake();
     }
 
-    /// The next changes after epoch `seen`, at most [`BATCH`], without those that `member` posted; and the epoch of the
-    /// last. `None`: the log does not reach back so far.
+    /// The next changes after epoch `seen`, at most [`BATCH`], without those that `member` posted;
+    /// and the epoch of the last. `None`: the log does not reach back so far.
     pub(crate) fn next(&self, member: &Member, seen: u64) -> Option<Batch> {
         let state = self.lock();
         let now = self.epoch();

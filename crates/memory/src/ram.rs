@@ -23,14 +23,16 @@ pub(crate) const PAGE: u64 = 0x1000;
 pub enum Backing {
     /// This process's own memory, which nobody else can map. The host gives it huge pages.
     Anonymous,
-    /// An unnamed file in memory ([`GuestRam::descriptor`]), which other processes can map and a snapshot can be taken
-    /// from. It has huge pages only where the host allows them for shared memory.
+    /// An unnamed file in memory ([`GuestRam::descriptor`]), which other processes can map and a
+    /// snapshot can be taken from. It has huge pages only where the host allows them for shared
+    /// memory.
     Memfd,
     /// A file, the regions one after the other.
     File {
         /// Open for reading, and for writing unless it is private.
         file: File,
-        /// Where the first region begins, a multiple of the page size. The file reaches to the end of the last.
+        /// Where the first region begins, a multiple of the page size. The file reaches to the end
+        /// of the last.
         offset: u64,
         /// Writes go to a copy of this process's own and leave the file as it is.
         private: bool,
@@ -107,7 +109,8 @@ pub enum Error {
     },
 }
 
-/// Asks whoever took pages away to bring the one at this guest-physical address back. Called by a processor's thread.
+/// Asks whoever took pages away to bring the one at this guest-physical address back. Called by a
+/// processor's thread.
 pub(crate) type Pager = Box<dyn Fn(u64) + Send + Sync>;
 
 /// What all clones have in common beside the mapping.
@@ -158,7 +161,8 @@ impl GuestRam {
         Self::create(Backing::Anonymous, ranges)
     }
 
-    /// Maps memory for each `(gpa, bytes)`; ranges are page aligned, ascending and disjoint. What is no file is zeroed.
+    /// Maps memory for each `(gpa, bytes)`; ranges are page aligned, ascending and disjoint. What
+    /// is no file is zeroed.
     ///
     /// # Errors
     /// The host has not enough address space or memory, or denies the file.
@@ -191,7 +195,8 @@ impl GuestRam {
         Ok(Self { map, regions, file, attributes, shared: Arc::default() })
     }
 
-    /// The file that backs the memory, for other processes to map; the regions lie in it one after the other.
+    /// The file that backs the memory, for other processes to map; the regions lie in it one after
+    /// the other.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_deref().map(AsFd::as_fd)
     }
@@ -269,7 +274,8 @@ impl GuestRam {
         self.map.read_slice(into, GuestAddress(gpa)).map_err(|_| Error::OutsideRam { gpa, len })
     }
 
-    /// Copies to guest memory. Where a processor may already hold something of it, [`GuestRam::wrote`] has to follow.
+    /// Copies to guest memory. Where a processor may already hold something of it,
+    /// [`GuestRam::wrote`] has to follow.
     ///
     /// # Errors
     /// The range is not all RAM; nothing or a part may have been written.

@@ -4,7 +4,8 @@ use crate::log::{Change, ChangeLog, Member, Notify};
 use crate::{ABSENT, GuestRam};
 use std::sync::Arc;
 
-/// What a processor reads the change log by. It is one thread's at a time; dropping it leaves the log.
+/// What a processor reads the change log by. It is one thread's at a time; dropping it leaves the
+/// log.
 ///
 /// Whoever drops it has released the code that the processor held ([`Reader::release_code`]).
 #[derive(Debug)]
@@ -16,7 +17,8 @@ pub struct Reader {
 }
 
 impl GuestRam {
-    /// A reader for a new processor, not active. `notify` interrupts the processor, so that it catches up soon.
+    /// A reader for a new processor, not active. `notify` interrupts the processor, so that it
+    /// catches up soon.
     pub fn reader(&self, notify: Notify) -> Reader {
         let member = self.log().join(notify);
         Reader { ram: self.clone(), seen: member.acknowledged(), member }
@@ -28,7 +30,8 @@ impl Reader {
         self.ram.log()
     }
 
-    /// The processor is about to run guest code. It must catch up before, if it [`Reader::is_behind`].
+    /// The processor is about to run guest code. It must catch up before, if it
+    /// [`Reader::is_behind`].
     pub fn activate(&self) {
         self.log().activate(&self.member);
     }
@@ -50,8 +53,8 @@ impl Reader {
         self.seen
     }
 
-    /// Calls `apply` with every change that others have posted since the last time, oldest first, and acknowledges them.
-    /// `apply` drops what the change concerns; it must not post.
+    /// Calls `apply` with every change that others have posted since the last time, oldest first,
+    /// and acknowledges them. `apply` drops what the change concerns; it must not post.
     pub fn catch_up(&mut self, mut apply: impl FnMut(Change)) {
         loop {
             match self.log().next(&self.member, self.seen) {
@@ -72,7 +75,8 @@ impl Reader {
         self.log().acknowledge(&self.member, self.seen);
     }
 
-    /// Waits until every other processor has acknowledged `epoch` or does not run, and catches up meanwhile.
+    /// Waits until every other processor has acknowledged `epoch` or does not run, and catches up
+    /// meanwhile.
     pub fn wait(&mut self, epoch: u64, mut apply: impl FnMut(Change)) {
         while !self.log().wait(epoch, Some(&self.member)) {
             self.catch_up(&mut apply);
@@ -90,15 +94,17 @@ impl Reader {
         self.seen = self.member.acknowledged();
     }
 
-    /// This processor has changed `len` bytes at `gpa`, and has dropped what it held of them itself.
+    /// This processor has changed `len` bytes at `gpa`, and has dropped what it held of them
+    /// itself.
     pub fn wrote(&mut self, gpa: u64, len: u64) {
         if !self.is_alone() && self.ram.holds_code(gpa, len) {
             self.post(Change::Wrote { gpa, len });
         }
     }
 
-    /// This processor is about to decode code on the page of `gpa`, of which it holds none. It has no right to write there any
-    /// more. Returns the epoch that has to be waited for before the page is read, if any.
+    /// This processor is about to decode code on the page of `gpa`, of which it holds none. It has
+    /// no right to write there any more. Returns the epoch that has to be waited for before the
+    /// page is read, if any.
     pub fn hold_code(&mut self, gpa: u64) -> Option<u64> {
         let n = self.ram.page_number(gpa)?;
         let log = self.ram.log();
@@ -126,7 +132,8 @@ impl Reader {
         }
     }
 
-    /// Waits until the page of `gpa` is not absent, and catches up meanwhile. It may be taken again at any time after.
+    /// Waits until the page of `gpa` is not absent, and catches up meanwhile. It may be taken again
+    /// at any time after.
     #[cold]
     pub fn await_page(&mut self, gpa: u64, mut apply: impl FnMut(Change)) {
         let Some(n) = self.ram.page_number(gpa) else { return };

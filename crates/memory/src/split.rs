@@ -1,7 +1,8 @@
-//! The lock that makes locked accesses atomic which the host cannot make so: those that cross a page.
+//! The lock that makes locked accesses atomic which the host cannot make so: those that cross a
+//! page.
 //!
-//! One for each machine. It is a word rather than a mutex: who waits for it is a processor, which must go on
-//! taking note of changes meanwhile, so it tries.
+//! One for each machine. It is a word rather than a mutex: who waits for it is a processor, which
+//! must go on taking note of changes meanwhile, so it tries.
 
 use crate::GuestRam;
 use crate::ram::Shared;

@@ -25,7 +25,8 @@ fn changes(reader: &mut Reader) -> Vec<Change> {
     list
 }
 
-/// Changes a word of guest memory as a processor does that has its address: whatever the page's attributes say. What it was.
+/// Changes a word of guest memory as a processor does that has its address: whatever the page's
+/// attributes say. What it was.
 fn change(ram: &GuestRam, gpa: u64, new: impl Fn(u64) -> u64) -> u64 {
     loop {
         let old = ram.read_u64(gpa);
@@ -138,7 +139,8 @@ fn dirty_pages_are_told_once() {
     assert_eq!(ram.take_dirty(), []);
 }
 
-/// Three processors write through addresses that they keep, as hits in a TLB do, while the page is taken again and again.
+/// Three processors write through addresses that they keep, as hits in a TLB do, while the page is
+/// taken again and again.
 #[test]
 fn no_store_lands_after_a_page_was_taken() {
     const PROCESSORS: u64 = 3;

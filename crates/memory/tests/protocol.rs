@@ -1,7 +1,9 @@
-//! The change log's protocol as a model, all of whose interleavings are tried: one takes a right away and waits, two
-//! processors use it, go to sleep and come back. It must hold as it is, and the search must find each way to break it.
+//! The change log's protocol as a model, all of whose interleavings are tried: one takes a right
+//! away and waits, two processors use it, go to sleep and come back. It must hold as it is, and the
+//! search must find each way to break it.
 //!
-//! The model is sequentially consistent, as the operations that it stands for are (`log.rs`, *The protocol*).
+//! The model is sequentially consistent, as the operations that it stands for are (`log.rs`, *The
+//! protocol*).
 
 use std::collections::HashSet;
 
@@ -190,7 +192,8 @@ impl World {
     }
 }
 
-/// What the search finds: a world where a right is used that was taken, or one where somebody waits for ever.
+/// What the search finds: a world where a right is used that was taken, or one where somebody waits
+/// for ever.
 fn search(posters: usize, v: Variant) -> Option<World> {
     let mut seen = HashSet::new();
     let mut open = vec![World::new(posters)];

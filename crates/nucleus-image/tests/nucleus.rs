@@ -1,7 +1,8 @@
 //! The nucleus runs its own tests, and its guided tour says the same on gemello and on QEMU.
 //!
-//! gemello is taken from GEMELLO_BIN; without that, its release build is made first. QEMU is `qemu-system-x86_64`; where it
-//! is not installed, it is left out, but not under CI (the variable CI is set).
+//! gemello is taken from GEMELLO_BIN; without that, its release build is made first. QEMU is
+//! `qemu-system-x86_64`; where it is not installed, it is left out, but not under CI (the variable
+//! CI is set).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ impl Machine {
                 }
             }
             Machine::Qemu => {
-                // No SMAP: in QEMU 7.2's own processor, RETF and IRET at user level read the stack as the system would.
+                // No SMAP: in QEMU 7.2's own processor, RETF and IRET at user level read the stack
+                // as the system would.
                 command.args(["-M", "microvm,isa-serial=on", "-cpu", "max,-smap", "-m", "64"]);
                 command.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
                 command.args([
@@ -291,8 +293,8 @@ fn time_to_the_prompt() {
     }
 }
 
-/// Multiboot wants its header in the first 8 KiB; QEMU looks only as far as 48 bytes before, and would refuse an ELF64
-/// image with one instead of going on to the PVH note.
+/// Multiboot wants its header in the first 8 KiB; QEMU looks only as far as 48 bytes before, and
+/// would refuse an ELF64 image with one instead of going on to the PVH note.
 #[test]
 fn the_multiboot_header_is_where_it_must_be() {
     let magic = 0x1BAD_B002u32.to_le_bytes();

@@ -1,8 +1,8 @@
 //! One test case: code, and the state it starts from.
 //!
-//! The struct is plain data with a fixed layout, because it travels to the native child through shared memory.
-//! What it does not carry (vector and x87 registers, memory) follows from `seed`; see [`crate::Registers`] and
-//! [`crate::Template`].
+//! The struct is plain data with a fixed layout, because it travels to the native child through
+//! shared memory. What it does not carry (vector and x87 registers, memory) follows from `seed`;
+//! see [`crate::Registers`] and [`crate::Template`].
 
 use crate::outcome::Change;
 use crate::prng::Rng;
@@ -136,8 +136,8 @@ pub enum TokenError {
 }
 
 impl Case {
-    /// A case with `code` at the default offset and the stack pointer in the middle of the stack, all else default.
-    /// Bytes beyond 64 are dropped.
+    /// A case with `code` at the default offset and the stack pointer in the middle of the stack,
+    /// all else default. Bytes beyond 64 are dropped.
     pub fn with_code(code: &[u8]) -> Self {
         let mut case = Self::default();
         case.set_code(code);
@@ -217,7 +217,8 @@ impl Case {
         Some(Decoder::with_ip(self.bits(), &padded, rip, DecoderOptions::NONE).decode())
     }
 
-    /// The instructions in order, and those that branches reach in the middle of them, as where a branch has been patched.
+    /// The instructions in order, and those that branches reach in the middle of them, as where a
+    /// branch has been patched.
     pub(crate) fn reachable(&self) -> Vec<Instruction> {
         let mut all = self.instructions();
         let mut next = 0;
@@ -233,8 +234,8 @@ impl Case {
         all
     }
 
-    /// The case itself, and as its own stores of immediate bytes into its code may leave it: after any of them, in any
-    /// order, those included that another one has changed.
+    /// The case itself, and as its own stores of immediate bytes into its code may leave it: after
+    /// any of them, in any order, those included that another one has changed.
     pub(crate) fn variants(&self) -> Vec<Self> {
         const ENOUGH: usize = 32;
         let mut variants = vec![*self];
@@ -397,7 +398,8 @@ mod tests {
 
     #[test]
     fn a_branch_into_an_instruction_reaches_others() {
-        // vpsrld xmm8, xmm1, 255 ; mov byte [rip+1], 0xf6 ; jne to the former's last byte: inc esi ; add eax, 1 ; div byte [rbp+6]
+        // vpsrld xmm8, xmm1, 255 ; mov byte [rip+1], 0xf6 ; jne to the former's last byte: inc esi
+        // ; add eax, 1 ; div byte [rbp+6]
         let code = [0xc5, 0xb9, 0x72, 0xd1, 0xff, 0xc6, 0x05, 1, 0, 0, 0, 0xf6, 0x75, 0xf6, 0x06];
         let case = Case::with_code(&code);
         let names = |list: Vec<Instruction>| list.iter().map(Instruction::code).collect::<Vec<_>>();

@@ -1,7 +1,8 @@
 //! What follows from a case's seed: vector and x87 registers, and memory.
 //!
-//! Memory comes from a few fixed templates, chosen by the seed, so that a runner restores only what a case
-//! changed. No allocation after the first use and no thread-local state: the child's signal handler runs this.
+//! Memory comes from a few fixed templates, chosen by the seed, so that a runner restores only what
+//! a case changed. No allocation after the first use and no thread-local state: the child's signal
+//! handler runs this.
 
 use crate::case::{Case, layout};
 use crate::outcome::Outcome;
@@ -67,7 +68,8 @@ fn pair(rng: &mut Rng, half: fn(&mut Rng) -> u32) -> u64 {
     u64::from(half(rng)) | u64::from(half(rng)) << 32
 }
 
-/// Single-precision values at the edges: zeros, denormals, infinities, quiet and signalling NaNs, extremes.
+/// Single-precision values at the edges: zeros, denormals, infinities, quiet and signalling NaNs,
+/// extremes.
 fn single(rng: &mut Rng) -> u32 {
     const EDGES: [u32; 14] = [
         0,
@@ -180,8 +182,8 @@ fn extended(rng: &mut Rng) -> [u8; 10] {
     out
 }
 
-/// What memory ought to hold, in the order code, arena, stack: the pristine copy against which a runner
-/// finds what a case changed.
+/// What memory ought to hold, in the order code, arena, stack: the pristine copy against which a
+/// runner finds what a case changed.
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub struct Memory {
@@ -204,8 +206,8 @@ impl Memory {
         this
     }
 
-    /// Replaces the code at `place`, all else being [`layout::FILL`], by that of `case`; `place` becomes its place.
-    /// Gives the two ranges of bytes touched.
+    /// Replaces the code at `place`, all else being [`layout::FILL`], by that of `case`; `place`
+    /// becomes its place. Gives the two ranges of bytes touched.
     pub(crate) fn replace_code(
         &mut self,
         place: &mut Range<usize>,
@@ -242,8 +244,9 @@ impl Memory {
         address + (offset - start) as u64
     }
 
-    /// Compares `actual` (one part, which starts at byte `start` of this memory) with the pristine copy and
-    /// notes every changed word in `outcome`; `restore` is called with its offset in the part and old value.
+    /// Compares `actual` (one part, which starts at byte `start` of this memory) with the pristine
+    /// copy and notes every changed word in `outcome`; `restore` is called with its offset in the
+    /// part and old value.
     #[inline]
     pub(crate) fn find_changes(
         &self,

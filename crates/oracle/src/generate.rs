@@ -1,9 +1,10 @@
 //! Cases from a seed.
 //!
-//! Most cases are one instruction of the catalog with random operands; the catalog is walked in turn, so that every
-//! encoding comes up. Others are blocks of 2 to 8 instructions with branches, faults and self-modification
-//! ([`block`]), instructions with random prefixes or flipped bits, and random bytes.
-//! The same seed and options give the same cases on every host with the same features and vendor.
+//! Most cases are one instruction of the catalog with random operands; the catalog is walked in
+//! turn, so that every encoding comes up. Others are blocks of 2 to 8 instructions with branches,
+//! faults and self-modification ([`block`]), instructions with random prefixes or flipped bits, and
+//! random bytes. The same seed and options give the same cases on every host with the same features
+//! and vendor.
 
 pub(crate) mod block;
 mod catalog;
@@ -85,8 +86,8 @@ impl Mode {
 }
 
 impl Generator {
-    /// A generator of the cases that belong to `seed`. It gives nothing but empty cases if `options.only` names
-    /// no instruction of the catalog; see [`Generator::encodings`].
+    /// A generator of the cases that belong to `seed`. It gives nothing but empty cases if
+    /// `options.only` names no instruction of the catalog; see [`Generator::encodings`].
     pub fn new(seed: u64, options: Options) -> Self {
         let modes = [64, 32, 16].map(|bits| Mode::new(bits, &options));
         Self {
@@ -104,7 +105,8 @@ impl Generator {
         self.modes.iter().map(|m| m.codes.len()).sum()
     }
 
-    /// Encodings generated as single instructions so far, with the mode's bits and the number of cases.
+    /// Encodings generated as single instructions so far, with the mode's bits and the number of
+    /// cases.
     pub fn coverage(&self) -> impl Iterator<Item = (u32, Code, u64)> + '_ {
         self.modes.iter().flat_map(|m| {
             let all = m.codes.iter().copied().zip(m.counts.iter().copied());

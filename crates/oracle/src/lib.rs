@@ -1,8 +1,9 @@
 //! The native oracle: the host processor as the reference for every unprivileged instruction.
 //!
-//! Guest and host have the same instruction set, so what user level can execute, the host judges. A [`Case`] is
-//! code and a register state; [`NativeRunner`] executes it on the host in a sandboxed child process, a [`Subject`]
-//! executes it in an engine, both give an [`Outcome`], and [`compare`] says what differs.
+//! Guest and host have the same instruction set, so what user level can execute, the host judges. A
+//! [`Case`] is code and a register state; [`NativeRunner`] executes it on the host in a sandboxed
+//! child process, a [`Subject`] executes it in an engine, both give an [`Outcome`], and [`compare`]
+//! says what differs.
 //!
 //! [`Generator`] makes cases from a seed, [`shrink()`] makes a mismatching one small, and
 //! [`Case::to_token`] prints it so that it can be replayed. Nothing here knows a particular engine:

@@ -1,12 +1,14 @@
 //! What a case did: the state at the event that ended it.
 //!
-//! Plain data with a fixed layout: the native child writes it into shared memory from its signal handler.
+//! Plain data with a fixed layout: the native child writes it into shared memory from its signal
+//! handler.
 
 /// How a case ended. Vectors are the processor's; those above 255 are the runner's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
-    /// The exception's vector. INT3 (3) is the regular end of straight-line code, #DB (1) that of a single step.
+    /// The exception's vector. INT3 (3) is the regular end of straight-line code, #DB (1) that of a
+    /// single step.
     pub vector: u32,
     /// The error code, 0 for vectors that push none.
     pub error_code: u32,
@@ -36,8 +38,8 @@ impl Event {
         (self.vector != 1 && self.vector != 3).then_some(self)
     }
 
-    /// Forces the present bit in the error code of a user access to the upper half, since Linux hides whether
-    /// a kernel page is mapped (arch/x86/mm/fault.c, `sanitize_error_code`).
+    /// Forces the present bit in the error code of a user access to the upper half, since Linux
+    /// hides whether a kernel page is mapped (arch/x86/mm/fault.c, `sanitize_error_code`).
     pub const fn normalized(mut self) -> Self {
         if self.vector == 14 && self.cr2 >= 0x7fff_ffff_f000 {
             self.error_code |= 1;
@@ -56,7 +58,8 @@ pub struct Change {
     pub value: u64,
 }
 
-/// The x87 unit without its last-instruction pointers, which differ between vendors (APM vol. 2, 11.4.4.3).
+/// The x87 unit without its last-instruction pointers, which differ between vendors (APM vol. 2,
+/// 11.4.4.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct X87Registers {

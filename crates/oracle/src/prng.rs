@@ -21,7 +21,8 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 if `bound` is 0. The bias is below 2^-32 for every bound used here.
+    /// A number below `bound`; 0 if `bound` is 0. The bias is below 2^-32 for every bound used
+    /// here.
     #[inline]
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.next() as u128 * bound as u128) >> 64) as u64

@@ -20,7 +20,8 @@ pub struct Difference {
     pub subject: String,
 }
 
-/// What differs between the processor's outcome and a subject's. Empty if they agree or cannot be judged.
+/// What differs between the processor's outcome and a subject's. Empty if they agree or cannot be
+/// judged.
 pub fn compare(case: &Case, native: &Outcome, subject: &Outcome, mask: &Mask) -> Vec<Difference> {
     if mask.everything || !native.event.comparable() || native == subject {
         return Vec::new();

@@ -5,8 +5,9 @@ use iced_x86::{Decoder, DecoderOptions};
 
 /// A small case for which `mismatches` still holds; `case` itself must mismatch.
 ///
-/// Instructions are dropped (or become NOPs, where removal would move branch targets), then registers, flags,
-/// control words and vector registers go back to their defaults. Repeats until nothing changes.
+/// Instructions are dropped (or become NOPs, where removal would move branch targets), then
+/// registers, flags, control words and vector registers go back to their defaults. Repeats until
+/// nothing changes.
 pub fn shrink(case: &Case, mut mismatches: impl FnMut(&Case) -> bool) -> Case {
     let mut best = *case;
     loop {

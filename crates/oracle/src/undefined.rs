@@ -1,8 +1,9 @@
 //! What the manuals leave undefined, and what vendors do differently: not compared.
 //!
-//! Flags come from iced-x86's table `rflags_undefined()`, which follows the "Flags Affected" sections of SDM vol. 2.
-//! `strict` comparison does without it, since undefined flags are stable on one processor.
-//! Further rules, each with its source, are in [`ignored_memory`] and [`undefined_result`].
+//! Flags come from iced-x86's table `rflags_undefined()`, which follows the "Flags Affected"
+//! sections of SDM vol. 2. `strict` comparison does without it, since undefined flags are stable on
+//! one processor. Further rules, each with its source, are in [`ignored_memory`] and
+//! [`undefined_result`].
 
 use crate::case::{Case, layout};
 use crate::generate::block::flags_defined;
@@ -27,7 +28,8 @@ pub struct Mask {
 pub fn mask(case: &Case, strict: bool) -> Mask {
     let mut mask = Mask::default();
     let variants = case.variants();
-    // Code that patches itself may go on in the middle of what it was; the generator admits none such, shrinking may make it.
+    // Code that patches itself may go on in the middle of what it was; the generator admits none
+    // such, shrinking may make it.
     let filter = Filter::new(Features::v3());
     mask.everything = !variants[1..].iter().all(|v| filter.admits_everywhere(v));
     // Random bytes may do what generated blocks do not.
@@ -54,8 +56,9 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
 
 /// Flags that `i` leaves undefined, in iced's bits.
 ///
-/// OF after RCL and RCR by more than one is undefined (SDM vol. 2, RCL) also where the count is a multiple of the width and
-/// CF, of which iced-x86 says that nothing changes: this host leaves OF one way or another.
+/// OF after RCL and RCR by more than one is undefined (SDM vol. 2, RCL) also where the count is a
+/// multiple of the width and CF, of which iced-x86 says that nothing changes: this host leaves OF
+/// one way or another.
 pub(crate) fn undefined_flags(i: &Instruction) -> u32 {
     let rotates = matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
     let once = i.op1_kind() == OpKind::Immediate8 && i.immediate8() & 31 == 1;
@@ -78,8 +81,8 @@ fn rflags(bits: u32) -> u64 {
 /// Results, not only flags, that are undefined.
 ///
 /// - BSWAP of a 16-bit register (SDM vol. 2, BSWAP).
-/// - SHLD and SHRD of 16 bits by more than 16 (SDM vol. 2, SHLD: "If a count is greater than the operand size, the
-///   result is undefined"); by CL the count is not known here, so all of them.
+/// - SHLD and SHRD of 16 bits by more than 16 (SDM vol. 2, SHLD: "If a count is greater than the
+///   operand size, the result is undefined"); by CL the count is not known here, so all of them.
 fn undefined_result(i: &Instruction) -> bool {
     match i.mnemonic() {
         Mnemonic::Bswap => i.op0_register().size() == 2,
@@ -90,15 +93,16 @@ fn undefined_result(i: &Instruction) -> bool {
     }
 }
 
-/// Images of the x87 unit hold the last instruction and data pointer and opcode. Processors differ in when they
-/// record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that runs x87 instructions by
-/// thunks would show its own addresses.
+/// Images of the x87 unit hold the last instruction and data pointer and opcode. Processors differ
+/// in when they record them (APM vol. 2, 11.4.4.3; CPUID 07H EBX bits 6 and 13), and an engine that
+/// runs x87 instructions by thunks would show its own addresses.
 ///
 /// So is MXCSR_MASK: AMD's processors have a bit more than the Intel processor that the guest sees.
 /// And XSAVE's XSTATE_BV: which components a processor takes to be in their initial configuration
 /// is its own affair (SDM vol. 1, 13.6).
 ///
-/// The address is computed from the initial registers, so this holds for the first instruction only.
+/// The address is computed from the initial registers, so this holds for the first instruction
+/// only.
 fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
     let size = i.memory_size().size();
     let (from, to) = match i.mnemonic() {

@@ -1,6 +1,7 @@
 //! Where the host's vendor and the Intel processor that a guest sees are known to differ.
 //!
-//! Judged after the fact, from the instruction at which the two went apart. Each rule says what was seen where.
+//! Judged after the fact, from the instruction at which the two went apart. Each rule says what was
+//! seen where.
 
 mod gather;
 mod intel;
@@ -16,7 +17,8 @@ use iced_x86::{
     OpKind, Register,
 };
 
-/// Where Linux places position-independent programs, mappings and stacks (Documentation/arch/x86/x86_64/mm.rst and mmap's base).
+/// Where Linux places position-independent programs, mappings and stacks
+/// (Documentation/arch/x86/x86_64/mm.rst and mmap's base).
 const OWN_MEMORY: std::ops::Range<u64> = 0x5500_0000_0000..0x8000_0000_0000;
 
 /// Why a difference between `native` and `subject` is no defect, if it is none.
@@ -25,7 +27,8 @@ pub(crate) fn known_difference(
     subject: &Outcome,
     case: &Case,
 ) -> Option<&'static str> {
-    // Wherever the kernel puts the native child's program, libraries and stack, the host finds memory and the guest finds none.
+    // Wherever the kernel puts the native child's program, libraries and stack, the host finds
+    // memory and the guest finds none.
     let subject_faults = subject.event.vector == 14 && OWN_MEMORY.contains(&subject.event.cr2);
     if subject_faults && native.event != subject.event {
         return Some("the native child has memory of its own there");
@@ -37,8 +40,9 @@ pub(crate) fn known_difference(
     variants(native, case).iter().find_map(|variant| by_instruction(native, subject, variant))
 }
 
-/// Whether the host stopped `case` at the alignment of a vector operand, which AMD's processors check and Intel's do not: what the guest does from
-/// there on, perhaps for ever, has nothing to be compared with.
+/// Whether the host stopped `case` at the alignment of a vector operand, which AMD's processors
+/// check and Intel's do not: what the guest does from there on, perhaps for ever, has nothing to be
+/// compared with.
 pub fn stopped_early(case: &Case, native: &Outcome) -> bool {
     let vector = |case: &Case| instruction_at(case, native.rip).is_some_and(is_vector_operand);
     is_amd() && native.event.vector == 17 && variants(native, case).iter().any(vector)
@@ -48,7 +52,8 @@ fn is_vector_operand(i: Instruction) -> bool {
     i.memory_size().size() >= 16
 }
 
-/// What the code of `case` may have been when it ended: as its own stores may have left it, and as they did.
+/// What the code of `case` may have been when it ended: as its own stores may have left it, and as
+/// they did.
 fn variants(native: &Outcome, case: &Case) -> Vec<Case> {
     let mut variants = case.variants();
     variants.push(case.changed_by(native.changes()));
@@ -56,7 +61,8 @@ fn variants(native: &Outcome, case: &Case) -> Vec<Case> {
 }
 
 fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static str> {
-    // SDM vol. 2, KADD to KXOR: #UD without AVX-512, which no model of ours has and the host may have.
+    // SDM vol. 2, KADD to KXOR: #UD without AVX-512, which no model of ours has and the host may
+    // have.
     let went_on = native.event.vector != 6 || native.rip != subject.rip;
     let by_avx512 = is_opmask(case, subject.rip) || is_evex(case, subject.rip);
     if subject.event.vector == 6 && went_on && by_avx512 {
@@ -220,8 +226,8 @@ fn same_place(
     i: &Instruction,
 ) -> Option<&'static str> {
     let (n, s) = (native.event.normalized(), subject.event.normalized());
-    // The SDM does not say whether a faulting instruction has entered MMX state: on Zen 5 the conversions and MASKMOVQ have, on Sapphire
-    // Rapids and its kin stores have, too.
+    // The SDM does not say whether a faulting instruction has entered MMX state: on Zen 5 the
+    // conversions and MASKMOVQ have, on Sapphire Rapids and its kin stores have, too.
     if n == s && n.fault().is_some() && touches_mmx(i) && same_but_x87(native, subject) {
         return Some("an instruction that faults may have entered MMX state");
     }
@@ -232,7 +238,8 @@ fn same_place(
     if n == s && i.is_vsib() && gather::same_but_progress(native, subject, i) {
         return Some("a gather that faults has done an implementation's share of its work");
     }
-    // SDM vol. 3, 4.7: CR2 is some byte of the access; long images are several accesses, in an order of their own.
+    // SDM vol. 3, 4.7: CR2 is some byte of the access; long images are several accesses, in an
+    // order of their own.
     let pages = n.vector == 14 && s.vector == 14;
     if pages && n.error_code == s.error_code && is_image(i) && n.cr2.abs_diff(s.cr2) < 512 {
         return Some("which byte of a long image faults first is the implementation's choice");
@@ -244,7 +251,8 @@ fn same_place(
     if pages && is_xsave(i) && apart < XSAVE_SIZE {
         return Some("XSAVE's header is read, or a component written, first");
     }
-    // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the indicated exceptions".
+    // SDM vol. 3, 6.3: at an effective limit of 4 GiB "these accesses may or may not cause the
+    // indicated exceptions".
     let wraps = |(_, b): (u64, u64)| case.bits() != 64 && b > u64::from(u32::MAX);
     let mut operands = (0..i.op_count()).filter_map(|n| operand_at(i, n, native));
     // The stack's operands are named nowhere, a gather's are many.
@@ -264,8 +272,9 @@ fn same_place(
     if i.memory_size().size() == 512 && [n.vector, s.vector].iter().all(|v| [13, 17].contains(v)) {
         return Some("a misaligned FXSAVE image is #AC or #GP");
     }
-    // How many bytes of an instruction that does not exist are fetched is nobody's promise; nor is it for UD0 and
-    // UD1, which have a ModRM byte on Intel's processors only (SDM vol. 2, APM vol. 3).
+    // How many bytes of an instruction that does not exist are fetched is nobody's promise; nor is
+    // it for UD0 and UD1, which have a ModRM byte on Intel's processors only (SDM vol. 2, APM vol.
+    // 3).
     let none = i.is_invalid() || matches!(i.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1);
     let ends = [n, s].iter().all(|e| e.vector == 6 || (e.vector == 14 && e.error_code & 16 != 0));
     if none && ends {
@@ -278,7 +287,8 @@ fn same_place(
     masked_store(native, i)
 }
 
-/// SDM vol. 2, MASKMOVDQU: exceptions by addresses that the mask leaves out are implementation dependent.
+/// SDM vol. 2, MASKMOVDQU: exceptions by addresses that the mask leaves out are implementation
+/// dependent.
 fn masked_store(native: &Outcome, i: &Instruction) -> Option<&'static str> {
     use Mnemonic as M;
     let masked = matches!(i.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu);
@@ -410,7 +420,8 @@ fn same_but_status(native: &Outcome, subject: &Outcome) -> bool {
     other == *native
 }
 
-/// Whether both ended in #GP at the same place, and the subject has pushed the address of what follows there.
+/// Whether both ended in #GP at the same place, and the subject has pushed the address of what
+/// follows there.
 fn checks_target_first(native: &Outcome, subject: &Outcome) -> bool {
     let pushed = subject.gpr[4].wrapping_sub(8);
     let apart = |a: &[Change], b: &[Change]| {
@@ -434,7 +445,8 @@ fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {
     other == *native
 }
 
-/// Whether the subject's image differs in RF being set, and in nothing else, except status flags with `status`.
+/// Whether the subject's image differs in RF being set, and in nothing else, except status flags
+/// with `status`.
 fn same_but_rf(native: &Outcome, subject: &Outcome, status: bool) -> bool {
     const RF: u64 = 1 << 16;
     let mut other = *subject;
@@ -520,7 +532,8 @@ fn operand_at(i: &Instruction, n: u32, at_fault: &Outcome) -> Option<(u64, u64)>
     Some((offset, offset.wrapping_add(size).wrapping_sub(1)))
 }
 
-/// How far from its address the word that BT and kin access lies in 64-bit addressing (SDM vol. 2, BT, table 3-2).
+/// How far from its address the word that BT and kin access lies in 64-bit addressing (SDM vol. 2,
+/// BT, table 3-2).
 fn bit_string(i: &Instruction, at_fault: &Outcome) -> u64 {
     use Mnemonic as M;
     let bits = matches!(i.mnemonic(), M::Bt | M::Btc | M::Btr | M::Bts)
@@ -550,8 +563,9 @@ fn is_vpermq_w0(case: &Case, rip: u64) -> bool {
     matches!(rest, [0xc4, map, vex, 0 | 1, ..] if map & 0x1f == 3 && vex & 0x87 == 5)
 }
 
-/// An opmask instruction by its bytes, since iced-x86 takes more of them for invalid than processors do (Zen 4 ignores the
-/// top bit of VEX.vvvv): VEX.0F 41, 42, 44 to 47, 4A, 4B, 90 to 93, 98, 99 and VEX.0F3A 30 to 33.
+/// An opmask instruction by its bytes, since iced-x86 takes more of them for invalid than
+/// processors do (Zen 4 ignores the top bit of VEX.vvvv): VEX.0F 41, 42, 44 to 47, 4A, 4B, 90 to
+/// 93, 98, 99 and VEX.0F3A 30 to 33.
 fn is_opmask(case: &Case, rip: u64) -> bool {
     let bytes = bytes_at(case, rip).unwrap_or_default();
     let rest = bytes.iter().position(|b| !PREFIXES.contains(b)).map_or(&[][..], |n| &bytes[n..]);

@@ -1,8 +1,9 @@
 //! The contract between an engine and a machine.
 //!
-//! An [`Engine`] makes the part of a machine that its processors share ([`EngineVm`]), and that makes the processors ([`Vcpu`]).
-//! A machine implements [`CpuIo`] and drives [`Vcpu::run`] from any thread, one at a time. Any thread may raise a [`Signals`] bit.
-//! The machine never asks which engine it has.
+//! An [`Engine`] makes the part of a machine that its processors share ([`EngineVm`]), and that
+//! makes the processors ([`Vcpu`]). A machine implements [`CpuIo`] and drives [`Vcpu::run`] from
+//! any thread, one at a time. Any thread may raise a [`Signals`] bit. The machine never asks which
+//! engine it has.
 #![deny(unsafe_code)] // lifted in tsc.rs alone
 
 mod engine;
@@ -23,23 +24,26 @@ use x86::state::CpuState;
 
 /// A virtual processor.
 pub trait Vcpu: Send {
-    /// Runs the guest until something needs the machine, or `slice` is over. The processor is [`Residence::Running`] meanwhile.
+    /// Runs the guest until something needs the machine, or `slice` is over. The processor is
+    /// [`Residence::Running`] meanwhile.
     fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit;
 
-    /// Reads `elements` of the architectural state, exact at an instruction boundary, into `state`; the rest of it stays.
+    /// Reads `elements` of the architectural state, exact at an instruction boundary, into `state`;
+    /// the rest of it stays.
     ///
     /// # Errors
     /// The engine cannot tell them; `state` is unchanged or changed in part.
     fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError>;
 
-    /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of guest memory stays: whoever
-    /// changes that tells so in guest memory's own log.
+    /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of
+    /// guest memory stays: whoever changes that tells so in guest memory's own log.
     ///
     /// # Errors
     /// The engine refuses them; the processor must be given another state before it runs again.
     fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError>;
 
-    /// From now on guest TSC = host TSC + `offset` (ticks). Costs nothing else: a machine that goes on after a pause needs no more.
+    /// From now on guest TSC = host TSC + `offset` (ticks). Costs nothing else: a machine that goes
+    /// on after a pause needs no more.
     fn set_tsc_offset(&mut self, offset: u64);
 
     /// What other threads use to interrupt [`Vcpu::run`] and to signal events.
@@ -74,8 +78,9 @@ pub struct StateError {
 /// How long [`Vcpu::run`] may go on. A kick ends any slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Guest instructions to run at the most (exceeded by one block at the most). An engine may run slower with a limit: time is
-    /// shared out by kicks, instructions are counted by debuggers, tests and deterministic runs.
+    /// Guest instructions to run at the most (exceeded by one block at the most). An engine may run
+    /// slower with a limit: time is shared out by kicks, instructions are counted by debuggers,
+    /// tests and deterministic runs.
     pub instructions: u64,
 }
 
@@ -93,8 +98,8 @@ pub enum Exit {
     SliceOver,
     /// [`Signals::kick`] was called, for these reasons; the engine has cleared them.
     Kicked(Kicks),
-    /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is up;
-    /// see [`Signals::park`].
+    /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is
+    /// up; see [`Signals::park`].
     Halted(SignalSet),
     /// Triple fault.
     Shutdown,
@@ -106,7 +111,8 @@ pub enum Exit {
 
 /// What a processor needs from its machine while an instruction is under way.
 ///
-/// `size` is 1, 2, 4 or 8 bytes (ports: up to 4); values are zero-extended. What is not there reads all-ones.
+/// `size` is 1, 2, 4 or 8 bytes (ports: up to 4); values are zero-extended. What is not there reads
+/// all-ones.
 pub trait CpuIo {
     /// IN.
     fn pio_read(&mut self, port: u16, size: u8) -> u32;
@@ -116,18 +122,21 @@ pub trait CpuIo {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64;
     /// A store to guest-physical `gpa` outside RAM.
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64);
-    /// RDMSR of a register that a device owns (IA32_APIC_BASE, IA32_TSC_DEADLINE, 800H–8FFH); `None`: no device does.
+    /// RDMSR of a register that a device owns (IA32_APIC_BASE, IA32_TSC_DEADLINE, 800H–8FFH);
+    /// `None`: no device does.
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>>;
     /// WRMSR of a register that a device owns; `None`: no device does.
     fn msr_write(&mut self, msr: u32, value: u64) -> Option<Result<(), MsrFault>>;
-    /// The interrupt-acknowledge cycle: the vector to deliver, which is now in service. `None`: it was
-    /// withdrawn meanwhile. The implementation keeps [`Signal::Intr`] up exactly while another is deliverable.
+    /// The interrupt-acknowledge cycle: the vector to deliver, which is now in service. `None`: it
+    /// was withdrawn meanwhile. The implementation keeps [`Signal::Intr`] up exactly while another
+    /// is deliverable.
     fn ack_interrupt(&mut self) -> Option<u8>;
     /// CR8: the task-priority class.
     fn task_priority(&mut self) -> u8;
     /// MOV to CR8.
     fn set_task_priority(&mut self, class: u8);
-    /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now on.
+    /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now
+    /// on.
     fn tsc_offset_changed(&mut self, offset: u64) {
         let _ = offset;
     }

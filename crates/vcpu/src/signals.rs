@@ -1,10 +1,12 @@
 //! Events raised towards a virtual processor by other threads, and where that processor is.
 //!
-//! One atomic word says both. Its low half has the signals and the reasons of kicks: an engine reads it at every block boundary.
-//! Its high half says where the processor is: queued (nothing runs it), running on a thread, or parked until one of certain
-//! signals is up. Who raises a signal learns both at once and does what is needed: nothing, interrupt the thread, or wake it.
+//! One atomic word says both. Its low half has the signals and the reasons of kicks: an engine
+//! reads it at every block boundary. Its high half says where the processor is: queued (nothing
+//! runs it), running on a thread, or parked until one of certain signals is up. Who raises a signal
+//! learns both at once and does what is needed: nothing, interrupt the thread, or wake it.
 //!
-//! Lock order: the mutexes here are leaves; raise signals while holding any other lock. The callbacks take leaf locks only.
+//! Lock order: the mutexes here are leaves; raise signals while holding any other lock. The
+//! callbacks take leaf locks only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,8 @@ use x86::state::{Activity, CpuState};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Signal {
-    /// The local APIC (or the 8259 through it) has a deliverable interrupt: level, kept by the interrupt chip.
+    /// The local APIC (or the 8259 through it) has a deliverable interrupt: level, kept by the
+    /// interrupt chip.
     Intr = 1 << 0,
     /// A non-maskable interrupt: edge, cleared on delivery.
     Nmi = 1 << 1,
@@ -44,8 +47,9 @@ impl SignalSet {
         Self(self.0 | signal as u32)
     }
 
-    /// What ends the halt of a processor in `state`. A kick counts always. HLT with interrupts masked ends by NMI or INIT only, and
-    /// the wait for a start-up IPI by nothing else (SDM vol. 3, 9.4.4).
+    /// What ends the halt of a processor in `state`. A kick counts always. HLT with interrupts
+    /// masked ends by NMI or INIT only, and the wait for a start-up IPI by nothing else (SDM vol.
+    /// 3, 9.4.4).
     pub fn waking(state: &CpuState) -> Self {
         let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init);
         match state.activity {
@@ -121,11 +125,12 @@ impl Residence {
     }
 }
 
-/// Interrupts the code that a host thread (by its id) runs for a processor, so that it looks at the word. Engines that do not look at
-/// it at every block install one.
+/// Interrupts the code that a host thread (by its id) runs for a processor, so that it looks at the
+/// word. Engines that do not look at it at every block install one.
 pub type Interrupt = Arc<dyn Fn(u32) + Send + Sync>;
 
-/// Makes a parked processor run again. A scheduler installs one; without, [`Signals::wait`] is what wakes.
+/// Makes a parked processor run again. A scheduler installs one; without, [`Signals::wait`] is what
+/// wakes.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// The word and who is told.
@@ -194,7 +199,8 @@ impl Signals {
         *lock(&self.interrupt) = Some(interrupt);
     }
 
-    /// From now on `waker` is called when a signal is raised that a parked processor waits for; `None`: [`Signals::wait`] wakes by itself.
+    /// From now on `waker` is called when a signal is raised that a parked processor waits for;
+    /// `None`: [`Signals::wait`] wakes by itself.
     pub fn set_waker(&self, waker: Option<Waker>) {
         *lock(&self.waker) = waker;
     }
@@ -227,13 +233,15 @@ impl Signals {
         Residence::of(self.word.load(Ordering::SeqCst))
     }
 
-    /// The processor is somewhere else from now on. To be called by the thread that runs it. What was raised before is not told again.
+    /// The processor is somewhere else from now on. To be called by the thread that runs it. What
+    /// was raised before is not told again.
     pub fn settle(&self, residence: Residence) {
         let set = |word| Some(word & RAISED | residence.bits());
         let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
     }
 
-    /// Parks the processor until a signal of `set` is up. False: one is already, and the processor is not parked.
+    /// Parks the processor until a signal of `set` is up. False: one is already, and the processor
+    /// is not parked.
     pub fn park(&self, set: SignalSet) -> bool {
         let parked = |word: u64| {
             let open = word & u64::from(set.0) == 0;
@@ -242,7 +250,8 @@ impl Signals {
         self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, parked).is_ok()
     }
 
-    /// Sleeps on this thread until any signal of `set` is up, or `timeout` has passed. True if one is.
+    /// Sleeps on this thread until any signal of `set` is up, or `timeout` has passed. True if one
+    /// is.
     pub fn wait(&self, set: SignalSet, timeout: Option<Duration>) -> bool {
         let end = timeout.map(|limit| Instant::now() + limit);
         let mut guard = lock(&self.parked);

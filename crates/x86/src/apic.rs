@@ -1,7 +1,7 @@
 //! Layout of the local APIC (SDM vol. 3, chapter 11), under the manual's names.
 //!
-//! Constants alone: the device and the inspector share them. Offsets are those of the memory-mapped page; register
-//! `r` of an x2APIC is MSR [`X2APIC_MSR_BASE`]` + (r >> 4)`.
+//! Constants alone: the device and the inspector share them. Offsets are those of the memory-mapped
+//! page; register `r` of an x2APIC is MSR [`X2APIC_MSR_BASE`]` + (r >> 4)`.
 
 /// Where the page lies after RESET.
 pub const DEFAULT_BASE: u64 = 0xfee0_0000;

@@ -21,7 +21,8 @@ pub enum Privilege {
     User,
     /// CPL 0 to 2, explicit: SMAP is overridden while RFLAGS.AC is set.
     Supervisor,
-    /// The processor's own accesses to descriptor tables and TSS: supervisor whatever the CPL, and no SMAP override.
+    /// The processor's own accesses to descriptor tables and TSS: supervisor whatever the CPL, and
+    /// no SMAP override.
     Implicit,
 }
 
@@ -79,19 +80,20 @@ pub trait PhysicalMemory {
 
 /// Linear memory and the translation caches, as the processor's system-level operations see them.
 ///
-/// Implemented by an engine over its TLB. `size` is 1, 2, 4 or 8 bytes; values are zero-extended. An access
-/// may cross a page; a write that would fault on its second page must change nothing.
+/// Implemented by an engine over its TLB. `size` is 1, 2, 4 or 8 bytes; values are zero-extended.
+/// An access may cross a page; a write that would fault on its second page must change nothing.
 pub trait SystemBus {
     /// Reads `size` bytes at linear address `la`.
     fn read(&mut self, la: u64, size: u8, access: Privilege) -> Result<u64, Exception>;
     /// Writes the low `size` bytes of `value` at linear address `la`.
     fn write(&mut self, la: u64, size: u8, value: u64, access: Privilege) -> Result<(), Exception>;
-    /// Verifies that `len` bytes at `la` could be written, without writing: for operations that must
-    /// not fail half-way.
+    /// Verifies that `len` bytes at `la` could be written, without writing: for operations that
+    /// must not fail half-way.
     fn probe_write(&mut self, la: u64, len: u64, access: Privilege) -> Result<(), Exception>;
     /// Sets bits in the byte at `la` atomically (a descriptor's accessed and busy bits).
     fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception>;
-    /// The paging registers have changed: `state` holds their new value, `effect` what leaves the TLB.
+    /// The paging registers have changed: `state` holds their new value, `effect` what leaves the
+    /// TLB.
     fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect);
     /// Reads the four 64-bit PDPTEs at guest-physical `gpa` (PAE paging; SDM vol. 3, 4.4.1).
     fn read_pdptes(&mut self, gpa: u64) -> [u64; 4];
@@ -108,7 +110,8 @@ pub enum TlbEffect {
     FlushNonGlobal,
     /// Everything.
     FlushAll,
-    /// CR3 now names another PCID, whose cached translations (if any) stay valid (bit 63 of the source).
+    /// CR3 now names another PCID, whose cached translations (if any) stay valid (bit 63 of the
+    /// source).
     SwitchKeep,
     /// CR3 now names another (or the same) PCID, whose non-global translations are to be dropped.
     SwitchFlush,

@@ -1,10 +1,12 @@
-//! Control registers, XCR0, PKRU, INVLPG and INVPCID (SDM vol. 3, 2.5, 4.10.4 and 10.8.5; vol. 2 for each instruction).
+//! Control registers, XCR0, PKRU, INVLPG and INVPCID (SDM vol. 3, 2.5, 4.10.4 and 10.8.5; vol. 2
+//! for each instruction).
 //!
-//! Every function checks CPL itself and leaves state and TLB alone when it fails. [`SystemBus::paging_changed`] is
-//! called whenever a paging register has been written. The effects may drop more translations than the manual
-//! demands, which the architecture always allows: a change of WP, SMEP, SMAP or PKE drops everything, so that an
-//! engine may keep translations with their rights already judged. Only PKRU is announced with
-//! [`TlbEffect::None`]: an engine that folds protection keys into its entries compares it itself.
+//! Every function checks CPL itself and leaves state and TLB alone when it fails.
+//! [`SystemBus::paging_changed`] is called whenever a paging register has been written. The effects
+//! may drop more translations than the manual demands, which the architecture always allows: a
+//! change of WP, SMEP, SMAP or PKE drops everything, so that an engine may keep translations with
+//! their rights already judged. Only PKRU is announced with [`TlbEffect::None`]: an engine that
+//! folds protection keys into its entries compares it itself.
 
 use crate::bus::{AccessKind, Privilege, SystemBus, TlbEffect};
 use crate::cpuid::{CpuModel, Feature, PHYSICAL_BITS};
@@ -82,8 +84,8 @@ pub fn read_cr(state: &CpuState, n: u8) -> Result<u64, Exception> {
 /// MOV to CR0, CR2, CR3, CR4; outside 64-bit mode the caller zero-extends `value`.
 ///
 /// # Errors
-/// #UD for a register that does not exist; #GP(0) above level 0, for reserved bits and for the combinations
-/// that the manual forbids.
+/// #UD for a register that does not exist; #GP(0) above level 0, for reserved bits and for the
+/// combinations that the manual forbids.
 pub fn write_cr<B: SystemBus + ?Sized>(
     model: &CpuModel,
     state: &mut CpuState,
@@ -265,8 +267,8 @@ pub fn xgetbv(model: &CpuModel, state: &CpuState, index: u32) -> Result<u64, Exc
 /// XSETBV with ECX `index`.
 ///
 /// # Errors
-/// #UD without CR4.OSXSAVE; #GP(0) above level 0, for an index other than 0, for a component the model does not
-/// have, without x87, and for AVX without SSE (SDM vol. 1, 13.3).
+/// #UD without CR4.OSXSAVE; #GP(0) above level 0, for an index other than 0, for a component the
+/// model does not have, without x87, and for AVX without SSE (SDM vol. 1, 13.3).
 pub fn xsetbv(
     model: &CpuModel,
     state: &mut CpuState,
@@ -323,7 +325,8 @@ pub(crate) fn set_pkru<B: SystemBus + ?Sized>(state: &mut CpuState, bus: &mut B,
     }
 }
 
-/// INVLPG of linear address `la`: no fault for what it names, and nothing done for a non-canonical one.
+/// INVLPG of linear address `la`: no fault for what it names, and nothing done for a non-canonical
+/// one.
 ///
 /// # Errors
 /// #GP(0) above level 0.
@@ -342,8 +345,9 @@ pub fn invlpg<B: SystemBus + ?Sized>(
 /// INVPCID of type `kind` with its descriptor of two quadwords.
 ///
 /// # Errors
-/// #UD where the model lacks it; #GP(0) above level 0, for another type, reserved descriptor bits, a PCID while
-/// CR4.PCIDE is clear, or a non-canonical address in type 0; whatever reading the descriptor raises.
+/// #UD where the model lacks it; #GP(0) above level 0, for another type, reserved descriptor bits,
+/// a PCID while CR4.PCIDE is clear, or a non-canonical address in type 0; whatever reading the
+/// descriptor raises.
 pub fn invpcid<B: SystemBus + ?Sized>(
     model: &CpuModel,
     state: &CpuState,

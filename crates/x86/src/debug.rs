@@ -1,7 +1,8 @@
 //! Debug registers and breakpoints (SDM vol. 3, 18.2).
 //!
-//! MOV to and from the registers, and the matching of instruction, data and I/O breakpoints as pure functions.
-//! RF, the order of a #DB among other events and the clearing of GD on delivery are the callers'.
+//! MOV to and from the registers, and the matching of instruction, data and I/O breakpoints as pure
+//! functions. RF, the order of a #DB among other events and the clearing of GD on delivery are the
+//! callers'.
 
 use crate::exception::Exception;
 use crate::regs::Cr4;
@@ -18,7 +19,8 @@ pub const GD: u64 = 1 << 13;
 
 /// DR6's bits that software can set; B0 to B3, BD, BS, BT.
 const DR6_WRITABLE: u64 = 0xe00f;
-/// DR6's bits that read as one: there is neither RTM nor bus-lock detection, whose bits are inverted.
+/// DR6's bits that read as one: there is neither RTM nor bus-lock detection, whose bits are
+/// inverted.
 const DR6_ONES: u64 = 0xffff_0ff0;
 /// DR7's bits that software can set; bits 11 (RTM), 12, 14 and 15 read as zero.
 const DR7_WRITABLE: u64 = 0xffff_23ff;
@@ -160,7 +162,8 @@ pub fn data_breakpoint(state: &CpuState, la: u64, len: u64, access: DataAccess) 
     hits((0..4).filter(|&n| {
         mask >> n & 1 != 0 && watches(condition(state, n as u32), access) && {
             let (start, size) = range(state, n);
-            // Either begins inside the other; wrapping differences need no care at the ends of memory.
+            // Either begins inside the other; wrapping differences need no care at the ends of
+            // memory.
             la.wrapping_sub(start) < size || start.wrapping_sub(la) < len
         }
     }))
@@ -267,8 +270,8 @@ mod tests {
 
     #[test]
     fn data_breakpoints_by_length_and_kind() {
-        // SDM vol. 3, 18.2.5, table of examples: DR0 A0001H read/write 1 byte, DR1 A0002H write 1 byte,
-        // DR2 B0002H read/write 2 bytes, DR3 C0000H write 4 bytes.
+        // SDM vol. 3, 18.2.5, table of examples: DR0 A0001H read/write 1 byte, DR1 A0002H write 1
+        // byte, DR2 B0002H read/write 2 bytes, DR3 C0000H write 4 bytes.
         let rw = 3 << 16 | 1 << 20 | 3 << 24 | 1 << 28;
         let len = 1 << 26 | 3 << 30;
         let s = state(0x55 | rw | len, [0xa0001, 0xa0002, 0xb0002, 0xc0000]);

@@ -1,7 +1,9 @@
-//! Descriptors and gates: decoding, and reading them from the GDT and LDT (SDM vol. 3, 3.4.5, 3.5, 6.11, 6.14.1).
+//! Descriptors and gates: decoding, and reading them from the GDT and LDT (SDM vol. 3, 3.4.5, 3.5,
+//! 6.11, 6.14.1).
 //!
-//! A descriptor is judged as the [`Segment`] it would become. Table reads are the processor's own accesses
-//! (supervisor, implicit); a selector beyond its table's limit raises what the caller names.
+//! A descriptor is judged as the [`Segment`] it would become. Table reads are the processor's own
+//! accesses (supervisor, implicit); a selector beyond its table's limit raises what the caller
+//! names.
 
 use crate::bus::{Privilege, SystemBus};
 use crate::exception::{Exception, Vector};
@@ -158,8 +160,8 @@ pub fn locate(state: &CpuState, selector: Selector, size: u64) -> Option<u64> {
     table_address(state, base, offset, size)
 }
 
-/// The linear address of `size` bytes at `offset` in a system table at `base`: 32 bits wide outside IA-32e mode,
-/// and `None` where it is not canonical within it.
+/// The linear address of `size` bytes at `offset` in a system table at `base`: 32 bits wide outside
+/// IA-32e mode, and `None` where it is not canonical within it.
 pub(crate) fn table_address(state: &CpuState, base: u64, offset: u64, size: u64) -> Option<u64> {
     let la = base.wrapping_add(offset);
     if !state.long_mode() {
@@ -190,7 +192,8 @@ impl Entry {
     /// The upper eight bytes of a system descriptor in IA-32e mode, 0 otherwise.
     ///
     /// # Errors
-    /// `invalid` with the selector beyond the table, or if the bits that would be a type there are set; #PF.
+    /// `invalid` with the selector beyond the table, or if the bits that would be a type there are
+    /// set; #PF.
     pub fn upper<B: SystemBus + ?Sized>(
         &self,
         state: &CpuState,
@@ -257,7 +260,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Decodes the two halves; `None` if the type is not a gate (in IA-32e mode: not a 64-bit gate).
+    /// Decodes the two halves; `None` if the type is not a gate (in IA-32e mode: not a 64-bit
+    /// gate).
     pub const fn decode(low: u64, high: u64, long_mode: bool) -> Option<Self> {
         let access = Segment::decode(0, low);
         if !access.is_system() {

@@ -1,4 +1,5 @@
-//! The parts of a processor's state that can be read and written apart, so that an engine pays for what is asked.
+//! The parts of a processor's state that can be read and written apart, so that an engine pays for
+//! what is asked.
 
 use crate::state::CpuState;
 

@@ -2,8 +2,9 @@
 
 /// An exception the processor raises synchronously.
 ///
-/// `error_code` is what delivery pushes; `cr2` is loaded by a page fault, `dr6` collects the causes of a
-/// debug exception. The interrupted RIP is the state's: a fault leaves RIP at the instruction, a trap after it.
+/// `error_code` is what delivery pushes; `cr2` is loaded by a page fault, `dr6` collects the causes
+/// of a debug exception. The interrupted RIP is the state's: a fault leaves RIP at the instruction,
+/// a trap after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
     /// Which one.

@@ -1,7 +1,8 @@
-//! Who may see and change which system flags (SDM vol. 2, PUSHF, POPF, CLI, STI; vol. 3, 21.3.3.5 and 21.4).
+//! Who may see and change which system flags (SDM vol. 2, PUSHF, POPF, CLI, STI; vol. 3, 21.3.3.5
+//! and 21.4).
 //!
-//! The permission tables of the four instructions by mode, CPL, IOPL, CR4.VME and CR4.PVI. The stack is the
-//! caller's.
+//! The permission tables of the four instructions by mode, CPL, IOPL, CR4.VME and CR4.PVI. The
+//! stack is the caller's.
 
 use crate::exception::Exception;
 use crate::regs::{Cr4, Rflags};
@@ -88,8 +89,8 @@ fn vme_serves(state: &CpuState, size: u8) -> bool {
 /// The image that PUSHF pushes with an operand of `size` bytes (2, 4, 8): VM and RF read as zero.
 ///
 /// # Errors
-/// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set and `size` is 2: then the image shows VIF as IF,
-/// and IOPL 3.
+/// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set and `size` is 2: then the image
+/// shows VIF as IF, and IOPL 3.
 pub fn pushf(state: &CpuState, size: u8) -> Result<u64, Exception> {
     let mask = if size == 2 { 0xffff } else { !(Rflags::VM | Rflags::RF).bits() };
     let mut image = state.flags;
@@ -106,8 +107,8 @@ pub fn pushf(state: &CpuState, size: u8) -> Result<u64, Exception> {
 /// POPF of `image`, `size` bytes wide (2, 4, 8).
 ///
 /// # Errors
-/// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set, `size` is 2, TF is not popped as 1 and IF is not
-/// popped as 1 while VIP is set: then VIF is loaded in IF's place.
+/// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set, `size` is 2, TF is not popped
+/// as 1 and IF is not popped as 1 while VIP is set: then VIF is loaded in IF's place.
 pub fn popf(state: &mut CpuState, image: u64, size: u8) -> Result<(), Exception> {
     if needs_vme(state) {
         return popf_vme(state, image, size);

@@ -1,7 +1,7 @@
 //! Who may use which I/O port (SDM vol. 1, 19.5).
 //!
-//! Real mode and CPL ≤ IOPL: everybody. Otherwise, and always in virtual-8086 mode, the permission bitmap of the
-//! current TSS decides, a set bit meaning no.
+//! Real mode and CPL ≤ IOPL: everybody. Otherwise, and always in virtual-8086 mode, the permission
+//! bitmap of the current TSS decides, a set bit meaning no.
 
 use crate::bus::{Privilege, SystemBus};
 use crate::exception::Exception;
@@ -16,8 +16,8 @@ const GP: Exception = Exception::gp(0);
 /// Checks an access of `size` bytes (1, 2, 4) to `port`: IN, OUT, INS, OUTS.
 ///
 /// # Errors
-/// #GP(0) if the bitmap forbids one of the ports or does not reach that far, and if TR names no 32-bit or 64-bit TSS;
-/// whatever reading the TSS raises.
+/// #GP(0) if the bitmap forbids one of the ports or does not reach that far, and if TR names no
+/// 32-bit or 64-bit TSS; whatever reading the TSS raises.
 pub fn check<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
@@ -55,7 +55,8 @@ mod tests {
     use crate::state::{Flags, Segment};
     use crate::test_bus::FlatBus;
 
-    /// Level 3, IOPL 0, a TSS at 100H whose bitmap begins at its offset 104 and forbids port 41H and 60H.
+    /// Level 3, IOPL 0, a TSS at 100H whose bitmap begins at its offset 104 and forbids port 41H
+    /// and 60H.
     fn setup() -> (CpuState, FlatBus) {
         let mut s = CpuState::reset();
         s.paging.cr0 |= Cr0::PE;

@@ -1,6 +1,7 @@
 //! IRET, IRETD, IRETQ (SDM vol. 2, IRET; vol. 3, 6.14.3, 7.3, 20.2.6, 20.3).
 //!
-//! RF is loaded as popped: an engine that clears RF after each instruction makes an exception of this one.
+//! RF is loaded as popped: an engine that clears RF after each instruction makes an exception of
+//! this one.
 
 use crate::bus::SystemBus;
 use crate::descriptor::Selector;
@@ -18,11 +19,12 @@ const ALWAYS: Rflags = Rflags::ARITH.union(Rflags::TF).union(Rflags::DF).union(R
 const WIDE: Rflags = Rflags::RF.union(Rflags::AC).union(Rflags::ID);
 const VIRTUAL: Rflags = Rflags::VIF.union(Rflags::VIP);
 
-/// Executes IRET with an operand size of 2, 4 or 8 bytes; `next_rip` is what a return to another task saves.
+/// Executes IRET with an operand size of 2, 4 or 8 bytes; `next_rip` is what a return to another
+/// task saves.
 ///
 /// # Errors
-/// #GP, #NP, #SS, #TS, #PF; `state` is then unchanged, but for NMI blocking, which IRET ends even so
-/// (SDM vol. 3, 6.7.1), and for a task switch that fails late ([`task::switch`]).
+/// #GP, #NP, #SS, #TS, #PF; `state` is then unchanged, but for NMI blocking, which IRET ends even
+/// so (SDM vol. 3, 6.7.1), and for a task switch that fails late ([`task::switch`]).
 pub fn iret<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,

@@ -1,11 +1,13 @@
-//! Questions about segments, asked without loading them: LAR, LSL, VERR, VERW, and ARPL (SDM vol. 3, 5.10; vol. 2).
+//! Questions about segments, asked without loading them: LAR, LSL, VERR, VERW, and ARPL (SDM vol.
+//! 3, 5.10; vol. 2).
 
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Selector, locate, system};
 use crate::exception::Exception;
 use crate::state::{CpuState, Mode, Segment};
 
-/// LAR: the access rights in bits 8–23 (a 16-bit destination takes the low word). `None`: ZF is cleared.
+/// LAR: the access rights in bits 8–23 (a 16-bit destination takes the low word). `None`: ZF is
+/// cleared.
 ///
 /// Bits 16–19, undefined in the manual, are the limit's, as processors give them.
 ///

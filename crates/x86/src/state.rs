@@ -1,7 +1,8 @@
 //! The state of one virtual processor: the VCPU of the textbook.
 //!
-//! [`CpuState`] keeps everything that software can observe of a processor and nothing of the engine that
-//! runs it. Its layout is fixed (`repr(C)`), hot fields first, because translated code addresses it directly.
+//! [`CpuState`] keeps everything that software can observe of a processor and nothing of the engine
+//! that runs it. Its layout is fixed (`repr(C)`), hot fields first, because translated code
+//! addresses it directly.
 
 use crate::regs::{Cr0, Cr4, Efer, Rflags};
 
@@ -49,7 +50,8 @@ pub struct Segment {
     pub limit: u32,
     /// The visible selector.
     pub selector: u16,
-    /// Access rights as bits 8 to 23 of a descriptor's second word, moved down by 8: type 0–3, S 4, DPL 5–6, P 7, AVL 12, L 13, D/B 14, G 15.
+    /// Access rights as bits 8 to 23 of a descriptor's second word, moved down by 8: type 0–3, S 4,
+    /// DPL 5–6, P 7, AVL 12, L 13, D/B 14, G 15.
     pub access: u16,
 }
 
@@ -65,8 +67,8 @@ pub struct TableRegister {
 
 /// RFLAGS, its six status flags kept as LAHF and SETO leave them in AX.
 ///
-/// An engine that lets the host's ALU compute flags stores AX with one move; only who wants the architectural
-/// image (PUSHF, an interrupt) pays for assembling it.
+/// An engine that lets the host's ALU compute flags stores AX with one move; only who wants the
+/// architectural image (PUSHF, an interrupt) pays for assembling it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flags {
@@ -241,7 +243,8 @@ pub enum Activity {
 pub struct Blocking {
     /// The instruction after STI: no maskable interrupt before it has completed.
     pub sti: bool,
-    /// The instruction after MOV SS or POP SS: no interrupt and no debug trap before it has completed.
+    /// The instruction after MOV SS or POP SS: no interrupt and no debug trap before it has
+    /// completed.
     pub mov_ss: bool,
     /// Between an NMI and the next IRET.
     pub nmi: bool,
@@ -257,7 +260,8 @@ pub struct CpuState {
     pub rip: u64,
     /// RFLAGS.
     pub flags: Flags,
-    /// ES, CS, SS, DS, FS, GS. In 64-bit mode the bases of all but FS and GS are ignored, not cleared.
+    /// ES, CS, SS, DS, FS, GS. In 64-bit mode the bases of all but FS and GS are ignored, not
+    /// cleared.
     pub seg: [Segment; 6],
     /// The current privilege level. Equals SS.DPL outside real mode, but has a life of its own.
     pub cpl: u8,

@@ -1,7 +1,9 @@
-//! SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS (SDM vol. 2, each instruction; vol. 3, 5.8.7 and 5.8.8).
+//! SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS (SDM vol. 2, each instruction; vol. 3, 5.8.7 and
+//! 5.8.8).
 //!
-//! As on Intel's processors: SYSCALL and SYSRET exist in 64-bit mode only, and a SYSRET to a non-canonical RCX
-//! faults in ring 0. The functions set RIP; CS and SS are flat whatever the GDT holds.
+//! As on Intel's processors: SYSCALL and SYSRET exist in 64-bit mode only, and a SYSRET to a
+//! non-canonical RCX faults in ring 0. The functions set RIP; CS and SS are flat whatever the GDT
+//! holds.
 
 use crate::exception::Exception;
 use crate::paging::is_canonical;
@@ -71,7 +73,8 @@ pub fn syscall(state: &mut CpuState, next_rip: u64) -> Result<(), Exception> {
 /// SYSRET; `wide` (REX.W): to 64-bit mode, otherwise to compatibility mode.
 ///
 /// # Errors
-/// #UD outside 64-bit mode and without EFER.SCE; #GP(0) above level 0 and, if `wide`, for a non-canonical RCX.
+/// #UD outside 64-bit mode and without EFER.SCE; #GP(0) above level 0 and, if `wide`, for a
+/// non-canonical RCX.
 pub fn sysret(state: &mut CpuState, wide: bool) -> Result<(), Exception> {
     need_syscall(state)?;
     need(state.cpl == 0)?;
@@ -112,7 +115,8 @@ pub fn sysenter(state: &mut CpuState) -> Result<(), Exception> {
 /// SYSEXIT; `wide` (REX.W): to 64-bit mode, otherwise to 32-bit code.
 ///
 /// # Errors
-/// #GP(0) in real mode, above level 0, while IA32_SYSENTER_CS is null and, if `wide`, for non-canonical RCX or RDX.
+/// #GP(0) in real mode, above level 0, while IA32_SYSENTER_CS is null and, if `wide`, for
+/// non-canonical RCX or RDX.
 pub fn sysexit(state: &mut CpuState, wide: bool) -> Result<(), Exception> {
     let base = sysenter_selector(state)?;
     need(state.cpl == 0)?;

@@ -1,5 +1,5 @@
-//! The page walk against a naive model written from the manual's sentences (SDM vol. 3, chapter 4), bit by bit
-//! and without sharing any code with the walk.
+//! The page walk against a naive model written from the manual's sentences (SDM vol. 3, chapter 4),
+//! bit by bit and without sharing any code with the walk.
 #![allow(missing_docs)]
 
 use proptest::prelude::*;
@@ -232,7 +232,8 @@ struct Model {
     used: Vec<u64>,
 }
 
-/// `Err(rsvd)` if the walk meets an entry that is not present (false) or has a reserved bit set (true).
+/// `Err(rsvd)` if the walk meets an entry that is not present (false) or has a reserved bit set
+/// (true).
 fn model_walk(case: &Case, state: &PagingState, mem: &Words) -> Result<Model, bool> {
     let mut m = Model {
         gpa: 0,

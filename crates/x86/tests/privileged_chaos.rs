@@ -1,7 +1,9 @@
-//! No state, operand or memory makes a system instruction panic, and one that faults changes nothing.
+//! No state, operand or memory makes a system instruction panic, and one that faults changes
+//! nothing.
 //!
-//! Random processors (arithmetic overflow is checked in test builds) against every function of the modules for control
-//! registers, MSRs, debug registers, XSAVE, fast calls, flags and ports. A fixed seed; a failure prints its round.
+//! Random processors (arithmetic overflow is checked in test builds) against every function of the
+//! modules for control registers, MSRs, debug registers, XSAVE, fast calls, flags and ports. A
+//! fixed seed; a failure prints its round.
 
 use x86::bus::{Privilege, SystemBus, TlbEffect};
 use x86::cpuid::{CpuModel, Feature, FeatureSet};

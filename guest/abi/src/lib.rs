@@ -1,8 +1,8 @@
 //! What the nucleus and its programs agree on: the numbers of the system calls and of their errors.
 //!
-//! A call is made by `int 0x80` or by SYSCALL, with its number in RAX and its arguments in RDI, RSI, RDX and R10. The
-//! result comes back in RAX, negative for an [`Error`]. All other registers come back as they were, except that
-//! SYSCALL itself overwrites RCX and R11.
+//! A call is made by `int 0x80` or by SYSCALL, with its number in RAX and its arguments in RDI,
+//! RSI, RDX and R10. The result comes back in RAX, negative for an [`Error`]. All other registers
+//! come back as they were, except that SYSCALL itself overwrites RCX and R11.
 #![no_std]
 
 /// The numbers of the system calls.
@@ -15,9 +15,11 @@ pub mod call {
     pub const READ: u64 = 2;
     /// `spawn(name, length, argument, length)`: starts a program; returns its process number.
     pub const SPAWN: u64 = 3;
-    /// `fork()`: a copy of this process, memory copied on write; returns its number, and 0 in the copy.
+    /// `fork()`: a copy of this process, memory copied on write; returns its number, and 0 in the
+    /// copy.
     pub const FORK: u64 = 4;
-    /// `wait(pid)`: waits for a child to end (0: any); returns `pid << 32 | end`, see [`crate::end`].
+    /// `wait(pid)`: waits for a child to end (0: any); returns `pid << 32 | end`, see
+    /// [`crate::end`].
     pub const WAIT: u64 = 5;
     /// `sleep(microseconds)`.
     pub const SLEEP: u64 = 6;
@@ -69,7 +71,8 @@ pub mod info {
     pub const AVX: u64 = 4;
 }
 
-/// How a process ended, as [`call::WAIT`] tells it: the exit code's low byte, or one of these plus a detail.
+/// How a process ended, as [`call::WAIT`] tells it: the exit code's low byte, or one of these plus
+/// a detail.
 pub mod end {
     /// Plus the vector: ended by an exception.
     pub const EXCEPTION: u64 = 0x100;

@@ -1,4 +1,5 @@
-//! The little that is taken from the firmware's tables (ACPI 6.4): how to power off, and where virtio devices are.
+//! The little that is taken from the firmware's tables (ACPI 6.4): how to power off, and where
+//! virtio devices are.
 //!
 //! AML is not interpreted: the two things sought in it are found by their fixed shapes.
 

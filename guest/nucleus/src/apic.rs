@@ -1,4 +1,5 @@
-//! Interrupts: the local APIC with its timer (SDM vol. 3, 12), the IOAPIC (82093AA) and, silenced, the 8259s.
+//! Interrupts: the local APIC with its timer (SDM vol. 3, 12), the IOAPIC (82093AA) and, silenced,
+//! the 8259s.
 
 use crate::cpu::{self, outb};
 use crate::physical::{get32, set32};

@@ -1,5 +1,5 @@
-//! What the boot loader says: memory map, command line, firmware tables. PVH's hvm_start_info (Xen's start_info.h) or
-//! Multiboot's information structure (0.6.96, 3.3).
+//! What the boot loader says: memory map, command line, firmware tables. PVH's hvm_start_info
+//! (Xen's start_info.h) or Multiboot's information structure (0.6.96, 3.3).
 
 use crate::physical::{self, u32_at, u64_at};
 use alloc::string::String;

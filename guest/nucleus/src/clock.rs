@@ -34,8 +34,8 @@ fn from_cpuid() -> Option<u64> {
     (denominator != 0 && numerator != 0 && crystal != 0).then(|| crystal * numerator / denominator)
 }
 
-/// The 8254's counter 0 counts down in mode 0; two readings of it at least 4 ms apart tell. (Counter 2 would need port
-/// 61H, which QEMU's microvm does not have.)
+/// The 8254's counter 0 counts down in mode 0; two readings of it at least 4 ms apart tell.
+/// (Counter 2 would need port 61H, which QEMU's microvm does not have.)
 fn measured() -> u64 {
     outb(0x43, 0x30);
     outb(0x40, 0xFF);
@@ -50,8 +50,8 @@ fn measured() -> u64 {
     }
 }
 
-/// Counter 0 and the time stamp at the moment it was latched. A busy host may take the processor away in between: of
-/// several attempts the quickest counts.
+/// Counter 0 and the time stamp at the moment it was latched. A busy host may take the processor
+/// away in between: of several attempts the quickest counts.
 fn reading() -> (u64, u16) {
     let attempt = |_| {
         let before = rdtsc();

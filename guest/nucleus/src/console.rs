@@ -1,6 +1,7 @@
 //! The console: a 16550 UART at COM1 (NS16550A data sheet).
 //!
-//! Output waits for the transmitter; input comes by interrupt 4 and is edited into lines by line.rs.
+//! Output waits for the transmitter; input comes by interrupt 4 and is edited into lines by
+//! line.rs.
 
 use crate::cpu::{inb, outb};
 use core::fmt::{self, Write};

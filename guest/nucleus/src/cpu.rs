@@ -1,6 +1,7 @@
 //! The processor's instructions that Rust has no words for (SDM vol. 2), each as one function.
 //!
-//! The nucleus runs on one processor, at level 0, with interrupts off except inside [`wait_for_interrupt`].
+//! The nucleus runs on one processor, at level 0, with interrupts off except inside
+//! [`wait_for_interrupt`].
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, _rdtsc, CpuidResult};
@@ -42,7 +43,8 @@ pub fn rdmsr(msr: u32) -> u64 {
 }
 
 pub fn wrmsr(msr: u32, value: u64) {
-    // SAFETY: the MSRs written here (SYSCALL's and the user's segment bases) do not concern running Rust code.
+    // SAFETY: the MSRs written here (SYSCALL's and the user's segment bases) do not concern running
+    // Rust code.
     unsafe {
         asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack));
     }
@@ -77,10 +79,11 @@ pub fn cr3() -> u64 {
     value
 }
 
-/// The page-table base register: from here on addresses mean what the tables at `root` say; the TLB forgets all
-/// but global pages.
+/// The page-table base register: from here on addresses mean what the tables at `root` say; the TLB
+/// forgets all but global pages.
 pub fn set_cr3(root: u64) {
-    // SAFETY: every root that is passed has the nucleus's half of the address space in it (paging.rs).
+    // SAFETY: every root that is passed has the nucleus's half of the address space in it
+    // (paging.rs).
     unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack)) };
 }
 
@@ -90,7 +93,8 @@ pub fn invlpg(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
 }
 
-/// Switches process-context identifiers on or off; either way the TLB forgets everything. CR3's lowest 12 bits are 0.
+/// Switches process-context identifiers on or off; either way the TLB forgets everything. CR3's
+/// lowest 12 bits are 0.
 pub fn use_pcid(on: bool) {
     let without = cr4() & !CR4_PCIDE;
     set_cr4(if on { without | CR4_PCIDE } else { without });
@@ -117,8 +121,9 @@ fn set_cr4(value: u64) {
 
 /// Sleeps until an interrupt comes; returns its vector.
 pub fn wait_for_interrupt() -> u64 {
-    // SAFETY: entry.s answers an interrupt of the nucleus by noting the vector and coming back, with interrupts off.
-    // STI holds them off for one more instruction, so none can slip in before HLT.
+    // SAFETY: entry.s answers an interrupt of the nucleus by noting the vector and coming back,
+    // with interrupts off. STI holds them off for one more instruction, so none can slip in before
+    // HLT.
     unsafe {
         asm!("sti", "hlt", "cli");
         super::entry::woken_by()
@@ -127,7 +132,8 @@ pub fn wait_for_interrupt() -> u64 {
 
 /// Reads at a virtual address that the nucleus has mapped itself, by one access.
 pub fn probe(address: u64) -> u64 {
-    // SAFETY: callers have mapped the page; volatile, as the mapping changes behind the compiler's back.
+    // SAFETY: callers have mapped the page; volatile, as the mapping changes behind the compiler's
+    // back.
     unsafe { (address as *const u64).read_volatile() }
 }
 

@@ -1,7 +1,8 @@
-//! The guided tour: every concept in order, a line or two of what happens, then the thing itself with real figures.
+//! The guided tour: every concept in order, a line or two of what happens, then the thing itself
+//! with real figures.
 //!
-//! What differs from run to run or from machine to machine has a `~` before it, up to the next blank; everything else is
-//! the same wherever the nucleus runs, and a test compares it.
+//! What differs from run to run or from machine to machine has a `~` before it, up to the next
+//! blank; everything else is the same wherever the nucleus runs, and a test compares it.
 
 use crate::kernel::Kernel;
 use crate::paging::{self, NO_EXECUTE, PRESENT, WRITABLE};

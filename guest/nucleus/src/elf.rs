@@ -1,4 +1,5 @@
-//! Programs: ELF64 images (System V ABI, chapter 4), embedded in the nucleus, mapped page by page when touched.
+//! Programs: ELF64 images (System V ABI, chapter 4), embedded in the nucleus, mapped page by page
+//! when touched.
 
 use crate::physical::{PAGE, u32_at, u64_at};
 use crate::process::{Region, Source};

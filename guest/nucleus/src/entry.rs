@@ -17,7 +17,8 @@ unsafe extern "C" {
 /// # Safety
 /// Only with interrupts off.
 pub unsafe fn woken_by() -> u64 {
-    // SAFETY: the only writer is entry.s, with interrupts off as well; volatile, as it writes behind the compiler's back.
+    // SAFETY: the only writer is entry.s, with interrupts off as well; volatile, as it writes
+    // behind the compiler's back.
     unsafe { (&raw const WOKEN_BY).read_volatile() }
 }
 
@@ -27,8 +28,8 @@ pub fn use_xsave(on: bool) {
     unsafe { (&raw mut XSAVE_ENABLED).write_volatile(on.into()) };
 }
 
-/// Runs the process of `context` with the address space at `root` until it is interrupted; the context then holds
-/// its state, the vector among it.
+/// Runs the process of `context` with the address space at `root` until it is interrupted; the
+/// context then holds its state, the vector among it.
 pub fn resume(context: &mut Context, root: u64, fsgsbase: bool) {
     tables::set_rsp0(context.frame_end());
     if cpu::cr3() != root {
@@ -36,8 +37,9 @@ pub fn resume(context: &mut Context, root: u64, fsgsbase: bool) {
     }
     cpu::wrmsr(cpu::FS_BASE, context.fs_base);
     cpu::wrmsr(cpu::GS_BASE, context.gs_base);
-    // SAFETY: the context's frame was made by `Context::new` or saved by entry.s: user selectors, a canonical return
-    // address, interrupts on. `root` maps the nucleus. The callee-saved registers are kept on the nucleus's stack.
+    // SAFETY: the context's frame was made by `Context::new` or saved by entry.s: user selectors, a
+    // canonical return address, interrupts on. `root` maps the nucleus. The callee-saved registers
+    // are kept on the nucleus's stack.
     unsafe { resume_context(context) };
     if fsgsbase {
         context.fs_base = cpu::rdmsr(cpu::FS_BASE);

@@ -1,5 +1,6 @@
-//! Exceptions (SDM vol. 3, 7.15): a page fault may bring a page in; any other ends the process it comes from, with a
-//! report. An exception of the nucleus itself is an error of the nucleus: full report, halt.
+//! Exceptions (SDM vol. 3, 7.15): a page fault may bring a page in; any other ends the process it
+//! comes from, with a report. An exception of the nucleus itself is an error of the nucleus: full
+//! report, halt.
 
 use crate::kernel::Kernel;
 use crate::memory::{Access, Refusal};

@@ -1,7 +1,8 @@
 //! Who owns which frame of physical memory.
 //!
-//! Frames that were never used are taken in ascending order; freed ones form a list through the frames themselves. Each
-//! frame in use has a count of its owners: shared text and pages that were copied on write have several.
+//! Frames that were never used are taken in ascending order; freed ones form a list through the
+//! frames themselves. Each frame in use has a count of its owners: shared text and pages that were
+//! copied on write have several.
 
 use crate::physical::{self, Frame, PAGE};
 use alloc::vec::Vec;
@@ -21,7 +22,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes over the memory in `ranges`, except what lies before `reserved` (firmware's and the nucleus's image).
+    /// Takes over the memory in `ranges`, except what lies before `reserved` (firmware's and the
+    /// nucleus's image).
     pub fn new(ranges: &[(u64, u64)], reserved: u64, top: u64) -> Self {
         let up = |address: u64| address.next_multiple_of(PAGE);
         let counts = up(reserved);
@@ -92,7 +94,8 @@ impl Frames {
         self.limit
     }
 
-    /// Pretends that there are only `frames` (but at least what is in use): to see paging without filling all memory.
+    /// Pretends that there are only `frames` (but at least what is in use): to see paging without
+    /// filling all memory.
     pub fn set_limit(&mut self, frames: Option<u64>) {
         self.limit = frames.unwrap_or(self.total).clamp(self.used, self.total);
     }

@@ -1,4 +1,5 @@
-//! The nucleus's own dynamic memory: a fixed arena, so that it never competes with the processes for frames.
+//! The nucleus's own dynamic memory: a fixed arena, so that it never competes with the processes
+//! for frames.
 //!
 //! First fit over a list of free blocks sorted by address, neighbours merged when one is freed.
 
@@ -6,9 +7,11 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr;
 
-/// Enough for as many processes as there may be, each with all the regions and messages it may have.
+/// Enough for as many processes as there may be, each with all the regions and messages it may
+/// have.
 const ARENA: usize = 3 << 20;
-/// Every block's size and place is a multiple of this: the largest alignment in use (the XSAVE area's).
+/// Every block's size and place is a multiple of this: the largest alignment in use (the XSAVE
+/// area's).
 const GRAIN: usize = 64;
 
 #[repr(C, align(4096))]
@@ -56,7 +59,8 @@ fn rounded(layout: Layout) -> usize {
     layout.size().max(1).next_multiple_of(GRAIN)
 }
 
-// SAFETY: blocks handed out lie in the arena, do not overlap, and are aligned to GRAIN, which is checked to be enough.
+// SAFETY: blocks handed out lie in the arena, do not overlap, and are aligned to GRAIN, which is
+// checked to be enough.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > GRAIN {

@@ -142,7 +142,8 @@ impl Kernel {
         Ok(pid)
     }
 
-    /// Ends a process: all that it had goes back; the descriptor stays until the parent has asked how it ended.
+    /// Ends a process: all that it had goes back; the descriptor stays until the parent has asked
+    /// how it ended.
     pub fn end(&mut self, pid: Pid, end: End) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         if matches!(process.state, State::Ended(_)) {

@@ -1,6 +1,7 @@
 //! The nucleus: a small multiprogrammed operating system for x86-64.
 //!
-//! README.md says where each concept is. This file is the bootstrap: what is set up, in which order.
+//! README.md says where each concept is. This file is the bootstrap: what is set up, in which
+//! order.
 #![no_std]
 #![no_main]
 
@@ -133,7 +134,8 @@ fn banner(k: &Kernel, clock_source: &str, disk: Option<u64>) {
     }
 }
 
-/// The first block device among those that ACPI or the command line (`virtio_mmio.device=SIZE@ADDRESS:IRQ`) announces.
+/// The first block device among those that ACPI or the command line
+/// (`virtio_mmio.device=SIZE@ADDRESS:IRQ`) announces.
 fn find_disk(kernel: &mut Kernel, acpi: &acpi::Acpi) -> Option<u64> {
     let announced = kernel.info.words("virtio_mmio.device").filter_map(|device| {
         let address = device.split(['@', ':']).nth(1)?;

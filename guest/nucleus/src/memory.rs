@@ -1,9 +1,10 @@
 //! Virtual memory of processes: regions promise, page faults deliver.
 //!
-//! A page comes into being when it is first touched: as zeros, from the program's image (pages nobody may write are shared
-//! by all who run the program), back from the swap disk, or as a copy of a page that was shared until someone
-//! wrote to it. The nucleus uses the same way when a system call names user memory, so a bad pointer is found by
-//! the same rules as a bad access and is an error, never a fault of the nucleus.
+//! A page comes into being when it is first touched: as zeros, from the program's image (pages
+//! nobody may write are shared by all who run the program), back from the swap disk, or as a copy
+//! of a page that was shared until someone wrote to it. The nucleus uses the same way when a system
+//! call names user memory, so a bad pointer is found by the same rules as a bad access and is an
+//! error, never a fault of the nucleus.
 
 use crate::kernel::Kernel;
 use crate::paging::{self, COPY_ON_WRITE, Entry, NO_EXECUTE, PRESENT, SWAPPED, USER, WRITABLE};
@@ -95,7 +96,8 @@ impl Kernel {
         Ok(frame)
     }
 
-    /// The page is shared and one of its owners writes. `None`: something changed meanwhile, look again.
+    /// The page is shared and one of its owners writes. `None`: something changed meanwhile, look
+    /// again.
     fn copy_on_write(
         &mut self,
         place: Entry,
@@ -177,7 +179,8 @@ impl Kernel {
         }
     }
 
-    /// A copy of a process. Not a page is copied: both now share all frames, and writable ones until someone writes.
+    /// A copy of a process. Not a page is copied: both now share all frames, and writable ones
+    /// until someone writes.
     pub fn fork(&mut self, pid: Pid) -> Result<Pid, abi::Error> {
         let parent = self.processes.get(&pid).ok_or(abi::Error::NoProcess)?;
         let (context, regions) = (Box::clone(&parent.context), parent.regions.clone());

@@ -1,7 +1,9 @@
-//! Four-level page tables (SDM vol. 3, 4.5): the walk, the entries' bits, and the nucleus's own half.
+//! Four-level page tables (SDM vol. 3, 4.5): the walk, the entries' bits, and the nucleus's own
+//! half.
 //!
-//! CR3 holds the physical address of the table at the top. Each level's entry points to the table below, the last to the
-//! frame; an access needs the right at every level. Nine bits of the address choose the entry at each level:
+//! CR3 holds the physical address of the table at the top. Each level's entry points to the table
+//! below, the last to the frame; an access needs the right at every level. Nine bits of the address
+//! choose the entry at each level:
 //!
 //! ```text
 //!  47     39 38     30 29     21 20     12 11        0
@@ -23,11 +25,13 @@ pub const GLOBAL: u64 = 1 << 8;
 pub const NO_EXECUTE: u64 = 1 << 63;
 /// Ours, in a present entry: writable by right, but shared until someone writes.
 pub const COPY_ON_WRITE: u64 = 1 << 9;
-/// Ours, in an entry that is not present: the page is on the swap disk, in the slot that the address bits number.
+/// Ours, in an entry that is not present: the page is on the swap disk, in the slot that the
+/// address bits number.
 pub const SWAPPED: u64 = 1 << 10;
 
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
-/// User addresses lie below; the last page stays free so that no return address can leave the canonical half.
+/// User addresses lie below; the last page stays free so that no return address can leave the
+/// canonical half.
 pub const USER_END: u64 = 0x7FFF_FFFF_F000;
 /// The nucleus's image is mapped here plus its physical address.
 pub const KERNEL: u64 = 0xFFFF_FFFF_8000_0000;
@@ -186,8 +190,8 @@ pub fn kernel_root(frames: &mut Frames, ram_top: u64) -> Frame {
     root
 }
 
-/// All memory and the devices below 4 GiB, never executable; by 2 MiB pages, but the text's neighbourhood by 4 KiB
-/// pages, so that the text cannot be written here either.
+/// All memory and the devices below 4 GiB, never executable; by 2 MiB pages, but the text's
+/// neighbourhood by 4 KiB pages, so that the text cannot be written here either.
 fn direct_map(
     root: Frame,
     read_only: &core::ops::Range<u64>,

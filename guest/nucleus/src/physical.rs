@@ -1,7 +1,8 @@
 //! Physical memory as the nucleus sees it: all of it at once, by the direct map in the upper half.
 //!
-//! This is the one place where a physical address becomes a pointer. The nucleus never uses a user's virtual address as a
-//! pointer: it walks the user's tables itself and comes here (so SMAP can stay on for good).
+//! This is the one place where a physical address becomes a pointer. The nucleus never uses a
+//! user's virtual address as a pointer: it walks the user's tables itself and comes here (so SMAP
+//! can stay on for good).
 
 use core::ptr;
 
@@ -21,7 +22,8 @@ impl Frame {
     }
 
     pub fn zero(self) {
-        // SAFETY: a frame is a whole page of the direct map, and whoever holds a Frame owns the memory in it.
+        // SAFETY: a frame is a whole page of the direct map, and whoever holds a Frame owns the
+        // memory in it.
         unsafe { ptr::write_bytes(pointer(self.0), 0, PAGE as usize) };
     }
 
@@ -53,13 +55,16 @@ fn pointer(address: u64) -> *mut u8 {
 
 macro_rules! access {
     ($get:ident, $set:ident, $type:ty) => {
-        /// Reads memory or a device's register at a physical address, which must be a multiple of its size.
+        /// Reads memory or a device's register at a physical address, which must be a multiple of
+        /// its size.
         pub fn $get(address: u64) -> $type {
-            // SAFETY: the direct map covers the first 4 GiB and all memory; volatile, as a device may be there.
+            // SAFETY: the direct map covers the first 4 GiB and all memory; volatile, as a device
+            // may be there.
             unsafe { pointer(address).cast::<$type>().read_volatile() }
         }
 
-        /// Writes memory or a device's register at a physical address, which must be a multiple of its size.
+        /// Writes memory or a device's register at a physical address, which must be a multiple of
+        /// its size.
         pub fn $set(address: u64, value: $type) {
             // SAFETY: as for reading; callers write only to frames and devices that are theirs.
             unsafe { pointer(address).cast::<$type>().write_volatile(value) };

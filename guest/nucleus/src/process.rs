@@ -54,7 +54,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// As a program finds the processor: everything zero, x87 and SSE as after FNINIT and LDMXCSR 1F80H.
+    /// As a program finds the processor: everything zero, x87 and SSE as after FNINIT and LDMXCSR
+    /// 1F80H.
     pub fn new(entry: u64, stack: u64) -> Self {
         let mut fpu = [0; XSAVE];
         fpu[0..2].copy_from_slice(&0x037Fu16.to_le_bytes());

@@ -1,15 +1,18 @@
 //! The round robin.
 //!
-//! One processor, many processes: each runs for a quantum, then the next in the queue has its turn. A turn is three
-//! steps, begun by the timer's interrupt (or by a trap or an exception that leaves the process unable to go on):
+//! One processor, many processes: each runs for a quantum, then the next in the queue has its turn.
+//! A turn is three steps, begun by the timer's interrupt (or by a trap or an exception that leaves
+//! the process unable to go on):
 //!
-//! 1. *Save*: the processor and entry.s put the whole state of the running process into its descriptor. That happens
-//!    on the way out of user level, before any of this code runs; `resume` returns.
-//! 2. *Next*: the process goes to the end of the ready queue, the first in the queue is taken, its descriptor's end of
-//!    frame becomes TSS.RSP0 and its page table CR3.
+//! 1. *Save*: the processor and entry.s put the whole state of the running process into its
+//!    descriptor. That happens on the way out of user level, before any of this code runs; `resume`
+//!    returns.
+//! 2. *Next*: the process goes to the end of the ready queue, the first in the queue is taken, its
+//!    descriptor's end of frame becomes TSS.RSP0 and its page table CR3.
 //! 3. *Return*: its state is loaded and IRETQ jumps to its return address, at user level.
 //!
-//! The nucleus's own thread (the shell) calls [`Kernel::run_until`] whenever it has to wait for something.
+//! The nucleus's own thread (the shell) calls [`Kernel::run_until`] whenever it has to wait for
+//! something.
 
 use crate::kernel::Kernel;
 use crate::process::{Pid, State, Wait};
@@ -73,7 +76,8 @@ impl Kernel {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.usage.tsc += used;
             process.usage.quanta += 1;
-            // The timer may be late, or the turn have been spent on something long in the nucleus: made up for next time.
+            // The timer may be late, or the turn have been spent on something long in the nucleus:
+            // made up for next time.
             let spent = debt + clock::to_microseconds(used);
             process.debt =
                 if reason == Reason::Timer { spent.saturating_sub(self.quantum) } else { 0 };
@@ -84,7 +88,8 @@ impl Kernel {
         self.timeline.push_back(Turn { pid, reason });
     }
 
-    /// Finds out what brought the processor back to the nucleus and serves it. Tells whether, and why, the turn is over.
+    /// Finds out what brought the processor back to the nucleus and serves it. Tells whether, and
+    /// why, the turn is over.
     fn handle(&mut self, pid: Pid) -> Option<Reason> {
         let vector = self.processes.get(&pid)?.context.frame.vector;
         match vector {

@@ -1,6 +1,7 @@
 //! Semaphores: a count, and a queue of those who wait until it is not zero.
 //!
-//! Whoever signals hands over directly to the first in the queue, so nobody can be overtaken for ever.
+//! Whoever signals hands over directly to the first in the queue, so nobody can be overtaken for
+//! ever.
 
 use crate::process::Pid;
 use alloc::collections::{BTreeMap, VecDeque};

@@ -1,5 +1,6 @@
-//! What compiled Rust expects to find at link time: memory functions, which a C library has elsewhere, and the two ends
-//! of unwinding, which the ready-made `core` and `alloc` name but nothing ever reaches (panic = abort).
+//! What compiled Rust expects to find at link time: memory functions, which a C library has
+//! elsewhere, and the two ends of unwinding, which the ready-made `core` and `alloc` name but
+//! nothing ever reaches (panic = abort).
 
 use core::arch::asm;
 
@@ -11,8 +12,8 @@ extern "C" fn _Unwind_Resume() -> ! {
     crate::power::fail()
 }
 
-// SAFETY (all): the callers are the compiler's own calls, which keep C's rules for these functions. The
-// direction flag is clear in Rust code.
+// SAFETY (all): the callers are the compiler's own calls, which keep C's rules for these functions.
+// The direction flag is clear in Rust code.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
     // SAFETY: see above.

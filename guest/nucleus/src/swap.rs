@@ -1,8 +1,8 @@
 //! Secondary memory: pages that are not used move to a disk and come back by page fault.
 //!
-//! Which page goes is decided by the *clock*: a hand sweeps over the pages of all processes. A page whose accessed bit is
-//! set has been used since the hand last came by: the bit is cleared and the page spared. The first page whose bit is
-//! still clear goes.
+//! Which page goes is decided by the *clock*: a hand sweeps over the pages of all processes. A page
+//! whose accessed bit is set has been used since the hand last came by: the bit is cleared and the
+//! page spared. The first page whose bit is still clear goes.
 
 use crate::cpu;
 use crate::kernel::Kernel;

@@ -1,8 +1,10 @@
-//! System calls: one table, whichever way they come (INT 80H through a gate of level 3, or SYSCALL).
+//! System calls: one table, whichever way they come (INT 80H through a gate of level 3, or
+//! SYSCALL).
 //!
-//! Nothing that a process passes is believed: addresses go through memory.rs, numbers are checked. A call that has to wait
-//! leaves its process blocked; when the wait is over, either the result has been put into its RAX, or its return
-//! address points to the trap instruction again (both are two bytes long) and the call is made once more.
+//! Nothing that a process passes is believed: addresses go through memory.rs, numbers are checked.
+//! A call that has to wait leaves its process blocked; when the wait is over, either the result has
+//! been put into its RAX, or its return address points to the trap instruction again (both are two
+//! bytes long) and the call is made once more.
 
 use crate::kernel::{Kernel, MAP_START};
 use crate::memory::Refusal;

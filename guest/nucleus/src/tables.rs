@@ -1,10 +1,12 @@
-//! The tables by which the processor finds its way into the nucleus: GDT, TSS and IDT (SDM vol. 3, 3.4, 8.7, 7.10).
+//! The tables by which the processor finds its way into the nucleus: GDT, TSS and IDT (SDM vol. 3,
+//! 3.4, 8.7, 7.10).
 
 use crate::cpu;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 
-/// Selectors. User segments follow in the order SYSRET would want: 32-bit code (unused), data, code.
+/// Selectors. User segments follow in the order SYSRET would want: 32-bit code (unused), data,
+/// code.
 pub const KERNEL_CODE: u16 = 0x08;
 pub const USER_DATA: u16 = 0x20 | 3;
 pub const USER_CODE: u16 = 0x28 | 3;
@@ -25,8 +27,8 @@ const STACK: usize = 8192;
 #[repr(C, packed(4))]
 pub struct TaskState {
     reserved0: u32,
-    /// The system-memory register: where state is saved on the way up from user level. Always the end of the
-    /// running process's frame.
+    /// The system-memory register: where state is saved on the way up from user level. Always the
+    /// end of the running process's frame.
     rsp0: u64,
     rsp1: u64,
     rsp2: u64,
@@ -74,8 +76,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// An interrupt gate: it masks interrupts until IRET, so a handler runs to its end. Only a gate of privilege
-    /// level 3 opens to an INT instruction at user level.
+    /// An interrupt gate: it masks interrupts until IRET, so a handler runs to its end. Only a gate
+    /// of privilege level 3 opens to an INT instruction at user level.
     const fn interrupt(handler: u64, level: u64, stack: u64) -> Self {
         const PRESENT: u64 = 1 << 47;
         const INTERRUPT_GATE: u64 = 0xE << 40;
@@ -118,7 +120,8 @@ pub fn start() {
 fn fill_gdt() {
     let tss = TSS.0.get() as u64;
     let limit = size_of::<TaskState>() as u64 - 1;
-    // SAFETY: nothing else holds a reference into the tables; the selectors loaded are those just described.
+    // SAFETY: nothing else holds a reference into the tables; the selectors loaded are those just
+    // described.
     unsafe {
         for (i, ist) in
             [0, 1, 2].into_iter().zip(&mut *(&raw mut (*TSS.0.get()).ist).cast::<[u64; 3]>())
@@ -143,7 +146,8 @@ fn fill_gdt() {
     }
 }
 
-/// The 256 gates, before the reader's eyes: exceptions 0 to 31, interrupts from 32 on, and one trap.
+/// The 256 gates, before the reader's eyes: exceptions 0 to 31, interrupts from 32 on, and one
+/// trap.
 fn fill_idt() {
     // SAFETY: as in `fill_gdt`; the stubs are entry.s's, one for each vector.
     unsafe {

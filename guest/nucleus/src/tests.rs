@@ -150,8 +150,8 @@ fn fairness(k: &mut Kernel) -> Outcome {
     const ROUNDS: u64 = 60;
     let pids = (0..PROCESSES).map(|_| spawn(k, "count", "")).collect::<Result<Vec<_>, _>>()?;
     let last = pids[PROCESSES - 1];
-    // Whole rounds. A host that takes the processor away in the middle of a quantum makes it longer; the next ones
-    // make up for that (sched.rs), so a few more rounds may be needed.
+    // Whole rounds. A host that takes the processor away in the middle of a quantum makes it
+    // longer; the next ones make up for that (sched.rs), so a few more rounds may be needed.
     let shares = |k: &Kernel| pids.iter().map(|pid| k.processes[pid].usage.tsc).collect::<Vec<_>>();
     let turns =
         |k: &Kernel| pids.iter().map(|pid| k.processes[pid].usage.quanta).collect::<Vec<_>>();
@@ -197,7 +197,8 @@ fn ended(k: &Kernel) -> usize {
     k.processes.values().filter(|p| matches!(p.state, State::Ended(_))).count()
 }
 
-/// An interrupt that comes while the nucleus works is held, and served as soon as a process runs; only once.
+/// An interrupt that comes while the nucleus works is held, and served as soon as a process runs;
+/// only once.
 fn pending(k: &mut Kernel) -> Outcome {
     let pid = spawn(k, "count", "")?;
     run_for(k, 1000);
@@ -248,9 +249,11 @@ fn privilege(k: &mut Kernel) -> Outcome {
     PASS
 }
 
-/// INT n opens no gate but those for users: any other is a general protection fault that names the gate.
+/// INT n opens no gate but those for users: any other is a general protection fault that names the
+/// gate.
 fn gates(k: &mut Kernel) -> Outcome {
-    // SDM vol. 3, 7.13: the index in bits 3 to 15. QEMU's own processor (7.2) counts a gate's 16 bytes as two.
+    // SDM vol. 3, 7.13: the index in bits 3 to 15. QEMU's own processor (7.2) counts a gate's 16
+    // bytes as two.
     let entry = if on_tcg() { 16 } else { 8 };
     for vector in 0..=255u64 {
         let kind = format!("gate {vector}");
@@ -311,7 +314,8 @@ fn numeric(k: &mut Kernel) -> Outcome {
     }
 }
 
-/// The processor saves into the descriptor that TSS.RSP0 points to, level and return address included.
+/// The processor saves into the descriptor that TSS.RSP0 points to, level and return address
+/// included.
 fn descriptor(k: &mut Kernel) -> Outcome {
     let pid = spawn(k, "count", "")?;
     run_for(k, 20_000);
@@ -418,7 +422,8 @@ fn tlb(k: &mut Kernel) -> Outcome {
     })
 }
 
-/// The same with process-context identifiers: a load of CR3 forgets its context, INVPCID what it is told to.
+/// The same with process-context identifiers: a load of CR3 forgets its context, INVPCID what it is
+/// told to.
 fn pcid(k: &mut Kernel) -> Outcome {
     if !k.features.pcid {
         return Ok(Some("this processor has no PCID"));
@@ -552,7 +557,8 @@ fn fuzz(k: &mut Kernel) -> Outcome {
     PASS
 }
 
-/// Four processes make random calls until they end, or for 100 ms: then they are ended, and all that they started.
+/// Four processes make random calls until they end, or for 100 ms: then they are ended, and all
+/// that they started.
 fn fuzz_round(k: &mut Kernel, seed: u64) -> Result<u64, String> {
     let start = clock::microseconds();
     for i in 0..4 {

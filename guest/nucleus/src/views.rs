@@ -95,7 +95,8 @@ pub fn regions(p: &Process) {
     }
 }
 
-/// The four-level walk of an address, entry by entry. `mask` goes before what differs between machines.
+/// The four-level walk of an address, entry by entry. `mask` goes before what differs between
+/// machines.
 pub fn walk(p: &Process, address: u64, mask: &str) {
     println!("  walk of {:#x} from CR3 {mask}{:#x}:", address, p.root.0);
     let mut last = 0;

@@ -1,7 +1,8 @@
-//! A block device behind virtio's MMIO transport (virtio 1.2: 2.7 split queues, 4.2 MMIO, 5.2 block device).
+//! A block device behind virtio's MMIO transport (virtio 1.2: 2.7 split queues, 4.2 MMIO, 5.2 block
+//! device).
 //!
-//! One request at a time, waited for. Both register layouts are served: the one of the standard (version 2) and the
-//! older one that QEMU still shows unless told otherwise (version 1, 4.2.4).
+//! One request at a time, waited for. Both register layouts are served: the one of the standard
+//! (version 2) and the older one that QEMU still shows unless told otherwise (version 1, 4.2.4).
 
 use crate::frames::Frames;
 use crate::physical::{Frame, PAGE, get16, get32, set16, set32, set64};
@@ -44,7 +45,8 @@ const VERSION_1: u32 = 1;
 
 /// Descriptors in the queue.
 const SIZE: u16 = 8;
-// Offsets in the queue's two pages: descriptors, available ring; used ring; then the request's header and status.
+// Offsets in the queue's two pages: descriptors, available ring; used ring; then the request's
+// header and status.
 const AVAILABLE: u64 = SIZE as u64 * 16;
 const USED: u64 = PAGE;
 const HEADER: u64 = 2 * PAGE - 64;

@@ -37,7 +37,8 @@ macro_rules! program {
 pub fn trap(number: u64, arguments: [u64; 4]) -> i64 {
     let result;
     let [a, b, c, d] = arguments;
-    // SAFETY: the nucleus writes only to memory that the arguments name, and leaves all other registers alone.
+    // SAFETY: the nucleus writes only to memory that the arguments name, and leaves all other
+    // registers alone.
     unsafe {
         asm!("int 0x80", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d);
     }

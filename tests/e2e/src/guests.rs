@@ -1,4 +1,5 @@
-//! Guests of a few bytes: flat Multiboot images (Multiboot 0.6.96, 3.1.3), entered in 32-bit protected mode.
+//! Guests of a few bytes: flat Multiboot images (Multiboot 0.6.96, 3.1.3), entered in 32-bit
+//! protected mode.
 
 /// Where they are loaded.
 const AT: u32 = 0x10_0000;

@@ -1,7 +1,9 @@
-//! Helpers of the end-to-end tests: the program built in release profile, sessions with it, tiny guests.
+//! Helpers of the end-to-end tests: the program built in release profile, sessions with it, tiny
+//! guests.
 //!
-//! The engine is no pleasure unoptimized, so the tests always run the release build, whatever profile they have
-//! themselves. Boots take turns: two at once would only be slower and spoil timings.
+//! The engine is no pleasure unoptimized, so the tests always run the release build, whatever
+//! profile they have themselves. Boots take turns: two at once would only be slower and spoil
+//! timings.
 #![forbid(unsafe_code)]
 
 mod guests;
@@ -87,7 +89,8 @@ pub fn cache() -> PathBuf {
     base.map_or_else(home, PathBuf::from).join("gemello/debian")
 }
 
-/// Unpacks Debian's `package` below `place`, fetched with the apt configuration that `gemello fetch` has made.
+/// Unpacks Debian's `package` below `place`, fetched with the apt configuration that `gemello
+/// fetch` has made.
 pub fn unpack(package: &str, place: &Path) {
     std::fs::create_dir_all(place).expect("a scratch directory");
     let mut fetch = Command::new("apt-get");

@@ -122,7 +122,8 @@ impl Session {
         self.input = None;
     }
 
-    /// Waits until `text` appears after what was seen before, and gives what came up to its end, and when it was there.
+    /// Waits until `text` appears after what was seen before, and gives what came up to its end,
+    /// and when it was there.
     pub fn expect(&mut self, text: &str, limit: Duration) -> (String, Instant) {
         let deadline = Instant::now() + limit;
         let (lock, changed) = &*self.shared;

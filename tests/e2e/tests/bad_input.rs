@@ -1,4 +1,5 @@
-//! Whatever is wrong with what the user gives: a message that names it and the remedy, exit code 2, no panic.
+//! Whatever is wrong with what the user gives: a message that names it and the remedy, exit code 2,
+//! no panic.
 
 use e2e::{code, command, idle, run, scratch, text};
 

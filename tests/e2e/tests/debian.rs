@@ -124,8 +124,8 @@ fn input_may_come_early_and_end_early() {
     assert!(transcript.contains("\nLinux\r\n"), "{transcript}");
 }
 
-/// The least of a few stretches counts: a guest that polls uses its share in each of them, what the kernel does late
-/// and what a busy host books to whoever runs at its tick does not.
+/// The least of a few stretches counts: a guest that polls uses its share in each of them, what the
+/// kernel does late and what a busy host books to whoever runs at its tick does not.
 #[test]
 fn an_idle_guest_uses_under_two_percent() {
     let _turn = debian("cloud");
@@ -172,7 +172,8 @@ fn a_commands_output_and_status_are_gemellos() {
     assert!(messages.contains("--log"), "{messages}");
 }
 
-/// Every byte value, line ends or none, more than any buffer on the way holds: unchanged both ways, and the end comes.
+/// Every byte value, line ends or none, more than any buffer on the way holds: unchanged both ways,
+/// and the end comes.
 #[test]
 fn any_bytes_pass_through_a_command() {
     let _turn = debian("cloud");

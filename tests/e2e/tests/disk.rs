@@ -27,7 +27,8 @@ echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)
 poweroff -f
 "#;
 
-/// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory can fetch.
+/// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory
+/// can fetch.
 fn drivers() -> PathBuf {
     let release = fs::read_to_string(cache().join("cloud/RELEASE")).expect("Debian is fetched");
     let package = release.split_whitespace().next().expect("a package").to_owned();
@@ -41,7 +42,8 @@ fn drivers() -> PathBuf {
     drivers
 }
 
-/// One record of the kernel's initramfs format (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// One record of the kernel's initramfs format
+/// (Documentation/driver-api/early-userspace/buffer-format.rst).
 fn record(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
     let inode = archive.len() as u32; // any number of its own
     let size = content.len() as u32;
@@ -156,7 +158,8 @@ impl Code {
     }
 }
 
-/// A device that writes over code that has run: the processor must run the new code, also one that decoded the old.
+/// A device that writes over code that has run: the processor must run the new code, also one that
+/// decoded the old.
 #[test]
 fn code_from_the_disk_replaces_code_that_ran() {
     const DEVICE: u32 = 0xFEB0_0000;

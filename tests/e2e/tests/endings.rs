@@ -84,7 +84,8 @@ fn output_that_nobody_reads() {
 
 #[test]
 fn output_arrives_in_order_and_whole() {
-    // mov ecx, 100000; mov dx, 3f8h; 1: mov al, cl; out dx, al; loop 1b; mov al, 1; out 0f4h, al; 2: hlt; jmp 2b
+    // mov ecx, 100000; mov dx, 3f8h; 1: mov al, cl; out dx, al; loop 1b; mov al, 1; out 0f4h, al;
+    // 2: hlt; jmp 2b
     let code_bytes = [
         0xB9, 0xA0, 0x86, 0x01, 0x00, 0x66, 0xBA, 0xF8, 0x03, 0x88, 0xC8, 0xEE, 0xE2, 0xFB, 0xB0,
         0x01, 0xE6, 0xF4, 0xF4, 0xEB, 0xFD,

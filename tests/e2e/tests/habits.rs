@@ -1,4 +1,5 @@
-//! What users of docker and QEMU type first: answered in one line with what it is here, exit code 2.
+//! What users of docker and QEMU type first: answered in one line with what it is here, exit code
+//! 2.
 
 use e2e::{code, command, run, scratch, text};
 

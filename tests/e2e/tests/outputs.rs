@@ -1,4 +1,5 @@
-//! What a run reads stays as it is, whatever a run is told to write; and output that is lost is no success.
+//! What a run reads stays as it is, whatever a run is told to write; and output that is lost is no
+//! success.
 
 use e2e::{Session, code, command, idle, kernel, run, scratch, text, writes_debug_exit};
 use std::fs::{self, File};
@@ -162,7 +163,8 @@ fn boot_files_come_through_pipes() {
 
 /// Writes 'x' to COM1 and COM2, then 10H to port F4H.
 fn chatty() -> Vec<u8> {
-    // mov al, 'x'; mov dx, 3f8h; out dx, al; mov dx, 2f8h; out dx, al; mov al, 10h; out 0f4h, al; cli; 1: hlt; jmp 1b
+    // mov al, 'x'; mov dx, 3f8h; out dx, al; mov dx, 2f8h; out dx, al; mov al, 10h; out 0f4h, al;
+    // cli; 1: hlt; jmp 1b
     kernel(&[
         0xB0, b'x', 0x66, 0xBA, 0xF8, 0x03, 0xEE, 0x66, 0xBA, 0xF8, 0x02, 0xEE, 0xB0, 0x10, 0xE6,
         0xF4, 0xFA, 0xF4, 0xEB, 0xFD,
@@ -179,7 +181,8 @@ fn a_full_disk_is_told_and_no_success() {
     let output = shell("$G run --nucleus demo --timeout 5m > /dev/full");
     assert_eq!(code(&output), 1, "{}", text(&output.stderr));
     for what in ["--log /dev/full", "--trace ports,console --trace-file /dev/full"] {
-        // mov al, 'x'; mov dx, 2f8h; out dx, al; mov al, 6; mov dx, 0cf9h; out dx, al: a reset, which is a success
+        // mov al, 'x'; mov dx, 2f8h; out dx, al; mov al, 6; mov dx, 0cf9h; out dx, al: a reset,
+        // which is a success
         let reset = kernel(&[
             0xB0, b'x', 0x66, 0xBA, 0xF8, 0x02, 0xEE, 0xB0, 6, 0x66, 0xBA, 0xF9, 0x0C, 0xEE, 0xF4,
         ]);

@@ -1,4 +1,5 @@
-//! `run debian -- CMD` among the host's processes: what a command sees of terminals, pipes and arguments.
+//! `run debian -- CMD` among the host's processes: what a command sees of terminals, pipes and
+//! arguments.
 
 use e2e::{Ends, Session, code, command, debian, scratch, text};
 use std::ffi::OsStr;

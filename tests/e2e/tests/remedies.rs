@@ -1,5 +1,5 @@
-//! Files that need work before they can be used: told by their content, left as they are, and the command that the
-//! message ends with does that work when it is pasted into a shell.
+//! Files that need work before they can be used: told by their content, left as they are, and the
+//! command that the message ends with does that work when it is pasted into a shell.
 
 use e2e::{code, command, idle, scratch, text};
 use std::ffi::OsStr;

@@ -19,7 +19,8 @@ impl Document {
         Self { path: path.to_owned(), text: files::file(path).text }
     }
 
-    /// The rows of the first table under the heading that begins with `heading`, head and rule left out.
+    /// The rows of the first table under the heading that begins with `heading`, head and rule left
+    /// out.
     ///
     /// # Panics
     /// There is none.

@@ -12,8 +12,8 @@ fn is_path(span: &str) -> bool {
     plain && TOP_FOLDERS.iter().any(|top| span.starts_with(top))
 }
 
-/// What is wrong with a reference, if anything is. `name` is a function, or the beginning of a string (a conformance
-/// case's title).
+/// What is wrong with a reference, if anything is. `name` is a function, or the beginning of a
+/// string (a conformance case's title).
 fn broken(reference: &str) -> Option<String> {
     let (path, name) = match reference.split_once("::") {
         Some((path, name)) => (path, Some(name)),

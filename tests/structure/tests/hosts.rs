@@ -1,4 +1,5 @@
-//! No file of ours names a package registry: which one is used is the business of the machine that builds.
+//! No file of ours names a package registry: which one is used is the business of the machine that
+//! builds.
 
 use structure::tracked_files;
 

@@ -1,4 +1,5 @@
-//! The unsafe ladder (docs/UNSAFE.md): which files may hold unsafe code, and that each block says why it is sound.
+//! The unsafe ladder (docs/UNSAFE.md): which files may hold unsafe code, and that each block says
+//! why it is sound.
 
 use std::collections::BTreeSet;
 use structure::{Document, File, code_spans, file, packages, rust_files};

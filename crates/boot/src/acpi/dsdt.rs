@@ -1,4 +1,5 @@
-//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, virtio devices, \_S5.
+//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, virtio
+//! devices, \_S5.
 
 use super::{AcpiConfig, VirtioMmio, byte, table};
 use acpi_tables::Aml;

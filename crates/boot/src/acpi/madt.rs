@@ -1,4 +1,5 @@
-//! Multiple APIC description table (ACPI 6.4, 5.2.12): processors, I/O APIC, ISA overrides, NMI wiring.
+//! Multiple APIC description table (ACPI 6.4, 5.2.12): processors, I/O APIC, ISA overrides, NMI
+//! wiring.
 
 use super::{AcpiConfig, table};
 
@@ -21,7 +22,8 @@ pub(super) fn madt(config: &AcpiConfig) -> Vec<u8> {
         }
     }
     io_apic(&mut entries, config);
-    // ISA: the 8254 is wired to input 2, the SCI is a level; all others are identical and edge triggered.
+    // ISA: the 8254 is wired to input 2, the SCI is a level; all others are identical and edge
+    // triggered.
     interrupt_override(&mut entries, 0, 2, 0);
     interrupt_override(&mut entries, config.sci_irq, config.sci_irq.into(), LOW_LEVEL);
     nmi_at_lint1(&mut entries);

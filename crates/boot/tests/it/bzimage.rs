@@ -89,7 +89,8 @@ fn a_relocatable_kernel_moves_up_where_its_place_is_not_free() {
     assert!(error.contains("kernel.img") && error.contains("--memory"), "{error}");
 }
 
-/// `init_size` bytes are needed from where the kernel runs, which is never below `pref_address`, wherever it is loaded.
+/// `init_size` bytes are needed from where the kernel runs, which is never below `pref_address`,
+/// wherever it is loaded.
 #[test]
 fn a_memory_that_cannot_hold_the_running_kernel_is_refused_at_every_size() {
     for relocatable in [0, 1] {

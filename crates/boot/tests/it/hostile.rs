@@ -1,4 +1,5 @@
-//! No bytes make the loaders panic, and no plan leaves RAM or overlaps itself ([`boot::fuzz`] checks that).
+//! No bytes make the loaders panic, and no plan leaves RAM or overlaps itself ([`boot::fuzz`]
+//! checks that).
 
 use crate::images::{bzimage, elf32, elf64, multiboot_header};
 use proptest::prelude::*;

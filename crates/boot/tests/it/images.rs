@@ -8,7 +8,8 @@ pub(crate) fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
 /// Payload of the synthetic bzImage: 4 KiB that begin with this.
 pub(crate) const PAYLOAD: [u8; 4] = [0xde, 0xc0, 0xad, 0x0b];
 
-/// A bzImage with two setup sectors, protocol 2.15, relocatable by 2 MiB, 64-bit entry, preferred at 16 MiB.
+/// A bzImage with two setup sectors, protocol 2.15, relocatable by 2 MiB, 64-bit entry, preferred
+/// at 16 MiB.
 pub(crate) fn bzimage() -> Vec<u8> {
     let mut image = vec![0; 3 * 512 + 4096];
     put(&mut image, 0x1f1, &[2]);

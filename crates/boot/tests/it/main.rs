@@ -1,4 +1,5 @@
-//! Boot plans from synthetic images (and real ones where they are found), checked against each protocol's promises.
+//! Boot plans from synthetic images (and real ones where they are found), checked against each
+//! protocol's promises.
 
 mod bzimage;
 mod elf;

@@ -1,4 +1,5 @@
-//! Real images, if `GEMELLO_TEST_IMAGES` names a directory that holds some: every file in it must yield a plan.
+//! Real images, if `GEMELLO_TEST_IMAGES` names a directory that holds some: every file in it must
+//! yield a plan.
 
 use boot::{AcpiConfig, Request, Source, plan};
 

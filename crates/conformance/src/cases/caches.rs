@@ -1,5 +1,6 @@
-//! What an implementation may cache, and what must be noticed all the same: rights are checked at every access with
-//! the registers of the moment (SDM vol. 3, 4.6 and 4.10.2), and code is what memory holds (11.6).
+//! What an implementation may cache, and what must be noticed all the same: rights are checked at
+//! every access with the registers of the moment (SDM vol. 3, 4.6 and 4.10.2), and code is what
+//! memory holds (11.6).
 
 use super::case;
 use crate::Case;
@@ -212,7 +213,8 @@ pub(super) const CASES: &[Case] = &[
             crate::paging::Format::Long,
             TABLES + 0x8_0000,
         );
-        // The page that loads CR3 exists in both spaces, with another instruction after the load in the second.
+        // The page that loads CR3 exists in both spaces, with another instruction after the load in
+        // the second.
         let code = PLAY;
         g.map(code, FRAME, pte::KERNEL);
         other.map(code, FRAME + 0x1000, pte::KERNEL);

@@ -1,4 +1,5 @@
-//! Debug exceptions (SDM vol. 3, chapter 17): single step, breakpoints, RF, the registers themselves.
+//! Debug exceptions (SDM vol. 3, chapter 17): single step, breakpoints, RF, the registers
+//! themselves.
 
 use super::case;
 use crate::Case;
@@ -16,7 +17,8 @@ const BD: u64 = 1 << 13;
 const DR7: u64 = 0x400;
 const TF: u64 = Rflags::TF.bits();
 
-/// Arms breakpoint `n`: `kind` is R/W (0 execute, 1 write, 2 I/O, 3 access), `len` is LEN (0, 1, 3).
+/// Arms breakpoint `n`: `kind` is R/W (0 execute, 1 write, 2 I/O, 3 access), `len` is LEN (0, 1,
+/// 3).
 fn arm(g: &mut Guest, n: u64, address: u64, kind: u64, len: u64) {
     g.state.dr.address[n as usize] = address;
     g.state.dr.dr7 |= DR7 | 1 << (2 * n) | kind << (16 + 4 * n) | len << (18 + 4 * n);
@@ -36,7 +38,8 @@ fn step(g: &mut Guest) {
     });
 }
 
-/// User code whose only instruction is a SYSCALL under TF; the entry, which halts, with `mask` in IA32_FMASK.
+/// User code whose only instruction is a SYSCALL under TF; the entry, which halts, with `mask` in
+/// IA32_FMASK.
 fn steps_into_syscall(g: &mut Guest, mask: Rflags) -> u64 {
     g.user();
     let entry = g.aside(64, |a| a.hlt());
@@ -87,7 +90,8 @@ pub(super) const CASES: &[Case] = &[
         step(g);
         let at = g.emit(|a| a.rep().movsb());
         want_debug(g, at, BS);
-        // 17.3.1.1 would have RF pushed here; processors at hand push it clear, so it is not asked for.
+        // 17.3.1.1 would have RF pushed here; processors at hand push it clear, so it is not asked
+        // for.
         g.want_reg(RCX, 2);
     }),
     case("debug/mov-ss-delays-the-step", "SDM 3A 6.8.3", |g| {

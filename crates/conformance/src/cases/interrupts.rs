@@ -1,4 +1,5 @@
-//! Interrupts and exceptions: gates, stacks, error codes, double faults, IRET, shadows, NMI (SDM vol. 3, chapter 6).
+//! Interrupts and exceptions: gates, stacks, error codes, double faults, IRET, shadows, NMI (SDM
+//! vol. 3, chapter 6).
 
 use super::case;
 use crate::Case;

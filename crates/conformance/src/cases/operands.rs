@@ -1,7 +1,7 @@
 //! Operands at the end of the address range (SDM vol. 1, 3.3.7 and 3.7.5; vol. 3, 5.3).
 //!
-//! What an instruction accesses in parts goes on at address 0: each part's effective address is cut to the address size,
-//! and each part is checked for itself.
+//! What an instruction accesses in parts goes on at address 0: each part's effective address is cut
+//! to the address size, and each part is checked for itself.
 
 use super::case;
 use crate::Case;
@@ -24,7 +24,8 @@ const UNTOUCHED: u8 = 0x11;
 /// The linear address behind the last that 32 bits can form.
 const BEHIND: u64 = 1 << 32;
 
-/// Code at the end of 4 GiB: the last page is [`FRAME`], page 0 is empty, what lies above must not be touched.
+/// Code at the end of 4 GiB: the last page is [`FRAME`], page 0 is empty, what lies above must not
+/// be touched.
 fn top(g: &mut Guest, flags: u64) {
     g.map(BEHIND - 0x1000, FRAME, flags);
     g.map(BEHIND, FRAME + 0x1000, flags);
@@ -80,8 +81,9 @@ fn pi(g: &mut Guest) {
     g.raw(&[0xd9, 0xeb]);
 }
 
-/// Saves `len` bytes of state by `save` to an ordinary place and to the end of the address range, restores it from there, and saves it
-/// again: all three are the same. An x87 stack of two goes in and out.
+/// Saves `len` bytes of state by `save` to an ordinary place and to the end of the address range,
+/// restores it from there, and saves it again: all three are the same. An x87 stack of two goes in
+/// and out.
 fn image(g: &mut Guest, at: u64, len: u64, save: &[u8], restore: &[u8]) {
     let (first, second) = (DATA, DATA + 0x1000);
     pi(g);

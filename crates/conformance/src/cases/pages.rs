@@ -1,4 +1,5 @@
-//! Code that goes on on another page: which one that is, the page tables say at each jump (SDM vol. 3, 4.10).
+//! Code that goes on on another page: which one that is, the page tables say at each jump (SDM vol.
+//! 3, 4.10).
 
 use super::case;
 use crate::Case;
@@ -19,7 +20,8 @@ const JUMPS: u64 = FRAME;
 const ADDS_ONE: u64 = FRAME + 0x1000;
 /// Adds 100H to EBX, and CF to EDX.
 const ADDS_MANY: u64 = FRAME + 0x2000;
-/// Calls in a row: more than a processor needs to learn the way by heart, even where it knew another one.
+/// Calls in a row: more than a processor needs to learn the way by heart, even where it knew
+/// another one.
 const CALLS: u64 = 80;
 const ONE: u64 = CALLS;
 const MANY: u64 = CALLS << 8;
@@ -59,8 +61,9 @@ fn mapped_anew(g: &mut Guest, flags: u64, change: fn(&mut CodeAssembler) -> Resu
     g.want_reg(RDX, 2 * CALLS);
 }
 
-/// One frame at two pages in a row, with an instruction from the end of the one to the beginning of the other: MOV EAX, imm32; RET. Each
-/// call follows a store to the number's first byte, at the frame's end, and its third, at its beginning, at `places`.
+/// One frame at two pages in a row, with an instruction from the end of the one to the beginning of
+/// the other: MOV EAX, imm32; RET. Each call follows a store to the number's first byte, at the
+/// frame's end, and its third, at its beginning, at `places`.
 fn one_frame_twice(g: &mut Guest, bits: u32, flags: u64, places: [u64; 2]) {
     g.write(FRAME + 0xffe, &[0xb8, 0]);
     g.write(FRAME, &[0, 0, 0, 0xc3]);

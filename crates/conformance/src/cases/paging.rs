@@ -47,7 +47,8 @@ fn push_is_ss(g: &mut Guest, stack: u64) {
     g.want("pushed RSP", |e| e.pushed().rsp, stack);
 }
 
-/// Compares 2800H elements at `from` in the data with those at `to` in the play area; where the instruction is.
+/// Compares 2800H elements at `from` in the data with those at `to` in the play area; where the
+/// instruction is.
 fn compares(
     g: &mut Guest,
     from: u64,
@@ -465,7 +466,8 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("paging/rewritten-code-of-another-page-finds-the-flags", "SDM 3A 11.6", |g| {
         g.long();
-        // xor eax, eax; nop; ret, and later setc al; ret. And another ret, so that there is code on the page all the time.
+        // xor eax, eax; nop; ret, and later setc al; ret. And another ret, so that there is code on
+        // the page all the time.
         g.write(DATA, &[0x31, 0xc0, 0x90, 0xc3]);
         g.write(DATA + 0x80, &[0xc3]);
         g.emit(|a| {
@@ -488,7 +490,8 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("paging/rewritten-code-reads-flags-that-nobody-read", "SDM 3A 11.6", |g| {
         g.long();
-        // add esi, edi; mov eax, [rsp]; jmp to xor edx, edx, which makes flags of its own, and later to setc dl, which does not.
+        // add esi, edi; mov eax, [rsp]; jmp to xor edx, edx, which makes flags of its own, and
+        // later to setc dl, which does not.
         g.write(DATA, &[0x01, 0xfe, 0x8b, 0x04, 0x24, 0xeb, 0x79]);
         g.write(DATA + 0x80, &[0x31, 0xd2, 0x90, 0xc3]);
         g.emit(|a| {

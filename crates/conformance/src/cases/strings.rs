@@ -1,4 +1,5 @@
-//! String instructions that overwrite themselves, and what 32-bit addresses make of 64-bit registers (SDM vol. 2, REP).
+//! String instructions that overwrite themselves, and what 32-bit addresses make of 64-bit
+//! registers (SDM vol. 2, REP).
 
 use super::case;
 use crate::Case;
@@ -13,8 +14,9 @@ use x86::state::gpr::{RCX, RDI, RSI};
 /// NOP, which a REP prefix becomes.
 const NOP: u8 = 0x90;
 
-/// `instruction` (two bytes, the first REP) stores NOPs from `before` bytes before itself on, `count` elements at the most: the store that makes
-/// its prefix a NOP is the last of the repetition, and the bare instruction follows once, unless that store has reached it, too.
+/// `instruction` (two bytes, the first REP) stores NOPs from `before` bytes before itself on,
+/// `count` elements at the most: the store that makes its prefix a NOP is the last of the
+/// repetition, and the bare instruction follows once, unless that store has reached it, too.
 fn overwrites_itself(g: &mut Guest, instruction: [u8; 2], before: u64, size: u64, count: u64) {
     let at = CODE + 0x400;
     repeats_from(g, at, at - before, count);
@@ -27,7 +29,8 @@ fn overwrites_itself(g: &mut Guest, instruction: [u8; 2], before: u64, size: u64
     g.want_reg(RDI, at - before + (done + bare) * size);
 }
 
-/// Goes to the 64-bit code at `at` with `count` in RCX, RDI at `to`, RSI at NOPs, and DX a port that reads as one.
+/// Goes to the 64-bit code at `at` with `count` in RCX, RDI at `to`, RSI at NOPs, and DX a port
+/// that reads as one.
 fn repeats_from(g: &mut Guest, at: u64, to: u64, count: u64) {
     g.long();
     g.write(DATA, &[NOP; 0x1000]);
@@ -41,7 +44,8 @@ fn repeats_from(g: &mut Guest, at: u64, to: u64, count: u64) {
     });
 }
 
-/// The same where the stores reach the second of its bytes first, which lies on another page: REP NOP is PAUSE.
+/// The same where the stores reach the second of its bytes first, which lies on another page: REP
+/// NOP is PAUSE.
 fn overwrites_its_end(g: &mut Guest, instruction: [u8; 2]) {
     let at = CODE + 0xfff;
     repeats_from(g, at, at + 1, 6);
@@ -52,7 +56,8 @@ fn overwrites_its_end(g: &mut Guest, instruction: [u8; 2]) {
     g.want_reg(RDI, at + 2);
 }
 
-/// `code`, repeated with 32-bit addresses, with upper halves in its registers and `count` in the lower half of RCX.
+/// `code`, repeated with 32-bit addresses, with upper halves in its registers and `count` in the
+/// lower half of RCX.
 fn upper_halves(g: &mut Guest, count: u64, code: &[u8]) -> u64 {
     g.long();
     g.emit(|a| {

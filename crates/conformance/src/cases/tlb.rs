@@ -1,4 +1,5 @@
-//! Invalidation (SDM vol. 3, 4.10): what must be seen after each operation. What may be cached is not tested.
+//! Invalidation (SDM vol. 3, 4.10): what must be seen after each operation. What may be cached is
+//! not tested.
 
 use super::case;
 use crate::Case;
@@ -11,7 +12,8 @@ use x86::exception::Vector;
 use x86::regs::Cr4;
 use x86::state::gpr::{RAX, RBX, RCX};
 
-/// The play page reads 1, its entry is then pointed to a frame that holds 2, `invalidate` runs, and it must read 2.
+/// The play page reads 1, its entry is then pointed to a frame that holds 2, `invalidate` runs, and
+/// it must read 2.
 fn remap(
     g: &mut Guest,
     flags: u64,

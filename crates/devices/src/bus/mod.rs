@@ -1,9 +1,9 @@
 //! The I/O bus: from a port or guest-physical address to the device there.
 //!
-//! Built once by the machine, then shared by all vCPU threads: a lookup takes no lock, a device is locked only
-//! while it is being accessed. An access wider than a device takes is split into its bytes (or words), lowest
-//! address first, each looked up on its own, as the chipset does. What nobody claims reads all-ones, swallows
-//! writes, and is counted and logged once per place.
+//! Built once by the machine, then shared by all vCPU threads: a lookup takes no lock, a device is
+//! locked only while it is being accessed. An access wider than a device takes is split into its
+//! bytes (or words), lowest address first, each looked up on its own, as the chipset does. What
+//! nobody claims reads all-ones, swallows writes, and is counted and logged once per place.
 
 mod ranges;
 mod unclaimed;
@@ -124,8 +124,9 @@ impl Bus {
         self.pio.add(name, u64::from(*ports.start())..=u64::from(*ports.end()), width, device)
     }
 
-    /// Puts `device` on `port` for accesses of one byte, whatever else is there. A wider access that
-    /// covers the port does not reach it: the reset control register in PCI's configuration address.
+    /// Puts `device` on `port` for accesses of one byte, whatever else is there. A wider access
+    /// that covers the port does not reach it: the reset control register in PCI's configuration
+    /// address.
     ///
     /// # Errors
     /// If another such device is there already.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 
-/// Device memory is counted by page of this size: a guest that draws on a screen that is not there touches one place.
+/// Device memory is counted by page of this size: a guest that draws on a screen that is not there
+/// touches one place.
 const PAGE: u64 = 4096;
 /// Places remembered at the most; a guest that scans all of memory must not fill the host's.
 const PLACES_MAX: usize = 4096;

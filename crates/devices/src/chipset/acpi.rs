@@ -115,8 +115,8 @@ impl Core {
     }
 }
 
-/// The ACPI fixed hardware in one block of 16 ports: +0 PM1a_EVT (status, enable; 4 bytes), +4 PM1a_CNT (2),
-/// +8 PM_TMR (4).
+/// The ACPI fixed hardware in one block of 16 ports: +0 PM1a_EVT (status, enable; 4 bytes), +4
+/// PM1a_CNT (2), +8 PM_TMR (4).
 #[derive(Debug)]
 pub struct AcpiPm {
     core: Core,
@@ -156,8 +156,8 @@ impl AcpiPm {
     /// Length of the block in ports.
     pub const PORTS: u16 = 16;
 
-    /// At port `base`, in ACPI mode (SCI_EN set, no SMI_CMD). `sci` is level-triggered (the MADT says so). With
-    /// `timer_32_bit` the timer counts to 2^32 (FADT.TMR_VAL_EXT), else to 2^24.
+    /// At port `base`, in ACPI mode (SCI_EN set, no SMI_CMD). `sci` is level-triggered (the MADT
+    /// says so). With `timer_32_bit` the timer counts to 2^32 (FADT.TMR_VAL_EXT), else to 2^24.
     pub fn new(
         base: u16,
         clock: Arc<dyn Clock>,

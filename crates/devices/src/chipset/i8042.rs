@@ -1,8 +1,9 @@
-//! The 8042 keyboard controller (IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary
-//! Device Controller") with nothing plugged in.
+//! The 8042 keyboard controller (IBM PS/2 Hardware Interface Technical Reference, "Keyboard and
+//! Auxiliary Device Controller") with nothing plugged in.
 //!
-//! A byte sent to the absent keyboard or mouse is answered at once as the controller answers a device that is
-//! silent: FEH with the timeout bit, so that drivers give up fast. A20 is always open.
+//! A byte sent to the absent keyboard or mouse is answered at once as the controller answers a
+//! device that is silent: FEH with the timeout bit, so that drivers give up fast. A20 is always
+//! open.
 
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
@@ -84,7 +85,8 @@ impl Core {
             0x60..=0x7F | 0xD1..=0xD4 => self.command = Some(command),
             0xA7 => self.ram[0] |= CTR_AUX_OFF,
             0xA8 => self.ram[0] &= !CTR_AUX_OFF,
-            // Interface tests: the auxiliary device's clock line is stuck; the keyboard's lines are well.
+            // Interface tests: the auxiliary device's clock line is stuck; the keyboard's lines are
+            // well.
             0xA9 => self.answer(0x02, 0),
             0xAA => {
                 self.ram[0] |= CTR_SYS;
@@ -108,7 +110,8 @@ impl Core {
         match self.command.take() {
             Some(command @ 0x60..=0x7F) => self.ram[usize::from(command & 31)] = byte,
             Some(0xD1) => return byte & 1 == 0,
-            // To the output buffer as from the keyboard, and, there being no auxiliary interface, as from it.
+            // To the output buffer as from the keyboard, and, there being no auxiliary interface,
+            // as from it.
             Some(0xD2 | 0xD3) => self.answer(byte, 0),
             Some(_) => self.answer(RESEND, AUX | TIMEOUT),
             None => {

@@ -1,6 +1,7 @@
 //! The chipset: timers, clock, serial line, keyboard controller, power management, small ports.
 //!
-//! Every constructor returns what [`crate::bus::Bus::add_pio`] takes; the device is told absolute port numbers.
+//! Every constructor returns what [`crate::bus::Bus::add_pio`] takes; the device is told absolute
+//! port numbers.
 
 mod acpi;
 mod i8042;

@@ -20,10 +20,11 @@ impl LatchState {
     }
 }
 
-/// The reset control register, CF9H, inside the dword of the PCI configuration address, CF8H to CFBH.
+/// The reset control register, CF9H, inside the dword of the PCI configuration address, CF8H to
+/// CFBH.
 ///
-/// It is a byte port ([`crate::bus::Bus::add_byte_port`]): a dword written to CF8H is no write to CF9H,
-/// and all else there is PCI's.
+/// It is a byte port ([`crate::bus::Bus::add_byte_port`]): a dword written to CF8H is no write to
+/// CF9H, and all else there is PCI's.
 #[derive(Debug)]
 pub struct ResetPort {
     power: PowerSink,

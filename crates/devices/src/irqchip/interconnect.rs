@@ -1,5 +1,6 @@
-//! The APIC bus: carries interrupt messages from the IOAPIC, MSIs and IPIs to local APICs (SDM vol. 3, 12.6,
-//! 12.11). It has no state and no lock of its own; at most one local APIC is locked at a time.
+//! The APIC bus: carries interrupt messages from the IOAPIC, MSIs and IPIs to local APICs (SDM vol.
+//! 3, 12.6, 12.11). It has no state and no lock of its own; at most one local APIC is locked at a
+//! time.
 
 use super::message::{BROADCAST, Delivery, DestinationMode, Message};
 use crate::msi::{Msi, MsiSink};

@@ -1,5 +1,5 @@
-//! Interrupt messages: what the IOAPIC, devices and processors send to local APICs (SDM vol. 3, 12.6,
-//! 12.11).
+//! Interrupt messages: what the IOAPIC, devices and processors send to local APICs (SDM vol. 3,
+//! 12.6, 12.11).
 
 use crate::msi::Msi;
 
@@ -70,8 +70,8 @@ pub struct Message {
     pub trigger: Trigger,
     /// How `destination` is read.
     pub mode: DestinationMode,
-    /// APIC id or logical id: 8 bits from the IOAPIC, MSIs and xAPIC IPIs, 32 bits from x2APIC IPIs; or
-    /// [`BROADCAST`].
+    /// APIC id or logical id: 8 bits from the IOAPIC, MSIs and xAPIC IPIs, 32 bits from x2APIC
+    /// IPIs; or [`BROADCAST`].
     pub destination: u32,
 }
 
@@ -86,9 +86,9 @@ pub(super) fn widen(destination: u8, mode: DestinationMode) -> u32 {
 impl Message {
     /// What a message-signalled interrupt means; `None` where it means nothing (12.11.1, 12.11.2).
     ///
-    /// The manual says that without the redirection hint the destination mode is ignored. Processors
-    /// do not ignore it, and drivers rely on that: it is how the destination is read in either case.
-    /// The hint sends a logical message to one of its destinations.
+    /// The manual says that without the redirection hint the destination mode is ignored.
+    /// Processors do not ignore it, and drivers rely on that: it is how the destination is read in
+    /// either case. The hint sends a logical message to one of its destinations.
     pub fn of_msi(msi: Msi) -> Option<Self> {
         let Msi { address, data } = msi;
         if address >> 20 != Msi::ADDRESS >> 20 {

@@ -32,8 +32,8 @@ pub struct IrqChips {
 }
 
 impl IrqChips {
-    /// Wires an IOAPIC with APIC id `ioapic_id` and a 8259 pair to `lapics`; the pair's output goes to LINT0
-    /// of the first, the bootstrap processor's.
+    /// Wires an IOAPIC with APIC id `ioapic_id` and a 8259 pair to `lapics`; the pair's output goes
+    /// to LINT0 of the first, the bootstrap processor's.
     pub fn new(lapics: Vec<Arc<Lapic>>, ioapic_id: u8) -> Self {
         let receivers = lapics.iter().map(|lapic| Arc::clone(lapic) as _).collect();
         let interconnect = Interconnect::new(receivers);
@@ -56,13 +56,15 @@ impl IrqChips {
         self.isa.line(irq)
     }
 
-    /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one device each.
+    /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one
+    /// device each.
     pub fn gsi_line(&self, gsi: u8) -> IrqLine {
         IrqLine::to_pin(gsi, Arc::clone(&self.ioapic) as _)
     }
 
-    /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at `ioapic_base`
-    /// (a 4 KiB page). The local APICs' page is private to each vCPU: see [`Lapic::mmio_base`].
+    /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at
+    /// `ioapic_base` (a 4 KiB page). The local APICs' page is private to each vCPU: see
+    /// [`Lapic::mmio_base`].
     ///
     /// # Errors
     /// If another device is there.

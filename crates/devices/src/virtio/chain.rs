@@ -146,8 +146,8 @@ impl Walk {
         ram.mmap().read_obj(GuestAddress(at)).ok()
     }
 
-    /// The beginning of the table that `descriptor` refers to. It has whole descriptors, and none of
-    /// them refers to another (2.7.5.3.1).
+    /// The beginning of the table that `descriptor` refers to. It has whole descriptors, and none
+    /// of them refers to another (2.7.5.3.1).
     fn enter(&self, descriptor: &Descriptor) -> Option<Self> {
         let whole = descriptor.len().is_multiple_of(DESCRIPTOR as u32);
         let size = u16::try_from(descriptor.len() / DESCRIPTOR as u32).ok()?;

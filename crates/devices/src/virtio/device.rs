@@ -26,8 +26,8 @@ pub trait VirtioDevice: Send {
     /// Fills `into` from byte `offset` of the configuration space (2.5). What is not there reads 0.
     fn read_config(&self, offset: usize, into: &mut [u8]);
 
-    /// The driver writes `bytes` at `offset` of the configuration space. What cannot be written stays
-    /// as it is.
+    /// The driver writes `bytes` at `offset` of the configuration space. What cannot be written
+    /// stays as it is.
     fn write_config(&mut self, _offset: usize, _bytes: &[u8]) {}
 
     /// Changes whenever the device has changed its configuration space by itself, and together with
@@ -43,9 +43,9 @@ pub trait VirtioDevice: Send {
     /// The driver has put something into this queue, which is in use.
     fn notify(&mut self, queue: usize);
 
-    /// Stops serving. When this returns, the device and its threads touch guest memory and queues no
-    /// more until they are activated again, and hold no chain: those not answered are given again.
-    /// Called at a reset, a pause and before saving; also where the device is not active.
+    /// Stops serving. When this returns, the device and its threads touch guest memory and queues
+    /// no more until they are activated again, and hold no chain: those not answered are given
+    /// again. Called at a reset, a pause and before saving; also where the device is not active.
     fn quiesce(&mut self);
 
     /// The driver resets the device, which is quiet: what the driver chose is forgotten.

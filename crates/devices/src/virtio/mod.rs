@@ -1,18 +1,18 @@
 //! Virtio 1.2 devices, modern interface only: each a device behind a transport.
 //!
 //! ```text
-//! guest's loads, stores ──► transport (registers) ──activate, notify, quiesce──► a device, e.g. blk
-//!                             ▲                                                    │ threads of its own
-//!                             └── VirtioIrq (status, line) ◄── Queue (2.7) ◄───────┘
+//! loads, stores ──► transport (registers) ──activate, notify, quiesce──► a device, e.g. blk
+//!                     ▲                                                    │ threads of its own
+//!                     └── VirtioIrq (status, line) ◄── Queue (2.7) ◄───────┘
 //! ```
 //! A device's requests are served on its own threads, which may block on the host; the processors
-//! only write registers. What a driver does wrong never reaches the host: a chain that makes no sense
-//! stops the device with DEVICE_NEEDS_RESET (2.1.2), a request that makes none is answered with an
-//! error.
+//! only write registers. What a driver does wrong never reaches the host: a chain that makes no
+//! sense stops the device with DEVICE_NEEDS_RESET (2.1.2), a request that makes none is answered
+//! with an error.
 //!
 //! Locks: the transport is a chipset device in the crate's order; then a worker's mailbox, then a
-//! queue's ring, then the interrupt, then the line. A device's thread takes the last four, each after
-//! the other's release, and never the transport's.
+//! queue's ring, then the interrupt, then the line. A device's thread takes the last four, each
+//! after the other's release, and never the transport's.
 
 pub mod blk;
 mod chain;

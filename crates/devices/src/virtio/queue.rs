@@ -1,8 +1,8 @@
 //! One virtqueue in the split format (virtio 1.2, 2.7), seen from the device.
 //!
-//! A [`Queue`] is a handle: the transport, the device and its threads share one queue. Chains may be
-//! answered in any order, at any time and from any thread. A chain that was taken and not answered
-//! when the device stops is given again when it goes on: [`QueuePosition::in_flight`].
+//! A [`Queue`] is a handle: the transport, the device and its threads share one queue. Chains may
+//! be answered in any order, at any time and from any thread. A chain that was taken and not
+//! answered when the device stops is given again when it goes on: [`QueuePosition::in_flight`].
 
 use super::chain::{Broken, Chain, Head};
 use super::irq::VirtioIrq;

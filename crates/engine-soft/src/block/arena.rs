@@ -1,8 +1,10 @@
-//! Who owns the blocks: an arena of handles. A block is alive, dead, or freed, in this order, each once.
+//! Who owns the blocks: an arena of handles. A block is alive, dead, or freed, in this order, each
+//! once.
 //!
-//! The run loop refers to blocks by pointer and may be inside one that dies by its own store. A dead block's memory therefore
-//! stays until [`Arena::free_dead`], which the run loop calls where it holds no pointer. A handle that is freed may be given
-//! to another block; dying twice is refused, so no block is freed twice.
+//! The run loop refers to blocks by pointer and may be inside one that dies by its own store. A
+//! dead block's memory therefore stays until [`Arena::free_dead`], which the run loop calls where
+//! it holds no pointer. A handle that is freed may be given to another block; dying twice is
+//! refused, so no block is freed twice.
 
 use super::Block;
 

@@ -17,7 +17,8 @@ pub(crate) struct BlockCache {
     /// Pointers to living blocks.
     jump: Box<[(Key, *const Block)]>,
     pages: Table<u64, CodePage>,
-    /// Translations that dead blocks are part of, to be made to leave before translated code runs again.
+    /// Translations that dead blocks are part of, to be made to leave before translated code runs
+    /// again.
     pub(crate) dead_code: Vec<u32>,
     /// Pages that have lost their last block, for others to be told.
     pub(crate) released: Vec<u64>,
@@ -29,7 +30,8 @@ pub(crate) struct BlockCache {
 }
 
 impl BlockCache {
-    /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's start.
+    /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's
+    /// start.
     pub(crate) fn new(stale: Handler) -> Self {
         Self {
             arena: Arena::default(),
@@ -46,7 +48,8 @@ impl BlockCache {
         }
     }
 
-    /// The block for `key`, if decoded, as the run loop refers to it: good until the next [`BlockCache::free_dead`].
+    /// The block for `key`, if decoded, as the run loop refers to it: good until the next
+    /// [`BlockCache::free_dead`].
     #[inline(always)]
     pub(crate) fn find(&mut self, key: Key) -> Option<*const Block> {
         let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
@@ -60,12 +63,14 @@ impl BlockCache {
         Some(block)
     }
 
-    /// As [`BlockCache::find`] by the first table alone, with the second page of a block that does not lie on one.
+    /// As [`BlockCache::find`] by the first table alone, with the second page of a block that does
+    /// not lie on one.
     #[inline(always)]
     #[allow(unsafe_code)] // no lookup in the arena on the instruction path; see docs/UNSAFE.md
     pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block, Option<u64>)> {
         let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
-        // SAFETY: `jump` names living blocks only: `kill` and `flush` take each out, and the arena frees none that lives.
+        // SAFETY: `jump` names living blocks only: `kill` and `flush` take each out, and the arena
+        // frees none that lives.
         let second = || unsafe { if (*block).crosses { (*block).second_page } else { None } };
         (known == key).then(|| (block, second()))
     }
@@ -80,7 +85,8 @@ impl BlockCache {
         self.get(key).and_then(|block| block.host.code.get())
     }
 
-    /// The translations of blocks that begin on the page of `key`, in its mode, with where on the page.
+    /// The translations of blocks that begin on the page of `key`, in its mode, with where on the
+    /// page.
     pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Host)> {
         let page = key.gpa() & !0xfff;
         let blocks = self.pages.get(&(page >> 12)).into_iter().flat_map(|page| &page.blocks);
@@ -122,7 +128,8 @@ impl BlockCache {
         block
     }
 
-    /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has blocks on.
+    /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has
+    /// blocks on.
     pub(crate) fn peek(&mut self, gpa: u64, len: u64, number: u32) {
         if let Some(page) = self.pages.get_mut(&(gpa >> 12)) {
             page.granules |= granules((gpa, len));
@@ -140,7 +147,8 @@ impl BlockCache {
         self.pages.get(&(gpa >> 12)).is_some_and(|page| page.granules & granules((gpa, len)) != 0)
     }
 
-    /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if the page holds no code any more.
+    /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if
+    /// the page holds no code any more.
     pub(crate) fn written(&mut self, gpa: u64, len: u64) -> bool {
         let Some(page) = self.pages.get_mut(&(gpa >> 12)) else { return true };
         if page.blocks.is_empty() {
@@ -236,7 +244,8 @@ impl BlockCache {
         }
     }
 
-    /// Frees the dead. The caller holds no pointer to a block, but for one that has been found since the last death.
+    /// Frees the dead. The caller holds no pointer to a block, but for one that has been found
+    /// since the last death.
     #[inline(always)]
     pub(crate) fn free_dead(&mut self) {
         if !self.arena.is_clean() {

@@ -1,8 +1,10 @@
-//! Decoded blocks, keyed by the guest-physical address of their code and the mode they were decoded for.
+//! Decoded blocks, keyed by the guest-physical address of their code and the mode they were decoded
+//! for.
 //!
-//! Linear addresses come and go; physical code stays: a block survives every TLB flush and context switch. It dies only when a
-//! byte of it is written (granules of 64 bytes) or the cache is full. Links from a block to its successors on the same page
-//! are valid while `epoch` is the cache's; any death starts a new epoch, which severs all links at once.
+//! Linear addresses come and go; physical code stays: a block survives every TLB flush and context
+//! switch. It dies only when a byte of it is written (granules of 64 bytes) or the cache is full.
+//! Links from a block to its successors on the same page are valid while `epoch` is the cache's;
+//! any death starts a new epoch, which severs all links at once.
 
 mod arena;
 mod cache;
@@ -16,7 +18,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A straight run of decoded instructions. What the run loop reads of each block comes first, on one cache line.
+/// A straight run of decoded instructions. What the run loop reads of each block comes first, on
+/// one cache line.
 #[repr(C, align(64))]
 pub(crate) struct Block {
     /// The ops; the last one always leaves the block.
@@ -107,7 +110,8 @@ impl Key {
     }
 }
 
-/// Spreads the words that blocks and pages are found by. A guest that makes them collide slows itself.
+/// Spreads the words that blocks and pages are found by. A guest that makes them collide slows
+/// itself.
 #[derive(Default)]
 pub(crate) struct Spread(u64);
 
@@ -131,7 +135,8 @@ impl Hasher for Spread {
 pub(crate) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 impl Block {
-    /// The parts of its code, each within one page: guest-physical address and bytes. Both may lie in one frame.
+    /// The parts of its code, each within one page: guest-physical address and bytes. Both may lie
+    /// in one frame.
     fn extents(&self) -> [(u64, u64); 2] {
         let (gpa, len) = (self.key.gpa(), u64::from(self.len));
         let first = len.min(0x1000 - (gpa & 0xfff));

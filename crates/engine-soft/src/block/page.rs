@@ -2,7 +2,8 @@
 
 use super::BlockId;
 
-/// The translation of this number is good only as long as nothing is written to `len` bytes at `gpa`.
+/// The translation of this number is good only as long as nothing is written to `len` bytes at
+/// `gpa`.
 pub(super) struct Peek {
     pub(super) gpa: u64,
     pub(super) len: u64,

@@ -1,7 +1,9 @@
-//! From guest bytes to a [`Block`]: iced-x86 decodes, [`select`] chooses the function that performs each instruction.
+//! From guest bytes to a [`Block`]: iced-x86 decodes, [`select`] chooses the function that performs
+//! each instruction.
 //!
-//! A block is a straight run on one page, ended by a branch, by an instruction that changes how the next is to be read, by the end of the
-//! page or by length. An instruction that crosses into the next page stands alone in a block that knows both pages.
+//! A block is a straight run on one page, ended by a branch, by an instruction that changes how the
+//! next is to be read, by the end of the page or by length. An instruction that crosses into the
+//! next page stands alone in a block that knows both pages.
 
 pub(crate) mod features;
 mod operand;
@@ -132,8 +134,8 @@ pub(crate) fn decode(
     Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
 }
 
-/// Whether what follows `instruction` must not have been fetched before it is done (SDM vol. 3, 9.3). Those that leave their block anyway
-/// need not be asked.
+/// Whether what follows `instruction` must not have been fetched before it is done (SDM vol. 3,
+/// 9.3). Those that leave their block anyway need not be asked.
 fn serializes(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
     let to = instruction.op0_register();
@@ -144,7 +146,8 @@ fn serializes(instruction: &Instruction) -> bool {
     }
 }
 
-/// The block of one instruction whose RIP-relative operand is more than 2 GiB from the instruction's start, though not from its end.
+/// The block of one instruction whose RIP-relative operand is more than 2 GiB from the
+/// instruction's start, though not from its end.
 fn far_block(mut op: Op) -> Vec<Op> {
     op.disp = op.disp.wrapping_sub(control::FAR as i32);
     let mut before = op.clone();
@@ -153,8 +156,8 @@ fn far_block(mut op: Op) -> Vec<Op> {
     vec![before, fall_through(end), op]
 }
 
-/// Whether `bytes` begin an instruction of more than 15 bytes, #GP(0), rather than none at all (SDM vol. 2, 2.3.11): with fewer of
-/// its prefixes, which may be repeated at will, it is one.
+/// Whether `bytes` begin an instruction of more than 15 bytes, #GP(0), rather than none at all (SDM
+/// vol. 2, 2.3.11): with fewer of its prefixes, which may be repeated at will, it is one.
 fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
     const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
     for first in 1..bytes.len() {
@@ -193,7 +196,8 @@ fn finish(
     let page_offset = key.gpa() & PAGE_MASK;
     let on_page = |relative: u64| page_offset.wrapping_add(relative) <= PAGE_MASK;
     let last = &ops[ops.len() - 1];
-    // In 16- and 32-bit code targets wrap at the operand size: only whole-page-relative 64-bit ones are known to stay.
+    // In 16- and 32-bit code targets wrap at the operand size: only whole-page-relative 64-bit ones
+    // are known to stay.
     let wide = mode == Mode::Long64;
     let taken = wide && select::is_direct(last) && on_page(last.imm);
     let through = wide && on_page(len as u64);

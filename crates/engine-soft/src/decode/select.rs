@@ -1,7 +1,8 @@
 //! Which function performs an instruction: the interpreter's table of contents.
 //!
-//! Groups in the order of the match: moves, arithmetic, bits, stack, control flow, strings, flags, system, state images; whatever has no
-//! function of its own is run by the host ([`crate::thunked`]).
+//! Groups in the order of the match: moves, arithmetic, bits, stack, control flow, strings, flags,
+//! system, state images; whatever has no function of its own is run by the host
+//! ([`crate::thunked`]).
 
 use super::operand;
 use crate::cpu::{BASED, Cpu, FLAT, LEGACY};
@@ -275,7 +276,8 @@ type Choice = Option<Handler>;
 
 fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
     if c.i.has_lock_prefix() && !matches!(c.i.mnemonic(), M::Bts | M::Btr | M::Btc) {
-        // LOCKed read-modify-writes are the host's own; MOV CR8 spelt with LOCK (AMD) does not decode here.
+        // LOCKed read-modify-writes are the host's own; MOV CR8 spelt with LOCK (AMD) does not
+        // decode here.
         return None;
     }
     moves(c)
@@ -938,7 +940,8 @@ fn string_address_size(i: &Instruction) -> u8 {
     8
 }
 
-/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS: a stack reference it never is.
+/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS: a stack
+/// reference it never is.
 fn implicit_segment(c: &Context<'_>) -> u8 {
     match operand::segment(c.i.memory_segment()) {
         0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,

@@ -1,7 +1,9 @@
-//! Code for translators: slots of 32 bytes with arithmetic on registers and memory, branches, loops, stores to code, and what faults.
+//! Code for translators: slots of 32 bytes with arithmetic on registers and memory, branches,
+//! loops, stores to code, and what faults.
 //!
-//! A slot begins with an instruction and ends with one. Faults are led on to the next slot (see [`super::twins`]). R12 counts down at every
-//! branch that may lead backwards, and nothing else writes it: each guest comes to an end.
+//! A slot begins with an instruction and ends with one. Faults are led on to the next slot (see
+//! [`super::twins`]). R12 counts down at every branch that may lead backwards, and nothing else
+//! writes it: each guest comes to an end.
 
 use super::Random;
 use super::twins::{ALIAS, CODE, DATA, FUEL, TABLE_ALIAS};
@@ -68,7 +70,8 @@ const CODES: &[(Form, &[Code])] = {
     ]
 };
 
-/// Fills all slots; the last one halts. `folded`: an instruction goes on from the end of the first page to its beginning, and is stored to.
+/// Fills all slots; the last one halts. `folded`: an instruction goes on from the end of the first
+/// page to its beginning, and is stored to.
 pub(super) fn generate(folded: bool, random: &mut Random) -> Vec<u8> {
     let mut code = Vec::with_capacity(SLOT * SLOTS);
     for n in 0..SLOTS - 1 {

@@ -1,4 +1,5 @@
-//! Code that is likelier than arbitrary bytes to get somewhere: system instructions, with arbitrary operands.
+//! Code that is likelier than arbitrary bytes to get somewhere: system instructions, with arbitrary
+//! operands.
 
 use super::Random;
 

@@ -1,8 +1,8 @@
 //! The fuzzing entry: any bytes as a processor's state, tables and code.
 //!
-//! Nothing that a guest can set up may panic the engine, hang it beyond its slice, or make it touch host memory that is not the
-//! guest's. `scene` builds the guest from the bytes, in any mode, under page tables of which a part is arbitrary; every
-//! exception leads on into arbitrary code.
+//! Nothing that a guest can set up may panic the engine, hang it beyond its slice, or make it touch
+//! host memory that is not the guest's. `scene` builds the guest from the bytes, in any mode, under
+//! page tables of which a part is arbitrary; every exception leads on into arbitrary code.
 
 mod blocks;
 mod code;
@@ -111,7 +111,8 @@ impl CpuIo for Anything {
 /// Runs the guest that `data` describes, for a bounded number of instructions.
 ///
 /// # Panics
-/// If the engine breaks a promise: it fails by itself, or leaves a state that no processor can be in.
+/// If the engine breaks a promise: it fails by itself, or leaves a state that no processor can be
+/// in.
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();

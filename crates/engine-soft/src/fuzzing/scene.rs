@@ -1,5 +1,5 @@
-//! Memory and state to start from: code, tables and stacks in 64 KiB that are mapped where they are, arbitrary page tables
-//! around them, RAM with a hole in it.
+//! Memory and state to start from: code, tables and stacks in 64 KiB that are mapped where they
+//! are, arbitrary page tables around them, RAM with a hole in it.
 
 use super::{Bytes, Random, code};
 use memory::GuestRam;
@@ -96,7 +96,8 @@ fn address(random: &mut Random) -> u64 {
     }
 }
 
-/// Page tables at [`ROOT`] to ROOT + 3FFFH: the lowest 64 KiB are where they are, mostly; the rest is arbitrary.
+/// Page tables at [`ROOT`] to ROOT + 3FFFH: the lowest 64 KiB are where they are, mostly; the rest
+/// is arbitrary.
 fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
     let wide = start != Start::Paged32;
     for table in 0..4 {
@@ -126,7 +127,8 @@ fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
     }
 }
 
-/// Present more often than not, usually to RAM (the tables themselves included), now and then with reserved bits.
+/// Present more often than not, usually to RAM (the tables themselves included), now and then with
+/// reserved bits.
 fn arbitrary_entry(random: &mut Random) -> u64 {
     let n = random.next();
     let frame = if n >> 61 == 0 { n & 0x000f_ffff_ffff_f000 } else { n >> 20 & 0x7_f000 };

@@ -1,8 +1,10 @@
 //! One guest on both tiers, and in lockstep: what remains of it must be the same.
 //!
-//! 64-bit mode, at level 0 or 3, in 256 KiB of memory mapped where it is. Of the data pages one is absent, one read-only; the code's are mapped twice
-//! and writable, and in some guests their second page is the first once more. Every exception comes to a handler on a stack of its own, which counts it, forgets the status flags (a fault may show what is dead,
-//! ADR 0016), and goes on with the next slot of [`super::blocks`]; outside the code it ends the guest.
+//! 64-bit mode, at level 0 or 3, in 256 KiB of memory mapped where it is. Of the data pages one is
+//! absent, one read-only; the code's are mapped twice and writable, and in some guests their second
+//! page is the first once more. Every exception comes to a handler on a stack of its own, which
+//! counts it, forgets the status flags (a fault may show what is dead, ADR 0016), and goes on with
+//! the next slot of [`super::blocks`]; outside the code it ends the guest.
 
 use super::blocks::{self, SLOT, SLOTS};
 use super::scene::{descriptor, gate, segment};
@@ -25,9 +27,11 @@ const IDT: u64 = 0x7000;
 const HANDLER: u64 = 0x8000;
 /// Where the handler counts.
 const COUNT: u64 = 0x9000;
-/// The tables of the system, up to the handler: stores that stray change none of them (the TLB would forget it at other times on each tier).
+/// The tables of the system, up to the handler: stores that stray change none of them (the TLB
+/// would forget it at other times on each tier).
 const SYSTEM: std::ops::Range<u64> = 1..9;
-/// The page tables, which are not to be read: lockstep marks entries accessed and dirty before their time.
+/// The page tables, which are not to be read: lockstep marks entries accessed and dirty before
+/// their time.
 const PAGE_TABLES: std::ops::Range<u64> = 1..5;
 /// Where [`PAGE_TABLE`] can be written.
 pub(super) const TABLE_ALIAS: u64 = 0x1f_f000;
@@ -45,7 +49,8 @@ pub(super) const FUEL: u64 = 400;
 const PATIENCE: u64 = 100_000;
 /// In such a guest the code's second page is its first once more.
 const FOLDED: u8 = 8;
-/// Such a guest may write to its tables, so that it need not be the same on both tiers; it must do no harm.
+/// Such a guest may write to its tables, so that it need not be the same on both tiers; it must do
+/// no harm.
 const WILD: u8 = 4;
 /// Bytes of translated code.
 const CODE_CACHE: usize = 1 << 20;
@@ -81,7 +86,8 @@ pub fn disturbed(data: &[u8]) {
         return;
     }
     let reference = end(data, Tier::Interpret, None);
-    // A repeated store that is interrupted after it has overwritten itself does not go on, as on any processor.
+    // A repeated store that is interrupted after it has overwritten itself does not go on, as on
+    // any processor.
     if reference.exit != Exit::SliceOver && !reference.rewrote {
         compare(&reference, &run(data, Tier::Translate, None, kicked));
     }
@@ -175,7 +181,8 @@ fn run(
     state.gpr[gpr::BLOCK_IP] = 0;
     let mut memory = vec![0; RAM[0].1 as usize];
     ram.read(0, &mut memory).expect("all of it");
-    // An address check may mark a page accessed or dirty though the instruction then faults on something else.
+    // An address check may mark a page accessed or dirty though the instruction then faults on
+    // something else.
     let tables = TABLES as usize..PAGE_TABLE as usize + 0x1000;
     memory[tables].iter_mut().step_by(8).for_each(|low| *low &= !0x60);
     let rewrote = vcpu.statistics().blocks_invalidated != 0;
@@ -214,7 +221,8 @@ fn build(ram: &GuestRam, mode: u8, random: &mut Random) -> CpuState {
     state(mode & 1 != 0, random)
 }
 
-/// Takes RDTSC and RDTSCP from `code`, where a stray branch may find them in the middle of other instructions: time is another on each run.
+/// Takes RDTSC and RDTSCP from `code`, where a stray branch may find them in the middle of other
+/// instructions: time is another on each run.
 fn stop_the_clock(code: &mut [u8]) {
     for at in 0..code.len().saturating_sub(2) {
         match code[at..at + 3] {

@@ -28,7 +28,8 @@ pub(crate) trait Unary {
 pub(crate) trait Shift {
     /// Performs it; `count` unmasked, the host masks.
     fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W;
-    /// Whether the host leaves OF where the count is an immediate above 1 ([`alu::immediate_keeps_of`]).
+    /// Whether the host leaves OF where the count is an immediate above 1
+    /// ([`alu::immediate_keeps_of`]).
     fn keeps_of() -> bool;
 }
 
@@ -91,8 +92,8 @@ macro_rules! shift {
     )*};
 }
 
-/// `O` by an immediate above 1 on a host that leaves OF then, though not where the count is in CL: what is translated there, and what Intel's
-/// processors do when they rotate.
+/// `O` by an immediate above 1 on a host that leaves OF then, though not where the count is in CL:
+/// what is translated there, and what Intel's processors do when they rotate.
 pub(crate) struct Keeping<O>(PhantomData<O>);
 impl<O: Shift> Shift for Keeping<O> {
     #[inline(always)]

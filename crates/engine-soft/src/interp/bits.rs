@@ -1,4 +1,5 @@
-//! BT, BTS, BTR, BTC (SDM vol. 2). With a register bit offset and a memory operand the offset moves the address.
+//! BT, BTS, BTR, BTC (SDM vol. 2). With a register bit offset and a memory operand the offset moves
+//! the address.
 
 use crate::alu::CF;
 use crate::cpu::{Cpu, LEGACY};

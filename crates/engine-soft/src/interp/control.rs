@@ -1,6 +1,7 @@
 //! Near control flow: Jcc, JMP, CALL, RET, LOOP, and the ends of blocks.
 //!
-//! Direct targets are kept relative to the block's start, so that a block runs at any linear address.
+//! Direct targets are kept relative to the block's start, so that a block runs at any linear
+//! address.
 #![allow(unsafe_code)] // the op behind `far_operand`; see docs/UNSAFE.md
 
 use super::stack;
@@ -105,8 +106,9 @@ pub(crate) fn jmp_m<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step_to(body(cpu))
 }
 
-/// The return address is written before the target is looked at: SDM vol. 2, CALL, has it the other way round, and so has Zen 3, but Intel's
-/// processors (and Zen 5) leave it in memory when the target faults for not being canonical.
+/// The return address is written before the target is looked at: SDM vol. 2, CALL, has it the other
+/// way round, and so has Zen 3, but Intel's processors (and Zen 5) leave it in memory when the
+/// target faults for not being canonical.
 fn call_to(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<Step> {
     let back = cpu.ip(op).wrapping_add(u64::from(op.len));
     let rsp = cpu.state.gpr[gpr::RSP];
@@ -135,7 +137,8 @@ pub(crate) fn call_m<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step_to(body(cpu))
 }
 
-/// Outside 64-bit mode: wraps `to` to the operand size and checks it against the code segment's limit.
+/// Outside 64-bit mode: wraps `to` to the operand size and checks it against the code segment's
+/// limit.
 fn legacy_target(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<u64> {
     let to = if op.size == 2 { to & 0xffff } else { to & 0xffff_ffff };
     if to > u64::from(cpu.state.seg[Seg::Cs as usize].limit) { cpu.gp() } else { Ok(to) }
@@ -276,8 +279,9 @@ pub(crate) fn fall_through(cpu: &mut Cpu, op: &Op) -> Step {
 /// What [`far_operand`] adds to an address: longer than any instruction.
 pub(crate) const FAR: u64 = 16;
 
-/// First op of the block that `decode::far_block` makes: performs its last op, whose RIP-relative address lacks [`FAR`]. Such an op has
-/// no index, so the slot that is otherwise always zero supplies it.
+/// First op of the block that `decode::far_block` makes: performs its last op, whose RIP-relative
+/// address lacks [`FAR`]. Such an op has no index, so the slot that is otherwise always zero
+/// supplies it.
 pub(crate) fn far_operand(cpu: &mut Cpu, op: &Op) -> Step {
     // SAFETY: `far_block` puts the op two places behind this one, in the same slice.
     let far = unsafe { &*std::ptr::from_ref(op).add(2) };

@@ -1,4 +1,5 @@
-//! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of faults (SDM vol. 3, 6.9).
+//! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of
+//! faults (SDM vol. 3, 6.9).
 
 use super::fetch;
 use super::system::DR6_BS;
@@ -100,7 +101,8 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
     None
 }
 
-/// An interrupt or trap between the iterations of a string instruction pushes RF set (SDM vol. 3, 18.3.1.1).
+/// An interrupt or trap between the iterations of a string instruction pushes RF set (SDM vol. 3,
+/// 18.3.1.1).
 fn resume_flag(cpu: &mut Cpu) {
     if std::mem::take(&mut cpu.mid_repeat) {
         cpu.state.flags.system |= Rflags::RF.bits();
@@ -120,7 +122,8 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     cpu.state.blocking.sti = false;
     cpu.state.blocking.mov_ss = false;
     if resumed {
-        // Nothing else may be worth attention: a repeated instruction that a page fault interrupted then goes on by whole pages.
+        // Nothing else may be worth attention: a repeated instruction that a page fault interrupted
+        // then goes on by whole pages.
         cpu.refresh();
     }
     // SAFETY: just found; only the run loop frees blocks.
@@ -177,7 +180,8 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
     fault_here(cpu);
 }
 
-/// `Cpu::fault` is to be delivered with the state as it stands: RIP could not be fetched, or an operation set RIP itself.
+/// `Cpu::fault` is to be delivered with the state as it stands: RIP could not be fetched, or an
+/// operation set RIP itself.
 #[cold]
 pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;

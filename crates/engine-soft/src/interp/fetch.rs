@@ -1,4 +1,5 @@
-//! From RIP to the block there: instruction TLB, block cache, and the decoder when both have nothing.
+//! From RIP to the block there: instruction TLB, block cache, and the decoder when both have
+//! nothing.
 
 use crate::block::{Block, Key};
 use crate::cpu::Cpu;
@@ -12,7 +13,8 @@ use x86::state::{Mode, Seg, gpr};
 /// Mode bit of blocks that hold a single instruction, for stepping.
 const STEP: u8 = 1 << 4;
 
-/// The block at RIP, decoded if need be. `None`: the fetch faulted, and the exception has been delivered.
+/// The block at RIP, decoded if need be. `None`: the fetch faulted, and the exception has been
+/// delivered.
 #[inline(always)]
 pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
     if cpu.mode == Mode::Long64 && !step {
@@ -43,7 +45,8 @@ fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
     entry.tag == next && entry.gpa == page
 }
 
-/// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`: it could not be fetched.
+/// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`:
+/// it could not be fetched.
 pub(crate) fn perform(cpu: &mut Cpu) -> Option<Step> {
     let block = find_or_decode(cpu, true).ok()?;
     // SAFETY: just found; only the run loop frees blocks.
@@ -107,7 +110,8 @@ fn find_or_decode(cpu: &mut Cpu, step: bool) -> Fallible<*const Block> {
     }
 }
 
-/// Whether a cached block holds at `la`: its second page is where it was, and it lies within the code segment. `None`: decode anew.
+/// Whether a cached block holds at `la`: its second page is where it was, and it lies within the
+/// code segment. `None`: decode anew.
 #[allow(unsafe_code)]
 fn valid_here(
     cpu: &mut Cpu,

@@ -1,4 +1,5 @@
-//! Floating-point and vector instructions that no thunk runs: images of the units' state in memory, masked moves, gathers.
+//! Floating-point and vector instructions that no thunk runs: images of the units' state in memory,
+//! masked moves, gathers.
 
 use crate::cpu::{Cpu, LEGACY};
 use crate::op::{Fallible, Handler, Op, Step, step, step_to};
@@ -60,8 +61,9 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
     Some(run)
 }
 
-/// What goes before an environment's or whole image's accesses: the unit's own exceptions, then what its address alone is judged by, canonical
-/// first, then alignment by operand size (SDM vol. 3, table 7-7). FXSAVE's 16 and XSAVE's 64 are checked with their images.
+/// What goes before an environment's or whole image's accesses: the unit's own exceptions, then
+/// what its address alone is judged by, canonical first, then alignment by operand size (SDM vol.
+/// 3, table 7-7). FXSAVE's 16 and XSAVE's 64 are checked with their images.
 fn place(cpu: &mut Cpu, op: &Op, wide: bool, kind: AccessKind) -> Fallible {
     if op.imm != Image::Environment as u64 && op.imm != Image::Whole as u64 {
         return Ok(());
@@ -195,7 +197,8 @@ impl ElementContext {
 
     #[allow(unsafe_code)]
     fn mmu(&mut self) -> &mut crate::mmu::Mmu {
-        // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only `state` is used meanwhile.
+        // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only
+        // `state` is used meanwhile.
         unsafe { &mut *self.mmu }
     }
 }

@@ -1,7 +1,8 @@
 //! The interpreter: decoded blocks, one function per operation.
 //!
-//! [`run`] is the loop of one virtual processor: take stock of events ([`events`]), find the block at RIP, run its ops, follow the link to
-//! the next. The function table is in [`crate::decode`]; here each group of instructions has its file.
+//! [`run`] is the loop of one virtual processor: take stock of events ([`events`]), find the block
+//! at RIP, run its ops, follow the link to the next. The function table is in [`crate::decode`];
+//! here each group of instructions has its file.
 #![allow(unsafe_code)] // walks decoded blocks by pointer; see docs/UNSAFE.md
 
 pub(crate) mod arith;
@@ -34,7 +35,8 @@ enum End {
     Stock,
 }
 
-/// So many events in a row without an instruction completed count as one, so that a budget bounds even handlers that fault at once.
+/// So many events in a row without an instruction completed count as one, so that a budget bounds
+/// even handlers that fault at once.
 const FRUITLESS: u32 = 64;
 
 /// Runs until something needs the machine.
@@ -74,15 +76,16 @@ fn run_blocks(cpu: &mut Cpu, limit: u64) {
     }
 }
 
-/// Runs translated code, or one block in the interpreter: `ahead`, or the one at RIP. Tells what comes next if that is known already;
-/// `None`: take stock.
+/// Runs translated code, or one block in the interpreter: `ahead`, or the one at RIP. Tells what
+/// comes next if that is known already; `None`: take stock.
 #[inline(always)]
 fn run_next(
     cpu: &mut Cpu,
     ahead: Option<*const Block>,
     limit: u64,
 ) -> Option<Option<*const Block>> {
-    // While something is raised that cannot be delivered yet, translated code would stop at every poll.
+    // While something is raised that cannot be delivered yet, translated code would stop at every
+    // poll.
     let translating = cpu.hot != u32::MAX && cpu.signals.bits() == 0;
     if translating
         && ahead.is_none()
@@ -97,8 +100,9 @@ fn run_next(
             fetch::block_at_rip(cpu, false)?
         }
     };
-    // SAFETY: `block` was just found, or linked in the current epoch. It may die while it runs. It is freed only by `free_dead`,
-    // which is called before the next block is looked for, or where translated code is entered: `current` is not used after either.
+    // SAFETY: `block` was just found, or linked in the current epoch. It may die while it runs. It
+    // is freed only by `free_dead`, which is called before the next block is looked for, or where
+    // translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
     if translating && let Some(host) = current.host.code.get().or_else(|| warm(cpu, current)) {
         let entry = translate::entry_of(cpu, current, host);
@@ -141,7 +145,8 @@ fn run_translated(
     }
     match left {
         translate::Left::Next(site) => {
-            // Not by the table of targets: it may name the dead predecessor of the block to come, which has just left.
+            // Not by the table of targets: it may name the dead predecessor of the block to come,
+            // which has just left.
             let next = fetch::block_at_rip(cpu, false)?;
             if let Some(site) = site {
                 // SAFETY: just found.
@@ -216,7 +221,8 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
         return Some(current.links[slot].get());
     }
     let next = fetch::block_at_rip(cpu, false)?;
-    // SAFETY: just found. `current`, too, is there even if decoding `next` has killed it: nothing has been freed.
+    // SAFETY: just found. `current`, too, is there even if decoding `next` has killed it: nothing
+    // has been freed.
     let plain = unsafe { (*next).second_page.is_none() };
     if current.linkable[slot] && plain && cpu.mmu.blocks.epoch == epoch {
         current.links[slot].set(next);

@@ -1,7 +1,8 @@
 //! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS, with REP (SDM vol. 2).
 //!
-//! A repeated instruction keeps its progress in RCX, RSI and RDI, so that it can be interrupted between iterations and faults with
-//! everything before the faulting iteration done. Upward copies, fills and comparisons take whole page runs by the host's own string instructions.
+//! A repeated instruction keeps its progress in RCX, RSI and RDI, so that it can be interrupted
+//! between iterations and faults with everything before the faulting iteration done. Upward copies,
+//! fills and comparisons take whole page runs by the host's own string instructions.
 #![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
 
 use crate::alu::{Alu, ZF};
@@ -15,7 +16,8 @@ use x86::ioperm;
 use x86::regs::Rflags;
 use x86::state::{Seg, gpr};
 
-/// Iterations, or whole page runs, after which a repeated instruction lets the run loop look at its budget.
+/// Iterations, or whole page runs, after which a repeated instruction lets the run loop look at its
+/// budget.
 const PART: u32 = 1 << 14;
 
 /// Destination segment of string instructions.
@@ -56,7 +58,8 @@ fn destination<W: Word>(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible<u6
     cpu.segmented(ES, offset, u64::from(W::SIZE), kind)
 }
 
-/// Runs `iteration` as the REP prefix says. It returns how many elements it has done (never more than it was offered) and whether to go on.
+/// Runs `iteration` as the REP prefix says. It returns how many elements it has done (never more
+/// than it was offered) and whether to go on.
 fn repeat(
     cpu: &mut Cpu,
     op: &Op,
@@ -82,11 +85,13 @@ fn repeat(
         if left == 0 || !go_on {
             return Step::Next;
         }
-        // Every iteration is an instruction boundary: what has overwritten itself is fetched anew (SDM vol. 3, 11.6).
+        // Every iteration is an instruction boundary: what has overwritten itself is fetched anew
+        // (SDM vol. 3, 11.6).
         if op.run.get() as usize != performed_by {
             return again(cpu, op);
         }
-        // Single step and breakpoints trap after each iteration; interrupts are served between iterations.
+        // Single step and breakpoints trap after each iteration; interrupts are served between
+        // iterations.
         if cpu.attention || cpu.signals.bits() != 0 {
             return again(cpu, op);
         }
@@ -96,8 +101,9 @@ fn repeat(
     again(cpu, op)
 }
 
-/// A repeated instruction with 32-bit addresses writes the registers it counts with before its first iteration, even if there is none or it
-/// faults: their upper halves become 0. The manual leaves that open; Intel's processors do so.
+/// A repeated instruction with 32-bit addresses writes the registers it counts with before its
+/// first iteration, even if there is none or it faults: their upper halves become 0. The manual
+/// leaves that open; Intel's processors do so.
 fn narrow(cpu: &mut Cpu, op: &Op, registers: &[usize]) {
     if op.rep != 0 && op.address_size == 4 {
         registers.iter().for_each(|&r| cpu.state.gpr[r] &= 0xffff_ffff);
@@ -116,7 +122,8 @@ fn room<W: Word>(la: u64) -> u64 {
     (PAGE_MASK + 1 - (la & PAGE_MASK)) / u64::from(W::SIZE)
 }
 
-/// Whether the page-run forms apply: upwards, no checks or traps per element, indices that do not wrap within the run.
+/// Whether the page-run forms apply: upwards, no checks or traps per element, indices that do not
+/// wrap within the run.
 fn runs(cpu: &Cpu) -> bool {
     !down(cpu)
         && !cpu.attention
@@ -131,7 +138,8 @@ fn unwrapped<W: Word>(cpu: &Cpu, op: &Op, r: usize, n: u64) -> bool {
     op.address_size == 8 || start + n * u64::from(W::SIZE) <= 1 << (8 * u32::from(op.address_size))
 }
 
-/// How many of `left` elements a run may take whose ends, each an index register and where it points, go up together; `None`: no run.
+/// How many of `left` elements a run may take whose ends, each an index register and where it
+/// points, go up together; `None`: no run.
 fn run<W: Word>(cpu: &Cpu, op: &Op, left: u64, ends: &[(usize, u64)]) -> Option<u64> {
     if left < 2 || !runs(cpu) {
         return None;
@@ -166,7 +174,8 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Copies `n` elements within one page each; false if one of them is no RAM, or of the instruction itself.
+/// Copies `n` elements within one page each; false if one of them is no RAM, or of the instruction
+/// itself.
 fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
     let seen = cpu.mmu.seen();
@@ -177,7 +186,8 @@ fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fall
     if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
         return Ok(false);
     }
-    // Overlap closer than an element upwards would repeat bytes differently from element-wise copying.
+    // Overlap closer than an element upwards would repeat bytes differently from element-wise
+    // copying.
     let distance = (target as u64).wrapping_sub(source as u64);
     let repeats = distance != 0 && distance < u64::from(W::SIZE);
     // The source may have been taken away while the target was brought.
@@ -227,7 +237,8 @@ fn is_code(cpu: &Cpu, gpa: u64, bytes: u64) -> bool {
     gpa != u64::MAX && cpu.mmu.blocks.holds(gpa, bytes)
 }
 
-/// Whether `op`, of 64-bit mode, has one of its own bytes among `bytes` at `gpa`: it must then go element by element, to be fetched anew in time.
+/// Whether `op`, of 64-bit mode, has one of its own bytes among `bytes` at `gpa`: it must then go
+/// element by element, to be fetched anew in time.
 #[cold]
 fn overwrites_itself(cpu: &Cpu, op: &Op, gpa: u64, bytes: u64) -> bool {
     (0..u64::from(op.len)).any(|n| {
@@ -259,8 +270,8 @@ fn goes_on(cpu: &Cpu, op: &Op) -> bool {
     (cpu.state.flags.arith & ZF != 0) == (still(op) == While::Equal)
 }
 
-/// Runs a comparison as [`repeat`] does. Status flags change when the instruction ends, and not between two iterations (SDM vol. 2, REP: after
-/// a fault they are what they were before).
+/// Runs a comparison as [`repeat`] does. Status flags change when the instruction ends, and not
+/// between two iterations (SDM vol. 2, REP: after a fault they are what they were before).
 fn compare(
     cpu: &mut Cpu,
     op: &Op,
@@ -294,7 +305,8 @@ pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Compares `most` elements at the most, within one page each: how many, and the last two; `None`: one of the pages is no RAM.
+/// Compares `most` elements at the most, within one page each: how many, and the last two; `None`:
+/// one of the pages is no RAM.
 fn compare_run<W: Word>(
     cpu: &mut Cpu,
     first: u64,
@@ -312,7 +324,8 @@ fn compare_run<W: Word>(
         // The first may have been taken away while the second was brought.
         return Ok(None);
     }
-    // SAFETY: `pin` vouches for `bytes` of RAM at both. What another processor changes meanwhile counts as it is when the last are read.
+    // SAFETY: `pin` vouches for `bytes` of RAM at both. What another processor changes meanwhile
+    // counts as it is when the last are read.
     unsafe {
         let n = ram::compare::<W>(a, b, most as usize, still);
         let last = (n - 1) * usize::from(W::SIZE);
@@ -355,7 +368,8 @@ fn scan_run<W: Word>(
     }
 }
 
-/// Checks the right to use the port in DX. Processors do so even where a REP prefix finds a count of zero.
+/// Checks the right to use the port in DX. Processors do so even where a REP prefix finds a count
+/// of zero.
 fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
     let port = cpu.reg::<u16>(2);
     let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, W::SIZE);

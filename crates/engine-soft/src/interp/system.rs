@@ -1,4 +1,5 @@
-//! System instructions: each checks what the manual says through `x86`'s functions, then lets the run loop take stock.
+//! System instructions: each checks what the manual says through `x86`'s functions, then lets the
+//! run loop take stock.
 
 use super::stack;
 use crate::cpu::{Cpu, LEGACY, SEGMENTS};
@@ -21,7 +22,8 @@ pub(crate) const DR6_BS: u64 = 1 << 14;
 /// DR6.B0 to B3.
 const DR6_BREAKPOINTS: u64 = 0xf;
 
-/// Runs one of `x86`'s operations and goes on behind the instruction, with everything derived from the state renewed.
+/// Runs one of `x86`'s operations and goes on behind the instruction, with everything derived from
+/// the state renewed.
 fn system(
     cpu: &mut Cpu,
     op: &Op,
@@ -164,8 +166,9 @@ pub(crate) fn syscall(cpu: &mut Cpu, op: &Op) -> Step {
     step_by_new_flag(cpu, step)
 }
 
-/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the kernel from being stepped, and a return
-/// with TF traps before the program goes on, as if SYSCALL had just completed.
+/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the
+/// kernel from being stepped, and a return with TF traps before the program goes on, as if SYSCALL
+/// had just completed.
 fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
     if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
         return step;
@@ -753,7 +756,8 @@ fn write_own_msr(cpu: &mut Cpu, register: u32, value: u64) -> Fallible {
 /// INVLPG.
 pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
-        // Segmentation applies without faults: a non-canonical or out-of-limit address simply has no translation.
+        // Segmentation applies without faults: a non-canonical or out-of-limit address simply has
+        // no translation.
         let offset = cpu.offset(op);
         let long = cpu.mode == Mode::Long64;
         let base = if long && op.seg < Seg::Fs as u8 {
@@ -801,7 +805,8 @@ pub(crate) fn flush_line(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// LFENCE, MFENCE, SFENCE: MFENCE must also hold back this thread's later loads; the host's own fence does.
+/// LFENCE, MFENCE, SFENCE: MFENCE must also hold back this thread's later loads; the host's own
+/// fence does.
 pub(crate) fn fence(_: &mut Cpu, _: &Op) -> Step {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     Step::Next

@@ -1,8 +1,8 @@
 //! Executable memory that is never writable and executable through one address.
 //!
-//! Shared memory mapped twice, once to write and once to execute: a memfd's, or where the host denies that (seccomp,
-//! `vm.memfd_noexec`) anonymous memory. Where it allows no second mapping, one whose protection is toggled around each
-//! write, which is slow. Owned by one thread.
+//! Shared memory mapped twice, once to write and once to execute: a memfd's, or where the host
+//! denies that (seccomp, `vm.memfd_noexec`) anonymous memory. Where it allows no second mapping,
+//! one whose protection is toggled around each write, which is slow. Owned by one thread.
 #![allow(unsafe_code)] // Reason: mmap, and writing through the raw pointers it gives.
 
 use std::io;
@@ -38,7 +38,8 @@ impl CodeArea {
         }
     }
 
-    /// As [`CodeArea::new`], for translated code, whose faults the translator's own registration handles.
+    /// As [`CodeArea::new`], for translated code, whose faults the translator's own registration
+    /// handles.
     pub(crate) fn new_translated(capacity: usize) -> io::Result<Self> {
         let len = capacity.max(1).next_multiple_of(4096);
         let (write, exec) = mapping(len)?;
@@ -74,14 +75,16 @@ impl CodeArea {
         self.writable(false);
     }
 
-    /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does not fit.
+    /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does
+    /// not fit.
     pub(crate) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
         let start = self.used;
         let end = start.checked_add(code.len()).filter(|end| *end <= self.len)?;
         if !self.writable(true) {
             return None;
         }
-        // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes; `code` is another object.
+        // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes;
+        // `code` is another object.
         unsafe {
             ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len());
         }
@@ -103,7 +106,8 @@ impl CodeArea {
         let end = offset.saturating_add(len).min(self.used);
         let len = end.saturating_sub(offset);
         let mut copy = vec![0; len];
-        // SAFETY: inside the used part, which is mapped readable; nobody writes meanwhile (`&self`).
+        // SAFETY: inside the used part, which is mapped readable; nobody writes meanwhile
+        // (`&self`).
         unsafe {
             ptr::copy_nonoverlapping(self.exec.as_ptr().add(end - len), copy.as_mut_ptr(), len);
         };
@@ -131,7 +135,8 @@ impl CodeArea {
             return true;
         }
         let protection = libc::PROT_READ | if on { libc::PROT_WRITE } else { libc::PROT_EXEC };
-        // SAFETY: the range is this area's own mapping; its one thread is here and so not executing in it.
+        // SAFETY: the range is this area's own mapping; its one thread is here and so not executing
+        // in it.
         unsafe { libc::mprotect(self.exec.as_ptr().cast(), self.len, protection) == 0 }
     }
 }
@@ -145,7 +150,8 @@ impl Drop for CodeArea {
 }
 
 fn unmap(write: NonNull<u8>, exec: NonNull<u8>, len: usize) {
-    // SAFETY: both ranges were mapped with this length by the functions below and are not used afterwards.
+    // SAFETY: both ranges were mapped with this length by the functions below and are not used
+    // afterwards.
     unsafe {
         libc::munmap(exec.as_ptr().cast(), len);
         if write != exec {
@@ -192,12 +198,13 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     })
 }
 
-/// Anonymous shared memory, mapped a second time by `mremap` of a length of zero (mremap(2)). Nothing is ever given the
-/// right to execute later, which a host may deny (PR_SET_MDWE).
+/// Anonymous shared memory, mapped a second time by `mremap` of a length of zero (mremap(2)).
+/// Nothing is ever given the right to execute later, which a host may deny (PR_SET_MDWE).
 fn anonymous_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     let exec = map_as(-1, len, libc::PROT_READ | libc::PROT_EXEC, shared)?;
-    // SAFETY: `exec` is a shared mapping of our own; the new one is at an address of the kernel's choice.
+    // SAFETY: `exec` is a shared mapping of our own; the new one is at an address of the kernel's
+    // choice.
     let second = unsafe { libc::mremap(exec.as_ptr().cast(), 0, len, libc::MREMAP_MAYMOVE) };
     let write = match NonNull::new(second.cast::<u8>()) {
         Some(write) if second != libc::MAP_FAILED => write,

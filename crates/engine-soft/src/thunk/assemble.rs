@@ -1,9 +1,10 @@
 //! From a guest instruction to the code of its thunk.
 //!
-//! Registers keep their numbers. Two registers that the instruction does not use carry the guest state's address and the
-//! memory pointer; RSP as an operand is renamed, since the host's stack must stand. The order is: unit state, vectors, flags,
-//! general registers, *the instruction*, general registers, flags, vectors, unit state: up to the instruction nothing of the
-//! guest state is changed and RSP stands at the return address, on which the fault guard relies.
+//! Registers keep their numbers. Two registers that the instruction does not use carry the guest
+//! state's address and the memory pointer; RSP as an operand is renamed, since the host's stack
+//! must stand. The order is: unit state, vectors, flags, general registers, *the instruction*,
+//! general registers, flags, vectors, unit state: up to the instruction nothing of the guest state
+//! is changed and RSP stands at the return address, on which the fault guard relies.
 
 use std::mem::offset_of;
 
@@ -22,7 +23,8 @@ const CALLEE_SAVED: u16 = 1 << 3 | 1 << 5 | 0xf000;
 /// The host's MXCSR outside thunks: all exceptions masked, round to nearest.
 const HOST_MXCSR: u32 = 0x1f80;
 
-// FXRSTOR reads 512 bytes of the guest's state from `x87` on: it must lie as FXSAVE's image, with enough behind it.
+// FXRSTOR reads 512 bytes of the guest's state from `x87` on: it must lie as FXSAVE's image, with
+// enough behind it.
 const _: () = {
     assert!(offset_of!(CpuState, x87).is_multiple_of(16) && align_of::<CpuState>() >= 32);
     assert!(offset_of!(CpuState, x87) + 512 <= size_of::<CpuState>());
@@ -51,7 +53,8 @@ impl Assembled {
     }
 }
 
-/// The instruction without its address and prefixes that do not matter: equal for all that share a thunk.
+/// The instruction without its address and prefixes that do not matter: equal for all that share a
+/// thunk.
 pub(super) fn normalize(instruction: &Instruction) -> Instruction {
     let mut key = *instruction;
     key.set_code_size(CodeSize::Code64);
@@ -135,7 +138,8 @@ fn pick(candidates: &[u8], taken: &mut u16) -> Result<u8, Unthunkable> {
     Ok(found)
 }
 
-/// With a high-byte register there can be no REX prefix, so the instruction's own pointers must be legacy registers.
+/// With a high-byte register there can be no REX prefix, so the instruction's own pointers must be
+/// legacy registers.
 fn assign(usage: &Usage, has_mem: bool) -> Result<Roles, Unthunkable> {
     let mut taken = usage.gpr | 1 << reg::RSP | 1 << reg::RAX;
     if has_mem {
@@ -186,8 +190,8 @@ fn rewrite(key: &Instruction, roles: Roles) -> Instruction {
     instruction
 }
 
-/// Assembles the thunk of the normalized instruction `key`, which `class` describes; `resident`: with the x87 state already
-/// in the host's unit, and left there.
+/// Assembles the thunk of the normalized instruction `key`, which `class` describes; `resident`:
+/// with the x87 state already in the host's unit, and left there.
 pub(super) fn assemble(
     key: &Instruction,
     class: &Classification,
@@ -247,14 +251,15 @@ impl Body<'_> {
         self.state(offset_of!(CpuState, x87) + offset_of!(X87, mxcsr))
     }
 
-    /// The whole x87 unit is loaded: for its own instructions, EMMS, and the conversions between MMX and SSE, which enter MMX state
-    /// or not as the processor likes.
+    /// The whole x87 unit is loaded: for its own instructions, EMMS, and the conversions between
+    /// MMX and SSE, which enter MMX state or not as the processor likes.
     fn x87(&self) -> bool {
         let all = self.class.mmx || matches!(self.class.fpu, FpuClass::X87 | FpuClass::Wait);
         all && !self.plain_mmx() && !self.resident
     }
 
-    /// MMX registers are loaded and stored one by one; `enter_mmx` has brought the unit into MMX state.
+    /// MMX registers are loaded and stored one by one; `enter_mmx` has brought the unit into MMX
+    /// state.
     fn plain_mmx(&self) -> bool {
         self.class.mmx && !self.class.mxcsr && self.key.mnemonic() != Mnemonic::Emms
     }
@@ -358,9 +363,10 @@ impl Body<'_> {
         self.emit.bytes(&EMMS);
     }
 
-    /// FXSAVE to the stack, then FCW, FSW, FTW and the registers to the state. The pointers stay as they are: hosts
-    /// differ in saving them, so the interpreter keeps them. The host gets its own environment back: by EMMS, which is a
-    /// hundred times faster than FNINIT, if the control word is the host's and no exception is pending.
+    /// FXSAVE to the stack, then FCW, FSW, FTW and the registers to the state. The pointers stay as
+    /// they are: hosts differ in saving them, so the interpreter keeps them. The host gets its own
+    /// environment back: by EMMS, which is a hundred times faster than FNINIT, if the control word
+    /// is the host's and no exception is pending.
     fn save_x87(&mut self) {
         const IMAGE: i32 = 512;
         self.emit.move64(reg::RAX, reg::RSP);

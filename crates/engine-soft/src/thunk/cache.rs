@@ -30,10 +30,10 @@ impl ThunkCache {
         Ok(cache)
     }
 
-    /// The thunk for `instruction`, as decoded in any mode, with the features `host`: the same set in every call, since
-    /// answers are remembered. Leaving out what the guest's CPUID hides makes such instructions
-    /// [`Unthunkable::HostLacks`], which is #UD to the guest; LZCNT and TZCNT must then be decoded as BSR and BSF (decoder options
-    /// `NO_LZCNT` and `NO_TZCNT`).
+    /// The thunk for `instruction`, as decoded in any mode, with the features `host`: the same set
+    /// in every call, since answers are remembered. Leaving out what the guest's CPUID hides makes
+    /// such instructions [`Unthunkable::HostLacks`], which is #UD to the guest; LZCNT and TZCNT
+    /// must then be decoded as BSR and BSF (decoder options `NO_LZCNT` and `NO_TZCNT`).
     ///
     /// # Errors
     /// Why there is none; [`Unthunkable::Full`] asks for [`ThunkCache::reset`].

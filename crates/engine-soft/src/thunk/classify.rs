@@ -17,7 +17,8 @@ pub(super) const STATUS: u32 = RflagsBits::OF
     | RflagsBits::PF;
 const SYSTEM: u32 = RflagsBits::DF | RflagsBits::IF | RflagsBits::AC;
 
-/// Judges `instruction`, decoded in any mode, for the features `host` (the host's, or fewer if the guest may use fewer).
+/// Judges `instruction`, decoded in any mode, for the features `host` (the host's, or fewer if the
+/// guest may use fewer).
 ///
 /// # Errors
 /// Why it cannot be a thunk: the interpreter has a hand-written way for each reason.
@@ -275,8 +276,8 @@ fn memory(instruction: &Instruction) -> Result<Option<MemOperand>, Unthunkable> 
     }))
 }
 
-/// SDM vol. 1, 4.1.1 and vol. 2, 2.4: legacy 16-byte operands are aligned but for the unaligned moves and the string
-/// comparisons; VEX ones are not but for the aligned and non-temporal moves.
+/// SDM vol. 1, 4.1.1 and vol. 2, 2.4: legacy 16-byte operands are aligned but for the unaligned
+/// moves and the string comparisons; VEX ones are not but for the aligned and non-temporal moves.
 fn alignment(instruction: &Instruction, size: u16) -> u16 {
     use Mnemonic::*;
     let mnemonic = instruction.mnemonic();
@@ -301,7 +302,8 @@ fn alignment(instruction: &Instruction, size: u16) -> u16 {
     if demands { size } else { 1 }
 }
 
-/// Everything but what is known to be integer, logic or a move: to load MXCSR needlessly only costs time.
+/// Everything but what is known to be integer, logic or a move: to load MXCSR needlessly only costs
+/// time.
 fn uses_mxcsr(mnemonic: Mnemonic) -> bool {
     const QUIET: [&str; 17] = [
         "P",

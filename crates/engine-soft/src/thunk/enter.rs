@@ -1,8 +1,9 @@
 //! Calling a thunk.
 //!
-//! A thunk is entered with RDI = guest state and RSI = memory pointer, and returns RAX = 0. On the stack, above its
-//! return address, lies the guest state's address, for the fault guard. It preserves no register: the full entry saves the
-//! callee-saved ones, the light entry serves thunks that touch none of them.
+//! A thunk is entered with RDI = guest state and RSI = memory pointer, and returns RAX = 0. On the
+//! stack, above its return address, lies the guest state's address, for the fault guard. It
+//! preserves no register: the full entry saves the callee-saved ones, the light entry serves thunks
+//! that touch none of them.
 #![allow(unsafe_code)] // Reason: naked functions that call generated code.
 
 use std::arch::naked_asm;
@@ -48,7 +49,8 @@ pub(super) unsafe extern "sysv64" fn enter_full(
     )
 }
 
-/// For x87 instructions on a resident state: bit 0 of the state's address tells the guard to leave the x87 unit alone.
+/// For x87 instructions on a resident state: bit 0 of the state's address tells the guard to leave
+/// the x87 unit alone.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn enter_resident(
     _state: *mut CpuState,
@@ -58,7 +60,8 @@ unsafe extern "sysv64" fn enter_resident(
     naked_asm!("lea rax, [rdi + 1]", "push rax", "call rdx", "pop rcx", "ret")
 }
 
-/// For MMX instructions: pending x87 errors and the change to MMX state first, so that the thunk finds MMn in `st[n]`.
+/// For MMX instructions: pending x87 errors and the change to MMX state first, so that the thunk
+/// finds MMn in `st[n]`.
 pub(super) unsafe extern "sysv64" fn enter_mmx(
     state: *mut CpuState,
     mem: *mut u8,
@@ -85,35 +88,41 @@ pub struct Thunk {
     pub class: Classification,
 }
 
-// SAFETY: a thunk is an address of immutable code; running it is `unsafe` and asks for the cache to be alive.
+// SAFETY: a thunk is an address of immutable code; running it is `unsafe` and asks for the cache to
+// be alive.
 unsafe impl Send for Thunk {}
 
 impl Thunk {
     /// Executes the instruction on the guest registers in `state`, and memory at `mem`.
     ///
-    /// RIP is not advanced. On a fault registers, flags and memory are as before; MXCSR has the flags that #XM reports.
+    /// RIP is not advanced. On a fault registers, flags and memory are as before; MXCSR has the
+    /// flags that #XM reports.
     ///
     /// # Errors
     /// What the host raised.
     ///
     /// # Safety
-    /// The cache that compiled this thunk is alive and has not been reset since. If `class.mem` is some, `mem` is valid for
-    /// its size and access (other threads may race: guest memory is theirs too); else it is not used.
+    /// The cache that compiled this thunk is alive and has not been reset since. If `class.mem` is
+    /// some, `mem` is valid for its size and access (other threads may race: guest memory is theirs
+    /// too); else it is not used.
     #[inline]
     pub unsafe fn run(&self, state: &mut CpuState, mem: *mut u8) -> Result<(), ThunkFault> {
-        // SAFETY: the code is a thunk as described above, alive by this function's contract; `state` is exclusively borrowed.
+        // SAFETY: the code is a thunk as described above, alive by this function's contract;
+        // `state` is exclusively borrowed.
         let outcome = unsafe { (self.enter)(state, mem, self.code.as_ptr()) };
         if outcome.code == 0 { Ok(()) } else { Err(fault(outcome)) }
     }
 
-    /// The same, on an x87 state that [`super::resident::load`] has put into the host's unit; only for instructions of
-    /// [`super::FpuClass::X87`] and [`super::FpuClass::Wait`]. After [`ThunkFault::X87`] it is still there.
+    /// The same, on an x87 state that [`super::resident::load`] has put into the host's unit; only
+    /// for instructions of [`super::FpuClass::X87`] and [`super::FpuClass::Wait`]. After
+    /// [`ThunkFault::X87`] it is still there.
     ///
     /// # Errors
     /// What the host raised.
     ///
     /// # Safety
-    /// As for [`Thunk::run`], and the guest's x87 state is resident if the instruction is of those classes.
+    /// As for [`Thunk::run`], and the guest's x87 state is resident if the instruction is of those
+    /// classes.
     #[inline]
     pub unsafe fn run_resident(
         &self,
@@ -124,7 +133,8 @@ impl Thunk {
             // SAFETY: as this function was called.
             return unsafe { self.run(state, mem) };
         };
-        // SAFETY: as in `run`; x87 instructions touch RAX at most, so the entry that saves nothing serves.
+        // SAFETY: as in `run`; x87 instructions touch RAX at most, so the entry that saves nothing
+        // serves.
         let outcome = unsafe { enter_resident(state, mem, code.as_ptr()) };
         if outcome.code == 0 { Ok(()) } else { Err(fault(outcome)) }
     }
@@ -138,7 +148,8 @@ impl Thunk {
 #[cold]
 fn fault(outcome: Outcome) -> ThunkFault {
     if super::host::HostFeatures::probe().has(super::host::Feature::Avx) {
-        // SAFETY: the host executes AVX; VZEROUPPER changes only upper halves, which no Rust function keeps across a call.
+        // SAFETY: the host executes AVX; VZEROUPPER changes only upper halves, which no Rust
+        // function keeps across a call.
         unsafe { std::arch::asm!("vzeroupper", options(nomem, nostack, preserves_flags)) };
     }
     match (outcome.code & !FAULTED) as u8 {

@@ -1,9 +1,10 @@
 //! The signal handlers that turn a host fault inside a thunk into a value.
 //!
-//! SIGFPE, SIGILL, SIGSEGV and SIGBUS are caught for the whole process, once. If the interrupted RIP lies in a registered
-//! code area, the handler makes the thunk *return* with a fault code: a thunk never moves RSP before its guest
-//! instruction has run, so [RSP] is its return address and [RSP+8] holds the guest state's address (see `enter`). Any other fault goes to the
-//! handler that was there before. The handler takes no lock, allocates nothing and uses no thread-local.
+//! SIGFPE, SIGILL, SIGSEGV and SIGBUS are caught for the whole process, once. If the interrupted
+//! RIP lies in a registered code area, the handler makes the thunk *return* with a fault code: a
+//! thunk never moves RSP before its guest instruction has run, so [RSP] is its return address and
+//! [RSP+8] holds the guest state's address (see `enter`). Any other fault goes to the handler that
+//! was there before. The handler takes no lock, allocates nothing and uses no thread-local.
 #![allow(unsafe_code)] // Reason: sigaction, and editing the interrupted context.
 
 use std::io;
@@ -55,7 +56,8 @@ fn full() -> io::Error {
     io::Error::other(format!("more than {SLOTS} code areas in one process; drop some first"))
 }
 
-/// What the guard must know of translated code: it leaves through `leave` with `exit` and `fault_pc` set, all registers as they were.
+/// What the guard must know of translated code: it leaves through `leave` with `exit` and
+/// `fault_pc` set, all registers as they were.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Translated {
     pub(crate) exit: *mut u32,
@@ -88,7 +90,8 @@ impl TranslatedRegistration {
 impl Drop for TranslatedRegistration {
     fn drop(&mut self) {
         let data = TRANSLATED.take(self.slot) as *mut Translated;
-        // SAFETY: made by `Box::into_raw` in `new`; the range is no longer found, and no code runs in it.
+        // SAFETY: made by `Box::into_raw` in `new`; the range is no longer found, and no code runs
+        // in it.
         drop(unsafe { Box::from_raw(data) });
     }
 }
@@ -134,8 +137,8 @@ pub(crate) fn install_one(
     previous: &AtomicPtr<libc::sigaction>,
     handler: Handler,
 ) -> io::Result<()> {
-    // SAFETY: sigaction is plain data for which zero is valid; both calls get pointers to live values. The old action is
-    // published before the new one is active and never freed.
+    // SAFETY: sigaction is plain data for which zero is valid; both calls get pointers to live
+    // values. The old action is published before the new one is active and never freed.
     unsafe {
         let mut old = MaybeUninit::<libc::sigaction>::zeroed();
         if libc::sigaction(signal, ptr::null(), old.as_mut_ptr()) < 0 {
@@ -178,8 +181,9 @@ unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
     let regs = &mut uc.uc_mcontext.gregs;
     let trap = regs[libc::REG_TRAPNO as usize];
     let rsp = regs[libc::REG_RSP as usize] as *const u64;
-    // SAFETY: [RSP] is the return address into `enter`, [RSP+8] the `*mut CpuState` it was given; the thunk's caller
-    // lent that state to the thunk, so this is the only access. `fpregs` points into the signal frame when not null.
+    // SAFETY: [RSP] is the return address into `enter`, [RSP+8] the `*mut CpuState` it was given;
+    // the thunk's caller lent that state to the thunk, so this is the only access. `fpregs` points
+    // into the signal frame when not null.
     unsafe {
         let word = *rsp.add(1);
         let (state, resident) = ((word & !1) as *mut CpuState, word & 1 != 0);
@@ -220,8 +224,8 @@ pub(crate) unsafe fn chain(
     previous: &AtomicPtr<libc::sigaction>,
 ) {
     let previous = previous.load(Ordering::Acquire);
-    // SAFETY: `previous` was filled before this handler became active. A handler address other than the two special
-    // values is a function of the type its SA_SIGINFO flag tells.
+    // SAFETY: `previous` was filled before this handler became active. A handler address other than
+    // the two special values is a function of the type its SA_SIGINFO flag tells.
     unsafe {
         let (address, flags) = match previous.as_ref() {
             Some(action) => (action.sa_sigaction, action.sa_flags),

@@ -1,7 +1,8 @@
 //! What the host executes, found out by executing it.
 //!
-//! CPUID may hide what works (a hypervisor's mask) or show what does not (a kernel that keeps a state component off), so
-//! each feature's sample instruction runs once under the fault guard: no #UD, and the expected result, means present.
+//! CPUID may hide what works (a hypervisor's mask) or show what does not (a kernel that keeps a
+//! state component off), so each feature's sample instruction runs once under the fault guard: no
+//! #UD, and the expected result, means present.
 #![allow(unsafe_code)] // Reason: runs the samples through the thunk entry.
 
 use std::sync::OnceLock;
@@ -71,8 +72,9 @@ impl Feature {
         Self::Rdseed,
     ];
 
-    /// Sample code on caller-saved registers, RSI pointing at 32 zero bytes aligned to 32, that leaves zero in EAX
-    /// exactly if the feature is there and does what its older reading (BSR for LZCNT) would not.
+    /// Sample code on caller-saved registers, RSI pointing at 32 zero bytes aligned to 32, that
+    /// leaves zero in EAX exactly if the feature is there and does what its older reading (BSR for
+    /// LZCNT) would not.
     const fn sample(self) -> &'static [u8] {
         match self {
             // haddps xmm0, xmm0
@@ -100,7 +102,8 @@ impl Feature {
             Self::Adx => &[0x66, 0x0f, 0x38, 0xf6, 0xc9],
             // movbe ecx, [rsi]
             Self::Movbe => &[0x0f, 0x38, 0xf0, 0x0e],
-            // xor edx, edx; cmpxchg16b [rsi] (compares zero with zero and stores RCX:RBX, or fails: either way it executes)
+            // xor edx, edx; cmpxchg16b [rsi] (compares zero with zero and stores RCX:RBX, or fails:
+            // either way it executes)
             Self::Cx16 => &[0x31, 0xc0, 0x31, 0xd2, 0x48, 0x0f, 0xc7, 0x0e, 0x31, 0xc0],
             // aesenc xmm0, xmm0
             Self::Aes => &[0x66, 0x0f, 0x38, 0xdc, 0xc0],
@@ -137,7 +140,8 @@ impl Feature {
 pub struct HostFeatures(u32);
 
 impl HostFeatures {
-    /// Of this host; probed on the first call, then cached. Nothing beyond the baseline if no code can be mapped.
+    /// Of this host; probed on the first call, then cached. Nothing beyond the baseline if no code
+    /// can be mapped.
     pub fn probe() -> &'static Self {
         static HOST: OnceLock<HostFeatures> = OnceLock::new();
         HOST.get_or_init(probe_all)
@@ -159,7 +163,8 @@ impl HostFeatures {
         Self(self.0 | 1 << feature as u32)
     }
 
-    /// What both have: the features a guest may use are those that the host executes and its CPUID shows.
+    /// What both have: the features a guest may use are those that the host executes and its CPUID
+    /// shows.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -185,8 +190,8 @@ fn probe_all() -> HostFeatures {
         let Some(entry) = area.push(&code) else { continue };
         let mut state = CpuState::reset();
         let mut scratch = Scratch([0; 32]);
-        // SAFETY: the sample uses caller-saved registers and at most 32 bytes at RSI, keeps RSP, and returns; a fault in it is
-        // caught, since `area` is registered.
+        // SAFETY: the sample uses caller-saved registers and at most 32 bytes at RSI, keeps RSP,
+        // and returns; a fault in it is caught, since `area` is registered.
         let outcome =
             unsafe { enter_light(&raw mut state, scratch.0.as_mut_ptr(), entry.as_ptr()) };
         found |= u32::from(outcome.code == 0) << feature as u32;

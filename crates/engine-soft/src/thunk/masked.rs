@@ -1,8 +1,10 @@
-//! Masked moves and gathers, element by element (SDM vol. 2: MASKMOVQ, MASKMOVDQU, VMASKMOV, VPMASKMOV, VGATHER, VPGATHER).
+//! Masked moves and gathers, element by element (SDM vol. 2: MASKMOVQ, MASKMOVDQU, VMASKMOV,
+//! VPMASKMOV, VGATHER, VPGATHER).
 //!
-//! Their accesses are as many as the mask has bits, and only those may fault, so no single host pointer serves a thunk. The
-//! caller gives the way to memory as an [`ElementBus`]; addresses passed to it are offsets in the operand's segment
-//! ([`iced_x86::Instruction::memory_segment`]); the operand's start, for gathers each element's, is wrapped to the address size.
+//! Their accesses are as many as the mask has bits, and only those may fault, so no single host
+//! pointer serves a thunk. The caller gives the way to memory as an [`ElementBus`]; addresses
+//! passed to it are offsets in the operand's segment ([`iced_x86::Instruction::memory_segment`]);
+//! the operand's start, for gathers each element's, is wrapped to the address size.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86::state::{CpuState, Ymm};
@@ -30,7 +32,8 @@ pub trait ElementBus {
 
 /// Executes the instructions that [`super::Unthunkable::MaskedMove`] names. Does nothing to others.
 ///
-/// MASKMOVQ also needs what every MMX instruction needs first: no pending x87 error ([`x87::error_pending`]).
+/// MASKMOVQ also needs what every MMX instruction needs first: no pending x87 error
+/// ([`x87::error_pending`]).
 ///
 /// # Errors
 /// The bus's; then nothing has changed.
@@ -114,8 +117,8 @@ pub fn gather_is_valid(instruction: &Instruction) -> bool {
 /// Executes the instructions that [`super::Unthunkable::Gather`] names. Does nothing to others.
 ///
 /// # Errors
-/// The bus's, for the first element that fails; the elements before it are in place and their mask elements cleared, so
-/// that the instruction can be restarted.
+/// The bus's, for the first element that fails; the elements before it are in place and their mask
+/// elements cleared, so that the instruction can be restarted.
 pub fn gather<B: ElementBus>(
     state: &mut CpuState,
     instruction: &Instruction,

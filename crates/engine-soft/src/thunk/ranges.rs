@@ -1,7 +1,9 @@
-//! Address ranges that a signal handler looks up while other threads enter theirs and take them away.
+//! Address ranges that a signal handler looks up while other threads enter theirs and take them
+//! away.
 //!
-//! A handler may not wait. It reads a range as a whole or not at all: each has a version, which is odd while the range changes. One that
-//! is changing is another thread's, and cannot be what the handler looks for.
+//! A handler may not wait. It reads a range as a whole or not at all: each has a version, which is
+//! odd while the range changes. One that is changing is another thread's, and cannot be what the
+//! handler looks for.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -63,7 +65,8 @@ impl<const N: usize> Ranges<N> {
         Self { slots: [const { Slot::new() }; N] }
     }
 
-    /// Enters start..end with `data`; the number by which to take it away. `None`: there is no room.
+    /// Enters start..end with `data`; the number by which to take it away. `None`: there is no
+    /// room.
     pub(super) fn enter(&self, start: usize, end: usize, data: usize) -> Option<usize> {
         self.slots.iter().position(|slot| {
             if slot.end.load(SeqCst) != 0 || !slot.claim() {

@@ -1,9 +1,10 @@
 //! Keeping the guest's x87 state in the host's x87 unit over many instructions.
 //!
-//! Loading and storing it costs some 80 ns, an x87 instruction one. Rust code on x86-64 never touches that unit, so a
-//! virtual processor's thread may leave the guest's state there: [`load`], then any number of
-//! [`super::Thunk::run_resident`], then [`store`]. In between the x87 part of the guest's state (all of [`X87`] but MXCSR, the
-//! pointers and the selectors) is stale: whoever reads or changes it stores first, and so does every other kind of x87 or MMX thunk.
+//! Loading and storing it costs some 80 ns, an x87 instruction one. Rust code on x86-64 never
+//! touches that unit, so a virtual processor's thread may leave the guest's state there: [`load`],
+//! then any number of [`super::Thunk::run_resident`], then [`store`]. In between the x87 part of
+//! the guest's state (all of [`X87`] but MXCSR, the pointers and the selectors) is stale: whoever
+//! reads or changes it stores first, and so does every other kind of x87 or MMX thunk.
 #![allow(unsafe_code)] // Reason: FXRSTOR and FXSAVE.
 
 use std::arch::asm;
@@ -20,8 +21,9 @@ struct Image([u8; 512]);
 /// Moves the guest's x87 state into the host's unit.
 ///
 /// # Safety
-/// Until [`store`], nothing but thunks may use x87 or MMX instructions on this thread: no foreign code that computes with
-/// `long double`. Leaving for another thread or a signal is harmless, since the kernel switches the unit.
+/// Until [`store`], nothing but thunks may use x87 or MMX instructions on this thread: no foreign
+/// code that computes with `long double`. Leaving for another thread or a signal is harmless, since
+/// the kernel switches the unit.
 pub unsafe fn load(x87: &X87) {
     let mut image = Image([0; 512]);
     image.0[0..2].copy_from_slice(&x87.fcw.to_le_bytes());

@@ -1,4 +1,5 @@
-//! The x87 unit's bookkeeping that no thunk does: last-instruction pointers, and the way between x87 and MMX.
+//! The x87 unit's bookkeeping that no thunk does: last-instruction pointers, and the way between
+//! x87 and MMX.
 //!
 //! Some processors save FIP, FDP and FOP only with a pending exception, so thunks leave those
 //! fields of the guest's state alone and the interpreter keeps them: it calls [`record`] after an
@@ -19,7 +20,8 @@ pub enum Pointers {
     Set,
 }
 
-/// How `instruction` moves the pointers. FLDENV and FRSTOR load them, which is the interpreter's own work.
+/// How `instruction` moves the pointers. FLDENV and FRSTOR load them, which is the interpreter's
+/// own work.
 pub fn pointers(instruction: &Instruction) -> Pointers {
     use Mnemonic::*;
     let info = instruction.op_code();
@@ -38,8 +40,8 @@ pub fn pointers(instruction: &Instruction) -> Pointers {
     }
 }
 
-/// FOP of the x87 instruction encoded in `bytes`: the low three bits of the first opcode byte, then the second byte.
-/// `None` if it is not one.
+/// FOP of the x87 instruction encoded in `bytes`: the low three bits of the first opcode byte, then
+/// the second byte. `None` if it is not one.
 pub fn opcode(bytes: &[u8]) -> Option<u16> {
     const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
     let mut rest = bytes.iter().skip_while(|b| PREFIXES.contains(b) || (0x40..=0x4f).contains(*b));
@@ -58,7 +60,8 @@ pub struct FarPointer {
     pub offset: u64,
 }
 
-/// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it is, and its memory operand.
+/// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it
+/// is, and its memory operand.
 ///
 /// FDP and FOP tell of unmasked exceptions only: CPUID.(7,0):EBX bit 6 promises it of FDP, and
 /// fopcode compatibility mode, which would have FOP told always, cannot be switched on (SDM vol. 1,
@@ -99,7 +102,8 @@ pub const fn mmx_slot(x87: &X87, n: usize) -> usize {
     n.wrapping_sub((x87.fsw >> 11) as usize & 7) & 7
 }
 
-/// What every MMX instruction but EMMS does besides its work: TOP becomes 0, all registers valid (SDM vol. 1, 9.5.1).
+/// What every MMX instruction but EMMS does besides its work: TOP becomes 0, all registers valid
+/// (SDM vol. 1, 9.5.1).
 pub fn enter_mmx(x87: &mut X87) {
     let top = (x87.fsw >> 11) as usize & 7;
     if top != 0 {

@@ -1,9 +1,10 @@
 //! Memory operands: the inline TLB check, one for several accesses where they lie close together.
 //!
-//! A *group* is a checked range of addresses around one expression base + index << scale. Later accesses by the same expression within
-//! the range need no check of their own, and a constant added to the base only moves them. What the check leaves in a scratch register is
-//! the host address of the range's first byte.
-//! Where a range turns out to lie on two pages, a *narrow* translation of the block's rest takes over, which checks each access by itself.
+//! A *group* is a checked range of addresses around one expression base + index << scale. Later
+//! accesses by the same expression within the range need no check of their own, and a constant
+//! added to the base only moves them. What the check leaves in a scratch register is the host
+//! address of the range's first byte. Where a range turns out to lie on two pages, a *narrow*
+//! translation of the block's rest takes over, which checks each access by itself.
 
 use super::asm::{RAX, RSP};
 use super::emit::{Cold, Emitter, Need, Out, PAGE, VIEW, home, segment_base};
@@ -235,7 +236,8 @@ fn accesses(i: &Instruction, class: Class, high_byte: bool) -> [Option<Access>; 
 }
 
 impl Emitter<'_> {
-    /// The operand of `access` (of instruction `n`), checked: emits a check unless one that was made already covers it.
+    /// The operand of `access` (of instruction `n`), checked: emits a check unless one that was
+    /// made already covers it.
     pub(super) fn reach(&mut self, n: usize, access: Access, need: Need) -> Option<Place> {
         if let Some((host, group)) = self.scratch.find_group(|g| g.covers(&access)) {
             return group.place(host, &access);
@@ -250,7 +252,8 @@ impl Emitter<'_> {
         group.place(host, &access)
     }
 
-    /// How far a check for `access` of instruction `n` should reach, by what the rest of the block does.
+    /// How far a check for `access` of instruction `n` should reach, by what the rest of the block
+    /// does.
     fn plan(&self, n: usize, access: Access) -> Group {
         let mut group = Group {
             at: access.at,
@@ -273,8 +276,9 @@ impl Emitter<'_> {
         alone && at.base != RSP && self.homed & 1 << at.base == 0
     }
 
-    /// Extends `group` by what its block does from instruction `n` on, the base having moved by `moved`, and by what blocks do that only
-    /// come after. Those may not be reached, so that they have no say in whether writing must be allowed.
+    /// Extends `group` by what its block does from instruction `n` on, the base having moved by
+    /// `moved`, and by what blocks do that only come after. Those may not be reached, so that they
+    /// have no say in whether writing must be allowed.
     fn widen(&self, group: &mut Group, n: usize, mut moved: i64, here: bool) {
         let at = group.at;
         let Some(b) = self.region.block_of(n) else { return };
@@ -307,8 +311,9 @@ impl Emitter<'_> {
         }
     }
 
-    /// Emits the check of `group`, and tells which register it leaves the host address of the range's first byte in; or, where the base is at
-    /// hand, what leads from it to the host address: that is there three cycles sooner. Flags are put by if `need` says so.
+    /// Emits the check of `group`, and tells which register it leaves the host address of the
+    /// range's first byte in; or, where the base is at hand, what leads from it to the host
+    /// address: that is there three cycles sooner. Flags are put by if `need` says so.
     fn check(&mut self, n: usize, group: &Group, access: &Access, need: Need) -> Option<u8> {
         let address = self.scratch.take()?;
         let entry = self.scratch.take()?;
@@ -340,7 +345,8 @@ impl Emitter<'_> {
         self.asm.add_gs(entry, VIEW);
     }
 
-    /// Makes `address` the offset in the page that `tag` of `entry` says; a jump that is taken if `length` bytes from there do not lie on it.
+    /// Makes `address` the offset in the page that `tag` of `entry` says; a jump that is taken if
+    /// `length` bytes from there do not lie on it.
     pub(super) fn another_page(
         &mut self,
         address: u8,
@@ -354,7 +360,8 @@ impl Emitter<'_> {
         self.asm.jcc(7)
     }
 
-    /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index is homed; flags untouched.
+    /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index
+    /// is homed; flags untouched.
     pub(super) fn expression(
         &mut self,
         to: u8,

@@ -1,7 +1,8 @@
 //! The host instructions that the translator puts around guest instructions (SDM vol. 2, 2.1–2.2).
 //!
-//! Guest registers live in the host registers of the same name, but for R9 to R11, which are the translator's scratch registers. Host GS
-//! points to the [`crate::cpu::Cpu`], so every field of it is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
+//! Guest registers live in the host registers of the same name, but for R9 to R11, which are the
+//! translator's scratch registers. Host GS points to the [`crate::cpu::Cpu`], so every field of it
+//! is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
 
 use super::address::Place;
 
@@ -162,7 +163,8 @@ impl Asm {
         self.at(true, &[0x8d], to, base, disp);
     }
 
-    /// LEA r32, [base + disp] with a displacement of 32 bits whatever it is, in the last four bytes. Not for R8 to R15 nor RSP.
+    /// LEA r32, [base + disp] with a displacement of 32 bits whatever it is, in the last four
+    /// bytes. Not for R8 to R15 nor RSP.
     pub(super) fn lea32_far(&mut self, to: u8, base: u8, disp: i32) {
         debug_assert!(to < 8 && base < 8 && base != RSP);
         self.bytes(&[0x8d, 0x80 | to << 3 | base]);
@@ -337,7 +339,8 @@ impl Asm {
         self.bytes(&[0x48 | reg >> 3, 0xc1, 0xe8 | reg & 7, n]);
     }
 
-    /// `from` shifted right by `n` into `to`: RORX where there is BMI2 (`bmi2`), whose upper `n` bits are to be masked away. May change flags.
+    /// `from` shifted right by `n` into `to`: RORX where there is BMI2 (`bmi2`), whose upper `n`
+    /// bits are to be masked away. May change flags.
     pub(super) fn shift_right(&mut self, to: u8, from: u8, n: u8, bmi2: bool) {
         if bmi2 {
             let inverted = |r: u8, bit: u8| ((r >> 3) ^ 1) << bit;

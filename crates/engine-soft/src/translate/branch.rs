@@ -1,7 +1,9 @@
-//! Control flow: the order of a region's blocks, edges between them, entries from outside, exits, and the poll.
+//! Control flow: the order of a region's blocks, edges between them, entries from outside, exits,
+//! and the poll.
 //!
-//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a lower address: these poll where the processor
-//! is limited. Otherwise it is interrupted (`super::interrupt`).
+//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a
+//! lower address: these poll where the processor is limited. Otherwise it is interrupted
+//! (`super::interrupt`).
 
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
@@ -15,7 +17,8 @@ use super::scratch::{STANDARD, Scratch};
 use crate::block::Host;
 use crate::tlb::{TARGET_MASK, TARGET_SCALE};
 
-/// The order in which blocks are emitted: each behind the one that falls through to it, where that can be.
+/// The order in which blocks are emitted: each behind the one that falls through to it, where that
+/// can be.
 pub(super) fn layout(region: &Region) -> Vec<usize> {
     let mut order = Vec::with_capacity(region.blocks.len());
     let mut pending = vec![0];
@@ -56,7 +59,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// Emits an entry for `block`: far, with flags put by, near, with vectors loaded; code that goes on follows.
+    /// Emits an entry for `block`: far, with flags put by, near, with vectors loaded; code that
+    /// goes on follows.
     fn entry(&mut self, block: usize) -> Host {
         let b = &self.region.blocks[block];
         let start = b.start;
@@ -72,7 +76,8 @@ impl Emitter<'_> {
             self.asm.flags_from_ax();
             self.asm.mov(RAX, SECOND);
         } else {
-            // Its own place: once this is dead, whoever comes this way must leave with the flags that were put by.
+            // Its own place: once this is dead, whoever comes this way must leave with the flags
+            // that were put by.
             self.asm.bytes(&NOP);
         }
         let near = at(self);
@@ -116,7 +121,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// Makes the registers what they are at a region's boundary; a `target` comes along in ADDRESS, where to write in THIRD.
+    /// Makes the registers what they are at a region's boundary; a `target` comes along in ADDRESS,
+    /// where to write in THIRD.
     fn boundary(&mut self, target: Option<u8>, place: Option<u8>) {
         for r in bits(STANDARD & !self.homed) {
             self.asm.store(home(r), r);
@@ -154,7 +160,8 @@ impl Emitter<'_> {
         if self.options.polls { self.poll_now() } else { Some(()) }
     }
 
-    /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this instruction.
+    /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this
+    /// instruction.
     pub(super) fn poll_now(&mut self) -> Option<()> {
         let host = self.scratch.take()?;
         self.asm.load(host, POLL);
@@ -163,8 +170,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Goes to page + `to` at the end of the current block. `from` is the branch that goes there; `None`: control falls through,
-    /// or the branch has polled.
+    /// Goes to page + `to` at the end of the current block. `from` is the branch that goes there;
+    /// `None`: control falls through, or the branch has polled.
     pub(super) fn edge(&mut self, to: i32, from: Option<usize>, next: Option<usize>) -> Option<()> {
         if from.is_some_and(|n| to <= self.region.guests[n].delta) {
             self.poll()?;
@@ -184,7 +191,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Brings flags back into RFLAGS before control goes to page + `to`, if they are `needed`; another page takes them as they are.
+    /// Brings flags back into RFLAGS before control goes to page + `to`, if they are `needed`;
+    /// another page takes them as they are.
     pub(super) fn settle_flags_for(&mut self, to: i32, needed: bool) {
         if on_page(to) {
             self.settle_flags(needed);
@@ -228,8 +236,8 @@ impl Emitter<'_> {
         self.site(Site::Interpret { delta, undone, saved, shadow, recipe: self.recipe(n) })
     }
 
-    /// The entry of the table of targets for the guest address in ADDRESS to SECOND; leaves by `site` if it is another's.
-    /// Status flags have been put by, or are dead.
+    /// The entry of the table of targets for the guest address in ADDRESS to SECOND; leaves by
+    /// `site` if it is another's. Status flags have been put by, or are dead.
     fn look_up(&mut self, site: usize) {
         self.tally(LOOKED_UP, SECOND);
         self.asm.scaled32(SECOND, ADDRESS, TARGET_SCALE);
@@ -240,8 +248,8 @@ impl Emitter<'_> {
         self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
     }
 
-    /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing `pop` bytes of stack; else leaves by `site`.
-    /// Status flags have been put by, or are dead.
+    /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing
+    /// `pop` bytes of stack; else leaves by `site`. Status flags have been put by, or are dead.
     fn dispatch(&mut self, pop: i32, site: usize) {
         self.look_up(site);
         if pop != 0 {
@@ -250,7 +258,8 @@ impl Emitter<'_> {
         self.asm.jmp_at(SECOND, 8);
     }
 
-    /// Puts flags by for a far entry, if they are `live`. At the boundary: any scratch register will do.
+    /// Puts flags by for a far entry, if they are `live`. At the boundary: any scratch register
+    /// will do.
     pub(super) fn flags_for_far(&mut self, live: bool) {
         if live {
             self.save_flags(SECOND);
@@ -399,8 +408,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Calls the guest address in `target`. An address that the table of targets does not know may be none at all: the interpreter begins
-    /// anew, so that nothing may have been written before.
+    /// Calls the guest address in `target`. An address that the table of targets does not know may
+    /// be none at all: the interpreter begins anew, so that nothing may have been written before.
     fn indirect_call(&mut self, n: usize, target: u8) -> Option<()> {
         let g = &self.region.guests[n];
         let place = self.return_place(n)?;

@@ -14,7 +14,8 @@ pub(crate) struct Context {
     pub(crate) stop: u8,
     /// Status flags put by during address checks.
     pub(crate) flags: u16,
-    /// The address that polls read: of a readable word, or [`UNREADABLE`] when translated code is to stop.
+    /// The address that polls read: of a readable word, or [`UNREADABLE`] when translated code is
+    /// to stop.
     pub(crate) poll: u64,
     /// The host's stack pointer while the guest's is in RSP.
     pub(crate) host_rsp: u64,
@@ -35,7 +36,8 @@ pub(crate) struct Context {
     pub(crate) looked_up: u64,
     /// The table of indirect-branch targets of the current view.
     pub(crate) targets: u64,
-    /// What the links of user code to other pages must have been made for; 0: there are none (see `super::far`).
+    /// What the links of user code to other pages must have been made for; 0: there are none (see
+    /// `super::far`).
     pub(crate) ticket: u32,
     /// Counts down where links to other pages do not hold.
     pub(crate) patience: i32,
@@ -59,7 +61,8 @@ pub(crate) const UNREADABLE: u64 = 1;
 static READABLE: u64 = 0;
 
 impl Context {
-    /// Translated code may be entered, and goes on at its polls unless `stopping`. A signal's handler may close it at any time.
+    /// Translated code may be entered, and goes on at its polls unless `stopping`. A signal's
+    /// handler may close it at any time.
     pub(crate) fn open(&mut self, stopping: bool) {
         let poll = if stopping { UNREADABLE } else { (&raw const READABLE).addr() as u64 };
         // SAFETY: fields of this processor, which its own thread's handler writes.
@@ -74,7 +77,8 @@ impl Context {
     /// # Safety
     /// `this` is the context of the processor that this thread runs.
     pub(crate) unsafe fn close(this: *mut Self) {
-        // SAFETY: the caller's; Rust looks at these fields by volatile accesses only, and translated code reads them as it goes.
+        // SAFETY: the caller's; Rust looks at these fields by volatile accesses only, and
+        // translated code reads them as it goes.
         unsafe {
             std::ptr::write_volatile(&raw mut (*this).stop, 1);
             std::ptr::write_volatile(&raw mut (*this).poll, UNREADABLE);

@@ -1,10 +1,11 @@
 //! Translation of a region: guest instructions to host code, with every exit recorded.
 //!
-//! Conventions. At a region's boundary the host's registers hold the guest's, RSP included, but for R9 to R11, which are in the state; within it
-//! the three registers it uses least are (see `super::scratch`). Status flags are in RFLAGS at every boundary, or provably dead.
-//! `BLOCK_IP`'s slot holds the linear address of the page the code runs on, so that a region runs wherever its page is mapped.
-//! Before its address check has passed, an instruction changes nothing of the guest's: any fault or miss leaves to the interpreter
-//! at that instruction.
+//! Conventions. At a region's boundary the host's registers hold the guest's, RSP included, but for
+//! R9 to R11, which are in the state; within it the three registers it uses least are (see
+//! `super::scratch`). Status flags are in RFLAGS at every boundary, or provably dead. `BLOCK_IP`'s
+//! slot holds the linear address of the page the code runs on, so that a region runs wherever its
+//! page is mapped. Before its address check has passed, an instruction changes nothing of the
+//! guest's: any fault or miss leaves to the interpreter at that instruction.
 
 use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{ADDRESS, Asm, RAX};
@@ -69,15 +70,17 @@ pub(super) fn segment_selector(number: u8) -> usize {
 pub(super) enum Site {
     /// Go on at page + delta; the jump at `place` may be linked to that block.
     Link { place: u32, delta: i32, vectors: bool },
-    /// Go on at page + delta, of which the table of targets knows nothing; status flags were put by if `saved`.
+    /// Go on at page + delta, of which the table of targets knows nothing; status flags were put by
+    /// if `saved`.
     Target { delta: i32, saved: bool },
-    /// Go on at page + delta, where there was a translation, which is dead; status flags were put by if `saved`.
+    /// Go on at page + delta, where there was a translation, which is dead; status flags were put
+    /// by if `saved`.
     Dead { delta: i32, saved: bool },
-    /// Go on at page + delta, on another page; far branch number `far` may be linked to it. Status flags were put by if `saved`.
+    /// Go on at page + delta, on another page; far branch number `far` may be linked to it. Status
+    /// flags were put by if `saved`.
     Far { far: u32, delta: i32, saved: bool },
-    /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted but not run.
-    /// Status flags were put by if `saved`.
-    /// An STI went before it if `shadow`.
+    /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
+    /// but not run. Status flags were put by if `saved`. An STI went before it if `shadow`.
     /// `recipe`: flags that a check may have overwritten are had again.
     Interpret { delta: i32, undone: u16, saved: bool, shadow: bool, recipe: Option<Recipe> },
     /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
@@ -139,7 +142,8 @@ pub(super) struct Start {
     pub(super) shadow: bool,
     /// How flags that a check may have overwritten are had again.
     pub(super) recipe: Option<Recipe>,
-    /// The instruction begins right here, with nothing counted of it: code that is to stop may leave.
+    /// The instruction begins right here, with nothing counted of it: code that is to stop may
+    /// leave.
     pub(super) boundary: bool,
 }
 
@@ -159,7 +163,8 @@ pub(super) enum Cold {
     Branch { from: usize, to: i32, n: usize, polls: bool },
     /// An address through RSP is not on the page at hand.
     StackElsewhere(Elsewhere),
-    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there, `aside`: they were put by.
+    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there,
+    /// `aside`: they were put by.
     Detour { far: usize, to: i32, live: bool, aside: bool },
 }
 
@@ -208,7 +213,8 @@ pub(super) struct Options {
 /// Translates `region`.
 ///
 /// # Errors
-/// The number of an instruction that finds no scratch register, or no encoding: to be left to the interpreter.
+/// The number of an instruction that finds no scratch register, or no encoding: to be left to the
+/// interpreter.
 pub(super) fn translate(
     region: &Region,
     homed: u16,
@@ -377,7 +383,8 @@ impl Emitter<'_> {
         n > self.block().first && matches!(self.region.guests[n - 1].class, Class::Sti)
     }
 
-    /// How flags before instruction `n` are had again, where they are not put by though a check may overwrite them.
+    /// How flags before instruction `n` are had again, where they are not put by though a check may
+    /// overwrite them.
     pub(super) fn recipe(&self, n: usize) -> Option<Recipe> {
         let g = &self.region.guests[n];
         g.recipe.filter(|_| Self::need_before(g) == Need::Nothing)
@@ -419,7 +426,8 @@ impl Emitter<'_> {
         self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
     }
 
-    /// Makes sure that instruction `n`, which crosses the page's end, goes on where it did: by the instruction TLB.
+    /// Makes sure that instruction `n`, which crosses the page's end, goes on where it did: by the
+    /// instruction TLB.
     fn same_second_page(&mut self, n: usize, second: u64) -> Option<()> {
         let (page, entry) = (self.scratch.take()?, self.scratch.take()?);
         if Self::need_before(&self.region.guests[n]) == Need::Flags {
@@ -538,7 +546,8 @@ impl Emitter<'_> {
         self.copied(g, None)
     }
 
-    /// Emits `g` with its homed registers in scratch registers, and its memory operand, if it has one, at `memory`.
+    /// Emits `g` with its homed registers in scratch registers, and its memory operand, if it has
+    /// one, at `memory`.
     fn copied(&mut self, g: &Guest, memory: Option<Memory>) -> Option<()> {
         let homed = g.usage.registers & self.homed;
         if homed == 0 && memory.is_none() {
@@ -567,7 +576,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// A scratch register (`wanted`, if it must be that one) for homed register `r`, with its value if that is `needed`.
+    /// A scratch register (`wanted`, if it must be that one) for homed register `r`, with its value
+    /// if that is `needed`.
     fn visit(&mut self, r: u8, wanted: Option<u8>, needed: bool) -> Option<u8> {
         if let Some(host) = self.scratch.find_guest(r) {
             if wanted.is_none_or(|w| w == host) {

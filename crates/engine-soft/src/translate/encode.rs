@@ -1,7 +1,9 @@
-//! Copied instructions with other operands: the guest's own bytes, taken apart and put together again (SDM vol. 2, 2.1–2.3).
+//! Copied instructions with other operands: the guest's own bytes, taken apart and put together
+//! again (SDM vol. 2, 2.1–2.3).
 //!
-//! Prefixes that mean something, opcode and immediate are copied; REX or VEX, ModRM, SIB and displacement are made anew. In debug builds
-//! every result is decoded and compared with what was asked for.
+//! Prefixes that mean something, opcode and immediate are copied; REX or VEX, ModRM, SIB and
+//! displacement are made anew. In debug builds every result is decoded and compared with what was
+//! asked for.
 
 mod check;
 
@@ -26,7 +28,8 @@ pub(super) struct Memory {
     pub(super) displacement: i32,
 }
 
-/// An instruction taken apart. Register numbers have their fourth bit, `index` and `base` bits of REX are left out.
+/// An instruction taken apart. Register numbers have their fourth bit, `index` and `base` bits of
+/// REX are left out.
 struct Parts<'a> {
     /// 66H, F2H, F3H, F0H as they stood.
     prefixes: [u8; 4],
@@ -50,8 +53,9 @@ struct Vex {
     rest: u8,
 }
 
-/// Appends `instruction`, whose bytes are `bytes`, to `out` with `new` operands. `None`, and nothing appended: this form cannot carry them
-/// (AH to BH beside a register that needs REX, an encoding that is not known here).
+/// Appends `instruction`, whose bytes are `bytes`, to `out` with `new` operands. `None`, and
+/// nothing appended: this form cannot carry them (AH to BH beside a register that needs REX, an
+/// encoding that is not known here).
 pub(super) fn rewrite(
     instruction: &Instruction,
     bytes: &[u8],

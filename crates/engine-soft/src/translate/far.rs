@@ -1,15 +1,17 @@
 //! Direct branches to another page, linked while it is known what that page is.
 //!
-//! On one page code can be linked for good: it runs wherever its page is mapped. What lies so many bytes off on another page is a matter of
-//! the page tables. Such a link holds for one address space, as long as it keeps the translations that were in use when it was made:
+//! On one page code can be linked for good: it runs wherever its page is mapped. What lies so many
+//! bytes off on another page is a matter of the page tables. Such a link holds for one address
+//! space, as long as it keeps the translations that were in use when it was made:
 //!
-//! - User code asks before each jump whether that is the address space at hand, by a number ([`Context::ticket`]) that
-//!   each has for itself and changes whenever an instruction translation leaves it. If it is not, the table of targets serves, and one
-//!   in [`PATIENCE`] such detours has the link made anew.
-//! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it does not ask, and all its links are severed
-//!   when one goes.
-//! - Either supposes that the code that jumps lies at one linear address. A page that is met at a second one loses its links, and makes
-//!   do with the table of targets.
+//! - User code asks before each jump whether that is the address space at hand, by a number
+//!   ([`Context::ticket`]) that each has for itself and changes whenever an instruction translation
+//!   leaves it. If it is not, the table of targets serves, and one in [`PATIENCE`] such detours has
+//!   the link made anew.
+//! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it does not
+//!   ask, and all its links are severed when one goes.
+//! - Either supposes that the code that jumps lies at one linear address. A page that is met at a
+//!   second one loses its links, and makes do with the table of targets.
 //!
 //! Flags pass unharmed, since what the code on the other page needs of them is not known.
 //!
@@ -34,8 +36,8 @@ const NEVER: u32 = u32::MAX;
 /// A branch to another page: offsets in the code area.
 #[derive(Clone, Copy)]
 pub(super) struct Far {
-    /// The rel32 of the jump that is taken where the link does not hold. Code that does not ask has it in the way, and a NOP instead
-    /// while there is a link.
+    /// The rel32 of the jump that is taken where the link does not hold. Code that does not ask has
+    /// it in the way, and a NOP instead while there is a link.
     detour: u32,
     /// Where the detour leaves, to be linked.
     exit: u32,
@@ -110,7 +112,8 @@ impl FarLinks {
 }
 
 impl Emitter<'_> {
-    /// Leaves the region for page + `to`, which is another page. Flags are where they are; `live`: they may be needed there.
+    /// Leaves the region for page + `to`, which is another page. Flags are where they are; `live`:
+    /// they may be needed there.
     pub(super) fn far(&mut self, to: i32, live: bool) {
         let aside = self.saved;
         let (ticket, detour) = match self.region.blocks[0].key.is_user() {
@@ -137,7 +140,8 @@ impl Emitter<'_> {
         self.cold.push(Cold::Detour { far: self.fars.len() - 1, to, live, aside });
     }
 
-    /// Asks for a ticket, none yet: where to put it, and the jump that is taken if it is another. Changes flags.
+    /// Asks for a ticket, none yet: where to put it, and the jump that is taken if it is another.
+    /// Changes flags.
     fn ask(&mut self) -> (Option<Ticket>, usize) {
         // cmp dword gs:[TICKET], NEVER
         self.asm.alu_gs_imm(7, TICKET, NEVER);
@@ -192,8 +196,8 @@ impl Emitter<'_> {
     }
 }
 
-/// Translated code of the guest-physical page at `gpa` is about to be entered at linear address `la`. To be called at every way in from here:
-/// others are made where this one led.
+/// Translated code of the guest-physical page at `gpa` is about to be entered at linear address
+/// `la`. To be called at every way in from here: others are made where this one led.
 #[inline]
 pub(super) fn arrive(translator: &mut Translator, gpa: u64, la: u64) {
     let (gpa, la) = (gpa & !PAGE_MASK, la & !PAGE_MASK);
@@ -204,7 +208,8 @@ pub(super) fn arrive(translator: &mut Translator, gpa: u64, la: u64) {
     }
 }
 
-/// The page at `gpa` has turned up at a second linear address: what lies so many bytes off is not known any more.
+/// The page at `gpa` has turned up at a second linear address: what lies so many bytes off is not
+/// known any more.
 #[cold]
 fn roam(translator: &mut Translator, gpa: u64) {
     let Some(page) = translator.far.pages.get_mut(&gpa) else { return };
@@ -232,7 +237,8 @@ fn put_ticket(translator: &mut Translator, ticket: Ticket, number: u32) {
     translator.area.patch(ticket.place as usize, &ticket.bytes(number));
 }
 
-/// Links far branch `number` to `next`, which was found `delta` bytes from the branch's page, at RIP.
+/// Links far branch `number` to `next`, which was found `delta` bytes from the branch's page, at
+/// RIP.
 pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.jit.patience = PATIENCE;
     let Some(host) = next.host.code.get() else { return };
@@ -274,7 +280,8 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.translator.links += 1;
 }
 
-/// Takes the links of kernel code away, if a translation of its pages has gone. To be called before translated code runs.
+/// Takes the links of kernel code away, if a translation of its pages has gone. To be called before
+/// translated code runs.
 #[inline(always)]
 pub(super) fn settle(cpu: &mut Cpu) {
     cpu.jit.ticket = cpu.mmu.tlb.ticket(cpu.fetch_view);

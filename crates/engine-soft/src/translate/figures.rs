@@ -1,6 +1,7 @@
 //! What the translator counts for `--stats`: why translated code was left, what translation cost.
 //!
-//! Of exits nothing is counted in translated code itself: each has a number already, and what it means is noted when it is made.
+//! Of exits nothing is counted in translated code itself: each has a number already, and what it
+//! means is noted when it is made.
 
 use super::emit::Site;
 use super::flow::Class;
@@ -19,7 +20,8 @@ const BUCKETS: usize = 512;
 /// Why an exit is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// The operand's page is not in the TLB, or not for this access, or the operand crosses its end.
+    /// The operand's page is not in the TLB, or not for this access, or the operand crosses its
+    /// end.
     Miss,
     /// The instruction is left to the interpreter.
     Left(Mnemonic),
@@ -34,7 +36,8 @@ enum Cause {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Figures {
-    /// For each exit: why, and how often. Exits are numbered anew when all translations are dropped.
+    /// For each exit: why, and how often. Exits are numbered anew when all translations are
+    /// dropped.
     exits: Vec<(Option<Cause>, u64)>,
     sums: Statistics,
     left: HashMap<Mnemonic, u64>,
@@ -62,7 +65,8 @@ impl Figures {
         self.exits.get(site as usize).is_some_and(|exit| exit.0 == Some(Cause::Unlinked))
     }
 
-    /// Exit number `site`, of a direct jump, leads to what is left to the interpreter and begins with `mnemonic`.
+    /// Exit number `site`, of a direct jump, leads to what is left to the interpreter and begins
+    /// with `mnemonic`.
     pub(super) fn interprets(&mut self, site: u32, mnemonic: Mnemonic) {
         let Some((cause, count)) = self.exits.get_mut(site as usize) else { return };
         let before = cause.replace(Cause::Left(mnemonic));

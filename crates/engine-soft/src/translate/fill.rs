@@ -19,9 +19,11 @@ pub(super) enum Filled {
     Interpret,
 }
 
-/// Called by the glue, all guest registers in the state: where in host code to go on, or 0 to leave by the site.
+/// Called by the glue, all guest registers in the state: where in host code to go on, or 0 to leave
+/// by the site.
 pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
-    // SAFETY: the glue passes the processor that GS points to, which `enter` lent to translated code; nothing else refers to it now.
+    // SAFETY: the glue passes the processor that GS points to, which `enter` lent to translated
+    // code; nothing else refers to it now.
     let cpu = unsafe { &mut *cpu };
     let Some(Site::Check { check, retry, narrow, saved, undone, recipe, .. }) =
         cpu.translator.sites.get(cpu.jit.exit as usize).copied()

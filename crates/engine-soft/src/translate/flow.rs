@@ -24,7 +24,8 @@ pub(super) enum Class {
     Plain,
     /// Rewritten: one memory operand.
     Memory(MemOperand),
-    /// BT and its kin with a bit number in a register: as [`Class::Memory`] where that bit is in the operand named.
+    /// BT and its kin with a bit number in a register: as [`Class::Memory`] where that bit is in
+    /// the operand named.
     Bit(MemOperand),
     /// LEA.
     Lea,
@@ -188,7 +189,8 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
     }
 }
 
-/// [`classify`], remembered: but for LOCK it is a matter of the opcode, and of whether there is a memory operand.
+/// [`classify`], remembered: but for LOCK it is a matter of the opcode, and of whether there is a
+/// memory operand.
 fn classified(i: &Instruction) -> Result<Classification, Unthunkable> {
     type Known = Option<Result<Classification, Unthunkable>>;
     thread_local! {
@@ -228,7 +230,8 @@ fn ordinary_address(i: &Instruction) -> bool {
 pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction, class: Class) -> Usage {
     let (mut registers, mut needed, mut gpr_written) = (0u16, 0u16, 0u16);
     let mut vector = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
-    // LEA's address is its operand; else the address is somebody else's business, and must not hide what is also used as a register.
+    // LEA's address is its operand; else the address is somebody else's business, and must not hide
+    // what is also used as a register.
     let mut bare = *i;
     if !matches!(class, Class::Lea) {
         bare.set_memory_base(Register::None);
@@ -394,14 +397,16 @@ pub(super) fn flag_use(i: &Instruction) -> FlagUse {
     }
 }
 
-/// Whether `i`, though it has to do with flags, leaves them all sometimes: when it shifts by nothing, or repeats not once.
+/// Whether `i`, though it has to do with flags, leaves them all sometimes: when it shifts by
+/// nothing, or repeats not once.
 pub(super) fn may_keep_flags(i: &Instruction) -> bool {
     use Mnemonic::{Rcl, Rcr, Rol, Ror, Sal, Sar, Shl, Shld, Shr, Shrd};
     let repeats = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
     repeats || matches!(i.mnemonic(), Rcl | Rcr | Rol | Ror | Sal | Sar | Shl | Shld | Shr | Shrd)
 }
 
-/// How many of `bytes`, code, it takes to see that all status flags are replaced before anything can read them; `None`: not to be seen.
+/// How many of `bytes`, code, it takes to see that all status flags are replaced before anything
+/// can read them; `None`: not to be seen.
 pub(super) fn replaced_within(bytes: &[u8]) -> Option<usize> {
     let mut decoder = Decoder::new(64, bytes, 0);
     for _ in 0..12 {

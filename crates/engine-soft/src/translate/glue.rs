@@ -1,6 +1,8 @@
-//! The code that enters translated code, leaves it, makes good missed checks and loads the vector registers.
+//! The code that enters translated code, leaves it, makes good missed checks and loads the vector
+//! registers.
 //!
-//! What leaves or calls from within a region depends on which registers it homes; those pieces are made once for each such set.
+//! What leaves or calls from within a region depends on which registers it homes; those pieces are
+//! made once for each such set.
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
@@ -23,13 +25,15 @@ const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
-// At the boundary exits tell their site in ADDRESS, within a region in the last register homed: one code takes both.
+// At the boundary exits tell their site in ADDRESS, within a region in the last register homed: one
+// code takes both.
 const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
 
 /// Offsets in the code area.
 #[derive(Clone, Copy)]
 pub(super) struct Glue {
-    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all registers changed but RSP.
+    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all
+    /// registers changed but RSP.
     pub(super) enter: usize,
     /// Where faults go: all registers to `Context::raw`, then out.
     pub(super) fault: usize,
@@ -44,7 +48,8 @@ pub(super) struct Glue {
 pub(super) struct Inside {
     /// Where every exit goes: stores the guest's registers and returns from `enter`.
     pub(super) leave: usize,
-    /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number is in, 0 for those not homed.
+    /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number
+    /// is in, 0 for those not homed.
     pub(super) fill: [usize; 16],
 }
 
@@ -94,7 +99,8 @@ pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Insid
     Some(Inside { leave: base + leave, fill })
 }
 
-/// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register to be kept.
+/// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register
+/// to be kept.
 const ALIGN: [u8; 4] = [0x48, 0x83, 0xec, 8];
 const UNALIGN: [u8; 4] = [0x48, 0x83, 0xc4, 8];
 
@@ -123,7 +129,8 @@ fn emit_enter(asm: &mut Asm) {
     jump_to_target(asm);
 }
 
-/// Status flags and vector registers to the state, and out. The general registers are stored already.
+/// Status flags and vector registers to the state, and out. The general registers are stored
+/// already.
 fn emit_out(asm: &mut Asm, avx: bool) {
     asm.flags_to_ax();
     asm.store_word(ARITH, RAX);
@@ -136,7 +143,8 @@ fn emit_out(asm: &mut Asm, avx: bool) {
     asm.bytes(&[0xc3]);
 }
 
-/// Tests whether the vector registers are in the host's; the place of a jump that is taken if not. Clobbers RAX and flags.
+/// Tests whether the vector registers are in the host's; the place of a jump that is taken if not.
+/// Clobbers RAX and flags.
 fn if_vectors(asm: &mut Asm) -> usize {
     asm.load_byte(RAX, VECTORS_OUT);
     // test al, al

@@ -1,7 +1,7 @@
 //! The death of translations whose guest code was written to.
 //!
-//! Others may still jump to a dead translation, from anywhere. Each of its entries becomes a jump: to a piece of code that leaves there, and
-//! once the block is translated anew, to that.
+//! Others may still jump to a dead translation, from anywhere. Each of its entries becomes a jump:
+//! to a piece of code that leaves there, and once the block is translated anew, to that.
 
 use super::asm::{ADDRESS, Asm};
 use super::emit::Site;
@@ -37,14 +37,16 @@ fn bury_region(cpu: &mut Cpu, number: u32) -> Result<(), Full> {
     Ok(())
 }
 
-/// The entry `host` for `key` leads nowhere any more: whoever goes there leaves, until there is another.
+/// The entry `host` for `key` leads nowhere any more: whoever goes there leaves, until there is
+/// another.
 fn retire(cpu: &mut Cpu, key: Key, host: Host) -> Result<(), Full> {
     let delta = (key.gpa() & PAGE_MASK) as i32;
     let stub = leaving(&mut cpu.translator, delta, false)?;
     for entry in [host.body, host.near] {
         redirect(&mut cpu.translator, entry, stub);
     }
-    // Whoever comes from afar passes here, too, having told its page. Flags were put by, and an entry that takes none does not bring them.
+    // Whoever comes from afar passes here, too, having told its page. Flags were put by, and an
+    // entry that takes none does not bring them.
     let stub = leaving(&mut cpu.translator, delta, true)?;
     redirect(&mut cpu.translator, host.aside, stub);
     if let Some(block) = cpu.mmu.blocks.get(key) {
@@ -65,7 +67,8 @@ fn retire(cpu: &mut Cpu, key: Key, host: Host) -> Result<(), Full> {
     Ok(())
 }
 
-/// Makes code that leaves at page + `delta`, at the boundary; status flags are in `Context::flags` if `saved`, else in RFLAGS.
+/// Makes code that leaves at page + `delta`, at the boundary; status flags are in `Context::flags`
+/// if `saved`, else in RFLAGS.
 fn leaving(translator: &mut Translator, delta: i32, saved: bool) -> Result<u32, Full> {
     let leave = translator.glue().ok_or(Full)?.boundary.leave;
     let site = Site::Dead { delta, saved };

@@ -50,7 +50,8 @@ fn in_loop(region: &Region, n: usize) -> bool {
     })
 }
 
-/// Any three that may be: for tests, which run everything once and would see the standard ones only.
+/// Any three that may be: for tests, which run everything once and would see the standard ones
+/// only.
 pub(super) fn any(region: &Region) -> u16 {
     let mut seed = region.guests.iter().fold(0x9e37_79b9u32, |seed, g| {
         g.bytes().iter().fold(seed, |seed, b| (seed ^ u32::from(*b)).wrapping_mul(0x0100_0193))

@@ -1,11 +1,13 @@
 //! Stopping translated code when something is raised: it asks for nothing itself.
 //!
-//! Whoever raises a signal sends the processor's thread one of the host's ([`WAKE`]). Its handler finds translated code somewhere within a guest
-//! instruction and has the host step on (RFLAGS.TF) until one begins, where the guest's state is whole; there it leaves like one that
-//! faults. A handler that finds the thread in Rust sets [`Context::stop`], which the glue looks at on every way into translated code. REP is not
-//! stepped through: a poll follows it.
+//! Whoever raises a signal sends the processor's thread one of the host's ([`WAKE`]). Its handler
+//! finds translated code somewhere within a guest instruction and has the host step on (RFLAGS.TF)
+//! until one begins, where the guest's state is whole; there it leaves like one that faults. A
+//! handler that finds the thread in Rust sets [`Context::stop`], which the glue looks at on every
+//! way into translated code. REP is not stepped through: a poll follows it.
 //!
-//! Where the processor is to stop after so many instructions, and in lockstep, translated code polls as well ([`super::limit`]).
+//! Where the processor is to stop after so many instructions, and in lockstep, translated code
+//! polls as well ([`super::limit`]).
 //!
 //! [`Context::stop`]: super::context::Context::stop
 #![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md
@@ -20,7 +22,8 @@ use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
 use vcpu::{Residence, Signals};
 
-/// Ignored by default, so that one that comes late, or to a process without a handler, does nothing.
+/// Ignored by default, so that one that comes late, or to a process without a handler, does
+/// nothing.
 const WAKE: i32 = libc::SIGURG;
 /// `si_code` of a step's SIGTRAP.
 const TRAP_TRACE: i32 = 2;
@@ -68,7 +71,8 @@ pub(crate) fn install() -> io::Result<()> {
     .map_err(io::Error::from_raw_os_error)
 }
 
-/// As long as this lives a processor runs on this thread; it does not any more when it is dropped, also by a panic.
+/// As long as this lives a processor runs on this thread; it does not any more when it is dropped,
+/// also by a panic.
 pub(crate) struct Running(Arc<Signals>);
 
 impl Running {
@@ -90,7 +94,8 @@ impl Drop for Running {
 
 extern "C" fn woken(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let cpu = RUNNING.get();
-    // One that comes before a run begins or when it has ended is late, or early: what was raised is seen anyway.
+    // One that comes before a run begins or when it has ended is late, or early: what was raised is
+    // seen anyway.
     if !cpu.is_null() {
         // SAFETY: the kernel passes a valid ucontext; `cpu` is alive as long as `RUNNING` names it.
         unsafe { stop(cpu, &mut *context.cast()) };
@@ -127,7 +132,8 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     }
     // SAFETY: as above.
     unsafe { Context::close(&raw mut (*cpu).jit) };
-    // SAFETY: translated code and glue are interrupted, so nobody changes the translator or holds a reference to it.
+    // SAFETY: translated code and glue are interrupted, so nobody changes the translator or holds a
+    // reference to it.
     let cpu = unsafe { &mut *cpu };
     if cpu.translator.begins_instruction((rip - start as u64) as u32) {
         (cpu.jit.exit, cpu.jit.fault_pc) = (FAULTED, rip);
@@ -137,7 +143,8 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     }
 }
 
-/// Whether `code` begins with a repeated string instruction, as `super::asm` has it: stepping would stop at each element.
+/// Whether `code` begins with a repeated string instruction, as `super::asm` has it: stepping would
+/// stop at each element.
 fn repeats(code: [u8; 4]) -> bool {
     let string = |byte| matches!(byte, 0xa4 | 0xa5 | 0xaa | 0xab);
     match code {

@@ -1,7 +1,9 @@
-//! Guest and host code side by side, for `--trace blocks` and for the reports of [`super::lockstep`].
+//! Guest and host code side by side, for `--trace blocks` and for the reports of
+//! [`super::lockstep`].
 //!
-//! Under each guest instruction stands the host code that performs it, as the `starts` of a translation tell; what comes before the first and
-//! after the last (entries and exits) stands under a heading of its own.
+//! Under each guest instruction stands the host code that performs it, as the `starts` of a
+//! translation tell; what comes before the first and after the last (entries and exits) stands
+//! under a heading of its own.
 
 use super::emit::{Start, Translation};
 use super::region::Guest;
@@ -37,8 +39,8 @@ pub(super) fn trace(guest: &[Guest], rip: u64, key: Key, t: &Translation, base: 
         guest = guest.len(), host = t.code.len(), "translated\n{text}");
 }
 
-/// Lists `code`, which stands at host address `base`, under the instructions of the page at `page`; `starts` tell by ascending offsets in `code`
-/// whose code begins where.
+/// Lists `code`, which stands at host address `base`, under the instructions of the page at `page`;
+/// `starts` tell by ascending offsets in `code` whose code begins where.
 pub(super) fn listing(
     guest: &[Line],
     page: u64,

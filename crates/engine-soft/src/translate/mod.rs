@@ -1,11 +1,15 @@
-//! T1, the same-ISA translator: guest code of 64-bit mode as host code, run on the host's own registers.
+//! T1, the same-ISA translator: guest code of 64-bit mode as host code, run on the host's own
+//! registers.
 //!
-//! When a block is hot ([`HOT`] runs in the interpreter) it is translated together with what it leads to on its page ([`region`]):
-//! unprivileged instructions are copied, memory operands go through an inline TLB check ([`address`]), everything else leaves to the
-//! interpreter, which is complete and the reference. Direct branches are linked, to another page only as long as it is known to be the
-//! same ([`far`]), returns and indirect ones go through a table from guest to host addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a misaligned
-//! SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the interpreter decides what it means. What is raised
-//! from outside stops translated code by a signal of the host's ([`interrupt`]).
+//! When a block is hot ([`HOT`] runs in the interpreter) it is translated together with what it
+//! leads to on its page ([`region`]): unprivileged instructions are copied, memory operands go
+//! through an inline TLB check ([`address`]), everything else leaves to the interpreter, which is
+//! complete and the reference. Direct branches are linked, to another page only as long as it is
+//! known to be the same ([`far`]), returns and indirect ones go through a table from guest to host
+//! addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a
+//! misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the
+//! interpreter decides what it means. What is raised from outside stops translated code by a signal
+//! of the host's ([`interrupt`]).
 
 mod address;
 mod asm;
@@ -224,7 +228,8 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     make(cpu, &mut region)
 }
 
-/// The narrow translation of `block`, made if there is none; noted at the `site` whose check sent us here. `None`: it cannot be had.
+/// The narrow translation of `block`, made if there is none; noted at the `site` whose check sent
+/// us here. `None`: it cannot be had.
 pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Host>, Full> {
     if block.host.narrow.get().is_none() {
         let Some(mut region) = region::narrow(cpu, block) else { return Ok(None) };
@@ -263,7 +268,8 @@ fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
     Ok(())
 }
 
-/// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its block where there is a translator.
+/// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its
+/// block where there is a translator.
 pub(crate) fn leaves_alone(cpu: &Cpu, instruction: &iced_x86::Instruction) -> bool {
     cpu.hot != u32::MAX
         && cpu.mode == Mode::Long64
@@ -366,7 +372,8 @@ fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
     translator.area.patch(place as usize, &(rel as i32).to_le_bytes());
 }
 
-/// Resolves the rel32 at `place` of code that will stand at `base` to `target`, both offsets in the area.
+/// Resolves the rel32 at `place` of code that will stand at `base` to `target`, both offsets in the
+/// area.
 fn patch(code: &mut [u8], place: usize, base: usize, target: usize) {
     let rel = target as i64 - (base + place + 4) as i64;
     code[place..place + 4].copy_from_slice(&(rel as i32).to_le_bytes());

@@ -1,8 +1,10 @@
 //! What is translated together: hot blocks of one page that reach each other by direct branches.
 //!
-//! A region begins at a hot block and takes in successors that have run a few times themselves, so that it follows the paths the program
-//! really takes. Its basic blocks are exactly decoded blocks of the interpreter: whatever kills one of those kills the region.
-//! An instruction that crosses the page's end is a region of its own, which makes sure each time that the next page is still the same.
+//! A region begins at a hot block and takes in successors that have run a few times themselves, so
+//! that it follows the paths the program really takes. Its basic blocks are exactly decoded blocks
+//! of the interpreter: whatever kills one of those kills the region. An instruction that crosses
+//! the page's end is a region of its own, which makes sure each time that the next page is still
+//! the same.
 
 use super::address::Moves;
 use super::flow::{self, Class, FlagUse, Usage};
@@ -109,7 +111,8 @@ impl Region {
         self.blocks.iter().position(|b| (b.first..b.first + b.count).contains(&n))
     }
 
-    /// Whether `block` has one way in, from within the region: it begins with what its predecessor left in the scratch registers.
+    /// Whether `block` has one way in, from within the region: it begins with what its predecessor
+    /// left in the scratch registers.
     pub(super) fn inherits(&self, block: usize) -> bool {
         let b = &self.blocks[block];
         block != 0 && b.predecessors == 1
@@ -182,7 +185,8 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
     Some(region)
 }
 
-/// The block at page + `to`, if it has run often enough and is not translated yet: its key and bytes.
+/// The block at page + `to`, if it has run often enough and is not translated yet: its key and
+/// bytes.
 fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let offset = u64::try_from(to).ok().filter(|o| *o <= PAGE_MASK)?;
     let block = cpu.mmu.blocks.get(Key::new(page | offset, cpu.mode_key))?;
@@ -192,7 +196,8 @@ fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     (warm && free).then_some((block.key, block.len))
 }
 
-/// Decodes the block of `key`, `len` bytes, into the region; false if not even its first instruction is the translator's.
+/// Decodes the block of `key`, `len` bytes, into the region; false if not even its first
+/// instruction is the translator's.
 fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> bool {
     let start = (key.gpa() & PAGE_MASK) as usize;
     let Some(bytes) = code.get(start..start + usize::from(len)) else { return false };
@@ -258,7 +263,8 @@ fn count_edges(region: &mut Region) {
     }
 }
 
-/// Fills in where status flags are needed: backwards through each block, until nothing changes between blocks.
+/// Fills in where status flags are needed: backwards through each block, until nothing changes
+/// between blocks.
 fn liveness(region: &mut Region, code: &[u8]) {
     region.blocks.iter_mut().for_each(|b| b.live_in = false);
     let mut peeks = Vec::new();
@@ -281,7 +287,8 @@ fn liveness(region: &mut Region, code: &[u8]) {
     }
 }
 
-/// Whether some successor of `block` outside the region may need flags. Where none does, the code that shows it is added to `peeks`.
+/// Whether some successor of `block` outside the region may need flags. Where none does, the code
+/// that shows it is added to `peeks`.
 fn live_outside(region: &Region, block: usize, code: &[u8], peeks: &mut Vec<Peek>) -> bool {
     let last = region.last(block);
     let page = &code[..PAGE_BYTES as usize];

@@ -17,7 +17,8 @@ use x86::state::{Mode, gpr};
 pub(crate) enum Left {
     /// Look for the next block; it may be linked from this site.
     Next(Option<u32>),
-    /// The next instruction is the interpreter's; the block there is known from the site's last exit, or should be noted for the next.
+    /// The next instruction is the interpreter's; the block there is known from the site's last
+    /// exit, or should be noted for the next.
     Interpret(Result<*const Block, Option<u32>>),
     /// The check at this site needs the next block's narrow translation.
     Narrow(u32),
@@ -59,7 +60,8 @@ pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(u64);
 
-/// Makes ready to run translated code on this thread. To be called when [`crate::interp::run`] begins.
+/// Makes ready to run translated code on this thread. To be called when [`crate::interp::run`]
+/// begins.
 pub(crate) fn attach(cpu: &mut Cpu) {
     if cpu.hot == u32::MAX {
         return;
@@ -89,8 +91,9 @@ pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
     Entry(far)
 }
 
-/// The table of targets has met the page of `block`, at RIP, and may as well know what else is translated there: a new process comes to know a
-/// program page by page rather than branch by branch.
+/// The table of targets has met the page of `block`, at RIP, and may as well know what else is
+/// translated there: a new process comes to know a program page by page rather than branch by
+/// branch.
 fn acquaint(cpu: &mut Cpu, block: &Block) {
     let page = cpu.state.rip & !PAGE_MASK;
     for (offset, host) in cpu.mmu.blocks.translations_beside(block.key) {
@@ -132,8 +135,9 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
 fn go(cpu: &mut Cpu, entry: Entry) {
     cpu.jit.count = 0;
     cpu.jit.exit = NOT_ENTERED;
-    // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that GS points to (see `attach`), and guest
-    // RAM through TLB entries. The glue returns with the stack as it was and changes any register.
+    // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that
+    // GS points to (see `attach`), and guest RAM through TLB entries. The glue returns with the
+    // stack as it was and changes any register.
     unsafe {
         std::arch::asm!(
             "push rbx",
@@ -257,7 +261,8 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
     }
 }
 
-/// Puts status flags into the state, which has what was in RFLAGS: those put by if `saved`, else what `recipe` makes of the registers.
+/// Puts status flags into the state, which has what was in RFLAGS: those put by if `saved`, else
+/// what `recipe` makes of the registers.
 #[inline(always)]
 fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
     if saved {
@@ -268,7 +273,8 @@ fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
     }
 }
 
-/// The instruction before was STI: no interrupt comes before the next one is done (SDM vol. 2, STI), or HLT would miss what it waits for.
+/// The instruction before was STI: no interrupt comes before the next one is done (SDM vol. 2,
+/// STI), or HLT would miss what it waits for.
 #[cold]
 fn cast_shadow(cpu: &mut Cpu) {
     cpu.state.blocking.sti = true;
@@ -343,12 +349,14 @@ mod tests {
         let cpu = &mut *vcpu.cpu;
         attach(cpu);
         assert!(register(cpu), "no glue");
-        // The exit as a translation: it takes the register that the entry puts RIP in for the number of a site.
+        // The exit as a translation: it takes the register that the entry puts RIP in for the
+        // number of a site.
         let leave = cpu.translator.glue().expect("it is made").boundary.leave;
         let entry = Entry(cpu.translator.area.address(leave));
         cpu.state.rip = 0x1234;
         for (stop, exit) in [(0, 0x1234), (1, NOT_ENTERED)] {
-            // What a signal's handler does that finds the thread between the last look at the signals and the entry.
+            // What a signal's handler does that finds the thread between the last look at the
+            // signals and the entry.
             cpu.jit.stop = stop;
             go(cpu, entry);
             assert_eq!(cpu.jit.exit, exit);

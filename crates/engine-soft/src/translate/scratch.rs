@@ -1,13 +1,15 @@
-//! The three host registers that hold no guest register of the same name: what each holds for the moment.
+//! The three host registers that hold no guest register of the same name: what each holds for the
+//! moment.
 //!
-//! A region keeps thirteen guest registers in the host's. The three it uses least are *homed*: their values lie in the state, current at
-//! every instruction's end, and visit a scratch register when an instruction needs them. Between instructions a scratch register may go on
-//! holding a homed value or a checked address, so that the next use costs nothing.
+//! A region keeps thirteen guest registers in the host's. The three it uses least are *homed*:
+//! their values lie in the state, current at every instruction's end, and visit a scratch register
+//! when an instruction needs them. Between instructions a scratch register may go on holding a
+//! homed value or a checked address, so that the next use costs nothing.
 
 use super::address::Group;
 
-/// Homed registers at every boundary of a region: R9 to R11, which compiled code uses least (a sixth of the blocks of libc, gcc
-/// and busybox use one of them; R13 to R15: a third).
+/// Homed registers at every boundary of a region: R9 to R11, which compiled code uses least (a
+/// sixth of the blocks of libc, gcc and busybox use one of them; R13 to R15: a third).
 pub(super) const STANDARD: u16 = 0x0e00;
 /// Scratch registers.
 pub(super) const COUNT: usize = 3;

@@ -1,9 +1,11 @@
 //! The address check of what is reached through RSP: a cache of one entry in front of the TLB.
 //!
-//! A stack hardly ever changes its page, and pushes, pops, calls and returns all begin with its address. Its page is kept at hand
-//! ([`Context::stack_page`]), so that the check needs no index, one register less, and half the time. Only a page that may be written is kept.
-//! Where the address lies on another, the TLB is asked and what it says kept, for user code and for the kernel's by itself. What is kept is
-//! dropped when the TLB may have lost it ([`settle`]), which happens in Rust only.
+//! A stack hardly ever changes its page, and pushes, pops, calls and returns all begin with its
+//! address. Its page is kept at hand ([`Context::stack_page`]), so that the check needs no index,
+//! one register less, and half the time. Only a page that may be written is kept. Where the address
+//! lies on another, the TLB is asked and what it says kept, for user code and for the kernel's by
+//! itself. What is kept is dropped when the TLB may have lost it ([`settle`]), which happens in
+//! Rust only.
 //!
 //! [`Context::stack_page`]: super::context::Context::stack_page
 
@@ -28,14 +30,16 @@ pub(crate) struct StackPage {
 }
 
 impl StackPage {
-    /// No stack's page. An address on it is none at all, and is found at host address 0, where nothing is: the fault leaves to the interpreter.
+    /// No stack's page. An address on it is none at all, and is found at host address 0, where
+    /// nothing is: the fault leaves to the interpreter.
     pub(super) const NONE: Self = Self { page: 1 << 63, host: 0 };
 }
 
 /// What a page at hand was found in: the view, and what the TLB had lost by then.
 pub(crate) type Source = (*const Entry, u64);
 
-/// Drops the page at hand if it may not be what the TLB says. To be called before translated code runs.
+/// Drops the page at hand if it may not be what the TLB says. To be called before translated code
+/// runs.
 #[inline(always)]
 pub(super) fn settle(cpu: &mut Cpu) {
     let level = usize::from(cpu.mode_key & USER != 0);

@@ -1,6 +1,8 @@
-//! REP STOS and REP MOVS in place, where all they touch lies on one page each: address checks, and the host's own instruction.
+//! REP STOS and REP MOVS in place, where all they touch lies on one page each: address checks, and
+//! the host's own instruction.
 //!
-//! Longer ones, those that go downwards and those that meet a page not to be touched are the interpreter's, which does them page by page.
+//! Longer ones, those that go downwards and those that meet a page not to be touched are the
+//! interpreter's, which does them page by page.
 
 use super::address::{Access, Expression};
 use super::asm::RCX;
@@ -70,11 +72,13 @@ impl Emitter<'_> {
             self.asm.load(*pointer, home(*pointer));
         }
         self.scratch.unpin();
-        // Who is to stop is not made to step through the elements. Nothing is left to do if it begins anew.
+        // Who is to stop is not made to step through the elements. Nothing is left to do if it
+        // begins anew.
         self.poll_now()
     }
 
-    /// Leaves to the interpreter unless each of `pointers` stays on its page, upwards. Changes RFLAGS.
+    /// Leaves to the interpreter unless each of `pointers` stays on its page, upwards. Changes
+    /// RFLAGS.
     fn within_pages(&mut self, n: usize, repeat: Repeat, pointers: &[u8]) -> Option<()> {
         let spare = self.scratch.take()?;
         self.asm.cmp_imm(RCX, PAGE_BYTES >> repeat.scale);

@@ -1,5 +1,5 @@
-//! System instructions in place: what kernels execute all the time and touches no more than a word of the state. Those that are not
-//! everybody's come here at level 0 only (`super::class_in`).
+//! System instructions in place: what kernels execute all the time and touches no more than a word
+//! of the state. Those that are not everybody's come here at level 0 only (`super::class_in`).
 
 use super::asm::RAX;
 use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
@@ -87,7 +87,8 @@ impl Emitter<'_> {
 
     pub(super) fn rdtsc(&mut self, n: usize) -> Option<()> {
         self.flags_aside(n)?;
-        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov rdx, rax; shr rdx, 32; mov eax, eax
+        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov
+        // rdx, rax; shr rdx, 32; mov eax, eax
         self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
         self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));
         self.asm.mov(RDX, RAX);

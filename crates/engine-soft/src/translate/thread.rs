@@ -1,4 +1,5 @@
-//! What a thread needs before it runs translated code: RSP is the guest's there, so no signal handler may run on it.
+//! What a thread needs before it runs translated code: RSP is the guest's there, so no signal
+//! handler may run on it.
 #![allow(unsafe_code)] // signal stack, signal mask, GS; see docs/UNSAFE.md
 
 use std::cell::Cell;
@@ -13,7 +14,8 @@ thread_local! {
     static BASE: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Gives this thread an alternate signal stack, and keeps away handlers that would not use it. Once a thread.
+/// Gives this thread an alternate signal stack, and keeps away handlers that would not use it. Once
+/// a thread.
 #[inline]
 pub(super) fn prepare() {
     if !READY.get() {
@@ -23,7 +25,8 @@ pub(super) fn prepare() {
     }
 }
 
-/// Points GS to `base` on this thread. WRGSBASE costs as much as some dozen instructions, so not without need.
+/// Points GS to `base` on this thread. WRGSBASE costs as much as some dozen instructions, so not
+/// without need.
 #[inline]
 pub(super) fn set_gs(base: *mut u8) {
     if BASE.get() != base {
@@ -35,7 +38,8 @@ pub(super) fn set_gs(base: *mut u8) {
 #[cold]
 fn write_gs(base: *mut u8) {
     if fsgsbase() {
-        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on x86-64 Linux.
+        // SAFETY: the host lets user code set GS (checked); nothing of ours or of libc uses GS on
+        // x86-64 Linux.
         unsafe { std::arch::asm!("wrgsbase {}", in(reg) base, options(nostack, preserves_flags)) };
     } else {
         const ARCH_SET_GS: libc::c_int = 0x1001;
@@ -57,7 +61,8 @@ fn alternate_stack() {
     unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
 }
 
-/// Blocks, on this thread, every signal whose handler would run on the interrupted stack; other threads take them.
+/// Blocks, on this thread, every signal whose handler would run on the interrupted stack; other
+/// threads take them.
 fn block_handlers() {
     // SAFETY: sigset_t and sigaction are plain data; the calls get pointers to live values.
     unsafe {

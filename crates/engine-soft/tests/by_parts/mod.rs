@@ -1,8 +1,10 @@
-//! A second engine for the contract's sake: the software engine behind an interface with KVM's manners.
+//! A second engine for the contract's sake: the software engine behind an interface with KVM's
+//! manners.
 //!
-//! The state is kept in another form: RFLAGS as an image, segments with their rights taken apart and limits in units, x87 and SSE in
-//! an FXSAVE image, MSRs as a list. Each part is fetched and written back by itself, and only when it is asked for or was changed.
-//! A state that such an interface cannot express is refused.
+//! The state is kept in another form: RFLAGS as an image, segments with their rights taken apart
+//! and limits in units, x87 and SSE in an FXSAVE image, MSRs as a list. Each part is fetched and
+//! written back by itself, and only when it is asked for or was changed. A state that such an
+//! interface cannot express is refused.
 
 use engine_soft::SoftVcpu;
 use std::sync::Arc;

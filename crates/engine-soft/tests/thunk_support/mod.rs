@@ -46,7 +46,8 @@ impl Bench {
         let size = thunk.class.mem.map_or(0, |m| usize::from(m.size));
         assert!(offset + size <= self.arena.0.len());
         let mem = self.arena.0[offset..].as_mut_ptr();
-        // SAFETY: `mem` has `size` bytes, checked above; the cache lives in `self` and is not reset by these tests.
+        // SAFETY: `mem` has `size` bytes, checked above; the cache lives in `self` and is not reset
+        // by these tests.
         unsafe { thunk.run(&mut self.state, mem) }
     }
 
@@ -57,7 +58,8 @@ impl Bench {
     }
 }
 
-/// `code` with operands of our choice, registers from `seed`, memory at [RBX+RSI*2+40H]; `None` if it takes operands no thunk can have.
+/// `code` with operands of our choice, registers from `seed`, memory at [RBX+RSI*2+40H]; `None` if
+/// it takes operands no thunk can have.
 pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
     let info = code.op_code();
     let mut i = Instruction::default();
@@ -162,7 +164,8 @@ fn set_immediate(i: &mut Instruction, op: u32, kind: K, seed: u32) {
     i.set_immediate_u64(op, u64::from(value));
 }
 
-/// Encoded and decoded again, as the interpreter would meet it; `None` if that gives another instruction.
+/// Encoded and decoded again, as the interpreter would meet it; `None` if that gives another
+/// instruction.
 pub fn through_bytes(instruction: &Instruction) -> Option<(Instruction, Vec<u8>)> {
     let mut encoder = Encoder::new(64);
     encoder.encode(instruction, 0x1000).ok()?;

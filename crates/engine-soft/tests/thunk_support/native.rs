@@ -1,5 +1,5 @@
-//! The processor itself as the oracle: an unmodified instruction, memory operand included, between a full load and a full store of
-//! the registers.
+//! The processor itself as the oracle: an unmodified instruction, memory operand included, between
+//! a full load and a full store of the registers.
 #![allow(dead_code, unreachable_pub, missing_docs, unsafe_code)] // maps and calls generated code
 
 use std::mem::offset_of;
@@ -8,7 +8,8 @@ use std::ptr;
 use iced_x86::code_asm::*;
 use x86::state::CpuState;
 
-/// What the harness loads and stores. RSP points at `gpr` while the instruction runs, so `flags` is what PUSHFQ writes.
+/// What the harness loads and stores. RSP points at `gpr` while the instruction runs, so `flags` is
+/// what PUSHFQ writes.
 #[repr(C, align(64))]
 struct Context {
     flags: u64,
@@ -105,8 +106,8 @@ impl Native {
         for (to, from) in c.ymm.iter_mut().zip(&state.ymm) {
             *to = from.0;
         }
-        // SAFETY: X87 is plain data whose first 160 bytes are FXSAVE's; the harness saves and restores what the ABI asks for, and
-        // the instruction touches only registers and the arena.
+        // SAFETY: X87 is plain data whose first 160 bytes are FXSAVE's; the harness saves and
+        // restores what the ABI asks for, and the instruction touches only registers and the arena.
         unsafe {
             ptr::copy_nonoverlapping((&raw const state.x87).cast::<u8>(), c.fx.as_mut_ptr(), 160);
             ptr::copy_nonoverlapping(code.as_ptr(), self.page, code.len());

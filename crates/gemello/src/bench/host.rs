@@ -88,8 +88,8 @@ pub(super) fn date() -> String {
     date_of(since.as_secs())
 }
 
-/// A time in seconds since 1970 by the Gregorian calendar (Richards's algorithm, as in the Explanatory Supplement to
-/// the Astronomical Almanac, section 15.11).
+/// A time in seconds since 1970 by the Gregorian calendar (Richards's algorithm, as in the
+/// Explanatory Supplement to the Astronomical Almanac, section 15.11).
 fn date_of(seconds: u64) -> String {
     let julian_day = seconds / 86_400 + 2_440_588;
     let f = julian_day + 1401 + (4 * julian_day + 274_277) / 146_097 * 3 / 4 - 38;

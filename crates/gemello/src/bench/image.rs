@@ -19,7 +19,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// `guest` becomes process 1, with `busybox` and, if there is one, the compiler unpacked in a directory.
+    /// `guest` becomes process 1, with `busybox` and, if there is one, the compiler unpacked in a
+    /// directory.
     ///
     /// # Errors
     /// A file cannot be read, or memory is short.

@@ -1,7 +1,8 @@
-//! `gemello bench`: one fixed set of rows on the native processor, on gemello's tiers and on QEMU, interleaved in one run.
+//! `gemello bench`: one fixed set of rows on the native processor, on gemello's tiers and on QEMU,
+//! interleaved in one run.
 //!
-//! Every machine is a child process: gemello itself, with the same kernel, initramfs and static guest program as the
-//! others, spoken to over its serial line.
+//! Every machine is a child process: gemello itself, with the same kernel, initramfs and static
+//! guest program as the others, spoken to over its serial line.
 
 mod figures;
 mod guest;

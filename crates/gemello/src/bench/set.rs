@@ -59,7 +59,8 @@ impl Unit {
 /// How a row is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// By `bench-guest`, asked by name, and its result: the same on every machine. `None`: depends on the packages fetched.
+    /// By `bench-guest`, asked by name, and its result: the same on every machine. `None`: depends
+    /// on the packages fetched.
     Asked(Option<u64>),
     /// A boot of its own: the guest's uptime when process 1 starts.
     Boot,

@@ -1,4 +1,5 @@
-//! A conversation with a running machine over its serial line, which is the program's standard input and output.
+//! A conversation with a running machine over its serial line, which is the program's standard
+//! input and output.
 
 use anyhow::{Context as _, Result, bail};
 use std::io::{self, Read as _, Write as _};
@@ -75,7 +76,8 @@ impl Talk {
         sent.with_context(|| format!("{} has ended{}", self.name, self.tail()))
     }
 
-    /// Waits for `mark` after what was seen before, and gives what follows it up to the end of the line `end`.
+    /// Waits for `mark` after what was seen before, and gives what follows it up to the end of the
+    /// line `end`.
     ///
     /// # Errors
     /// It does not come within `limit`.

@@ -1,7 +1,8 @@
 //! The hidden command `tethered`: becomes another program, which dies when its parent does.
 //!
-//! Machines under measurement must not outlive the measurement, not even if that is killed; and what is to be said to the
-//! kernel about that (prctl(2), PR_SET_PDEATHSIG) the child has to say itself.
+//! Machines under measurement must not outlive the measurement, not even if that is killed; and
+//! what is to be said to the kernel about that (prctl(2), PR_SET_PDEATHSIG) the child has to say
+//! itself.
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};

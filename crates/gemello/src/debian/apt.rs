@@ -1,7 +1,8 @@
 //! The host's apt, used without root and without touching the host's own state.
 //!
-//! A private configuration points apt's state and cache below a directory of ours, while its sources and keyrings stay
-//! the system's: so apt itself verifies signatures exactly as it does for the host.
+//! A private configuration points apt's state and cache below a directory of ours, while its
+//! sources and keyrings stay the system's: so apt itself verifies signatures exactly as it does for
+//! the host.
 
 use super::cache::ROOM;
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +15,8 @@ use std::process::{Command, Output, Stdio};
 const WITHOUT: &str =
     "give a kernel and an initial file system of your own instead, with --kernel and --initrd";
 
-/// Hooks of the host's configuration that act on the host are dropped, and so is what we do not read.
+/// Hooks of the host's configuration that act on the host are dropped, and so is what we do not
+/// read.
 const CONFIGURATION: &str = r#"
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;

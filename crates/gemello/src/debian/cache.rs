@@ -1,6 +1,7 @@
 //! Where fetched files live: `$XDG_CACHE_HOME/gemello`, else `~/.cache/gemello`.
 //!
-//! A lock file lets one process at a time write; complete directories appear by one rename, so readers need no lock.
+//! A lock file lets one process at a time write; complete directories appear by one rename, so
+//! readers need no lock.
 
 use anyhow::{Context as _, Result, bail};
 use std::env;

@@ -1,4 +1,5 @@
-//! Debian's C compiler proper, `cc1`, with the libraries it is linked to: a workload, for the host and for guests.
+//! Debian's C compiler proper, `cc1`, with the libraries it is linked to: a workload, for the host
+//! and for guests.
 //!
 //! ```text
 //! <cache>/debian/gcc/     cc1, ld.so (the dynamic linker), lib/, RELEASE

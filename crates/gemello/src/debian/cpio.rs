@@ -1,7 +1,8 @@
 //! The `newc` archive that Linux unpacks into its initial file system.
 //!
-//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Archives may be concatenated
-//! when each is padded to four bytes, so a base made once can be followed by a small one made for a run.
+//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Archives may be
+//! concatenated when each is padded to four bytes, so a base made once can be followed by a small
+//! one made for a run.
 
 use std::fmt::Write as _;
 
@@ -14,8 +15,8 @@ const S_IFCHR: u32 = 0o020_000;
 /// Name of the record that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive under construction. Everything in it belongs to root and dates from the epoch, so equal input
-/// gives equal bytes.
+/// An archive under construction. Everything in it belongs to root and dates from the epoch, so
+/// equal input gives equal bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,

@@ -1,4 +1,5 @@
-//! Debian as a guest: fetched through the host's apt, cached, and made into a kernel and an initramfs.
+//! Debian as a guest: fetched through the host's apt, cached, and made into a kernel and an
+//! initramfs.
 
 pub(crate) mod apt;
 mod cache;

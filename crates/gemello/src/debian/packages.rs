@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <cache>/debian/apt/             apt's private state
-//! <cache>/debian/<flavour>/       vmlinuz, busybox, the disks' drivers, RELEASE: complete, made by one rename
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, the disks' drivers, RELEASE: complete, made by
+//!                                 one rename
 //! ```
 
 use super::apt::{self, Apt};
@@ -37,7 +38,8 @@ impl Flavour {
     }
 }
 
-/// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in which they are loaded.
+/// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in
+/// which they are loaded.
 const DRIVERS: [&str; 4] =
     ["virtio/virtio_ring.ko", "virtio/virtio.ko", "virtio/virtio_mmio.ko", "block/virtio_blk.ko"];
 

@@ -1,13 +1,15 @@
 //! A byte stream through a terminal line: the host's half of `init.sh`'s pipe mode.
 //!
-//! The guest's line discipline (termios(3)) is in canonical mode with all special characters off but two: LNEXT (^V)
-//! takes the next byte literally, EOF (^D) hands over what the line holds so far, or ends the stream where it holds
-//! nothing. With these, any bytes pass, and so does the end, which a serial line itself cannot express.
+//! The guest's line discipline (termios(3)) is in canonical mode with all special characters off
+//! but two: LNEXT (^V) takes the next byte literally, EOF (^D) hands over what the line holds so
+//! far, or ends the stream where it holds nothing. With these, any bytes pass, and so does the end,
+//! which a serial line itself cannot express.
 
 const EOF: u8 = 4;
 const LNEXT: u8 = 22;
 
-/// Longest run without a line end: the discipline's buffer holds 4095 bytes of a line and drops the rest.
+/// Longest run without a line end: the discipline's buffer holds 4095 bytes of a line and drops the
+/// rest.
 const RUN: usize = 1024;
 
 /// Quotes a stream, chunk by chunk.
@@ -18,7 +20,8 @@ pub(crate) struct Quoter {
 }
 
 impl Quoter {
-    /// Appends `input`, quoted, to `output`, and what makes the guest hand it to the reader at once.
+    /// Appends `input`, quoted, to `output`, and what makes the guest hand it to the reader at
+    /// once.
     pub(crate) fn data(&mut self, input: &[u8], output: &mut impl Extend<u8>) {
         for &byte in input {
             if matches!(byte, EOF | LNEXT) {

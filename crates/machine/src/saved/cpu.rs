@@ -1,7 +1,9 @@
-//! A processor's saved state: the registers as the architecture has them, nothing of an engine, checked on entry.
+//! A processor's saved state: the registers as the architecture has them, nothing of an engine,
+//! checked on entry.
 //!
-//! What is checked is what holds between any two instructions on any processor (SDM vol. 3, 2.5 and 5.4; vol. 1, 13.3). Values that
-//! merely make no sense are the guest's affair: it could have put them there.
+//! What is checked is what holds between any two instructions on any processor (SDM vol. 3, 2.5 and
+//! 5.4; vol. 1, 13.3). Values that merely make no sense are the guest's affair: it could have put
+//! them there.
 
 use serde::{Deserialize, Serialize};
 use x86::control::cr4_allowed;
@@ -204,7 +206,8 @@ impl From<&CpuState> for SavedCpu {
 }
 
 impl SavedCpu {
-    /// The state, for a processor of `model`. Its TSC offset is what the guest has moved the TSC by.
+    /// The state, for a processor of `model`. Its TSC offset is what the guest has moved the TSC
+    /// by.
     ///
     /// # Errors
     /// Another version's, or what no such processor can be in.

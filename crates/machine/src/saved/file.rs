@@ -4,11 +4,13 @@
 //! "gemello machine\n"   16 bytes
 //! version               u32
 //! length of the header  u32, then the header as JSON: [`Header`]
-//! chunks of memory      guest-physical address u64, stored bytes u32, then those bytes (LZ4 block of CHUNK bytes)
+//! chunks of memory      guest-physical address u64, stored bytes u32, then those bytes (LZ4 block
+//!                       of CHUNK bytes)
 //! end of memory         address u64 = !0
 //! checksum              CRC-32 of all before, u32
 //! ```
-//! Numbers are little-endian. Chunks that hold only zeros are left out. A file is written under another name and renamed when it is whole.
+//! Numbers are little-endian. Chunks that hold only zeros are left out. A file is written under
+//! another name and renamed when it is whole.
 
 use super::{MachineState, RestoreError};
 use crate::config::Hardware;

@@ -49,7 +49,8 @@ fn spoil(value: &mut Value, at: &mut Option<usize>, with: u64) {
     }
 }
 
-/// Restores the state of a small machine, changed as `data` says: each 11 bytes are a place (2), a shift (1) and a value (8).
+/// Restores the state of a small machine, changed as `data` says: each 11 bytes are a place (2), a
+/// shift (1) and a value (8).
 ///
 /// # Panics
 /// If a state does harm: it is either refused, or runs.

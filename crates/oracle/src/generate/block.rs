@@ -1,8 +1,8 @@
 //! Blocks of 2 to 8 instructions: what a translator has to get right beyond single instructions.
 //!
-//! Forward branches inside the block, a counted loop, calls and returns, faults in the middle, stores into
-//! the instructions that follow. Every instruction comes from the catalog; mnemonics are drawn evenly, since the
-//! many vector encodings would crowd out the rest.
+//! Forward branches inside the block, a counted loop, calls and returns, faults in the middle,
+//! stores into the instructions that follow. Every instruction comes from the catalog; mnemonics
+//! are drawn evenly, since the many vector encodings would crowd out the rest.
 
 use super::{Generator, branches, encode, operands, values};
 use crate::case::{Case, layout};
@@ -21,8 +21,8 @@ pub(super) fn groups(codes: &[Code]) -> Vec<Vec<Code>> {
     sorted.chunk_by(same).map(<[Code]>::to_vec).collect()
 }
 
-/// Leaves out images of the x87 environment (their instruction pointers are not compared, so nothing may read
-/// them) and what always faults.
+/// Leaves out images of the x87 environment (their instruction pointers are not compared, so
+/// nothing may read them) and what always faults.
 fn welcome(code: Code) -> bool {
     use Mnemonic as M;
     let image = matches!(
@@ -137,7 +137,8 @@ fn plain(g: &mut Generator, case: &mut Case) -> Option<Vec<u8>> {
         let group = &g.groups[g.rng.below(g.groups.len() as u64) as usize % g.groups.len().max(1)];
         let code = group[g.rng.below(group.len() as u64) as usize];
         let filled = operands::fill(&mut g.rng, case, code, operands::Style::Block);
-        // RIP-relative operands are encoded for the start of the block: elsewhere they move by a few bytes.
+        // RIP-relative operands are encoded for the start of the block: elsewhere they move by a
+        // few bytes.
         let bytes = filled.and_then(|i| encode(&mut g.modes[0].encoder, &i, case.rip()));
         if bytes.is_some() {
             return bytes;
@@ -156,8 +157,8 @@ fn short_opcode(rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Ends the block with LOOP back to some piece, if nothing in between changes RCX or goes elsewhere; the piece
-/// before it becomes MOV ECX, count.
+/// Ends the block with LOOP back to some piece, if nothing in between changes RCX or goes
+/// elsewhere; the piece before it becomes MOV ECX, count.
 fn counted_loop(rng: &mut Rng, pieces: &mut Vec<Piece>) {
     let start = 1 + rng.below(pieces.len() as u64 - 1) as usize;
     // A patched count would be one of millions.
@@ -224,7 +225,8 @@ fn link(pieces: &[Piece]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether no instruction reads flags that another one of the block leaves undefined, patched or not.
+/// Whether no instruction reads flags that another one of the block leaves undefined, patched or
+/// not.
 pub(crate) fn flags_defined(case: &Case) -> bool {
     let all: Vec<_> = case.variants().iter().flat_map(Case::reachable).collect();
     let undefined = all.iter().fold(0, |m, i| m | undefined_flags(i));

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     present: Vec<CpuidFeature>,
-    /// The host is AMD's: what AMD decodes differently from the Intel processor that the guest sees is left out.
+    /// The host is AMD's: what AMD decodes differently from the Intel processor that the guest sees
+    /// is left out.
     pub amd: bool,
     /// The host runs 16-bit code by local descriptors.
     pub sixteen: bool,
@@ -45,7 +46,8 @@ const BASE: [CpuidFeature; 24] = [
     CpuidFeature::CLFLUSHOPT,
 ];
 
-/// x86-64-v2 and what the gemello-v2 model adds, each with an instruction that shows whether it is there.
+/// x86-64-v2 and what the gemello-v2 model adds, each with an instruction that shows whether it is
+/// there.
 const V2: [(CpuidFeature, &[u8]); 16] = [
     (CpuidFeature::SSE3, &[0xf2, 0x0f, 0x7c, 0xc0]),
     (CpuidFeature::SSSE3, &[0x66, 0x0f, 0x38, 0x01, 0xc0]),
@@ -75,7 +77,8 @@ const V3: [(CpuidFeature, &[u8]); 4] = [
 ];
 
 impl Features {
-    /// What the gemello-v2 model has: x86-64-v2 with AES, PCLMULQDQ, SHA, MOVBE, CLWB, BMI1, BMI2, ADX and LZCNT.
+    /// What the gemello-v2 model has: x86-64-v2 with AES, PCLMULQDQ, SHA, MOVBE, CLWB, BMI1, BMI2,
+    /// ADX and LZCNT.
     pub fn v2() -> Self {
         let present = BASE.into_iter().chain(V2.map(|(f, _)| f)).collect();
         Self { present, amd: is_amd(), sixteen: false }
@@ -120,7 +123,8 @@ pub(crate) fn is_amd() -> bool {
     })
 }
 
-/// The encodings of 64-bit mode, or of compatibility mode with 16 or 32 `bits`, that `features` cover and that can be judged.
+/// The encodings of 64-bit mode, or of compatibility mode with 16 or 32 `bits`, that `features`
+/// cover and that can be judged.
 pub fn catalog(features: &Features, bits: u32) -> Vec<Code> {
     let wanted = |code: &Code| {
         let op = code.op_code();

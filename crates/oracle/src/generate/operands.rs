@@ -1,4 +1,5 @@
-//! Random operands for an encoding, and the registers that make its memory operand point somewhere sensible.
+//! Random operands for an encoding, and the registers that make its memory operand point somewhere
+//! sensible.
 
 use super::{jump_target, sixteen, values};
 use crate::case::Case;
@@ -8,13 +9,15 @@ use iced_x86::{Code, Instruction, OpCodeOperandKind as K, OpKind, Register};
 /// For whom operands are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
-    /// A single instruction: any register, whose value is set so that a memory operand hits its target.
+    /// A single instruction: any register, whose value is set so that a memory operand hits its
+    /// target.
     Single,
     /// As `Single`, for 32-bit code.
     Compatible,
     /// As `Single`, for 16-bit code.
     Sixteen,
-    /// One of a block: pointers are in [`POINTERS`] already, and results go elsewhere for the most part.
+    /// One of a block: pointers are in [`POINTERS`] already, and results go elsewhere for the most
+    /// part.
     Block,
 }
 
@@ -353,7 +356,8 @@ fn matching_address_size(
     }
 }
 
-/// The first of two address sizes nine times out of ten, half as often where a string ends at 4 GiB.
+/// The first of two address sizes nine times out of ten, half as often where a string ends at 4
+/// GiB.
 fn pick_kind(rng: &mut Rng, case: &Case, [wide, narrow]: [OpKind; 2]) -> OpKind {
     let end = [6, 7].iter().any(|&r| values::at_end_of_32_bits(case.gpr[r]));
     if rng.chance(if end { 45 } else { 90 }) { wide } else { narrow }
@@ -423,7 +427,8 @@ fn vector_index(rng: &mut Rng, kind: K) -> Option<Register> {
     Some(first + number as u32)
 }
 
-/// Base, index and displacement such that the address is `target`: the base register is set accordingly.
+/// Base, index and displacement such that the address is `target`: the base register is set
+/// accordingly.
 fn solved_address(rng: &mut Rng, case: &mut Case, i: &mut Instruction, target: u64) {
     // Where a 32-bit address ends, one with the 67 prefix more often than not.
     let narrow = rng.chance(if values::at_end_of_32_bits(target) { 65 } else { 8 });

@@ -1,9 +1,10 @@
 //! Everything that runs in the child after `fork`: setting up, the sandbox, the signal handler.
 //!
-//! **Rules of this file.** After the first case the thread pointer (FS base) is test state: no thread-local
-//! storage, hence no libc wrapper that may set `errno`, no allocation, no lock, no panic. The handler runs on its own
-//! stack with all signals blocked, so a fault inside it kills the child, which the parent notices.
-//! System calls go through the two sites below; seccomp refuses any other, whatever its number.
+//! **Rules of this file.** After the first case the thread pointer (FS base) is test state: no
+//! thread-local storage, hence no libc wrapper that may set `errno`, no allocation, no lock, no
+//! panic. The handler runs on its own stack with all signals blocked, so a fault inside it kills
+//! the child, which the parent notices. System calls go through the two sites below; seccomp
+//! refuses any other, whatever its number.
 #![allow(unsafe_code)]
 
 use super::Mailbox;
@@ -16,9 +17,10 @@ use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-// oracle_signal_entry: arguments of a signal handler in RDI, RSI, RDX; the case's FS and GS bases become the
-// fourth and fifth. AC must go before anything is accessed (the kernel clears only TF, DF and RF), NT and ID because
-// POPF set them for the next case otherwise; selectors, because on some processors a later base load needs them null.
+// oracle_signal_entry: arguments of a signal handler in RDI, RSI, RDX; the case's FS and GS bases
+// become the fourth and fifth. AC must go before anything is accessed (the kernel clears only TF,
+// DF and RF), NT and ID because POPF set them for the next case otherwise; selectors, because on
+// some processors a later base load needs them null.
 global_asm!(
     ".pushsection .text.oracle_child, \"ax\", @progbits",
     ".globl oracle_signal_entry",
@@ -114,11 +116,13 @@ impl ChildState {
 /// The child's whole life. `commands` and `answers` are its ends of the two pipes.
 ///
 /// # Safety
-/// Only in a freshly forked child with one thread; `state` is the child's own copy and its mailbox is mapped shared.
+/// Only in a freshly forked child with one thread; `state` is the child's own copy and its mailbox
+/// is mapped shared.
 pub(super) unsafe fn child_main(state: *mut ChildState, commands: i32, answers: i32) -> ! {
     STATE.store(state, Ordering::Relaxed);
-    // SAFETY: plain system calls of a single-threaded process that owns its address space; the fixed mappings
-    // replace nothing that this process uses later (its image, heap and stacks lie far above 4 GiB).
+    // SAFETY: plain system calls of a single-threaded process that owns its address space; the
+    // fixed mappings replace nothing that this process uses later (its image, heap and stacks lie
+    // far above 4 GiB).
     unsafe {
         let kept = keep_descriptors(commands, answers);
         let mapped = map_layout();
@@ -133,7 +137,8 @@ pub(super) unsafe fn child_main(state: *mut ChildState, commands: i32, answers: 
 
 /// Moves the pipe ends to 0 and 1 and closes all other descriptors except standard error.
 unsafe fn keep_descriptors(commands: i32, answers: i32) -> bool {
-    // SAFETY: descriptor calls only. Both are duplicated away from 0 and 1 first, so neither overwrites the other.
+    // SAFETY: descriptor calls only. Both are duplicated away from 0 and 1 first, so neither
+    // overwrites the other.
     unsafe {
         let c = libc::fcntl(commands, libc::F_DUPFD, 10);
         let a = libc::fcntl(answers, libc::F_DUPFD, 10);
@@ -142,7 +147,8 @@ unsafe fn keep_descriptors(commands: i32, answers: i32) -> bool {
     }
 }
 
-/// Maps code, arena, read-only page and stack at their fixed addresses and removes whatever is around them.
+/// Maps code, arena, read-only page and stack at their fixed addresses and removes whatever is
+/// around them.
 unsafe fn map_layout() -> bool {
     const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -227,7 +233,8 @@ fn describe_segments() {
     }
 }
 
-/// `struct kernel_sigaction`; libc's own would bring its own restorer, which the filter does not know.
+/// `struct kernel_sigaction`; libc's own would bring its own restorer, which the filter does not
+/// know.
 #[repr(C)]
 struct KernelAction {
     handler: usize,
@@ -256,7 +263,8 @@ unsafe fn install_handlers() -> bool {
         mask: u64::MAX,
     };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-    // SAFETY: a fresh mapping becomes the signal stack; the action's handler follows the rules of this file.
+    // SAFETY: a fresh mapping becomes the signal stack; the action's handler follows the rules of
+    // this file.
     unsafe {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let stack = libc::mmap(null_mut(), STACK_SIZE, protection, flags, -1, 0);
@@ -290,8 +298,8 @@ unsafe fn start_ticks() -> bool {
     }
 }
 
-/// From here on only `read`, `write` and `exit_group` at our one site and `rt_sigreturn` at the other; anything else
-/// is SIGSYS, an outcome like others.
+/// From here on only `read`, `write` and `exit_group` at our one site and `rt_sigreturn` at the
+/// other; anything else is SIGSYS, an outcome like others.
 unsafe fn install_filter() -> bool {
     const LOAD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
@@ -359,15 +367,17 @@ unsafe extern "C" fn on_signal(
     fs_base: u64,
     gs_base: u64,
 ) {
-    // SAFETY: STATE was set before any handler was installed and nothing else uses it while the handler runs.
+    // SAFETY: STATE was set before any handler was installed and nothing else uses it while the
+    // handler runs.
     let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
     if signal == libc::SIGVTALRM && state.sequence != state.sequence_at_tick {
         state.sequence_at_tick = state.sequence;
         set_segments(state.bits, fs_base, gs_base);
         return;
     }
-    // SAFETY: the kernel built this frame on our stack: `gregs` is its register array, `fpregs` points to an XSAVE
-    // area in standard form of at least XSAVE_SIZE bytes (the parent checked that the host has AVX).
+    // SAFETY: the kernel built this frame on our stack: `gregs` is its register array, `fpregs`
+    // points to an XSAVE area in standard form of at least XSAVE_SIZE bytes (the parent checked
+    // that the host has AVX).
     let mut frame = unsafe {
         let machine = &mut (*context).uc_mcontext;
         Frame { gregs: &mut machine.gregs, xsave: &mut *machine.fpregs.cast::<[u8; XSAVE_SIZE]>() }

@@ -48,7 +48,8 @@ struct Child {
     answers: PipeReader,
 }
 
-// SAFETY: the mailbox is owned by this value alone (the child is another process) and the rest is plain.
+// SAFETY: the mailbox is owned by this value alone (the child is another process) and the rest is
+// plain.
 unsafe impl Send for NativeRunner {}
 
 impl NativeRunner {
@@ -173,7 +174,8 @@ impl NativeRunner {
         let (child_commands, commands) = pipe().map_err(failed("make a pipe"))?;
         let (answers, child_answers) = pipe().map_err(failed("make a pipe"))?;
         let state = Box::into_raw(ChildState::new(self.mailbox));
-        // SAFETY: the child calls nothing but `child_main`, which keeps to what is allowed after `fork`.
+        // SAFETY: the child calls nothing but `child_main`, which keeps to what is allowed after
+        // `fork`.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: freshly forked, and `state` is the child's copy.
@@ -197,7 +199,8 @@ impl NativeRunner {
 }
 
 impl Subject for NativeRunner {
-    /// One case; [`NativeRunner::run_batch`] is much faster. A child that cannot be restarted ends as [`Event::DIED`].
+    /// One case; [`NativeRunner::run_batch`] is much faster. A child that cannot be restarted ends
+    /// as [`Event::DIED`].
     fn run(&mut self, case: &Case) -> Outcome {
         match self.run_batch(std::slice::from_ref(case)) {
             Ok([outcome]) => *outcome,

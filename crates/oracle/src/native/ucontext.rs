@@ -1,4 +1,5 @@
-//! The signal frame of x86-64 Linux: general registers and XSAVE area (arch/x86/include/uapi/asm/sigcontext.h).
+//! The signal frame of x86-64 Linux: general registers and XSAVE area
+//! (arch/x86/include/uapi/asm/sigcontext.h).
 
 use crate::case::{Case, layout};
 use crate::derive::Registers;
@@ -72,7 +73,8 @@ impl Frame<'_> {
     /// What the kernel says about the exception.
     pub(super) fn event(&self) -> Event {
         let vector = self.gregs[TRAP] as u32;
-        // The kernel leaves error code and CR2 of an earlier fault in the frames of other exceptions.
+        // The kernel leaves error code and CR2 of an earlier fault in the frames of other
+        // exceptions.
         let with_code = matches!(vector, 8 | 10..=14 | 17);
         Event {
             vector,

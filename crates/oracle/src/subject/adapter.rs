@@ -9,15 +9,16 @@ use std::ops::Range;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
-/// Instructions after which a case counts as endless. Counted loops take some hundred, but a block may patch
-/// a loop's count; more than this no host does before its child gives up.
+/// Instructions after which a case counts as endless. Counted loops take some hundred, but a block
+/// may patch a loop's count; more than this no host does before its child gives up.
 const LIMIT: u64 = 200_000_000;
 /// RFLAGS bits that a case sets; as in the native child.
 const LOADED_FLAGS: u64 = 0x4_0dd5;
 
 /// A virtual processor in the smallest guest that can run cases.
 ///
-/// Between two cases the adapter changes user memory (the code page too), and tells so in the memory's log as a device does.
+/// Between two cases the adapter changes user memory (the code page too), and tells so in the
+/// memory's log as a device does.
 pub struct VcpuSubject<V> {
     vcpu: V,
     ram: GuestRam,
@@ -115,7 +116,8 @@ impl<V: Vcpu> VcpuSubject<V> {
         Ok(outcome)
     }
 
-    /// The outcome when a handler has halted: registers from the state, the rest from the exception frame.
+    /// The outcome when a handler has halted: registers from the state, the rest from the exception
+    /// frame.
     fn halted(&mut self, case: &Case) -> Result<Outcome, memory::Error> {
         let Ok(state) = self.vcpu.state() else { return Ok(Outcome::ended(Event::ENGINE, 4)) };
         let place = guest::frame_address(state.gpr[4]);

@@ -1,9 +1,9 @@
 //! The smallest guest that can run a case: page tables, descriptor tables, and handlers that halt.
 //!
-//! User pages are mapped at the addresses of [`layout`], everything of the system's in the upper half, where a user
-//! access faults as it does on Linux. Each vector's handler is a HLT of its own, so the place where
-//! the processor halts tells the vector, and its stack holds the exception frame. Built once; a case changes
-//! registers and user memory only.
+//! User pages are mapped at the addresses of [`layout`], everything of the system's in the upper
+//! half, where a user access faults as it does on Linux. Each vector's handler is a HLT of its own,
+//! so the place where the processor halts tells the vector, and its stack holds the exception
+//! frame. Built once; a case changes registers and user memory only.
 
 use crate::case::layout;
 use memory::GuestRam;
@@ -78,7 +78,8 @@ fn page_tables(ram: &GuestRam) -> Result<(), memory::Error> {
     page(layout::READ_ONLY, READ_ONLY_RAM, NO_EXECUTE)
 }
 
-/// GDT with Linux's user selectors, a TSS with one stack, 32 interrupt gates; INT3 is open to users.
+/// GDT with Linux's user selectors, a TSS with one stack, 32 interrupt gates; INT3 is open to
+/// users.
 fn descriptor_tables(ram: &GuestRam) -> Result<(), memory::Error> {
     let tss = SYSTEM + TSS;
     let tss_low = 0x67 | (tss & 0xff_ffff) << 16 | 0x8b << 40 | (tss >> 24 & 0xff) << 56;

@@ -1,4 +1,5 @@
-//! What Intel's processors do their own way where their manual leaves it open or says nothing: seen on Emerald Rapids.
+//! What Intel's processors do their own way where their manual leaves it open or says nothing: seen
+//! on Emerald Rapids.
 
 use super::{canonical, instruction_at, operand_at, overwritten};
 use crate::case::Case;

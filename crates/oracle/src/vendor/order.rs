@@ -1,5 +1,5 @@
-//! One of several faults, or one of several addresses, where the manuals leave open which: the events differ, and everything
-//! else is compared as ever.
+//! One of several faults, or one of several addresses, where the manuals leave open which: the
+//! events differ, and everything else is compared as ever.
 
 use super::{base_of, bytes_at, canonical, instruction_at, operand, prefixes_at, variants};
 use crate::case::{Case, layout};
@@ -22,8 +22,9 @@ pub(crate) fn accepted_event(native: &Outcome, subject: &Outcome, case: &Case) -
         })
 }
 
-/// CMPS whose two operands both fault. In which order they are read neither manual says (SDM vol. 2 and APM vol. 3, CMPS), and
-/// processors do not agree, nor one with itself: Zen 5 reads the operand at rSI first, Zen 4 that at rDI, but for REPE CMPSB.
+/// CMPS whose two operands both fault. In which order they are read neither manual says (SDM vol. 2
+/// and APM vol. 3, CMPS), and processors do not agree, nor one with itself: Zen 5 reads the operand
+/// at rSI first, Zen 4 that at rDI, but for REPE CMPSB.
 fn other_operand(native: &Outcome, subject: &Outcome, i: &Instruction) -> bool {
     let compares = matches!(
         i.code(),
@@ -40,7 +41,8 @@ fn other_operand(native: &Outcome, subject: &Outcome, i: &Instruction) -> bool {
     pair(&first, &second) || pair(&second, &first)
 }
 
-/// The faults that string operand `n` has cause for, in the state at the fault, which has changed no register.
+/// The faults that string operand `n` has cause for, in the state at the fault, which has changed
+/// no register.
 fn faults(at_fault: &Outcome, i: &Instruction, n: u32) -> Vec<Event> {
     let index = match i.op_kind(n) {
         OpKind::MemorySegRSI | OpKind::MemorySegESI | OpKind::MemorySegSI => at_fault.gpr[6],
@@ -147,10 +149,11 @@ fn last_address(native: &Outcome, case: &Case) -> Option<u64> {
     }
 }
 
-/// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB, or beyond 64 KiB in 32-bit code. The manuals
-/// wrap the operand's start to the address size (SDM vol. 1, 3.3.7; APM vol. 1, 2.2), and what follows it comes behind it, as it
-/// does for every ordinary operand. Zen 4 goes element by element when one faults, and computes and wraps each one's address anew;
-/// a load that does not fault, it makes beyond 4 GiB. Zen 5 wraps none.
+/// VMASKMOV, VPMASKMOV, FXSAVE and FXRSTOR with a 67 prefix, an element of which lies beyond 4 GiB,
+/// or beyond 64 KiB in 32-bit code. The manuals wrap the operand's start to the address size (SDM
+/// vol. 1, 3.3.7; APM vol. 1, 2.2), and what follows it comes behind it, as it does for every
+/// ordinary operand. Zen 4 goes element by element when one faults, and computes and wraps each
+/// one's address anew; a load that does not fault, it makes beyond 4 GiB. Zen 5 wraps none.
 fn element_wraps(native: &Outcome, subject: &Outcome, case: &Case, i: &Instruction) -> bool {
     use Mnemonic as M;
     let masked = matches!(

@@ -30,7 +30,8 @@ fn an_opmask_instruction_may_be_undefined_and_nothing_else() {
     let mut native = Outcome::ended(3, 0);
     native.rip = opmask.rip() + 4;
     assert!(known_difference(&native, &subject, &opmask).is_some());
-    // Not the other way round, not elsewhere, not with another ending, nor another instruction: vmovaps xmm0, xmm0.
+    // Not the other way round, not elsewhere, not with another ending, nor another instruction:
+    // vmovaps xmm0, xmm0.
     assert_eq!(known_difference(&subject, &native, &opmask), None);
     subject.rip += 4;
     assert_eq!(known_difference(&native, &subject, &opmask), None);
@@ -149,7 +150,8 @@ fn a_string_over_its_own_instruction_may_go_on_and_no_other() {
     assert!(!excused(&ended(0, layout::STACK), &ended(3, layout::STACK)), "elsewhere");
 }
 
-/// Whether the host's ending in `native` and the guest's in `subject`, both at `case`'s beginning, is excused.
+/// Whether the host's ending in `native` and the guest's in `subject`, both at `case`'s beginning,
+/// is excused.
 fn ends(case: &Case, native: (u32, u64), subject: (u32, u64)) -> bool {
     let [n, s] = [native, subject].map(|(vector, cr2)| {
         let mut o = Outcome { gpr: case.gpr, rip: case.rip(), ..Outcome::ended(vector, 0) };
@@ -253,7 +255,8 @@ fn a_faulting_gather_may_be_anywhere_in_its_order_and_nothing_else() {
     subject.ymm[1][0] = 7;
     subject.ymm[2][..4].fill(0);
     assert!(excused(&native, &subject) && excused(&subject, &native));
-    // A value without its mask, one that differs though both have it, and two that are done in no order.
+    // A value without its mask, one that differs though both have it, and two that are done in no
+    // order.
     let mut other = subject;
     other.ymm[1][4] = 1;
     assert!(!excused(&native, &other), "the second element is not done");

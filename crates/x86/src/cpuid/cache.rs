@@ -35,7 +35,8 @@ pub(super) fn leaf4(model: &CpuModel, subleaf: u32) -> [u32; 4] {
     [eax, ebx, cache.sets - 1, 0]
 }
 
-/// The second-level cache in the extended leaf's form: 64-byte lines, associativity code 8 (16 ways), KiB.
+/// The second-level cache in the extended leaf's form: 64-byte lines, associativity code 8 (16
+/// ways), KiB.
 pub(super) fn leaf8000_0006() -> [u32; 4] {
     let l2 = &CACHES[2];
     let kib = l2.ways * l2.sets * LINE / 1024;

@@ -138,7 +138,8 @@ features! {
     ConstantTsc "constant_tsc" X7Edx 8,
 }
 
-/// Spellings that people use besides /proc/cpuinfo's, dashes and dots already turned to underscores.
+/// Spellings that people use besides /proc/cpuinfo's, dashes and dots already turned to
+/// underscores.
 const ALIASES: &[(&str, Feature)] = &[
     ("sse3", Feature::Sse3),
     ("pclmul", Feature::Pclmulqdq),
@@ -192,7 +193,8 @@ const REQUIRES: &[(Feature, Feature)] = &[
 ];
 
 impl Feature {
-    /// The feature named `name`, in /proc/cpuinfo's spelling or a common other one (`sse4.1`, `lzcnt`).
+    /// The feature named `name`, in /proc/cpuinfo's spelling or a common other one (`sse4.1`,
+    /// `lzcnt`).
     pub fn from_name(name: &str) -> Option<Self> {
         let by_name = Self::ALL.iter().copied().find(|f| same_name(name, f.name()));
         by_name.or_else(|| ALIASES.iter().find(|(a, _)| same_name(name, a)).map(|&(_, f)| f))

@@ -1,8 +1,9 @@
 //! CPUID: named processor models and the leaves they show (SDM vol. 2A, CPUID).
 //!
-//! [`CpuModel`] says what the processor is, [`cpuid`] what a guest reads of it. Some outputs follow the
-//! state: OSXSAVE and OSPKE mirror CR4, leaf DH's sizes follow XCR0 and IA32_XSS, the SYSCALL bit shows in 64-bit
-//! mode only, and IA32_MISC_ENABLE limits the leaves and hides NX. Every processor is a core of its own in one package.
+//! [`CpuModel`] says what the processor is, [`cpuid`] what a guest reads of it. Some outputs follow
+//! the state: OSXSAVE and OSPKE mirror CR4, leaf DH's sizes follow XCR0 and IA32_XSS, the SYSCALL
+//! bit shows in 64-bit mode only, and IA32_MISC_ENABLE limits the leaves and hides NX. Every
+//! processor is a core of its own in one package.
 
 mod cache;
 pub mod feature;
@@ -17,7 +18,8 @@ use crate::state::{CpuState, Mode};
 use crate::xsave::layout;
 use feature::Word;
 
-/// Family 6, model 6AH, stepping 6: a recent server core whose documented features are a superset of ours.
+/// Family 6, model 6AH, stepping 6: a recent server core whose documented features are a superset
+/// of ours.
 pub const SIGNATURE: u32 = 0x0006_06a6;
 /// Highest basic leaf.
 pub const MAX_BASIC: u32 = 0x1f;
@@ -39,7 +41,8 @@ const FPU_POINTERS_DEPRECATED: u32 = 1 << 6 | 1 << 13;
 /// CLFLUSH line of 64 bytes, in units of 8, as leaf 1 EBX wants it.
 const CLFLUSH_LINE: u32 = 8 << 8;
 
-/// EAX, EBX, ECX, EDX of leaf `leaf` (EAX), subleaf `subleaf` (ECX), on the processor `model` in `state`.
+/// EAX, EBX, ECX, EDX of leaf `leaf` (EAX), subleaf `subleaf` (ECX), on the processor `model` in
+/// `state`.
 ///
 /// A leaf beyond the highest reads as the highest basic leaf, as the manual has it.
 pub fn cpuid(model: &CpuModel, state: &CpuState, leaf: u32, subleaf: u32) -> [u32; 4] {

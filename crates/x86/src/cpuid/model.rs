@@ -1,7 +1,7 @@
 //! Named processor models and the `--cpu` argument.
 //!
-//! A model is what the guest is told and what the engines check against: the same on every host that can
-//! carry it, so that a saved machine resumes elsewhere.
+//! A model is what the guest is told and what the engines check against: the same on every host
+//! that can carry it, so that a saved machine resumes elsewhere.
 
 use super::feature::{Feature, FeatureSet};
 use core::fmt;
@@ -180,7 +180,8 @@ impl CpuModel {
         Self { name: Self::NAMES[1], features: V2.union(V3_ADDS), ..Self::gemello_v2() }
     }
 
-    /// Parses `MODEL[,+feature|,-feature]…`. An addition brings what it needs, a removal takes what needs it.
+    /// Parses `MODEL[,+feature|,-feature]…`. An addition brings what it needs, a removal takes what
+    /// needs it.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         let mut parts = text.split(',').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -230,8 +231,9 @@ impl CpuModel {
 
     /// Leaf 15H's EAX and EBX: the TSC runs at `crystal_hz` · EBX / EAX.
     ///
-    /// Linux computes crystal kHz · EBX / EAX in 32 bits and rounds down; the fraction chosen keeps that
-    /// product below 2^32, is never below the true ratio, and misses it by less than 1 in 10^7.
+    /// Linux computes crystal kHz · EBX / EAX in 32 bits and rounds down; the fraction chosen keeps
+    /// that product below 2^32, is never below the true ratio, and misses it by less than 1 in
+    /// 10^7.
     pub fn tsc_ratio(&self) -> (u32, u32) {
         let crystal = u64::from(self.crystal_hz).max(1);
         let limit = u64::from(u32::MAX) / (crystal / 1000).max(1);

@@ -33,7 +33,8 @@ fn signature_and_features_of_leaf_1() {
     assert_eq!(ebx, 0x0000_0800);
     // Bits 0–9, 11–17, 19, 23–26.
     assert_eq!(edx, 0x078b_fbff);
-    // pni pclmul ssse3 fma cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt deadline aes xsave avx f16c rdrand hypervisor.
+    // pni pclmul ssse3 fma cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt deadline aes xsave avx f16c
+    // rdrand hypervisor.
     assert_eq!(ecx, 0xf7fa_3203);
 }
 
@@ -64,7 +65,8 @@ fn leaf_7() {
 
 #[test]
 fn caches_are_told_by_leaf_4() {
-    // SDM vol. 2A, table 3-12: FFH refers to leaf 4, F0H is a prefetch of 64 bytes, 01H in AL means one round.
+    // SDM vol. 2A, table 3-12: FFH refers to leaf 4, F0H is a prefetch of 64 bytes, 01H in AL means
+    // one round.
     assert_eq!(ask(2, 0), [0x00f0_ff01, 0, 0, 0]);
     assert_eq!(ask(4, 0)[0] & 31, 1, "a data cache");
 }

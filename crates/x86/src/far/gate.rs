@@ -1,4 +1,5 @@
-//! Through a call gate (SDM vol. 3, 5.8.3–5.8.5.1): the gate's own offset and size count, not the instruction's.
+//! Through a call gate (SDM vol. 3, 5.8.3–5.8.5.1): the gate's own offset and size count, not the
+//! instruction's.
 
 use super::{Transfer, Verb};
 use crate::bus::SystemBus;

@@ -1,7 +1,8 @@
 //! Far JMP, CALL and RET (SDM vol. 3, 5.8; vol. 2, JMP, CALL, RET).
 //!
-//! Operand sizes are 2, 4 or 8 bytes. On error the state is unchanged, but for a task switch that fails late
-//! ([`crate::task::switch`]). `next_rip` is the instruction after: what CALL pushes and a task switch saves.
+//! Operand sizes are 2, 4 or 8 bytes. On error the state is unchanged, but for a task switch that
+//! fails late ([`crate::task::switch`]). `next_rip` is the instruction after: what CALL pushes and
+//! a task switch saves.
 
 mod gate;
 mod ret;

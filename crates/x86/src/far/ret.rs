@@ -8,7 +8,8 @@ use crate::segment::{
 };
 use crate::state::{CpuState, Mode, Seg, Segment};
 
-/// RET far with an operand size of 2, 4 or 8 bytes, releasing `pop_bytes` of parameters (on both stacks if the level changes).
+/// RET far with an operand size of 2, 4 or 8 bytes, releasing `pop_bytes` of parameters (on both
+/// stacks if the level changes).
 ///
 /// # Errors
 /// #GP, #NP, #SS, #PF; the state is unchanged.

@@ -26,8 +26,8 @@ impl Class {
     }
 }
 
-/// The longest chain of exceptions that leads anywhere. Only task gates to tasks with the T flag, described in
-/// memory that swallows the busy bit, could go on for ever.
+/// The longest chain of exceptions that leads anywhere. Only task gates to tasks with the T flag,
+/// described in memory that swallows the busy bit, could go on for ever.
 const CHAIN: u32 = 16;
 
 /// What follows when `second` is raised while `first` is delivered.
@@ -45,7 +45,8 @@ fn combine(first: Event, second: Exception) -> Result<Event, Shutdown> {
 
 /// Delivers `event`, then whatever its delivery raises, until one arrives.
 ///
-/// `state.activity` becomes [`Activity::Shutdown`] on error; the rest of the state is then as at the last attempt.
+/// `state.activity` becomes [`Activity::Shutdown`] on error; the rest of the state is then as at
+/// the last attempt.
 ///
 /// # Errors
 /// A fault while a double fault is delivered.

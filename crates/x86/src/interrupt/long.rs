@@ -72,7 +72,8 @@ fn read_gate<B: SystemBus + ?Sized>(
     }
 }
 
-/// Where the frame begins: IST, the new level's RSP, or the current one; aligned down to 16 bytes (6.14.2).
+/// Where the frame begins: IST, the new level's RSP, or the current one; aligned down to 16 bytes
+/// (6.14.2).
 fn new_pointer<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,

@@ -1,9 +1,10 @@
 //! Delivery of interrupts and exceptions (SDM vol. 3, chapter 6 and 20.3; vol. 2, INT n).
 //!
-//! [`deliver`] does one delivery; [`deliver_or_escalate`] goes on through double fault to shutdown. A delivery
-//! that fails leaves the state as it was and returns the exception met, with one exception: a task gate whose
-//! switch fails after its commit point leaves the new task's state (SDM vol. 3, 7.3), and a task whose T flag is
-//! set raises its #DB so. The caller keeps the order of events and what enables them (RFLAGS.IF, shadows).
+//! [`deliver`] does one delivery; [`deliver_or_escalate`] goes on through double fault to shutdown.
+//! A delivery that fails leaves the state as it was and returns the exception met, with one
+//! exception: a task gate whose switch fails after its commit point leaves the new task's state
+//! (SDM vol. 3, 7.3), and a task whose T flag is set raises its #DB so. The caller keeps the order
+//! of events and what enables them (RFLAGS.IF, shadows).
 
 mod escalate;
 mod long;
@@ -99,7 +100,8 @@ impl Event {
         }
     }
 
-    /// RF is pushed set by faults, so that the handler returns past an instruction breakpoint (SDM vol. 3, 17.3.1.1).
+    /// RF is pushed set by faults, so that the handler returns past an instruction breakpoint (SDM
+    /// vol. 3, 17.3.1.1).
     fn sets_rf(self) -> bool {
         match self {
             Self::Exception(e) => match e.vector {
@@ -143,7 +145,8 @@ impl Delivery {
 /// Delivers `event` through the IVT or IDT.
 ///
 /// # Errors
-/// The exception met on the way, its error code complete with EXT and IDT bits; see the module's contract.
+/// The exception met on the way, its error code complete with EXT and IDT bits; see the module's
+/// contract.
 pub fn deliver<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,

@@ -1,4 +1,5 @@
-//! An entry of the IVT or IDT, for those who look on: inspector, trace, fault reports. Nothing is judged or changed.
+//! An entry of the IVT or IDT, for those who look on: inspector, trace, fault reports. Nothing is
+//! judged or changed.
 
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Gate, table_address};

@@ -1,5 +1,5 @@
-//! Delivery through the 32-bit IDT: interrupt, trap and task gates of both sizes, from protected and
-//! virtual-8086 mode (SDM vol. 3, 6.11, 6.12, 20.3.1).
+//! Delivery through the 32-bit IDT: interrupt, trap and task gates of both sizes, from protected
+//! and virtual-8086 mode (SDM vol. 3, 6.11, 6.12, 20.3.1).
 
 use super::Delivery;
 use crate::bus::{Privilege, SystemBus};
@@ -118,7 +118,8 @@ fn push_frame<B: SystemBus + ?Sized>(
     }
 }
 
-/// A task gate: the handler is a task, which finds the error code on its own stack (SDM vol. 3, 6.12.2).
+/// A task gate: the handler is a task, which finds the error code on its own stack (SDM vol. 3,
+/// 6.12.2).
 fn through_task<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,

@@ -1,5 +1,5 @@
-//! Delivery through the interrupt vector table: real mode (SDM vol. 3, 20.1.4), and software interrupts that
-//! virtual-8086 mode extensions redirect to the 8086 program itself (20.3.3).
+//! Delivery through the interrupt vector table: real mode (SDM vol. 3, 20.1.4), and software
+//! interrupts that virtual-8086 mode extensions redirect to the 8086 program itself (20.3.3).
 
 use super::Delivery;
 use crate::bus::{Privilege, SystemBus};
@@ -8,7 +8,8 @@ use crate::regs::{Cr4, Rflags};
 use crate::segment::{Stack, check_ip, real_mode_code, virtual_8086};
 use crate::state::{CpuState, Seg, Segment};
 
-/// Offset in the TSS of the 16-bit I/O map base; the redirection bitmap is the 32 bytes before the map.
+/// Offset in the TSS of the 16-bit I/O map base; the redirection bitmap is the 32 bytes before the
+/// map.
 const IO_MAP_BASE: u64 = 0x66;
 const REDIRECTION_BYTES: u64 = 32;
 
@@ -30,7 +31,8 @@ pub(super) fn deliver<B: SystemBus + ?Sized>(
     enter(state, bus, delivery, delivery.image, (cs, ip), cleared)
 }
 
-/// INT n in virtual-8086 mode: true if it was delivered to the 8086 program, false if the IDT is to be used.
+/// INT n in virtual-8086 mode: true if it was delivered to the 8086 program, false if the IDT is to
+/// be used.
 ///
 /// # Errors
 /// #GP(0) where IOPL forbids it.

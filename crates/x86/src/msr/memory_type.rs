@@ -1,4 +1,5 @@
-//! PAT and MTRRs (SDM vol. 3, 12.11 and 12.12). Memory types have no effect here; their validity does.
+//! PAT and MTRRs (SDM vol. 3, 12.11 and 12.12). Memory types have no effect here; their validity
+//! does.
 
 use super::names::*;
 use crate::cpuid::{CpuModel, Feature, PHYSICAL_BITS};

@@ -1,8 +1,9 @@
 //! Model-specific registers that hold processor state (SDM vol. 4, chapter 2).
 //!
-//! RDMSR and WRMSR as pure functions of the model and the state. The caller has checked CPL ([`permitted`]) and has
-//! asked the machine first, whose local APIC owns IA32_APIC_BASE, IA32_TSC_DEADLINE and 800H–8FFH. What no
-//! processor of the model has raises #GP(0), and so does a value it refuses.
+//! RDMSR and WRMSR as pure functions of the model and the state. The caller has checked CPL
+//! ([`permitted`]) and has asked the machine first, whose local APIC owns IA32_APIC_BASE,
+//! IA32_TSC_DEADLINE and 800H–8FFH. What no processor of the model has raises #GP(0), and so does a
+//! value it refuses.
 
 mod memory_type;
 pub mod names;
@@ -25,10 +26,11 @@ use names::*;
 pub const FAST_STRING: u64 = 1 << 0;
 /// IA32_MISC_ENABLE: CPUID stops at leaf 3.
 pub const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
-/// IA32_MISC_ENABLE: what has no counterpart in a virtual processor and merely keeps its value: automatic thermal control, SpeedStep, no xTPR
-/// messages.
+/// IA32_MISC_ENABLE: what has no counterpart in a virtual processor and merely keeps its value:
+/// automatic thermal control, SpeedStep, no xTPR messages.
 const PLATFORM: u64 = 1 << 3 | 1 << 16 | 1 << 23;
-/// IA32_MISC_ENABLE: MONITOR and MWAIT, which no model has: it keeps its value where there is SSE3, as the manual asks.
+/// IA32_MISC_ENABLE: MONITOR and MWAIT, which no model has: it keeps its value where there is SSE3,
+/// as the manual asks.
 const MONITOR_FSM: u64 = 1 << 18;
 /// IA32_MISC_ENABLE: CPUID shows no execute-disable bit, and EFER has none.
 pub const XD_DISABLE: u64 = 1 << 34;
@@ -90,12 +92,12 @@ pub fn read(model: &CpuModel, state: &CpuState, msr: u32, host_tsc: u64) -> Resu
     })
 }
 
-/// WRMSR. Hands an effect other than `None` on to [`crate::bus::SystemBus::paging_changed`] with the new
-/// `state.paging`; `None` means that the paging registers are as they were.
+/// WRMSR. Hands an effect other than `None` on to [`crate::bus::SystemBus::paging_changed`] with
+/// the new `state.paging`; `None` means that the paging registers are as they were.
 ///
 /// # Errors
-/// #GP(0) for a register that the model does not have or that is read-only, and for a reserved bit, a
-/// non-canonical address or an undefined memory type. The state is then unchanged.
+/// #GP(0) for a register that the model does not have or that is read-only, and for a reserved bit,
+/// a non-canonical address or an undefined memory type. The state is then unchanged.
 pub fn write(
     model: &CpuModel,
     state: &mut CpuState,
@@ -121,8 +123,8 @@ pub fn write(
     Ok(TlbEffect::None)
 }
 
-/// Whether the processor takes `value` for IA32_APIC_BASE, before its local APIC is asked (SDM vol. 3, 12.4.4 and
-/// 12.12.1): no address beyond MAXPHYADDR, x2APIC mode only where CPUID tells of it.
+/// Whether the processor takes `value` for IA32_APIC_BASE, before its local APIC is asked (SDM vol.
+/// 3, 12.4.4 and 12.12.1): no address beyond MAXPHYADDR, x2APIC mode only where CPUID tells of it.
 ///
 /// # Errors
 /// #GP(0).
@@ -220,13 +222,15 @@ fn only(value: u64, allowed: u64) -> Result<u64, Exception> {
     if value & !allowed == 0 { Ok(value) } else { Err(GP) }
 }
 
-/// Writing the TSC moves IA32_TSC_ADJUST by the same amount, and the other way round (SDM vol. 3, 18.17.3).
+/// Writing the TSC moves IA32_TSC_ADJUST by the same amount, and the other way round (SDM vol. 3,
+/// 18.17.3).
 fn shift_tsc(state: &mut CpuState, delta: u64) {
     state.tsc_offset = state.tsc_offset.wrapping_add(delta);
     state.msr.tsc_adjust = state.msr.tsc_adjust.wrapping_add(delta);
 }
 
-/// What the model's processor has of IA32_MISC_ENABLE (SDM vol. 4, table 2-2); the read-only bits may be written as they read.
+/// What the model's processor has of IA32_MISC_ENABLE (SDM vol. 4, table 2-2); the read-only bits
+/// may be written as they read.
 fn misc_enable(model: &CpuModel, value: u64) -> Result<u64, Exception> {
     let mut writable = FAST_STRING | LIMIT_CPUID_MAXVAL | PLATFORM;
     if model.has(Feature::Sse3) {

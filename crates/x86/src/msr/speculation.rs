@@ -1,11 +1,12 @@
-//! IA32_ARCH_CAPABILITIES and the speculation controls (SDM vol. 4, table 2-2; Intel's "CPUID Enumeration and
-//! Architectural MSRs" for the security features).
+//! IA32_ARCH_CAPABILITIES and the speculation controls (SDM vol. 4, table 2-2; Intel's "CPUID
+//! Enumeration and Architectural MSRs" for the security features).
 //!
-//! The processor we present names itself immune to what its guests would otherwise pay for: no page-table
-//! isolation (RDCL_NO), no retpolines (IBRS_ALL: IBRS set once at boot), no buffer clearing (MDS_NO, TAA_NO, the three
-//! MMIO bits, RFDS_NO), no history clearing (BHI_NO, and since kernels distrust that one, BHI_DIS_S: a control set
-//! once at boot rather than a loop of branches at each kernel entry). RSBA and RRSBA stay clear, so returns need no thunks.
-//! A guest's code never shares a host process with another guest's; keeping hosts safe is the host's task.
+//! The processor we present names itself immune to what its guests would otherwise pay for: no
+//! page-table isolation (RDCL_NO), no retpolines (IBRS_ALL: IBRS set once at boot), no buffer
+//! clearing (MDS_NO, TAA_NO, the three MMIO bits, RFDS_NO), no history clearing (BHI_NO, and since
+//! kernels distrust that one, BHI_DIS_S: a control set once at boot rather than a loop of branches
+//! at each kernel entry). RSBA and RRSBA stay clear, so returns need no thunks. A guest's code
+//! never shares a host process with another guest's; keeping hosts safe is the host's task.
 
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::Exception;

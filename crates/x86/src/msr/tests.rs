@@ -207,7 +207,8 @@ fn misc_enable_can_be_written_back_as_read() {
 #[test]
 fn misc_enable_has_the_bits_of_the_model() {
     let (mut model, mut state) = setup();
-    // What kvm-unit-tests write: all bits that table 2-2 has for such a processor, the read-only ones as they read.
+    // What kvm-unit-tests write: all bits that table 2-2 has for such a processor, the read-only
+    // ones as they read.
     let all = 0x4_00c5_1809;
     wr(&mut state, IA32_MISC_ENABLE, all).unwrap();
     assert_eq!(rd(&state, IA32_MISC_ENABLE), Ok(all));

@@ -1,11 +1,13 @@
-//! The page walk (SDM vol. 3, chapter 4): the one place where a linear address becomes a physical one.
+//! The page walk (SDM vol. 3, chapter 4): the one place where a linear address becomes a physical
+//! one.
 //!
-//! [`translate`] is what a processor does on a TLB miss: walk, judge, set accessed and dirty bits. [`explain`] is
-//! the same walk for the curious (inspector, fault reports): every entry it met, nothing changed. Canonicality is
-//! the caller's to check ([`is_canonical`]), because the exception depends on the segment (vol. 3, 3.3.7.1).
+//! [`translate`] is what a processor does on a TLB miss: walk, judge, set accessed and dirty bits.
+//! [`explain`] is the same walk for the curious (inspector, fault reports): every entry it met,
+//! nothing changed. Canonicality is the caller's to check ([`is_canonical`]), because the exception
+//! depends on the segment (vol. 3, 3.3.7.1).
 //!
-//! Pure: reaches memory only through [`PhysicalMemory`]; entries are updated by compare-exchange, and a lost race
-//! walks again (vol. 3, 4.8).
+//! Pure: reaches memory only through [`PhysicalMemory`]; entries are updated by compare-exchange,
+//! and a lost race walks again (vol. 3, 4.8).
 
 mod pdpte;
 mod rights;
@@ -32,7 +34,8 @@ pub mod error_code {
     pub const U: u32 = 1 << 2;
     /// A reserved bit was set in some entry.
     pub const RSVD: u32 = 1 << 3;
-    /// The access was an instruction fetch (only with NXE under PAE or 4-level paging, or with SMEP).
+    /// The access was an instruction fetch (only with NXE under PAE or 4-level paging, or with
+    /// SMEP).
     pub const I: u32 = 1 << 4;
     /// The protection key forbade it.
     pub const PK: u32 = 1 << 5;
@@ -43,14 +46,16 @@ pub const fn is_canonical(la: u64) -> bool {
     ((la << 16) as i64 >> 16) as u64 == la
 }
 
-/// A linear address translated, with what a TLB must remember to judge later accesses without a walk.
+/// A linear address translated, with what a TLB must remember to judge later accesses without a
+/// walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
     /// Guest-physical address of the byte asked for.
     pub gpa: u64,
     /// Bytes in the page: 4 KiB, 2 MiB, 4 MiB or 1 GiB.
     pub page_size: u64,
-    /// A later write with the same privilege (and AC, CR0, CR4, PKRU) needs no walk: it is allowed and D is set.
+    /// A later write with the same privilege (and AC, CR0, CR4, PKRU) needs no walk: it is allowed
+    /// and D is set.
     pub writable_now: bool,
     /// R/W of all levels combined.
     pub writable: bool,
@@ -84,14 +89,16 @@ impl Translation {
         }
     }
 
-    /// Whether `access` to the same page needs no walk: its rights allow it and, for a write, D is set.
+    /// Whether `access` to the same page needs no walk: its rights allow it and, for a write, D is
+    /// set.
     pub fn permits(&self, state: &PagingState, ac_flag: bool, access: Access) -> bool {
         let clean_write = access.kind == AccessKind::Write && !self.dirty;
         !clean_write && self.rights().check(state, ac_flag, access).is_ok()
     }
 }
 
-/// Translates linear address `la` for `access`, setting accessed bits, and the dirty bit for a write.
+/// Translates linear address `la` for `access`, setting accessed bits, and the dirty bit for a
+/// write.
 ///
 /// `ac_flag` is RFLAGS.AC, the SMAP override. Entries change only if the access is allowed.
 ///

@@ -1,4 +1,5 @@
-//! Access rights of a page (SDM vol. 3, 4.6) and the part of the #PF error code that follows from the access.
+//! Access rights of a page (SDM vol. 3, 4.6) and the part of the #PF error code that follows from
+//! the access.
 
 use super::error_code;
 use crate::bus::{Access, AccessKind, Privilege};

@@ -65,7 +65,8 @@ pub enum LevelKind {
 pub struct Level {
     /// Its level.
     pub kind: LevelKind,
-    /// Where it lies in guest-physical memory. PAE's PDPTEs are registers: the address they were loaded from.
+    /// Where it lies in guest-physical memory. PAE's PDPTEs are registers: the address they were
+    /// loaded from.
     pub gpa: u64,
     /// Its value (zero-extended from 32 bits in 32-bit paging).
     pub entry: u64,
@@ -116,7 +117,8 @@ impl Walk {
         self.levels.get(..usize::from(self.count)).unwrap_or(&[])
     }
 
-    /// Sets A in every entry met, and D in the last one for a write. False: an entry changed meanwhile.
+    /// Sets A in every entry met, and D in the last one for a write. False: an entry changed
+    /// meanwhile.
     pub(super) fn mark_used<M: PhysicalMemory + ?Sized>(&self, mem: &M, write: bool) -> bool {
         let levels = self.levels();
         levels.iter().enumerate().all(|(i, level)| {

@@ -1,4 +1,5 @@
-//! One access through a segment register: limit, type and canonicality (SDM vol. 3, 5.3, 5.5; vol. 1, 3.3.7.1).
+//! One access through a segment register: limit, type and canonicality (SDM vol. 3, 5.3, 5.5; vol.
+//! 1, 3.3.7.1).
 
 use crate::bus::AccessKind;
 use crate::exception::{Exception, Vector};
@@ -7,8 +8,8 @@ use crate::state::{CpuState, Mode, Seg, Segment};
 
 /// Checks `size` bytes at `offset` through `seg` and gives their linear address.
 ///
-/// Real and virtual-8086 mode check the limit only. In 64-bit mode only FS and GS have a base; the address
-/// must be canonical.
+/// Real and virtual-8086 mode check the limit only. In 64-bit mode only FS and GS have a base; the
+/// address must be canonical.
 ///
 /// # Errors
 /// #SS(0) through SS, #GP(0) through any other.

@@ -92,8 +92,8 @@ pub(crate) fn return_target<B: SystemBus + ?Sized>(
     CodeTarget::new(state, entry, rpl)
 }
 
-/// The target of a call, interrupt or trap gate: same or inner level; `inward` allows the latter (JMP does not).
-/// In IA-32e mode it must be 64-bit code.
+/// The target of a call, interrupt or trap gate: same or inner level; `inward` allows the latter
+/// (JMP does not). In IA-32e mode it must be 64-bit code.
 pub(crate) fn gate_target<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,

@@ -1,7 +1,8 @@
 //! Segment registers: what may be loaded into them and what may be reached through them.
 //!
-//! Loads: SDM vol. 3, 3.4.3, 5.5–5.7 and vol. 2 MOV, LLDT, LTR. Accesses: [`check_access`]. Every function leaves the
-//! state unchanged when it fails. Interrupt shadows (MOV SS) belong to the caller.
+//! Loads: SDM vol. 3, 3.4.3, 5.5–5.7 and vol. 2 MOV, LLDT, LTR. Accesses: [`check_access`]. Every
+//! function leaves the state unchanged when it fails. Interrupt shadows (MOV SS) belong to the
+//! caller.
 
 mod access;
 mod code;
@@ -113,7 +114,8 @@ pub(crate) fn stack_segment<B: SystemBus + ?Sized>(
     entry.accessed(bus)
 }
 
-/// Judges the SS that RET or IRET pops for a return to `target`'s level: null is fine for 64-bit code below level 3.
+/// Judges the SS that RET or IRET pops for a return to `target`'s level: null is fine for 64-bit
+/// code below level 3.
 pub(crate) fn return_stack<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
@@ -137,8 +139,9 @@ pub(crate) const fn new_stack(target: &CodeTarget, segment: Segment, pointer: u6
     }
 }
 
-/// After a return to an outer level: segments that level may not use become null, and null selectors 0, whatever their RPL
-/// was (SDM vol. 2, IRET and RET; the level is the descriptor's, whatever the selector's RPL).
+/// After a return to an outer level: segments that level may not use become null, and null
+/// selectors 0, whatever their RPL was (SDM vol. 2, IRET and RET; the level is the descriptor's,
+/// whatever the selector's RPL).
 ///
 /// The base stays (FS and GS of a 64-bit program are bases without a segment).
 pub(crate) fn drop_privileged(state: &mut CpuState) {
@@ -167,7 +170,8 @@ pub fn lldt<B: SystemBus + ?Sized>(
     Ok(())
 }
 
-/// Judges `selector` for LDTR; `invalid` is #GP, or #TS in a task switch (which reports "not present" so, too).
+/// Judges `selector` for LDTR; `invalid` is #GP, or #TS in a task switch (which reports "not
+/// present" so, too).
 pub(crate) fn ldt_segment<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
@@ -194,7 +198,8 @@ pub(crate) fn ldt_segment<B: SystemBus + ?Sized>(
 /// LTR: marks the TSS busy.
 ///
 /// # Errors
-/// #UD outside protected mode, #GP(0) above level 0 or for null, #GP and #NP with the selector, #PF.
+/// #UD outside protected mode, #GP(0) above level 0 or for null, #GP and #NP with the selector,
+/// #PF.
 pub fn ltr<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,

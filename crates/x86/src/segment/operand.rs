@@ -1,7 +1,8 @@
 //! A memory operand that is accessed in parts: far pointers, images of the floating-point state.
 //!
-//! Every part has an effective address of its own, cut to the address size, and is checked for itself (SDM vol. 1, 3.3.7
-//! and 3.7.5): behind the last address the operand goes on at 0 of its segment.
+//! Every part has an effective address of its own, cut to the address size, and is checked for
+//! itself (SDM vol. 1, 3.3.7 and 3.7.5): behind the last address the operand goes on at 0 of its
+//! segment.
 
 use super::check_access;
 use crate::bus::AccessKind;

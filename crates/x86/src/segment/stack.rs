@@ -1,4 +1,5 @@
-//! A stack that a system operation pushes to or pops from, apart from RSP until the operation is sure to complete.
+//! A stack that a system operation pushes to or pops from, apart from RSP until the operation is
+//! sure to complete.
 
 use super::access::{canonical_range, within_limit};
 use crate::bus::{Privilege, SystemBus};
@@ -74,7 +75,8 @@ impl Stack {
         self.pointer = self.pointer.wrapping_add(bytes) & self.mask;
     }
 
-    /// Makes its pointer RSP; a 16-bit stack leaves the upper bits alone. SS is the caller's to load.
+    /// Makes its pointer RSP; a 16-bit stack leaves the upper bits alone. SS is the caller's to
+    /// load.
     pub(crate) fn store_pointer(&self, state: &mut CpuState) {
         let old = state.gpr[gpr::RSP];
         state.gpr[gpr::RSP] =

@@ -1,4 +1,5 @@
-//! Where a task's state lies in its TSS (SDM vol. 3, figures 7-2 and 7-10), read and written as a whole.
+//! Where a task's state lies in its TSS (SDM vol. 3, figures 7-2 and 7-10), read and written as a
+//! whole.
 
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::system;

@@ -1,8 +1,9 @@
 //! The hardware task switch (SDM vol. 3, 7.3).
 //!
-//! Everything that can fault in the old task's context is tried first; then comes the commit point. What fails
-//! after it (LDTR, CR3 and segment loads, the error code's push) is raised in the new task's context: the state
-//! returned with such an error is the new task's, its faulty segment registers unusable.
+//! Everything that can fault in the old task's context is tried first; then comes the commit point.
+//! What fails after it (LDTR, CR3 and segment loads, the error code's push) is raised in the new
+//! task's context: the state returned with such an error is the new task's, its faulty segment
+//! registers unusable.
 
 use super::layout::{Layout, TaskState};
 use crate::bus::{Privilege, SystemBus, TlbEffect};
@@ -29,7 +30,8 @@ pub enum Cause {
     Call,
     /// IRET with NT set.
     Return,
-    /// An interrupt or exception through a task gate; the error code goes onto the new task's stack.
+    /// An interrupt or exception through a task gate; the error code goes onto the new task's
+    /// stack.
     Interrupt {
         /// What to push.
         error_code: Option<u32>,
@@ -47,12 +49,14 @@ impl Cause {
     }
 }
 
-/// Switches to the task whose TSS `selector` names, saving `return_rip` and `image` (EFLAGS) for the old one.
+/// Switches to the task whose TSS `selector` names, saving `return_rip` and `image` (EFLAGS) for
+/// the old one.
 ///
 /// Privilege checks (DPL of the TSS or task gate) are the caller's.
 ///
 /// # Errors
-/// Before the commit point, with the state unchanged: #GP (IRET: #TS), #NP, #TS, #PF. After it: #TS, #NP, #SS, #GP,
+/// Before the commit point, with the state unchanged: #GP (IRET: #TS), #NP, #TS, #PF. After it:
+/// #TS, #NP, #SS, #GP,
 /// #PF, and #DB with BT if the new task's T flag is set, all in the new task's context.
 pub fn switch<B: SystemBus + ?Sized>(
     state: &mut CpuState,
@@ -167,7 +171,8 @@ fn access_byte(state: &CpuState, selector: u16) -> Option<u64> {
     descriptor::locate(state, selector, 8).map(|la| la.wrapping_add(5))
 }
 
-/// Everything that cannot fail; segment registers get their selectors and are unusable until loaded.
+/// Everything that cannot fail; segment registers get their selectors and are unusable until
+/// loaded.
 fn load_registers(state: &mut CpuState, task: &TaskState, cause: Cause) {
     let nested = if cause.nests() { Rflags::NT.bits() } else { 0 };
     state.flags = Flags::from_bits((task.flags & EFLAGS) | nested);

@@ -73,7 +73,8 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         }
     }
 
-    /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all within bounds.
+    /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all
+    /// within bounds.
     #[inline]
     fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
         let first = self.operand.offset_of(offset as u64);
@@ -88,7 +89,8 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         self.operand.part(self.state, offset as u64, len as u32, kind).ok()
     }
 
-    /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address, and where it lies among them.
+    /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address,
+    /// and where it lies among them.
     fn each(
         &mut self,
         offset: usize,
@@ -107,7 +109,8 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         Ok(())
     }
 
-    /// The same for `len` bytes in a row from `la` on, of which whole quadwords have been dealt with.
+    /// The same for `len` bytes in a row from `la` on, of which whole quadwords have been dealt
+    /// with.
     fn rest(
         &mut self,
         la: u64,

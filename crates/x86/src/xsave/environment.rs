@@ -1,7 +1,8 @@
 //! FNINIT, FNSTENV, FLDENV, FNSAVE and FRSTOR (SDM vol. 1, 8.1.10 and figures 8-9 to 8-12).
 //!
-//! The environment has four layouts, by operand size and by real or protected mode. In memory the tag word is full,
-//! two bits a register; our state keeps FXSAVE's abridged one, so the full one is computed from the contents.
+//! The environment has four layouts, by operand size and by real or protected mode. In memory the
+//! tag word is full, two bits a register; our state keeps FXSAVE's abridged one, so the full one is
+//! computed from the contents.
 
 use super::area::{Area, Parts, Pass};
 use super::{FCW_INITIAL, X87_EXCEPTIONS, set_control, top, x87_available, x87_pending};
@@ -112,7 +113,8 @@ impl Layout {
     }
 }
 
-/// Keeps every physical register's contents while TOP moves to `new_top`: ours are kept in ST order.
+/// Keeps every physical register's contents while TOP moves to `new_top`: ours are kept in ST
+/// order.
 fn rotate_to(x87: &mut X87, new_top: usize) {
     let by = new_top.wrapping_sub(top(x87.fsw)) & 7;
     x87.st.rotate_left(by);
@@ -161,7 +163,8 @@ pub fn fninit(state: &mut CpuState) -> Result<(), Exception> {
     Ok(())
 }
 
-/// FNSTENV, 28 bytes if `wide` (32-bit or 64-bit operand size), else 14; then all exceptions are masked.
+/// FNSTENV, 28 bytes if `wide` (32-bit or 64-bit operand size), else 14; then all exceptions are
+/// masked.
 ///
 /// # Errors
 /// #NM under CR0.EM or CR0.TS, whatever the writes raise.
@@ -202,7 +205,8 @@ pub fn fldenv<B: SystemBus + ?Sized>(
     Ok(())
 }
 
-/// FNSAVE: the environment, the eight registers from ST(0), and FNINIT. 108 bytes if `wide`, else 94.
+/// FNSAVE: the environment, the eight registers from ST(0), and FNINIT. 108 bytes if `wide`, else
+/// 94.
 ///
 /// # Errors
 /// #NM under CR0.EM or CR0.TS, whatever the writes raise.

@@ -1,7 +1,8 @@
 //! The XSAVE and XRSTOR family (SDM vol. 1, 13.6 to 13.12).
 //!
-//! The modified optimization is not taken: XSAVEOPT and XSAVES write a component in use whether or not it has
-//! changed since the last restore, which software cannot tell from a processor that had lost track.
+//! The modified optimization is not taken: XSAVEOPT and XSAVES write a component in use whether or
+//! not it has changed since the last restore, which software cannot tell from a processor that had
+//! lost track.
 
 use super::area::{Area, Pass};
 use super::layout::{self, bits};
@@ -42,7 +43,8 @@ pub enum RestoreForm {
     Xrstors,
 }
 
-/// Which components are not in their initial state (SDM vol. 1, 13.6). MXCSR does not count as SSE state here.
+/// Which components are not in their initial state (SDM vol. 1, 13.6). MXCSR does not count as SSE
+/// state here.
 pub fn xinuse(state: &CpuState) -> u64 {
     let half = |upper: bool| {
         let range = if upper { 16..32 } else { 0..16 };
@@ -64,7 +66,8 @@ fn x87_is_initial(x87: &X87) -> bool {
         && x87.st.iter().all(|st| st[..10].iter().all(|&b| b == 0))
 }
 
-/// What all of the family check: the instruction exists and is enabled, level, task switch, alignment.
+/// What all of the family check: the instruction exists and is enabled, level, task switch,
+/// alignment.
 fn check(
     model: &CpuModel,
     state: &CpuState,
@@ -97,8 +100,8 @@ struct Plan {
 /// XSAVE, XSAVEOPT, XSAVEC and XSAVES with EDX:EAX = `mask`; `wide`: REX.W in 64-bit mode.
 ///
 /// # Errors
-/// #UD where model or CR4.OSXSAVE lack it, #NM under CR0.TS, #GP(0) for XSAVES above level 0 and for an address
-/// that 64 does not divide, whatever the accesses raise.
+/// #UD where model or CR4.OSXSAVE lack it, #NM under CR0.TS, #GP(0) for XSAVES above level 0 and
+/// for an address that 64 does not divide, whatever the accesses raise.
 pub fn xsave<B: SystemBus + ?Sized>(
     model: &CpuModel,
     state: &CpuState,
@@ -230,8 +233,8 @@ fn header<B: SystemBus + ?Sized>(
 /// XRSTOR and XRSTORS with EDX:EAX = `mask`; `wide`: REX.W in 64-bit mode.
 ///
 /// # Errors
-/// As [`xsave`]; #GP(0) for a header that names components not enabled or not in the image, that has reserved
-/// bytes set or, for XRSTORS, is not compacted; #GP(0) for a reserved bit of MXCSR.
+/// As [`xsave`]; #GP(0) for a header that names components not enabled or not in the image, that
+/// has reserved bytes set or, for XRSTORS, is not compacted; #GP(0) for a reserved bit of MXCSR.
 pub fn xrstor<B: SystemBus + ?Sized>(
     model: &CpuModel,
     state: &mut CpuState,

@@ -1,4 +1,5 @@
-//! FXSAVE and FXRSTOR, and the 512-byte legacy region that XSAVE shares with them (SDM vol. 1, 10.5.1 and 13.4.1).
+//! FXSAVE and FXRSTOR, and the 512-byte legacy region that XSAVE shares with them (SDM vol. 1,
+//! 10.5.1 and 13.4.1).
 
 use super::area::{Area, Pass};
 use super::{GP, check_mxcsr, set_control, vector_count, x87_available};
@@ -82,7 +83,8 @@ pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], w
     }
 }
 
-/// What goes before the accesses: the unit, then the first byte's being within bounds, then alignment.
+/// What goes before the accesses: the unit, then the first byte's being within bounds, then
+/// alignment.
 fn check(state: &CpuState, operand: &Operand, kind: AccessKind) -> Result<(), Exception> {
     x87_available(state)?;
     operand.part(state, 0, 1, kind)?;
@@ -92,7 +94,8 @@ fn check(state: &CpuState, operand: &Operand, kind: AccessKind) -> Result<(), Ex
 /// FXSAVE; `wide`: REX.W in 64-bit mode (FXSAVE64). Outside 64-bit mode XMM8–15 are left out.
 ///
 /// # Errors
-/// #NM under CR0.EM or CR0.TS, #GP(0) for an address that 16 does not divide, whatever the writes raise.
+/// #NM under CR0.EM or CR0.TS, #GP(0) for an address that 16 does not divide, whatever the writes
+/// raise.
 pub fn fxsave<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
@@ -107,7 +110,8 @@ pub fn fxsave<B: SystemBus + ?Sized>(
     image[XMM..].copy_from_slice(&vector_halves(&state.ymm, false));
     let image = &image[..XMM + 16 * vector_count(state)];
     let mut area = Area::new(state, bus, operand);
-    // All of the operand is judged, its end first, though what follows the registers is left as it is.
+    // All of the operand is judged, its end first, though what follows the registers is left as it
+    // is.
     area.put(Pass::Probe, SIZE - 1, &[0])?;
     area.put(Pass::Probe, 0, &[0; SIZE])?;
     area.put(Pass::Write, 0, image)

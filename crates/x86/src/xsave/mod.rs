@@ -1,9 +1,11 @@
-//! Memory images of the x87, SSE, AVX and PKRU state (SDM vol. 1, 8.1.10, 10.5 and 13; vol. 2, each instruction).
+//! Memory images of the x87, SSE, AVX and PKRU state (SDM vol. 1, 8.1.10, 10.5 and 13; vol. 2, each
+//! instruction).
 //!
-//! CR0.TS, CR0.EM, CR4.OSXSAVE, the model, CPL, alignment, segmentation and the contents are judged here; an operand is
-//! accessed in parts, each of which has an address of its own ([`crate::segment::Operand`]). A save touches memory only when all of it can be written; a
-//! restore touches the state only when all of it has been read and judged. FCS and FDS are deprecated on our models:
-//! stored as zero, ignored when loaded.
+//! CR0.TS, CR0.EM, CR4.OSXSAVE, the model, CPL, alignment, segmentation and the contents are judged
+//! here; an operand is accessed in parts, each of which has an address of its own
+//! ([`crate::segment::Operand`]). A save touches memory only when all of it can be written; a
+//! restore touches the state only when all of it has been read and judged. FCS and FDS are
+//! deprecated on our models: stored as zero, ignored when loaded.
 
 mod area;
 mod environment;
@@ -87,8 +89,8 @@ const fn top(fsw: u16) -> usize {
     (fsw >> 11 & 7) as usize
 }
 
-/// Loads FCW, whose bit 6 reads as one and whose other reserved bits read as zero, and FSW, whose summary follows
-/// from both.
+/// Loads FCW, whose bit 6 reads as one and whose other reserved bits read as zero, and FSW, whose
+/// summary follows from both.
 fn set_control(x87: &mut X87, fcw: u16, fsw: u16) {
     x87.fcw = fcw & 0x1f3f | 0x40;
     let pending = fsw & !x87.fcw & X87_EXCEPTIONS != 0;

@@ -1,4 +1,5 @@
-//! Expectations from SDM vol. 1, 8.1, 10.5 and 13, worked out by hand; the x87 words also as a processor gave them.
+//! Expectations from SDM vol. 1, 8.1, 10.5 and 13, worked out by hand; the x87 words also as a
+//! processor gave them.
 
 use super::layout::bits;
 use super::*;

@@ -1,5 +1,5 @@
-//! Any state, any memory, any operation: no panic, and a failing operation leaves the state alone (a task switch
-//! that fails after its commit point excepted, which shows in TR).
+//! Any state, any memory, any operation: no panic, and a failing operation leaves the state alone
+//! (a task switch that fails after its commit point excepted, which shows in TR).
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -268,7 +268,8 @@ mod protected_mode {
         assert_eq!(outcome, (Vector::Ss, EXPAND_DOWN0.into()), "the new one: its selector");
     }
 
-    /// SDM vol. 3, 17.3.1.1: faults push RF set; traps, interrupts and instruction breakpoints as it is.
+    /// SDM vol. 3, 17.3.1.1: faults push RF set; traps, interrupts and instruction breakpoints as
+    /// it is.
     #[test]
     fn rf_in_the_pushed_image() {
         let next_rip = CODE_IP + 1;

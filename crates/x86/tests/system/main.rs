@@ -1,4 +1,5 @@
-//! System-level operations against expectations worked out by hand from the manual, one test a rule.
+//! System-level operations against expectations worked out by hand from the manual, one test a
+//! rule.
 #![allow(missing_docs, unreachable_pub)]
 
 mod chaos;

@@ -1,4 +1,5 @@
-//! Counts: for ever, or up to the number given. Never asks the nucleus for anything, so only the timer can stop it.
+//! Counts: for ever, or up to the number given. Never asks the nucleus for anything, so only the
+//! timer can stop it.
 #![no_std]
 #![no_main]
 

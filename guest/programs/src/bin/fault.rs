@@ -1,4 +1,5 @@
-//! Does what a program must not do: the argument says what. If the processor lets it, the exit code is 99.
+//! Does what a program must not do: the argument says what. If the processor lets it, the exit code
+//! is 99.
 #![no_std]
 #![no_main]
 

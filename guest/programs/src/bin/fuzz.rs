@@ -1,4 +1,5 @@
-//! System calls with random numbers and arguments, so many of them: whatever comes, the nucleus has to survive it.
+//! System calls with random numbers and arguments, so many of them: whatever comes, the nucleus has
+//! to survive it.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Has 64 MiB promised, touches some pages of them (the argument says how many), sleeps a while (so many
-//! milliseconds).
+//! Has 64 MiB promised, touches some pages of them (the argument says how many), sleeps a while (so
+//! many milliseconds).
 #![no_std]
 #![no_main]
 

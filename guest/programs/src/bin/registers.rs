@@ -1,5 +1,6 @@
-//! Fills every register with a pattern of its own, gives the processor away, and looks whether the pattern is still there:
-//! so many rounds, giving it away by a system call or, while spinning, at the timer's mercy.
+//! Fills every register with a pattern of its own, gives the processor away, and looks whether the
+//! pattern is still there: so many rounds, giving it away by a system call or, while spinning, at
+//! the timer's mercy.
 #![no_std]
 #![no_main]
 
@@ -16,7 +17,8 @@ unsafe extern "C" {
     fn exercise_avx(input: *const Pattern, output: *mut Pattern, spins: u64);
 }
 
-// exercise(input: RDI, output: RSI, spins: RDX). RAX carries the system call's number and result and is not compared.
+// exercise(input: RDI, output: RSI, spins: RDX). RAX carries the system call's number and result
+// and is not compared.
 global_asm!(
     ".macro EXERCISE name, move, register",
     ".global \\name",

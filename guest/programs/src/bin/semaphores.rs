@@ -1,5 +1,6 @@
-//! Several processes contend for one semaphore. Each notes when it came into the critical section and when it left, and
-//! sends that to the parent, which checks that no two were in at the same time.
+//! Several processes contend for one semaphore. Each notes when it came into the critical section
+//! and when it left, and sends that to the parent, which checks that no two were in at the same
+//! time.
 #![no_std]
 #![no_main]
 

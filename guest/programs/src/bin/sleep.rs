@@ -1,4 +1,5 @@
-//! Sleeps for so many milliseconds, and tells by its exit code how many turned over: 0 if it woke in time.
+//! Sleeps for so many milliseconds, and tells by its exit code how many turned over: 0 if it woke
+//! in time.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Works on more memory than there may be: so many pages, so many passes, in an order that jumps about. Every page has
-//! contents of its own, which the next pass checks and changes.
+//! Works on more memory than there may be: so many pages, so many passes, in an order that jumps
+//! about. Every page has contents of its own, which the next pass checks and changes.
 #![no_std]
 #![no_main]
 

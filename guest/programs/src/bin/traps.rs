@@ -1,4 +1,5 @@
-//! The same system calls by INT 80H and by SYSCALL, good ones and bad ones: same results either way.
+//! The same system calls by INT 80H and by SYSCALL, good ones and bad ones: same results either
+//! way.
 #![no_std]
 #![no_main]
 

@@ -1,8 +1,8 @@
 //! One counter of the 8254 (datasheet 231164, "Mode Definitions"). Pure.
 //!
-//! Time is a tick number of the 1.193182 MHz clock. A counter is not stepped: it remembers the tick at which its
-//! counting element was loaded, and count and OUT are functions of the ticks since. In every mode the element
-//! is loaded one tick after the count is written or the gate triggers.
+//! Time is a tick number of the 1.193182 MHz clock. A counter is not stepped: it remembers the tick
+//! at which its counting element was loaded, and count and OUT are functions of the ticks since. In
+//! every mode the element is loaded one tick after the count is written or the gate triggers.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,8 @@ pub(super) type Tick = i64;
 pub(super) struct Counter {
     /// 0 to 5.
     pub(super) mode: u8,
-    /// Bits 5:0 of the control word as written, which the status tells (mode 6 is 2, and reads as 6).
+    /// Bits 5:0 of the control word as written, which the status tells (mode 6 is 2, and reads as
+    /// 6).
     pub(super) word: u8,
     /// RW1:RW0: 1 low byte, 2 high byte, 3 low then high.
     pub(super) access: u8,
@@ -187,8 +188,8 @@ impl Counter {
         (rise > 0 && rise <= elapsed).then_some(since + rise)
     }
 
-    /// The next tick after `now` at which OUT must be looked at: any change, but for mode 2's fall, one tick
-    /// before its rise.
+    /// The next tick after `now` at which OUT must be looked at: any change, but for mode 2's fall,
+    /// one tick before its rise.
     pub(super) fn next_change(&self, now: Tick) -> Option<Tick> {
         let since = self.since?;
         if self.held.is_some() {
@@ -251,7 +252,8 @@ impl Counter {
         self.latched_status.get_or_insert(status);
     }
 
-    /// A byte read from the counter: a latched status first, then a latched count, then the count itself.
+    /// A byte read from the counter: a latched status first, then a latched count, then the count
+    /// itself.
     pub(super) fn read(&mut self, now: Tick) -> u8 {
         self.advance(now);
         if let Some(status) = self.latched_status.take() {

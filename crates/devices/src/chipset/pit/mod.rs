@@ -1,7 +1,7 @@
 //! The 8254 interval timer (datasheet 231164) and port 61H (NMI status and control).
 //!
-//! Counter 0's OUT is IRQ0; counter 1 is free; counter 2's gate and OUT are bits of port 61H. The host timer is
-//! armed for the changes of counter 0's OUT alone.
+//! Counter 0's OUT is IRQ0; counter 1 is free; counter 2's gate and OUT are bits of port 61H. The
+//! host timer is armed for the changes of counter 0's OUT alone.
 
 mod counter;
 #[cfg(test)]
@@ -91,7 +91,8 @@ impl Core {
         }
     }
 
-    /// The read-back command: bit 5 clear latches counts, bit 4 clear the status, bits 3:1 select counters.
+    /// The read-back command: bit 5 clear latches counts, bit 4 clear the status, bits 3:1 select
+    /// counters.
     fn read_back(&mut self, word: u8, now: Tick) {
         for (index, counter) in self.counters.iter_mut().enumerate() {
             if word & 2 << index == 0 {
@@ -157,7 +158,8 @@ impl Pit {
         self.drive(0);
     }
 
-    /// Brings IRQ0 up to date and arms the timer for the next change, no sooner than `pause` from now.
+    /// Brings IRQ0 up to date and arms the timer for the next change, no sooner than `pause` from
+    /// now.
     fn drive(&mut self, pause: u64) {
         let ns = self.clock.now();
         let now = tick(ns);

@@ -2,7 +2,8 @@ use super::*;
 use crate::time::ManualClock;
 use proptest::prelude::*;
 
-/// The 8254 stepped tick by tick, as the datasheet's timing diagrams draw it (binary counting, gate high).
+/// The 8254 stepped tick by tick, as the datasheet's timing diagrams draw it (binary counting, gate
+/// high).
 struct Naive {
     mode: u8,
     count: u32,

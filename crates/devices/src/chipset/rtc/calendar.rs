@@ -1,4 +1,5 @@
-//! The clock's ten registers as numbers, and their place on the time line (proleptic Gregorian calendar).
+//! The clock's ten registers as numbers, and their place on the time line (proleptic Gregorian
+//! calendar).
 
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +64,8 @@ fn month_length(year: i64, month: i64) -> i64 {
 
 /// Days from 1970-01-01 to the first of `month`.
 fn days_to(year: i64, month: i64) -> i64 {
-    // Leap days before the year, counted from year 1; 719162 days lie between 0001-01-01 and 1970-01-01.
+    // Leap days before the year, counted from year 1; 719162 days lie between 0001-01-01 and
+    // 1970-01-01.
     let past = year - 1;
     let leaps = past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400);
     past * 365 + leaps - 719_162 + (1..month).map(|m| month_length(year, m)).sum::<i64>()

@@ -1,7 +1,8 @@
 //! The MC146818's registers and rules (Motorola MC146818A datasheet). Pure.
 //!
-//! Two clocks: *wall* nanoseconds since 1970 drive time, update and alarm; VM nanoseconds the periodic interrupt.
-//! The chip's time is wall time plus an offset that the guest moves by setting the clock.
+//! Two clocks: *wall* nanoseconds since 1970 drive time, update and alarm; VM nanoseconds the
+//! periodic interrupt. The chip's time is wall time plus an offset that the guest moves by setting
+//! the clock.
 
 use super::calendar::{DAY, Fields};
 use crate::time::SECOND;

@@ -117,8 +117,8 @@ impl Rtc {
     }
 }
 
-/// The memory-size registers that firmware leaves: 15H base memory and 17H, 30H extended memory in KiB, 34H memory
-/// from 16 MiB and 5BH memory from 4 GiB in 64 KiB.
+/// The memory-size registers that firmware leaves: 15H base memory and 17H, 30H extended memory in
+/// KiB, 34H memory from 16 MiB and 5BH memory from 4 GiB in 64 KiB.
 fn write_memory_sizes(ram: &mut [u8], below_4g: u64, above_4g: u64) {
     let mut put = |at: usize, value: u64, bytes: usize| {
         let top = (1 << (8 * bytes)) - 1;

@@ -1,15 +1,16 @@
-//! The 16550A's registers and rules (National PC16550D datasheet, section 8). Pure: bytes sent are returned, the
-//! moment is passed in.
+//! The 16550A's registers and rules (National PC16550D datasheet, section 8). Pure: bytes sent are
+//! returned, the moment is passed in.
 //!
-//! The transmitter is infinitely fast: a byte written to THR is out, and THR is empty again, before the write
-//! ends. The receiver takes what it is given; the sender asks [`Core::room`] first.
+//! The transmitter is infinitely fast: a byte written to THR is out, and THR is empty again, before
+//! the write ends. The receiver takes what it is given; the sender asks [`Core::room`] first.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Receiver and transmitter FIFOs.
 pub(super) const FIFO: usize = 16;
-/// Consecutive reads of LSR, with nothing sent in between, that show a guest waiting for input by polling.
+/// Consecutive reads of LSR, with nothing sent in between, that show a guest waiting for input by
+/// polling.
 const POLLS: u8 = 32;
 /// The baud-rate generator's input, divided by 16, in Hz.
 const CLOCK_HZ: u64 = 115_200;
@@ -145,8 +146,8 @@ impl Core {
         self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2 && self.cause() != IIR_NONE
     }
 
-    /// How many bytes the receiver takes now. A guest that neither has the receive interrupt on (with RTS up)
-    /// nor polls gets none: its driver would clear the FIFO when it starts.
+    /// How many bytes the receiver takes now. A guest that neither has the receive interrupt on
+    /// (with RTS up) nor polls gets none: its driver would clear the FIFO when it starts.
     pub(super) fn room(&self) -> usize {
         let interrupts = self.ier & IER_RDA != 0 && self.mcr & MCR_RTS != 0;
         let listens = interrupts || self.polls >= POLLS;
@@ -170,8 +171,8 @@ impl Core {
         self.touch(now);
     }
 
-    /// When the character timeout passes: four characters after the receiver was last touched, while it
-    /// holds fewer than the trigger level.
+    /// When the character timeout passes: four characters after the receiver was last touched,
+    /// while it holds fewer than the trigger level.
     pub(super) fn timeout_at(&self) -> Option<u64> {
         let waits = self.fifo() && !self.rx.is_empty() && !self.timeout;
         waits.then(|| self.touched.saturating_add(4 * self.character_ns()))

@@ -1,7 +1,8 @@
 //! The 16550A UART (National PC16550D datasheet), wired to the host's terminal.
 //!
-//! Output goes to the sink on the vCPU's thread. Input comes from the I/O thread through [`Uart::receive`], never
-//! more than the guest is ready to take: the host's end of the pipe is the buffer.
+//! Output goes to the sink on the vCPU's thread. Input comes from the I/O thread through
+//! [`Uart::receive`], never more than the guest is ready to take: the host's end of the pipe is the
+//! buffer.
 
 mod core;
 #[cfg(test)]
@@ -25,8 +26,8 @@ pub struct UartConfig {
     pub timers: Arc<TimerQueue>,
     /// Its interrupt (COM1: IRQ4).
     pub irq: IrqLine,
-    /// Where transmitted bytes go; written and flushed byte by byte on the vCPU's thread with the UART locked, so
-    /// it must not block for long.
+    /// Where transmitted bytes go; written and flushed byte by byte on the vCPU's thread with the
+    /// UART locked, so it must not block for long.
     pub output: Box<dyn Write + Send>,
 }
 
@@ -72,7 +73,8 @@ impl Uart {
         uart
     }
 
-    /// Offers received bytes; returns how many were accepted. Offer the rest when the drain callback rings.
+    /// Offers received bytes; returns how many were accepted. Offer the rest when the drain
+    /// callback rings.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         let accepted = bytes.len().min(self.core.room());
         let now = self.clock.now();
@@ -83,14 +85,14 @@ impl Uart {
         accepted
     }
 
-    /// How many bytes [`Uart::receive`] would accept now: none before the guest listens (it has the receive
-    /// interrupt on and RTS up, or polls the line status).
+    /// How many bytes [`Uart::receive`] would accept now: none before the guest listens (it has the
+    /// receive interrupt on and RTS up, or polls the line status).
     pub fn wants_input(&self) -> usize {
         self.core.room()
     }
 
-    /// `drained` is called when [`Uart::wants_input`] has risen from 0. It is called with the UART locked and
-    /// must only ring a bell (an eventfd).
+    /// `drained` is called when [`Uart::wants_input`] has risen from 0. It is called with the UART
+    /// locked and must only ring a bell (an eventfd).
     pub fn on_drain(&mut self, drained: impl Fn() + Send + 'static) {
         self.drained = Some(Box::new(drained));
     }

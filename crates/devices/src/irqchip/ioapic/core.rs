@@ -103,8 +103,9 @@ impl Core {
         (rises && entry & (MASKED | REMOTE_IRR) == 0).then(|| request(pin, entry))
     }
 
-    /// A level-triggered pin that is up, unmasked and not in flight wants delivery. Only fixed and lowest-priority
-    /// delivery are level-triggered, whatever the entry says (82093AA, 3.2.4, bits 10:8).
+    /// A level-triggered pin that is up, unmasked and not in flight wants delivery. Only fixed and
+    /// lowest-priority delivery are level-triggered, whatever the entry says (82093AA, 3.2.4, bits
+    /// 10:8).
     fn sample(&self, pin: u8) -> Option<Request> {
         let entry = *self.entries.get(usize::from(pin))?;
         let free = entry & (LEVEL | MASKED | REMOTE_IRR) == LEVEL;
@@ -134,8 +135,8 @@ impl Core {
     }
 }
 
-/// The message that `entry` stands for: its fields are a message's (bits 10:8 and 15 where the data has
-/// them). An edge goes out as what the entry says.
+/// The message that `entry` stands for: its fields are a message's (bits 10:8 and 15 where the data
+/// has them). An edge goes out as what the entry says.
 fn request(pin: u8, entry: u64) -> Request {
     let logical = if entry & LOGICAL != 0 { Msi::LOGICAL } else { 0 };
     let address = Msi::ADDRESS | (entry >> 56) << 12 | logical;

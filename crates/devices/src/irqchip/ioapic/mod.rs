@@ -1,7 +1,7 @@
 //! The IOAPIC (82093AA with the EOI register of version 20H): 24 pins to messages.
 //!
-//! The lock is held while messages are delivered, so that a pin's messages keep their order; a local APIC
-//! is never locked by the thread that comes in through [`IoApic::eoi`].
+//! The lock is held while messages are delivered, so that a pin's messages keep their order; a
+//! local APIC is never locked by the thread that comes in through [`IoApic::eoi`].
 
 mod core;
 
@@ -61,7 +61,8 @@ impl IoApic {
         IoApicState { version: 1, id, select, entries, inputs }
     }
 
-    /// Takes over `state`; nothing is delivered, since the local APICs' states hold what is in flight.
+    /// Takes over `state`; nothing is delivered, since the local APICs' states hold what is in
+    /// flight.
     pub fn restore(&self, state: &IoApicState) {
         let &IoApicState { version: _, id, select, entries, inputs } = state;
         *lock(&self.core) = Core { id, select, entries, inputs };

@@ -1,4 +1,5 @@
-//! Reads and writes of the local APIC's registers, for both its faces (SDM vol. 3, 12.4.1, 12.12.1).
+//! Reads and writes of the local APIC's registers, for both its faces (SDM vol. 3, 12.4.1,
+//! 12.12.1).
 
 use super::core::{Action, Core};
 use super::registers::*;

@@ -88,7 +88,8 @@ impl Core {
         }
     }
 
-    /// What INIT does: power-up values, but for IA32_APIC_BASE, the ids and the inputs' levels (12.4.7.3).
+    /// What INIT does: power-up values, but for IA32_APIC_BASE, the ids and the inputs' levels
+    /// (12.4.7.3).
     pub(super) fn init(&mut self) {
         let fresh = Self::new(self.id, self.base & BASE_BSP != 0, self.timer.hz);
         *self = Self { base: self.base, lint: self.lint, sipi: self.sipi, ..fresh };
@@ -139,7 +140,8 @@ impl Core {
         self.external_pending() || self.deliverable().is_some()
     }
 
-    /// The processor's side of the acknowledge cycle. The 8259 goes first: it has no place in the priorities.
+    /// The processor's side of the acknowledge cycle. The 8259 goes first: it has no place in the
+    /// priorities.
     pub(super) fn acknowledge(&mut self) -> Option<Acknowledged> {
         if self.external_pending() {
             self.external = false;

@@ -1,9 +1,10 @@
 //! The local APIC (SDM vol. 3, chapter 12 "Advanced Programmable Interrupt Controller").
 //!
-//! One per processor, owned by the machine, shared by all threads. The [`core::Core`] holds registers and rules;
-//! this adapter adds the lock, the clock, the timer and the neighbours. [`vcpu::Signal::Intr`] is written only
-//! here, with the lock held, after every change: it is up exactly while an interrupt is deliverable, so none is
-//! lost whichever thread asks. IPIs, EOI broadcasts and the 8259's INTA cycle happen after the lock is released.
+//! One per processor, owned by the machine, shared by all threads. The [`core::Core`] holds
+//! registers and rules; this adapter adds the lock, the clock, the timer and the neighbours.
+//! [`vcpu::Signal::Intr`] is written only here, with the lock held, after every change: it is up
+//! exactly while an interrupt is deliverable, so none is lost whichever thread asks. IPIs, EOI
+//! broadcasts and the 8259's INTA cycle happen after the lock is released.
 
 mod access;
 mod bits256;
@@ -101,7 +102,8 @@ impl Lapic {
         lapic
     }
 
-    /// Names the interconnect that carries its IPIs, EOI broadcasts and INTA cycles. The first call counts.
+    /// Names the interconnect that carries its IPIs, EOI broadcasts and INTA cycles. The first call
+    /// counts.
     pub(crate) fn connect(&self, interconnect: Weak<Interconnect>) {
         let _ = self.interconnect.set(interconnect);
     }
@@ -111,8 +113,8 @@ impl Lapic {
         self.id
     }
 
-    /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode. Takes
-    /// no lock: asked at every access to device memory.
+    /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode.
+    /// Takes no lock: asked at every access to device memory.
     pub fn mmio_base(&self) -> Option<u64> {
         Some(self.page.load(Ordering::Relaxed)).filter(|&page| page != NO_PAGE)
     }
@@ -212,8 +214,8 @@ impl Lapic {
         self.publish(&inner);
     }
 
-    /// What INIT does to the local APIC (SDM vol. 3, 12.4.7.3). The machine calls it when it resets the
-    /// processor.
+    /// What INIT does to the local APIC (SDM vol. 3, 12.4.7.3). The machine calls it when it resets
+    /// the processor.
     pub fn init(&self) {
         self.access(|core, _| core.init());
     }
@@ -227,8 +229,8 @@ impl Lapic {
         self.signals.clear(Signal::Sipi);
     }
 
-    /// Leaves it as firmware does on the bootstrap processor: software-enabled with spurious vector FFH, LINT0
-    /// passing the 8259's interrupts (virtual wire mode), LINT1 the NMI.
+    /// Leaves it as firmware does on the bootstrap processor: software-enabled with spurious vector
+    /// FFH, LINT0 passing the 8259's interrupts (virtual wire mode), LINT1 the NMI.
     pub fn set_virtual_wire(&self) {
         self.access(|core, _| {
             core.write_svr(0xFF | SVR_ENABLE);
@@ -237,8 +239,8 @@ impl Lapic {
         });
     }
 
-    /// The guest's TSC was moved (WRMSR of IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): a TSC deadline now lies
-    /// elsewhere in VM time.
+    /// The guest's TSC was moved (WRMSR of IA32_TIME_STAMP_COUNTER or IA32_TSC_ADJUST): a TSC
+    /// deadline now lies elsewhere in VM time.
     pub fn tsc_changed(&self) {
         self.disarm();
         self.access(Core::advance);
@@ -357,8 +359,8 @@ impl IrqInputs for Lapic {
 
 impl Expire for Lapic {
     fn expired(&self, _now: u64) {
-        // The queue has disarmed the host timer. The guest's TSC may still be short of the deadline by rounding;
-        // then the deadline stands and is armed anew.
+        // The queue has disarmed the host timer. The guest's TSC may still be short of the deadline
+        // by rounding; then the deadline stands and is armed anew.
         lock(&self.inner).armed = None;
         self.access(Core::advance);
     }

@@ -119,8 +119,8 @@ fn power_up_values() {
 }
 
 proptest! {
-    /// Against the text of 12.8.3: requests are served in order of vector, if their class is above that of
-    /// TPR and of everything in service.
+    /// Against the text of 12.8.3: requests are served in order of vector, if their class is above
+    /// that of TPR and of everything in service.
     #[test]
     fn priorities(
         tpr in any::<u8>(),
@@ -525,7 +525,8 @@ fn no_interrupt_is_lost_between_threads() {
     assert!(!rig.intr(0));
 }
 
-/// As above with a level-triggered line: the vCPU's side releases the line before its EOI, as a driver does.
+/// As above with a level-triggered line: the vCPU's side releases the line before its EOI, as a
+/// driver does.
 #[test]
 fn no_level_interrupt_is_lost_between_threads() {
     use crate::bus::SharedMmio;

@@ -1,7 +1,8 @@
-//! The local APIC's timer (SDM vol. 3, 12.5.4): count-down in one-shot and periodic mode, TSC deadline.
+//! The local APIC's timer (SDM vol. 3, 12.5.4): count-down in one-shot and periodic mode, TSC
+//! deadline.
 //!
-//! Pure: the instant is passed in. The count is derived from the time since it was loaded, never stepped, so
-//! that a period does not drift.
+//! Pure: the instant is passed in. The count is derived from the time since it was loaded, never
+//! stepped, so that a period does not drift.
 
 use crate::time::{Instant, SECOND};
 
@@ -225,8 +226,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a naive model: expiry k of a period of `initial` ticks is at the first nanosecond not before
-        /// k·initial·divisor/hz seconds.
+        /// Against a naive model: expiry k of a period of `initial` ticks is at the first
+        /// nanosecond not before k·initial·divisor/hz seconds.
         #[test]
         fn periods_do_not_drift(
             hz in 1_000_000u64..4_000_000_000,

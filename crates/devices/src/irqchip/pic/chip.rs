@@ -1,6 +1,7 @@
 //! One 8259A (datasheet 231468): requests, priorities, command words. Pure.
 //!
-//! As in the AT: 8086 mode, and whether an input is level-triggered is the ELCR's to say, not ICW1.LTIM's.
+//! As in the AT: 8086 mode, and whether an input is level-triggered is the ELCR's to say, not
+//! ICW1.LTIM's.
 
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,8 @@ impl Chip {
         let nested = if self.icw4 & ICW4_SFNM != 0 { self.slaves } else { 0 };
         for input in self.by_priority() {
             let bit = 1 << input;
-            // In special fully nested mode a slave in service lets that slave's higher requests through.
+            // In special fully nested mode a slave in service lets that slave's higher requests
+            // through.
             if wanted & bit != 0 && blocking & bit & !nested == 0 {
                 return Some(input);
             }

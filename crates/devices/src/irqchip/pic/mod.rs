@@ -48,7 +48,8 @@ impl Pair {
         }
     }
 
-    /// INTA. Input 7 of the chip that finds no request stands for a spurious one, and is not in service.
+    /// INTA. Input 7 of the chip that finds no request stands for a spurious one, and is not in
+    /// service.
     fn acknowledge(&mut self) -> u8 {
         match self.master.acknowledge() {
             Some(CASCADE) => {

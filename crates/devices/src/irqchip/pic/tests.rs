@@ -32,7 +32,8 @@ fn eoi(pair: &mut Pair, port: u16) -> bool {
 }
 
 proptest! {
-    /// With everything requested, vectors come in the order 0, 1, 8…15, 3…7, as far as the masks let them.
+    /// With everything requested, vectors come in the order 0, 1, 8…15, 3…7, as far as the masks
+    /// let them.
     #[test]
     fn fixed_priorities(requests in any::<u16>(), masks in any::<u16>()) {
         let mut pair = initialized();

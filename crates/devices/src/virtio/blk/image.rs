@@ -132,10 +132,12 @@ impl RawImage {
     /// Opens the image at `path`, for this process alone unless it is read only.
     ///
     /// # Errors
-    /// It is not there, not permitted, in use, of another format, or has no size that a disk can have.
+    /// It is not there, not permitted, in use, of another format, or has no size that a disk can
+    /// have.
     pub fn open(path: &Path, read_only: bool, trust: Trust) -> Result<Self, ImageError> {
         let path = path.to_owned();
-        // Non-blocking: a pipe would wait for its other end. Plain files and block devices know no difference.
+        // Non-blocking: a pipe would wait for its other end. Plain files and block devices know no
+        // difference.
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only).custom_flags(O_NONBLOCK);
         let opened = options.open(&path);

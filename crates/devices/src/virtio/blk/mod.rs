@@ -1,7 +1,7 @@
 //! The block device (virtio 1.2, 5.2): one queue, one thread, one [`Storage`].
 //!
-//! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver that does not negotiate FLUSH
-//! gets write-through (5.2.6.2).
+//! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver that does not
+//! negotiate FLUSH gets write-through (5.2.6.2).
 
 mod format;
 mod image;
@@ -61,7 +61,8 @@ impl Block {
     }
 }
 
-/// struct virtio_blk_config (5.2.4) up to blk_size: capacity, size_max, seg_max, geometry, blk_size.
+/// struct virtio_blk_config (5.2.4) up to blk_size: capacity, size_max, seg_max, geometry,
+/// blk_size.
 fn config(sectors: u64) -> [u8; 24] {
     let mut config = [0; 24];
     config[..8].copy_from_slice(&sectors.to_le_bytes());

@@ -59,8 +59,8 @@ impl Refusal {
 }
 
 impl Disk {
-    /// Does what `chain` asks for, writes the status, and returns how many bytes were written without
-    /// a gap from the beginning of the chain's writable part (2.7.8.2).
+    /// Does what `chain` asks for, writes the status, and returns how many bytes were written
+    /// without a gap from the beginning of the chain's writable part (2.7.8.2).
     ///
     /// # Errors
     /// There is no place for the status.
@@ -153,7 +153,8 @@ impl Disk {
         Ok(())
     }
 
-    /// The byte where the transfer of `data` begins, if all of it is sectors of the disk and in RAM.
+    /// The byte where the transfer of `data` begins, if all of it is sectors of the disk and in
+    /// RAM.
     fn place(&self, ram: &GuestRam, sector: u64, data: &Segments) -> Result<u64, Refusal> {
         let bytes = data.len();
         if bytes == 0 || !bytes.is_multiple_of(SECTOR) {

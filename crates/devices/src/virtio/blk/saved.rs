@@ -1,4 +1,5 @@
-//! Saved state of a disk. Its content is the host's file; the state only names the disk it belongs to.
+//! Saved state of a disk. Its content is the host's file; the state only names the disk it belongs
+//! to.
 
 use serde::{Deserialize, Serialize};
 

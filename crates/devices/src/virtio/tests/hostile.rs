@@ -1,4 +1,5 @@
-//! What a driver must not do: it is answered with an error or with DEVICE_NEEDS_RESET, and a reset mends all.
+//! What a driver must not do: it is answered with an error or with DEVICE_NEEDS_RESET, and a reset
+//! mends all.
 
 use super::driver::*;
 use super::{IOERR, OK};
@@ -198,7 +199,8 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Random descriptor tables, direct and indirect: every request is answered or the device wants a reset.
+    /// Random descriptor tables, direct and indirect: every request is answered or the device wants
+    /// a reset.
     #[test]
     fn any_chain_is_answered_or_stops_the_device(
         table in prop::collection::vec(descriptor(), 16),

@@ -1,5 +1,5 @@
-//! What a driver and a device agree on: status, features, queues (virtio 1.2, 2.1, 2.2, 3.1), without
-//! device, ring or registers. The same on every transport.
+//! What a driver and a device agree on: status, features, queues (virtio 1.2, 2.1, 2.2, 3.1),
+//! without device, ring or registers. The same on every transport.
 //!
 //! What the specification leaves open: a queue cannot be changed while it is ready; one that was
 //! switched off in a running device stays off until the reset.

@@ -70,8 +70,9 @@ impl Lockstep {
         }
     }
 
-    /// Whether the status flags that translated code left behind matter. Where the program replaces all of them before anything reads them,
-    /// they may be anything (ADR 0016), unless they were had again.
+    /// Whether the status flags that translated code left behind matter. Where the program replaces
+    /// all of them before anything reads them, they may be anything (ADR 0016), unless they were
+    /// had again.
     fn flags_needed(&self, cpu: &mut Cpu, ran: usize, end: End) -> Option<bool> {
         if let Some(needed) = self.recording.flags_needed(ran) {
             return Some(needed);
@@ -84,7 +85,8 @@ impl Lockstep {
         }
     }
 
-    /// Translated code went on where the reference had to stop. All that differs is told, which says most about where it is now.
+    /// Translated code went on where the reference had to stop. All that differs is told, which
+    /// says most about where it is now.
     fn ran_past(&mut self, cpu: &Cpu, ran: usize, end: End) -> Verdict {
         let reached = self.recording.done.len();
         let mut list = vec![Difference {

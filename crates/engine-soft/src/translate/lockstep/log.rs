@@ -1,6 +1,8 @@
-//! What the reference reaches in memory: enough to undo its stores, to replay a part of them, and to know what must not happen at all.
+//! What the reference reaches in memory: enough to undo its stores, to replay a part of them, and
+//! to know what must not happen at all.
 //!
-//! Kept by the MMU while the reference runs (every access then takes its slow path), owned by [`super::Lockstep`] otherwise.
+//! Kept by the MMU while the reference runs (every access then takes its slow path), owned by
+//! [`super::Lockstep`] otherwise.
 
 use crate::tlb::PAGE_MASK;
 use memory::GuestRam;
@@ -87,7 +89,8 @@ impl Log {
         }
     }
 
-    /// The walk for `la` may have marked its entries accessed or dirty. That stays, whatever is undone: the TLB relies on it.
+    /// The walk for `la` may have marked its entries accessed or dirty. That stays, whatever is
+    /// undone: the TLB relies on it.
     pub(crate) fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {
         const MARKS: u8 = 0x60;
         if self.pages.is_empty() {
@@ -127,14 +130,16 @@ impl Log {
         self.writes.len()
     }
 
-    /// An instruction is complete: notes what stands at the places it wrote, `from` the number of writes before it.
+    /// An instruction is complete: notes what stands at the places it wrote, `from` the number of
+    /// writes before it.
     pub(super) fn settle(&mut self, ram: &GuestRam, from: usize) {
         for write in &mut self.writes[from..] {
             let _ = ram.read(write.gpa, &mut write.new[..write.len]);
         }
     }
 
-    /// Makes memory what it was. Only bytes that were changed are written: devices may own their neighbours.
+    /// Makes memory what it was. Only bytes that were changed are written: devices may own their
+    /// neighbours.
     pub(super) fn undo(&self, ram: &GuestRam) {
         for write in self.writes.iter().rev() {
             let changed = |at: &usize| write.old[*at] != write.new[*at];
@@ -149,7 +154,8 @@ impl Log {
         self.touched.get(n % self.touched.len().max(1)).copied()
     }
 
-    /// Whether page tables were both written and consulted: what the TLB took from them is not so yet.
+    /// Whether page tables were both written and consulted: what the TLB took from them is not so
+    /// yet.
     pub(super) fn tables_changed(&self, ram: &GuestRam, cr3: u64) -> bool {
         self.walked.iter().any(|&la| tables(ram, cr3, la).any(|gpa| self.wrote(gpa)))
     }
@@ -167,8 +173,8 @@ impl Log {
         }
     }
 
-    /// Compares memory with what it is after the first `done` writes. Those up to `begun` may have happened or not: they are of the
-    /// instruction that comes next, which will make them again.
+    /// Compares memory with what it is after the first `done` writes. Those up to `begun` may have
+    /// happened or not: they are of the instruction that comes next, which will make them again.
     pub(super) fn differences(&self, ram: &GuestRam, done: usize, begun: usize) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut now = [0; PAGE_MASK as usize + 1];
@@ -208,7 +214,8 @@ pub(super) struct Difference {
     pub(super) translated: u8,
 }
 
-/// The page-table entries that translate `la` in 64-bit mode (SDM vol. 3, 4.5), as far as they are there.
+/// The page-table entries that translate `la` in 64-bit mode (SDM vol. 3, 4.5), as far as they are
+/// there.
 fn tables(ram: &GuestRam, cr3: u64, la: u64) -> impl Iterator<Item = u64> {
     const FRAME: u64 = 0x000f_ffff_ffff_f000;
     let mut table = Some(cr3 & FRAME);

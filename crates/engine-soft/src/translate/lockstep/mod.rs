@@ -1,9 +1,12 @@
-//! T0 and T1 side by side: at each entry into translated code the interpreter runs ahead, is undone, and what translated code then does must
-//! be the same: all state, and all memory written (ADR 0019).
+//! T0 and T1 side by side: at each entry into translated code the interpreter runs ahead, is
+//! undone, and what translated code then does must be the same: all state, and all memory written
+//! (ADR 0019).
 //!
-//! The interpreter runs on the same processor, with a [`Log`] of its stores in the MMU. Where it comes to a place that translated
-//! code never passes, translated code runs on and must stop there at the latest; where it does not (a long loop), translated code is made
-//! to stop at its first poll, some iterations long, and then finishes the loop unwatched. The first difference is reported and ends the run.
+//! The interpreter runs on the same processor, with a [`Log`] of its stores in the MMU. Where it
+//! comes to a place that translated code never passes, translated code runs on and must stop there
+//! at the latest; where it does not (a long loop), translated code is made to stop at its first
+//! poll, some iterations long, and then finishes the loop unwatched. The first difference is
+//! reported and ends the run.
 
 mod compare;
 mod log;
@@ -22,7 +25,8 @@ use x86::state::CpuState;
 
 /// Instructions that the reference runs ahead at the most.
 const AHEAD: usize = 512;
-/// Entries of a place that are compared up to the first poll, after one at which the reference got to no end.
+/// Entries of a place that are compared up to the first poll, after one at which the reference got
+/// to no end.
 const SHORT: u32 = 16;
 /// One entry in so many meets a TLB miss in its middle.
 const MISSES: u64 = 8;
@@ -144,7 +148,8 @@ impl Lockstep {
         end
     }
 
-    /// Makes some access of translated code miss the TLB, now and then: the reference has filled it.
+    /// Makes some access of translated code miss the TLB, now and then: the reference has filled
+    /// it.
     fn provoke(&self, cpu: &mut Cpu) {
         let n = self.counters.entries;
         if n.is_multiple_of(MISSES)

@@ -1,7 +1,9 @@
-//! The reference: what the interpreter makes of the code that translated code is about to run, instruction by instruction.
+//! The reference: what the interpreter makes of the code that translated code is about to run,
+//! instruction by instruction.
 //!
-//! It stops before anything that cannot be undone, that translated code never does either: an instruction left to the interpreter, a
-//! fault, device memory, a store to code. Translated code that goes on past such a place is wrong.
+//! It stops before anything that cannot be undone, that translated code never does either: an
+//! instruction left to the interpreter, a fault, device memory, a store to code. Translated code
+//! that goes on past such a place is wrong.
 
 use super::Log;
 use crate::cpu::Cpu;
@@ -116,8 +118,8 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Runs `limit` instructions at the most from the present state, which is kept in `before`. Afterwards `cpu`'s state is spent, and so is
-    /// memory until the log is undone.
+    /// Runs `limit` instructions at the most from the present state, which is kept in `before`.
+    /// Afterwards `cpu`'s state is spent, and so is memory until the log is undone.
     pub(super) fn run(&mut self, cpu: &mut Cpu, limit: usize) -> End {
         self.before.clone_from(&cpu.state);
         self.done.clear();
@@ -307,7 +309,8 @@ fn arith(bits: u32) -> u16 {
     places.iter().filter(|place| bits & place.0 != 0).fold(0, |sum, place| sum | place.1)
 }
 
-/// Whether the status flags at `rip` are replaced before anything can read them, as far as the code there shows.
+/// Whether the status flags at `rip` are replaced before anything can read them, as far as the code
+/// there shows.
 pub(super) fn replaced_at(cpu: &mut Cpu, rip: u64) -> bool {
     let entry = cpu.fetch_entry(rip);
     if entry.tag != rip & !PAGE_MASK {
