@@ -318,6 +318,24 @@ impl Mmu {
         self.translate(la, kind, privilege)
     }
 
+    /// Where `count` quadwords from `la` on lie in RAM, if one access serves all: they are in one
+    /// page, no writes to it are of interest to anyone, and no log wants to see each.
+    fn run_of(
+        &mut self,
+        la: u64,
+        count: usize,
+        kind: AccessKind,
+        privilege: Privilege,
+    ) -> Result<Option<*mut u8>, Exception> {
+        if count == 0 || self.log.is_some() || Self::crosses(la, 8 * count as u64) {
+            return Ok(None);
+        }
+        Ok(match self.find(la, kind, privilege)? {
+            Target::Ram { host, gpa } if gpa == u64::MAX || kind == AccessKind::Read => Some(host),
+            Target::Ram { .. } | Target::Device { .. } => None,
+        })
+    }
+
     fn crosses(la: u64, len: u64) -> bool {
         (la & PAGE_MASK) + len > PAGE_MASK + 1
     }
@@ -623,6 +641,44 @@ impl SystemBus for Mmu {
         }
         let target = self.reach(la, AccessKind::Write, privilege)?;
         self.write_at(target, size, value);
+        Ok(())
+    }
+
+    fn read_quadwords(
+        &mut self,
+        la: u64,
+        into: &mut [[u8; 8]],
+        privilege: Privilege,
+    ) -> Result<(), Exception> {
+        if let Some(host) = self.run_of(la, into.len(), AccessKind::Read, privilege)? {
+            for (n, word) in into.iter_mut().enumerate() {
+                // SAFETY: `run_of` found all quadwords in one page of RAM.
+                *word = unsafe { ram::load::<u64>(host.add(8 * n)) }.to_le_bytes();
+            }
+            return Ok(());
+        }
+        for (n, word) in (0..).zip(into) {
+            *word = self.read(la + 8 * n, 8, privilege)?.to_le_bytes();
+        }
+        Ok(())
+    }
+
+    fn write_quadwords(
+        &mut self,
+        la: u64,
+        from: &[[u8; 8]],
+        privilege: Privilege,
+    ) -> Result<(), Exception> {
+        if let Some(host) = self.run_of(la, from.len(), AccessKind::Write, privilege)? {
+            for (n, word) in from.iter().enumerate() {
+                // SAFETY: `run_of` found all quadwords in one page of RAM.
+                unsafe { ram::store(host.add(8 * n), u64::from_le_bytes(*word)) };
+            }
+            return Ok(());
+        }
+        for (n, word) in (0..).zip(from) {
+            self.write(la + 8 * n, 8, u64::from_le_bytes(*word), privilege)?;
+        }
         Ok(())
     }
 

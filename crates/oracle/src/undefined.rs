@@ -113,6 +113,8 @@ fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
         _ => return None,
     };
     let start = i.virtual_address(0, 0, |register, _, _| initial_value(register, case))?;
+    // 4 GiB end the address space of 16-bit and 32-bit code, bases included.
+    let start = if case.bits() == 64 { start } else { start & 0xffff_ffff };
     Some((start.wrapping_add(from), start.wrapping_add(to)))
 }
 

@@ -87,6 +87,30 @@ pub trait SystemBus {
     fn read(&mut self, la: u64, size: u8, access: Privilege) -> Result<u64, Exception>;
     /// Writes the low `size` bytes of `value` at linear address `la`.
     fn write(&mut self, la: u64, size: u8, value: u64, access: Privilege) -> Result<(), Exception>;
+    /// Reads quadwords in a row from `la` on, which do not go beyond the end of the address space.
+    fn read_quadwords(
+        &mut self,
+        la: u64,
+        into: &mut [[u8; 8]],
+        access: Privilege,
+    ) -> Result<(), Exception> {
+        for (n, word) in (0..).zip(into) {
+            *word = self.read(la + 8 * n, 8, access)?.to_le_bytes();
+        }
+        Ok(())
+    }
+    /// Writes quadwords in a row, likewise.
+    fn write_quadwords(
+        &mut self,
+        la: u64,
+        from: &[[u8; 8]],
+        access: Privilege,
+    ) -> Result<(), Exception> {
+        for (n, word) in (0..).zip(from) {
+            self.write(la + 8 * n, 8, u64::from_le_bytes(*word), access)?;
+        }
+        Ok(())
+    }
     /// Verifies that `len` bytes at `la` could be written, without writing: for operations that
     /// must not fail half-way.
     fn probe_write(&mut self, la: u64, len: u64, access: Privilege) -> Result<(), Exception>;

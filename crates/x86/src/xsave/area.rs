@@ -12,8 +12,8 @@ pub(super) struct Area<'a, B: SystemBus + ?Sized> {
     state: &'a CpuState,
     bus: &'a mut B,
     operand: Operand,
-    /// Linear addresses wrap at 4 GiB outside 64-bit mode.
-    mask: u64,
+    /// The last linear address: 4 GiB end the address space outside 64-bit mode.
+    end: u64,
     /// 64-bit mode: what segmentation adds to an effective address.
     base: Option<u64>,
     privilege: Privilege,
@@ -65,7 +65,7 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         Self {
             state,
             bus,
-            mask: if long { u64::MAX } else { 0xffff_ffff },
+            end: if long { u64::MAX } else { 0xffff_ffff },
             base: long.then(|| operand.start(state).wrapping_sub(operand.offset_of(0))),
             operand,
             privilege: Privilege::at(state.cpl),
@@ -87,6 +87,12 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
             return (is_canonical(la) && is_canonical(last)).then_some(la);
         }
         self.operand.part(self.state, offset as u64, len as u32, kind).ok()
+    }
+
+    /// The same, if no byte lies beyond the end of the address space either.
+    #[inline]
+    fn in_a_row(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
+        self.whole(offset, len, kind).filter(|&la| len as u64 <= self.end - la)
     }
 
     /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address,
@@ -120,14 +126,10 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         let mut done = len & !7;
         while done < len {
             let size = chunk(len - done);
-            body(self.bus, self.after(la, done), done..done + size)?;
+            body(self.bus, la + done as u64, done..done + size)?;
             done += size;
         }
         Ok(())
-    }
-
-    const fn after(&self, la: u64, by: usize) -> u64 {
-        la.wrapping_add(by as u64) & self.mask
     }
 
     /// The `N` bytes at `offset`.
@@ -139,14 +141,12 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
 
     pub(super) fn get_into(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), Exception> {
         let (by, len) = (self.privilege, bytes.len());
-        let Some(la) = self.whole(offset, len, AccessKind::Read) else {
+        let Some(la) = self.in_a_row(offset, len, AccessKind::Read) else {
             return self.each(offset, len, AccessKind::Read, |bus, la, range| {
                 load(bus, la, &mut bytes[range], by)
             });
         };
-        for (n, word) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
-            *word = self.bus.read(self.after(la, 8 * n), 8, by)?.to_le_bytes();
-        }
+        self.bus.read_quadwords(la, bytes.as_chunks_mut().0, by)?;
         self.rest(la, len, |bus, la, range| load(bus, la, &mut bytes[range], by))
     }
 
@@ -157,7 +157,7 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     /// Probes or writes `bytes` at `offset`.
     pub(super) fn put(&mut self, pass: Pass, offset: usize, bytes: &[u8]) -> Result<(), Exception> {
         let (by, len) = (self.privilege, bytes.len());
-        let Some(la) = self.whole(offset, len, AccessKind::Write) else {
+        let Some(la) = self.in_a_row(offset, len, AccessKind::Write) else {
             return self.each(offset, len, AccessKind::Write, |bus, la, range| match pass {
                 Pass::Probe => bus.probe_write(la, range.len() as u64, by),
                 Pass::Write => store(bus, la, &bytes[range], by),
@@ -166,9 +166,7 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         if pass == Pass::Probe {
             return self.bus.probe_write(la, len as u64, by);
         }
-        for (n, word) in bytes.as_chunks().0.iter().enumerate() {
-            self.bus.write(self.after(la, 8 * n), 8, u64::from_le_bytes(*word), by)?;
-        }
+        self.bus.write_quadwords(la, bytes.as_chunks().0, by)?;
         self.rest(la, len, |bus, la, range| store(bus, la, &bytes[range], by))
     }
 }
