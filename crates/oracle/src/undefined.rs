@@ -8,10 +8,13 @@
 use crate::case::{Case, layout};
 use crate::generate::block::flags_defined;
 use crate::generate::{Features, Filter, excluded, is_amd};
+use crate::vendor::XSAVE_SIZE;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
 /// Bytes of FOP, FIP and FDP in FXSAVE's image; MXCSR and MXCSR_MASK follow.
 const FXSAVE_POINTERS: u64 = 18;
+/// Bytes of its image.
+const FXSAVE_SIZE: u64 = 512;
 
 /// What is not compared for one case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub fn mask(case: &Case, strict: bool) -> Mask {
             mask.rflags |= rflags(undefined_flags(&instruction));
             mask.everything |= undefined_result(&instruction);
         }
+        mask.everything |= saves_over_code(&instruction, case);
         for (from, to) in places(ignored_memory(&instruction, case)) {
             mask.memory.push((from, to));
             if to.wrapping_sub(from) == FXSAVE_POINTERS {
@@ -112,10 +116,28 @@ fn ignored_memory(i: &Instruction, case: &Case) -> Option<(u64, u64)> {
         Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Xsave | Mnemonic::Xsave64 => (6, 24),
         _ => return None,
     };
+    let start = operand_start(i, case)?;
+    Some((start.wrapping_add(from), start.wrapping_add(to)))
+}
+
+/// Where the memory operand of `i` begins, if `i` is the first instruction.
+fn operand_start(i: &Instruction, case: &Case) -> Option<u64> {
     let start = i.virtual_address(0, 0, |register, _, _| initial_value(register, case))?;
     // 4 GiB end the address space of 16-bit and 32-bit code, bases included.
-    let start = if case.bits() == 64 { start } else { start & 0xffff_ffff };
-    Some((start.wrapping_add(from), start.wrapping_add(to)))
+    Some(if case.bits() == 64 { start } else { start & 0xffff_ffff })
+}
+
+/// Whether `i` saves an image over the code: what runs then depends on bytes that are not compared.
+fn saves_over_code(i: &Instruction, case: &Case) -> bool {
+    let len = match i.mnemonic() {
+        Mnemonic::Xsave | Mnemonic::Xsave64 => XSAVE_SIZE,
+        Mnemonic::Fxsave | Mnemonic::Fxsave64 => FXSAVE_SIZE,
+        _ => return false,
+    };
+    // The last instruction may be completed by what fills the page.
+    let code = case.rip()..case.rip() + case.code().len() as u64 + 16;
+    let image = operand_start(i, case).map(|from| (from, from.wrapping_add(len)));
+    places(image).any(|(from, to)| from < code.end && code.start < to)
 }
 
 /// Whether `i` is an XSAVE of components that the host may have and the guest has not.

@@ -483,7 +483,7 @@ fn is_image(i: &Instruction) -> bool {
 }
 
 /// Bytes of the image that XSAVE writes of x87, SSE and AVX state.
-const XSAVE_SIZE: u64 = 832;
+pub(crate) const XSAVE_SIZE: u64 = 832;
 
 fn is_xsave(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64)
