@@ -390,7 +390,7 @@ pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
         let probe =
             x86::bus::SystemBus::probe_write(&mut cpu.mmu, to, u64::from(W::SIZE), privilege);
         cpu.check(probe)?;
-        let value = super::system::port_in(cpu, port, W::SIZE);
+        let value = super::system::ports::port_in(cpu, port, W::SIZE);
         cpu.store::<W>(to, W::cut(value))?;
         advance::<W>(cpu, op, gpr::RDI, 1);
         Ok((1, true))
@@ -406,7 +406,7 @@ pub(crate) fn outs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
         let port = port::<W>(cpu)?;
         let from = source::<W>(cpu, op)?;
         let value = cpu.load::<W>(from)?;
-        super::system::port_out(cpu, port, W::SIZE, value.zext());
+        super::system::ports::port_out(cpu, port, W::SIZE, value.zext());
         advance::<W>(cpu, op, gpr::RSI, 1);
         Ok((1, true))
     })

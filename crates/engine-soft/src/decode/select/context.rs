@@ -1,0 +1,117 @@
+//! The instruction under selection, and the macros that pick an instantiation for it.
+
+use crate::decode::operand;
+use crate::op::Op;
+use iced_x86::{Instruction, OpKind};
+use x86::state::Mode;
+
+/// Picks the instantiation for an operand size.
+macro_rules! sized {
+    ($size:expr, $w:ident => $e:expr) => {
+        match $size {
+            1 => {
+                type $w = u8;
+                $e as $crate::op::Handler
+            }
+            2 => {
+                type $w = u16;
+                $e as $crate::op::Handler
+            }
+            4 => {
+                type $w = u32;
+                $e as $crate::op::Handler
+            }
+            _ => {
+                type $w = u64;
+                $e as $crate::op::Handler
+            }
+        }
+    };
+}
+
+/// Picks the instantiation for a form of address.
+macro_rules! addressed {
+    ($form:expr, $a:ident => $e:expr) => {
+        match $form {
+            $crate::cpu::FLAT => {
+                const $a: u8 = $crate::cpu::FLAT;
+                $e
+            }
+            $crate::cpu::BASED => {
+                const $a: u8 = $crate::cpu::BASED;
+                $e
+            }
+            _ => {
+                const $a: u8 = $crate::cpu::LEGACY;
+                $e
+            }
+        }
+    };
+}
+
+/// Picks the instantiation for a condition.
+macro_rules! conditional {
+    ($cc:expr, $c:ident => $e:expr) => {
+        conditional!(@ $cc, $c, $e, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    (@ $cc:expr, $c:ident, $e:expr, $($n:literal)*) => {
+        match $cc {
+            $($n => { const $c: u8 = $n; $e as $crate::op::Handler })*
+            _ => { const $c: u8 = 15; $e as $crate::op::Handler }
+        }
+    };
+}
+
+pub(super) use {addressed, conditional, sized};
+
+/// What an operand is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Register,
+    Memory,
+    Immediate,
+    Other,
+}
+
+/// The instruction under selection.
+pub(super) struct Context<'a> {
+    pub(super) i: &'a Instruction,
+    pub(super) op: Op,
+    pub(super) form: u8,
+    pub(super) mode: Mode,
+    pub(super) too_far: bool,
+}
+
+impl Context<'_> {
+    pub(super) fn kind(&self, n: u32) -> Kind {
+        if n >= self.i.op_count() {
+            return Kind::Other;
+        }
+        match self.i.op_kind(n) {
+            OpKind::Register => Kind::Register,
+            OpKind::Memory => Kind::Memory,
+            OpKind::Immediate8
+            | OpKind::Immediate8_2nd
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => Kind::Immediate,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Bytes of operand `n`.
+    pub(super) fn size(&self, n: u32) -> u8 {
+        match self.kind(n) {
+            Kind::Register => self.i.op_register(n).size() as u8,
+            _ => self.i.memory_size().size() as u8,
+        }
+    }
+
+    pub(super) fn reg(&self, n: u32) -> u8 {
+        operand::general(self.i.op_register(n))
+    }
+}

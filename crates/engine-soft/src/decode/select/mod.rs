@@ -1,0 +1,198 @@
+//! Which function performs an instruction: the interpreter's table of contents.
+//!
+//! Each group has a file and a function `select`, which answers for its own instructions. What no
+//! group claims is run by the host ([`crate::thunked`]).
+
+mod arithmetic;
+mod branches;
+mod context;
+mod moves;
+mod stack;
+mod strings;
+mod system;
+
+use super::operand;
+use crate::cpu::{Cpu, LEGACY};
+use crate::interp::fpu;
+use crate::op::{DIRECT, Handler, Op};
+use crate::thunk::Unthunkable;
+use crate::thunked;
+use context::{Context, Kind, addressed};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
+use x86::state::Mode;
+
+/// Where the instruction stands.
+pub(crate) struct Place<'a> {
+    pub(crate) block_ip: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The choice.
+pub(crate) struct Selected {
+    pub(crate) run: Handler,
+    pub(crate) op: Op,
+    /// The block ends here.
+    pub(crate) leaves: bool,
+    /// The RIP-relative operand cannot be expressed from the block's start: begin a new block here.
+    pub(crate) too_far: bool,
+}
+
+impl Selected {
+    pub(crate) fn leaves(run: Handler) -> Self {
+        Self { run, op: operand::blank(), leaves: true, too_far: false }
+    }
+}
+
+/// Chooses for `instruction`.
+///
+/// # Errors
+/// It has no function: undefined for this processor, or the thunk cache is full.
+pub(crate) fn select(
+    cpu: &mut Cpu,
+    instruction: &Instruction,
+    place: &Place<'_>,
+) -> Result<Selected, Unthunkable> {
+    if !cpu.features.allows(instruction) {
+        return Err(Unthunkable::Unsupported);
+    }
+    let mut c = Context {
+        i: instruction,
+        op: operand::blank(),
+        form: LEGACY,
+        mode: cpu.mode,
+        too_far: false,
+    };
+    if (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory) {
+        c.too_far = !operand::memory(&mut c.op, instruction, place.block_ip, cpu.mode);
+        c.form = operand::form(&c.op, cpu.mode);
+    }
+    c.op.rep = operand::rep(instruction);
+    let run = match by_hand(&mut c, place) {
+        Some(run) => run,
+        None => thunk(cpu, &mut c, place)?,
+    };
+    let leaves = ends_block(instruction);
+    Ok(Selected { run, op: c.op, leaves, too_far: c.too_far })
+}
+
+/// Whether `op` is a branch whose target is `imm` from the block's start.
+pub(crate) fn is_direct(op: &Op) -> bool {
+    op.rep == DIRECT
+}
+
+fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handler, Unthunkable> {
+    let run = match cpu.thunks.index(&alias(c.i), place.bytes) {
+        Ok((index, memory)) => {
+            c.op.imm = index;
+            return Ok(match memory {
+                None => thunked::registers,
+                Some(_) => addressed!(c.form, A => thunked::memory::<A>),
+            });
+        }
+        Err(Unthunkable::MaskedMove) => fpu::masked_move,
+        Err(Unthunkable::Gather) => fpu::gather,
+        Err(Unthunkable::VectorZero) => {
+            c.op.size = u8::from(c.i.mnemonic() == M::Vzeroall);
+            return Ok(fpu::zero_vectors);
+        }
+        Err(reason) => return Err(reason),
+    };
+    c.too_far = false;
+    c.op.imm = cpu.thunks.keep(c.i, place.block_ip);
+    if c.kind(0) != Kind::Memory && c.kind(1) != Kind::Memory && c.kind(2) != Kind::Memory {
+        c.op.seg = implicit_segment(c);
+    }
+    c.op.dst = match c.i.mnemonic() {
+        M::Maskmovq => 0,
+        M::Maskmovdqu => 1,
+        _ => 2,
+    };
+    Ok(run)
+}
+
+/// The encoding that the host's 64-bit mode has for it: opcode 82 does what 80 does.
+fn alias(i: &Instruction) -> Instruction {
+    let mut i = *i;
+    let code = match i.code() {
+        Code::Add_rm8_imm8_82 => Code::Add_rm8_imm8,
+        Code::Or_rm8_imm8_82 => Code::Or_rm8_imm8,
+        Code::Adc_rm8_imm8_82 => Code::Adc_rm8_imm8,
+        Code::Sbb_rm8_imm8_82 => Code::Sbb_rm8_imm8,
+        Code::And_rm8_imm8_82 => Code::And_rm8_imm8,
+        Code::Sub_rm8_imm8_82 => Code::Sub_rm8_imm8,
+        Code::Xor_rm8_imm8_82 => Code::Xor_rm8_imm8,
+        code => code,
+    };
+    i.set_code(code);
+    i
+}
+
+/// Instructions after which nothing decoded before may be relied on.
+fn ends_block(i: &Instruction) -> bool {
+    if i.flow_control() != FlowControl::Next {
+        return !matches!(i.mnemonic(), M::Bound | M::Into);
+    }
+    let segment = |n: u32| {
+        n < i.op_count()
+            && i.op_kind(n) == OpKind::Register
+            && i.op_register(n).is_segment_register()
+    };
+    match i.mnemonic() {
+        M::Popf
+        | M::Popfd
+        | M::Popfq
+        | M::Sti
+        | M::Stac
+        | M::Clac
+        | M::Hlt
+        | M::Wrmsr
+        | M::Invlpg
+        | M::Invpcid
+        | M::Clts
+        | M::Lmsw
+        | M::Wrpkru
+        | M::Out
+        | M::Les
+        | M::Lds
+        | M::Lss
+        | M::Lfs
+        | M::Lgs => true,
+        M::Mov => {
+            segment(0)
+                || i.op0_kind() == OpKind::Register && {
+                    let r = i.op0_register();
+                    r.is_dr() || r.is_cr() && r != Register::CR8
+                }
+        }
+        M::Pop => segment(0),
+        _ => false,
+    }
+}
+
+type Choice = Option<Handler>;
+
+fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
+    if c.i.has_lock_prefix() && !matches!(c.i.mnemonic(), M::Bts | M::Btr | M::Btc) {
+        // LOCKed read-modify-writes are the host's own; MOV CR8 spelt with LOCK (AMD) does not
+        // decode here.
+        return None;
+    }
+    moves::select(c)
+        .or_else(|| arithmetic::select(c))
+        .or_else(|| arithmetic::bit_tests(c))
+        .or_else(|| stack::select(c))
+        .or_else(|| branches::select(c, place))
+        .or_else(|| strings::select(c))
+        .or_else(|| moves::flag_operations(c))
+        .or_else(|| system::select(c))
+        .or_else(|| fpu::select(c.i, &mut c.op))
+}
+
+/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS: a stack
+/// reference it never is.
+fn implicit_segment(c: &Context<'_>) -> u8 {
+    match operand::segment(c.i.memory_segment()) {
+        0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,
+        seg => seg,
+    }
+}

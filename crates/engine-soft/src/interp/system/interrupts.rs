@@ -1,0 +1,72 @@
+//! Software interrupts, the return from any, and HLT, which waits for one (SDM vol. 3, ch. 7).
+
+use super::system;
+use super::transfer;
+use crate::cpu::Cpu;
+use crate::op::{Op, Step};
+use x86::exception::Exception;
+use x86::interrupt::{self, Event};
+use x86::iret;
+use x86::state::Activity;
+
+/// DR6.B0 to B3.
+const DR6_BREAKPOINTS: u64 = 0xf;
+
+/// HLT.
+pub(crate) fn hlt(cpu: &mut Cpu, op: &Op) -> Step {
+    cpu.stats.halts += 1;
+    system(cpu, op, |state, _| {
+        if state.cpl != 0 {
+            return Err(Exception::gp(0));
+        }
+        state.activity = Activity::Halted;
+        Ok(())
+    })
+}
+
+/// INT n.
+pub(crate) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
+    cpu.stats.software_interrupts += 1;
+    let vector = op.imm as u8;
+    // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` knows.
+    transfer(cpu, op, |state, bus, next_rip| {
+        interrupt::deliver(state, bus, Event::SoftwareInt { vector, next_rip })
+    })
+}
+
+/// INT3.
+pub(crate) fn int3(cpu: &mut Cpu, op: &Op) -> Step {
+    cpu.stats.software_interrupts += 1;
+    transfer(cpu, op, |state, bus, next_rip| {
+        interrupt::deliver(state, bus, Event::Int3 { next_rip })
+    })
+}
+
+/// INT1 (ICEBP).
+pub(crate) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
+    let hits = std::mem::take(&mut cpu.data_hits);
+    transfer(cpu, op, |state, bus, next_rip| {
+        interrupt::deliver(state, bus, Event::Icebp { next_rip })?;
+        if hits != 0 {
+            // Breakpoints that MOV SS held back are told by this #DB, not by one of their own.
+            state.dr.dr6 = state.dr.dr6 & !DR6_BREAKPOINTS | hits;
+        }
+        Ok(())
+    })
+}
+
+/// INTO.
+pub(crate) fn into(cpu: &mut Cpu, op: &Op) -> Step {
+    if cpu.state.flags.arith & crate::alu::OF == 0 {
+        return Step::Next;
+    }
+    transfer(cpu, op, |state, bus, next_rip| {
+        interrupt::deliver(state, bus, Event::Into { next_rip })
+    })
+}
+
+/// IRET.
+pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
+    let size = op.size;
+    transfer(cpu, op, |state, bus, next| iret::iret(state, bus, size, next))
+}

@@ -1,0 +1,49 @@
+//! Fast system calls and SWAPGS (SDM vol. 3, 6.8.7 and 6.8.8).
+
+use super::{DR6_BS, transfer};
+use crate::cpu::Cpu;
+use crate::op::{Op, Step, step};
+use x86::exception::Exception;
+use x86::regs::Rflags;
+use x86::syscall;
+
+/// SYSCALL.
+pub(crate) fn syscall(cpu: &mut Cpu, op: &Op) -> Step {
+    let step = transfer(cpu, op, |state, _, next| syscall::syscall(state, next));
+    step_by_new_flag(cpu, step)
+}
+
+/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the
+/// kernel from being stepped, and a return with TF traps before the program goes on, as if SYSCALL
+/// had just completed.
+fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
+    if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
+        return step;
+    }
+    cpu.fault = Exception::db(DR6_BS | std::mem::take(&mut cpu.data_hits));
+    Step::FaultHere
+}
+
+/// SYSRET; operand size 8: to 64-bit mode.
+pub(crate) fn sysret(cpu: &mut Cpu, op: &Op) -> Step {
+    let wide = op.size == 8;
+    let step = transfer(cpu, op, |state, _, _| syscall::sysret(state, wide));
+    step_by_new_flag(cpu, step)
+}
+
+/// SYSENTER.
+pub(crate) fn sysenter(cpu: &mut Cpu, op: &Op) -> Step {
+    transfer(cpu, op, |state, _, _| syscall::sysenter(state))
+}
+
+/// SYSEXIT.
+pub(crate) fn sysexit(cpu: &mut Cpu, op: &Op) -> Step {
+    let wide = op.size == 8;
+    transfer(cpu, op, |state, _, _| syscall::sysexit(state, wide))
+}
+
+/// SWAPGS. Ends nothing: only the base of GS changes.
+pub(crate) fn swapgs(cpu: &mut Cpu, _: &Op) -> Step {
+    let result = syscall::swapgs(&mut cpu.state);
+    step(cpu.check(result))
+}
