@@ -2,6 +2,7 @@
 
 use crate::debian::quote::Quoter;
 use crate::escape::{Escape, HELP, Wish};
+use crate::handover::{self, Answers};
 use crate::{save, terminal};
 use machine::End;
 use machine::console::Input;
@@ -54,12 +55,13 @@ pub(crate) struct StandardInput {
     gate: Gate,
     queue: VecDeque<u8>,
     ended: bool,
+    answers: Answers,
 }
 
 impl StandardInput {
     /// In this form, held back until `gate` opens.
     pub(crate) fn new(form: Form, gate: Gate) -> Self {
-        Self { form, gate, queue: VecDeque::new(), ended: false }
+        Self { form, gate, queue: VecDeque::new(), ended: false, answers: Answers::default() }
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -67,6 +69,7 @@ impl StandardInput {
             Form::Bytes => self.queue.extend(bytes),
             Form::Stream(quoter) => quoter.data(bytes, &mut self.queue),
             Form::Terminal(escape) => {
+                handover::hear(&mut self.answers, bytes);
                 let room = self.queue.len() < TYPED_AHEAD;
                 let mut guest = Vec::new();
                 for wish in escape.keys(bytes, &mut guest) {

@@ -1,9 +1,11 @@
 //! The second serial line's output: the log file, and what the guest's init reports there.
 
 use crate::debian::report::{Report, Scanner};
+use crate::handover;
 use crate::input::Gate;
 use machine::Bell;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
@@ -115,20 +117,24 @@ pub(crate) enum Standard {
 
 impl Write for Standard {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let place = match self {
-            Self::Output => rustix::stdio::stdout(),
-            Self::Error => rustix::stdio::stderr(),
+        let (shown, place) = match self {
+            Self::Output => (&handover::OUTPUT, rustix::stdio::stdout()),
+            Self::Error => (&handover::ERROR, rustix::stdio::stderr()),
         };
-        loop {
-            match rustix::io::write(place, bytes) {
-                // Who shares the descriptor has made it non-blocking.
-                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&place, PollFlags::OUT)], None)),
-                written => return Ok(written?),
-            }
-        }
+        shown.write(place, bytes, |bytes| write(place, bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+fn write(place: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match rustix::io::write(place, bytes) {
+            // Who shares the descriptor has made it non-blocking.
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&place, PollFlags::OUT)], None)),
+            written => return Ok(written?),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The user's terminal: raw while a guest has it, restored whatever happens.
 //!
 //! The saved attributes live in one static, so that every way out (return, panic, signal) can
-//! restore them.
+//! restore them. What the guest did to the screen is `handover.rs`'s.
 
+use crate::handover;
 use rustix::fs::fstat;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
@@ -80,6 +81,8 @@ pub(crate) fn again() -> std::io::Result<()> {
 
 /// Gives the terminal back as it was. Safe to call at any time, from any thread, more than once.
 pub(crate) fn restore() {
+    // Still raw: answers that come meanwhile are not echoed.
+    handover::give_back();
     // try_lock: a panic may come while this thread holds the lock.
     let mut saved = match SAVED.try_lock() {
         Ok(saved) => saved,

@@ -37,3 +37,22 @@ pub fn zero_idt() -> Vec<u8> {
     // lidt [zeros]; int3
     kernel(&[0x0F, 0x01, 0x1D, zeros[0], zeros[1], zeros[2], zeros[3], 0xCC])
 }
+
+/// Writes `text` to COM1, then goes on with `code`.
+pub fn prints(text: &[u8], code: &[u8]) -> Vec<u8> {
+    // mov esi, text; mov ecx, length; mov dx, 3f8h; 1: lodsb; out dx, al; loop 1b; code
+    const START: usize = 5 + 5 + 4 + 1 + 1 + 2;
+    let at = AT + (CODE + START + code.len()) as u32;
+    let mut bytes = vec![0xBE];
+    bytes.extend(at.to_le_bytes());
+    bytes.push(0xB9);
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend([0x66, 0xBA, 0xF8, 0x03, 0xAC, 0xEE, 0xE2, 0xFC]);
+    assert_eq!(bytes.len(), START);
+    kernel(&[&bytes, code, text].concat())
+}
+
+/// Code that resets the machine: mov al, 6; mov dx, 0cf9h; out dx, al; 1: hlt; jmp 1b.
+pub const RESET: &[u8] = &[0xB0, 6, 0x66, 0xBA, 0xF9, 0x0C, 0xEE, 0xF4, 0xEB, 0xFD];
+/// Code that halts for ever: cli; 1: hlt; jmp 1b.
+pub const HALT: &[u8] = &[0xFA, 0xF4, 0xEB, 0xFD];
