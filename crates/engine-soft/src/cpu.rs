@@ -8,15 +8,15 @@
 use crate::Tier;
 use crate::block::BlockCache;
 use crate::decode::features::FeatureTable;
+use crate::interp::host_exec::Thunks;
 use crate::mmu::Mmu;
 use crate::op::{Fallible, Fault, Op};
 use crate::ram;
-use crate::thunked::Thunks;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
 use crate::translate::lockstep::Lockstep;
 use crate::translate::stack_page::Source;
-use crate::translate::{Known, Translator};
+use crate::translate::{CachedExit, Translator};
 use crate::word::Word;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub(crate) struct Cpu {
     pub(crate) stack_sources: [Source; 2],
     pub(crate) translator: Translator,
     /// Exits of translated code to the interpreter that were taken before, by site.
-    pub(crate) known: Vec<Known>,
+    pub(crate) cached_exits: Vec<CachedExit>,
     /// Holds translated code against the interpreter (`--tier lockstep`).
     pub(crate) lockstep: Option<Box<Lockstep>>,
     /// Runs before translation; `u32::MAX`: never.
@@ -123,7 +123,7 @@ impl Cpu {
             jit: Context::default(),
             stack_sources: [(std::ptr::null(), 0); 2],
             translator: Translator::new(code_cache)?,
-            known: Vec::new(),
+            cached_exits: Vec::new(),
             lockstep: (tier == Tier::Lockstep).then(Box::default),
             hot: match tier {
                 Tier::Interpret => u32::MAX,
@@ -183,7 +183,7 @@ impl Cpu {
     }
 
     /// Sends every access through the MMU, until [`Cpu::refresh`].
-    pub(crate) fn blind(&mut self) {
+    pub(crate) fn bypass_tlb(&mut self) {
         self.view = self.mmu.tlb.view(tlb::EMPTY).data.as_ptr();
     }
 
@@ -194,7 +194,7 @@ impl Cpu {
     pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);
 
     /// Recomputes which pages are watched by data breakpoints.
-    pub(crate) fn rewatch(&mut self) {
+    pub(crate) fn update_watchpoints(&mut self) {
         let mask = debug::data_mask(&self.state);
         for n in 0..4 {
             let address = self.state.dr.address[n] & !PAGE_MASK;

@@ -19,7 +19,6 @@ mod mmu;
 mod op;
 mod ram;
 pub mod thunk;
-mod thunked;
 mod tlb;
 mod trace;
 mod translate;
@@ -143,7 +142,7 @@ impl SoftVcpu {
         // The engine's own: what is under way between two instructions.
         cpu.data_hits = 0;
         cpu.exit = None;
-        cpu.rewatch();
+        cpu.update_watchpoints();
     }
 }
 

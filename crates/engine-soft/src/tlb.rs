@@ -236,9 +236,9 @@ impl Large {
     }
 }
 
-/// Where a guest code address is in host code: the guest address ([`ADDRESS`]) and that of the far
-/// entry ([`HOST`]). Words, since a table of those comes from the host zeroed, and page by page as
-/// it is used.
+/// Where a guest code address is in host code: the guest address ([`ADDRESS`]) and that of the
+/// cross-page entry ([`HOST`]). Words, since a table of those comes from the host zeroed, and page
+/// by page as it is used.
 type TargetEntry = [u64; 2];
 const ADDRESS: usize = 0;
 const HOST: usize = 1;
@@ -277,8 +277,8 @@ struct Targets {
     local: bool,
     /// Pages that links of direct branches lead to.
     linked: HashSet<u64>,
-    /// Names the address space as long as none of these goes; 0 while there is none.
-    ticket: u32,
+    /// The address space's generation as long as none of these goes; 0 while there is none.
+    generation: u32,
     /// One has gone.
     changed: bool,
 }
@@ -292,7 +292,7 @@ impl Targets {
             large: Large::new(),
             local: false,
             linked: HashSet::new(),
-            ticket: 0,
+            generation: 0,
             changed: false,
         }
     }
@@ -301,7 +301,7 @@ impl Targets {
     fn sever(&mut self) {
         if !self.linked.is_empty() {
             self.linked.clear();
-            self.ticket = 0;
+            self.generation = 0;
             self.changed = true;
         }
     }
@@ -508,8 +508,8 @@ pub(crate) struct Tlb {
     views: Vec<View>,
     pcids: [Option<u16>; SLOTS],
     victim: usize,
-    /// The last ticket given.
-    tickets: u32,
+    /// The last generation given to an address space.
+    last_generation: u32,
     /// The slot of the current PCID.
     pub(crate) slot: usize,
     pub(crate) flushes: u64,
@@ -525,7 +525,7 @@ impl Tlb {
             views: (0..VIEWS).map(|_| View::new()).collect(),
             pcids,
             victim: 0,
-            tickets: 0,
+            last_generation: 0,
             slot: 0,
             flushes: 0,
             losses: 0,
@@ -593,27 +593,28 @@ impl Tlb {
             && view.targets.fill(la, host, &entry)
     }
 
-    /// As [`Tlb::fill_target`], for a link from another page, which holds as long as
-    /// [`Tlb::ticket`] stays what is returned. `None`: it must not be made.
+    /// As [`Tlb::fill_target`], for a link from another page. The link is valid while
+    /// [`Tlb::generation`] equals the returned value. `None`: it must not be made.
     pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> Option<u32> {
         self.fill_target(view, la, host);
         let targets = &mut self.views[view].targets;
         if *targets.table.get(target_slot(la))? != [la, host] {
             return None;
         }
-        if targets.ticket == 0 {
+        if targets.generation == 0 {
             // The last one is never given: code that waits for its first has it.
-            self.tickets = self.tickets.checked_add(1).filter(|&next| next != u32::MAX)?;
-            targets.ticket = self.tickets;
+            self.last_generation =
+                self.last_generation.checked_add(1).filter(|&next| next != u32::MAX)?;
+            targets.generation = self.last_generation;
         }
         targets.linked.insert(la & !PAGE_MASK);
-        Some(targets.ticket)
+        Some(targets.generation)
     }
 
-    /// What names the address space of `view` for links between pages.
+    /// The generation of `view`'s address space, for links between pages; 0: it has none.
     #[inline(always)]
-    pub(crate) fn ticket(&self, view: usize) -> u32 {
-        self.views[view].targets.ticket
+    pub(crate) fn generation(&self, view: usize) -> u32 {
+        self.views[view].targets.generation
     }
 
     /// Whether links between pages of the kernel's do not hold any more.
@@ -623,7 +624,7 @@ impl Tlb {
     }
 
     /// They have been taken away.
-    pub(crate) fn kernel_settled(&mut self) {
+    pub(crate) fn kernel_links_dropped(&mut self) {
         self.supervisor().iter_mut().for_each(|view| view.targets.changed = false);
     }
 

@@ -3,7 +3,7 @@
 use crate::debian::report::{Report, Scanner};
 use crate::handover;
 use crate::input::Gate;
-use machine::Bell;
+use machine::Notifier;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -17,18 +17,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub(crate) struct Progress {
     status: Arc<Mutex<Option<u8>>>,
     gate: Gate,
-    bell: Arc<OnceLock<Bell>>,
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Progress {
     /// `gate` opens when the guest is ready: for input, and to hear of its window.
     pub(crate) fn new(gate: Gate) -> Self {
-        Self { status: Arc::default(), gate, bell: Arc::default() }
+        Self { status: Arc::default(), gate, notifier: Arc::default() }
     }
 
-    /// Rings this bell when the gate opens.
-    pub(crate) fn ring(&self, bell: Bell) {
-        let _ = self.bell.set(bell);
+    /// Notifies this when the gate opens.
+    pub(crate) fn notify_through(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
     }
 
     /// The command's status, once it has ended.
@@ -43,8 +43,8 @@ impl Progress {
             }
             Report::Ready => {
                 self.gate.open();
-                if let Some(bell) = self.bell.get() {
-                    bell.ring();
+                if let Some(notifier) = self.notifier.get() {
+                    notifier.notify();
                 }
             }
         }

@@ -79,8 +79,8 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     outfile::open(arguments, &log, &config, &plan.sources)?;
     drop(config); // the boot files: they are in the guest's memory now
     if let Some(progress) = &plan.progress {
-        progress.ring(machine.bell());
-        window::ring(machine.bell());
+        progress.notify_through(machine.notifier());
+        window::notify_through(machine.notifier());
     }
     let command = plan.progress.filter(|_| plan.command);
     to_its_end(machine, &Running { raw: plan.raw, stats: arguments.stats, command, log })

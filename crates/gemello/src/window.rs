@@ -6,26 +6,26 @@
 use crate::input::Gate;
 use crate::terminal;
 use machine::console::Input;
-use machine::{Bell, End};
+use machine::{End, Notifier};
 use rustix::fd::BorrowedFd;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static CHANGED: AtomicBool = AtomicBool::new(false);
-static BELL: OnceLock<Bell> = OnceLock::new();
+static NOTIFIER: OnceLock<Notifier> = OnceLock::new();
 
 /// The window may have another size: SIGWINCH, or back from the background.
 pub(crate) fn changed() {
     CHANGED.store(true, Ordering::SeqCst);
-    if let Some(bell) = BELL.get() {
-        bell.ring();
+    if let Some(notifier) = NOTIFIER.get() {
+        notifier.notify();
     }
 }
 
-/// Rings this bell at each change.
-pub(crate) fn ring(bell: Bell) {
-    let _ = BELL.set(bell);
+/// Notifies this at each change.
+pub(crate) fn notify_through(notifier: Notifier) {
+    let _ = NOTIFIER.set(notifier);
 }
 
 /// The second serial line's input.

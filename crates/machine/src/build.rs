@@ -1,7 +1,6 @@
 //! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot
 //! image.
 
-use crate::bell::Bell;
 use crate::clock::{ProcessorTsc, VmClock};
 use crate::config::{BootConfig, Config, ConfigError, Hardware};
 use crate::console::{Line, Pump};
@@ -9,6 +8,7 @@ use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
 use crate::io_thread::Feed;
 use crate::layout;
+use crate::notifier::Notifier;
 use crate::power::Stopper;
 use crate::processor::Processor;
 use crate::saved::{FileError, Header, MachineState, RestoreError, SavedMachine};
@@ -109,7 +109,7 @@ pub(crate) struct Board {
     pub(crate) virtio: Vec<Slotted>,
     /// Each is locked by the thread that runs it, for a turn.
     pub(crate) processors: Vec<Mutex<Processor>>,
-    pub(crate) bell: Bell,
+    pub(crate) notifier: Notifier,
     pub(crate) control: Arc<Control>,
     /// Taken by who asks something of the machine, before any other lock.
     pub(crate) commands: Mutex<()>,
@@ -189,10 +189,10 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         let cpus = PROCESSORS;
         let ram = GuestRam::new(&layout::ram(config.memory))?;
-        let bell = Bell::new()?;
+        let notifier = Notifier::new()?;
         let timers = TimerQueue::new();
-        let wake = bell.clone();
-        timers.on_wake(move || wake.ring());
+        let wake = notifier.clone();
+        timers.on_wake(move || wake.notify());
         let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
 
         let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
@@ -205,7 +205,7 @@ impl Machine {
             // Firmware's part: a kernel that ignores the APICs still gets the 8259's interrupts.
             bootstrap.set_virtual_wire();
         }
-        let control = Arc::new(Control::new(signals.clone(), bell.clone()));
+        let control = Arc::new(Control::new(signals.clone(), notifier.clone()));
         let stopper = Stopper(Arc::clone(&control));
 
         let mut wiring = Wiring {
@@ -213,7 +213,7 @@ impl Machine {
             timers: &timers,
             irqchips: &irqchips,
             power: power_sink(&stopper),
-            bell: &bell,
+            notifier: &notifier,
             stopper,
             feeds: Vec::new(),
             pumps: Vec::new(),
@@ -240,7 +240,7 @@ impl Machine {
             chipset,
             virtio,
             processors,
-            bell,
+            notifier,
             control,
             commands: Mutex::default(),
             wall: Mutex::default(),
@@ -259,8 +259,8 @@ impl Machine {
     }
 
     /// Wakes the I/O thread, so that it asks the inputs again.
-    pub fn bell(&self) -> Bell {
-        self.board.bell.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.board.notifier.clone()
     }
 }
 
@@ -352,7 +352,7 @@ struct Wiring<'a> {
     timers: &'a Arc<TimerQueue>,
     irqchips: &'a IrqChips,
     power: PowerSink,
-    bell: &'a Bell,
+    notifier: &'a Notifier,
     stopper: Stopper,
     feeds: Vec<Feed>,
     pumps: Vec<Pump>,
@@ -407,9 +407,9 @@ impl Wiring<'_> {
             output,
         });
         if let Some(input) = line.input {
-            let bell = self.bell.clone();
+            let notifier = self.notifier.clone();
             let mut locked = uart.lock().unwrap_or_else(PoisonError::into_inner);
-            locked.on_drain(move || bell.ring());
+            locked.on_drain(move || notifier.notify());
             drop(locked);
             self.feeds.push(Feed { input, uart: Arc::clone(&uart) });
         }

@@ -259,8 +259,8 @@ mod tests {
     }
 
     fn stopper() -> Stopper {
-        let bell = crate::bell::Bell::new().expect("a descriptor");
-        Stopper(Arc::new(crate::control::Control::new(vec![], bell)))
+        let notifier = crate::notifier::Notifier::new().expect("a descriptor");
+        Stopper(Arc::new(crate::control::Control::new(vec![], notifier)))
     }
 
     fn slow() -> (Pump, Sender<()>, Receiver<Vec<u8>>) {

@@ -9,7 +9,7 @@
 //!
 //! Thread-safe. The lock is a leaf, but for the conditions waited for under it.
 
-use crate::bell::Bell;
+use crate::notifier::Notifier;
 use crate::power::End;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ pub(crate) struct Control {
     /// There is something to look at under the lock before the next turn.
     attention: AtomicBool,
     signals: Vec<Arc<Signals>>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 #[derive(Debug, Default)]
@@ -58,13 +58,13 @@ impl State {
 }
 
 impl Control {
-    pub(crate) fn new(signals: Vec<Arc<Signals>>, bell: Bell) -> Self {
+    pub(crate) fn new(signals: Vec<Arc<Signals>>, notifier: Notifier) -> Self {
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
             attention: AtomicBool::new(false),
             signals,
-            bell,
+            notifier,
         }
     }
 
@@ -102,7 +102,7 @@ impl Control {
         self.changed.notify_all();
         drop(state);
         self.kick(Kick::Stop);
-        self.bell.ring();
+        self.notifier.notify();
     }
 
     /// Why the machine has ended, if it has.

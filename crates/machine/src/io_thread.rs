@@ -1,12 +1,12 @@
 //! The machine's event loop: timers, console input, the timeout.
 //!
-//! One thread per machine. It sleeps in poll(2) on the bell and on the inputs that may be read,
+//! One thread per machine. It sleeps in poll(2) on the notifier and on the inputs that may be read,
 //! until the soonest deadline. It takes a UART's lock to feed it; the UART's drain callback rings
-//! the bell.
+//! the notifier.
 
-use crate::bell::Bell;
 use crate::clock::VmClock;
 use crate::console::Input;
+use crate::notifier::Notifier;
 use crate::power::{End, Stopper};
 use devices::chipset::Uart;
 use devices::time::{Clock as _, TimerQueue};
@@ -23,7 +23,7 @@ pub(crate) struct Feed {
 
 /// What the thread works on.
 pub(crate) struct EventLoop {
-    pub(crate) bell: Bell,
+    pub(crate) notifier: Notifier,
     pub(crate) clock: Arc<VmClock>,
     pub(crate) timers: Arc<TimerQueue>,
     pub(crate) feeds: Vec<Feed>,
@@ -50,13 +50,13 @@ impl EventLoop {
         self.feeds
     }
 
-    /// Waits for the bell, an input or a deadline, and reads what is readable.
+    /// Waits for the notifier, an input or a deadline, and reads what is readable.
     fn sleep(&mut self) {
         let timeout = self.timeout().map(|limit| Timespec {
             tv_sec: limit.as_secs().min(1 << 40) as i64,
             tv_nsec: limit.subsec_nanos().into(),
         });
-        let mut fds = vec![PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.notifier.as_fd(), PollFlags::IN)];
         let mut polled = vec![];
         for (index, feed) in self.feeds.iter().enumerate() {
             if let Some(fd) = feed.input.source() {
@@ -76,7 +76,7 @@ impl EventLoop {
             .collect();
         drop(fds);
         if rung {
-            self.bell.silence();
+            self.notifier.drain();
         }
         for index in ready {
             if let Some(feed) = self.feeds.get_mut(index)

@@ -10,7 +10,6 @@
 //! ([`MachineHandle`]) takes the lock for that first, then a processor's.
 #![forbid(unsafe_code)]
 
-mod bell;
 mod build;
 mod clock;
 mod config;
@@ -21,6 +20,7 @@ pub mod frequency;
 mod handle;
 mod io_thread;
 pub mod layout;
+mod notifier;
 mod panic;
 mod power;
 mod processor;
@@ -31,7 +31,6 @@ pub mod saved;
 mod stats;
 mod virtio;
 
-pub use bell::Bell;
 pub use boot::BootError;
 pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
@@ -42,6 +41,7 @@ pub use config::{
 pub use control::Phase;
 pub use devices::virtio::blk::{Format, ImageError, Trust};
 pub use handle::{ControlError, MachineHandle, SaveError};
+pub use notifier::Notifier;
 pub use power::{End, Stopper};
 pub use saved::{FileError, MachineState, RestoreError, SavedMachine};
 pub use stats::{Exits, ProcessorStats, Stats, vector_name};

@@ -33,7 +33,7 @@ impl Machine {
         let began = Instant::now();
         let board = Arc::clone(&self.board);
         let service = EventLoop {
-            bell: board.bell.clone(),
+            notifier: board.notifier.clone(),
             clock: board.clock.clone(),
             timers: board.timers.clone(),
             feeds: std::mem::take(&mut self.feeds),
@@ -125,7 +125,7 @@ impl Board {
         self.clock.start();
         self.processors.iter().for_each(|processor| lock(processor).follow_clock());
         self.virtio.iter().for_each(|device| device.lock().resume());
-        self.bell.ring();
+        self.notifier.notify();
     }
 
     /// Has time and devices stand still, so that memory does. No processor runs.

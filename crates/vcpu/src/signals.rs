@@ -140,7 +140,7 @@ pub struct Signals {
     interrupt: Mutex<Option<Interrupt>>,
     waker: Mutex<Option<Waker>>,
     parked: Mutex<()>,
-    bell: Condvar,
+    awake: Condvar,
 }
 
 impl std::fmt::Debug for Signals {
@@ -191,7 +191,7 @@ impl Signals {
         }
         // The waiter either holds this lock until it sleeps, or has not looked at the word yet.
         drop(lock(&self.parked));
-        self.bell.notify_all();
+        self.awake.notify_all();
     }
 
     /// From now on `interrupt` is called when the first signal is raised while the processor runs.
@@ -261,10 +261,10 @@ impl Signals {
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             guard = match left {
-                None => self.bell.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                None => self.awake.wait(guard).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break false,
                 Some(left) => {
-                    let waited = self.bell.wait_timeout(guard, left);
+                    let waited = self.awake.wait_timeout(guard, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };

@@ -1,8 +1,8 @@
 //! All blocks of one virtual processor: found by key, killed by what is written to their code.
 
 use super::arena::Arena;
-use super::page::{CodePage, Peek, granules, meet};
-use super::{Block, BlockId, Host, Key, Table};
+use super::page::{CodeDependency, CodePage, granules, meet};
+use super::{Block, BlockId, Entries, Key, Table};
 use crate::op::Handler;
 
 /// Entries of the table that is asked first.
@@ -19,7 +19,7 @@ pub(crate) struct BlockCache {
     pages: Table<u64, CodePage>,
     /// Translations that dead blocks are part of, to be made to leave before translated code runs
     /// again.
-    pub(crate) dead_code: Vec<u32>,
+    pub(crate) invalidated_regions: Vec<u32>,
     /// Pages that have lost their last block, for others to be told.
     pub(crate) released: Vec<u64>,
     ops: usize,
@@ -38,7 +38,7 @@ impl BlockCache {
             blocks: Table::default(),
             jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
             pages: Table::default(),
-            dead_code: Vec::new(),
+            invalidated_regions: Vec::new(),
             released: Vec::new(),
             ops: 0,
             epoch: 1,
@@ -81,20 +81,20 @@ impl BlockCache {
     }
 
     /// The translation of the block for `key`, if there is one.
-    pub(crate) fn translation(&self, key: Key) -> Option<Host> {
-        self.get(key).and_then(|block| block.host.code.get())
+    pub(crate) fn translation(&self, key: Key) -> Option<Entries> {
+        self.get(key).and_then(|block| block.translation.shared.get())
     }
 
     /// The translations of blocks that begin on the page of `key`, in its mode, with where on the
     /// page.
-    pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Host)> {
+    pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Entries)> {
         let page = key.gpa() & !0xfff;
         let blocks = self.pages.get(&(page >> 12)).into_iter().flat_map(|page| &page.blocks);
         blocks.filter_map(move |&id| {
             let block = self.arena.get(id)?;
             let offset = block.key.gpa() & 0xfff;
-            let host = block.host.code.get()?;
-            (block.key == key.elsewhere(page | offset)).then_some((offset, host))
+            let entries = block.translation.shared.get()?;
+            (block.key == key.elsewhere(page | offset)).then_some((offset, entries))
         })
     }
 
@@ -130,10 +130,10 @@ impl BlockCache {
 
     /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has
     /// blocks on.
-    pub(crate) fn peek(&mut self, gpa: u64, len: u64, number: u32) {
+    pub(crate) fn depend(&mut self, gpa: u64, len: u64, number: u32) {
         if let Some(page) = self.pages.get_mut(&(gpa >> 12)) {
             page.granules |= granules((gpa, len));
-            page.peeks.push(Peek { gpa, len, number });
+            page.dependencies.push(CodeDependency { gpa, len, number });
         }
     }
 
@@ -159,8 +159,8 @@ impl BlockCache {
         if page.granules & granules((gpa, len)) == 0 {
             return false;
         }
-        let wrong = page.peeks.extract_if(.., |p| meet((p.gpa, p.len), (gpa, len)));
-        self.dead_code.extend(wrong.map(|peek| peek.number));
+        let wrong = page.dependencies.extract_if(.., |p| meet((p.gpa, p.len), (gpa, len)));
+        self.invalidated_regions.extend(wrong.map(|dependency| dependency.number));
         let arena = &self.arena;
         let hit = |id: &BlockId| {
             arena.get(*id).is_some_and(|b| b.extents().iter().any(|&part| meet(part, (gpa, len))))
@@ -192,8 +192,8 @@ impl BlockCache {
     fn kill(&mut self, id: BlockId) {
         let Some(block) = self.arena.retire(id) else { return };
         block.redirect(self.stale);
-        block.host.separate();
-        self.dead_code.append(&mut block.host.regions.borrow_mut());
+        block.translation.separate();
+        self.invalidated_regions.append(&mut block.translation.regions.borrow_mut());
         let (key, frames) = (block.key, block.frames());
         self.ops -= block.ops.len();
         if self.blocks.get(&key) == Some(&id) {
@@ -214,9 +214,9 @@ impl BlockCache {
             self.close_page(frame);
             return;
         }
-        let peeked = page.peeks.iter().fold(0, |bits, p| bits | granules((p.gpa, p.len)));
+        let depended = page.dependencies.iter().fold(0, |bits, p| bits | granules((p.gpa, p.len)));
         let blocks = page.blocks.iter().filter_map(|&id| self.arena.get(id));
-        page.granules = blocks.fold(peeked, |bits, b| bits | covered(b.extents(), frame));
+        page.granules = blocks.fold(depended, |bits, b| bits | covered(b.extents(), frame));
     }
 
     /// Kills everything (the cache is full, or memory was replaced).
@@ -224,8 +224,8 @@ impl BlockCache {
         for (key, id) in self.blocks.drain() {
             let Some(block) = self.arena.retire(id) else { continue };
             block.redirect(self.stale);
-            block.host.separate();
-            self.dead_code.append(&mut block.host.regions.borrow_mut());
+            block.translation.separate();
+            self.invalidated_regions.append(&mut block.translation.regions.borrow_mut());
             self.jump[key.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
         }
         self.released.extend(self.pages.drain().map(|(frame, _)| frame << 12));
@@ -235,12 +235,12 @@ impl BlockCache {
 
     /// Separates all blocks from their translations.
     pub(crate) fn forget_translations(&mut self) {
-        self.dead_code.clear();
-        self.pages.values_mut().for_each(|page| page.peeks.clear());
+        self.invalidated_regions.clear();
+        self.pages.values_mut().for_each(|page| page.dependencies.clear());
         for block in self.blocks.values().filter_map(|&id| self.arena.get(id)) {
-            block.host.separate();
-            block.host.regions.borrow_mut().clear();
-            block.host.heat.set(0);
+            block.translation.separate();
+            block.translation.regions.borrow_mut().clear();
+            block.translation.heat.set(0);
         }
     }
 

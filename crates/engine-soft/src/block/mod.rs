@@ -29,7 +29,7 @@ pub(crate) struct Block {
     /// There is a second page: a copy of what `second_page` says.
     pub(crate) crosses: bool,
     /// Its translation.
-    pub(crate) host: HostCode,
+    pub(crate) translation: TranslationSlot,
     /// Guest-physical page that the last instruction continues on, if it crosses a page boundary.
     pub(crate) second_page: Option<u64>,
     /// Bytes of code.
@@ -46,31 +46,32 @@ pub(crate) struct Block {
 /// What the translator keeps with a block.
 #[derive(Default)]
 #[repr(C)]
-pub(crate) struct HostCode {
+pub(crate) struct TranslationSlot {
     /// Runs in the interpreter; `u32::MAX`: the translator has had it.
     pub(crate) heat: Cell<u32>,
-    pub(crate) code: Cell<Option<Host>>,
+    /// The translation whose checks serve several accesses each.
+    pub(crate) shared: Cell<Option<Entries>>,
     /// Numbers of the translations that its code is in.
     pub(crate) regions: RefCell<Vec<u32>>,
-    /// A second translation, which checks each access by itself.
-    pub(crate) narrow: Cell<Option<Host>>,
+    /// The translation whose accesses are checked each by itself.
+    pub(crate) per_access: Cell<Option<Entries>>,
 }
 
-impl HostCode {
+impl TranslationSlot {
     /// Forgets the translations.
     fn separate(&self) {
-        self.code.set(None);
-        self.narrow.set(None);
+        self.shared.set(None);
+        self.per_access.set(None);
     }
 }
 
 /// Where a block's translation lies: offsets in the code area.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Host {
+pub(crate) struct Entries {
     /// Entry from another page, with RIP in the address register.
-    pub(crate) far: u32,
-    /// Entry for who has put status flags by (`Context::flags`).
-    pub(crate) aside: u32,
+    pub(crate) cross_page: u32,
+    /// Entry with status flags saved (`Context::flags`).
+    pub(crate) flags_saved: u32,
     /// Entry from the same page.
     pub(crate) near: u32,
     /// Entry from the same page with the vector registers loaded.
@@ -150,7 +151,7 @@ impl Block {
         std::iter::once(first).chain(second)
     }
 
-    /// Makes whoever runs it leave at the next op: `stale` leaves the block at its op's start.
+    /// Makes a run of it end at the next op: `stale` leaves the block at its op's start.
     fn redirect(&self, stale: Handler) {
         for op in &self.ops {
             op.run.set(stale);

@@ -2,9 +2,9 @@
 
 use super::BlockId;
 
-/// The translation of this number is good only as long as nothing is written to `len` bytes at
-/// `gpa`.
-pub(super) struct Peek {
+/// Translation `number` relies on `len` bytes at `gpa` without containing them: a write there
+/// invalidates it.
+pub(super) struct CodeDependency {
     pub(super) gpa: u64,
     pub(super) len: u64,
     pub(super) number: u32,
@@ -18,7 +18,7 @@ pub(super) struct CodePage {
     /// Blocks with code here, each once.
     pub(super) blocks: Vec<BlockId>,
     /// Code that translations rely on without containing it.
-    pub(super) peeks: Vec<Peek>,
+    pub(super) dependencies: Vec<CodeDependency>,
 }
 
 /// The granules that `len` bytes at `gpa` touch, within one page.

@@ -9,7 +9,7 @@ pub(crate) mod features;
 mod operand;
 mod select;
 
-use crate::block::{Block, HostCode, Key};
+use crate::block::{Block, Key, TranslationSlot};
 use crate::cpu::Cpu;
 use crate::interp::{control, system};
 use crate::op::Op;
@@ -209,7 +209,7 @@ fn finish(
         linkable: [taken && second.is_none(), through && second.is_none()],
         key,
         len: len as u16,
-        host: HostCode::default(),
+        translation: TranslationSlot::default(),
         crosses: second.is_some(),
         second_page: second,
     }

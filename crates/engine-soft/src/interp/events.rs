@@ -13,7 +13,7 @@ use x86::regs::Rflags;
 use x86::state::{Activity, Mode, Seg};
 
 /// What to do next.
-pub(crate) enum Stock {
+pub(crate) enum Pending {
     /// Leave `run`.
     Exit(Exit),
     /// An event was delivered: look again.
@@ -25,9 +25,9 @@ pub(crate) enum Stock {
 }
 
 /// Looks at everything that can happen between two instructions, in the order of its priority.
-pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
+pub(crate) fn poll_events(cpu: &mut Cpu, limit: u64) -> Pending {
     if let Some(exit) = cpu.exit.take() {
-        return Stock::Exit(exit);
+        return Pending::Exit(exit);
     }
     if cpu.signals.is_raised(Signal::Changes) {
         // Before the look at what it is about: what is posted later raises it again.
@@ -37,29 +37,29 @@ pub(crate) fn take_stock(cpu: &mut Cpu, limit: u64) -> Stock {
         cpu.mmu.catch_up();
     }
     if cpu.state.activity == Activity::Shutdown {
-        return Stock::Exit(Exit::Shutdown);
+        return Pending::Exit(Exit::Shutdown);
     }
     let raised = cpu.signals.bits();
     if raised != 0
-        && let Some(stock) = signals(cpu, raised)
+        && let Some(pending) = signals(cpu, raised)
     {
-        return stock;
+        return pending;
     }
     if cpu.state.activity != Activity::Running {
-        return Stock::Exit(Exit::Halted(SignalSet::waking(&cpu.state)));
+        return Pending::Exit(Exit::Halted(SignalSet::waking(&cpu.state)));
     }
     if cpu.instructions >= limit {
-        return Stock::Exit(Exit::SliceOver);
+        return Pending::Exit(Exit::SliceOver);
     }
     if !cpu.attention && limit - cpu.instructions > 1 {
-        return Stock::Run;
+        return Pending::Run;
     }
     let suppressed = cpu.state.blocking.mov_ss || cpu.state.flags.system & Rflags::RF.bits() != 0;
     if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
         deliver(cpu, Event::Exception(Exception::db(dr6)));
-        return Stock::Again;
+        return Pending::Again;
     }
-    Stock::Step
+    Pending::Step
 }
 
 fn linear_ip(cpu: &Cpu) -> u64 {
@@ -71,13 +71,13 @@ fn linear_ip(cpu: &Cpu) -> u64 {
 }
 
 /// Kicks, resets, NMI, interrupts.
-fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
+fn signals(cpu: &mut Cpu, raised: u32) -> Option<Pending> {
     let up = |signal: Signal| raised & signal as u32 != 0;
     if up(Signal::Kick) {
-        return Some(Stock::Exit(Exit::Kicked(cpu.signals.take_kicks())));
+        return Some(Pending::Exit(Exit::Kicked(cpu.signals.take_kicks())));
     }
     if up(Signal::Init) || up(Signal::Sipi) && cpu.state.activity == Activity::WaitForSipi {
-        return Some(Stock::Exit(Exit::Reset));
+        return Some(Pending::Exit(Exit::Reset));
     }
     if cpu.state.activity == Activity::WaitForSipi {
         return None;
@@ -87,7 +87,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
         cpu.signals.clear(Signal::Nmi);
         resume_flag(cpu);
         deliver(cpu, Event::Nmi);
-        return Some(Stock::Again);
+        return Some(Pending::Again);
     }
     let open = cpu.state.flags.system & Rflags::IF.bits() != 0;
     if up(Signal::Intr) && open && !blocking.sti && !blocking.mov_ss {
@@ -96,7 +96,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Stock> {
         cpu.stats.interrupts += 1;
         tracing::trace!(target: "irq", vector, rip = cpu.state.rip, "interrupt");
         deliver(cpu, Event::External(vector));
-        return Some(Stock::Again);
+        return Some(Pending::Again);
     }
     None
 }

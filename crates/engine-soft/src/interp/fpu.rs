@@ -2,9 +2,9 @@
 //! masked moves, gathers.
 
 use crate::cpu::{Cpu, LEGACY};
+use crate::interp::host_exec;
 use crate::op::{Fallible, Handler, Op, Step, step, step_to};
 use crate::thunk::masked::{self, Element, ElementBus};
-use crate::thunked;
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::bus::{AccessKind, SystemBus};
 use x86::exception::Exception;
@@ -146,7 +146,7 @@ fn fninit(cpu: &mut Cpu, _: &Op) -> Step {
 }
 
 fn check_sse_or_avx(cpu: &mut Cpu, op: &Op) -> Fallible {
-    if op.dst != 0 { thunked::check_avx(cpu) } else { thunked::check_sse(cpu) }
+    if op.dst != 0 { host_exec::check_avx(cpu) } else { host_exec::check_sse(cpu) }
 }
 
 fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
@@ -263,9 +263,9 @@ fn with_elements(
 pub(crate) fn masked_move(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         match op.dst {
-            0 => thunked::check_mmx(cpu)?,
-            1 => thunked::check_sse(cpu)?,
-            _ => thunked::check_avx(cpu)?,
+            0 => host_exec::check_mmx(cpu)?,
+            1 => host_exec::check_sse(cpu)?,
+            _ => host_exec::check_avx(cpu)?,
         }
         if op.dst == 0 && crate::thunk::x87::error_pending(&cpu.state.x87) {
             return cpu.raise(Exception::plain(x86::exception::Vector::Mf));
@@ -278,7 +278,7 @@ pub(crate) fn masked_move(cpu: &mut Cpu, op: &Op) -> Step {
 /// VGATHER, VPGATHER.
 pub(crate) fn gather(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
-        thunked::check_avx(cpu)?;
+        host_exec::check_avx(cpu)?;
         with_elements(cpu, op, |state, i, bus| {
             if masked::gather_is_valid(i) {
                 masked::gather(state, i, bus)
@@ -293,7 +293,7 @@ pub(crate) fn gather(cpu: &mut Cpu, op: &Op) -> Step {
 /// VZEROUPPER (`size` 0), VZEROALL (1).
 pub(crate) fn zero_vectors(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
-        thunked::check_avx(cpu)?;
+        host_exec::check_avx(cpu)?;
         let long = cpu.mode == Mode::Long64;
         if op.size == 0 {
             masked::zero_upper(&mut cpu.state, long);

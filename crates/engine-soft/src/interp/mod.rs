@@ -1,6 +1,6 @@
 //! The interpreter: decoded blocks, one function per operation.
 //!
-//! [`run`] is the loop of one virtual processor: take stock of events ([`events`]), find the block
+//! [`run`] is the loop of one virtual processor: poll events ([`events`]), find the block
 //! at RIP, run its ops, follow the link to the next. The function table is in [`crate::decode`];
 //! here each group of instructions has its file.
 #![allow(unsafe_code)] // walks decoded blocks by pointer; see docs/UNSAFE.md
@@ -12,6 +12,7 @@ pub(crate) mod data;
 mod events;
 mod fetch;
 pub(crate) mod fpu;
+pub(crate) mod host_exec;
 pub(crate) mod legacy;
 pub(crate) mod stack;
 pub(crate) mod string;
@@ -31,8 +32,8 @@ use x86::state::gpr;
 enum End {
     /// Go on: the link to try, if any.
     On(Option<usize>),
-    /// Take stock of mode and events first.
-    Stock,
+    /// Look at mode and events first.
+    Events,
 }
 
 /// So many events in a row without an instruction completed count as one, so that a budget bounds
@@ -53,11 +54,11 @@ pub(crate) fn run(cpu: &mut Cpu, slice: Slice) -> Exit {
     loop {
         let before = cpu.instructions;
         cpu.mmu.blocks.free_dead();
-        match events::take_stock(cpu, limit) {
-            events::Stock::Exit(exit) => return exit,
-            events::Stock::Again => {}
-            events::Stock::Step => events::single_step(cpu),
-            events::Stock::Run => run_blocks(cpu, limit),
+        match events::poll_events(cpu, limit) {
+            events::Pending::Exit(exit) => return exit,
+            events::Pending::Again => {}
+            events::Pending::Step => events::single_step(cpu),
+            events::Pending::Run => run_blocks(cpu, limit),
         }
         fruitless = if cpu.instructions == before { fruitless + 1 } else { 0 };
         if fruitless == FRUITLESS {
@@ -67,7 +68,7 @@ pub(crate) fn run(cpu: &mut Cpu, slice: Slice) -> Exit {
     }
 }
 
-/// Runs blocks until there is something to take stock of.
+/// Runs blocks until there is something to look at.
 fn run_blocks(cpu: &mut Cpu, limit: u64) {
     cpu.mid_repeat = false;
     let mut ahead = None;
@@ -77,7 +78,7 @@ fn run_blocks(cpu: &mut Cpu, limit: u64) {
 }
 
 /// Runs translated code, or one block in the interpreter: `ahead`, or the one at RIP. Tells what
-/// comes next if that is known already; `None`: take stock.
+/// comes next if that is known already; `None`: poll events.
 #[inline(always)]
 fn run_next(
     cpu: &mut Cpu,
@@ -104,13 +105,15 @@ fn run_next(
     // is freed only by `free_dead`, which is called before the next block is looked for, or where
     // translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
-    if translating && let Some(host) = current.host.code.get().or_else(|| warm(cpu, current)) {
+    if translating
+        && let Some(host) = current.translation.shared.get().or_else(|| warm(cpu, current))
+    {
         let entry = translate::entry_of(cpu, current, host);
         return run_translated(cpu, entry, limit);
     }
     let epoch = cpu.mmu.blocks.epoch;
     let End::On(link) = run_block(cpu, current) else { return None };
-    if news(cpu, limit) {
+    if has_events(cpu, limit) {
         return None;
     }
     match link {
@@ -119,9 +122,9 @@ fn run_next(
     }
 }
 
-/// Whether there is something to take stock of.
+/// Whether there is something to look at.
 #[inline(always)]
-fn news(cpu: &Cpu, limit: u64) -> bool {
+fn has_events(cpu: &Cpu, limit: u64) -> bool {
     cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind() || cpu.instructions >= limit
 }
 
@@ -134,19 +137,19 @@ fn run_translated(
 ) -> Option<Option<*const Block>> {
     cpu.mmu.blocks.free_dead();
     let mut left = translate::lockstep::enter(cpu, entry);
-    while let translate::Left::Narrow(site) = left {
-        if news(cpu, limit) {
+    while let translate::ExitReason::PerAccess(site) = left {
+        if has_events(cpu, limit) {
             return None;
         }
-        left = run_narrow(cpu, site)?;
+        left = run_per_access(cpu, site)?;
     }
-    if news(cpu, limit) {
+    if has_events(cpu, limit) {
         return None;
     }
     match left {
-        translate::Left::Next(site) => {
-            // Not by the table of targets: it may name the dead predecessor of the block to come,
-            // which has just left.
+        translate::ExitReason::Next(site) => {
+            // Look it up in the block cache, not the target table, which may still name the
+            // invalidated translation that just exited here.
             let next = fetch::block_at_rip(cpu, false)?;
             if let Some(site) = site {
                 // SAFETY: just found.
@@ -154,35 +157,35 @@ fn run_translated(
             }
             Some(Some(next))
         }
-        translate::Left::Interpret(known) => {
+        translate::ExitReason::Interpret(known) => {
             let block = match known {
                 Ok(block) => block,
                 Err(site) => look_up(cpu, site)?,
             };
             // SAFETY: just found, or found before and no block has died since.
             let end = run_block(cpu, unsafe { &*block });
-            (end != End::Stock && !news(cpu, limit)).then_some(None)
+            (end != End::Events && !has_events(cpu, limit)).then_some(None)
         }
-        translate::Left::Narrow(_) => Some(None),
+        translate::ExitReason::PerAccess(_) => Some(None),
     }
 }
 
-/// Runs the narrow translation of the block at RIP, which the check at `site` asks for.
+/// Runs the per-access translation of the block at RIP, which the check at `site` asks for.
 #[cold]
-fn run_narrow(cpu: &mut Cpu, site: u32) -> Option<translate::Left> {
+fn run_per_access(cpu: &mut Cpu, site: u32) -> Option<translate::ExitReason> {
     let block = fetch::block_at_rip(cpu, false)?;
     // SAFETY: just found.
     let block = unsafe { &*block };
-    let made = translate::narrow(cpu, block, site);
+    let made = translate::per_access(cpu, block, site);
     Some(match made {
         Ok(Some(host)) => {
             let entry = translate::entry_beside(cpu, block, host);
             translate::lockstep::enter(cpu, entry)
         }
-        Ok(None) => translate::Left::Interpret(Err(None)),
+        Ok(None) => translate::ExitReason::Interpret(Err(None)),
         Err(_) => {
             translate::forget(cpu);
-            translate::Left::Interpret(Err(None))
+            translate::ExitReason::Interpret(Err(None))
         }
     })
 }
@@ -193,25 +196,25 @@ fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
     // SAFETY: just found.
     let plain = unsafe { (*block).second_page.is_none() };
     if let Some(site) = site.filter(|_| plain) {
-        translate::note(cpu, site, block);
+        translate::cache_exit(cpu, site, block);
     }
     Some(block)
 }
 
 /// Counts a run of `block`, and translates it when it has become hot.
-fn warm(cpu: &mut Cpu, block: &Block) -> Option<crate::block::Host> {
-    let heat = block.host.heat.get();
+fn warm(cpu: &mut Cpu, block: &Block) -> Option<crate::block::Entries> {
+    let heat = block.translation.heat.get();
     if heat == u32::MAX {
         return None;
     }
     if heat < cpu.hot {
-        block.host.heat.set(heat + 1);
+        block.translation.heat.set(heat + 1);
         return None;
     }
     if translate::translate(cpu, block).is_err() {
         translate::forget(cpu);
     }
-    block.host.code.get()
+    block.translation.shared.get()
 }
 
 /// The successor of `current` by link `slot`; makes the link if it is sound.
@@ -261,16 +264,16 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
         Step::Jump | Step::Again | Step::Next => End::On(None),
         Step::Sync => {
             cpu.refresh();
-            if cpu.attention { End::Stock } else { End::On(None) }
+            if cpu.attention { End::Events } else { End::On(None) }
         }
         Step::FaultHere => {
             events::fault_here(cpu);
-            End::Stock
+            End::Events
         }
         Step::Fault => {
             // SAFETY: as above.
             events::fault(cpu, unsafe { &*op });
-            End::Stock
+            End::Events
         }
     }
 }

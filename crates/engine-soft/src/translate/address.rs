@@ -3,13 +3,14 @@
 //! A *group* is a checked range of addresses around one expression base + index << scale. Later
 //! accesses by the same expression within the range need no check of their own, and a constant
 //! added to the base only moves them. What the check leaves in a scratch register is the host
-//! address of the range's first byte. Where a range turns out to lie on two pages, a *narrow*
-//! translation of the block's rest takes over, which checks each access by itself.
+//! address of the range's first byte. Where a range turns out to lie on two pages, a
+//! *per-access* translation of the block's rest takes over, which checks each access by itself. All
+//! others have *shared* checks.
 
 use super::asm::{RAX, RSP};
-use super::emit::{Cold, Emitter, Need, Out, PAGE, VIEW, home, segment_base};
+use super::emit::{Cold, Emitter, Need, PAGE, StubTarget, VIEW, segment_base, spill_slot};
 use super::flow::{Class, Usage};
-use super::region::{Guest, PAGE_BYTES};
+use super::region::{GuestInsn, PAGE_BYTES};
 use super::scratch::Held;
 use crate::thunk::MemOperand;
 use crate::tlb::{ENTRIES, Entry};
@@ -95,7 +96,7 @@ impl Group {
             displacement: access.displacement,
             access_write: access.write,
             alignment: access.alignment,
-            wide: length != access.size || self.write != access.write,
+            shared: length != access.size || self.write != access.write,
         })
     }
 
@@ -130,8 +131,8 @@ pub(crate) struct Check {
     pub(crate) displacement: i32,
     pub(crate) access_write: bool,
     pub(crate) alignment: u16,
-    /// There is a narrower way.
-    pub(crate) wide: bool,
+    /// It serves more than the access at hand: a per-access check may pass where it fails.
+    pub(crate) shared: bool,
 }
 
 /// The operand of `i` as the translator sees it; `None`: not one it knows.
@@ -263,7 +264,7 @@ impl Emitter<'_> {
             moved: 0,
             added: self.at_hand(&access.at),
         };
-        if self.region.narrow {
+        if self.region.per_access {
             return group;
         }
         self.widen(&mut group, n, 0, true);
@@ -273,7 +274,7 @@ impl Emitter<'_> {
     /// Whether `at` is a register alone, and the host has it. RSP cannot be an index.
     fn at_hand(&self, at: &Expression) -> bool {
         let alone = at.segment == 0 && at.index == NONE && at.base < 16;
-        alone && at.base != RSP && self.homed & 1 << at.base == 0
+        alone && at.base != RSP && self.spilled & 1 << at.base == 0
     }
 
     /// Extends `group` by what its block does from instruction `n` on, the base having moved by
@@ -283,7 +284,7 @@ impl Emitter<'_> {
         let at = group.at;
         let Some(b) = self.region.block_of(n) else { return };
         let block = &self.region.blocks[b];
-        for g in &self.region.guests[n..block.first + block.count] {
+        for g in &self.region.insns[n..block.first + block.count] {
             for other in g.moves.accesses.iter().flatten().filter(|a| a.at == at) {
                 let low = i64::from(other.displacement) + moved;
                 let (from, to) = (group.low.min(low), group.high.max(low + other.size));
@@ -313,7 +314,7 @@ impl Emitter<'_> {
 
     /// Emits the check of `group`, and tells which register it leaves the host address of the
     /// range's first byte in; or, where the base is at hand, what leads from it to the host
-    /// address: that is there three cycles sooner. Flags are put by if `need` says so.
+    /// address: that is there three cycles sooner. Flags are saved if `need` says so.
     fn check(&mut self, n: usize, group: &Group, access: &Access, need: Need) -> Option<u8> {
         let address = self.scratch.take()?;
         let entry = self.scratch.take()?;
@@ -334,7 +335,7 @@ impl Emitter<'_> {
         }
         self.scratch.give(entry);
         let site = self.check_site(n, check, retry);
-        self.cold.push(Cold::Exit { from, site, out: Out::Fill(address) });
+        self.cold.push(Cold::Exit { from, site, out: StubTarget::Fill(address) });
         Some(address)
     }
 
@@ -361,7 +362,7 @@ impl Emitter<'_> {
     }
 
     /// The linear address of `at` + `displacement` into `to`, with `spare` to help where an index
-    /// is homed; flags untouched.
+    /// is spilled; flags untouched.
     pub(super) fn expression(
         &mut self,
         to: u8,
@@ -389,8 +390,8 @@ impl Emitter<'_> {
             }
             (base, index) => {
                 // At most one of them can be brought into `to`.
-                let homed = |r: u8| self.homed & 1 << r != 0;
-                let x = match (homed(base) && base != index, homed(index)) {
+                let spilled = |r: u8| self.spilled & 1 << r != 0;
+                let x = match (spilled(base) && base != index, spilled(index)) {
                     (true, true) => match spare {
                         Some(spare) => self.bring(index, spare),
                         None => return self.expression_by_halves(to, at, displacement),
@@ -409,21 +410,21 @@ impl Emitter<'_> {
 
     /// base + index << scale with both in memory and one register: rare.
     fn expression_by_halves(&mut self, to: u8, at: &Expression, displacement: i32) -> Option<()> {
-        self.asm.load(to, home(at.index));
+        self.asm.load(to, spill_slot(at.index));
         self.asm.lea_scaled(to, None, to, at.scale, displacement);
-        self.asm.add_gs(to, home(at.base));
+        self.asm.add_gs(to, spill_slot(at.base));
         if at.segment != 0 {
             self.asm.add_gs(to, segment_base(at.segment));
         }
         Some(())
     }
 
-    /// The host register with guest register `register`, loaded into `to` if it is homed.
+    /// The host register with guest register `register`, loaded into `to` if it is spilled.
     fn bring(&mut self, register: u8, to: u8) -> u8 {
-        if self.homed & 1 << register == 0 {
+        if self.spilled & 1 << register == 0 {
             return register;
         }
-        self.asm.load(to, home(register));
+        self.asm.load(to, spill_slot(register));
         to
     }
 
@@ -440,7 +441,7 @@ impl Emitter<'_> {
     }
 
     /// What instruction `g` writes is noted: groups by changed registers go, or move along.
-    pub(super) fn note_writes(&mut self, g: &Guest) {
+    pub(super) fn note_writes(&mut self, g: &GuestInsn) {
         let Moves { step, .. } = g.moves;
         self.scratch.groups(|mut group| {
             if let Some((register, by)) = step
@@ -472,7 +473,7 @@ fn implied(class: Class) -> u16 {
     }
 }
 
-impl Guest {
+impl GuestInsn {
     /// The registers that it changes.
     pub(super) fn written(&self) -> u16 {
         self.moves.written

@@ -26,7 +26,7 @@ impl Emitter<'_> {
     pub(super) fn bit(&mut self, n: usize, access: Access) -> Option<()> {
         let region = self.region;
         self.flags_aside(n)?;
-        let number = self.value(region.guests[n].i.op1_register().number() as u8)?;
+        let number = self.value(region.insns[n].i.op1_register().number() as u8)?;
         let last = 8 * access.size as i32 - 1;
         if access.size == 8 {
             self.asm.cmp_imm(number, last);

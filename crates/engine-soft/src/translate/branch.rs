@@ -8,13 +8,13 @@
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
-    Cold, ENTERED, Emitter, LOOKED_UP, Need, Out, PAGE, POLL, Site, Start, TARGETS, TMP_FLAGS,
-    VECTORS_OUT, bits, home,
+    Cold, ENTERED, Emitter, ExitSite, FaultMapEntry, LOOKED_UP, Need, PAGE, POLL, StubTarget,
+    TARGETS, TMP_FLAGS, VECTORS_OUT, bits, spill_slot,
 };
 use super::flow::Class;
 use super::region::{PAGE_BYTES, Region};
 use super::scratch::{STANDARD, Scratch};
-use crate::block::Host;
+use crate::block::Entries;
 use crate::tlb::{TARGET_MASK, TARGET_SCALE};
 
 /// The order in which blocks are emitted: each behind the one that falls through to it, where that
@@ -59,25 +59,25 @@ impl Emitter<'_> {
         }
     }
 
-    /// Emits an entry for `block`: far, with flags put by, near, with vectors loaded; code that
+    /// Emits an entry for `block`: cross-page, flags saved, near, vectors loaded; code that
     /// goes on follows.
-    fn entry(&mut self, block: usize) -> Host {
+    fn entry(&mut self, block: usize) -> Entries {
         let b = &self.region.blocks[block];
         let start = b.start;
         let at = |e: &Self| e.asm.here() as u32;
-        // Far: the target's RIP is in ADDRESS.
-        let far = at(self);
+        // Cross-page: the target's RIP is in ADDRESS.
+        let cross_page = at(self);
         self.asm.lea(ADDRESS, ADDRESS, -start);
         self.asm.store(PAGE, ADDRESS);
-        let aside = at(self);
+        let flags_saved = at(self);
         if b.live_in {
             self.asm.mov(SECOND, RAX);
             self.asm.load_word(RAX, TMP_FLAGS);
             self.asm.flags_from_ax();
             self.asm.mov(RAX, SECOND);
         } else {
-            // Its own place: once this is dead, whoever comes this way must leave with the flags
-            // that were put by.
+            // Its own place: once this is invalidated, jumps to this entry must exit with the
+            // saved flags.
             self.asm.bytes(&NOP);
         }
         let near = at(self);
@@ -85,16 +85,16 @@ impl Emitter<'_> {
             self.require_vectors();
         }
         let body = at(self);
-        if !self.region.narrow {
+        if !self.region.per_access {
             self.tally(ENTERED, SECOND);
         }
-        for r in bits(self.homed & !STANDARD) {
-            self.asm.store(home(r), r);
+        for r in bits(self.spilled & !STANDARD) {
+            self.asm.store(spill_slot(r), r);
         }
-        for r in bits(STANDARD & !self.homed) {
-            self.asm.load(r, home(r));
+        for r in bits(STANDARD & !self.spilled) {
+            self.asm.load(r, spill_slot(r));
         }
-        Host { far, aside, near, body, region: 0 }
+        Entries { cross_page, flags_saved, near, body, region: 0 }
     }
 
     /// Loads the vector registers if they are not in the host's, without touching flags.
@@ -106,14 +106,14 @@ impl Emitter<'_> {
         // LEA ADDRESS, [RIP + 5]: the address behind the jump.
         self.asm.bytes(&[0x4c, 0x8d, 0x05 | (ADDRESS & 7) << 3, 5, 0, 0, 0]);
         let jump = self.asm.jmp();
-        self.jumps.push((jump, Out::LoadVectors));
+        self.jumps.push((jump, StubTarget::LoadVectors));
         // The loader comes back here with RCX intact in itself: keep both paths equal.
         self.asm.mov(ADDRESS, RCX);
         self.asm.short_here(ready);
         self.asm.mov(RCX, ADDRESS);
     }
 
-    fn bequeath(&mut self, to: usize) {
+    fn pass_scratch_state(&mut self, to: usize) {
         if self.region.inherits(to) && self.labels[to].is_none() {
             let mut left: Scratch = self.scratch;
             left.unpin();
@@ -124,8 +124,8 @@ impl Emitter<'_> {
     /// Makes the registers what they are at a region's boundary; a `target` comes along in ADDRESS,
     /// where to write in THIRD.
     fn boundary(&mut self, target: Option<u8>, place: Option<u8>) {
-        for r in bits(STANDARD & !self.homed) {
-            self.asm.store(home(r), r);
+        for r in bits(STANDARD & !self.spilled) {
+            self.asm.store(spill_slot(r), r);
         }
         match (target, place) {
             (Some(THIRD), Some(ADDRESS)) => self.asm.xchg(ADDRESS, THIRD),
@@ -138,14 +138,19 @@ impl Emitter<'_> {
                 target.inspect(|&target| self.carry(target, ADDRESS));
             }
         }
-        for r in bits(self.homed & !STANDARD) {
-            self.asm.load(r, home(r));
+        for r in bits(self.spilled & !STANDARD) {
+            self.asm.load(r, spill_slot(r));
         }
-        if self.homed != STANDARD
-            && let Some(last) = self.starts.last().copied()
+        if self.spilled != STANDARD
+            && let Some(last) = self.fault_map.last().copied()
         {
             let offset = self.asm.here() as u32;
-            self.starts.push(Start { offset, homed: STANDARD, boundary: false, ..last });
+            self.fault_map.push(FaultMapEntry {
+                offset,
+                spilled: STANDARD,
+                boundary: false,
+                ..last
+            });
         }
     }
 
@@ -173,17 +178,17 @@ impl Emitter<'_> {
     /// Goes to page + `to` at the end of the current block. `from` is the branch that goes there;
     /// `None`: control falls through, or the branch has polled.
     pub(super) fn edge(&mut self, to: i32, from: Option<usize>, next: Option<usize>) -> Option<()> {
-        if from.is_some_and(|n| to <= self.region.guests[n].delta) {
+        if from.is_some_and(|n| to <= self.region.insns[n].delta) {
             self.poll()?;
         }
         let Some(b) = self.region.at(to) else {
             let b = self.block();
-            let live = self.region.guests[b.first + b.count - 1].live_after;
+            let live = self.region.insns[b.first + b.count - 1].live_after;
             self.boundary(None, None);
             self.out(to, live);
             return Some(());
         };
-        self.bequeath(b);
+        self.pass_scratch_state(b);
         if next != Some(b) || self.labels[b].is_some() {
             let place = self.asm.jmp();
             self.inner.push((place, b));
@@ -193,9 +198,9 @@ impl Emitter<'_> {
 
     /// Brings flags back into RFLAGS before control goes to page + `to`, if they are `needed`;
     /// another page takes them as they are.
-    pub(super) fn settle_flags_for(&mut self, to: i32, needed: bool) {
+    pub(super) fn materialize_flags_for(&mut self, to: i32, needed: bool) {
         if on_page(to) {
-            self.settle_flags(needed);
+            self.materialize_flags(needed);
         }
     }
 
@@ -206,38 +211,38 @@ impl Emitter<'_> {
             self.link(place, to);
             return;
         }
-        if self.region.narrow {
-            self.flags_for_far(live);
+        if self.region.per_access {
+            self.save_flags_if(live);
             self.by_table(to);
         } else {
-            self.far(to, live);
+            self.leave_page(to, live);
         }
     }
 
-    /// Goes to page + `to` by the table of targets. Status flags have been put by, or are dead.
+    /// Goes to page + `to` by the table of targets. Status flags are saved or dead.
     pub(super) fn by_table(&mut self, to: i32) {
         self.asm.load(ADDRESS, PAGE);
         self.asm.lea(ADDRESS, ADDRESS, to);
-        let site = self.site(Site::Target { delta: to, saved: self.saved });
+        let site = self.site(ExitSite::Target { delta: to, saved: self.saved });
         self.dispatch(0, site);
     }
 
     fn link(&mut self, place: usize, to: i32) {
         let vectors = self.region.vectors;
-        let site = self.site(Site::Link { place: place as u32, delta: to, vectors });
-        self.cold.push(Cold::Exit { from: place, site, out: Out::Leave });
+        let site = self.site(ExitSite::Link { place: place as u32, delta: to, vectors });
+        self.cold.push(Cold::Exit { from: place, site, out: StubTarget::Leave });
     }
 
     /// The site for a target that the table does not know: the interpreter finds it.
     fn interpreted(&mut self, n: usize) -> usize {
-        let (delta, undone) = (self.region.guests[n].delta, self.rest(n));
+        let (delta, undone) = (self.region.insns[n].delta, self.rest(n));
         let shadow = self.shadow(n);
         let saved = self.saved;
-        self.site(Site::Interpret { delta, undone, saved, shadow, recipe: self.recipe(n) })
+        self.site(ExitSite::Interpret { delta, undone, saved, shadow, recipe: self.recipe(n) })
     }
 
     /// The entry of the table of targets for the guest address in ADDRESS to SECOND; leaves by
-    /// `site` if it is another's. Status flags have been put by, or are dead.
+    /// `site` if it is another's. Status flags are saved or dead.
     fn look_up(&mut self, site: usize) {
         self.tally(LOOKED_UP, SECOND);
         self.asm.scaled32(SECOND, ADDRESS, TARGET_SCALE);
@@ -245,11 +250,11 @@ impl Emitter<'_> {
         self.asm.add_gs(SECOND, TARGETS);
         self.asm.cmp_at(ADDRESS, SECOND, 0);
         let miss = self.asm.jcc(5);
-        self.cold.push(Cold::Exit { from: miss, site, out: Out::Leave });
+        self.cold.push(Cold::Exit { from: miss, site, out: StubTarget::Leave });
     }
 
     /// Jumps to the guest address in ADDRESS if the table of targets knows it, after releasing
-    /// `pop` bytes of stack; else leaves by `site`. Status flags have been put by, or are dead.
+    /// `pop` bytes of stack; else leaves by `site`. Status flags are saved or dead.
     fn dispatch(&mut self, pop: i32, site: usize) {
         self.look_up(site);
         if pop != 0 {
@@ -258,9 +263,9 @@ impl Emitter<'_> {
         self.asm.jmp_at(SECOND, 8);
     }
 
-    /// Puts flags by for a far entry, if they are `live`. At the boundary: any scratch register
-    /// will do.
-    pub(super) fn flags_for_far(&mut self, live: bool) {
+    /// Saves flags for an entry that takes them so, if they are `live`. At the boundary: any scratch
+    /// register will do.
+    pub(super) fn save_flags_if(&mut self, live: bool) {
         if live {
             self.save_flags(SECOND);
         }
@@ -268,10 +273,10 @@ impl Emitter<'_> {
 
     /// Translates the branch `n`, which ends the current block.
     pub(super) fn branch(&mut self, n: usize, next: Option<usize>) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         match g.class {
             Class::Jump => {
-                self.settle_flags_for(g.target(), g.live_after);
+                self.materialize_flags_for(g.target(), g.live_after);
                 self.edge(g.target(), Some(n), next)
             }
             Class::Jcc(cc) => self.jcc(n, cc, next),
@@ -282,8 +287,8 @@ impl Emitter<'_> {
     }
 
     fn jcc(&mut self, n: usize, cc: u8, next: Option<usize>) -> Option<()> {
-        let g = &self.region.guests[n];
-        self.settle_flags(true);
+        let g = &self.region.insns[n];
+        self.materialize_flags(true);
         let (to, through) = (g.target(), g.next());
         if to <= g.delta && on_page(to) {
             // Polls whether it is taken or not, which is cheaper than a detour.
@@ -292,11 +297,11 @@ impl Emitter<'_> {
         let taken = self.region.at(to);
         if taken.is_some() && taken == next && self.region.at(through) != next {
             // The taken side comes next: turn the condition round.
-            self.bequeath(taken?);
+            self.pass_scratch_state(taken?);
             let place = self.asm.jcc(cc ^ 1);
             match self.region.at(through) {
                 Some(b) => {
-                    self.bequeath(b);
+                    self.pass_scratch_state(b);
                     self.inner.push((place, b));
                 }
                 None => self.cold.push(Cold::Branch { from: place, to: through, n, polls: false }),
@@ -306,10 +311,10 @@ impl Emitter<'_> {
         let place = self.asm.jcc(cc);
         match taken {
             Some(b) => {
-                self.bequeath(b);
+                self.pass_scratch_state(b);
                 self.inner.push((place, b));
             }
-            None if on_page(to) && self.homed == STANDARD => self.link(place, to),
+            None if on_page(to) && self.spilled == STANDARD => self.link(place, to),
             None => self.cold.push(Cold::Branch {
                 from: place,
                 to,
@@ -324,26 +329,26 @@ impl Emitter<'_> {
     pub(super) fn cold_branch(&mut self, from: usize, to: i32, n: usize, polls: bool) {
         self.asm.resolve_here(from);
         self.current = self.region.block_of(n).unwrap_or(self.current);
-        self.scratch = Scratch::new(self.homed);
+        self.scratch = Scratch::new(self.spilled);
         self.saved = false;
-        self.start(n, 1);
+        self.map_faults(n, 1);
         if polls {
             self.poll();
         }
-        let live = self.region.guests[n].live_after;
+        let live = self.region.insns[n].live_after;
         self.boundary(None, None);
         self.out(to, live);
     }
 
     /// Where a return address goes, checked.
     fn return_place(&mut self, n: usize) -> Option<Place> {
-        let need = if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing };
+        let need = if self.region.insns[n].live_after { Need::Flags } else { Need::Nothing };
         self.reach(n, Access::word(Expression::STACK, -8, true), need)
     }
 
     /// Writes the return address; RSP stays.
     fn write_return(&mut self, n: usize) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         let place = self.return_place(n)?;
         let value = self.scratch.take()?;
         self.asm.load(value, PAGE);
@@ -354,12 +359,12 @@ impl Emitter<'_> {
     }
 
     fn call(&mut self, n: usize) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         if g.target() <= g.delta {
             self.poll()?;
         }
         self.write_return(n)?;
-        self.settle_flags_for(g.target(), g.live_after);
+        self.materialize_flags_for(g.target(), g.live_after);
         self.asm.lea(RSP, RSP, -8);
         self.boundary(None, None);
         self.out(g.target(), g.live_after);
@@ -367,7 +372,7 @@ impl Emitter<'_> {
     }
 
     fn ret(&mut self, n: usize, bytes: u16) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         self.poll()?;
         let need = if g.live_after { Need::Flags } else { Need::Nothing };
         let access = Access::word(Expression::STACK, 0, false);
@@ -375,14 +380,14 @@ impl Emitter<'_> {
         let value = self.scratch.take()?;
         self.asm.load_place(value, &place);
         self.boundary(Some(value), None);
-        self.flags_for_far(g.live_after);
+        self.save_flags_if(g.live_after);
         let site = self.interpreted(n);
         self.dispatch(8 + i32::from(bytes), site);
         Some(())
     }
 
     fn indirect(&mut self, n: usize) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         self.poll()?;
         let value = if matches!(g.class, Class::JumpMemory | Class::CallMemory) {
             let (at, displacement) = super::address::expression_of(&g.i, true)?;
@@ -402,7 +407,7 @@ impl Emitter<'_> {
             return self.indirect_call(n, value);
         }
         self.boundary(Some(value), None);
-        self.flags_for_far(g.live_after);
+        self.save_flags_if(g.live_after);
         let site = self.interpreted(n);
         self.dispatch(0, site);
         Some(())
@@ -411,10 +416,10 @@ impl Emitter<'_> {
     /// Calls the guest address in `target`. An address that the table of targets does not know may
     /// be none at all: the interpreter begins anew, so that nothing may have been written before.
     fn indirect_call(&mut self, n: usize, target: u8) -> Option<()> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         let place = self.return_place(n)?;
         self.boundary(Some(target), Some(place.base));
-        self.flags_for_far(g.live_after);
+        self.save_flags_if(g.live_after);
         let site = self.interpreted(n);
         self.look_up(site);
         self.asm.load(ADDRESS, PAGE);

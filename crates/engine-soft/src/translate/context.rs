@@ -12,7 +12,7 @@ pub(crate) struct Context {
     pub(crate) vectors_out: u8,
     /// Not 0: do not enter translated code (see `super::interrupt`).
     pub(crate) stop: u8,
-    /// Status flags put by during address checks.
+    /// Status flags saved during address checks.
     pub(crate) flags: u16,
     /// The address that polls read: of a readable word, or [`UNREADABLE`] when translated code is
     /// to stop.
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     /// The pages that the kernel's stack and the user's lie on.
     pub(crate) stack_page: [StackPage; 2],
     /// A register's value while the TLB is asked for the stack's page.
-    pub(crate) spill: u64,
+    pub(crate) stack_scratch: u64,
     /// RIP in host code where a fault was met.
     pub(crate) fault_pc: u64,
     /// Guest instructions completed in translated code.
@@ -37,22 +37,22 @@ pub(crate) struct Context {
     /// The table of indirect-branch targets of the current view.
     pub(crate) targets: u64,
     /// What the links of user code to other pages must have been made for; 0: there are none (see
-    /// `super::far`).
-    pub(crate) ticket: u32,
+    /// `super::cross_page`).
+    pub(crate) generation: u32,
     /// Counts down where links to other pages do not hold.
-    pub(crate) patience: i32,
+    pub(crate) relink_countdown: i32,
     /// The host's MXCSR.
     pub(crate) host_mxcsr: u32,
     /// The fault exit's address, for the fault guard.
     pub(crate) leave: u64,
     /// The entry code's address.
     pub(crate) enter: u64,
-    /// The processor itself, for what glue calls.
+    /// The processor itself, for what stub calls.
     pub(crate) cpu: u64,
     /// All registers as a fault found them.
     pub(crate) raw: [u64; 16],
     /// The missed check needs each access checked by itself.
-    pub(crate) narrow: bool,
+    pub(crate) per_access: bool,
 }
 
 /// No page is ever mapped there.
@@ -103,20 +103,20 @@ impl Default for Context {
             target: 0,
             scratch: 0,
             stack_page: [StackPage::NONE; 2],
-            spill: 0,
+            stack_scratch: 0,
             fault_pc: 0,
             count: 0,
             entered: 0,
             looked_up: 0,
             targets: 0,
-            ticket: 0,
-            patience: 0,
+            generation: 0,
+            relink_countdown: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
             enter: 0,
             cpu: 0,
             raw: [0; 16],
-            narrow: false,
+            per_access: false,
         }
     }
 }

@@ -10,11 +10,11 @@
 use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{ADDRESS, Asm, RAX};
 use super::context::Context;
+use super::cross_page::CrossPageBranch;
 use super::encode::{self, Memory, Operands};
-use super::far::Far;
 use super::flow::{Class, FlagUse};
 use super::recover::Recipe;
-use super::region::{BasicBlock, Guest, PAGE_BYTES, Region};
+use super::region::{BasicBlock, GuestInsn, PAGE_BYTES, Region};
 use super::scratch::{Held, Scratch};
 use super::stack_page::Elsewhere;
 use crate::block::Key;
@@ -44,11 +44,11 @@ pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
 const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
 
-pub(super) fn home(register: u8) -> usize {
+pub(super) fn spill_slot(register: u8) -> usize {
     STATE + offset_of!(CpuState, gpr) + 8 * usize::from(register)
 }
 
-pub(super) fn ymm_home(register: u8) -> usize {
+pub(super) fn ymm_slot(register: u8) -> usize {
     STATE + offset_of!(CpuState, ymm) + 32 * usize::from(register)
 }
 
@@ -65,22 +65,22 @@ pub(super) fn segment_selector(number: u8) -> usize {
     segment_base(number) - offset_of!(Segment, base) + offset_of!(Segment, selector)
 }
 
-/// What an exit means.
+/// What an exit means. Status flags that are *saved* are in `Context::flags`, others in RFLAGS.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Site {
+pub(super) enum ExitSite {
     /// Go on at page + delta; the jump at `place` may be linked to that block.
     Link { place: u32, delta: i32, vectors: bool },
-    /// Go on at page + delta, of which the table of targets knows nothing; status flags were put by
+    /// Go on at page + delta, of which the table of targets knows nothing; status flags are saved
     /// if `saved`.
     Target { delta: i32, saved: bool },
-    /// Go on at page + delta, where there was a translation, which is dead; status flags were put
-    /// by if `saved`.
+    /// Go on at page + delta, where there was a translation, which is dead; status flags are
+    /// saved if `saved`.
     Dead { delta: i32, saved: bool },
-    /// Go on at page + delta, on another page; far branch number `far` may be linked to it. Status
-    /// flags were put by if `saved`.
-    Far { far: u32, delta: i32, saved: bool },
+    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to it.
+    /// Status flags are saved if `saved`.
+    CrossPage { branch: u32, delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
-    /// but not run. Status flags were put by if `saved`. An STI went before it if `shadow`.
+    /// but not run. Status flags are saved if `saved`. An STI went before it if `shadow`.
     /// `recipe`: flags that a check may have overwritten are had again.
     Interpret { delta: i32, undone: u16, saved: bool, shadow: bool, recipe: Option<Recipe> },
     /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
@@ -92,10 +92,10 @@ pub(super) enum Site {
         shadow: bool,
         recipe: Option<Recipe>,
         retry: u32,
-        /// Registers homed in the region.
-        homed: u16,
-        /// The narrow translation from that instruction on, once there is one.
-        narrow: Option<crate::block::Host>,
+        /// Registers spilled in the region.
+        spilled: u16,
+        /// The per-access translation from that instruction on, once there is one.
+        per_access: Option<crate::block::Entries>,
     },
 }
 
@@ -103,25 +103,25 @@ pub(super) enum Site {
 pub(super) struct Translation {
     pub(super) code: Vec<u8>,
     /// Entries of blocks that others may enter.
-    pub(super) entries: Vec<(Key, crate::block::Host)>,
-    /// Registers homed within.
-    pub(super) homed: u16,
-    pub(super) sites: Vec<Site>,
-    pub(super) fars: Vec<Far>,
+    pub(super) entries: Vec<(Key, crate::block::Entries)>,
+    /// Registers spilled within.
+    pub(super) spilled: u16,
+    pub(super) sites: Vec<ExitSite>,
+    pub(super) cross_page: Vec<CrossPageBranch>,
     /// Jumps out of this code: places of rel32.
-    pub(super) jumps: Vec<(usize, Out)>,
+    pub(super) jumps: Vec<(usize, StubTarget)>,
     /// What a fault means from each offset on, ascending.
-    pub(super) starts: Vec<Start>,
+    pub(super) fault_map: Vec<FaultMapEntry>,
 }
 
-/// A piece of glue that code jumps to.
+/// A stub that code jumps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Out {
+pub(super) enum StubTarget {
     /// The exit, at a boundary; the site's number is in ADDRESS.
     Leave,
-    /// The exit, within the region; the site's number is in the last register homed.
-    LeaveInside,
-    /// Making good a missed check; the site's number is in this register, a homed one.
+    /// The exit, within the region; the site's number is in the last register spilled.
+    LeaveRegion,
+    /// Making good a missed check; the site's number is in this register, a spilled one.
     Fill(u8),
     /// Loading the vector registers.
     LoadVectors,
@@ -129,13 +129,13 @@ pub(super) enum Out {
 
 /// From `offset` of the code on a fault belongs to the instruction at page + `delta`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
+pub(super) struct FaultMapEntry {
     pub(super) offset: u32,
     pub(super) delta: i32,
     /// Instructions from it to the block's end.
     pub(super) rest: u16,
-    /// Which registers are homed here.
-    pub(super) homed: u16,
+    /// Which registers are spilled here.
+    pub(super) spilled: u16,
     /// Status flags are in `Context::flags` rather than in RFLAGS.
     pub(super) saved: bool,
     /// An STI went before it.
@@ -158,39 +158,39 @@ pub(super) enum Need {
 /// A cold piece of code, emitted behind the hot one.
 pub(super) enum Cold {
     /// Leaves by `site`.
-    Exit { from: usize, site: usize, out: Out },
+    Exit { from: usize, site: usize, out: StubTarget },
     /// A branch out of the region that was taken.
     Branch { from: usize, to: i32, n: usize, polls: bool },
     /// An address through RSP is not on the page at hand.
     StackElsewhere(Elsewhere),
-    /// Far branch `far` to page + `to` where it is not linked; `live`: flags may be needed there,
-    /// `aside`: they were put by.
-    Detour { far: usize, to: i32, live: bool, aside: bool },
+    /// Cross-page branch `branch` to page + `to` where it is not linked; `live`: flags may be needed
+    /// there,    /// `flags_saved`: they are in `Context::flags`.
+    Detour { branch: usize, to: i32, live: bool, flags_saved: bool },
 }
 
 /// See the module.
 pub(super) struct Emitter<'a> {
     pub(super) asm: Asm,
     pub(super) region: &'a Region,
-    pub(super) homed: u16,
+    pub(super) spilled: u16,
     pub(super) scratch: Scratch,
     /// Flags are in `Context::flags` rather than in RFLAGS.
     pub(super) saved: bool,
     /// The block under way.
     pub(super) current: usize,
     pub(super) options: Options,
-    pub(super) sites: Vec<Site>,
-    pub(super) fars: Vec<Far>,
+    pub(super) sites: Vec<ExitSite>,
+    pub(super) cross_page: Vec<CrossPageBranch>,
     pub(super) cold: Vec<Cold>,
-    pub(super) jumps: Vec<(usize, Out)>,
-    pub(super) starts: Vec<Start>,
+    pub(super) jumps: Vec<(usize, StubTarget)>,
+    pub(super) fault_map: Vec<FaultMapEntry>,
     /// Where each block's code begins.
     pub(super) labels: Vec<Option<usize>>,
     /// Jumps to blocks within: place of rel32, block.
     pub(super) inner: Vec<(usize, usize)>,
     /// What the only predecessor of a block leaves in the scratch registers.
     pub(super) inherited: Vec<Option<Scratch>>,
-    pub(super) entries: Vec<(Key, crate::block::Host)>,
+    pub(super) entries: Vec<(Key, crate::block::Entries)>,
     /// The instruction under way.
     at: usize,
 }
@@ -200,8 +200,8 @@ pub(super) struct Emitter<'a> {
 pub(super) struct Options {
     /// Number of the first site.
     pub(super) first_site: usize,
-    /// Number of the first far branch.
-    pub(super) first_far: usize,
+    /// Number of the first cross-page branch.
+    pub(super) first_cross_page: usize,
     /// Poll wherever code goes round.
     pub(super) polls: bool,
     /// Count instructions.
@@ -217,25 +217,25 @@ pub(super) struct Options {
 /// interpreter.
 pub(super) fn translate(
     region: &Region,
-    homed: u16,
+    spilled: u16,
     options: Options,
 ) -> Result<Translation, usize> {
-    let (blocks, guests) = (region.blocks.len(), region.guests.len());
+    let (blocks, insns) = (region.blocks.len(), region.insns.len());
     // Room for what most regions need: growing costs more than a good part of the emitting.
-    let some = guests + 4 * blocks;
+    let some = insns + 4 * blocks;
     let mut e = Emitter {
         asm: Asm::with_capacity(64 * some),
         region,
-        homed,
-        scratch: Scratch::new(homed),
+        spilled,
+        scratch: Scratch::new(spilled),
         saved: false,
         current: 0,
         options,
         sites: Vec::with_capacity(some),
-        fars: Vec::new(),
+        cross_page: Vec::new(),
         cold: Vec::with_capacity(some),
         jumps: Vec::with_capacity(some),
-        starts: Vec::with_capacity(3 * some),
+        fault_map: Vec::with_capacity(3 * some),
         labels: vec![None; blocks],
         inner: Vec::with_capacity(2 * blocks),
         inherited: vec![None; blocks],
@@ -246,11 +246,11 @@ pub(super) fn translate(
     Ok(Translation {
         code: e.asm.code,
         entries: e.entries,
-        homed,
+        spilled,
         sites: e.sites,
-        fars: e.fars,
+        cross_page: e.cross_page,
         jumps: e.jumps,
-        starts: e.starts,
+        fault_map: e.fault_map,
     })
 }
 
@@ -280,7 +280,7 @@ impl Emitter<'_> {
     fn emit_block(&mut self, b: usize, next: Option<usize>) -> Option<()> {
         self.current = b;
         self.saved = false;
-        self.scratch = self.inherited[b].take().unwrap_or_else(|| Scratch::new(self.homed));
+        self.scratch = self.inherited[b].take().unwrap_or_else(|| Scratch::new(self.spilled));
         self.scratch.unpin();
         if b == 0 {
             self.head_entry();
@@ -288,19 +288,19 @@ impl Emitter<'_> {
         self.labels[b] = Some(self.asm.here());
         let (first, count) = (self.block().first, self.block().count);
         if self.options.counting {
-            self.start(first, count as u16);
+            self.map_faults(first, count as u16);
             self.moved();
             self.count(count)?;
         }
         if let Some(second) = self.region.second_page {
-            self.start(first, count as u16);
+            self.map_faults(first, count as u16);
             self.same_second_page(first, second)?;
         }
         let mut open = true;
         for n in first..first + count {
             let rest = (first + count - n) as u16;
             self.at = n;
-            self.start(n, rest);
+            self.map_faults(n, rest);
             open = self.instruction(n, next)?;
             self.scratch.unpin();
             if !open {
@@ -309,22 +309,22 @@ impl Emitter<'_> {
         }
         if open {
             let end = self.block().end;
-            self.settle_flags_for(end, true);
+            self.materialize_flags_for(end, true);
             self.edge(end, None, next)?;
         }
         Some(())
     }
 
     /// From here on faults are instruction `n`'s, and flags where they are now.
-    pub(super) fn start(&mut self, n: usize, rest: u16) {
-        let (offset, delta) = (self.asm.here() as u32, self.region.guests[n].delta);
-        let (homed, saved, shadow) = (self.homed, self.saved, self.shadow(n));
+    pub(super) fn map_faults(&mut self, n: usize, rest: u16) {
+        let (offset, delta) = (self.asm.here() as u32, self.region.insns[n].delta);
+        let (spilled, saved, shadow) = (self.spilled, self.saved, self.shadow(n));
         let recipe = self.recipe(n);
-        self.starts.push(Start {
+        self.fault_map.push(FaultMapEntry {
             offset,
             delta,
             rest,
-            homed,
+            spilled,
             saved,
             shadow,
             recipe,
@@ -332,12 +332,12 @@ impl Emitter<'_> {
         });
     }
 
-    /// Flags or homes have moved: notes it for faults behind this point.
+    /// Flags or spilled registers have moved: notes it for faults behind this point.
     pub(super) fn moved(&mut self) {
-        if let Some(last) = self.starts.last().copied() {
+        if let Some(last) = self.fault_map.last().copied() {
             let offset = self.asm.here() as u32;
-            let (saved, homed) = (self.saved, self.homed);
-            self.starts.push(Start { offset, saved, homed, boundary: false, ..last });
+            let (saved, spilled) = (self.saved, self.spilled);
+            self.fault_map.push(FaultMapEntry { offset, saved, spilled, boundary: false, ..last });
         }
     }
 
@@ -367,7 +367,7 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn site(&mut self, site: Site) -> usize {
+    pub(super) fn site(&mut self, site: ExitSite) -> usize {
         self.sites.push(site);
         self.options.first_site + self.sites.len() - 1
     }
@@ -380,20 +380,20 @@ impl Emitter<'_> {
 
     /// Whether instruction `n` comes right behind an STI.
     pub(super) fn shadow(&self, n: usize) -> bool {
-        n > self.block().first && matches!(self.region.guests[n - 1].class, Class::Sti)
+        n > self.block().first && matches!(self.region.insns[n - 1].class, Class::Sti)
     }
 
-    /// How flags before instruction `n` are had again, where they are not put by though a check may
+    /// How flags before instruction `n` are had again, where they are not saved though a check may
     /// overwrite them.
     pub(super) fn recipe(&self, n: usize) -> Option<Recipe> {
-        let g = &self.region.guests[n];
+        let g = &self.region.insns[n];
         g.recipe.filter(|_| Self::need_before(g) == Need::Nothing)
     }
 
     /// The site that makes good a missed `check` of instruction `n`, and tries again at `retry`.
     pub(super) fn check_site(&mut self, n: usize, check: Check, retry: usize) -> usize {
-        let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
-        self.site(Site::Check {
+        let (delta, undone, saved) = (self.region.insns[n].delta, self.rest(n), self.saved);
+        self.site(ExitSite::Check {
             check,
             delta,
             undone,
@@ -401,36 +401,36 @@ impl Emitter<'_> {
             shadow: self.shadow(n),
             recipe: self.recipe(n),
             retry: retry as u32,
-            homed: self.homed,
-            narrow: None,
+            spilled: self.spilled,
+            per_access: None,
         })
     }
 
     /// Leaves to the interpreter at instruction `n`, which ends the block here.
     fn interpret(&mut self, n: usize) {
-        self.settle_flags(true);
+        self.materialize_flags(true);
         let from = self.asm.jmp();
         self.interpret_from(from, n);
     }
 
     /// The jump at `from` leaves to the interpreter at instruction `n`.
     pub(super) fn interpret_from(&mut self, from: usize, n: usize) {
-        let (delta, undone, saved) = (self.region.guests[n].delta, self.rest(n), self.saved);
-        let site = self.site(Site::Interpret {
+        let (delta, undone, saved) = (self.region.insns[n].delta, self.rest(n), self.saved);
+        let site = self.site(ExitSite::Interpret {
             delta,
             undone,
             saved,
             shadow: self.shadow(n),
             recipe: self.recipe(n),
         });
-        self.cold.push(Cold::Exit { from, site, out: Out::LeaveInside });
+        self.cold.push(Cold::Exit { from, site, out: StubTarget::LeaveRegion });
     }
 
     /// Makes sure that instruction `n`, which crosses the page's end, goes on where it did: by the
     /// instruction TLB.
     fn same_second_page(&mut self, n: usize, second: u64) -> Option<()> {
         let (page, entry) = (self.scratch.take()?, self.scratch.take()?);
-        if Self::need_before(&self.region.guests[n]) == Need::Flags {
+        if Self::need_before(&self.region.insns[n]) == Need::Flags {
             self.save_flags(entry);
         }
         self.asm.load(page, PAGE);
@@ -450,7 +450,7 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// RAX is never homed.
+    /// RAX is never spilled.
     fn restore_flags(&mut self) {
         let spare = self.scratch.take();
         match spare {
@@ -469,7 +469,7 @@ impl Emitter<'_> {
     }
 
     /// Brings flags back into RFLAGS if they are `needed` there.
-    pub(super) fn settle_flags(&mut self, needed: bool) {
+    pub(super) fn materialize_flags(&mut self, needed: bool) {
         if self.saved {
             if needed {
                 self.restore_flags();
@@ -480,9 +480,9 @@ impl Emitter<'_> {
 
     fn prepare_flags(&mut self, flag_use: FlagUse, live_after: bool) {
         match flag_use {
-            FlagUse::Reads => self.settle_flags(true),
-            FlagUse::Changes => self.settle_flags(live_after),
-            FlagUse::Replaces => self.settle_flags(false),
+            FlagUse::Reads => self.materialize_flags(true),
+            FlagUse::Changes => self.materialize_flags(live_after),
+            FlagUse::Replaces => self.materialize_flags(false),
             FlagUse::Leaves => {}
         }
     }
@@ -490,7 +490,7 @@ impl Emitter<'_> {
     /// Translates instruction `n`; false if it ends the block.
     fn instruction(&mut self, n: usize, next: Option<usize>) -> Option<bool> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         match g.class {
             Class::Nop => {}
             Class::Plain => self.plain(n)?,
@@ -541,42 +541,42 @@ impl Emitter<'_> {
 
     fn plain(&mut self, n: usize) -> Option<()> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         self.prepare_flags(g.usage.flags, g.live_after);
         self.copied(g, None)
     }
 
-    /// Emits `g` with its homed registers in scratch registers, and its memory operand, if it has
+    /// Emits `g` with its spilled registers in scratch registers, and its memory operand, if it has
     /// one, at `memory`.
-    fn copied(&mut self, g: &Guest, memory: Option<Memory>) -> Option<()> {
-        let homed = g.usage.registers & self.homed;
-        if homed == 0 && memory.is_none() {
+    fn copied(&mut self, g: &GuestInsn, memory: Option<Memory>) -> Option<()> {
+        let spilled = g.usage.registers & self.spilled;
+        if spilled == 0 && memory.is_none() {
             self.asm.bytes(g.bytes());
             return Some(());
         }
         let mut registers: [u8; 16] = std::array::from_fn(|r| r as u8);
-        for r in bits(homed & g.usage.implicit) {
+        for r in bits(spilled & g.usage.implicit) {
             self.visit(r, Some(r), g.usage.needed & 1 << r != 0)?;
         }
-        for r in bits(homed & !g.usage.implicit) {
+        for r in bits(spilled & !g.usage.implicit) {
             registers[usize::from(r)] = self.visit(r, None, g.usage.needed & 1 << r != 0)?;
         }
         let operands = Operands { registers, memory };
-        if homed == 0 && memory.is_none() {
+        if spilled == 0 && memory.is_none() {
             self.asm.bytes(g.bytes());
         } else {
             encode::rewrite(&g.i, g.bytes(), &operands, &mut self.asm.code)?;
         }
-        for r in bits(homed & g.usage.gpr_written) {
+        for r in bits(spilled & g.usage.gpr_written) {
             let host = registers[usize::from(r)];
-            self.asm.store(home(r), host);
+            self.asm.store(spill_slot(r), host);
             self.scratch.stale_guest(r, Some(host));
             self.scratch.hold(host, Held::Guest(r));
         }
         Some(())
     }
 
-    /// A scratch register (`wanted`, if it must be that one) for homed register `r`, with its value
+    /// A scratch register (`wanted`, if it must be that one) for spilled register `r`, with its value
     /// if that is `needed`.
     fn visit(&mut self, r: u8, wanted: Option<u8>, needed: bool) -> Option<u8> {
         if let Some(host) = self.scratch.find_guest(r) {
@@ -594,7 +594,7 @@ impl Emitter<'_> {
             None => self.scratch.take()?,
         };
         if needed {
-            self.asm.load(host, home(r));
+            self.asm.load(host, spill_slot(r));
             self.scratch.hold(host, Held::Guest(r));
         }
         Some(host)
@@ -602,10 +602,10 @@ impl Emitter<'_> {
 
     /// The host register that holds guest register `r`.
     pub(super) fn value(&mut self, r: u8) -> Option<u8> {
-        if self.homed & 1 << r == 0 { Some(r) } else { self.visit(r, None, true) }
+        if self.spilled & 1 << r == 0 { Some(r) } else { self.visit(r, None, true) }
     }
 
-    fn need_before(g: &Guest) -> Need {
+    fn need_before(g: &GuestInsn) -> Need {
         let needed = match g.usage.flags {
             FlagUse::Reads => true,
             FlagUse::Replaces => false,
@@ -616,9 +616,9 @@ impl Emitter<'_> {
 
     pub(super) fn memory(&mut self, n: usize, access: Access) -> Option<()> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         // What must be in a register of its own takes its place first.
-        for r in bits(g.usage.registers & g.usage.implicit & self.homed) {
+        for r in bits(g.usage.registers & g.usage.implicit & self.spilled) {
             self.visit(r, Some(r), true)?;
         }
         let place = self.reach(n, access, Self::need_before(g))?;
@@ -634,11 +634,11 @@ impl Emitter<'_> {
 
     fn lea(&mut self, n: usize) -> Option<()> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         let i = &g.i;
         if !i.is_ip_rel_memory_operand() {
-            let homed = g.usage.registers & self.homed;
-            if homed == 0 {
+            let spilled = g.usage.registers & self.spilled;
+            if spilled == 0 {
                 self.asm.bytes(g.bytes());
                 return Some(());
             }
@@ -665,29 +665,29 @@ impl Emitter<'_> {
         if to.size() == 2 {
             return None;
         }
-        let host = if self.homed & 1 << number == 0 { number } else { self.scratch.take()? };
+        let host = if self.spilled & 1 << number == 0 { number } else { self.scratch.take()? };
         self.asm.load(host, PAGE);
         self.asm.lea(host, host, displacement);
         if to.size() == 4 {
             self.asm.mov32(host, host);
         }
-        if self.homed & 1 << number != 0 {
-            self.asm.store(home(number), host);
+        if self.spilled & 1 << number != 0 {
+            self.asm.store(spill_slot(number), host);
             self.scratch.stale_guest(number, None);
         }
         Some(())
     }
 
     pub(super) fn live(&self, n: usize) -> Need {
-        if self.region.guests[n].live_after { Need::Flags } else { Need::Nothing }
+        if self.region.insns[n].live_after { Need::Flags } else { Need::Nothing }
     }
 
     /// Leaves by `site`, through `out`.
-    pub(super) fn leave_by(&mut self, site: usize, out: Out) {
+    pub(super) fn leave_by(&mut self, site: usize, out: StubTarget) {
         let register = match out {
-            Out::LeaveInside => last(self.homed),
-            Out::Fill(register) => register,
-            Out::Leave | Out::LoadVectors => ADDRESS,
+            StubTarget::LeaveRegion => last(self.spilled),
+            StubTarget::Fill(register) => register,
+            StubTarget::Leave | StubTarget::LoadVectors => ADDRESS,
         };
         self.asm.load_immediate32(register, site as u32);
         let jump = self.asm.jmp();
@@ -701,7 +701,9 @@ impl Emitter<'_> {
                 self.leave_by(site, out);
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
-            Cold::Detour { far, to, live, aside } => self.detour(far, to, live, aside),
+            Cold::Detour { branch, to, live, flags_saved } => {
+                self.detour(branch, to, live, flags_saved);
+            }
             Cold::StackElsewhere(elsewhere) => self.stack_elsewhere(&elsewhere)?,
         }
         Some(())

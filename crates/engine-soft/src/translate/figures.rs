@@ -3,9 +3,9 @@
 //! Of exits nothing is counted in translated code itself: each has a number already, and what it
 //! means is noted when it is made.
 
-use super::emit::Site;
+use super::emit::ExitSite;
 use super::flow::Class;
-use super::region::Guest;
+use super::region::GuestInsn;
 use iced_x86::Mnemonic;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Figures {
 
 impl Figures {
     /// The translation of `guest` adds `sites`.
-    pub(super) fn placed(&mut self, guest: &[Guest], sites: &[Site]) {
+    pub(super) fn placed(&mut self, guest: &[GuestInsn], sites: &[ExitSite]) {
         for (n, site) in sites.iter().enumerate() {
             self.exits.push((Some(cause(guest, site, &sites[n + 1..])), 0));
         }
@@ -141,17 +141,18 @@ fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<C
 }
 
 /// What an exit means, from the instruction it belongs to and the exits behind it.
-fn cause(guest: &[Guest], site: &Site, behind: &[Site]) -> Cause {
+fn cause(guest: &[GuestInsn], site: &ExitSite, behind: &[ExitSite]) -> Cause {
     let delta = match *site {
-        Site::Link { .. } | Site::Far { .. } => return Cause::Unlinked,
-        Site::Target { .. } => return Cause::Target,
-        Site::Dead { .. } => return Cause::Dead,
-        Site::Check { .. } => return Cause::Miss,
-        Site::Interpret { delta, .. } => delta,
+        ExitSite::Link { .. } | ExitSite::CrossPage { .. } => return Cause::Unlinked,
+        ExitSite::Target { .. } => return Cause::Target,
+        ExitSite::Dead { .. } => return Cause::Dead,
+        ExitSite::Check { .. } => return Cause::Miss,
+        ExitSite::Interpret { delta, .. } => delta,
     };
     let Some(g) = guest.iter().find(|g| g.delta == delta) else { return Cause::Miss };
     // The last exit of a branch is the one at which its target is not known.
-    let last = !behind.iter().any(|s| matches!(s, Site::Interpret { delta: d, .. } if *d == delta));
+    let last =
+        !behind.iter().any(|s| matches!(s, ExitSite::Interpret { delta: d, .. } if *d == delta));
     match g.class {
         Class::Return(_)
         | Class::JumpRegister

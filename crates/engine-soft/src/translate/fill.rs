@@ -1,8 +1,8 @@
 //! Making good a missed check without leaving translated code: the page walk, and back.
-#![allow(unsafe_code)] // takes the processor that the glue passes; see docs/UNSAFE.md
+#![allow(unsafe_code)] // takes the processor that the stub passes; see docs/UNSAFE.md
 
 use super::address::{Check, Expression, NONE, PAGE_BASE};
-use super::emit::Site;
+use super::emit::ExitSite;
 use crate::cpu::Cpu;
 use crate::mmu::Target;
 use crate::tlb::PAGE_MASK;
@@ -14,34 +14,34 @@ pub(super) enum Filled {
     /// The translation is in the TLB now.
     Retry,
     /// The range lies on two pages, or part of it may not be touched yet: each access by itself.
-    Narrow,
+    PerAccess,
     /// The interpreter has to do it.
     Interpret,
 }
 
-/// Called by the glue, all guest registers in the state: where in host code to go on, or 0 to leave
+/// Called by the stub, all guest registers in the state: where in host code to go on, or 0 to leave
 /// by the site.
 pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
-    // SAFETY: the glue passes the processor that GS points to, which `enter` lent to translated
+    // SAFETY: the stub passes the processor that GS points to, which `enter` lent to translated
     // code; nothing else refers to it now.
     let cpu = unsafe { &mut *cpu };
-    let Some(Site::Check { check, retry, narrow, saved, undone, recipe, .. }) =
+    let Some(ExitSite::Check { check, retry, per_access, saved, undone, recipe, .. }) =
         cpu.translator.sites.get(cpu.jit.exit as usize).copied()
     else {
         return 0;
     };
     match attempt(cpu, &check) {
         Filled::Retry => cpu.translator.area.address(retry as usize),
-        Filled::Narrow => match narrow {
-            // Flags that were put by have to be where an entry expects them.
-            Some(host) if !saved && cpu.translator.alive(host.region) => {
+        Filled::PerAccess => match per_access {
+            // Saved flags have to be where an entry expects them.
+            Some(entries) if !saved && cpu.translator.alive(entries.region) => {
                 cpu.translator.noted = recipe.and_then(|recipe| recipe.flags(cpu));
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
-                cpu.translator.area.address(host.near as usize)
+                cpu.translator.area.address(entries.near as usize)
             }
             _ => {
-                cpu.jit.narrow = true;
+                cpu.jit.per_access = true;
                 0
             }
         },
@@ -61,7 +61,7 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     let first = origin.wrapping_add(i64::from(check.low) as u64);
     let last = first.wrapping_add(i64::from(check.length) as u64 - 1);
     if (first ^ last) & !PAGE_MASK != 0 {
-        return if check.wide { Filled::Narrow } else { Filled::Interpret };
+        return if check.shared { Filled::PerAccess } else { Filled::Interpret };
     }
     let la = origin.wrapping_add(i64::from(check.displacement) as u64);
     if la & (u64::from(check.alignment) - 1) != 0 {
@@ -81,8 +81,8 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     let page = la & !PAGE_MASK;
     if (if check.write { write } else { read }) == page {
         Filled::Retry
-    } else if check.wide && read == page {
-        Filled::Narrow
+    } else if check.shared && read == page {
+        Filled::PerAccess
     } else {
         Filled::Interpret
     }

@@ -1,10 +1,10 @@
 //! Stopping translated code when something is raised: it asks for nothing itself.
 //!
-//! Whoever raises a signal sends the processor's thread one of the host's ([`WAKE`]). Its handler
+//! Raising a signal also sends the processor's thread one of the host's ([`WAKE`]). Its handler
 //! finds translated code somewhere within a guest instruction and has the host step on (RFLAGS.TF)
 //! until one begins, where the guest's state is whole; there it leaves like one that faults. A
-//! handler that finds the thread in Rust sets [`Context::stop`], which the glue looks at on every
-//! way into translated code. REP is not stepped through: a poll follows it.
+//! handler that finds the thread in Rust sets [`Context::stop`], which the entry stub looks at on
+//! every way into translated code. REP is not stepped through: a poll follows it.
 //!
 //! Where the processor is to stop after so many instructions, and in lockstep, translated code
 //! polls as well ([`super::limit`]).
@@ -132,7 +132,7 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     }
     // SAFETY: as above.
     unsafe { Context::close(&raw mut (*cpu).jit) };
-    // SAFETY: translated code and glue are interrupted, so nobody changes the translator or holds a
+    // SAFETY: translated code and stub are interrupted, so nobody changes the translator or holds a
     // reference to it.
     let cpu = unsafe { &mut *cpu };
     if cpu.translator.begins_instruction((rip - start as u64) as u32) {

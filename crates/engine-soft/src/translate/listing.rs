@@ -1,12 +1,12 @@
-//! Guest and host code side by side, for `--trace blocks` and for the reports of
+//! GuestInsn and host code side by side, for `--trace blocks` and for the reports of
 //! [`super::lockstep`].
 //!
-//! Under each guest instruction stands the host code that performs it, as the `starts` of a
+//! Under each guest instruction stands the host code that performs it, as the `fault_map` of a
 //! translation tell; what comes before the first and after the last (entries and exits) stands
 //! under a heading of its own.
 
-use super::emit::{Start, Translation};
-use super::region::Guest;
+use super::emit::{FaultMapEntry, Translation};
+use super::region::GuestInsn;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
@@ -25,32 +25,32 @@ pub(super) struct Line {
     bytes: Vec<u8>,
 }
 
-impl From<&Guest> for Line {
-    fn from(g: &Guest) -> Self {
+impl From<&GuestInsn> for Line {
+    fn from(g: &GuestInsn) -> Self {
         Self { delta: g.delta, i: g.i, bytes: g.bytes[..g.i.len().min(15)].to_vec() }
     }
 }
 
 /// Writes the translation `t` of the code at `rip`, placed at `base`, to the trace.
-pub(super) fn trace(guest: &[Guest], rip: u64, key: Key, t: &Translation, base: u64) {
+pub(super) fn trace(guest: &[GuestInsn], rip: u64, key: Key, t: &Translation, base: u64) {
     let lines: Vec<Line> = guest.iter().map(Line::from).collect();
-    let text = listing(&lines, rip & !PAGE_MASK, &t.code, base, &t.starts);
+    let text = listing(&lines, rip & !PAGE_MASK, &t.code, base, &t.fault_map);
     tracing::trace!(target: "blocks", rip = format_args!("{rip:#x}"), gpa = format_args!("{:#x}", key.gpa()),
         guest = guest.len(), host = t.code.len(), "translated\n{text}");
 }
 
 /// Lists `code`, which stands at host address `base`, under the instructions of the page at `page`;
-/// `starts` tell by ascending offsets in `code` whose code begins where.
+/// `fault_map` tell by ascending offsets in `code` whose code begins where.
 pub(super) fn listing(
     guest: &[Line],
     page: u64,
     code: &[u8],
     base: u64,
-    starts: &[Start],
+    fault_map: &[FaultMapEntry],
 ) -> String {
     let mut out = String::new();
     let mut decoder = Decoder::with_ip(64, code, base, 0);
-    let mut next = starts.iter().peekable();
+    let mut next = fault_map.iter().peekable();
     let mut shown = None;
     while decoder.can_decode() {
         let at = decoder.position();
@@ -101,19 +101,19 @@ fn line(out: &mut String, indent: &str, i: &Instruction, bytes: &[u8]) {
 pub(super) fn of_blocks(cpu: &Cpu, first: u64, others: impl Iterator<Item = u64>) -> String {
     let mut seen = Vec::new();
     let mut out = String::new();
-    let mut hosts = Vec::new();
+    let mut translations = Vec::new();
     for rip in std::iter::once(first).chain(others) {
         let entry = cpu.fetch_entry(rip);
         if entry.tag != rip & !PAGE_MASK {
             continue;
         }
         let key = Key::new(entry.gpa | rip & PAGE_MASK, cpu.mode_key);
-        if let Some(host) = cpu.mmu.blocks.translation(key) {
-            hosts.push((host, rip & !PAGE_MASK, entry.gpa));
+        if let Some(entries) = cpu.mmu.blocks.translation(key) {
+            translations.push((entries, rip & !PAGE_MASK, entry.gpa));
         }
     }
-    for (host, page, gpa) in hosts {
-        let Some((base, len)) = cpu.translator.extent(host.far) else { continue };
+    for (entries, page, gpa) in translations {
+        let Some((base, len)) = cpu.translator.extent(entries.cross_page) else { continue };
         if seen.contains(&base) || seen.len() == SHOWN {
             continue;
         }
@@ -126,21 +126,21 @@ pub(super) fn of_blocks(cpu: &Cpu, first: u64, others: impl Iterator<Item = u64>
 
 fn of_extent(cpu: &Cpu, page: u64, gpa: u64, base: u32, len: u32) -> String {
     let translator = &cpu.translator;
-    let inside = |s: &&Start| (base..base + len).contains(&s.offset);
-    let starts: Vec<_> = translator
-        .starts
+    let inside = |s: &&FaultMapEntry| (base..base + len).contains(&s.offset);
+    let fault_map: Vec<_> = translator
+        .fault_map
         .iter()
         .filter(inside)
-        .map(|s| Start { offset: s.offset - base, ..*s })
+        .map(|s| FaultMapEntry { offset: s.offset - base, ..*s })
         .collect();
     let mut guest: Vec<Line> = Vec::new();
-    for start in &starts {
+    for start in &fault_map {
         if guest.last().is_none_or(|line| line.delta != start.delta) {
             guest.extend(instruction(cpu, gpa, start.delta));
         }
     }
     let code = translator.area.bytes(base as usize, len as usize);
-    listing(&guest, page, &code, translator.area.address(base as usize), &starts)
+    listing(&guest, page, &code, translator.area.address(base as usize), &fault_map)
 }
 
 /// The guest instruction `delta` bytes into the page at `gpa`.

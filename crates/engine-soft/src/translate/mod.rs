@@ -5,47 +5,48 @@
 //! leads to on its page ([`region`]): unprivileged instructions are copied, memory operands go
 //! through an inline TLB check ([`address`]), everything else leaves to the interpreter, which is
 //! complete and the reference. Direct branches are linked, to another page only as long as it is
-//! known to be the same ([`far`]), returns and indirect ones go through a table from guest to host
-//! addresses. A missed check is made good by a call ([`fill`]). A host fault in translated code (a
-//! misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the
-//! interpreter decides what it means. What is raised from outside stops translated code by a signal
-//! of the host's ([`interrupt`]).
+//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest to
+//! host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
+//! translated code (a misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it
+//! happened, and the interpreter decides what it means. Signals to the processor stop translated
+//! code by a signal of the host's ([`interrupt`]).
 
 mod address;
 mod asm;
 mod bit;
 mod branch;
 pub(crate) mod context;
+mod cross_page;
 mod emit;
 mod encode;
-mod far;
 mod figures;
 mod fill;
 mod flow;
-mod glue;
-mod graves;
-mod homes;
 pub(crate) mod interrupt;
+mod invalidate;
 mod listing;
 pub(crate) mod lockstep;
 mod recover;
 mod region;
 mod run;
 mod scratch;
+mod spill;
 mod stack;
 pub(crate) mod stack_page;
 mod string;
+mod stubs;
 mod system;
 mod thread;
 
 pub(crate) use run::{
-    Entry, Known, Left, attach, entry_at_rip, entry_beside, entry_of, forget, link, note,
+    CachedExit, Entry, ExitReason, attach, cache_exit, entry_at_rip, entry_beside, entry_of,
+    forget, link,
 };
 
-use crate::block::{Block, Host, Key};
+use crate::block::{Block, Entries, Key};
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
-use emit::{Options, Out, Site, Start, Translation};
+use emit::{ExitSite, FaultMapEntry, Options, StubTarget, Translation};
 use flow::Class;
 use iced_x86::InstructionInfoFactory;
 use std::collections::HashMap;
@@ -61,19 +62,19 @@ pub(crate) struct Translator {
     /// Dropped before the area: as soon as that is unmapped another thread may have code there.
     registration: Option<crate::thunk::guard::TranslatedRegistration>,
     area: CodeArea,
-    glue: Option<glue::Glue>,
-    /// Glue by the registers homed.
-    insides: HashMap<u16, glue::Inside>,
-    regions: Vec<Made>,
-    sites: Vec<Site>,
+    stubs: Option<stubs::Stubs>,
+    /// The stubs of regions, by the registers they spill.
+    region_stubs: HashMap<u16, stubs::RegionStubs>,
+    regions: Vec<RegionRecord>,
+    sites: Vec<ExitSite>,
     /// What a fault means from each offset in the area on, ascending.
-    starts: Vec<Start>,
+    fault_map: Vec<FaultMapEntry>,
     factory: InstructionInfoFactory,
     avx: bool,
     bmi2: bool,
-    far: far::FarLinks,
+    cross_page: cross_page::CrossPageLinks,
     /// Translations of dead blocks, which others may still jump to.
-    graves: HashMap<Key, Vec<Host>>,
+    retired: HashMap<Key, Vec<Entries>>,
     /// Count instructions in translated code.
     pub(crate) counting: bool,
     /// Translated code polls.
@@ -83,7 +84,7 @@ pub(crate) struct Translator {
     /// The interpreter runs the same code for comparison: both must read the same time.
     pub(crate) compared: bool,
     figures: figures::Figures,
-    /// The status flags with which a narrow translation was entered, unless they were lost.
+    /// The status flags with which a per-access translation was entered, unless they were lost.
     noted: Option<u16>,
     /// At the last exit flags that a check had overwritten were had again.
     pub(crate) recovered: bool,
@@ -103,16 +104,16 @@ impl Translator {
         let host = crate::thunk::HostFeatures::probe();
         Ok(Self {
             area: CodeArea::new_translated(capacity)?,
-            glue: None,
-            insides: HashMap::new(),
+            stubs: None,
+            region_stubs: HashMap::new(),
             regions: Vec::new(),
             sites: Vec::new(),
-            starts: Vec::new(),
+            fault_map: Vec::new(),
             factory: InstructionInfoFactory::new(),
             avx: host.has(crate::thunk::Feature::Avx),
             bmi2: host.has(crate::thunk::Feature::Bmi2),
-            far: far::FarLinks::default(),
-            graves: HashMap::new(),
+            cross_page: cross_page::CrossPageLinks::default(),
+            retired: HashMap::new(),
             counting: false,
             polls: false,
             registration: None,
@@ -129,11 +130,11 @@ impl Translator {
     }
 
     /// The code that enters and leaves translations, made on first use.
-    fn glue(&mut self) -> Option<glue::Glue> {
-        if self.glue.is_none() {
-            self.glue = glue::make(&mut self.area, self.avx);
+    fn stubs(&mut self) -> Option<stubs::Stubs> {
+        if self.stubs.is_none() {
+            self.stubs = stubs::make(&mut self.area, self.avx);
         }
-        self.glue
+        self.stubs
     }
 
     /// Whether the translation with number `region` is still good.
@@ -141,17 +142,17 @@ impl Translator {
         self.regions.get(region as usize).is_some_and(|region| !region.dead)
     }
 
-    /// The glue for regions that home `homed`.
-    fn inside(&mut self, homed: u16) -> Option<glue::Inside> {
-        if let Some(known) = self.insides.get(&homed) {
+    /// The stub for regions that spill `spilled`.
+    fn region_stubs(&mut self, spilled: u16) -> Option<stubs::RegionStubs> {
+        if let Some(known) = self.region_stubs.get(&spilled) {
             return Some(*known);
         }
-        let made = if homed == scratch::STANDARD {
-            self.glue()?.boundary
+        let made = if spilled == scratch::STANDARD {
+            self.stubs()?.boundary
         } else {
-            glue::inside(&mut self.area, homed, self.avx)?
+            stubs::for_region(&mut self.area, spilled, self.avx)?
         };
-        self.insides.insert(homed, made);
+        self.region_stubs.insert(spilled, made);
         Some(made)
     }
 
@@ -169,8 +170,8 @@ impl Translator {
 
     /// Whether a guest instruction begins at `offset`, so that its state is whole there.
     fn begins_instruction(&self, offset: u32) -> bool {
-        let last = self.starts.partition_point(|s| s.offset <= offset).checked_sub(1);
-        last.is_some_and(|n| self.starts[n].offset == offset && self.starts[n].boundary)
+        let last = self.fault_map.partition_point(|s| s.offset <= offset).checked_sub(1);
+        last.is_some_and(|n| self.fault_map[n].offset == offset && self.fault_map[n].boundary)
     }
 
     /// Offset and length of the translation that `offset` lies in.
@@ -182,14 +183,14 @@ impl Translator {
     /// Forgets every translation. No block may refer to one any more.
     pub(crate) fn reset(&mut self) {
         self.area.clear();
-        self.glue = None;
-        self.insides.clear();
+        self.stubs = None;
+        self.region_stubs.clear();
         self.regions.clear();
         self.sites.clear();
-        self.starts.clear();
+        self.fault_map.clear();
         self.registration = None;
-        self.far.clear();
-        self.graves.clear();
+        self.cross_page.clear();
+        self.retired.clear();
         self.extents.clear();
         self.figures.dropped();
     }
@@ -213,14 +214,14 @@ pub(crate) fn count(cpu: &mut Cpu) {
 }
 
 /// A region that was translated.
-pub(crate) struct Made {
-    entries: Vec<(Key, Host)>,
+pub(crate) struct RegionRecord {
+    entries: Vec<(Key, Entries)>,
     dead: bool,
 }
 
 /// Translates `block`, if it can be; tells whether the cache is full.
 pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
-    block.host.heat.set(u32::MAX);
+    block.translation.heat.set(u32::MAX);
     if cpu.mode != Mode::Long64 {
         return Ok(());
     }
@@ -228,20 +229,21 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     make(cpu, &mut region)
 }
 
-/// The narrow translation of `block`, made if there is none; noted at the `site` whose check sent
+/// The per-access translation of `block`, made if there is none; noted at the `site` whose check sent
 /// us here. `None`: it cannot be had.
-pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Host>, Full> {
-    if block.host.narrow.get().is_none() {
-        let Some(mut region) = region::narrow(cpu, block) else { return Ok(None) };
+pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Entries>, Full> {
+    if block.translation.per_access.get().is_none() {
+        let Some(mut region) = region::per_access(cpu, block) else { return Ok(None) };
         make(cpu, &mut region)?;
     }
-    let made = block.host.narrow.get();
-    let alive = made.is_some_and(|host| cpu.translator.alive(host.region));
-    if let Some(Site::Check { narrow, homed, .. }) = cpu.translator.sites.get_mut(site as usize)
-        && *homed == scratch::STANDARD
+    let made = block.translation.per_access.get();
+    let alive = made.is_some_and(|entries| cpu.translator.alive(entries.region));
+    if let Some(ExitSite::Check { per_access, spilled, .. }) =
+        cpu.translator.sites.get_mut(site as usize)
+        && *spilled == scratch::STANDARD
         && alive
     {
-        *narrow = made;
+        *per_access = made;
     }
     Ok(made)
 }
@@ -249,22 +251,22 @@ pub(crate) fn narrow(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<H
 fn make(cpu: &mut Cpu, region: &mut region::Region) -> Result<(), Full> {
     let options = Options {
         first_site: cpu.translator.sites.len(),
-        first_far: cpu.translator.far.branches.len(),
+        first_cross_page: cpu.translator.cross_page.branches.len(),
         polls: cpu.translator.polls,
         counting: cpu.translator.counting,
         bmi2: cpu.translator.bmi2,
     };
     let began = Instant::now();
-    let homed = if cpu.hot == 0 { homes::any(region) } else { homes::choose(region) };
+    let spilled = if cpu.hot == 0 { spill::any(region) } else { spill::choose(region) };
     let translation = loop {
-        match emit::translate(region, homed, options) {
+        match emit::translate(region, spilled, options) {
             Ok(translation) => break translation,
             Err(n) if region.leave(n) => {}
             Err(_) => return Ok(()),
         }
     };
     place(cpu, region, translation)?;
-    cpu.translator.figures.translated(region.guests.len(), began.elapsed());
+    cpu.translator.figures.translated(region.insns.len(), began.elapsed());
     Ok(())
 }
 
@@ -302,65 +304,72 @@ pub(crate) struct Full;
 /// Puts a translation into the area and tells the blocks it was made of.
 fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(), Full> {
     let translator = &mut cpu.translator;
-    let glue = translator.glue().ok_or(Full)?;
-    let inside = translator.inside(t.homed).ok_or(Full)?;
+    let stubs = translator.stubs().ok_or(Full)?;
+    let inside = translator.region_stubs(t.spilled).ok_or(Full)?;
     let Some(base) = translator.area.next(t.code.len()) else { return Err(Full) };
     for (place, out) in &t.jumps {
         let target = match out {
-            Out::Leave => glue.boundary.leave,
-            Out::LeaveInside => inside.leave,
-            Out::Fill(register) => inside.fill[usize::from(*register)],
-            Out::LoadVectors => glue.load_vectors,
+            StubTarget::Leave => stubs.boundary.leave,
+            StubTarget::LeaveRegion => inside.leave,
+            StubTarget::Fill(register) => inside.fill[usize::from(*register)],
+            StubTarget::LoadVectors => stubs.load_vectors,
         };
         patch(&mut t.code, *place, base, target);
     }
     for site in &mut t.sites {
         match site {
-            Site::Link { place, .. } => *place += base as u32,
-            Site::Check { retry, .. } => *retry += base as u32,
-            Site::Target { .. } | Site::Dead { .. } | Site::Far { .. } | Site::Interpret { .. } => {
-            }
+            ExitSite::Link { place, .. } => *place += base as u32,
+            ExitSite::Check { retry, .. } => *retry += base as u32,
+            ExitSite::Target { .. }
+            | ExitSite::Dead { .. }
+            | ExitSite::CrossPage { .. }
+            | ExitSite::Interpret { .. } => {}
         }
     }
     let number = translator.regions.len() as u32;
-    t.fars.iter_mut().for_each(|far| far.place(number, base as u32));
-    translator.far.branches.append(&mut t.fars);
+    t.cross_page.iter_mut().for_each(|branch| branch.place(number, base as u32));
+    translator.cross_page.branches.append(&mut t.cross_page);
     translator.area.push(&t.code).ok_or(Full)?;
     translator.extents.push((base as u32, t.code.len() as u32));
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
         let host = translator.area.address(base);
-        listing::trace(&region.guests, cpu.state.rip, region.blocks[0].key, &t, host);
+        listing::trace(&region.insns, cpu.state.rip, region.blocks[0].key, &t, host);
     }
-    translator.figures.placed(&region.guests, &t.sites);
+    translator.figures.placed(&region.insns, &t.sites);
     translator.sites.append(&mut t.sites);
-    let moved = t.starts.iter().map(|s| Start { offset: s.offset + base as u32, ..*s });
-    translator.starts.extend(moved);
+    let moved = t.fault_map.iter().map(|s| FaultMapEntry { offset: s.offset + base as u32, ..*s });
+    translator.fault_map.extend(moved);
     translator.blocks += region.blocks.len() as u64;
     let at = |offset: u32| base as u32 + offset;
-    let entries: Vec<(Key, Host)> = t
+    let entries: Vec<(Key, Entries)> = t
         .entries
         .iter()
         .map(|(key, h)| {
-            let (far, aside, near, body) = (at(h.far), at(h.aside), at(h.near), at(h.body));
-            (*key, Host { far, aside, near, body, region: number })
+            let (cross_page, flags_saved, near, body) =
+                (at(h.cross_page), at(h.flags_saved), at(h.near), at(h.body));
+            (*key, Entries { cross_page, flags_saved, near, body, region: number })
         })
         .collect();
-    if !region.narrow {
-        for (key, host) in &entries {
-            graves::revive(translator, *key, *host);
+    if !region.per_access {
+        for (key, entries) in &entries {
+            invalidate::relink(translator, *key, *entries);
         }
     }
-    translator.regions.push(Made { entries: entries.clone(), dead: false });
+    translator.regions.push(RegionRecord { entries: entries.clone(), dead: false });
     let page = region.blocks[0].key.gpa() & !crate::tlb::PAGE_MASK;
-    for peek in &region.peeks {
-        cpu.mmu.blocks.peek(page + u64::from(peek.offset), peek.len.into(), number);
+    for dependency in &region.dependencies {
+        cpu.mmu.blocks.depend(page + u64::from(dependency.offset), dependency.len.into(), number);
     }
     for b in &region.blocks {
         let Some(block) = cpu.mmu.blocks.get(b.key) else { continue };
-        block.host.regions.borrow_mut().push(number);
-        if let Some((_, host)) = entries.iter().find(|(key, _)| *key == b.key) {
-            let cell = if region.narrow { &block.host.narrow } else { &block.host.code };
-            cell.set(Some(*host));
+        block.translation.regions.borrow_mut().push(number);
+        if let Some((_, entries)) = entries.iter().find(|(key, _)| *key == b.key) {
+            let cell = if region.per_access {
+                &block.translation.per_access
+            } else {
+                &block.translation.shared
+            };
+            cell.set(Some(*entries));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Status flags that an address check has overwritten, where translated code stops in their place.
 //!
-//! Flags that the program replaces before anything reads them are not put by around a check (ADR
+//! Flags that the program replaces before anything reads them are not saved around a check (ADR
 //! 0016), but the frame of a fault in between shows them. Most of them follow from registers that
 //! are still there: those of a comparison from its operands, those of a sum from the sum and what
 //! was added. Which instruction made them, and whether its operands are as it left them, is known
@@ -8,7 +8,7 @@
 //! where nobody stops.
 
 use super::flow::{Class, FlagUse};
-use super::region::{BasicBlock, Guest, Region};
+use super::region::{BasicBlock, GuestInsn, Region};
 use crate::alu::Alu;
 use crate::cpu::Cpu;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -23,7 +23,7 @@ enum Kind {
     Compare,
     Test,
     Neg,
-    /// As they were where this narrow translation was entered.
+    /// As they were where this per-access translation was entered.
     Noted,
 }
 
@@ -116,7 +116,7 @@ fn general(register: Register) -> Option<(u8, u8)> {
 }
 
 /// What is known behind `g`, before which it was `before`.
-fn behind(g: &Guest, before: Option<Recipe>) -> Option<Recipe> {
+fn behind(g: &GuestInsn, before: Option<Recipe>) -> Option<Recipe> {
     match g.usage.flags {
         FlagUse::Replaces => Recipe::of(&g.i),
         FlagUse::Changes => None,
@@ -132,12 +132,12 @@ pub(super) fn note(region: &mut Region) {
     let mut ends = vec![None; region.blocks.len()];
     for b in 0..region.blocks.len() {
         let mut recipe = match b {
-            0 if region.narrow && region.blocks[0].predecessors == 0 => Some(Recipe::NOTED),
+            0 if region.per_access && region.blocks[0].predecessors == 0 => Some(Recipe::NOTED),
             _ if region.inherits(b) => predecessor(region, b).and_then(|p| ends[p]),
             _ => None,
         };
         let BasicBlock { first, count, .. } = region.blocks[b];
-        for g in &mut region.guests[first..first + count] {
+        for g in &mut region.insns[first..first + count] {
             g.recipe = recipe.filter(|recipe| kept(g, recipe));
             recipe = behind(g, recipe);
         }
@@ -153,7 +153,7 @@ fn predecessor(region: &Region, block: usize) -> Option<usize> {
 
 /// Whether `g` may stop with its registers changed, before it is done: a repeated instruction is
 /// followed by a poll.
-fn kept(g: &Guest, recipe: &Recipe) -> bool {
+fn kept(g: &GuestInsn, recipe: &Recipe) -> bool {
     !matches!(g.class, Class::Repeat(_)) || recipe.registers() & g.written() == 0
 }
 

@@ -23,7 +23,7 @@ const MAX_INSTRUCTIONS: usize = 256;
 pub(super) const PAGE_BYTES: i32 = 4096;
 
 /// One guest instruction with what is known of it.
-pub(super) struct Guest {
+pub(super) struct GuestInsn {
     pub(super) i: Instruction,
     pub(super) class: Class,
     pub(super) usage: Usage,
@@ -37,7 +37,7 @@ pub(super) struct Guest {
     pub(super) recipe: Option<super::recover::Recipe>,
 }
 
-impl Guest {
+impl GuestInsn {
     pub(super) fn next(&self) -> i32 {
         self.delta + self.i.len() as i32
     }
@@ -73,22 +73,22 @@ pub(super) struct BasicBlock {
 
 /// See the module.
 pub(super) struct Region {
-    pub(super) guests: Vec<Guest>,
+    pub(super) insns: Vec<GuestInsn>,
     /// The head first.
     pub(super) blocks: Vec<BasicBlock>,
     /// Some instruction uses vector registers.
     pub(super) vectors: bool,
     /// Its checks cover one access each (see `super::address`).
-    pub(super) narrow: bool,
+    pub(super) per_access: bool,
     /// The guest-physical page that its only instruction continues on.
     pub(super) second_page: Option<u64>,
     /// Code outside that shows status flags to be dead.
-    pub(super) peeks: Vec<Peek>,
+    pub(super) dependencies: Vec<CodeDependency>,
 }
 
-/// A piece of the page.
+/// A piece of the page that the region relies on without containing it.
 #[derive(Clone, Copy)]
-pub(super) struct Peek {
+pub(super) struct CodeDependency {
     pub(super) offset: u16,
     pub(super) len: u16,
 }
@@ -101,7 +101,7 @@ impl Region {
 
     /// Leaves instruction `n` to the interpreter; false if it is already.
     pub(super) fn leave(&mut self, n: usize) -> bool {
-        let Some(g) = self.guests.get_mut(n) else { return false };
+        let Some(g) = self.insns.get_mut(n) else { return false };
         g.moves = Moves::of(&g.i, Class::Other, &g.usage);
         !matches!(std::mem::replace(&mut g.class, Class::Other), Class::Other)
     }
@@ -118,9 +118,9 @@ impl Region {
         block != 0 && b.predecessors == 1
     }
 
-    pub(super) fn last(&self, block: usize) -> &Guest {
+    pub(super) fn last(&self, block: usize) -> &GuestInsn {
         let b = &self.blocks[block];
-        &self.guests[b.first + b.count - 1]
+        &self.insns[b.first + b.count - 1]
     }
 
     /// Where `block` may go by direct jumps and by falling through.
@@ -136,7 +136,7 @@ impl Region {
 }
 
 /// The region of `head` alone, each of its accesses with a check of its own.
-pub(super) fn narrow(cpu: &mut Cpu, head: &Block) -> Option<Region> {
+pub(super) fn per_access(cpu: &mut Cpu, head: &Block) -> Option<Region> {
     gather(cpu, head, true)
 }
 
@@ -145,23 +145,23 @@ pub(super) fn discover(cpu: &mut Cpu, head: &Block) -> Option<Region> {
     gather(cpu, head, false)
 }
 
-fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
+fn gather(cpu: &mut Cpu, head: &Block, per_access: bool) -> Option<Region> {
     let page = head.key.gpa() & !PAGE_MASK;
     let mut code = vec![0; PAGE_BYTES as usize];
     cpu.mmu.ram.read(page, &mut code).ok()?;
-    let alone = narrow || head.second_page.is_some();
+    let alone = per_access || head.second_page.is_some();
     if let Some(second) = head.second_page {
         let mut rest = [0; 15];
         cpu.mmu.ram.read(second, &mut rest).ok()?;
         code.extend(rest);
     }
     let mut region = Region {
-        guests: Vec::with_capacity(64),
+        insns: Vec::with_capacity(64),
         blocks: Vec::with_capacity(16),
         vectors: false,
-        narrow,
+        per_access,
         second_page: head.second_page,
-        peeks: Vec::new(),
+        dependencies: Vec::new(),
     };
     take(cpu, &mut region, head.key, head.len, &code).then_some(())?;
     let mut next = 0;
@@ -169,7 +169,7 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
         for to in region.successors(next).into_iter().flatten() {
             if region.at(to).is_none()
                 && region.blocks.len() < MAX_BLOCKS
-                && region.guests.len() < MAX_INSTRUCTIONS
+                && region.insns.len() < MAX_INSTRUCTIONS
                 && let Some((key, len)) = eligible(cpu, page, to)
             {
                 take(cpu, &mut region, key, len, &code);
@@ -181,7 +181,7 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
     liveness(&mut region, &code);
     super::recover::note(&mut region);
     region.vectors =
-        region.guests.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));
+        region.insns.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));
     Some(region)
 }
 
@@ -190,9 +190,9 @@ fn gather(cpu: &mut Cpu, head: &Block, narrow: bool) -> Option<Region> {
 fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let offset = u64::try_from(to).ok().filter(|o| *o <= PAGE_MASK)?;
     let block = cpu.mmu.blocks.get(Key::new(page | offset, cpu.mode_key))?;
-    let heat = block.host.heat.get();
+    let heat = block.translation.heat.get();
     let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
-    let free = block.second_page.is_none() && block.host.code.get().is_none();
+    let free = block.second_page.is_none() && block.translation.shared.get().is_none();
     (warm && free).then_some((block.key, block.len))
 }
 
@@ -201,7 +201,7 @@ fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
 fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> bool {
     let start = (key.gpa() & PAGE_MASK) as usize;
     let Some(bytes) = code.get(start..start + usize::from(len)) else { return false };
-    let first = region.guests.len();
+    let first = region.insns.len();
     let options = cpu.features.decoder_options;
     // Addresses are counted from the page's start.
     let mut decoder = Decoder::with_ip(64, bytes, start as u64, options);
@@ -210,7 +210,7 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
         let i = decoder.decode();
         let class = if reaches(&i) { super::class_in(cpu, &i) } else { Class::Other };
         let other = matches!(class, Class::Other);
-        if other && region.guests.len() == first {
+        if other && region.insns.len() == first {
             return false;
         }
         let mut copy = [0; 15];
@@ -219,7 +219,7 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
         let usage = flow::usage(&mut cpu.translator.factory, &i, class);
         let delta = (start + position) as i32;
         let moves = Moves::of(&i, class, &usage);
-        region.guests.push(Guest {
+        region.insns.push(GuestInsn {
             i,
             class,
             usage,
@@ -238,7 +238,7 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
         start: start as i32,
         end: (start + usize::from(len)) as i32,
         first,
-        count: region.guests.len() - first,
+        count: region.insns.len() - first,
         predecessors: 0,
         loop_head: false,
         live_in: true,
@@ -267,10 +267,11 @@ fn count_edges(region: &mut Region) {
 /// between blocks.
 fn liveness(region: &mut Region, code: &[u8]) {
     region.blocks.iter_mut().for_each(|b| b.live_in = false);
-    let mut peeks = Vec::new();
-    let outside: Vec<bool> =
-        (0..region.blocks.len()).map(|b| live_outside(region, b, code, &mut peeks)).collect();
-    region.peeks = peeks;
+    let mut dependencies = Vec::new();
+    let outside: Vec<bool> = (0..region.blocks.len())
+        .map(|b| live_outside(region, b, code, &mut dependencies))
+        .collect();
+    region.dependencies = dependencies;
     loop {
         let mut changed = false;
         for b in (0..region.blocks.len()).rev() {
@@ -288,15 +289,20 @@ fn liveness(region: &mut Region, code: &[u8]) {
 }
 
 /// Whether some successor of `block` outside the region may need flags. Where none does, the code
-/// that shows it is added to `peeks`.
-fn live_outside(region: &Region, block: usize, code: &[u8], peeks: &mut Vec<Peek>) -> bool {
+/// that shows it is added to `dependencies`.
+fn live_outside(
+    region: &Region,
+    block: usize,
+    code: &[u8],
+    dependencies: &mut Vec<CodeDependency>,
+) -> bool {
     let last = region.last(block);
     let page = &code[..PAGE_BYTES as usize];
     let mut needed = |to: i32| {
         let Ok(offset) = usize::try_from(to) else { return true };
         let Some(bytes) = page.get(offset..) else { return true };
         let Some(len) = flow::replaced_within(&bytes[..bytes.len().min(64)]) else { return true };
-        peeks.push(Peek { offset: offset as u16, len: len as u16 });
+        dependencies.push(CodeDependency { offset: offset as u16, len: len as u16 });
         false
     };
     match last.class {
@@ -313,7 +319,7 @@ fn live_outside(region: &Region, block: usize, code: &[u8], peeks: &mut Vec<Peek
 /// Liveness through `block`: what is needed before it, given what is needed behind.
 fn through(region: &mut Region, block: usize, mut live: bool) -> bool {
     let b = &region.blocks[block];
-    for g in region.guests[b.first..b.first + b.count].iter_mut().rev() {
+    for g in region.insns[b.first..b.first + b.count].iter_mut().rev() {
         g.live_after = live;
         live = match g.usage.flags {
             _ if matches!(g.class, Class::Other) => true,

@@ -2,31 +2,31 @@
 #![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
 use super::context::{FAULTED, NOT_ENTERED};
-use super::emit::{Site, bits};
+use super::emit::{ExitSite, bits};
 use super::recover::Recipe;
 use super::thread;
-use super::{far, graves, patch_rel32, stack_page};
-use crate::block::{Block, Host};
+use super::{cross_page, invalidate, patch_rel32, stack_page};
+use crate::block::{Block, Entries};
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Mnemonic};
 use x86::state::{Mode, gpr};
 
-/// What the run loop does after translated code was left. RIP is set.
-pub(crate) enum Left {
+/// What the run loop does next after translated code exited. RIP is set.
+pub(crate) enum ExitReason {
     /// Look for the next block; it may be linked from this site.
     Next(Option<u32>),
     /// The next instruction is the interpreter's; the block there is known from the site's last
     /// exit, or should be noted for the next.
     Interpret(Result<*const Block, Option<u32>>),
-    /// The check at this site needs the next block's narrow translation.
-    Narrow(u32),
+    /// The check at this site needs the next block's per-access translation.
+    PerAccess(u32),
 }
 
-/// An exit to the interpreter that has been taken before: what it led to.
+/// What an exit to the interpreter led to when it was taken before.
 #[derive(Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct CachedExit {
     block: *const Block,
     /// The block cache's, in which `block` is alive.
     epoch: u64,
@@ -35,25 +35,26 @@ pub(crate) struct Known {
     recipe: Option<Recipe>,
 }
 
-impl Known {
+impl CachedExit {
     const NONE: Self =
         Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0, recipe: None };
 }
 
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
-pub(crate) fn note(cpu: &mut Cpu, site: u32, block: *const Block) {
+pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
     let (delta, undone, recipe) = match cpu.translator.sites.get(site).copied() {
-        Some(Site::Interpret { delta, undone, saved: false, shadow: false, recipe }) => {
+        Some(ExitSite::Interpret { delta, undone, saved: false, shadow: false, recipe }) => {
             (delta, undone, recipe)
         }
-        Some(Site::Link { delta, .. }) => (delta, 0, None),
+        Some(ExitSite::Link { delta, .. }) => (delta, 0, None),
         _ => return,
     };
-    if cpu.known.len() <= site {
-        cpu.known.resize(cpu.translator.sites.len(), Known::NONE);
+    if cpu.cached_exits.len() <= site {
+        cpu.cached_exits.resize(cpu.translator.sites.len(), CachedExit::NONE);
     }
-    cpu.known[site] = Known { block, epoch: cpu.mmu.blocks.epoch, delta, undone, recipe };
+    cpu.cached_exits[site] =
+        CachedExit { block, epoch: cpu.mmu.blocks.epoch, delta, undone, recipe };
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -81,62 +82,61 @@ pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
     cpu.mmu.tlb.target(cpu.fetch_view, cpu.state.rip).map(Entry)
 }
 
-/// The translation `host` of `block`, at RIP, which the table of targets will know from now on.
-pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
-    far::arrive(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
-    let far = cpu.translator.area.address(host.far as usize);
-    if cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, far) {
-        acquaint(cpu, block);
+/// The translation `entries` of `block`, at RIP, which the table of targets will know from now on.
+pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
+    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
+    let address = cpu.translator.area.address(entries.cross_page as usize);
+    if cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, address) {
+        prefill_targets(cpu, block);
     }
-    Entry(far)
+    Entry(address)
 }
 
-/// The table of targets has met the page of `block`, at RIP, and may as well know what else is
-/// translated there: a new process comes to know a program page by page rather than branch by
-/// branch.
-fn acquaint(cpu: &mut Cpu, block: &Block) {
+/// Enters all translations of `block`'s page, at RIP, into the target table, which has just met that
+/// page: a new process fills the table page by page rather than branch by branch.
+fn prefill_targets(cpu: &mut Cpu, block: &Block) {
     let page = cpu.state.rip & !PAGE_MASK;
-    for (offset, host) in cpu.mmu.blocks.translations_beside(block.key) {
-        let far = cpu.translator.area.address(host.far as usize);
-        cpu.mmu.tlb.fill_target(cpu.fetch_view, page | offset, far);
+    for (offset, entries) in cpu.mmu.blocks.translations_beside(block.key) {
+        let address = cpu.translator.area.address(entries.cross_page as usize);
+        cpu.mmu.tlb.fill_target(cpu.fetch_view, page | offset, address);
     }
 }
 
-/// The translation `host` of `block`, at RIP, which is not to be found by others.
-pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, host: Host) -> Entry {
-    far::arrive(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
+/// The translation `entries` of `block`, at RIP, which is not to be found by others.
+pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
+    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
-    Entry(cpu.translator.area.address(host.near as usize))
+    Entry(cpu.translator.area.address(entries.near as usize))
 }
 
 /// Runs translated code until it leaves.
 #[inline(always)]
-pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
-    if !cpu.mmu.blocks.dead_code.is_empty() && graves::bury(cpu).is_err() {
+pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
+    if !cpu.mmu.blocks.invalidated_regions.is_empty() && invalidate::invalidate(cpu).is_err() {
         forget(cpu);
-        return Left::Interpret(Err(None));
+        return ExitReason::Interpret(Err(None));
     }
     if cpu.translator.registration.is_none() && !register(cpu) {
-        return Left::Interpret(Err(None));
+        return ExitReason::Interpret(Err(None));
     }
     cpu.jit.open(cpu.limited);
     if cpu.signals.bits() != 0 {
-        // Whoever raised that may have been there before the byte was cleared.
-        return Left::Interpret(Err(None));
+        // The signal may have been raised before the byte was cleared.
+        return ExitReason::Interpret(Err(None));
     }
-    far::settle(cpu);
-    stack_page::settle(cpu);
+    cross_page::drop_stale_links(cpu);
+    stack_page::revalidate(cpu);
     go(cpu, entry);
     left(cpu)
 }
 
-/// From the glue's entry to its exit.
+/// From the entry stub's entry to its exit.
 #[inline(always)]
 fn go(cpu: &mut Cpu, entry: Entry) {
     cpu.jit.count = 0;
     cpu.jit.exit = NOT_ENTERED;
-    // SAFETY: `enter` is the glue's entry; the translation it runs touches only the processor that
-    // GS points to (see `attach`), and guest RAM through TLB entries. The glue returns with the
+    // SAFETY: `enter` is the entry stub; the translation it runs touches only the processor that GS
+    // points to (see `attach`), and guest RAM through TLB entries. The stub returns with the
     // stack as it was and changes any register.
     unsafe {
         std::arch::asm!(
@@ -158,12 +158,12 @@ fn go(cpu: &mut Cpu, entry: Entry) {
     }
 }
 
-/// Makes the glue and tells the fault guard of this processor's code.
+/// Makes the stub and tells the fault guard of this processor's code.
 #[cold]
 fn register(cpu: &mut Cpu) -> bool {
-    let Some(glue) = cpu.translator.glue() else { return false };
-    cpu.jit.enter = cpu.translator.area.address(glue.enter);
-    cpu.jit.leave = cpu.translator.area.address(glue.fault);
+    let Some(stubs) = cpu.translator.stubs() else { return false };
+    cpu.jit.enter = cpu.translator.area.address(stubs.enter);
+    cpu.jit.leave = cpu.translator.area.address(stubs.fault);
     let (start, end) = cpu.translator.area.range();
     let data = Translated {
         exit: &raw mut cpu.jit.exit,
@@ -174,94 +174,96 @@ fn register(cpu: &mut Cpu) -> bool {
     cpu.translator.registration.is_some()
 }
 
-fn left(cpu: &mut Cpu) -> Left {
+fn left(cpu: &mut Cpu) -> ExitReason {
     let page = cpu.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
     cpu.translator.recovered = false;
     let exit = cpu.jit.exit;
-    if let Some(known) = cpu.known.get(exit as usize)
+    if let Some(known) = cpu.cached_exits.get(exit as usize)
         && known.epoch == cpu.mmu.blocks.epoch
     {
         // No block has died: the one on this page is still there.
-        let Known { block, delta, undone, recipe, .. } = *known;
+        let CachedExit { block, delta, undone, recipe, .. } = *known;
         cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
         flags_at(cpu, false, recipe);
-        settle(cpu, undone);
+        account_exit(cpu, undone);
         cpu.translator.figures.exit(exit);
-        return Left::Interpret(Ok(block));
+        return ExitReason::Interpret(Ok(block));
     }
     left_anew(cpu, page, exit)
 }
 
-fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> Left {
+fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
     if exit == FAULTED {
         cpu.translator.faults += 1;
         let told = cpu.limited || cpu.signals.bits() != 0;
         cpu.translator.figures.fault(told);
         let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
-        let starts = &cpu.translator.starts;
-        let index = starts.partition_point(|s| s.offset <= offset).saturating_sub(1);
-        let Some(start) = starts.get(index).copied() else { return Left::Interpret(Err(None)) };
+        let fault_map = &cpu.translator.fault_map;
+        let index = fault_map.partition_point(|s| s.offset <= offset).saturating_sub(1);
+        let Some(start) = fault_map.get(index).copied() else {
+            return ExitReason::Interpret(Err(None));
+        };
         cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
-        for r in bits(!start.homed) {
+        for r in bits(!start.spilled) {
             cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
         }
         flags_at(cpu, start.saved, start.recipe);
         if start.shadow {
             cast_shadow(cpu);
         }
-        settle(cpu, start.rest);
-        return Left::Interpret(Err(None));
+        account_exit(cpu, start.rest);
+        return ExitReason::Interpret(Err(None));
     }
     cpu.translator.figures.exit(exit);
     match cpu.translator.sites.get(exit as usize).copied() {
-        Some(Site::Link { delta, .. }) => {
+        Some(ExitSite::Link { delta, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
-            settle(cpu, 0);
-            Left::Next(Some(exit))
+            account_exit(cpu, 0);
+            ExitReason::Next(Some(exit))
         }
         Some(
-            site @ (Site::Target { delta, saved }
-            | Site::Dead { delta, saved }
-            | Site::Far { delta, saved, .. }),
+            site @ (ExitSite::Target { delta, saved }
+            | ExitSite::Dead { delta, saved }
+            | ExitSite::CrossPage { delta, saved, .. }),
         ) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if saved {
                 cpu.state.flags.arith = cpu.jit.flags;
             }
-            settle(cpu, 0);
-            Left::Next(matches!(site, Site::Far { .. }).then_some(exit))
+            account_exit(cpu, 0);
+            ExitReason::Next(matches!(site, ExitSite::CrossPage { .. }).then_some(exit))
         }
-        Some(Site::Interpret { delta, undone, saved, shadow, recipe }) => {
+        Some(ExitSite::Interpret { delta, undone, saved, shadow, recipe }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if shadow {
                 cast_shadow(cpu);
             }
             flags_at(cpu, saved, recipe);
-            settle(cpu, undone);
+            account_exit(cpu, undone);
             let stays = (0..=PAGE_MASK as i32).contains(&delta);
-            Left::Interpret(Err(stays.then_some(exit)))
+            ExitReason::Interpret(Err(stays.then_some(exit)))
         }
-        Some(Site::Check { delta, undone, saved, shadow, recipe, .. }) => {
+        Some(ExitSite::Check { delta, undone, saved, shadow, recipe, .. }) => {
             cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if shadow {
                 cast_shadow(cpu);
             }
             flags_at(cpu, saved, recipe);
-            settle(cpu, undone);
-            if std::mem::take(&mut cpu.jit.narrow) {
+            account_exit(cpu, undone);
+            if std::mem::take(&mut cpu.jit.per_access) {
                 let exact = saved || cpu.translator.recovered;
                 cpu.translator.noted = exact.then_some(cpu.state.flags.arith);
-                Left::Narrow(exit)
+                ExitReason::PerAccess(exit)
             } else {
-                Left::Interpret(Err(None))
+                ExitReason::Interpret(Err(None))
             }
         }
-        None => Left::Interpret(Err(None)),
+        None => ExitReason::Interpret(Err(None)),
     }
 }
 
-/// Puts status flags into the state, which has what was in RFLAGS: those put by if `saved`, else
+/// Puts status flags into the state, which has what was in RFLAGS: the saved ones if `saved`, else
 /// what `recipe` makes of the registers.
 #[inline(always)]
 fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
@@ -282,7 +284,7 @@ fn cast_shadow(cpu: &mut Cpu) {
 }
 
 /// Adds what ran to the counters.
-fn settle(cpu: &mut Cpu, undone: u16) {
+fn account_exit(cpu: &mut Cpu, undone: u16) {
     let ran = cpu.jit.count.saturating_sub(u64::from(undone));
     cpu.instructions += ran;
     cpu.stats.translated += ran;
@@ -290,13 +292,15 @@ fn settle(cpu: &mut Cpu, undone: u16) {
 
 /// Links the exit at `site` to `next`, which has been found to be its successor.
 pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
-    if let Some(Site::Far { far, delta, .. }) = cpu.translator.sites.get(site as usize).copied() {
-        return far::link(cpu, far, delta, next);
+    if let Some(ExitSite::CrossPage { branch, delta, .. }) =
+        cpu.translator.sites.get(site as usize).copied()
+    {
+        return cross_page::link(cpu, branch, delta, next);
     }
-    let Some(host) = next.host.code.get() else {
-        if next.host.heat.get() == u32::MAX && next.second_page.is_none() {
+    let Some(entries) = next.translation.shared.get() else {
+        if next.translation.heat.get() == u32::MAX && next.second_page.is_none() {
             // It is not going to be translated as long as it lives.
-            note(cpu, site, next);
+            cache_exit(cpu, site, next);
             if cpu.translator.figures.is_unlinked(site)
                 && let Some(mnemonic) = first_of(cpu, next)
             {
@@ -305,11 +309,11 @@ pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
         }
         return;
     };
-    if let Some(Site::Link { place, vectors, .. }) =
+    if let Some(ExitSite::Link { place, vectors, .. }) =
         cpu.translator.sites.get(site as usize).copied()
     {
-        // Whoever has the vector registers loaded need not ask again.
-        let to = if vectors { host.body } else { host.near };
+        // Where the vector registers are loaded the entry need not look.
+        let to = if vectors { entries.body } else { entries.near };
         patch_rel32(&mut cpu.translator, place, to);
         cpu.translator.links += 1;
     }
@@ -328,7 +332,7 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
 /// Drops all translations.
 pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.mmu.blocks.forget_translations();
-    cpu.known.clear();
+    cpu.cached_exits.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
 }
@@ -348,10 +352,10 @@ mod tests {
                 .expect("an engine");
         let cpu = &mut *vcpu.cpu;
         attach(cpu);
-        assert!(register(cpu), "no glue");
+        assert!(register(cpu), "no stubs");
         // The exit as a translation: it takes the register that the entry puts RIP in for the
         // number of a site.
-        let leave = cpu.translator.glue().expect("it is made").boundary.leave;
+        let leave = cpu.translator.stubs().expect("it is made").boundary.leave;
         let entry = Entry(cpu.translator.area.address(leave));
         cpu.state.rip = 0x1234;
         for (stop, exit) in [(0, 0x1234), (1, NOT_ENTERED)] {

@@ -1,10 +1,10 @@
 //! The three host registers that hold no guest register of the same name: what each holds for the
 //! moment.
 //!
-//! A region keeps thirteen guest registers in the host's. The three it uses least are *homed*:
+//! A region keeps thirteen guest registers in the host's. The three it uses least are *spilled*:
 //! their values lie in the state, current at every instruction's end, and visit a scratch register
 //! when an instruction needs them. Between instructions a scratch register may go on holding a
-//! homed value or a checked address, so that the next use costs nothing.
+//! spilled value or a checked address, so that the next use costs nothing.
 
 use super::address::Group;
 
@@ -19,7 +19,7 @@ pub(super) const COUNT: usize = 3;
 pub(super) enum Held {
     #[default]
     Nothing,
-    /// A copy of this homed guest register.
+    /// A copy of this spilled guest register.
     Guest(u8),
     /// A checked address.
     Group(Group),
@@ -42,11 +42,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Empty, of the host registers in `homed` (three bits).
-    pub(super) fn new(homed: u16) -> Self {
+    /// Empty, of the host registers in `spilled` (three bits).
+    pub(super) fn new(spilled: u16) -> Self {
         let mut slots = [Slot::default(); COUNT];
         // Downwards: the last is the first to be used.
-        let hosts = (0..16).rev().filter(|r| homed & 1 << r != 0);
+        let hosts = (0..16).rev().filter(|r| spilled & 1 << r != 0);
         for (slot, host) in slots.iter_mut().zip(hosts) {
             slot.host = host;
         }
@@ -90,7 +90,7 @@ impl Scratch {
         }
     }
 
-    /// The register that holds homed guest register `guest`, pinned.
+    /// The register that holds spilled guest register `guest`, pinned.
     pub(super) fn find_guest(&mut self, guest: u8) -> Option<u8> {
         self.clock += 1;
         let clock = self.clock;

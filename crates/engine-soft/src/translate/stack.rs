@@ -2,7 +2,7 @@
 
 use super::address::{Access, Expression, expression_of};
 use super::asm::RSP;
-use super::emit::{Emitter, Need, SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, home};
+use super::emit::{Emitter, Need, SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, spill_slot};
 use super::flow::Class;
 use super::scratch::Held;
 
@@ -15,7 +15,7 @@ impl Emitter<'_> {
 
     pub(super) fn push(&mut self, n: usize) -> Option<()> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         let place = self.reach(n, Self::stack(-8, true), self.live(n))?;
         if matches!(g.class, Class::PushImmediate) {
             self.asm.store_immediate(&place, g.i.immediate(0) as i32);
@@ -29,7 +29,7 @@ impl Emitter<'_> {
 
     pub(super) fn push_memory(&mut self, n: usize) -> Option<()> {
         let region = self.region;
-        let g = &region.guests[n];
+        let g = &region.insns[n];
         let (at, displacement) = expression_of(&g.i, true)?;
         let from = Access::word(at, displacement, false);
         let place = self.reach(n, from, self.live(n))?;
@@ -66,14 +66,14 @@ impl Emitter<'_> {
 
     pub(super) fn pop(&mut self, n: usize) -> Option<()> {
         let region = self.region;
-        let to = region.guests[n].i.op0_register().number() as u8;
+        let to = region.insns[n].i.op0_register().number() as u8;
         let place = self.reach(n, Self::stack(0, false), self.live(n))?;
-        if self.homed & 1 << to == 0 {
+        if self.spilled & 1 << to == 0 {
             self.asm.load_place(to, &place);
         } else {
             let host = self.scratch.take()?;
             self.asm.load_place(host, &place);
-            self.asm.store(home(to), host);
+            self.asm.store(spill_slot(to), host);
             self.scratch.stale_guest(to, None);
             self.scratch.hold(host, Held::Guest(to));
         }
@@ -95,10 +95,10 @@ impl Emitter<'_> {
 
     /// Stores host register `from` to guest register `r`.
     pub(super) fn set_value(&mut self, r: u8, from: u8) {
-        if self.homed & 1 << r == 0 {
+        if self.spilled & 1 << r == 0 {
             self.asm.mov(r, from);
         } else {
-            self.asm.store(home(r), from);
+            self.asm.store(spill_slot(r), from);
             self.scratch.stale_guest(r, None);
         }
     }

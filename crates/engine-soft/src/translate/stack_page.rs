@@ -4,20 +4,20 @@
 //! address. Its page is kept at hand ([`Context::stack_page`]), so that the check needs no index,
 //! one register less, and half the time. Only a page that may be written is kept. Where the address
 //! lies on another, the TLB is asked and what it says kept, for user code and for the kernel's by
-//! itself. What is kept is dropped when the TLB may have lost it ([`settle`]), which happens in
+//! itself. What is kept is dropped when the TLB may have lost it ([`revalidate`]), which happens in
 //! Rust only.
 //!
 //! [`Context::stack_page`]: super::context::Context::stack_page
 
 use super::address::{Access, Check, Expression, Group};
 use super::context::Context;
-use super::emit::{Cold, Emitter, JIT, Need, Out, bits};
+use super::emit::{Cold, Emitter, JIT, Need, StubTarget, bits};
 use super::region::PAGE_BYTES;
 use crate::cpu::{Cpu, USER};
 use crate::tlb::Entry;
 use std::mem::{offset_of, size_of};
 
-const SPILL: usize = JIT + offset_of!(Context, spill);
+const STACK_SCRATCH: usize = JIT + offset_of!(Context, stack_scratch);
 
 /// The page that a stack lies on.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub(crate) type Source = (*const Entry, u64);
 /// Drops the page at hand if it may not be what the TLB says. To be called before translated code
 /// runs.
 #[inline(always)]
-pub(super) fn settle(cpu: &mut Cpu) {
+pub(super) fn revalidate(cpu: &mut Cpu) {
     let level = usize::from(cpu.mode_key & USER != 0);
     let source: Source = (cpu.view, cpu.mmu.tlb.losses);
     if cpu.stack_sources[level] != source {
@@ -94,8 +94,8 @@ impl Emitter<'_> {
     pub(super) fn stack_elsewhere(&mut self, e: &Elsewhere) -> Option<()> {
         self.asm.resolve_here(e.from);
         let address = e.address;
-        let entry = bits(self.homed).find(|&r| r != address)?;
-        self.asm.store(SPILL, entry);
+        let entry = bits(self.spilled).find(|&r| r != address)?;
+        self.asm.store(STACK_SCRATCH, entry);
         self.expression(address, None, &Expression::STACK, e.check.low)?;
         self.entry_for(entry, address);
         let length = e.check.length;
@@ -104,7 +104,7 @@ impl Emitter<'_> {
         self.asm.store(self.stack_page(offset_of!(StackPage, page)), address);
         self.asm.load_at(address, entry, Entry::HOST as i32);
         self.asm.store(self.stack_page(offset_of!(StackPage, host)), address);
-        self.asm.load(entry, SPILL);
+        self.asm.load(entry, STACK_SCRATCH);
         let again = self.asm.jmp();
         self.asm.resolve(again, e.retry);
         self.asm.resolve_here(not_writable);
@@ -112,14 +112,14 @@ impl Emitter<'_> {
             self.expression(address, None, &Expression::STACK, e.check.low)?;
             let miss = self.another_page(address, entry, offset_of!(Entry, rtag), length);
             self.asm.add_at(address, entry, Entry::HOST as i32);
-            self.asm.load(entry, SPILL);
+            self.asm.load(entry, STACK_SCRATCH);
             let on = self.asm.jmp();
             self.asm.resolve(on, e.done);
             self.asm.resolve_here(miss);
         }
-        self.asm.load(entry, SPILL);
+        self.asm.load(entry, STACK_SCRATCH);
         let from = self.asm.jmp();
-        self.cold.push(Cold::Exit { from, site: e.site, out: Out::Fill(address) });
+        self.cold.push(Cold::Exit { from, site: e.site, out: StubTarget::Fill(address) });
         Some(())
     }
 

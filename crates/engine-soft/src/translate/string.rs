@@ -6,7 +6,7 @@
 
 use super::address::{Access, Expression};
 use super::asm::RCX;
-use super::emit::{Emitter, Need, SYSTEM_FLAGS, home};
+use super::emit::{Emitter, Need, SYSTEM_FLAGS, spill_slot};
 use super::region::PAGE_BYTES;
 use iced_x86::{Code, Instruction, OpKind, Register};
 
@@ -43,10 +43,10 @@ pub(super) fn repeat_of(i: &Instruction) -> Option<Repeat> {
 }
 
 impl Emitter<'_> {
-    /// Translates instruction `n`. `None`: a register it needs is homed.
+    /// Translates instruction `n`. `None`: a register it needs is spilled.
     pub(super) fn repeat(&mut self, n: usize, repeat: Repeat) -> Option<()> {
         let pointers: &[u8] = if repeat.moves { &[RSI, RDI] } else { &[RDI] };
-        if pointers.iter().chain([&RCX]).any(|r| self.homed & 1 << r != 0) {
+        if pointers.iter().chain([&RCX]).any(|r| self.spilled & 1 << r != 0) {
             return None;
         }
         self.flags_aside(n)?;
@@ -62,14 +62,14 @@ impl Emitter<'_> {
         let end = self.scratch.take()?;
         for pointer in pointers {
             self.asm.lea_scaled(end, Some(*pointer), RCX, repeat.scale, 0);
-            self.asm.store(home(*pointer), end);
+            self.asm.store(spill_slot(*pointer), end);
         }
         for (pointer, place) in pointers.iter().zip(places) {
             self.asm.lea_place(*pointer, &place?);
         }
         self.asm.repeat(repeat.scale, repeat.moves);
         for pointer in pointers {
-            self.asm.load(*pointer, home(*pointer));
+            self.asm.load(*pointer, spill_slot(*pointer));
         }
         self.scratch.unpin();
         // Who is to stop is not made to step through the elements. Nothing is left to do if it

@@ -36,7 +36,7 @@ pub(super) fn field_of(i: &Instruction) -> Option<Field> {
 impl Emitter<'_> {
     /// Puts flags by if they are live, since what follows changes RFLAGS.
     pub(super) fn flags_aside(&mut self, n: usize) -> Option<()> {
-        if self.region.guests[n].live_after && !self.saved {
+        if self.region.insns[n].live_after && !self.saved {
             let spare = self.scratch.take()?;
             self.save_flags(spare);
             self.scratch.give(spare);
@@ -65,7 +65,7 @@ impl Emitter<'_> {
 
     pub(super) fn read_state(&mut self, n: usize, field: Field) -> Option<()> {
         let region = self.region;
-        let to = region.guests[n].i.op0_register().full_register().number() as u8;
+        let to = region.insns[n].i.op0_register().full_register().number() as u8;
         let host = self.scratch.take()?;
         match field {
             Field::Cr2 => self.asm.load(host, STATE + offset_of!(CpuState, cr2)),
@@ -87,7 +87,7 @@ impl Emitter<'_> {
 
     pub(super) fn rdtsc(&mut self, n: usize) -> Option<()> {
         self.flags_aside(n)?;
-        // RAX and RDX are never homed. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov
+        // RAX and RDX are never spilled. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov
         // rdx, rax; shr rdx, 32; mov eax, eax
         self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
         self.asm.add_gs(RAX, STATE + offset_of!(CpuState, tsc_offset));

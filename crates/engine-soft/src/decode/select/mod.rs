@@ -1,7 +1,7 @@
 //! Which function performs an instruction: the interpreter's table of contents.
 //!
 //! Each group has a file and a function `select`, which answers for its own instructions. What no
-//! group claims is run by the host ([`crate::thunked`]).
+//! group claims is run by the host ([`crate::interp::host_exec`]).
 
 mod arithmetic;
 mod branches;
@@ -14,9 +14,9 @@ mod system;
 use super::operand;
 use crate::cpu::{Cpu, LEGACY};
 use crate::interp::fpu;
+use crate::interp::host_exec;
 use crate::op::{DIRECT, Handler, Op};
 use crate::thunk::Unthunkable;
-use crate::thunked;
 use context::{Context, Kind, addressed};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 use x86::state::Mode;
@@ -85,8 +85,8 @@ fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handle
         Ok((index, memory)) => {
             c.op.imm = index;
             return Ok(match memory {
-                None => thunked::registers,
-                Some(_) => addressed!(c.form, A => thunked::memory::<A>),
+                None => host_exec::registers,
+                Some(_) => addressed!(c.form, A => host_exec::memory::<A>),
             });
         }
         Err(Unthunkable::MaskedMove) => fpu::masked_move,

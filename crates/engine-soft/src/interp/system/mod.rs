@@ -1,5 +1,5 @@
 //! System instructions: each checks what the manual says through `x86`'s functions, then lets the
-//! run loop take stock.
+//! run loop poll events.
 //!
 //! Here is what the groups share; each group has a file.
 

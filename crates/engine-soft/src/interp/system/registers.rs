@@ -58,7 +58,7 @@ pub(crate) fn mov_to_dr(cpu: &mut Cpu, op: &Op) -> Step {
         if op.size == 8 { cpu.reg::<u64>(op.src) } else { u64::from(cpu.reg::<u32>(op.src)) };
     let n = op.dst;
     let step = system(cpu, op, |state, _| debug::write_dr(state, n, value));
-    cpu.rewatch();
+    cpu.update_watchpoints();
     step
 }
 

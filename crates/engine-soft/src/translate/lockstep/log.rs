@@ -132,7 +132,7 @@ impl Log {
 
     /// An instruction is complete: notes what stands at the places it wrote, `from` the number of
     /// writes before it.
-    pub(super) fn settle(&mut self, ram: &GuestRam, from: usize) {
+    pub(super) fn complete(&mut self, ram: &GuestRam, from: usize) {
         for write in &mut self.writes[from..] {
             let _ = ram.read(write.gpa, &mut write.new[..write.len]);
         }

@@ -15,7 +15,7 @@ mod report;
 
 pub(crate) use log::Log;
 
-use super::run::{self, Entry, Left};
+use super::run::{self, Entry, ExitReason};
 use crate::cpu::Cpu;
 use compare::Verdict;
 use reference::{End, Recording};
@@ -69,7 +69,7 @@ pub(crate) struct Lockstep {
 }
 
 /// As [`run::enter`], compared with the interpreter if that is asked for.
-pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> Left {
+pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
     let Some(mut lockstep) = cpu.lockstep.take() else { return run::enter(cpu, entry) };
     let left = lockstep.enter(cpu, entry);
     cpu.lockstep = Some(lockstep);
@@ -86,7 +86,7 @@ pub(crate) fn differences(reference: &CpuState, translated: &CpuState) -> String
 
 impl Lockstep {
     #[inline(never)]
-    fn enter(&mut self, cpu: &mut Cpu, entry: Entry) -> Left {
+    fn enter(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
         let place = cpu.state.rip;
         let hint = self.hints.get(&place).copied().unwrap_or(FAR);
         if hint.left == 0 && !cpu.limited {
@@ -119,7 +119,7 @@ impl Lockstep {
     }
 
     /// The rest of a long loop.
-    fn unwatched(&mut self, cpu: &mut Cpu, entry: Entry) -> Left {
+    fn unwatched(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
         let before = cpu.stats.translated;
         let left = run::enter(cpu, entry);
         self.counters.unwatched += cpu.stats.translated - before;

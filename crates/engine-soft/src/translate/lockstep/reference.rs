@@ -124,7 +124,7 @@ impl Recording {
         self.before.clone_from(&cpu.state);
         self.done.clear();
         self.wides = 0;
-        cpu.blind();
+        cpu.bypass_tlb();
         loop {
             if self.done.len() >= limit {
                 return End::Limit;
@@ -144,7 +144,7 @@ impl Recording {
         let (from, mark) = (cpu.state.rip, log(cpu).len());
         cpu.state.blocking.sti = false;
         let step = interp::perform(cpu);
-        let forbidden = settle(cpu, mark);
+        let forbidden = complete(cpu, mark);
         match step {
             None => return Some(End::Fetch),
             Some(Step::Fault | Step::FaultHere | Step::Again) => return Some(End::Fault),
@@ -230,10 +230,10 @@ fn log(cpu: &mut Cpu) -> &mut Log {
 }
 
 /// Completes the log of an instruction; whether it did what it must not.
-fn settle(cpu: &mut Cpu, mark: usize) -> bool {
+fn complete(cpu: &mut Cpu, mark: usize) -> bool {
     let crate::mmu::Mmu { ram, log, .. } = &mut cpu.mmu;
     let log = log.get_or_insert_default();
-    log.settle(ram, mark);
+    log.complete(ram, mark);
     log.is_forbidden()
 }
 

@@ -11,7 +11,7 @@ use x86::state::gpr;
 /// Bytes of memory that are listed.
 const LISTED: usize = 64;
 
-/// What happened, for whoever mends the translator.
+/// What happened, for the report.
 pub(super) fn text(
     cpu: &Cpu,
     recording: &Recording,

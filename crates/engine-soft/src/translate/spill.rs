@@ -1,4 +1,4 @@
-//! Which three registers a region homes.
+//! Which three registers a region spills.
 
 use super::address::{PAGE_BASE, expression_of};
 use super::asm::{RAX, RSP};
@@ -9,7 +9,7 @@ use super::scratch;
 
 const RDX: u8 = 2;
 
-/// Which registers to home: those the region uses least, weighing loops.
+/// Which registers to spill: those the region uses least, weighing loops.
 pub(super) fn choose(region: &Region) -> u16 {
     /// Uses that moving registers at the boundary costs, each way.
     const MOVE: u32 = 6;
@@ -19,7 +19,7 @@ pub(super) fn choose(region: &Region) -> u16 {
     let mut uses = [0u32; 16];
     for (n, block) in region.blocks.iter().enumerate() {
         let weight = if in_loop(region, n) { 8 } else { 1 };
-        for g in &region.guests[block.first..block.first + block.count] {
+        for g in &region.insns[block.first..block.first + block.count] {
             let mut mask = g.usage.registers;
             if let Some((at, _)) = matches!(g.class, Class::Memory(_) | Class::Bit(_) | Class::Lea)
                 .then(|| expression_of(&g.i, false))
@@ -53,7 +53,7 @@ fn in_loop(region: &Region, n: usize) -> bool {
 /// Any three that may be: for tests, which run everything once and would see the standard ones
 /// only.
 pub(super) fn any(region: &Region) -> u16 {
-    let mut seed = region.guests.iter().fold(0x9e37_79b9u32, |seed, g| {
+    let mut seed = region.insns.iter().fold(0x9e37_79b9u32, |seed, g| {
         g.bytes().iter().fold(seed, |seed, b| (seed ^ u32::from(*b)).wrapping_mul(0x0100_0193))
     });
     let mut mask = 0u16;

@@ -1,13 +1,13 @@
 //! The code that enters translated code, leaves it, makes good missed checks and loads the vector
 //! registers.
 //!
-//! What leaves or calls from within a region depends on which registers it homes; those pieces are
+//! What leaves or calls from within a region depends on which registers it spills; those pieces are
 //! made once for each such set.
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
 use super::emit::{
-    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, home, last, ymm_home,
+    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, last, spill_slot, ymm_slot,
 };
 use super::fill::fill;
 use super::scratch::STANDARD;
@@ -25,13 +25,13 @@ const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
-// At the boundary exits tell their site in ADDRESS, within a region in the last register homed: one
+// At the boundary exits tell their site in ADDRESS, within a region in the last register spilled: one
 // code takes both.
 const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
 
 /// Offsets in the code area.
 #[derive(Clone, Copy)]
-pub(super) struct Glue {
+pub(super) struct Stubs {
     /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all
     /// registers changed but RSP.
     pub(super) enter: usize,
@@ -40,20 +40,20 @@ pub(super) struct Glue {
     /// Loads the vector registers and MXCSR and jumps to ADDRESS.
     pub(super) load_vectors: usize,
     /// At a region's boundary.
-    pub(super) boundary: Inside,
+    pub(super) boundary: RegionStubs,
 }
 
-/// What depends on the registers homed.
+/// What depends on the registers spilled.
 #[derive(Clone, Copy)]
-pub(super) struct Inside {
+pub(super) struct RegionStubs {
     /// Where every exit goes: stores the guest's registers and returns from `enter`.
     pub(super) leave: usize,
     /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number
-    /// is in, 0 for those not homed.
+    /// is in, 0 for those not spilled.
     pub(super) fill: [usize; 16],
 }
 
-pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
+pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let enter = asm.here();
@@ -68,35 +68,35 @@ pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Glue> {
     // jmp ADDRESS
     asm.bytes(&[0x41, 0xff, 0xe0 | (ADDRESS & 7)]);
     area.push(&asm.code)?;
-    Some(Glue {
+    Some(Stubs {
         enter: base + enter,
         fault: base + fault,
         load_vectors: base + load_vectors,
-        boundary: inside(area, STANDARD, avx)?,
+        boundary: for_region(area, STANDARD, avx)?,
     })
 }
 
-/// The pieces for regions that home `homed`.
-pub(super) fn inside(area: &mut CodeArea, homed: u16, avx: bool) -> Option<Inside> {
+/// The pieces for regions that spill `spilled`.
+pub(super) fn for_region(area: &mut CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let leave = asm.here();
-    asm.store32(EXIT, last(homed));
-    for r in bits(!homed) {
-        asm.store(home(r), r);
+    asm.store32(EXIT, last(spilled));
+    for r in bits(!spilled) {
+        asm.store(spill_slot(r), r);
     }
     emit_out(&mut asm, avx);
     let mut fill = [0; 16];
     let mut jumps = Vec::new();
-    for r in bits(homed) {
+    for r in bits(spilled) {
         fill[usize::from(r)] = base + asm.here();
         asm.store32(EXIT, r);
         jumps.push(asm.jmp());
     }
     jumps.into_iter().for_each(|place| asm.resolve_here(place));
-    emit_fill(&mut asm, homed, avx);
+    emit_fill(&mut asm, spilled, avx);
     area.push(&asm.code)?;
-    Some(Inside { leave: base + leave, fill })
+    Some(RegionStubs { leave: base + leave, fill })
 }
 
 /// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register
@@ -123,7 +123,7 @@ fn emit_enter(asm: &mut Asm) {
     asm.store_word(TMP_FLAGS, RAX);
     asm.flags_from_ax();
     for r in bits(!STANDARD) {
-        asm.load(r, home(r));
+        asm.load(r, spill_slot(r));
     }
     asm.load(ADDRESS, RIP);
     jump_to_target(asm);
@@ -154,7 +154,7 @@ fn if_vectors(asm: &mut Asm) -> usize {
 
 fn emit_store_vectors(asm: &mut Asm, avx: bool) {
     for n in 0..16 {
-        if avx { asm.ymm(true, n, ymm_home(n)) } else { asm.xmm(true, n, ymm_home(n)) }
+        if avx { asm.ymm(true, n, ymm_slot(n)) } else { asm.xmm(true, n, ymm_slot(n)) }
     }
     asm.mxcsr(3, MXCSR);
     asm.mxcsr(2, HOST_MXCSR);
@@ -165,7 +165,7 @@ fn emit_store_vectors(asm: &mut Asm, avx: bool) {
 
 fn emit_load_vectors(asm: &mut Asm, avx: bool) {
     for n in 0..16 {
-        if avx { asm.ymm(false, n, ymm_home(n)) } else { asm.xmm(false, n, ymm_home(n)) }
+        if avx { asm.ymm(false, n, ymm_slot(n)) } else { asm.xmm(false, n, ymm_slot(n)) }
     }
     asm.mxcsr(2, MXCSR);
     asm.store_byte_imm(VECTORS_OUT, 0);
@@ -180,13 +180,13 @@ fn step_if_stopped(asm: &mut Asm) {
     asm.resolve_here(go);
 }
 
-/// Status flags are dead or put by where a check misses.
-fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
-    for r in bits(!homed) {
-        asm.store(home(r), r);
+/// Status flags are dead or saved where a check misses.
+fn emit_fill(asm: &mut Asm, spilled: u16, avx: bool) {
+    for r in bits(!spilled) {
+        asm.store(spill_slot(r), r);
     }
     // The scratch registers may hold what earlier checks found.
-    for r in bits(homed) {
+    for r in bits(spilled) {
         asm.store(RAW + 8 * usize::from(r), r);
     }
     asm.load(RSP, HOST_RSP);
@@ -203,10 +203,10 @@ fn emit_fill(asm: &mut Asm, homed: u16, avx: bool) {
     let kept = if_vectors(asm);
     emit_load_vectors(asm, avx);
     asm.resolve_here(kept);
-    for r in bits(!homed) {
-        asm.load(r, home(r));
+    for r in bits(!spilled) {
+        asm.load(r, spill_slot(r));
     }
-    for r in bits(homed) {
+    for r in bits(spilled) {
         asm.load(r, RAW + 8 * usize::from(r));
     }
     jump_to_target(asm);

@@ -5,14 +5,14 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
 use std::sync::Arc;
 
-/// Rung by any thread, any number of times, at any moment; heard by one.
+/// Notified by any thread, any number of times, at any moment; one thread listens.
 #[derive(Clone, Debug)]
-pub struct Bell {
+pub struct Notifier {
     fd: Arc<OwnedFd>,
 }
 
-impl Bell {
-    /// A new bell.
+impl Notifier {
+    /// A new notifier.
     ///
     /// # Errors
     /// The host is out of file descriptors.
@@ -21,18 +21,18 @@ impl Bell {
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    /// Wakes the listener. Never blocks: a counter that is full has been rung already.
-    pub fn ring(&self) {
+    /// Wakes the listener. Never blocks: a counter that is full has been raised already.
+    pub fn notify(&self) {
         let _ = rustix::io::write(&*self.fd, &1_u64.to_ne_bytes());
     }
 
-    /// Takes note that it rang.
-    pub(crate) fn silence(&self) {
+    /// Resets it, once the listener is awake.
+    pub(crate) fn drain(&self) {
         let _ = rustix::io::read(&*self.fd, &mut [0; 8]);
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -1,0 +1,305 @@
+//! Direct branches to another page, linked while it is known what that page is.
+//!
+//! On one page code can be linked for good: it runs wherever its page is mapped. What lies so many
+//! bytes off on another page is a matter of the page tables. Such a link holds for one address
+//! space, as long as it keeps the translations that were in use when it was made:
+//!
+//! - User code compares the address space's *generation* before each jump
+//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever an
+//!   instruction translation that a link relies on leaves the TLB. If it differs, the target table
+//!   serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
+//! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it compares
+//!   nothing, and all its links are dropped when one goes.
+//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at a
+//!   second one (an *aliased* page) loses its links, and uses the target table.
+//!
+//! Flags pass unharmed, since it is not known what the code on the other page needs of them.
+//!
+//! [`Context::generation`]: super::context::Context::generation
+
+use super::asm::{ADDRESS, NOP, RCX, SECOND};
+use super::context::Context;
+use super::emit::{Cold, Emitter, ExitSite, JIT, PAGE, StubTarget};
+use super::{Translator, patch_rel32};
+use crate::block::{Block, Table};
+use crate::cpu::Cpu;
+use crate::tlb::PAGE_MASK;
+use std::mem::offset_of;
+
+const GENERATION: usize = JIT + offset_of!(Context, generation);
+const RELINK_LEFT: usize = JIT + offset_of!(Context, relink_countdown);
+/// Detours until a processor's links to other pages are made anew.
+const RELINK_COUNTDOWN: i32 = 64;
+/// No address space's generation.
+const NEVER: u32 = u32::MAX;
+
+/// A branch to another page: offsets in the code area.
+#[derive(Clone, Copy)]
+pub(super) struct CrossPageBranch {
+    /// The rel32 of the jump that is taken where the link does not hold. Code that compares nothing
+    /// runs into it, and has a NOP instead while there is a link.
+    detour: u32,
+    /// Where the detour leaves, to be linked.
+    exit: u32,
+    /// Where the detour goes by the table of targets.
+    table: u32,
+    /// The rel32 of the jump to the linked code.
+    jump: u32,
+    /// Where the generation is compared; kernel code has none.
+    generation: Option<GenerationCheck>,
+    /// The translation it is in.
+    region: u32,
+    /// Guest-physical page of the branch.
+    page: u64,
+    /// The vector registers are in the host's.
+    vectors: bool,
+    /// Status flags are in [`Context::flags`].
+    flags_saved: bool,
+    /// Its page has it among those that were linked.
+    listed: bool,
+}
+
+impl CrossPageBranch {
+    /// Its translation has number `region` and begins at `base`.
+    pub(super) fn place(&mut self, region: u32, base: u32) {
+        self.region = region;
+        for place in [&mut self.detour, &mut self.exit, &mut self.table, &mut self.jump] {
+            *place += base;
+        }
+        if let Some(generation) = &mut self.generation {
+            generation.place += base;
+        }
+    }
+}
+
+/// The generation in the code, 32 bits.
+#[derive(Clone, Copy)]
+struct GenerationCheck {
+    place: u32,
+    /// It is added, so that its negative stands there.
+    negative: bool,
+}
+
+impl GenerationCheck {
+    fn bytes(self, number: u32) -> [u8; 4] {
+        if self.negative { number.wrapping_neg() } else { number }.to_le_bytes()
+    }
+}
+
+/// Where the code pages are that were entered, and the links between them.
+#[derive(Default)]
+pub(super) struct CrossPageLinks {
+    pub(super) branches: Vec<CrossPageBranch>,
+    pages: Table<u64, CodePage>,
+    /// Branches of kernel code that are linked.
+    kernel: Vec<u32>,
+}
+
+/// A guest-physical page with translated code.
+struct CodePage {
+    /// Where it was entered; `None`: at several linear addresses.
+    at: Option<u64>,
+    /// Branches on it that were linked.
+    linked: Vec<u32>,
+}
+
+impl CrossPageLinks {
+    pub(super) fn clear(&mut self) {
+        self.branches.clear();
+        self.pages.clear();
+        self.kernel.clear();
+    }
+}
+
+impl Emitter<'_> {
+    /// Leaves the region for page + `to`, which is another page. Flags are where they are; `live`:
+    /// they may be needed there.
+    pub(super) fn leave_page(&mut self, to: i32, live: bool) {
+        let flags_saved = self.saved;
+        let (generation, detour) = match self.region.blocks[0].key.is_user() {
+            true if live && !flags_saved => self.check_generation_keeping_flags(),
+            true => self.check_generation(),
+            false => (None, self.asm.jmp()),
+        };
+        self.asm.load(ADDRESS, PAGE);
+        self.asm.lea(ADDRESS, ADDRESS, to & !(PAGE_MASK as i32));
+        self.asm.store(PAGE, ADDRESS);
+        let jump = self.asm.jmp();
+        self.cross_page.push(CrossPageBranch {
+            detour: detour as u32,
+            exit: 0,
+            table: 0,
+            jump: jump as u32,
+            generation,
+            region: 0,
+            page: self.region.blocks[0].key.gpa() & !PAGE_MASK,
+            vectors: self.region.vectors,
+            flags_saved,
+            listed: false,
+        });
+        self.cold.push(Cold::Detour { branch: self.cross_page.len() - 1, to, live, flags_saved });
+    }
+
+    /// Compares the generation, with none yet: where to put it, and the jump that is taken if it
+    /// differs. Changes flags.
+    fn check_generation(&mut self) -> (Option<GenerationCheck>, usize) {
+        // cmp dword gs:[GENERATION], NEVER
+        self.asm.alu_gs_imm(7, GENERATION, NEVER);
+        let place = self.asm.here() as u32 - 4;
+        (Some(GenerationCheck { place, negative: false }), self.asm.jcc(5))
+    }
+
+    /// As [`Emitter::check_generation`]; flags untouched.
+    fn check_generation_keeping_flags(&mut self) -> (Option<GenerationCheck>, usize) {
+        self.asm.mov(SECOND, RCX);
+        self.asm.load32(RCX, GENERATION);
+        self.asm.lea32_far(RCX, RCX, NEVER.wrapping_neg() as i32);
+        let place = self.asm.here() as u32 - 4;
+        let same = self.asm.jrcxz();
+        self.asm.mov(RCX, SECOND);
+        let detour = self.asm.jmp();
+        self.asm.short_here(same);
+        self.asm.mov(RCX, SECOND);
+        (Some(GenerationCheck { place, negative: true }), detour)
+    }
+
+    /// What cross-page branch `branch` does where it is not linked, in the cold part.
+    pub(super) fn detour(&mut self, branch: usize, to: i32, live: bool, flags_saved: bool) {
+        let number = (self.options.first_cross_page + branch) as u32;
+        let exit = self.asm.here();
+        self.asm.resolve(self.cross_page[branch].detour as usize, exit);
+        self.leave_to_page(number, to, flags_saved);
+        let table = self.asm.here();
+        self.saved = flags_saved;
+        self.save_flags_if(live);
+        let relink = self.cross_page[branch].generation.is_some().then(|| {
+            // sub dword gs:[RELINK_LEFT], 1
+            self.asm.alu_gs_imm(5, RELINK_LEFT, 1);
+            self.asm.jcc(8)
+        });
+        let saved = self.saved;
+        self.by_table(to);
+        match relink {
+            Some(place) if saved == flags_saved => self.asm.resolve(place, exit),
+            Some(place) => {
+                self.asm.resolve_here(place);
+                self.leave_to_page(number, to, saved);
+            }
+            None => {}
+        }
+        (self.cross_page[branch].exit, self.cross_page[branch].table) = (exit as u32, table as u32);
+    }
+
+    fn leave_to_page(&mut self, number: u32, delta: i32, saved: bool) {
+        let site = self.site(ExitSite::CrossPage { branch: number, delta, saved });
+        self.leave_by(site, StubTarget::Leave);
+    }
+}
+
+/// Translated code of the guest-physical page at `gpa` is about to be entered at linear address
+/// `la`. To be called at every way in from here: others are made where this one led.
+#[inline]
+pub(super) fn note_mapping(translator: &mut Translator, gpa: u64, la: u64) {
+    let (gpa, la) = (gpa & !PAGE_MASK, la & !PAGE_MASK);
+    let new = || CodePage { at: Some(la), linked: Vec::new() };
+    let page = translator.cross_page.pages.entry(gpa).or_insert_with(new);
+    if page.at != Some(la) && page.at.is_some() {
+        mark_aliased(translator, gpa);
+    }
+}
+
+/// The page at `gpa` is mapped at a second linear address: what lies so many bytes off is not known
+/// any more.
+#[cold]
+fn mark_aliased(translator: &mut Translator, gpa: u64) {
+    let Some(page) = translator.cross_page.pages.get_mut(&gpa) else { return };
+    page.at = None;
+    for number in std::mem::take(&mut page.linked) {
+        let branch = translator.cross_page.branches[number as usize];
+        unlink(translator, &branch, branch.table);
+    }
+}
+
+/// The branch goes to `detour` from now on.
+fn unlink(translator: &mut Translator, branch: &CrossPageBranch, detour: u32) {
+    if !translator.alive(branch.region) {
+        // Jumps elsewhere may have been put in its place.
+        return;
+    }
+    match branch.generation {
+        Some(generation) => put_generation(translator, generation, NEVER),
+        None => translator.area.patch(branch.detour as usize - 1, &[0xe9]),
+    }
+    patch_rel32(translator, branch.detour, detour);
+}
+
+fn put_generation(translator: &mut Translator, generation: GenerationCheck, number: u32) {
+    translator.area.patch(generation.place as usize, &generation.bytes(number));
+}
+
+/// Links cross-page branch `number` to `next`, which was found `delta` bytes from the branch's page,
+/// at RIP.
+pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
+    cpu.jit.relink_countdown = RELINK_COUNTDOWN;
+    let Some(entries) = next.translation.shared.get() else { return };
+    let Some(branch) = cpu.translator.cross_page.branches.get(number as usize).copied() else {
+        return;
+    };
+    if !cpu.translator.alive(branch.region) {
+        return;
+    }
+    let la = cpu.state.rip;
+    note_mapping(&mut cpu.translator, next.key.gpa(), la);
+    let from = la.wrapping_sub(i64::from(delta) as u64);
+    let Some(page) = cpu.translator.cross_page.pages.get_mut(&branch.page) else { return };
+    if page.at != Some(from) {
+        unlink(&mut cpu.translator, &branch, branch.table);
+        return;
+    }
+    let entry = cpu.translator.area.address(entries.cross_page as usize);
+    let Some(generation) = cpu.mmu.tlb.link_target(cpu.fetch_view, la, entry) else { return };
+    if !branch.listed {
+        page.linked.push(number);
+        cpu.translator.cross_page.branches[number as usize].listed = true;
+    }
+    let to = match (branch.flags_saved, branch.vectors) {
+        (true, _) => entries.flags_saved,
+        // Where the vector registers are loaded the entry need not look.
+        (false, true) => entries.body,
+        (false, false) => entries.near,
+    };
+    patch_rel32(&mut cpu.translator, branch.jump, to);
+    match branch.generation {
+        Some(place) => {
+            put_generation(&mut cpu.translator, place, generation);
+            patch_rel32(&mut cpu.translator, branch.detour, branch.table);
+        }
+        None => {
+            cpu.translator.area.patch(branch.detour as usize - 1, &NOP);
+            cpu.translator.cross_page.kernel.push(number);
+        }
+    }
+    cpu.translator.links += 1;
+}
+
+/// Drops the links of kernel code if a translation of its pages has gone. To be called before
+/// translated code runs.
+#[inline(always)]
+pub(super) fn drop_stale_links(cpu: &mut Cpu) {
+    cpu.jit.generation = cpu.mmu.tlb.generation(cpu.fetch_view);
+    if cpu.mmu.tlb.kernel_changed() {
+        drop_kernel_links(cpu);
+    }
+}
+
+#[cold]
+fn drop_kernel_links(cpu: &mut Cpu) {
+    cpu.mmu.tlb.kernel_links_dropped();
+    for number in std::mem::take(&mut cpu.translator.cross_page.kernel) {
+        let branch = cpu.translator.cross_page.branches[number as usize];
+        // A page that is aliased has lost its links already.
+        if cpu.translator.cross_page.pages.get(&branch.page).is_some_and(|page| page.at.is_some()) {
+            unlink(&mut cpu.translator, &branch, branch.exit);
+        }
+    }
+}
