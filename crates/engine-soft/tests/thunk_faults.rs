@@ -94,19 +94,12 @@ fn who_waits_for_pending_errors() {
 }
 
 #[test]
-fn a_pending_error_survives_in_a_resident_state() {
-    use engine_soft::thunk::resident;
+fn a_pending_error_keeps_the_operands_and_stops_the_next_instruction() {
     let mut bench = Bench::new();
     bench.state.x87.fcw = 0x37f & !(1 << 2);
     let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]]; // fld1; fldz; fdivp; fld1
     let thunks = programs.map(|bytes| bench.compile(bytes).unwrap());
-    // SAFETY: only thunks use x87 between load and store; they have no memory operands.
-    let results = unsafe {
-        resident::load(&bench.state.x87);
-        let results = thunks.map(|thunk| thunk.run_resident(&mut bench.state, ptr::null_mut()));
-        resident::store(&mut bench.state.x87);
-        results
-    };
+    let results = thunks.map(|thunk| bench.execute(&thunk, 0));
     assert_eq!(results, [Ok(()), Ok(()), Ok(()), Err(ThunkFault::X87)]);
     assert_eq!(
         (bench.state.x87.fsw & 0xb884, bench.state.x87.ftw),

@@ -1,13 +1,11 @@
 //! Nanoseconds a thunk call takes: `cargo test --release -p engine-soft --test thunk_speed --
 //! --ignored --nocapture`.
 
-#![allow(unsafe_code)] // Reason: runs thunks.
-
 mod thunk_support;
 
 use std::time::Instant;
 
-use engine_soft::thunk::{HostFeatures, resident};
+use engine_soft::thunk::HostFeatures;
 use iced_x86::{Decoder, DecoderOptions};
 use thunk_support::Bench;
 
@@ -46,17 +44,6 @@ fn nanoseconds_a_call() {
         }
         println!("{name:26} {best:6.1} ns");
     }
-    let thunk = bench.compile(&[0xd8, 0xc1]).unwrap();
-    let start = Instant::now();
-    // SAFETY: only the thunk uses x87 meanwhile; it has no memory operand.
-    unsafe {
-        resident::load(&bench.state.x87);
-        for _ in 0..1_000_000 {
-            thunk.run_resident(&mut bench.state, std::ptr::null_mut()).unwrap();
-        }
-        resident::store(&mut bench.state.x87);
-    }
-    println!("fadd st0, st1, resident    {:6.1} ns", start.elapsed().as_nanos() as f64 / 1e6);
     let instruction = Decoder::new(64, CASES[1].1, DecoderOptions::NONE).decode();
     let start = Instant::now();
     for _ in 0..100_000 {

@@ -36,11 +36,6 @@ pub struct Access {
 }
 
 impl Access {
-    /// A read of the processor's own.
-    pub const SYSTEM_READ: Self = Self { kind: AccessKind::Read, privilege: Privilege::Implicit };
-    /// A write of the processor's own.
-    pub const SYSTEM_WRITE: Self = Self { kind: AccessKind::Write, privilege: Privilege::Implicit };
-
     /// An explicit read at `cpl`.
     pub const fn read(cpl: u8) -> Self {
         Self { kind: AccessKind::Read, privilege: Privilege::at(cpl) }

@@ -2,7 +2,6 @@
 //! faults (SDM vol. 3, 6.9).
 
 use super::fetch;
-use super::system::DR6_BS;
 use crate::cpu::Cpu;
 use crate::op::{OWN_STEP, Op, Step};
 use vcpu::{Exit, Signal, SignalSet};
@@ -157,7 +156,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
         cpu.data_hits = hits;
         return;
     }
-    let dr6 = hits | if trapped { DR6_BS } else { 0 };
+    let dr6 = hits | if trapped { debug::BS } else { 0 };
     if dr6 != 0 && cpu.state.activity != Activity::Shutdown {
         resume_flag(cpu);
         deliver(cpu, Event::Exception(Exception::db(dr6)));

@@ -190,12 +190,10 @@ fn rewrite(key: &Instruction, roles: Roles) -> Instruction {
     instruction
 }
 
-/// Assembles the thunk of the normalized instruction `key`, which `class` describes; `resident`:
-/// with the x87 state already in the host's unit, and left there.
+/// Assembles the thunk of the normalized instruction `key`, which `class` describes.
 pub(super) fn assemble(
     key: &Instruction,
     class: &Classification,
-    resident: bool,
 ) -> Result<Assembled, Unthunkable> {
     let usage = usage(key);
     let names_rsp = (0..key.op_count()).any(|op| {
@@ -207,7 +205,7 @@ pub(super) fn assemble(
     let roles = assign(&usage, class.mem.is_some())?;
     let guest = encode(&rewrite(key, roles))?;
     let touched = usage.gpr | roles.mem.map_or(0, |r| 1 << r) | roles.rsp.map_or(0, |r| 1 << r);
-    let mut body = Body { emit: Emitter::default(), usage, roles, class: *class, resident, key };
+    let mut body = Body { emit: Emitter::default(), usage, roles, class: *class, key };
     body.load();
     body.emit.bytes(&guest);
     body.store();
@@ -226,7 +224,6 @@ struct Body<'a> {
     usage: Usage,
     roles: Roles,
     class: Classification,
-    resident: bool,
     key: &'a Instruction,
 }
 
@@ -255,7 +252,7 @@ impl Body<'_> {
     /// MMX and SSE, which enter MMX state or not as the processor likes.
     fn x87(&self) -> bool {
         let all = self.class.mmx || matches!(self.class.fpu, FpuClass::X87 | FpuClass::Wait);
-        all && !self.plain_mmx() && !self.resident
+        all && !self.plain_mmx()
     }
 
     /// MMX registers are loaded and stored one by one; `enter_mmx` has brought the unit into MMX

@@ -8,7 +8,7 @@ use iced_x86::Instruction;
 use super::area::CodeArea;
 use super::enter::Thunk;
 use super::host::HostFeatures;
-use super::types::{FpuClass, Unthunkable};
+use super::types::Unthunkable;
 use super::{assemble, classify};
 
 /// Thunks by normalized instruction: same opcode and registers with another address share one.
@@ -60,15 +60,9 @@ impl ThunkCache {
         host: &HostFeatures,
     ) -> Result<Thunk, Unthunkable> {
         let class = classify::classify(original, host)?;
-        let assembled = assemble::assemble(key, &class, false)?;
+        let assembled = assemble::assemble(key, &class)?;
         let code = self.area.push(&assembled.code).ok_or(Unthunkable::Full)?;
-        let resident = if matches!(class.fpu, FpuClass::X87 | FpuClass::Wait) {
-            let bare = assemble::assemble(key, &class, true)?;
-            Some(self.area.push(&bare.code).ok_or(Unthunkable::Full)?)
-        } else {
-            None
-        };
-        Ok(Thunk { code, enter: assembled.enter(), resident, class })
+        Ok(Thunk { code, enter: assembled.enter(), class })
     }
 
     /// Forgets every thunk. Those handed out before must not run any more.

@@ -49,17 +49,6 @@ pub(super) unsafe extern "sysv64" fn enter_full(
     )
 }
 
-/// For x87 instructions on a resident state: bit 0 of the state's address tells the guard to leave
-/// the x87 unit alone.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn enter_resident(
-    _state: *mut CpuState,
-    _mem: *mut u8,
-    _code: *const u8,
-) -> Outcome {
-    naked_asm!("lea rax, [rdi + 1]", "push rax", "call rdx", "pop rcx", "ret")
-}
-
 /// For MMX instructions: pending x87 errors and the change to MMX state first, so that the thunk
 /// finds MMn in `st[n]`.
 pub(super) unsafe extern "sysv64" fn enter_mmx(
@@ -82,8 +71,6 @@ pub(super) unsafe extern "sysv64" fn enter_mmx(
 pub struct Thunk {
     pub(super) code: NonNull<u8>,
     pub(super) enter: Enter,
-    /// The same without loading and storing the x87 unit.
-    pub(super) resident: Option<NonNull<u8>>,
     /// What the instruction needs and does.
     pub class: Classification,
 }
@@ -110,32 +97,6 @@ impl Thunk {
         // SAFETY: the code is a thunk as described above, alive by this function's contract;
         // `state` is exclusively borrowed.
         let outcome = unsafe { (self.enter)(state, mem, self.code.as_ptr()) };
-        if outcome.code == 0 { Ok(()) } else { Err(fault(outcome)) }
-    }
-
-    /// The same, on an x87 state that [`super::resident::load`] has put into the host's unit; only
-    /// for instructions of [`super::FpuClass::X87`] and [`super::FpuClass::Wait`]. After
-    /// [`ThunkFault::X87`] it is still there.
-    ///
-    /// # Errors
-    /// What the host raised.
-    ///
-    /// # Safety
-    /// As for [`Thunk::run`], and the guest's x87 state is resident if the instruction is of those
-    /// classes.
-    #[inline]
-    pub unsafe fn run_resident(
-        &self,
-        state: &mut CpuState,
-        mem: *mut u8,
-    ) -> Result<(), ThunkFault> {
-        let Some(code) = self.resident else {
-            // SAFETY: as this function was called.
-            return unsafe { self.run(state, mem) };
-        };
-        // SAFETY: as in `run`; x87 instructions touch RAX at most, so the entry that saves nothing
-        // serves.
-        let outcome = unsafe { enter_resident(state, mem, code.as_ptr()) };
         if outcome.code == 0 { Ok(()) } else { Err(fault(outcome)) }
     }
 

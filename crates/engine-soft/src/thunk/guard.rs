@@ -185,18 +185,15 @@ unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
     // the thunk's caller lent that state to the thunk, so this is the only access. `fpregs` points
     // into the signal frame when not null.
     unsafe {
-        let word = *rsp.add(1);
-        let (state, resident) = ((word & !1) as *mut CpuState, word & 1 != 0);
+        let state = *rsp.add(1) as *mut CpuState;
         if !fp.is_null() {
             if trap == 19 && !state.is_null() {
                 (*state).x87.mxcsr = (*fp).mxcsr;
             }
             (*fp).mxcsr = 0x1f80;
-            if !resident {
-                (*fp).cwd = 0x37f;
-                (*fp).swd = 0;
-                (*fp).ftw = 0;
-            }
+            (*fp).cwd = 0x37f;
+            (*fp).swd = 0;
+            (*fp).ftw = 0;
         }
         if trap == 14 && !state.is_null() {
             // Where the host page fault was travels in RDX, as the second half of the result.

@@ -14,7 +14,6 @@
 //! - [`HostFeatures`] says what the host really executes.
 //! - [`masked`] does masked moves and gathers element by element: no thunk can, since their
 //!   accesses are many.
-//! - [`resident`] leaves the guest's x87 state in the host's unit over many instructions.
 //! - [`x87`] keeps the last-instruction and last-operand pointers, which some hosts do not save.
 //!
 //! A cache belongs to one virtual processor's thread; nothing here locks. What the interpreter owes
@@ -32,7 +31,6 @@ pub(crate) mod guard;
 mod host;
 pub mod masked;
 mod ranges;
-pub mod resident;
 mod types;
 pub mod x87;
 

@@ -67,7 +67,11 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     if cpu.hot == u32::MAX {
         return;
     }
-    thread::prepare();
+    if let Err(error) = thread::prepare() {
+        tracing::warn!(%error, "no signal stack for translated code; the interpreter goes on alone");
+        cpu.hot = u32::MAX;
+        return;
+    }
     let this = std::ptr::from_mut(cpu);
     cpu.jit.cpu = this as u64;
     thread::set_gs(this.cast::<u8>());

@@ -16,7 +16,6 @@ use crate::exception::Exception;
 pub mod arch_capabilities {
     pub const RDCL_NO: u64 = 1 << 0;
     pub const IBRS_ALL: u64 = 1 << 1;
-    pub const RSBA: u64 = 1 << 2;
     pub const SKIP_L1DFL_VMENTRY: u64 = 1 << 3;
     pub const SSB_NO: u64 = 1 << 4;
     pub const MDS_NO: u64 = 1 << 5;
@@ -25,7 +24,6 @@ pub mod arch_capabilities {
     pub const SBDR_SSDP_NO: u64 = 1 << 13;
     pub const FBSDP_NO: u64 = 1 << 14;
     pub const PSDP_NO: u64 = 1 << 15;
-    pub const RRSBA: u64 = 1 << 19;
     pub const BHI_NO: u64 = 1 << 20;
     pub const PBRSB_NO: u64 = 1 << 24;
     pub const GDS_NO: u64 = 1 << 26;

@@ -73,30 +73,6 @@ pub struct Translation {
     pub pat_index: u8,
 }
 
-impl Translation {
-    /// Guest-physical address of the page's first byte.
-    pub const fn page_base(&self) -> u64 {
-        self.gpa & !(self.page_size - 1)
-    }
-
-    /// The page's access rights.
-    pub const fn rights(&self) -> Rights {
-        Rights {
-            writable: self.writable,
-            user: self.user,
-            executable: self.executable,
-            key: self.key,
-        }
-    }
-
-    /// Whether `access` to the same page needs no walk: its rights allow it and, for a write, D is
-    /// set.
-    pub fn permits(&self, state: &PagingState, ac_flag: bool, access: Access) -> bool {
-        let clean_write = access.kind == AccessKind::Write && !self.dirty;
-        !clean_write && self.rights().check(state, ac_flag, access).is_ok()
-    }
-}
-
 /// Translates linear address `la` for `access`, setting accessed bits, and the dirty bit for a
 /// write.
 ///

@@ -23,9 +23,6 @@ use x86::exception::Exception;
 use x86::regs::Cr4;
 use x86::state::{CpuState, Mode};
 
-/// DR6.BS: single step.
-pub(crate) const DR6_BS: u64 = 1 << 14;
-
 /// Runs one of `x86`'s operations and goes on behind the instruction, with everything derived from
 /// the state renewed.
 fn system(

@@ -1,8 +1,9 @@
 //! Fast system calls and SWAPGS (SDM vol. 3, 6.8.7 and 6.8.8).
 
-use super::{DR6_BS, transfer};
+use super::transfer;
 use crate::cpu::Cpu;
 use crate::op::{Op, Step, step};
+use x86::debug;
 use x86::exception::Exception;
 use x86::regs::Rflags;
 use x86::syscall;
@@ -20,7 +21,7 @@ fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
     if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
         return step;
     }
-    cpu.fault = Exception::db(DR6_BS | std::mem::take(&mut cpu.data_hits));
+    cpu.fault = Exception::db(debug::BS | std::mem::take(&mut cpu.data_hits));
     Step::FaultHere
 }
 
