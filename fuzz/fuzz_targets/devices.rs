@@ -2,7 +2,6 @@
 #![no_main]
 
 #[path = "../../crates/devices/tests/any_device/rig.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
 mod rig;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| rig::fuzz(data));
