@@ -1,4 +1,7 @@
 //! Arbitrary accesses to every device of the chipset.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| devices::fuzzing::fuzz(data));
+#[path = "../../crates/devices/tests/any_device/rig.rs"]
+mod rig;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rig::fuzz(data));

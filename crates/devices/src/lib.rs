@@ -21,7 +21,6 @@
 
 pub mod bus;
 pub mod chipset;
-pub mod fuzzing;
 pub mod irq;
 pub mod irqchip;
 pub mod msi;

@@ -4,7 +4,8 @@
 //! before it takes over any of it, and takes nothing that its registers could not have come to by
 //! themselves.
 
-use std::fmt::LowerHex;
+use std::fmt::{Display, LowerHex};
+use std::ops::RangeInclusive;
 
 /// Why a saved state is not taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,22 +69,25 @@ impl Check {
     }
 
     /// `field` holds `value`, which is `good`, or else not what is `wanted`.
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and literals")]
     pub(crate) fn that(
         self,
         good: bool,
         field: &'static str,
-        value: impl ToString,
-        wanted: impl ToString,
+        value: impl Display,
+        wanted: impl Display,
     ) -> Result<(), RestoreError> {
-        let device = self.device;
-        let refused = || RestoreError::Value {
-            device,
-            field,
-            value: value.to_string(),
-            wanted: wanted.to_string(),
-        };
-        if good { Ok(()) } else { Err(refused()) }
+        if good { Ok(()) } else { Err(self.refused(field, value, wanted)) }
+    }
+
+    /// `field` holds `value`, which is not what is `wanted`.
+    pub(crate) fn refused(
+        self,
+        field: &'static str,
+        value: impl Display,
+        wanted: impl Display,
+    ) -> RestoreError {
+        let (value, wanted) = (value.to_string(), wanted.to_string());
+        RestoreError::Value { device: self.device, field, value, wanted }
     }
 
     /// `field` has no bits but those of `mask`.
@@ -95,5 +99,16 @@ impl Check {
     ) -> Result<(), RestoreError> {
         let good = value.into() & !mask.into() == 0;
         self.that(good, field, format_args!("{value:#x}"), format_args!("within {mask:#x}"))
+    }
+
+    /// `field` is within `range`.
+    pub(crate) fn within<T: PartialOrd + Display + Copy>(
+        self,
+        field: &'static str,
+        value: T,
+        range: RangeInclusive<T>,
+    ) -> Result<(), RestoreError> {
+        let wanted = format_args!("{} to {}", range.start(), range.end());
+        self.that(range.contains(&value), field, value, wanted)
     }
 }

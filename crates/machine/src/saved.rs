@@ -24,7 +24,10 @@ use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 
 /// The version that [`Machine::save`] writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
+
+/// VM time ends here, in nanoseconds: after 146 years.
+const TIME_MAX: u64 = 1 << 62;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +96,14 @@ pub enum RestoreError {
         /// What was found.
         found: u32,
     },
+    /// No machine has run so long.
+    #[error(
+        "the saved state is that of a machine that has run for {found} ns; the state is damaged"
+    )]
+    Time {
+        /// In the state.
+        found: u64,
+    },
     /// A device's part of it.
     #[error(transparent)]
     Device(#[from] devices::saved::RestoreError),
@@ -155,6 +166,11 @@ impl Board {
 
     /// The state, while nothing runs.
     pub(crate) fn save(&self) -> Result<MachineState, StateError> {
+        // What raises interrupt lines comes before the chips, and these before the local APICs: a
+        // line that a device raises while it is saved is up in the state, too.
+        let virtio = self.virtio.iter().map(|device| device.lock().save()).collect();
+        let chipset = self.chipset.save();
+        let (pic, ioapic) = (self.irqchips.pic.save(), self.irqchips.ioapic.save());
         let processors = self.processors.iter().map(|p| lock(p).save());
         Ok(MachineState {
             version: VERSION,
@@ -165,10 +181,10 @@ impl Board {
             now: self.clock.now(),
             guest_tsc: self.clock.guest_tsc(),
             processors: processors.collect::<Result<_, _>>()?,
-            pic: self.irqchips.pic.save(),
-            ioapic: self.irqchips.ioapic.save(),
-            chipset: self.chipset.save(),
-            virtio: self.virtio.iter().map(|device| device.lock().save()).collect(),
+            pic,
+            ioapic,
+            chipset,
+            virtio,
         })
     }
 }
@@ -206,6 +222,9 @@ impl Machine {
         if *version != VERSION {
             return Err(RestoreError::Version { found: *version });
         }
+        if *now > TIME_MAX {
+            return Err(RestoreError::Time { found: *now });
+        }
         let board = &*self.board;
         let model = |cpu: &str, tsc, crystal| format!("{cpu} ({tsc} Hz, crystal {crystal} Hz)");
         let found = model(cpu, *tsc_hz, *crystal_hz);
@@ -232,9 +251,9 @@ impl Machine {
         for ((processor, state), cpu) in board.processors.iter().zip(processors).zip(&cpus) {
             lock(processor).restore(state, cpu)?;
         }
-        board.irqchips.pic.restore(pic);
-        board.irqchips.ioapic.restore(ioapic);
-        board.chipset.restore(chipset);
+        board.irqchips.pic.restore(pic)?;
+        board.irqchips.ioapic.restore(ioapic)?;
+        board.chipset.restore(chipset)?;
         for (device, state) in board.virtio.iter().zip(virtio) {
             device.lock().restore(state)?;
         }
@@ -250,12 +269,12 @@ impl Processor {
         Ok(ProcessorState { cpu: SavedCpu::from(&cpu), lapic: self.io.lapic.save(), nmi })
     }
 
-    fn restore(&mut self, state: &ProcessorState, cpu: &CpuState) -> Result<(), StateError> {
+    fn restore(&mut self, state: &ProcessorState, cpu: &CpuState) -> Result<(), RestoreError> {
         let ProcessorState { cpu: _, lapic, nmi } = state;
         self.vcpu.set(Elements::all(), cpu)?;
         self.io.tsc.set_moved(cpu.tsc_offset);
         self.follow_clock();
-        self.io.lapic.restore(lapic);
+        self.io.lapic.restore(lapic)?;
         if *nmi {
             self.signals.raise(Signal::Nmi);
         } else {
@@ -282,17 +301,17 @@ impl Chipset {
         }
     }
 
-    fn restore(&self, state: &ChipsetState) {
+    fn restore(&self, state: &ChipsetState) -> Result<(), devices::saved::RestoreError> {
         let ChipsetState { pit, rtc, i8042, acpi, post, fast_a20, reset, com1, com2, com3 } = state;
-        lock(&self.pit).restore(pit);
-        lock(&self.rtc).restore(rtc);
-        lock(&self.i8042).restore(i8042);
-        lock(&self.acpi).restore(acpi);
-        lock(&self.post).restore(post);
-        lock(&self.fast_a20).restore(fast_a20);
-        lock(&self.reset).restore(reset);
-        lock(&self.com1).restore(com1);
-        lock(&self.com2).restore(com2);
-        lock(&self.com3).restore(com3);
+        lock(&self.pit).restore(pit)?;
+        lock(&self.rtc).restore(rtc)?;
+        lock(&self.i8042).restore(i8042)?;
+        lock(&self.acpi).restore(acpi)?;
+        lock(&self.post).restore(post)?;
+        lock(&self.fast_a20).restore(fast_a20)?;
+        lock(&self.reset).restore(reset)?;
+        lock(&self.com1).restore(com1)?;
+        lock(&self.com2).restore(com2)?;
+        lock(&self.com3).restore(com3)
     }
 }

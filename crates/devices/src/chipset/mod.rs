@@ -12,7 +12,7 @@ mod uart;
 
 pub use acpi::{AcpiPm, AcpiPmState, PM_TIMER_HZ};
 pub use i8042::{I8042, I8042State};
-pub use pit::{PIT_HZ, Pit, PitState};
+pub use pit::{CounterState, PIT_HZ, Pit, PitState};
 pub use ports::{DebugExit, FastA20, LatchState, PostPort, ResetPort};
-pub use rtc::{Rtc, RtcConfig, RtcState, SystemWallClock, WallClock};
+pub use rtc::{HeldTime, Rtc, RtcConfig, RtcState, SystemWallClock, WallClock};
 pub use uart::{Uart, UartConfig, UartState};

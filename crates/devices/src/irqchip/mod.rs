@@ -8,9 +8,9 @@ mod pic;
 
 pub use interconnect::{Among, EoiListener, ExternalVector, Interconnect, Receiver};
 pub use ioapic::{IoApic, IoApicState};
-pub use lapic::{Lapic, LapicConfig, LapicState};
+pub use lapic::{CountDown, Lapic, LapicConfig, LapicState};
 pub use message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
-pub use pic::{PicPair, PicState};
+pub use pic::{PicChipState, PicPair, PicState};
 
 use crate::bus::{Bus, BusError};
 use crate::irq::{IrqInputs, IrqLine, IsaIrqs};

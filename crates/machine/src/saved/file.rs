@@ -42,6 +42,17 @@ pub struct Header {
     pub session: serde_json::Value,
 }
 
+/// Of a [`Header`] of any version, what tells the version.
+#[derive(Deserialize)]
+struct Versions {
+    state: Versioned,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// Why a machine cannot be saved to a file, or read from one.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -184,8 +195,15 @@ impl SavedMachine {
         }
         let mut bytes = vec![0; len as usize];
         rest.read_exact(&mut bytes).map_err(short)?;
-        let header =
-            serde_json::from_slice(&bytes).map_err(|e| damaged(format!("its header: {e}")))?;
+        let unreadable = |error| damaged(format!("its header: {error}"));
+        // First the version alone: the rest may have any form in another one.
+        let Versions { state: Versioned { version } } =
+            serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if version != super::VERSION {
+            let source = RestoreError::Version { found: version };
+            return Err(FileError::State { path: path.to_owned(), source });
+        }
+        let header = serde_json::from_slice(&bytes).map_err(unreadable)?;
         Ok(Self { header, path: path.to_owned(), rest })
     }
 

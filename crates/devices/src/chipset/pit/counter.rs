@@ -4,13 +4,13 @@
 //! at which its counting element was loaded, and count and OUT are functions of the ticks since. In
 //! every mode the element is loaded one tick after the count is written or the gate triggers.
 
-use serde::{Deserialize, Serialize};
+use super::registers::*;
 
 /// A tick number; signed, since a half-cycle may have begun, in theory, before tick 0.
 pub(super) type Tick = i64;
 
-/// One counter. Its fields are its saved state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Counter {
     /// 0 to 5.
     pub(super) mode: u8,
@@ -41,11 +41,18 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn new(gate: bool) -> Self {
+        Self::programmed(RW, gate)
+    }
+
+    /// After control word `word`, which is no latch command.
+    pub(super) fn programmed(word: u8, gate: bool) -> Self {
+        let mode = word >> MODE_SHIFT & 7;
         Self {
-            mode: 0,
-            word: 3 << 4,
-            access: 3,
-            bcd: false,
+            // Modes 6 and 7 are 2 and 3.
+            mode: if mode > 5 { mode - 4 } else { mode },
+            word: word & WORD,
+            access: (word & RW) >> RW_SHIFT,
+            bcd: word & BCD != 0,
             gate,
             count: None,
             loaded: 0,
@@ -61,15 +68,7 @@ impl Counter {
 
     /// A control word for this counter, other than the latch command.
     pub(super) fn control(&mut self, word: u8) {
-        let mode = word >> 1 & 7;
-        *self = Self {
-            // Modes 6 and 7 are 2 and 3.
-            mode: if mode > 5 { mode - 4 } else { mode },
-            word: word & 0x3F,
-            access: word >> 4 & 3,
-            bcd: word & 1 != 0,
-            ..Self::new(self.gate)
-        };
+        *self = Self::programmed(word, self.gate);
     }
 
     /// A byte written to the counter.
@@ -83,7 +82,7 @@ impl Counter {
                 self.low_byte = Some(byte);
                 // Mode 0: the first byte stops the count, and OUT goes low.
                 if self.mode == 0 {
-                    self.since = None;
+                    (self.since, self.held) = (None, None);
                 }
             }
         }
@@ -248,7 +247,8 @@ impl Counter {
     pub(super) fn latch_status(&mut self, now: Tick) {
         self.advance(now);
         let null_count = self.since.is_none_or(|since| now < since) || self.reload_at.is_some();
-        let status = u8::from(self.out(now)) << 7 | u8::from(null_count) << 6 | self.word;
+        let out = u8::from(self.out(now)) << STATUS_OUT_SHIFT;
+        let status = out | u8::from(null_count) << STATUS_NULL_SHIFT | self.word;
         self.latched_status.get_or_insert(status);
     }
 

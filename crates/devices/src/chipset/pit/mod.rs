@@ -3,110 +3,28 @@
 //! Counter 0's OUT is IRQ0; counter 1 is free; counter 2's gate and OUT are bits of port 61H. The
 //! host timer is armed for the changes of counter 0's OUT alone.
 
+mod core;
 mod counter;
+mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
 
+pub use self::core::PIT_HZ;
+pub use saved::{CounterState, PitState};
+
+use self::core::{Core, tick, time_of};
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
+use crate::saved::RestoreError;
 use crate::sync::lock;
-use crate::time::{Clock, Expire, ExpireMut, SECOND, Timer, TimerQueue};
-use counter::{Counter, Tick};
-use serde::{Deserialize, Serialize};
+use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
+use counter::Tick;
+use registers::{CONTROL, COUNTER_0};
 use std::sync::{Arc, Mutex};
-
-/// The counters' input frequency in Hz.
-pub const PIT_HZ: u64 = 1_193_182;
 
 /// The host timer fires no more often than this.
 const PERIOD_MIN_NS: u64 = 20_000;
-/// The refresh toggle of port 61H changes this often.
-const REFRESH_NS: u64 = 15_085;
-
-/// Port 61H: counter 2's gate.
-const GATE2: u8 = 1 << 0;
-/// Port 61H: bits that read back as written (gate, speaker, parity and channel-check disable).
-const PORT61_WRITABLE: u8 = 0x0F;
-/// Port 61H: refresh toggle.
-const REFRESH: u8 = 1 << 4;
-/// Port 61H: counter 2's OUT.
-const OUT2: u8 = 1 << 5;
-
-/// The three counters and port 61H. Its fields are its saved state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Core {
-    counters: [Counter; 3],
-    port61: u8,
-}
-
-/// The tick that VM time `ns` is in.
-fn tick(ns: u64) -> Tick {
-    (u128::from(ns) * u128::from(PIT_HZ) / u128::from(SECOND)) as Tick
-}
-
-/// The first nanosecond of `tick`.
-fn time_of(tick: Tick) -> u64 {
-    let tick = u128::from(tick.unsigned_abs());
-    u64::try_from((tick * u128::from(SECOND)).div_ceil(u128::from(PIT_HZ))).unwrap_or(u64::MAX)
-}
-
-impl Core {
-    fn new() -> Self {
-        Self { counters: [Counter::new(true), Counter::new(true), Counter::new(false)], port61: 0 }
-    }
-
-    fn read(&mut self, port: u16, ns: u64) -> u8 {
-        let now = tick(ns);
-        match port {
-            0x40..=0x42 => self.counters[usize::from(port & 3)].read(now),
-            0x61 => {
-                self.counters[2].advance(now);
-                let refresh = if (ns / REFRESH_NS) & 1 != 0 { REFRESH } else { 0 };
-                let out2 = if self.counters[2].out(now) { OUT2 } else { 0 };
-                self.port61 | refresh | out2
-            }
-            // The control word register cannot be read.
-            _ => 0xFF,
-        }
-    }
-
-    fn write(&mut self, port: u16, value: u8, ns: u64) {
-        let now = tick(ns);
-        match port {
-            0x40..=0x42 => self.counters[usize::from(port & 3)].write(value, now),
-            0x43 => self.control(value, now),
-            0x61 => {
-                self.port61 = value & PORT61_WRITABLE;
-                self.counters[2].set_gate(value & GATE2 != 0, now);
-            }
-            _ => {}
-        }
-    }
-
-    fn control(&mut self, word: u8, now: Tick) {
-        match self.counters.get_mut(usize::from(word >> 6)) {
-            Some(counter) if word & 0x30 == 0 => counter.latch_count(now),
-            Some(counter) => counter.control(word),
-            None => self.read_back(word, now),
-        }
-    }
-
-    /// The read-back command: bit 5 clear latches counts, bit 4 clear the status, bits 3:1 select
-    /// counters.
-    fn read_back(&mut self, word: u8, now: Tick) {
-        for (index, counter) in self.counters.iter_mut().enumerate() {
-            if word & 2 << index == 0 {
-                continue;
-            }
-            if word & 1 << 4 == 0 {
-                counter.latch_status(now);
-            }
-            if word & 1 << 5 == 0 {
-                counter.latch_count(now);
-            }
-        }
-    }
-}
 
 /// The 8254 on ports 40H to 43H with port 61H (speaker gate, refresh toggle).
 pub struct Pit {
@@ -115,15 +33,6 @@ pub struct Pit {
     timer: Timer,
     irq0: IrqLine,
     /// Up to which tick counter 0's OUT has been driven.
-    driven: Tick,
-}
-
-/// The state of the 8254, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PitState {
-    /// 1.
-    pub version: u32,
-    core: Core,
     driven: Tick,
 }
 
@@ -139,23 +48,21 @@ impl Pit {
         pit
     }
 
-    /// A reset.
-    pub fn reset(&mut self) {
-        self.core = Core::new();
+    /// The saved state, with IRQ0 driven up to now: save the chips that it leads to afterwards.
+    pub fn save(&mut self) -> PitState {
         self.drive(0);
-    }
-
-    /// The saved state.
-    pub fn save(&self) -> PitState {
         let Self { core, clock: _, timer: _, irq0: _, driven } = self;
-        PitState { version: 1, core: core.clone(), driven: *driven }
+        core.save(*driven)
     }
 
-    /// Takes over `state`, and drives the line and the timer.
-    pub fn restore(&mut self, state: &PitState) {
-        let PitState { version: _, core, driven } = state.clone();
-        (self.core, self.driven) = (core, driven);
+    /// Goes on from `state`, and drives the line and the timer.
+    ///
+    /// # Errors
+    /// The state is another version's or no 8254's; nothing was changed.
+    pub fn restore(&mut self, state: &PitState) -> Result<(), RestoreError> {
+        (self.core, self.driven) = Core::restored(state, self.clock.now())?;
         self.drive(0);
+        Ok(())
     }
 
     /// Brings IRQ0 up to date and arms the timer for the next change, no sooner than `pause` from
@@ -183,11 +90,11 @@ impl PioDevice for Pit {
 
     fn write(&mut self, port: u16, _size: u8, value: u32) {
         // A rise that is due comes before the write.
-        if matches!(port, 0x40 | 0x43) {
+        if matches!(port, COUNTER_0 | CONTROL) {
             self.drive(0);
         }
         self.core.write(port, value as u8, self.clock.now());
-        if matches!(port, 0x40 | 0x43) {
+        if matches!(port, COUNTER_0 | CONTROL) {
             self.drive(0);
         }
     }

@@ -1,5 +1,8 @@
+use super::core::*;
+use super::counter::*;
+use super::registers::*;
 use super::*;
-use crate::time::ManualClock;
+use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
 
 /// The 8254 stepped tick by tick, as the datasheet's timing diagrams draw it (binary counting, gate
@@ -220,7 +223,7 @@ fn counter_0_interrupts_at_its_rate_and_state_survives() {
     assert_eq!(lock(&edges.0).1, 1000);
     let saved = lock(&pit).save();
     let other = Pit::new(Arc::clone(&clock) as _, &TimerQueue::new(), irqs.line(3));
-    lock(&other).restore(&saved);
+    lock(&other).restore(&saved).expect("its own state");
     assert_eq!(lock(&other).save(), saved);
 }
 

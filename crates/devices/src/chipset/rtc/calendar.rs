@@ -1,13 +1,11 @@
 //! The clock's ten registers as numbers, and their place on the time line (proleptic Gregorian
 //! calendar).
 
-use serde::{Deserialize, Serialize};
-
 /// Seconds in a day.
 pub(super) const DAY: i64 = 86_400;
 
 /// Time and date, in binary and 24-hour form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fields {
     pub(super) second: u8,
     pub(super) minute: u8,

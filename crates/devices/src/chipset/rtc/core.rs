@@ -5,36 +5,8 @@
 //! the clock.
 
 use super::calendar::{DAY, Fields};
+use super::registers::*;
 use crate::time::SECOND;
-use serde::{Deserialize, Serialize};
-
-/// Register A.
-pub(super) const A: u8 = 0x0A;
-/// Register B.
-pub(super) const B: u8 = 0x0B;
-/// Register C.
-pub(super) const C: u8 = 0x0C;
-/// Register D.
-const D: u8 = 0x0D;
-/// The century, by the PC's custom (and the FADT's).
-const CENTURY: u8 = 0x32;
-
-/// A: update in progress.
-pub(super) const A_UIP: u8 = 1 << 7;
-/// B: time is being set.
-pub(super) const B_SET: u8 = 1 << 7;
-/// B and C: periodic, alarm and update interrupt.
-pub(super) const PERIODIC: u8 = 1 << 6;
-pub(super) const ALARM: u8 = 1 << 5;
-pub(super) const UPDATE: u8 = 1 << 4;
-/// B: binary rather than BCD.
-pub(super) const B_DM: u8 = 1 << 2;
-/// B: 24-hour form.
-pub(super) const B_24: u8 = 1 << 1;
-/// C: interrupt request.
-pub(super) const C_IRQF: u8 = 1 << 7;
-/// D: RAM and time are valid.
-const D_VRT: u8 = 1 << 7;
 
 /// UIP rises this long before the update.
 const UIP_NS: i128 = 244_000;
@@ -49,11 +21,11 @@ pub(super) struct Now {
     pub(super) vm: u64,
 }
 
-/// The chip. Its fields are its saved state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The chip.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Core {
     /// The RAM, of which the clock's registers are not part.
-    pub(super) ram: Vec<u8>,
+    pub(super) ram: [u8; RAM],
     /// The alarm's second, minute and hour, as written.
     pub(super) alarm: [u8; 3],
     pub(super) a: u8,
@@ -74,7 +46,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(now: Now) -> Self {
         let mut core = Self {
-            ram: vec![0; 128],
+            ram: [0; RAM],
             alarm: [0; 3],
             a: 0x26,
             b: B_24,
@@ -98,15 +70,17 @@ impl Core {
         self.advance(now);
         let fields = self.held.unwrap_or_else(|| Fields::at(self.second(now)));
         match register & 0x7F {
-            0x00 => self.encode(fields.second),
-            0x02 => self.encode(fields.minute),
-            0x04 => self.encode_hour(fields.hour),
-            0x06 => self.encode(fields.weekday),
-            0x07 => self.encode(fields.day),
-            0x08 => self.encode(fields.month),
-            0x09 => self.encode(fields.year),
+            SECONDS => self.encode(fields.second),
+            MINUTES => self.encode(fields.minute),
+            HOURS => self.encode_hour(fields.hour),
+            DAY_OF_WEEK => self.encode(fields.weekday),
+            DAY_OF_MONTH => self.encode(fields.day),
+            MONTH => self.encode(fields.month),
+            YEAR => self.encode(fields.year),
             CENTURY => self.encode(fields.century),
-            register @ (0x01 | 0x03 | 0x05) => self.alarm[usize::from(register / 2)],
+            register @ (SECONDS_ALARM | MINUTES_ALARM | HOURS_ALARM) => {
+                self.alarm[usize::from(register / 2)]
+            }
             A => self.a | if self.updating(now) { A_UIP } else { 0 },
             B => self.b,
             C => {
@@ -122,10 +96,12 @@ impl Core {
     pub(super) fn write(&mut self, register: u8, value: u8, now: Now) {
         self.advance(now);
         match register & 0x7F {
-            register @ (0x00 | 0x02 | 0x04 | 0x06..=0x09 | CENTURY) => {
+            register @ (SECONDS | MINUTES | HOURS | DAY_OF_WEEK..=YEAR | CENTURY) => {
                 self.write_time(register, value, now);
             }
-            register @ (0x01 | 0x03 | 0x05) => self.alarm[usize::from(register / 2)] = value,
+            register @ (SECONDS_ALARM | MINUTES_ALARM | HOURS_ALARM) => {
+                self.alarm[usize::from(register / 2)] = value;
+            }
             A => self.write_a(value & !A_UIP, now),
             B => self.write_b(value, now),
             C | D => {}
@@ -171,7 +147,7 @@ impl Core {
 
     /// Crystal ticks between periodic interrupts (table 5).
     fn period(&self) -> Option<u64> {
-        match self.a & 15 {
+        match self.a & A_RATE {
             0 => None,
             rate @ (1 | 2) => Some(1 << (rate + 6)),
             rate => Some(1 << (rate - 1)),
@@ -191,7 +167,7 @@ impl Core {
     }
 
     fn divider_reset(&self) -> bool {
-        self.a & 0x60 == 0x60
+        self.a & A_RESET == A_RESET
     }
 
     fn write_a(&mut self, value: u8, now: Now) {
@@ -244,13 +220,13 @@ impl Core {
         let hour = self.decode_hour(value);
         let mut fields = self.held.unwrap_or_else(|| Fields::at(self.second(now)));
         match register {
-            0x00 => fields.second = number,
-            0x02 => fields.minute = number,
-            0x04 => fields.hour = hour,
-            0x06 => fields.weekday = number,
-            0x07 => fields.day = number,
-            0x08 => fields.month = number,
-            0x09 => fields.year = number,
+            SECONDS => fields.second = number,
+            MINUTES => fields.minute = number,
+            HOURS => fields.hour = hour,
+            DAY_OF_WEEK => fields.weekday = number,
+            DAY_OF_MONTH => fields.day = number,
+            MONTH => fields.month = number,
+            YEAR => fields.year = number,
             _ => fields.century = number,
         }
         match &mut self.held {
@@ -271,7 +247,9 @@ impl Core {
         if self.b & B_24 != 0 {
             return self.encode(hour);
         }
-        let pm = if hour % 24 >= 12 { 0x80 } else { 0 };
+        // In 24-hour form the guest may have written a number that is no hour.
+        let hour = hour % 24;
+        let pm = if hour >= 12 { PM } else { 0 };
         self.encode((hour + 11) % 12 + 1) | pm
     }
 
@@ -279,8 +257,8 @@ impl Core {
         if self.b & B_24 != 0 {
             return self.decode(value);
         }
-        let hour = self.decode(value & 0x7F) % 12;
-        if value & 0x80 != 0 { hour + 12 } else { hour }
+        let hour = self.decode(value & !PM) % 12;
+        if value & PM != 0 { hour + 12 } else { hour }
     }
 
     /// Whether the alarm goes off in one of the seconds given, the last day of them at the most.
@@ -308,6 +286,7 @@ impl Fields {
     }
 }
 
-fn ticks(vm: u64) -> u64 {
+/// The tick of the crystal that VM time `vm` is in.
+pub(super) fn ticks(vm: u64) -> u64 {
     (u128::from(vm) * u128::from(CRYSTAL_HZ) / u128::from(SECOND)) as u64
 }

@@ -2,14 +2,19 @@
 
 mod calendar;
 mod core;
+mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
+
+pub use saved::{HeldTime, RtcState};
 
 use self::core::{Core, Now};
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
+use crate::saved::RestoreError;
 use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
-use serde::{Deserialize, Serialize};
+use registers::{DATA_PORT, INDEX_PORT};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,14 +63,6 @@ pub struct Rtc {
     irq8: IrqLine,
 }
 
-/// The state of the RTC, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RtcState {
-    /// 1.
-    pub version: u32,
-    core: Core,
-}
-
 impl Rtc {
     /// With the wall clock's time and a valid CMOS.
     pub fn new(config: RtcConfig) -> Arc<Mutex<Self>> {
@@ -79,30 +76,21 @@ impl Rtc {
         rtc
     }
 
-    /// Whether the guest masks NMIs (bit 7 of port 70H).
-    pub fn nmi_masked(&self) -> bool {
-        self.core.index & 0x80 != 0
-    }
-
-    /// A reset: interrupts off, time and RAM kept.
-    pub fn reset(&mut self) {
-        self.core.b &= !(core::PERIODIC | core::ALARM | core::UPDATE);
-        self.core.flags = 0;
-        self.core.index = 0;
+    /// The saved state, with IRQ8 driven up to now: save the chips that it leads to afterwards.
+    pub fn save(&mut self) -> RtcState {
         self.drive();
-    }
-
-    /// The saved state.
-    pub fn save(&self) -> RtcState {
         let Self { core, clock: _, wall: _, timer: _, irq8: _ } = self;
-        RtcState { version: 1, core: core.clone() }
+        core.save()
     }
 
-    /// Takes over `state`. The time goes on with the wall clock, not from where it was saved.
-    pub fn restore(&mut self, state: &RtcState) {
-        let RtcState { version: _, core } = state.clone();
-        self.core = core;
+    /// Goes on from `state`. The time goes on with the wall clock, not from where it was saved.
+    ///
+    /// # Errors
+    /// The state is another version's or no RTC's; nothing was changed.
+    pub fn restore(&mut self, state: &RtcState) -> Result<(), RestoreError> {
+        self.core = Core::restored(state, self.clock.now())?;
         self.drive();
+        Ok(())
     }
 
     fn now(&self) -> Now {
@@ -139,7 +127,7 @@ fn write_memory_sizes(ram: &mut [u8], below_4g: u64, above_4g: u64) {
 
 impl PioDevice for Rtc {
     fn read(&mut self, port: u16, _size: u8) -> u32 {
-        if port & 1 == 0 {
+        if port != DATA_PORT {
             // The index cannot be read.
             return 0xFF;
         }
@@ -149,12 +137,14 @@ impl PioDevice for Rtc {
     }
 
     fn write(&mut self, port: u16, _size: u8, value: u32) {
-        if port & 1 == 0 {
-            self.core.index = value as u8;
-            return;
+        match port {
+            INDEX_PORT => self.core.index = value as u8,
+            DATA_PORT => {
+                self.core.write(self.core.index, value as u8, self.now());
+                self.drive();
+            }
+            _ => {}
         }
-        self.core.write(self.core.index, value as u8, self.now());
-        self.drive();
     }
 }
 

@@ -4,67 +4,15 @@
 //! The transmitter is infinitely fast: a byte written to THR is out, and THR is empty again, before
 //! the write ends. The receiver takes what it is given; the sender asks [`Core::room`] first.
 
-use serde::{Deserialize, Serialize};
+use super::registers::*;
 use std::collections::VecDeque;
 
-/// Receiver and transmitter FIFOs.
-pub(super) const FIFO: usize = 16;
 /// Consecutive reads of LSR, with nothing sent in between, that show a guest waiting for input by
 /// polling.
 const POLLS: u8 = 32;
-/// The baud-rate generator's input, divided by 16, in Hz.
-const CLOCK_HZ: u64 = 115_200;
 
-/// IER: received data available.
-pub(super) const IER_RDA: u8 = 1 << 0;
-/// IER: transmitter holding register empty.
-pub(super) const IER_THRE: u8 = 1 << 1;
-/// IER: receiver line status.
-const IER_RLS: u8 = 1 << 2;
-/// IER: modem status.
-const IER_MSI: u8 = 1 << 3;
-
-/// IIR: nothing pending.
-const IIR_NONE: u8 = 0b0001;
-const IIR_MODEM: u8 = 0b0000;
-const IIR_THRE: u8 = 0b0010;
-const IIR_RDA: u8 = 0b0100;
-const IIR_RLS: u8 = 0b0110;
-const IIR_TIMEOUT: u8 = 0b1100;
-/// IIR: FIFOs enabled.
-const IIR_FIFO: u8 = 0b1100_0000;
-
-/// FCR: FIFOs enabled.
-const FCR_ENABLE: u8 = 1 << 0;
-/// FCR: clear the receiver FIFO.
-const FCR_CLEAR_RX: u8 = 1 << 1;
-
-/// LCR: divisor latch access.
-const LCR_DLAB: u8 = 1 << 7;
-
-/// MCR: request to send.
-const MCR_RTS: u8 = 1 << 1;
-/// MCR: OUT2, which on a PC connects the interrupt.
-const MCR_OUT2: u8 = 1 << 3;
-/// MCR: loopback.
-const MCR_LOOP: u8 = 1 << 4;
-
-/// LSR: data ready.
-pub(super) const LSR_DR: u8 = 1 << 0;
-/// LSR: overrun.
-const LSR_OE: u8 = 1 << 1;
-/// LSR: the errors that a read clears and that interrupt.
-const LSR_ERRORS: u8 = 0b0001_1110;
-/// LSR: transmitter holding register empty.
-const LSR_THRE: u8 = 1 << 5;
-/// LSR: transmitter empty.
-const LSR_TEMT: u8 = 1 << 6;
-
-/// MSR: CTS, DSR, DCD up: a terminal that is always there.
-const MSR_LINES: u8 = 0b1011_0000;
-
-/// The chip. Its fields are its saved state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The chip.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Core {
     pub(super) rx: VecDeque<u8>,
     pub(super) ier: u8,
@@ -73,7 +21,8 @@ pub(super) struct Core {
     pub(super) mcr: u8,
     /// The error bits of LSR; the others follow from the FIFOs.
     pub(super) errors: u8,
-    pub(super) msr: u8,
+    /// The low half of MSR; the lines follow from MCR.
+    pub(super) changes: u8,
     pub(super) scr: u8,
     pub(super) divisor: u16,
     /// The THRE interrupt is pending.
@@ -95,7 +44,7 @@ impl Core {
             lcr: 0,
             mcr: 0,
             errors: 0,
-            msr: MSR_LINES,
+            changes: 0,
             scr: 0,
             divisor: 12,
             thre: false,
@@ -109,15 +58,15 @@ impl Core {
     pub(super) fn read(&mut self, offset: u8, now: u64) -> u8 {
         let dlab = self.lcr & LCR_DLAB != 0;
         match offset & 7 {
-            0 if dlab => self.divisor as u8,
-            1 if dlab => (self.divisor >> 8) as u8,
-            0 => self.read_rbr(now),
-            1 => self.ier,
-            2 => self.read_iir(),
-            3 => self.lcr,
-            4 => self.mcr,
-            5 => self.read_lsr(),
-            6 => self.read_msr(),
+            RBR_THR if dlab => self.divisor as u8,
+            IER if dlab => (self.divisor >> 8) as u8,
+            RBR_THR => self.read_rbr(now),
+            IER => self.ier,
+            IIR_FCR => self.read_iir(),
+            LCR => self.lcr,
+            MCR => self.mcr,
+            LSR => self.read_lsr(),
+            MSR => self.read_msr(),
             _ => self.scr,
         }
     }
@@ -126,15 +75,15 @@ impl Core {
     pub(super) fn write(&mut self, offset: u8, value: u8, now: u64) -> Option<u8> {
         let dlab = self.lcr & LCR_DLAB != 0;
         match offset & 7 {
-            0 if dlab => self.divisor = self.divisor & 0xFF00 | u16::from(value),
-            1 if dlab => self.divisor = self.divisor & 0x00FF | u16::from(value) << 8,
-            0 => return self.write_thr(value, now),
-            1 => self.write_ier(value),
-            2 => self.write_fcr(value),
-            3 => self.lcr = value,
-            4 => self.write_mcr(value),
-            // LSR and MSR are read-only (factory test).
-            5 | 6 => {}
+            RBR_THR if dlab => self.divisor = self.divisor & 0xFF00 | u16::from(value),
+            IER if dlab => self.divisor = self.divisor & 0x00FF | u16::from(value) << 8,
+            RBR_THR => return self.write_thr(value, now),
+            IER => self.write_ier(value),
+            IIR_FCR => self.write_fcr(value),
+            LCR => self.lcr = value,
+            MCR => self.write_mcr(value),
+            // Writing them is for the factory's test.
+            LSR | MSR => {}
             _ => self.scr = value,
         }
         None
@@ -189,7 +138,8 @@ impl Core {
         self.fcr & FCR_ENABLE != 0
     }
 
-    fn capacity(&self) -> usize {
+    /// How many bytes the receiver holds at the most.
+    pub(super) fn capacity(&self) -> usize {
         if self.fifo() { FIFO } else { 1 }
     }
 
@@ -197,13 +147,15 @@ impl Core {
         if !self.fifo() {
             return 1;
         }
-        [1, 4, 8, 14][usize::from(self.fcr >> 6)]
+        [1, 4, 8, 14][usize::from(self.fcr >> FCR_TRIGGER_SHIFT)]
     }
 
     /// One character in VM nanoseconds: start bit, word, parity, stop bits.
     fn character_ns(&self) -> u64 {
-        let bits = 1 + 5 + u64::from(self.lcr & 3) + u64::from(self.lcr >> 3 & 1);
-        let bits = bits + 1 + u64::from(self.lcr >> 2 & 1);
+        let word = 5 + u64::from(self.lcr & LCR_WORD);
+        let parity = u64::from(self.lcr >> LCR_PARITY_SHIFT & 1);
+        let stop = 1 + u64::from(self.lcr >> LCR_STOP_SHIFT & 1);
+        let bits = 1 + word + parity + stop;
         bits * u64::from(self.divisor.max(1)) * 1_000_000_000 / CLOCK_HZ
     }
 
@@ -214,7 +166,7 @@ impl Core {
 
     /// The pending interrupt with the highest priority (table IV).
     fn cause(&self) -> u8 {
-        if self.ier & IER_RLS != 0 && self.errors & LSR_ERRORS != 0 {
+        if self.ier & IER_RLS != 0 && self.errors != 0 {
             IIR_RLS
         } else if self.ier & IER_RDA != 0 && self.rx.len() >= self.trigger() {
             IIR_RDA
@@ -222,7 +174,7 @@ impl Core {
             IIR_TIMEOUT
         } else if self.ier & IER_THRE != 0 && self.thre {
             IIR_THRE
-        } else if self.ier & IER_MSI != 0 && self.msr & 0x0F != 0 {
+        } else if self.ier & IER_MSI != 0 && self.changes != 0 {
             IIR_MODEM
         } else {
             IIR_NONE
@@ -250,9 +202,7 @@ impl Core {
     }
 
     fn read_msr(&mut self) -> u8 {
-        let value = self.msr;
-        self.msr &= 0xF0;
-        value
+        modem_lines(self.mcr) | std::mem::take(&mut self.changes)
     }
 
     fn write_thr(&mut self, byte: u8, now: u64) -> Option<u8> {
@@ -270,7 +220,7 @@ impl Core {
         if value & !self.ier & IER_THRE != 0 {
             self.thre = true;
         }
-        self.ier = value & 0x0F;
+        self.ier = value & IER_BITS;
     }
 
     fn write_fcr(&mut self, value: u8) {
@@ -279,21 +229,26 @@ impl Core {
             self.rx.clear();
             self.timeout = false;
         }
-        self.fcr = if value & FCR_ENABLE != 0 { value & 0xC9 } else { 0 };
+        self.fcr = if value & FCR_ENABLE != 0 { value & FCR_BITS } else { 0 };
     }
 
     fn write_mcr(&mut self, value: u8) {
-        self.mcr = value & 0x1F;
-        let lines = if self.mcr & MCR_LOOP == 0 {
-            MSR_LINES
-        } else {
-            // RTS to CTS, DTR to DSR, OUT1 to RI, OUT2 to DCD.
-            (self.mcr & 0b10) << 3 | (self.mcr & 1) << 5 | (self.mcr & 0b1100) << 4
-        };
-        let changed = (lines ^ self.msr) >> 4;
+        let before = modem_lines(self.mcr);
+        self.mcr = value & MCR_BITS;
+        let lines = modem_lines(self.mcr);
+        let changed = (lines ^ before) >> 4;
         // TERI notes the end of ringing only.
-        let ring_begins = lines & 0x40 != 0;
-        let delta = if ring_begins { changed & !0b100 } else { changed };
-        self.msr = lines | self.msr & 0x0F | delta;
+        let ring_begins = lines & MSR_RI != 0;
+        self.changes |= if ring_begins { changed & !MSR_TERI } else { changed };
     }
+}
+
+/// MSR's lines: a terminal that is always there, or in loopback the outputs of `mcr`.
+fn modem_lines(mcr: u8) -> u8 {
+    if mcr & MCR_LOOP == 0 {
+        return MSR_CTS | MSR_DSR | MSR_DCD;
+    }
+    let wires = [(MCR_RTS, MSR_CTS), (MCR_DTR, MSR_DSR), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD)];
+    let up = wires.into_iter().filter(|(output, _)| mcr & output != 0);
+    up.fold(0, |lines, (_, input)| lines | input)
 }

@@ -5,14 +5,18 @@
 //! buffer.
 
 mod core;
+mod registers;
+mod saved;
 #[cfg(test)]
 mod tests;
+
+pub use saved::UartState;
 
 use self::core::Core;
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
+use crate::saved::RestoreError;
 use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
-use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -41,14 +45,6 @@ pub struct Uart {
     output: Box<dyn Write + Send>,
     output_failed: bool,
     drained: Option<Box<dyn Fn() + Send>>,
-}
-
-/// The state of a UART, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UartState {
-    /// 1.
-    pub version: u32,
-    core: Core,
 }
 
 impl Uart {
@@ -97,24 +93,30 @@ impl Uart {
         self.drained = Some(Box::new(drained));
     }
 
-    /// A reset.
-    pub fn reset(&mut self) {
-        self.core = Core::new();
-        self.drive();
-    }
-
     /// The saved state.
     pub fn save(&self) -> UartState {
-        UartState { version: 1, core: self.core.clone() }
+        let Self {
+            core,
+            base: _,
+            clock: _,
+            timer: _,
+            irq: _,
+            output: _,
+            output_failed: _,
+            drained: _,
+        } = self;
+        core.save()
     }
 
-    /// Takes over `state`, and drives the interrupt and the timer.
-    pub fn restore(&mut self, state: &UartState) {
-        let UartState { version: _, core } = state.clone();
-        self.core = core;
-        self.core.rx.truncate(core::FIFO);
+    /// Goes on from `state`, and drives the interrupt and the timer.
+    ///
+    /// # Errors
+    /// The state is another version's or no UART's; nothing was changed.
+    pub fn restore(&mut self, state: &UartState) -> Result<(), RestoreError> {
+        self.core = Core::restored(state, self.clock.now())?;
         self.drive();
         self.ring(0);
+        Ok(())
     }
 
     fn drive(&mut self) {
@@ -136,7 +138,8 @@ impl Uart {
         if let Err(error) = result
             && !std::mem::replace(&mut self.output_failed, true)
         {
-            tracing::warn!(target: "uart", %error, "cannot write the guest's console output; it is lost");
+            let what = "cannot write the guest's console output; it is lost";
+            tracing::warn!(target: "uart", %error, "{what}");
         }
     }
 

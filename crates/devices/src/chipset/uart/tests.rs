@@ -1,4 +1,5 @@
 use super::core::*;
+use super::registers::*;
 use super::*;
 use crate::sync::lock;
 use crate::time::ManualClock;
@@ -174,7 +175,7 @@ fn output_reaches_the_sink_and_state_survives() {
     assert_eq!(uart.receive(b"abc"), 3);
     let saved = uart.save();
     let (_, other_timers, _, other) = self::uart();
-    lock(&other).restore(&saved);
+    lock(&other).restore(&saved).expect("its own state");
     assert_eq!(lock(&other).save(), saved);
     assert_eq!(other_timers.next_deadline(), timers.next_deadline());
 }

@@ -2,36 +2,8 @@
 //!
 //! Inputs carry assertion: the polarity bit is kept for the guest to read and changes nothing.
 
+use super::registers::*;
 use crate::msi::Msi;
-
-/// Interrupt inputs.
-pub(super) const PINS: usize = 24;
-
-/// IOAPICID.
-const IOAPICID: u8 = 0x00;
-/// IOAPICVER: 24 entries, version 20H, which has the EOI register.
-const IOAPICVER: u8 = 0x01;
-const IOAPICVER_VALUE: u32 = (PINS as u32 - 1) << 16 | 0x20;
-/// IOAPICARB.
-const IOAPICARB: u8 = 0x02;
-/// IOREDTBL: two registers per entry.
-const IOREDTBL: u8 = 0x10;
-const IOREDTBL_LAST: u8 = IOREDTBL + 2 * PINS as u8 - 1;
-
-/// Entry: delivery status, read-only and always idle here.
-const DELIVERY_STATUS: u64 = 1 << 12;
-/// Entry: a level-triggered interrupt is in flight; read-only.
-const REMOTE_IRR: u64 = 1 << 14;
-/// Entry: level-triggered.
-const LEVEL: u64 = 1 << 15;
-/// Entry: masked.
-const MASKED: u64 = 1 << 16;
-/// Entry: logical destination.
-const LOGICAL: u64 = 1 << 11;
-/// Entry: trigger mode, delivery mode, vector, which are the message's data.
-const MESSAGE: u64 = LEVEL | 0x7FF;
-/// Entry: the bits that software can write.
-const WRITABLE: u64 = 0xFF00_0000_0001_FFFF & !(DELIVERY_STATUS | REMOTE_IRR);
 
 /// What a step wants delivered. The core is told whether it was with [`Core::sent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +24,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(id: u8) -> Self {
-        Self { id: id & 15, select: 0, entries: [MASKED; PINS], inputs: 0 }
+        Self { id: id & ID_MAX, select: 0, entries: [MASKED; PINS], inputs: 0 }
     }
 
     pub(super) fn read_selected(&self) -> u32 {
@@ -70,7 +42,7 @@ impl Core {
 
     pub(super) fn write_selected(&mut self, value: u32) -> Option<Request> {
         match self.select {
-            IOAPICID => self.id = (value >> 24) as u8 & 15,
+            IOAPICID => self.id = (value >> 24) as u8 & ID_MAX,
             IOREDTBL..=IOREDTBL_LAST => return self.write_entry(self.select - IOREDTBL, value),
             _ => {}
         }
@@ -141,70 +113,4 @@ fn request(pin: u8, entry: u64) -> Request {
     let logical = if entry & LOGICAL != 0 { Msi::LOGICAL } else { 0 };
     let address = Msi::ADDRESS | (entry >> 56) << 12 | logical;
     Request { pin, msi: Msi { address, data: (entry & MESSAGE) as u32 } }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn program(core: &mut Core, pin: u8, entry: u64) -> Option<Request> {
-        core.select = IOREDTBL + 2 * pin + 1;
-        core.write_selected((entry >> 32) as u32);
-        core.select = IOREDTBL + 2 * pin;
-        core.write_selected(entry as u32)
-    }
-
-    #[test]
-    fn edge_pins_fire_on_the_rise_only_and_not_while_masked() {
-        let mut core = Core::new(0);
-        assert_eq!(core.set_input(4, true), None, "masked after reset");
-        assert_eq!(program(&mut core, 4, 0x0100_0000_0000_0034), None, "the edge was lost");
-        assert_eq!(core.set_input(4, true), None);
-        core.set_input(4, false);
-        let request = core.set_input(4, true).unwrap();
-        assert_eq!(request.msi, Msi { address: 0xFEE0_1000, data: 0x34 });
-        core.sent(&request);
-        assert_eq!(core.read_selected(), 0x34, "no remote IRR on an edge");
-    }
-
-    #[test]
-    fn level_pins_fire_again_after_eoi_while_up() {
-        let mut core = Core::new(0);
-        program(&mut core, 9, LEVEL | 0x49);
-        let request = core.set_input(9, true).unwrap();
-        core.sent(&request);
-        assert_ne!(u64::from(core.read_selected()) & REMOTE_IRR, 0);
-        core.set_input(9, false);
-        assert_eq!(core.set_input(9, true), None, "in flight");
-        assert_eq!(core.eoi(0x48), []);
-        assert_eq!(core.eoi(0x49), [request]);
-        core.sent(&request);
-        core.set_input(9, false);
-        assert_eq!(core.eoi(0x49), []);
-        assert_eq!(core.set_input(9, true), Some(request));
-    }
-
-    #[test]
-    fn switching_to_edge_clears_remote_irr() {
-        let mut core = Core::new(0);
-        program(&mut core, 9, LEVEL | 0x49);
-        let request = core.set_input(9, true).unwrap();
-        core.sent(&request);
-        program(&mut core, 9, MASKED | 0x49);
-        assert_eq!(program(&mut core, 9, LEVEL | 0x49), Some(request));
-    }
-
-    #[test]
-    fn read_only_bits_and_registers() {
-        let mut core = Core::new(5);
-        program(&mut core, 0, !0x700);
-        assert_eq!(core.read_selected(), 0x0001_A8FF);
-        core.select = IOAPICVER;
-        core.write_selected(0);
-        assert_eq!(core.read_selected(), 0x0017_0020);
-        core.select = IOAPICID;
-        assert_eq!(core.read_selected(), 0x0500_0000);
-        core.select = 0x50;
-        assert_eq!(core.read_selected(), 0);
-    }
 }

@@ -4,43 +4,28 @@
 //! local APIC is never locked by the thread that comes in through [`IoApic::eoi`].
 
 mod core;
+mod registers;
+mod saved;
+#[cfg(test)]
+mod tests;
 
-use self::core::{Core, PINS, Request};
+pub use saved::IoApicState;
+
+use self::core::{Core, Request};
 use super::interconnect::EoiListener;
 use crate::bus::SharedMmio;
 use crate::irq::IrqInputs;
 use crate::msi::MsiSink;
+use crate::saved::RestoreError;
 use crate::sync::lock;
-use serde::{Deserialize, Serialize};
+use registers::{EOI, IOREGSEL, IOWIN};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-
-/// Index register.
-const IOREGSEL: u64 = 0x00;
-/// Data window.
-const IOWIN: u64 = 0x10;
-/// EOI register: the vector completed.
-const EOI: u64 = 0x40;
 
 /// The IOAPIC, with its adapter to the bus, the lines and the local APICs.
 pub struct IoApic {
     messages: Arc<dyn MsiSink>,
     core: Mutex<Core>,
-}
-
-/// The state of an IOAPIC, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IoApicState {
-    /// 1.
-    pub version: u32,
-    /// IOAPICID.
-    pub id: u8,
-    /// IOREGSEL.
-    pub select: u8,
-    /// IOREDTBL.
-    pub entries: [u64; PINS],
-    /// Levels of the inputs, one bit each.
-    pub inputs: u32,
 }
 
 impl IoApic {
@@ -49,23 +34,20 @@ impl IoApic {
         Arc::new(Self { messages, core: Mutex::new(Core::new(id)) })
     }
 
-    /// A reset; the inputs keep their levels.
-    pub fn reset(&self) {
-        let mut core = lock(&self.core);
-        *core = Core { inputs: core.inputs, ..Core::new(core.id) };
-    }
-
     /// The saved state.
     pub fn save(&self) -> IoApicState {
-        let Core { id, select, entries, inputs } = lock(&self.core).clone();
-        IoApicState { version: 1, id, select, entries, inputs }
+        lock(&self.core).save()
     }
 
-    /// Takes over `state`; nothing is delivered, since the local APICs' states hold what is in
+    /// Goes on from `state`; nothing is delivered, since the local APICs' states hold what is in
     /// flight.
-    pub fn restore(&self, state: &IoApicState) {
-        let &IoApicState { version: _, id, select, entries, inputs } = state;
-        *lock(&self.core) = Core { id, select, entries, inputs };
+    ///
+    /// # Errors
+    /// The state is another version's or no IOAPIC's; nothing was changed.
+    pub fn restore(&self, state: &IoApicState) -> Result<(), RestoreError> {
+        let restored = Core::restored(state)?;
+        *lock(&self.core) = restored;
+        Ok(())
     }
 
     fn send(&self, core: &mut Core, request: &Request) {

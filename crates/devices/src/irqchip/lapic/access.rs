@@ -141,7 +141,7 @@ fn x2apic_writable(register: u8) -> Option<u32> {
     Some(match register {
         TPR | SELF_IPI => 0xFF,
         EOI | ESR => 0,
-        SVR => 0xFF | SVR_ENABLE | SVR_FOCUS,
+        SVR => SVR_BITS,
         LVT_TIMER..=LVT_ERROR => lvt_bits(usize::from(register - LVT_TIMER)),
         INITIAL_COUNT => u32::MAX,
         DIVIDE => DIVIDE_BITS,

@@ -206,7 +206,8 @@ impl Core {
             }
             Delivery::ExtInt => self.external = true,
             Delivery::Smi => {
-                tracing::debug!(target: "irq", id = self.id, "SMI dropped: no system management mode");
+                let what = "SMI dropped: no system management mode";
+                tracing::debug!(target: "irq", id = self.id, "{what}");
             }
         }
         true
@@ -335,7 +336,7 @@ impl Core {
 
     /// A write to SVR: disabling masks every LVT entry (12.4.7.2).
     pub(super) fn write_svr(&mut self, value: u32) {
-        self.svr = value & (0xFF | SVR_ENABLE | SVR_FOCUS);
+        self.svr = value & SVR_BITS;
         if self.svr & SVR_ENABLE == 0 {
             self.lvt.iter_mut().for_each(|entry| *entry |= LVT_MASK);
         }

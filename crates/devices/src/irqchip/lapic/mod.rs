@@ -16,12 +16,13 @@ mod saved;
 mod tests;
 mod timer;
 
-pub use saved::LapicState;
+pub use saved::{CountDown, LapicState};
 
 use self::core::{Acknowledged, Action, ApicMode, Core};
 use super::interconnect::{Interconnect, Receiver};
 use super::message::Message;
 use crate::irq::IrqInputs;
+use crate::saved::RestoreError;
 use crate::sync::lock;
 use crate::time::{Clock, Expire, Instant, Timer, TimerQueue, Tsc};
 use access::Illegal;
@@ -54,8 +55,6 @@ pub struct LapicConfig {
 /// One processor's local APIC. Shared; every method may be called from any thread.
 pub struct Lapic {
     id: u32,
-    bootstrap: bool,
-    timer_hz: u64,
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
     tsc: Arc<dyn Tsc>,
@@ -87,8 +86,6 @@ impl Lapic {
         let core = Core::new(id, bootstrap, timer_hz);
         let lapic = Arc::new(Self {
             id,
-            bootstrap,
-            timer_hz,
             signals,
             clock,
             tsc,
@@ -220,15 +217,6 @@ impl Lapic {
         self.access(|core, _| core.init());
     }
 
-    /// What a power-up reset does to it.
-    pub fn reset(&self) {
-        self.access(|core, _| {
-            let lint = core.lint;
-            *core = Core { lint, ..Core::new(self.id, self.bootstrap, self.timer_hz) };
-        });
-        self.signals.clear(Signal::Sipi);
-    }
-
     /// Leaves it as firmware does on the bootstrap processor: software-enabled with spurious vector
     /// FFH, LINT0 passing the 8259's interrupts (virtual wire mode), LINT1 the NMI.
     pub fn set_virtual_wire(&self) {
@@ -264,13 +252,19 @@ impl Lapic {
         lock(&self.inner).core.save()
     }
 
-    /// Takes over `state`; the signals and the host timer follow.
-    pub fn restore(&self, state: &LapicState) {
+    /// Goes on from `state`; the signals and the host timer follow.
+    ///
+    /// # Errors
+    /// The state is another version's, another local APIC's, or no local APIC's; nothing was
+    /// changed.
+    pub fn restore(&self, state: &LapicState) -> Result<(), RestoreError> {
+        let restored = lock(&self.inner).core.restored(state, self.clock.now())?;
         self.disarm();
-        self.access(|core, _| *core = Core::restore(state));
+        self.access(|core, _| *core = restored);
         if state.sipi.is_some() {
             self.signals.raise(Signal::Sipi);
         }
+        Ok(())
     }
 
     fn interconnect(&self) -> Option<Arc<Interconnect>> {

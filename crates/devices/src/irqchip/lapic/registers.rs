@@ -55,6 +55,9 @@ pub(super) const SVR_ENABLE: u32 = 1 << 8;
 /// SVR: focus-processor checking, kept without effect.
 pub(super) const SVR_FOCUS: u32 = 1 << 9;
 
+/// SVR: the bits that exist.
+pub(super) const SVR_BITS: u32 = 0xFF | SVR_ENABLE | SVR_FOCUS;
+
 /// LVT: the vector.
 pub(super) const LVT_VECTOR: u32 = 0xFF;
 /// LVT: the delivery mode.

@@ -477,13 +477,13 @@ fn state_survives() {
     rig.chips.ioapic.set_input(5, true);
     let saved = lapic.save();
     let other = self::rig(1);
-    other.lapic(0).restore(&saved);
+    other.lapic(0).restore(&saved).expect("its own state");
     assert_eq!(other.lapic(0).save(), saved);
     assert_eq!(other.timers.next_deadline(), rig.timers.next_deadline());
     put(other.lapic(0), EOI, 0);
     assert_eq!(other.lapic(0).ack_interrupt(), Some(0x32));
     let ioapic = rig.chips.ioapic.save();
-    other.chips.ioapic.restore(&ioapic);
+    other.chips.ioapic.restore(&ioapic).expect("its own state");
     assert_eq!(other.chips.ioapic.save(), ioapic);
 }
 
@@ -647,7 +647,7 @@ fn a_tsc_deadline_follows_the_tsc_and_a_restored_clock() {
     assert_eq!(timers.next_deadline(), Some(400_000));
     let state = lapic.save();
     tsc.1.store(700_000, Ordering::SeqCst);
-    lapic.restore(&state);
+    lapic.restore(&state).expect("its own state");
     assert_eq!(timers.next_deadline(), Some(300_000), "the same deadline at another time");
     tsc.1.store(2_000_000, Ordering::SeqCst);
     lapic.tsc_changed();
@@ -663,6 +663,6 @@ fn the_page_is_where_the_base_msr_says() {
     let state = lapic.save();
     lapic.msr_write(MSR_APIC_BASE, 0xFED0_0000 | BASE_EN | BASE_EXTD).unwrap().unwrap();
     assert_eq!(lapic.mmio_base(), None);
-    lapic.restore(&state);
+    lapic.restore(&state).expect("its own state");
     assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
 }

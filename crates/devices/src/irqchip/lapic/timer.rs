@@ -84,7 +84,7 @@ impl Timer {
     }
 
     /// Whole ticks between `since` and `now`.
-    fn ticks(&self, since: u64, now: u64) -> u64 {
+    pub(super) fn ticks(&self, since: u64, now: u64) -> u64 {
         let ns = u128::from(now.saturating_sub(since));
         ((ns * u128::from(self.hz) / u128::from(SECOND)) >> self.shift()) as u64
     }

@@ -3,33 +3,10 @@
 //! As in the AT: 8086 mode, and whether an input is level-triggered is the ELCR's to say, not
 //! ICW1.LTIM's.
 
-use serde::{Deserialize, Serialize};
-
-/// ICW1: begins initialization (bit 4 of a write to A0 = 0).
-const ICW1: u8 = 1 << 4;
-/// ICW1.IC4: ICW4 follows.
-const ICW1_IC4: u8 = 1 << 0;
-/// ICW1.SNGL: no ICW3.
-const ICW1_SNGL: u8 = 1 << 1;
-/// ICW4.AEOI.
-const ICW4_AEOI: u8 = 1 << 1;
-/// ICW4.SFNM: special fully nested mode.
-const ICW4_SFNM: u8 = 1 << 4;
-/// OCW3 (bits 4:3 = 01).
-const OCW3: u8 = 1 << 3;
-/// OCW3.ESMM: SMM is valid.
-const OCW3_ESMM: u8 = 1 << 6;
-/// OCW3.SMM: special mask mode.
-const OCW3_SMM: u8 = 1 << 5;
-/// OCW3.P: poll.
-const OCW3_POLL: u8 = 1 << 2;
-/// OCW3.RR: RIS is valid.
-const OCW3_RR: u8 = 1 << 1;
-/// OCW3.RIS: reads give the ISR.
-const OCW3_RIS: u8 = 1 << 0;
+use super::registers::*;
 
 /// Which initialization word comes next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Expect {
     /// None: a write to A0 = 1 is OCW1.
     #[default]
@@ -39,8 +16,8 @@ pub(super) enum Expect {
     Icw4,
 }
 
-/// One chip. Its fields are its saved state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// One chip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chip {
     /// Levels of the inputs.
     pub(super) lines: u8,
@@ -131,7 +108,7 @@ impl Chip {
 
     /// The vector of `input`.
     pub(super) fn vector(&self, input: u8) -> u8 {
-        self.base & 0xF8 | input & 7
+        self.base & ICW2_BASE | input & 7
     }
 
     /// A read with A0 = `a0`; after a poll command it acknowledges.
@@ -171,7 +148,7 @@ impl Chip {
                 return;
             }
             Expect::Icw2 => {
-                self.base = value & 0xF8;
+                self.base = value & ICW2_BASE;
                 if self.icw1 & ICW1_SNGL == 0 { Expect::Icw3 } else { self.after_icw3() }
             }
             // The cascade is wired; ICW3 cannot change it.

@@ -1,3 +1,4 @@
+use super::registers::*;
 use super::*;
 use proptest::prelude::*;
 
@@ -186,6 +187,6 @@ fn initialization_words_can_be_skipped_and_state_survives() {
     assert_eq!(pic.acknowledge(), 0x41);
     let saved = pic.save();
     let other = PicPair::new(IrqLine::unconnected());
-    other.restore(&saved);
+    other.restore(&saved).expect("its own state");
     assert_eq!(other.save(), saved);
 }

@@ -1,0 +1,26 @@
+//! Arbitrary accesses to every device: nothing panics, nothing hangs.
+
+use crate::rig::{self, Rig};
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_sequence_panics_or_hangs(data in prop::collection::vec(any::<u8>(), 0..4000)) {
+        rig::fuzz(&data);
+    }
+
+    /// Every port of the whole space, in every width.
+    #[test]
+    fn any_port_in_any_width(
+        accesses in prop::collection::vec((any::<u16>(), 0u8..3, any::<u32>()), 0..200),
+    ) {
+        let rig = Rig::new();
+        for (port, size, value) in accesses {
+            rig.bus.pio_write(port, 1 << size, value);
+            rig.bus.pio_read(port, 1 << size);
+            rig.check();
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! All devices on one bus, driven by arbitrary accesses.
+
+mod accesses;
+mod rig;
+mod saved;
