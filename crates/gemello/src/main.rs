@@ -38,7 +38,12 @@ use clap::Parser as _;
 use cli::{Cli, Command, Guest};
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: host::Allocator = host::Allocator;
+
 fn main() -> ExitCode {
+    host::one_arena();
+    host::at_exhaustion(terminal::restore);
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -50,7 +55,7 @@ fn main() -> ExitCode {
             None => return ExitCode::from(explain(&error)),
         },
     };
-    terminal::restore_on_panic();
+    terminal::end_on_panic();
     // Without a word: the guest that needs nothing.
     let command = cli.command.unwrap_or_else(cli::nucleus);
     let result = signals::handle().and_then(|()| match &command {

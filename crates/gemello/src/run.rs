@@ -103,6 +103,8 @@ pub(crate) struct Running {
 /// # Errors
 /// The terminal cannot be had: nothing was run.
 pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
+    confine();
+    save::check()?;
     signals::end_machine(machine.stopper());
     let raw = if how.raw {
         Some(terminal::Raw::enter().context("cannot make the terminal raw")?)
@@ -117,6 +119,16 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
     explain(&end);
     let code = code(&end, how.command.as_ref());
     Ok(if outfile::are_whole(&how.log) || code != exit::OK { code } else { exit::FAILED })
+}
+
+/// Everything is open: what the guest runs on, and whatever this thread starts, has no privileges.
+/// The machine's other threads have given up theirs.
+fn confine() {
+    if let Err(error) = host::give_up_privileges() {
+        eprintln!(
+            "gemello: the host keeps this program's privileges, which it wants to give up: {error}"
+        );
+    }
 }
 
 /// The command's status, where there was a command and it came to its end.

@@ -7,6 +7,7 @@
 use crate::terminal;
 use anyhow::{Context as _, Result, bail};
 use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,6 +114,23 @@ pub(crate) fn arm(
     let saver = Saver { path, handle, hardware, kind, busy: Mutex::new(()) };
     *SAVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(saver));
     Ok(())
+}
+
+/// That the machine can be saved where it is to be: with what rights are left.
+///
+/// # Errors
+/// The host would refuse it.
+pub(crate) fn check() -> Result<()> {
+    let saver = SAVER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(saver) = saver else { return Ok(()) };
+    let place = match saver.path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).with_context(|| {
+        let (file, place) = (saver.path.display(), place.display());
+        format!("--save {file}: cannot write in {place}, also not as root, whose privileges are given up")
+    })
 }
 
 /// Saves the machine, on another thread, and tells how it went.

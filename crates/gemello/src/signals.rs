@@ -25,6 +25,8 @@ pub(crate) fn handle() -> Result<()> {
     let mut signals =
         signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
     let work = move || {
+        // Its thread, and those that it starts, open nothing that the user alone could not.
+        let _ = host::give_up_privileges();
         for signal in signals.forever() {
             match signal {
                 SIGCONT => {

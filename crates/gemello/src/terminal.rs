@@ -3,7 +3,7 @@
 //! The saved attributes live in one static, so that every way out (return, panic, signal) can
 //! restore them. What the guest did to the screen is `handover.rs`'s.
 
-use crate::handover;
+use crate::{exit, handover};
 use rustix::fs::fstat;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
@@ -94,12 +94,18 @@ pub(crate) fn restore() {
     }
 }
 
-/// Restores the terminal before a panic's message is printed (and the process aborts).
-pub(crate) fn restore_on_panic() {
+/// A panic in any thread restores the terminal, prints its message and ends the program with a
+/// status: nobody should have to look for what a signal means.
+pub(crate) fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         restore();
         report(info);
+        eprintln!(
+            "gemello: this is a defect of gemello, unless the host has run out of something; \
+             please report it with these lines"
+        );
+        host::leave(exit::FAILED.into());
     }));
 }
 

@@ -47,7 +47,7 @@ impl Machine {
         self.feeds = thread::scope(|scope| {
             let stopper = self.stopper();
             let refused = |error: io::Error| {
-                let what = "it has no thread left; raise the limit (ulimit -u)";
+                let what = "it has no thread left; raise the limits (ulimit -u, -v)";
                 stopper.stop(End::NotStarted(format!("{what}: {error}")));
             };
             let io = named("I/O").spawn_scoped(scope, || service.run()).map_err(&refused);

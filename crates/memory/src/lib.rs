@@ -13,9 +13,9 @@
 //! 0023.
 
 mod access;
+mod advice;
 mod attributes;
 mod contract;
-mod huge;
 mod log;
 mod ram;
 mod reader;

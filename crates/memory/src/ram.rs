@@ -1,7 +1,7 @@
 //! The mapping: what backs a machine's RAM, and where a guest-physical address is in it.
 
+use crate::advice;
 use crate::attributes::Attributes;
-use crate::huge;
 use crate::log::ChangeLog;
 use crate::split::SplitWord;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -176,7 +176,7 @@ impl GuestRam {
             other => other,
         };
         let map = map(&backing, ranges, bytes)?;
-        huge::advise(&map);
+        advice::advise(&map);
         let mut page = 0;
         let regions: Arc<[Region]> = map
             .iter()

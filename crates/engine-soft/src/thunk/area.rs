@@ -190,6 +190,13 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     dual_mapping(len).or_else(|memfd| {
         anonymous_mapping(len).or_else(|anonymous| {
             toggled_mapping(len).map_err(|toggled| {
+                // The one that needs least has found no room.
+                if toggled.raw_os_error() == Some(libc::ENOMEM) {
+                    return io::Error::other(format!(
+                        "it has no {} KiB of address space left; raise the limit (ulimit -v)",
+                        len >> 10
+                    ));
+                }
                 io::Error::other(format!(
                     "a memfd: {memfd}; anonymous memory: {anonymous}; changing protections: {toggled}"
                 ))
