@@ -55,6 +55,7 @@ fn build(guest: &Path, target: &Path, built: &Path, package: &str) {
     let status = cargo.status().expect("cargo can be started");
     assert!(
         status.success(),
-        "building guest/{package} failed ({status}); try it alone: cd guest && cargo build --release -p {package}"
+        "building guest/{package} failed ({status}); try it alone: cd guest && cargo build \
+         --release -p {package}"
     );
 }

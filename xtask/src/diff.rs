@@ -409,7 +409,8 @@ impl<'a> Session<'a> {
         );
         println!("{} cases in which the host did not repeat itself", self.unsteady);
         println!(
-            "{covered} of {all} encodings as single instructions, {unjudged} cases differ where the manual leaves it open, {restarts} restarts"
+            "{covered} of {all} encodings as single instructions, {unjudged} cases differ where \
+             the manual leaves it open, {restarts} restarts"
         );
     }
 

@@ -56,7 +56,8 @@ pub struct Region {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host refused.
-    #[error("cannot reserve {} MiB of guest memory: {why}; ask for less memory", bytes.div_ceil(1 << 20))]
+    #[error("cannot reserve {} MiB of guest memory: {why}; ask for less memory",
+        bytes.div_ceil(1 << 20))]
     Reserve {
         /// How much was asked for.
         bytes: u64,
@@ -65,8 +66,9 @@ pub enum Error {
     },
     /// The host refused a file in memory.
     #[error(
-        "cannot create {bytes} bytes of shared guest memory (memfd_create, ftruncate, F_ADD_SEALS): \
-         {source}; permit these system calls, or back the memory by a file or anonymously"
+        "cannot create {bytes} bytes of shared guest memory (memfd_create, ftruncate, \
+         F_ADD_SEALS): {source}; permit these system calls, or back the memory by a \
+         file or anonymously"
     )]
     Memfd {
         /// How much was asked for.

@@ -163,7 +163,8 @@ pub fn describe(case: &Case, differences: &[Difference]) -> String {
     let _ = writeln!(out, "  from: {} rflags={}", line.join(" "), show_flags(case.rflags));
     let _ = writeln!(
         out,
-        "        mxcsr={:#x} fcw={:#x} fsw={:#x} ftw={:#x} fs={:#x} gs={:#x} seed={:#x} ymm={:#x} st={:#x}",
+        "        mxcsr={:#x} fcw={:#x} fsw={:#x} ftw={:#x} fs={:#x} gs={:#x} seed={:#x} ymm={:#x} \
+         st={:#x}",
         case.mxcsr,
         case.fcw,
         case.fsw,

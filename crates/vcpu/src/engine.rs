@@ -64,7 +64,8 @@ pub enum EngineError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The host's processor cannot carry the model.
-    #[error("this host's processor has no {}, which the processor model {model} has", features.join(", "))]
+    #[error("this host's processor has no {}, which the processor model {model} has",
+        features.join(", "))]
     Model {
         /// The model's name.
         model: String,

@@ -340,8 +340,16 @@ fn model_rights(case: &Case, m: &Model) -> (bool, bool) {
     (allowed && !violation, violation)
 }
 
+/// What an error code tells of the page tables (section 4.7).
+struct Found {
+    present: bool,
+    rsvd: bool,
+    pk: bool,
+}
+
 /// Section 4.7.
-fn model_code(case: &Case, present: bool, rsvd: bool, pk: bool) -> u32 {
+fn model_code(case: &Case, found: &Found) -> u32 {
+    let Found { present, rsvd, pk } = *found;
     let fetch_reported = case.cr4.contains(Cr4::SMEP)
         || (case.cr4.contains(Cr4::PAE) && case.efer.contains(Efer::NXE));
     u32::from(present)
@@ -359,7 +367,7 @@ fn check(case: &Case) {
     let pf = |code| Err::<Translation, _>(Exception::pf(case.la, code));
     let m = match model_walk(case, &state, &before) {
         Err(rsvd) => {
-            assert_eq!(result, pf(model_code(case, rsvd, rsvd, false)));
+            assert_eq!(result, pf(model_code(case, &Found { present: rsvd, rsvd, pk: false })));
             assert_eq!(mem, before, "a failing walk changed an entry");
             return;
         }
@@ -367,7 +375,7 @@ fn check(case: &Case) {
     };
     let (allowed, pk) = model_rights(case, &m);
     if !allowed {
-        assert_eq!(result, pf(model_code(case, true, false, pk)));
+        assert_eq!(result, pf(model_code(case, &Found { present: true, rsvd: false, pk })));
         assert_eq!(mem, before, "a forbidden access changed an entry");
         return;
     }
@@ -407,7 +415,8 @@ fn check(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None,
+        ..ProptestConfig::default() })]
     #[test]
     fn walk_equals_the_model(case in case()) {
         check(&case);

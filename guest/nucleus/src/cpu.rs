@@ -46,7 +46,8 @@ pub fn wrmsr(msr: u32, value: u64) {
     // SAFETY: the MSRs written here (SYSCALL's and the user's segment bases) do not concern running
     // Rust code.
     unsafe {
-        asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack));
+        asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32,
+            options(nostack));
     }
 }
 

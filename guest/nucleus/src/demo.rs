@@ -129,7 +129,8 @@ fn context_switch(k: &mut Kernel) {
     let ends = pids.map(|pid| k.wait_for(pid).0);
     let switches = (k.switches - before).max(1);
     println!(
-        "  two processes with every register full of patterns, vector registers too, switch ~{switches} times"
+        "  two processes with every register full of patterns, vector registers too, switch \
+         ~{switches} times"
     );
     println!("  patterns afterwards: {}", verdict(ends == [End::Exit(0); 2]));
     println!(

@@ -68,7 +68,8 @@ fn help() {
         print!(" {}", program.name);
     }
     println!(
-        "\nkeys: arrows, Home, End, Delete, Ctrl-A E K U W L C; Up and Down go through earlier lines"
+        "\nkeys: arrows, Home, End, Delete, Ctrl-A E K U W L C; Up and Down go through earlier \
+         lines"
     );
 }
 

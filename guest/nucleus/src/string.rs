@@ -18,7 +18,8 @@ extern "C" fn _Unwind_Resume() -> ! {
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
     // SAFETY: see above.
     unsafe {
-        asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+        asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _, inout("rsi") from => _,
+            options(nostack, preserves_flags));
     }
     to
 }
@@ -31,7 +32,8 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mu
     }
     // SAFETY: from the last byte down; see above.
     unsafe {
-        asm!("std", "rep movsb", "cld", inout("rcx") length => _, inout("rdi") to.add(length).wrapping_sub(1) => _,
+        asm!("std", "rep movsb", "cld", inout("rcx") length => _,
+            inout("rdi") to.add(length).wrapping_sub(1) => _,
             inout("rsi") from.add(length).wrapping_sub(1) => _, options(nostack));
     }
     to
@@ -41,7 +43,8 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mu
 unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut u8 {
     // SAFETY: see above.
     unsafe {
-        asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") value as u8, options(nostack, preserves_flags));
+        asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") value as u8,
+            options(nostack, preserves_flags));
     }
     to
 }

@@ -155,7 +155,8 @@ fn fill_idt() {
         for vector in 0..256usize {
             let handler = stubs + 16 * vector as u64;
             let level = match vector {
-                3 | 0x80 => 3, // INT3 and INT 80H may be used at user level; any other INT n is a #GP there
+                // INT3 and INT 80H may be used at user level; any other INT n is a #GP there
+                3 | 0x80 => 3,
                 _ => 0,
             };
             let stack = match vector {

@@ -291,7 +291,8 @@ fn protection(k: &mut Kernel) -> Outcome {
     faults(k, "direct-map", PAGE_FAULT, 5, 0xFFFF_8000_0010_0000)?;
     faults(k, "text", PAGE_FAULT, 7, 0x40_0000)?;
     faults(k, "noncanonical", 13, 0, 0)?;
-    faults(k, "stack-segment", if on_tcg() { 13 } else { 12 }, 0, 0)?; // QEMU 7.2 takes #GP for both
+    // QEMU 7.2 takes #GP for both
+    faults(k, "stack-segment", if on_tcg() { 13 } else { 12 }, 0, 0)?;
     let nx = run(k, "fault", "nx")?;
     let no_execute = matches!(nx, End::Exception { vector: PAGE_FAULT, error: 0x15, address }
         if (STACK_TOP - 4096..STACK_TOP).contains(&address));

@@ -40,7 +40,8 @@ pub fn trap(number: u64, arguments: [u64; 4]) -> i64 {
     // SAFETY: the nucleus writes only to memory that the arguments name, and leaves all other
     // registers alone.
     unsafe {
-        asm!("int 0x80", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d);
+        asm!("int 0x80", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c,
+            in("r10") d);
     }
     result
 }
@@ -51,8 +52,8 @@ pub fn syscall(number: u64, arguments: [u64; 4]) -> i64 {
     let [a, b, c, d] = arguments;
     // SAFETY: as above; SYSCALL uses up RCX and R11.
     unsafe {
-        asm!("syscall", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-            out("rcx") _, out("r11") _);
+        asm!("syscall", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c,
+            in("r10") d, out("rcx") _, out("r11") _);
     }
     result
 }
@@ -235,7 +236,8 @@ mod string {
     unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
         // SAFETY: see above.
         unsafe {
-            asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+            asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _,
+                inout("rsi") from => _, options(nostack, preserves_flags));
         }
         to
     }
@@ -244,7 +246,8 @@ mod string {
     unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut u8 {
         // SAFETY: see above.
         unsafe {
-            asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") value as u8, options(nostack, preserves_flags));
+            asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") value as u8,
+                options(nostack, preserves_flags));
         }
         to
     }

@@ -33,7 +33,8 @@ fn exercise(session: &mut Session) {
         ("grep -ow sse4_2 /proc/cpuinfo", "sse4_2"),
         // Floating point: Newton's way to the square root of two, in busybox's awk.
         (
-            "awk 'BEGIN { x = 1; for (i = 0; i < 9; i++) x = (x + 2 / x) / 2; printf \"%.12f %.3e\\n\", x, 1 / 3e7 }'",
+            "awk 'BEGIN { x = 1; for (i = 0; i < 9; i++) x = (x + 2 / x) / 2; printf \"%.12f \
+             %.3e\\n\", x, 1 / 3e7 }'",
             "1.414213562373 3.333e-08",
         ),
         // Signals, delivered and ignored.

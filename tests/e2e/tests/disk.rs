@@ -16,11 +16,13 @@ export PATH=/bin
 mount -t devtmpfs d /dev; mount -t proc p /proc; mount -t sysfs s /sys
 for module in virtio_ring virtio virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
 for disk in vda vdb; do
-    echo =$disk size $(cat /sys/block/$disk/size) ro $(cat /sys/block/$disk/ro) $(cat /sys/block/$disk/serial)
+    at=/sys/block/$disk
+    echo =$disk size $(cat $at/size) ro $(cat $at/ro) $(cat $at/serial)
     echo =$disk $(sha256sum < /dev/$disk)
 done
 dd if=/dev/urandom of=/noise bs=64k count=64 2> /dev/null
-dd if=/noise of=/dev/vda bs=4k seek=100 conv=fsync 2> /dev/null && echo =written $(sha256sum < /noise)
+dd if=/noise of=/dev/vda bs=4k seek=100 conv=fsync 2> /dev/null &&
+    echo =written $(sha256sum < /noise)
 dd if=/noise of=/dev/vdb bs=4k count=1 conv=fsync 2> /dev/null || echo =vdb refuses
 echo 3 > /proc/sys/vm/drop_caches
 echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)

@@ -1,5 +1,5 @@
-//! The terminal after a guest has had it: its modes are the shell's, and no answer to a guest's query
-//! is left in its input.
+//! The terminal after a guest: its modes are the shell's again, and no answer to a guest's query is
+//! left in its input.
 
 use e2e::{HALT, RESET, gemello, prints, scratch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -70,3 +70,11 @@ pub fn rust_files() -> Vec<File> {
         .filter(|f| Path::new(&f.path).extension().is_some_and(|e| e == "rs"))
         .collect()
 }
+
+/// Every document of the project: its Markdown files.
+pub fn documents() -> Vec<File> {
+    tracked_files()
+        .into_iter()
+        .filter(|f| Path::new(&f.path).extension().is_some_and(|e| e == "md"))
+        .collect()
+}

@@ -1,10 +1,13 @@
-//! What the tests of the project's structure share: its files, its documents' tables, its crates.
+//! What the tests of the project's structure share: its files, its source, its documents' tables,
+//! its crates.
 #![forbid(unsafe_code)]
 
 mod crates;
 mod document;
 mod files;
+mod source;
 
 pub use crates::{Dependency, Package, packages};
 pub use document::{Document, code_spans};
-pub use files::{File, file, root, rust_files, tracked_files};
+pub use files::{File, documents, file, root, rust_files, tracked_files};
+pub use source::{Function, Source, mentions};

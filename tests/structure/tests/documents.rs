@@ -74,6 +74,51 @@ fn where_do_i_find_answers_with_paths() {
     }
 }
 
+/// The lines of a decision record that a reader looks for first: title, date, status.
+fn head(text: &str) -> Option<(&str, &str, String)> {
+    let mut lines = text.lines();
+    let title = lines.next()?.strip_prefix("# ")?;
+    let date = lines.find_map(|l| l.strip_prefix("- Date: "))?;
+    let rest = text.split_once("\n- Status: ")?.1;
+    let status = rest.lines().take_while(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
+    Some((title, date, status))
+}
+
+/// Whether `date` is a day, as in 2026-11-22.
+fn is_day(date: &str) -> bool {
+    let parts: Vec<_> = date.split('-').map(|p| (p.len(), p.parse::<u16>().is_ok())).collect();
+    parts == [(4, true), (2, true), (2, true)]
+}
+
+#[test]
+fn every_decision_has_a_date_a_status_and_its_place_in_the_index() {
+    let index = file("docs/adr/README.md").text;
+    let records: Vec<_> = tracked_files()
+        .into_iter()
+        .filter(|f| f.path.starts_with("docs/adr/0") && root().join(&f.path).exists())
+        .collect();
+    assert!(records.len() >= 25);
+    for record in &records {
+        let name = record.path.strip_prefix("docs/adr/").expect("it begins so");
+        let (title, date, status) =
+            head(&record.text).unwrap_or_else(|| panic!("{name} lacks title, date or status"));
+        assert!(is_day(date), "{name}: {date:?}");
+        let known = ["accepted", "superseded by "].iter().any(|s| status.starts_with(s));
+        assert!(known, "{name}: {status:?}");
+        assert_eq!(title[..4], name[..4], "{name}: the title begins with its number");
+        assert!(index.contains(&format!("- {title}\n")), "the index has no {title:?}");
+        assert!(index.contains(&format!("]({name})")), "the index has no link to {name}");
+        // Other records that the status names are there.
+        for word in status.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+            let number = word.len() == 4
+                && word.starts_with('0')
+                && word.bytes().all(|b| b.is_ascii_digit());
+            let there = records.iter().any(|r| r.path.contains(&format!("/{word}-")));
+            assert!(!number || there, "{name} names {word}");
+        }
+    }
+}
+
 #[test]
 fn a_reference_to_nothing_is_noticed() {
     assert_eq!(broken("crates/x86/src/lib.rs"), None);

@@ -341,7 +341,8 @@ pub(super) const CASES: &[Case] = &[
         g.protected_paged(Format::Legacy);
         g.state.paging.cr4 |= Cr4::OSXSAVE;
         g.state.paging.cr0 -= Cr0::TS;
-        let at = g.raw(&[0x2e, 0x0f, 0xae, 0x25, 0, 0, 0, 0x40]); // XSAVE CS:[PLAY], which is not mapped
+        // XSAVE CS:[PLAY], which is not mapped
+        let at = g.raw(&[0x2e, 0x0f, 0xae, 0x25, 0, 0, 0, 0x40]);
         g.faults(Vector::Gp, 0, at);
     }),
     case("features/erms-and-fsrm-move-across-pages", "SDM 1 7.3.9.3", |g| {

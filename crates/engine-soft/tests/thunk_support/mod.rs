@@ -127,22 +127,25 @@ pub fn synthesize(code: Code, memory: bool, seed: u32) -> Option<Instruction> {
                 i.set_op_kind(op, OpKind::Register);
                 i.set_op_register(op, register);
             }
-            None => {
-                i.set_op_kind(op, OpKind::Memory);
-                i.set_memory_base(Register::RBX);
-                i.set_memory_index(Register::RSI);
-                i.set_memory_index_scale(2);
-                i.set_memory_displacement64(0x40);
-                i.set_memory_displ_size(1);
-                match kind {
-                    K::mem_vsib32x | K::mem_vsib64x => i.set_memory_index(Register::XMM0 + n),
-                    K::mem_vsib32y | K::mem_vsib64y => i.set_memory_index(Register::YMM0 + n),
-                    _ => {}
-                }
-            }
+            None => set_memory(&mut i, op, kind, n),
         }
     }
     Some(i)
+}
+
+/// Operand `op` at [RBX+RSI*2+40H], or a vector register's elements for index.
+fn set_memory(i: &mut Instruction, op: u32, kind: K, index: u32) {
+    i.set_op_kind(op, OpKind::Memory);
+    i.set_memory_base(Register::RBX);
+    i.set_memory_index(Register::RSI);
+    i.set_memory_index_scale(2);
+    i.set_memory_displacement64(0x40);
+    i.set_memory_displ_size(1);
+    match kind {
+        K::mem_vsib32x | K::mem_vsib64x => i.set_memory_index(Register::XMM0 + index),
+        K::mem_vsib32y | K::mem_vsib64y => i.set_memory_index(Register::YMM0 + index),
+        _ => {}
+    }
 }
 
 fn set_immediate(i: &mut Instruction, op: u32, kind: K, seed: u32) {

@@ -227,7 +227,39 @@ fn other(
         return Some(());
     }
     let immediate = if rng.chance(50) { values::small(rng) } else { values::integer(rng) };
+    if let Some(op_kind) = immediate_operand(i, number, kind, immediate) {
+        return i.try_set_op_kind(number, op_kind).ok();
+    }
     let op_kind = match kind {
+        K::br16_1 | K::br16_2 | K::br64_1 | K::br64_4 => {
+            let near = jump_target(rng, case.rip());
+            // A short branch reaches only its neighbourhood.
+            let short = case.rip().wrapping_add(values::small(rng) / 2);
+            i.set_near_branch64(if kind == K::br64_4 { near } else { short });
+            OpKind::NearBranch64
+        }
+        K::seg_rSI => pick_kind(rng, case, [OpKind::MemorySegRSI, OpKind::MemorySegESI]),
+        K::es_rDI => matching_address_size(i, OpKind::MemoryESRDI, OpKind::MemoryESEDI, rng, case),
+        K::seg_rDI => pick_kind(rng, case, [OpKind::MemorySegRDI, OpKind::MemorySegEDI]),
+        K::seg_rBX_al => {
+            i.set_memory_base(if rng.chance(90) { Register::RBX } else { Register::EBX });
+            i.set_memory_index(Register::AL);
+            i.set_memory_index_scale(1);
+            OpKind::Memory
+        }
+        K::mem_offs => {
+            i.set_memory_displacement64(values::data_address(rng));
+            i.set_memory_displ_size(8);
+            OpKind::Memory
+        }
+        _ => return None,
+    };
+    i.try_set_op_kind(number, op_kind).ok()
+}
+
+/// An immediate of `kind`, if that is one.
+fn immediate_operand(i: &mut Instruction, number: u32, kind: K, immediate: u64) -> Option<OpKind> {
+    Some(match kind {
         K::imm8 | K::imm8_const_1 if number > 0 && immediate_before(i, number) => {
             i.set_immediate8_2nd(immediate as u8);
             OpKind::Immediate8_2nd
@@ -268,30 +300,8 @@ fn other(
             i.set_immediate64(immediate);
             OpKind::Immediate64
         }
-        K::br16_1 | K::br16_2 | K::br64_1 | K::br64_4 => {
-            let near = jump_target(rng, case.rip());
-            // A short branch reaches only its neighbourhood.
-            let short = case.rip().wrapping_add(values::small(rng) / 2);
-            i.set_near_branch64(if kind == K::br64_4 { near } else { short });
-            OpKind::NearBranch64
-        }
-        K::seg_rSI => pick_kind(rng, case, [OpKind::MemorySegRSI, OpKind::MemorySegESI]),
-        K::es_rDI => matching_address_size(i, OpKind::MemoryESRDI, OpKind::MemoryESEDI, rng, case),
-        K::seg_rDI => pick_kind(rng, case, [OpKind::MemorySegRDI, OpKind::MemorySegEDI]),
-        K::seg_rBX_al => {
-            i.set_memory_base(if rng.chance(90) { Register::RBX } else { Register::EBX });
-            i.set_memory_index(Register::AL);
-            i.set_memory_index_scale(1);
-            OpKind::Memory
-        }
-        K::mem_offs => {
-            i.set_memory_displacement64(values::data_address(rng));
-            i.set_memory_displ_size(8);
-            OpKind::Memory
-        }
         _ => return None,
-    };
-    i.try_set_op_kind(number, op_kind).ok()
+    })
 }
 
 /// Branch targets and implicit operands as 32-bit code has them.

@@ -456,7 +456,8 @@ fn set_segments(bits: u32, fs_base: u64, gs_base: u64) {
     // SAFETY: Linux's own user selector, or the local descriptor without which no 16-bit case runs;
     // nothing here uses FS or GS, and 64-bit code ignores DS and ES.
     unsafe {
-        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) u32::from(selector));
+        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}",
+            in(reg) u32::from(selector));
     }
 }
 
@@ -465,6 +466,7 @@ fn set_bases(fs_base: u64, gs_base: u64) {
     let canonical = |base: u64| (base as i64) << 16 >> 16;
     // SAFETY: the parent checked that these instructions are enabled; nothing here uses FS or GS.
     unsafe {
-        asm!("wrfsbase {0}", "wrgsbase {1}", in(reg) canonical(fs_base), in(reg) canonical(gs_base));
+        asm!("wrfsbase {0}", "wrgsbase {1}", in(reg) canonical(fs_base),
+            in(reg) canonical(gs_base));
     }
 }

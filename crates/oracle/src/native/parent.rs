@@ -26,7 +26,8 @@ pub enum NativeError {
     },
     /// The child ends again and again before it has run a case.
     #[error(
-        "the native child does not start (wait status {status:#x}): is seccomp filtering allowed here?"
+        "the native child does not start (wait status {status:#x}): is seccomp filtering allowed \
+         here?"
     )]
     Start {
         /// As `waitpid` gives it.

@@ -82,7 +82,8 @@ fn amd_finds_an_images_last_byte_by_itself() {
 
 #[test]
 fn amd_stops_at_vectors_out_of_alignment() {
-    let (vector, word) = ([0x0f, 0x10, 0x06], [0x48, 0x8b, 0x06]); // movups xmm0, [rsi]; mov rax, [rsi]
+    // movups xmm0, [rsi]; mov rax, [rsi]
+    let (vector, word) = ([0x0f, 0x10, 0x06], [0x48, 0x8b, 0x06]);
     for (code, so) in [(vector, is_amd()), (word, false)] {
         let case = Case::with_code(&code);
         let mut native = Outcome::ended(17, 0);

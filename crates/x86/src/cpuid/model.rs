@@ -134,7 +134,8 @@ impl fmt::Display for ModelError {
             }
             Self::UnknownFeature(name, [None, ..]) => write!(
                 f,
-                "no CPU feature is named '{name}'; the names are those of /proc/cpuinfo, such as smap or avx2"
+                "no CPU feature is named '{name}'; the names are those of /proc/cpuinfo, such as \
+                 smap or avx2"
             ),
             Self::UnknownFeature(name, near) => {
                 write!(f, "no CPU feature is named '{name}'; did you mean")?;
@@ -143,15 +144,18 @@ impl fmt::Display for ModelError {
             }
             Self::NoSign(name) => write!(
                 f,
-                "CPU feature '{name}' needs a sign: write '+{name}' to add it or '-{name}' to remove it"
+                "CPU feature '{name}' needs a sign: write '+{name}' to add it or '-{name}' to \
+                 remove it"
             ),
             Self::Contradiction(name) => write!(
                 f,
-                "CPU feature '{name}' is both asked for and removed (or a feature that it needs is removed); drop one of the two"
+                "CPU feature '{name}' is both asked for and removed (or a feature that it needs is \
+                 removed); drop one of the two"
             ),
             Self::Essential(name) => write!(
                 f,
-                "CPU feature '{name}' cannot be removed: 64-bit kernels and programs use it without asking; leave it in"
+                "CPU feature '{name}' cannot be removed: 64-bit kernels and programs use it \
+                 without asking; leave it in"
             ),
         }
     }

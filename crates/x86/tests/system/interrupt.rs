@@ -357,14 +357,20 @@ mod virtual_8086_mode {
         assert_eq!(s.cpl, 0);
     }
 
-    /// With VME: I/O map at 0x88, so the redirection bitmap fills 0x68 to 0x87.
-    fn with_vme(iopl3: bool, intercepted: bool) -> (CpuState, Machine) {
+    /// Bits 20H to 27H of the redirection bitmap: vector 21H goes to the program.
+    const REDIRECTED: u8 = 0;
+    /// Vector 21H goes to the system.
+    const INTERCEPTED: u8 = 1 << (0x21 % 8);
+
+    /// With VME: I/O map at 0x88, so the redirection bitmap fills 0x68 to 0x87. `iopl`: IOPL 3, or
+    /// nothing for 0.
+    fn with_vme(iopl: Rflags, redirection: u8) -> (CpuState, Machine) {
         let (mut s, mut m) = virtual_8086();
         s.paging.cr4 = Cr4::VME;
-        s.flags.set(Rflags::IOPL, iopl3);
+        s.flags.set(iopl, true);
         s.tr.limit = 0x88;
         m.put(TSS + 0x66, 2, 0x88);
-        m.put(TSS + 0x68 + 0x21 / 8, 1, u64::from(intercepted) << (0x21 % 8));
+        m.put(TSS + 0x68 + 0x21 / 8, 1, u64::from(redirection));
         m.put(4 * 0x21, 4, 0x3000_5678);
         set_gate(&m, 0x21, gate(CODE0, HANDLER, 0xee, 0));
         m.paging = s.paging;
@@ -374,7 +380,7 @@ mod virtual_8086_mode {
     /// SDM vol. 3, table 20-2, method 5.
     #[test]
     fn vme_redirects_to_the_program_at_iopl_3() {
-        let (mut s, mut m) = with_vme(true, false);
+        let (mut s, mut m) = with_vme(Rflags::IOPL, REDIRECTED);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
         assert_eq!(m.items(0x5_901a, 2, 3), [CODE_IP + 2, 0x5001, 0x3202]);
         assert_eq!((s.cpl, s.rip, s.seg[1].base), (3, 0x5678, 0x3_0000));
@@ -384,12 +390,12 @@ mod virtual_8086_mode {
     /// Method 6: IF is virtual.
     #[test]
     fn vme_redirects_with_the_virtual_interrupt_flag_below_iopl_3() {
-        let (mut s, mut m) = with_vme(false, false);
+        let (mut s, mut m) = with_vme(Rflags::empty(), REDIRECTED);
         s.flags.set(Rflags::VIF, true);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
         assert_eq!(m.items(0x5_901a, 2, 3), [CODE_IP + 2, 0x5001, 0x3202], "IOPL 3, IF = VIF");
         assert_eq!(flags(&s), 0x2_0202, "VIF cleared, IF untouched");
-        let (mut s, mut m) = with_vme(false, false);
+        let (mut s, mut m) = with_vme(Rflags::empty(), REDIRECTED);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
         assert_eq!(m.items(0x5_901e, 2, 1), [0x3002]);
     }
@@ -397,10 +403,10 @@ mod virtual_8086_mode {
     /// Methods 1 (IOPL 3) and 4 (#GP).
     #[test]
     fn vme_leaves_intercepted_vectors_to_the_system() {
-        let (mut s, mut m) = with_vme(true, true);
+        let (mut s, mut m) = with_vme(Rflags::IOPL, INTERCEPTED);
         deliver(&mut s, &mut m, software(0x21)).unwrap();
         assert_eq!(s.cpl, 0);
-        let (mut s, mut m) = with_vme(false, true);
+        let (mut s, mut m) = with_vme(Rflags::empty(), INTERCEPTED);
         assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x21))), (Vector::Gp, 0));
     }
 }

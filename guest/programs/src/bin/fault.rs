@@ -20,7 +20,8 @@ fn run(argument: &[u8]) -> i32 {
     unsafe {
         match kind {
             "divide" => {
-                asm!("xor ecx, ecx", "div ecx", inout("eax") 1 => _, inout("edx") 0 => _, out("ecx") _);
+                asm!("xor ecx, ecx", "div ecx", inout("eax") 1 => _, inout("edx") 0 => _,
+                    out("ecx") _);
             }
             "opcode" => asm!("ud2"),
             "breakpoint" => asm!("int3"),
@@ -38,7 +39,8 @@ fn run(argument: &[u8]) -> i32 {
             "selector" => asm!("mov ds, {:x}", in(reg) 0x10),
             "far" => asm!("push 8", "push {}", "retfq", in(reg) NUCLEUS),
             "iret" => {
-                asm!("push 0x10", "push {0}", "push 0x202", "push 8", "push {0}", "iretq", in(reg) NUCLEUS);
+                asm!("push 0x10", "push {0}", "push 0x202", "push 8", "push {0}", "iretq",
+                    in(reg) NUCLEUS);
             }
             "gate" => interrupt(programs::number(argument, 1).unwrap_or(0) as u8),
             "null" => touch(0),
@@ -55,11 +57,13 @@ fn run(argument: &[u8]) -> i32 {
             "nx" => asm!("push 0xC3", "call rsp", "pop rax", out("rax") _),
             "overflow" => drop(black_box(deeper(0))),
             "x87" => {
-                asm!("fninit", "push 0x33B", "fldcw [rsp]", "fld1", "fldz", "fdivp", "fwait", "pop rax", out("rax") _);
+                asm!("fninit", "push 0x33B", "fldcw [rsp]", "fld1", "fldz", "fdivp", "fwait",
+                    "pop rax", out("rax") _);
             }
             "sse" => {
-                asm!("push 0x1D80", "ldmxcsr [rsp]", "pop rax", "pxor xmm1, xmm1", "mov eax, 0x3F800000",
-                "movd xmm0, eax", "divss xmm0, xmm1", out("rax") _, out("xmm0") _, out("xmm1") _);
+                asm!("push 0x1D80", "ldmxcsr [rsp]", "pop rax", "pxor xmm1, xmm1",
+                    "mov eax, 0x3F800000", "movd xmm0, eax", "divss xmm0, xmm1", out("rax") _,
+                    out("xmm0") _, out("xmm1") _);
             }
             _ => {
                 programs::println!("fault: unknown kind");

@@ -32,7 +32,8 @@ fn run(argument: &[u8]) -> i32 {
                 let expected = if pass == 0 { 0 } else { word(page, pass - 1, index, seed) };
                 if *content != expected {
                     programs::println!(
-                        "sweep: page {page} word {index} pass {pass}: {content:#x}, not {expected:#x}"
+                        "sweep: page {page} word {index} pass {pass}: {content:#x}, not \
+                         {expected:#x}"
                     );
                     return 1;
                 }
