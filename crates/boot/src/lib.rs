@@ -21,7 +21,6 @@ mod detect;
 mod e820;
 mod elf;
 mod error;
-mod fuzz;
 pub mod layout;
 mod linux_elf;
 mod multiboot;
@@ -32,7 +31,6 @@ mod source;
 pub use acpi::{AcpiConfig, VirtioMmio};
 pub use e820::{E820Entry, E820Type};
 pub use error::BootError;
-pub use fuzz::fuzz;
 pub use source::Source;
 
 use x86::state::CpuState;

@@ -11,8 +11,6 @@ mod block;
 mod cpu;
 mod decode;
 mod engine;
-#[doc(hidden)]
-pub mod fuzzing;
 mod interp;
 mod locked;
 mod mmu;
@@ -26,7 +24,7 @@ mod word;
 
 pub use engine::SoftEngine;
 #[doc(hidden)]
-pub use translate::lockstep::Sabotage;
+pub use translate::lockstep::{Sabotage, differences};
 
 use cpu::Cpu;
 use memory::GuestRam;

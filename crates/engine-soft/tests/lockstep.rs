@@ -1,42 +1,33 @@
 //! Both tiers against each other, on guests made of random instructions, and the comparison itself
 //! against mistakes made on purpose.
 
-use engine_soft::{Sabotage, fuzzing};
+use engine_soft::Sabotage;
 use std::time::{Duration, Instant};
-
-/// splitmix64.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
+use test_support::{Rng, setting};
 
 fn guest(n: u64) -> Vec<u8> {
-    let mut seed = n;
+    let mut random = Rng::new(n);
     let wild = u8::from(n % 8 == 5) << 2;
     let folded = u8::from(n % 4 >= 2) << 3;
     let mut data = vec![n as u8 & 1 | (n >> 2) as u8 & 2 | wild | folded];
-    data.extend(random(&mut seed).to_le_bytes());
+    data.extend(random.next().to_le_bytes());
     data
 }
 
 #[test]
 fn both_tiers_leave_the_same_behind() {
-    each_guest(fuzzing::twins);
+    each_guest(generated::twins);
 }
 
 #[test]
 fn interrupting_the_translator_changes_nothing() {
-    each_guest(fuzzing::disturbed);
+    each_guest(generated::disturbed);
 }
 
 /// Each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
 fn each_guest(judge: fn(&[u8])) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let from = number("FUZZ_FROM").unwrap_or(0);
-    let length = Duration::from_secs(number("FUZZ_SECONDS").unwrap_or(8));
+    let from = setting("FUZZ_FROM").unwrap_or(0);
+    let length = Duration::from_secs(setting("FUZZ_SECONDS").unwrap_or(8));
     let began = Instant::now();
     for n in from.. {
         if began.elapsed() > length && n - from >= 100 {
@@ -71,7 +62,7 @@ fn lockstep_notices_what_is_wrong() {
         (Sabotage::Memory, "[0x"),
     ];
     for (how, what) in cases {
-        let report = (0..20).find_map(|n| fuzzing::sabotaged(&guest(4 * n), how));
+        let report = (0..20).find_map(|n| generated::sabotaged(&guest(4 * n), how));
         let report = report.unwrap_or_else(|| panic!("{how:?} went unnoticed"));
         for piece in [what, "guest instructions", "host code", "before"] {
             assert!(report.contains(piece), "{how:?}: no {piece:?} in\n{report}");

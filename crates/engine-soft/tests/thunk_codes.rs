@@ -11,7 +11,7 @@ use thunk_support::{Bench, Random, synthesize, through_bytes};
 #[test]
 fn every_thunkable_code_compiles_and_runs() {
     let mut bench = Bench::new();
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut thunks = 0;
     let mut refused: BTreeMap<String, Vec<Code>> = BTreeMap::new();
     let mut faulted: BTreeMap<String, Vec<Code>> = BTreeMap::new();
@@ -49,7 +49,7 @@ fn every_thunkable_code_compiles_and_runs() {
 /// Random code in every mode: nothing panics, nothing escapes, faults leave the registers alone.
 #[test]
 fn random_bytes_do_no_harm() {
-    let (mut bench, mut random) = (Bench::new(), Random(2));
+    let (mut bench, mut random) = (Bench::new(), Random::new(2));
     let mut ran = 0;
     for round in 0..150_000u32 {
         let mut bytes = [0; 16];

@@ -18,7 +18,7 @@ const ONE: [u8; 4] = 1f32.to_le_bytes();
 #[test]
 fn divide_error_leaves_everything() {
     let mut bench = Bench::new();
-    Random(3).fill(&mut bench.state, &mut bench.arena);
+    Random::new(3).fill(&mut bench.state, &mut bench.arena);
     bench.state.gpr[1] = 0;
     let before = bench.state.clone();
     assert_eq!(bench.run(&[0x48, 0xf7, 0xf1]), Err(ThunkFault::DivideError)); // div rcx

@@ -101,7 +101,7 @@ fn as_the_processor_does() {
     if !HostFeatures::probe().has(Feature::Avx2) {
         return;
     }
-    let (mut native, mut random, mut arena) = (Native::new(), Random(5), Arena([0; 64]));
+    let (mut native, mut random, mut arena) = (Native::new(), Random::new(5), Arena([0; 64]));
     let cases = cases();
     assert!(cases.len() > 60, "{}", cases.len());
     for (instruction, bytes, why) in cases {

@@ -72,7 +72,7 @@ fn thunks_do_what_the_processor_does() {
     let number =
         |name, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (cases, seed) = (number("THUNK_CASES", 24) as u32, number("THUNK_SEED", 7));
-    let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random(seed));
+    let (mut bench, mut native, mut random) = (Bench::new(), Native::new(), Random::new(seed));
     let (mut compared, mut wrong) = (0u64, Vec::new());
     for code in
         Code::values().filter(|code| code.op_code().is_instruction() && code.op_code().mode64())

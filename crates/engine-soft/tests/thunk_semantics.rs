@@ -63,7 +63,7 @@ fn upper_halves() {
         return;
     }
     let mut bench = Bench::new();
-    Random(11).fill(&mut bench.state, &mut bench.arena);
+    Random::new(11).fill(&mut bench.state, &mut bench.arena);
     let before = bench.state.clone();
     bench.run(&[0x0f, 0x57, 0xc1]).unwrap(); // xorps xmm0, xmm1
     assert_eq!(bench.state.ymm[0].0[16..], before.ymm[0].0[16..], "legacy SSE keeps them");

@@ -6,6 +6,7 @@ use machine::saved::VERSION;
 use machine::{End, Lines, Machine, Phase, RestoreError, SavedMachine, layout};
 use std::path::{Path, PathBuf};
 use support::{Step, config, machine, script_engine, step};
+use test_support::{Rng, setting};
 use vcpu::{Exit, Signal};
 
 /// Touches every device, so that the state differs from a fresh machine's everywhere, then stops.
@@ -221,18 +222,12 @@ fn another_processor_memory_or_clock_is_refused() {
 
 #[test]
 fn no_number_in_a_state_does_harm() {
-    // splitmix64.
-    let mut seed = 1_u64;
-    let mut random = move || {
-        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z ^ z >> 27
-    };
-    let length = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4);
+    let mut random = Rng::new(1);
+    let length = setting("FUZZ_SECONDS").unwrap_or(4);
     let began = std::time::Instant::now();
     while began.elapsed() < std::time::Duration::from_secs(length) {
-        let changes = 1 + random() % 3;
-        let data: Vec<u8> = (0..11 * changes).map(|_| random() as u8).collect();
+        let changes = 1 + random.below(3);
+        let data: Vec<u8> = (0..11 * changes).map(|_| random.next() as u8).collect();
         machine::saved::fuzz::fuzz(&data);
     }
 }

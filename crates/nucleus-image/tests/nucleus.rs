@@ -1,15 +1,16 @@
 //! The nucleus runs its own tests, and its guided tour says the same on gemello and on QEMU.
 //!
-//! gemello is taken from GEMELLO_BIN; without that, its release build is made first. QEMU is
+//! gemello is the program that the variable GEMELLO names, or else its release build. QEMU is
 //! `qemu-system-x86_64`; where it is not installed, it is left out, but not under CI (the variable
 //! CI is set).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
+use test_support::gemello;
 
 /// What the debug-exit port makes of 10H.
 const PASSED: i32 = 0x10 << 1 | 1;
@@ -25,7 +26,7 @@ enum Machine {
 impl Machine {
     fn program(self) -> Option<PathBuf> {
         if self == Machine::Gemello {
-            return Some(gemello().clone());
+            return Some(gemello().to_owned());
         }
         let program = PathBuf::from("qemu-system-x86_64");
         let there = Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -67,27 +68,6 @@ impl Machine {
         }
         command
     }
-}
-
-/// The program, built on first use: its engine is no pleasure unoptimized.
-fn gemello() -> &'static PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        if let Some(path) = env::var_os("GEMELLO_BIN") {
-            return path.into();
-        }
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // This test lies in <target>/<profile>/deps.
-        let me = env::current_exe().expect("a path");
-        let target = me.ancestors().nth(3).expect("a target directory").to_owned();
-        let status = Command::new(cargo)
-            .args(["build", "--quiet", "--release", "--package", "gemello"])
-            .env("CARGO_TARGET_DIR", &target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            .status();
-        assert!(status.expect("cargo runs").success(), "gemello does not build");
-        target.join("release/gemello")
-    })
 }
 
 /// Files for one run, gone afterwards.

@@ -5,8 +5,8 @@
 //! see [`crate::Registers`] and [`crate::Template`].
 
 use crate::outcome::Change;
-use crate::prng::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+use test_support::Rng;
 
 /// Where things are, in the child and in the engine alike. All but the alias lies below 2 GiB, so
 /// that 32-bit displacements, RIP-relative operands and the 67 prefix reach it. Everything else is

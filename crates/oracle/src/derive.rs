@@ -6,9 +6,9 @@
 
 use crate::case::{Case, layout};
 use crate::outcome::Outcome;
-use crate::prng::Rng;
 use std::ops::Range;
 use std::sync::OnceLock;
+use test_support::Rng;
 
 /// Number of memory templates.
 pub(crate) const TEMPLATES: usize = 16;

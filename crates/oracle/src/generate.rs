@@ -20,8 +20,8 @@ pub(crate) use filter::{Filter, excluded};
 
 use crate::case::{Case, layout};
 use crate::derive::TEMPLATES;
-use crate::prng::Rng;
 use iced_x86::{Code, Encoder, FlowControl, Instruction};
+use test_support::Rng;
 
 /// What to generate.
 #[derive(Clone, Debug)]

@@ -11,31 +11,11 @@ mod session;
 
 pub use guests::{HALT, RESET, idle, kernel, prints, writes_debug_exit, zero_idt};
 pub use session::{Ends, Session, Terminal};
+pub use test_support::gemello;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The program, built on first use.
-pub fn gemello() -> &'static PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        if let Some(path) = std::env::var_os("GEMELLO") {
-            return path.into();
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // This test lies in <target>/<profile>/deps.
-        let me = std::env::current_exe().expect("a path");
-        let target = me.ancestors().nth(3).expect("a target directory").to_owned();
-        let status = Command::new(cargo)
-            .args(["build", "--quiet", "--release", "--package", "gemello"])
-            .env("CARGO_TARGET_DIR", &target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            .status();
-        assert!(status.expect("cargo runs").success(), "gemello does not build");
-        target.join("release/gemello")
-    })
-}
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// `gemello` with `arguments`, its standard input empty.
 pub fn command(arguments: &[&str]) -> Command {

@@ -4,6 +4,7 @@ use e2e::{cache, code, command, debian, kernel, run, scratch, text, unpack};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use test_support::Rng;
 
 /// Debian's modules, in the order in which they need each other.
 const MODULES: [&str; 4] =
@@ -81,12 +82,8 @@ fn initramfs() -> PathBuf {
 
 /// An image of `bytes` bytes of noise.
 fn image(name: &str, bytes: usize) -> PathBuf {
-    let mut state = 1_u64;
-    let noise = std::iter::repeat_with(|| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    });
+    let mut random = Rng::new(1);
+    let noise = std::iter::repeat_with(|| random.next() as u8);
     scratch(name, &noise.take(bytes).collect::<Vec<_>>())
 }
 

@@ -1,6 +1,7 @@
-//! No bytes make the loaders panic, and no plan leaves RAM or overlaps itself ([`boot::fuzz`]
+//! No bytes make the loaders panic, and no plan leaves RAM or overlaps itself ([`any_files::fuzz`]
 //! checks that).
 
+use crate::any_files;
 use crate::images::{bzimage, elf32, elf64, multiboot_header};
 use proptest::prelude::*;
 
@@ -40,13 +41,13 @@ proptest! {
         if let Some(cut) = cut {
             image.truncate(cut.index(image.len()));
         }
-        boot::fuzz(&image);
+        any_files::fuzz(&image);
         image.insert(0, 250);
-        boot::fuzz(&image);
+        any_files::fuzz(&image);
     }
 
     #[test]
     fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..600)) {
-        boot::fuzz(&noise);
+        any_files::fuzz(&noise);
     }
 }

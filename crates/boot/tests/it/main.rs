@@ -1,6 +1,7 @@
 //! Boot plans from synthetic images (and real ones where they are found), checked against each
 //! protocol's promises.
 
+mod any_files;
 mod bzimage;
 mod elf;
 mod errors;

@@ -7,6 +7,7 @@ use engine_soft::thunk::{HostFeatures, Thunk, ThunkCache, ThunkFault, Unthunkabl
 use iced_x86::{
     Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register,
 };
+use test_support::Rng;
 use x86::state::CpuState;
 
 /// Memory for operands, aligned like the strictest of them.
@@ -177,15 +178,16 @@ pub fn through_bytes(instruction: &Instruction) -> Option<(Instruction, Vec<u8>)
     (decoded.code() == instruction.code()).then_some((decoded, bytes))
 }
 
-/// A small deterministic generator.
-pub struct Random(pub u64);
+/// Fills processors and memory.
+pub struct Random(Rng);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(Rng::new(seed))
+    }
+
     pub fn next(&mut self) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let x = self.0 ^ (self.0 >> 33);
-        x.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ (x >> 29)
+        self.0.next()
     }
 
     pub fn fill(&mut self, state: &mut CpuState, arena: &mut Arena) {

@@ -6,12 +6,12 @@
 
 use super::{Generator, branches, encode, operands, values};
 use crate::case::{Case, layout};
-use crate::prng::Rng;
 use crate::undefined::undefined_flags;
 use iced_x86::{
     Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
     Register,
 };
+use test_support::Rng;
 
 /// Encodings by mnemonic, without what a block should not contain.
 pub(super) fn groups(codes: &[Code]) -> Vec<Vec<Code>> {

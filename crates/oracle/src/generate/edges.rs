@@ -4,8 +4,8 @@
 //! That an operand lies across 4 GiB is up to [`super::values::data_address`].
 
 use crate::case::{Case, layout};
-use crate::prng::Rng;
 use iced_x86::{Instruction, Mnemonic as M};
+use test_support::Rng;
 
 const RAX: usize = 0;
 const RCX: usize = 1;

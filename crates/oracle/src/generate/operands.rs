@@ -3,8 +3,8 @@
 
 use super::{jump_target, sixteen, values};
 use crate::case::Case;
-use crate::prng::Rng;
 use iced_x86::{Code, Instruction, OpCodeOperandKind as K, OpKind, Register};
+use test_support::Rng;
 
 /// For whom operands are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use super::values;
 use crate::case::{Case, layout};
-use crate::prng::Rng;
 use iced_x86::{Instruction, OpCodeOperandKind as K, OpKind, Register};
+use test_support::Rng;
 
 const RBX: usize = 3;
 const RSI: usize = 6;

@@ -1,7 +1,7 @@
 //! Interesting initial states.
 
 use crate::case::{Case, layout};
-use crate::prng::Rng;
+use test_support::Rng;
 
 /// 64 bits that are likely to hit an edge.
 pub(super) fn integer(rng: &mut Rng) -> u64 {

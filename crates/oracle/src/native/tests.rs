@@ -4,8 +4,8 @@
 use super::{BATCH, NativeRunner};
 use crate::case::{Case, layout};
 use crate::outcome::{Event, Outcome};
-use crate::prng::Rng;
 use crate::subject::Subject;
+use test_support::Rng;
 
 const ARENA: u64 = layout::ARENA;
 

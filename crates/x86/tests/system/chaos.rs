@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
+use test_support::Rng;
 use x86::bus::{AccessKind, Privilege, SystemBus, TlbEffect};
 use x86::exception::{Exception, Vector};
 use x86::far::{far_call, far_jump, far_return};
@@ -58,20 +59,16 @@ impl SystemBus for Echo {
     }
 }
 
-/// SplitMix64: a case is its seed.
-struct Dice(u64);
+/// A case is its seed.
+struct Dice(Rng);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.0.next()
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.roll().is_multiple_of(n)
+        self.0.one_in(n)
     }
 
     /// An address: small, near an end of some range, or anything canonical.
@@ -211,7 +208,7 @@ fn operation(
 
 /// Which operation the seed chose, and whether it completed.
 fn play(seed: u64) -> (usize, bool) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice(Rng::new(seed));
     let mut page = vec![0; 0x1000];
     for slot in page.chunks_mut(8) {
         slot.copy_from_slice(&dice.descriptor().to_le_bytes());

@@ -77,7 +77,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
 }
 
 /// What differs between two states, a line each.
-pub(crate) fn differences(reference: &CpuState, translated: &CpuState) -> String {
+pub fn differences(reference: &CpuState, translated: &CpuState) -> String {
     if reference == translated {
         return String::new();
     }

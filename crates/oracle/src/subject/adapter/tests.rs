@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::native::NativeRunner;
-use crate::prng::Rng;
 use crate::report::{compare, describe};
 use crate::undefined::Mask;
 use std::sync::Arc;
 use std::time::Instant;
+use test_support::Rng;
 use vcpu::{CpuIo, SignalSet, Signals, StateError, Statistics};
 
 /// NOP, INT3, UD2, MOV \[RDI\], RAX, with paging and delivery written as plainly as possible.

@@ -1,7 +1,7 @@
 //! Code that is likelier than arbitrary bytes to get somewhere: system instructions, with arbitrary
 //! operands.
 
-use super::Random;
+use test_support::Rng;
 
 /// Openings of instructions; arbitrary bytes follow as operands.
 const OPENINGS: &[&[u8]] = &[
@@ -132,7 +132,7 @@ const MSRS: [u32; 12] = [
 ];
 
 /// Fills `into` with instructions.
-pub(super) fn fill(into: &mut [u8], random: &mut Random) {
+pub(super) fn fill(into: &mut [u8], random: &mut Rng) {
     let mut at = 0;
     while at < into.len() {
         let mut piece = Vec::new();

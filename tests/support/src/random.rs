@@ -1,6 +1,7 @@
 //! A small deterministic generator of random numbers: SplitMix64 (Steele, Lea, Flood 2014).
 //!
-//! No allocation, no thread-local state: the native child's signal handler uses it too.
+//! No allocation, no thread-local state: the signal handler of the oracle's native child uses it,
+//! too.
 
 /// A stream of random numbers, fully determined by its seed.
 #[derive(Clone, Debug)]
@@ -26,6 +27,12 @@ impl Rng {
     #[inline]
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.next() as u128 * bound as u128) >> 64) as u64
+    }
+
+    /// True in one of `n` draws; always if `n` is 0.
+    #[inline]
+    pub const fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
     }
 
     /// True in `percent` of 100 draws.

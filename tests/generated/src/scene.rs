@@ -1,8 +1,9 @@
 //! Memory and state to start from: code, tables and stacks in 64 KiB that are mapped where they
 //! are, arbitrary page tables around them, RAM with a hole in it.
 
-use super::{Bytes, Random, code};
+use super::{Bytes, code};
 use memory::GuestRam;
+use test_support::Rng;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister};
@@ -58,7 +59,7 @@ pub(super) fn build(
     ram: &GuestRam,
     model: &CpuModel,
     mode: u8,
-    random: &mut Random,
+    random: &mut Rng,
     bytes: &mut Bytes<'_>,
 ) -> CpuState {
     let start = Start::of(mode);
@@ -83,7 +84,7 @@ pub(super) fn build(
 }
 
 /// A number that means something as an address, a count or a bit pattern.
-fn address(random: &mut Random) -> u64 {
+fn address(random: &mut Rng) -> u64 {
     let n = random.next();
     match random.below(10) {
         0 => n,
@@ -98,7 +99,7 @@ fn address(random: &mut Random) -> u64 {
 
 /// Page tables at [`ROOT`] to ROOT + 3FFFH: the lowest 64 KiB are where they are, mostly; the rest
 /// is arbitrary.
-fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
+fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Rng) {
     let wide = start != Start::Paged32;
     for table in 0..4 {
         let mut page = Vec::new();
@@ -129,7 +130,7 @@ fn tables(put: &mut impl FnMut(u64, &[u8]), start: Start, random: &mut Random) {
 
 /// Present more often than not, usually to RAM (the tables themselves included), now and then with
 /// reserved bits.
-fn arbitrary_entry(random: &mut Random) -> u64 {
+fn arbitrary_entry(random: &mut Rng) -> u64 {
     let n = random.next();
     let frame = if n >> 61 == 0 { n & 0x000f_ffff_ffff_f000 } else { n >> 20 & 0x7_f000 };
     let mut flags = n & 0xf7f | 1;
@@ -156,7 +157,7 @@ pub(super) fn descriptor(base: u64, limit: u64, access: u16) -> u64 {
 }
 
 /// Selectors 8 to 38H as `state` uses them, gates and segments of every kind behind.
-fn gdt(random: &mut Random) -> Vec<u8> {
+fn gdt(random: &mut Rng) -> Vec<u8> {
     let flat = 0xf_ffff;
     let mut table = vec![
         0,
@@ -188,7 +189,7 @@ pub(super) fn gate(selector: u64, offset: u64, kind: u16) -> u64 {
     offset & 0xffff | selector << 16 | u64::from(kind & 0xff | 0x80) << 40 | (offset >> 16) << 48
 }
 
-fn idt(start: Start, random: &mut Random) -> Vec<u8> {
+fn idt(start: Start, random: &mut Rng) -> Vec<u8> {
     let own = if start.ia32e() { 0x08 } else { 0x18 };
     let mut table = Vec::new();
     for _ in 0..if start.ia32e() { 256 } else { 512 } {
@@ -205,7 +206,7 @@ fn idt(start: Start, random: &mut Random) -> Vec<u8> {
     table
 }
 
-fn ivt(random: &mut Random) -> Vec<u8> {
+fn ivt(random: &mut Rng) -> Vec<u8> {
     (0..256)
         .flat_map(|_| {
             let offset = CODE + random.below(CODE_LEN as u64);
@@ -219,7 +220,7 @@ pub(super) fn segment(selector: u16, access: u16) -> Segment {
     Segment { base: 0, limit, selector, access }
 }
 
-fn state(start: Start, user: bool, model: &CpuModel, random: &mut Random) -> CpuState {
+fn state(start: Start, user: bool, model: &CpuModel, random: &mut Rng) -> CpuState {
     let mut s = CpuState::reset();
     s.gpr[..16].iter_mut().for_each(|r| *r = address(random));
     s.gpr[4] = STACK;
@@ -271,7 +272,7 @@ fn segments(s: &mut CpuState, start: Start, user: bool) {
     s.seg[Seg::Cs as usize] = segment(selector | rpl, access | level);
 }
 
-fn control(s: &mut CpuState, start: Start, model: &CpuModel, random: &mut Random) {
+fn control(s: &mut CpuState, start: Start, model: &CpuModel, random: &mut Rng) {
     let p = &mut s.paging;
     p.cr3 = if start == Start::Pae { PDPT32 } else { ROOT };
     let noise = Cr0::WP | Cr0::AM | Cr0::NE | Cr0::MP;

@@ -6,12 +6,13 @@
 //! counts it, forgets the status flags (a fault may show what is dead, ADR 0016), and goes on with
 //! the next slot of [`super::blocks`]; outside the code it ends the guest.
 
+use super::Bytes;
 use super::blocks::{self, SLOT, SLOTS};
 use super::scene::{descriptor, gate, segment};
-use super::{Bytes, Random};
-use crate::{Sabotage, SoftVcpu, Tier};
+use engine_soft::{Sabotage, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::atomic::{AtomicBool, Ordering};
+use test_support::Rng;
 use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -153,7 +154,7 @@ fn run(
 ) -> End {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();
-    let mut random = Random(bytes.u64() | 1);
+    let mut random = Rng::new(bytes.u64());
     let ram = GuestRam::new(RAM).expect("some memory");
     let model = CpuModel::parse("gemello-v3").expect("a known model");
     let state = build(&ram, mode, &mut random);
@@ -197,7 +198,7 @@ fn compare(reference: &End, other: &End) {
         return;
     }
     assert_eq!(reference.exit, other.exit);
-    let differences = crate::translate::lockstep::differences(&reference.state, &other.state);
+    let differences = engine_soft::differences(&reference.state, &other.state);
     assert!(differences.is_empty(), "the guest ends differently\n{differences}");
     if let Some(at) = (0..reference.memory.len()).find(|&n| reference.memory[n] != other.memory[n])
     {
@@ -205,7 +206,7 @@ fn compare(reference: &End, other: &End) {
     }
 }
 
-fn build(ram: &GuestRam, mode: u8, random: &mut Random) -> CpuState {
+fn build(ram: &GuestRam, mode: u8, random: &mut Rng) -> CpuState {
     let put = |gpa: u64, bytes: &[u8]| ram.write(gpa, bytes).expect("within memory");
     let data: Vec<u8> = (0..0x1000).flat_map(|_| number(random).to_le_bytes()).collect();
     put(DATA, &data);
@@ -233,7 +234,7 @@ fn stop_the_clock(code: &mut [u8]) {
     }
 }
 
-fn number(random: &mut Random) -> u64 {
+fn number(random: &mut Rng) -> u64 {
     match random.below(6) {
         0 => random.next(),
         1 => 1.5f64.to_bits(),
@@ -244,7 +245,7 @@ fn number(random: &mut Random) -> u64 {
     }
 }
 
-fn tables(put: &impl Fn(u64, &[u8]), mode: u8, random: &mut Random) {
+fn tables(put: &impl Fn(u64, &[u8]), mode: u8, random: &mut Rng) {
     let (wild, folded) = (mode & WILD != 0, mode & FOLDED != 0);
     for level in 0..3 {
         put(TABLES + 0x1000 * level, &((TABLES + 0x1000 * (level + 1)) | 7).to_le_bytes());
@@ -314,7 +315,7 @@ fn handler() -> Vec<u8> {
     code
 }
 
-fn state(user: bool, random: &mut Random) -> CpuState {
+fn state(user: bool, random: &mut Rng) -> CpuState {
     let mut s = CpuState::reset();
     s.gpr[..16].iter_mut().for_each(|r| *r = number(random));
     for pointer in [gpr::RSI, gpr::RDI, gpr::RBP, 14] {

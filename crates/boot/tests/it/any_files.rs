@@ -1,6 +1,6 @@
-//! The fuzzing entry: any bytes as any of the files.
+//! Any bytes as any of the files.
 
-use crate::{AcpiConfig, BootPlan, Module, Request, Source, plan};
+use boot::{AcpiConfig, BootPlan, Module, Request, Source, plan};
 
 /// RAM of the machine that [`fuzz`] boots.
 const RAM: &[(u64, u64)] = &[(0, 64 << 20), (1 << 32, 16 << 20)];

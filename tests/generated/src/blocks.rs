@@ -5,9 +5,9 @@
 //! [`super::twins`]). R12 counts down at every branch that may lead backwards, and nothing else
 //! writes it: each guest comes to an end.
 
-use super::Random;
 use super::twins::{ALIAS, CODE, DATA, FUEL, TABLE_ALIAS};
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
+use test_support::Rng;
 
 /// Bytes of a slot.
 pub(super) const SLOT: usize = 32;
@@ -72,7 +72,7 @@ const CODES: &[(Form, &[Code])] = {
 
 /// Fills all slots; the last one halts. `folded`: an instruction goes on from the end of the first
 /// page to its beginning, and is stored to.
-pub(super) fn generate(folded: bool, random: &mut Random) -> Vec<u8> {
+pub(super) fn generate(folded: bool, random: &mut Rng) -> Vec<u8> {
     let mut code = Vec::with_capacity(SLOT * SLOTS);
     for n in 0..SLOTS - 1 {
         let mut slot =
@@ -88,7 +88,7 @@ pub(super) fn generate(folded: bool, random: &mut Random) -> Vec<u8> {
 }
 
 /// MOV EAX, imm32 from the end of the first page on; its number is the NOPs at the beginning.
-fn seam(code: &mut [u8], random: &mut Random) {
+fn seam(code: &mut [u8], random: &mut Rng) {
     let before = 1 + random.below(4) as usize;
     code[PAGE - before] = 0xb8;
     code[PAGE - before + 1..PAGE].fill(0x90);
@@ -96,7 +96,7 @@ fn seam(code: &mut [u8], random: &mut Random) {
 }
 
 /// Stores a byte of the number in the instruction that [`seam`] has put, by any of its addresses.
-fn store_to_seam(random: &mut Random) -> Vec<u8> {
+fn store_to_seam(random: &mut Rng) -> Vec<u8> {
     let base = [CODE, CODE + PAGE as u64, ALIAS, ALIAS + PAGE as u64][random.below(4) as usize];
     let offset = if random.one_in(2) { PAGE as u64 - 1 } else { random.below(2) };
     let mut bytes = vec![0xc6, 0x04, 0x25]; // mov byte [base + offset], nop or another NOP
@@ -105,7 +105,7 @@ fn store_to_seam(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn slot(random: &mut Random, n: usize) -> Vec<u8> {
+fn slot(random: &mut Rng, n: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     match random.below(16) {
         0 => return control(random, n),
@@ -149,7 +149,7 @@ fn push(bytes: &mut Vec<u8>, i: Option<Instruction>, limit: usize) {
 }
 
 /// An address in the data, often near the end of a page.
-fn pointer(random: &mut Random) -> u32 {
+fn pointer(random: &mut Rng) -> u32 {
     let page = random.below(8) as u32 * 0x1000;
     let offset = match random.below(4) {
         0 => 0xff0 + random.below(16) as u32,
@@ -160,7 +160,7 @@ fn pointer(random: &mut Random) -> u32 {
 }
 
 /// Branches. R12 is what keeps them from going on for ever.
-fn control(random: &mut Random, n: usize) -> Vec<u8> {
+fn control(random: &mut Rng, n: usize) -> Vec<u8> {
     // sub r12d, 1; js to the end
     let mut bytes = vec![0x41, 0x83, 0xec, 1, 0x0f, 0x88];
     bytes.extend(relative(n, 10, SLOTS - 1).to_le_bytes());
@@ -187,7 +187,7 @@ fn control(random: &mut Random, n: usize) -> Vec<u8> {
 }
 
 /// Changes the number in another slot, directly or where its page is mapped a second time.
-fn store_to_code(random: &mut Random) -> Vec<u8> {
+fn store_to_code(random: &mut Rng) -> Vec<u8> {
     let base = if random.one_in(2) { CODE } else { ALIAS };
     let target = base as u32 + random.below(SLOTS as u64 - 1) as u32 * SLOT as u32 + 1;
     let mut bytes = Vec::new();
@@ -210,7 +210,7 @@ fn store_to_code(random: &mut Random) -> Vec<u8> {
 }
 
 /// What the translator leaves to the interpreter, or the processor refuses.
-fn rare(random: &mut Random) -> Vec<u8> {
+fn rare(random: &mut Rng) -> Vec<u8> {
     let page = random.below(8);
     match random.below(12) {
         0 => vec![0x0f, 0x0b],
@@ -238,7 +238,7 @@ fn rare(random: &mut Random) -> Vec<u8> {
 }
 
 /// One of [`CODES`] with operands, or a push, a pop, a LEA.
-fn instruction(random: &mut Random) -> Option<Instruction> {
+fn instruction(random: &mut Rng) -> Option<Instruction> {
     match random.below(24) {
         0 => return Instruction::with1(Code::Push_r64, wide(random)).ok(),
         1 => return Instruction::with1(Code::Pop_r64, wide(random)).ok(),
@@ -261,10 +261,10 @@ fn instruction(random: &mut Random) -> Option<Instruction> {
     Some(i)
 }
 
-fn operands(random: &mut Random, form: Form, code: Code) -> Option<Instruction> {
+fn operands(random: &mut Rng, form: Form, code: Code) -> Option<Instruction> {
     let m = random.below(3) != 0;
     let size = general_size(code);
-    let vector = |random: &mut Random| {
+    let vector = |random: &mut Rng| {
         let n = random.below(16) as u32;
         let ymm = code.op_code().l() == 1;
         if ymm { Register::YMM0 + n } else { Register::XMM0 + n }
@@ -328,7 +328,7 @@ fn byte(n: u32) -> Register {
 }
 
 /// A general register: not RSP, not R12, and one of [`POINTERS`] only now and then.
-fn general(random: &mut Random, size: usize) -> Register {
+fn general(random: &mut Rng, size: usize) -> Register {
     if size == 1 && random.one_in(8) {
         return Register::AH + random.below(4) as u32;
     }
@@ -341,7 +341,7 @@ fn general(random: &mut Random, size: usize) -> Register {
     }
 }
 
-fn wide(random: &mut Random) -> Register {
+fn wide(random: &mut Rng) -> Register {
     use Register::*;
     if random.one_in(24) {
         return POINTERS[random.below(4) as usize];
@@ -350,7 +350,7 @@ fn wide(random: &mut Random) -> Register {
 }
 
 /// A place in the data, mostly.
-fn memory(random: &mut Random) -> MemoryOperand {
+fn memory(random: &mut Rng) -> MemoryOperand {
     let base = POINTERS[random.below(4) as usize];
     let disp = match random.below(4) {
         0 => 0,
@@ -391,6 +391,6 @@ fn memory(random: &mut Random) -> MemoryOperand {
 }
 
 /// How many backward branches a guest makes at the most.
-pub(super) fn fuel(random: &mut Random) -> u64 {
+pub(super) fn fuel(random: &mut Rng) -> u64 {
     random.below(FUEL)
 }

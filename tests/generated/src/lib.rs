@@ -1,8 +1,11 @@
-//! The fuzzing entry: any bytes as a processor's state, tables and code.
+//! Generated guests: any bytes as a processor's state, tables and code ([`run`]), and code for
+//! translators that both tiers must run alike ([`twins`]).
 //!
 //! Nothing that a guest can set up may panic the engine, hang it beyond its slice, or make it touch
 //! host memory that is not the guest's. `scene` builds the guest from the bytes, in any mode, under
 //! page tables of which a part is arbitrary; every exception leads on into arbitrary code.
+
+#![forbid(unsafe_code)]
 
 mod blocks;
 mod code;
@@ -11,9 +14,10 @@ mod twins;
 
 pub use twins::{disturbed, sabotaged, twins};
 
-use crate::{SoftVcpu, Tier};
+use engine_soft::{SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::Arc;
+use test_support::Rng;
 use vcpu::{CpuIo, Elements, Exit, MsrFault, Signal, Signals, Slice, Vcpu};
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Efer};
@@ -41,29 +45,9 @@ impl Bytes<'_> {
     }
 }
 
-/// xorshift64*: what the bytes do not say.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 16) % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
 /// A machine that answers anything, and interrupts now and then.
 struct Anything {
-    random: Random,
+    random: Rng,
     signals: Arc<Signals>,
 }
 
@@ -116,7 +100,7 @@ impl CpuIo for Anything {
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();
-    let mut random = Random(bytes.u64() | 1);
+    let mut random = Rng::new(bytes.u64());
     let ram = GuestRam::new(scene::RAM).expect("a megabyte of memory");
     let model = CpuModel::parse("gemello-v3,+smap,+pku").expect("a known model");
     let state = scene::build(&ram, &model, mode, &mut random, &mut bytes);
