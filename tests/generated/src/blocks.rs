@@ -49,24 +49,51 @@ enum Form {
 const CODES: &[(Form, &[Code])] = {
     use Code::*;
     &[
-        (Form::RmR, &[Add_rm8_r8, Add_rm16_r16, Add_rm32_r32, Add_rm64_r64, Or_rm64_r64, Adc_rm8_r8, Adc_rm32_r32, Adc_rm64_r64,
-            Sbb_rm32_r32, Sbb_rm64_r64, And_rm32_r32, And_rm8_r8, Sub_rm16_r16, Sub_rm64_r64, Xor_rm32_r32, Cmp_rm8_r8, Cmp_rm32_r32,
-            Cmp_rm64_r64, Test_rm8_r8, Test_rm64_r64, Mov_rm8_r8, Mov_rm16_r16, Mov_rm32_r32, Mov_rm64_r64, Mov_rm64_r64,
-            Xchg_rm32_r32, Xchg_rm64_r64, Xadd_rm32_r32, Cmpxchg_rm64_r64, Cmpxchg_rm8_r8, Bt_rm32_r32]),
-        (Form::RRm, &[Add_r32_rm32, Add_r64_rm64, Sub_r64_rm64, Cmp_r64_rm64, Xor_r8_rm8, Mov_r8_rm8, Mov_r16_rm16, Mov_r32_rm32,
-            Mov_r64_rm64, Mov_r64_rm64, Movzx_r32_rm8, Movzx_r64_rm16, Movsx_r32_rm8, Movsx_r64_rm8, Movsxd_r64_rm32, Imul_r64_rm64,
-            Imul_r32_rm32, Cmove_r64_rm64, Cmovb_r32_rm32, Cmovg_r64_rm64, Popcnt_r64_rm64, Adc_r64_rm64]),
-        (Form::Rm, &[Inc_rm32, Inc_rm64, Dec_rm8, Dec_rm64, Neg_rm32, Not_rm64, Mul_rm64, Imul_rm32, Sete_rm8, Setb_rm8, Setl_rm8,
-            Seto_rm8, Push_rm64, Push_rm64]),
-        (Form::RmImm, &[Add_rm32_imm8, Add_rm64_imm8, Sub_rm64_imm8, Cmp_rm8_imm8, Cmp_rm32_imm8, And_rm64_imm8, Adc_rm64_imm8, Shl_rm32_imm8,
-            Shr_rm64_imm8, Sar_rm16_imm8, Rol_rm8_imm8, Ror_rm64_imm8, Rcl_rm32_imm8, Bts_rm32_imm8, Test_rm8_imm8, Mov_rm8_imm8]),
-        (Form::RmCl, &[Shl_rm64_CL, Shr_rm32_CL, Sar_rm64_CL, Rol_rm32_CL, Ror_rm16_CL, Rcr_rm64_CL]),
-        (Form::XXm, &[Movups_xmm_xmmm128, Movaps_xmm_xmmm128, Movdqu_xmm_xmmm128, Paddd_xmm_xmmm128, Pxor_xmm_xmmm128, Addpd_xmm_xmmm128,
-            Mulps_xmm_xmmm128, Ucomisd_xmm_xmmm64, Addsd_xmm_xmmm64, Pshufb_xmm_xmmm128, Sqrtss_xmm_xmmm32]),
-        (Form::XmX, &[Movups_xmmm128_xmm, Movaps_xmmm128_xmm, Movdqu_xmmm128_xmm, Movsd_xmmm64_xmm, Movq_xmmm64_xmm]),
-        (Form::XRm, &[Movd_xmm_rm32, Movq_xmm_rm64, Cvtsi2sd_xmm_rm64]),
-        (Form::RXm, &[Cvttsd2si_r64_xmmm64, Cvtsd2si_r32_xmmm64]),
-        (Form::XXXm, &[VEX_Vpaddd_ymm_ymm_ymmm256, VEX_Vpxor_ymm_ymm_ymmm256, VEX_Vaddpd_ymm_ymm_ymmm256, VEX_Vandps_xmm_xmm_xmmm128]),
+        (Form::RmR, &[
+            Add_rm8_r8, Add_rm16_r16, Add_rm32_r32, Add_rm64_r64, Or_rm64_r64, Adc_rm8_r8,
+            Adc_rm32_r32, Adc_rm64_r64, Sbb_rm32_r32, Sbb_rm64_r64, And_rm32_r32, And_rm8_r8,
+            Sub_rm16_r16, Sub_rm64_r64, Xor_rm32_r32, Cmp_rm8_r8, Cmp_rm32_r32, Cmp_rm64_r64,
+            Test_rm8_r8, Test_rm64_r64, Mov_rm8_r8, Mov_rm16_r16, Mov_rm32_r32, Mov_rm64_r64,
+            Mov_rm64_r64, Xchg_rm32_r32, Xchg_rm64_r64, Xadd_rm32_r32, Cmpxchg_rm64_r64,
+            Cmpxchg_rm8_r8, Bt_rm32_r32
+        ]),
+        (Form::RRm, &[
+            Add_r32_rm32, Add_r64_rm64, Sub_r64_rm64, Cmp_r64_rm64, Xor_r8_rm8, Mov_r8_rm8,
+            Mov_r16_rm16, Mov_r32_rm32, Mov_r64_rm64, Mov_r64_rm64, Movzx_r32_rm8, Movzx_r64_rm16,
+            Movsx_r32_rm8, Movsx_r64_rm8, Movsxd_r64_rm32, Imul_r64_rm64, Imul_r32_rm32,
+            Cmove_r64_rm64, Cmovb_r32_rm32, Cmovg_r64_rm64, Popcnt_r64_rm64, Adc_r64_rm64
+        ]),
+        (Form::Rm, &[
+            Inc_rm32, Inc_rm64, Dec_rm8, Dec_rm64, Neg_rm32, Not_rm64, Mul_rm64, Imul_rm32,
+            Sete_rm8, Setb_rm8, Setl_rm8, Seto_rm8, Push_rm64, Push_rm64
+        ]),
+        (Form::RmImm, &[
+            Add_rm32_imm8, Add_rm64_imm8, Sub_rm64_imm8, Cmp_rm8_imm8, Cmp_rm32_imm8,
+            And_rm64_imm8, Adc_rm64_imm8, Shl_rm32_imm8, Shr_rm64_imm8, Sar_rm16_imm8,
+            Rol_rm8_imm8, Ror_rm64_imm8, Rcl_rm32_imm8, Bts_rm32_imm8, Test_rm8_imm8, Mov_rm8_imm8
+        ]),
+        (Form::RmCl, &[
+            Shl_rm64_CL, Shr_rm32_CL, Sar_rm64_CL, Rol_rm32_CL, Ror_rm16_CL, Rcr_rm64_CL
+        ]),
+        (Form::XXm, &[
+            Movups_xmm_xmmm128, Movaps_xmm_xmmm128, Movdqu_xmm_xmmm128, Paddd_xmm_xmmm128,
+            Pxor_xmm_xmmm128, Addpd_xmm_xmmm128, Mulps_xmm_xmmm128, Ucomisd_xmm_xmmm64,
+            Addsd_xmm_xmmm64, Pshufb_xmm_xmmm128, Sqrtss_xmm_xmmm32
+        ]),
+        (Form::XmX, &[
+            Movups_xmmm128_xmm, Movaps_xmmm128_xmm, Movdqu_xmmm128_xmm, Movsd_xmmm64_xmm,
+            Movq_xmmm64_xmm
+        ]),
+        (Form::XRm, &[
+            Movd_xmm_rm32, Movq_xmm_rm64, Cvtsi2sd_xmm_rm64
+        ]),
+        (Form::RXm, &[
+            Cvttsd2si_r64_xmmm64, Cvtsd2si_r32_xmmm64
+        ]),
+        (Form::XXXm, &[
+            VEX_Vpaddd_ymm_ymm_ymmm256, VEX_Vpxor_ymm_ymm_ymmm256, VEX_Vaddpd_ymm_ymm_ymmm256,
+            VEX_Vandps_xmm_xmm_xmmm128
+        ]),
     ]
 };
 

@@ -9,7 +9,7 @@ const RAM: &[(u64, u64)] = &[(0, 64 << 20), (1 << 32, 16 << 20)];
 ///
 /// # Panics
 /// Only if a plan breaks a promise of [`BootPlan`]: a piece outside RAM, or over another.
-pub fn fuzz(data: &[u8]) {
+pub(crate) fn fuzz(data: &[u8]) {
     attempt(data, None, &[]);
     let (&[at], rest) = data.split_at_checked(1).unwrap_or((&[0], &[])) else { return };
     let (kernel, other) = rest.split_at(rest.len() * usize::from(at) / 256);
