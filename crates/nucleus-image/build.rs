@@ -27,6 +27,8 @@ fn main() {
     for part in ["Cargo.toml", "Cargo.lock", ".cargo", "abi", "nucleus", "programs"] {
         println!("cargo:rerun-if-changed={}", guest.join(part).display());
     }
+    // The nucleus includes it.
+    println!("cargo:rerun-if-changed={}", guest.join("../crates/x86/src/apic.rs").display());
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = out.join("guest");
     let built = target.join(TARGET).join("release");

@@ -15,7 +15,7 @@ pub struct Msi {
 
 impl Msi {
     /// The address without destination.
-    pub const ADDRESS: u64 = 0xFEE0_0000;
+    pub const ADDRESS: u64 = x86::apic::DEFAULT_BASE;
     /// Address: the destination is a logical one.
     pub const LOGICAL: u64 = 1 << 2;
     /// Address: redirection hint.

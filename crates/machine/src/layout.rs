@@ -63,7 +63,7 @@ pub const IOAPIC: u64 = 0xFEC0_0000;
 /// The IOAPIC's APIC id. It may equal a processor's: no message is sent to an IOAPIC.
 pub const IOAPIC_ID: u8 = 0;
 /// The local APICs' page at reset (SDM vol. 3, 12.4.1).
-pub const LAPIC: u64 = 0xFEE0_0000;
+pub const LAPIC: u64 = x86::apic::DEFAULT_BASE;
 /// Its length.
 pub const LAPIC_SIZE: u64 = 0x1000;
 

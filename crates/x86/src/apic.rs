@@ -1,7 +1,7 @@
-//! Layout of the local APIC (SDM vol. 3, chapter 11), under the manual's names.
+//! Layout of the local APIC (SDM vol. 3, chapter 12), under the manual's names.
 //!
-//! Constants alone: the device and the inspector share them. Offsets are those of the memory-mapped
-//! page; register `r` of an x2APIC is MSR [`X2APIC_MSR_BASE`]` + (r >> 4)`.
+//! Constants and functions of them alone; the nucleus includes this file. Offsets are those of the
+//! memory-mapped page; register `r` of an x2APIC is MSR [`X2APIC_MSR_BASE`]` + (r >> 4)`.
 
 /// Where the page lies after RESET.
 pub const DEFAULT_BASE: u64 = 0xfee0_0000;
@@ -10,7 +10,7 @@ pub const X2APIC_MSR_BASE: u32 = 0x800;
 /// Last MSR of the x2APIC's range.
 pub const X2APIC_MSR_LAST: u32 = 0x8ff;
 
-/// IA32_APIC_BASE, MSR 1BH (11.4.4, 11.12.1).
+/// IA32_APIC_BASE, MSR 1BH (12.4.4, 12.12.1).
 pub mod base {
     /// This is the bootstrap processor.
     pub const BSP: u64 = 1 << 8;
@@ -18,11 +18,11 @@ pub mod base {
     pub const EXTD: u64 = 1 << 10;
     /// The APIC is enabled.
     pub const EN: u64 = 1 << 11;
-    /// The page's physical address.
-    pub const ADDRESS: u64 = ((1 << crate::paging::MAXPHYADDR) - 1) & !0xfff;
+    /// The page's physical address, of MAXPHYADDR bits.
+    pub const ADDRESS: u64 = 0x3fff_ffff_f000;
 }
 
-/// Register offsets (table 11-1 and 11-6).
+/// Register offsets (tables 12-1 and 12-6).
 #[allow(missing_docs)] // the manual's names
 pub mod reg {
     pub const ID: u32 = 0x020;
@@ -58,7 +58,7 @@ pub mod reg {
     pub const SELF_IPI: u32 = 0x3f0;
 }
 
-/// Version register (11.4.8).
+/// Version register (12.4.8).
 pub mod version {
     /// An integrated APIC.
     pub const INTEGRATED: u32 = 0x14;
@@ -68,7 +68,7 @@ pub mod version {
     pub const EOI_BROADCAST_SUPPRESSION: u32 = 1 << 24;
 }
 
-/// Spurious-interrupt vector register (11.9).
+/// Spurious-interrupt vector register (12.9).
 pub mod svr {
     /// The spurious vector.
     pub const VECTOR: u32 = 0xff;
@@ -82,7 +82,7 @@ pub mod svr {
     pub const RESET: u32 = 0xff;
 }
 
-/// Local vector table entries and the low half of the ICR (11.5.1, 11.6.1).
+/// Local vector table entries and the low half of the ICR (12.5.1, 12.6.1).
 pub mod lvt {
     /// The vector.
     pub const VECTOR: u32 = 0xff;
@@ -100,6 +100,8 @@ pub mod lvt {
     pub const LEVEL: u32 = 1 << 15;
     /// Masked.
     pub const MASKED: u32 = 1 << 16;
+    /// Timer: the bits of the mode.
+    pub const TIMER_MODE: u32 = 3 << TIMER_MODE_SHIFT;
     /// Timer: where the mode begins.
     pub const TIMER_MODE_SHIFT: u32 = 17;
     /// Timer: one shot.
@@ -148,7 +150,7 @@ impl DeliveryMode {
     }
 }
 
-/// Interrupt command register (11.6.1).
+/// Interrupt command register (12.6.1).
 pub mod icr {
     /// Logical rather than physical destination.
     pub const LOGICAL: u64 = 1 << 11;
@@ -158,6 +160,8 @@ pub mod icr {
     pub const ASSERT: u64 = 1 << 14;
     /// Trigger mode: level.
     pub const LEVEL: u64 = 1 << 15;
+    /// The destination shorthand.
+    pub const SHORTHAND: u64 = 3 << SHORTHAND_SHIFT;
     /// Where the destination shorthand begins.
     pub const SHORTHAND_SHIFT: u32 = 18;
     /// Shorthand: none, the destination field counts.
@@ -174,7 +178,7 @@ pub mod icr {
     pub const X2APIC_DESTINATION_SHIFT: u32 = 32;
 }
 
-/// Error status register (11.5.3).
+/// Error status register (12.5.3).
 pub mod esr {
     /// An illegal vector was sent.
     pub const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
@@ -184,12 +188,15 @@ pub mod esr {
     pub const ILLEGAL_REGISTER: u32 = 1 << 7;
 }
 
-/// Destination format register: flat model (11.6.2.2).
+/// Destination format register: flat model (12.6.2.2).
 pub const DFR_FLAT: u32 = 0xffff_ffff;
 /// Destination format register: cluster model.
 pub const DFR_CLUSTER: u32 = 0x0fff_ffff;
 
-/// The divisor that the divide configuration register's value selects (11.5.4).
+/// The bits of the divide configuration register.
+pub const TIMER_DIVIDE_BITS: u32 = 0b1011;
+
+/// The divisor that the divide configuration register's value selects (12.5.4).
 pub const fn timer_divisor(divide: u32) -> u32 {
     match divide & 3 | divide >> 1 & 4 {
         7 => 1,
@@ -197,7 +204,7 @@ pub const fn timer_divisor(divide: u32) -> u32 {
     }
 }
 
-/// The logical ID of x2APIC `id`: cluster in the upper half, one bit in the lower (11.12.10.2).
+/// The logical ID of x2APIC `id`: cluster in the upper half, one bit in the lower (12.12.10.2).
 pub const fn x2apic_logical_id(id: u32) -> u32 {
     (id >> 4) << 16 | 1 << (id & 15)
 }
@@ -207,11 +214,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn divisors_of_figure_11_10() {
+    fn divisors_of_figure_12_10() {
         let figure = [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (10, 128), (11, 1)];
         for (bits, divisor) in figure {
             assert_eq!(timer_divisor(bits), divisor);
         }
+    }
+
+    #[test]
+    fn the_page_is_within_the_physical_addresses() {
+        assert_eq!(base::ADDRESS, ((1 << crate::paging::MAXPHYADDR) - 1) & !0xfff);
     }
 
     #[test]

@@ -6,16 +6,14 @@ use crate::physical::{get32, set32};
 use crate::{clock, tables};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const LAPIC: u64 = 0xFEE0_0000;
-const ID: u64 = LAPIC + 0x20;
-const END_OF_INTERRUPT: u64 = LAPIC + 0xB0;
-const SPURIOUS_VECTOR: u64 = LAPIC + 0xF0;
-const TIMER: u64 = LAPIC + 0x320;
-const TIMER_INITIAL: u64 = LAPIC + 0x380;
-const TIMER_CURRENT: u64 = LAPIC + 0x390;
-const TIMER_DIVIDE: u64 = LAPIC + 0x3E0;
-const ENABLED: u32 = 1 << 8;
-const MASKED: u32 = 1 << 16;
+/// The local APIC's layout, as the machine has it.
+#[path = "../../../crates/x86/src/apic.rs"]
+#[allow(dead_code)] // the nucleus needs few of them
+mod layout;
+
+use layout::{DEFAULT_BASE, base, lvt, reg, svr};
+
+/// TIMER_DIVIDE: by 1.
 const DIVIDE_BY_1: u32 = 0xB;
 
 const IOAPIC: u64 = 0xFEC0_0000;
@@ -30,21 +28,29 @@ static RATE: AtomicU64 = AtomicU64::new(1);
 pub fn start() {
     outb(0x21, 0xFF);
     outb(0xA1, 0xFF);
-    cpu::wrmsr(cpu::APIC_BASE, cpu::rdmsr(cpu::APIC_BASE) | 1 << 11);
-    set32(SPURIOUS_VECTOR, ENABLED | u32::from(tables::SPURIOUS));
-    set32(TIMER, MASKED);
-    set32(TIMER_DIVIDE, DIVIDE_BY_1);
-    set32(TIMER_INITIAL, u32::MAX);
+    cpu::wrmsr(cpu::APIC_BASE, cpu::rdmsr(cpu::APIC_BASE) | base::EN);
+    set(reg::SVR, svr::ENABLE | u32::from(tables::SPURIOUS));
+    set(reg::LVT_TIMER, lvt::MASKED);
+    set(reg::TIMER_DIVIDE, DIVIDE_BY_1);
+    set(reg::TIMER_INITIAL_COUNT, u32::MAX);
     let start = cpu::rdtsc();
     clock::spin(1024);
-    let counts = u64::from(u32::MAX - get32(TIMER_CURRENT));
+    let counts = u64::from(u32::MAX - get(reg::TIMER_CURRENT_COUNT));
     let elapsed = clock::to_microseconds(cpu::rdtsc() - start).max(1);
     RATE.store((counts * 1024 / elapsed).max(1), Relaxed);
-    set32(TIMER_INITIAL, 0);
-    set32(TIMER, tables::TIMER.into()); // one shot
-    let destination = get32(ID) >> 24 << 24;
+    set(reg::TIMER_INITIAL_COUNT, 0);
+    set(reg::LVT_TIMER, tables::TIMER.into()); // one shot
+    let destination = get(reg::ID) >> 24 << 24;
     ioapic(0x11 + 2 * COM1_INPUT, destination);
     ioapic(0x10 + 2 * COM1_INPUT, tables::CONSOLE.into()); // edge, active high, not masked
+}
+
+fn get(register: u32) -> u32 {
+    get32(DEFAULT_BASE + u64::from(register))
+}
+
+fn set(register: u32, value: u32) {
+    set32(DEFAULT_BASE + u64::from(register), value);
 }
 
 fn ioapic(register: u32, value: u32) {
@@ -60,10 +66,10 @@ pub fn timer_frequency() -> u64 {
 /// One interrupt after `microseconds`, instead of any asked for before.
 pub fn set_timer(microseconds: u64) {
     let counts = microseconds.saturating_mul(RATE.load(Relaxed)) / 1024;
-    set32(TIMER_INITIAL, counts.clamp(1, u32::MAX.into()) as u32);
+    set(reg::TIMER_INITIAL_COUNT, counts.clamp(1, u32::MAX.into()) as u32);
 }
 
 /// The handler's work is done; the next interrupt may come.
 pub fn end_of_interrupt() {
-    set32(END_OF_INTERRUPT, 0);
+    set(reg::EOI, 0);
 }

@@ -20,7 +20,7 @@ pub(crate) fn fuzz(data: &[u8]) {
 
 fn attempt(image: &[u8], initrd: Option<Source<'_>>, modules: &[Module<'_>]) {
     let image = Source::Bytes { name: "image", bytes: image };
-    let acpi = AcpiConfig::default();
+    let acpi = AcpiConfig::example();
     let request =
         Request { image, initrd, cmdline: "console=ttyS0", modules, ram: RAM, acpi: &acpi };
     match plan(&request) {

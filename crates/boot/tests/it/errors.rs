@@ -40,7 +40,7 @@ fn request<'a>(image: Source<'a>, acpi: &'a AcpiConfig) -> Request<'a> {
 
 #[test]
 fn missing_and_empty_files_are_named() {
-    let acpi = AcpiConfig::default();
+    let acpi = AcpiConfig::example();
     let missing =
         plan(&request(Source::Path(Path::new("/nonexistent/vmlinuz")), &acpi)).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent/vmlinuz"), "{missing}");

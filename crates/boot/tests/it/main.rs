@@ -33,7 +33,7 @@ impl<'a> Boot<'a> {
             cmdline: "console=ttyS0",
             modules: Vec::new(),
             ram: RAM,
-            acpi: AcpiConfig::default(),
+            acpi: AcpiConfig::example(),
         }
     }
 

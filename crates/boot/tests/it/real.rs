@@ -6,7 +6,7 @@ use boot::{AcpiConfig, Request, Source, plan};
 #[test]
 fn real_images_yield_plans() {
     let Some(directory) = std::env::var_os("GEMELLO_TEST_IMAGES") else { return };
-    let acpi = AcpiConfig::default();
+    let acpi = AcpiConfig::example();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let image = Source::Path(&path);

@@ -2,7 +2,7 @@
 //! 3, 12.6, 12.11). It has no state and no lock of its own; at most one local APIC is locked at a
 //! time.
 
-use super::message::{BROADCAST, Delivery, DestinationMode, Message};
+use super::message::{BROADCAST, DeliveryMode, DestinationMode, Message};
 use crate::msi::{Msi, MsiSink};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
@@ -89,7 +89,7 @@ impl Interconnect {
 
     fn send_among(&self, message: &Message, among: impl Fn(u32) -> bool) -> bool {
         let mut candidates = self.receivers.iter().filter(|lapic| among(lapic.id()));
-        if message.delivery == Delivery::LowestPriority {
+        if message.delivery == DeliveryMode::LowestPriority {
             let bids = candidates.filter_map(|lapic| Some((lapic.bid(message)?, lapic)));
             return bids.min_by_key(|&(bid, _)| bid).is_some_and(|(_, best)| best.deliver(message));
         }

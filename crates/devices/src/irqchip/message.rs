@@ -1,45 +1,13 @@
 //! Interrupt messages: what the IOAPIC, devices and processors send to local APICs (SDM vol. 3,
 //! 12.6, 12.11).
 
+pub use x86::apic::DeliveryMode;
+
 use crate::msi::Msi;
+use x86::apic::lvt;
 
 /// The destination that means every local APIC.
 pub const BROADCAST: u32 = u32::MAX;
-
-/// How a message is delivered (SDM vol. 3, 12.6.1; table 12-20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The vector given.
-    Fixed,
-    /// The vector given, to the least busy of the destinations.
-    LowestPriority,
-    /// System management interrupt (not implemented by this machine: dropped).
-    Smi,
-    /// Non-maskable interrupt.
-    Nmi,
-    /// INIT.
-    Init,
-    /// Start-up IPI: the vector names the page of the first instruction.
-    StartUp,
-    /// The 8259 supplies the vector.
-    ExtInt,
-}
-
-impl Delivery {
-    /// The delivery mode with the manual's three-bit `code`; 3 is reserved.
-    pub const fn from_code(code: u8) -> Option<Self> {
-        Some(match code & 7 {
-            0 => Self::Fixed,
-            1 => Self::LowestPriority,
-            2 => Self::Smi,
-            4 => Self::Nmi,
-            5 => Self::Init,
-            6 => Self::StartUp,
-            7 => Self::ExtInt,
-            _ => return None,
-        })
-    }
-}
 
 /// How a destination field is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +33,7 @@ pub struct Message {
     /// The vector.
     pub vector: u8,
     /// How it is delivered.
-    pub delivery: Delivery,
+    pub delivery: DeliveryMode,
     /// Trigger mode.
     pub trigger: Trigger,
     /// How `destination` is read.
@@ -96,10 +64,12 @@ impl Message {
         }
         let logical = address & Msi::LOGICAL != 0;
         let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
-        let delivery = match Delivery::from_code((data >> 8) as u8)? {
+        let delivery = match DeliveryMode::from_bits(data >> lvt::DELIVERY_SHIFT)? {
             // Not among the delivery modes of table 12-21.
-            Delivery::StartUp => return None,
-            Delivery::Fixed if logical && address & Msi::REDIRECT != 0 => Delivery::LowestPriority,
+            DeliveryMode::StartUp => return None,
+            DeliveryMode::Fixed if logical && address & Msi::REDIRECT != 0 => {
+                DeliveryMode::LowestPriority
+            }
             delivery => delivery,
         };
         let trigger = if data & Msi::LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
@@ -120,13 +90,13 @@ mod tests {
     fn the_destination_is_logical_with_and_without_redirection_hint() {
         let expected = Message {
             vector: 0x41,
-            delivery: Delivery::Fixed,
+            delivery: DeliveryMode::Fixed,
             trigger: Trigger::Edge,
             mode: DestinationMode::Logical,
             destination: 3,
         };
         assert_eq!(message(0xFEE0_3004, 0x4041), Some(expected));
-        let one = Message { delivery: Delivery::LowestPriority, ..expected };
+        let one = Message { delivery: DeliveryMode::LowestPriority, ..expected };
         assert_eq!(message(0xFEE0_300C, 0x4041), Some(one));
         let physical = Message { mode: DestinationMode::Physical, ..expected };
         assert_eq!(message(0xFEE0_3000, 0x41), Some(physical));

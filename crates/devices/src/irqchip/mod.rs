@@ -9,7 +9,7 @@ mod pic;
 pub use interconnect::{Among, EoiListener, ExternalVector, Interconnect, Receiver};
 pub use ioapic::{IoApic, IoApicState};
 pub use lapic::{CountDown, Lapic, LapicConfig, LapicState};
-pub use message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
+pub use message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger};
 pub use pic::{PicChipState, PicPair, PicState};
 
 use crate::bus::{Bus, BusError};

@@ -11,8 +11,8 @@ use crate::time::Instant;
 pub(super) struct Illegal;
 
 impl Core {
-    /// xAPIC: the register at index `register`. What is not there reads 0 and is noted in ESR.
-    pub(super) fn read_xapic(&mut self, register: u8, at: Instant) -> u32 {
+    /// xAPIC: the register at offset `register`. What is not there reads 0 and is noted in ESR.
+    pub(super) fn read_xapic(&mut self, register: u32, at: Instant) -> u32 {
         match register {
             ID => self.id << 24,
             APR | RRD => 0,
@@ -20,17 +20,17 @@ impl Core {
             DFR => self.dfr,
             ICR_HIGH => (self.icr >> 32) as u32,
             _ => self.read_common(register, at).unwrap_or_else(|Illegal| {
-                self.error(ESR_ILLEGAL_REGISTER);
+                self.error(esr::ILLEGAL_REGISTER);
                 0
             }),
         }
     }
 
-    /// xAPIC: a store to the register at index `register`.
-    pub(super) fn write_xapic(&mut self, register: u8, value: u32, at: Instant) -> Action {
+    /// xAPIC: a store to the register at offset `register`.
+    pub(super) fn write_xapic(&mut self, register: u32, value: u32, at: Instant) -> Action {
         match register {
             // Read-only here, as on processors since the P6 family.
-            ID | VERSION | APR | PPR | RRD | CURRENT_COUNT | ISR..ESR => return Action::None,
+            ID | VERSION | APR | PPR | RRD | TIMER_CURRENT_COUNT | ISR..ESR => return Action::None,
             LDR => self.ldr = value & 0xFF00_0000,
             DFR => self.dfr = value | 0x0FFF_FFFF,
             ESR => self.write_esr(),
@@ -42,15 +42,15 @@ impl Core {
             EOI => return self.eoi(),
             _ => {
                 if self.write_common(register, value, at).is_err() {
-                    self.error(ESR_ILLEGAL_REGISTER);
+                    self.error(esr::ILLEGAL_REGISTER);
                 }
             }
         }
         Action::None
     }
 
-    /// x2APIC: RDMSR of 800H + `register`.
-    pub(super) fn read_x2apic(&mut self, register: u8, at: Instant) -> Result<u64, Illegal> {
+    /// x2APIC: RDMSR of the register at offset `register`.
+    pub(super) fn read_x2apic(&mut self, register: u32, at: Instant) -> Result<u64, Illegal> {
         match register {
             ID => Ok(u64::from(self.id)),
             ICR_LOW => Ok(self.icr),
@@ -58,10 +58,10 @@ impl Core {
         }
     }
 
-    /// x2APIC: WRMSR of 800H + `register`. Reserved bits and read-only registers fault.
+    /// x2APIC: WRMSR of the register at offset `register`. Reserved bits and read-only registers fault.
     pub(super) fn write_x2apic(
         &mut self,
-        register: u8,
+        register: u32,
         value: u64,
         at: Instant,
     ) -> Result<Action, Illegal> {
@@ -88,7 +88,7 @@ impl Core {
     /// An IPI to itself: edge-triggered, fixed.
     pub(super) fn self_ipi(&mut self, vector: u8) {
         if vector < 16 {
-            self.error(ESR_SEND_ILLEGAL);
+            self.error(esr::SEND_ILLEGAL_VECTOR);
         } else {
             self.accept(vector, Trigger::Edge);
         }
@@ -98,53 +98,58 @@ impl Core {
         self.esr = std::mem::take(&mut self.esr_pending);
     }
 
-    fn read_common(&mut self, register: u8, at: Instant) -> Result<u32, Illegal> {
+    fn read_common(&mut self, register: u32, at: Instant) -> Result<u32, Illegal> {
         Ok(match register {
             VERSION => VERSION_VALUE,
             TPR => u32::from(self.tpr),
             PPR => u32::from(self.ppr()),
             LDR => self.ldr,
             SVR => self.svr,
-            ISR..TMR => self.isr.word(register - ISR),
-            TMR..IRR => self.tmr.word(register - TMR),
-            IRR..ESR => self.irr.word(register - IRR),
+            ISR..TMR => self.isr.word(number(register, ISR)),
+            TMR..IRR => self.tmr.word(number(register, TMR)),
+            IRR..ESR => self.irr.word(number(register, IRR)),
             ESR => self.esr,
             ICR_LOW => self.icr as u32,
-            LVT_TIMER..=LVT_ERROR => self.lvt[usize::from(register - LVT_TIMER)],
-            INITIAL_COUNT => self.timer.initial,
-            CURRENT_COUNT => {
+            LVT_TIMER..=LVT_ERROR => self.lvt[number(register, LVT_TIMER)],
+            TIMER_INITIAL_COUNT => self.timer.initial,
+            TIMER_CURRENT_COUNT => {
                 self.advance(at);
                 self.timer.current_count(at)
             }
-            DIVIDE => self.timer.divide,
+            TIMER_DIVIDE => self.timer.divide,
             _ => return Err(Illegal),
         })
     }
 
-    fn write_common(&mut self, register: u8, value: u32, at: Instant) -> Result<(), Illegal> {
+    fn write_common(&mut self, register: u32, value: u32, at: Instant) -> Result<(), Illegal> {
         // What the timer did until now, it did by the old rules.
         self.advance(at);
         match register {
             TPR => self.tpr = value as u8,
             SVR => self.write_svr(value),
-            LVT_TIMER..=LVT_ERROR => self.write_lvt(usize::from(register - LVT_TIMER), value),
-            INITIAL_COUNT => self.timer.load(value, at),
-            DIVIDE => self.timer.set_divide(value & DIVIDE_BITS, at),
+            LVT_TIMER..=LVT_ERROR => self.write_lvt(number(register, LVT_TIMER), value),
+            TIMER_INITIAL_COUNT => self.timer.load(value, at),
+            TIMER_DIVIDE => self.timer.set_divide(value & TIMER_DIVIDE_BITS, at),
             _ => return Err(Illegal),
         }
         Ok(())
     }
 }
 
+/// How many registers `register` comes after `first`.
+fn number(register: u32, first: u32) -> usize {
+    ((register - first) >> STEP_SHIFT) as usize
+}
+
 /// The bits of an x2APIC register that may be written as one; `None`: it cannot be written.
-fn x2apic_writable(register: u8) -> Option<u32> {
+fn x2apic_writable(register: u32) -> Option<u32> {
     Some(match register {
         TPR | SELF_IPI => 0xFF,
         EOI | ESR => 0,
         SVR => SVR_BITS,
-        LVT_TIMER..=LVT_ERROR => lvt_bits(usize::from(register - LVT_TIMER)),
-        INITIAL_COUNT => u32::MAX,
-        DIVIDE => DIVIDE_BITS,
+        LVT_TIMER..=LVT_ERROR => lvt_bits(number(register, LVT_TIMER)),
+        TIMER_INITIAL_COUNT => u32::MAX,
+        TIMER_DIVIDE => TIMER_DIVIDE_BITS,
         _ => return None,
     })
 }

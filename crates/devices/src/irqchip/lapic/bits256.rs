@@ -22,8 +22,8 @@ impl Bits256 {
     }
 
     /// Register `index` of eight (modulo 8).
-    pub(super) fn word(&self, index: u8) -> u32 {
-        self.0[usize::from(index & 7)]
+    pub(super) fn word(&self, index: usize) -> u32 {
+        self.0[index & 7]
     }
 
     pub(super) fn words(&self) -> [u32; 8] {

@@ -6,7 +6,7 @@ use super::bits256::Bits256;
 use super::registers::*;
 use super::timer::{Mode, Timer};
 use crate::irqchip::interconnect::Among;
-use crate::irqchip::message::{BROADCAST, Delivery, DestinationMode, Message, Trigger};
+use crate::irqchip::message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger};
 use crate::time::Instant;
 use vcpu::{Signal, Signals};
 
@@ -52,7 +52,7 @@ pub(super) struct Core {
     /// Errors since the last write to ESR.
     pub(super) esr_pending: u32,
     pub(super) icr: u64,
-    pub(super) lvt: [u32; lvt::COUNT],
+    pub(super) lvt: [u32; slot::COUNT],
     pub(super) timer: Timer,
     /// Levels of the LINT0 and LINT1 inputs.
     pub(super) lint: [bool; 2],
@@ -65,22 +65,22 @@ pub(super) struct Core {
 impl Core {
     /// After power-up (SDM vol. 3, 12.4.7.1).
     pub(super) fn new(id: u32, bootstrap: bool, timer_hz: u64) -> Self {
-        let bsp = if bootstrap { BASE_BSP } else { 0 };
-        let base = BASE_RESET | BASE_EN | bsp;
+        let bsp = if bootstrap { base::BSP } else { 0 };
+        let base = DEFAULT_BASE | base::EN | bsp;
         Self {
             id,
             base,
             tpr: 0,
             ldr: 0,
-            dfr: u32::MAX,
-            svr: 0xFF,
+            dfr: DFR_FLAT,
+            svr: svr::RESET,
             isr: Bits256::default(),
             tmr: Bits256::default(),
             irr: Bits256::default(),
             esr: 0,
             esr_pending: 0,
             icr: 0,
-            lvt: [LVT_MASK; lvt::COUNT],
+            lvt: [lvt::RESET; slot::COUNT],
             timer: Timer::new(timer_hz),
             lint: [false; 2],
             external: false,
@@ -91,7 +91,7 @@ impl Core {
     /// What INIT does: power-up values, but for IA32_APIC_BASE, the ids and the inputs' levels
     /// (12.4.7.3).
     pub(super) fn init(&mut self) {
-        let fresh = Self::new(self.id, self.base & BASE_BSP != 0, self.timer.hz);
+        let fresh = Self::new(self.id, self.base & base::BSP != 0, self.timer.hz);
         *self = Self { base: self.base, lint: self.lint, sipi: self.sipi, ..fresh };
         if self.mode() == ApicMode::X2apic {
             self.ldr = self.x2apic_ldr();
@@ -99,7 +99,7 @@ impl Core {
     }
 
     pub(super) fn mode(&self) -> ApicMode {
-        match (self.base & BASE_EN != 0, self.base & BASE_EXTD != 0) {
+        match (self.base & base::EN != 0, self.base & base::EXTD != 0) {
             (false, _) => ApicMode::Disabled,
             (true, false) => ApicMode::Xapic,
             (true, true) => ApicMode::X2apic,
@@ -108,11 +108,11 @@ impl Core {
 
     /// The logical x2APIC id that the id implies (12.12.10.2).
     pub(super) fn x2apic_ldr(&self) -> u32 {
-        (self.id >> 4) << 16 | 1 << (self.id & 15)
+        x86::apic::x2apic_logical_id(self.id)
     }
 
     pub(super) fn software_enabled(&self) -> bool {
-        self.mode() != ApicMode::Disabled && self.svr & SVR_ENABLE != 0
+        self.mode() != ApicMode::Disabled && self.svr & svr::ENABLE != 0
     }
 
     /// The processor-priority register (12.8.3.1).
@@ -128,8 +128,8 @@ impl Core {
 
     /// Whether the 8259 asks through LINT0 or a message.
     fn external_pending(&self) -> bool {
-        let entry = self.lvt[lvt::LINT0];
-        let wired = entry & LVT_MASK == 0 && lvt_delivery(entry) == Delivery::ExtInt;
+        let entry = self.lvt[slot::LINT0];
+        let wired = entry & lvt::MASKED == 0 && lvt_delivery(entry) == DeliveryMode::ExtInt;
         // While the APIC is disabled, LINT0 is the processor's INTR pin (12.4.3).
         let through = wired || self.mode() == ApicMode::Disabled;
         (self.lint[0] && through) || self.external
@@ -157,10 +157,11 @@ impl Core {
     pub(super) fn eoi(&mut self) -> Action {
         let Some(vector) = self.isr.highest() else { return Action::None };
         self.isr.set(vector, false);
-        for index in [lvt::LINT0, lvt::LINT1] {
-            if self.lvt[index] & (LVT_REMOTE_IRR | LVT_VECTOR) == LVT_REMOTE_IRR | u32::from(vector)
+        for index in [slot::LINT0, slot::LINT1] {
+            if self.lvt[index] & (lvt::REMOTE_IRR | lvt::VECTOR)
+                == lvt::REMOTE_IRR | u32::from(vector)
             {
-                self.lvt[index] &= !LVT_REMOTE_IRR;
+                self.lvt[index] &= !lvt::REMOTE_IRR;
                 self.sample_level(index);
             }
         }
@@ -173,7 +174,7 @@ impl Core {
             return false;
         }
         if vector < 16 {
-            self.error(ESR_RECEIVE_ILLEGAL);
+            self.error(esr::RECEIVED_ILLEGAL_VECTOR);
             return false;
         }
         self.irr.set(vector, true);
@@ -185,9 +186,9 @@ impl Core {
     pub(super) fn error(&mut self, bits: u32) {
         let armed = self.esr_pending == 0;
         self.esr_pending |= bits;
-        let entry = self.lvt[lvt::ERROR];
+        let entry = self.lvt[slot::ERROR];
         let vector = entry as u8;
-        if armed && entry & LVT_MASK == 0 && vector >= 16 {
+        if armed && entry & lvt::MASKED == 0 && vector >= 16 {
             self.accept(vector, Trigger::Edge);
         }
     }
@@ -195,17 +196,17 @@ impl Core {
     /// Takes a message that [`Core::is_addressed`] to it. False if it was refused.
     pub(super) fn receive(&mut self, message: &Message, signals: &Signals) -> bool {
         match message.delivery {
-            Delivery::Fixed | Delivery::LowestPriority => {
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority => {
                 return self.accept(message.vector, message.trigger);
             }
-            Delivery::Nmi => signals.raise(Signal::Nmi),
-            Delivery::Init => signals.raise(Signal::Init),
-            Delivery::StartUp => {
+            DeliveryMode::Nmi => signals.raise(Signal::Nmi),
+            DeliveryMode::Init => signals.raise(Signal::Init),
+            DeliveryMode::StartUp => {
                 self.sipi = Some(message.vector);
                 signals.raise(Signal::Sipi);
             }
-            Delivery::ExtInt => self.external = true,
-            Delivery::Smi => {
+            DeliveryMode::ExtInt => self.external = true,
+            DeliveryMode::Smi => {
                 let what = "SMI dropped: no system management mode";
                 tracing::debug!(target: "irq", id = self.id, "{what}");
             }
@@ -233,9 +234,9 @@ impl Core {
     fn matches_xapic_logical(&self, destination: u32) -> bool {
         let Ok(destination) = u8::try_from(destination) else { return false };
         let own = (self.ldr >> 24) as u8;
-        match self.dfr >> 28 {
-            0xF => destination & own != 0,
-            0 => {
+        match self.dfr {
+            DFR_FLAT => destination & own != 0,
+            DFR_CLUSTER => {
                 let cluster = destination >> 4 == 0xF || destination >> 4 == own >> 4;
                 cluster && destination & own & 0xF != 0
             }
@@ -249,7 +250,7 @@ impl Core {
         let Some(input) = self.lint.get_mut(pin) else { return };
         let rises = level && !*input;
         *input = level;
-        let index = lvt::LINT0 + pin;
+        let index = slot::LINT0 + pin;
         let entry = self.lvt[index];
         if self.mode() == ApicMode::Disabled {
             if rises && pin == 1 {
@@ -257,14 +258,14 @@ impl Core {
             }
             return;
         }
-        if entry & LVT_MASK != 0 || !rises {
+        if entry & lvt::MASKED != 0 || !rises {
             return;
         }
         match lvt_delivery(entry) {
-            Delivery::Nmi => signals.raise(Signal::Nmi),
-            Delivery::Init => signals.raise(Signal::Init),
-            Delivery::Fixed if entry & LVT_LEVEL != 0 => self.sample_level(index),
-            Delivery::Fixed => {
+            DeliveryMode::Nmi => signals.raise(Signal::Nmi),
+            DeliveryMode::Init => signals.raise(Signal::Init),
+            DeliveryMode::Fixed if entry & lvt::LEVEL != 0 => self.sample_level(index),
+            DeliveryMode::Fixed => {
                 self.accept(entry as u8, Trigger::Edge);
             }
             // ExtINT follows the level; see `external_pending`.
@@ -275,28 +276,28 @@ impl Core {
     /// Requests a level-triggered local interrupt if its pin is up and none is in flight.
     pub(super) fn sample_level(&mut self, index: usize) {
         let entry = self.lvt[index];
-        let fixed = lvt_delivery(entry) == Delivery::Fixed;
-        let free = entry & (LVT_MASK | LVT_REMOTE_IRR) == 0 && entry & LVT_LEVEL != 0;
-        let up = self.lint[usize::from(index == lvt::LINT1)];
+        let fixed = lvt_delivery(entry) == DeliveryMode::Fixed;
+        let free = entry & (lvt::MASKED | lvt::REMOTE_IRR) == 0 && entry & lvt::LEVEL != 0;
+        let up = self.lint[usize::from(index == slot::LINT1)];
         if fixed && free && up && self.accept(entry as u8, Trigger::Level) {
-            self.lvt[index] |= LVT_REMOTE_IRR;
+            self.lvt[index] |= lvt::REMOTE_IRR;
         }
     }
 
     /// Moves the timer to `at` and requests its interrupt if it expired.
     pub(super) fn advance(&mut self, at: Instant) {
-        let entry = self.lvt[lvt::TIMER];
-        if self.timer.advance(at) && entry & LVT_MASK == 0 {
+        let entry = self.lvt[slot::TIMER];
+        if self.timer.advance(at) && entry & lvt::MASKED == 0 {
             self.accept(entry as u8, Trigger::Edge);
         }
     }
 
     /// WRMSR of IA32_APIC_BASE; `None`: #GP (12.4.4, 12.12.5).
     pub(super) fn write_base(&mut self, value: u64) -> Option<()> {
-        if value & !(BASE_BSP | BASE_EXTD | BASE_EN | BASE_ADDRESS) != 0 {
+        if value & !(base::BSP | base::EXTD | base::EN | base::ADDRESS) != 0 {
             return None;
         }
-        let (enabled, extended) = (value & BASE_EN != 0, value & BASE_EXTD != 0);
+        let (enabled, extended) = (value & base::EN != 0, value & base::EXTD != 0);
         let before = self.mode();
         match (before, enabled, extended) {
             (_, false, true) => return None,
@@ -304,7 +305,7 @@ impl Core {
             (ApicMode::X2apic, true, false) => return None,
             _ => {}
         }
-        self.base = value & !BASE_BSP | self.base & BASE_BSP;
+        self.base = value & !base::BSP | self.base & base::BSP;
         if !enabled && before != ApicMode::Disabled {
             self.init();
         }
@@ -320,16 +321,16 @@ impl Core {
         let Some(entry) = self.lvt.get_mut(index) else { return };
         let writable = lvt_bits(index) & !LVT_READ_ONLY;
         *entry = *entry & LVT_READ_ONLY | value & writable;
-        if self.svr & SVR_ENABLE == 0 {
-            *entry |= LVT_MASK;
+        if self.svr & svr::ENABLE == 0 {
+            *entry |= lvt::MASKED;
         }
         // An edge-triggered entry has no remote IRR.
-        if *entry & LVT_LEVEL == 0 {
-            *entry &= !LVT_REMOTE_IRR;
+        if *entry & lvt::LEVEL == 0 {
+            *entry &= !lvt::REMOTE_IRR;
         }
-        if index == lvt::TIMER {
+        if index == slot::TIMER {
             self.timer.set_mode(Mode::of_lvt(value));
-        } else if matches!(index, lvt::LINT0 | lvt::LINT1) {
+        } else if matches!(index, slot::LINT0 | slot::LINT1) {
             self.sample_level(index);
         }
     }
@@ -337,19 +338,16 @@ impl Core {
     /// A write to SVR: disabling masks every LVT entry (12.4.7.2).
     pub(super) fn write_svr(&mut self, value: u32) {
         self.svr = value & SVR_BITS;
-        if self.svr & SVR_ENABLE == 0 {
-            self.lvt.iter_mut().for_each(|entry| *entry |= LVT_MASK);
+        if self.svr & svr::ENABLE == 0 {
+            self.lvt.iter_mut().for_each(|entry| *entry |= lvt::MASKED);
         }
     }
 }
 
-/// The delivery mode of an LVT entry; the reserved ones deliver nothing (as SMI).
-pub(super) fn lvt_delivery(entry: u32) -> Delivery {
-    match (entry & LVT_MODE) >> 8 {
-        0 => Delivery::Fixed,
-        4 => Delivery::Nmi,
-        5 => Delivery::Init,
-        7 => Delivery::ExtInt,
-        _ => Delivery::Smi,
+/// The delivery mode of an LVT entry; those that the LVT has not deliver nothing (as SMI).
+pub(super) fn lvt_delivery(entry: u32) -> DeliveryMode {
+    match DeliveryMode::from_bits((entry & lvt::DELIVERY) >> lvt::DELIVERY_SHIFT) {
+        Some(DeliveryMode::LowestPriority | DeliveryMode::StartUp) | None => DeliveryMode::Smi,
+        Some(mode) => mode,
     }
 }

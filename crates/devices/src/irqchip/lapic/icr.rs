@@ -3,32 +3,35 @@
 use super::core::{Action, ApicMode, Core};
 use super::registers::*;
 use crate::irqchip::interconnect::Among;
-use crate::irqchip::message::{BROADCAST, Delivery, DestinationMode, Message, Trigger, widen};
+use crate::irqchip::message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger, widen};
 
 impl Core {
     /// Sends what the ICR says. A vector below 16 is an error of the sender's.
     pub(super) fn send_ipi(&mut self) -> Action {
-        let low = self.icr as u32;
-        let Some(delivery) = Delivery::from_code((low >> 8) as u8) else { return Action::None };
+        let command = self.icr;
+        let delivery = DeliveryMode::from_bits(command as u32 >> lvt::DELIVERY_SHIFT);
+        let Some(delivery) = delivery else { return Action::None };
+        let vector = command as u8;
         match delivery {
-            Delivery::ExtInt => return Action::None,
+            DeliveryMode::ExtInt => return Action::None,
             // INIT level de-assert: no effect on processors since the Pentium 4.
-            Delivery::Init if low & (ICR_LEVEL | ICR_ASSERT) == ICR_LEVEL => return Action::None,
-            Delivery::Fixed | Delivery::LowestPriority if low as u8 & 0xF0 == 0 => {
-                self.error(ESR_SEND_ILLEGAL);
+            DeliveryMode::Init if command & (icr::LEVEL | icr::ASSERT) == icr::LEVEL => {
+                return Action::None;
+            }
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority if vector < 16 => {
+                self.error(esr::SEND_ILLEGAL_VECTOR);
                 return Action::None;
             }
             _ => {}
         }
-        let logical = low & ICR_LOGICAL != 0;
+        let logical = command & icr::LOGICAL != 0;
         let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
-        let (among, destination) = match (low & ICR_SHORTHAND) >> 18 {
-            0 => (Among::All, self.icr_destination(mode)),
-            1 => (Among::Sender, BROADCAST),
-            2 => (Among::All, BROADCAST),
+        let (among, destination) = match (command & icr::SHORTHAND) >> icr::SHORTHAND_SHIFT {
+            icr::NO_SHORTHAND => (Among::All, self.icr_destination(mode)),
+            icr::SELF => (Among::Sender, BROADCAST),
+            icr::ALL => (Among::All, BROADCAST),
             _ => (Among::Others, BROADCAST),
         };
-        let vector = low as u8;
         let message = Message { vector, delivery, trigger: Trigger::Edge, mode, destination };
         Action::Ipi(message, among)
     }
@@ -36,9 +39,9 @@ impl Core {
     /// The destination field: 8 bits, in x2APIC mode 32.
     fn icr_destination(&self, mode: DestinationMode) -> u32 {
         if self.mode() == ApicMode::X2apic {
-            (self.icr >> 32) as u32
+            (self.icr >> icr::X2APIC_DESTINATION_SHIFT) as u32
         } else {
-            widen((self.icr >> 56) as u8, mode)
+            widen((self.icr >> icr::XAPIC_DESTINATION_SHIFT) as u8, mode)
         }
     }
 }

@@ -20,7 +20,7 @@ pub use saved::{CountDown, LapicState};
 
 use self::core::{Acknowledged, Action, ApicMode, Core};
 use super::interconnect::{Interconnect, Receiver};
-use super::message::Message;
+use super::message::{DeliveryMode, Message};
 use crate::irq::IrqInputs;
 use crate::saved::RestoreError;
 use crate::sync::lock;
@@ -124,7 +124,7 @@ impl Lapic {
             return 0;
         }
         let value = self.access(|core, at| match core.mode() {
-            ApicMode::Xapic => core.read_xapic((offset >> 4) as u8, at),
+            ApicMode::Xapic => core.read_xapic(register_at(offset), at),
             _ => u32::MAX,
         });
         let value = u64::from(value) >> shift;
@@ -137,7 +137,7 @@ impl Lapic {
             return;
         }
         let action = self.access(|core, at| match core.mode() {
-            ApicMode::Xapic => core.write_xapic((offset >> 4) as u8, value as u32, at),
+            ApicMode::Xapic => core.write_xapic(register_at(offset), value as u32, at),
             _ => Action::None,
         });
         self.act(action);
@@ -146,14 +146,14 @@ impl Lapic {
     /// RDMSR of `msr`; `None` if it is not the local APIC's.
     pub fn msr_read(&self, msr: u32) -> Option<Result<u64, MsrFault>> {
         Some(match msr {
-            MSR_APIC_BASE => Ok(lock(&self.inner).core.base),
-            MSR_TSC_DEADLINE => Ok(self.access(|core, at| {
+            IA32_APIC_BASE => Ok(lock(&self.inner).core.base),
+            IA32_TSC_DEADLINE => Ok(self.access(|core, at| {
                 core.advance(at);
                 core.timer.tsc_deadline
             })),
-            MSR_X2APIC..=MSR_X2APIC_LAST => self
+            X2APIC_MSR_BASE..=X2APIC_MSR_LAST => self
                 .access(|core, at| match core.mode() {
-                    ApicMode::X2apic => core.read_x2apic((msr - MSR_X2APIC) as u8, at),
+                    ApicMode::X2apic => core.read_x2apic(register_of(msr), at),
                     _ => Err(Illegal),
                 })
                 .map_err(|Illegal| MsrFault),
@@ -164,17 +164,17 @@ impl Lapic {
     /// WRMSR of `msr`; `None` if it is not the local APIC's.
     pub fn msr_write(&self, msr: u32, value: u64) -> Option<Result<(), MsrFault>> {
         let result = match msr {
-            MSR_APIC_BASE => {
+            IA32_APIC_BASE => {
                 return Some(self.access(|core, _| core.write_base(value)).ok_or(MsrFault));
             }
-            MSR_TSC_DEADLINE => self.access(|core, at| {
+            IA32_TSC_DEADLINE => self.access(|core, at| {
                 core.advance(at);
                 core.timer.set_tsc_deadline(value);
                 core.advance(at);
                 Ok(Action::None)
             }),
-            MSR_X2APIC..=MSR_X2APIC_LAST => self.access(|core, at| match core.mode() {
-                ApicMode::X2apic => core.write_x2apic((msr - MSR_X2APIC) as u8, value, at),
+            X2APIC_MSR_BASE..=X2APIC_MSR_LAST => self.access(|core, at| match core.mode() {
+                ApicMode::X2apic => core.write_x2apic(register_of(msr), value, at),
                 _ => Err(Illegal),
             }),
             _ => return None,
@@ -221,9 +221,9 @@ impl Lapic {
     /// FFH, LINT0 passing the 8259's interrupts (virtual wire mode), LINT1 the NMI.
     pub fn set_virtual_wire(&self) {
         self.access(|core, _| {
-            core.write_svr(0xFF | SVR_ENABLE);
-            core.write_lvt(lvt::LINT0, 7 << 8);
-            core.write_lvt(lvt::LINT1, 4 << 8);
+            core.write_svr(svr::RESET | svr::ENABLE);
+            core.write_lvt(slot::LINT0, (DeliveryMode::ExtInt as u32) << lvt::DELIVERY_SHIFT);
+            core.write_lvt(slot::LINT1, (DeliveryMode::Nmi as u32) << lvt::DELIVERY_SHIFT);
         });
     }
 
@@ -294,7 +294,7 @@ impl Lapic {
     }
 
     fn set_host_timer(&self, inner: &mut Inner) {
-        let masked = inner.core.lvt[lvt::TIMER] & LVT_MASK != 0;
+        let masked = inner.core.lvt[slot::TIMER] & lvt::MASKED != 0;
         let wanted = inner.core.timer.deadline().filter(|_| !masked);
         if wanted == inner.armed {
             return;
@@ -317,9 +317,19 @@ impl Lapic {
     }
 }
 
+/// The register to which `offset` in the page belongs.
+fn register_at(offset: u64) -> u32 {
+    offset as u32 & 0xFF0
+}
+
+/// The register that is MSR `msr` in x2APIC mode.
+fn register_of(msr: u32) -> u32 {
+    (msr - X2APIC_MSR_BASE) << STEP_SHIFT
+}
+
 /// What [`Lapic::mmio_base`] says of `core`.
 fn page_of(core: &Core) -> u64 {
-    if core.mode() == ApicMode::Xapic { core.base & BASE_ADDRESS } else { NO_PAGE }
+    if core.mode() == ApicMode::Xapic { core.base & base::ADDRESS } else { NO_PAGE }
 }
 
 impl Receiver for Lapic {

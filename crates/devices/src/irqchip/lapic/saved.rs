@@ -25,7 +25,7 @@ pub struct LapicState {
     pub esr: u32,
     pub esr_pending: u32,
     pub icr: u64,
-    pub lvt: [u32; lvt::COUNT],
+    pub lvt: [u32; slot::COUNT],
     pub timer_hz: u64,
     pub initial_count: u32,
     pub divide: u32,
@@ -145,7 +145,7 @@ impl Core {
             lvt,
             timer: Timer {
                 hz: timer_hz,
-                mode: Mode::of_lvt(lvt[super::registers::lvt::TIMER]),
+                mode: Mode::of_lvt(lvt[super::registers::slot::TIMER]),
                 initial: initial_count,
                 divide,
                 run: count_down.map(|CountDown { since, target }| Run { since, target }),
@@ -166,11 +166,11 @@ impl Core {
 
     /// IA32_APIC_BASE, in place of one that was `own`.
     fn check_base(&self, check: Check, own: u64) -> Result<(), RestoreError> {
-        check.bits("base", self.base, BASE_BSP | BASE_EXTD | BASE_EN | BASE_ADDRESS)?;
+        check.bits("base", self.base, base::BSP | base::EXTD | base::EN | base::ADDRESS)?;
         let shown = format_args!("{:#x}", self.base);
-        let bootstrap = self.base & BASE_BSP == own & BASE_BSP;
+        let bootstrap = self.base & base::BSP == own & base::BSP;
         check.that(bootstrap, "base", shown, "with BSP on the bootstrap processor alone")?;
-        let mode = self.base & BASE_EXTD == 0 || self.base & BASE_EN != 0;
+        let mode = self.base & base::EXTD == 0 || self.base & base::EN != 0;
         check.that(mode, "base", shown, "with EXTD only beside EN")
     }
 
@@ -193,20 +193,19 @@ impl Core {
         for (field, set) in sets {
             check.bits(field, set.word(0), !0xFFFF)?;
         }
-        let errors = ESR_SEND_ILLEGAL | ESR_RECEIVE_ILLEGAL | ESR_ILLEGAL_REGISTER;
-        check.bits("esr", self.esr, errors)?;
-        check.bits("esr_pending", self.esr_pending, errors)
+        check.bits("esr", self.esr, ESR_BITS)?;
+        check.bits("esr_pending", self.esr_pending, ESR_BITS)
     }
 
     fn check_lvt(&self, check: Check) -> Result<(), RestoreError> {
         check.bits("svr", self.svr, SVR_BITS)?;
-        let enabled = self.svr & SVR_ENABLE != 0;
+        let enabled = self.svr & svr::ENABLE != 0;
         for (index, entry) in self.lvt.into_iter().enumerate() {
-            check.bits("lvt", entry, lvt_bits(index) & !LVT_STATUS)?;
+            check.bits("lvt", entry, lvt_bits(index) & !lvt::PENDING)?;
             let shown = format_args!("{entry:#x}");
-            let masked = enabled || entry & LVT_MASK != 0;
+            let masked = enabled || entry & lvt::MASKED != 0;
             check.that(masked, "lvt", shown, "masked while the APIC is disabled")?;
-            let level = entry & LVT_REMOTE_IRR == 0 || entry & LVT_LEVEL != 0;
+            let level = entry & lvt::REMOTE_IRR == 0 || entry & lvt::LEVEL != 0;
             check.that(level, "lvt", shown, "level with remote IRR")?;
         }
         Ok(())
@@ -215,7 +214,7 @@ impl Core {
 
 impl Timer {
     fn check(&self, check: Check, now: u64) -> Result<(), RestoreError> {
-        check.bits("divide", self.divide, DIVIDE_BITS)?;
+        check.bits("divide", self.divide, TIMER_DIVIDE_BITS)?;
         let deadline = self.tsc_deadline == 0 || self.mode == Mode::TscDeadline;
         check.that(deadline, "tsc_deadline", self.tsc_deadline, "0 outside its mode")?;
         let Some(Run { since, target }) = self.run else { return Ok(()) };

@@ -50,9 +50,9 @@ impl Rig {
     /// All software-enabled, in x2APIC mode.
     fn x2apic(self) -> Self {
         for lapic in &self.chips.lapics {
-            let base = lapic.msr_read(MSR_APIC_BASE).unwrap().unwrap();
-            lapic.msr_write(MSR_APIC_BASE, base | BASE_EXTD).unwrap().unwrap();
-            lapic.msr_write(MSR_X2APIC + u32::from(SVR), 0x1FF).unwrap().unwrap();
+            let base = lapic.msr_read(IA32_APIC_BASE).unwrap().unwrap();
+            lapic.msr_write(IA32_APIC_BASE, base | base::EXTD).unwrap().unwrap();
+            lapic.msr_write(X2APIC_MSR_BASE + (SVR >> STEP_SHIFT), 0x1FF).unwrap().unwrap();
         }
         self
     }
@@ -71,12 +71,12 @@ impl Rig {
     }
 }
 
-fn get(lapic: &Lapic, register: u8) -> u32 {
-    lapic.mmio_read(u64::from(register) << 4, 4) as u32
+fn get(lapic: &Lapic, register: u32) -> u32 {
+    lapic.mmio_read(u64::from(register), 4) as u32
 }
 
-fn put(lapic: &Lapic, register: u8, value: u32) {
-    lapic.mmio_write(u64::from(register) << 4, 4, u64::from(value));
+fn put(lapic: &Lapic, register: u32, value: u32) {
+    lapic.mmio_write(u64::from(register), 4, u64::from(value));
 }
 
 /// Sends an xAPIC IPI.
@@ -86,10 +86,10 @@ fn ipi(lapic: &Lapic, destination: u8, low: u32) {
 }
 
 fn fixed(vector: u8, destination: u32) -> Message {
-    use crate::irqchip::{Delivery, DestinationMode, Trigger};
+    use crate::irqchip::{DeliveryMode, DestinationMode, Trigger};
     Message {
         vector,
-        delivery: Delivery::Fixed,
+        delivery: DeliveryMode::Fixed,
         trigger: Trigger::Edge,
         mode: DestinationMode::Physical,
         destination,
@@ -108,13 +108,13 @@ fn power_up_values() {
         (VERSION, 0x50014),
         (DFR, u32::MAX),
         (SVR, 0xFF),
-        (LVT_TIMER, LVT_MASK),
-        (LVT_ERROR, LVT_MASK),
+        (LVT_TIMER, lvt::MASKED),
+        (LVT_ERROR, lvt::MASKED),
         (ICR_LOW, 0),
     ];
     expected.into_iter().for_each(|(register, value)| assert_eq!(get(lapic, register), value));
     put(lapic, LVT_TIMER, 0x40);
-    assert_eq!(get(lapic, LVT_TIMER), LVT_MASK | 0x40, "software-disabled: the mask stays");
+    assert_eq!(get(lapic, LVT_TIMER), lvt::MASKED | 0x40, "software-disabled: the mask stays");
     assert!(!rig.chips.interconnect.deliver(&fixed(0x40, 1)), "and nothing is accepted");
 }
 
@@ -151,8 +151,8 @@ proptest! {
                 requested.remove(&vector);
                 serving.push(vector);
                 serving.sort_unstable();
-                prop_assert!(get(lapic, ISR + (vector >> 5)) & 1 << (vector & 31) != 0);
-                prop_assert!(get(lapic, IRR + (vector >> 5)) & 1 << (vector & 31) == 0);
+                prop_assert!(get(lapic, ISR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) != 0);
+                prop_assert!(get(lapic, IRR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) == 0);
             }
         }
     }
@@ -162,9 +162,9 @@ proptest! {
         let rig = rig(1).enabled();
         let lapic = rig.lapic(0);
         let divisor = [2u64, 4, 8, 16, 32, 64, 128, 1][divide as usize];
-        put(lapic, DIVIDE, (divide & 4) << 1 | divide & 3);
+        put(lapic, TIMER_DIVIDE, (divide & 4) << 1 | divide & 3);
         put(lapic, LVT_TIMER, 0x20040);
-        put(lapic, INITIAL_COUNT, count);
+        put(lapic, TIMER_INITIAL_COUNT, count);
         let period = u64::from(count) * divisor;
         for k in 1..5 {
             let at = (k * period * SECOND).div_ceil(HZ);
@@ -193,32 +193,32 @@ fn cr8_is_the_class_of_tpr() {
 fn one_shot_masks_and_tsc_deadline() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
-    put(lapic, DIVIDE, 0b1011);
-    put(lapic, LVT_TIMER, LVT_MASK | 0x40);
-    put(lapic, INITIAL_COUNT, 25);
+    put(lapic, TIMER_DIVIDE, 0b1011);
+    put(lapic, LVT_TIMER, lvt::MASKED | 0x40);
+    put(lapic, TIMER_INITIAL_COUNT, 25);
     assert_eq!(rig.timers.next_deadline(), None, "masked: the host need not wake");
     rig.clock.set(400);
-    assert_eq!(get(lapic, CURRENT_COUNT), 15);
+    assert_eq!(get(lapic, TIMER_CURRENT_COUNT), 15);
     put(lapic, LVT_TIMER, 0x40);
     assert_eq!(rig.timers.next_deadline(), Some(1000));
     rig.run_to(2000);
-    assert_eq!((lapic.ack_interrupt(), get(lapic, CURRENT_COUNT)), (Some(0x40), 0));
+    assert_eq!((lapic.ack_interrupt(), get(lapic, TIMER_CURRENT_COUNT)), (Some(0x40), 0));
     put(lapic, EOI, 0);
     put(lapic, LVT_TIMER, 2 << 17 | 0x41);
-    assert_eq!(lapic.msr_write(MSR_TSC_DEADLINE, 5000), Some(Ok(())));
-    assert_eq!(lapic.msr_read(MSR_TSC_DEADLINE), Some(Ok(5000)));
+    assert_eq!(lapic.msr_write(IA32_TSC_DEADLINE, 5000), Some(Ok(())));
+    assert_eq!(lapic.msr_read(IA32_TSC_DEADLINE), Some(Ok(5000)));
     rig.run_to(4999);
     assert!(!rig.intr(0));
     rig.run_to(5000);
-    assert_eq!(lapic.msr_read(MSR_TSC_DEADLINE), Some(Ok(0)));
+    assert_eq!(lapic.msr_read(IA32_TSC_DEADLINE), Some(Ok(0)));
     assert_eq!(lapic.ack_interrupt(), Some(0x41));
     put(lapic, EOI, 0);
-    lapic.msr_write(MSR_TSC_DEADLINE, 1);
+    lapic.msr_write(IA32_TSC_DEADLINE, 1);
     assert!(rig.intr(0), "a deadline in the past fires at once");
-    lapic.msr_write(MSR_TSC_DEADLINE, 9000);
+    lapic.msr_write(IA32_TSC_DEADLINE, 9000);
     lapic.tsc_changed();
     assert_eq!(rig.timers.next_deadline(), Some(9000));
-    lapic.msr_write(MSR_TSC_DEADLINE, 0);
+    lapic.msr_write(IA32_TSC_DEADLINE, 0);
     assert_eq!(rig.timers.next_deadline(), None);
 }
 
@@ -301,12 +301,15 @@ fn errors_latch_on_a_write_and_interrupt_once() {
     assert_eq!(lapic.ack_interrupt(), Some(0xFE));
     put(lapic, EOI, 0);
     rig.chips.interconnect.deliver(&fixed(3, 0));
-    get(lapic, 0x3A);
+    get(lapic, 0x3A0);
     assert!(!rig.intr(0), "not armed again before ESR is written");
     assert_eq!(get(lapic, ESR), 0);
     put(lapic, ESR, 0);
-    assert_eq!(get(lapic, ESR), ESR_SEND_ILLEGAL | ESR_RECEIVE_ILLEGAL | ESR_ILLEGAL_REGISTER);
-    get(lapic, 0x3A);
+    assert_eq!(
+        get(lapic, ESR),
+        esr::SEND_ILLEGAL_VECTOR | esr::RECEIVED_ILLEGAL_VECTOR | esr::ILLEGAL_REGISTER
+    );
+    get(lapic, 0x3A0);
     assert_eq!(lapic.ack_interrupt(), Some(0xFE));
 }
 
@@ -314,36 +317,39 @@ fn errors_latch_on_a_write_and_interrupt_once() {
 fn the_base_msr_has_three_states() {
     let rig = rig(1);
     let lapic = rig.lapic(0);
-    let write = |value| lapic.msr_write(MSR_APIC_BASE, value).unwrap();
+    let write = |value| lapic.msr_write(IA32_APIC_BASE, value).unwrap();
     const OFF: u64 = 0xFEE0_0100;
-    assert_eq!(write(OFF | BASE_EXTD), Err(MsrFault), "invalid");
-    assert_eq!(write(OFF | BASE_EN | 1), Err(MsrFault), "reserved bit");
-    assert_eq!(write(OFF | BASE_EN | 1 << 52), Err(MsrFault), "beyond MAXPHYADDR");
+    assert_eq!(write(OFF | base::EXTD), Err(MsrFault), "invalid");
+    assert_eq!(write(OFF | base::EN | 1), Err(MsrFault), "reserved bit");
+    assert_eq!(write(OFF | base::EN | 1 << 52), Err(MsrFault), "beyond MAXPHYADDR");
     assert_eq!(lapic.msr_read(0x802), Some(Err(MsrFault)), "not in x2APIC mode");
     assert_eq!(write(OFF), Ok(()));
     assert_eq!(lapic.mmio_base(), None);
-    assert_eq!(write(OFF | BASE_EN | BASE_EXTD), Err(MsrFault), "disabled to x2APIC");
-    assert_eq!(write(0x1_2345_6000 | BASE_EN), Ok(()));
+    assert_eq!(write(OFF | base::EN | base::EXTD), Err(MsrFault), "disabled to x2APIC");
+    assert_eq!(write(0x1_2345_6000 | base::EN), Ok(()));
     assert_eq!(lapic.mmio_base(), Some(0x1_2345_6000));
-    assert_eq!(write(OFF | BASE_EN | BASE_EXTD), Ok(()));
+    assert_eq!(write(OFF | base::EN | base::EXTD), Ok(()));
     assert_eq!(lapic.mmio_base(), None);
-    assert_eq!(write(OFF | BASE_EN), Err(MsrFault), "x2APIC to xAPIC");
+    assert_eq!(write(OFF | base::EN), Err(MsrFault), "x2APIC to xAPIC");
     assert_eq!(write(OFF), Ok(()));
-    assert_eq!(lapic.msr_read(MSR_APIC_BASE), Some(Ok(OFF)), "BSP is kept");
+    assert_eq!(lapic.msr_read(IA32_APIC_BASE), Some(Ok(OFF)), "BSP is kept");
 }
 
 #[test]
 fn x2apic_registers_and_faults() {
     let rig = rig(2).x2apic();
     let lapic = rig.lapic(1);
-    let read = |register: u8| lapic.msr_read(MSR_X2APIC + u32::from(register)).unwrap();
-    let write =
-        |register: u8, value| lapic.msr_write(MSR_X2APIC + u32::from(register), value).unwrap();
+    let read = |register: u32| lapic.msr_read(X2APIC_MSR_BASE + (register >> STEP_SHIFT)).unwrap();
+    let write = |register: u32, value| {
+        lapic.msr_write(X2APIC_MSR_BASE + (register >> STEP_SHIFT), value).unwrap()
+    };
     assert_eq!((read(ID), read(LDR), read(VERSION)), (Ok(1), Ok(2), Ok(0x50014)));
-    for register in [EOI, SELF_IPI, DFR, ICR_HIGH, APR, RRD, 0x2F, 0x3A, 0x00, 0x7F] {
+    for register in [EOI, SELF_IPI, DFR, ICR_HIGH, APR, RRD, LVT_CMCI, 0x3A0, 0x00, 0x7F0] {
         assert_eq!(read(register), Err(MsrFault), "read {register:#x}");
     }
-    for register in [ID, VERSION, PPR, LDR, ISR, TMR, IRR, CURRENT_COUNT, DFR, ICR_HIGH, 0x2F] {
+    for register in
+        [ID, VERSION, PPR, LDR, ISR, TMR, IRR, TIMER_CURRENT_COUNT, DFR, ICR_HIGH, LVT_CMCI]
+    {
         assert_eq!(write(register, 0), Err(MsrFault), "write {register:#x}");
     }
     let reserved = [
@@ -353,10 +359,10 @@ fn x2apic_registers_and_faults() {
         (SVR, 1 << 12),
         (LVT_TIMER, 1 << 8),
         (LVT_ERROR, 1 << 8),
-        (DIVIDE, 4),
+        (TIMER_DIVIDE, 4),
         (SELF_IPI, 0x100),
         (ICR_LOW, 1 << 12),
-        (INITIAL_COUNT, 1 << 32),
+        (TIMER_INITIAL_COUNT, 1 << 32),
     ];
     for (register, value) in reserved {
         assert_eq!(write(register, value), Err(MsrFault), "{register:#x} = {value:#x}");
@@ -377,11 +383,11 @@ fn destinations_of_x2apic_ipis() {
         (0xFFFF_FFFF << 32 | 0x41, &(0..18).collect::<Vec<_>>()),
     ];
     for (icr, raised) in cases {
-        rig.lapic(3).msr_write(MSR_X2APIC + u32::from(ICR_LOW), icr).unwrap().unwrap();
+        rig.lapic(3).msr_write(X2APIC_MSR_BASE + (ICR_LOW >> STEP_SHIFT), icr).unwrap().unwrap();
         rig.expected(raised);
         for lapic in &rig.chips.lapics {
             if lapic.ack_interrupt().is_some() {
-                lapic.msr_write(MSR_X2APIC + u32::from(EOI), 0).unwrap().unwrap();
+                lapic.msr_write(X2APIC_MSR_BASE + (EOI >> STEP_SHIFT), 0).unwrap().unwrap();
             }
         }
     }
@@ -397,13 +403,13 @@ fn the_8259_comes_through_virtual_wire_and_without_apic() {
             pic.write(port, 1, value);
         }
         let lapic = rig.lapic(0);
-        lapic.msr_write(MSR_APIC_BASE, base);
+        lapic.msr_write(IA32_APIC_BASE, base);
         if wired {
             lapic.set_virtual_wire();
         }
         let line = rig.chips.isa_line(4);
         line.set(true);
-        let through = wired || base & BASE_EN == 0;
+        let through = wired || base & base::EN == 0;
         assert_eq!(rig.intr(0), through);
         assert_eq!(lapic.ack_interrupt(), through.then_some(0x34));
         assert!(!rig.intr(0));
@@ -420,13 +426,13 @@ fn the_8259_comes_through_virtual_wire_and_without_apic() {
 fn lint_pins_as_nmi_and_as_level_interrupt() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
-    put(lapic, LVT_TIMER + lvt::LINT1 as u8, 4 << 8);
+    put(lapic, LVT_LINT1, 4 << 8);
     lapic.set_input(Lapic::LINT1, true);
     assert!(rig.signals[0].is_raised(Signal::Nmi));
-    put(lapic, LVT_TIMER + lvt::LINT0 as u8, LVT_LEVEL | 0x66);
+    put(lapic, LVT_LINT0, lvt::LEVEL | 0x66);
     lapic.set_input(Lapic::LINT0, true);
     assert_eq!(lapic.ack_interrupt(), Some(0x66));
-    assert_ne!(get(lapic, LVT_TIMER + lvt::LINT0 as u8) & LVT_REMOTE_IRR, 0);
+    assert_ne!(get(lapic, LVT_LINT0) & lvt::REMOTE_IRR, 0);
     put(lapic, EOI, 0);
     assert_eq!(lapic.ack_interrupt(), Some(0x66), "still up");
     lapic.set_input(Lapic::LINT0, false);
@@ -467,9 +473,9 @@ fn an_ioapic_level_interrupt_repeats_until_its_line_falls() {
 fn state_survives() {
     let rig = rig(2).enabled();
     let lapic = rig.lapic(0);
-    put(lapic, DIVIDE, 0b1011);
+    put(lapic, TIMER_DIVIDE, 0b1011);
     put(lapic, LVT_TIMER, 0x20050);
-    put(lapic, INITIAL_COUNT, 12345);
+    put(lapic, TIMER_INITIAL_COUNT, 12345);
     rig.chips.interconnect.deliver(&fixed(0x61, 0));
     rig.chips.interconnect.deliver(&fixed(0x32, 0));
     lapic.ack_interrupt();
@@ -597,7 +603,7 @@ fn a_deadline_that_is_met_early_is_armed_again() {
     });
     put(&lapic, SVR, 0x1FF);
     put(&lapic, LVT_TIMER, 2 << 17 | 0x41);
-    lapic.msr_write(MSR_TSC_DEADLINE, 1_000_000);
+    lapic.msr_write(IA32_TSC_DEADLINE, 1_000_000);
     let mut wakes = 0;
     while let Some(at) = timers.next_deadline() {
         assert!(!signals.is_raised(Signal::Intr));
@@ -640,7 +646,7 @@ fn a_tsc_deadline_follows_the_tsc_and_a_restored_clock() {
     });
     put(&lapic, SVR, 0x1FF);
     put(&lapic, LVT_TIMER, 2 << 17 | 0x41);
-    lapic.msr_write(MSR_TSC_DEADLINE, 1_000_000);
+    lapic.msr_write(IA32_TSC_DEADLINE, 1_000_000);
     assert_eq!(timers.next_deadline(), Some(1_000_000));
     tsc.1.store(600_000, Ordering::SeqCst);
     lapic.tsc_changed();
@@ -658,10 +664,10 @@ fn a_tsc_deadline_follows_the_tsc_and_a_restored_clock() {
 fn the_page_is_where_the_base_msr_says() {
     let rig = rig(1);
     let lapic = rig.lapic(0);
-    lapic.msr_write(MSR_APIC_BASE, 0xFED0_0000 | BASE_EN).unwrap().unwrap();
+    lapic.msr_write(IA32_APIC_BASE, 0xFED0_0000 | base::EN).unwrap().unwrap();
     assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
     let state = lapic.save();
-    lapic.msr_write(MSR_APIC_BASE, 0xFED0_0000 | BASE_EN | BASE_EXTD).unwrap().unwrap();
+    lapic.msr_write(IA32_APIC_BASE, 0xFED0_0000 | base::EN | base::EXTD).unwrap().unwrap();
     assert_eq!(lapic.mmio_base(), None);
     lapic.restore(&state).expect("its own state");
     assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));

@@ -5,6 +5,7 @@
 //! stepped, so that a period does not drift.
 
 use crate::time::{Instant, SECOND};
+use x86::apic::{lvt, timer_divisor};
 
 /// A periodic timer fires no more often than this: a guest that programs a shorter period must not
 /// occupy a host thread.
@@ -22,10 +23,10 @@ pub(super) enum Mode {
 
 impl Mode {
     pub(super) fn of_lvt(lvt: u32) -> Self {
-        match lvt >> 17 & 3 {
-            0 => Self::OneShot,
-            1 => Self::Periodic,
-            2 => Self::TscDeadline,
+        match (lvt & lvt::TIMER_MODE) >> lvt::TIMER_MODE_SHIFT {
+            lvt::TIMER_ONE_SHOT => Self::OneShot,
+            lvt::TIMER_PERIODIC => Self::Periodic,
+            lvt::TIMER_TSC_DEADLINE => Self::TscDeadline,
             _ => Self::Reserved,
         }
     }
@@ -77,10 +78,9 @@ impl Timer {
         }
     }
 
-    /// log2 of the divisor: 000 is 2, …, 110 is 128, 111 is 1 (bits 3, 1 and 0).
+    /// log2 of the divisor.
     fn shift(&self) -> u32 {
-        let code = (self.divide >> 1 & 4) | (self.divide & 3);
-        (code + 1) & 7
+        timer_divisor(self.divide).trailing_zeros()
     }
 
     /// Whole ticks between `since` and `now`.
