@@ -24,7 +24,7 @@ const OUTER: &[&str] = &[
 
 fn main() {
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest");
-    for part in ["Cargo.toml", "Cargo.lock", ".cargo", "abi", "nucleus", "programs"] {
+    for part in ["Cargo.toml", "Cargo.lock", ".cargo", "abi", "nucleus", "programs", "string"] {
         println!("cargo:rerun-if-changed={}", guest.join(part).display());
     }
     // The nucleus includes it.

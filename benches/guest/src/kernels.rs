@@ -46,13 +46,14 @@ impl Kernel {
 
     /// Operations in a pass.
     pub(crate) fn operations(&self) -> u64 {
-        // SAFETY: an entry of the table.
+        // SAFETY: `row` is an entry of the static table: only `prepare` makes a `Kernel`.
         unsafe { bench_operations(self.row) }
     }
 
     /// One pass; its result.
     pub(crate) fn pass(&mut self) -> u64 {
-        // SAFETY: an entry of the table, prepared.
+        // SAFETY: `row` is an entry of the static table, which `prepare` has prepared; one thread
+        // runs.
         unsafe { bench_run(self.row) }
     }
 }

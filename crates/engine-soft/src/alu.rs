@@ -46,7 +46,7 @@ macro_rules! binary {
     ($name:ident, $class:ident, $m:literal, $insn:literal) => {
         #[inline(always)]
         fn $name(mut self, b: Self, f: &mut u16) -> Self {
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
                 asm!(concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf", "seto al",
                     a = inout($class) self, b = in($class) b, out("ax") *f,
@@ -62,9 +62,11 @@ macro_rules! binary_over {
     ($name:ident, $class:ident, $m:literal, $insn:literal) => {
         #[inline(always)]
         fn $name(mut self, b: Self, f: &mut u16) -> Self {
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
-                asm!("add al, 0x7f", "sahf", concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf", "seto al",
+                asm!("add al, 0x7f", "sahf",
+                    concat!($insn, " {a", $m, "}, {b", $m, "}"),
+                    "lahf", "seto al",
                     a = inout($class) self, b = in($class) b, inout("ax") *f,
                     options(pure, nomem, nostack));
             }
@@ -78,7 +80,7 @@ macro_rules! with_carry {
     ($name:ident, $class:ident, $m:literal, $insn:literal) => {
         #[inline(always)]
         fn $name(mut self, b: Self, f: &mut u16) -> Self {
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
                 asm!("bt eax, 8", concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf", "seto al",
                     a = inout($class) self, b = in($class) b, inout("ax") *f,
@@ -95,7 +97,7 @@ macro_rules! unary {
         #[inline(always)]
         fn $name(mut self, f: &mut u16) -> Self {
             let after: u16;
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
                 asm!(concat!($insn, " {a", $m, "}"), "lahf", "seto al",
                     a = inout($class) self, out("ax") after, options(pure, nomem, nostack));
@@ -158,7 +160,7 @@ pub(crate) mod by_immediate {
     macro_rules! five {
         ($($name:ident $insn:literal,)*) => {$(
             pub(crate) fn $name(mut a: u32, f: &mut u16) -> u32 {
-                // SAFETY: registers only.
+                // SAFETY: the assembly text uses the registers it names and no memory or stack.
                 unsafe {
                     asm!("add al, 0x7f", "sahf", concat!($insn, " {a:e}, 5"), "lahf", "seto al",
                         a = inout(reg) a, inout("ax") *f, options(pure, nomem, nostack));
@@ -198,11 +200,13 @@ macro_rules! wide {
         #[inline(always)]
         fn $name(self, b: Self, f: &mut u16) -> (Self, Self) {
             let (low, high, flags): (Self, Self, Self);
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
-                asm!("add al, 0x7f", "sahf", concat!("mov ", $a, ", {a", $m, "}"), concat!($insn, " {b", $m, "}"),
+                asm!("add al, 0x7f", "sahf",
+                    concat!("mov ", $a, ", {a", $m, "}"), concat!($insn, " {b", $m, "}"),
                     concat!("mov {lo", $m, "}, ", $a), "lahf", "seto al",
-                    a = in(reg) self, b = in(reg) b, lo = lateout(reg) low, inout($a) Self::cut(u64::from(*f)) => flags,
+                    a = in(reg) self, b = in(reg) b, lo = lateout(reg) low,
+                    inout($a) Self::cut(u64::from(*f)) => flags,
                     lateout($d) high, options(pure, nomem, nostack));
             }
             *f = flags as u16;
@@ -230,9 +234,11 @@ macro_rules! wide_byte {
         #[inline(always)]
         fn $name(self, b: Self, f: &mut u16) -> (Self, Self) {
             let product: u16;
-            // SAFETY: registers only.
+            // SAFETY: the assembly text uses the registers it names and no memory or stack.
             unsafe {
-                asm!("add al, 0x7f", "sahf", "mov al, {a}", concat!($insn, " {b}"), "mov {p:x}, ax", "lahf", "seto al",
+                asm!("add al, 0x7f", "sahf",
+                    "mov al, {a}", concat!($insn, " {b}"), "mov {p:x}, ax",
+                    "lahf", "seto al",
                     a = in(reg_byte) self, b = in(reg_byte) b, p = out(reg) product, inout("ax") *f,
                     options(pure, nomem, nostack));
             }

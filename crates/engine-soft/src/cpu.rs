@@ -379,7 +379,8 @@ impl Cpu {
     pub(crate) fn store<W: Word>(&mut self, la: u64, value: W) -> Fallible {
         let entry = self.entry(la);
         if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
-            // SAFETY: as in `load`.
+            // SAFETY: the tag matched the first byte (by index) and the last: all in one page of
+            // RAM that may be written.
             unsafe { ram::store(entry.at(la) as *mut u8, value) };
             return Ok(());
         }
@@ -397,7 +398,8 @@ impl Cpu {
         let entry = self.entry(la);
         if entry.wtag == la.wrapping_add(u64::from(W::SIZE) - 1) & !PAGE_MASK {
             let p = entry.at(la) as *mut u8;
-            // SAFETY: as in `load`; a write tag implies the right to read.
+            // SAFETY: the tag matched the first byte (by index) and the last: all in one page of
+            // RAM. A write tag implies the right to read.
             unsafe {
                 let old = ram::load(p);
                 ram::store(p, change(&mut self.state, old));

@@ -41,11 +41,13 @@ pub(crate) fn modify<W: Word>(
         Some((host, gpa)) if (host as u64).is_multiple_of(u64::from(W::SIZE)) => {
             let before = cpu.state.flags.arith;
             let flags = loop {
-                // SAFETY: aligned RAM that `pin` vouches for.
+                // SAFETY: `pin` has checked that `host` is RAM that may be written; the match arm,
+                // that it is aligned.
                 let old = unsafe { load::<W>(host) };
                 let mut flags = before;
                 let new = change(old, &mut flags);
-                // SAFETY: as above.
+                // SAFETY: `pin` has checked that `host` is RAM that may be written; the match arm,
+                // that it is aligned.
                 if unsafe { exchange::<W>(host, old, new) } {
                     break flags;
                 }
@@ -62,13 +64,14 @@ pub(crate) fn modify<W: Word>(
 }
 
 unsafe fn load<W: Word>(p: *mut u8) -> W {
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes aligned guest RAM that `pin` has checked.
     unsafe { crate::ram::load(p) }
 }
 
 unsafe fn exchange<W: Word>(p: *mut u8, old: W, new: W) -> bool {
     let (old, new, order) = (old.zext(), new.zext(), Ordering::SeqCst);
-    // SAFETY: the caller's: aligned, mapped, shared only by atomic and volatile accesses.
+    // SAFETY: the caller passes aligned guest RAM that `pin` has checked; it is shared only by
+    // atomic and volatile accesses.
     unsafe {
         match W::SIZE {
             1 => AtomicU8::from_ptr(p).compare_exchange(old as u8, new as u8, order, order).is_ok(),

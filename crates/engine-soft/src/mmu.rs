@@ -375,7 +375,7 @@ impl Mmu {
     fn write_at(&mut self, target: Target, size: u8, value: u64) {
         match target {
             Target::Ram { host, gpa } => {
-                // SAFETY: as in `read_at`.
+                // SAFETY: `target` came from `reach` for a write that stays within the page.
                 unsafe {
                     match size {
                         1 => ram::store(host, value as u8),

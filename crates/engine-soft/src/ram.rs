@@ -18,7 +18,8 @@ struct Unaligned<W: Copy>(W);
 /// `p..p+SIZE` lies in one mapped page run of guest RAM.
 #[inline(always)]
 pub(crate) unsafe fn load<W: Word>(p: *const u8) -> W {
-    // SAFETY: the caller's.
+    // SAFETY: the caller vouches that the word lies in mapped guest RAM, of which no Rust reference
+    // exists.
     unsafe { core::ptr::read_volatile(p.cast::<Unaligned<W>>()).0 }
 }
 
@@ -28,7 +29,8 @@ pub(crate) unsafe fn load<W: Word>(p: *const u8) -> W {
 /// As [`load`].
 #[inline(always)]
 pub(crate) unsafe fn store<W: Word>(p: *mut u8, value: W) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller vouches that the word lies in mapped guest RAM, of which no Rust reference
+    // exists.
     unsafe { core::ptr::write_volatile(p.cast::<Unaligned<W>>(), Unaligned(value)) }
 }
 
@@ -38,10 +40,11 @@ pub(crate) unsafe fn store<W: Word>(p: *mut u8, value: W) {
 /// # Safety
 /// Both ranges lie in guest RAM.
 pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller's. `rep movsb` is the host's own string copy: element by element, upwards.
+    // SAFETY: the caller vouches for both ranges of guest RAM. `rep movsb` is the host's own string
+    // copy: element by element, upwards.
     unsafe {
-        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-            options(nostack, preserves_flags));
+        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
+            inout("rdi") to => _, options(nostack, preserves_flags));
     }
 }
 
@@ -50,21 +53,20 @@ pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
 /// # Safety
 /// The range lies in guest RAM.
 pub(crate) unsafe fn fill<W: Word>(to: *mut u8, value: W, count: usize) {
-    // SAFETY: the caller's.
+    macro_rules! store {
+        ($repeated:literal) => {
+            core::arch::asm!($repeated, inout("rcx") count => _, inout("rdi") to => _,
+                in("rax") value.zext(), options(nostack, preserves_flags))
+        };
+    }
+    // SAFETY: the caller vouches that the range is guest RAM; the instruction writes no other
+    // memory.
     unsafe {
         match W::SIZE {
-            1 => {
-                core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
-            }
-            2 => {
-                core::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
-            }
-            4 => {
-                core::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
-            }
-            _ => {
-                core::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
-            }
+            1 => store!("rep stosb"),
+            2 => store!("rep stosw"),
+            4 => store!("rep stosd"),
+            _ => store!("rep stosq"),
         }
     }
 }
@@ -79,12 +81,14 @@ pub(crate) enum While {
 /// Runs the host's repeated `$string` of words of `$size` bytes from `$first` (which SCAS does
 /// without) and `$second` upwards; how many comparisons it made.
 macro_rules! comparisons {
-    ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr, $value:expr) => {{
+    ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr,
+        $value:expr) => {{
         macro_rules! run {
             ($repeat:literal, $suffix:literal) => {{
                 let left: usize;
-                core::arch::asm!(concat!($repeat, $string, $suffix), inout("rcx") $count => left, inout("rsi") $first => _,
-                    inout("rdi") $second => _, in("rax") $value, options(nostack, readonly));
+                core::arch::asm!(concat!($repeat, $string, $suffix), inout("rcx") $count => left,
+                    inout("rsi") $first => _, inout("rdi") $second => _, in("rax") $value,
+                    options(nostack, readonly));
                 $count - left
             }};
         }
@@ -112,7 +116,8 @@ pub(crate) unsafe fn compare<W: Word>(
     count: usize,
     still: While,
 ) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller vouches for `count` words of guest RAM at `a` and at `b`; nothing is
+    // written.
     unsafe { comparisons!("cmps", W::SIZE, still, count, a, b, 0) }
 }
 
@@ -121,6 +126,6 @@ pub(crate) unsafe fn compare<W: Word>(
 /// # Safety
 /// `count` words at `b` lie in guest RAM.
 pub(crate) unsafe fn scan<W: Word>(value: W, b: *const u8, count: usize, still: While) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller vouches for `count` words of guest RAM at `b`; nothing is written.
     unsafe { comparisons!("scas", W::SIZE, still, count, b, b, value.zext()) }
 }

@@ -97,7 +97,8 @@ fn who_waits_for_pending_errors() {
 fn a_pending_error_keeps_the_operands_and_stops_the_next_instruction() {
     let mut bench = Bench::new();
     bench.state.x87.fcw = 0x37f & !(1 << 2);
-    let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]]; // fld1; fldz; fdivp; fld1
+    // fld1; fldz; fdivp; fld1
+    let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]];
     let thunks = programs.map(|bytes| bench.compile(bytes).unwrap());
     let results = thunks.map(|thunk| bench.execute(&thunk, 0));
     assert_eq!(results, [Ok(()), Ok(()), Ok(()), Err(ThunkFault::X87)]);
@@ -242,13 +243,13 @@ fn foreign_fault() {
     match std::env::var("THUNK_FOREIGN").as_deref() {
         // SAFETY: deliberately not: the process must die of it.
         Ok("segv") => unsafe { ptr::write_volatile(ptr::without_provenance_mut::<u8>(8), 1) },
-        // SAFETY: as above.
+        // SAFETY: it is not sound, on purpose: the process must die of the invalid opcode.
         Ok("ill") => unsafe { std::arch::asm!("ud2") },
-        // SAFETY: as above.
+        // SAFETY: it is not sound, on purpose: the process must die of the division.
         Ok("fpe") => unsafe {
             std::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _);
         },
-        // SAFETY: raise has no precondition.
+        // SAFETY: raise has no precondition; the signal may end the process, which is the test.
         Ok("sent") => drop(unsafe { libc::raise(libc::SIGILL) }),
         _ => {}
     }
@@ -297,7 +298,7 @@ fn a_handler_installed_before_gets_foreign_faults() {
     bench.state.gpr[1] = 0;
     assert_eq!(bench.run(&[0xf7, 0xf1]), Err(ThunkFault::DivideError));
     assert_eq!(SEEN.load(std::sync::atomic::Ordering::SeqCst), 0, "a thunk's fault is ours alone");
-    // SAFETY: raise has no precondition.
+    // SAFETY: raise has no precondition; the handler set above takes the signal.
     unsafe { libc::raise(libc::SIGFPE) };
     assert_eq!(SEEN.load(std::sync::atomic::Ordering::SeqCst), libc::SIGFPE);
 }

@@ -46,26 +46,30 @@ pub fn leave(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-// SAFETY: each call is the system allocator's, with the same arguments, whose contract the caller
-// keeps; a null result never returns.
+// SAFETY: each call goes to the system allocator with the same arguments, and whoever calls this
+// one keeps the contract of `GlobalAlloc`; a null result never returns.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout, unchanged.
+        // SAFETY: the layout is passed on unchanged; the contract of `GlobalAlloc` binds the
+        // caller.
         given(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout, unchanged.
+        // SAFETY: the layout is passed on unchanged; the contract of `GlobalAlloc` binds the
+        // caller.
         given(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's block and layout: both came from `System`, through this allocator.
+        // SAFETY: the block and its layout came from `System` through this allocator, by the
+        // contract of `GlobalAlloc`.
         given(unsafe { System.realloc(block, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's block and layout: both came from `System`, through this allocator.
+        // SAFETY: the block and its layout came from `System` through this allocator, by the
+        // contract of `GlobalAlloc`.
         unsafe { System.dealloc(block, layout) }
     }
 }

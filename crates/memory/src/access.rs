@@ -15,7 +15,8 @@ impl GuestRam {
 
     fn word64(&self, gpa: u64) -> Option<&AtomicU64> {
         let host = self.host_address(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
-        // SAFETY: as in `word32`.
+        // SAFETY: the address lies in a live mapping that `self` keeps and is aligned; guest memory
+        // is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
         Some(unsafe { AtomicU64::from_ptr(host.cast()) })
     }

@@ -24,7 +24,8 @@ pub unsafe fn woken_by() -> u64 {
 
 /// Whether the processor state is saved by XSAVE rather than FXSAVE.
 pub fn use_xsave(on: bool) {
-    // SAFETY: before the first process runs.
+    // SAFETY: the bootstrap calls this before the first process runs, so no entry code reads the
+    // word yet.
     unsafe { (&raw mut XSAVE_ENABLED).write_volatile(on.into()) };
 }
 

@@ -46,7 +46,7 @@ static HEAP: Heap = Heap {
 
 /// Bytes in use, of [`total`].
 pub fn used() -> usize {
-    // SAFETY: as for `Sync`.
+    // SAFETY: one processor, and handlers are never interrupted: nothing else is in the heap now.
     unsafe { (*HEAP.state.get()).used }
 }
 
@@ -98,7 +98,8 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let bytes = rounded(layout);
-        // SAFETY: single caller; the block was handed out by `alloc` with the same layout.
+        // SAFETY: one processor and uninterrupted handlers: there is a single caller. `alloc`
+        // handed the block out with the same layout.
         unsafe {
             let state = &mut *self.state.get();
             state.used -= bytes;

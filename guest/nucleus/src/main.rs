@@ -31,11 +31,11 @@ mod programs;
 mod sched;
 mod semaphore;
 mod shell;
-mod string;
 mod swap;
 mod syscall;
 mod tables;
 mod tests;
+mod unwind;
 mod views;
 mod virtio_blk;
 

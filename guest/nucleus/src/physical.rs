@@ -28,21 +28,24 @@ impl Frame {
     }
 
     pub fn copy_from(self, other: Self) {
-        // SAFETY: two different frames, as above.
+        // SAFETY: both frames are whole pages of the direct map that their holders own, and they
+        // differ.
         unsafe { ptr::copy_nonoverlapping(pointer(other.0), pointer(self.0), PAGE as usize) };
     }
 
     /// Copies `bytes` into the frame at `offset`.
     pub fn write(self, offset: u64, bytes: &[u8]) {
         assert!(offset as usize + bytes.len() <= PAGE as usize);
-        // SAFETY: inside the frame, as just checked.
+        // SAFETY: the assertion keeps the range inside the frame, which the holder of a `Frame`
+        // owns.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(self.0 + offset), bytes.len()) };
     }
 
     /// Copies from the frame at `offset` into `bytes`.
     pub fn read(self, offset: u64, bytes: &mut [u8]) {
         assert!(offset as usize + bytes.len() <= PAGE as usize);
-        // SAFETY: inside the frame, as just checked.
+        // SAFETY: the assertion keeps the range inside the frame, which the holder of a `Frame`
+        // owns.
         unsafe {
             ptr::copy_nonoverlapping(pointer(self.0 + offset), bytes.as_mut_ptr(), bytes.len());
         };

@@ -43,7 +43,7 @@ pub struct TaskState {
 /// A table of the processor's, changed only by the nucleus's single thread of control.
 #[repr(C, align(16))]
 struct Shared<T>(UnsafeCell<T>);
-// SAFETY: one processor, handlers are never interrupted.
+// SAFETY: one processor, and handlers are never interrupted: there is only ever one accessor.
 unsafe impl<T> Sync for Shared<T> {}
 
 #[unsafe(export_name = "task_state")]
@@ -149,7 +149,7 @@ fn fill_gdt() {
 /// The 256 gates, before the reader's eyes: exceptions 0 to 31, interrupts from 32 on, and one
 /// trap.
 fn fill_idt() {
-    // SAFETY: as in `fill_gdt`; the stubs are entry.s's, one for each vector.
+    // SAFETY: nothing else holds a reference into the tables; entry.s has a stub for each vector.
     unsafe {
         let stubs = (&raw const entry_stubs) as u64;
         for vector in 0..256usize {
@@ -179,24 +179,28 @@ fn table_pointer(address: u64, limit: u16) -> [u16; 5] {
 
 /// Where the processor saves state on its next way up.
 pub fn set_rsp0(end: u64) {
-    // SAFETY: as in `fill_gdt`.
+    // SAFETY: the nucleus has one thread of control, and no reference into the tables outlives a
+    // function.
     unsafe { (&raw mut (*TSS.0.get()).rsp0).write_unaligned(end) };
 }
 
 /// What was last set by [`set_rsp0`].
 pub fn rsp0() -> u64 {
-    // SAFETY: as in `fill_gdt`.
+    // SAFETY: the nucleus has one thread of control, and no reference into the tables outlives a
+    // function.
     unsafe { (&raw const (*TSS.0.get()).rsp0).read_unaligned() }
 }
 
 /// A gate, for the shell.
 pub fn gate(vector: u8) -> Gate {
-    // SAFETY: as in `fill_gdt`.
+    // SAFETY: the nucleus has one thread of control, and no reference into the tables outlives a
+    // function.
     unsafe { (*IDT.0.get())[vector as usize] }
 }
 
 /// A descriptor, for the shell.
 pub fn descriptor(index: usize) -> Option<u64> {
-    // SAFETY: as in `fill_gdt`.
+    // SAFETY: the nucleus has one thread of control, and no reference into the tables outlives a
+    // function.
     unsafe { (*GDT.0.get()).get(index).copied() }
 }

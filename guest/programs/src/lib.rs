@@ -6,6 +6,7 @@ use core::fmt::{self, Write};
 
 pub use abi;
 use abi::{Error, call};
+use string as _; // memcpy and kin, for the linker
 
 // RDI and RSI have the argument; the stack is aligned.
 global_asm!(
@@ -50,7 +51,8 @@ pub fn trap(number: u64, arguments: [u64; 4]) -> i64 {
 pub fn syscall(number: u64, arguments: [u64; 4]) -> i64 {
     let result;
     let [a, b, c, d] = arguments;
-    // SAFETY: as above; SYSCALL uses up RCX and R11.
+    // SAFETY: the nucleus writes only to memory that the arguments name; SYSCALL uses up RCX and
+    // R11, which are declared.
     unsafe {
         asm!("syscall", inout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c,
             in("r10") d, out("rcx") _, out("r11") _);
@@ -225,59 +227,4 @@ macro_rules! println {
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     println!("process {}: {info}", getpid());
     exit(101)
-}
-
-/// The four memory functions that compiled Rust expects.
-mod string {
-    use core::arch::asm;
-
-    // SAFETY (all): the compiler's own calls keep C's rules for these functions.
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
-        // SAFETY: see above.
-        unsafe {
-            asm!("rep movsb", inout("rcx") length => _, inout("rdi") to => _,
-                inout("rsi") from => _, options(nostack, preserves_flags));
-        }
-        to
-    }
-
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn memset(to: *mut u8, value: i32, length: usize) -> *mut u8 {
-        // SAFETY: see above.
-        unsafe {
-            asm!("rep stosb", inout("rcx") length => _, inout("rdi") to => _, in("al") value as u8,
-                options(nostack, preserves_flags));
-        }
-        to
-    }
-
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mut u8 {
-        let forward = (to as usize).wrapping_sub(from as usize) >= length;
-        for i in 0..length {
-            let i = if forward { i } else { length - 1 - i };
-            // SAFETY: see above.
-            unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
-        }
-        to
-    }
-
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, length: usize) -> i32 {
-        for i in 0..length {
-            // SAFETY: see above.
-            let (x, y) = unsafe { (a.add(i).read_volatile(), b.add(i).read_volatile()) };
-            if x != y {
-                return i32::from(x) - i32::from(y);
-            }
-        }
-        0
-    }
-
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, length: usize) -> i32 {
-        // SAFETY: see above.
-        unsafe { memcmp(a, b, length) }
-    }
 }

@@ -70,6 +70,43 @@ fn every_block_says_why_it_is_sound() {
     assert!(complaints.is_empty(), "no SAFETY line near:\n{}", complaints.join("\n"));
 }
 
+/// The text of the comment that `lines` begin with, which continues on the lines after it.
+fn reason(lines: &[&str]) -> String {
+    let comment = |line: &&str| line.trim_start().starts_with("//");
+    let words = lines.iter().copied().take_while(comment).flat_map(str::split_whitespace);
+    words.filter(|word| *word != "//").collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_reason_names_its_invariant() {
+    const WORDS: usize = 7;
+    /// Reasons that send the reader elsewhere.
+    const ELSEWHERE: [&str; 7] = [
+        "as above",
+        "see above",
+        "just found",
+        "the caller's.",
+        "as in `",
+        "as for `",
+        "as received",
+    ];
+    let mut complaints = Vec::new();
+    for File { path, text } in holders() {
+        let lines: Vec<_> = text.lines().collect();
+        for at in 0..lines.len() {
+            if !lines[at].trim_start().starts_with("// SAFETY") {
+                continue;
+            }
+            let reason = reason(&lines[at..]);
+            let short = reason.split_whitespace().count() <= WORDS;
+            if short || ELSEWHERE.iter().any(|phrase| reason.contains(phrase)) {
+                complaints.push(format!("{path}:{}: {reason}", at + 1));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "no invariant, or not who keeps it:\n{}", complaints.join("\n"));
+}
+
 #[test]
 fn pure_crates_forbid_it() {
     let rows = Document::read("ARCHITECTURE.md").table("The house");

@@ -1,7 +1,7 @@
 //! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of
 //! faults (SDM vol. 3, 6.9).
 
-use super::fetch;
+use super::fetch::{self, Extent};
 use crate::cpu::Cpu;
 use crate::op::{OWN_STEP, Op, Step};
 use vcpu::{Exit, Signal, SignalSet};
@@ -113,7 +113,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     if cpu.trace {
         crate::trace::instruction(cpu);
     }
-    let Some(block) = fetch::block_at_rip(cpu, true) else { return };
+    let Some(block) = fetch::block_at_rip(cpu, Extent::Instruction) else { return };
     let stepping = cpu.state.flags.system & Rflags::TF.bits() != 0;
     let resumed = cpu.state.flags.system & Rflags::RF.bits() != 0;
     cpu.state.flags.system &= !Rflags::RF.bits();
@@ -125,7 +125,8 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
         // then goes on by whole pages.
         cpu.refresh();
     }
-    // SAFETY: just found; only the run loop frees blocks.
+    // SAFETY: `block` was found since the run loop last freed blocks, and only the run loop frees
+    // any.
     #[allow(unsafe_code)]
     let block = unsafe { &*block };
     cpu.stats.blocks += 1;
@@ -193,7 +194,8 @@ pub(crate) fn fault_here(cpu: &mut Cpu) {
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if let Event::Exception(e) = event {
         tracing::trace!(target: "exceptions", vector = e.vector.name(), error_code = ?e.error_code,
-            payload = format_args!("{:#x}", e.payload), rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
+            payload = format_args!("{:#x}", e.payload),
+            rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
     }
     cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;
     if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {

@@ -10,14 +10,29 @@ use crate::tlb::{self, PAGE_MASK};
 use x86::exception::Exception;
 use x86::state::{Mode, Seg, gpr};
 
+/// How much of the code at RIP one block takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// As much as runs in one go.
+    Run,
+    /// One instruction, for stepping.
+    Instruction,
+}
+
 /// Mode bit of blocks that hold a single instruction, for stepping.
 const STEP: u8 = 1 << 4;
+
+impl Extent {
+    fn mode_bit(self) -> u8 {
+        if self == Self::Instruction { STEP } else { 0 }
+    }
+}
 
 /// The block at RIP, decoded if need be. `None`: the fetch faulted, and the exception has been
 /// delivered.
 #[inline(always)]
-pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
-    if cpu.mode == Mode::Long64 && !step {
+pub(crate) fn block_at_rip(cpu: &mut Cpu, extent: Extent) -> Option<*const Block> {
+    if cpu.mode == Mode::Long64 && extent == Extent::Run {
         let la = cpu.state.rip;
         let entry = cpu.fetch_entry(la);
         if entry.tag == la & !PAGE_MASK {
@@ -29,7 +44,7 @@ pub(crate) fn block_at_rip(cpu: &mut Cpu, step: bool) -> Option<*const Block> {
             }
         }
     }
-    match find_or_decode(cpu, step) {
+    match find_or_decode(cpu, extent) {
         Ok(block) => Some(block),
         Err(Fault) => {
             super::events::fault_here(cpu);
@@ -48,8 +63,8 @@ fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
 /// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`:
 /// it could not be fetched.
 pub(crate) fn perform(cpu: &mut Cpu) -> Option<Step> {
-    let block = find_or_decode(cpu, true).ok()?;
-    // SAFETY: just found; only the run loop frees blocks.
+    let block = find_or_decode(cpu, Extent::Instruction).ok()?;
+    // SAFETY: the lookup above found `block` alive, and only the run loop frees blocks.
     #[allow(unsafe_code)]
     let op = unsafe { (*block).ops.first()? };
     cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip;
@@ -94,17 +109,17 @@ fn gpa_of(target: Target) -> u64 {
 }
 
 #[inline(never)]
-fn find_or_decode(cpu: &mut Cpu, step: bool) -> Fallible<*const Block> {
+fn find_or_decode(cpu: &mut Cpu, extent: Extent) -> Fallible<*const Block> {
     let la = linear_rip(cpu)?;
     let gpa = gpa_of(translate(cpu, la)?);
-    let key = Key::new(gpa, cpu.mode_key | if step { STEP } else { 0 });
+    let key = Key::new(gpa, cpu.mode_key | extent.mode_bit());
     if let Some(found) = cpu.mmu.blocks.find(key)
-        && let Some(block) = valid_here(cpu, found, la, step)?
+        && let Some(block) = valid_here(cpu, found, la, extent)?
     {
         return Ok(block);
     }
-    let block = decode_at(cpu, key, la, gpa, step)?;
-    match valid_here(cpu, block, la, step)? {
+    let block = decode_at(cpu, key, la, gpa, extent)?;
+    match valid_here(cpu, block, la, extent)? {
         Some(block) => Ok(block),
         None => cpu.gp(),
     }
@@ -117,9 +132,10 @@ fn valid_here(
     cpu: &mut Cpu,
     block: *const Block,
     la: u64,
-    step: bool,
+    extent: Extent,
 ) -> Fallible<Option<*const Block>> {
-    // SAFETY: just found in the cache or inserted; only the run loop frees blocks.
+    // SAFETY: the caller has found `block` in the cache or inserted it, and only the run loop frees
+    // blocks.
     let b = unsafe { &*block };
     if let Some(page) = b.second_page {
         let next = next_page(cpu, la);
@@ -132,10 +148,10 @@ fn valid_here(
         let last = cpu.state.rip + u64::from(b.len).max(1) - 1;
         if last > limit && limit != 0xffff_ffff {
             // Whole blocks are only run where all of them is within the limit.
-            if step || b.instructions == 1 {
+            if extent == Extent::Instruction || b.instructions == 1 {
                 return cpu.gp();
             }
-            return find_or_decode(cpu, true).map(Some);
+            return find_or_decode(cpu, Extent::Instruction).map(Some);
         }
     }
     Ok(Some(block))
@@ -155,7 +171,7 @@ fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
     }
 }
 
-fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible<*const Block> {
+fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, extent: Extent) -> Fallible<*const Block> {
     if cpu.thunks.crowded() {
         start_anew(cpu);
     } else if cpu.mmu.blocks.is_full() {
@@ -163,7 +179,7 @@ fn decode_at(cpu: &mut Cpu, key: Key, la: u64, gpa: u64, step: bool) -> Fallible
     }
     let room = (PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize;
     let mut second = None;
-    let max = if step { 1 } else { usize::MAX };
+    let max = if extent == Extent::Instruction { 1 } else { usize::MAX };
     for _ in 0..4 {
         cpu.mmu.hold_code(gpa, second);
         let mut window = Window::new(room, |bytes| read_code(cpu, gpa, bytes));

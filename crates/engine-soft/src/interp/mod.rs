@@ -18,6 +18,7 @@ pub(crate) mod stack;
 pub(crate) mod string;
 pub(crate) mod system;
 
+use fetch::Extent;
 pub(crate) use fetch::perform;
 
 use crate::block::Block;
@@ -98,12 +99,12 @@ fn run_next(
         Some(block) => block,
         None => {
             cpu.mmu.blocks.free_dead();
-            fetch::block_at_rip(cpu, false)?
+            fetch::block_at_rip(cpu, Extent::Run)?
         }
     };
-    // SAFETY: `block` was just found, or linked in the current epoch. It may die while it runs. It
-    // is freed only by `free_dead`, which is called before the next block is looked for, or where
-    // translated code is entered: `current` is not used after either.
+    // SAFETY: `block` was found by this turn of the loop, or linked in the current epoch. It may
+    // die while it runs. `free_dead` frees it, which runs before the next block is looked for or
+    // where translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
     if translating
         && let Some(host) = current.translation.shared.get().or_else(|| warm(cpu, current))
@@ -150,9 +151,9 @@ fn run_translated(
         translate::ExitReason::Next(site) => {
             // Look it up in the block cache, not the target table, which may still name the
             // invalidated translation that just exited here.
-            let next = fetch::block_at_rip(cpu, false)?;
+            let next = fetch::block_at_rip(cpu, Extent::Run)?;
             if let Some(site) = site {
-                // SAFETY: just found.
+                // SAFETY: the lookup found `next` alive; `free_dead` has not run since.
                 translate::link(cpu, site, unsafe { &*next });
             }
             Some(Some(next))
@@ -162,7 +163,8 @@ fn run_translated(
                 Ok(block) => block,
                 Err(site) => look_up(cpu, site)?,
             };
-            // SAFETY: just found, or found before and no block has died since.
+            // SAFETY: the block was alive when it was found, or no block has died since;
+            // `free_dead` has not run since.
             let end = run_block(cpu, unsafe { &*block });
             (end != End::Events && !has_events(cpu, limit)).then_some(None)
         }
@@ -173,8 +175,8 @@ fn run_translated(
 /// Runs the per-access translation of the block at RIP, which the check at `site` asks for.
 #[cold]
 fn run_per_access(cpu: &mut Cpu, site: u32) -> Option<translate::ExitReason> {
-    let block = fetch::block_at_rip(cpu, false)?;
-    // SAFETY: just found.
+    let block = fetch::block_at_rip(cpu, Extent::Run)?;
+    // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let block = unsafe { &*block };
     let made = translate::per_access(cpu, block, site);
     Some(match made {
@@ -192,8 +194,8 @@ fn run_per_access(cpu: &mut Cpu, site: u32) -> Option<translate::ExitReason> {
 
 /// The block at RIP, which the exit at `site` leads to.
 fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
-    let block = fetch::block_at_rip(cpu, false)?;
-    // SAFETY: just found.
+    let block = fetch::block_at_rip(cpu, Extent::Run)?;
+    // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let plain = unsafe { (*block).second_page.is_none() };
     if let Some(site) = site.filter(|_| plain) {
         translate::cache_exit(cpu, site, block);
@@ -223,9 +225,9 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
     if current.link_epoch[slot].get() == epoch {
         return Some(current.links[slot].get());
     }
-    let next = fetch::block_at_rip(cpu, false)?;
-    // SAFETY: just found. `current`, too, is there even if decoding `next` has killed it: nothing
-    // has been freed.
+    let next = fetch::block_at_rip(cpu, Extent::Run)?;
+    // SAFETY: the lookup found `next` alive. `current` is still allocated even if decoding `next`
+    // has killed it: `free_dead` has not run.
     let plain = unsafe { (*next).second_page.is_none() };
     if current.linkable[slot] && plain && cpu.mmu.blocks.epoch == epoch {
         current.links[slot].set(next);
@@ -248,10 +250,11 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
         if step != Step::Next {
             break step;
         }
-        // SAFETY: as above.
+        // SAFETY: this op did not leave the block, so it is not the last: the next lies in `ops`,
+        // too.
         op = unsafe { op.add(1) };
     };
-    // SAFETY: both point into `ops`.
+    // SAFETY: `op` and `first` both point into the ops of this block, which the run loop keeps.
     let index = unsafe { op.offset_from(first) } as u64;
     let completed = match step {
         Step::Fault | Step::FaultHere | Step::Again => index,
@@ -271,7 +274,8 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
             End::Events
         }
         Step::Fault => {
-            // SAFETY: as above.
+            // SAFETY: `op` points into the ops of this block; a fault frees no block, only the run
+            // loop does.
             events::fault(cpu, unsafe { &*op });
             End::Events
         }

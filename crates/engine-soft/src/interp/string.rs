@@ -226,7 +226,7 @@ fn fill_run<W: Word>(cpu: &mut Cpu, op: &Op, to: u64, value: W, n: u64) -> Falli
     if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
         return Ok(false);
     }
-    // SAFETY: `pin` vouches for `bytes` of RAM.
+    // SAFETY: `pin` has checked that `bytes` bytes from `target` on are RAM that may be written.
     unsafe { ram::fill(target, value, n as usize) };
     cpu.mmu.wrote(gpa, bytes);
     Ok(true)
@@ -361,7 +361,7 @@ fn scan_run<W: Word>(
     let b = cpu.mmu.pin(la, bytes, AccessKind::Read, privilege);
     let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
     let value = cpu.reg::<W>(0);
-    // SAFETY: as in `compare_run`.
+    // SAFETY: `pin` has checked that `bytes` bytes from `b` on are RAM, within one page.
     unsafe {
         let n = ram::scan::<W>(value, b, most as usize, still);
         Ok(Some((n as u64, ram::load(b.add((n - 1) * usize::from(W::SIZE))))))

@@ -180,7 +180,8 @@ fn dual_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
             })
         }
     };
-    // SAFETY: as above.
+    // SAFETY: `fd` is this function's own, and nothing uses it after this; the mappings keep the
+    // memory.
     unsafe { libc::close(fd) };
     result
 }
@@ -198,7 +199,8 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
                     ));
                 }
                 io::Error::other(format!(
-                    "a memfd: {memfd}; anonymous memory: {anonymous}; changing protections: {toggled}"
+                    "a memfd: {memfd}; anonymous memory: {anonymous}; \
+                     changing protections: {toggled}"
                 ))
             })
         })

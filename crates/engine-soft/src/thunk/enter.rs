@@ -56,13 +56,13 @@ pub(super) unsafe extern "sysv64" fn enter_mmx(
     mem: *mut u8,
     code: *const u8,
 ) -> Outcome {
-    // SAFETY: `Thunk::run` passes an exclusively borrowed state.
+    // SAFETY: `Thunk::run` borrows the state exclusively and passes it here.
     let x87 = unsafe { &mut (*state).x87 };
     if x87::error_pending(x87) {
         return Outcome { code: FAULTED | 16, address: 0 };
     }
     x87::enter_mmx(x87);
-    // SAFETY: as this function was called.
+    // SAFETY: `Thunk::run` passes a thunk that is alive, its memory operand and a borrowed state.
     unsafe { enter_full(state, mem, code) }
 }
 

@@ -79,7 +79,8 @@ impl TranslatedRegistration {
         match TRANSLATED.enter(start, end, data as usize) {
             Some(slot) => Ok(Self { slot }),
             None => {
-                // SAFETY: made above, and nobody has it.
+                // SAFETY: `Box::into_raw` made it above, and no range holds it: `enter` has refused
+                // it.
                 drop(unsafe { Box::from_raw(data) });
                 Err(full())
             }
@@ -167,7 +168,7 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     } else if code > 0 && leave_translated(uc) {
         // The translated code stores its registers and returns.
     } else {
-        // SAFETY: as received.
+        // SAFETY: the kernel passed these arguments to this handler, for the same signal.
         unsafe { chain(signal, info, context, previous(signal)) };
     }
 }

@@ -77,8 +77,8 @@ impl Context {
     /// # Safety
     /// `this` is the context of the processor that this thread runs.
     pub(crate) unsafe fn close(this: *mut Self) {
-        // SAFETY: the caller's; Rust looks at these fields by volatile accesses only, and
-        // translated code reads them as it goes.
+        // SAFETY: the caller passes the context of this thread's processor. Rust looks at these
+        // fields by volatile accesses only, and translated code reads them as it goes.
         unsafe {
             std::ptr::write_volatile(&raw mut (*this).stop, 1);
             std::ptr::write_volatile(&raw mut (*this).poll, UNREADABLE);

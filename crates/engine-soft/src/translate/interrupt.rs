@@ -51,7 +51,7 @@ pub(crate) fn send(thread: u32) {
 /// The id of this thread.
 fn this_thread() -> i32 {
     if THREAD.get() == 0 {
-        // SAFETY: a system call without arguments.
+        // SAFETY: gettid has no arguments and no preconditions.
         THREAD.set(unsafe { libc::gettid() });
     }
     THREAD.get()
@@ -104,13 +104,13 @@ extern "C" fn woken(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void)
 
 extern "C" fn stepped(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let cpu = RUNNING.get();
-    // SAFETY: the kernel passes a valid siginfo.
+    // SAFETY: the kernel passes a valid siginfo to a handler with SA_SIGINFO.
     if cpu.is_null() || unsafe { (*info).si_code } != TRAP_TRACE {
-        // SAFETY: the arguments are this handler's.
+        // SAFETY: the kernel passed these arguments to this handler, for the same signal.
         unsafe { guard::chain(signal, info, context, &BEFORE_TRAP) };
         return;
     }
-    // SAFETY: as in `woken`.
+    // SAFETY: the kernel passes a valid ucontext; `cpu` is alive as long as `RUNNING` names it.
     unsafe { stop(cpu, &mut *context.cast()) };
 }
 
@@ -123,14 +123,15 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     let rip = registers[libc::REG_RIP as usize] as u64;
     let flags = &mut registers[libc::REG_EFL as usize];
     *flags &= !TF;
-    // SAFETY: the area's place never changes.
+    // SAFETY: the caller passes a living processor, and the place of its code area never changes.
     let (start, end) = unsafe { (*cpu).translator.area.range() };
     if !(start as u64..end as u64).contains(&rip) {
-        // SAFETY: the processor is this thread's.
+        // SAFETY: the caller passes the processor that this thread runs, so this context is its
+        // own.
         unsafe { Context::close(&raw mut (*cpu).jit) };
         return;
     }
-    // SAFETY: as above.
+    // SAFETY: the caller passes the processor that this thread runs, so this context is its own.
     unsafe { Context::close(&raw mut (*cpu).jit) };
     // SAFETY: translated code and stub are interrupted, so nobody changes the translator or holds a
     // reference to it.

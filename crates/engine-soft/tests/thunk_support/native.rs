@@ -37,7 +37,7 @@ const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
 impl Native {
     pub fn new() -> Self {
         let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-        // SAFETY: a fresh mapping.
+        // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object.
         let page = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -49,7 +49,7 @@ impl Native {
             )
         };
         assert_ne!(page, libc::MAP_FAILED);
-        // SAFETY: Context is plain data.
+        // SAFETY: `Context` is plain data, for which zero bytes are valid.
         Self { page: page.cast(), context: Box::new(unsafe { std::mem::zeroed() }) }
     }
 

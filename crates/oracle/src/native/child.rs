@@ -154,7 +154,8 @@ unsafe fn map_layout() -> bool {
     let flags = libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     let map = |address: u64, size: u64, protection: i32| {
         let shared = if address == layout::ARENA { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-        // SAFETY: see `child_main`.
+        // SAFETY: fixed mappings below 4 GiB replace nothing that this process uses: its image,
+        // heap and stacks lie far above (`child_main`).
         let got = unsafe {
             libc::mmap(
                 address as *mut _,
@@ -168,7 +169,7 @@ unsafe fn map_layout() -> bool {
         got as u64 == address
     };
     let span = layout::STACK + layout::STACK_SIZE + layout::PAGE - (layout::CODE - layout::PAGE);
-    // SAFETY: as above.
+    // SAFETY: the range lies below 4 GiB, where nothing of this process is (`child_main`).
     unsafe { libc::munmap((layout::CODE - layout::PAGE) as *mut _, span as usize) };
     if !(map(layout::CODE, layout::CODE_SIZE, RW | libc::PROT_EXEC)
         && map(layout::ARENA, layout::ARENA_SIZE, RW)
@@ -291,7 +292,7 @@ unsafe fn install_handlers() -> bool {
 unsafe fn start_ticks() -> bool {
     let tick = libc::timeval { tv_sec: 0, tv_usec: TICK_MICROSECONDS };
     let timer = libc::itimerval { it_interval: tick, it_value: tick };
-    // SAFETY: the structure outlives the call.
+    // SAFETY: the kernel reads the structure, which outlives the call.
     unsafe {
         libc::syscall(libc::SYS_setitimer, libc::ITIMER_VIRTUAL, &raw const timer, null_mut::<u8>())
             == 0
@@ -340,7 +341,7 @@ unsafe fn install_filter() -> bool {
 
 fn exit(status: u64) -> ! {
     loop {
-        // SAFETY: ends the process.
+        // SAFETY: exit_group has no preconditions and ends this process.
         unsafe { oracle_syscall(libc::SYS_exit_group, status, 0, 0, 0) };
     }
 }

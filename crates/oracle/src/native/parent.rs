@@ -60,7 +60,7 @@ impl NativeRunner {
     /// The host lacks AVX or FSGSBASE, or refuses memory, a process or its sandbox.
     pub fn new() -> Result<Self, NativeError> {
         const HWCAP2_FSGSBASE: u64 = 2;
-        // SAFETY: reads the auxiliary vector.
+        // SAFETY: getauxval reads the auxiliary vector, which the kernel has placed before `main`.
         if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE == 0 {
             return Err(NativeError::Unsupported("FSGSBASE (Linux 5.9 or later)"));
         }
@@ -108,7 +108,8 @@ impl NativeRunner {
         let mut suspect = None;
         while self.submitted != 0 && !self.answered() {
             let status = self.bury();
-            // SAFETY: the child is dead.
+            // SAFETY: the child is dead (`bury` has waited for it), so nothing else accesses the
+            // mailbox.
             let mailbox = unsafe { &mut *self.mailbox };
             let mut next = mailbox.current;
             // A case is to blame only if the child dies on it twice.

@@ -151,7 +151,7 @@ fn a_killed_child_is_replaced_and_its_case_run_again() {
     let mut runner = NativeRunner::new().expect("native runner");
     let case = Case::with_code(&[0x90]);
     let before = *runner.run_batch(&[case]).expect("batch").first().expect("outcome");
-    // SAFETY: a signal to our own child.
+    // SAFETY: kill has no memory precondition; the id is that of the runner's own child.
     unsafe { libc::kill(runner.pid(), libc::SIGKILL) };
     let after = *runner.run_batch(&[case]).expect("batch").first().expect("outcome");
     assert_eq!(before, after);

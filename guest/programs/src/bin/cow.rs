@@ -10,7 +10,7 @@ const PAGES: usize = 64;
 
 fn run(_: &[u8]) -> i32 {
     let Ok(memory) = programs::map(PAGES as u64 * 4096, rights::WRITE) else { return 2 };
-    // SAFETY: the mapping has just been made.
+    // SAFETY: the nucleus has just mapped these pages for this process alone.
     let bytes = unsafe { core::slice::from_raw_parts_mut(memory, PAGES * 4096) };
     fill(bytes, 1);
     match programs::fork() {
