@@ -33,13 +33,16 @@ fn want_mode(g: &mut Guest, mode: Mode) {
     g.want("mode", |e| e.state.mode() as u64, mode as u64);
 }
 
-/// JMP ptr16:32 (or ptr16:16 with `wide` false) as the mode encodes it by default.
-fn far_jump(selector: u16, offset: u64, prefix: bool, wide: bool) -> Vec<u8> {
-    let mut bytes = if prefix { vec![0x66] } else { Vec::new() };
-    bytes.push(0xea);
-    bytes.extend(&offset.to_le_bytes()[..if wide { 4 } else { 2 }]);
-    bytes.extend(selector.to_le_bytes());
-    bytes
+/// JMP ptr16:32, as 32-bit code has it by default.
+fn far_jump32(selector: u16, offset: u64) -> Vec<u8> {
+    let offset = (offset as u32).to_le_bytes();
+    [&[0xea], &offset[..], &selector.to_le_bytes()].concat()
+}
+
+/// JMP ptr16:16, as 16-bit code has it by default.
+fn far_jump16(selector: u16, offset: u64) -> Vec<u8> {
+    let offset = (offset as u16).to_le_bytes();
+    [&[0xea], &offset[..], &selector.to_le_bytes()].concat()
 }
 
 /// The top of a stack that 32 bits cannot form.
@@ -179,7 +182,8 @@ pub(super) const CASES: &[Case] = &[
             a.mov(cr0, eax)
         });
         let target = CODE + 0x40;
-        g.raw(&far_jump(sel::CODE32, target, true, true));
+        g.raw(&[0x66]);
+        g.raw(&far_jump32(sel::CODE32, target));
         g.seek(target, 32);
         g.emit(|a| a.mov(eax, 0x1234_5678));
         g.want_reg(RAX, 0x1234_5678);
@@ -188,7 +192,7 @@ pub(super) const CASES: &[Case] = &[
     case("modes/protected-16-bit", "SDM 3A 3.4.5", |g| {
         g.protected();
         let target = CODE + 0x40;
-        g.raw(&far_jump(sel::CODE16, target, false, true));
+        g.raw(&far_jump32(sel::CODE16, target));
         g.seek(target, 16);
         g.emit(|a| a.mov(ax, 0x1234));
         g.want("AX", |e| e.reg(RAX) & 0xffff, 0x1234);
@@ -197,14 +201,14 @@ pub(super) const CASES: &[Case] = &[
     case("modes/protected-to-real", "SDM 3A 9.9.2", |g| {
         g.protected();
         let (middle, target) = (CODE + 0x40, CODE + 0x80);
-        g.raw(&far_jump(sel::CODE16, middle, false, true));
+        g.raw(&far_jump32(sel::CODE16, middle));
         g.seek(middle, 16);
         g.emit(|a| {
             a.mov(eax, cr0)?;
             a.and(al, 0xfeu32 as i32)?;
             a.mov(cr0, eax)
         });
-        g.raw(&far_jump(0, target, false, false));
+        g.raw(&far_jump16(0, target));
         g.seek(target, 16);
         g.emit(|a| a.mov(ax, 0x4321));
         g.want("AX", |e| e.reg(RAX) & 0xffff, 0x4321);
@@ -231,7 +235,7 @@ pub(super) const CASES: &[Case] = &[
             a.mov(ebx, eax)
         });
         let target = CODE + 0x80;
-        g.raw(&far_jump(sel::CODE64, target, false, true));
+        g.raw(&far_jump32(sel::CODE64, target));
         g.seek(target, 64);
         g.emit(|a| a.mov(rax, 0x1234_5678_9abc_def0u64));
         g.want_reg(RAX, 0x1234_5678_9abc_def0);
@@ -263,7 +267,7 @@ pub(super) const CASES: &[Case] = &[
         g.raw(&RETFQ);
         g.seek(target, 32);
         g.emit(|a| a.inc(eax)); // 40H: a REX prefix in 64-bit mode
-        g.raw(&far_jump(sel::CODE64, back, false, true));
+        g.raw(&far_jump32(sel::CODE64, back));
         g.seek(back, 64);
         g.emit(|a| a.shl(rax, 40));
         g.want_reg(RAX, 2 << 40);

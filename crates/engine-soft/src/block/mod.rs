@@ -80,6 +80,19 @@ pub(crate) struct Entries {
     pub(crate) region: u32,
 }
 
+impl Entries {
+    /// The same, of region `region`, whose code stands at `base` rather than at 0.
+    pub(crate) fn placed(&self, base: u32, region: u32) -> Self {
+        Self {
+            cross_page: base + self.cross_page,
+            flags_saved: base + self.flags_saved,
+            near: base + self.near,
+            body: base + self.body,
+            region,
+        }
+    }
+}
+
 /// Guest-physical address in the low 56 bits, mode above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(u64);

@@ -5,13 +5,13 @@
 //! space, as long as it keeps the translations that were in use when it was made:
 //!
 //! - User code compares the address space's *generation* before each jump
-//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever an
-//!   instruction translation that a link relies on leaves the TLB. If it differs, the target table
-//!   serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
+//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever
+//!   an instruction translation that a link relies on leaves the TLB. If it differs, the target
+//!   table serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
 //! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it compares
 //!   nothing, and all its links are dropped when one goes.
-//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at a
-//!   second one (an *aliased* page) loses its links, and uses the target table.
+//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
+//!   a second one (an *aliased* page) loses its links, and uses the target table.
 //!
 //! Flags pass unharmed, since it is not known what the code on the other page needs of them.
 //!
@@ -86,6 +86,17 @@ impl GenerationCheck {
     }
 }
 
+/// What cross-page branch `branch` does where it is not linked: it goes to page + `to`.
+#[derive(Clone, Copy)]
+pub(super) struct Detour {
+    branch: usize,
+    to: i32,
+    /// The code there may need flags.
+    live: bool,
+    /// Flags are in `Context::flags`.
+    flags_saved: bool,
+}
+
 /// Where the code pages are that were entered, and the links between them.
 #[derive(Default)]
 pub(super) struct CrossPageLinks {
@@ -137,7 +148,8 @@ impl Emitter<'_> {
             flags_saved,
             listed: false,
         });
-        self.cold.push(Cold::Detour { branch: self.cross_page.len() - 1, to, live, flags_saved });
+        let branch = self.cross_page.len() - 1;
+        self.cold.push(Cold::Detour(Detour { branch, to, live, flags_saved }));
     }
 
     /// Compares the generation, with none yet: where to put it, and the jump that is taken if it
@@ -163,8 +175,9 @@ impl Emitter<'_> {
         (Some(GenerationCheck { place, negative: true }), detour)
     }
 
-    /// What cross-page branch `branch` does where it is not linked, in the cold part.
-    pub(super) fn detour(&mut self, branch: usize, to: i32, live: bool, flags_saved: bool) {
+    /// What a cross-page branch does where it is not linked, in the cold part.
+    pub(super) fn detour(&mut self, detour: &Detour) {
+        let Detour { branch, to, live, flags_saved } = *detour;
         let number = (self.options.first_cross_page + branch) as u32;
         let exit = self.asm.here();
         self.asm.resolve(self.cross_page[branch].detour as usize, exit);
@@ -237,8 +250,8 @@ fn put_generation(translator: &mut Translator, generation: GenerationCheck, numb
     translator.area.patch(generation.place as usize, &generation.bytes(number));
 }
 
-/// Links cross-page branch `number` to `next`, which was found `delta` bytes from the branch's page,
-/// at RIP.
+/// Links cross-page branch `number` to `next`, which was found `delta` bytes from the branch's
+/// page, at RIP.
 pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.jit.relink_countdown = RELINK_COUNTDOWN;
     let Some(entries) = next.translation.shared.get() else { return };

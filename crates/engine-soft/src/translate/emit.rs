@@ -10,7 +10,7 @@
 use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{ADDRESS, Asm, RAX};
 use super::context::Context;
-use super::cross_page::CrossPageBranch;
+use super::cross_page::{CrossPageBranch, Detour};
 use super::encode::{self, Memory, Operands};
 use super::flow::{Class, FlagUse};
 use super::recover::Recipe;
@@ -76,8 +76,8 @@ pub(super) enum ExitSite {
     /// Go on at page + delta, where there was a translation, which is dead; status flags are
     /// saved if `saved`.
     Dead { delta: i32, saved: bool },
-    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to it.
-    /// Status flags are saved if `saved`.
+    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to
+    /// it. Status flags are saved if `saved`.
     CrossPage { branch: u32, delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
     /// but not run. Status flags are saved if `saved`. An STI went before it if `shadow`.
@@ -163,9 +163,8 @@ pub(super) enum Cold {
     Branch { from: usize, to: i32, n: usize, polls: bool },
     /// An address through RSP is not on the page at hand.
     StackElsewhere(Elsewhere),
-    /// Cross-page branch `branch` to page + `to` where it is not linked; `live`: flags may be needed
-    /// there,    /// `flags_saved`: they are in `Context::flags`.
-    Detour { branch: usize, to: i32, live: bool, flags_saved: bool },
+    /// A cross-page branch where it is not linked.
+    Detour(Detour),
 }
 
 /// See the module.
@@ -576,8 +575,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// A scratch register (`wanted`, if it must be that one) for spilled register `r`, with its value
-    /// if that is `needed`.
+    /// A scratch register (`wanted`, if it must be that one) for spilled register `r`, with its
+    /// value if that is `needed`.
     fn visit(&mut self, r: u8, wanted: Option<u8>, needed: bool) -> Option<u8> {
         if let Some(host) = self.scratch.find_guest(r) {
             if wanted.is_none_or(|w| w == host) {
@@ -701,9 +700,7 @@ impl Emitter<'_> {
                 self.leave_by(site, out);
             }
             Cold::Branch { from, to, n, polls } => self.cold_branch(from, to, n, polls),
-            Cold::Detour { branch, to, live, flags_saved } => {
-                self.detour(branch, to, live, flags_saved);
-            }
+            Cold::Detour(detour) => self.detour(&detour),
             Cold::StackElsewhere(elsewhere) => self.stack_elsewhere(&elsewhere)?,
         }
         Some(())

@@ -100,65 +100,91 @@ pub(super) struct Usage {
     pub(super) flags: FlagUse,
 }
 
+/// Which vector units the guest's control registers enable.
+#[derive(Clone, Copy)]
+pub(super) struct Units {
+    pub(super) sse: bool,
+    pub(super) avx: bool,
+}
+
+impl Units {
+    pub(super) const ALL: Self = Self { sse: true, avx: true };
+}
+
 /// Judges `i`, of 64-bit code.
-pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
+pub(super) fn class_of(i: &Instruction, units: Units) -> Class {
     match i.flow_control() {
-        FlowControl::Next => {}
-        FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => return Class::Jump,
+        FlowControl::Next => by_mnemonic(i)
+            .or_else(|| by_operands(i))
+            .or_else(|| by_code(i))
+            .unwrap_or_else(|| copied(i, units)),
+        _ => branch(i),
+    }
+}
+
+fn branch(i: &Instruction) -> Class {
+    match i.flow_control() {
+        FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => Class::Jump,
         FlowControl::ConditionalBranch
             if i.is_jcc_short_or_near() && i.condition_code() != ConditionCode::None =>
         {
-            return Class::Jcc(i.condition_code() as u8 - 1);
+            Class::Jcc(i.condition_code() as u8 - 1)
         }
-        FlowControl::Call if i.code() == Code::Call_rel32_64 => return Class::Call,
-        FlowControl::Return if i.code() == Code::Retnq => return Class::Return(0),
-        FlowControl::Return if i.code() == Code::Retnq_imm16 => {
-            return Class::Return(i.immediate16());
-        }
+        FlowControl::Call if i.code() == Code::Call_rel32_64 => Class::Call,
+        FlowControl::Return if i.code() == Code::Retnq => Class::Return(0),
+        FlowControl::Return if i.code() == Code::Retnq_imm16 => Class::Return(i.immediate16()),
         FlowControl::IndirectBranch if i.code() == Code::Jmp_rm64 => {
-            return indirect(i, Class::JumpRegister, Class::JumpMemory);
+            indirect(i, Class::JumpRegister, Class::JumpMemory)
         }
         FlowControl::IndirectCall if i.code() == Code::Call_rm64 => {
-            return indirect(i, Class::CallRegister, Class::CallMemory);
+            indirect(i, Class::CallRegister, Class::CallMemory)
         }
-        _ => return Class::Other,
+        _ => Class::Other,
     }
-    match i.mnemonic() {
-        Mnemonic::Lea => return Class::Lea,
+}
+
+fn by_mnemonic(i: &Instruction) -> Option<Class> {
+    Some(match i.mnemonic() {
+        Mnemonic::Lea => Class::Lea,
         Mnemonic::Nop
         | Mnemonic::Endbr64
         | Mnemonic::Prefetcht0
         | Mnemonic::Prefetcht1
         | Mnemonic::Prefetcht2
         | Mnemonic::Prefetchnta
-        | Mnemonic::Prefetchw => return Class::Nop,
-        Mnemonic::Pause => return Class::Pause,
-        Mnemonic::Leave if i.code() == Code::Leaveq => return Class::Leave,
-        Mnemonic::Swapgs => return Class::Swapgs,
-        Mnemonic::Cli => return Class::Cli,
-        Mnemonic::Sti => return Class::Sti,
-        Mnemonic::Rdtsc => return Class::Rdtsc,
-        Mnemonic::Cld => return Class::Cld,
-        Mnemonic::Rdrand | Mnemonic::Rdseed => return Class::Other,
-        _ => {}
-    }
+        | Mnemonic::Prefetchw => Class::Nop,
+        Mnemonic::Pause => Class::Pause,
+        Mnemonic::Leave if i.code() == Code::Leaveq => Class::Leave,
+        Mnemonic::Swapgs => Class::Swapgs,
+        Mnemonic::Cli => Class::Cli,
+        Mnemonic::Sti => Class::Sti,
+        Mnemonic::Rdtsc => Class::Rdtsc,
+        Mnemonic::Cld => Class::Cld,
+        Mnemonic::Rdrand | Mnemonic::Rdseed => Class::Other,
+        _ => return None,
+    })
+}
+
+/// Instructions with code of their own for some forms of their operands.
+fn by_operands(i: &Instruction) -> Option<Class> {
     if let Some(repeat) = super::string::repeat_of(i) {
-        return Class::Repeat(repeat);
+        return Some(Class::Repeat(repeat));
     }
     if let Some(operand) = super::bit::operand_of(i).filter(|_| ordinary_address(i)) {
-        return Class::Bit(operand);
+        return Some(Class::Bit(operand));
     }
-    if let Some(field) = super::system::field_of(i) {
-        return Class::ReadState(field);
-    }
-    match i.code() {
-        Code::Push_r64 => return Class::PushRegister,
-        Code::Pushq_imm8 | Code::Pushq_imm32 => return Class::PushImmediate,
+    super::system::field_of(i).map(Class::ReadState)
+}
+
+fn by_code(i: &Instruction) -> Option<Class> {
+    Some(match i.code() {
+        Code::Push_r64 => Class::PushRegister,
+        Code::Pushq_imm8 | Code::Pushq_imm32 => Class::PushImmediate,
         Code::Push_rm64 if i.op0_kind() == OpKind::Memory && ordinary_address(i) => {
-            return Class::PushMemory;
+            Class::PushMemory
         }
-        Code::Pushfq => return Class::PushFlags,
-        Code::Pop_r64 if i.op0_register() != Register::RSP => return Class::PopRegister,
+        Code::Pushfq => Class::PushFlags,
+        Code::Pop_r64 if i.op0_register() != Register::RSP => Class::PopRegister,
         Code::Mov_AL_moffs8
         | Code::Mov_AX_moffs16
         | Code::Mov_EAX_moffs32
@@ -166,25 +192,29 @@ pub(super) fn class_of(i: &Instruction, sse: bool, avx: bool) -> Class {
         | Code::Mov_moffs8_AL
         | Code::Mov_moffs16_AX
         | Code::Mov_moffs32_EAX
-        | Code::Mov_moffs64_RAX => return Class::Other,
-        _ => {}
-    }
+        | Code::Mov_moffs64_RAX => Class::Other,
+        _ => return None,
+    })
+}
+
+/// Whether `i` is copied as it is, with or without a memory operand.
+fn copied(i: &Instruction, units: Units) -> Class {
     match classified(i) {
         Ok(c) => {
-            let unit = match c.fpu {
+            let enabled = match c.fpu {
                 FpuClass::None => true,
-                FpuClass::Sse => sse,
-                FpuClass::Avx => avx,
+                FpuClass::Sse => units.sse,
+                FpuClass::Avx => units.avx,
                 _ => false,
             };
             match c.mem {
-                _ if c.mmx || !unit => Class::Other,
+                _ if c.mmx || !enabled => Class::Other,
                 None => Class::Plain,
                 Some(operand) if ordinary_address(i) => Class::Memory(operand),
                 Some(_) => Class::Other,
             }
         }
-        Err(Unthunkable::VectorZero) if avx => Class::Plain,
+        Err(Unthunkable::VectorZero) if units.avx => Class::Plain,
         Err(_) => Class::Other,
     }
 }
@@ -431,7 +461,7 @@ pub(super) fn replaced_within(bytes: &[u8]) -> Option<usize> {
 
 /// Whether `i`, which does not branch, is surely not left to the interpreter.
 fn stays(i: &Instruction) -> bool {
-    !matches!(class_of(i, true, true), Class::Other)
+    !matches!(class_of(i, Units::ALL), Class::Other)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! leads to on its page ([`region`]): unprivileged instructions are copied, memory operands go
 //! through an inline TLB check ([`address`]), everything else leaves to the interpreter, which is
 //! complete and the reference. Direct branches are linked, to another page only as long as it is
-//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest to
-//! host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
+//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest
+//! to host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
 //! translated code (a misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it
 //! happened, and the interpreter decides what it means. Signals to the processor stop translated
 //! code by a signal of the host's ([`interrupt`]).
@@ -47,7 +47,7 @@ use crate::block::{Block, Entries, Key};
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
 use emit::{ExitSite, FaultMapEntry, Options, StubTarget, Translation};
-use flow::Class;
+use flow::{Class, Units};
 use iced_x86::InstructionInfoFactory;
 use std::collections::HashMap;
 use std::io;
@@ -229,8 +229,8 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     make(cpu, &mut region)
 }
 
-/// The per-access translation of `block`, made if there is none; noted at the `site` whose check sent
-/// us here. `None`: it cannot be had.
+/// The per-access translation of `block`, made if there is none; noted at the `site` whose check
+/// sent us here. `None`: it cannot be had.
 pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Entries>, Full> {
     if block.translation.per_access.get().is_none() {
         let Some(mut region) = region::per_access(cpu, block) else { return Ok(None) };
@@ -283,7 +283,8 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
     if i.is_invalid() || !cpu.features.allows(i) {
         return Class::Other;
     }
-    let class = flow::class_of(i, on(crate::cpu::SSE_ON), on(crate::cpu::AVX_ON));
+    let class =
+        flow::class_of(i, Units { sse: on(crate::cpu::SSE_ON), avx: on(crate::cpu::AVX_ON) });
     match class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
@@ -304,9 +305,41 @@ pub(crate) struct Full;
 /// Puts a translation into the area and tells the blocks it was made of.
 fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(), Full> {
     let translator = &mut cpu.translator;
+    let base = resolve(translator, &mut t)?;
+    let number = translator.regions.len() as u32;
+    t.cross_page.iter_mut().for_each(|branch| branch.place(number, base as u32));
+    translator.cross_page.branches.append(&mut t.cross_page);
+    translator.area.push(&t.code).ok_or(Full)?;
+    translator.extents.push((base as u32, t.code.len() as u32));
+    if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
+        let host = translator.area.address(base);
+        listing::trace(&region.insns, cpu.state.rip, region.blocks[0].key, &t, host);
+    }
+    translator.figures.placed(&region.insns, &t.sites);
+    translator.sites.append(&mut t.sites);
+    let moved = t.fault_map.iter().map(|s| FaultMapEntry { offset: s.offset + base as u32, ..*s });
+    translator.fault_map.extend(moved);
+    translator.blocks += region.blocks.len() as u64;
+    let entries: Vec<(Key, Entries)> = t
+        .entries
+        .iter()
+        .map(|(key, entries)| (*key, entries.placed(base as u32, number)))
+        .collect();
+    if !region.per_access {
+        for (key, entries) in &entries {
+            invalidate::relink(translator, *key, *entries);
+        }
+    }
+    translator.regions.push(RegionRecord { entries: entries.clone(), dead: false });
+    publish(cpu, region, number, &entries);
+    Ok(())
+}
+
+/// Resolves what in `t` depends on where it will stand: that offset in the area.
+fn resolve(translator: &mut Translator, t: &mut Translation) -> Result<usize, Full> {
     let stubs = translator.stubs().ok_or(Full)?;
     let inside = translator.region_stubs(t.spilled).ok_or(Full)?;
-    let Some(base) = translator.area.next(t.code.len()) else { return Err(Full) };
+    let base = translator.area.next(t.code.len()).ok_or(Full)?;
     for (place, out) in &t.jumps {
         let target = match out {
             StubTarget::Leave => stubs.boundary.leave,
@@ -326,53 +359,25 @@ fn place(cpu: &mut Cpu, region: &region::Region, mut t: Translation) -> Result<(
             | ExitSite::Interpret { .. } => {}
         }
     }
-    let number = translator.regions.len() as u32;
-    t.cross_page.iter_mut().for_each(|branch| branch.place(number, base as u32));
-    translator.cross_page.branches.append(&mut t.cross_page);
-    translator.area.push(&t.code).ok_or(Full)?;
-    translator.extents.push((base as u32, t.code.len() as u32));
-    if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
-        let host = translator.area.address(base);
-        listing::trace(&region.insns, cpu.state.rip, region.blocks[0].key, &t, host);
-    }
-    translator.figures.placed(&region.insns, &t.sites);
-    translator.sites.append(&mut t.sites);
-    let moved = t.fault_map.iter().map(|s| FaultMapEntry { offset: s.offset + base as u32, ..*s });
-    translator.fault_map.extend(moved);
-    translator.blocks += region.blocks.len() as u64;
-    let at = |offset: u32| base as u32 + offset;
-    let entries: Vec<(Key, Entries)> = t
-        .entries
-        .iter()
-        .map(|(key, h)| {
-            let (cross_page, flags_saved, near, body) =
-                (at(h.cross_page), at(h.flags_saved), at(h.near), at(h.body));
-            (*key, Entries { cross_page, flags_saved, near, body, region: number })
-        })
-        .collect();
-    if !region.per_access {
-        for (key, entries) in &entries {
-            invalidate::relink(translator, *key, *entries);
-        }
-    }
-    translator.regions.push(RegionRecord { entries: entries.clone(), dead: false });
+    Ok(base)
+}
+
+/// Tells the block cache what region `number` depends on, and its blocks where to enter it.
+fn publish(cpu: &mut Cpu, region: &region::Region, number: u32, entries: &[(Key, Entries)]) {
     let page = region.blocks[0].key.gpa() & !crate::tlb::PAGE_MASK;
     for dependency in &region.dependencies {
         cpu.mmu.blocks.depend(page + u64::from(dependency.offset), dependency.len.into(), number);
     }
     for b in &region.blocks {
         let Some(block) = cpu.mmu.blocks.get(b.key) else { continue };
-        block.translation.regions.borrow_mut().push(number);
+        let translation = &block.translation;
+        translation.regions.borrow_mut().push(number);
         if let Some((_, entries)) = entries.iter().find(|(key, _)| *key == b.key) {
-            let cell = if region.per_access {
-                &block.translation.per_access
-            } else {
-                &block.translation.shared
-            };
+            let cell =
+                if region.per_access { &translation.per_access } else { &translation.shared };
             cell.set(Some(*entries));
         }
     }
-    Ok(())
 }
 
 /// Resolves the rel32 at `place` of the code area to `to`.

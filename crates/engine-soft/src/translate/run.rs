@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
 use super::context::{FAULTED, NOT_ENTERED};
-use super::emit::{ExitSite, bits};
+use super::emit::{ExitSite, FaultMapEntry, bits};
 use super::recover::Recipe;
 use super::thread;
 use super::{cross_page, invalidate, patch_rel32, stack_page};
@@ -68,7 +68,7 @@ pub(crate) fn attach(cpu: &mut Cpu) {
         return;
     }
     if let Err(error) = thread::prepare() {
-        tracing::warn!(%error, "no signal stack for translated code; the interpreter goes on alone");
+        tracing::warn!(%error, "no signal stack for translated code: interpreting");
         cpu.hot = u32::MAX;
         return;
     }
@@ -96,8 +96,8 @@ pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry 
     Entry(address)
 }
 
-/// Enters all translations of `block`'s page, at RIP, into the target table, which has just met that
-/// page: a new process fills the table page by page rather than branch by branch.
+/// Enters all translations of `block`'s page, at RIP, into the target table, which has just met
+/// that page: a new process fills the table page by page rather than branch by branch.
 fn prefill_targets(cpu: &mut Cpu, block: &Block) {
     let page = cpu.state.rip & !PAGE_MASK;
     for (offset, entries) in cpu.mmu.blocks.translations_beside(block.key) {
@@ -199,25 +199,7 @@ fn left(cpu: &mut Cpu) -> ExitReason {
 
 fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
     if exit == FAULTED {
-        cpu.translator.faults += 1;
-        let told = cpu.limited || cpu.signals.bits() != 0;
-        cpu.translator.figures.fault(told);
-        let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
-        let fault_map = &cpu.translator.fault_map;
-        let index = fault_map.partition_point(|s| s.offset <= offset).saturating_sub(1);
-        let Some(start) = fault_map.get(index).copied() else {
-            return ExitReason::Interpret(Err(None));
-        };
-        cpu.state.rip = page.wrapping_add(i64::from(start.delta) as u64);
-        for r in bits(!start.spilled) {
-            cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
-        }
-        flags_at(cpu, start.saved, start.recipe);
-        if start.shadow {
-            cast_shadow(cpu);
-        }
-        account_exit(cpu, start.rest);
-        return ExitReason::Interpret(Err(None));
+        return faulted(cpu, page);
     }
     cpu.translator.figures.exit(exit);
     match cpu.translator.sites.get(exit as usize).copied() {
@@ -239,22 +221,12 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
             ExitReason::Next(matches!(site, ExitSite::CrossPage { .. }).then_some(exit))
         }
         Some(ExitSite::Interpret { delta, undone, saved, shadow, recipe }) => {
-            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
-            if shadow {
-                cast_shadow(cpu);
-            }
-            flags_at(cpu, saved, recipe);
-            account_exit(cpu, undone);
+            before_instruction(cpu, page, &Boundary { delta, undone, saved, shadow, recipe });
             let stays = (0..=PAGE_MASK as i32).contains(&delta);
             ExitReason::Interpret(Err(stays.then_some(exit)))
         }
         Some(ExitSite::Check { delta, undone, saved, shadow, recipe, .. }) => {
-            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
-            if shadow {
-                cast_shadow(cpu);
-            }
-            flags_at(cpu, saved, recipe);
-            account_exit(cpu, undone);
+            before_instruction(cpu, page, &Boundary { delta, undone, saved, shadow, recipe });
             if std::mem::take(&mut cpu.jit.per_access) {
                 let exact = saved || cpu.translator.recovered;
                 cpu.translator.noted = exact.then_some(cpu.state.flags.arith);
@@ -265,6 +237,49 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
         }
         None => ExitReason::Interpret(Err(None)),
     }
+}
+
+/// A host fault in translated code: the state before the instruction that faulted, by the fault
+/// map.
+fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
+    cpu.translator.faults += 1;
+    let told = cpu.limited || cpu.signals.bits() != 0;
+    cpu.translator.figures.fault(told);
+    let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
+    let fault_map = &cpu.translator.fault_map;
+    let index = fault_map.partition_point(|s| s.offset <= offset).saturating_sub(1);
+    let Some(start) = fault_map.get(index).copied() else {
+        return ExitReason::Interpret(Err(None));
+    };
+    for r in bits(!start.spilled) {
+        cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
+    }
+    let FaultMapEntry { delta, rest, saved, shadow, recipe, .. } = start;
+    before_instruction(cpu, page, &Boundary { delta, undone: rest, saved, shadow, recipe });
+    ExitReason::Interpret(Err(None))
+}
+
+/// Where translated code was left, before an instruction that is `delta` bytes from its page.
+struct Boundary {
+    delta: i32,
+    /// Instructions counted that have not run.
+    undone: u16,
+    /// Status flags are in `Context::flags`.
+    saved: bool,
+    /// The instruction before was STI.
+    shadow: bool,
+    recipe: Option<Recipe>,
+}
+
+/// Completes the state at `at`: RIP, status flags, the shadow of STI, the counters.
+#[inline(always)]
+fn before_instruction(cpu: &mut Cpu, page: u64, at: &Boundary) {
+    cpu.state.rip = page.wrapping_add(i64::from(at.delta) as u64);
+    flags_at(cpu, at.saved, at.recipe);
+    if at.shadow {
+        cast_shadow(cpu);
+    }
+    account_exit(cpu, at.undone);
 }
 
 /// Puts status flags into the state, which has what was in RFLAGS: the saved ones if `saved`, else

@@ -139,7 +139,7 @@ mod oracle {
             if i.is_invalid() {
                 continue;
             }
-            let class = flow::class_of(&i, true, true);
+            let class = flow::class_of(&i, flow::Units::ALL);
             let memory = match class {
                 Class::Plain => false,
                 Class::Memory(_) => true,
