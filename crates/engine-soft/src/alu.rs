@@ -64,7 +64,8 @@ macro_rules! binary_over {
         fn $name(mut self, b: Self, f: &mut u16) -> Self {
             // SAFETY: registers only.
             unsafe {
-                asm!("add al, 0x7f", "sahf", concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf", "seto al",
+                asm!("add al, 0x7f", "sahf", concat!($insn, " {a", $m, "}, {b", $m, "}"), "lahf",
+                    "seto al",
                     a = inout($class) self, b = in($class) b, inout("ax") *f,
                     options(pure, nomem, nostack));
             }
@@ -200,9 +201,11 @@ macro_rules! wide {
             let (low, high, flags): (Self, Self, Self);
             // SAFETY: registers only.
             unsafe {
-                asm!("add al, 0x7f", "sahf", concat!("mov ", $a, ", {a", $m, "}"), concat!($insn, " {b", $m, "}"),
+                asm!("add al, 0x7f", "sahf", concat!("mov ", $a, ", {a", $m, "}"),
+                    concat!($insn, " {b", $m, "}"),
                     concat!("mov {lo", $m, "}, ", $a), "lahf", "seto al",
-                    a = in(reg) self, b = in(reg) b, lo = lateout(reg) low, inout($a) Self::cut(u64::from(*f)) => flags,
+                    a = in(reg) self, b = in(reg) b, lo = lateout(reg) low,
+                    inout($a) Self::cut(u64::from(*f)) => flags,
                     lateout($d) high, options(pure, nomem, nostack));
             }
             *f = flags as u16;
@@ -232,7 +235,8 @@ macro_rules! wide_byte {
             let product: u16;
             // SAFETY: registers only.
             unsafe {
-                asm!("add al, 0x7f", "sahf", "mov al, {a}", concat!($insn, " {b}"), "mov {p:x}, ax", "lahf", "seto al",
+                asm!("add al, 0x7f", "sahf", "mov al, {a}", concat!($insn, " {b}"), "mov {p:x}, ax",
+                    "lahf", "seto al",
                     a = in(reg_byte) self, b = in(reg_byte) b, p = out(reg) product, inout("ax") *f,
                     options(pure, nomem, nostack));
             }

@@ -40,7 +40,8 @@ impl Engine for SoftEngine {
             Err(error) => Err(Unavailable {
                 engine: self.name(),
                 reason: format!(
-                    "the host denies executable memory: {error}; allow memfd_create or anonymous executable mappings"
+                    "the host denies executable memory: {error}; allow memfd_create or anonymous \
+                     executable mappings"
                 ),
             }),
         }

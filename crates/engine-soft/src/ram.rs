@@ -40,7 +40,8 @@ pub(crate) unsafe fn store<W: Word>(p: *mut u8, value: W) {
 pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's. `rep movsb` is the host's own string copy: element by element, upwards.
     unsafe {
-        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
+            inout("rdi") to => _,
             options(nostack, preserves_flags));
     }
 }
@@ -54,16 +55,20 @@ pub(crate) unsafe fn fill<W: Word>(to: *mut u8, value: W, count: usize) {
     unsafe {
         match W::SIZE {
             1 => {
-                core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
+                core::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _,
+                    in("rax") value.zext(), options(nostack, preserves_flags));
             }
             2 => {
-                core::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
+                core::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") to => _,
+                    in("rax") value.zext(), options(nostack, preserves_flags));
             }
             4 => {
-                core::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
+                core::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") to => _,
+                    in("rax") value.zext(), options(nostack, preserves_flags));
             }
             _ => {
-                core::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _, in("rax") value.zext(), options(nostack, preserves_flags));
+                core::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") to => _,
+                    in("rax") value.zext(), options(nostack, preserves_flags));
             }
         }
     }
@@ -79,11 +84,13 @@ pub(crate) enum While {
 /// Runs the host's repeated `$string` of words of `$size` bytes from `$first` (which SCAS does
 /// without) and `$second` upwards; how many comparisons it made.
 macro_rules! comparisons {
-    ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr, $value:expr) => {{
+    ($string:literal, $size:expr, $still:expr, $count:ident, $first:expr, $second:expr,
+        $value:expr) => {{
         macro_rules! run {
             ($repeat:literal, $suffix:literal) => {{
                 let left: usize;
-                core::arch::asm!(concat!($repeat, $string, $suffix), inout("rcx") $count => left, inout("rsi") $first => _,
+                core::arch::asm!(concat!($repeat, $string, $suffix), inout("rcx") $count => left,
+                    inout("rsi") $first => _,
                     inout("rdi") $second => _, in("rax") $value, options(nostack, readonly));
                 $count - left
             }};

@@ -28,8 +28,10 @@ pub(crate) fn instruction(cpu: &mut Cpu) {
     NasmFormatter::new().format(&decoder.decode(), &mut text);
     let g = &cpu.state.gpr;
     tracing::trace!(target: "cpu",
-        "{:x}:{:016x} {text:40} a={:x} b={:x} c={:x} d={:x} si={:x} di={:x} bp={:x} sp={:x} 8={:x} 9={:x} 10={:x} 11={:x} 12={:x} 13={:x} 14={:x} 15={:x} f={:x}",
+        "{:x}:{:016x} {text:40} a={:x} b={:x} c={:x} d={:x} si={:x} di={:x} bp={:x} sp={:x} 8={:x} \
+         9={:x} 10={:x} 11={:x} 12={:x} 13={:x} 14={:x} 15={:x} f={:x}",
         cpu.state.seg[Seg::Cs as usize].selector, cpu.state.rip,
-        g[0], g[3], g[1], g[2], g[6], g[7], g[5], g[4], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15],
+        g[0], g[3], g[1], g[2], g[6], g[7], g[5], g[4], g[8], g[9], g[10], g[11], g[12], g[13],
+        g[14], g[15],
         cpu.state.flags.bits());
 }

@@ -97,7 +97,8 @@ fn who_waits_for_pending_errors() {
 fn a_pending_error_keeps_the_operands_and_stops_the_next_instruction() {
     let mut bench = Bench::new();
     bench.state.x87.fcw = 0x37f & !(1 << 2);
-    let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]]; // fld1; fldz; fdivp; fld1
+    // fld1; fldz; fdivp; fld1
+    let programs: [&[u8]; 4] = [&[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9], &[0xd9, 0xe8]];
     let thunks = programs.map(|bytes| bench.compile(bytes).unwrap());
     let results = thunks.map(|thunk| bench.execute(&thunk, 0));
     assert_eq!(results, [Ok(()), Ok(()), Ok(()), Err(ThunkFault::X87)]);

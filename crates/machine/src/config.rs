@@ -105,7 +105,8 @@ pub enum ConfigError {
         found: u64,
     },
     /// Not whole pages.
-    #[error("{} of memory is no multiple of {}; round --memory up", size(*found), size(MEMORY_UNIT))]
+    #[error("{} of memory is no multiple of {}; round --memory up", size(*found),
+        size(MEMORY_UNIT))]
     MemoryUnaligned {
         /// Bytes asked for.
         found: u64,

@@ -193,7 +193,8 @@ pub(crate) fn fault_here(cpu: &mut Cpu) {
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if let Event::Exception(e) = event {
         tracing::trace!(target: "exceptions", vector = e.vector.name(), error_code = ?e.error_code,
-            payload = format_args!("{:#x}", e.payload), rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
+            payload = format_args!("{:#x}", e.payload), rip = format_args!("{:#x}", cpu.state.rip),
+            cpl = cpu.state.cpl, "exception");
     }
     cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;
     if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {

@@ -198,7 +198,8 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
                     ));
                 }
                 io::Error::other(format!(
-                    "a memfd: {memfd}; anonymous memory: {anonymous}; changing protections: {toggled}"
+                    "a memfd: {memfd}; anonymous memory: {anonymous}; changing protections: \
+                     {toggled}"
                 ))
             })
         })

@@ -263,8 +263,8 @@ impl Emitter<'_> {
         self.asm.jmp_at(SECOND, 8);
     }
 
-    /// Saves flags for an entry that takes them so, if they are `live`. At the boundary: any scratch
-    /// register will do.
+    /// Saves flags for an entry that takes them so, if they are `live`. At the boundary: any
+    /// scratch register will do.
     pub(super) fn save_flags_if(&mut self, live: bool) {
         if live {
             self.save_flags(SECOND);

@@ -5,13 +5,13 @@
 //! space, as long as it keeps the translations that were in use when it was made:
 //!
 //! - User code compares the address space's *generation* before each jump
-//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever an
-//!   instruction translation that a link relies on leaves the TLB. If it differs, the target table
-//!   serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
+//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever
+//!   an instruction translation that a link relies on leaves the TLB. If it differs, the target
+//!   table serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
 //! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it compares
 //!   nothing, and all its links are dropped when one goes.
-//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at a
-//!   second one (an *aliased* page) loses its links, and uses the target table.
+//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
+//!   a second one (an *aliased* page) loses its links, and uses the target table.
 //!
 //! Flags pass unharmed, since it is not known what the code on the other page needs of them.
 //!
@@ -237,8 +237,8 @@ fn put_generation(translator: &mut Translator, generation: GenerationCheck, numb
     translator.area.patch(generation.place as usize, &generation.bytes(number));
 }
 
-/// Links cross-page branch `number` to `next`, which was found `delta` bytes from the branch's page,
-/// at RIP.
+/// Links cross-page branch `number` to `next`, which was found `delta` bytes from the branch's
+/// page, at RIP.
 pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     cpu.jit.relink_countdown = RELINK_COUNTDOWN;
     let Some(entries) = next.translation.shared.get() else { return };

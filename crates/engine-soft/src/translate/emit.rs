@@ -76,8 +76,8 @@ pub(super) enum ExitSite {
     /// Go on at page + delta, where there was a translation, which is dead; status flags are
     /// saved if `saved`.
     Dead { delta: i32, saved: bool },
-    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to it.
-    /// Status flags are saved if `saved`.
+    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to
+    /// it. Status flags are saved if `saved`.
     CrossPage { branch: u32, delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
     /// but not run. Status flags are saved if `saved`. An STI went before it if `shadow`.
@@ -163,8 +163,8 @@ pub(super) enum Cold {
     Branch { from: usize, to: i32, n: usize, polls: bool },
     /// An address through RSP is not on the page at hand.
     StackElsewhere(Elsewhere),
-    /// Cross-page branch `branch` to page + `to` where it is not linked; `live`: flags may be needed
-    /// there,    /// `flags_saved`: they are in `Context::flags`.
+    /// Cross-page branch `branch` to page + `to` where it is not linked; `live`: flags may be
+    /// needed there, `flags_saved`: they are in `Context::flags`.
     Detour { branch: usize, to: i32, live: bool, flags_saved: bool },
 }
 
@@ -576,8 +576,8 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// A scratch register (`wanted`, if it must be that one) for spilled register `r`, with its value
-    /// if that is `needed`.
+    /// A scratch register (`wanted`, if it must be that one) for spilled register `r`, with its
+    /// value if that is `needed`.
     fn visit(&mut self, r: u8, wanted: Option<u8>, needed: bool) -> Option<u8> {
         if let Some(host) = self.scratch.find_guest(r) {
             if wanted.is_none_or(|w| w == host) {

@@ -35,7 +35,8 @@ impl From<&GuestInsn> for Line {
 pub(super) fn trace(guest: &[GuestInsn], rip: u64, key: Key, t: &Translation, base: u64) {
     let lines: Vec<Line> = guest.iter().map(Line::from).collect();
     let text = listing(&lines, rip & !PAGE_MASK, &t.code, base, &t.fault_map);
-    tracing::trace!(target: "blocks", rip = format_args!("{rip:#x}"), gpa = format_args!("{:#x}", key.gpa()),
+    tracing::trace!(target: "blocks", rip = format_args!("{rip:#x}"),
+        gpa = format_args!("{:#x}", key.gpa()),
         guest = guest.len(), host = t.code.len(), "translated\n{text}");
 }
 

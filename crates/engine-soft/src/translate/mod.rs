@@ -5,8 +5,8 @@
 //! leads to on its page ([`region`]): unprivileged instructions are copied, memory operands go
 //! through an inline TLB check ([`address`]), everything else leaves to the interpreter, which is
 //! complete and the reference. Direct branches are linked, to another page only as long as it is
-//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest to
-//! host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
+//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest
+//! to host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
 //! translated code (a misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it
 //! happened, and the interpreter decides what it means. Signals to the processor stop translated
 //! code by a signal of the host's ([`interrupt`]).
@@ -229,8 +229,8 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     make(cpu, &mut region)
 }
 
-/// The per-access translation of `block`, made if there is none; noted at the `site` whose check sent
-/// us here. `None`: it cannot be had.
+/// The per-access translation of `block`, made if there is none; noted at the `site` whose check
+/// sent us here. `None`: it cannot be had.
 pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Entries>, Full> {
     if block.translation.per_access.get().is_none() {
         let Some(mut region) = region::per_access(cpu, block) else { return Ok(None) };

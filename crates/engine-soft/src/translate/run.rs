@@ -68,7 +68,8 @@ pub(crate) fn attach(cpu: &mut Cpu) {
         return;
     }
     if let Err(error) = thread::prepare() {
-        tracing::warn!(%error, "no signal stack for translated code; the interpreter goes on alone");
+        tracing::warn!(%error,
+            "no signal stack for translated code; the interpreter goes on alone");
         cpu.hot = u32::MAX;
         return;
     }
@@ -96,8 +97,8 @@ pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry 
     Entry(address)
 }
 
-/// Enters all translations of `block`'s page, at RIP, into the target table, which has just met that
-/// page: a new process fills the table page by page rather than branch by branch.
+/// Enters all translations of `block`'s page, at RIP, into the target table, which has just met
+/// that page: a new process fills the table page by page rather than branch by branch.
 fn prefill_targets(cpu: &mut Cpu, block: &Block) {
     let page = cpu.state.rip & !PAGE_MASK;
     for (offset, entries) in cpu.mmu.blocks.translations_beside(block.key) {

@@ -25,8 +25,8 @@ const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
-// At the boundary exits tell their site in ADDRESS, within a region in the last register spilled: one
-// code takes both.
+// At the boundary exits tell their site in ADDRESS, within a region in the last register spilled:
+// one code takes both.
 const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
 
 /// Offsets in the code area.

@@ -1,5 +1,6 @@
 //! What the thunk tests share: decoding, running, synthesized operands.
-#![allow(dead_code, unreachable_pub, missing_docs, unsafe_code)] // each test binary uses a part; `run` vouches for the memory it passes
+// each test binary uses a part; `run` vouches for the memory it passes
+#![allow(dead_code, unreachable_pub, missing_docs, unsafe_code)]
 
 pub mod native;
 

@@ -127,7 +127,8 @@ pub struct SavedMsrs {
 pub enum CpuError {
     /// Written by another version.
     #[error(
-        "the saved processor has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it"
+        "the saved processor has version {found}, and this gemello reads {VERSION}; use the \
+         gemello that wrote it"
     )]
     Version {
         /// What was found.

@@ -66,9 +66,8 @@ fn conditional_moves(c: &mut Context<'_>, k0: Kind, k1: Kind) -> Choice {
             return Some(conditional!(cc, C => sized!(size, W => data::cmov_rr::<W, C>)));
         }
         let form = c.form;
-        return Some(
-            conditional!(cc, C => sized!(size, W => addressed!(form, A => data::cmov_rm::<W, C, A> as Handler))),
-        );
+        return Some(conditional!(cc, C => sized!(size, W =>
+                addressed!(form, A => data::cmov_rm::<W, C, A> as Handler))));
     }
     if group == 0x90 {
         if k0 == Kind::Register {

@@ -20,7 +20,8 @@ pub(super) fn text(
     differences: &[Difference],
 ) -> String {
     let mut out = format!(
-        "translated code and the interpreter differ after {ran} instructions from {:#x} (the interpreter ran {}, and stopped: {end:?})\n",
+        "translated code and the interpreter differ after {ran} instructions from {:#x} (the \
+         interpreter ran {}, and stopped: {end:?})\n",
         recording.before.rip,
         recording.done.len(),
     );
