@@ -1,4 +1,4 @@
-//! Why a guest cannot be booted, said so that the user knows what to do next.
+//! Why a guest cannot be booted, and what to do next.
 
 /// Every message names the file, what was found in it, and the remedy.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What machine is wanted, checked before anything is built.
+//! The configuration of a machine, checked before anything is built.
 
 use crate::layout;
 use devices::virtio::blk::Trust;

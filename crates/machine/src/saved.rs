@@ -1,9 +1,9 @@
-//! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on
-//! from.
+//! The state of a whole machine, memory aside: what a snapshot holds, and a restored machine
+//! continues from.
 //!
-//! Taken and restored while the machine stands still. Guest memory is saved beside it ([`file`]);
-//! the host's side (consoles, timeouts) is not state. A state that comes from a file may hold
-//! anything: each part checks its own.
+//! It is taken and restored while the machine stands still. Guest memory is saved beside it
+//! ([`file`]); the host's side (consoles, timeouts) is not state. A state that comes from a file
+//! may hold anything: each part checks its own.
 
 pub mod cpu;
 pub mod file;

@@ -1,4 +1,4 @@
-//! What a run amounted to, for `--stats`.
+//! The counters of a run, for `--stats`.
 
 use crate::build::{Board, Machine, lock};
 use crate::processor::Processor;

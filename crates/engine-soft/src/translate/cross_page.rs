@@ -1,19 +1,19 @@
-//! Direct branches to another page, linked while it is known what that page is.
+//! Direct branches to another page, linked while the page tables stay the same.
 //!
-//! On one page code can be linked for good: it runs wherever its page is mapped. What lies so many
-//! bytes off on another page is a matter of the page tables. Such a link holds for one address
-//! space, as long as it keeps the translations that were in use when it was made:
+//! A link within a page is good for ever: code runs wherever its page is mapped. What lies at a
+//! distance on another page depends on the page tables. So a cross-page link holds for one address
+//! space, as long as the translations stay that were in use when it was made:
 //!
 //! - User code compares the address space's *generation* before each jump
-//!   ([`Context::generation`]): a number that each address space has for itself and loses whenever
-//!   an instruction translation that a link relies on leaves the TLB. If it differs, the target
-//!   table serves, and one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
-//! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it compares
-//!   nothing, and all its links are dropped when one goes.
-//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
-//!   a second one (an *aliased* page) loses its links, and uses the target table.
+//!   ([`Context::generation`]). Each address space has a number of its own, and loses it when an
+//!   instruction translation that a link relies on leaves the TLB. If the number differs, the jump
+//!   goes through the target table; one in [`RELINK_COUNTDOWN`] such detours makes the link anew.
+//! - Kernel code lies in all address spaces alike, and its translations hardly ever leave. It
+//!   compares nothing; all its links are dropped when one leaves.
+//! - Both suppose that the code that jumps lies at one linear address. A page that is mapped at a
+//!   second one (an *aliased* page) loses its links, and uses the target table.
 //!
-//! Flags pass unharmed, since it is not known what the code on the other page needs of them.
+//! Links change no flags, since it is not known which the code on the other page needs.
 //!
 //! [`Context::generation`]: super::context::Context::generation
 

@@ -1,15 +1,17 @@
 //! T1, the same-ISA translator: guest code of 64-bit mode as host code, run on the host's own
 //! registers.
 //!
-//! When a block is hot ([`HOT`] runs in the interpreter) it is translated together with what it
-//! leads to on its page ([`region`]): unprivileged instructions are copied, memory operands go
-//! through an inline TLB check ([`address`]), everything else leaves to the interpreter, which is
-//! complete and the reference. Direct branches are linked, to another page only as long as it is
-//! known to be the same ([`cross_page`]), returns and indirect ones go through a table from guest
-//! to host addresses. On a TLB miss, translated code calls [`fill`] and retries. A host fault in
-//! translated code (a misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it
-//! happened, and the interpreter decides what it means. Signals to the processor stop translated
-//! code by a signal of the host's ([`interrupt`]).
+//! A block is hot after [`HOT`] runs in the interpreter. It is translated together with its hot
+//! successors on the page ([`region`]). Unprivileged instructions are copied, and memory operands
+//! go through an inline TLB check ([`address`]). Everything else leaves to the interpreter, which
+//! is complete and the reference.
+//!
+//! Direct branches are linked; links to another page hold only while the page tables stay the same
+//! ([`cross_page`]). Returns and indirect branches go through a table from guest to host addresses.
+//! On a TLB miss, translated code calls [`fill`] and retries. A host fault in translated code (a
+//! misaligned SSE operand, #DE, #XM) leaves at the guest instruction where it happened, and the
+//! interpreter decides what it means. A signal raised for the processor stops translated code by a
+//! signal of the host's ([`interrupt`]).
 
 mod address;
 mod asm;
