@@ -1,4 +1,4 @@
-//! Which protocol an image speaks, by its content; and what it is when it speaks none.
+//! The boot protocol of an image, recognized by its content; and what the image is if it has none.
 
 use crate::BootError;
 use crate::bytes::{slice, u16_at, u32_at};

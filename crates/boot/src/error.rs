@@ -1,4 +1,4 @@
-//! Why a guest cannot be booted, said so that the user knows what to do next.
+//! Why a guest cannot be booted, and what to do next.
 
 /// Every message names the file, what was found in it, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,8 @@ pub enum BootError {
     },
     /// A compressed file where the kernel itself is wanted.
     #[error(
-        "{name} is compressed with {format}; use the distribution's bzImage, or decompress it into a new file"
+        "{name} is compressed with {format}; use the distribution's bzImage, or decompress it into \
+         a new file"
     )]
     Compressed {
         /// The file.
@@ -55,7 +56,8 @@ pub enum BootError {
     },
     /// The file ends too early.
     #[error(
-        "{name} is truncated: its {what} needs {needed} bytes and the file has {found}; fetch or build it again"
+        "{name} is truncated: its {what} needs {needed} bytes and the file has {found}; fetch or \
+         build it again"
     )]
     Truncated {
         /// The file.
@@ -87,7 +89,8 @@ pub enum BootError {
     },
     /// Memory is too small, or has a hole where the image must lie.
     #[error(
-        "{name} does not fit into the machine's memory: it needs {} at {gpa:#x}, and there are {} of RAM; \
+        "{name} does not fit into the machine's memory: it needs {} at {gpa:#x}, and there are {} \
+         of RAM; \
          give at least --memory {}",
         size(*.bytes), size(*.ram), size(*.needed)
     )]
@@ -133,7 +136,8 @@ pub enum BootError {
     },
     /// The command line holds a zero byte.
     #[error(
-        "the command line of {name} holds a zero byte, where the guest would stop reading; remove it"
+        "the command line of {name} holds a zero byte, where the guest would stop reading; remove \
+         it"
     )]
     CmdlineZero {
         /// The kernel or module.

@@ -22,7 +22,8 @@ Examples:
   gemello bench --only user                      how fast it is here, beside the host and QEMU
   gemello doctor                                 what this host offers
 
-On the terminal: Ctrl-A x quits, Ctrl-A s saves (--save), Ctrl-A h explains, Ctrl-A Ctrl-A sends Ctrl-A.";
+On the terminal: Ctrl-A x quits, Ctrl-A s saves (--save), Ctrl-A h explains, \
+Ctrl-A Ctrl-A sends Ctrl-A.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -243,7 +244,8 @@ pub(crate) struct Bench {
     pub(crate) only: Vec<String>,
 
     /// Measure everything this often; the interpreter, which is slow, once
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
 
     /// On these machines [default: all, tcg where QEMU is installed]

@@ -1,9 +1,10 @@
 //! Giving the user's terminal back after a guest had it: its modes as a shell expects them, and no
 //! answer to a guest's query left in its input, which the shell would take for typed.
 //!
-//! A guest can ask the terminal for things that it answers as if they were typed, and end before the
-//! answer comes. So the terminal is asked for its status as the last thing: it answers in order, so
-//! what comes up to that answer is dropped. A terminal that never answers is waited for [`QUIET`].
+//! A guest can ask the terminal for things that it answers as if they were typed, and end before
+//! the answer comes. So the terminal is asked for its status as the last thing: it answers in
+//! order, so what comes up to that answer is dropped. A terminal that never answers is waited for
+//! [`QUIET`].
 //!
 //! No allocation: this runs also when memory has run out.
 

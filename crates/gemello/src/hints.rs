@@ -215,7 +215,8 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
     }
     if word == "debian" && text.len() > word.len() {
         return Some(format!(
-            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello run debian"
+            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello run \
+             debian"
         ));
     }
     let guests =

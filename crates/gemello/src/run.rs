@@ -254,7 +254,8 @@ fn kernel_plan(arguments: &Run, kernel: &Path) -> Result<Plan> {
 fn debian_plan(arguments: &Run) -> Result<Plan> {
     if arguments.initrd.is_some() || !arguments.module.is_empty() {
         bail!(
-            "`run debian` brings its own initial file system; use --kernel with --initrd or --module"
+            "`run debian` brings its own initial file system; use --kernel with --initrd or \
+             --module"
         );
     }
     let fetched = debian::fetch(arguments.flavour.unwrap_or_default(), false)?;

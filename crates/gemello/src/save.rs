@@ -44,8 +44,8 @@ impl SavedSession {
             return Ok(());
         }
         bail!(
-            "the disk {} has been written since the machine was saved: going on would damage what is on it; put back \
-             the disk as it was, and give --accept-disks",
+            "the disk {} has been written since the machine was saved: going on would damage what \
+             is on it; put back the disk as it was, and give --accept-disks",
             disk.path.display()
         )
     }
@@ -129,7 +129,10 @@ pub(crate) fn check() -> Result<()> {
     };
     rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).with_context(|| {
         let (file, place) = (saver.path.display(), place.display());
-        format!("--save {file}: cannot write in {place}, also not as root, whose privileges are given up")
+        format!(
+            "--save {file}: cannot write in {place}, also not as root, whose privileges are \
+             given up"
+        )
     })
 }
 

@@ -29,7 +29,8 @@ pub fn at_exhaustion(last: fn()) {
 }
 
 /// Has glibc allocate from one arena. It would make one for each thread, and reserve 128 MiB of
-/// address space for it, which a limited process has not got. For threads that are started from now on.
+/// address space for it, which a limited process has not got. For threads that are started from now
+/// on.
 pub fn one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: glibc stores one word under its own lock; a thread that reads it meanwhile sees the

@@ -49,7 +49,8 @@ pub enum BuildError {
     Memory(#[from] memory::Error),
     /// The host has no descriptor or thread left.
     #[error(
-        "cannot set the machine up: {0}; close other programs or raise the limits (ulimit -n, -u, -v)"
+        "cannot set the machine up: {0}; close other programs or raise the limits (ulimit -n, -u, \
+         -v)"
     )]
     Host(#[from] io::Error),
     /// A defect of the layout.

@@ -1,4 +1,4 @@
-//! What machine is wanted, checked before anything is built.
+//! The configuration of a machine, checked before anything is built.
 
 use crate::layout;
 use devices::virtio::blk::Trust;
@@ -105,7 +105,8 @@ pub enum ConfigError {
         found: u64,
     },
     /// Not whole pages.
-    #[error("{} of memory is no multiple of {}; round --memory up", size(*found), size(MEMORY_UNIT))]
+    #[error("{} of memory is no multiple of {}; round --memory up", size(*found),
+        size(MEMORY_UNIT))]
     MemoryUnaligned {
         /// Bytes asked for.
         found: u64,

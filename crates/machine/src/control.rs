@@ -1,11 +1,11 @@
-//! The lifecycle of a machine, and what any thread may ask of it while it runs.
+//! The lifecycle of a machine, and the requests that any thread may make while it runs.
 //!
 //! ```text
 //!   Created ──run──► Running ◄──pause, resume──► Paused ──► Ended
 //! ```
-//! Processors come to rest between two turns ([`Control::enter`]): when somebody needs them to
-//! stand still for a moment ([`Control::at_rest`]), and for as long as the machine is paused.
-//! Whoever asks kicks them; a processor that is parked is woken by that.
+//! Processors come to rest between two turns ([`Control::enter`]): while another thread needs them
+//! to stand still for a moment ([`Control::at_rest`]), and as long as the machine is paused. The
+//! thread that asks kicks them; a kick wakes a parked processor.
 //!
 //! Thread-safe. The lock is a leaf, but for the conditions waited for under it.
 

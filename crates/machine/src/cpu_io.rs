@@ -1,5 +1,4 @@
-//! What one processor sees of its machine while an instruction is under way: the bus and its local
-//! APIC.
+//! The machine as one processor sees it during an instruction: the bus and its local APIC.
 
 use crate::clock::ProcessorTsc;
 use crate::layout;

@@ -1,4 +1,4 @@
-//! How fast the host's TSC ticks: told by the host, or measured.
+//! The frequency of the host's TSC: told by the host, or measured.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::arch::x86_64::{__cpuid, __cpuid_count};

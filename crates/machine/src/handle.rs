@@ -1,4 +1,4 @@
-//! A machine from outside: what any thread may ask of it, at any time.
+//! A machine from outside: requests that any thread may make, at any time.
 
 use crate::build::Board;
 use crate::config::Hardware;

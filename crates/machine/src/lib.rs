@@ -6,8 +6,8 @@
 //!
 //! Threads: one per processor, one for I/O ([`console::Input`], timers), one per serial line's
 //! output. Lock order: the devices' (see the crate `devices`), then this crate's leaves: a line's
-//! output queue, the clock, the control of the run. Who asks something of a running machine
-//! ([`MachineHandle`]) takes the lock for that first, then a processor's.
+//! output queue, the clock, the control of the run. A request to a running machine
+//! ([`MachineHandle`]) takes the lock for requests first, then a processor's.
 #![forbid(unsafe_code)]
 
 mod build;

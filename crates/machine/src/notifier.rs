@@ -1,4 +1,4 @@
-//! What wakes the I/O thread: an eventfd.
+//! Wakes the I/O thread: an eventfd.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,11 +1,15 @@
-//! A Linux kernel's panic, recognized by what the kernel says on its console.
+//! A Linux kernel's panic, recognized by the kernel's words on its console.
 //!
 //! Most panics come before any driver is loaded (no root file system, no init), and Debian's
-//! kernels have pvpanic only as modules, so the console is the one witness that is always there.
-//! Programs write to it too. What they print is told apart by three things: a panic's line carries
-//! the time since the kernel's start, which must be about now (an old log that is shown does not);
-//! after it only the kernel speaks; and then the machine resets, or is silent after the kernel's
-//! last line. With `printk.time=0` the last two have to do.
+//! kernels have pvpanic only as modules. So the console is the one witness that is always there.
+//! Programs write to it too. Three things tell their output apart:
+//!
+//! - A panic's line carries the time since the kernel's start, which must be about now. An old log
+//!   that is shown does not.
+//! - After a panic only the kernel speaks.
+//! - Then the machine resets, or is silent after the kernel's last line.
+//!
+//! With `printk.time=0` the last two have to do.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How a run ends, and how anybody may end it.
+//! The end of a run, and how any thread may cause it.
 //!
 //! The first cause wins; every processor and the I/O thread are then called back. Thread-safe;
 //! takes only leaf locks.

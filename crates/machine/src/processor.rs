@@ -1,4 +1,4 @@
-//! One processor of a machine, a turn at a time: all that who schedules it needs to know.
+//! One processor of a machine, a turn at a time: the only thing that a scheduler needs to know.
 
 use crate::cpu_io::ProcessorIo;
 use crate::power::End;

@@ -1,4 +1,4 @@
-//! A processor's state in words, for whoever must find out what went wrong in a guest.
+//! A processor's state in words, to find out what went wrong in a guest.
 
 use memory::GuestRam;
 use std::fmt::Write as _;

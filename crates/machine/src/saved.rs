@@ -1,9 +1,9 @@
-//! The state of a whole machine, memory aside: what a snapshot holds and a restored machine goes on
-//! from.
+//! The state of a whole machine, memory aside: what a snapshot holds, and a restored machine
+//! continues from.
 //!
-//! Taken and restored while the machine stands still. Guest memory is saved beside it ([`file`]);
-//! the host's side (consoles, timeouts) is not state. A state that comes from a file may hold
-//! anything: each part checks its own.
+//! It is taken and restored while the machine stands still. Guest memory is saved beside it
+//! ([`file`]); the host's side (consoles, timeouts) is not state. A state that comes from a file
+//! may hold anything: each part checks its own.
 
 pub mod cpu;
 pub mod file;
@@ -90,7 +90,8 @@ pub struct ChipsetState {
 pub enum RestoreError {
     /// Written by another version.
     #[error(
-        "the saved state has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it"
+        "the saved state has version {found}, and this gemello reads {VERSION}; use the gemello \
+         that wrote it"
     )]
     Version {
         /// What was found.
@@ -126,7 +127,8 @@ pub enum RestoreError {
     State(#[from] StateError),
     /// Another machine's.
     #[error(
-        "the saved state is that of a machine with {what} {found}, and this one has {expected}; build the machine alike"
+        "the saved state is that of a machine with {what} {found}, and this one has {expected}; \
+         build the machine alike"
     )]
     Machine {
         /// "processor" or "memory".
@@ -138,7 +140,8 @@ pub enum RestoreError {
     },
     /// The guest has been told another frequency.
     #[error(
-        "the saved guest's clock counts {found} Hz and this host's {expected}; restore it on a host whose TSC runs as fast"
+        "the saved guest's clock counts {found} Hz and this host's {expected}; restore it on a \
+         host whose TSC runs as fast"
     )]
     Frequency {
         /// In the state.
@@ -148,7 +151,8 @@ pub enum RestoreError {
     },
     /// Another machine's.
     #[error(
-        "the saved state has {found} processors and this machine {expected}; build the machine with as many"
+        "the saved state has {found} processors and this machine {expected}; build the machine \
+         with as many"
     )]
     Processors {
         /// In the state.

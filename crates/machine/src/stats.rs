@@ -1,4 +1,4 @@
-//! What a run amounted to, for `--stats`.
+//! The counters of a run, for `--stats`.
 
 use crate::build::{Board, Machine, lock};
 use crate::processor::Processor;
@@ -230,7 +230,8 @@ fn lockstep_line(lockstep: &Lockstep) -> String {
     let Lockstep { entries, ahead, judged, unjudged, unwatched } = lockstep;
     let share = 100.0 * *judged as f64 / (judged + unjudged + unwatched).max(1) as f64;
     format!(
-        "{judged} translated instructions compared ({share:.2} %) in {entries} entries, {ahead} run ahead; {unjudged} undecided, {unwatched} in long loops"
+        "{judged} translated instructions compared ({share:.2} %) in {entries} entries, {ahead} \
+         run ahead; {unjudged} undecided, {unwatched} in long loops"
     )
 }
 

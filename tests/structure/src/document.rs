@@ -40,6 +40,14 @@ impl Document {
         rows
     }
 
+    /// The `###` sections under the heading that begins with `heading`: title and text of each.
+    pub fn sections(&self, heading: &str) -> Vec<(&str, &str)> {
+        let mut chapters = self.text.split("\n## ").skip(1);
+        let chapter = chapters.find(|c| c.starts_with(heading)).unwrap_or_default();
+        let sections = chapter.split("\n### ").skip(1);
+        sections.filter_map(|section| section.split_once('\n')).collect()
+    }
+
     /// The code spans of the whole document.
     pub fn code_spans(&self) -> Vec<&str> {
         let mut fenced = false;

@@ -47,22 +47,34 @@ fn every_path_in_our_documents_resolves() {
 }
 
 #[test]
-fn every_concept_has_its_row_with_file_and_test() {
-    let rows = Document::read("ARCHITECTURE.md").table("The concepts");
-    let numbers: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
-    let expected: Vec<_> = (1..=26).map(|n| n.to_string()).collect();
-    assert_eq!(numbers, expected);
-    for row in &rows {
-        assert_eq!(row.len(), 7, "{row:?}");
-        for cell in &row[5..] {
-            let real = code_spans(cell).into_iter().any(is_path);
+fn every_concept_has_its_section_with_files_and_tests() {
+    let document = Document::read("ARCHITECTURE.md");
+    let sections = document.sections("The concepts");
+    let number = |title: &str| title.split(' ').next().and_then(|n| n.parse::<u32>().ok());
+    let numbers: Vec<_> = sections.iter().filter_map(|(title, _)| number(title)).collect();
+    assert_eq!(numbers, (1..=26).collect::<Vec<_>>());
+    for (title, text) in &sections {
+        for part in ["Files", "Tests"] {
+            let item = text.split("\n- ").find(|item| item.starts_with(&format!("{part}: ")));
+            let item = item.unwrap_or_else(|| panic!("concept {title} has no {part}"));
+            let real = item.lines().flat_map(code_spans).any(is_path);
             assert!(
-                real || cell.contains("not yet"),
-                "concept {}: {cell:?} names no path and does not say \"not yet\"",
-                row[0]
+                real || item.contains("not yet"),
+                "{title}: {part} name no path and do not say \"not yet\""
             );
         }
     }
+}
+
+#[test]
+fn the_glossary_is_in_order() {
+    let text = file("ARCHITECTURE.md").text;
+    let glossary = text.split("\n## Glossary").nth(1).expect("a glossary");
+    let glossary = glossary.split("\n## ").next().unwrap_or_default();
+    let words: Vec<_> =
+        glossary.lines().filter_map(|l| l.strip_prefix("- **")?.split("**").next()).collect();
+    assert!(words.len() >= 30, "{words:?}");
+    assert!(words.is_sorted(), "{words:?}");
 }
 
 #[test]

@@ -174,7 +174,8 @@ impl Bus {
             return self.pio_read_halves(port, size);
         }
         let value = entry.device.read(port, size) & ones(size) as u32;
-        tracing::trace!(target: "ports", device = entry.name, "in  {port:#06x}/{size} = {value:#x}");
+        tracing::trace!(target: "ports", device = entry.name,
+            "in  {port:#06x}/{size} = {value:#x}");
         value
     }
 
@@ -198,7 +199,8 @@ impl Bus {
         if size > entry.room(u64::from(port)) {
             return self.pio_write_halves(port, size, value);
         }
-        tracing::trace!(target: "ports", device = entry.name, "out {port:#06x}/{size} = {value:#x}");
+        tracing::trace!(target: "ports", device = entry.name,
+            "out {port:#06x}/{size} = {value:#x}");
         entry.device.write(port, size, value);
     }
 

@@ -19,7 +19,8 @@ pub enum BusError {
     },
     /// Another device is there.
     #[error(
-        "cannot place {name} at {first:#x}..={last:#x}: {other} is there; move one of them in the layout"
+        "cannot place {name} at {first:#x}..={last:#x}: {other} is there; move one of them in the \
+         layout"
     )]
     Overlap {
         /// The device.

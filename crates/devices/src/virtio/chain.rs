@@ -204,7 +204,8 @@ impl Segments {
             index += 1;
         }
         let mut rest = self.list.split_off(index);
-        let kept = (at - before) as u32; // less than a segment's length, or the stream is shorter than `at`
+        // Less than a segment's length, or the stream is shorter than `at`
+        let kept = (at - before) as u32;
         if let Some((gpa, len)) = rest.front_mut()
             && kept > 0
         {

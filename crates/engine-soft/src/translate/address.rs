@@ -1,11 +1,10 @@
-//! Memory operands: the inline TLB check, one for several accesses where they lie close together.
+//! Memory operands: the inline TLB check, shared by accesses that lie close together.
 //!
-//! A *group* is a checked range of addresses around one expression base + index << scale. Later
-//! accesses by the same expression within the range need no check of their own, and a constant
-//! added to the base only moves them. What the check leaves in a scratch register is the host
-//! address of the range's first byte. Where a range turns out to lie on two pages, a
-//! *per-access* translation of the block's rest takes over, which checks each access by itself. All
-//! others have *shared* checks.
+//! A *group* is a checked range of addresses around one expression, base + index << scale. A later
+//! access by the same expression within the range needs no check. A constant added to the base only
+//! moves the group. The check leaves the host address of the range's first byte in a scratch
+//! register. If a range lies on two pages, a *per-access* translation takes over for the rest of
+//! the block and checks each access by itself. All other translations have *shared* checks.
 
 use super::asm::{RAX, RSP};
 use super::emit::{Cold, Emitter, Need, PAGE, StubTarget, VIEW, segment_base, spill_slot};

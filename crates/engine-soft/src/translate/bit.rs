@@ -1,8 +1,8 @@
 //! BT, BTS, BTR and BTC with a memory operand and a bit number in a register.
 //!
-//! The number may lead to any word of memory (SDM vol. 2, 3.1.1.9). Where it does not leave the
-//! word that the operand names, which is nearly always so, the instruction is one like others; else
-//! it is the interpreter's.
+//! The number may select any word of memory (SDM vol. 2, 3.1.1.9). It nearly always stays within
+//! the word that the operand names; then the instruction is translated like others. Otherwise the
+//! interpreter performs it.
 
 use super::address::Access;
 use super::emit::Emitter;

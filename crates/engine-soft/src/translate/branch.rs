@@ -1,9 +1,9 @@
 //! Control flow: the order of a region's blocks, edges between them, entries from outside, exits,
 //! and the poll.
 //!
-//! Whatever goes round and round contains a return, an indirect branch, or a direct branch to a
-//! lower address: these poll where the processor is limited. Otherwise it is interrupted
-//! (`super::interrupt`).
+//! Every loop contains a return, an indirect branch, or a direct branch to a lower address. These
+//! poll if the processor runs with a limit in instructions, or in lockstep. Otherwise a signal
+//! interrupts translated code (`super::interrupt`).
 
 use super::address::{Access, Expression, Place};
 use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};

@@ -1,4 +1,4 @@
-//! What translated code and the run loop share, inside [`crate::cpu::Cpu`].
+//! The fields that translated code and the run loop share, inside [`crate::cpu::Cpu`].
 #![allow(unsafe_code)] // fields that a signal's handler writes; see docs/UNSAFE.md
 
 use super::stack_page::StackPage;

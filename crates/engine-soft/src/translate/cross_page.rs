@@ -1,8 +1,8 @@
-//! Direct branches to another page, linked while it is known what that page is.
+//! Direct branches to another page, linked while the page tables stay the same.
 //!
-//! On one page code can be linked for good: it runs wherever its page is mapped. What lies so many
-//! bytes off on another page is a matter of the page tables. Such a link holds for one address
-//! space, as long as it keeps the translations that were in use when it was made:
+//! A link within a page is good for ever: code runs wherever its page is mapped. What lies at a
+//! distance on another page depends on the page tables. So a cross-page link holds for one address
+//! space, as long as the translations stay that were in use when it was made:
 //!
 //! - User code compares the address space's *generation* before each jump
 //!   ([`Context::generation`]): a number that each address space has for itself and loses whenever
@@ -13,7 +13,7 @@
 //! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
 //!   a second one (an *aliased* page) loses its links, and uses the target table.
 //!
-//! Flags pass unharmed, since it is not known what the code on the other page needs of them.
+//! Links change no flags, since it is not known which the code on the other page needs.
 //!
 //! [`Context::generation`]: super::context::Context::generation
 

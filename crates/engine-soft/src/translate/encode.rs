@@ -1,9 +1,9 @@
 //! Copied instructions with other operands: the guest's own bytes, taken apart and put together
 //! again (SDM vol. 2, 2.1–2.3).
 //!
-//! Prefixes that mean something, opcode and immediate are copied; REX or VEX, ModRM, SIB and
-//! displacement are made anew. In debug builds every result is decoded and compared with what was
-//! asked for.
+//! Prefixes that mean something, opcode and immediate are copied. REX or VEX, ModRM, SIB and
+//! displacement are made anew. Debug builds decode every result and compare it with what was asked
+//! for.
 
 mod check;
 

@@ -1,7 +1,7 @@
-//! What the translator counts for `--stats`: why translated code was left, what translation cost.
+//! Counters for `--stats`: why translated code was left, and what translation cost.
 //!
-//! Of exits nothing is counted in translated code itself: each has a number already, and what it
-//! means is noted when it is made.
+//! Translated code itself counts no exits: each exit has a number already, and its meaning is noted
+//! when it is made.
 
 use super::emit::ExitSite;
 use super::flow::Class;

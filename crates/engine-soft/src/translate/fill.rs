@@ -1,4 +1,4 @@
-//! Making good a missed check without leaving translated code: the page walk, and back.
+//! On a TLB miss, translated code calls in here: the page walk, and back to the check.
 #![allow(unsafe_code)] // takes the processor that the stub passes; see docs/UNSAFE.md
 
 use super::address::{Check, Expression, NONE, PAGE_BASE};

@@ -1,4 +1,4 @@
-//! What an instruction is to the translator, and where status flags are needed.
+//! The class of an instruction for the translator, and where status flags are needed.
 
 use super::string::Repeat;
 use super::system::Field;

@@ -1,13 +1,12 @@
-//! Stopping translated code when something is raised: it asks for nothing itself.
+//! Stops translated code when a signal is raised for its processor. Translated code does not poll.
 //!
-//! Raising a signal also sends the processor's thread one of the host's ([`WAKE`]). Its handler
-//! finds translated code somewhere within a guest instruction and has the host step on (RFLAGS.TF)
-//! until one begins, where the guest's state is whole; there it leaves like one that faults. A
-//! handler that finds the thread in Rust sets [`Context::stop`], which the entry stub looks at on
-//! every way into translated code. REP is not stepped through: a poll follows it.
+//! Raising a signal also sends the host's signal [`WAKE`] to the processor's thread. If its handler
+//! finds translated code in the middle of a guest instruction, it lets the host step (RFLAGS.TF)
+//! until the next one begins, where the guest's state is whole. There it leaves as a fault does. If
+//! the handler finds the thread in Rust, it sets [`Context::stop`], which the entry stub reads on
+//! every entry into translated code. REP is not stepped through: a poll follows it.
 //!
-//! Where the processor is to stop after so many instructions, and in lockstep, translated code
-//! polls as well ([`super::limit`]).
+//! With a limit in instructions, and in lockstep, translated code polls as well ([`super::limit`]).
 //!
 //! [`Context::stop`]: super::context::Context::stop
 #![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md

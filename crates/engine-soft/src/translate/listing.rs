@@ -1,8 +1,8 @@
-//! GuestInsn and host code side by side, for `--trace blocks` and for the reports of
+//! Guest and host code side by side, for `--trace blocks` and for the reports of
 //! [`super::lockstep`].
 //!
-//! Under each guest instruction stands the host code that performs it, as the `fault_map` of a
-//! translation tell; what comes before the first and after the last (entries and exits) stands
+//! Under each guest instruction stands the host code that performs it, as the translation's
+//! `fault_map` tells. What comes before the first and after the last (entries and exits) stands
 //! under a heading of its own.
 
 use super::emit::{FaultMapEntry, Translation};

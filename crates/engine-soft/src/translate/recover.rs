@@ -1,11 +1,11 @@
-//! Status flags that an address check has overwritten, where translated code stops in their place.
+//! Recovers status flags that an address check has overwritten, where translated code stops.
 //!
-//! Flags that the program replaces before anything reads them are not saved around a check (ADR
-//! 0016), but the frame of a fault in between shows them. Most of them follow from registers that
-//! are still there: those of a comparison from its operands, those of a sum from the sum and what
-//! was added. Which instruction made them, and whether its operands are as it left them, is known
-//! when the code is made; at a stop the instruction is done once more on copies. That costs nothing
-//! where nobody stops.
+//! Flags that the program replaces before it reads them are not saved around a check (ADR 0016),
+//! but the frame of a fault in between shows them. Most of them follow from registers that are
+//! still there: those of a comparison from its operands, those of a sum from the sum and what was
+//! added. The translator notes which instruction made the flags, and whether its operands are as it
+//! left them. At a stop the instruction is executed once more on copies. That costs nothing where
+//! nothing stops.
 
 use super::flow::{Class, FlagUse};
 use super::region::{BasicBlock, GuestInsn, Region};

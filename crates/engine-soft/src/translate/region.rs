@@ -1,10 +1,10 @@
-//! What is translated together: hot blocks of one page that reach each other by direct branches.
+//! The unit of translation: hot blocks of one page that reach each other by direct branches.
 //!
 //! A region begins at a hot block and takes in successors that have run a few times themselves, so
-//! that it follows the paths the program really takes. Its basic blocks are exactly decoded blocks
-//! of the interpreter: whatever kills one of those kills the region. An instruction that crosses
-//! the page's end is a region of its own, which makes sure each time that the next page is still
-//! the same.
+//! it follows the paths the program really takes. Its basic blocks are exactly the interpreter's
+//! decoded blocks: invalidating one of those invalidates the region. An instruction that crosses
+//! the page's end is a region of its own, which checks each time that the next page is still the
+//! same.
 
 use super::address::Moves;
 use super::flow::{self, Class, FlagUse, Usage};

@@ -1,10 +1,10 @@
-//! The three host registers that hold no guest register of the same name: what each holds for the
-//! moment.
+//! The three host registers that hold no guest register of the same name, and what each holds for
+//! the moment.
 //!
 //! A region keeps thirteen guest registers in the host's. The three it uses least are *spilled*:
-//! their values lie in the state, current at every instruction's end, and visit a scratch register
-//! when an instruction needs them. Between instructions a scratch register may go on holding a
-//! spilled value or a checked address, so that the next use costs nothing.
+//! their values lie in the state, current at every instruction's end, and are loaded into a scratch
+//! register when an instruction needs them. Between instructions a scratch register may keep a
+//! spilled value or a checked address, so the next use costs nothing.
 
 use super::address::Group;
 

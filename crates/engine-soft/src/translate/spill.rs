@@ -1,4 +1,4 @@
-//! Which three registers a region spills.
+//! Chooses the three registers that a region spills.
 
 use super::address::{PAGE_BASE, expression_of};
 use super::asm::{RAX, RSP};

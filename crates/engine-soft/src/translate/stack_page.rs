@@ -1,11 +1,10 @@
-//! The address check of what is reached through RSP: a cache of one entry in front of the TLB.
+//! The address check of accesses through RSP: a cache of one entry in front of the TLB.
 //!
 //! A stack hardly ever changes its page, and pushes, pops, calls and returns all begin with its
-//! address. Its page is kept at hand ([`Context::stack_page`]), so that the check needs no index,
-//! one register less, and half the time. Only a page that may be written is kept. Where the address
-//! lies on another, the TLB is asked and what it says kept, for user code and for the kernel's by
-//! itself. What is kept is dropped when the TLB may have lost it ([`revalidate`]), which happens in
-//! Rust only.
+//! address. [`Context::stack_page`] keeps that page, so the check needs no index, one register
+//! less, and half the time. Only a writable page is kept, one for user code and one for the
+//! kernel's. An address on another page goes through the TLB, and its page is kept instead. The
+//! page is dropped when the TLB may have lost it ([`revalidate`]); that happens in Rust only.
 //!
 //! [`Context::stack_page`]: super::context::Context::stack_page
 

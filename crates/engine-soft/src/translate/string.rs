@@ -1,8 +1,8 @@
-//! REP STOS and REP MOVS in place, where all they touch lies on one page each: address checks, and
-//! the host's own instruction.
+//! REP STOS and REP MOVS in place, where each operand lies on one page: address checks, and the
+//! host's own instruction.
 //!
-//! Longer ones, those that go downwards and those that meet a page not to be touched are the
-//! interpreter's, which does them page by page.
+//! The interpreter performs longer ones page by page, and those that go downwards or meet a page
+//! that the check refuses.
 
 use super::address::{Access, Expression};
 use super::asm::RCX;

@@ -1,8 +1,8 @@
-//! The code that enters translated code, leaves it, makes good missed checks and loads the vector
+//! The code that enters translated code, leaves it, calls Rust on a TLB miss, and loads the vector
 //! registers.
 //!
-//! What leaves or calls from within a region depends on which registers it spills; those pieces are
-//! made once for each such set.
+//! Stubs that leave or call from within a region depend on the registers it spills. They are made
+//! once for each such set.
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;

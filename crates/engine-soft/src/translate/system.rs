@@ -1,5 +1,5 @@
-//! System instructions in place: what kernels execute all the time and touches no more than a word
-//! of the state. Those that are not everybody's come here at level 0 only (`super::class_in`).
+//! System instructions in place: those that kernels execute all the time, and that touch no more
+//! than a word of the state. Privileged ones come here at level 0 only (`super::class_in`).
 
 use super::asm::RAX;
 use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};

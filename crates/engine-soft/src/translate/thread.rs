@@ -1,5 +1,5 @@
-//! What a thread needs before it runs translated code: RSP is the guest's there, so no signal
-//! handler may run on it.
+//! Prepares a thread for translated code: RSP is the guest's there, so no signal handler may run on
+//! it.
 #![allow(unsafe_code)] // signal stack, signal mask, GS; see docs/UNSAFE.md
 
 use std::cell::{Cell, OnceCell};

@@ -223,7 +223,8 @@ fn require(program: &str) -> Result<()> {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             bail!(
-                "this host has no {program}, which fetches and verifies Debian's packages; {WITHOUT}"
+                "this host has no {program}, which fetches and verifies Debian's packages; \
+                 {WITHOUT}"
             )
         }
         Err(e) => Err(e).with_context(|| format!("cannot run {program}; {WITHOUT}")),

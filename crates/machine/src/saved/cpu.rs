@@ -1,9 +1,9 @@
 //! A processor's saved state: the registers as the architecture has them, nothing of an engine,
 //! checked on entry.
 //!
-//! What is checked is what holds between any two instructions on any processor (SDM vol. 3, 2.5 and
-//! 5.4; vol. 1, 13.3). Values that merely make no sense are the guest's affair: it could have put
-//! them there.
+//! The check demands what holds between any two instructions on any processor (SDM vol. 3, 2.5 and
+//! 5.4; vol. 1, 13.3). It accepts values that merely make no sense: the guest could have put them
+//! there.
 
 use serde::{Deserialize, Serialize};
 use x86::control::cr4_allowed;
@@ -127,7 +127,8 @@ pub struct SavedMsrs {
 pub enum CpuError {
     /// Written by another version.
     #[error(
-        "the saved processor has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it"
+        "the saved processor has version {found}, and this gemello reads {VERSION}; use the \
+         gemello that wrote it"
     )]
     Version {
         /// What was found.

@@ -73,7 +73,8 @@ pub enum FileError {
         path: PathBuf,
     },
     /// From another version.
-    #[error("{} has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it", path.display())]
+    #[error("{} has version {found}, and this gemello reads {VERSION}; use the gemello that \
+         wrote it", path.display())]
     Version {
         /// The file.
         path: PathBuf,

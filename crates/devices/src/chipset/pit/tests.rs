@@ -117,7 +117,8 @@ proptest! {
     }
 
     #[test]
-    fn a_new_count_waits_for_the_end_of_the_cycle(first in 4u16..100, second in 4u16..100, at in 2i64..90) {
+    fn a_new_count_waits_for_the_end_of_the_cycle(first in 4u16..100, second in 4u16..100,
+        at in 2i64..90) {
         let mut counter = programmed(2, first);
         let at = at.min(Tick::from(first));
         let [low, high] = second.to_le_bytes();
@@ -134,7 +135,8 @@ proptest! {
         let start = 1 + Tick::from(first);
         let starts_second = if at >= start { start + Tick::from(first) } else { start };
         let expected: Vec<_> =
-            (1..).map(|k| starts_second + k * Tick::from(second)).take_while(|&r| r < 500).collect();
+            (1..).map(|k| starts_second + k * Tick::from(second))
+                .take_while(|&r| r < 500).collect();
         prop_assert_eq!(&rises[rises.len() - expected.len()..], &expected[..]);
     }
 }

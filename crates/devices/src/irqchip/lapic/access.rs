@@ -58,7 +58,8 @@ impl Core {
         }
     }
 
-    /// x2APIC: WRMSR of the register at offset `register`. Reserved bits and read-only registers fault.
+    /// x2APIC: WRMSR of the register at offset `register`. Reserved bits and read-only registers
+    /// fault.
     pub(super) fn write_x2apic(
         &mut self,
         register: u32,

@@ -151,8 +151,10 @@ proptest! {
                 requested.remove(&vector);
                 serving.push(vector);
                 serving.sort_unstable();
-                prop_assert!(get(lapic, ISR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) != 0);
-                prop_assert!(get(lapic, IRR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) == 0);
+                prop_assert!(get(lapic,
+                    ISR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) != 0);
+                prop_assert!(get(lapic,
+                    IRR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) == 0);
             }
         }
     }

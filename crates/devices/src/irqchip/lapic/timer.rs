@@ -237,11 +237,14 @@ mod tests {
         ) {
             let mut timer = Timer { divide, mode: Mode::Periodic, ..Timer::new(hz) };
             timer.load(initial, at(since));
-            let divisor = [2u128, 4, 8, 16, 32, 64, 128, 1][((divide >> 1 & 4) | (divide & 3)) as usize];
+            let code = (divide >> 1 & 4) | (divide & 3);
+            let divisor = [2u128, 4, 8, 16, 32, 64, 128, 1][code as usize];
             for k in 1..=20u128 {
-                let ns = (k * u128::from(initial) * divisor * 1_000_000_000).div_ceil(u128::from(hz));
+                let cycles = k * u128::from(initial) * divisor;
+                let ns = (cycles * 1_000_000_000).div_ceil(u128::from(hz));
                 let expected = since + ns as u64;
-                prop_assert_eq!(timer.deadline(), Some(Deadline::At(expected.max(timer.not_before))));
+                prop_assert_eq!(timer.deadline(),
+                    Some(Deadline::At(expected.max(timer.not_before))));
                 prop_assert!(!timer.advance(at(expected - 1)));
                 prop_assert!(timer.advance(at(expected)));
                 prop_assert!(!timer.advance(at(expected)));

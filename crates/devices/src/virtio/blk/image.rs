@@ -73,7 +73,8 @@ pub enum ImageError {
         format: Format,
     },
     /// No file or block device.
-    #[error("cannot use {path} as a disk: it is {what}; give a raw image file", path = path.display())]
+    #[error("cannot use {path} as a disk: it is {what}; give a raw image file",
+        path = path.display())]
     NoFile {
         /// The file.
         path: PathBuf,
@@ -82,7 +83,8 @@ pub enum ImageError {
     },
     /// Another program has it.
     #[error(
-        "the disk {path} is in use; end the machine that has it, or give both only ,ro", path = path.display()
+        "the disk {path} is in use; end the machine that has it, or give both only ,ro",
+        path = path.display()
     )]
     Busy {
         /// The file.
@@ -90,7 +92,8 @@ pub enum ImageError {
     },
     /// Not a single sector.
     #[error(
-        "the disk {path} has {bytes} bytes, less than a sector of {SECTOR}; give a larger one", path = path.display()
+        "the disk {path} has {bytes} bytes, less than a sector of {SECTOR}; give a larger one",
+        path = path.display()
     )]
     TooSmall {
         /// The file.

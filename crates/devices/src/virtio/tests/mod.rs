@@ -274,7 +274,8 @@ proptest! {
             driver.ram.write(DATA, &vec![fill; len]).expect("RAM");
             match kind {
                 IN => {
-                    let expected = if fits { (OK, len as u32 + 1) } else { (IOERR, u32::from(len == 0)) };
+                    let refused = (IOERR, u32::from(len == 0));
+                    let expected = if fits { (OK, len as u32 + 1) } else { refused };
                     prop_assert_eq!(driver.request(IN, sector, len as u32), expected);
                     let data = if fits { model[at..at + len].to_vec() } else { vec![fill; len] };
                     prop_assert_eq!(driver.bytes(DATA, len), data);

@@ -1,4 +1,4 @@
-//! Whether translated code did what the reference did.
+//! Compares the state that translated code left with the reference's.
 
 use super::Lockstep;
 use super::reference::{self, End};

@@ -1,8 +1,8 @@
-//! What the reference reaches in memory: enough to undo its stores, to replay a part of them, and
-//! to know what must not happen at all.
+//! The reference's accesses to memory: enough to undo its stores, to replay a part of them, and to
+//! know what must not happen.
 //!
-//! Kept by the MMU while the reference runs (every access then takes its slow path), owned by
-//! [`super::Lockstep`] otherwise.
+//! The MMU keeps the log while the reference runs (every access then takes its slow path);
+//! [`super::Lockstep`] owns it otherwise.
 
 use crate::tlb::PAGE_MASK;
 use memory::GuestRam;

@@ -1,12 +1,11 @@
-//! T0 and T1 side by side: at each entry into translated code the interpreter runs ahead, is
-//! undone, and what translated code then does must be the same: all state, and all memory written
-//! (ADR 0019).
+//! T0 and T1 side by side. At each entry into translated code the interpreter runs ahead and is
+//! undone. Translated code must then reach the same state, and write the same memory (ADR 0019).
 //!
 //! The interpreter runs on the same processor, with a [`Log`] of its stores in the MMU. Where it
-//! comes to a place that translated code never passes, translated code runs on and must stop there
-//! at the latest; where it does not (a long loop), translated code is made to stop at its first
-//! poll, some iterations long, and then finishes the loop unwatched. The first difference is
-//! reported and ends the run.
+//! comes to a place that translated code never passes, translated code must stop there at the
+//! latest. In a long loop it comes to no such place: translated code is made to stop at its first
+//! poll, and after some such entries finishes the loop unwatched. The first difference is reported
+//! and ends the run.
 
 mod compare;
 mod log;

@@ -1,7 +1,7 @@
-//! The reference: what the interpreter makes of the code that translated code is about to run,
+//! The reference: the interpreter's run of the code that translated code is about to run, recorded
 //! instruction by instruction.
 //!
-//! It stops before anything that cannot be undone, that translated code never does either: an
+//! It stops before anything that cannot be undone, and that translated code never does: an
 //! instruction left to the interpreter, a fault, device memory, a store to code. Translated code
 //! that goes on past such a place is wrong.
 
