@@ -140,7 +140,8 @@ pub fn probe(address: u64) -> u64 {
 
 /// Writes there.
 pub fn probe_write(address: u64, value: u64) {
-    // SAFETY: as for `probe`; the page is nobody else's.
+    // SAFETY: callers have mapped the page for writing, and nothing else of the nucleus lies there;
+    // volatile, as the mapping changes behind the compiler's back.
     unsafe { (address as *mut u64).write_volatile(value) };
 }
 

@@ -25,13 +25,6 @@ const LONGER_FILES: [(&str, usize); 3] = [
 ];
 const LONGER_FUNCTIONS: [(&str, usize); 0] = [];
 const MORE_BOOLS: [(&str, usize); 0] = [];
-const WIDE_LINES: [(&str, usize); 4] = [
-    ("crates/boot/", 5),
-    ("crates/devices/", 20),
-    ("crates/gemello/", 10),
-    ("crates/machine/", 10),
-];
-const WIDE_DOCUMENTS: [(&str, usize); 2] = [("ARCHITECTURE.md", 80), ("docs/UNSAFE.md", 48)];
 const UNUSED: [(&str, usize); 8] = [
     ("crates/boot/", 1),
     ("crates/devices/", 3),
