@@ -410,7 +410,7 @@ impl Guest {
 
     /// Expects a general register's value.
     pub(crate) fn want_reg(&mut self, n: usize, want: u64) {
-        self.want(REGISTERS[n & 15], move |e| e.reg(n), want);
+        self.want(gpr::NAMES[n & 15], move |e| e.reg(n), want);
     }
 
     /// Expects the arithmetic or system flag to be set or clear at the end.
@@ -441,12 +441,6 @@ impl Guest {
         self.state.flags = Flags::from_bits(flags.bits() | 2);
     }
 }
-
-/// Names for messages.
-const REGISTERS: [&str; 16] = [
-    "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13",
-    "R14", "R15",
-];
 
 /// Code of `bits` for address `at`.
 fn assemble(

@@ -97,16 +97,13 @@ impl Qemu {
 
     fn parse(&mut self, text: &str) {
         let hex = |key: &str| {
-            let at = text.find(&format!("{key}="))? + key.len() + 1;
+            let key = format!("{key:<3}=");
+            let at = text.find(&key)? + key.len();
             let digits: String = text[at..].chars().take_while(char::is_ascii_hexdigit).collect();
             u64::from_str_radix(&digits, 16).ok()
         };
-        let long = [
-            "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11",
-            "R12", "R13", "R14", "R15",
-        ];
         let short = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
-        for (n, key) in long.into_iter().enumerate() {
+        for (n, key) in gpr::NAMES.into_iter().enumerate() {
             let value = hex(key).or_else(|| short.get(n).and_then(|k| hex(k)));
             self.state.gpr[n] = value.unwrap_or(0);
         }

@@ -112,7 +112,7 @@ pub(crate) struct Board {
     pub(crate) processors: Vec<Mutex<Processor>>,
     pub(crate) notifier: Notifier,
     pub(crate) control: Arc<Control>,
-    /// Taken by who asks something of the machine, before any other lock.
+    /// Held during a command to the machine; taken before any other lock.
     pub(crate) commands: Mutex<()>,
     pub(crate) wall: Mutex<Duration>,
 }

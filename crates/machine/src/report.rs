@@ -6,13 +6,7 @@ use x86::descriptor::{Gate, GateKind};
 use x86::exception::Vector;
 use x86::paging::{self, End, LevelKind, PagingMode};
 use x86::regs::Rflags;
-use x86::state::{CpuState, Seg, Segment, TableRegister};
-
-/// Names of the general registers in encoding order.
-const GPR: [&str; 16] = [
-    "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11", "R12",
-    "R13", "R14", "R15",
-];
+use x86::state::{CpuState, Seg, Segment, TableRegister, gpr};
 
 /// The segment registers in encoding order.
 const SEGMENTS: [&str; 6] = ["ES", "CS", "SS", "DS", "FS", "GS"];
@@ -39,10 +33,10 @@ pub fn registers(state: &CpuState) -> String {
     let mode = state.mode();
     let _ =
         writeln!(text, "RIP {:016x}  CPL {}  {mode:?}  {:?}", state.rip, state.cpl, state.activity);
-    for (row, names) in GPR.chunks(4).enumerate() {
+    for (row, names) in gpr::NAMES.chunks(4).enumerate() {
         for (column, name) in names.iter().enumerate() {
             let separator = if column == 3 { '\n' } else { ' ' };
-            let _ = write!(text, "{name} {:016x}{separator}", state.gpr[row * 4 + column]);
+            let _ = write!(text, "{name:<3} {:016x}{separator}", state.gpr[row * 4 + column]);
         }
     }
     let flags = state.flags.bits();

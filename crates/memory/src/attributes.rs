@@ -6,8 +6,8 @@
 //! posted to the change log second ([`crate::Change`]): from the first on nobody is given the
 //! right, and once the second is acknowledged nobody has it.
 //!
-//! Orderings: whoever sets or clears does so by a sequentially consistent read-modify-write;
-//! whoever looks loads with acquire ordering.
+//! Orderings: setting and clearing are sequentially consistent read-modify-writes; looking is a
+//! load with acquire ordering.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 

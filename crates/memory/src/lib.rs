@@ -7,10 +7,9 @@
 //! backed by a file, with other processes: it is only ever touched by volatile or atomic accesses,
 //! never through a Rust reference.
 //!
-//! Who keeps something derived from memory (decoded code, host addresses) hears of what becomes of
-//! it through the change log ([`Reader`], [`Change`]); who changes memory behind the processors'
-//! backs says so ([`GuestRam::wrote`], [`GuestRam::revoke`], [`GuestRam::take_dirty`]). See ADR
-//! 0023.
+//! The change log ([`Reader`], [`Change`]) tells of changes to memory from which something was
+//! derived (decoded code, host addresses). Changes that no processor makes are logged explicitly
+//! ([`GuestRam::wrote`], [`GuestRam::revoke`], [`GuestRam::take_dirty`]). See ADR 0023.
 
 mod access;
 mod advice;

@@ -111,7 +111,7 @@ pub enum Error {
     },
 }
 
-/// Asks whoever took pages away to bring the one at this guest-physical address back. Called by a
+/// Asks the pager to bring the evicted page at this guest-physical address back. Called by a
 /// processor's thread.
 pub(crate) type Pager = Box<dyn Fn(u64) + Send + Sync>;
 
@@ -287,7 +287,7 @@ impl GuestRam {
     }
 }
 
-/// A file in memory of this size, which whoever maps it cannot change.
+/// A file in memory of this size, sealed: no process that maps it can resize it.
 fn memfd(bytes: u64) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(memfd_create("guest-ram", flags)?);

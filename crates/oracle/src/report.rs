@@ -8,6 +8,7 @@ use crate::vendor::{accepted_event, known_difference};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::collections::BTreeMap;
 use std::fmt::{LowerHex, Write};
+use x86::state::gpr;
 
 /// One part of the state that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub fn compare(case: &Case, native: &Outcome, subject: &Outcome, mask: &Mask) ->
         return list.0;
     }
     for (i, (n, s)) in native.gpr.iter().zip(&subject.gpr).enumerate() {
-        list.hex(GPR_NAMES[i], *n, *s);
+        list.hex(&gpr::NAMES[i].to_lowercase(), *n, *s);
     }
     list.hex("rip", native.rip, subject.rip);
     list.add("rflags", native.rflags & !mask.rflags, subject.rflags & !mask.rflags, show_flags);
@@ -56,12 +57,6 @@ pub fn compare(case: &Case, native: &Outcome, subject: &Outcome, mask: &Mask) ->
     memory(case, native, subject, mask, &mut list);
     list.0
 }
-
-/// Names of the general registers in encoding order.
-const GPR_NAMES: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
 
 #[derive(Default)]
 struct List(Vec<Difference>);
@@ -158,8 +153,8 @@ fn show_flags(flags: u64) -> String {
 pub fn describe(case: &Case, differences: &[Difference]) -> String {
     let mut out = String::new();
     disassemble(case, &mut out);
-    let registers = GPR_NAMES.iter().zip(case.gpr).filter(|(_, v)| *v != 0);
-    let line: Vec<_> = registers.map(|(n, v)| format!("{n}={v:#x}")).collect();
+    let registers = gpr::NAMES.iter().zip(case.gpr).filter(|(_, v)| *v != 0);
+    let line: Vec<_> = registers.map(|(n, v)| format!("{}={v:#x}", n.to_lowercase())).collect();
     let _ = writeln!(out, "  from: {} rflags={}", line.join(" "), show_flags(case.rflags));
     let _ = writeln!(
         out,

@@ -36,7 +36,7 @@ pub trait Vcpu: Send {
     fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError>;
 
     /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of
-    /// guest memory stays: whoever changes that tells so in guest memory's own log.
+    /// guest memory stays: changes to that are told by guest memory's own log.
     ///
     /// # Errors
     /// The engine refuses them; the processor must be given another state before it runs again.

@@ -59,8 +59,7 @@ pub struct Translator {
 pub struct Statistics {
     /// Guest instructions completed.
     pub instructions: u64,
-    /// Of those, run by the host processor on the guest's own operands (thunks; later: translated
-    /// code).
+    /// Of those, run as thunks: by the host processor on the guest's own operands.
     pub direct: u64,
     /// Of those, run as translated code.
     pub translated: u64,

@@ -25,6 +25,11 @@ pub mod gpr {
     pub const BLOCK_IP: usize = 17;
     /// Length of the register file.
     pub const SLOTS: usize = 18;
+    /// Names in encoding order.
+    pub const NAMES: [&str; COUNT] = [
+        "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12",
+        "R13", "R14", "R15",
+    ];
 }
 
 /// Segment register numbers as instructions encode them.
@@ -67,8 +72,8 @@ pub struct TableRegister {
 
 /// RFLAGS, its six status flags kept as LAHF and SETO leave them in AX.
 ///
-/// An engine that lets the host's ALU compute flags stores AX with one move; only who wants the
-/// architectural image (PUSHF, an interrupt) pays for assembling it.
+/// An engine that lets the host's ALU compute flags stores AX with one move. The architectural
+/// image is assembled only where it is needed (PUSHF, an interrupt).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flags {

@@ -96,7 +96,7 @@ impl Interconnect {
         if message.mode == DestinationMode::Physical && message.destination != BROADCAST {
             return candidates.any(|lapic| lapic.deliver(message));
         }
-        // Every one of them, whoever else has accepted it.
+        // All of them receive it, even if one has accepted it.
         candidates.filter(|lapic| lapic.deliver(message)).count() > 0
     }
 }

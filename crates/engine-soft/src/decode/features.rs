@@ -1,4 +1,5 @@
-//! Which instructions the guest's processor has: iced-x86's feature names against the CPU model's.
+//! The instructions that the guest's processor has: iced-x86's feature names, mapped to the CPU
+//! model's.
 
 use iced_x86::{CpuidFeature, DecoderOptions, Instruction, Mnemonic};
 use x86::cpuid::{CpuModel, Feature};
@@ -10,7 +11,8 @@ pub(crate) struct FeatureTable {
     pub(crate) decoder_options: u32,
 }
 
-/// What each instruction-set extension needs. Absent from here and from [`always`]: #UD.
+/// The CPU feature that each instruction-set extension needs. An extension that is neither here nor
+/// in [`always`] raises #UD.
 const NEEDS: &[(CpuidFeature, Feature)] = &[
     (CpuidFeature::ADX, Feature::Adx),
     (CpuidFeature::AES, Feature::Aes),

@@ -1,9 +1,9 @@
 //! From guest bytes to a [`Block`]: iced-x86 decodes, [`select`] chooses the function that performs
 //! each instruction.
 //!
-//! A block is a straight run on one page, ended by a branch, by an instruction that changes how the
-//! next is to be read, by the end of the page or by length. An instruction that crosses into the
-//! next page stands alone in a block that knows both pages.
+//! A block is a straight run of instructions on one page. It ends at a branch, at an instruction
+//! that changes how the next is decoded, at the end of the page, or at its maximum length. An
+//! instruction that crosses into the next page has a block of its own, which names both pages.
 
 pub(crate) mod features;
 mod operand;
@@ -52,13 +52,14 @@ impl Window {
     }
 }
 
-/// What decoding came to.
+/// The result of decoding.
 pub(crate) enum Decoded {
     /// A block.
     Block(Block),
-    /// The first instruction continues on the next page: extend the window and ask again.
+    /// The first instruction continues on the next page: the caller extends the window and decodes
+    /// again.
     Crosses,
-    /// The thunk cache is full: start it anew and ask again.
+    /// The thunk cache is full: the caller empties it and decodes again.
     Full,
 }
 
@@ -123,7 +124,7 @@ pub(crate) fn decode(
         end = next;
         let alone = ops.len() == 1 && crate::translate::leaves_alone(cpu, &instruction);
         if alone || serializes(&instruction) {
-            // What follows may be translated, or another processor may have changed it.
+            // The code that follows may be translated, or another processor may have changed it.
             break;
         }
     }
@@ -134,8 +135,8 @@ pub(crate) fn decode(
     Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
 }
 
-/// Whether what follows `instruction` must not have been fetched before it is done (SDM vol. 3,
-/// 9.3). Those that leave their block anyway need not be asked.
+/// Whether `instruction` serializes: what follows is fetched after it has completed (SDM vol. 3,
+/// 9.3). Instructions that end their block anyway are left out.
 fn serializes(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic as M;
     let to = instruction.op0_register();
@@ -156,8 +157,9 @@ fn far_block(mut op: Op) -> Vec<Op> {
     vec![before, fall_through(end), op]
 }
 
-/// Whether `bytes` begin an instruction of more than 15 bytes, #GP(0), rather than none at all (SDM
-/// vol. 2, 2.3.11): with fewer of its prefixes, which may be repeated at will, it is one.
+/// Whether `bytes` begin an instruction of more than 15 bytes, which raises #GP(0) rather than #UD
+/// (SDM vol. 2, 2.3.11). Such an instruction is valid with fewer of its prefixes, which may be
+/// repeated.
 fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
     const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
     for first in 1..bytes.len() {
@@ -168,7 +170,7 @@ fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
         let mut decoder = Decoder::new(bitness(cpu.mode), &bytes[first..], options);
         let shorter = decoder.decode();
         if !shorter.is_invalid() {
-            // Else the prefix itself made it invalid: LOCK.
+            // A prefix, LOCK, may itself have made the instruction invalid.
             return first + decoder.position() > MAX_LEN;
         }
         if decoder.position() < MAX_LEN {
@@ -196,8 +198,8 @@ fn finish(
     let page_offset = key.gpa() & PAGE_MASK;
     let on_page = |relative: u64| page_offset.wrapping_add(relative) <= PAGE_MASK;
     let last = &ops[ops.len() - 1];
-    // In 16- and 32-bit code targets wrap at the operand size: only whole-page-relative 64-bit ones
-    // are known to stay.
+    // In 16- and 32-bit code targets wrap at the operand size. Only 64-bit targets are known to
+    // stay on the page.
     let wide = mode == Mode::Long64;
     let taken = wide && select::is_direct(last) && on_page(last.imm);
     let through = wide && on_page(len as u64);

@@ -66,8 +66,8 @@ fn address_size(instruction: &Instruction) -> u8 {
     }
 }
 
-/// The segment of the memory operand. 64-bit mode ignores overrides by ES, CS, SS and DS: the base
-/// alone decides what is a stack reference.
+/// The segment of the memory operand. 64-bit mode ignores overrides by ES, CS, SS and DS, so there
+/// the base register alone makes an operand a stack reference.
 fn operand_segment(instruction: &Instruction, mode: Mode) -> u8 {
     let named = instruction.memory_segment();
     if mode != Mode::Long64 || matches!(named, Register::FS | Register::GS) {
@@ -79,8 +79,8 @@ fn operand_segment(instruction: &Instruction, mode: Mode) -> u8 {
     }
 }
 
-/// Puts the memory operand into `op`. `false`: its displacement from the block's start does not fit
-/// 32 bits.
+/// Puts the memory operand into `op`. Returns `false` if its displacement from the block's start
+/// does not fit 32 bits.
 pub(crate) fn memory(op: &mut Op, instruction: &Instruction, block_ip: u64, mode: Mode) -> bool {
     op.seg = operand_segment(instruction, mode);
     op.address_size = address_size(instruction);

@@ -92,8 +92,8 @@ macro_rules! shift {
     )*};
 }
 
-/// `O` by an immediate above 1 on a host that leaves OF then, though not where the count is in CL:
-/// what is translated there, and what Intel's processors do when they rotate.
+/// `O` by an immediate above 1, on a host that leaves OF unchanged there (but not for a count in
+/// CL). Translated code does the same on that host, and Intel's processors do it for rotations.
 pub(crate) struct Keeping<O>(PhantomData<O>);
 impl<O: Shift> Shift for Keeping<O> {
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::op::{Fallible, Op, Step, step};
 use crate::word::Word;
 use x86::bus::AccessKind;
 
-/// What happens to the selected bit.
+/// What is done to the selected bit.
 pub(crate) const TEST: u8 = 0;
 /// Set it.
 pub(crate) const SET: u8 = 1;
@@ -88,7 +88,7 @@ pub(crate) fn mr<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// `op [mem], imm8`; locked ones are a thunk's.
+/// `op [mem], imm8`. Thunks perform the LOCKed forms.
 pub(crate) fn mi<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let kind = if KIND == TEST { AccessKind::Read } else { AccessKind::Write };

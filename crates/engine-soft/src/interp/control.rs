@@ -106,9 +106,9 @@ pub(crate) fn jmp_m<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step_to(body(cpu))
 }
 
-/// The return address is written before the target is looked at: SDM vol. 2, CALL, has it the other
-/// way round, and so has Zen 3, but Intel's processors (and Zen 5) leave it in memory when the
-/// target faults for not being canonical.
+/// CALL writes the return address before it checks the target. Intel's processors and Zen 5 do so:
+/// the address stays in memory when the target is not canonical. SDM vol. 2, CALL, and Zen 3 check
+/// first.
 fn call_to(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<Step> {
     let back = cpu.ip(op).wrapping_add(u64::from(op.len));
     let rsp = cpu.state.gpr[gpr::RSP];
@@ -137,8 +137,8 @@ pub(crate) fn call_m<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step_to(body(cpu))
 }
 
-/// Outside 64-bit mode: wraps `to` to the operand size and checks it against the code segment's
-/// limit.
+/// Wraps `to` to the operand size and checks it against the code segment's limit, outside 64-bit
+/// mode.
 fn legacy_target(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<u64> {
     let to = if op.size == 2 { to & 0xffff } else { to & 0xffff_ffff };
     if to > u64::from(cpu.state.seg[Seg::Cs as usize].limit) { cpu.gp() } else { Ok(to) }
@@ -276,12 +276,12 @@ pub(crate) fn fall_through(cpu: &mut Cpu, op: &Op) -> Step {
     Step::Through
 }
 
-/// What [`far_operand`] adds to an address: longer than any instruction.
+/// The distance that [`far_operand`] adds to an address; longer than any instruction.
 pub(crate) const FAR: u64 = 16;
 
-/// First op of the block that `decode::far_block` makes: performs its last op, whose RIP-relative
-/// address lacks [`FAR`]. Such an op has no index, so the slot that is otherwise always zero
-/// supplies it.
+/// The first op of a block that `decode::far_block` makes. It performs the last op, whose
+/// RIP-relative address lacks [`FAR`]. That op has no index register, so the slot that is zero
+/// otherwise supplies the distance.
 pub(crate) fn far_operand(cpu: &mut Cpu, op: &Op) -> Step {
     // SAFETY: `far_block` puts the op two places behind this one, in the same slice.
     let far = unsafe { &*std::ptr::from_ref(op).add(2) };
@@ -291,7 +291,7 @@ pub(crate) fn far_operand(cpu: &mut Cpu, op: &Op) -> Step {
     step
 }
 
-/// Stands in for every op of a block whose code was overwritten: leaves at the op's start.
+/// Replaces every op of a block whose code was overwritten: the block exits at the op's start.
 pub(crate) fn stale(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.state.rip = cpu.ip(op);
     Step::Again

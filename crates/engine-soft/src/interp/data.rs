@@ -112,7 +112,7 @@ pub(crate) fn lea<W: Word, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     Step::Next
 }
 
-/// XCHG of two registers (with memory it is locked, and a thunk's).
+/// XCHG of two registers. With memory it is locked, and a thunk performs it.
 pub(crate) fn xchg_rr<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     let (a, b) = (cpu.reg::<W>(op.dst), cpu.reg::<W>(op.src));
     cpu.set_reg::<W>(op.dst, b);
@@ -155,7 +155,7 @@ pub(crate) fn set_m<const CC: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// BSWAP; undefined with a 16-bit operand: the processors clear it.
+/// BSWAP. With a 16-bit operand, which the manual leaves undefined, processors clear it.
 pub(crate) fn bswap(cpu: &mut Cpu, op: &Op) -> Step {
     match op.size {
         2 => cpu.set_reg::<u16>(op.dst, 0),

@@ -1,4 +1,4 @@
-//! Between instructions: interrupts, NMIs, single step, breakpoints, halts; and what becomes of
+//! Events between instructions: interrupts, NMIs, single step, breakpoints and halts. Delivery of
 //! faults (SDM vol. 3, 6.9).
 
 use super::fetch::{self, Extent};
@@ -11,13 +11,13 @@ use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
 use x86::state::{Activity, Mode, Seg};
 
-/// What to do next.
+/// What the run loop does next.
 pub(crate) enum Pending {
     /// Leave `run`.
     Exit(Exit),
-    /// An event was delivered: look again.
+    /// An event was delivered: poll again.
     Again,
-    /// One instruction, then look again.
+    /// Run one instruction, then poll again.
     Step,
     /// Nothing special.
     Run,
@@ -29,7 +29,7 @@ pub(crate) fn poll_events(cpu: &mut Cpu, limit: u64) -> Pending {
         return Pending::Exit(exit);
     }
     if cpu.signals.is_raised(Signal::Changes) {
-        // Before the look at what it is about: what is posted later raises it again.
+        // The flag is cleared before its cause is read: a later post raises it again.
         cpu.signals.clear(Signal::Changes);
     }
     if cpu.mmu.behind() {
@@ -121,8 +121,8 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     cpu.state.blocking.sti = false;
     cpu.state.blocking.mov_ss = false;
     if resumed {
-        // Nothing else may be worth attention: a repeated instruction that a page fault interrupted
-        // then goes on by whole pages.
+        // Without other events, a repeated instruction that a page fault interrupted goes on by
+        // whole pages.
         cpu.refresh();
     }
     // SAFETY: `block` was found since the run loop last freed blocks, and only the run loop frees
@@ -164,7 +164,7 @@ pub(crate) fn single_step(cpu: &mut Cpu) {
     }
 }
 
-/// `op` has faulted: its exception is delivered at its RIP.
+/// Delivers the exception of `op`, which has faulted, at its RIP.
 #[cold]
 pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
     cpu.state.rip = cpu.ip(op);
@@ -180,8 +180,8 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
     fault_here(cpu);
 }
 
-/// `Cpu::fault` is to be delivered with the state as it stands: RIP could not be fetched, or an
-/// operation set RIP itself.
+/// Delivers `Cpu::fault` with the state as it is: RIP could not be fetched, or an operation set RIP
+/// itself.
 #[cold]
 pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;
@@ -190,7 +190,7 @@ pub(crate) fn fault_here(cpu: &mut Cpu) {
     deliver(cpu, Event::Exception(exception));
 }
 
-/// Delivers through the IDT; what goes wrong on the way ends in a double fault or in shutdown.
+/// Delivers through the IDT. A fault during delivery ends in a double fault or in shutdown.
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if let Event::Exception(e) = event {
         tracing::trace!(target: "exceptions", vector = e.vector.name(), error_code = ?e.error_code,

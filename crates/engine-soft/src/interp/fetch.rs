@@ -1,5 +1,4 @@
-//! From RIP to the block there: instruction TLB, block cache, and the decoder when both have
-//! nothing.
+//! Finds the block at RIP: instruction TLB, block cache, and on a miss the decoder.
 
 use crate::block::{Block, Key};
 use crate::cpu::Cpu;
@@ -28,7 +27,7 @@ impl Extent {
     }
 }
 
-/// The block at RIP, decoded if need be. `None`: the fetch faulted, and the exception has been
+/// The block at RIP, decoded on a miss. `None`: the fetch faulted, and the exception has been
 /// delivered.
 #[inline(always)]
 pub(crate) fn block_at_rip(cpu: &mut Cpu, extent: Extent) -> Option<*const Block> {
@@ -60,8 +59,7 @@ fn follows(cpu: &Cpu, la: u64, page: u64) -> bool {
     entry.tag == next && entry.gpa == page
 }
 
-/// Performs the instruction at RIP and nothing that follows from it: no trap, no delivery. `None`:
-/// it could not be fetched.
+/// Performs the instruction at RIP without traps or delivery. `None`: it could not be fetched.
 pub(crate) fn perform(cpu: &mut Cpu) -> Option<Step> {
     let block = find_or_decode(cpu, Extent::Instruction).ok()?;
     // SAFETY: the lookup above found `block` alive, and only the run loop frees blocks.
@@ -125,8 +123,8 @@ fn find_or_decode(cpu: &mut Cpu, extent: Extent) -> Fallible<*const Block> {
     }
 }
 
-/// Whether a cached block holds at `la`: its second page is where it was, and it lies within the
-/// code segment. `None`: decode anew.
+/// Revalidates a cached block for `la`: its second page must be where it was, and it must lie
+/// within the code segment. `None`: the block must be decoded anew.
 #[allow(unsafe_code)]
 fn valid_here(
     cpu: &mut Cpu,
@@ -147,7 +145,7 @@ fn valid_here(
         let limit = u64::from(cpu.state.seg[Seg::Cs as usize].limit);
         let last = cpu.state.rip + u64::from(b.len).max(1) - 1;
         if last > limit && limit != 0xffff_ffff {
-            // Whole blocks are only run where all of them is within the limit.
+            // A block runs as a whole only if all of it is within the limit.
             if extent == Extent::Instruction || b.instructions == 1 {
                 return cpu.gp();
             }
@@ -157,7 +155,7 @@ fn valid_here(
     Ok(Some(block))
 }
 
-/// The page after that of `la`, as the mode's address space goes on.
+/// The page after that of `la`, wrapped to the mode's address space.
 fn next_page(cpu: &Cpu, la: u64) -> u64 {
     let next = (la | PAGE_MASK).wrapping_add(1);
     if cpu.mode == Mode::Long64 { next } else { next & 0xffff_ffff }

@@ -25,7 +25,7 @@ enum Image {
     Mxcsr,
 }
 
-/// Chooses for the state-image instructions.
+/// Selects the handler of an instruction that saves or restores a state image.
 pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
     use Image::*;
     let (image, wide, run): (_, _, Handler) = match i.mnemonic() {
@@ -61,9 +61,9 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
     Some(run)
 }
 
-/// What goes before an environment's or whole image's accesses: the unit's own exceptions, then
-/// what its address alone is judged by, canonical first, then alignment by operand size (SDM vol.
-/// 3, table 7-7). FXSAVE's 16 and XSAVE's 64 are checked with their images.
+/// Checks that come before the accesses of an environment or a whole x87 image: first the unit's
+/// own exceptions, then a canonical address, then alignment by operand size (SDM vol. 3, table
+/// 7-7). The alignments of FXSAVE (16) and XSAVE (64) are checked with their images.
 fn place(cpu: &mut Cpu, op: &Op, wide: bool, kind: AccessKind) -> Fallible {
     if op.imm != Image::Environment as u64 && op.imm != Image::Whole as u64 {
         return Ok(());
@@ -176,7 +176,7 @@ struct Elements<'a> {
     cpu: &'a mut ElementContext,
 }
 
-/// What [`Elements`] needs of the processor while its state is lent out.
+/// The parts of the processor that [`Elements`] needs while its state is lent out.
 struct ElementContext {
     mmu: *mut crate::mmu::Mmu,
     base: u64,

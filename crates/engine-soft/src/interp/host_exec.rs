@@ -1,7 +1,7 @@
 //! Instructions that the host executes for the guest: the interpreter's side of [`crate::thunk`].
 //!
-//! Checks the unit (#NM, #UD), translates the memory operand to a host pointer or goes through a
-//! bounce buffer, runs the thunk, and turns what the host raised into the guest's exception.
+//! A handler here checks the unit (#NM, #UD), translates the memory operand to a host pointer (or
+//! uses a bounce buffer), runs the thunk, and turns a host fault into the guest's exception.
 #![allow(unsafe_code)] // thunks are generated code on host pointers; see docs/UNSAFE.md
 
 use crate::cpu::{Cpu, LEGACY};
@@ -26,7 +26,7 @@ const CODE_BYTES: usize = 16 << 20;
 #[derive(Clone, Copy)]
 struct Entry {
     thunk: Thunk,
-    /// What it does to the x87 unit's last-instruction pointers.
+    /// How it moves the x87 unit's last-instruction pointers.
     pointers: Pointers,
     fop: u16,
 }
@@ -79,7 +79,7 @@ impl Thunks {
         self.instructions.clear();
     }
 
-    /// Whether the op list has grown so far that starting anew is cheaper than keeping it.
+    /// Whether the op list is so long that starting anew is cheaper than keeping it.
     pub(crate) fn crowded(&self) -> bool {
         self.list.len() + self.instructions.len() > 1 << 20
     }
@@ -156,7 +156,7 @@ fn run(cpu: &mut Cpu, entry: Entry, mem: *mut u8) -> Fallible {
     }
 }
 
-/// Keeps the last x87 instruction and operand, which the host's FXSAVE may not.
+/// Records the last x87 instruction and operand, which the host's FXSAVE may not save.
 fn note_x87(cpu: &mut Cpu, op: &Op, entry: &Entry, operand: Option<u64>) {
     if entry.pointers == Pointers::Keep {
         return;
@@ -192,7 +192,7 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
         let Some(operand) = entry.thunk.class.mem else { return cpu.ud() };
         check_unit(cpu, entry.thunk.class.fpu)?;
         if entry.thunk.class.waits && x87::error_pending(&cpu.state.x87) {
-            // A pending x87 error goes before the operand's faults.
+            // A pending x87 error comes before the operand's faults.
             return cpu.raise(Exception::plain(Vector::Mf));
         }
         let kind = if operand.access.writes() { AccessKind::Write } else { AccessKind::Read };
@@ -222,7 +222,7 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// Takes note of a thunk with a memory operand that has run.
+/// Records that a thunk with a memory operand has run.
 fn done(cpu: &mut Cpu, op: &Op, entry: &Entry) -> Fallible {
     cpu.stats.direct += 1;
     if entry.pointers != Pointers::Keep {
@@ -244,7 +244,7 @@ fn beyond_page(address: u64) -> bool {
     address & PAGE_MASK > PAGE_MASK + 1 - u64::from(EXTENDED)
 }
 
-/// An extended real or packed decimal wherever it lies: each part has an address of its own
+/// Accesses an extended real or packed decimal in two parts, each with an address of its own
 /// ([`x86::segment::Operand`]).
 #[cold]
 fn in_parts(cpu: &mut Cpu, op: &Op, entry: Entry, operand: MemOperand) -> Fallible {
@@ -281,12 +281,12 @@ fn writable(cpu: &mut Cpu, la: u64, len: u64) -> Fallible {
 fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
     let size = u64::from(operand.size);
     if la & (u64::from(operand.alignment) - 1) != 0 {
-        // Goes before the address's being canonical: #GP(0) for stack references, too.
+        // This check comes before the canonical one and raises #GP(0) for stack references, too.
         cpu.mmu.noncanonical = false;
         return cpu.gp();
     }
-    // SDM vol. 3, table 7-7, knows nothing longer than a double quadword, and vol. 2, MOVUPS,
-    // leaves those to the processor: Intel's do not check vector operands, AMD's do.
+    // Intel's processors do not check the alignment of vector operands, AMD's do. SDM vol. 3, table
+    // 7-7, ends at a double quadword, and vol. 2, MOVUPS, leaves it to the processor.
     if operand.alignment != 1 || size >= 16 {
         return Ok(());
     }
@@ -295,7 +295,7 @@ fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
     cpu.aligned(la, size, natural)
 }
 
-/// The operand crosses a page or is device memory: copy in, run, copy out.
+/// Runs a thunk on a bounce buffer: the operand crosses a page or is device memory.
 #[cold]
 fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
     let _serialized = match operand.locked {
@@ -307,7 +307,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     let privilege = cpu.privilege();
     if operand.access != crate::thunk::MemAccess::Write {
         let read = if bytes.is_power_of_two() && bytes <= 8 {
-            // One access: it may be a device's register.
+            // A single access: the operand may be a device's register.
             let value = cpu.mmu.read(la, bytes as u8, privilege);
             value.map(|v| buffer.0[..8].copy_from_slice(&v.to_le_bytes()))
         } else {

@@ -17,8 +17,8 @@ pub(crate) fn push64(cpu: &mut Cpu, value: u64) -> Fallible {
     Ok(())
 }
 
-/// A stack access has faulted: a non-canonical address is #SS(0) there, whatever the op's own
-/// operand is (SDM vol. 1, 3.3.7.1).
+/// Turns the fault of a stack access with a non-canonical address into #SS(0), whatever the op's
+/// own operand is (SDM vol. 1, 3.3.7.1).
 #[cold]
 fn stack_fault<T>(cpu: &mut Cpu) -> Fallible<T> {
     if std::mem::take(&mut cpu.mmu.noncanonical) && cpu.fault == Exception::gp(0) {
@@ -126,8 +126,8 @@ pub(crate) fn push_m(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// PUSH of a segment register (`dst`): 32-bit pushes write the selector only on recent processors,
-/// zero-extended here in 64-bit form and as a 16-bit store otherwise (SDM vol. 2, PUSH).
+/// PUSH of a segment register (`dst`). The 64-bit form zero-extends the selector; the others store
+/// 16 bits, as recent processors do for 32-bit pushes (SDM vol. 2, PUSH).
 pub(crate) fn push_seg(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let selector = u64::from(cpu.state.seg[usize::from(op.dst) % 6].selector);

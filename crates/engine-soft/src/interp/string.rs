@@ -1,8 +1,8 @@
 //! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS, with REP (SDM vol. 2).
 //!
-//! A repeated instruction keeps its progress in RCX, RSI and RDI, so that it can be interrupted
-//! between iterations and faults with everything before the faulting iteration done. Upward copies,
-//! fills and comparisons take whole page runs by the host's own string instructions.
+//! A repeated instruction keeps its progress in RCX, RSI and RDI. It can be interrupted between
+//! iterations, and a fault leaves all earlier iterations done. The host's own string instructions
+//! perform upward copies, fills and comparisons, a page at a time.
 #![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
 
 use crate::alu::{Alu, ZF};
@@ -85,8 +85,8 @@ fn repeat(
         if left == 0 || !go_on {
             return Step::Next;
         }
-        // Every iteration is an instruction boundary: what has overwritten itself is fetched anew
-        // (SDM vol. 3, 11.6).
+        // Every iteration is an instruction boundary: an instruction that has overwritten itself is
+        // fetched anew (SDM vol. 3, 11.6).
         if op.run.get() as usize != performed_by {
             return again(cpu, op);
         }
@@ -101,16 +101,16 @@ fn repeat(
     again(cpu, op)
 }
 
-/// A repeated instruction with 32-bit addresses writes the registers it counts with before its
-/// first iteration, even if there is none or it faults: their upper halves become 0. The manual
-/// leaves that open; Intel's processors do so.
+/// Clears the upper halves of the count and index registers of a repeated instruction with 32-bit
+/// addresses. Intel's processors do so before the first iteration, even if there is none or it
+/// faults; the manual leaves it open.
 fn narrow(cpu: &mut Cpu, op: &Op, registers: &[usize]) {
     if op.rep != 0 && op.address_size == 4 {
         registers.iter().for_each(|&r| cpu.state.gpr[r] &= 0xffff_ffff);
     }
 }
 
-/// Goes on with the same instruction, after what the run loop finds to do between two iterations.
+/// Continues with the same instruction after the run loop has polled events between two iterations.
 fn again(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.state.rip = cpu.ip(op);
     cpu.mid_repeat = true;
@@ -154,7 +154,7 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     repeat(cpu, op, |cpu, left| {
         let from = source::<W>(cpu, op)?;
         let Ok(to) = destination::<W>(cpu, op, AccessKind::Write) else {
-            // The source's faults go before the destination's.
+            // Faults of the source come before those of the destination.
             let fault = cpu.fault;
             cpu.load::<W>(from)?;
             return cpu.raise(fault);
@@ -174,8 +174,8 @@ pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Copies `n` elements within one page each; false if one of them is no RAM, or of the instruction
-/// itself.
+/// Copies `n` elements within one page each. Returns false if a page is not RAM or holds the
+/// instruction itself.
 fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
     let seen = cpu.mmu.seen();
@@ -190,7 +190,7 @@ fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fall
     // copying.
     let distance = (target as u64).wrapping_sub(source as u64);
     let repeats = distance != 0 && distance < u64::from(W::SIZE);
-    // The source may have been taken away while the target was brought.
+    // The source may have been evicted while the target was brought in.
     if repeats || cpu.mmu.seen() != seen {
         return Ok(false);
     }
@@ -260,18 +260,18 @@ pub(crate) fn lods<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// How words compare as long as the prefix lets it go on.
+/// How words compare as long as the prefix lets the instruction go on.
 fn still(op: &Op) -> While {
     if op.rep == REPNE { While::Unequal } else { While::Equal }
 }
 
-/// Whether it goes on after a comparison.
+/// Whether the instruction goes on after a comparison.
 fn goes_on(cpu: &Cpu, op: &Op) -> bool {
     (cpu.state.flags.arith & ZF != 0) == (still(op) == While::Equal)
 }
 
-/// Runs a comparison as [`repeat`] does. Status flags change when the instruction ends, and not
-/// between two iterations (SDM vol. 2, REP: after a fault they are what they were before).
+/// Runs a comparison as [`repeat`] does. Status flags change only when the instruction ends: after
+/// a fault they are as before it (SDM vol. 2, REP).
 fn compare(
     cpu: &mut Cpu,
     op: &Op,
@@ -305,8 +305,8 @@ pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
     })
 }
 
-/// Compares `most` elements at the most, within one page each: how many, and the last two; `None`:
-/// one of the pages is no RAM.
+/// Compares up to `most` elements, within one page each. Returns how many, and the last two; `None`
+/// if a page is not RAM.
 fn compare_run<W: Word>(
     cpu: &mut Cpu,
     first: u64,
@@ -321,7 +321,7 @@ fn compare_run<W: Word>(
     let b = cpu.mmu.pin(second, bytes, AccessKind::Read, privilege);
     let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
     if cpu.mmu.seen() != seen {
-        // The first may have been taken away while the second was brought.
+        // The first page may have been evicted while the second was brought in.
         return Ok(None);
     }
     // SAFETY: `pin` vouches for `bytes` of RAM at both. What another processor changes meanwhile
@@ -368,8 +368,8 @@ fn scan_run<W: Word>(
     }
 }
 
-/// Checks the right to use the port in DX. Processors do so even where a REP prefix finds a count
-/// of zero.
+/// Checks the right to use the port in DX, as processors do even if the count of a REP prefix is
+/// zero.
 fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
     let port = cpu.reg::<u16>(2);
     let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, W::SIZE);

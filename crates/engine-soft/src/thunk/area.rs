@@ -1,8 +1,9 @@
 //! Executable memory that is never writable and executable through one address.
 //!
-//! Shared memory mapped twice, once to write and once to execute: a memfd's, or where the host
-//! denies that (seccomp, `vm.memfd_noexec`) anonymous memory. Where it allows no second mapping,
-//! one whose protection is toggled around each write, which is slow. Owned by one thread.
+//! The area is shared memory mapped twice, once to write and once to execute. The memory is a
+//! memfd's, or anonymous where the host denies memfds (seccomp, `vm.memfd_noexec`). Where the host
+//! allows no second mapping, there is one whose protection is toggled around each write, which is
+//! slow. One thread owns an area.
 #![allow(unsafe_code)] // Reason: mmap, and writing through the raw pointers it gives.
 
 use std::io;
@@ -63,7 +64,7 @@ impl CodeArea {
         (start, start + self.len)
     }
 
-    /// Overwrites code that is in place. Nobody may be executing it.
+    /// Overwrites code that is in place. It must not be executing.
     pub(crate) fn patch(&mut self, offset: usize, code: &[u8]) {
         if offset + code.len() > self.used || !self.writable(true) {
             return;
@@ -143,7 +144,7 @@ impl CodeArea {
 
 impl Drop for CodeArea {
     fn drop(&mut self) {
-        // First: as soon as it is unmapped another thread may have code there.
+        // The range is unregistered first: once it is unmapped, another thread may have code there.
         self.guard = None;
         unmap(self.write, self.exec, self.len);
     }
@@ -186,12 +187,12 @@ fn dual_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     result
 }
 
-/// The best that this host allows, or why each of them is denied.
+/// The first kind of mapping that this host allows, or why it denies each of them.
 fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     dual_mapping(len).or_else(|memfd| {
         anonymous_mapping(len).or_else(|anonymous| {
             toggled_mapping(len).map_err(|toggled| {
-                // The one that needs least has found no room.
+                // The kind that needs least has found no room.
                 if toggled.raw_os_error() == Some(libc::ENOMEM) {
                     return io::Error::other(format!(
                         "it has no {} KiB of address space left; raise the limit (ulimit -v)",
@@ -208,7 +209,7 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
 }
 
 /// Anonymous shared memory, mapped a second time by `mremap` of a length of zero (mremap(2)).
-/// Nothing is ever given the right to execute later, which a host may deny (PR_SET_MDWE).
+/// No mapping becomes executable later, which a host may deny (PR_SET_MDWE).
 fn anonymous_mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     let exec = map_as(-1, len, libc::PROT_READ | libc::PROT_EXEC, shared)?;

@@ -1,8 +1,8 @@
 //! Calling a thunk.
 //!
-//! A thunk is entered with RDI = guest state and RSI = memory pointer, and returns RAX = 0. On the
-//! stack, above its return address, lies the guest state's address, for the fault guard. It
-//! preserves no register: the full entry saves the callee-saved ones, the light entry serves thunks
+//! A thunk is entered with RDI = guest state and RSI = memory pointer, and returns RAX = 0. The
+//! guest state's address lies on the stack above the return address, for the fault guard. A thunk
+//! preserves no register: the full entry saves the callee-saved ones, the light entry is for thunks
 //! that touch none of them.
 #![allow(unsafe_code)] // Reason: naked functions that call generated code.
 
@@ -49,8 +49,8 @@ pub(super) unsafe extern "sysv64" fn enter_full(
     )
 }
 
-/// For MMX instructions: pending x87 errors and the change to MMX state first, so that the thunk
-/// finds MMn in `st[n]`.
+/// The entry for MMX instructions. It checks for a pending x87 error and enters MMX state, so that
+/// the thunk finds MMn in `st[n]`.
 pub(super) unsafe extern "sysv64" fn enter_mmx(
     state: *mut CpuState,
     mem: *mut u8,

@@ -22,7 +22,7 @@ pub(super) const FAULTED: u64 = 1 << 8;
 /// RFLAGS.TF.
 const TF: i64 = 1 << 8;
 
-/// As many code areas as virtual processors and probes may have at once.
+/// Code areas that virtual processors and probes may have at once.
 const SLOTS: usize = 1024;
 static THUNKS: Ranges<SLOTS> = Ranges::new();
 /// With pointers to [`Translated`].
@@ -56,8 +56,8 @@ fn full() -> io::Error {
     io::Error::other(format!("more than {SLOTS} code areas in one process; drop some first"))
 }
 
-/// What the guard must know of translated code: it leaves through `leave` with `exit` and
-/// `fault_pc` set, all registers as they were.
+/// What the guard needs to end translated code: it sets `exit` and `fault_pc` and continues at
+/// `leave`, with all registers as they were.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Translated {
     pub(crate) exit: *mut u32,
@@ -132,7 +132,8 @@ fn install() -> io::Result<()> {
 /// A handler with SA_SIGINFO.
 pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// Has `handler` called for `signal`, on the alternate stack; what was there before to `previous`.
+/// Installs `handler` for `signal`, on the alternate stack, and stores the action before it in
+/// `previous`.
 pub(crate) fn install_one(
     signal: i32,
     previous: &AtomicPtr<libc::sigaction>,
@@ -206,12 +207,12 @@ unsafe fn leave_thunk(uc: &mut libc::ucontext_t) {
     regs[libc::REG_RAX as usize] = (FAULTED as i64) | (trap & 0xff);
 }
 
-/// Who had `signal` before.
+/// The action of `signal` before ours.
 fn previous(signal: i32) -> &'static AtomicPtr<libc::sigaction> {
     &PREVIOUS[SIGNALS.iter().position(|s| *s == signal).unwrap_or(0)]
 }
 
-/// Hands the signal to whoever had it before.
+/// Passes the signal to the handler that was there before.
 ///
 /// # Safety
 /// The arguments are those of a signal handler.

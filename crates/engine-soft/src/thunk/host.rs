@@ -1,8 +1,8 @@
-//! What the host executes, found out by executing it.
+//! The features that the host executes, found by executing a sample of each.
 //!
-//! CPUID may hide what works (a hypervisor's mask) or show what does not (a kernel that keeps a
-//! state component off), so each feature's sample instruction runs once under the fault guard: no
-//! #UD, and the expected result, means present.
+//! CPUID is not enough: a hypervisor may mask what works, and a kernel may keep a state component
+//! off. Each feature's sample instruction therefore runs once under the fault guard. The feature is
+//! present if there is no #UD and the result is as expected.
 #![allow(unsafe_code)] // Reason: runs the samples through the thunk entry.
 
 use std::sync::OnceLock;
@@ -140,8 +140,8 @@ impl Feature {
 pub struct HostFeatures(u32);
 
 impl HostFeatures {
-    /// Of this host; probed on the first call, then cached. Nothing beyond the baseline if no code
-    /// can be mapped.
+    /// The features of this host, probed on the first call, then cached. The baseline alone if no
+    /// code can be mapped.
     pub fn probe() -> &'static Self {
         static HOST: OnceLock<HostFeatures> = OnceLock::new();
         HOST.get_or_init(probe_all)

@@ -1,10 +1,11 @@
 //! Masked moves and gathers, element by element (SDM vol. 2: MASKMOVQ, MASKMOVDQU, VMASKMOV,
 //! VPMASKMOV, VGATHER, VPGATHER).
 //!
-//! Their accesses are as many as the mask has bits, and only those may fault, so no single host
-//! pointer serves a thunk. The caller gives the way to memory as an [`ElementBus`]; addresses
-//! passed to it are offsets in the operand's segment ([`iced_x86::Instruction::memory_segment`]);
-//! the operand's start, for gathers each element's, is wrapped to the address size.
+//! These instructions access one element for each set bit of the mask, and only those may fault, so
+//! a thunk with a single host pointer cannot run them. The caller provides memory as an
+//! [`ElementBus`]. Addresses passed to it are offsets in the operand's segment
+//! ([`iced_x86::Instruction::memory_segment`]). The operand's start, or for gathers each element's
+//! address, is wrapped to the address size.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86::state::{CpuState, Ymm};
@@ -22,7 +23,7 @@ pub struct Element {
 
 /// How elements reach guest memory.
 pub trait ElementBus {
-    /// What a failing access gives: the exception to deliver.
+    /// The error of a failing access: the exception to deliver.
     type Error;
     /// Loads `size` (4 or 8) bytes.
     fn load(&mut self, offset: u64, size: u8) -> Result<u64, Self::Error>;

@@ -1,10 +1,10 @@
 //! Thunks: guest instructions executed by the host's own execution units.
 //!
-//! Guest ISA = host ISA, so an instruction that the interpreter does not know by hand is not
-//! emulated but *run*: for each distinct one a short function is generated that loads the guest
-//! registers it uses, executes it with its memory operand rewritten to a host pointer, and stores
-//! the registers it wrote. SSE to AVX2, x87, MMX, BMI, LOCKed read-modify-writes and every odd
-//! corner of the integer ISA come out exactly as the silicon does them.
+//! Guest and host have the same instruction set, so an instruction without a handler of its own is
+//! not emulated but *run*. A thunk is a short generated function. It loads the guest registers that
+//! the instruction uses, executes it with its memory operand rewritten to a host pointer, and
+//! stores the registers that it wrote. SSE to AVX2, x87, MMX, BMI, LOCKed read-modify-writes and
+//! the corners of the integer ISA thus behave exactly as on the host.
 //!
 //! - [`classify`] judges whether an instruction can be a thunk and what it does to memory and which
 //!   unit it needs; what cannot is named by [`Unthunkable`], with the reason the interpreter has to
@@ -16,10 +16,10 @@
 //!   accesses are many.
 //! - [`x87`] keeps the last-instruction and last-operand pointers, which some hosts do not save.
 //!
-//! A cache belongs to one virtual processor's thread; nothing here locks. What the interpreter owes
-//! a thunk before it runs it: the unit's own checks ([`FpuClass`]: #NM, #UD by CR0, CR4, XCR0), the
-//! translation of the memory operand, its alignment ([`MemOperand::alignment`]) when it passes a
-//! bounce buffer, #AC, and that the guest's CPUID has the feature.
+//! A cache belongs to one virtual processor's thread; nothing here locks. Before it runs a thunk,
+//! the interpreter checks the unit ([`FpuClass`]: #NM, #UD by CR0, CR4, XCR0) and #AC, that the
+//! guest's CPUID has the feature, and, for a bounce buffer, the alignment
+//! ([`MemOperand::alignment`]); it translates the memory operand.
 
 pub(crate) mod area;
 mod assemble;
@@ -40,7 +40,7 @@ pub use enter::Thunk;
 pub use host::{Feature, HostFeatures};
 pub use types::{Classification, FpuClass, MemAccess, MemOperand, ThunkFault, Unthunkable};
 
-/// Whether the host gives memory that can be executed.
+/// Checks that the host gives executable memory.
 ///
 /// # Errors
 /// Why not.

@@ -1,5 +1,4 @@
-//! What an instruction is to the interpreter: its unit, its memory operand, or why no thunk can run
-//! it.
+//! The classification of an instruction: its unit and memory operand, or why no thunk can run it.
 
 use super::host::Feature;
 
@@ -73,7 +72,7 @@ pub struct Classification {
     pub waits: bool,
 }
 
-/// Why an instruction is left to the interpreter's own hands.
+/// Why no thunk can run an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unthunkable {
     /// The decoder found no instruction: #UD.

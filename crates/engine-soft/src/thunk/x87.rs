@@ -20,8 +20,8 @@ pub enum Pointers {
     Set,
 }
 
-/// How `instruction` moves the pointers. FLDENV and FRSTOR load them, which is the interpreter's
-/// own work.
+/// How `instruction` moves the pointers. (FLDENV and FRSTOR load them; the interpreter performs
+/// those.)
 pub fn pointers(instruction: &Instruction) -> Pointers {
     use Mnemonic::*;
     let info = instruction.op_code();
@@ -63,9 +63,9 @@ pub struct FarPointer {
 /// Notes that an instruction has run: `update` from [`pointers`], `fop` from [`opcode`], where it
 /// is, and its memory operand.
 ///
-/// FDP and FOP tell of unmasked exceptions only: CPUID.(7,0):EBX bit 6 promises it of FDP, and
-/// fopcode compatibility mode, which would have FOP told always, cannot be switched on (SDM vol. 1,
-/// 8.1.8 and 8.1.9.1).
+/// FDP and FOP change on unmasked exceptions only. CPUID.(7,0):EBX bit 6 says so of FDP; for FOP,
+/// fopcode compatibility mode, which would set it always, cannot be switched on (SDM vol. 1, 8.1.8
+/// and 8.1.9.1).
 pub fn record(
     x87: &mut X87,
     update: Pointers,
@@ -80,8 +80,8 @@ pub fn record(
         }
         Pointers::Set => {
             (x87.fcs, x87.fip) = (instruction.selector, instruction.offset);
-            // None was pending before: those that wait would not have run, and those that do not
-            // keep the pointers.
+            // No exception was pending before: instructions that wait would not have run, and the
+            // others keep the pointers.
             if error_pending(x87) {
                 x87.fop = fop & 0x7ff;
                 if let Some(data) = data {
@@ -102,7 +102,7 @@ pub const fn mmx_slot(x87: &X87, n: usize) -> usize {
     n.wrapping_sub((x87.fsw >> 11) as usize & 7) & 7
 }
 
-/// What every MMX instruction but EMMS does besides its work: TOP becomes 0, all registers valid
+/// Enters MMX state, as every MMX instruction but EMMS does: TOP becomes 0, all registers valid
 /// (SDM vol. 1, 9.5.1).
 pub fn enter_mmx(x87: &mut X87) {
     let top = (x87.fsw >> 11) as usize & 7;

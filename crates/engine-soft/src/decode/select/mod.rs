@@ -1,7 +1,7 @@
-//! Which function performs an instruction: the interpreter's table of contents.
+//! Selects the function that performs an instruction: the interpreter's table of contents.
 //!
-//! Each group has a file and a function `select`, which answers for its own instructions. What no
-//! group claims is run by the host ([`crate::interp::host_exec`]).
+//! Each group of instructions has a file with a function `select`. The host runs what no group
+//! claims ([`crate::interp::host_exec`]).
 
 mod arithmetic;
 mod branches;
@@ -21,19 +21,19 @@ use context::{Context, Kind, addressed};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
 use x86::state::Mode;
 
-/// Where the instruction stands.
+/// Where the instruction is.
 pub(crate) struct Place<'a> {
     pub(crate) block_ip: u64,
     pub(crate) bytes: &'a [u8],
 }
 
-/// The choice.
+/// The handler that was chosen, and the op it runs on.
 pub(crate) struct Selected {
     pub(crate) run: Handler,
     pub(crate) op: Op,
     /// The block ends here.
     pub(crate) leaves: bool,
-    /// The RIP-relative operand cannot be expressed from the block's start: begin a new block here.
+    /// The RIP-relative operand is too far from the block's start: a new block must begin here.
     pub(crate) too_far: bool,
 }
 
@@ -43,10 +43,10 @@ impl Selected {
     }
 }
 
-/// Chooses for `instruction`.
+/// Selects the handler of `instruction`.
 ///
 /// # Errors
-/// It has no function: undefined for this processor, or the thunk cache is full.
+/// The instruction is undefined on this processor, or the thunk cache is full.
 pub(crate) fn select(
     cpu: &mut Cpu,
     instruction: &Instruction,
@@ -110,7 +110,7 @@ fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handle
     Ok(run)
 }
 
-/// The encoding that the host's 64-bit mode has for it: opcode 82 does what 80 does.
+/// The encoding of `i` that exists in the host's 64-bit mode: opcode 80 in place of 82.
 fn alias(i: &Instruction) -> Instruction {
     let mut i = *i;
     let code = match i.code() {
@@ -127,7 +127,7 @@ fn alias(i: &Instruction) -> Instruction {
     i
 }
 
-/// Instructions after which nothing decoded before may be relied on.
+/// Whether `i` ends its block: it may change the mode or the code that follows.
 fn ends_block(i: &Instruction) -> bool {
     if i.flow_control() != FlowControl::Next {
         return !matches!(i.mnemonic(), M::Bound | M::Into);
@@ -173,7 +173,7 @@ type Choice = Option<Handler>;
 
 fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
     if c.i.has_lock_prefix() && !matches!(c.i.mnemonic(), M::Bts | M::Btr | M::Btc) {
-        // LOCKed read-modify-writes are the host's own; MOV CR8 spelt with LOCK (AMD) does not
+        // The host runs LOCKed read-modify-writes itself. AMD's MOV CR8 with a LOCK prefix does not
         // decode here.
         return None;
     }
@@ -188,8 +188,8 @@ fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         .or_else(|| fpu::select(c.i, &mut c.op))
 }
 
-/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS: a stack
-/// reference it never is.
+/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS, and
+/// such an operand is never a stack reference.
 fn implicit_segment(c: &Context<'_>) -> u8 {
     match operand::segment(c.i.memory_segment()) {
         0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,

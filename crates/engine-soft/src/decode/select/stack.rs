@@ -93,7 +93,7 @@ pub(super) fn select(c: &mut Context<'_>) -> Choice {
     })
 }
 
-/// Says that the op's only memory access is to the stack.
+/// Marks the op's only memory access as a stack reference.
 pub(super) fn stack_segment(c: &mut Context<'_>) {
     c.op.seg = x86::state::Seg::Ss as u8;
 }

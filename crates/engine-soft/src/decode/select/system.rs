@@ -8,7 +8,7 @@ use crate::interp::system::{
 use crate::op::Handler;
 use iced_x86::{Code, Mnemonic as M};
 
-/// The variants with a memory or a register operand.
+/// Picks the handler for a register or for a memory operand.
 fn either(c: &mut Context<'_>, register: Handler, memory: Handler) -> Handler {
     c.op.size = c.size(0);
     if c.kind(0) == Kind::Register {
@@ -77,7 +77,7 @@ pub(super) fn select(c: &mut Context<'_>) -> Choice {
         M::Invd | M::Wbinvd | M::Wbnoinvd => caches::cache_control,
         M::Clflush | M::Clflushopt | M::Clwb => caches::flush_line,
         M::Lfence | M::Mfence | M::Sfence => caches::fence,
-        // Also with REX.B, as on Intel's processors.
+        // REX.B changes nothing, as on Intel's processors.
         M::Pause => caches::pause,
         M::Xgetbv => registers::xgetbv,
         M::Xsetbv => registers::xsetbv,

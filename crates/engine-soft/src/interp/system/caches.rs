@@ -10,8 +10,8 @@ use x86::state::{Mode, Seg};
 /// INVLPG.
 pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
-        // Segmentation applies without faults: a non-canonical or out-of-limit address simply has
-        // no translation.
+        // Segmentation applies without faults: a non-canonical or out-of-limit address has no
+        // translation to drop.
         let offset = cpu.offset(op);
         let long = cpu.mode == Mode::Long64;
         let base = if long && op.seg < Seg::Fs as u8 {
@@ -59,8 +59,7 @@ pub(crate) fn flush_line(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// LFENCE, MFENCE, SFENCE: MFENCE must also hold back this thread's later loads; the host's own
-/// fence does.
+/// LFENCE, MFENCE, SFENCE: the host's full fence, since MFENCE also holds back later loads.
 pub(crate) fn fence(_: &mut Cpu, _: &Op) -> Step {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     Step::Next

@@ -28,7 +28,7 @@ pub(crate) fn hlt(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
     cpu.stats.software_interrupts += 1;
     let vector = op.imm as u8;
-    // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` knows.
+    // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` reads it.
     transfer(cpu, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::SoftwareInt { vector, next_rip })
     })
@@ -48,7 +48,7 @@ pub(crate) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
     transfer(cpu, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::Icebp { next_rip })?;
         if hits != 0 {
-            // Breakpoints that MOV SS held back are told by this #DB, not by one of their own.
+            // This #DB reports breakpoints that MOV SS held back; they get none of their own.
             state.dr.dr6 = state.dr.dr6 & !DR6_BREAKPOINTS | hits;
         }
         Ok(())

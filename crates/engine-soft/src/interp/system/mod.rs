@@ -1,7 +1,7 @@
-//! System instructions: each checks what the manual says through `x86`'s functions, then lets the
-//! run loop poll events.
+//! System instructions. Each performs the manual's checks by `x86`'s functions, then lets the run
+//! loop poll events.
 //!
-//! Here is what the groups share; each group has a file.
+//! This file holds what the groups share; each group has a file of its own.
 
 pub(crate) mod caches;
 pub(crate) mod cpuid;
@@ -23,8 +23,8 @@ use x86::exception::Exception;
 use x86::regs::Cr4;
 use x86::state::{CpuState, Mode};
 
-/// Runs one of `x86`'s operations and goes on behind the instruction, with everything derived from
-/// the state renewed.
+/// Runs one of `x86`'s operations, then continues behind the instruction and refreshes what is
+/// derived from the state.
 fn system(
     cpu: &mut Cpu,
     op: &Op,

@@ -14,9 +14,9 @@ pub(crate) fn syscall(cpu: &mut Cpu, op: &Op) -> Step {
     step_by_new_flag(cpu, step)
 }
 
-/// SYSCALL and SYSRET trap by the TF that they leave, not the one they found: IA32_FMASK keeps the
-/// kernel from being stepped, and a return with TF traps before the program goes on, as if SYSCALL
-/// had just completed.
+/// Raises the single-step trap of SYSCALL and SYSRET, which depends on the new TF, not the old one.
+/// IA32_FMASK so keeps the kernel from being stepped, and a return with TF set traps before the
+/// program's next instruction.
 fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
     if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
         return step;
@@ -43,7 +43,7 @@ pub(crate) fn sysexit(cpu: &mut Cpu, op: &Op) -> Step {
     transfer(cpu, op, |state, _, _| syscall::sysexit(state, wide))
 }
 
-/// SWAPGS. Ends nothing: only the base of GS changes.
+/// SWAPGS. The block goes on: only the base of GS changes.
 pub(crate) fn swapgs(cpu: &mut Cpu, _: &Op) -> Step {
     let result = syscall::swapgs(&mut cpu.state);
     step(cpu.check(result))

@@ -38,7 +38,7 @@ impl Lockstep {
         let (defined, found) = (self.recording.defined(ran), cpu.state.flags.arith);
         self.expected.flags.arith = self.expected.flags.arith & defined | found & !defined;
         if self.expected.flags.arith != found {
-            // What was had again is exact, whoever reads it.
+            // Recovered flags are exact, whether they are read or not.
             let needed = if cpu.translator.recovered {
                 Some(true)
             } else {
@@ -116,11 +116,6 @@ impl Lockstep {
     }
 }
 
-pub(super) const NAMES: [&str; gpr::COUNT] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15",
-];
-
 /// What differs between `reference` and `translated`.
 pub(super) fn states(
     before: &CpuState,
@@ -139,8 +134,8 @@ pub(super) fn states(
             });
         }
     };
-    for (n, name) in NAMES.iter().enumerate() {
-        hex(name, &|s| s.gpr[n]);
+    for (n, name) in gpr::NAMES.iter().enumerate() {
+        hex(&name.to_lowercase(), &|s| s.gpr[n]);
     }
     hex("rip", &|s| s.rip);
     hex("rflags", &|s| s.flags.bits());

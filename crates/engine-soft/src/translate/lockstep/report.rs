@@ -62,7 +62,7 @@ fn changes(recording: &Recording, n: usize) -> String {
     let after = &recording.done[n].gpr;
     let mut text = String::new();
     for r in (0..gpr::COUNT).filter(|&r| before[r] != after[r]) {
-        let _ = write!(text, "{}={:#x} ", super::compare::NAMES[r], after[r]);
+        let _ = write!(text, "{}={:#x} ", gpr::NAMES[r].to_lowercase(), after[r]);
     }
     text
 }
