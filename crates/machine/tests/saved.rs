@@ -221,13 +221,13 @@ fn another_processor_memory_or_clock_is_refused() {
 }
 
 #[test]
-fn no_number_in_a_state_does_harm() {
+fn no_header_of_a_saved_machine_does_harm() {
     let mut random = Rng::new(1);
     let length = setting("FUZZ_SECONDS").unwrap_or(4);
     let began = std::time::Instant::now();
     while began.elapsed() < std::time::Duration::from_secs(length) {
         let changes = 1 + random.below(3);
-        let data: Vec<u8> = (0..11 * changes).map(|_| random.next() as u8).collect();
+        let data: Vec<u8> = (0..=12 * changes).map(|_| random.next() as u8).collect();
         machine::saved::fuzz::fuzz(&data);
     }
 }
