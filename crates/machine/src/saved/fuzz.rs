@@ -110,14 +110,14 @@ fn spoil(value: &mut Value, at: &mut usize, change: &[u8; CHANGE]) -> bool {
 }
 
 /// Restores a small machine from a file whose header is changed as `data` says: the first byte
-/// chooses the tier, every [`CHANGE`] bytes after it are a change.
+/// chooses the tier, every [`CHANGE`] bytes after it are a change. Whether the file was taken.
 ///
 /// # Panics
 /// If a file does harm: it is either refused, or the machine runs.
-pub fn fuzz(data: &[u8]) {
+pub fn fuzz(data: &[u8]) -> bool {
     static SAVED: OnceLock<(Value, Vec<u8>)> = OnceLock::new();
     let (header, original) = SAVED.get_or_init(saved);
-    let Some((&tier, changes)) = data.split_first() else { return };
+    let Some((&tier, changes)) = data.split_first() else { return false };
     let mut header = header.clone();
     for change in changes.chunks_exact(CHANGE) {
         let change: &[u8; CHANGE] = change.try_into().expect("a chunk");
@@ -126,14 +126,18 @@ pub fn fuzz(data: &[u8]) {
     }
     let path = path();
     std::fs::write(&path, with_header(original, &header)).expect("a temporary file");
-    restore_and_run(&path, if tier & 1 == 0 { Tier::Interpret } else { Tier::Translate });
+    let taken =
+        restore_and_run(&path, if tier & 1 == 0 { Tier::Interpret } else { Tier::Translate });
     std::fs::remove_file(path).expect("it is there");
+    taken
 }
 
-fn restore_and_run(path: &std::path::Path, tier: Tier) {
-    let Ok(mut saved) = SavedMachine::open(path) else { return };
+fn restore_and_run(path: &std::path::Path, tier: Tier) -> bool {
+    let Ok(mut saved) = SavedMachine::open(path) else { return false };
     let engine = SoftEngine { tier, ..ENGINE };
-    let Ok(machine) = Machine::from_saved(&mut saved, Lines::default(), &engine) else { return };
+    let Ok(machine) = Machine::from_saved(&mut saved, Lines::default(), &engine) else {
+        return false;
+    };
     let board = &machine.board;
     board.clock.start();
     for _ in 0..3 {
@@ -141,4 +145,5 @@ fn restore_and_run(path: &std::path::Path, tier: Tier) {
         lock(&board.processors[0]).turn(SLICE, &board.ram);
     }
     machine.save().expect("the engine tells its state");
+    true
 }
