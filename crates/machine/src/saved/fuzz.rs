@@ -20,7 +20,8 @@ const PREFIX: usize = 24;
 /// Bytes of a change: how (1), where (2), a shift (1), a number (8).
 const CHANGE: usize = 12;
 
-/// What is small and saved: a machine with a Multiboot kernel of no instructions (Multiboot 0.6.96, 3.1.3).
+/// What is small and saved: a machine with a Multiboot kernel of no instructions (Multiboot 0.6.96,
+/// 3.1.3).
 fn config() -> Config {
     let checksum = 0_u32.wrapping_sub(0x1BAD_B002).wrapping_sub(1 << 16);
     let at = 0x10_0000;
