@@ -12,8 +12,10 @@
 //! 4. a local APIC (one at a time),
 //! 5. leaves: the timer queue, [`vcpu::Signals`], the bus's list of unclaimed places.
 //!
-//! Restoring a machine: local APICs first, then the 8259 pair and the IOAPIC, then the chipset's
-//! devices, whose lines then find their levels known and make no new edges.
+//! Saving a machine: what drives lines comes before what they lead to, since a device brings its
+//! lines up to date when it is saved. So virtio and the chipset first, then the 8259 pair and the
+//! IOAPIC, the local APICs last. Restoring goes the other way: lines then find their levels known
+//! and make no new edges. A device checks all of a state before it takes any of it ([`saved`]).
 //!
 //! Timer owners are called without the queue's lock; a local APIC talks to the others, to the
 //! IOAPIC and to the 8259 only after it has released its own lock.

@@ -7,7 +7,7 @@ use crate::config::{Device, Disk};
 use crate::layout::{VirtioSlot, virtio_slots};
 use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
-use devices::virtio::blk::{Block, RawImage};
+use devices::virtio::blk::{Block, DiskAccess, RawImage};
 use devices::virtio::{VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,8 +42,9 @@ pub(crate) fn build(
 fn make(device: &Device, number: usize) -> Result<Box<dyn VirtioDevice>, BuildError> {
     match device {
         Device::Disk(Disk { path, read_only, trust }) => {
-            let image = Box::new(RawImage::open(path, *read_only, *trust)?);
-            Ok(Box::new(Block::new(image, *read_only, &format!("gemello-disk{number}"))?))
+            let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
+            let image = Box::new(RawImage::open(path, access, *trust)?);
+            Ok(Box::new(Block::new(image, access, &format!("gemello-disk{number}"))?))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use e2e::{Ends, Session, code, command, debian, run, scratch, text};
 use rustix::process::Signal;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const BOOT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
@@ -12,6 +12,16 @@ fn fresh(name: &str) -> String {
     let path = scratch(name, b"");
     std::fs::remove_file(&path).expect("it was just made");
     path.to_str().expect("text").to_owned()
+}
+
+/// Has the machine of `session` saved to `file`, where there is nothing.
+fn save(session: &Session, file: &str) {
+    session.signal(Signal::USR1);
+    let deadline = std::time::Instant::now() + SOON;
+    while !std::path::Path::new(file).exists() {
+        assert!(std::time::Instant::now() < deadline, "it is not saved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -53,6 +63,42 @@ fn a_shell_loop_goes_on_in_another_process_and_on_another_tier() {
     std::fs::remove_file(&file).expect("it is there");
 }
 
+/// What `session` says the time is, in seconds since 1970, after `command`.
+fn time_after(session: &mut Session, command: &str) -> u64 {
+    session.send(&format!("{command}; echo \"t\"ime $(date +%s).\n"));
+    session.expect("time ", SOON);
+    let (text, _) = session.expect(".", SOON);
+    text.trim_end_matches('.').parse().unwrap_or_else(|_| panic!("{text:?} is no time"))
+}
+
+fn host_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// The guest's clock goes on where it stood; its RTC is the host's clock, and `hwclock -s` takes
+/// the time from there.
+#[test]
+fn a_restored_guest_takes_the_time_from_its_rtc() {
+    let _turn = debian("cloud");
+    let file = fresh("clock.gm");
+    let mut session = Session::start(command(&["run", "debian", "--save", &file]));
+    session.expect("# ", BOOT);
+    let before = time_after(&mut session, "true");
+    assert!(before.abs_diff(host_time()) <= 2, "{before}");
+    save(&session, &file);
+    drop(session);
+    std::thread::sleep(Duration::from_secs(8));
+
+    let mut session = Session::start(command(&["restore", &file, "--timeout", "60"]));
+    let behind = host_time().saturating_sub(time_after(&mut session, "true"));
+    assert!(behind >= 5, "behind by {behind} s: the clock does not go on where it stood");
+    let set = time_after(&mut session, "hwclock -s");
+    assert!(set.abs_diff(host_time()) <= 2, "{set}, and the host {}", host_time());
+    session.send("poweroff\n");
+    assert_eq!(session.finish(SOON).0, 0);
+    std::fs::remove_file(&file).expect("it is there");
+}
+
 #[test]
 fn a_disk_that_was_written_since_is_refused() {
     let _turn = debian("cloud");
@@ -62,12 +108,7 @@ fn a_disk_that_was_written_since_is_refused() {
     session.expect("# ", BOOT);
     session.send("echo before > /dev/vda; sync; echo written $((6 * 7))\n");
     session.expect("written 42", SOON);
-    session.signal(Signal::USR1);
-    let deadline = std::time::Instant::now() + SOON;
-    while !std::path::Path::new(&file).exists() {
-        assert!(std::time::Instant::now() < deadline, "it is not saved");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    save(&session, &file);
     drop(session);
 
     let mut session = Session::start(command(&["restore", &file, "--timeout", "60"]));

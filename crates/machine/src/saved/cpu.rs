@@ -10,9 +10,10 @@ use x86::control::cr4_allowed;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{
-    Activity, Blocking, CpuState, DebugRegisters, Flags, Msrs, PagingState, Segment, TableRegister,
-    X87, Ymm, gpr,
+    Activity, Blocking, CpuState, DebugRegisters, Flags, Mode, Msrs, PagingState, Segment,
+    TableRegister, X87, Ymm, gpr,
 };
+use x86::xsave::layout::{supported_xcr0, supported_xss};
 
 /// The version that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
@@ -272,6 +273,10 @@ fn impossible(state: &CpuState, model: &CpuModel) -> Option<&'static str> {
     let canonical = |address: u64| x86::paging::is_canonical(address);
     let bases = [state.gdtr.base, state.idtr.base, state.ldtr.base, state.tr.base];
     let fs_gs = [state.seg[4].base, state.seg[5].base, state.msr.kernel_gs_base];
+    let msr = &state.msr;
+    let entries = [msr.lstar, msr.cstar, msr.sysenter_esp, msr.sysenter_eip];
+    let short = state.seg[..4].iter().all(|segment| segment.base >> 32 == 0);
+    let (real, virtual_8086) = (!p.cr0.contains(Cr0::PE), state.flags.has(Rflags::VM));
     let rules = [
         (state.cpl > 3, "CPL is above 3"),
         (on && !p.cr0.contains(Cr0::PE), "CR0 has PG without PE"),
@@ -283,11 +288,23 @@ fn impossible(state: &CpuState, model: &CpuModel) -> Option<&'static str> {
         (p.cr4.bits() & !cr4_allowed(model).bits() != 0, "CR4 has bits that the model has not"),
         (p.cr4.contains(Cr4::PCIDE) && !active, "CR4.PCIDE outside IA-32e mode"),
         (p.cr3 >> x86::cpuid::PHYSICAL_BITS != 0, "CR3 is beyond the physical addresses"),
-        (!active && state.rip >> 32 != 0, "RIP is above 4 GiB outside IA-32e mode"),
+        (real && state.cpl != 0, "CPL is above 0 in real mode"),
+        (virtual_8086 && state.cpl != 3, "CPL is below 3 in virtual-8086 mode"),
+        (
+            state.mode() != Mode::Long64 && state.rip >> 32 != 0,
+            "RIP is above 4 GiB outside 64-bit mode",
+        ),
         (active && !canonical(state.rip), "RIP is not canonical"),
-        (active && state.flags.has(Rflags::VM), "RFLAGS.VM in IA-32e mode"),
+        (active && virtual_8086, "RFLAGS.VM in IA-32e mode"),
         (state.flags.bits() >> 22 != 0, "RFLAGS has bits above 21"),
-        (state.xcr0 & 1 == 0 || state.xcr0 & !7 != 0, "XCR0 names states that there are not"),
+        (
+            state.xcr0 & 1 == 0 || state.xcr0 & !supported_xcr0(model) != 0,
+            "XCR0 names states that there are not",
+        ),
+        (msr.xss & !supported_xss(model) != 0, "IA32_XSS names states that there are not"),
+        ((state.dr.dr6 | state.dr.dr7) >> 32 != 0, "DR6 or DR7 has bits above 31"),
+        (!short, "the base of ES, CS, SS or DS is above 4 GiB"),
+        (!entries.into_iter().all(canonical), "an entry point is not canonical"),
         (state.xcr0 & 6 == 4, "XCR0 has AVX without SSE"),
         (state.x87.mxcsr & !0xffff != 0, "MXCSR has reserved bits"),
         (active && !bases.into_iter().chain(fs_gs).all(canonical), "a base is not canonical"),
@@ -403,7 +420,7 @@ mod tests {
         let model = CpuModel::gemello_v2();
         let good = SavedCpu::from(&CpuState::reset());
         type Spoil = fn(&mut SavedCpu);
-        let wrong: [(&str, Spoil); 8] = [
+        let wrong: [(&str, Spoil); 15] = [
             ("CPL", |s| s.cpl = 4),
             ("PG without PE", |s| s.cr0 = 0x8000_0010),
             ("EFER has reserved", |s| s.efer = 1 << 20),
@@ -412,6 +429,13 @@ mod tests {
             ("CR3", |s| s.cr3 = 1 << 52),
             ("RIP", |s| s.rip = 1 << 40),
             ("XCR0", |s| s.xcr0 = 1 << 9),
+            ("IA32_XSS", |s| s.msr.xss = 1 << 63),
+            ("CPL", |s| s.cpl = 1),
+            ("CPL", |s| (s.cr0, s.rflags) = (0x11, 0x2_0002)),
+            ("DR6", |s| s.dr[4] = 1 << 32),
+            ("DR7", |s| s.dr[5] = 1 << 63),
+            ("ES", |s| s.segments[0].base = 1 << 32),
+            ("entry", |s| s.msr.lstar = 1 << 60),
         ];
         for (name, spoil) in wrong {
             let mut saved = good.clone();

@@ -151,10 +151,9 @@ proptest! {
                 requested.remove(&vector);
                 serving.push(vector);
                 serving.sort_unstable();
-                prop_assert!(get(lapic,
-                    ISR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) != 0);
-                prop_assert!(get(lapic,
-                    IRR + (u32::from(vector >> 5) << STEP_SHIFT)) & 1 << (vector & 31) == 0);
+                let (word, bit) = (u32::from(vector >> 5) << STEP_SHIFT, 1 << (vector & 31));
+                prop_assert!(get(lapic, ISR + word) & bit != 0);
+                prop_assert!(get(lapic, IRR + word) & bit == 0);
             }
         }
     }

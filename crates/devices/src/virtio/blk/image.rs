@@ -1,5 +1,6 @@
 //! A disk's content: a raw image file, or a block device of the host.
 
+use super::DiskAccess;
 use super::format::{self, Format};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, FileType, OpenOptions, TryLockError};
@@ -73,8 +74,10 @@ pub enum ImageError {
         format: Format,
     },
     /// No file or block device.
-    #[error("cannot use {path} as a disk: it is {what}; give a raw image file",
-        path = path.display())]
+    #[error(
+        "cannot use {path} as a disk: it is {what}; give a raw image file",
+        path = path.display()
+    )]
     NoFile {
         /// The file.
         path: PathBuf,
@@ -137,16 +140,16 @@ impl RawImage {
     /// # Errors
     /// It is not there, not permitted, in use, of another format, or has no size that a disk can
     /// have.
-    pub fn open(path: &Path, read_only: bool, trust: Trust) -> Result<Self, ImageError> {
+    pub fn open(path: &Path, access: DiskAccess, trust: Trust) -> Result<Self, ImageError> {
         let path = path.to_owned();
         // Non-blocking: a pipe would wait for its other end. Plain files and block devices know no
         // difference.
         let mut options = OpenOptions::new();
-        options.read(true).write(!read_only).custom_flags(O_NONBLOCK);
+        options.read(true).write(access == DiskAccess::ReadWrite).custom_flags(O_NONBLOCK);
         let opened = options.open(&path);
         let mut file = match opened {
             Ok(file) => file,
-            Err(source) => return Err(open_error(path, read_only, source)),
+            Err(source) => return Err(open_error(path, access, source)),
         };
         match file.metadata() {
             Ok(metadata) => {
@@ -154,9 +157,12 @@ impl RawImage {
                     return Err(ImageError::NoFile { path, what });
                 }
             }
-            Err(source) => return Err(open_error(path, read_only, source)),
+            Err(source) => return Err(open_error(path, access, source)),
         }
-        let lock = if read_only { file.try_lock_shared() } else { file.try_lock() };
+        let lock = match access {
+            DiskAccess::ReadOnly => file.try_lock_shared(),
+            DiskAccess::ReadWrite => file.try_lock(),
+        };
         match lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(ImageError::Busy { path }),
@@ -197,11 +203,16 @@ fn no_disk(kind: FileType) -> Option<&'static str> {
     }
 }
 
-fn open_error(path: PathBuf, read_only: bool, source: io::Error) -> ImageError {
-    let what = if read_only { "reading" } else { "reading and writing" };
+fn open_error(path: PathBuf, access: DiskAccess, source: io::Error) -> ImageError {
+    let what = match access {
+        DiskAccess::ReadOnly => "reading",
+        DiskAccess::ReadWrite => "reading and writing",
+    };
     let remedy = match source.kind() {
         io::ErrorKind::NotFound => "; check the path, or create an image of the size that you want",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            if access == DiskAccess::ReadWrite =>
+        {
             "; add ,ro if the guest need not write"
         }
         io::ErrorKind::IsADirectory => "; give a raw image file",
@@ -232,8 +243,8 @@ impl Storage for RawImage {
 mod tests {
     use super::*;
 
-    fn open(path: &Path, read_only: bool) -> Result<RawImage, ImageError> {
-        RawImage::open(path, read_only, Trust::Recognized)
+    fn open(path: &Path, access: DiskAccess) -> Result<RawImage, ImageError> {
+        RawImage::open(path, access, Trust::Recognized)
     }
 
     /// A file of `bytes` that goes away again.
@@ -246,8 +257,8 @@ mod tests {
             Self(path)
         }
 
-        fn refusal(&self, read_only: bool) -> String {
-            open(&self.0, read_only).expect_err("refused").to_string()
+        fn refusal(&self, access: DiskAccess) -> String {
+            open(&self.0, access).expect_err("refused").to_string()
         }
     }
 
@@ -260,12 +271,12 @@ mod tests {
     #[test]
     fn sizes_that_no_disk_has_are_refused_with_a_remedy() {
         let empty = Scratch::new("empty", 0);
-        assert!(empty.refusal(false).contains("0 bytes, less than a sector"));
+        assert!(empty.refusal(DiskAccess::ReadWrite).contains("0 bytes, less than a sector"));
         let uneven = Scratch::new("uneven", 1025);
-        let text = uneven.refusal(true);
+        let text = uneven.refusal(DiskAccess::ReadOnly);
         assert!(text.contains("1025 bytes") && text.contains("a copy of it"), "{text}");
         let good = Scratch::new("good", 1024);
-        assert_eq!(open(&good.0, false).expect("good").sectors(), 2);
+        assert_eq!(open(&good.0, DiskAccess::ReadWrite).expect("good").sectors(), 2);
     }
 
     /// Also where its size would be refused, with a remedy that suits raw images alone.
@@ -275,11 +286,11 @@ mod tests {
             let disk = Scratch::new("foreign", bytes);
             let file = OpenOptions::new().write(true).open(&disk.0).expect("a scratch file");
             file.write_all_at(b"QFI\xfb\0\0\0\x03", 0).expect("written");
-            for read_only in [false, true] {
-                let text = disk.refusal(read_only);
+            for access in [DiskAccess::ReadWrite, DiskAccess::ReadOnly] {
+                let text = disk.refusal(access);
                 assert!(text.contains("is a qcow2 image") && text.contains("new file"), "{text}");
             }
-            match RawImage::open(&disk.0, false, Trust::Raw) {
+            match RawImage::open(&disk.0, DiskAccess::ReadWrite, Trust::Raw) {
                 Ok(raw) => assert_eq!(raw.sectors(), wanted),
                 Err(error) => {
                     assert!(wanted == 0 && error.to_string().contains("bytes"), "{error}");
@@ -291,25 +302,28 @@ mod tests {
     #[test]
     fn what_is_not_there_or_no_file_is_named() {
         let missing = Path::new("/nonexistent/disk.img");
-        let text = open(missing, false).expect_err("missing").to_string();
+        let text = open(missing, DiskAccess::ReadWrite).expect_err("missing").to_string();
         assert!(text.contains("/nonexistent/disk.img for reading and writing"), "{text}");
         assert!(text.contains("create an image"), "{text}");
-        let text = open(Path::new("/"), true).expect_err("a directory").to_string();
+        let text = open(Path::new("/"), DiskAccess::ReadOnly).expect_err("a directory").to_string();
         assert!(text.contains("it is a directory"), "{text}");
-        let text = open(Path::new("/"), false).expect_err("a directory").to_string();
+        let text =
+            open(Path::new("/"), DiskAccess::ReadWrite).expect_err("a directory").to_string();
         assert!(text.contains("give a raw image file"), "{text}");
-        let text = open(Path::new("/dev/null"), true).expect_err("no disk").to_string();
+        let text =
+            open(Path::new("/dev/null"), DiskAccess::ReadOnly).expect_err("no disk").to_string();
         assert!(text.contains("it is a character device"), "{text}");
     }
 
     #[test]
     fn a_disk_that_is_written_belongs_to_one_machine() {
         let disk = Scratch::new("busy", 1024);
-        let first = open(&disk.0, false).expect("free");
-        assert!(disk.refusal(false).contains("is in use; end the machine"));
-        assert!(disk.refusal(true).contains("is in use"));
+        let first = open(&disk.0, DiskAccess::ReadWrite).expect("free");
+        assert!(disk.refusal(DiskAccess::ReadWrite).contains("is in use; end the machine"));
+        assert!(disk.refusal(DiskAccess::ReadOnly).contains("is in use"));
         drop(first);
-        let _readers = [true, true].map(|ro| open(&disk.0, ro).expect("shared"));
-        assert!(disk.refusal(false).contains("is in use"));
+        let _readers =
+            [DiskAccess::ReadOnly; 2].map(|access| open(&disk.0, access).expect("shared"));
+        assert!(disk.refusal(DiskAccess::ReadWrite).contains("is in use"));
     }
 }

@@ -30,13 +30,22 @@ const QUEUE_SIZE: u16 = 256;
 /// Data segments of a request at the most: the queue's entries without header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 
+/// Whether a disk can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskAccess {
+    /// It can.
+    ReadWrite,
+    /// The guest can only read it.
+    ReadOnly,
+}
+
 /// A disk.
 #[derive(Debug)]
 pub struct Block {
     features: u64,
     config: ConfigSpace,
     sectors: u64,
-    read_only: bool,
+    access: DiskAccess,
     worker: Worker,
 }
 
@@ -45,19 +54,19 @@ impl Block {
     ///
     /// # Errors
     /// The host has no thread left.
-    pub fn new(storage: Box<dyn Storage>, read_only: bool, id: &str) -> io::Result<Self> {
+    pub fn new(storage: Box<dyn Storage>, access: DiskAccess, id: &str) -> io::Result<Self> {
         let mut features =
             1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
-        if read_only {
+        if access == DiskAccess::ReadOnly {
             features |= 1 << VIRTIO_BLK_F_RO;
         }
         let sectors = storage.sectors();
         let mut padded = [0; VIRTIO_BLK_ID_BYTES as usize];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
-        let disk = Disk { storage, read_only, id: padded, buffer: Vec::new() };
+        let disk = Disk { storage, access, id: padded, buffer: Vec::new() };
         let worker = Worker::new(format!("disk {id}"), disk)?;
         let config = ConfigSpace::new(config(sectors));
-        Ok(Self { features, config, sectors, read_only, worker })
+        Ok(Self { features, config, sectors, access, worker })
     }
 }
 
@@ -108,11 +117,11 @@ impl VirtioDevice for Block {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { features: _, config: _, sectors, read_only, worker: _ } = self;
+        let Self { features: _, config: _, sectors, access, worker: _ } = self;
         DeviceState::Block(BlockState {
             version: BlockState::VERSION,
             sectors: *sectors,
-            read_only: *read_only,
+            read_only: *access == DiskAccess::ReadOnly,
         })
     }
 
@@ -122,7 +131,8 @@ impl VirtioDevice for Block {
         };
         let check = Check::version("disk", version, BlockState::VERSION)?;
         check.that(sectors == self.sectors, "sectors", sectors, self.sectors)?;
-        check.that(read_only == self.read_only, "read_only", read_only, self.read_only)
+        let own = self.access == DiskAccess::ReadOnly;
+        check.that(read_only == own, "read_only", read_only, own)
     }
 }
 

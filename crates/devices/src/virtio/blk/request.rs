@@ -1,5 +1,6 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
+use super::DiskAccess;
 use super::image::{SECTOR, Storage};
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use memory::GuestRam;
@@ -17,7 +18,7 @@ const CHUNK: usize = 256 << 10;
 /// A disk as its requests see it.
 pub(super) struct Disk {
     pub(super) storage: Box<dyn Storage>,
-    pub(super) read_only: bool,
+    pub(super) access: DiskAccess,
     /// What GET_ID answers, padded with zeros.
     pub(super) id: [u8; VIRTIO_BLK_ID_BYTES as usize],
     /// For data on its way; grows to [`CHUNK`].
@@ -114,7 +115,7 @@ impl Disk {
                 }
                 Ok(0)
             }
-            VIRTIO_BLK_T_FLUSH if self.read_only => Ok(0),
+            VIRTIO_BLK_T_FLUSH if self.access == DiskAccess::ReadOnly => Ok(0),
             VIRTIO_BLK_T_FLUSH => self.storage.flush().map(|()| 0).map_err(Refusal::from),
             VIRTIO_BLK_T_GET_ID => {
                 data.write(ram, &self.id)?;
@@ -138,7 +139,7 @@ impl Disk {
     }
 
     fn write(&mut self, ram: &GuestRam, sector: u64, mut data: Segments) -> Result<(), Refusal> {
-        if self.read_only {
+        if self.access == DiskAccess::ReadOnly {
             return Err(Refusal::ReadOnly);
         }
         let mut offset = self.place(ram, sector, &data)?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state of a disk, version 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BlockState {
     /// [`BlockState::VERSION`] of the writer.
     pub version: u32,

@@ -3,6 +3,7 @@
 use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
 use crate::sync::lock;
+pub(super) use crate::virtio::blk::DiskAccess::{self, ReadOnly, ReadWrite};
 use crate::virtio::blk::{Block, Storage};
 use crate::virtio::{VirtioDevice, VirtioMmio};
 use memory::GuestRam;
@@ -122,14 +123,14 @@ pub(super) struct Driver {
 }
 
 /// A device on `platter` and fresh RAM, not initialized.
-pub(super) fn device(platter: &Platter, read_only: bool) -> Driver {
+pub(super) fn device(platter: &Platter, access: DiskAccess) -> Driver {
     let ram = GuestRam::new(&[(0, RAM)]).expect("memory");
-    device_on(ram, platter, read_only)
+    device_on(ram, platter, access)
 }
 
 /// The same on this RAM.
-pub(super) fn device_on(ram: GuestRam, platter: &Platter, read_only: bool) -> Driver {
-    let block = Block::new(Box::new(platter.clone()), read_only, "gemello-disk0").expect("thread");
+pub(super) fn device_on(ram: GuestRam, platter: &Platter, access: DiskAccess) -> Driver {
+    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0").expect("thread");
     driver_of(ram, Box::new(block))
 }
 
@@ -143,7 +144,7 @@ pub(super) fn driver_of(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Driver 
 
 /// A device that a driver has running with `features` besides VERSION_1.
 pub(super) fn running(platter: &Platter, features: u64) -> Driver {
-    let mut driver = device(platter, false);
+    let mut driver = device(platter, ReadWrite);
     driver.initialize(features);
     driver
 }

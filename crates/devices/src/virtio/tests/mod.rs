@@ -19,7 +19,7 @@ const UNSUPP: u8 = 2;
 
 #[test]
 fn the_device_introduces_itself() {
-    let driver = device(&Platter::new(0x1_2345), true);
+    let driver = device(&Platter::new(0x1_2345), ReadOnly);
     let registers = [0x0, 0x4, 0x8, 0x34, 0x44, 0x60, 0x70, 0xfc].map(|at| driver.load(at));
     assert_eq!(registers, [0x7472_6976, 2, 2, 256, 0, 0, 0, 0]);
     assert_eq!([driver.load(0x100), driver.load(0x104)], [0x1_2345, 0], "capacity");
@@ -126,7 +126,7 @@ fn identity_and_unknown_requests() {
 #[test]
 fn a_read_only_disk_stays_as_it_is() {
     let platter = Platter::new(8);
-    let mut driver = device(&platter, true);
+    let mut driver = device(&platter, ReadOnly);
     driver.initialize(F_FLUSH | F_RO);
     driver.ram.write(DATA, &[0xAB; 512]).expect("RAM");
     assert_eq!(driver.request(OUT, 2, 512).0, IOERR);

@@ -3,6 +3,9 @@
 use super::OK;
 use super::driver::*;
 use crate::sync::lock;
+use crate::virtio::MmioState;
+use crate::virtio::blk::BlockState;
+use crate::virtio::saved::DeviceState;
 
 #[test]
 fn a_restored_device_goes_on() {
@@ -17,7 +20,7 @@ fn a_restored_device_goes_on() {
     assert_eq!((position.next_avail, position.next_used), (20, 20));
     assert_eq!(state, lock(&old.device).save(), "saving changes nothing");
 
-    let new = device_on(old.ram.clone(), &platter, false);
+    let new = device_on(old.ram.clone(), &platter, ReadWrite);
     assert_ne!(lock(&new.device).save(), state);
     lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
@@ -37,7 +40,7 @@ fn a_request_that_waits_in_the_ring_is_served_after_restoring() {
     old.chain(DESCRIPTORS, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
     let state = lock(&old.device).save();
     old.offer(0); // and no notification: the old device is gone
-    let new = device_on(old.ram.clone(), &platter, false);
+    let new = device_on(old.ram.clone(), &platter, ReadWrite);
     lock(&new.device).restore(&state).expect("its own state");
     old.device = new.device.clone();
     assert_eq!(old.wait(), Some(513));
@@ -52,7 +55,7 @@ fn a_broken_device_stays_broken_until_its_reset() {
     assert_eq!(old.wait(), None);
     let state = lock(&old.device).save();
     assert!(state.transport.needs_reset);
-    let mut new = device_on(old.ram.clone(), &platter, false);
+    let mut new = device_on(old.ram.clone(), &platter, ReadWrite);
     lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
     assert_eq!(new.load(0x70), 0x4f);
@@ -65,11 +68,11 @@ fn a_broken_device_stays_broken_until_its_reset() {
 #[test]
 fn a_device_nobody_uses_restores_too() {
     let platter = Platter::new(64);
-    let old = device(&platter, false);
+    let old = device(&platter, ReadWrite);
     old.store(0x24, 1);
     old.store(0x38, 64);
     let state = lock(&old.device).save();
-    let new = device(&platter, false);
+    let new = device(&platter, ReadWrite);
     lock(&new.device).restore(&state).expect("its own state");
     assert_eq!(lock(&new.device).save(), state);
 }
@@ -91,4 +94,51 @@ fn a_paused_device_writes_nothing() {
     assert_eq!(driver.status(), UNTOUCHED);
     lock(&driver.device).resume();
     assert_eq!(driver.wait(), Some(513));
+}
+
+/// A device refuses `spoilt` states with a message that says `why`, and stays as it was.
+#[test]
+fn states_that_no_such_device_has_are_refused() {
+    type Spoil = fn(&mut MmioState);
+    let spoilt: [(&str, Spoil); 12] = [
+        ("virtio device has version 3, and this build reads 2", |s| s.version = 3),
+        ("interrupt_status = 0x4", |s| s.interrupt_status = 4),
+        ("kind = 1, which is not 2", |s| s.transport.kind = 1),
+        ("queues = 0, which is not 1", |s| s.transport.queues.clear()),
+        ("status = 0xcf", |s| s.transport.status |= 0xC0),
+        ("driver_features = 0xffffffffffffffff", |s| s.transport.driver_features = u64::MAX),
+        ("DRIVER_OK after FEATURES_OK only", |s| s.transport.status = 4),
+        ("in_flight = 3, which is not within", |s| {
+            s.transport.queues[0].size = 2;
+            s.transport.queues[0].position.in_flight = vec![0, 1, 1];
+        }),
+        ("in_flight = 9999, which is not a descriptor", |s| {
+            s.transport.queues[0].position.in_flight = vec![9999];
+        }),
+        ("another device's", |s| s.transport.device = DeviceState::Stateless),
+        ("disk has version 2, and this build reads 1", |s| block(s).version = 2),
+        ("sectors = 65, which is not 64", |s| block(s).sectors = 65),
+    ];
+    let platter = Platter::new(64);
+    let old = running(&platter, 0);
+    let state = lock(&old.device).save();
+    let own = device(&platter, ReadWrite);
+    let before = lock(&own.device).save();
+    for (why, spoil) in spoilt {
+        let mut state = state.clone();
+        spoil(&mut state);
+        let error = lock(&own.device).restore(&state).expect_err(why).to_string();
+        assert!(error.contains(why), "{why}: {error}");
+        assert_eq!(lock(&own.device).save(), before, "{why}");
+    }
+    let read_only = device(&platter, ReadOnly);
+    let error = lock(&read_only.device).restore(&state).expect_err("can be written").to_string();
+    assert!(error.contains("read_only = false, which is not true"), "{error}");
+}
+
+fn block(state: &mut MmioState) -> &mut BlockState {
+    match &mut state.transport.device {
+        DeviceState::Block(block) => block,
+        other => panic!("{other:?}"),
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state of a device and of what its driver chose, on any transport.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TransportState {
     /// The device's kind (virtio 1.2, section 5).
     pub kind: u32,
@@ -28,6 +29,7 @@ pub struct TransportState {
 
 /// The state of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueueState {
     /// Entries that the driver wants; 0 where it chose a size that no queue can have.
     pub size: u16,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state of a device on the MMIO transport, version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MmioState {
     /// [`MmioState::VERSION`] of the writer.
     pub version: u32,
