@@ -1,6 +1,6 @@
 //! The fuzzing entry: a saved machine of which any numbers are wrong, restored and run for a while.
 
-use crate::build::lock;
+use crate::board::lock;
 use crate::config::{BootConfig, Config, File};
 use crate::{Lines, Machine};
 use engine_soft::{SoftEngine, Tier};
