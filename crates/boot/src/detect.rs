@@ -68,7 +68,7 @@ fn foreign(image: &File<'_>) -> Option<BootError> {
 
 const KERNEL_WANTED: &str =
     "give a bzImage (Debian: /boot/vmlinuz-…), a vmlinux or PVH ELF, or a Multiboot image";
-const INITRD_WANTED: &str = "pass it with --initrd, and a kernel with --kernel";
+const INITRD_WANTED: &str = "give it as `initrd`, and a kernel as `kernel`";
 const DISK_WANTED: &str = "take the kernel and the initrd out of it and pass those";
 
 /// Magic numbers of compressed files, with what decompresses standard input to standard output.

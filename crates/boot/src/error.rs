@@ -1,6 +1,7 @@
 //! Why a guest cannot be booted, and what to do next.
 
-/// Every message names the file, what was found in it, and the remedy.
+/// Every message names the file, what was found in it, and the remedy. Fields of what is wanted are
+/// in backquotes: `memory`, `kernel`, `initrd`, `cmdline`, `modules`.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The file cannot be opened or read.
@@ -43,8 +44,8 @@ pub enum BootError {
     },
     /// A compressed file where the kernel itself is wanted.
     #[error(
-        "{name} is compressed with {format}; use the distribution's bzImage, or decompress it into \
-         a new file"
+        "{name} is compressed with {format}; use the distribution's bzImage, or decompress it \
+         into a new file"
     )]
     Compressed {
         /// The file.
@@ -90,8 +91,7 @@ pub enum BootError {
     /// Memory is too small, or has a hole where the image must lie.
     #[error(
         "{name} does not fit into the machine's memory: it needs {} at {gpa:#x}, and there are {} \
-         of RAM; \
-         give at least --memory {}",
+         of RAM; set `memory` to at least {}",
         size(*.bytes), size(*.ram), size(*.needed)
     )]
     TooLittleMemory {
@@ -109,7 +109,7 @@ pub enum BootError {
     /// The initial RAM disk is larger than what is free for it.
     #[error(
         "initrd {name} has {} and the machine's memory has room for {} beside the kernel; \
-         give at least --memory {}, or a smaller initrd",
+         set `memory` to at least {}, or give a smaller initrd",
         size(*.bytes), size(*.free), size(*.needed)
     )]
     InitrdTooLarge {
@@ -124,7 +124,7 @@ pub enum BootError {
     },
     /// The command line does not fit.
     #[error(
-        "the command line has {found} bytes, and {name} takes {max} at the most; shorten --cmdline"
+        "the command line has {found} bytes, and {name} takes {max} at the most; shorten `cmdline`"
     )]
     CmdlineTooLong {
         /// The kernel.
@@ -145,7 +145,7 @@ pub enum BootError {
     },
 }
 
-/// `bytes` in the largest unit that keeps it readable, as `--memory` takes it.
+/// `bytes` in the largest unit that keeps it readable, for a reader.
 fn size(bytes: u64) -> String {
     match bytes {
         0..0x400 => format!("{bytes}"),

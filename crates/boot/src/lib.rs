@@ -150,7 +150,7 @@ impl Loader<'_> {
         }
         Err(self.image.unsupported(
             format!("cannot be given modules: {why}"),
-            "pass one file with --initrd instead",
+            "give one file as `initrd` instead",
         ))
     }
 }

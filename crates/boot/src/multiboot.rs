@@ -58,7 +58,7 @@ pub(crate) fn load(
     if loader.request.initrd.is_some() {
         return Err(image.unsupported(
             "is a Multiboot image, which takes no initrd",
-            "pass the file with --module",
+            "give the file as one of `modules`",
         ));
     }
     if header.flags & !UNDERSTOOD != 0 {

@@ -79,6 +79,31 @@ pub enum Tier {
     Lockstep,
 }
 
+impl Tier {
+    /// Each tier.
+    pub const ALL: [Self; 3] = [Self::Interpret, Self::Translate, Self::Lockstep];
+
+    /// Its short name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interpret => "interp",
+            Self::Translate => "translate",
+            Self::Lockstep => "lockstep",
+        }
+    }
+
+    /// What it is, in a line for a user who is to choose.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Interpret => "The interpreter alone: the reference",
+            Self::Translate => "Hot code as host code, the interpreter for the rest",
+            Self::Lockstep => {
+                "Translated code held against the interpreter, slow: the first difference ends the run"
+            }
+        }
+    }
+}
+
 /// A virtual processor of the software engine.
 pub struct SoftVcpu {
     cpu: Box<Cpu>,

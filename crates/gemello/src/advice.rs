@@ -2,11 +2,12 @@
 //! helps, if one does.
 
 use crate::disk;
+use crate::settings::names::Names;
 use machine::{BootError, BuildError};
 use std::path::Path;
 
-/// The whole message.
-pub(crate) fn message(error: &anyhow::Error) -> String {
+/// The whole message, with each field called as in `names`.
+pub(crate) fn message(error: &anyhow::Error, names: &Names) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some errors tell their cause themselves, amid the sentence.
@@ -14,6 +15,7 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
+    text = names.render(&text);
     if let Some(command) = error.downcast_ref().and_then(command) {
         text = format!("{text}: {command}");
     }
@@ -42,9 +44,9 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let cause = || std::io::Error::other("the disk is full");
-        let text = message(&BuildError::Host(cause()).into());
+        let text = message(&BuildError::Host(cause()).into(), &Names::default());
         assert_eq!(text.matches("the disk is full").count(), 1, "{text}");
         let wrapped = Err::<(), _>(cause()).context("cannot write a.img").expect_err("an error");
-        assert_eq!(message(&wrapped), "cannot write a.img: the disk is full");
+        assert_eq!(message(&wrapped, &Names::default()), "cannot write a.img: the disk is full");
     }
 }

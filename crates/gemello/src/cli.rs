@@ -1,13 +1,18 @@
 //! The command line.
 
-use crate::bench::machine::Machine;
+use crate::bench::arguments::Bench;
 use crate::debian::Flavour;
+use crate::engine::{self, Choice};
 use crate::exit;
+use crate::settings::disk::DiskSettings;
+use crate::settings::module::ModuleSettings;
+use crate::settings::values::{CodeCache, Size, Text, Time};
 use crate::trace::Topic;
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use engine_soft::Tier;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 use x86::cpuid::CpuModel;
 
 const EXAMPLES: &str = "\
@@ -19,11 +24,11 @@ Examples:
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
+  gemello run machine.toml                       a machine that a file describes
   gemello bench --only user                      how fast it is here, beside the host and QEMU
   gemello doctor                                 what this host offers
 
-On the terminal: Ctrl-A x quits, Ctrl-A s saves (--save), Ctrl-A h explains, \
-Ctrl-A Ctrl-A sends Ctrl-A.";
+On the terminal: Ctrl-A x quits, r resets, s saves (--save), h explains, Ctrl-A sends Ctrl-A.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -74,8 +79,9 @@ pub(crate) fn nucleus() -> Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// `debian`, or a kernel image (a file called debian: ./debian)
-    #[arg(value_name = "debian|FILE", conflicts_with = "kernel")]
+    /// `debian`, a kernel image, or a machine's file as --print-config prints it, which the options
+    /// override (a file called debian: ./debian)
+    #[arg(value_name = "debian|FILE")]
     pub(crate) what: Option<OsString>,
 
     /// With `debian`: run this in the guest in place of a shell
@@ -88,7 +94,7 @@ pub(crate) struct Run {
 
     /// Boot the nucleus, which ships with gemello: its shell, or with a word `demo` or `test`
     #[arg(long, value_name = "WORD", num_args = 0..=1, default_missing_value = "",
-        conflicts_with_all = ["what", "kernel", "initrd", "module"])]
+        conflicts_with_all = ["kernel", "initrd", "module"])]
     pub(crate) nucleus: Option<String>,
 
     /// Initial file system for the kernel
@@ -101,29 +107,31 @@ pub(crate) struct Run {
     pub(crate) cmdline: Option<String>,
 
     /// Further file for a Multiboot or PVH kernel, with its arguments; may be repeated
-    #[arg(long, value_name = "FILE[=ARGS]")]
-    pub(crate) module: Vec<OsString>,
+    #[arg(long, value_name = "FILE[=ARGS]",
+        value_parser = OsStringValueParser::new().try_map(|text| ModuleSettings::parse(&text)))]
+    pub(crate) module: Vec<ModuleSettings>,
 
     /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only
     /// with ,format=raw; may be repeated
-    #[arg(long, value_name = "FILE[,ro][,format=raw]")]
-    pub(crate) disk: Vec<OsString>,
+    #[arg(long, value_name = "FILE[,ro][,format=raw]",
+        value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
+    pub(crate) disk: Vec<DiskSettings>,
 
     /// Guest memory, with unit K, M or G [default: 512M; for the nucleus 64M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(crate) memory: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = Size::parse)]
+    pub(crate) memory: Option<Size>,
 
     /// Processor that the guest sees, with features added or removed: gemello-v2,+smap,-pcid
     /// [default: gemello-v3 where this host can carry it, else gemello-v2]
-    #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
+    #[arg(long, value_name = "MODEL", value_parser = <Box<CpuModel>>::parse)]
     pub(crate) cpu: Option<Box<CpuModel>>,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(crate) timeout: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+    pub(crate) timeout: Option<Time>,
 
     /// Write the guest's second serial line (with `debian -- CMD`: the kernel's messages) to this
     /// file
@@ -135,7 +143,7 @@ pub(crate) struct Run {
     pub(crate) trace: Vec<Topic>,
 
     /// Write the trace to this file
-    #[arg(long, value_name = "FILE", requires = "trace")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) trace_file: Option<PathBuf>,
 
     /// Print counters at the end, on standard error
@@ -153,22 +161,46 @@ pub(crate) struct Run {
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
+
+    /// Boot nothing: print a machine's file that says the same as this command line
+    #[arg(long)]
+    pub(crate) print_config: bool,
 }
 
 /// Which engine, and how it runs guests.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct EngineOptions {
-    /// What runs guest instructions
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) engine: Engine,
+    /// What runs guest instructions [default: auto]
+    #[arg(long, value_parser = one_of::<Choice>(Choice::ALL.map(|it| (it.name(), it.summary()))))]
+    pub(crate) engine: Option<Choice>,
 
-    /// How the software engine runs guest code
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) tier: Tier,
+    #[arg(long, value_parser = one_of::<Tier>(Tier::ALL.map(|it| (it.name(), it.summary()))),
+        help = format!("How the software engine runs guest code [default: {}]", default_tier()))]
+    pub(crate) tier: Option<Tier>,
 
-    /// Memory for translated code, 1M to 1G [default: 64M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_code_cache)]
-    pub(crate) code_cache: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = CodeCache::parse,
+        help = format!("Memory for translated code, 1M to 1G [default: {}]", default_code_cache()))]
+    pub(crate) code_cache: Option<CodeCache>,
+}
+
+/// One of these words; each is a value of `T`.
+fn one_of<T>(
+    words: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Text + Clone + Send + Sync + 'static,
+{
+    let word = |(name, summary)| PossibleValue::new(name).help(summary);
+    let words: Vec<_> = words.into_iter().map(word).collect();
+    PossibleValuesParser::new(words).try_map(|word| T::parse(&word))
+}
+
+fn default_tier() -> &'static str {
+    engine::TIER.name()
+}
+
+fn default_code_cache() -> String {
+    Size(engine_soft::CODE_CACHE as u64).text()
 }
 
 /// A saved machine, and how to run it.
@@ -182,8 +214,8 @@ pub(crate) struct Restore {
     pub(crate) engine: EngineOptions,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(crate) timeout: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+    pub(crate) timeout: Option<Time>,
 
     /// Where Ctrl-A s, or SIGUSR1, saves the machine again
     #[arg(long, value_name = "FILE")]
@@ -202,29 +234,6 @@ pub(crate) struct Restore {
     pub(crate) stats: bool,
 }
 
-/// What runs guest instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Engine {
-    /// The best that works here.
-    #[default]
-    Auto,
-    /// gemello's own processor, in software.
-    Soft,
-}
-
-/// How the software engine runs guest code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Tier {
-    /// The interpreter alone: the reference.
-    Interp,
-    /// Hot code as host code on the host's own registers, the interpreter for the rest.
-    #[default]
-    Translate,
-    /// Translated code held against the interpreter at each entry; the first difference ends the
-    /// run. Slow.
-    Lockstep,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
     /// What to fetch
@@ -236,84 +245,11 @@ pub(crate) struct Fetch {
     pub(crate) flavour: Flavour,
 }
 
-/// The set of rows: docs/benchmark.md.
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// Only these rows or groups
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub(crate) only: Vec<String>,
-
-    /// Measure everything this often; the interpreter, which is slow, once
-    #[arg(long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) rounds: u32,
-
-    /// On these machines [default: all, tcg where QEMU is installed]
-    #[arg(long, value_name = "MACHINE,...", value_enum, value_delimiter = ',')]
-    pub(crate) on: Vec<Machine>,
-
-    /// Print one JSON document
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// List the rows and groups
-    #[arg(long)]
-    pub(crate) list: bool,
-
-    /// The guest program, built already [default: built from the sources in benches/guest]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) guest: Option<PathBuf>,
-}
-
 /// A guest that gemello can fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Guest {
     /// Debian's kernel and busybox.
     Debian,
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB") {
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        "G" => 1 << 30,
-        "" => return Err(format!("give a unit: {text}M, for instance")),
-        _ => return Err("the unit is K, M or G: 512M, for instance".into()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "no whole number: 512M, for instance")?;
-    number.checked_mul(unit).ok_or_else(|| "more than 64 bits can count".into())
-}
-
-/// Below this much the translator does little else than to discard what it has just made.
-const CODE_CACHE_MIN: u64 = 1 << 20;
-/// Code reaches code by displacements of 32 bits.
-const CODE_CACHE_MAX: u64 = 1 << 30;
-
-fn parse_code_cache(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        ..CODE_CACHE_MIN => Err("too little for translated code to last; give 1M or more".into()),
-        size @ CODE_CACHE_MIN..=CODE_CACHE_MAX => Ok(size),
-        _ => Err("more than branches between translations reach; give 1G or less".into()),
-    }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("the unit is ms, s, m or h: 30s, for instance".into()),
-    };
-    let number: f64 = digits.parse().map_err(|_| "no number: 30s, for instance")?;
-    let time = Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())?;
-    if time.is_zero() { Err("a run needs some time".into()) } else { Ok(time) }
-}
-
-fn parse_cpu(text: &str) -> Result<Box<CpuModel>, String> {
-    CpuModel::parse(text).map(Box::new).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -327,31 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_have_units() {
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("2g"), Ok(2 << 30));
-        assert_eq!(parse_size("64KiB"), Ok(64 << 10));
-        for wrong in ["512", "M", "-1M", "1.5G", "99999999999G", "5T", ""] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(parse_time("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_time("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_code_cache("1M"), Ok(CODE_CACHE_MIN));
-        assert_eq!(parse_code_cache("1G"), Ok(CODE_CACHE_MAX));
-        for (wrong, advice) in [("0K", "1M"), ("1023K", "1M"), ("1025M", "1G"), ("64", "unit")] {
-            assert!(parse_code_cache(wrong).expect_err(wrong).contains(advice), "{wrong}");
-        }
-        for wrong in ["", "s", "-1s", "0", "1d", "1e400s", "nan"] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_command_follows_two_dashes() {
         let cli = Cli::try_parse_from(["gemello", "run", "debian", "--", "ls", "--help"]);
         let Some(Command::Run(run)) = cli.expect("valid").command else { panic!("not run") };
         assert_eq!(run.command, ["ls", "--help"]);
-        assert!(Cli::try_parse_from(["gemello", "run", "debian", "--kernel", "x"]).is_err());
     }
 }

@@ -1,59 +1,14 @@
-//! `--disk`, and what to do with a file that cannot be a disk.
+//! What to do with a file that cannot be a disk.
 //!
 //! What is proposed works as it stands when pasted into a shell, and never writes to a file that is
 //! there.
 
 use crate::shell;
-use anyhow::{Result, bail};
-use machine::{Disk, Format, ImageError, Trust};
+use machine::{Format, ImageError};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-
-/// `FILE[,ro][,format=raw]`; a file whose name ends like an option is taken whole if it exists.
-///
-/// # Errors
-/// An option that is not known, or no file.
-pub(crate) fn parse(text: &OsStr) -> Result<Disk> {
-    let mut file = text.as_bytes();
-    let (mut read_only, mut trust) = (false, Trust::Recognized);
-    while !exists(file) {
-        let Some(comma) = file.iter().rposition(|&b| b == b',') else { break };
-        let (rest, option) = (&file[..comma], &file[comma + 1..]);
-        match option {
-            b"ro" => read_only = true,
-            b"format=raw" => trust = Trust::Raw,
-            _ if option.starts_with(b"format=") => bail!(
-                "--disk {}: a disk is a raw image here; convert it, and leave the format out",
-                shell::shown(text)
-            ),
-            _ if exists(rest) => bail!(
-                "--disk {}: no option is called {}; there are ro and format=raw",
-                shell::shown(text),
-                shell::shown(OsStr::from_bytes(option))
-            ),
-            _ => break, // a name with a comma
-        }
-        file = rest;
-    }
-    if file.is_empty() {
-        bail!("--disk {} names no file; write --disk FILE[,ro][,format=raw]", shell::shown(text));
-    }
-    let named = [b"file=".as_slice(), b"path="].iter().find_map(|key| file.strip_prefix(*key));
-    if let Some(name) = named.filter(|_| !exists(file)) {
-        bail!(
-            "--disk {}: the file's name alone comes first: --disk {}",
-            shell::shown(text),
-            shell::shown(OsStr::from_bytes(name.split(|&b| b == b',').next().unwrap_or(name)))
-        );
-    }
-    Ok(Disk { path: PathBuf::from(OsStr::from_bytes(file)), read_only, trust })
-}
-
-fn exists(file: &[u8]) -> bool {
-    !file.is_empty() && Path::new(OsStr::from_bytes(file)).exists()
-}
 
 /// The command that makes a disk of what could not be one, if there is such a command.
 pub(crate) fn remedy(error: &ImageError) -> Option<String> {

@@ -1,10 +1,53 @@
 //! Which engine runs the guest. The only place of the program that knows engines by name.
 
-use crate::cli::{Engine, EngineOptions, Tier};
-use engine_soft::SoftEngine;
+use engine_soft::{SoftEngine, Tier};
 use machine::BuildError;
 use vcpu::EngineError;
 use x86::cpuid::CpuModel;
+
+/// What runs guest instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// gemello's own processor, in software.
+    Soft,
+}
+
+impl Choice {
+    pub(crate) const ALL: [Self; 2] = [Self::Auto, Self::Soft];
+
+    /// As the user says it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Soft => "soft",
+        }
+    }
+
+    /// For the help.
+    pub(crate) fn summary(self) -> &'static str {
+        match self {
+            Self::Auto => "The best that works here",
+            Self::Soft => "gemello's own processor, in software",
+        }
+    }
+}
+
+/// An engine, and how it is to run guests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) choice: Choice,
+    pub(crate) tier: Tier,
+    /// Bytes for translated code.
+    pub(crate) code_cache: usize,
+    /// Count every instruction, translated ones too.
+    pub(crate) count: bool,
+}
+
+/// How the software engine runs guest code unless told otherwise.
+pub(crate) const TIER: Tier = Tier::Translate;
 
 /// The processor that guests see unless told otherwise: the largest model that this host can carry.
 pub(crate) fn default_model() -> CpuModel {
@@ -20,24 +63,16 @@ pub(crate) fn available() -> String {
     }
 }
 
-/// The engine that was asked for; `count`: it counts every instruction, translated ones too.
-pub(crate) fn make(options: EngineOptions, count: bool) -> Box<dyn vcpu::Engine> {
-    let tier = match options.tier {
-        Tier::Interp => engine_soft::Tier::Interpret,
-        Tier::Translate => engine_soft::Tier::Translate,
-        Tier::Lockstep => engine_soft::Tier::Lockstep,
-    };
-    match options.engine {
-        Engine::Auto | Engine::Soft => Box::new(SoftEngine {
-            tier,
-            code_cache: options.code_cache.map_or(engine_soft::CODE_CACHE, |bytes| bytes as usize),
-            count,
-        }),
+/// The engine that was asked for.
+pub(crate) fn make(options: Options) -> Box<dyn vcpu::Engine> {
+    let Options { choice, tier, code_cache, count } = options;
+    match choice {
+        Choice::Auto | Choice::Soft => Box::new(SoftEngine { tier, code_cache, count }),
     }
 }
 
-/// What to do where a machine cannot be built, in the words of the command line.
+/// What to do where a machine cannot be built.
 pub(crate) fn advice(error: &BuildError) -> Option<String> {
     let BuildError::Engine(EngineError::Model { model, features }) = error else { return None };
-    Some(format!("try --cpu {model},-{}", features.join(",-")))
+    Some(format!("try `cpu` {model},-{}", features.join(",-")))
 }

@@ -4,6 +4,7 @@
 //!          Ctrl-A            x        ──► Quit
 //!   Plain ────────► Escaped  h        ──► Help,        back to Plain
 //!     ▲                │     s        ──► Save,        back to Plain
+//!     ▲                │     r        ──► Reset,       back to Plain
 //!     ▲                │     Ctrl-A   ──► that key,    back to Plain
 //!     └────────────────┘     another  ──► Ctrl-A and that key, back to Plain
 //! ```
@@ -15,6 +16,7 @@ const ESCAPE: u8 = 1;
 pub(crate) const HELP: &str = "
 Ctrl-A x       quit: end the machine at once
 Ctrl-A s       save the machine to the file given with --save; it goes on
+Ctrl-A r       reset the machine: it boots again, its disks as they are
 Ctrl-A h       this help
 Ctrl-A Ctrl-A  send Ctrl-A to the guest
 Inside: poweroff or reboot ends it cleanly.
@@ -29,6 +31,8 @@ pub(crate) enum Wish {
     Help,
     /// Save the machine.
     Save,
+    /// Have the machine begin anew.
+    Reset,
 }
 
 /// Tells keys for gemello from keys for the guest.
@@ -57,6 +61,7 @@ impl Escape {
                     return wishes;
                 }
                 b's' | b'S' => wishes.push(Wish::Save),
+                b'r' | b'R' => wishes.push(Wish::Reset),
                 b'h' | b'H' | b'?' => wishes.push(Wish::Help),
                 ESCAPE => guest.extend([ESCAPE]),
                 other => guest.extend([ESCAPE, other]),
@@ -81,6 +86,7 @@ mod tests {
         assert_eq!(typed(&[b"ls\r\x03"]), (b"ls\r\x03".to_vec(), vec![]));
         assert_eq!(typed(&[b"\x01", b"h", b"a"]), (b"a".to_vec(), vec![Wish::Help]));
         assert_eq!(typed(&[b"a\x01sb"]), (b"ab".to_vec(), vec![Wish::Save]));
+        assert_eq!(typed(&[b"a\x01rb"]), (b"ab".to_vec(), vec![Wish::Reset]));
         assert_eq!(typed(&[b"\x01\x01x"]), (b"\x01x".to_vec(), vec![]));
         assert_eq!(typed(&[b"\x01d"]), (b"\x01d".to_vec(), vec![]));
         assert_eq!(typed(&[b"a\x01xb"]), (b"a".to_vec(), vec![Wish::Quit]));

@@ -215,8 +215,8 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
     }
     if word == "debian" && text.len() > word.len() {
         return Some(format!(
-            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello run \
-             debian"
+            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello \
+             run debian"
         ));
     }
     let guests =
@@ -235,7 +235,7 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
 
 /// How many letters to insert, remove, change or swap with their neighbour (Damerau and
 /// Levenshtein's distance, each place edited once).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<_>, Vec<_>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
     for i in 1..=a.len() {

@@ -3,7 +3,7 @@
 use crate::debian::quote::Quoter;
 use crate::escape::{Escape, HELP, Wish};
 use crate::handover::{self, Answers};
-use crate::{save, terminal};
+use crate::{again, save, terminal};
 use machine::End;
 use machine::console::Input;
 use rustix::fd::BorrowedFd;
@@ -35,8 +35,14 @@ pub(crate) enum Form {
 pub(crate) struct Gate(Arc<AtomicBool>);
 
 impl Gate {
-    pub(crate) fn new(open: bool) -> Self {
-        Self(Arc::new(AtomicBool::new(open)))
+    /// One that is open, and stays so.
+    pub(crate) fn opened() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// One that lets nothing through yet.
+    pub(crate) fn closed() -> Self {
+        Self(Arc::new(AtomicBool::new(false)))
     }
 
     pub(crate) fn open(&self) {
@@ -76,6 +82,7 @@ impl StandardInput {
                     match wish {
                         Wish::Help => terminal::tell(HELP),
                         Wish::Save => save::request(),
+                        Wish::Reset => again::request(),
                         Wish::Quit => return Err(End::Interrupted),
                     }
                 }
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn input_waits_for_the_gate_and_for_room() {
-        let gate = Gate::new(false);
+        let gate = Gate::closed();
         let mut input = StandardInput::new(Form::Bytes, gate.clone());
         input.data(b"hello").expect("no wish");
         assert!(input.take(3).is_empty());
@@ -143,12 +150,12 @@ mod tests {
 
     #[test]
     fn a_full_queue_stops_reading_but_never_the_escape_key() {
-        let mut pipe = StandardInput::new(Form::Bytes, Gate::new(true));
+        let mut pipe = StandardInput::new(Form::Bytes, Gate::opened());
         pipe.data(&[0; AHEAD]).expect("no wish");
         assert!(pipe.source().is_none());
         pipe.take(1);
         assert!(pipe.source().is_some());
-        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::new(true));
+        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::opened());
         keys.data(&[b'x'; TYPED_AHEAD]).expect("no wish");
         assert!(keys.source().is_some());
         assert_eq!(keys.data(b"\x01x"), Err(End::Interrupted));
@@ -156,13 +163,13 @@ mod tests {
 
     #[test]
     fn the_end_of_a_pipe_ends_no_machine_and_of_a_terminal_does() {
-        let mut pipe = StandardInput::new(Form::Bytes, Gate::new(true));
+        let mut pipe = StandardInput::new(Form::Bytes, Gate::opened());
         assert_eq!(pipe.end(), Ok(()));
         assert!(pipe.source().is_none());
-        let mut stream = StandardInput::new(Form::Stream(Quoter::default()), Gate::new(true));
+        let mut stream = StandardInput::new(Form::Stream(Quoter::default()), Gate::opened());
         assert_eq!(stream.end(), Ok(()));
         assert_eq!(stream.take(9), [4]);
-        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::new(true));
+        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::opened());
         assert_eq!(keys.end(), Err(End::Interrupted));
     }
 }

@@ -8,8 +8,10 @@
 mod say;
 
 mod advice;
+mod again;
 mod bench;
 mod cli;
+mod console;
 mod debian;
 mod disk;
 mod doctor;
@@ -24,18 +26,23 @@ mod outfile;
 mod output;
 mod pairs;
 mod pipe;
+mod plan;
 mod restore;
 mod run;
 mod save;
 mod screen;
+mod settings;
 mod shell;
 mod signals;
+mod statistics;
 mod terminal;
 mod trace;
 mod window;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};
+use debian::Refresh;
+use settings::names::Names;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -62,7 +69,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
         Command::Fetch(arguments) => match arguments.what {
-            Guest::Debian => debian::fetch(arguments.flavour, true).map(|_| exit::OK),
+            Guest::Debian => debian::fetch(arguments.flavour, Refresh::Always).map(|_| exit::OK),
         },
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
@@ -73,7 +80,7 @@ fn main() -> ExitCode {
     });
     terminal::restore();
     let code = result.unwrap_or_else(|error| {
-        eprintln!("gemello: {}", advice::message(&error));
+        eprintln!("gemello: {}", advice::message(&error, &Names::default()));
         exit::BAD_INPUT
     });
     let lost = say::finish().filter(|_| code == exit::OK);

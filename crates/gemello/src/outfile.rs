@@ -4,8 +4,8 @@
 //! good, and only then emptied; never if this run reads it or another machine has it. Files are
 //! compared by device and inode, so no link hides one.
 
-use crate::cli::Run;
 use crate::output::LogFile;
+use crate::settings::RunSettings;
 use crate::trace;
 use anyhow::{Context as _, Result, bail};
 use machine::{Config, Hardware};
@@ -54,21 +54,21 @@ impl InUse {
     }
 }
 
-/// Opens what the run of `arguments` writes, now that nothing else can go wrong.
+/// Opens what `run` says to write, now that nothing else can go wrong.
 ///
 /// # Errors
 /// A file cannot be written, or is in use.
 pub(crate) fn open(
-    arguments: &Run,
+    run: &RunSettings,
     log: &LogFile,
     config: &Config,
     sources: &[PathBuf],
 ) -> Result<()> {
     let mut in_use = InUse::of(config, sources);
-    if let Some(path) = &arguments.log {
+    if let Some(path) = &run.log {
         log.open(create(path, "log", &mut in_use)?);
     }
-    if let Some(path) = &arguments.trace_file {
+    if let Some(path) = &run.trace_file {
         trace::open(create(path, "trace", &mut in_use)?);
     }
     Ok(())

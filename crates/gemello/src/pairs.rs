@@ -1,41 +1,62 @@
-//! Options that do not go together: refused, rather than one of them ignored.
+//! Settings that do not go together: refused, rather than one of them ignored.
 
-use crate::cli::{EngineOptions, Run, Tier};
+use crate::settings::{BootSettings, EngineSettings, Settings};
 use crate::trace::Topic;
 use anyhow::{Result, bail};
+use engine_soft::Tier;
 
-/// Looks for an option that what is booted, or another option, would make void.
+/// Looks for a setting that what is booted, or another setting, would make void.
 ///
 /// # Errors
 /// There is one; which, and what to do.
-pub(crate) fn check(arguments: &Run) -> Result<()> {
-    let debian = arguments.what.as_ref().is_some_and(|what| what == "debian");
-    if !debian && arguments.flavour.is_some() {
+pub(crate) fn check(settings: &Settings) -> Result<()> {
+    boot(&settings.boot)?;
+    if settings.engine.tier == Some(Tier::Interpret) && settings.run.trace.contains(&Topic::Blocks)
+    {
+        bail!("`tier` interp makes no translations; leave blocks out of `trace`");
+    }
+    if settings.run.trace_file.is_some() && settings.run.trace.is_empty() {
+        bail!("`trace_file` is for a trace; say with `trace` what to follow");
+    }
+    code_cache(&settings.engine)
+}
+
+fn boot(boot: &BootSettings) -> Result<()> {
+    let BootSettings { debian, command, nucleus, kernel, initrd, cmdline: _, module } = boot;
+    let guests = [debian.is_some(), nucleus.is_some(), kernel.is_some()];
+    if guests.into_iter().filter(|said| *said).count() > 1 {
+        bail!("`debian`, `nucleus` and `kernel` each say what to boot; leave all but one out");
+    }
+    if let Some(word) = nucleus {
+        if !matches!(word.as_str(), "" | "demo" | "test") && !word.starts_with("test=") {
+            bail!("the nucleus knows no word {word}; give `nucleus` alone, or with demo or test");
+        }
+        if !command.is_empty() {
+            bail!("`command` is for `run debian`; leave it out, or leave out `nucleus`");
+        }
+        if initrd.is_some() || !module.is_empty() {
+            bail!("the nucleus is a whole guest; leave `initrd` and `modules` out");
+        }
+    }
+    if debian.is_some() && (initrd.is_some() || !module.is_empty()) {
         bail!(
-            "--flavour chooses among Debian's kernels; leave it out, or boot: gemello run debian"
+            "Debian brings its own initial file system; leave `initrd` and `modules` out, or give \
+             them with `kernel`"
         );
     }
-    if let Some(word) = &arguments.nucleus {
-        if !matches!(word.as_str(), "" | "demo" | "test") && !word.starts_with("test=") {
-            bail!("the nucleus knows no word {word}; give --nucleus alone, or with demo or test");
-        }
-        if !arguments.command.is_empty() {
-            bail!("a command after -- is for `run debian`; leave it out, or leave out --nucleus");
-        }
+    if kernel.is_some() && !command.is_empty() {
+        bail!("`command` is for `run debian`; give this kernel `cmdline` and `initrd`");
     }
-    if arguments.engine.tier == Tier::Interp && arguments.trace.contains(&Topic::Blocks) {
-        bail!("--tier interp makes no translations; leave blocks out of --trace");
-    }
-    code_cache(arguments.engine)
+    Ok(())
 }
 
 /// Looks whether the tier has a use for a code cache, if one is asked for.
 ///
 /// # Errors
 /// It has none.
-pub(crate) fn code_cache(options: EngineOptions) -> Result<()> {
-    if options.tier == Tier::Interp && options.code_cache.is_some() {
-        bail!("--tier interp makes no translated code; leave out --code-cache");
+pub(crate) fn code_cache(engine: &EngineSettings) -> Result<()> {
+    if engine.tier == Some(Tier::Interpret) && engine.code_cache.is_some() {
+        bail!("`tier` interp makes no translated code; leave out `code_cache`");
     }
     Ok(())
 }
@@ -44,22 +65,32 @@ pub(crate) fn code_cache(options: EngineOptions) -> Result<()> {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
+    use crate::settings::names::Names;
+    use crate::settings::options;
     use clap::Parser as _;
 
     fn refusal(line: &str) -> Option<String> {
         let cli = Cli::try_parse_from(line.split(' ')).expect("understood");
         let Some(Command::Run(run)) = cli.command else { panic!("{line}") };
-        check(&run).err().map(|error| error.to_string())
+        let given = options::gather(&run);
+        let refused = |error: &anyhow::Error| Names::default().render(&error.to_string());
+        given.and_then(|given| check(&given.settings)).err().as_ref().map(refused)
     }
 
     #[test]
     fn what_would_be_ignored_is_refused() {
         for (line, option) in [
             ("gemello run --kernel vmlinuz --flavour full", "--flavour"),
-            ("gemello run vmlinuz --flavour cloud", "--flavour"),
+            ("gemello run ./vmlinuz --flavour cloud", "--flavour"),
             ("gemello run --nucleus --flavour full", "--flavour"),
             ("gemello run --nucleus foo", "foo"),
             ("gemello run --nucleus -- ls", "--nucleus"),
+            ("gemello run debian --initrd x", "leave --initrd and --module out"),
+            ("gemello run ./vmlinuz --kernel x", "both say what to boot"),
+            ("gemello run debian --nucleus", "both say what to boot"),
+            ("gemello run debian --kernel x", "both say what to boot"),
+            ("gemello run ./vmlinuz -- ls", "a command after -- is for `run debian`"),
+            ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
         ] {

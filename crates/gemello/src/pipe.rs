@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a pipe may be without anybody who writes to it.
@@ -38,30 +38,50 @@ pub(crate) fn read_all(
     memory: u64,
     timeout: Option<Duration>,
 ) -> Result<()> {
-    let limits = Limits {
-        until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-        bytes: memory.max(256 << 20), // a kernel's file may hold more than is loaded of it
-    };
+    let limits = Limits::of(memory, timeout);
     let modules = boot.modules.iter_mut().map(|(file, _)| file);
     for file in [&mut boot.kernel].into_iter().chain(&mut boot.initrd).chain(modules) {
-        if let File::Path(path) = file {
-            *file = self::file(std::mem::take(path), limits)?;
+        if let File::Path(path) = file
+            && let Some(bytes) = limits.read(path)?
+        {
+            *file = File::Bytes { name: path.display().to_string(), bytes };
         }
     }
     Ok(())
 }
 
-/// The file at `path`; read already if it is a pipe.
-fn file(path: PathBuf, limits: Limits) -> Result<File> {
-    if !fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-        return Ok(File::Path(path)); // whatever is wrong with it, who reads it will say
-    }
-    let name = path.display().to_string();
-    let bytes = read(&path, limits).with_context(|| format!("cannot read the pipe {name}"))?;
-    Ok(File::Bytes { name, bytes })
+/// What comes through the pipe at `path`, for as long as a run may take, and as much as a machine
+/// of `memory` bytes can use. `None`: it is no pipe; what else is wrong with it is found where it is
+/// read.
+///
+/// # Errors
+/// It cannot be read to its end within the limits.
+pub(crate) fn read(
+    path: &Path,
+    memory: Option<u64>,
+    timeout: Option<Duration>,
+) -> Result<Option<Vec<u8>>> {
+    Limits::of(memory.unwrap_or_default(), timeout).read(path)
 }
 
-fn read(path: &Path, limits: Limits) -> Result<Vec<u8>> {
+impl Limits {
+    fn of(memory: u64, timeout: Option<Duration>) -> Self {
+        Self {
+            until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            bytes: memory.max(256 << 20), // a kernel's file may hold more than is loaded of it
+        }
+    }
+
+    fn read(self, path: &Path) -> Result<Option<Vec<u8>>> {
+        if !fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            return Ok(None);
+        }
+        let attempt = || format!("cannot read the pipe {}", path.display());
+        to_its_end(path, self).with_context(attempt).map(Some)
+    }
+}
+
+fn to_its_end(path: &Path, limits: Limits) -> Result<Vec<u8>> {
     let flags = (OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
     let mut pipe = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let began = Instant::now();
@@ -89,7 +109,7 @@ fn read(path: &Path, limits: Limits) -> Result<Vec<u8>> {
             bail!("it gives more than {most} MiB, for which the machine needs more memory");
         }
         if limits.until.is_some_and(|until| Instant::now() >= until) {
-            bail!("its end does not come within the time given with --timeout");
+            bail!("its end does not come within the time that `timeout` gives");
         }
     }
 }

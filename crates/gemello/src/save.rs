@@ -130,8 +130,8 @@ pub(crate) fn check() -> Result<()> {
     rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).with_context(|| {
         let (file, place) = (saver.path.display(), place.display());
         format!(
-            "--save {file}: cannot write in {place}, also not as root, whose privileges are \
-             given up"
+            "--save {file}: cannot write in {place}, also not as root, whose privileges are given \
+             up"
         )
     })
 }

@@ -27,8 +27,6 @@ macro_rules! println {
 }
 
 /// As the standard library's, but never panics.
-// Reason: code that prints without a line end one day shall find this one, not the one that panics.
-#[allow(unused_macros)]
 macro_rules! print {
     ($($words:tt)*) => { $crate::say::output(format_args!($($words)*)) };
 }

@@ -1,6 +1,7 @@
 //! `--trace`: which of the machine's events are written down.
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::{Mutex, PoisonError};
@@ -59,7 +60,8 @@ impl Write for Direct {
 }
 
 /// What can be followed; each is the target of the events that it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Topic {
     /// Blocks entered, mode changes, control registers
     Cpu,
@@ -95,9 +97,18 @@ impl Topic {
     }
 }
 
+/// Where a trace is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// The file that [`open`] gets.
+    File,
+    /// Standard error.
+    StandardError,
+}
+
 /// Follows the `topics`: for the file that [`open`] gets, or on standard error. Without topics
 /// nothing is set up, and events cost nothing.
-pub(crate) fn start(topics: &[Topic], to_file: bool) {
+pub(crate) fn start(topics: &[Topic], to: To) {
     if topics.is_empty() {
         return;
     }
@@ -107,7 +118,7 @@ pub(crate) fn start(topics: &[Topic], to_file: bool) {
     }
     let format = fmt::layer().without_time().with_level(false).with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
-    if to_file {
+    if to == To::File {
         registry.with(format.with_writer(|| Buffered)).init();
     } else {
         registry.with(format.with_writer(|| Direct)).init();

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn each_new_size_is_a_line_however_little_room_there_is() {
-        let mut window = Window::new((24, 80), Gate::new(false));
+        let mut window = Window::new((24, 80), Gate::closed());
         window.look((24, 80));
         window.look((50, 132));
         window.look((50, 132));

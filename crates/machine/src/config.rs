@@ -89,24 +89,25 @@ pub enum File {
     },
 }
 
-/// What is wrong with a [`Config`].
+/// What is wrong with a [`Config`]. Messages name its fields in backquotes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Too little RAM for any guest.
-    #[error("{} of memory is too little; give --memory {} or more", size(*found), size(MEMORY_MIN))]
+    #[error("{} of memory is too little; set `memory` to {} or more",
+        size(*found), size(MEMORY_MIN))]
     MemoryTooSmall {
         /// Bytes asked for.
         found: u64,
     },
     /// More RAM than can be addressed.
-    #[error("{} of memory is too much; give --memory {} or less", size(*found), size(MEMORY_MAX))]
+    #[error("{} of memory is too much; set `memory` to {} or less", size(*found), size(MEMORY_MAX))]
     MemoryTooLarge {
         /// Bytes asked for.
         found: u64,
     },
     /// Not whole pages.
-    #[error("{} of memory is no multiple of {}; round --memory up", size(*found),
-        size(MEMORY_UNIT))]
+    #[error("{} of memory is no multiple of {}; round `memory` up",
+        size(*found), size(MEMORY_UNIT))]
     MemoryUnaligned {
         /// Bytes asked for.
         found: u64,
@@ -118,11 +119,11 @@ pub enum ConfigError {
         found: usize,
     },
     /// A timeout that has passed at once.
-    #[error("a timeout of zero ends the run before it begins; give --timeout a positive time")]
+    #[error("a timeout of zero ends the run before it begins; give `timeout` a positive time")]
     TimeoutZero,
 }
 
-/// `bytes` as --memory takes them, in the largest unit that gives them exactly.
+/// `bytes` in the largest unit that gives them exactly.
 fn size(bytes: u64) -> String {
     match bytes.trailing_zeros() {
         _ if bytes == 0 => "0M".into(),
@@ -216,8 +217,8 @@ mod tests {
     #[test]
     fn messages_count_memory_in_units() {
         let message = |memory| config(memory).validate().expect_err("refused").to_string();
-        assert!(message(512 << 10).starts_with("512K of memory is too little; give --memory 2M"));
-        assert!(message(2 << 40).starts_with("2048G of memory is too much; give --memory 1024G"));
+        assert!(message(512 << 10).starts_with("512K of memory is too little; set `memory` to 2M"));
+        assert!(message(2 << 40).starts_with("2048G of memory is too much; set `memory` to 1024G"));
         assert!(message(0x80_0400).starts_with("8193K of memory is no multiple of 4K"));
         assert!(message(0).starts_with("0M of"));
     }

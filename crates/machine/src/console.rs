@@ -1,7 +1,8 @@
 //! The ends of a serial line: where its input comes from and where its output goes.
 
+use crate::end::End;
 use crate::panic::{SILENCE, Witness};
-use crate::power::{End, Stopper};
+use crate::power::Stopper;
 use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, Write};
@@ -51,6 +52,17 @@ const QUEUE_MAX: usize = 1 << 20;
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     stopper: Stopper,
+}
+
+/// What a line has heard of its guest's panic, shared with the line's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedWitness(Arc<Shared>);
+
+impl SharedWitness {
+    /// Another guest begins.
+    pub(crate) fn forget(&self) {
+        *self.0.witness() = Witness::default();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +164,11 @@ impl Pump {
     /// The last lines of a guest's kernel that has panicked on this line.
     pub(crate) fn panic(&self) -> Option<String> {
         self.shared.witness().report()
+    }
+
+    /// What it has heard so far, and will.
+    pub(crate) fn witness(&self) -> SharedWitness {
+        SharedWitness(Arc::clone(&self.shared))
     }
 
     /// Accepts nothing more, and lets go of who waits; what is queued is still written.

@@ -9,8 +9,8 @@
 //!
 //! Thread-safe. The lock is a leaf, but for the conditions waited for under it.
 
+use crate::end::End;
 use crate::notifier::Notifier;
-use crate::power::End;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vcpu::{Kick, Signals};

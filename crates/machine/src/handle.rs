@@ -1,15 +1,15 @@
 //! A machine from outside: requests that any thread may make, at any time.
 
-use crate::build::Board;
+use crate::board::Board;
 use crate::config::Hardware;
 use crate::control::Phase;
-use crate::power::End;
-use crate::saved::MachineState;
-use crate::saved::file::{self, FileError, Header};
+use crate::end::End;
+use crate::error::{ControlError, ResetError, SaveError};
+use crate::saved::file::{self, Header};
+use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use vcpu::StateError;
 
 /// Asks things of one machine. Clones ask the same one.
 ///
@@ -19,29 +19,11 @@ pub struct MachineHandle {
     pub(crate) board: Arc<Board>,
 }
 
-/// A machine is not in a phase in which this can be done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// It has ended.
-    #[error("cannot {attempt} the machine: it has ended")]
-    Ended {
-        /// What was asked for.
-        attempt: &'static str,
-    },
-    /// The engine does not tell or take a processor's state.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
-/// A machine cannot be saved to a file.
-#[derive(Debug, thiserror::Error)]
-pub enum SaveError {
-    /// It does not tell its state.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The file.
-    #[error(transparent)]
-    File(#[from] FileError),
+/// What a machine did before it was asked to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    Running,
+    Paused,
 }
 
 impl MachineHandle {
@@ -56,7 +38,7 @@ impl MachineHandle {
     /// # Errors
     /// It has ended.
     pub fn pause(&self) -> Result<(), ControlError> {
-        self.one_at_a_time(|| self.pause_now().map(|_| ()))
+        self.one_at_a_time(|| self.pause_now("pause").map(|_| ()))
     }
 
     /// Lets a paused machine go on where it stood.
@@ -74,9 +56,9 @@ impl MachineHandle {
     /// It has ended, or the engine does not tell a processor's state.
     pub fn save<T>(&self, with: impl FnOnce(&MachineState) -> T) -> Result<T, ControlError> {
         self.one_at_a_time(|| {
-            let running = self.pause_now()?;
+            let before = self.pause_now("save")?;
             let result = self.board.save().map(|state| with(&state));
-            if running {
+            if before == Was::Running {
                 self.resume_now()?;
             }
             Ok(result?)
@@ -104,9 +86,30 @@ impl MachineHandle {
         Ok(())
     }
 
+    /// Has the machine begin anew, as after its power was switched off and on: processors, devices
+    /// and memory are as when it was built, and what it boots is read again. Its consoles, its
+    /// disks and their content, and its counters stay. One that runs goes on at its first
+    /// instruction; one that is paused stays so.
+    ///
+    /// # Errors
+    /// It has ended, or was restored, or its boot files are not to be had: it goes on as it was.
+    /// [`ResetError::Failed`]: it has ended.
+    pub fn reset(&self) -> Result<(), ResetError> {
+        self.one_at_a_time(|| {
+            let before = self.pause_now("reset")?;
+            let result = self.board.reset();
+            if let Err(ResetError::Failed(why)) = &result {
+                self.stop(End::EngineFailed(format!("it could not be reset: {why}")));
+            } else if before == Was::Running {
+                self.resume_now()?;
+            }
+            result
+        })
+    }
+
     /// The counters up to now. The machine's time goes on meanwhile.
     pub fn stats(&self) -> Stats {
-        self.one_at_a_time(|| self.board.control.at_rest(|| self.board.stats()))
+        self.one_at_a_time(|| self.board.control.at_rest(|| self.board.counters()))
     }
 
     /// Ends the machine.
@@ -119,16 +122,15 @@ impl MachineHandle {
         work()
     }
 
-    /// True: it ran before.
-    fn pause_now(&self) -> Result<bool, ControlError> {
+    fn pause_now(&self, attempt: &'static str) -> Result<Was, ControlError> {
         if self.phase() == Phase::Ended {
-            return Err(ControlError::Ended { attempt: "pause" });
+            return Err(ControlError::Ended { attempt });
         }
         let running = self.board.control.stand_still();
         if running {
             self.board.stop_time();
         }
-        Ok(running)
+        Ok(if running { Was::Running } else { Was::Paused })
     }
 
     fn resume_now(&self) -> Result<(), ControlError> {

@@ -6,8 +6,9 @@
 
 use crate::clock::VmClock;
 use crate::console::Input;
+use crate::end::End;
 use crate::notifier::Notifier;
-use crate::power::{End, Stopper};
+use crate::power::Stopper;
 use devices::chipset::Uart;
 use devices::time::{Clock as _, TimerQueue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

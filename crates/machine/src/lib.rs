@@ -10,16 +10,22 @@
 //! ([`MachineHandle`]) takes the lock for requests first, then a processor's.
 #![forbid(unsafe_code)]
 
+mod board;
 mod build;
 mod clock;
 mod config;
 pub mod console;
 mod control;
 mod cpu_io;
+mod end;
+mod error;
+mod firmware;
 pub mod frequency;
 mod handle;
+mod init;
 mod io_thread;
 pub mod layout;
+mod machine;
 mod notifier;
 mod panic;
 mod power;
@@ -30,18 +36,24 @@ mod run;
 pub mod saved;
 mod stats;
 mod virtio;
+mod wiring;
 
 pub use boot::BootError;
-pub use build::{BuildError, Lines, Machine};
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
     MEMORY_UNIT,
 };
 pub use control::Phase;
+pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::blk::{Format, ImageError, Trust};
-pub use handle::{ControlError, MachineHandle, SaveError};
+pub use end::End;
+pub use error::{BuildError, ControlError, ResetError, SaveError};
+pub use handle::MachineHandle;
+pub use machine::Machine;
 pub use notifier::Notifier;
-pub use power::{End, Stopper};
-pub use saved::{FileError, MachineState, RestoreError, SavedMachine};
-pub use stats::{Exits, ProcessorStats, Stats, vector_name};
+pub use power::Stopper;
+pub use saved::file::{FileError, SavedMachine};
+pub use saved::{MachineState, RestoreError};
+pub use stats::{Exits, ProcessorStats, Stats};
+pub use wiring::Lines;

@@ -1,38 +1,12 @@
-//! The end of a run, and how any thread may cause it.
+//! How anybody may end a run.
 //!
 //! The first cause wins; every processor and the I/O thread are then called back. Thread-safe;
 //! takes only leaf locks.
 
 use crate::control::{Control, Phase};
+use crate::end::End;
 use devices::power::PowerEvent;
 use std::sync::Arc;
-
-/// Why the machine stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The guest powered off.
-    PowerOff,
-    /// The guest asked for a reset.
-    Reset,
-    /// The guest wrote this byte to the debug-exit port.
-    DebugExit(u8),
-    /// A processor shut down after a triple fault; this is its last state, explained.
-    TripleFault(String),
-    /// The guest's kernel panicked; these are its last lines, printable.
-    GuestPanic(String),
-    /// The time given is over.
-    TimedOut,
-    /// The user, through the console or a signal.
-    Interrupted,
-    /// Nobody reads the console's output any more.
-    OutputClosed,
-    /// The console's output cannot be written; this is why.
-    OutputFailed(String),
-    /// The host refused a thread, and nothing was run; this is why.
-    NotStarted(String),
-    /// An engine cannot go on: a defect of gemello or an exhausted host.
-    EngineFailed(String),
-}
 
 /// Ends a machine's run from any thread. Clones end the same machine.
 #[derive(Clone, Debug)]

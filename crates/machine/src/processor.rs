@@ -1,9 +1,9 @@
 //! One processor of a machine, a turn at a time: the only thing that a scheduler needs to know.
 
 use crate::cpu_io::ProcessorIo;
-use crate::power::End;
+use crate::end::End;
+use crate::init::{self, Role};
 use crate::report;
-use crate::reset;
 use crate::stats::Exits;
 use memory::GuestRam;
 use std::sync::Arc;
@@ -65,12 +65,11 @@ impl Processor {
         if self.signals.is_raised(Signal::Init) {
             self.signals.clear(Signal::Init);
             self.io.lapic.init();
-            let bootstrap = self.io.lapic.id() == 0;
-            let state = self.vcpu.state()?;
-            return self.vcpu.set(Elements::all(), &reset::after_init(&state, bootstrap));
+            let state = init::after_init(&self.vcpu.state()?, self.role());
+            return self.vcpu.set(Elements::all(), &state);
         }
         let Some(page) = self.io.lapic.take_sipi() else { return Ok(()) };
-        match reset::after_sipi(&self.vcpu.state()?, page) {
+        match init::after_sipi(&self.vcpu.state()?, page) {
             Some(state) => self.vcpu.set(Elements::all(), &state),
             None => Ok(()),
         }
@@ -79,13 +78,17 @@ impl Processor {
     /// The state with which the machine begins: that of the boot image for the bootstrap processor,
     /// the wait for a start-up IPI for others.
     pub(crate) fn begin(&mut self, boot: &CpuState) -> Result<(), StateError> {
-        let state = match self.io.lapic.id() {
-            0 => boot.clone(),
-            _ => reset::after_init(&CpuState::reset(), false),
+        let state = match self.role() {
+            Role::Bootstrap => boot.clone(),
+            role @ Role::Application => init::after_init(&CpuState::reset(), role),
         };
         self.vcpu.set(Elements::all(), &state)?;
         self.vcpu.set_tsc_offset(self.io.tsc.offset());
         Ok(())
+    }
+
+    fn role(&self) -> Role {
+        Role::of(self.io.lapic.id())
     }
 
     /// Time has been started, or set.

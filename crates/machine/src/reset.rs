@@ -1,63 +1,67 @@
-//! The effect of INIT and of a start-up IPI on a processor (SDM vol. 3, 9.1.1, 9.4.4 and table
-//! 10-1).
+//! The machine's reset: everything as it was when the machine was built, but for the host's side.
+//!
+//! Memory is cleared and the boot files are read and placed again, as firmware does at each start.
+//! Processors and devices take over the state that they had then; time begins anew. Consoles, disks
+//! and counters stay. A disk's content is what the guest has made of it.
 
-use x86::regs::Cr0;
-use x86::state::{Activity, CpuState, Seg};
+use crate::board::{Board, Origin, lock};
+use crate::config::BootConfig;
+use crate::console::SharedWitness;
+use crate::error::ResetError;
+use crate::firmware;
+use crate::saved::state::RestoreError;
+use memory::GuestRam;
+use vcpu::{Signal, StateError};
 
-/// The state after INIT: as after a reset, but for what INIT leaves alone.
-///
-/// The bootstrap processor goes on at the reset vector, the others wait for a start-up IPI.
-pub(crate) fn after_init(before: &CpuState, bootstrap: bool) -> CpuState {
-    let reset = CpuState::reset();
-    let keep = Cr0::CD | Cr0::NW;
-    let mut paging = reset.paging;
-    paging.cr0 = (paging.cr0 - keep) | (before.paging.cr0 & keep);
-    CpuState {
-        paging,
-        x87: before.x87,
-        ymm: before.ymm,
-        xcr0: before.xcr0,
-        msr: before.msr,
-        tsc_offset: before.tsc_offset,
-        activity: if bootstrap { Activity::Running } else { Activity::WaitForSipi },
-        ..reset
+/// Bytes of memory that are looked at together.
+const CHUNK: usize = 64 << 10;
+
+impl Board {
+    /// Keeps what a reset needs: the state now, before the first run, and what `boot` says.
+    pub(crate) fn remember(&self, boot: &BootConfig) -> Result<(), StateError> {
+        let origin = Origin { boot: boot.clone(), state: self.save()? };
+        self.origin.get_or_init(|| origin);
+        Ok(())
+    }
+
+    /// Has everything begin anew. The machine stands still.
+    pub(crate) fn reset(&self) -> Result<(), ResetError> {
+        let origin = self.origin.get().ok_or(ResetError::Restored)?;
+        let plan = firmware::plan(&origin.boot, &origin.state.memory, self.virtio.len())?;
+        let failed = |error: &dyn std::error::Error| ResetError::Failed(error.to_string());
+        clear(&self.ram).map_err(|error| failed(&error))?;
+        firmware::place(&self.ram, &plan).map_err(|error| failed(&error))?;
+        self.begin_anew(origin).map_err(|error| failed(&error))?;
+        Ok(())
+    }
+
+    fn begin_anew(&self, origin: &Origin) -> Result<(), RestoreError> {
+        for processor in &self.processors {
+            let processor = lock(processor);
+            processor.signals.clear(Signal::Init);
+            processor.signals.clear(Signal::Sipi);
+        }
+        self.restore(&origin.state)?;
+        self.witnesses.iter().for_each(SharedWitness::forget);
+        Ok(())
     }
 }
 
-/// The state after the start-up IPI for page number `page`; `None` where the processor was not
-/// waiting for one.
-pub(crate) fn after_sipi(before: &CpuState, page: u8) -> Option<CpuState> {
-    if before.activity != Activity::WaitForSipi {
-        return None;
+/// Zeroes all memory. Pages that hold only zeros are not written: the host need not back them.
+fn clear(ram: &GuestRam) -> Result<(), memory::Error> {
+    let (mut chunk, zeros) = (vec![0; CHUNK], vec![0; CHUNK]);
+    for region in ram.regions() {
+        let mut done = 0;
+        while done < region.len {
+            let (gpa, len) = (region.gpa + done, (region.len - done).min(CHUNK as u64));
+            let chunk = &mut chunk[..len as usize];
+            ram.read(gpa, chunk)?;
+            if *chunk != zeros[..len as usize] {
+                ram.write(gpa, &zeros[..len as usize])?;
+                ram.wrote(gpa, len);
+            }
+            done += len;
+        }
     }
-    let mut state = before.clone();
-    let code = &mut state.seg[Seg::Cs as usize];
-    code.selector = u16::from(page) << 8;
-    code.base = u64::from(page) << 12;
-    state.rip = 0;
-    state.activity = Activity::Running;
-    Some(state)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn init_keeps_what_the_manual_says_and_sipi_names_the_page() {
-        let mut before = CpuState::reset();
-        before.gpr[0] = 7;
-        before.msr.lstar = 0x1234;
-        before.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::CD;
-        before.tsc_offset = 99;
-        let waiting = after_init(&before, false);
-        assert_eq!((waiting.gpr[0], waiting.msr.lstar, waiting.tsc_offset), (0, 0x1234, 99));
-        assert_eq!(waiting.paging.cr0, Cr0::ET | Cr0::CD);
-        assert_eq!(waiting.activity, Activity::WaitForSipi);
-        let started = after_sipi(&waiting, 0x9a).expect("was waiting");
-        let cs = started.seg[Seg::Cs as usize];
-        assert_eq!((cs.selector, cs.base, started.rip), (0x9a00, 0x9_a000, 0));
-        assert_eq!(after_sipi(&started, 0x9a), None);
-        assert_eq!(after_init(&before, true).activity, Activity::Running);
-    }
+    Ok(())
 }

@@ -11,13 +11,14 @@
 //! ```
 //! Each processor has its thread; the I/O thread serves timers and consoles beside them.
 
-use crate::build::{Board, Machine, lock};
+use crate::board::{Board, lock};
 use crate::console::Pump;
 use crate::control::{Control, Phase};
-use crate::handle::MachineHandle;
+use crate::end::End;
 use crate::io_thread::EventLoop;
-use crate::power::End;
+use crate::machine::Machine;
 use crate::processor::{Processor, Turn};
+use crate::stats::{ProcessorStats, Stats};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -68,16 +69,6 @@ impl Machine {
         let end = self.or_lost(self.or_panic(end));
         *lock(&board.wall) += began.elapsed();
         end
-    }
-
-    /// Ends the run after this much host time; `None`: never.
-    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
-        self.timeout = timeout;
-    }
-
-    /// Asks things of the machine from any thread.
-    pub fn handle(&self) -> MachineHandle {
-        MachineHandle { board: Arc::clone(&self.board) }
     }
 
     /// A guest that ends as one whose kernel panicked, and has said so, has panicked.
@@ -132,6 +123,16 @@ impl Board {
     pub(crate) fn stop_time(&self) {
         self.virtio.iter().for_each(|device| device.lock().pause());
         self.clock.stop();
+    }
+
+    /// The counters up to now. No processor runs.
+    pub(crate) fn counters(&self) -> Stats {
+        let processor = |p: &Mutex<Processor>| {
+            let p = lock(p);
+            ProcessorStats { engine: p.vcpu.statistics(), exits: p.exits.clone(), busy: p.busy }
+        };
+        let processors = self.processors.iter().map(processor).collect();
+        Stats { wall: *lock(&self.wall), processors, unclaimed: self.bus.unclaimed() }
     }
 
     /// Each processor's state as it begins.

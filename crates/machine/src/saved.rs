@@ -9,158 +9,20 @@ pub mod cpu;
 pub mod file;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod state;
 
 pub use cpu::{CpuError, SavedCpu};
-pub use file::{FileError, Header, SavedMachine};
+pub use state::{ChipsetState, MachineState, ProcessorState, RestoreError, VERSION};
 
-use crate::build::{Board, Chipset, Machine, lock};
+use crate::board::{Board, Chipset, lock};
+use crate::machine::Machine;
 use crate::processor::Processor;
-use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, UartState};
-use devices::irqchip::{IoApicState, LapicState, PicState};
 use devices::time::Clock as _;
-use devices::virtio::MmioState;
-use serde::{Deserialize, Serialize};
 use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 
-/// The version that [`Machine::save`] writes.
-pub const VERSION: u32 = 4;
-
 /// VM time ends here, in nanoseconds: after 146 years.
 const TIME_MAX: u64 = 1 << 62;
-
-/// A machine's state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MachineState {
-    /// [`VERSION`] of the writer.
-    pub version: u32,
-    /// The processor that the guest sees, as [`CpuModel::parse`] takes it.
-    pub cpu: String,
-    /// Its TSC's frequency, hertz.
-    pub tsc_hz: u64,
-    /// Its core crystal clock, hertz.
-    pub crystal_hz: u32,
-    /// Where RAM is: guest-physical address and bytes of each region.
-    pub memory: Vec<(u64, u64)>,
-    /// VM time, nanoseconds.
-    pub now: u64,
-    /// The guest's TSC at that time.
-    pub guest_tsc: u64,
-    /// Each processor with its local APIC.
-    pub processors: Vec<ProcessorState>,
-    /// The 8259 pair.
-    pub pic: PicState,
-    /// The IOAPIC.
-    pub ioapic: IoApicState,
-    /// The chipset.
-    pub chipset: ChipsetState,
-    /// Each virtio device with its transport; disks' images are the host's files.
-    pub virtio: Vec<MmioState>,
-}
-
-/// One processor's state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProcessorState {
-    /// The processor.
-    pub cpu: SavedCpu,
-    /// Its local APIC.
-    pub lapic: LapicState,
-    /// An NMI waits to be delivered.
-    pub nmi: bool,
-}
-
-/// The chipset's state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)] // each is the device of that name
-pub struct ChipsetState {
-    pub pit: PitState,
-    pub rtc: RtcState,
-    pub i8042: I8042State,
-    pub acpi: AcpiPmState,
-    pub post: LatchState,
-    pub fast_a20: LatchState,
-    pub reset: LatchState,
-    pub com1: UartState,
-    pub com2: UartState,
-    pub com3: UartState,
-}
-
-/// Why a state cannot be restored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// Written by another version.
-    #[error(
-        "the saved state has version {found}, and this gemello reads {VERSION}; use the gemello \
-         that wrote it"
-    )]
-    Version {
-        /// What was found.
-        found: u32,
-    },
-    /// No machine has run so long.
-    #[error(
-        "the saved state is that of a machine that has run for {found} ns; the state is damaged"
-    )]
-    Time {
-        /// In the state.
-        found: u64,
-    },
-    /// A device's part of it.
-    #[error(transparent)]
-    Device(#[from] devices::saved::RestoreError),
-    /// Another machine's.
-    #[error(
-        "the saved state has {found} virtio devices and this machine {expected}; \
-         build the machine with the same ones"
-    )]
-    Devices {
-        /// In the state.
-        found: usize,
-        /// In the machine.
-        expected: usize,
-    },
-    /// A processor's part of it.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// The engine refuses a processor's state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Another machine's.
-    #[error(
-        "the saved state is that of a machine with {what} {found}, and this one has {expected}; \
-         build the machine alike"
-    )]
-    Machine {
-        /// "processor" or "memory".
-        what: &'static str,
-        /// In the state.
-        found: String,
-        /// In the machine.
-        expected: String,
-    },
-    /// The guest has been told another frequency.
-    #[error(
-        "the saved guest's clock counts {found} Hz and this host's {expected}; restore it on a \
-         host whose TSC runs as fast"
-    )]
-    Frequency {
-        /// In the state.
-        found: u64,
-        /// Of the host.
-        expected: u64,
-    },
-    /// Another machine's.
-    #[error(
-        "the saved state has {found} processors and this machine {expected}; build the machine \
-         with as many"
-    )]
-    Processors {
-        /// In the state.
-        found: usize,
-        /// In the machine.
-        expected: usize,
-    },
-}
 
 impl Board {
     /// Where RAM is.
@@ -209,6 +71,13 @@ impl Machine {
     /// The state is another version's or another machine's; nothing was changed. Or a device
     /// refuses its part of it: then drop the machine, some of whose devices have taken over theirs.
     pub fn restore(&mut self, state: &MachineState) -> Result<(), RestoreError> {
+        self.board.restore(state)
+    }
+}
+
+impl Board {
+    /// Goes on from `state`; see [`Machine::restore`]. No processor runs.
+    pub(crate) fn restore(&self, state: &MachineState) -> Result<(), RestoreError> {
         let MachineState {
             version,
             cpu,
@@ -229,36 +98,35 @@ impl Machine {
         if *now > TIME_MAX {
             return Err(RestoreError::Time { found: *now });
         }
-        let board = &*self.board;
         let model = |cpu: &str, tsc, crystal| format!("{cpu} ({tsc} Hz, crystal {crystal} Hz)");
         let found = model(cpu, *tsc_hz, *crystal_hz);
-        let has = &board.model;
+        let has = &self.model;
         let expected = model(&has.to_string(), has.tsc_hz, has.crystal_hz);
         if found != expected {
             return Err(RestoreError::Machine { what: "processor", found, expected });
         }
-        if *memory != board.memory_map() {
-            let (found, expected) = (format!("{memory:x?}"), format!("{:x?}", board.memory_map()));
+        if *memory != self.memory_map() {
+            let (found, expected) = (format!("{memory:x?}"), format!("{:x?}", self.memory_map()));
             return Err(RestoreError::Machine { what: "memory", found, expected });
         }
-        let (found, expected) = (processors.len(), board.processors.len());
+        let (found, expected) = (processors.len(), self.processors.len());
         if found != expected {
             return Err(RestoreError::Processors { found, expected });
         }
-        let (found, expected) = (virtio.len(), board.virtio.len());
+        let (found, expected) = (virtio.len(), self.virtio.len());
         if found != expected {
             return Err(RestoreError::Devices { found, expected });
         }
-        let cpus = processors.iter().map(|p| p.cpu.state(&board.model));
+        let cpus = processors.iter().map(|p| p.cpu.state(&self.model));
         let cpus = cpus.collect::<Result<Vec<_>, _>>()?;
-        board.clock.set(*now, *guest_tsc);
-        for ((processor, state), cpu) in board.processors.iter().zip(processors).zip(&cpus) {
+        self.clock.set(*now, *guest_tsc);
+        for ((processor, state), cpu) in self.processors.iter().zip(processors).zip(&cpus) {
             lock(processor).restore(state, cpu)?;
         }
-        board.irqchips.pic.restore(pic)?;
-        board.irqchips.ioapic.restore(ioapic)?;
-        board.chipset.restore(chipset)?;
-        for (device, state) in board.virtio.iter().zip(virtio) {
+        self.irqchips.pic.restore(pic)?;
+        self.irqchips.ioapic.restore(ioapic)?;
+        self.chipset.restore(chipset)?;
+        for (device, state) in self.virtio.iter().zip(virtio) {
             device.lock().restore(state)?;
         }
         Ok(())

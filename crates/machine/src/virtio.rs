@@ -2,8 +2,8 @@
 //!
 //! A new kind of device is one variant of [`Device`] and one arm of [`make`].
 
-use crate::build::BuildError;
 use crate::config::{Device, Disk};
+use crate::error::BuildError;
 use crate::layout::{VirtioSlot, virtio_slots};
 use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;

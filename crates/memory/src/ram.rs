@@ -56,7 +56,7 @@ pub struct Region {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host refused.
-    #[error("cannot reserve {} MiB of guest memory: {why}; ask for less memory",
+    #[error("cannot reserve {} MiB of guest memory: {why}; ask for less `memory`",
         bytes.div_ceil(1 << 20))]
     Reserve {
         /// How much was asked for.

@@ -58,6 +58,32 @@ pub enum Vector {
 }
 
 impl Vector {
+    const ALL: [Self; 18] = [
+        Self::De,
+        Self::Db,
+        Self::Nmi,
+        Self::Bp,
+        Self::Of,
+        Self::Br,
+        Self::Ud,
+        Self::Nm,
+        Self::Df,
+        Self::Ts,
+        Self::Np,
+        Self::Ss,
+        Self::Gp,
+        Self::Pf,
+        Self::Mf,
+        Self::Ac,
+        Self::Mc,
+        Self::Xm,
+    ];
+
+    /// The exception with this number, if the architecture assigns one.
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|vector| *vector as u8 == number)
+    }
+
     /// The manual's two-letter name with its hash sign, as in `#GP`.
     pub const fn name(self) -> &'static str {
         match self {

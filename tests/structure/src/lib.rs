@@ -5,9 +5,11 @@
 mod crates;
 mod document;
 mod files;
+mod imports;
 mod source;
 
 pub use crates::{Dependency, Package, packages};
 pub use document::{Document, code_spans};
 pub use files::{File, documents, file, root, rust_files, tracked_files};
-pub use source::{Function, Source, mentions};
+pub use imports::Imports;
+pub use source::{Function, Source, mentions, strings};

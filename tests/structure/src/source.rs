@@ -197,3 +197,34 @@ fn words(text: &str, names: &mut HashSet<String>) {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
     names.extend(words.map(str::to_owned));
 }
+
+/// The text of every string literal of `file`, macros and attributes included, documentation not.
+///
+/// # Panics
+/// It is no Rust.
+pub fn strings(file: &File) -> Vec<String> {
+    let tokens: TokenStream =
+        file.text.parse().unwrap_or_else(|error| panic!("{} is no Rust: {error}", file.path));
+    let mut found = Vec::new();
+    literals(tokens, &mut found);
+    found
+}
+
+fn literals(tokens: TokenStream, found: &mut Vec<String>) {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            // A line of documentation is `doc = "…"` to the parser.
+            TokenTree::Ident(name) if name == "doc" => {
+                tokens.next();
+                tokens.next();
+            }
+            TokenTree::Group(group) => literals(group.stream(), found),
+            TokenTree::Literal(literal) => {
+                let text = syn::parse_str::<syn::LitStr>(&literal.to_string());
+                found.extend(text.map(|text| text.value()));
+            }
+            _ => {}
+        }
+    }
+}

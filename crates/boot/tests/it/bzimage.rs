@@ -86,7 +86,7 @@ fn a_relocatable_kernel_moves_up_where_its_place_is_not_free() {
     put(&mut image, 0x234, &[0]);
     assert_eq!(Boot::new(&image).ok().0.cpu.rip, 0x110_0200);
     let error = Boot { ram: hole, ..Boot::new(&image) }.error();
-    assert!(error.contains("kernel.img") && error.contains("--memory"), "{error}");
+    assert!(error.contains("kernel.img") && error.contains("`memory`"), "{error}");
 }
 
 /// `init_size` bytes are needed from where the kernel runs, which is never below `pref_address`,
@@ -105,7 +105,7 @@ fn a_memory_that_cannot_hold_the_running_kernel_is_refused_at_every_size() {
                 continue;
             }
             let error = Boot { ram, ..Boot::new(&image) }.error();
-            let pieces = ["needs 52M at 0x1000000", "at least --memory 76M"];
+            let pieces = ["needs 52M at 0x1000000", "set `memory` to at least 76M"];
             assert!(pieces.iter().all(|piece| error.contains(piece)), "{mib} MiB: {error}");
         }
     }
@@ -146,7 +146,7 @@ fn bad_headers_are_named() {
     assert!(broken(0x211, &[0]).contains("zImage"));
     assert!(broken(0x230, &[1]).contains("power of two"));
     assert!(broken(0x1fe, &[0]).contains("AA55H"));
-    assert!(broken(0x260, &0x7fff_ffffu32.to_le_bytes()).contains("--memory"));
+    assert!(broken(0x260, &0x7fff_ffffu32.to_le_bytes()).contains("`memory`"));
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn a_large_initrd_names_the_memory_it_needs() {
     let initrd = vec![0; 60 << 20];
     let small: &[(u64, u64)] = &[(0, 64 << 20)];
     let error = Boot { initrd: Some(&initrd), ram: small, ..Boot::new(&bzimage()) }.error();
-    assert!(error.contains("initrd.img") && error.contains("--memory"), "{error}");
-    let need = error.split("--memory ").nth(1).and_then(|s| s.split('M').next()).unwrap();
+    assert!(error.contains("initrd.img") && error.contains("`memory`"), "{error}");
+    let need = error.split("at least ").nth(1).and_then(|s| s.split('M').next()).unwrap();
     let enough = [(0, need.parse::<u64>().unwrap() << 20)];
     Boot { initrd: Some(&initrd), ram: &enough, ..Boot::new(&bzimage()) }.ok();
 }

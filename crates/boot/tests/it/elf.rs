@@ -91,5 +91,5 @@ fn programs_are_not_kernels() {
 fn beyond_memory_names_how_much_is_needed() {
     let image = elf64(512 * MIB, &[(512 * MIB, &[0; 64], 64)], None);
     let error = Boot::new(&image).error();
-    assert!(error.contains("320M of RAM") && error.contains("--memory 521M"), "{error}");
+    assert!(error.contains("320M of RAM") && error.contains("at least 521M"), "{error}");
 }

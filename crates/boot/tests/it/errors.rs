@@ -17,7 +17,7 @@ fn every_stranger_is_recognized() {
         (0, &[0x1f, 0x8b, 8], "gzip"),
         (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "compressed with xz"),
         (0, &[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
-        (0, b"070701", "--initrd"),
+        (0, b"070701", "`initrd`"),
         (0, b"QFI\xfb", "qcow2"),
         (0x8001, b"CD001", "ISO 9660"),
         (0x38, b"ARM\x64", "arm64"),
@@ -64,6 +64,6 @@ fn an_arm64_efi_program_is_of_another_architecture() {
 #[test]
 fn a_machine_too_small_for_the_tables_says_so() {
     let error = Boot { ram: &[(0, 0x1000)], ..Boot::new(&crate::images::bzimage()) }.error();
-    assert!(error.contains("--memory"), "{error}");
+    assert!(error.contains("`memory`"), "{error}");
     Boot { ram: &[], ..Boot::new(&crate::images::bzimage()) }.error();
 }

@@ -25,7 +25,9 @@ proptest! {
         seed in 0..5usize,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         header in prop::collection::vec(
-            (0usize..0x90, prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])), 0..6),
+            (0usize..0x90, prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])),
+            0..6,
+        ),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut image = seeds().swap_remove(seed);

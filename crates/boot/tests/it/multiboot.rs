@@ -109,7 +109,7 @@ fn a_header_counts_only_in_the_first_8_kib_and_with_its_checksum() {
 fn what_cannot_be_offered_is_refused() {
     assert!(Boot::new(&elf_image(1 << 4)).error().contains("0x10"));
     let error = Boot { initrd: Some(b"x"), ..Boot::new(&elf_image(0)) }.error();
-    assert!(error.contains("--module"), "{error}");
+    assert!(error.contains("`modules`"), "{error}");
 }
 
 #[test]

@@ -217,10 +217,10 @@ mod tests {
         let keys: Vec<_> = value.as_object().expect("an object").keys().collect();
         assert_eq!(keys, ["machine", "rows"]);
         let expected = serde_json::json!([
-            {"name": "fib", "group": "user", "unit": "ns", "native": 3.0, "t0": null, "t1": 6.0,
-                "tcg": 24.0},
-            {"name": "boot", "group": "whole", "unit": "ms", "native": null, "t0": null,
-                "t1": 1500.0, "tcg": 3000.0},
+            {"name": "fib", "group": "user", "unit": "ns",
+             "native": 3.0, "t0": null, "t1": 6.0, "tcg": 24.0},
+            {"name": "boot", "group": "whole", "unit": "ms",
+             "native": null, "t0": null, "t1": 1500.0, "tcg": 3000.0},
         ]);
         assert_eq!(value["rows"], expected);
     }

@@ -1,8 +1,8 @@
 //! The machines that are compared, as commands.
 
 use super::image::Files;
-use crate::cli::Tier;
 use clap::ValueEnum;
+use engine_soft::Tier;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -104,9 +104,8 @@ impl Programs {
                 command.args(["-serial", "stdio", "-no-reboot"]);
             }
             Machine::T0 | Machine::T1 => {
-                let tier = if machine == Machine::T0 { Tier::Interp } else { Tier::Translate };
-                let tier = tier.to_possible_value().expect("none is hidden");
-                command.arg(&self.gemello).args(["run", "--tier", tier.get_name()]);
+                let tier = if machine == Machine::T0 { Tier::Interpret } else { Tier::Translate };
+                command.arg(&self.gemello).args(["run", "--tier", tier.name()]);
                 command.args(["--cpu", self.model, "--memory", &format!("{mib}M")]);
             }
         }

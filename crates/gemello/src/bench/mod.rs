@@ -4,11 +4,12 @@
 //! Every machine is a child process: gemello itself, with the same kernel, initramfs and static
 //! guest program as the others, spoken to over its serial line.
 
+pub(crate) mod arguments;
 mod figures;
 mod guest;
 mod host;
 mod image;
-pub(crate) mod machine;
+mod machine;
 mod measure;
 mod progress;
 mod set;
@@ -17,9 +18,9 @@ mod tether;
 
 pub(crate) use tether::tethered;
 
-use crate::cli::Bench;
 use crate::{debian, exit};
 use anyhow::{Context as _, Result, bail};
+use arguments::Bench;
 use figures::Report;
 use host::Host;
 use image::Files;
@@ -44,7 +45,7 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
     let qemu = qemu_version();
     let machines = machines(&arguments.on, qemu.is_some())?;
     let guest = guest::program(arguments.guest.as_deref())?;
-    let fetched = debian::fetch(debian::Flavour::Cloud, false)?;
+    let fetched = debian::fetch(debian::Flavour::Cloud, debian::Refresh::IfMissing)?;
     let programs = programs(guest, &rows, &fetched)?;
     let description = Host {
         cpu: host::cpu(),

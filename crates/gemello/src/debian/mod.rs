@@ -14,7 +14,7 @@ pub(crate) use cache::directory as cache_directory;
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
 pub(crate) use initramfs::{Errors, Mode, Session};
-pub(crate) use packages::{Fetched, Flavour, fetch, releases};
+pub(crate) use packages::{Fetched, Flavour, Refresh, fetch, releases};
 
 use anyhow::{Context as _, Result};
 use std::fs;

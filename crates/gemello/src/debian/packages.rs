@@ -9,11 +9,13 @@
 use super::apt::{self, Apt};
 use super::cache::{self, Draft, Lock, ROOM};
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of Debian's kernels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Flavour {
     /// linux-image-cloud-amd64: small, made for virtual machines.
     #[default]
@@ -72,18 +74,27 @@ impl Fetched {
     }
 }
 
-/// The cached files, fetched if they are not there yet or if `refresh` asks for the newest.
+/// Which files are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    /// Those of the cache, if they are there.
+    IfMissing,
+    /// The newest.
+    Always,
+}
+
+/// The cached files, fetched as far as `refresh` asks for that.
 ///
 /// # Errors
 /// No apt, no network, a full disk, a signature that does not verify.
-pub(crate) fn fetch(flavour: Flavour, refresh: bool) -> Result<Fetched> {
+pub(crate) fn fetch(flavour: Flavour, refresh: Refresh) -> Result<Fetched> {
     let root = cache::directory()?.join("debian");
     let place = root.join(flavour.name());
-    if let Some(fetched) = Fetched::at(&place).filter(|_| !refresh) {
+    if let Some(fetched) = Fetched::at(&place).filter(|_| refresh == Refresh::IfMissing) {
         return Ok(fetched);
     }
     let _lock = Lock::acquire(&root)?;
-    if let Some(fetched) = Fetched::at(&place).filter(|_| !refresh) {
+    if let Some(fetched) = Fetched::at(&place).filter(|_| refresh == Refresh::IfMissing) {
         return Ok(fetched); // another process was faster
     }
     let apt = Apt::new(&root.join("apt"))?;

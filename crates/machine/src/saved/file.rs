@@ -12,7 +12,7 @@
 //! Numbers are little-endian. Chunks that hold only zeros are left out. A file is written under
 //! another name and renamed when it is whole.
 
-use super::{MachineState, RestoreError};
+use super::state::{MachineState, RestoreError};
 use crate::config::Hardware;
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
@@ -67,14 +67,16 @@ pub enum FileError {
         source: io::Error,
     },
     /// Something else.
-    #[error("{} is no saved machine; `--save` writes such files", path.display())]
+    #[error("{} is no saved machine; gemello did not write it", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// From another version.
-    #[error("{} has version {found}, and this gemello reads {VERSION}; use the gemello that \
-         wrote it", path.display())]
+    #[error(
+        "{} has version {found}, and this gemello reads {VERSION}; use the gemello that wrote it",
+        path.display()
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -200,7 +202,7 @@ impl SavedMachine {
         // First the version alone: the rest may have any form in another one.
         let Versions { state: Versioned { version } } =
             serde_json::from_slice(&bytes).map_err(unreadable)?;
-        if version != super::VERSION {
+        if version != super::state::VERSION {
             let source = RestoreError::Version { found: version };
             return Err(FileError::State { path: path.to_owned(), source });
         }

@@ -2,7 +2,7 @@
 //! restored and run for a while.
 
 use super::file::{self, Header, SavedMachine};
-use crate::build::lock;
+use crate::board::lock;
 use crate::config::{BootConfig, Config, File};
 use crate::{Lines, Machine};
 use engine_soft::{SoftEngine, Tier};

@@ -1,0 +1,196 @@
+//! What is booted, and how the user's side of it behaves.
+
+use crate::console::Console;
+use crate::debian::quote::Quoter;
+use crate::debian::{self, Errors, Mode, Refresh, Session};
+use crate::escape::Escape;
+use crate::input::{Form, Gate, StandardInput};
+use crate::output::{Progress, Standard};
+use crate::save::Kind;
+use crate::settings::module::{ModuleSettings, Word};
+use crate::settings::{BootSettings, Settings};
+use crate::window::Window;
+use crate::{nucleus, shell, terminal};
+use anyhow::{Result, bail};
+use machine::console::Input;
+use machine::{BootConfig, File};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Kernel command line where the user gives none.
+const CMDLINE: &str = "console=ttyS0";
+
+/// For Debian's kernel: a panic ends the machine.
+const KERNEL_OPTIONS: &str = "panic=-1";
+
+/// What to boot, and how the user's side of it behaves.
+pub(crate) struct Plan {
+    pub(crate) boot: BootConfig,
+    pub(crate) console: Console,
+    /// What the guest's init reports on the second line, if it does.
+    pub(crate) progress: Option<Progress>,
+    /// Whether it runs a command, whose status is this program's.
+    pub(crate) command: bool,
+    /// What the guest hears on the second line.
+    pub(crate) window: Option<Box<dyn Input>>,
+    /// Where the third line goes.
+    pub(crate) errors: Option<Box<dyn Write + Send>>,
+    /// Files that parts of `boot` were made from.
+    pub(crate) sources: Vec<PathBuf>,
+}
+
+impl Plan {
+    /// For a guest that has the first line, and knows nothing of us.
+    fn of(boot: BootConfig) -> Self {
+        Self {
+            boot,
+            console: Console::plain(),
+            progress: None,
+            command: false,
+            window: None,
+            errors: None,
+            sources: Vec::new(),
+        }
+    }
+
+    /// What a machine of this plan is when it is saved; `None`: it cannot be.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match (self.command, &self.window) {
+            (true, _) => None,
+            (false, Some(_)) => Some(Kind::DebianShell),
+            (false, None) => Some(Kind::Console),
+        }
+    }
+}
+
+/// What `settings` say to boot; `kernel` is its kernel, where that has been read already.
+///
+/// # Errors
+/// They say nothing, or a guest's file cannot be had.
+pub(crate) fn plan(settings: &Settings, kernel: Option<File>) -> Result<Plan> {
+    let boot = &settings.boot;
+    if boot.debian.is_some() {
+        return debian_plan(settings);
+    }
+    if let Some(word) = &boot.nucleus {
+        return Ok(nucleus_plan(boot, word));
+    }
+    match kernel.or_else(|| boot.kernel.clone().map(File::Path)) {
+        Some(kernel) => Ok(kernel_plan(boot, kernel)),
+        None if !boot.command.is_empty() => {
+            let command = ["gemello", "run", "debian", "--"].map(OsString::from).into_iter();
+            let command = shell::command(command.chain(words(&boot.command)));
+            bail!("a command needs a guest: {command}")
+        }
+        None => bail!(
+            "nothing to boot: give debian, an image, a machine's file, or --kernel FILE; \
+             see gemello run --help"
+        ),
+    }
+}
+
+fn words(words: &[Word]) -> Vec<OsString> {
+    words.iter().map(|Word(word)| word.clone()).collect()
+}
+
+fn nucleus_plan(boot: &BootSettings, word: &str) -> Plan {
+    let cmdline = match &boot.cmdline {
+        Some(more) => format!("{word} {more}"),
+        None => word.to_owned(),
+    };
+    Plan::of(BootConfig {
+        kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.to_vec() },
+        initrd: None,
+        cmdline,
+        modules: Vec::new(),
+    })
+}
+
+fn kernel_plan(boot: &BootSettings, kernel: File) -> Plan {
+    let module = |ModuleSettings { path, arguments }: &ModuleSettings| {
+        (File::Path(path.clone()), arguments.clone())
+    };
+    Plan::of(BootConfig {
+        kernel,
+        initrd: boot.initrd.clone().map(File::Path),
+        cmdline: boot.cmdline.clone().unwrap_or_else(|| CMDLINE.into()),
+        modules: boot.module.iter().map(module).collect(),
+    })
+}
+
+fn debian_plan(settings: &Settings) -> Result<Plan> {
+    let fetched = debian::fetch(settings.boot.debian.unwrap_or_default(), Refresh::IfMissing)?;
+    let mode = mode(words(&settings.boot.command));
+    let errors = errors(&mode);
+    let window = terminal::window();
+    let ready = Gate::closed();
+    let console = console(&mode, &ready);
+    let follow = |size| Box::new(Window::new(size, ready.clone())) as Box<dyn Input>;
+    let session = Session {
+        errors,
+        window,
+        term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
+        disks: !settings.disk.is_empty(),
+        mode,
+    };
+    let initrd = debian::initramfs(&fetched, &session)?;
+    let mut sources = fetched.drivers;
+    sources.push(fetched.busybox);
+    Ok(Plan {
+        boot: BootConfig {
+            kernel: File::Path(fetched.kernel),
+            initrd: Some(File::Bytes { name: "gemello's initramfs".into(), bytes: initrd }),
+            cmdline: debian_cmdline(settings),
+            modules: Vec::new(),
+        },
+        console,
+        progress: Some(Progress::new(ready.clone())),
+        command: session.mode != Mode::Shell,
+        window: (!matches!(session.mode, Mode::Pipe(_))).then(|| follow(window)),
+        errors: (errors == Errors::Apart).then(|| Box::new(Standard::Error) as _),
+        sources,
+    })
+}
+
+/// The first line's input. A command hears nothing before it is `ready`.
+fn console(mode: &Mode, ready: &Gate) -> Console {
+    let (form, raw) = match mode {
+        Mode::Shell => return Console::plain(),
+        Mode::Pipe(_) => (Form::Stream(Quoter::default()), false),
+        Mode::Command(_) => (Form::Terminal(Escape::default()), true),
+    };
+    Console { input: StandardInput::new(form, ready.clone()), raw }
+}
+
+/// A command has a terminal where both its input and its output are one, as in a pipeline of the
+/// host's.
+fn mode(command: Vec<OsString>) -> Mode {
+    let terminal = terminal::input_is_terminal() && terminal::output_is_terminal();
+    match (command.is_empty(), terminal) {
+        (true, _) => Mode::Shell,
+        (false, true) => Mode::Command(command),
+        (false, false) => Mode::Pipe(command),
+    }
+}
+
+/// Standard error is apart from the output unless both are one place: then they keep their order.
+fn errors(mode: &Mode) -> Errors {
+    let together = match mode {
+        Mode::Shell => true,
+        Mode::Command(_) => terminal::error_is_terminal(),
+        Mode::Pipe(_) => terminal::output_is_error(),
+    };
+    if together { Errors::WithOutput } else { Errors::Apart }
+}
+
+/// The kernel's messages go to the terminal of a shell, and keep out of a command's output.
+fn debian_cmdline(settings: &Settings) -> String {
+    let console = match (settings.boot.command.is_empty(), settings.run.log.is_some()) {
+        (true, _) => "console=ttyS0 quiet",
+        (false, false) => "console=ttyS1 quiet",
+        (false, true) => "console=ttyS1",
+    };
+    let more = settings.boot.cmdline.as_deref().unwrap_or_default();
+    format!("{console} {KERNEL_OPTIONS} {more}").trim_end().to_owned()
+}

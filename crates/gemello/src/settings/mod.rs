@@ -1,0 +1,229 @@
+//! All that a run can be told, as one value: the options of `gemello run` and the file that
+//! `gemello run FILE.toml` reads are two spellings of it. docs/config.md describes the file.
+//!
+//! A value that is not said is `None` or empty; what it then is, is decided where it is used.
+//! [`Settings::over`] lays the command line over a file. [`names`] knows how each field is called
+//! in either spelling, [`file`] reads one, [`options`] the other.
+
+pub(crate) mod disk;
+pub(crate) mod file;
+pub(crate) mod module;
+pub(crate) mod names;
+mod optional;
+pub(crate) mod options;
+pub(crate) mod values;
+
+#[cfg(test)]
+mod tests;
+
+use crate::debian::Flavour;
+use crate::engine::{self, Choice, Options};
+use crate::trace::Topic;
+use disk::DiskSettings;
+use engine_soft::Tier;
+use module::{ModuleSettings, Word};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use values::{CodeCache, Size, Time};
+use x86::cpuid::CpuModel;
+
+/// All that a run can be told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// The machine as the guest sees it.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) machine: MachineSettings,
+    /// What it boots.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) boot: BootSettings,
+    /// Its disks, in the order in which the guest counts them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) disk: Vec<DiskSettings>,
+    /// What runs it.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) engine: EngineSettings,
+    /// How it is run and watched.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) run: RunSettings,
+}
+
+/// The machine as the guest sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MachineSettings {
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) memory: Option<Size>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) cpu: Option<Box<CpuModel>>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) debug_exit: Option<bool>,
+}
+
+/// What is booted: one of `debian`, `nucleus` and `kernel`, and what goes with it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BootSettings {
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) debian: Option<Flavour>,
+    /// What Debian runs in place of a shell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) command: Vec<Word>,
+    /// A word for the nucleus; empty for its shell.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) nucleus: Option<String>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) kernel: Option<PathBuf>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) initrd: Option<PathBuf>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) module: Vec<ModuleSettings>,
+}
+
+/// What runs guest instructions, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EngineSettings {
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) name: Option<Choice>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) tier: Option<Tier>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) code_cache: Option<CodeCache>,
+}
+
+/// How the machine is run, and what is written down about it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunSettings {
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) timeout: Option<Time>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) log: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trace: Vec<Topic>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) trace_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) stats: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) save: Option<PathBuf>,
+}
+
+fn is_unsaid<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What `upper` says, else what `lower` says.
+fn list<T>(upper: Vec<T>, lower: Vec<T>) -> Vec<T> {
+    if upper.is_empty() { lower } else { upper }
+}
+
+impl Settings {
+    /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
+    /// the other whole; so does what is booted.
+    pub(crate) fn over(self, lower: Self) -> Self {
+        let Self { machine, boot, disk, engine, run } = self;
+        Self {
+            machine: machine.over(lower.machine),
+            boot: boot.over(lower.boot),
+            disk: list(disk, lower.disk),
+            engine: engine.over(lower.engine),
+            run: run.over(lower.run),
+        }
+    }
+
+    /// Has relative paths begin at `base`.
+    pub(crate) fn resolve(&mut self, base: &Path) {
+        let at = |path: &mut PathBuf| *path = base.join(&*path);
+        self.paths().into_iter().for_each(at);
+    }
+
+    /// Every path in it.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let Self { machine: _, boot, disk, engine: _, run } = self;
+        let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
+            boot;
+        let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, save } = run;
+        let single = [kernel, initrd, log, trace_file, save].into_iter().flatten();
+        let modules = module.iter_mut().map(|module| &mut module.path);
+        single.chain(modules).chain(disk.iter_mut().map(|disk| &mut disk.path)).collect()
+    }
+}
+
+impl MachineSettings {
+    fn over(self, lower: Self) -> Self {
+        let Self { memory, cpu, debug_exit } = self;
+        Self {
+            memory: memory.or(lower.memory),
+            cpu: cpu.or(lower.cpu),
+            debug_exit: debug_exit.or(lower.debug_exit),
+        }
+    }
+}
+
+impl BootSettings {
+    /// Whether it says what is booted.
+    fn names_a_guest(&self) -> bool {
+        self.debian.is_some() || self.nucleus.is_some() || self.kernel.is_some()
+    }
+
+    fn over(self, lower: Self) -> Self {
+        let other_guest = self.names_a_guest();
+        let Self { debian, command, nucleus, kernel, initrd, cmdline, module } = self;
+        let of_guest = if other_guest { Self::default() } else { lower.clone() };
+        Self {
+            debian: debian.or(of_guest.debian),
+            nucleus: nucleus.or(of_guest.nucleus),
+            kernel: kernel.or(of_guest.kernel),
+            command: list(command, lower.command),
+            initrd: initrd.or(lower.initrd),
+            cmdline: cmdline.or(lower.cmdline),
+            module: list(module, lower.module),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// As an engine is made, with what is not said filled in. Nothing is counted.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            choice: self.name.unwrap_or_default(),
+            tier: self.tier.unwrap_or(engine::TIER),
+            code_cache: self
+                .code_cache
+                .map_or(engine_soft::CODE_CACHE, |CodeCache(bytes)| bytes as usize),
+            count: false,
+        }
+    }
+
+    fn over(self, lower: Self) -> Self {
+        let Self { name, tier, code_cache } = self;
+        Self {
+            name: name.or(lower.name),
+            tier: tier.or(lower.tier),
+            code_cache: code_cache.or(lower.code_cache),
+        }
+    }
+}
+
+impl RunSettings {
+    /// Whether counters are printed at the end.
+    pub(crate) fn stats(&self) -> bool {
+        self.stats.unwrap_or_default()
+    }
+
+    fn over(self, lower: Self) -> Self {
+        let Self { timeout, log, trace, trace_file, stats, save } = self;
+        Self {
+            timeout: timeout.or(lower.timeout),
+            log: log.or(lower.log),
+            trace: list(trace, lower.trace),
+            trace_file: trace_file.or(lower.trace_file),
+            stats: stats.or(lower.stats),
+            save: save.or(lower.save),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The command line of `gemello run` as settings, laid over a file's.
+
+use super::names::Names;
+use super::values::Time;
+use super::{BootSettings, EngineSettings, MachineSettings, RunSettings, Settings, file};
+use crate::cli::{EngineOptions, Run};
+use crate::{hints, pipe, shell};
+use anyhow::{Context as _, Result, bail};
+use machine::File;
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// What a run is told, and by whom.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) settings: Settings,
+    pub(crate) names: Names,
+    /// The kernel, where it came through a pipe that is at its end now.
+    pub(crate) kernel: Option<File>,
+}
+
+/// What the one word of the command line is that is no option.
+enum What {
+    Nothing,
+    Debian,
+    Settings(Box<Settings>),
+    Image(Option<File>),
+}
+
+/// What `arguments` say, and the file that they name.
+///
+/// # Errors
+/// They contradict each other, or the file is refused.
+pub(crate) fn gather(arguments: &Run) -> Result<Given> {
+    let what = match &arguments.what {
+        Some(what) => look(what, arguments)?,
+        None => What::Nothing,
+    };
+    let mut options = Settings::from(arguments);
+    let (mut file, mut kernel) = (None, None);
+    match what {
+        What::Nothing => {}
+        What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
+        What::Settings(settings) => {
+            if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
+                options.boot.debian = arguments.flavour;
+            }
+            file = arguments.what.as_ref().map(|path| (path.into(), *settings));
+        }
+        What::Image(image) => {
+            options.boot.kernel = arguments.what.as_ref().map(Into::into);
+            kernel = image;
+        }
+    }
+    if arguments.flavour.is_some() && options.boot.debian.is_none() {
+        bail!(
+            "--flavour chooses among Debian's kernels; leave it out, or boot: gemello run debian"
+        );
+    }
+    let lower = file.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default();
+    let settings = options.clone().over(lower);
+    Ok(Given { settings, names: Names { options, file }, kernel })
+}
+
+fn look(what: &OsStr, arguments: &Run) -> Result<What> {
+    let path = Path::new(what);
+    let found = if what == "debian" {
+        What::Debian
+    } else if let Some(hint) = hints::no_such_guest(what) {
+        bail!("{hint}");
+    } else if let Some(bytes) =
+        pipe::read(path, arguments.memory.map(|size| size.0), limit(arguments))?
+    {
+        let name = path.display().to_string();
+        match file::piped(&bytes, &name)? {
+            Some(settings) => What::Settings(Box::new(settings)),
+            None => What::Image(Some(File::Bytes { name, bytes })),
+        }
+    } else {
+        match file::read(path)? {
+            Some(settings) => What::Settings(Box::new(settings)),
+            None => What::Image(None),
+        }
+    };
+    let other = if arguments.kernel.is_some() { "--kernel" } else { "--nucleus" };
+    let twice = arguments.kernel.is_some() || arguments.nucleus.is_some();
+    if twice && !matches!(found, What::Settings(_)) {
+        let what = shell::shown(what);
+        bail!("{what} and {other} both say what to boot; leave one of them out");
+    }
+    Ok(found)
+}
+
+fn limit(arguments: &Run) -> Option<std::time::Duration> {
+    arguments.timeout.map(|Time(time)| time)
+}
+
+/// A flag can be put up, not taken down.
+fn flag(up: bool) -> Option<bool> {
+    up.then_some(true)
+}
+
+impl From<&Run> for Settings {
+    /// Its options alone.
+    fn from(arguments: &Run) -> Self {
+        let Run {
+            what: _, // `gather`'s
+            command,
+            kernel,
+            nucleus,
+            initrd,
+            cmdline,
+            module,
+            disk,
+            memory,
+            cpu,
+            engine,
+            timeout,
+            log,
+            trace,
+            trace_file,
+            stats,
+            save,
+            debug_exit,
+            flavour: _, // `gather`'s
+            print_config: _,
+        } = arguments;
+        let machine =
+            MachineSettings { memory: *memory, cpu: cpu.clone(), debug_exit: flag(*debug_exit) };
+        let boot = BootSettings {
+            debian: None,
+            command: command.iter().cloned().map(super::module::Word).collect(),
+            nucleus: nucleus.clone(),
+            kernel: kernel.clone(),
+            initrd: initrd.clone(),
+            cmdline: cmdline.clone(),
+            module: module.clone(),
+        };
+        let run = RunSettings {
+            timeout: *timeout,
+            log: log.clone(),
+            trace: trace.clone(),
+            trace_file: trace_file.clone(),
+            stats: flag(*stats),
+            save: save.clone(),
+        };
+        Self { machine, boot, disk: disk.clone(), engine: engine.into(), run }
+    }
+}
+
+impl From<&EngineOptions> for EngineSettings {
+    fn from(options: &EngineOptions) -> Self {
+        let EngineOptions { engine, tier, code_cache } = *options;
+        Self { name: engine, tier, code_cache }
+    }
+}
+
+/// The file that says the same as `settings`, wherever it is put.
+///
+/// # Errors
+/// Something in them is no text.
+pub(crate) fn print(settings: &Settings) -> Result<String> {
+    let mut settings = settings.clone();
+    let here = std::env::current_dir().context("cannot tell the working directory")?;
+    settings.resolve(&here);
+    toml::to_string(&settings).context("cannot write these settings as a file")
+}

@@ -1,0 +1,192 @@
+//! Both spellings of settings mean the same, and the document describes all of them.
+
+use super::disk::{DiskFormat, DiskSettings};
+use super::module::{ModuleSettings, Word};
+use super::names::{FIELDS, Names};
+use super::values::{CodeCache, Size, Time};
+use super::*;
+use crate::cli::{Cli, Command, Run};
+use clap::{CommandFactory as _, Parser as _};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Everything is said, what does not go together included.
+fn all() -> Settings {
+    Settings {
+        machine: MachineSettings {
+            memory: Some(Size(48 << 20)),
+            cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
+            debug_exit: Some(true),
+        },
+        boot: BootSettings {
+            debian: Some(Flavour::Full),
+            command: vec![Word("uname".into()), Word("-a b".into())],
+            nucleus: Some("demo".into()),
+            kernel: Some("/k".into()),
+            initrd: Some("/i".into()),
+            cmdline: Some("quiet \"x\"".into()),
+            module: vec![ModuleSettings { path: "/m".into(), arguments: "a=b".into() }],
+        },
+        disk: vec![
+            DiskSettings { path: "/a".into(), read_only: true, format: Some(DiskFormat::Raw) },
+            DiskSettings { path: "/b".into(), read_only: false, format: None },
+        ],
+        engine: EngineSettings {
+            name: Some(Choice::Soft),
+            tier: Some(Tier::Lockstep),
+            code_cache: Some(CodeCache(8 << 20)),
+        },
+        run: RunSettings {
+            timeout: Some(Time(Duration::from_millis(1500))),
+            log: Some("/l".into()),
+            trace: vec![Topic::Irq, Topic::Ports],
+            trace_file: Some("/t".into()),
+            stats: Some(true),
+            save: Some("/s".into()),
+        },
+    }
+}
+
+fn arguments(words: &[&str]) -> Run {
+    let words = ["gemello", "run"].iter().chain(words);
+    let cli = Cli::try_parse_from(words).expect("understood");
+    let Some(Command::Run(run)) = cli.command else { panic!("another command") };
+    *run
+}
+
+/// Each option of `run` with a value; `what` and `command` aside.
+const OPTIONS: [(&str, &[&str]); 19] = [
+    ("kernel", &["--kernel", "/k"]),
+    ("nucleus", &["--nucleus", "demo"]),
+    ("initrd", &["--initrd", "/i"]),
+    ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
+    ("module", &["--module", "/m=a b", "--module", "/n"]),
+    ("disk", &["--disk", "/a,ro", "--disk", "/b,format=raw"]),
+    ("memory", &["--memory", "1536M"]),
+    ("cpu", &["--cpu", "gemello-v2,-pcid"]),
+    ("engine", &["--engine", "soft"]),
+    ("tier", &["--tier", "interp"]),
+    ("code_cache", &["--code-cache", "1025K"]),
+    ("timeout", &["--timeout", "1.25s"]),
+    ("log", &["--log", "/l"]),
+    ("trace", &["--trace", "irq,unclaimed"]),
+    ("trace_file", &["--trace-file", "/t"]),
+    ("stats", &["--stats"]),
+    ("save", &["--save", "/s"]),
+    ("debug_exit", &["--debug-exit"]),
+    ("flavour", &["debian", "--flavour", "full"]),
+];
+
+fn comes_back(settings: &Settings) {
+    let text = options::print(settings).expect("printed");
+    let back: Settings = toml::from_str(&text).expect(&text);
+    assert_eq!(back, *settings, "{text}");
+    assert_eq!(Settings::default().over(back), *settings, "{text}");
+}
+
+#[test]
+fn a_printed_file_says_the_same() {
+    comes_back(&all());
+    comes_back(&Settings::default());
+    for (name, words) in OPTIONS {
+        let said = options::gather(&arguments(words)).expect(name).settings;
+        assert_ne!(said, Settings::default(), "--{name} says nothing");
+        comes_back(&said);
+    }
+    let said = options::gather(&arguments(&["debian", "--", "ls", "-l", ""])).expect("debian");
+    assert_eq!(said.settings.boot.command.len(), 3);
+    comes_back(&said.settings);
+}
+
+/// A new option has to appear above.
+#[test]
+fn every_option_is_tried() {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").expect("run");
+    let options = run.get_arguments().map(|option| option.get_id().as_str());
+    let apart = ["what", "command", "print_config", "help"];
+    for option in options.filter(|option| !apart.contains(option)) {
+        assert!(OPTIONS.iter().any(|(name, _)| *name == option), "--{option} is not tried");
+    }
+}
+
+#[test]
+fn the_command_line_comes_first() {
+    let mut file = all();
+    file.boot = BootSettings { kernel: Some("/k".into()), ..BootSettings::default() };
+    let options = options::gather(&arguments(&["--memory", "1G", "--disk", "/c"])).expect("said");
+    let both = options.settings.over(file.clone());
+    assert_eq!(both.machine.memory, Some(Size(1 << 30)));
+    assert_eq!(both.machine.cpu, file.machine.cpu);
+    assert_eq!(both.disk.len(), 1);
+    assert_eq!((both.engine, both.run, both.boot), (file.engine, file.run, file.boot.clone()));
+    let nucleus = options::gather(&arguments(&["--nucleus"])).expect("said").settings.over(all());
+    assert_eq!((nucleus.boot.kernel, nucleus.boot.debian), (None, None));
+}
+
+#[test]
+fn what_is_no_text_cannot_be_printed() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = OsStr::from_bytes(b"a\xff");
+    let mut settings = Settings::default();
+    settings.boot.command = vec![Word(bytes.into())];
+    let refused = options::print(&settings).expect_err("no text");
+    assert!(format!("{refused:#}").contains("UTF-8"), "{refused:#}");
+    settings.boot.command.clear();
+    settings.run.log = Some(bytes.into());
+    assert!(options::print(&settings).is_err());
+}
+
+/// The keys of a table, those of tables in it included.
+fn keys(table: &toml::Table, before: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (key, value) in table {
+        let key = format!("{before}{key}");
+        let inner: Vec<_> = match value {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_table).collect(),
+            _ => vec![],
+        };
+        if inner.is_empty() {
+            found.insert(key);
+        } else {
+            found.extend(inner.into_iter().flat_map(|table| keys(table, &format!("{key}."))));
+        }
+    }
+    found
+}
+
+const DOCUMENT: &str = include_str!("../../../../docs/config.md");
+
+#[test]
+fn the_document_describes_every_key_and_no_other() {
+    let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let described: BTreeSet<String> = rows.map(str::to_owned).collect();
+    let table = toml::Table::try_from(all()).expect("a table");
+    assert_eq!(described, keys(&table, ""));
+    for field in FIELDS {
+        let inside = format!("{}.", field.key);
+        let known = |key: &String| key == field.key || key.starts_with(&inside);
+        assert!(described.iter().any(known), "{}", field.key);
+    }
+}
+
+#[test]
+fn the_documents_example_is_a_machine() {
+    let (_, after) = DOCUMENT.split_once("```toml\n").expect("an example");
+    let (example, _) = after.split_once("```").expect("its end");
+    let settings: Settings = toml::from_str(example).expect("a machine");
+    crate::pairs::check(&settings).expect("what goes together");
+    assert_eq!(settings.disk.len(), 2);
+}
+
+/// Each field that a library's message names is one that the user can be told of.
+#[test]
+fn every_field_has_a_name_of_the_command_line() {
+    let names = Names::default();
+    for word in ["memory", "kernel", "initrd", "cmdline", "modules", "timeout", "disks", "cpu"] {
+        let text = names.render(&format!("change `{word}`"));
+        assert!(text.starts_with("change --"), "{text}");
+    }
+}

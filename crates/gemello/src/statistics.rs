@@ -1,0 +1,234 @@
+//! `--stats`: the counters of a run as a table.
+
+use machine::{Exits, ProcessorStats, Stats, Unclaimed};
+use std::fmt;
+use vcpu::{Lockstep, Statistics, Translator};
+use x86::exception::Vector;
+
+/// The counters of a run as a table.
+#[derive(Debug)]
+pub(crate) struct Table<'a>(pub(crate) &'a Stats);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { wall, processors, unclaimed } = self.0;
+        writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
+        for (number, processor) in processors.iter().enumerate() {
+            writeln!(f, "processor {number}")?;
+            processor_rows(f, processor)?;
+        }
+        if !unclaimed.is_empty() {
+            writeln!(f, "accesses to places where no device is")?;
+            for Unclaimed { place, reads, writes } in unclaimed {
+                writeln!(f, "  {:<24} {reads:>10} reads {writes:>10} writes", place.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt::Result {
+    let ProcessorStats { engine, exits, busy } = processor;
+    let seconds = busy.as_secs_f64();
+    let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
+    writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
+    let share = |part: u64| 100.0 * part as f64 / engine.instructions.max(1) as f64;
+    let direct = engine.direct + engine.translated;
+    let rows = [
+        ("instructions", engine.instructions, String::new()),
+        ("  direct", direct, format!("{:.1} % ran on the host processor", share(direct))),
+        (
+            "    translated",
+            engine.translated,
+            format!("{:.1} % ran as translated code", share(engine.translated)),
+        ),
+        (
+            "  interpreted",
+            engine.instructions.saturating_sub(direct),
+            "or emulated: the rest".into(),
+        ),
+        ("blocks entered", engine.blocks, String::new()),
+        ("  decoded", engine.blocks_decoded, String::new()),
+        ("  invalidated", engine.blocks_invalidated, "their code was written to".into()),
+        ("TLB refills", engine.tlb_refills, String::new()),
+        ("TLB flushes", engine.tlb_flushes, String::new()),
+        ("CR3 loads", engine.cr3_loads, "the guest's context switches".into()),
+        ("interrupts", engine.interrupts, String::new()),
+        ("INT n", engine.software_interrupts, String::new()),
+        ("port accesses", engine.pio, String::new()),
+        ("device memory accesses", engine.mmio, String::new()),
+        ("RDMSR, WRMSR", engine.msr, String::new()),
+        ("CPUID", engine.cpuid, String::new()),
+        ("HLT", engine.halts, String::new()),
+    ];
+    for (name, count, remark) in rows {
+        let line = format!("  {name:<22} {count:>14}  {remark}");
+        writeln!(f, "{}", line.trim_end())?;
+    }
+    if let Some(translator) = &engine.translator {
+        translator_rows(f, translator, engine)?;
+    }
+    if let Some(lockstep) = &engine.lockstep {
+        writeln!(f, "  lockstep: {}", lockstep_line(lockstep))?;
+    }
+    writeln!(f, "  exits: {}", exits_line(exits))?;
+    for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
+        writeln!(f, "  {:<22} {count:>14}", format!("exception {}", exception(vector)))?;
+    }
+    Ok(())
+}
+
+/// What the translator did, and why its code was left.
+fn translator_rows(
+    f: &mut fmt::Formatter<'_>,
+    translator: &Translator,
+    engine: &Statistics,
+) -> fmt::Result {
+    let share = |part: u64| 100.0 * part as f64 / engine.translated_exits.max(1) as f64;
+    let per = engine.translated / engine.translated_exits.max(1);
+    let head = [
+        ("blocks translated", engine.translated_blocks, String::new()),
+        ("  links", engine.translated_links, "made between them".to_owned()),
+        ("translated code left", engine.translated_exits, format!("every {per} instructions")),
+    ];
+    for (name, count, remark) in head {
+        writeln!(f, "{}", format!("  {name:<22} {count:>14}  {remark}").trim_end())?;
+    }
+    let mut exit =
+        |name: &str, count: u64| writeln!(f, "    {name:<20} {count:>14}  {:.1} %", share(count));
+    exit("TLB misses", translator.tlb_misses)?;
+    exit("interpreter's", translator.left)?;
+    exit("unlinked jumps", translator.unlinked)?;
+    exit("unknown targets", translator.unknown_targets)?;
+    exit("rewritten code", translator.dead)?;
+    exit("stopped", translator.stopped)?;
+    exit("host faults", translator.faults)?;
+    transfer_rows(f, translator, engine)?;
+    if !translator.left_to_interpreter.is_empty() {
+        let named = translator.left_to_interpreter.iter().map(|(name, n)| format!("{name} {n}"));
+        writeln!(f, "  left to the interpreter: {}", named.collect::<Vec<_>>().join(", "))?;
+    }
+    let Translator { code_used, code_capacity, flushes, instructions, time, median, .. } =
+        translator;
+    writeln!(
+        f,
+        "  code cache: {} KiB of {} KiB used, flushed {flushes} times",
+        code_used >> 10,
+        code_capacity >> 10,
+    )?;
+    writeln!(
+        f,
+        "  translation: {instructions} instructions in {:.1} ms, {} ns each (median {} ns)",
+        time.as_secs_f64() * 1e3,
+        time.as_nanos() as u64 / (*instructions).max(1),
+        median.as_nanos(),
+    )
+}
+
+/// How often control went from one translation straight to another: by links, and by the table of
+/// targets.
+fn transfer_rows(
+    f: &mut fmt::Formatter<'_>,
+    translator: &Translator,
+    engine: &Statistics,
+) -> fmt::Result {
+    let Translator { looked_up, unknown_targets, unlinked, entered, .. } = *translator;
+    if entered == 0 {
+        // Nobody counted.
+        return Ok(());
+    }
+    let found = looked_up.saturating_sub(unknown_targets);
+    let linked = entered.saturating_sub(found).saturating_sub(engine.translated_exits);
+    let rows = [
+        ("direct jumps", linked, unlinked, "linked"),
+        ("table of targets", found, unknown_targets, "known"),
+    ];
+    for (name, hits, misses, what) in rows {
+        let rate = 100.0 * hits as f64 / (hits + misses).max(1) as f64;
+        writeln!(
+            f,
+            "  {name:<22} {:>14}  between translations, {rate:.2} % {what}",
+            hits + misses
+        )?;
+    }
+    Ok(())
+}
+
+fn lockstep_line(lockstep: &Lockstep) -> String {
+    let Lockstep { entries, ahead, judged, unjudged, unwatched } = lockstep;
+    let share = 100.0 * *judged as f64 / (judged + unjudged + unwatched).max(1) as f64;
+    format!(
+        "{judged} translated instructions compared ({share:.2} %) in {entries} entries, \
+         {ahead} run ahead; {unjudged} undecided, {unwatched} in long loops"
+    )
+}
+
+fn exits_line(exits: &Exits) -> String {
+    let Exits { slice_over, kicked, halted, reset, shutdown, fatal } = exits;
+    let all = [
+        ("halted", halted),
+        ("kicked", kicked),
+        ("slice over", slice_over),
+        ("reset", reset),
+        ("shutdown", shutdown),
+        ("engine failure", fatal),
+    ];
+    let seen: Vec<_> =
+        all.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+    if seen.is_empty() { "none".into() } else { seen.join(", ") }
+}
+
+/// The manual's name of exception `number`, or the number where it has none.
+fn exception(number: usize) -> String {
+    let vector = u8::try_from(number).ok().and_then(Vector::of);
+    vector.map_or_else(|| number.to_string(), |vector| vector.name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::Place;
+    use std::time::Duration;
+
+    #[test]
+    fn statistics_read_well() {
+        let mut engine =
+            Statistics { instructions: 2_000_000, direct: 500_000, ..Default::default() };
+        engine.exceptions[14] = 7;
+        engine.exceptions[15] = 2;
+        let exits = Exits { halted: 3, ..Default::default() };
+        let stats = Stats {
+            wall: Duration::from_secs(2),
+            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
+            unclaimed: vec![Unclaimed { place: Place::Port(0x2e), reads: 1, writes: 2 }],
+        };
+        let text = Table(&stats).to_string();
+        for expected in
+            ["2.0 million", "25.0 %", "exception #PF", "exception 15", "halted 3", "port 0x002e"]
+        {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn transfers_are_told_apart() {
+        let counted = Translator {
+            looked_up: 100,
+            unknown_targets: 1,
+            unlinked: 5,
+            entered: 300,
+            ..Default::default()
+        };
+        let engine = Statistics { translated_exits: 6, ..Default::default() };
+        let text = |t: &Translator| {
+            let mut text = String::new();
+            let rows = |f: &mut fmt::Formatter<'_>| transfer_rows(f, t, &engine);
+            fmt::write(&mut text, format_args!("{}", fmt::from_fn(rows))).map(|()| text)
+        };
+        let rows = text(&counted).expect("a string takes anything");
+        // 300 entries are 99 look-ups, 6 of the run loop, and 195 links; 5 were not linked yet.
+        assert!(rows.contains("200  between translations, 97.50 % linked"), "{rows}");
+        assert!(rows.contains("100  between translations, 99.00 % known"), "{rows}");
+        assert_eq!(text(&Translator::default()).as_deref(), Ok(""), "nobody counted");
+    }
+}

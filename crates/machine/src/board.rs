@@ -1,0 +1,77 @@
+//! What a machine is made of once it is built, as its processors, threads and handles share it.
+
+use crate::clock::VmClock;
+use crate::config::BootConfig;
+use crate::console::SharedWitness;
+use crate::control::Control;
+use crate::notifier::Notifier;
+use crate::processor::Processor;
+use crate::saved::state::MachineState;
+use crate::virtio::Slotted;
+use devices::bus::Bus;
+use devices::chipset::{AcpiPm, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, Uart};
+use devices::irqchip::IrqChips;
+use devices::time::TimerQueue;
+use memory::GuestRam;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use x86::cpuid::CpuModel;
+
+/// The chipset's devices.
+pub(crate) struct Chipset {
+    pub(crate) pit: Arc<Mutex<Pit>>,
+    pub(crate) rtc: Arc<Mutex<Rtc>>,
+    pub(crate) i8042: Arc<Mutex<I8042>>,
+    pub(crate) acpi: Arc<Mutex<AcpiPm>>,
+    pub(crate) post: Arc<Mutex<PostPort>>,
+    pub(crate) fast_a20: Arc<Mutex<FastA20>>,
+    pub(crate) reset: Arc<Mutex<ResetPort>>,
+    pub(crate) com1: Arc<Mutex<Uart>>,
+    pub(crate) com2: Arc<Mutex<Uart>>,
+    pub(crate) com3: Arc<Mutex<Uart>>,
+}
+
+/// What processors, threads and handles of a machine share.
+pub(crate) struct Board {
+    pub(crate) ram: GuestRam,
+    pub(crate) model: CpuModel,
+    pub(crate) clock: Arc<VmClock>,
+    pub(crate) timers: Arc<TimerQueue>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) irqchips: IrqChips,
+    pub(crate) chipset: Chipset,
+    pub(crate) virtio: Vec<Slotted>,
+    /// Each is locked by the thread that runs it, for a turn.
+    pub(crate) processors: Vec<Mutex<Processor>>,
+    pub(crate) notifier: Notifier,
+    pub(crate) control: Arc<Control>,
+    /// Held during a command to the machine; taken before any other lock.
+    pub(crate) commands: Mutex<()>,
+    pub(crate) wall: Mutex<Duration>,
+    /// What each serial line has heard of a panic.
+    pub(crate) witnesses: Vec<SharedWitness>,
+    /// How it began; a machine that was restored does not know.
+    pub(crate) origin: OnceLock<Origin>,
+}
+
+/// How a machine began: what it goes back to when it is reset.
+pub(crate) struct Origin {
+    pub(crate) boot: BootConfig,
+    /// With the boot image's first instruction to come.
+    pub(crate) state: MachineState,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpus = self.processors.len();
+        let mut out = f.debug_struct("Board");
+        out.field("ram", &self.ram).field("cpu", &self.model.name).field("cpus", &cpus);
+        out.finish_non_exhaustive()
+    }
+}
+
+/// Locks what no panic can leave half changed.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,86 @@
+//! Why a machine could not be built, controlled, saved or reset.
+
+use crate::config::ConfigError;
+use crate::saved::file::FileError;
+use boot::BootError;
+use devices::bus::BusError;
+use devices::virtio::blk::ImageError;
+use std::io;
+use vcpu::{EngineError, StateError};
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The boot files.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A disk's image.
+    #[error(transparent)]
+    Disk(#[from] ImageError),
+    /// The host has not enough memory.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The host has no descriptor or thread left.
+    #[error(
+        "cannot set the machine up: {0}; close other programs or raise the limits (ulimit -n, -u, \
+         -v)"
+    )]
+    Host(#[from] io::Error),
+    /// A defect of the layout.
+    #[error("the machine's layout is wrong: {0}")]
+    Layout(#[from] BusError),
+    /// The engine cannot be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The file of a saved machine.
+    #[error(transparent)]
+    Saved(#[from] FileError),
+    /// The engine does not take the state with which the guest begins.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A machine is not in a phase in which this can be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// It has ended.
+    #[error("cannot {attempt} the machine: it has ended")]
+    Ended {
+        /// What was asked for.
+        attempt: &'static str,
+    },
+    /// The engine does not tell or take a processor's state.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A machine cannot be saved to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// It does not tell its state.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why a machine was not reset.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// It has ended.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// What it boots is not known.
+    #[error("a machine that was restored does not know what it booted, and cannot boot again")]
+    Restored,
+    /// Its boot files are not there any more, or others.
+    #[error("cannot boot again: {0}")]
+    Boot(#[from] BootError),
+    /// A defect of gemello's: the machine has ended by it.
+    #[error("the machine ended when it was reset: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,63 @@
+//! The firmware's part, which the machine plays: the boot image and the tables in memory.
+
+use crate::config::BootConfig;
+use crate::{layout, virtio};
+use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
+use devices::chipset::AcpiPm;
+use memory::GuestRam;
+
+/// Processors of a machine.
+pub(crate) const PROCESSORS: u32 = 1;
+
+/// The boot image's plan, and the tables that tell it about a machine with RAM at `ram` (address
+/// and bytes of each region) and so many virtio `devices`.
+///
+/// # Errors
+/// A boot file.
+pub(crate) fn plan(
+    config: &BootConfig,
+    ram: &[(u64, u64)],
+    devices: usize,
+) -> Result<BootPlan, BootError> {
+    let modules: Vec<_> =
+        config.modules.iter().map(|(file, args)| Module { source: file.source(), args }).collect();
+    boot::plan(&Request {
+        image: config.kernel.source(),
+        initrd: config.initrd.as_ref().map(|file| file.source()),
+        cmdline: &config.cmdline,
+        modules: &modules,
+        ram,
+        acpi: &acpi(PROCESSORS, devices),
+    })
+}
+
+fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
+    AcpiConfig {
+        cpus,
+        lapic_address: layout::LAPIC as u32,
+        ioapic_address: layout::IOAPIC as u32,
+        ioapic_id: layout::IOAPIC_ID,
+        pm1a_event: layout::ACPI_PM + AcpiPm::PM1A_EVT,
+        pm1a_control: layout::ACPI_PM + AcpiPm::PM1A_CNT,
+        pm_timer: layout::ACPI_PM + AcpiPm::PM_TMR,
+        pm_timer_32bit: true,
+        sci_irq: layout::IRQ_SCI,
+        reset_port: layout::RESET_REGISTER,
+        reset_value: layout::RESET_VALUE,
+        s5_sleep_type: AcpiPm::SLP_TYP_S5,
+        com1: true,
+        rtc: true,
+        i8042: true,
+        virtio: virtio::acpi(devices),
+    }
+}
+
+/// Writes the boot image into RAM.
+pub(crate) fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
+    for piece in &plan.pieces {
+        tracing::debug!(target: "boot", gpa = piece.gpa, len = piece.bytes.len(), "{}", piece.what);
+        ram.write(piece.gpa, &piece.bytes)?;
+        ram.wrote(piece.gpa, piece.bytes.len() as u64);
+    }
+    Ok(())
+}

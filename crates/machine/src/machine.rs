@@ -1,0 +1,58 @@
+//! A whole computer: its board, and the host's side of its serial lines.
+
+use crate::board::Board;
+use crate::console::Pump;
+use crate::handle::MachineHandle;
+use crate::io_thread::Feed;
+use crate::notifier::Notifier;
+use crate::power::Stopper;
+use crate::stats::Stats;
+use memory::GuestRam;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A whole computer, ready to run.
+pub struct Machine {
+    pub(crate) board: Arc<Board>,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) pumps: Vec<Pump>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// Its memory.
+    pub fn ram(&self) -> &GuestRam {
+        &self.board.ram
+    }
+
+    /// Ends the run from any thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.board.control))
+    }
+
+    /// Wakes the I/O thread, so that it asks the inputs again.
+    pub fn notifier(&self) -> Notifier {
+        self.board.notifier.clone()
+    }
+    /// Ends the run after this much host time; `None`: never.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    /// Asks things of the machine from any thread.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle { board: Arc::clone(&self.board) }
+    }
+
+    /// The counters up to now.
+    pub fn stats(&self) -> Stats {
+        self.handle().stats()
+    }
+}

@@ -1,0 +1,150 @@
+//! Devices and what they are wired to: interrupt lines, the clock, the host's ends of the serial
+//! lines, the bus.
+
+use crate::board::Chipset;
+use crate::clock::VmClock;
+use crate::config::Hardware;
+use crate::console::{Line, Pump};
+use crate::error::BuildError;
+use crate::io_thread::Feed;
+use crate::layout;
+use crate::notifier::Notifier;
+use crate::power::Stopper;
+use crate::virtio::Slotted;
+use devices::bus::{Bus, BusError};
+use devices::chipset::{
+    AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, SystemWallClock,
+    Uart, UartConfig,
+};
+use devices::irqchip::IrqChips;
+use devices::power::PowerSink;
+use devices::time::TimerQueue;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The serial lines' other ends.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// COM1, the console.
+    pub com1: Line,
+    /// COM2.
+    pub com2: Line,
+    /// COM3.
+    pub com3: Line,
+}
+
+pub(crate) fn power_sink(stopper: &Stopper) -> PowerSink {
+    let stopper = stopper.clone();
+    PowerSink::new(move |event| stopper.power(event))
+}
+
+/// What the chipset is wired to.
+pub(crate) struct Wiring<'a> {
+    pub(crate) clock: &'a Arc<VmClock>,
+    pub(crate) timers: &'a Arc<TimerQueue>,
+    pub(crate) irqchips: &'a IrqChips,
+    pub(crate) power: PowerSink,
+    pub(crate) notifier: &'a Notifier,
+    pub(crate) stopper: Stopper,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) pumps: Vec<Pump>,
+}
+
+impl Wiring<'_> {
+    /// The chipset of `config`, its serial lines connected to `lines`.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub(crate) fn chipset(
+        &mut self,
+        config: &Hardware,
+        lines: Lines,
+    ) -> Result<Chipset, BuildError> {
+        let clock = || Arc::clone(self.clock) as _;
+        let irq = |number| self.irqchips.isa_line(number);
+        let low = config.memory.min(layout::LOW_RAM_END);
+        let pit = Pit::new(clock(), self.timers, irq(layout::IRQ_PIT));
+        let rtc = Rtc::new(RtcConfig {
+            clock: clock(),
+            timers: Arc::clone(self.timers),
+            wall: Arc::new(SystemWallClock),
+            irq8: irq(layout::IRQ_RTC),
+            ram_below_4g: low,
+            ram_above_4g: config.memory - low,
+        });
+        let (sci, power) = (irq(layout::IRQ_SCI), self.power.clone());
+        let acpi = AcpiPm::new(layout::ACPI_PM, clock(), self.timers, sci, power, true);
+        Ok(Chipset {
+            pit,
+            rtc,
+            acpi,
+            i8042: I8042::new(self.power.clone()),
+            post: PostPort::new(),
+            fast_a20: FastA20::new(self.power.clone()),
+            reset: ResetPort::new(self.power.clone()),
+            com1: self.uart(layout::COM1, layout::IRQ_COM1, lines.com1)?,
+            com2: self.uart(layout::COM2, layout::IRQ_COM2, lines.com2)?,
+            com3: self.uart(layout::COM3, layout::IRQ_COM3, lines.com3)?,
+        })
+    }
+
+    /// A UART whose other end is `line`.
+    fn uart(&mut self, base: u16, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
+        let output = match line.output {
+            None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
+            Some(place) => {
+                let pump = Pump::start(place, self.stopper.clone())?;
+                let writer = pump.writer();
+                self.pumps.push(pump);
+                writer
+            }
+        };
+        let uart = Uart::new(UartConfig {
+            base,
+            clock: Arc::clone(self.clock) as _,
+            timers: Arc::clone(self.timers),
+            irq: self.irqchips.isa_line(irq),
+            output,
+        });
+        if let Some(input) = line.input {
+            let notifier = self.notifier.clone();
+            let mut locked = uart.lock().unwrap_or_else(PoisonError::into_inner);
+            locked.on_drain(move || notifier.notify());
+            drop(locked);
+            self.feeds.push(Feed { input, uart: Arc::clone(&uart) });
+        }
+        Ok(uart)
+    }
+}
+
+/// Puts every device at its place.
+pub(crate) fn bus(
+    irqchips: &IrqChips,
+    chipset: &Chipset,
+    virtio: &[Slotted],
+    power: PowerSink,
+    debug_exit: bool,
+) -> Result<Bus, BusError> {
+    let mut bus = Bus::new();
+    irqchips.attach(&mut bus, layout::IOAPIC)?;
+    bus.add_pio("pit", layout::PIT, Arc::clone(&chipset.pit) as _)?;
+    bus.add_pio("pit", layout::PORT_B, Arc::clone(&chipset.pit) as _)?;
+    bus.add_pio("i8042", layout::I8042_DATA, Arc::clone(&chipset.i8042) as _)?;
+    bus.add_pio("i8042", layout::I8042_COMMAND, Arc::clone(&chipset.i8042) as _)?;
+    bus.add_pio("rtc", layout::RTC, Arc::clone(&chipset.rtc) as _)?;
+    bus.add_pio("post", layout::POST, Arc::clone(&chipset.post) as _)?;
+    bus.add_pio("port 92", layout::FAST_A20, Arc::clone(&chipset.fast_a20) as _)?;
+    bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
+    bus.add_pio("com3", layout::com_ports(layout::COM3), Arc::clone(&chipset.com3) as _)?;
+    bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
+    let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
+    bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
+    bus.add_byte_port("reset", layout::RESET_REGISTER, Arc::clone(&chipset.reset) as _)?;
+    for device in virtio {
+        device.attach(&mut bus)?;
+    }
+    if debug_exit {
+        bus.add_pio("debug exit", layout::DEBUG_EXIT, DebugExit::new(power))?;
+    }
+    Ok(bus)
+}

@@ -1,0 +1,185 @@
+//! Which files of a crate import which others of it.
+
+use crate::files::File;
+use std::collections::{BTreeMap, BTreeSet};
+use syn::visit::{self, Visit};
+use syn::{Attribute, ItemMod, ItemUse, Path, UseTree};
+
+/// A module by its path within the crate; empty for the root.
+type Module = Vec<String>;
+
+/// Each module of a crate that is a file, with those that it imports from, or names by a path that
+/// begins with `crate`, `super` or `self`. Modules of tests do not count, nor does the root.
+#[derive(Debug)]
+pub struct Imports(BTreeMap<Module, BTreeSet<Module>>);
+
+impl Imports {
+    /// Of the crate whose sources are those of `files` below `folder`.
+    ///
+    /// # Panics
+    /// A file is no Rust.
+    pub fn of(files: &[File], folder: &str) -> Self {
+        let inside = |file: &&File| file.path.starts_with(folder);
+        let files: Vec<_> =
+            files.iter().filter(inside).map(|f| (module(&f.path, folder), f)).collect();
+        let modules: BTreeSet<Module> = files.iter().map(|(module, _)| module.clone()).collect();
+        let imports = |(module, file): &(Module, &File)| {
+            let paths = Paths::of(file, module);
+            let found = paths.into_iter().filter_map(|path| longest(&modules, path));
+            (module.clone(), found.filter(|other| other != module && !other.is_empty()).collect())
+        };
+        Self(files.iter().map(imports).collect())
+    }
+
+    /// The modules that import themselves by way of others, in groups that do so together.
+    pub fn circles(&self) -> Vec<Vec<String>> {
+        let reach: BTreeMap<_, _> =
+            self.0.keys().map(|module| (module, self.reach(module))).collect();
+        let mut circles = BTreeSet::new();
+        for (module, reached) in &reach {
+            let back = |other: &&&Module| reach.get(**other).is_some_and(|r| r.contains(module));
+            let circle: Vec<_> = reached.iter().filter(back).map(|m| m.join("::")).collect();
+            if !circle.is_empty() {
+                circles.insert(circle);
+            }
+        }
+        circles.into_iter().collect()
+    }
+
+    fn reach(&self, from: &Module) -> BTreeSet<&Module> {
+        let mut reached = BTreeSet::new();
+        let mut left: Vec<&Module> = self.0.get(from).into_iter().flatten().collect();
+        while let Some(module) = left.pop() {
+            if reached.insert(module) {
+                left.extend(self.0.get(module).into_iter().flatten());
+            }
+        }
+        reached
+    }
+}
+
+/// The module whose file is at `path`, in a crate whose sources are below `folder`.
+fn module(path: &str, folder: &str) -> Module {
+    let path = path.trim_start_matches(folder).trim_start_matches('/').trim_end_matches(".rs");
+    let mut parts: Module = path.split('/').map(str::to_owned).collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+        parts.pop();
+    }
+    parts
+}
+
+/// The module that an absolute `path` leads into.
+fn longest(modules: &BTreeSet<Module>, mut path: Module) -> Option<Module> {
+    while !modules.contains(&path) {
+        path.pop()?;
+    }
+    Some(path)
+}
+
+/// Absolute paths that a file names.
+struct Paths {
+    module: Module,
+    found: Vec<Module>,
+}
+
+impl Paths {
+    fn of(file: &File, module: &Module) -> Vec<Module> {
+        let parsed = syn::parse_file(&file.text)
+            .unwrap_or_else(|error| panic!("{} is no Rust: {error}", file.path));
+        let mut paths = Self { module: module.clone(), found: Vec::new() };
+        paths.visit_file(&parsed);
+        paths.found
+    }
+
+    /// Notes the path `parts`, as it stands in the module.
+    fn note(&mut self, parts: &[String]) {
+        let mut at = self.module.clone();
+        let mut parts = parts;
+        match parts.first().map(String::as_str) {
+            Some("crate") => (at, parts) = (Vec::new(), &parts[1..]),
+            Some("self") => parts = &parts[1..],
+            _ => {
+                while let Some(("super", rest)) = parts.split_first().map(|(p, r)| (p.as_str(), r))
+                {
+                    at.pop();
+                    parts = rest;
+                }
+            }
+        }
+        at.extend_from_slice(parts);
+        self.found.push(at);
+    }
+
+    fn tree(&mut self, before: &[String], tree: &UseTree) {
+        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
+            UseTree::Name(name) if name.ident == "self" => self.note(before),
+            UseTree::Name(name) => self.note(&with(&name.ident)),
+            UseTree::Rename(rename) => self.note(&with(&rename.ident)),
+            UseTree::Glob(_) => self.note(before),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(before, tree)),
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Paths {
+    fn visit_item_use(&mut self, item: &'a ItemUse) {
+        self.tree(&[], &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'a Path) {
+        let parts: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if matches!(parts.first().map(String::as_str), Some("crate" | "super" | "self"))
+            && parts.len() > 1
+        {
+            self.note(&parts);
+        }
+        visit::visit_path(self, path);
+    }
+
+    /// What stands in a module within the file is relative to that one.
+    fn visit_item_mod(&mut self, item: &'a ItemMod) {
+        if item.attrs.iter().any(is_for_tests) || item.content.is_none() {
+            return;
+        }
+        self.module.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.module.pop();
+    }
+}
+
+fn is_for_tests(attribute: &Attribute) -> bool {
+    let list = attribute.meta.require_list();
+    attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        File { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn circles_are_found_and_chains_are_none() {
+        let files = [
+            file("x/src/lib.rs", "mod a; mod b; mod c; mod d; use a::A;"),
+            file("x/src/a.rs", "use crate::{b::B, d};"),
+            file("x/src/b/mod.rs", "fn f() -> super::c::C { todo() }"),
+            file("x/src/c.rs", "#[cfg(test)] mod tests { use crate::d::D; } use crate::a::{self};"),
+            file("x/src/d.rs", "use std::fmt; use super::c as e;"),
+            file("x/src/b/inner.rs", "use super::B;"),
+            file("y/src/z.rs", "use crate::z::Z;"),
+        ];
+        let circles = Imports::of(&files, "x/src").circles();
+        assert_eq!(circles, [["a", "b", "c", "d"].map(str::to_owned).to_vec()]);
+        let chain = [
+            file("x/src/lib.rs", "pub use a::A;"),
+            file("x/src/a.rs", "use crate::b::B; mod inner { use super::A; }"),
+            file("x/src/b.rs", "use self::B; use crate::X;"),
+        ];
+        assert!(Imports::of(&chain, "x/src").circles().is_empty());
+    }
+}
