@@ -98,7 +98,7 @@ impl Tier {
             Self::Interpret => "The interpreter alone: the reference",
             Self::Translate => "Hot code as host code, the interpreter for the rest",
             Self::Lockstep => {
-                "Translated code held against the interpreter, slow: the first difference ends the run"
+                "Translated code held against the interpreter: the first difference ends the run"
             }
         }
     }

@@ -51,8 +51,8 @@ pub(crate) fn read_all(
 }
 
 /// What comes through the pipe at `path`, for as long as a run may take, and as much as a machine
-/// of `memory` bytes can use. `None`: it is no pipe; what else is wrong with it is found where it is
-/// read.
+/// of `memory` bytes can use. `None`: it is no pipe; what else is wrong with it is found where it
+/// is read.
 ///
 /// # Errors
 /// It cannot be read to its end within the limits.
