@@ -80,7 +80,8 @@ impl Machine {
         MachineHandle { board: Arc::clone(&self.board) }
     }
 
-    /// A guest that ends as one whose kernel panicked, and has said so, has panicked.
+    /// The end of a run: a panic, if the guest's kernel has reported one and `end` is how those
+    /// end.
     fn or_panic(&self, end: End) -> End {
         match end {
             End::Reset | End::TripleFault(_) | End::TimedOut => {
