@@ -28,7 +28,7 @@ pub trait Input: Send {
 /// One serial line of the machine.
 #[derive(Default)]
 pub struct Line {
-    /// Where its input comes from, if from anywhere.
+    /// The source of its input, if it has one.
     pub input: Option<Box<dyn Input>>,
     /// Where its output goes; dropped if nowhere.
     pub output: Option<Box<dyn Write + Send>>,
@@ -84,7 +84,7 @@ struct State {
     end: Option<End>,
 }
 
-/// How long who writes waits for room until it asks whether the run has ended.
+/// How long a writer waits for room until it checks whether the run has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Shared {
@@ -177,7 +177,7 @@ impl Pump {
     }
 }
 
-/// Ends the thread once nobody can write any more.
+/// Ends the thread once no writer is left.
 impl Drop for Pump {
     fn drop(&mut self) {
         self.close();

@@ -44,7 +44,7 @@ struct State {
     end: Option<End>,
     begun: bool,
     paused: bool,
-    /// Who needs the processors to stand still for a moment.
+    /// Threads that need the processors to stand still for a moment.
     holds: usize,
     /// Threads that run processors, and those of them that are at rest.
     driving: usize,

@@ -28,7 +28,7 @@ pub struct Frequency {
     pub source: Source,
 }
 
-/// Plausible frequencies: what is told outside of them is not believed.
+/// Plausible frequencies; a reported one outside this range is ignored.
 const PLAUSIBLE: std::ops::RangeInclusive<u64> = 200_000_000..=20_000_000_000;
 
 /// How long to measure: reading both clocks takes below 100 ns, so the error stays below 10 ppm.

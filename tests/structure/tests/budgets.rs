@@ -20,19 +20,16 @@ const BOOLS: usize = 1;
 /// shrink.
 const LONGER_FILES: [(&str, usize); 3] = [
     ("crates/engine-soft/src/tlb.rs", 873),
-    ("crates/engine-soft/src/translate/emit.rs", 721),
+    ("crates/engine-soft/src/translate/emit.rs", 718),
     ("crates/engine-soft/src/mmu.rs", 758),
 ];
 const LONGER_FUNCTIONS: [(&str, usize); 0] = [];
 const MORE_BOOLS: [(&str, usize); 0] = [];
-const UNUSED: [(&str, usize); 8] = [
+const UNUSED: [(&str, usize); 5] = [
     ("crates/boot/", 1),
-    ("crates/devices/", 3),
-    ("crates/machine/", 20),
-    ("crates/memory/", 1),
-    ("crates/oracle/", 3),
-    ("crates/vcpu/", 4),
-    ("crates/x86/", 95),
+    ("crates/devices/", 2),
+    ("crates/machine/", 8),
+    ("crates/x86/", 33),
     ("guest/", 3),
 ];
 

@@ -81,9 +81,9 @@ pub(super) enum ExitSite {
     CrossPage { branch: u32, delta: i32, saved: bool },
     /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
     /// but not run. Status flags are saved if `saved`. An STI went before it if `shadow`.
-    /// `recipe`: flags that a check may have overwritten are had again.
+    /// `recipe`: how to recover flags that a check may have overwritten.
     Interpret { delta: i32, undone: u16, saved: bool, shadow: bool, recipe: Option<Recipe> },
-    /// A check of instruction page + delta missed: to be made good, and tried again at `retry`.
+    /// A check of instruction page + delta missed: call `fill`, then retry at `retry`.
     Check {
         check: Check,
         delta: i32,
@@ -140,7 +140,7 @@ pub(super) struct FaultMapEntry {
     pub(super) saved: bool,
     /// An STI went before it.
     pub(super) shadow: bool,
-    /// How flags that a check may have overwritten are had again.
+    /// How to recover flags that a check may have overwritten.
     pub(super) recipe: Option<Recipe>,
     /// The instruction begins right here, with nothing counted of it: code that is to stop may
     /// leave.
@@ -201,7 +201,7 @@ pub(super) struct Options {
     pub(super) first_site: usize,
     /// Number of the first cross-page branch.
     pub(super) first_cross_page: usize,
-    /// Poll wherever code goes round.
+    /// Poll in every loop.
     pub(super) polls: bool,
     /// Count instructions.
     pub(super) counting: bool,
@@ -382,14 +382,14 @@ impl Emitter<'_> {
         n > self.block().first && matches!(self.region.insns[n - 1].class, Class::Sti)
     }
 
-    /// How flags before instruction `n` are had again, where they are not saved though a check may
+    /// How to recover flags before instruction `n`, where they are not saved though a check may
     /// overwrite them.
     pub(super) fn recipe(&self, n: usize) -> Option<Recipe> {
         let g = &self.region.insns[n];
         g.recipe.filter(|_| Self::need_before(g) == Need::Nothing)
     }
 
-    /// The site that makes good a missed `check` of instruction `n`, and tries again at `retry`.
+    /// The site that calls `fill` for a missed `check` of instruction `n`, and retries at `retry`.
     pub(super) fn check_site(&mut self, n: usize, check: Check, retry: usize) -> usize {
         let (delta, undone, saved) = (self.region.insns[n].delta, self.rest(n), self.saved);
         self.site(ExitSite::Check {

@@ -260,7 +260,7 @@ fn ordinary_address(i: &Instruction) -> bool {
 pub(super) fn usage(factory: &mut InstructionInfoFactory, i: &Instruction, class: Class) -> Usage {
     let (mut registers, mut needed, mut gpr_written) = (0u16, 0u16, 0u16);
     let mut vector = matches!(i.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall);
-    // LEA's address is its operand; else the address is somebody else's business, and must not hide
+    // LEA's address is its operand; else the address is judged elsewhere, and must not hide
     // what is also used as a register.
     let mut bare = *i;
     if !matches!(class, Class::Lea) {

@@ -59,7 +59,7 @@ fn this_thread() -> i32 {
 /// Catches the signals, the first time.
 ///
 /// # Errors
-/// The host lets nobody catch them.
+/// The host lets no process catch them.
 pub(crate) fn install() -> io::Result<()> {
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     let error = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -132,8 +132,8 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     }
     // SAFETY: the caller passes the processor that this thread runs, so this context is its own.
     unsafe { Context::close(&raw mut (*cpu).jit) };
-    // SAFETY: translated code and stub are interrupted, so nobody changes the translator or holds a
-    // reference to it.
+    // SAFETY: translated code and stub are interrupted, so no code changes the translator or holds
+    // a reference to it.
     let cpu = unsafe { &mut *cpu };
     if cpu.translator.begins_instruction((rip - start as u64) as u32) {
         (cpu.jit.exit, cpu.jit.fault_pc) = (FAULTED, rip);

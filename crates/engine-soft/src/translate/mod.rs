@@ -86,7 +86,7 @@ pub(crate) struct Translator {
     figures: figures::Figures,
     /// The status flags with which a per-access translation was entered, unless they were lost.
     noted: Option<u16>,
-    /// At the last exit flags that a check had overwritten were had again.
+    /// The last exit recovered flags that a check had overwritten.
     pub(crate) recovered: bool,
     /// Counters for `--stats`.
     pub(crate) blocks: u64,
@@ -219,7 +219,7 @@ pub(crate) struct RegionRecord {
     dead: bool,
 }
 
-/// Translates `block`, if it can be; tells whether the cache is full.
+/// Translates `block`, if it can be. Returns whether the cache is full.
 pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     block.translation.heat.set(u32::MAX);
     if cpu.mode != Mode::Long64 {
@@ -289,7 +289,7 @@ fn class_in(cpu: &Cpu, i: &iced_x86::Instruction) -> Class {
         Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(crate::cpu::USER) => {
             Class::Other
         }
-        // Selectors are everybody's to read, control registers are not.
+        // Any level may read selectors; control registers need level 0.
         Class::ReadState(_) if on(crate::cpu::USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.
         Class::Repeat(_) if cpu.translator.compared => Class::Other,

@@ -72,8 +72,8 @@ impl Emitter<'_> {
             self.asm.load(*pointer, spill_slot(*pointer));
         }
         self.scratch.unpin();
-        // Who is to stop is not made to step through the elements. Nothing is left to do if it
-        // begins anew.
+        // A stop does not step through the elements, so poll here. If the instruction begins anew,
+        // nothing is left for it to do.
         self.poll_now()
     }
 

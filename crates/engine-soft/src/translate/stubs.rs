@@ -99,8 +99,8 @@ pub(super) fn for_region(area: &mut CodeArea, spilled: u16, avx: bool) -> Option
     Some(RegionStubs { leave: base + leave, fill })
 }
 
-/// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. Who calls the entry expects no register
-/// to be kept.
+/// Aligns the stack for calls: sub rsp, 8 and add rsp, 8. The caller of the entry
+/// expects no register to be kept.
 const ALIGN: [u8; 4] = [0x48, 0x83, 0xec, 8];
 const UNALIGN: [u8; 4] = [0x48, 0x83, 0xc4, 8];
 

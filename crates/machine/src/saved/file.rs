@@ -42,7 +42,7 @@ pub struct Header {
     pub session: serde_json::Value,
 }
 
-/// Of a [`Header`] of any version, what tells the version.
+/// The version of a [`Header`], readable in every version.
 #[derive(Deserialize)]
 struct Versions {
     state: Versioned,

@@ -72,7 +72,7 @@ impl Lockstep {
 
     /// Whether the status flags that translated code left behind matter. Where the program replaces
     /// all of them before anything reads them, they may be anything (ADR 0016), unless they were
-    /// had again.
+    /// recovered.
     fn flags_needed(&self, cpu: &mut Cpu, ran: usize, end: End) -> Option<bool> {
         if let Some(needed) = self.recording.flags_needed(ran) {
             return Some(needed);
