@@ -20,6 +20,7 @@ pub const VERSION: u32 = 1;
 
 /// One processor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each is the register of that name
 pub struct SavedCpu {
     pub version: u32,
@@ -55,6 +56,7 @@ pub struct SavedCpu {
 
 /// A segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct SavedSegment {
     pub base: u64,
@@ -65,6 +67,7 @@ pub struct SavedSegment {
 
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct SavedTable {
     pub base: u64,
@@ -83,6 +86,7 @@ pub enum SavedActivity {
 
 /// x87 and MXCSR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct SavedX87 {
     pub fcw: u16,
@@ -99,6 +103,7 @@ pub struct SavedX87 {
 
 /// Model-specific registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct SavedMsrs {
     pub star: u64,

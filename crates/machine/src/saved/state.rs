@@ -12,6 +12,7 @@ pub const VERSION: u32 = 4;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MachineState {
     /// [`VERSION`] of the writer.
     pub version: u32,
@@ -41,6 +42,7 @@ pub struct MachineState {
 
 /// One processor's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProcessorState {
     /// The processor.
     pub cpu: SavedCpu,
@@ -52,6 +54,7 @@ pub struct ProcessorState {
 
 /// The chipset's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // each is the device of that name
 pub struct ChipsetState {
     pub pit: PitState,
