@@ -1,7 +1,7 @@
 //! What went wrong, in one line: the error, each of its causes once, and last the command that
 //! helps, if one does.
 
-use crate::disk;
+use crate::{disk, limits};
 use machine::{BootError, BuildError};
 use std::path::Path;
 
@@ -16,6 +16,10 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
     }
     if let Some(command) = error.downcast_ref().and_then(command) {
         text = format!("{text}: {command}");
+    }
+    let host = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if let Some(advice) = host.and_then(limits::advice).filter(|_| !text.contains("ulimit")) {
+        text = format!("{text}; {advice}");
     }
     text.trim_end().replace(['\n', '\r'], " ")
 }

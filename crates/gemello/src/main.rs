@@ -19,6 +19,7 @@ mod exit;
 mod handover;
 mod hints;
 mod input;
+mod limits;
 mod nucleus;
 mod outfile;
 mod output;
