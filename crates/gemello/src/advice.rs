@@ -1,7 +1,7 @@
 //! What went wrong, in one line: the error, each of its causes once, and last the command that
 //! helps, if one does.
 
-use crate::{disk, limits};
+use crate::{disk, limits, refusal};
 use machine::{BootError, BuildError};
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
     if let Some(advice) = host.and_then(limits::advice).filter(|_| !text.contains("ulimit")) {
         text = format!("{text}; {advice}");
     }
-    text.trim_end().replace(['\n', '\r'], " ")
+    refusal::shown(text.trim_end())
 }
 
 fn command(error: &BuildError) -> Option<String> {

@@ -25,6 +25,7 @@ mod outfile;
 mod output;
 mod pairs;
 mod pipe;
+mod refusal;
 mod restore;
 mod run;
 mod save;
@@ -37,6 +38,7 @@ mod window;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
                 eprintln!("gemello: {hint}");
                 return ExitCode::from(exit::BAD_INPUT);
             }
-            None => return ExitCode::from(explain(&error)),
+            None => return ExitCode::from(explain(&error, &arguments)),
         },
     };
     terminal::end_on_panic();
@@ -82,10 +84,10 @@ fn main() -> ExitCode {
 }
 
 /// Prints help, the version or what is wrong with the arguments; the exit status.
-fn explain(text: &clap::Error) -> u8 {
-    let code = text.exit_code() as u8;
-    match text.print() {
-        Err(error) if !text.use_stderr() => say::lost(&error),
-        _ => code,
+fn explain(text: &clap::Error, arguments: &[OsString]) -> u8 {
+    if text.use_stderr() {
+        eprintln!("gemello: {}", refusal::one_line(text, arguments));
+        return exit::BAD_INPUT;
     }
+    text.print().err().map_or(exit::OK, |error| say::lost(&error))
 }
