@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Not run here: what measures, needs a key pressed first, or fetches another kernel. `saved.rs` and
-/// `bench.rs` do.
+/// Not run here: what measures, needs a key pressed first, or fetches another kernel. `saved.rs`
+/// and `bench.rs` do.
 const LEFT_OUT: [&str; 4] =
     ["gemello bench", "gemello restore", "--tier lockstep", "--flavour full"];
 
