@@ -1,5 +1,5 @@
 //! Every command that the help and README.md show, run as it is shown, in a folder that has the
-//! files it names. (`gemello`'s own tests hold that each is parsed; what takes minutes is left out.)
+//! files it names. gemello's own tests hold that each is parsed; what takes minutes is left out.
 
 use e2e::{RESET, cache, code, debian, gemello, prints, run, text};
 use std::collections::BTreeSet;
