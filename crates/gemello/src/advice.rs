@@ -1,8 +1,8 @@
 //! What went wrong, in one line: the error, each of its causes once, and last the command that
 //! helps, if one does.
 
-use crate::disk;
 use crate::settings::names::Names;
+use crate::{disk, limits, refusal};
 use machine::{BootError, BuildError};
 use std::path::Path;
 
@@ -19,7 +19,11 @@ pub(crate) fn message(error: &anyhow::Error, names: &Names) -> String {
     if let Some(command) = error.downcast_ref().and_then(command) {
         text = format!("{text}: {command}");
     }
-    text.trim_end().replace(['\n', '\r'], " ")
+    let host = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if let Some(advice) = host.and_then(limits::advice).filter(|_| !text.contains("ulimit")) {
+        text = format!("{text}; {advice}");
+    }
+    refusal::shown(text.trim_end())
 }
 
 fn command(error: &BuildError) -> Option<String> {

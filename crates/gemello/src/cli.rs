@@ -38,6 +38,26 @@ Examples:
 
 A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
 
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  gemello fetch debian                       the kernel for virtual machines, and busybox
+  gemello fetch debian --flavour full        the kernel for physical machines
+
+apt-get fetches and verifies them. They go to $XDG_CACHE_HOME/gemello, else ~/.cache/gemello;
+nothing else of this host is touched.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  gemello doctor                             the processor, the engine, the cache, the terminal
+  gemello doctor > report.txt                to go with a question";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  gemello bench                              every row, three times: some ten minutes
+  gemello bench --list                       what the rows and groups are called
+  gemello bench --only user --rounds 1       one group, once
+  gemello bench --on native,t1 --json > bench.json";
+
 /// Boots unmodified operating systems anywhere.
 #[derive(Debug, Parser)]
 #[command(name = "gemello", version, max_term_width = 100, after_help = EXAMPLES,
@@ -56,10 +76,13 @@ pub(crate) enum Command {
     #[command(after_help = RESTORE_EXAMPLES)]
     Restore(Restore),
     /// Fetch a guest into the cache, or bring it up to date
+    #[command(after_help = FETCH_EXAMPLES)]
     Fetch(Fetch),
     /// Tell what this host offers
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
     /// Measure this machine, natively, on gemello and on QEMU
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
     /// For `bench`: become a program that ends with its parent
     #[command(hide = true)]
@@ -260,6 +283,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command in the help texts and in README.md, up to its explanation.
+    fn shown_commands() -> Vec<String> {
+        let readme = include_str!("../../../README.md");
+        let help = [EXAMPLES, RESTORE_EXAMPLES, FETCH_EXAMPLES, DOCTOR_EXAMPLES, BENCH_EXAMPLES];
+        let lines = help.into_iter().chain([readme]).flat_map(str::lines);
+        let indented = lines.filter_map(|line| line.strip_prefix("  ")).map(str::trim);
+        let commands = indented.filter_map(|line| {
+            let line = line.split("  ").next()?.split(" #").next()?;
+            let from = line.find("gemello").filter(|&at| at == 0 || line[..at].ends_with("| "))?;
+            Some(line[from..].split(" > ").next()?.to_owned())
+        });
+        commands.collect()
+    }
+
+    #[test]
+    fn every_command_that_is_shown_is_one() {
+        let commands = shown_commands();
+        assert!(commands.len() > 35, "{commands:?}");
+        for line in commands {
+            let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+            let parsed = Cli::try_parse_from(words);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("refused"));
+        }
     }
 
     #[test]

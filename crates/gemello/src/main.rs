@@ -21,12 +21,14 @@ mod exit;
 mod handover;
 mod hints;
 mod input;
+mod limits;
 mod nucleus;
 mod outfile;
 mod output;
 mod pairs;
 mod pipe;
 mod plan;
+mod refusal;
 mod restore;
 mod run;
 mod save;
@@ -43,6 +45,7 @@ use clap::Parser as _;
 use cli::{Cli, Command, Guest};
 use debian::Refresh;
 use settings::names::Names;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
                 eprintln!("gemello: {hint}");
                 return ExitCode::from(exit::BAD_INPUT);
             }
-            None => return ExitCode::from(explain(&error)),
+            None => return ExitCode::from(explain(&error, &arguments)),
         },
     };
     terminal::end_on_panic();
@@ -88,10 +91,10 @@ fn main() -> ExitCode {
 }
 
 /// Prints help, the version or what is wrong with the arguments; the exit status.
-fn explain(text: &clap::Error) -> u8 {
-    let code = text.exit_code() as u8;
-    match text.print() {
-        Err(error) if !text.use_stderr() => say::lost(&error),
-        _ => code,
+fn explain(text: &clap::Error, arguments: &[OsString]) -> u8 {
+    if text.use_stderr() {
+        eprintln!("gemello: {}", refusal::one_line(text, arguments));
+        return exit::BAD_INPUT;
     }
+    text.print().err().map_or(exit::OK, |error| say::lost(&error))
 }

@@ -1,5 +1,6 @@
 //! The nucleus as a guest: its image, and the disk it pages to.
 
+use crate::limits;
 use machine::{Disk, Trust};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 use std::fs::{self, File, OpenOptions};
@@ -35,11 +36,11 @@ impl Swap {
         let place = std::env::temp_dir();
         nameless(&place).or_else(|_| named(&place)).or_else(|error| {
             in_memory().map_err(|_| {
-                let place = place.display();
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot write in {place}: {error}; set TMPDIR to a writable directory"),
-                )
+                let advice = limits::advice(&error).unwrap_or("set TMPDIR to a writable directory");
+                let (place, size) = (place.display(), SWAP >> 20);
+                let text =
+                    format!("cannot make a file of {size} MiB in {place}: {error}; {advice}");
+                io::Error::new(error.kind(), text)
             })
         })
     }

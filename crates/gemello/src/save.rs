@@ -5,9 +5,10 @@
 //! its own, so that the console is served.
 
 use crate::terminal;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
 use rustix::fs::Access;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,13 +128,17 @@ pub(crate) fn check() -> Result<()> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).with_context(|| {
+    let refused = |error: Errno| {
         let (file, place) = (saver.path.display(), place.display());
-        format!(
-            "--save {file}: cannot write in {place}, also not as root, whose privileges are given \
-             up"
-        )
-    })
+        let root = match error {
+            Errno::ACCESS if rustix::process::geteuid().is_root() => {
+                "; a guest runs without root's privileges"
+            }
+            _ => "",
+        };
+        anyhow!("--save {file}: cannot write in {place}: {}{root}", std::io::Error::from(error))
+    };
+    rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)
 }
 
 /// Saves the machine, on another thread, and tells how it went.

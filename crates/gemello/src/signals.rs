@@ -1,7 +1,7 @@
 //! Signals from outside: end the machine in good order, the terminal restored.
 
-use crate::{save, terminal, window};
-use anyhow::{Context as _, Result};
+use crate::{limits, save, terminal, window};
+use anyhow::{Result, anyhow};
 use machine::{End, Stopper};
 use signal_hook::consts::{
     SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH, SIGXCPU, SIGXFSZ,
@@ -22,8 +22,8 @@ static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 /// The host refuses a handler or a thread.
 pub(crate) fn handle() -> Result<()> {
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH, SIGUSR1, SIGXCPU, SIGXFSZ];
-    let mut signals =
-        signal_hook::iterator::Signals::new(wanted).context("cannot handle signals")?;
+    let mut signals = signal_hook::iterator::Signals::new(wanted)
+        .map_err(|error| anyhow!("cannot handle signals: {error}{}", limits::and_advice(&error)))?;
     let work = move || {
         // Its thread, and those that it starts, open nothing that the user alone could not.
         let _ = host::give_up_privileges();
@@ -43,7 +43,7 @@ pub(crate) fn handle() -> Result<()> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(work)
-        .context("cannot start a thread")?;
+        .map_err(|error| anyhow!("cannot start a thread: {error}{}", limits::and_advice(&error)))?;
     Ok(())
 }
 

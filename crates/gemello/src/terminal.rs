@@ -100,11 +100,14 @@ pub(crate) fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         restore();
-        report(info);
-        eprintln!(
-            "gemello: this is a defect of gemello, unless the host has run out of something; \
-             please report it with these lines"
-        );
+        // The standard library, in a thread that begins.
+        let words = info.payload_as_str().unwrap_or_default();
+        if words.contains("alternative stack") {
+            eprintln!("gemello: the host refuses memory for a thread; raise its limit (ulimit -v)");
+        } else {
+            report(info);
+            eprintln!("gemello: this is a defect of gemello; please report it with these lines");
+        }
         host::leave(exit::FAILED.into());
     }));
 }

@@ -194,9 +194,12 @@ fn mapping(len: usize) -> io::Result<(NonNull<u8>, NonNull<u8>)> {
             toggled_mapping(len).map_err(|toggled| {
                 // The kind that needs least has found no room.
                 if toggled.raw_os_error() == Some(libc::ENOMEM) {
+                    let size = match len >> 20 {
+                        0 => format!("{} KiB", len >> 10),
+                        mib => format!("{mib} MiB"),
+                    };
                     return io::Error::other(format!(
-                        "it has no {} KiB of address space left; raise the limit (ulimit -v)",
-                        len >> 10
+                        "it has no {size} of address space left; raise the limit (ulimit -v)"
                     ));
                 }
                 io::Error::other(format!(

@@ -4,7 +4,7 @@
 //! sources and keyrings stay the system's: so apt itself verifies signatures exactly as it does for
 //! the host.
 
-use super::cache::ROOM;
+use super::cache::{self, ROOM};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io::ErrorKind;
@@ -72,8 +72,9 @@ impl Apt {
             fs::write(&configuration, text)?;
             Ok(configuration)
         };
-        let configuration = write().with_context(|| {
-            format!("cannot set up apt's private state in {}; {ROOM}", root.display())
+        let configuration = write().map_err(|error| {
+            let what = format!("cannot set up apt's private state in {}", root.display());
+            cache::refused(&what, &error)
         })?;
         Ok(Self { configuration })
     }

@@ -3,13 +3,26 @@
 //! A lock file lets one process at a time write; complete directories appear by one rename, so
 //! readers need no lock.
 
-use anyhow::{Context as _, Result, bail};
+use crate::limits;
+use anyhow::{Context as _, Result, anyhow, bail};
 use std::env;
 use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// What to do where nothing can be written.
+/// What to do where the disk is full.
 pub(super) const ROOM: &str = "make room, or set XDG_CACHE_HOME to a directory with 600 MB free";
+/// What to do where nothing can be written.
+const ELSEWHERE: &str = "set XDG_CACHE_HOME to a writable directory with 600 MB free";
+
+/// The message for `what` the host refuses to do in the cache: its cause, and what to do about it.
+pub(super) fn refused(what: &str, error: &io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ROOM,
+        _ => limits::advice(error).unwrap_or(ELSEWHERE),
+    };
+    anyhow!("{what}: {error}; {advice}")
+}
 
 /// The cache directory, not necessarily existing.
 ///
@@ -22,7 +35,10 @@ pub(crate) fn directory() -> Result<PathBuf> {
     }
     match absolute("HOME") {
         Some(home) => Ok(home.join(".cache/gemello")),
-        None => bail!("no place for fetched files: set XDG_CACHE_HOME to a writable directory"),
+        None => bail!(
+            "no place for fetched files: neither XDG_CACHE_HOME nor HOME names a directory by its \
+             whole path; set one of them"
+        ),
     }
 }
 
@@ -38,11 +54,12 @@ impl Lock {
     /// # Errors
     /// The directory cannot be created or written.
     pub(super) fn acquire(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root)
-            .with_context(|| format!("cannot create the cache {}; {ROOM}", root.display()))?;
+        fs::create_dir_all(root).map_err(|error| {
+            refused(&format!("cannot create the cache {}", root.display()), &error)
+        })?;
         let path = root.join("lock");
         let file = File::create(&path)
-            .with_context(|| format!("cannot write {}; {ROOM}", path.display()))?;
+            .map_err(|error| refused(&format!("cannot write {}", path.display()), &error))?;
         if file.try_lock().is_err() {
             eprintln!("gemello: another gemello is fetching; waiting for it");
             file.lock().with_context(|| format!("cannot lock {}", path.display()))?;

@@ -6,9 +6,9 @@
 //! ```
 
 use super::apt::{self, Apt};
-use super::cache::{self, Draft, Lock, ROOM};
+use super::cache::{self, Draft, Lock};
 use super::packages::{file_name, packages_in};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,13 +74,15 @@ fn build(apt: &Apt, packages: &[String], root: &Path, place: &Path) -> Result<()
         apt::unpack(package, &files)?;
     }
     let draft = Draft::new(root, "publish")?;
-    let full = || format!("cannot fill {}; {ROOM}", draft.path().display());
-    fs::create_dir(draft.path().join("lib")).with_context(full)?;
+    let full = |error: std::io::Error| {
+        cache::refused(&format!("cannot fill {}", draft.path().display()), &error)
+    };
+    fs::create_dir(draft.path().join("lib")).map_err(full)?;
     let Some(cc1) = find(&files.join("usr"), "cc1") else { bail!("the packages hold no cc1") };
-    fs::copy(cc1, draft.path().join("cc1")).with_context(full)?;
-    libraries(&files, draft.path()).with_context(full)?;
+    fs::copy(cc1, draft.path().join("cc1")).map_err(full)?;
+    libraries(&files, draft.path()).map_err(full)?;
     let release: Vec<_> = debs.iter().map(|deb| file_name(deb)).collect();
-    fs::write(draft.path().join("RELEASE"), release.join("\n")).with_context(full)?;
+    fs::write(draft.path().join("RELEASE"), release.join("\n")).map_err(full)?;
     draft.publish(place)
 }
 

@@ -7,7 +7,7 @@
 //! ```
 
 use super::apt::{self, Apt};
-use super::cache::{self, Draft, Lock, ROOM};
+use super::cache::{self, Draft, Lock};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -152,7 +152,9 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
         }
         fs::write(draft.path().join("RELEASE"), release)
     };
-    keep().with_context(|| format!("cannot fill {}; {ROOM}", draft.path().display()))?;
+    keep().map_err(|error| {
+        cache::refused(&format!("cannot fill {}", draft.path().display()), &error)
+    })?;
     draft.publish(place)?;
     eprintln!("gemello: ready: {}", place.display());
     Ok(())
