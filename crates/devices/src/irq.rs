@@ -5,11 +5,11 @@
 //! sources is (wired OR). A line's mutex is held while the chips are told, so that they see changes
 //! in order.
 
-use crate::sync::lock;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use sync::lock;
 
 /// An interrupt chip's inputs.
 pub trait IrqInputs: Send + Sync {

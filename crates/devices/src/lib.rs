@@ -30,5 +30,3 @@ pub mod power;
 pub mod saved;
 pub mod time;
 pub mod virtio;
-
-mod sync;

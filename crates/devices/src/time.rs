@@ -5,11 +5,11 @@
 //! [`TimerQueue::expire`], and is told through the wake callback when the soonest deadline has
 //! moved forward.
 
-use crate::sync::lock;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use sync::lock;
 
 /// One second in VM nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;

@@ -5,7 +5,7 @@ mod by_parts;
 
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vcpu::{CpuIo, Elements, Exit, Signal, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::cpuid::CpuModel;
@@ -110,12 +110,12 @@ fn every_rule_holds_unhurried(tier: Tier, when: When) {
     let watchdog = running.clone();
     let watch = std::thread::spawn(move || {
         while watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let signals = watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+            let signals = sync::lock(&watchdog);
             signals.iter().for_each(|signals| signals.raise(Signal::Kick));
         }
     });
     let wrap = |vcpu: SoftVcpu| -> Box<dyn Vcpu> {
-        *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(vcpu.signals());
+        *sync::lock(&running) = Some(vcpu.signals());
         Box::new(Unhurried(vcpu))
     };
     every_rule_holds(wrap, tier, when);

@@ -4,18 +4,18 @@
 
 use crate::terminal;
 use machine::MachineHandle;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 static MACHINE: Mutex<Option<MachineHandle>> = Mutex::new(None);
 
 /// From now on [`request`] resets this machine.
 pub(crate) fn arm(handle: MachineHandle) {
-    *MACHINE.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    *sync::lock(&MACHINE) = Some(handle);
 }
 
 /// Resets the machine, on another thread, and tells how it went.
 pub(crate) fn request() {
-    let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let machine = sync::lock(&MACHINE).clone();
     let Some(machine) = machine else {
         terminal::tell("\ngemello: the machine of a command is not reset; run the command again\n");
         return;

@@ -16,7 +16,7 @@ use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{OptionalActions, isatty, tcgetattr, tcgetpgrp, tcsetattr};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// An answer may take this long to come, over whatever line.
@@ -81,7 +81,7 @@ impl Shown {
         let closed = self.closed.load(Ordering::SeqCst);
         let written = if closed { Ok(bytes.len()) } else { write(bytes) };
         if let Ok(count) = &written {
-            let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut screen = sync::lock(&self.screen);
             screen.see(bytes.get(..*count).unwrap_or_default());
         }
         self.writing.store(false, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What becomes known of a command in the guest. Clones share it.
 #[derive(Clone, Debug)]
@@ -33,13 +33,13 @@ impl Progress {
 
     /// The command's status, once it has ended.
     pub(crate) fn status(&self) -> Option<u8> {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        *sync::lock(&self.status)
     }
 
     fn note(&self, report: Report) {
         match report {
             Report::Status(status) => {
-                *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+                *sync::lock(&self.status) = Some(status);
             }
             Report::Ready => {
                 self.gate.open();

@@ -11,7 +11,7 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 /// What a restored machine's side of the user has to be.
@@ -113,7 +113,7 @@ pub(crate) fn arm(
     }
     let path = path.to_owned();
     let saver = Saver { path, handle, hardware, kind, busy: Mutex::new(()) };
-    *SAVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(saver));
+    *sync::lock(&SAVER) = Some(Arc::new(saver));
     Ok(())
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn arm(
 /// # Errors
 /// The host would refuse it.
 pub(crate) fn check() -> Result<()> {
-    let saver = SAVER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let saver = sync::lock(&SAVER).clone();
     let Some(saver) = saver else { return Ok(()) };
     let place = match saver.path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -143,7 +143,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// Saves the machine, on another thread, and tells how it went.
 pub(crate) fn request() {
-    let saver = SAVER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let saver = sync::lock(&SAVER).clone();
     let Some(saver) = saver else {
         terminal::tell(
             "\ngemello: nothing is saved: start with --save FILE to save the machine there\n",

@@ -8,7 +8,7 @@
 use crate::exit;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// As the standard library's, but never panics.
 macro_rules! eprintln {
@@ -41,7 +41,7 @@ pub(crate) fn error(text: fmt::Arguments<'_>) {
 
 /// Prints on standard output; after the first refusal nothing.
 pub(crate) fn output(text: fmt::Arguments<'_>) {
-    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut refused = sync::lock(&REFUSED);
     if refused.is_none() {
         *refused = io::stdout().write_fmt(text).err();
     }
@@ -49,7 +49,7 @@ pub(crate) fn output(text: fmt::Arguments<'_>) {
 
 /// Writes out what standard output still holds. The exit status if not all of it could be written.
 pub(crate) fn finish() -> Option<u8> {
-    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut refused = sync::lock(&REFUSED);
     let error = refused.take().or_else(|| io::stdout().flush().err())?;
     drop(refused);
     Some(lost(&error))

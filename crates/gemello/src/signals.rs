@@ -6,8 +6,8 @@ use machine::{End, Stopper};
 use signal_hook::consts::{
     SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long the machine may take to end before the process is ended without it.
@@ -49,7 +49,7 @@ pub(crate) fn handle() -> Result<()> {
 
 /// From now on signals end this machine rather than the process.
 pub(crate) fn end_machine(stopper: Stopper) {
-    *MACHINE.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopper);
+    *sync::lock(&MACHINE) = Some(stopper);
 }
 
 /// The signal that ended the machine, if one did.
@@ -59,7 +59,7 @@ pub(crate) fn received() -> Option<i32> {
 
 fn end(signal: i32) {
     let first = RECEIVED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let machine = sync::lock(&MACHINE).clone();
     match machine {
         Some(stopper) if first => {
             stopper.stop(End::Interrupted);

@@ -9,7 +9,7 @@ use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
@@ -53,7 +53,7 @@ impl Raw {
     /// The terminal refuses.
     pub(crate) fn enter() -> std::io::Result<Self> {
         let saved = tcgetattr(stdin())?;
-        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        *sync::lock(&SAVED) = Some(saved);
         again()?;
         Ok(Self(()))
     }
@@ -70,7 +70,7 @@ impl Drop for Raw {
 /// # Errors
 /// The terminal refuses.
 pub(crate) fn again() -> std::io::Result<()> {
-    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
+    let saved = sync::lock(&SAVED);
     if let Some(saved) = saved.as_ref() {
         let mut raw = saved.clone();
         raw.make_raw();

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -27,7 +27,7 @@ struct Buffered;
 
 impl Write for Buffered {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = sync::lock(&PLACE);
         match &mut *place {
             Place::Early(early) => early.extend_from_slice(bytes),
             Place::File(file) => {
@@ -127,7 +127,7 @@ pub(crate) fn start(topics: &[Topic], to: To) {
 
 /// Writes to `file` what has been traced so far, and all that will be.
 pub(crate) fn open(file: File) {
-    let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut place = sync::lock(&PLACE);
     let mut file = BufWriter::new(file);
     let written = match &*place {
         Place::Early(early) => file.write_all(early),
@@ -144,7 +144,7 @@ pub(crate) fn open(file: File) {
 /// # Errors
 /// The file is not complete, and why.
 pub(crate) fn finish() -> io::Result<()> {
-    let mut place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut place = sync::lock(&PLACE);
     match std::mem::replace(&mut *place, Place::Early(Vec::new())) {
         Place::Early(_) => Ok(()),
         Place::File(file) => file.into_inner().map(drop).map_err(io::IntoInnerError::into_error),

@@ -14,7 +14,7 @@ use devices::irqchip::IrqChips;
 use devices::time::TimerQueue;
 use memory::GuestRam;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use x86::cpuid::CpuModel;
 
@@ -69,9 +69,4 @@ impl fmt::Debug for Board {
         out.field("ram", &self.ram).field("cpu", &self.model.name).field("cpus", &cpus);
         out.finish_non_exhaustive()
     }
-}
-
-/// Locks what no panic can leave half changed.
-pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

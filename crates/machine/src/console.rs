@@ -6,7 +6,7 @@ use crate::power::Stopper;
 use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// The input of a serial line. Called on the I/O thread alone.
@@ -89,15 +89,15 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     fn witness(&self) -> MutexGuard<'_, Witness> {
-        self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.witness)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        sync::wait(&self.changed, state)
     }
 }
 
@@ -151,8 +151,7 @@ impl Pump {
             if left.is_zero() {
                 return;
             }
-            let waited = self.shared.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            (state, _) = sync::wait_for(&self.shared.changed, state, left);
         }
     }
 
@@ -212,9 +211,8 @@ impl Shared {
                 state = self.wait(state);
                 continue;
             }
-            let waited = self.changed.wait_timeout(state, SILENCE);
             let silent;
-            (state, silent) = waited.unwrap_or_else(PoisonError::into_inner);
+            (state, silent) = sync::wait_for(&self.changed, state, SILENCE);
             let report = self.witness().report();
             if let Some(report) = report.filter(|_| silent.timed_out() && state.queue.is_empty()) {
                 stopper.stop(End::GuestPanic(report));
@@ -236,8 +234,7 @@ impl Write for PumpWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.shared.lock();
         while state.queue.len() >= QUEUE_MAX && !state.closed && !self.stopper.is_ended() {
-            let waited = self.shared.changed.wait_timeout(state, LOOK);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            (state, _) = sync::wait_for(&self.shared.changed, state, LOOK);
         }
         if !state.closed && state.queue.len() < QUEUE_MAX {
             let wake = state.queue.is_empty();

@@ -12,7 +12,7 @@
 use crate::end::End;
 use crate::notifier::Notifier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use vcpu::{Kick, Signals};
 
 /// Where a machine is in its life.
@@ -69,11 +69,11 @@ impl Control {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        sync::wait(&self.changed, state)
     }
 
     fn kick(&self, why: Kick) {

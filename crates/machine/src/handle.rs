@@ -9,7 +9,7 @@ use crate::saved::file::{self, Header};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Asks things of one machine. Clones ask the same one.
 ///
@@ -118,7 +118,7 @@ impl MachineHandle {
     }
 
     fn one_at_a_time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _turn = self.board.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = sync::lock(&self.board.commands);
         work()
     }
 

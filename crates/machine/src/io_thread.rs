@@ -13,7 +13,7 @@ use devices::chipset::Uart;
 use devices::time::{Clock as _, TimerQueue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// One serial line's input and the UART that it goes to.
@@ -100,7 +100,7 @@ impl EventLoop {
 impl Feed {
     /// Gives the UART what it takes now.
     fn offer(&mut self) {
-        let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uart = sync::lock(&self.uart);
         loop {
             let bytes = match uart.wants_input() {
                 0 => return,

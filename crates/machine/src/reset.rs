@@ -4,13 +4,14 @@
 //! Processors and devices take over the state that they had then; time begins anew. Consoles, disks
 //! and counters stay. A disk's content is what the guest has made of it.
 
-use crate::board::{Board, Origin, lock};
+use crate::board::{Board, Origin};
 use crate::config::BootConfig;
 use crate::console::SharedWitness;
 use crate::error::ResetError;
 use crate::firmware;
 use crate::saved::state::RestoreError;
 use memory::GuestRam;
+use sync::lock;
 use vcpu::{Signal, StateError};
 
 /// Bytes of memory that are looked at together.

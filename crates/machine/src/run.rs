@@ -11,7 +11,7 @@
 //! ```
 //! Each processor has its thread; the I/O thread serves timers and consoles beside them.
 
-use crate::board::{Board, lock};
+use crate::board::Board;
 use crate::console::Pump;
 use crate::control::{Control, Phase};
 use crate::end::End;
@@ -23,6 +23,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+use sync::lock;
 use vcpu::{Slice, StateError};
 
 /// How long a console that takes nothing may hold up the end of a run that the user ended.

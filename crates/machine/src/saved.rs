@@ -14,10 +14,11 @@ pub mod state;
 pub use cpu::{CpuError, SavedCpu};
 pub use state::{ChipsetState, MachineState, ProcessorState, RestoreError, VERSION};
 
-use crate::board::{Board, Chipset, lock};
+use crate::board::{Board, Chipset};
 use crate::machine::Machine;
 use crate::processor::Processor;
 use devices::time::Clock as _;
+use sync::lock;
 use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
 

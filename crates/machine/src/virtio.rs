@@ -10,7 +10,7 @@ use devices::irqchip::IrqChips;
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
 use devices::virtio::{VirtioDevice, VirtioMmio};
 use memory::GuestRam;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A device in its slot.
 pub(crate) struct Slotted {
@@ -78,6 +78,6 @@ impl Slotted {
 
     /// The device behind its transport.
     pub(crate) fn lock(&self) -> MutexGuard<'_, VirtioMmio> {
-        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.transport)
     }
 }

@@ -20,7 +20,7 @@ use devices::irqchip::IrqChips;
 use devices::power::PowerSink;
 use devices::time::TimerQueue;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The serial lines' other ends.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ impl Wiring<'_> {
         });
         if let Some(input) = line.input {
             let notifier = self.notifier.clone();
-            let mut locked = uart.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locked = sync::lock(&uart);
             locked.on_drain(move || notifier.notify());
             drop(locked);
             self.feeds.push(Feed { input, uart: Arc::clone(&uart) });

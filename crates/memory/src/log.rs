@@ -30,7 +30,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Changes that are remembered for processors that have not caught up yet.
 pub const REMEMBERED: usize = 4096;
@@ -146,7 +146,7 @@ impl ChangeLog {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// A new reader, not active, that has seen everything so far.
@@ -239,7 +239,7 @@ impl ChangeLog {
             if own.is_some_and(|own| own.acknowledged() != self.epoch()) {
                 break false;
             }
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = sync::wait(&self.progress, state);
         };
         drop(state);
         self.waiting.fetch_sub(1, Ordering::SeqCst);

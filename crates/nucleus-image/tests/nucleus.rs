@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use test_support::gemello;
@@ -107,7 +107,7 @@ struct Run {
 fn run(mut command: Command, input: &str, until: Option<&str>) -> Run {
     // One machine at a time: two would spoil each other's timing.
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = sync::lock(&TURN);
     let start = Instant::now();
     let mut child = command
         .stdin(Stdio::piped())

@@ -9,8 +9,9 @@
 //! callbacks take leaf locks only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use sync::lock;
 use x86::regs::Rflags;
 use x86::state::{Activity, CpuState};
 
@@ -261,22 +262,15 @@ impl Signals {
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             guard = match left {
-                None => self.awake.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                None => sync::wait(&self.awake, guard),
                 Some(Duration::ZERO) => break false,
-                Some(left) => {
-                    let waited = self.awake.wait_timeout(guard, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => sync::wait_for(&self.awake, guard, left).0,
             };
         };
         drop(guard);
         self.settle(Residence::Queued);
         up
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub use test_support::gemello;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// `gemello` with `arguments`, its standard input empty.
 pub fn command(arguments: &[&str]) -> Command {
@@ -42,9 +42,9 @@ pub fn text(bytes: &[u8]) -> String {
 /// Debian in the cache, and the right to boot it: held for the length of a test.
 pub fn debian(flavour: &str) -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = sync::lock(&TURN);
     static FETCHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut fetched = sync::lock(&FETCHED);
     if !fetched.iter().any(|f| f == flavour) {
         let output = run(&["fetch", "debian", "--flavour", flavour]);
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));

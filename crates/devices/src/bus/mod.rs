@@ -11,10 +11,10 @@ mod unclaimed;
 pub use ranges::BusError;
 pub use unclaimed::{Place, Unclaimed};
 
-use crate::sync::lock;
 use ranges::Ranges;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
+use sync::lock;
 use unclaimed::UnclaimedPlaces;
 
 /// A device on I/O ports.

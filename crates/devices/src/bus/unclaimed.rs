@@ -1,9 +1,9 @@
 //! What the guest touched that is not there.
 
-use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
+use sync::lock;
 
 /// Device memory is counted by page of this size: a guest that draws on a screen that is not there
 /// touches one place.

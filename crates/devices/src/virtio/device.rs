@@ -7,9 +7,9 @@ use super::irq::VirtioIrq;
 use super::queue::Queue;
 use super::saved::DeviceState;
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use memory::GuestRam;
 use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// A virtio device. Called with the transport locked; it must not wait for a processor.
 pub trait VirtioDevice: Send {

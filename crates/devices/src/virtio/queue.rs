@@ -6,12 +6,12 @@
 
 use super::chain::{Broken, Chain, Head};
 use super::irq::VirtioIrq;
-use crate::sync::lock;
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use sync::lock;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue as SplitQueue, QueueOwnedT as _, QueueT as _};
 use vm_memory::{Bytes as _, GuestAddress};

@@ -9,11 +9,11 @@
 
 use super::Queue;
 use super::chain::{Broken, Chain};
-use crate::sync::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
+use sync::lock;
 
 /// What a device does with requests.
 pub(super) trait Serve: Send + 'static {
@@ -88,7 +88,7 @@ impl Worker {
         let mut mailbox = lock(&shared.mailbox);
         shared.interrupted.store(true, Ordering::Relaxed);
         while mailbox.serving {
-            mailbox = shared.resting.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+            mailbox = sync::wait(&shared.resting, mailbox);
         }
         shared.interrupted.store(false, Ordering::Relaxed);
         mailbox.job = None;
@@ -132,7 +132,7 @@ impl Shared {
                 mailbox.serving = true;
                 return Some(job);
             }
-            mailbox = self.work.wait(mailbox).unwrap_or_else(PoisonError::into_inner);
+            mailbox = sync::wait(&self.work, mailbox);
         }
     }
 

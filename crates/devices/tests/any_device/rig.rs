@@ -17,7 +17,8 @@ use devices::saved::RestoreError;
 use devices::time::{Clock, ManualClock, TimerQueue};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use sync::lock;
 use vcpu::{Signal, Signals};
 
 const IOAPIC_BASE: u64 = 0xFEC0_0000;
@@ -68,10 +69,6 @@ pub(crate) struct Snapshot {
     pub(crate) post: LatchState,
     pub(crate) fast_a20: LatchState,
     pub(crate) reset: LatchState,
-}
-
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A clock that tells VM time, and the wall time that goes with it.

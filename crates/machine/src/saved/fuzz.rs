@@ -2,13 +2,13 @@
 //! restored and run for a while.
 
 use super::file::{self, Header, SavedMachine};
-use crate::board::lock;
 use crate::config::{BootConfig, Config, File};
 use crate::{Lines, Machine};
 use engine_soft::{SoftEngine, Tier};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use sync::lock;
 use vcpu::Slice;
 use x86::cpuid::CpuModel;
 

@@ -1,7 +1,7 @@
 use super::registers::*;
 use super::*;
-use crate::sync::lock;
 use crate::time::{ManualClock, SECOND};
+use sync::lock;
 
 type Parts = (Arc<ManualClock>, Arc<TimerQueue>, Arc<Mutex<Vec<PowerEvent>>>, Arc<Mutex<AcpiPm>>);
 

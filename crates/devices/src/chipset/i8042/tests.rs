@@ -1,7 +1,7 @@
 use super::core::*;
 use super::registers::*;
 use super::*;
-use crate::sync::lock;
+use sync::lock;
 
 #[test]
 fn self_test_command_byte_and_absent_devices() {

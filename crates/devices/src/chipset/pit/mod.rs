@@ -17,11 +17,11 @@ use self::core::{Core, tick, time_of};
 use crate::bus::PioDevice;
 use crate::irq::IrqLine;
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
 use counter::Tick;
 use registers::{CONTROL, COUNTER_0};
 use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// The host timer fires no more often than this.
 const PERIOD_MIN_NS: u64 = 20_000;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bus::Bus;
-use crate::sync::lock;
+use sync::lock;
 
 type Events = Arc<Mutex<Vec<PowerEvent>>>;
 

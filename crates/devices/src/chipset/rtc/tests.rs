@@ -1,9 +1,9 @@
 use super::core::*;
 use super::registers::*;
 use super::*;
-use crate::sync::lock;
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
+use sync::lock;
 
 /// 2009-02-13 23:31:30 UTC, a Friday.
 const START: i128 = 1_234_567_890_000_000_000;

@@ -1,9 +1,9 @@
 use super::core::*;
 use super::registers::*;
 use super::*;
-use crate::sync::lock;
 use crate::time::ManualClock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use sync::lock;
 
 /// A terminal: what was sent.
 #[derive(Clone, Default)]

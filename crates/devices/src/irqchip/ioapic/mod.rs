@@ -17,10 +17,10 @@ use crate::bus::SharedMmio;
 use crate::irq::IrqInputs;
 use crate::msi::MsiSink;
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use registers::{EOI, IOREGSEL, IOWIN};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// The IOAPIC, with its adapter to the bus, the lines and the local APICs.
 pub struct IoApic {

@@ -23,13 +23,13 @@ use super::interconnect::{Interconnect, Receiver};
 use super::message::{DeliveryMode, Message};
 use crate::irq::IrqInputs;
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use crate::time::{Clock, Expire, Instant, Timer, TimerQueue, Tsc};
 use access::Illegal;
 use registers::*;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use sync::lock;
 use timer::Deadline;
 use vcpu::{MsrFault, Signal, Signals};
 

@@ -16,9 +16,9 @@ use super::interconnect::ExternalVector;
 use crate::bus::SharedPio;
 use crate::irq::{IrqInputs, IrqLine};
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// The master and slave 8259A with the edge/level control registers.
 pub struct PicPair {

@@ -2,7 +2,6 @@
 
 use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
-use crate::sync::lock;
 pub(super) use crate::virtio::blk::DiskAccess::{self, ReadOnly, ReadWrite};
 use crate::virtio::blk::{Block, Storage};
 use crate::virtio::{VirtioDevice, VirtioMmio};
@@ -11,6 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use sync::lock;
 
 pub(super) const RAM: u64 = 1 << 20;
 /// Entries of the queue.

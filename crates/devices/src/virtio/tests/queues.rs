@@ -4,13 +4,13 @@
 use super::driver::*;
 use crate::bus::MmioDevice as _;
 use crate::saved::RestoreError;
-use crate::sync::lock;
 use crate::virtio::chain::Chain;
 use crate::virtio::saved::DeviceState;
 use crate::virtio::{Activation, ConfigSpace, Queue, VirtioDevice, VirtioIrq};
 use memory::GuestRam;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use sync::lock;
 
 /// Where the rings of queue `number` are.
 const fn rings(number: u64) -> [u64; 3] {

@@ -2,10 +2,10 @@
 
 use super::OK;
 use super::driver::*;
-use crate::sync::lock;
 use crate::virtio::MmioState;
 use crate::virtio::blk::BlockState;
 use crate::virtio::saved::DeviceState;
+use sync::lock;
 
 #[test]
 fn a_restored_device_goes_on() {

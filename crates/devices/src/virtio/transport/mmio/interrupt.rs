@@ -4,8 +4,8 @@
 
 use super::super::common::Interrupts;
 use crate::irq::IrqLine;
-use crate::sync::lock;
 use std::sync::Mutex;
+use sync::lock;
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 
 /// All bits of InterruptStatus.

@@ -1,0 +1,27 @@
+//! Locks that survive a panic elsewhere.
+//!
+//! What gemello guards by a mutex is consistent between any two statements that change it, so a
+//! poisoned lock is as good as any other.
+#![forbid(unsafe_code)]
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
+use std::time::Duration;
+
+/// Locks `mutex`, whether or not another thread panicked while it held it.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits on `condition`, without the lock meanwhile.
+pub fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`wait`], for `time` at the most.
+pub fn wait_for<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    time: Duration,
+) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+    condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner)
+}
