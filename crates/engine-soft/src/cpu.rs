@@ -5,19 +5,19 @@
 //! misses goes to [`crate::mmu`].
 #![allow(unsafe_code)] // the TLB hit; see docs/UNSAFE.md
 
-use crate::Tier;
-use crate::block::BlockCache;
+use crate::block::{self, AVX_ON, BlockCache, SSE_ON, USER};
 use crate::decode::features::FeatureTable;
-use crate::interp::host_exec::Thunks;
-use crate::mmu::Mmu;
-use crate::op::{Fallible, Fault, Op};
+use crate::interp::thunks::Thunks;
+use crate::mmu;
+use crate::op::{self, Fallible, Fault};
 use crate::ram;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;
-use crate::translate::lockstep::Lockstep;
-use crate::translate::stack_page::Source;
+use crate::translate::context::Source;
+use crate::translate::lockstep::Log;
 use crate::translate::{CachedExit, Translator};
 use crate::word::Word;
+use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{Exit, Signal, Signals, Statistics};
@@ -36,13 +36,25 @@ pub(crate) const BASED: u8 = 1;
 /// Everything else: 16- and 32-bit addresses, segment bases and limits.
 pub(crate) const LEGACY: u8 = 2;
 
-/// Mode bit of block keys: SSE instructions need no check.
-pub(crate) const SSE_ON: u8 = 1 << 5;
-/// Mode bit of block keys: AVX instructions need no check.
-pub(crate) const AVX_ON: u8 = 1 << 6;
+/// An op of this processor.
+pub(crate) type Op = op::Op<Cpu>;
+/// What performs one of its ops.
+pub(crate) type Handler = op::Handler<Cpu>;
+/// Its MMU, with the code that it has decoded, and the log of what lockstep will undo.
+pub(crate) type Mmu = mmu::Mmu<BlockCache<Cpu>, Option<Box<Log>>>;
+/// A block of its code.
+pub(crate) type Block = block::Block<Cpu>;
 
-/// Mode bit of block keys: not at level 0.
-pub(crate) const USER: u8 = 1 << 7;
+/// What the processor and its decoder call of the modules above them.
+#[derive(Clone, Copy)]
+pub(crate) struct Above {
+    /// Leaves a block at its op's start. It replaces the handlers of a block whose code has
+    /// changed.
+    pub(crate) stale: Handler,
+    /// Whether an instruction is to stand alone in its block, because the translator does not
+    /// perform it.
+    pub(crate) alone: fn(&Cpu, &Instruction) -> bool,
+}
 
 /// See the module.
 pub(crate) struct Cpu {
@@ -76,9 +88,7 @@ pub(crate) struct Cpu {
     pub(crate) stack_sources: [Source; 2],
     pub(crate) translator: Translator,
     /// Exits of translated code to the interpreter that were taken before, by site.
-    pub(crate) cached_exits: Vec<CachedExit>,
-    /// Holds translated code against the interpreter (`--tier lockstep`).
-    pub(crate) lockstep: Option<Box<Lockstep>>,
+    pub(crate) cached_exits: Vec<CachedExit<Block>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The slice under way has a limit: translated code must leave often.
@@ -87,6 +97,7 @@ pub(crate) struct Cpu {
     pub(crate) features: FeatureTable,
     pub(crate) thunks: Thunks,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) above: Above,
     pub(crate) stats: Statistics,
 }
 
@@ -94,15 +105,19 @@ pub(crate) struct Cpu {
 unsafe impl Send for Cpu {}
 
 impl Cpu {
+    /// A processor after reset, interpreted, of which `code_cache` bytes hold translations.
+    ///
+    /// # Errors
+    /// The host denies executable memory.
     pub(crate) fn new(
         ram: GuestRam,
         model: CpuModel,
-        tier: Tier,
         code_cache: usize,
+        above: Above,
     ) -> std::io::Result<Self> {
         let state = CpuState::reset();
         let signals = Arc::new(Signals::default());
-        let (blocks, woken) = (BlockCache::new(crate::interp::control::stale), signals.clone());
+        let (blocks, woken) = (BlockCache::new(above.stale), signals.clone());
         let notify = Box::new(move || woken.raise(Signal::Changes));
         let mmu = Mmu::new(ram, blocks, state.paging, notify);
         let mut cpu = Self {
@@ -124,27 +139,15 @@ impl Cpu {
             stack_sources: [(std::ptr::null(), 0); 2],
             translator: Translator::new(code_cache)?,
             cached_exits: Vec::new(),
-            lockstep: (tier == Tier::Lockstep).then(Box::default),
-            hot: match tier {
-                Tier::Interpret => u32::MAX,
-                Tier::Translate => crate::translate::HOT,
-                // More is compared the sooner it is translated.
-                Tier::Lockstep => crate::translate::HOT / 8,
-            },
+            hot: u32::MAX,
             limited: false,
             features: FeatureTable::new(&model),
             model,
             thunks: Thunks::new()?,
             signals,
+            above,
             stats: Statistics::default(),
         };
-        if cpu.hot != u32::MAX {
-            crate::translate::interrupt::install()?;
-            cpu.signals.set_interrupt(Arc::new(crate::translate::interrupt::send));
-        }
-        cpu.translator.compared = cpu.lockstep.is_some();
-        cpu.translator.counting |= cpu.translator.compared;
-        cpu.translator.polls |= cpu.translator.compared;
         cpu.refresh();
         Ok(cpu)
     }

@@ -1,9 +1,10 @@
 //! The software engine as the contract has it: what it needs of a host, and processors from it.
 
+use crate::soft_vcpu::{CODE_CACHE, SoftVcpu};
 use crate::thunk;
-use crate::{CODE_CACHE, SoftVcpu, Tier, missing_on_host};
+use crate::tier::Tier;
 use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
-use x86::cpuid::CpuModel;
+use x86::cpuid::{CpuModel, Feature};
 
 /// The software engine, with how it is to run guests.
 #[derive(Clone, Copy, Debug)]
@@ -73,4 +74,34 @@ impl EngineVm for SoftVm {
         }
         Ok(Box::new(vcpu))
     }
+}
+
+/// What `model` promises its guest and this host cannot execute.
+pub fn missing_on_host(model: &CpuModel) -> Vec<Feature> {
+    use thunk::Feature as Host;
+    const NEEDS: [(Feature, Host); 20] = [
+        (Feature::Sse3, Host::Sse3),
+        (Feature::Ssse3, Host::Ssse3),
+        (Feature::Sse41, Host::Sse41),
+        (Feature::Sse42, Host::Sse42),
+        (Feature::Popcnt, Host::Popcnt),
+        (Feature::Abm, Host::Lzcnt),
+        (Feature::Bmi1, Host::Bmi1),
+        (Feature::Bmi2, Host::Bmi2),
+        (Feature::Adx, Host::Adx),
+        (Feature::Movbe, Host::Movbe),
+        (Feature::Cx16, Host::Cx16),
+        (Feature::Aes, Host::Aes),
+        (Feature::Pclmulqdq, Host::Pclmulqdq),
+        (Feature::Sha, Host::Sha),
+        (Feature::Avx, Host::Avx),
+        (Feature::Avx2, Host::Avx2),
+        (Feature::F16c, Host::F16c),
+        (Feature::Fma, Host::Fma),
+        (Feature::Rdrand, Host::Rdrand),
+        (Feature::Rdseed, Host::Rdseed),
+    ];
+    let host = thunk::HostFeatures::probe();
+    let lacks = |&&(feature, needed): &&(Feature, Host)| model.has(feature) && !host.has(needed);
+    NEEDS.iter().filter(lacks).map(|&(feature, _)| feature).collect()
 }

@@ -6,10 +6,10 @@
 //! exception delivery make.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
-use crate::block::BlockCache;
+use crate::observer::{CodeCache, Recorder};
+use crate::page_tables::Tables;
 use crate::ram;
 use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
-use crate::translate::lockstep::Log;
 use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DIRTY};
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -29,6 +29,25 @@ pub(crate) enum Target {
     Device { gpa: u64 },
 }
 
+/// Where an access is made.
+#[derive(Clone, Copy)]
+enum Reached {
+    /// RAM: its host address, and its guest-physical one if the page tables were walked. A write
+    /// that hits the TLB is to a page that holds no code, and has none.
+    Ram { host: *mut u8, gpa: Option<u64> },
+    /// No RAM: the machine's business.
+    Device { gpa: u64 },
+}
+
+impl From<Target> for Reached {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Ram { host, gpa } => Self::Ram { host, gpa: Some(gpa) },
+            Target::Device { gpa } => Self::Device { gpa },
+        }
+    }
+}
+
 /// Where a page walk ends.
 enum Walked {
     To(Target),
@@ -36,43 +55,8 @@ enum Walked {
     Absent(u64),
 }
 
-/// Page tables of which some may be absent.
-struct Tables<'a> {
-    ram: &'a GuestRam,
-    /// What was looked for and is. The walk's result then means nothing.
-    absent: Cell<Option<u64>>,
-}
-
-impl Tables<'_> {
-    fn present(&self, gpa: u64) -> bool {
-        let absent = self.ram.is_absent(gpa);
-        if absent {
-            self.absent.set(Some(gpa));
-        }
-        !absent
-    }
-}
-
-impl PhysicalMemory for Tables<'_> {
-    fn read_u32(&self, gpa: u64) -> u32 {
-        if self.present(gpa) { self.ram.read_u32(gpa) } else { 0 }
-    }
-
-    fn read_u64(&self, gpa: u64) -> u64 {
-        if self.present(gpa) { self.ram.read_u64(gpa) } else { 0 }
-    }
-
-    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
-        !self.present(gpa) || self.ram.compare_exchange_u32(gpa, old, new)
-    }
-
-    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
-        !self.present(gpa) || self.ram.compare_exchange_u64(gpa, old, new)
-    }
-}
-
 /// Drops what `change` concerns.
-fn apply(change: Change, blocks: &mut BlockCache, tlb: &mut Tlb) {
+fn apply(change: Change, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
     match change {
         Change::Wrote { gpa, len } => blocks.written_pages(gpa, len),
         Change::Code { page } => tlb.forbid_writes(page),
@@ -91,10 +75,11 @@ fn apply(change: Change, blocks: &mut BlockCache, tlb: &mut Tlb) {
 }
 
 /// See the module.
-pub(crate) struct Mmu {
+pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
     pub(crate) ram: GuestRam,
     pub(crate) tlb: Tlb,
-    pub(crate) blocks: BlockCache,
+    /// Decoded code.
+    pub(crate) blocks: B,
     pub(crate) paging: PagingState,
     /// RFLAGS.AC, which overrides SMAP for explicit supervisor accesses.
     pub(crate) ac: bool,
@@ -115,21 +100,16 @@ pub(crate) struct Mmu {
     pub(crate) mmio: u64,
     /// While the reference runs ahead of translated code: what it reaches, so that it can be
     /// undone.
-    pub(crate) log: Option<Box<Log>>,
+    pub(crate) log: R,
 }
 
 // SAFETY: the pointers refer to memory the structure itself keeps alive (RAM, blocks) or are only
 // set inside `run`.
-unsafe impl Send for Mmu {}
+unsafe impl<B: CodeCache, R: Recorder> Send for Mmu<B, R> {}
 
-impl Mmu {
+impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// `notify` makes the processor look whether it is [`Mmu::behind`].
-    pub(crate) fn new(
-        ram: GuestRam,
-        blocks: BlockCache,
-        paging: PagingState,
-        notify: Notify,
-    ) -> Self {
+    pub(crate) fn new(ram: GuestRam, blocks: B, paging: PagingState, notify: Notify) -> Self {
         Self {
             reader: ram.reader(notify),
             device_writes: 0,
@@ -144,7 +124,7 @@ impl Mmu {
             io: None,
             refills: 0,
             mmio: 0,
-            log: None,
+            log: R::default(),
         }
     }
 
@@ -209,9 +189,7 @@ impl Mmu {
         kind: AccessKind,
         privilege: Privilege,
     ) -> Result<Walked, Exception> {
-        if let Some(log) = &mut self.log {
-            log.walked(la);
-        }
+        self.log.walked(la);
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
@@ -223,9 +201,7 @@ impl Mmu {
         } else {
             paging::translate(&self.paging, self.ac, &self.ram, la, access)
         };
-        if let Some(log) = &mut self.log {
-            log.marked(&self.ram, self.paging.cr3, la);
-        }
+        self.log.marked(&self.ram, self.paging.cr3, la);
         let t = t?;
         let page = la & !PAGE_MASK;
         let gpa_page = t.gpa & !PAGE_MASK;
@@ -291,16 +267,16 @@ impl Mmu {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
-        let mut target = self.find(la, kind, privilege)?;
-        let view = self.view(privilege);
-        if let (Some(log), Target::Ram { gpa, .. }) = (&mut self.log, &mut target) {
-            if *gpa == u64::MAX {
-                *gpa = self.tlb.view(view).pages[tlb::index(la)].gpa() | la & PAGE_MASK;
-            }
-            log.reached(&self.ram, la, *gpa, kind);
+    ) -> Result<Reached, Exception> {
+        let reached = self.find(la, kind, privilege)?;
+        if self.log.is_recording()
+            && let Reached::Ram { gpa, .. } = reached
+        {
+            let page = self.tlb.view(self.view(privilege)).pages[tlb::index(la)].gpa();
+            let gpa = gpa.unwrap_or(page | la & PAGE_MASK);
+            self.log.reached(&self.ram, la, gpa, kind);
         }
-        Ok(target)
+        Ok(reached)
     }
 
     fn find(
@@ -308,14 +284,13 @@ impl Mmu {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
+    ) -> Result<Reached, Exception> {
         let entry = &self.tlb.view(self.view(privilege)).data[tlb::index(la)];
         let tag = if kind == AccessKind::Write { entry.wtag } else { entry.rtag };
         if tag == la & !PAGE_MASK {
-            // The guest-physical address only matters for code pages, which have no write tag.
-            return Ok(Target::Ram { host: entry.at(la) as *mut u8, gpa: u64::MAX });
+            return Ok(Reached::Ram { host: entry.at(la) as *mut u8, gpa: None });
         }
-        self.translate(la, kind, privilege)
+        Ok(self.translate(la, kind, privilege)?.into())
     }
 
     /// Where `count` quadwords from `la` on lie in RAM, if one access serves all: they are in one
@@ -327,12 +302,12 @@ impl Mmu {
         kind: AccessKind,
         privilege: Privilege,
     ) -> Result<Option<*mut u8>, Exception> {
-        if count == 0 || self.log.is_some() || Self::crosses(la, 8 * count as u64) {
+        if count == 0 || self.log.is_recording() || Self::crosses(la, 8 * count as u64) {
             return Ok(None);
         }
         Ok(match self.find(la, kind, privilege)? {
-            Target::Ram { host, gpa } if gpa == u64::MAX || kind == AccessKind::Read => Some(host),
-            Target::Ram { .. } | Target::Device { .. } => None,
+            Reached::Ram { host, gpa } if gpa.is_none() || kind == AccessKind::Read => Some(host),
+            Reached::Ram { .. } | Reached::Device { .. } => None,
         })
     }
 
@@ -350,10 +325,10 @@ impl Mmu {
     }
 
     /// One access to `target`, within a page.
-    fn read_at(&mut self, target: Target, size: u8) -> u64 {
+    fn read_at(&mut self, target: Reached, size: u8) -> u64 {
         match target {
             // SAFETY: `target` came from `reach` for an access that stays within the page.
-            Target::Ram { host, .. } => unsafe {
+            Reached::Ram { host, .. } => unsafe {
                 match size {
                     1 => u64::from(ram::load::<u8>(host)),
                     2 => u64::from(ram::load::<u16>(host)),
@@ -361,7 +336,7 @@ impl Mmu {
                     _ => ram::load::<u64>(host),
                 }
             },
-            Target::Device { gpa } => {
+            Reached::Device { gpa } => {
                 if self.refuses() {
                     return 0;
                 }
@@ -372,9 +347,9 @@ impl Mmu {
     }
 
     /// One store to `target`, within a page. Decoded code there dies.
-    fn write_at(&mut self, target: Target, size: u8, value: u64) {
+    fn write_at(&mut self, target: Reached, size: u8, value: u64) {
         match target {
-            Target::Ram { host, gpa } => {
+            Reached::Ram { host, gpa } => {
                 // SAFETY: `target` came from `reach` for a write that stays within the page.
                 unsafe {
                     match size {
@@ -386,7 +361,7 @@ impl Mmu {
                 }
                 self.wrote(gpa, u64::from(size));
             }
-            Target::Device { gpa } => {
+            Reached::Device { gpa } => {
                 if self.refuses() {
                     return;
                 }
@@ -399,9 +374,11 @@ impl Mmu {
     }
 
     /// `len` bytes at `gpa` have changed: decoded code there is stale, in this processor and in
-    /// others.
-    pub(crate) fn wrote(&mut self, gpa: u64, len: u64) {
-        if gpa != u64::MAX && !(self.log.is_some() && self.kept(gpa, len)) {
+    /// others. `None`: there is none.
+    pub(crate) fn wrote(&mut self, gpa: Option<u64>, len: u64) {
+        if let Some(gpa) = gpa
+            && !(self.log.is_recording() && self.kept(gpa, len))
+        {
             self.blocks.written(gpa, len);
             self.let_go();
             self.reader.wrote(gpa, len);
@@ -412,8 +389,9 @@ impl Mmu {
     /// last.
     #[inline]
     fn let_go(&mut self) {
-        if !self.blocks.released.is_empty() {
-            self.reader.release_code(self.blocks.released.drain(..));
+        let released = self.blocks.released();
+        if !released.is_empty() {
+            self.reader.release_code(released.drain(..));
         }
     }
 
@@ -466,7 +444,7 @@ impl Mmu {
     /// Whether the access under way must not happen, because it could not be undone.
     #[cold]
     fn refuses(&mut self) -> bool {
-        self.log.as_mut().is_some_and(|log| log.forbid())
+        self.log.forbids()
     }
 
     /// While a log is kept a store kills no code: one that would is forbidden.
@@ -553,7 +531,7 @@ impl Mmu {
         len: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Option<(*mut u8, u64)>, Exception> {
+    ) -> Result<Option<(*mut u8, Option<u64>)>, Exception> {
         if Self::crosses(la, len) {
             if kind == AccessKind::Write {
                 self.probe_write(la, len, privilege)?;
@@ -566,8 +544,8 @@ impl Mmu {
             return Ok(None);
         }
         Ok(match self.reach(la, kind, privilege)? {
-            Target::Ram { host, gpa } => Some((host, gpa)),
-            Target::Device { .. } => None,
+            Reached::Ram { host, gpa } => Some((host, gpa)),
+            Reached::Device { .. } => None,
         })
     }
 
@@ -620,7 +598,7 @@ impl Mmu {
     }
 }
 
-impl SystemBus for Mmu {
+impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
     fn read(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
         if Self::crosses(la, u64::from(size)) {
             return self.read_split(la, size, privilege);
@@ -700,7 +678,7 @@ impl SystemBus for Mmu {
 
     fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
         match self.reach(la, AccessKind::Write, Privilege::Implicit)? {
-            Target::Ram { host, gpa } => {
+            Reached::Ram { host, gpa } => {
                 // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
                 // operations.
                 let cell = unsafe { std::sync::atomic::AtomicU8::from_ptr(host) };
@@ -708,7 +686,7 @@ impl SystemBus for Mmu {
                 self.wrote(gpa, 1);
                 Ok(old)
             }
-            target @ Target::Device { .. } => {
+            target @ Reached::Device { .. } => {
                 let old = self.read_at(target, 1) as u8;
                 self.write_at(target, 1, u64::from(old | bits));
                 Ok(old)
@@ -750,9 +728,9 @@ impl SystemBus for Mmu {
     }
 }
 
-impl Drop for Mmu {
+impl<B: CodeCache, R: Recorder> Drop for Mmu<B, R> {
     fn drop(&mut self) {
         self.blocks.flush();
-        self.let_go();
+        self.reader.release_code(self.blocks.released().drain(..));
     }
 }

@@ -4,11 +4,10 @@
 //! register-file slots. Ops of a block lie behind each other; the function returns what comes next
 //! ([`Step`]).
 
-use crate::cpu::Cpu;
 use std::cell::Cell;
 
-/// Performs one op.
-pub(crate) type Handler = fn(&mut Cpu, &Op) -> Step;
+/// Performs one op on a processor, `C`.
+pub(crate) type Handler<C> = fn(&mut C, &Op<C>) -> Step;
 
 /// What follows an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +40,11 @@ pub(crate) struct Fault;
 pub(crate) type Fallible<T = ()> = Result<T, Fault>;
 
 /// See the module.
-#[derive(Clone)]
 #[repr(C)]
-pub(crate) struct Op {
+pub(crate) struct Op<C> {
     /// What performs it. A cell, because the ops of a block whose code was overwritten are
     /// redirected while it runs.
-    pub(crate) run: Cell<Handler>,
+    pub(crate) run: Cell<Handler<C>>,
     /// Immediate operand (sign-extended), branch displacement, or whatever the handler takes it
     /// for.
     pub(crate) imm: u64,
@@ -87,7 +85,13 @@ pub(crate) const DIRECT: u8 = 0x80;
 /// TF on their way, and their trap with it; SYSCALL and SYSRET go by the TF that they leave.
 pub(crate) const OWN_STEP: u8 = 0x40;
 
-impl Op {
+impl<C> Clone for Op<C> {
+    fn clone(&self) -> Self {
+        Self { run: self.run.clone(), ..*self }
+    }
+}
+
+impl<C> Op<C> {
     /// Offset of the following instruction from the block's start.
     #[inline(always)]
     pub(crate) fn end(&self) -> u64 {

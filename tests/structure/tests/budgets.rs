@@ -18,11 +18,8 @@ const BOOLS: usize = 1;
 
 /// What does not keep a budget yet, by the beginning of its path or by its name: bounds that only
 /// shrink.
-const LONGER_FILES: [(&str, usize); 3] = [
-    ("crates/engine-soft/src/tlb.rs", 873),
-    ("crates/engine-soft/src/translate/emit.rs", 718),
-    ("crates/engine-soft/src/mmu.rs", 758),
-];
+const LONGER_FILES: [(&str, usize); 2] =
+    [("crates/engine-soft/src/translate/emit.rs", 658), ("crates/engine-soft/src/mmu.rs", 736)];
 const LONGER_FUNCTIONS: [(&str, usize); 0] = [];
 const MORE_BOOLS: [(&str, usize); 0] = [];
 const UNUSED: [(&str, usize); 5] = [

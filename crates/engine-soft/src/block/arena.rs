@@ -12,21 +12,26 @@ use super::Block;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockId(u32);
 
-struct Slot {
-    block: Option<Box<Block>>,
+struct Slot<C> {
+    block: Option<Box<Block<C>>>,
     alive: bool,
 }
 
-#[derive(Default)]
-pub(super) struct Arena {
-    slots: Vec<Slot>,
+pub(super) struct Arena<C> {
+    slots: Vec<Slot<C>>,
     vacant: Vec<BlockId>,
     dead: Vec<BlockId>,
 }
 
-impl Arena {
+impl<C> Default for Arena<C> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), vacant: Vec::new(), dead: Vec::new() }
+    }
+}
+
+impl<C> Arena<C> {
     /// Takes `block` in, alive.
-    pub(super) fn add(&mut self, block: Block) -> BlockId {
+    pub(super) fn add(&mut self, block: Block<C>) -> BlockId {
         let slot = Slot { block: Some(Box::new(block)), alive: true };
         if let Some(id) = self.vacant.pop() {
             self.slots[id.0 as usize] = slot;
@@ -37,13 +42,13 @@ impl Arena {
     }
 
     /// The block, if it is alive.
-    pub(super) fn get(&self, id: BlockId) -> Option<&Block> {
+    pub(super) fn get(&self, id: BlockId) -> Option<&Block<C>> {
         let slot = self.slots.get(id.0 as usize).filter(|slot| slot.alive)?;
         slot.block.as_deref()
     }
 
     /// Declares the block dead and tells what it was; `None`: it was dead already.
-    pub(super) fn retire(&mut self, id: BlockId) -> Option<&Block> {
+    pub(super) fn retire(&mut self, id: BlockId) -> Option<&Block<C>> {
         let slot = self.slots.get_mut(id.0 as usize).filter(|slot| slot.alive)?;
         slot.alive = false;
         self.dead.push(id);
@@ -57,7 +62,7 @@ impl Arena {
     }
 
     /// Frees the dead. `check` sees each before it goes.
-    pub(super) fn free_dead(&mut self, mut check: impl FnMut(BlockId, &Block)) {
+    pub(super) fn free_dead(&mut self, mut check: impl FnMut(BlockId, &Block<C>)) {
         while let Some(id) = self.dead.pop() {
             let slot = &mut self.slots[id.0 as usize];
             if let Some(block) = slot.block.take() {

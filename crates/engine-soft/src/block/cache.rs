@@ -3,6 +3,7 @@
 use super::arena::Arena;
 use super::page::{CodeDependency, CodePage, granules, meet};
 use super::{Block, BlockId, Entries, Key, Table};
+use crate::observer::CodeCache;
 use crate::op::Handler;
 
 /// Entries of the table that is asked first.
@@ -11,28 +12,28 @@ const JUMP_ENTRIES: usize = 1 << 15;
 const CAPACITY: usize = 2 << 20;
 
 /// See the module.
-pub(crate) struct BlockCache {
-    arena: Arena,
+pub(crate) struct BlockCache<C> {
+    arena: Arena<C>,
     blocks: Table<Key, BlockId>,
     /// Pointers to living blocks.
-    jump: Box<[(Key, *const Block)]>,
+    jump: Box<[(Key, *const Block<C>)]>,
     pages: Table<u64, CodePage>,
     /// Translations that dead blocks are part of, to be made to leave before translated code runs
     /// again.
     pub(crate) invalidated_regions: Vec<u32>,
     /// Pages that have lost their last block, for others to be told.
-    pub(crate) released: Vec<u64>,
+    released: Vec<u64>,
     ops: usize,
     pub(crate) epoch: u64,
     pub(crate) decoded: u64,
     pub(crate) invalidated: u64,
-    stale: Handler,
+    stale: Handler<C>,
 }
 
-impl BlockCache {
+impl<C> BlockCache<C> {
     /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's
     /// start.
-    pub(crate) fn new(stale: Handler) -> Self {
+    pub(crate) fn new(stale: Handler<C>) -> Self {
         Self {
             arena: Arena::default(),
             blocks: Table::default(),
@@ -51,13 +52,13 @@ impl BlockCache {
     /// The block for `key`, if decoded, as the run loop refers to it: good until the next
     /// [`BlockCache::free_dead`].
     #[inline(always)]
-    pub(crate) fn find(&mut self, key: Key) -> Option<*const Block> {
+    pub(crate) fn find(&mut self, key: Key) -> Option<*const Block<C>> {
         let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
         if known == key { Some(block) } else { self.find_slow(key) }
     }
 
     #[cold]
-    fn find_slow(&mut self, key: Key) -> Option<*const Block> {
+    fn find_slow(&mut self, key: Key) -> Option<*const Block<C>> {
         let block = std::ptr::from_ref(self.get(key)?);
         self.jump[key.slot(JUMP_ENTRIES)] = (key, block);
         Some(block)
@@ -67,7 +68,7 @@ impl BlockCache {
     /// not lie on one.
     #[inline(always)]
     #[allow(unsafe_code)] // no lookup in the arena on the instruction path; see docs/UNSAFE.md
-    pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block, Option<u64>)> {
+    pub(crate) fn find_with_second(&self, key: Key) -> Option<(*const Block<C>, Option<u64>)> {
         let (known, block) = self.jump[key.slot(JUMP_ENTRIES)];
         // SAFETY: `jump` names living blocks only: `kill` and `flush` take each out, and the arena
         // frees none that lives.
@@ -76,7 +77,7 @@ impl BlockCache {
     }
 
     /// The block for `key`, if decoded.
-    pub(crate) fn get(&self, key: Key) -> Option<&Block> {
+    pub(crate) fn get(&self, key: Key) -> Option<&Block<C>> {
         self.arena.get(*self.blocks.get(&key)?)
     }
 
@@ -103,13 +104,8 @@ impl BlockCache {
         self.ops > CAPACITY
     }
 
-    /// The page of `gpa` is about to get a block: it counts as a code page from now on.
-    pub(crate) fn open_page(&mut self, gpa: u64) {
-        self.pages.entry(gpa >> 12).or_default();
-    }
-
     /// Enters a block, whose pages are open.
-    pub(crate) fn insert(&mut self, block: Block) -> *const Block {
+    pub(crate) fn insert(&mut self, block: Block<C>) -> *const Block<C> {
         let (key, extents) = (block.key, block.extents());
         self.ops += block.ops.len();
         self.decoded += 1;
@@ -137,19 +133,9 @@ impl BlockCache {
         }
     }
 
-    /// Whether any block has code on the page of `gpa`, or is about to.
-    pub(crate) fn is_code_page(&self, gpa: u64) -> bool {
-        self.pages.contains_key(&(gpa >> 12))
-    }
-
-    /// Whether decoded code lies in the granules of `len` bytes at `gpa`.
-    pub(crate) fn holds(&self, gpa: u64, len: u64) -> bool {
-        self.pages.get(&(gpa >> 12)).is_some_and(|page| page.granules & granules((gpa, len)) != 0)
-    }
-
     /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if
     /// the page holds no code any more.
-    pub(crate) fn written(&mut self, gpa: u64, len: u64) -> bool {
+    fn written_on_page(&mut self, gpa: u64, len: u64) -> bool {
         let Some(page) = self.pages.get_mut(&(gpa >> 12)) else { return true };
         if page.blocks.is_empty() {
             // It was opened, and decoding came to nothing.
@@ -170,16 +156,6 @@ impl BlockCache {
             self.kill(id);
         }
         !self.pages.contains_key(&(gpa >> 12))
-    }
-
-    /// As [`BlockCache::written`], on as many pages as `len` bytes reach.
-    pub(crate) fn written_pages(&mut self, mut gpa: u64, len: u64) {
-        let end = gpa.saturating_add(len);
-        while gpa < end {
-            let page_end = (gpa | 0xfff).saturating_add(1).min(end);
-            self.written(gpa, page_end - gpa);
-            gpa = page_end;
-        }
     }
 
     fn close_page(&mut self, frame: u64) {
@@ -220,7 +196,7 @@ impl BlockCache {
     }
 
     /// Kills everything (the cache is full, or memory was replaced).
-    pub(crate) fn flush(&mut self) {
+    fn kill_all(&mut self) {
         for (key, id) in self.blocks.drain() {
             let Some(block) = self.arena.retire(id) else { continue };
             block.redirect(self.stale);
@@ -274,4 +250,39 @@ impl BlockCache {
 fn covered(extents: [(u64, u64); 2], frame: u64) -> u64 {
     let here = extents.into_iter().filter(|&(gpa, _)| gpa >> 12 == frame);
     here.fold(0, |bits, part| bits | granules(part))
+}
+
+impl<C> CodeCache for BlockCache<C> {
+    fn is_code_page(&self, gpa: u64) -> bool {
+        self.pages.contains_key(&(gpa >> 12))
+    }
+
+    fn open_page(&mut self, gpa: u64) {
+        self.pages.entry(gpa >> 12).or_default();
+    }
+
+    fn holds(&self, gpa: u64, len: u64) -> bool {
+        self.pages.get(&(gpa >> 12)).is_some_and(|page| page.granules & granules((gpa, len)) != 0)
+    }
+
+    fn written(&mut self, gpa: u64, len: u64) {
+        self.written_on_page(gpa, len);
+    }
+
+    fn written_pages(&mut self, mut gpa: u64, len: u64) {
+        let end = gpa.saturating_add(len);
+        while gpa < end {
+            let page_end = (gpa | 0xfff).saturating_add(1).min(end);
+            self.written_on_page(gpa, page_end - gpa);
+            gpa = page_end;
+        }
+    }
+
+    fn flush(&mut self) {
+        self.kill_all();
+    }
+
+    fn released(&mut self) -> &mut Vec<u64> {
+        &mut self.released
+    }
 }

@@ -21,9 +21,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A straight run of decoded instructions. What the run loop reads of each block comes first, on
 /// one cache line.
 #[repr(C, align(64))]
-pub(crate) struct Block {
+pub(crate) struct Block<C> {
     /// The ops; the last one always leaves the block.
-    pub(crate) ops: Box<[Op]>,
+    pub(crate) ops: Box<[Op<C>]>,
     /// Guest instructions (the last op may be a fall-through marker and none).
     pub(crate) instructions: u32,
     /// There is a second page: a copy of what `second_page` says.
@@ -37,7 +37,7 @@ pub(crate) struct Block {
     /// Whether that successor lies on the same page, so that a link is sound.
     pub(crate) linkable: [bool; 2],
     /// Successors for [`crate::op::Step::Taken`] and [`crate::op::Step::Through`].
-    pub(crate) links: [Cell<*const Block>; 2],
+    pub(crate) links: [Cell<*const Self>; 2],
     /// The epoch in which the links were made.
     pub(crate) link_epoch: [Cell<u64>; 2],
     pub(crate) key: Key,
@@ -93,6 +93,13 @@ impl Entries {
     }
 }
 
+/// Mode bit of block keys: SSE instructions need no check.
+pub(crate) const SSE_ON: u8 = 1 << 5;
+/// Mode bit of block keys: AVX instructions need no check.
+pub(crate) const AVX_ON: u8 = 1 << 6;
+/// Mode bit of block keys: not at level 0.
+pub(crate) const USER: u8 = 1 << 7;
+
 /// Guest-physical address in the low 56 bits, mode above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(u64);
@@ -115,7 +122,7 @@ impl Key {
 
     /// Code of user mode.
     pub(crate) const fn is_user(self) -> bool {
-        (self.0 >> 56) as u8 & crate::cpu::USER != 0
+        (self.0 >> 56) as u8 & USER != 0
     }
 
     /// A place among `entries`, a power of two.
@@ -148,7 +155,7 @@ impl Hasher for Spread {
 /// By words that need not be spread well.
 pub(crate) type Table<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
-impl Block {
+impl<C> Block<C> {
     /// The parts of its code, each within one page: guest-physical address and bytes. Both may lie
     /// in one frame.
     fn extents(&self) -> [(u64, u64); 2] {
@@ -158,14 +165,14 @@ impl Block {
     }
 
     /// The pages that its code is on, as frame numbers; one of them twice counts once.
-    fn frames(&self) -> impl Iterator<Item = u64> + use<> {
+    fn frames(&self) -> impl Iterator<Item = u64> + use<C> {
         let first = self.key.gpa() >> 12;
         let second = self.second_page.map(|page| page >> 12).filter(|&page| page != first);
         std::iter::once(first).chain(second)
     }
 
     /// Makes a run of it end at the next op: `stale` leaves the block at its op's start.
-    fn redirect(&self, stale: Handler) {
+    fn redirect(&self, stale: Handler<C>) {
         for op in &self.ops {
             op.run.set(stale);
         }

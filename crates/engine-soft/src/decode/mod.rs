@@ -9,10 +9,11 @@ pub(crate) mod features;
 mod operand;
 mod select;
 
-use crate::block::{Block, Key, TranslationSlot};
+use crate::block::{Key, TranslationSlot};
+use crate::cpu::Block;
 use crate::cpu::Cpu;
+use crate::cpu::Op;
 use crate::interp::{control, system};
-use crate::op::Op;
 use crate::thunk::Unthunkable;
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, DecoderError, Instruction};
@@ -122,7 +123,7 @@ pub(crate) fn decode(
         ops.push(op);
         left = selected.leaves;
         end = next;
-        let alone = ops.len() == 1 && crate::translate::leaves_alone(cpu, &instruction);
+        let alone = ops.len() == 1 && (cpu.above.alone)(cpu, &instruction);
         if alone || serializes(&instruction) {
             // The code that follows may be translated, or another processor may have changed it.
             break;

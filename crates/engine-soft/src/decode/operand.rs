@@ -1,8 +1,9 @@
 //! Operands as ops hold them: register numbers, address parts, sizes.
 
+use crate::cpu::Op;
 use crate::cpu::{BASED, FLAT, LEGACY};
 use crate::interp::system;
-use crate::op::{Op, REP, REPNE};
+use crate::op::{REP, REPNE};
 use crate::word::HIGH_BYTE;
 use iced_x86::{Instruction, Register};
 use std::cell::Cell;

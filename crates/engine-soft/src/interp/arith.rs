@@ -2,7 +2,8 @@
 
 use crate::alu::{self, Alu, Multiply, OF};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use std::marker::PhantomData;
 use std::sync::LazyLock;

@@ -2,8 +2,9 @@
 //! the address.
 
 use crate::alu::CF;
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
-use crate::op::{Fallible, Op, Step, step};
+use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use x86::bus::AccessKind;
 

@@ -7,7 +7,8 @@
 use super::stack;
 use crate::alu::{CF, OF, PF, SF, ZF};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step_to};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step_to};
 use x86::bus::AccessKind;
 use x86::paging::is_canonical;
 use x86::state::{Mode, Seg, gpr};

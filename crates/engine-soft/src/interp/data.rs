@@ -1,8 +1,9 @@
 //! Data movement: MOV and its extensions, LEA, XCHG, CMOVcc, SETcc, BSWAP, XLAT.
 
 use super::control::condition;
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY, truncate};
-use crate::op::{Fallible, Op, Step, step};
+use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use x86::bus::AccessKind;
 

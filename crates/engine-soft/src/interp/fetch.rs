@@ -1,9 +1,11 @@
 //! Finds the block at RIP: instruction TLB, block cache, and on a miss the decoder.
 
-use crate::block::{Block, Key};
+use crate::block::Key;
+use crate::cpu::Block;
 use crate::cpu::Cpu;
 use crate::decode::{self, Decoded, Window};
 use crate::mmu::Target;
+use crate::observer::CodeCache;
 use crate::op::{Fallible, Fault, Step};
 use crate::tlb::{self, PAGE_MASK};
 use x86::exception::Exception;
@@ -46,7 +48,7 @@ pub(crate) fn block_at_rip(cpu: &mut Cpu, extent: Extent) -> Option<*const Block
     match find_or_decode(cpu, extent) {
         Ok(block) => Some(block),
         Err(Fault) => {
-            super::events::fault_here(cpu);
+            super::deliver::fault_here(cpu);
             None
         }
     }

@@ -1,9 +1,11 @@
 //! Floating-point and vector instructions that no thunk runs: images of the units' state in memory,
 //! masked moves, gathers.
 
+use crate::cpu::Handler;
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
 use crate::interp::host_exec;
-use crate::op::{Fallible, Handler, Op, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::bus::{AccessKind, SystemBus};
@@ -178,7 +180,7 @@ struct Elements<'a> {
 
 /// The parts of the processor that [`Elements`] needs while its state is lent out.
 struct ElementContext {
-    mmu: *mut crate::mmu::Mmu,
+    mmu: *mut crate::cpu::Mmu,
     base: u64,
     limit_checked: Option<(x86::state::CpuState, u8)>,
     privilege: x86::bus::Privilege,
@@ -196,7 +198,7 @@ impl ElementContext {
     }
 
     #[allow(unsafe_code)]
-    fn mmu(&mut self) -> &mut crate::mmu::Mmu {
+    fn mmu(&mut self) -> &mut crate::cpu::Mmu {
         // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only
         // `state` is used meanwhile.
         unsafe { &mut *self.mmu }

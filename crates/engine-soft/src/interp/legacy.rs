@@ -2,7 +2,8 @@
 
 use crate::alu::{CF, PF, SF, ZF};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step};
 use crate::word::HIGH_BYTE;
 use x86::bus::AccessKind;
 use x86::exception::{Exception, Vector};

@@ -1,7 +1,8 @@
 //! The stack: PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE (SDM vol. 1, 6.2).
 
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Fault, Op, Step, step, step_to};
+use crate::cpu::Op;
+use crate::op::{Fallible, Fault, Step, step, step_to};
 use crate::word::Word;
 use x86::bus::AccessKind;
 use x86::exception::{Exception, Vector};

@@ -6,8 +6,10 @@
 #![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
 
 use crate::alu::{Alu, ZF};
+use crate::cpu::Op;
 use crate::cpu::{Cpu, truncate};
-use crate::op::{Fallible, Op, REPNE, Step, step_to};
+use crate::observer::CodeCache;
+use crate::op::{Fallible, REPNE, Step, step_to};
 use crate::ram::{self, While};
 use crate::tlb::PAGE_MASK;
 use crate::word::Word;
@@ -183,7 +185,7 @@ fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fall
     let Some((source, _)) = cpu.check(source)? else { return Ok(false) };
     let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
     let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
-    if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
+    if gpa.is_some_and(|gpa| overwrites_itself(cpu, op, gpa, bytes)) {
         return Ok(false);
     }
     // Overlap closer than an element upwards would repeat bytes differently from element-wise
@@ -223,7 +225,7 @@ fn fill_run<W: Word>(cpu: &mut Cpu, op: &Op, to: u64, value: W, n: u64) -> Falli
     let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
     let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
     let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
-    if is_code(cpu, gpa, bytes) && overwrites_itself(cpu, op, gpa, bytes) {
+    if gpa.is_some_and(|gpa| overwrites_itself(cpu, op, gpa, bytes)) {
         return Ok(false);
     }
     // SAFETY: `pin` has checked that `bytes` bytes from `target` on are RAM that may be written.
@@ -232,21 +234,17 @@ fn fill_run<W: Word>(cpu: &mut Cpu, op: &Op, to: u64, value: W, n: u64) -> Falli
     Ok(true)
 }
 
-/// Whether decoded code lies near `bytes` at `gpa`, as [`crate::mmu::Mmu::pin`] gives it.
-fn is_code(cpu: &Cpu, gpa: u64, bytes: u64) -> bool {
-    gpa != u64::MAX && cpu.mmu.blocks.holds(gpa, bytes)
-}
-
 /// Whether `op`, of 64-bit mode, has one of its own bytes among `bytes` at `gpa`: it must then go
 /// element by element, to be fetched anew in time.
 #[cold]
 fn overwrites_itself(cpu: &Cpu, op: &Op, gpa: u64, bytes: u64) -> bool {
-    (0..u64::from(op.len)).any(|n| {
-        let la = cpu.ip(op).wrapping_add(n);
-        let entry = cpu.fetch_entry(la);
-        let known = entry.tag == la & !PAGE_MASK;
-        !known || (entry.gpa | la & PAGE_MASK).wrapping_sub(gpa) < bytes
-    })
+    cpu.mmu.blocks.holds(gpa, bytes)
+        && (0..u64::from(op.len)).any(|n| {
+            let la = cpu.ip(op).wrapping_add(n);
+            let entry = cpu.fetch_entry(la);
+            let known = entry.tag == la & !PAGE_MASK;
+            !known || (entry.gpa | la & PAGE_MASK).wrapping_sub(gpa) < bytes
+        })
 }
 
 /// LODS.

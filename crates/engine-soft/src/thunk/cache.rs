@@ -6,8 +6,8 @@ use std::io;
 use iced_x86::Instruction;
 
 use super::area::CodeArea;
-use super::enter::Thunk;
 use super::host::HostFeatures;
+use super::run::Thunk;
 use super::types::Unthunkable;
 use super::{assemble, classify};
 

@@ -31,13 +31,14 @@ pub(crate) mod guard;
 mod host;
 pub mod masked;
 mod ranges;
+mod run;
 mod types;
 pub mod x87;
 
 pub use cache::ThunkCache;
 pub use classify::classify;
-pub use enter::Thunk;
 pub use host::{Feature, HostFeatures};
+pub use run::Thunk;
 pub use types::{Classification, FpuClass, MemAccess, MemOperand, ThunkFault, Unthunkable};
 
 /// Checks that the host gives executable memory.

@@ -4,8 +4,6 @@
 //! translator's scratch registers. Host GS points to the [`crate::cpu::Cpu`], so every field of it
 //! is `gs:[offset]`. Unless a name says otherwise nothing here changes flags.
 
-use super::address::Place;
-
 /// Scratch: the operand's address, linear before the check and host after it.
 pub(super) const ADDRESS: u8 = 11;
 /// Scratch.
@@ -19,6 +17,14 @@ pub(super) const RSP: u8 = 4;
 
 /// A NOP as long as a jump.
 pub(super) const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
+
+/// Where an access finds its operand: so far from a host register, or the sum of two.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) base: u8,
+    pub(super) index: Option<u8>,
+    pub(super) displacement: i32,
+}
 
 /// Machine code under construction.
 #[derive(Default)]

@@ -6,21 +6,6 @@
 
 use super::address::Access;
 use super::emit::Emitter;
-use crate::thunk::{MemAccess, MemOperand};
-use iced_x86::{Code, Instruction, OpKind};
-
-/// The word that `i` names, if it is such an instruction.
-pub(super) fn operand_of(i: &Instruction) -> Option<MemOperand> {
-    let (size, access) = match i.code() {
-        Code::Bt_rm32_r32 => (4, MemAccess::Read),
-        Code::Bt_rm64_r64 => (8, MemAccess::Read),
-        Code::Bts_rm32_r32 | Code::Btr_rm32_r32 | Code::Btc_rm32_r32 => (4, MemAccess::ReadWrite),
-        Code::Bts_rm64_r64 | Code::Btr_rm64_r64 | Code::Btc_rm64_r64 => (8, MemAccess::ReadWrite),
-        _ => return None,
-    };
-    let memory = i.op0_kind() == OpKind::Memory;
-    memory.then_some(MemOperand { size, access, alignment: 1, locked: i.has_lock_prefix() })
-}
 
 impl Emitter<'_> {
     pub(super) fn bit(&mut self, n: usize, access: Access) -> Option<()> {

@@ -5,40 +5,20 @@
 //! poll if the processor runs with a limit in instructions, or in lockstep. Otherwise a signal
 //! interrupts translated code (`super::interrupt`).
 
-use super::address::{Access, Expression, Place};
+use super::address::{Access, Expression};
+use super::asm::Place;
 use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
-    Cold, ENTERED, Emitter, ExitSite, FaultMapEntry, LOOKED_UP, Need, PAGE, POLL, StubTarget,
-    TARGETS, TMP_FLAGS, VECTORS_OUT, bits, spill_slot,
+    Cold, ENTERED, Emitter, LOOKED_UP, Need, PAGE, POLL, TARGETS, TMP_FLAGS, VECTORS_OUT,
+    spill_slot,
 };
 use super::flow::Class;
-use super::region::{PAGE_BYTES, Region};
+use super::insn::PAGE_BYTES;
+use super::scratch::bits;
 use super::scratch::{STANDARD, Scratch};
+use super::site::{ExitSite, FaultMapEntry, StubTarget};
+use super::targets::{TARGET_MASK, TARGET_SCALE};
 use crate::block::Entries;
-use crate::tlb::{TARGET_MASK, TARGET_SCALE};
-
-/// The order in which blocks are emitted: each behind the one that falls through to it, where that
-/// can be.
-pub(super) fn layout(region: &Region) -> Vec<usize> {
-    let mut order = Vec::with_capacity(region.blocks.len());
-    let mut pending = vec![0];
-    while let Some(mut b) = pending.pop() {
-        while !order.contains(&b) {
-            order.push(b);
-            let [taken, through] = region.successors(b).map(|to| to.and_then(|to| region.at(to)));
-            let (next, other) = match (taken, through) {
-                (taken, Some(through)) => (Some(through), taken),
-                (taken, None) => (taken, None),
-            };
-            pending.extend(other);
-            match next {
-                Some(next) => b = next,
-                None => break,
-            }
-        }
-    }
-    order
-}
 
 impl Emitter<'_> {
     /// Entry of the head, right before its code.

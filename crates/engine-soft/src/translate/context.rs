@@ -1,7 +1,26 @@
 //! The fields that translated code and the run loop share, inside [`crate::cpu::Cpu`].
 #![allow(unsafe_code)] // fields that a signal's handler writes; see docs/UNSAFE.md
 
-use super::stack_page::StackPage;
+use crate::tlb::Entry;
+
+/// The page that a stack lies on.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct StackPage {
+    /// Its linear address.
+    pub(super) page: u64,
+    /// Its host address.
+    pub(super) host: u64,
+}
+
+impl StackPage {
+    /// No stack's page. An address on it is none at all, and is found at host address 0, where
+    /// nothing is: the fault leaves to the interpreter.
+    pub(super) const NONE: Self = Self { page: 1 << 63, host: 0 };
+}
+
+/// What a page at hand was found in: the view, and what the TLB had lost by then.
+pub(crate) type Source = (*const Entry, u64);
 
 /// Fields that translated code addresses through GS.
 #[repr(C)]

@@ -19,9 +19,15 @@
 
 use super::asm::{ADDRESS, NOP, RCX, SECOND};
 use super::context::Context;
-use super::emit::{Cold, Emitter, ExitSite, JIT, PAGE, StubTarget};
-use super::{Translator, patch_rel32};
-use crate::block::{Block, Table};
+use super::emit::{Cold, Emitter, JIT, PAGE};
+use super::links::CodePage;
+use super::links::CrossPageBranch;
+use super::links::Detour;
+use super::links::GenerationCheck;
+use super::links::NEVER;
+use super::site::{ExitSite, StubTarget};
+use super::translator::{Translator, patch_rel32};
+use crate::cpu::Block;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use std::mem::offset_of;
@@ -30,97 +36,6 @@ const GENERATION: usize = JIT + offset_of!(Context, generation);
 const RELINK_LEFT: usize = JIT + offset_of!(Context, relink_countdown);
 /// Detours until a processor's links to other pages are made anew.
 const RELINK_COUNTDOWN: i32 = 64;
-/// No address space's generation.
-const NEVER: u32 = u32::MAX;
-
-/// A branch to another page: offsets in the code area.
-#[derive(Clone, Copy)]
-pub(super) struct CrossPageBranch {
-    /// The rel32 of the jump that is taken where the link does not hold. Code that compares nothing
-    /// runs into it, and has a NOP instead while there is a link.
-    detour: u32,
-    /// Where the detour leaves, to be linked.
-    exit: u32,
-    /// Where the detour goes by the table of targets.
-    table: u32,
-    /// The rel32 of the jump to the linked code.
-    jump: u32,
-    /// Where the generation is compared; kernel code has none.
-    generation: Option<GenerationCheck>,
-    /// The translation it is in.
-    region: u32,
-    /// Guest-physical page of the branch.
-    page: u64,
-    /// The vector registers are in the host's.
-    vectors: bool,
-    /// Status flags are in [`Context::flags`].
-    flags_saved: bool,
-    /// Its page has it among those that were linked.
-    listed: bool,
-}
-
-impl CrossPageBranch {
-    /// Its translation has number `region` and begins at `base`.
-    pub(super) fn place(&mut self, region: u32, base: u32) {
-        self.region = region;
-        for place in [&mut self.detour, &mut self.exit, &mut self.table, &mut self.jump] {
-            *place += base;
-        }
-        if let Some(generation) = &mut self.generation {
-            generation.place += base;
-        }
-    }
-}
-
-/// The generation in the code, 32 bits.
-#[derive(Clone, Copy)]
-struct GenerationCheck {
-    place: u32,
-    /// It is added, so that its negative stands there.
-    negative: bool,
-}
-
-impl GenerationCheck {
-    fn bytes(self, number: u32) -> [u8; 4] {
-        if self.negative { number.wrapping_neg() } else { number }.to_le_bytes()
-    }
-}
-
-/// What cross-page branch `branch` does where it is not linked: it goes to page + `to`.
-#[derive(Clone, Copy)]
-pub(super) struct Detour {
-    branch: usize,
-    to: i32,
-    /// The code there may need flags.
-    live: bool,
-    /// Flags are in `Context::flags`.
-    flags_saved: bool,
-}
-
-/// Where the code pages are that were entered, and the links between them.
-#[derive(Default)]
-pub(super) struct CrossPageLinks {
-    pub(super) branches: Vec<CrossPageBranch>,
-    pages: Table<u64, CodePage>,
-    /// Branches of kernel code that are linked.
-    kernel: Vec<u32>,
-}
-
-/// A guest-physical page with translated code.
-struct CodePage {
-    /// Where it was entered; `None`: at several linear addresses.
-    at: Option<u64>,
-    /// Branches on it that were linked.
-    linked: Vec<u32>,
-}
-
-impl CrossPageLinks {
-    pub(super) fn clear(&mut self) {
-        self.branches.clear();
-        self.pages.clear();
-        self.kernel.clear();
-    }
-}
 
 impl Emitter<'_> {
     /// Leaves the region for page + `to`, which is another page. Flags are where they are; `live`:

@@ -10,13 +10,19 @@
 use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{ADDRESS, Asm, RAX};
 use super::context::Context;
-use super::cross_page::{CrossPageBranch, Detour};
 use super::encode::{self, Memory, Operands};
 use super::flow::{Class, FlagUse};
-use super::recover::Recipe;
-use super::region::{BasicBlock, GuestInsn, PAGE_BYTES, Region};
+use super::insn::{GuestInsn, PAGE_BYTES};
+use super::links::CrossPageBranch;
+use super::links::Detour;
+use super::recipe::Recipe;
+use super::region::{BasicBlock, Region};
+use super::scratch::bits;
+use super::scratch::last;
 use super::scratch::{Held, Scratch};
-use super::stack_page::Elsewhere;
+use super::site::ExitSite;
+use super::site::FaultMapEntry;
+use super::site::StubTarget;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
@@ -65,40 +71,6 @@ pub(super) fn segment_selector(number: u8) -> usize {
     segment_base(number) - offset_of!(Segment, base) + offset_of!(Segment, selector)
 }
 
-/// What an exit means. Status flags that are *saved* are in `Context::flags`, others in RFLAGS.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ExitSite {
-    /// Go on at page + delta; the jump at `place` may be linked to that block.
-    Link { place: u32, delta: i32, vectors: bool },
-    /// Go on at page + delta, of which the table of targets knows nothing; status flags are saved
-    /// if `saved`.
-    Target { delta: i32, saved: bool },
-    /// Go on at page + delta, where there was a translation, which is dead; status flags are
-    /// saved if `saved`.
-    Dead { delta: i32, saved: bool },
-    /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to
-    /// it. Status flags are saved if `saved`.
-    CrossPage { branch: u32, delta: i32, saved: bool },
-    /// Go on at page + delta in the interpreter; `undone` instructions of the block were counted
-    /// but not run. Status flags are saved if `saved`. An STI went before it if `shadow`.
-    /// `recipe`: how to recover flags that a check may have overwritten.
-    Interpret { delta: i32, undone: u16, saved: bool, shadow: bool, recipe: Option<Recipe> },
-    /// A check of instruction page + delta missed: call `fill`, then retry at `retry`.
-    Check {
-        check: Check,
-        delta: i32,
-        undone: u16,
-        saved: bool,
-        shadow: bool,
-        recipe: Option<Recipe>,
-        retry: u32,
-        /// Registers spilled in the region.
-        spilled: u16,
-        /// The per-access translation from that instruction on, once there is one.
-        per_access: Option<crate::block::Entries>,
-    },
-}
-
 /// A finished translation, offsets into `code`.
 pub(super) struct Translation {
     pub(super) code: Vec<u8>,
@@ -114,45 +86,23 @@ pub(super) struct Translation {
     pub(super) fault_map: Vec<FaultMapEntry>,
 }
 
-/// A stub that code jumps to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StubTarget {
-    /// The exit, at a boundary; the site's number is in ADDRESS.
-    Leave,
-    /// The exit, within the region; the site's number is in the last register spilled.
-    LeaveRegion,
-    /// Making good a missed check; the site's number is in this register, a spilled one.
-    Fill(u8),
-    /// Loading the vector registers.
-    LoadVectors,
-}
-
-/// From `offset` of the code on a fault belongs to the instruction at page + `delta`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FaultMapEntry {
-    pub(super) offset: u32,
-    pub(super) delta: i32,
-    /// Instructions from it to the block's end.
-    pub(super) rest: u16,
-    /// Which registers are spilled here.
-    pub(super) spilled: u16,
-    /// Status flags are in `Context::flags` rather than in RFLAGS.
-    pub(super) saved: bool,
-    /// An STI went before it.
-    pub(super) shadow: bool,
-    /// How to recover flags that a check may have overwritten.
-    pub(super) recipe: Option<Recipe>,
-    /// The instruction begins right here, with nothing counted of it: code that is to stop may
-    /// leave.
-    pub(super) boundary: bool,
-}
-
 /// What an address check must spare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Nothing,
     /// Status flags are needed behind it.
     Flags,
+}
+
+/// What is done where the address is not on the page at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Elsewhere {
+    pub(super) from: usize,
+    pub(super) retry: usize,
+    pub(super) done: usize,
+    pub(super) site: usize,
+    pub(super) address: u8,
+    pub(super) check: Check,
 }
 
 /// A cold piece of code, emitted behind the hot one.
@@ -255,7 +205,7 @@ pub(super) fn translate(
 
 impl Emitter<'_> {
     fn run(&mut self) -> Option<()> {
-        let order = super::branch::layout(self.region);
+        let order = super::region::layout(self.region);
         for (k, &b) in order.iter().enumerate() {
             self.emit_block(b, order.get(k + 1).copied())?;
         }
@@ -705,14 +655,4 @@ impl Emitter<'_> {
         }
         Some(())
     }
-}
-
-/// The number of the highest bit set.
-pub(super) fn last(mask: u16) -> u8 {
-    mask.checked_ilog2().unwrap_or(0) as u8
-}
-
-/// Numbers of the bits set.
-pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
-    (0..16).filter(move |r| mask & 1 << r != 0)
 }

@@ -6,27 +6,13 @@
 //! for.
 
 mod check;
+mod operands;
+
+pub(super) use operands::{Memory, Operands};
 
 use super::flow::{Spot, spot};
 use iced_x86::{Instruction, OpKind, Register};
-
-/// New operands for a copied instruction.
-#[derive(Debug)]
-pub(super) struct Operands {
-    /// Host register for each general register of the guest that the instruction names explicitly.
-    pub(super) registers: [u8; 16],
-    /// The new memory operand, if the instruction has one.
-    pub(super) memory: Option<Memory>,
-}
-
-/// [base + index << scale + displacement], host register numbers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    pub(super) base: Option<u8>,
-    pub(super) index: Option<u8>,
-    pub(super) scale: u8,
-    pub(super) displacement: i32,
-}
+use operands::is_high_byte;
 
 /// An instruction taken apart. Register numbers have their fourth bit, `index` and `base` bits of
 /// REX are left out.
@@ -150,10 +136,6 @@ fn is_idle(byte: u8) -> bool {
 
 fn is_prefix(byte: u8) -> bool {
     is_idle(byte) || matches!(byte, 0x40..=0x4f | 0x66 | 0xf0 | 0xf2 | 0xf3)
-}
-
-fn is_high_byte(register: Register) -> bool {
-    matches!(register, Register::AH | Register::CH | Register::DH | Register::BH)
 }
 
 fn take_apart(bytes: &[u8], has_modrm: bool) -> Option<Parts<'_>> {

@@ -3,9 +3,9 @@
 //! Translated code itself counts no exits: each exit has a number already, and its meaning is noted
 //! when it is made.
 
-use super::emit::ExitSite;
 use super::flow::Class;
-use super::region::GuestInsn;
+use super::insn::GuestInsn;
+use super::site::ExitSite;
 use iced_x86::Mnemonic;
 use std::collections::HashMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // takes the processor that the stub passes; see docs/UNSAFE.md
 
 use super::address::{Check, Expression, NONE, PAGE_BASE};
-use super::emit::ExitSite;
+use super::site::ExitSite;
 use crate::cpu::Cpu;
 use crate::mmu::Target;
 use crate::tlb::PAGE_MASK;
@@ -35,7 +35,8 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
         Filled::PerAccess => match per_access {
             // Saved flags have to be where an entry expects them.
             Some(entries) if !saved && cpu.translator.alive(entries.region) => {
-                cpu.translator.noted = recipe.and_then(|recipe| recipe.flags(cpu));
+                cpu.translator.noted =
+                    recipe.and_then(|recipe| recipe.flags(&cpu.state.gpr, cpu.translator.noted));
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
                 cpu.translator.area.address(entries.near as usize)

@@ -1,7 +1,6 @@
 //! The class of an instruction for the translator, and where status flags are needed.
 
-use super::string::Repeat;
-use super::system::Field;
+use super::forms::{self, Field, Repeat};
 use crate::thunk::{Classification, FpuClass, HostFeatures, MemOperand, Unthunkable, classify};
 use iced_x86::{
     Code, ConditionCode, Decoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -167,13 +166,13 @@ fn by_mnemonic(i: &Instruction) -> Option<Class> {
 
 /// Instructions with code of their own for some forms of their operands.
 fn by_operands(i: &Instruction) -> Option<Class> {
-    if let Some(repeat) = super::string::repeat_of(i) {
+    if let Some(repeat) = forms::repeat_of(i) {
         return Some(Class::Repeat(repeat));
     }
-    if let Some(operand) = super::bit::operand_of(i).filter(|_| ordinary_address(i)) {
+    if let Some(operand) = forms::bit_operand_of(i).filter(|_| ordinary_address(i)) {
         return Some(Class::Bit(operand));
     }
-    super::system::field_of(i).map(Class::ReadState)
+    forms::field_of(i).map(Class::ReadState)
 }
 
 fn by_code(i: &Instruction) -> Option<Class> {

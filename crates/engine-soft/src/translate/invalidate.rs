@@ -5,8 +5,8 @@
 //! is translated anew.
 
 use super::asm::{ADDRESS, Asm};
-use super::emit::ExitSite;
-use super::{Full, Translator, patch, patch_rel32};
+use super::site::ExitSite;
+use super::translator::{Full, Translator, patch, patch_rel32};
 use crate::block::{Entries, Key};
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;

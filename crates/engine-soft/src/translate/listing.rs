@@ -5,8 +5,9 @@
 //! `fault_map` tells. What comes before the first and after the last (entries and exits) stands
 //! under a heading of its own.
 
-use super::emit::{FaultMapEntry, Translation};
-use super::region::GuestInsn;
+use super::emit::Translation;
+use super::insn::GuestInsn;
+use super::site::FaultMapEntry;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;

@@ -2,11 +2,16 @@
 #![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
 use super::context::{FAULTED, NOT_ENTERED};
-use super::emit::{ExitSite, FaultMapEntry, bits};
-use super::recover::Recipe;
+use super::recipe::Recipe;
+use super::scratch::bits;
+use super::site::ExitSite;
+use super::site::FaultMapEntry;
 use super::thread;
-use super::{cross_page, invalidate, patch_rel32, stack_page};
-use crate::block::{Block, Entries};
+use super::translator::CachedExit;
+use super::translator::patch_rel32;
+use super::{cross_page, invalidate, stack_page};
+use crate::block::Entries;
+use crate::cpu::Block;
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
@@ -24,22 +29,6 @@ pub(crate) enum ExitReason {
     PerAccess(u32),
 }
 
-/// What an exit to the interpreter led to when it was taken before.
-#[derive(Clone, Copy)]
-pub(crate) struct CachedExit {
-    block: *const Block,
-    /// The block cache's, in which `block` is alive.
-    epoch: u64,
-    delta: i32,
-    undone: u16,
-    recipe: Option<Recipe>,
-}
-
-impl CachedExit {
-    const NONE: Self =
-        Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0, recipe: None };
-}
-
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
@@ -51,7 +40,7 @@ pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
         _ => return,
     };
     if cpu.cached_exits.len() <= site {
-        cpu.cached_exits.resize(cpu.translator.sites.len(), CachedExit::NONE);
+        cpu.cached_exits.resize_with(cpu.translator.sites.len(), || CachedExit::NONE);
     }
     cpu.cached_exits[site] =
         CachedExit { block, epoch: cpu.mmu.blocks.epoch, delta, undone, recipe };
@@ -187,7 +176,7 @@ fn left(cpu: &mut Cpu) -> ExitReason {
         && known.epoch == cpu.mmu.blocks.epoch
     {
         // No block has died: the one on this page is still there.
-        let CachedExit { block, delta, undone, recipe, .. } = *known;
+        let &CachedExit { block, delta, undone, recipe, .. } = known;
         cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
         flags_at(cpu, false, recipe);
         account_exit(cpu, undone);
@@ -288,7 +277,9 @@ fn before_instruction(cpu: &mut Cpu, page: u64, at: &Boundary) {
 fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
     if saved {
         cpu.state.flags.arith = cpu.jit.flags;
-    } else if let Some(flags) = recipe.and_then(|recipe| recipe.flags(cpu)) {
+    } else if let Some(flags) =
+        recipe.and_then(|recipe| recipe.flags(&cpu.state.gpr, cpu.translator.noted))
+    {
         cpu.state.flags.arith = flags;
         cpu.translator.recovered = true;
     }
@@ -354,6 +345,23 @@ pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.cached_exits.clear();
     cpu.mmu.tlb.forget_targets();
     cpu.translator.reset();
+}
+
+/// Has translated code poll, and count its instructions, from now on: it is to stop now and then.
+pub(crate) fn limit(cpu: &mut Cpu) {
+    count(cpu);
+    if !cpu.translator.polls {
+        cpu.translator.polls = true;
+        forget(cpu);
+    }
+}
+
+/// Has translated code count its instructions from now on.
+pub(crate) fn count(cpu: &mut Cpu) {
+    if !cpu.translator.counting {
+        cpu.translator.counting = true;
+        forget(cpu);
+    }
 }
 
 #[cfg(test)]

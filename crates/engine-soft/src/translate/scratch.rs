@@ -130,3 +130,13 @@ impl Scratch {
         }
     }
 }
+
+/// The number of the highest bit set.
+pub(super) fn last(mask: u16) -> u8 {
+    mask.checked_ilog2().unwrap_or(0) as u8
+}
+
+/// Numbers of the bits set.
+pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
+    (0..16).filter(move |r| mask & 1 << r != 0)
+}

@@ -2,10 +2,10 @@
 
 use super::address::{PAGE_BASE, expression_of};
 use super::asm::{RAX, RSP};
-use super::emit::bits;
 use super::flow::Class;
 use super::region::Region;
 use super::scratch;
+use super::scratch::bits;
 
 const RDX: u8 = 2;
 

@@ -8,34 +8,21 @@
 //!
 //! [`Context::stack_page`]: super::context::Context::stack_page
 
-use super::address::{Access, Check, Expression, Group};
+use super::address::{Access, Expression, Group};
 use super::context::Context;
-use super::emit::{Cold, Emitter, JIT, Need, StubTarget, bits};
-use super::region::PAGE_BYTES;
-use crate::cpu::{Cpu, USER};
+use super::context::Source;
+use super::context::StackPage;
+use super::emit::Elsewhere;
+use super::emit::{Cold, Emitter, JIT, Need};
+use super::insn::PAGE_BYTES;
+use super::scratch::bits;
+use super::site::StubTarget;
+use crate::block::USER;
+use crate::cpu::Cpu;
 use crate::tlb::Entry;
 use std::mem::{offset_of, size_of};
 
 const STACK_SCRATCH: usize = JIT + offset_of!(Context, stack_scratch);
-
-/// The page that a stack lies on.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct StackPage {
-    /// Its linear address.
-    page: u64,
-    /// Its host address.
-    host: u64,
-}
-
-impl StackPage {
-    /// No stack's page. An address on it is none at all, and is found at host address 0, where
-    /// nothing is: the fault leaves to the interpreter.
-    pub(super) const NONE: Self = Self { page: 1 << 63, host: 0 };
-}
-
-/// What a page at hand was found in: the view, and what the TLB had lost by then.
-pub(crate) type Source = (*const Entry, u64);
 
 /// Drops the page at hand if it may not be what the TLB says. To be called before translated code
 /// runs.
@@ -47,17 +34,6 @@ pub(super) fn revalidate(cpu: &mut Cpu) {
         cpu.stack_sources[level] = source;
         cpu.jit.stack_page[level] = StackPage::NONE;
     }
-}
-
-/// What is done where the address is not on the page at hand.
-#[derive(Clone, Copy)]
-pub(super) struct Elsewhere {
-    from: usize,
-    retry: usize,
-    done: usize,
-    site: usize,
-    address: u8,
-    check: Check,
 }
 
 impl Emitter<'_> {

@@ -7,40 +7,13 @@
 use super::address::{Access, Expression};
 use super::asm::RCX;
 use super::emit::{Emitter, Need, SYSTEM_FLAGS, spill_slot};
-use super::region::PAGE_BYTES;
-use iced_x86::{Code, Instruction, OpKind, Register};
+use super::forms::Repeat;
+use super::insn::PAGE_BYTES;
 
 const RSI: u8 = 6;
 const RDI: u8 = 7;
 /// DF in the second byte of RFLAGS.
 const DF: i32 = 4;
-
-/// A repeated store or move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Repeat {
-    /// log2 of an element's bytes.
-    scale: u8,
-    moves: bool,
-}
-
-/// `i` as such a one; `None`: it is none, or addresses memory in a way of its own.
-pub(super) fn repeat_of(i: &Instruction) -> Option<Repeat> {
-    let (scale, moves) = match i.code() {
-        Code::Stosb_m8_AL => (0, false),
-        Code::Stosw_m16_AX => (1, false),
-        Code::Stosd_m32_EAX => (2, false),
-        Code::Stosq_m64_RAX => (3, false),
-        Code::Movsb_m8_m8 => (0, true),
-        Code::Movsw_m16_m16 => (1, true),
-        Code::Movsd_m32_m32 => (2, true),
-        Code::Movsq_m64_m64 => (3, true),
-        _ => return None,
-    };
-    let plain_source = i.op1_kind() == OpKind::MemorySegRSI
-        && !matches!(i.memory_segment(), Register::FS | Register::GS);
-    let plain = i.op0_kind() == OpKind::MemoryESRDI && (!moves || plain_source);
-    (plain && i.has_rep_prefix() && !i.has_repne_prefix()).then_some(Repeat { scale, moves })
-}
 
 impl Emitter<'_> {
     /// Translates instruction `n`. `None`: a register it needs is spilled.

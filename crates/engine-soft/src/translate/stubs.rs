@@ -6,11 +6,13 @@
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::context::Context;
-use super::emit::{
-    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, bits, last, spill_slot, ymm_slot,
-};
+use super::emit::{ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot};
 use super::fill::fill;
 use super::scratch::STANDARD;
+use super::scratch::{bits, last};
+use super::translator::RegionStubs;
+use super::translator::Stubs;
+use super::translator::Translator;
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
 use std::mem::offset_of;
@@ -29,31 +31,7 @@ const RDI: u8 = 7;
 // one code takes both.
 const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
 
-/// Offsets in the code area.
-#[derive(Clone, Copy)]
-pub(super) struct Stubs {
-    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all
-    /// registers changed but RSP.
-    pub(super) enter: usize,
-    /// Where faults go: all registers to `Context::raw`, then out.
-    pub(super) fault: usize,
-    /// Loads the vector registers and MXCSR and jumps to ADDRESS.
-    pub(super) load_vectors: usize,
-    /// At a region's boundary.
-    pub(super) boundary: RegionStubs,
-}
-
-/// What depends on the registers spilled.
-#[derive(Clone, Copy)]
-pub(super) struct RegionStubs {
-    /// Where every exit goes: stores the guest's registers and returns from `enter`.
-    pub(super) leave: usize,
-    /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number
-    /// is in, 0 for those not spilled.
-    pub(super) fill: [usize; 16],
-}
-
-pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
+fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let enter = asm.here();
@@ -77,7 +55,7 @@ pub(super) fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
 }
 
 /// The pieces for regions that spill `spilled`.
-pub(super) fn for_region(area: &mut CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
+fn for_region(area: &mut CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let leave = asm.here();
@@ -215,4 +193,28 @@ fn emit_fill(asm: &mut Asm, spilled: u16, avx: bool) {
     asm.store_byte_imm(VECTORS_OUT, 1);
     asm.bytes(&UNALIGN);
     asm.bytes(&[0xc3]);
+}
+
+impl Translator {
+    /// The code that enters and leaves translations, made on first use.
+    pub(super) fn stubs(&mut self) -> Option<Stubs> {
+        if self.stubs.is_none() {
+            self.stubs = make(&mut self.area, self.avx);
+        }
+        self.stubs
+    }
+
+    /// The stub for regions that spill `spilled`.
+    pub(super) fn region_stubs(&mut self, spilled: u16) -> Option<RegionStubs> {
+        if let Some(known) = self.region_stubs.get(&spilled) {
+            return Some(*known);
+        }
+        let made = if spilled == STANDARD {
+            self.stubs()?.boundary
+        } else {
+            for_region(&mut self.area, spilled, self.avx)?
+        };
+        self.region_stubs.insert(spilled, made);
+        Some(made)
+    }
 }

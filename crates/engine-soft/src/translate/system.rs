@@ -1,37 +1,13 @@
 //! System instructions in place: those that kernels execute all the time, and that touch no more
-//! than a word of the state. Privileged ones come here at level 0 only (`super::class_in`).
+//! than a word of the state. Privileged ones come here at level 0 only (`super::classify`).
 
 use super::asm::RAX;
 use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
-use iced_x86::{Code, Instruction, OpKind, Register};
+use super::forms::Field;
 use std::mem::offset_of;
 use x86::state::{CpuState, PagingState};
 
 const RDX: u8 = 2;
-
-/// What MOV reads from the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
-    Cr2,
-    Cr3,
-    /// The selector of this segment register.
-    Selector(u8),
-}
-
-/// What `i` reads, if it is a MOV from there to all of a general register.
-pub(super) fn field_of(i: &Instruction) -> Option<Field> {
-    match (i.code(), i.op1_register()) {
-        _ if i.has_lock_prefix() => None,
-        (Code::Mov_r64_cr, Register::CR2) => Some(Field::Cr2),
-        (Code::Mov_r64_cr, Register::CR3) => Some(Field::Cr3),
-        (Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg, sreg)
-            if i.op0_kind() == OpKind::Register =>
-        {
-            Some(Field::Selector(sreg.number() as u8))
-        }
-        _ => None,
-    }
-}
 
 impl Emitter<'_> {
     /// Puts flags by if they are live, since what follows changes RFLAGS.

@@ -1,9 +1,9 @@
 //! Integer arithmetic, shifts, decimal adjustments and bit tests.
 
-use super::Choice;
+use super::context::Choice;
 use super::context::{Context, Kind, addressed, sized};
+use crate::cpu::Handler;
 use crate::interp::{arith, bits, legacy};
-use crate::op::Handler;
 use iced_x86::Mnemonic as M;
 
 pub(super) fn select(c: &mut Context<'_>) -> Choice {

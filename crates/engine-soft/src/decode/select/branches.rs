@@ -1,12 +1,13 @@
 //! Branches, near and far, software interrupts and system calls.
 
-use super::Choice;
-use super::Place;
+use super::context::Choice;
+use super::context::Place;
 use super::context::{Context, Kind, addressed, conditional};
 use super::stack::stack_segment;
+use crate::cpu::Handler;
 use crate::interp::system::{self, interrupts, segments, syscall};
 use crate::interp::{control, legacy};
-use crate::op::{DIRECT, Handler, OWN_STEP};
+use crate::op::{DIRECT, OWN_STEP};
 use iced_x86::{Code, ConditionCode, FlowControl, Mnemonic as M, OpKind};
 use x86::state::Mode;
 

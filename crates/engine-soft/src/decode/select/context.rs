@@ -1,7 +1,8 @@
 //! The instruction under selection, and the macros that pick an instantiation for it.
 
+use crate::cpu::Handler;
+use crate::cpu::Op;
 use crate::decode::operand;
-use crate::op::Op;
 use iced_x86::{Instruction, OpKind};
 use x86::state::Mode;
 
@@ -11,19 +12,19 @@ macro_rules! sized {
         match $size {
             1 => {
                 type $w = u8;
-                $e as $crate::op::Handler
+                $e as $crate::cpu::Handler
             }
             2 => {
                 type $w = u16;
-                $e as $crate::op::Handler
+                $e as $crate::cpu::Handler
             }
             4 => {
                 type $w = u32;
-                $e as $crate::op::Handler
+                $e as $crate::cpu::Handler
             }
             _ => {
                 type $w = u64;
-                $e as $crate::op::Handler
+                $e as $crate::cpu::Handler
             }
         }
     };
@@ -56,8 +57,8 @@ macro_rules! conditional {
     };
     (@ $cc:expr, $c:ident, $e:expr, $($n:literal)*) => {
         match $cc {
-            $($n => { const $c: u8 = $n; $e as $crate::op::Handler })*
-            _ => { const $c: u8 = 15; $e as $crate::op::Handler }
+            $($n => { const $c: u8 = $n; $e as $crate::cpu::Handler })*
+            _ => { const $c: u8 = 15; $e as $crate::cpu::Handler }
         }
     };
 }
@@ -113,5 +114,22 @@ impl Context<'_> {
 
     pub(super) fn reg(&self, n: u32) -> u8 {
         operand::general(self.i.op_register(n))
+    }
+}
+
+/// Where the instruction is.
+pub(crate) struct Place<'a> {
+    pub(crate) block_ip: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+pub(super) type Choice = Option<Handler>;
+
+/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS, and
+/// such an operand is never a stack reference.
+pub(super) fn implicit_segment(c: &Context<'_>) -> u8 {
+    match operand::segment(c.i.memory_segment()) {
+        0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,
+        seg => seg,
     }
 }

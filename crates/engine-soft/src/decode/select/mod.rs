@@ -12,20 +12,16 @@ mod strings;
 mod system;
 
 use super::operand;
+use crate::cpu::Handler;
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
 use crate::interp::fpu;
 use crate::interp::host_exec;
-use crate::op::{DIRECT, Handler, Op};
+use crate::op::DIRECT;
 use crate::thunk::Unthunkable;
-use context::{Context, Kind, addressed};
+pub(crate) use context::Place;
+use context::{Choice, Context, Kind, addressed, implicit_segment};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic as M, OpKind, Register};
-use x86::state::Mode;
-
-/// Where the instruction is.
-pub(crate) struct Place<'a> {
-    pub(crate) block_ip: u64,
-    pub(crate) bytes: &'a [u8],
-}
 
 /// The handler that was chosen, and the op it runs on.
 pub(crate) struct Selected {
@@ -169,8 +165,6 @@ fn ends_block(i: &Instruction) -> bool {
     }
 }
 
-type Choice = Option<Handler>;
-
 fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
     if c.i.has_lock_prefix() && !matches!(c.i.mnemonic(), M::Bts | M::Btr | M::Btc) {
         // The host runs LOCKed read-modify-writes itself. AMD's MOV CR8 with a LOCK prefix does not
@@ -186,13 +180,4 @@ fn by_hand(c: &mut Context<'_>, place: &Place<'_>) -> Choice {
         .or_else(|| moves::flag_operations(c))
         .or_else(|| system::select(c))
         .or_else(|| fpu::select(c.i, &mut c.op))
-}
-
-/// The segment of an operand without ModRM. 64-bit mode ignores all prefixes but FS and GS, and
-/// such an operand is never a stack reference.
-fn implicit_segment(c: &Context<'_>) -> u8 {
-    match operand::segment(c.i.memory_segment()) {
-        0..=3 if c.mode == Mode::Long64 => x86::state::Seg::Ds as u8,
-        seg => seg,
-    }
 }

@@ -1,11 +1,11 @@
 //! Moves, conditional moves, and the flags that are moved or set directly.
 
+use super::context::{Choice, implicit_segment};
 use super::context::{Context, Kind, addressed, conditional, sized};
-use super::{Choice, implicit_segment};
+use crate::cpu::Handler;
 use crate::decode::operand;
 use crate::interp::system::{self, flags, registers, segments};
 use crate::interp::{data, stack};
-use crate::op::Handler;
 use iced_x86::{Code, ConditionCode, Mnemonic as M, OpCodeTableKind, Register};
 use x86::state::Mode;
 

@@ -1,6 +1,6 @@
 //! PUSH and POP in all their forms, ENTER and LEAVE.
 
-use super::Choice;
+use super::context::Choice;
 use super::context::{Context, Kind};
 use crate::decode::operand;
 use crate::interp::stack;

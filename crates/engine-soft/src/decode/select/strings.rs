@@ -1,7 +1,7 @@
 //! String instructions, INS and OUTS among them.
 
+use super::context::{Choice, implicit_segment};
 use super::context::{Context, sized};
-use super::{Choice, implicit_segment};
 use crate::interp::string;
 use iced_x86::{Instruction, Mnemonic as M, OpKind};
 

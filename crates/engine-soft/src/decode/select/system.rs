@@ -1,11 +1,11 @@
 //! System instructions.
 
-use super::Choice;
+use super::context::Choice;
 use super::context::{Context, Kind};
+use crate::cpu::Handler;
 use crate::interp::system::{
     caches, cpuid, interrupts, msr, ports, registers, segments, selectors, syscall, tables,
 };
-use crate::op::Handler;
 use iced_x86::{Code, Mnemonic as M};
 
 /// Picks the handler for a register or for a memory operand.

@@ -1,8 +1,9 @@
 //! TLB invalidation, caches, fences and PAUSE.
 
 use super::{privileged, protected};
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to};
 use x86::bus::AccessKind;
 use x86::control;
 use x86::state::{Mode, Seg};

@@ -1,7 +1,8 @@
 //! CPUID: the model's answer, and what a register adds to it.
 
 use crate::cpu::Cpu;
-use crate::op::{Op, Step};
+use crate::cpu::Op;
+use crate::op::Step;
 use x86::msr::names;
 
 /// CPUID.01H:EDX.APIC.

@@ -3,7 +3,8 @@
 use super::system;
 use super::transfer;
 use crate::cpu::Cpu;
-use crate::op::{Op, Step};
+use crate::cpu::Op;
+use crate::op::Step;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::iret;

@@ -15,9 +15,10 @@ pub(crate) mod selectors;
 pub(crate) mod syscall;
 pub(crate) mod tables;
 
+use crate::cpu::Mmu;
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
-use crate::mmu::Mmu;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to};
 use x86::bus::AccessKind;
 use x86::exception::Exception;
 use x86::regs::Cr4;

@@ -4,7 +4,8 @@
 
 use super::{pair, privileged, set_pair};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step, step_to};
 use x86::bus::SystemBus;
 use x86::msr::{self, names};
 use x86::regs::Cr4;

@@ -1,7 +1,8 @@
 //! IN and OUT (SDM vol. 1, 20.5: who may use which port).
 
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step, step_to};
 use x86::debug::DataAccess;
 use x86::ioperm;
 use x86::state::gpr;

@@ -2,7 +2,8 @@
 
 use super::{pair, privileged, set_long_or_double, set_pair, store_word, system, word_operand};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step, step_to};
 use vcpu::CpuIo;
 use x86::{control, debug};
 

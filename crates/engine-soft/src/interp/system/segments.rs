@@ -1,9 +1,10 @@
 //! Loads of segment registers, far branches, and the bases of FS and GS (SDM vol. 3, 3.4 and 6.8).
 
 use super::{set_long_or_double, transfer};
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY, SEGMENTS};
 use crate::interp::stack;
-use crate::op::{Fallible, Op, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to};
 use x86::bus::AccessKind;
 use x86::regs::Cr4;
 use x86::state::{Seg, gpr};

@@ -1,8 +1,9 @@
 //! Questions about selectors: LAR, LSL, VERR, VERW, and ARPL (SDM vol. 3, 6.10).
 
 use super::{protected, set_zf, word_operand};
+use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
-use crate::op::{Fallible, Op, Step, step};
+use crate::op::{Fallible, Step, step};
 use x86::bus::AccessKind;
 use x86::protect;
 

@@ -2,7 +2,8 @@
 
 use super::transfer;
 use crate::cpu::Cpu;
-use crate::op::{Op, Step, step};
+use crate::cpu::Op;
+use crate::op::{Step, step};
 use x86::debug;
 use x86::exception::Exception;
 use x86::regs::Rflags;

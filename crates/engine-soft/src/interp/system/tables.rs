@@ -2,7 +2,8 @@
 
 use super::{privileged, protected, store_word, user_may_look, word_operand};
 use crate::cpu::Cpu;
-use crate::op::{Fallible, Op, Step, step};
+use crate::cpu::Op;
+use crate::op::{Fallible, Step, step};
 use x86::bus::{AccessKind, SystemBus};
 use x86::debug::DataAccess;
 use x86::segment;

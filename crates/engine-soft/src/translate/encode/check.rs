@@ -1,6 +1,6 @@
 //! What the encoder makes, decoded again.
 
-use super::Operands;
+use super::operands::{Operands, is_high_byte};
 use iced_x86::{Decoder, Instruction, OpKind, Register};
 
 /// Panics unless `made` is `asked` with `new` operands.
@@ -44,7 +44,7 @@ fn difference(
 fn renamed(register: Register, new: &Operands, i: &Instruction, n: u32) -> Register {
     use super::super::flow::{Spot, spot};
     let fixed = matches!(spot(i.op_code().op_kind(n)), Spot::Fixed);
-    if !register.is_gpr() || super::is_high_byte(register) || fixed {
+    if !register.is_gpr() || is_high_byte(register) || fixed {
         return register;
     }
     let to = u32::from(new.registers[register.full_register().number() & 15]);

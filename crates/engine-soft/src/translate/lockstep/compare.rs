@@ -2,28 +2,22 @@
 
 use super::Lockstep;
 use super::reference::{self, End};
+use super::report;
+use super::verdict::{Difference, Verdict};
 use crate::cpu::Cpu;
 use std::fmt::Debug;
 use x86::state::{CpuState, X87, gpr};
 
-/// The outcome of a comparison.
-pub(super) enum Verdict {
-    Same,
-    /// The recording does not go that far, or a device wrote to memory meanwhile.
-    Unknown,
-    Differs(Vec<Difference>),
-}
-
-/// One thing that differs.
-pub(super) struct Difference {
-    pub(super) what: String,
-    pub(super) before: String,
-    pub(super) reference: String,
-    pub(super) translated: String,
-}
-
 /// MXCSR's exception flags.
 const MXCSR_STATUS: u32 = 0x3f;
+
+/// What differs between two states, a line each.
+pub fn differences(reference: &CpuState, translated: &CpuState) -> String {
+    if reference == translated {
+        return String::new();
+    }
+    report::table(&states(reference, reference, translated))
+}
 
 impl Lockstep {
     /// Compares the processor, and memory, with the reference after `ran` instructions.

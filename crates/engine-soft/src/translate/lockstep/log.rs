@@ -4,6 +4,7 @@
 //! The MMU keeps the log while the reference runs (every access then takes its slow path);
 //! [`super::Lockstep`] owns it otherwise.
 
+use crate::observer::Recorder;
 use crate::tlb::PAGE_MASK;
 use memory::GuestRam;
 use x86::bus::AccessKind;
@@ -58,7 +59,7 @@ impl Log {
     }
 
     /// An access of `kind` reached `gpa` in RAM, and goes no further than its page.
-    pub(crate) fn reached(&mut self, ram: &GuestRam, la: u64, gpa: u64, kind: AccessKind) {
+    fn reached(&mut self, ram: &GuestRam, la: u64, gpa: u64, kind: AccessKind) {
         self.touched.push(la);
         if kind != AccessKind::Write {
             return;
@@ -83,7 +84,7 @@ impl Log {
     }
 
     /// The page tables are asked for `la`.
-    pub(crate) fn walked(&mut self, la: u64) {
+    fn walked(&mut self, la: u64) {
         if !self.writes.is_empty() {
             self.walked.push(la);
         }
@@ -91,7 +92,7 @@ impl Log {
 
     /// The walk for `la` may have marked its entries accessed or dirty. That stays, whatever is
     /// undone: the TLB relies on it.
-    pub(crate) fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {
+    fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {
         const MARKS: u8 = 0x60;
         if self.pages.is_empty() {
             return;
@@ -113,12 +114,6 @@ impl Log {
                 }
             }
         }
-    }
-
-    /// The instruction under way does what cannot be undone. Always true.
-    pub(crate) fn forbid(&mut self) -> bool {
-        self.forbidden = true;
-        true
     }
 
     pub(super) const fn is_forbidden(&self) -> bool {
@@ -203,6 +198,38 @@ impl Log {
             }
         }
         found
+    }
+}
+
+impl Recorder for Option<Box<Log>> {
+    fn is_recording(&self) -> bool {
+        self.is_some()
+    }
+
+    fn walked(&mut self, la: u64) {
+        if let Some(log) = self {
+            log.walked(la);
+        }
+    }
+
+    fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {
+        if let Some(log) = self {
+            log.marked(ram, cr3, la);
+        }
+    }
+
+    fn reached(&mut self, ram: &GuestRam, la: u64, gpa: u64, kind: AccessKind) {
+        if let Some(log) = self {
+            log.reached(ram, la, gpa, kind);
+        }
+    }
+
+    /// The instruction under way does what cannot be undone.
+    fn forbids(&mut self) -> bool {
+        self.as_mut().is_some_and(|log| {
+            log.forbidden = true;
+            true
+        })
     }
 }
 

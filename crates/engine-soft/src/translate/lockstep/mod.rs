@@ -11,15 +11,17 @@ mod compare;
 mod log;
 mod reference;
 mod report;
+mod verdict;
 
+pub use compare::differences;
 pub(crate) use log::Log;
 
 use super::run::{self, Entry, ExitReason};
 use crate::cpu::Cpu;
-use compare::Verdict;
 use reference::{End, Recording};
 use std::collections::HashMap;
 use vcpu::{Exit, Lockstep as Counters};
+use verdict::Verdict;
 use x86::state::CpuState;
 
 /// Instructions that the reference runs ahead at the most.
@@ -68,19 +70,15 @@ pub(crate) struct Lockstep {
 }
 
 /// As [`run::enter`], compared with the interpreter if that is asked for.
-pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
-    let Some(mut lockstep) = cpu.lockstep.take() else { return run::enter(cpu, entry) };
-    let left = lockstep.enter(cpu, entry);
-    cpu.lockstep = Some(lockstep);
-    left
-}
-
-/// What differs between two states, a line each.
-pub fn differences(reference: &CpuState, translated: &CpuState) -> String {
-    if reference == translated {
-        return String::new();
+pub(crate) fn enter(
+    lockstep: &mut Option<&mut Lockstep>,
+    cpu: &mut Cpu,
+    entry: Entry,
+) -> ExitReason {
+    match lockstep {
+        Some(lockstep) => lockstep.enter(cpu, entry),
+        None => run::enter(cpu, entry),
     }
-    report::table(&compare::states(reference, reference, translated))
 }
 
 impl Lockstep {

@@ -5,14 +5,14 @@
 //! instruction left to the interpreter, a fault, device memory, a store to code. Translated code
 //! that goes on past such a place is wrong.
 
+use super::super::classify::class_in;
+use super::super::flow::{self, Class, FlagUse};
 use super::Log;
 use crate::cpu::Cpu;
 use crate::interp;
 use crate::mmu::Target;
 use crate::op::Step;
 use crate::tlb::PAGE_MASK;
-use crate::translate::class_in;
-use crate::translate::flow::{self, Class, FlagUse};
 use iced_x86::{Decoder, DecoderError, Instruction};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -231,7 +231,7 @@ fn log(cpu: &mut Cpu) -> &mut Log {
 
 /// Completes the log of an instruction; whether it did what it must not.
 fn complete(cpu: &mut Cpu, mark: usize) -> bool {
-    let crate::mmu::Mmu { ram, log, .. } = &mut cpu.mmu;
+    let crate::cpu::Mmu { ram, log, .. } = &mut cpu.mmu;
     let log = log.get_or_insert_default();
     log.complete(ram, mark);
     log.is_forbidden()

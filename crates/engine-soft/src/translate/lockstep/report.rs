@@ -1,7 +1,7 @@
 //! The report of a difference.
 
-use super::compare::Difference;
 use super::reference::{End, Recording};
+use super::verdict::Difference;
 use crate::cpu::Cpu;
 use crate::translate::listing;
 use iced_x86::{Formatter, NasmFormatter};

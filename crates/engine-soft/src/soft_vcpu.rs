@@ -1,0 +1,142 @@
+//! A virtual processor of the software engine, as the contract has it.
+
+use crate::cpu::{Above, Cpu};
+use crate::tier::{self, Tier};
+use crate::translate::lockstep::{Lockstep, Sabotage};
+use crate::{interp, translate};
+use memory::GuestRam;
+use std::sync::Arc;
+use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
+use x86::bus::{SystemBus, TlbEffect};
+use x86::cpuid::CpuModel;
+use x86::state::CpuState;
+
+/// Bytes of translated code kept by default.
+pub const CODE_CACHE: usize = 64 << 20;
+
+/// A virtual processor of the software engine.
+pub struct SoftVcpu {
+    pub(crate) cpu: Box<Cpu>,
+    /// Holds translated code against the interpreter ([`Tier::Lockstep`]).
+    lockstep: Option<Box<Lockstep>>,
+}
+
+impl SoftVcpu {
+    /// A processor after reset, on `ram`, that presents itself as `model`.
+    ///
+    /// # Errors
+    /// The host denies executable memory, or its signals cannot be caught.
+    pub fn new(ram: GuestRam, model: CpuModel) -> std::io::Result<Self> {
+        Self::with_tier(ram, model, Tier::default(), CODE_CACHE)
+    }
+
+    /// As [`SoftVcpu::new`], with a choice of tier and `code_cache` bytes for translations.
+    ///
+    /// # Errors
+    /// As [`SoftVcpu::new`].
+    pub fn with_tier(
+        ram: GuestRam,
+        model: CpuModel,
+        tier: Tier,
+        code_cache: usize,
+    ) -> std::io::Result<Self> {
+        let above = Above { stale: interp::control::stale, alone: translate::leaves_alone };
+        let mut cpu = Box::new(Cpu::new(ram, model, code_cache, above)?);
+        let lockstep = (tier == Tier::Lockstep).then(Box::default);
+        cpu.hot = tier.hot();
+        if cpu.hot != u32::MAX {
+            translate::interrupt::install()?;
+            cpu.signals.set_interrupt(Arc::new(translate::interrupt::send));
+        }
+        cpu.translator.compared = lockstep.is_some();
+        cpu.translator.counting |= cpu.translator.compared;
+        cpu.translator.polls |= cpu.translator.compared;
+        cpu.refresh();
+        Ok(Self { cpu, lockstep })
+    }
+
+    /// Makes the next comparison under [`Tier::Lockstep`] meet a wrong result: for tests.
+    #[doc(hidden)]
+    pub fn sabotage(&mut self, how: Sabotage) {
+        if let Some(lockstep) = &mut self.lockstep {
+            lockstep.sabotage = Some(how);
+        }
+    }
+
+    /// Counts instructions in translated code, too, which slows it by some per cent. Without, and
+    /// without a limit, those count as none.
+    pub fn count_instructions(&mut self) {
+        translate::count(&mut self.cpu);
+    }
+
+    /// Translates every block at its first run rather than when it is hot: for tests.
+    pub fn translate_at_once(&mut self) {
+        self.cpu.hot = 0;
+    }
+
+    /// The architectural state, without a copy.
+    pub fn state_now(&self) -> &CpuState {
+        &self.cpu.state
+    }
+
+    fn assign(&mut self, elements: Elements, state: &CpuState) {
+        let cpu = &mut *self.cpu;
+        cpu.state.assign(elements, state);
+        if elements.contains(Elements::CONTROL) {
+            cpu.mmu.paging_changed(&state.paging, TlbEffect::FlushAll);
+            cpu.mmu.paging_changed(&state.paging, TlbEffect::SwitchFlush);
+        }
+        // The engine's own: what is under way between two instructions.
+        cpu.data_hits = 0;
+        cpu.exit = None;
+        cpu.update_watchpoints();
+    }
+}
+
+impl Vcpu for SoftVcpu {
+    fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit {
+        self.cpu.mmu.lend(io);
+        let running = translate::interrupt::Running::begin(&mut self.cpu);
+        let exit = tier::run(&mut self.cpu, self.lockstep.as_deref_mut(), slice);
+        drop(running);
+        self.cpu.mmu.release();
+        exit
+    }
+
+    fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
+        state.assign(elements, &self.cpu.state);
+        Ok(())
+    }
+
+    fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.assign(elements, state);
+        Ok(())
+    }
+
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.cpu.state.tsc_offset = offset;
+    }
+
+    fn signals(&self) -> Arc<Signals> {
+        self.cpu.signals.clone()
+    }
+
+    fn statistics(&self) -> Statistics {
+        let cpu = &*self.cpu;
+        Statistics {
+            instructions: cpu.instructions,
+            blocks_decoded: cpu.mmu.blocks.decoded,
+            blocks_invalidated: cpu.mmu.blocks.invalidated,
+            tlb_refills: cpu.mmu.refills,
+            tlb_flushes: cpu.mmu.tlb.flushes,
+            mmio: cpu.mmu.mmio,
+            translated_exits: cpu.translator.exits,
+            translated_faults: cpu.translator.faults,
+            translated_blocks: cpu.translator.blocks,
+            translated_links: cpu.translator.links,
+            translator: (cpu.hot != u32::MAX).then(|| cpu.translator.statistics(&cpu.jit)),
+            lockstep: self.lockstep.as_ref().map(|l| l.counters.clone()),
+            ..cpu.stats.clone()
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The data entries of a view, which loads, stores and translated code look at.
+
+use super::extent::PAGE_MASK;
+
+/// Entries of a view; a power of two.
+pub(crate) const ENTRIES: usize = 8192;
+
+/// One data translation.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct Entry {
+    /// The page's linear address if reads may proceed.
+    pub(crate) rtag: u64,
+    /// The page's linear address if writes may proceed.
+    pub(crate) wtag: u64,
+    /// The page's host address.
+    pub(super) host: u64,
+    /// What leads from a linear address on the page to its host address.
+    pub(super) addend: u64,
+}
+
+impl Entry {
+    /// Where [`Entry::host`] is, for translated code.
+    pub(crate) const HOST: usize = std::mem::offset_of!(Self, host);
+    /// Where [`Entry::addend`] is, for translated code.
+    pub(crate) const ADDEND: usize = std::mem::offset_of!(Self, addend);
+
+    /// One that allows nothing, for the place `i`.
+    pub(crate) const fn vacant(i: usize) -> Self {
+        let tag = no_page(i);
+        Self { rtag: tag, wtag: tag, host: 0, addend: 0 }
+    }
+
+    /// The host address of `la`, which lies on the page.
+    #[inline(always)]
+    pub(crate) const fn at(&self, la: u64) -> u64 {
+        self.host + (la & PAGE_MASK)
+    }
+}
+
+/// What a data translation leads to: the page's guest-physical address; bit 0: global.
+#[derive(Clone, Copy)]
+pub(crate) struct Page(pub(crate) u64);
+
+impl Page {
+    /// Its guest-physical address.
+    pub(crate) const fn gpa(self) -> u64 {
+        self.0 & !PAGE_MASK
+    }
+
+    pub(crate) const fn global(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+/// A page that neither what begins at place `i` of a view lies on nor what follows it: no access
+/// there has it as its first or last.
+pub(crate) const fn no_page(i: usize) -> u64 {
+    ((i ^ (ENTRIES / 2)) << 12) as u64
+}
+
+/// Index of the data entry for linear address `la`.
+#[inline(always)]
+pub(crate) const fn index(la: u64) -> usize {
+    (la >> 12) as usize & (ENTRIES - 1)
+}

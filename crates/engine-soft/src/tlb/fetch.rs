@@ -1,0 +1,28 @@
+//! The instruction entries of a view.
+
+/// Entries of a view's instruction part.
+pub(crate) const FETCH_ENTRIES: usize = 512;
+
+/// Never equals a page's address: the tag of an instruction entry that holds nothing.
+pub(crate) const NO_PAGE: u64 = u64::MAX;
+
+/// One instruction-page translation.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct FetchEntry {
+    /// The page's linear address.
+    pub(crate) tag: u64,
+    /// The page's guest-physical address.
+    pub(crate) gpa: u64,
+    pub(crate) global: bool,
+    /// Bytes in the page that it is a piece of.
+    pub(crate) size: u64,
+}
+
+pub(crate) const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false, size: 0 };
+
+/// Index of the instruction entry for linear address `la`.
+#[inline(always)]
+pub(crate) const fn fetch_index(la: u64) -> usize {
+    (la >> 12) as usize & (FETCH_ENTRIES - 1)
+}
