@@ -1,4 +1,5 @@
-//! What INIT and a start-up IPI do to a processor (SDM vol. 3, 9.1.1, 9.4.4 and table 10-1).
+//! The effect of INIT and of a start-up IPI on a processor (SDM vol. 3, 9.1.1, 9.4.4 and table
+//! 10-1).
 
 use x86::regs::Cr0;
 use x86::state::{Activity, CpuState, Seg};

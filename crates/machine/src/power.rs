@@ -1,4 +1,4 @@
-//! How anybody may end a run.
+//! How any thread may end a run.
 //!
 //! The first cause wins; every processor and the I/O thread are then called back. Thread-safe;
 //! takes only leaf locks.

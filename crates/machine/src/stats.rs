@@ -1,4 +1,4 @@
-//! What a run amounted to, as data. The program renders it.
+//! The counters of a run, as data. The program renders them.
 
 use devices::bus::Unclaimed;
 use std::time::Duration;
