@@ -1,5 +1,7 @@
 //! Why a guest cannot be booted, and what to do next.
 
+use x86::addr::Gpa;
+
 /// Every message names the file, what was found in it, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -98,7 +100,7 @@ pub enum BootError {
         /// The file or table.
         name: String,
         /// Where it must go.
-        gpa: u64,
+        gpa: Gpa,
         /// Its size in memory.
         bytes: u64,
         /// RAM there is.

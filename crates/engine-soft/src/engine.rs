@@ -3,6 +3,7 @@
 use crate::thunk;
 use crate::{CODE_CACHE, SoftVcpu, Tier, missing_on_host};
 use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
+use x86::addr::VcpuId;
 use x86::cpuid::CpuModel;
 
 /// The software engine, with how it is to run guests.
@@ -61,9 +62,9 @@ impl Engine for SoftEngine {
 }
 
 impl EngineVm for SoftVm {
-    fn add_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+    fn add_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let (ram, model) =
-            (self.parts.ram.clone(), CpuModel { apic_id: id, ..self.parts.model.clone() });
+            (self.parts.ram.clone(), CpuModel { apic_id: id.0, ..self.parts.model.clone() });
         let SoftEngine { tier, code_cache, count } = self.engine;
         let mut vcpu = SoftVcpu::with_tier(ram, model, tier, code_cache).map_err(|source| {
             EngineError::Host { what: "executable memory, or catching signals", source }

@@ -14,7 +14,8 @@ use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DI
 use std::cell::Cell;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
-use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, SystemBus, TlbEffect};
+use x86::addr::{Gpa, La, Width};
+use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
 use x86::exception::Exception;
 use x86::paging;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -45,7 +46,7 @@ struct Tables<'a> {
 
 impl Tables<'_> {
     fn present(&self, gpa: u64) -> bool {
-        let absent = self.ram.is_absent(gpa);
+        let absent = self.ram.is_absent(Gpa(gpa));
         if absent {
             self.absent.set(Some(gpa));
         }
@@ -54,31 +55,31 @@ impl Tables<'_> {
 }
 
 impl PhysicalMemory for Tables<'_> {
-    fn read_u32(&self, gpa: u64) -> u32 {
-        if self.present(gpa) { self.ram.read_u32(gpa) } else { 0 }
+    fn read_u32(&self, gpa: Gpa) -> u32 {
+        if self.present(gpa.0) { self.ram.read_u32(gpa) } else { 0 }
     }
 
-    fn read_u64(&self, gpa: u64) -> u64 {
-        if self.present(gpa) { self.ram.read_u64(gpa) } else { 0 }
+    fn read_u64(&self, gpa: Gpa) -> u64 {
+        if self.present(gpa.0) { self.ram.read_u64(gpa) } else { 0 }
     }
 
-    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
-        !self.present(gpa) || self.ram.compare_exchange_u32(gpa, old, new)
+    fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> bool {
+        !self.present(gpa.0) || self.ram.compare_exchange_u32(gpa, old, new)
     }
 
-    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
-        !self.present(gpa) || self.ram.compare_exchange_u64(gpa, old, new)
+    fn compare_exchange_u64(&self, gpa: Gpa, old: u64, new: u64) -> bool {
+        !self.present(gpa.0) || self.ram.compare_exchange_u64(gpa, old, new)
     }
 }
 
 /// Drops what `change` concerns.
 fn apply(change: Change, blocks: &mut BlockCache, tlb: &mut Tlb) {
     match change {
-        Change::Wrote { gpa, len } => blocks.written_pages(gpa, len),
-        Change::Code { page } => tlb.forbid_writes(page),
+        Change::Wrote { gpa, len } => blocks.written_pages(gpa.0, len),
+        Change::Code { page } => tlb.forbid_writes(page.0),
         Change::Revoke { gpa, len } => {
-            let first = gpa & !PAGE_MASK;
-            let end = gpa.saturating_add(len).saturating_add(PAGE_MASK) & !PAGE_MASK;
+            let first = gpa.0 & !PAGE_MASK;
+            let end = (gpa.saturating_add(len).saturating_add(PAGE_MASK)).0 & !PAGE_MASK;
             tlb.drop_frames(first..end);
             blocks.written_pages(first, end - first);
         }
@@ -185,6 +186,11 @@ impl Mmu {
         }
     }
 
+    /// What SMAP says to explicit supervisor accesses now.
+    fn smap(&self) -> Smap {
+        if self.ac { Smap::Overridden } else { Smap::Enforced }
+    }
+
     /// Translates `la`, which must not be followed beyond its page, and enters the result into the
     /// TLB.
     pub(crate) fn translate(
@@ -215,22 +221,22 @@ impl Mmu {
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
-            let t = paging::translate(&self.paging, self.ac, &tables, la, access);
+            let t = paging::translate(&self.paging, self.smap(), &tables, La(la), access);
             if let Some(gpa) = tables.absent.get() {
                 return Ok(Walked::Absent(gpa));
             }
             t
         } else {
-            paging::translate(&self.paging, self.ac, &self.ram, la, access)
+            paging::translate(&self.paging, self.smap(), &self.ram, La(la), access)
         };
         if let Some(log) = &mut self.log {
             log.marked(&self.ram, self.paging.cr3, la);
         }
         let t = t?;
         let page = la & !PAGE_MASK;
-        let gpa_page = t.gpa & !PAGE_MASK;
-        let Some(ram) = self.ram.page(gpa_page) else {
-            return Ok(Walked::To(Target::Device { gpa: t.gpa }));
+        let gpa_page = t.gpa.page().0;
+        let Some(ram) = self.ram.page(Gpa(gpa_page)) else {
+            return Ok(Walked::To(Target::Device { gpa: t.gpa.0 }));
         };
         if ram.attributes & ABSENT != 0 {
             return Ok(Walked::Absent(gpa_page));
@@ -258,8 +264,8 @@ impl Mmu {
             );
         }
         // SAFETY: within the page that `GuestRam::page` vouched for.
-        let host = unsafe { ram.host.add((t.gpa & PAGE_MASK) as usize) };
-        Ok(Walked::To(Target::Ram { host, gpa: t.gpa }))
+        let host = unsafe { ram.host.add((t.gpa.0 & PAGE_MASK) as usize) };
+        Ok(Walked::To(Target::Ram { host, gpa: t.gpa.0 }))
     }
 
     /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses
@@ -267,14 +273,14 @@ impl Mmu {
     #[cold]
     fn await_page(&mut self, gpa: u64) {
         let Self { reader, blocks, tlb, .. } = self;
-        reader.await_page(gpa, |change| apply(change, blocks, tlb));
+        reader.await_page(Gpa(gpa), |change| apply(change, blocks, tlb));
         self.let_go();
     }
 
     /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
     /// `noncanonical`).
     fn canonical(&mut self, la: u64) -> Result<(), Exception> {
-        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !paging::is_canonical(la);
+        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
         if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
     }
 
@@ -350,14 +356,14 @@ impl Mmu {
     }
 
     /// One access to `target`, within a page.
-    fn read_at(&mut self, target: Target, size: u8) -> u64 {
+    fn read_at(&mut self, target: Target, size: Width) -> u64 {
         match target {
             // SAFETY: `target` came from `reach` for an access that stays within the page.
             Target::Ram { host, .. } => unsafe {
                 match size {
-                    1 => u64::from(ram::load::<u8>(host)),
-                    2 => u64::from(ram::load::<u16>(host)),
-                    4 => u64::from(ram::load::<u32>(host)),
+                    Width::B1 => u64::from(ram::load::<u8>(host)),
+                    Width::B2 => u64::from(ram::load::<u16>(host)),
+                    Width::B4 => u64::from(ram::load::<u32>(host)),
                     _ => ram::load::<u64>(host),
                 }
             },
@@ -366,21 +372,21 @@ impl Mmu {
                     return 0;
                 }
                 self.mmio += 1;
-                self.io().map_or(u64::MAX, |io| io.mmio_read(gpa, size))
+                self.io().map_or(u64::MAX, |io| io.mmio_read(Gpa(gpa), size))
             }
         }
     }
 
     /// One store to `target`, within a page. Decoded code there dies.
-    fn write_at(&mut self, target: Target, size: u8, value: u64) {
+    fn write_at(&mut self, target: Target, size: Width, value: u64) {
         match target {
             Target::Ram { host, gpa } => {
                 // SAFETY: `target` came from `reach` for a write that stays within the page.
                 unsafe {
                     match size {
-                        1 => ram::store(host, value as u8),
-                        2 => ram::store(host, value as u16),
-                        4 => ram::store(host, value as u32),
+                        Width::B1 => ram::store(host, value as u8),
+                        Width::B2 => ram::store(host, value as u16),
+                        Width::B4 => ram::store(host, value as u32),
                         _ => ram::store(host, value),
                     }
                 }
@@ -392,7 +398,7 @@ impl Mmu {
                 }
                 self.mmio += 1;
                 if let Some(io) = self.io() {
-                    io.mmio_write(gpa, size, value);
+                    io.mmio_write(Gpa(gpa), size, value);
                 }
             }
         }
@@ -404,7 +410,7 @@ impl Mmu {
         if gpa != u64::MAX && !(self.log.is_some() && self.kept(gpa, len)) {
             self.blocks.written(gpa, len);
             self.let_go();
-            self.reader.wrote(gpa, len);
+            self.reader.wrote(Gpa(gpa), len);
         }
     }
 
@@ -413,7 +419,7 @@ impl Mmu {
     #[inline]
     fn let_go(&mut self) {
         if !self.blocks.released.is_empty() {
-            self.reader.release_code(self.blocks.released.drain(..));
+            self.reader.release_code(self.blocks.released.drain(..).map(Gpa));
         }
     }
 
@@ -425,7 +431,7 @@ impl Mmu {
             let seen = self.reader.seen();
             for gpa in [Some(gpa), second].into_iter().flatten() {
                 self.hold_page(gpa);
-                if self.ram.is_absent(gpa) {
+                if self.ram.is_absent(Gpa(gpa)) {
                     self.await_page(gpa);
                 }
             }
@@ -442,7 +448,7 @@ impl Mmu {
         self.let_go();
         self.blocks.open_page(gpa);
         self.tlb.forbid_writes(gpa & !PAGE_MASK);
-        if let Some(epoch) = self.reader.hold_code(gpa) {
+        if let Some(epoch) = self.reader.hold_code(Gpa(gpa)) {
             let Self { reader, blocks, tlb, .. } = self;
             reader.wait(epoch, |change| apply(change, blocks, tlb));
             self.let_go();
@@ -510,17 +516,17 @@ impl Mmu {
         self.ram.device_writes() != self.device_writes
     }
 
-    fn read_split(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
+    fn read_split(&mut self, la: u64, size: Width, privilege: Privilege) -> Result<u64, Exception> {
         // Segmentation judges the whole operand before paging sees its first byte.
         self.canonical_span(la, u64::from(size))?;
         let mut value = 0;
-        for i in 0..size {
+        for i in 0..u64::from(size) {
             let target = self.reach(
-                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                self.wrap(la, la.wrapping_add(i), privilege),
                 AccessKind::Read,
                 privilege,
             )?;
-            value |= self.read_at(target, 1) << (8 * i);
+            value |= self.read_at(target, Width::B1) << (8 * i);
         }
         Ok(value)
     }
@@ -528,18 +534,18 @@ impl Mmu {
     fn write_split(
         &mut self,
         la: u64,
-        size: u8,
+        size: Width,
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        self.probe_write(la, u64::from(size), privilege)?;
-        for i in 0..size {
+        self.probe_write(La(la), u64::from(size), privilege)?;
+        for i in 0..u64::from(size) {
             let target = self.reach(
-                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                self.wrap(la, la.wrapping_add(i), privilege),
                 AccessKind::Write,
                 privilege,
             )?;
-            self.write_at(target, 1, value >> (8 * i) & 0xff);
+            self.write_at(target, Width::B1, value >> (8 * i) & 0xff);
         }
         Ok(())
     }
@@ -556,7 +562,7 @@ impl Mmu {
     ) -> Result<Option<(*mut u8, u64)>, Exception> {
         if Self::crosses(la, len) {
             if kind == AccessKind::Write {
-                self.probe_write(la, len, privilege)?;
+                self.probe_write(La(la), len, privilege)?;
             } else {
                 self.canonical_span(la, len)?;
                 self.reach(la, kind, privilege)?;
@@ -588,8 +594,11 @@ impl Mmu {
         privilege: Privilege,
     ) -> Result<(), Exception> {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte =
-                self.read(self.wrap(la, la.wrapping_add(i as u64), privilege), 1, privilege)? as u8;
+            *byte = self.read(
+                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
+                Width::B1,
+                privilege,
+            )? as u8;
         }
         Ok(())
     }
@@ -601,11 +610,11 @@ impl Mmu {
         from: &[u8],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        self.probe_write(la, from.len() as u64, privilege)?;
+        self.probe_write(La(la), from.len() as u64, privilege)?;
         for (i, &byte) in from.iter().enumerate() {
             self.write(
-                self.wrap(la, la.wrapping_add(i as u64), privilege),
-                1,
+                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
+                Width::B1,
                 u64::from(byte),
                 privilege,
             )?;
@@ -621,36 +630,36 @@ impl Mmu {
 }
 
 impl SystemBus for Mmu {
-    fn read(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
-        if Self::crosses(la, u64::from(size)) {
-            return self.read_split(la, size, privilege);
+    fn read(&mut self, la: La, size: Width, privilege: Privilege) -> Result<u64, Exception> {
+        if Self::crosses(la.0, u64::from(size)) {
+            return self.read_split(la.0, size, privilege);
         }
-        let target = self.reach(la, AccessKind::Read, privilege)?;
+        let target = self.reach(la.0, AccessKind::Read, privilege)?;
         Ok(self.read_at(target, size))
     }
 
     fn write(
         &mut self,
-        la: u64,
-        size: u8,
+        la: La,
+        size: Width,
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if Self::crosses(la, u64::from(size)) {
-            return self.write_split(la, size, value, privilege);
+        if Self::crosses(la.0, u64::from(size)) {
+            return self.write_split(la.0, size, value, privilege);
         }
-        let target = self.reach(la, AccessKind::Write, privilege)?;
+        let target = self.reach(la.0, AccessKind::Write, privilege)?;
         self.write_at(target, size, value);
         Ok(())
     }
 
     fn read_quadwords(
         &mut self,
-        la: u64,
+        la: La,
         into: &mut [[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la, into.len(), AccessKind::Read, privilege)? {
+        if let Some(host) = self.run_of(la.0, into.len(), AccessKind::Read, privilege)? {
             for (n, word) in into.iter_mut().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 *word = unsafe { ram::load::<u64>(host.add(8 * n)) }.to_le_bytes();
@@ -658,18 +667,18 @@ impl SystemBus for Mmu {
             return Ok(());
         }
         for (n, word) in (0..).zip(into) {
-            *word = self.read(la + 8 * n, 8, privilege)?.to_le_bytes();
+            *word = self.read(La(la.0 + 8 * n), Width::B8, privilege)?.to_le_bytes();
         }
         Ok(())
     }
 
     fn write_quadwords(
         &mut self,
-        la: u64,
+        la: La,
         from: &[[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la, from.len(), AccessKind::Write, privilege)? {
+        if let Some(host) = self.run_of(la.0, from.len(), AccessKind::Write, privilege)? {
             for (n, word) in from.iter().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 unsafe { ram::store(host.add(8 * n), u64::from_le_bytes(*word)) };
@@ -677,29 +686,29 @@ impl SystemBus for Mmu {
             return Ok(());
         }
         for (n, word) in (0..).zip(from) {
-            self.write(la + 8 * n, 8, u64::from_le_bytes(*word), privilege)?;
+            self.write(La(la.0 + 8 * n), Width::B8, u64::from_le_bytes(*word), privilege)?;
         }
         Ok(())
     }
 
-    fn probe_write(&mut self, la: u64, len: u64, privilege: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {
         if len == 0 {
             return Ok(());
         }
-        if Self::crosses(la, len) {
-            self.canonical_span(la, len)?;
+        if Self::crosses(la.0, len) {
+            self.canonical_span(la.0, len)?;
         }
-        self.reach(self.wrap(la, la, privilege), AccessKind::Write, privilege)?;
-        let pages = ((la & PAGE_MASK) + len - 1) >> 12;
+        self.reach(self.wrap(la.0, la.0, privilege), AccessKind::Write, privilege)?;
+        let pages = ((la.0 & PAGE_MASK) + len - 1) >> 12;
         for n in 1..=pages {
-            let next = self.wrap(la, (la & !PAGE_MASK).wrapping_add(n << 12), privilege);
+            let next = self.wrap(la.0, (la.0 & !PAGE_MASK).wrapping_add(n << 12), privilege);
             self.reach(next, AccessKind::Write, privilege)?;
         }
         Ok(())
     }
 
-    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
-        match self.reach(la, AccessKind::Write, Privilege::Implicit)? {
+    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
+        match self.reach(la.0, AccessKind::Write, Privilege::Implicit)? {
             Target::Ram { host, gpa } => {
                 // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
                 // operations.
@@ -709,8 +718,8 @@ impl SystemBus for Mmu {
                 Ok(old)
             }
             target @ Target::Device { .. } => {
-                let old = self.read_at(target, 1) as u8;
-                self.write_at(target, 1, u64::from(old | bits));
+                let old = self.read_at(target, Width::B1) as u8;
+                self.write_at(target, Width::B1, u64::from(old | bits));
                 Ok(old)
             }
         }
@@ -736,17 +745,17 @@ impl SystemBus for Mmu {
             TlbEffect::FlushAll => self.tlb.flush_all(),
             TlbEffect::SwitchKeep => self.switch(true),
             TlbEffect::SwitchFlush => self.switch(false),
-            TlbEffect::Page(la) => self.tlb.flush_page(la),
-            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la),
+            TlbEffect::Page(la) => self.tlb.flush_page(la.0),
+            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la.0),
             TlbEffect::Pcid(pcid) => self.tlb.flush_pcid(pcid),
         }
     }
 
-    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
+    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
         while self.ram.is_absent(gpa) {
-            self.await_page(gpa);
+            self.await_page(gpa.0);
         }
-        std::array::from_fn(|i| self.ram.read_u64(gpa + 8 * i as u64))
+        std::array::from_fn(|i| self.ram.read_u64(Gpa(gpa.0 + 8 * i as u64)))
     }
 }
 

@@ -30,6 +30,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vcpu::{Engine, EngineError, Signals, StateError, VmParts};
+use x86::addr::{Port, VcpuId};
 use x86::cpuid::CpuModel;
 
 /// Why a machine could not be built.
@@ -197,7 +198,7 @@ impl Machine {
         let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
 
         let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
-        let vcpus = (0..cpus).map(|id| vm.add_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
+        let vcpus = (0..cpus).map(|id| vm.add_vcpu(VcpuId(id))).collect::<Result<Vec<_>, _>>()?;
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
         let tscs: Vec<_> = signals.iter().map(|_| ProcessorTsc::new(&clock)).collect();
         let lapics = lapics(&signals, &clock, &tscs, &timers, &model);
@@ -266,7 +267,7 @@ impl Machine {
 }
 
 /// The boot image's plan, and the tables that tell it about this machine.
-fn plan(config: &BootConfig, ram: &[(u64, u64)], acpi: &AcpiConfig) -> Result<BootPlan, BootError> {
+fn plan(config: &BootConfig, ram: &[boot::Run], acpi: &AcpiConfig) -> Result<BootPlan, BootError> {
     let modules: Vec<_> =
         config.modules.iter().map(|(file, args)| Module { source: file.source(), args }).collect();
     boot::plan(&Request {
@@ -282,12 +283,12 @@ fn plan(config: &BootConfig, ram: &[(u64, u64)], acpi: &AcpiConfig) -> Result<Bo
 fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
     AcpiConfig {
         cpus,
-        lapic_address: layout::LAPIC as u32,
-        ioapic_address: layout::IOAPIC as u32,
+        lapic_address: layout::LAPIC.0 as u32,
+        ioapic_address: layout::IOAPIC.0 as u32,
         ioapic_id: layout::IOAPIC_ID,
-        pm1a_event: layout::ACPI_PM + AcpiPm::PM1A_EVT,
-        pm1a_control: layout::ACPI_PM + AcpiPm::PM1A_CNT,
-        pm_timer: layout::ACPI_PM + AcpiPm::PM_TMR,
+        pm1a_event: Port(layout::ACPI_PM.0 + AcpiPm::PM1A_EVT),
+        pm1a_control: Port(layout::ACPI_PM.0 + AcpiPm::PM1A_CNT),
+        pm_timer: Port(layout::ACPI_PM.0 + AcpiPm::PM_TMR),
         pm_timer_32bit: true,
         sci_irq: layout::IRQ_SCI,
         reset_port: layout::RESET_REGISTER,
@@ -363,7 +364,7 @@ impl Wiring<'_> {
     fn chipset(&mut self, config: &Hardware, lines: Lines) -> Result<Chipset, BuildError> {
         let clock = || Arc::clone(self.clock) as _;
         let irq = |number| self.irqchips.isa_line(number);
-        let low = config.memory.min(layout::LOW_RAM_END);
+        let low = config.memory.min(layout::LOW_RAM_END.0);
         let pit = Pit::new(clock(), self.timers, irq(layout::IRQ_PIT));
         let rtc = Rtc::new(RtcConfig {
             clock: clock(),
@@ -383,9 +384,9 @@ impl Wiring<'_> {
             post: PostPort::new(),
             fast_a20: FastA20::new(self.power.clone()),
             reset: ResetPort::new(self.power.clone()),
-            com1: self.uart(layout::COM1, layout::IRQ_COM1, lines.com1)?,
-            com2: self.uart(layout::COM2, layout::IRQ_COM2, lines.com2)?,
-            com3: self.uart(layout::COM3, layout::IRQ_COM3, lines.com3)?,
+            com1: self.uart(layout::COM1.0, layout::IRQ_COM1, lines.com1)?,
+            com2: self.uart(layout::COM2.0, layout::IRQ_COM2, lines.com2)?,
+            com3: self.uart(layout::COM3.0, layout::IRQ_COM3, lines.com3)?,
         })
     }
 
@@ -401,7 +402,7 @@ impl Wiring<'_> {
             }
         };
         let uart = Uart::new(UartConfig {
-            base,
+            base: Port(base),
             clock: Arc::clone(self.clock) as _,
             timers: Arc::clone(self.timers),
             irq: self.irqchips.isa_line(irq),
@@ -438,7 +439,7 @@ fn bus(
     bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
     bus.add_pio("com3", layout::com_ports(layout::COM3), Arc::clone(&chipset.com3) as _)?;
     bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
-    let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
+    let pm = layout::ACPI_PM..=Port(layout::ACPI_PM.0 + (AcpiPm::PORTS - 1));
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
     bus.add_byte_port("reset", layout::RESET_REGISTER, Arc::clone(&chipset.reset) as _)?;
     for device in virtio {
@@ -453,7 +454,7 @@ fn bus(
 /// Writes the boot image into RAM.
 fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
     for piece in &plan.pieces {
-        tracing::debug!(target: "boot", gpa = piece.gpa, len = piece.bytes.len(), "{}", piece.what);
+        tracing::debug!(target: "boot", gpa = piece.gpa.0, len = piece.bytes.len(), "{}", piece.what);
         ram.write(piece.gpa, &piece.bytes)?;
     }
     Ok(())

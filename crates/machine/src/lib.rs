@@ -44,4 +44,4 @@ pub use handle::{ControlError, MachineHandle, SaveError};
 pub use notifier::Notifier;
 pub use power::{End, Stopper};
 pub use saved::{FileError, MachineState, RestoreError, SavedMachine};
-pub use stats::{Exits, ProcessorStats, Stats, vector_name};
+pub use stats::{Exits, ProcessorStats, Stats};

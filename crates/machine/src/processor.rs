@@ -70,7 +70,7 @@ impl Processor {
             return self.vcpu.set(Elements::all(), &reset::after_init(&state, bootstrap));
         }
         let Some(page) = self.io.lapic.take_sipi() else { return Ok(()) };
-        match reset::after_sipi(&self.vcpu.state()?, page) {
+        match reset::after_sipi(&self.vcpu.state()?, page.0) {
             Some(state) => self.vcpu.set(Elements::all(), &state),
             None => Ok(()),
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 use vcpu::{Exit, Lockstep, Statistics, Translator};
+use x86::addr::Vector;
 
 /// How often each [`Exit`] ended a [`vcpu::Vcpu::run`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -250,19 +251,17 @@ fn exits_line(exits: &Exits) -> String {
     if seen.is_empty() { "none".into() } else { seen.join(", ") }
 }
 
-/// The manual's name of exception `vector` (SDM vol. 3, table 6-1).
-pub fn vector_name(vector: usize) -> String {
-    const NAMES: [&str; 22] = [
-        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
-        "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
-    ];
-    NAMES.get(vector).map_or_else(|| vector.to_string(), |name| (*name).to_owned())
+/// The manual's name of exception `vector`, or its number.
+fn vector_name(vector: usize) -> String {
+    let name = u8::try_from(vector).ok().and_then(|vector| Vector(vector).name());
+    name.map_or_else(|| vector.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use devices::bus::Place;
+    use x86::addr::Port;
 
     #[test]
     fn statistics_read_well() {
@@ -273,7 +272,7 @@ mod tests {
         let stats = Stats {
             wall: Duration::from_secs(2),
             processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
-            unclaimed: vec![Unclaimed { place: Place::Port(0x2e), reads: 1, writes: 2 }],
+            unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = stats.to_string();
         for expected in ["2.0 million", "25.0 %", "exception #PF", "halted 3", "port 0x002e"] {

@@ -31,6 +31,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use x86::addr::Gpa;
 
 /// Changes that are remembered for processors that have not caught up yet.
 pub const REMEMBERED: usize = 4096;
@@ -43,19 +44,19 @@ pub enum Change {
     /// Bytes changed on pages that hold code: what was decoded from them is stale.
     Wrote {
         /// Guest-physical address of the first.
-        gpa: u64,
+        gpa: Gpa,
         /// How many; not 0.
         len: u64,
     },
     /// The page at this address holds code from now on: nobody may write to it unnoticed.
     Code {
         /// Guest-physical address of the page.
-        page: u64,
+        page: Gpa,
     },
     /// Pages are taken away: nobody may keep a host address in them, or anything decoded from them.
     Revoke {
         /// Guest-physical address of the first.
-        gpa: u64,
+        gpa: Gpa,
         /// Bytes.
         len: u64,
     },

@@ -1,5 +1,7 @@
 //! Exceptions as values (SDM vol. 3, 6.3 and 6.15).
 
+use crate::addr::{La, Vector};
+
 /// An exception the processor raises synchronously.
 ///
 /// `error_code` is what delivery pushes; `cr2` is loaded by a page fault, `dr6` collects the causes
@@ -15,74 +17,6 @@ pub struct Exception {
     pub payload: u64,
 }
 
-/// Vectors 0 to 21 that the architecture assigns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Vector {
-    /// #DE, divide error.
-    De = 0,
-    /// #DB, debug.
-    Db = 1,
-    /// NMI (not an exception, but delivered through the same table).
-    Nmi = 2,
-    /// #BP, INT3.
-    Bp = 3,
-    /// #OF, INTO.
-    Of = 4,
-    /// #BR, BOUND.
-    Br = 5,
-    /// #UD, invalid opcode.
-    Ud = 6,
-    /// #NM, device not available.
-    Nm = 7,
-    /// #DF, double fault.
-    Df = 8,
-    /// #TS, invalid TSS.
-    Ts = 10,
-    /// #NP, segment not present.
-    Np = 11,
-    /// #SS, stack fault.
-    Ss = 12,
-    /// #GP, general protection.
-    Gp = 13,
-    /// #PF, page fault.
-    Pf = 14,
-    /// #MF, x87 floating-point error.
-    Mf = 16,
-    /// #AC, alignment check.
-    Ac = 17,
-    /// #MC, machine check.
-    Mc = 18,
-    /// #XM, SIMD floating-point exception.
-    Xm = 19,
-}
-
-impl Vector {
-    /// The manual's two-letter name with its hash sign, as in `#GP`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::De => "#DE",
-            Self::Db => "#DB",
-            Self::Nmi => "NMI",
-            Self::Bp => "#BP",
-            Self::Of => "#OF",
-            Self::Br => "#BR",
-            Self::Ud => "#UD",
-            Self::Nm => "#NM",
-            Self::Df => "#DF",
-            Self::Ts => "#TS",
-            Self::Np => "#NP",
-            Self::Ss => "#SS",
-            Self::Gp => "#GP",
-            Self::Pf => "#PF",
-            Self::Mf => "#MF",
-            Self::Ac => "#AC",
-            Self::Mc => "#MC",
-            Self::Xm => "#XM",
-        }
-    }
-}
-
 impl Exception {
     /// One without error code: #DE, #UD, #NM, #MF, #XM, …
     pub const fn plain(vector: Vector) -> Self {
@@ -96,21 +30,21 @@ impl Exception {
 
     /// #GP with error code `code`.
     pub const fn gp(code: u32) -> Self {
-        Self::with_code(Vector::Gp, code)
+        Self::with_code(Vector::GP, code)
     }
 
     /// #UD.
     pub const fn ud() -> Self {
-        Self::plain(Vector::Ud)
+        Self::plain(Vector::UD)
     }
 
-    /// #PF at linear address `cr2`; see [`crate::paging`] for the code's bits.
-    pub const fn pf(cr2: u64, code: u32) -> Self {
-        Self { vector: Vector::Pf, error_code: Some(code), payload: cr2 }
+    /// #PF at linear address `la`; see [`crate::paging`] for the code's bits.
+    pub const fn pf(la: La, code: u32) -> Self {
+        Self { vector: Vector::PF, error_code: Some(code), payload: la.0 }
     }
 
     /// #DB; `dr6` holds the bits that delivery sets in DR6.
     pub const fn db(dr6: u64) -> Self {
-        Self { vector: Vector::Db, error_code: None, payload: dr6 }
+        Self { vector: Vector::DB, error_code: None, payload: dr6 }
     }
 }

@@ -4,6 +4,7 @@ use crate::Boot;
 use crate::images::put;
 use boot::{AcpiConfig, Request, Source, plan};
 use std::path::Path;
+use x86::addr::Gpa;
 
 fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut image = vec![0; 0x9000];
@@ -63,7 +64,7 @@ fn an_arm64_efi_program_is_of_another_architecture() {
 
 #[test]
 fn a_machine_too_small_for_the_tables_says_so() {
-    let error = Boot { ram: &[(0, 0x1000)], ..Boot::new(&crate::images::bzimage()) }.error();
+    let error = Boot { ram: &[(Gpa(0), 0x1000)], ..Boot::new(&crate::images::bzimage()) }.error();
     assert!(error.contains("--memory"), "{error}");
     Boot { ram: &[], ..Boot::new(&crate::images::bzimage()) }.error();
 }

@@ -5,8 +5,9 @@ use super::fetch::{self, Extent};
 use crate::cpu::Cpu;
 use crate::op::{OWN_STEP, Op, Step};
 use vcpu::{Exit, Signal, SignalSet};
+use x86::addr::{La, Vector};
 use x86::debug;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
 use x86::state::{Activity, Mode, Seg};
@@ -54,7 +55,7 @@ pub(crate) fn poll_events(cpu: &mut Cpu, limit: u64) -> Pending {
         return Pending::Run;
     }
     let suppressed = cpu.state.blocking.mov_ss || cpu.state.flags.system & Rflags::RF.bits() != 0;
-    if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
+    if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, La(linear_ip(cpu))) {
         deliver(cpu, Event::Exception(Exception::db(dr6)));
         return Pending::Again;
     }
@@ -93,7 +94,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Pending> {
         let vector = cpu.mmu.io().and_then(vcpu::CpuIo::ack_interrupt)?;
         resume_flag(cpu);
         cpu.stats.interrupts += 1;
-        tracing::trace!(target: "irq", vector, rip = cpu.state.rip, "interrupt");
+        tracing::trace!(target: "irq", vector = vector.0, rip = cpu.state.rip, "interrupt");
         deliver(cpu, Event::External(vector));
         return Some(Pending::Again);
     }
@@ -175,7 +176,7 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
         && cpu.mode == Mode::Long64
     {
         // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
-        cpu.fault = Exception::with_code(Vector::Ss, 0);
+        cpu.fault = Exception::with_code(Vector::SS, 0);
     }
     fault_here(cpu);
 }
@@ -186,7 +187,7 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
 pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;
     cpu.mmu.noncanonical = false;
-    cpu.stats.exceptions[exception.vector as usize & 31] += 1;
+    cpu.stats.exceptions[exception.vector.0 as usize & 31] += 1;
     deliver(cpu, Event::Exception(exception));
 }
 

@@ -22,6 +22,7 @@ use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
 use counter::Tick;
 use registers::{CONTROL, COUNTER_0};
 use std::sync::{Arc, Mutex};
+use x86::addr::{Port, PortWidth};
 
 /// The host timer fires no more often than this.
 const PERIOD_MIN_NS: u64 = 20_000;
@@ -84,11 +85,11 @@ impl Pit {
 }
 
 impl PioDevice for Pit {
-    fn read(&mut self, port: u16, _size: u8) -> u32 {
+    fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
         u32::from(self.core.read(port, self.clock.now()))
     }
 
-    fn write(&mut self, port: u16, _size: u8, value: u32) {
+    fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
         // A rise that is due comes before the write.
         if matches!(port, COUNTER_0 | CONTROL) {
             self.drive(0);

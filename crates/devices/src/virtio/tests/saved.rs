@@ -6,12 +6,13 @@ use crate::sync::lock;
 use crate::virtio::MmioState;
 use crate::virtio::blk::BlockState;
 use crate::virtio::saved::DeviceState;
+use x86::addr::Gpa;
 
 #[test]
 fn a_restored_device_goes_on() {
     let platter = Platter::new(64);
     let mut old = running(&platter, EVENT_IDX | F_FLUSH);
-    old.ram.write(DATA, &[0x55; 512]).expect("RAM");
+    old.ram.write(Gpa(DATA), &[0x55; 512]).expect("RAM");
     for sector in 0..20 {
         assert_eq!(old.request(OUT, sector, 512).0, OK);
     }
@@ -29,7 +30,7 @@ fn a_restored_device_goes_on() {
     // The driver does not know that the device is another one.
     old.device = new.device.clone();
     assert_eq!(old.request(IN, 19, 512), (OK, 513));
-    assert_eq!(old.bytes(DATA, 512), [0x55; 512]);
+    assert_eq!(old.bytes(Gpa(DATA), 512), [0x55; 512]);
 }
 
 #[test]

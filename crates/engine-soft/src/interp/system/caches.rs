@@ -3,6 +3,7 @@
 use super::{privileged, protected};
 use crate::cpu::{Cpu, LEGACY};
 use crate::op::{Fallible, Op, Step, step, step_to};
+use x86::addr::La;
 use x86::bus::AccessKind;
 use x86::control;
 use x86::state::{Mode, Seg};
@@ -21,7 +22,7 @@ pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
         };
         let la = base.wrapping_add(offset);
         let la = if long { la } else { la & 0xffff_ffff };
-        let result = control::invlpg(&cpu.state, &mut cpu.mmu, la);
+        let result = control::invlpg(&cpu.state, &mut cpu.mmu, La(la));
         cpu.check(result)?;
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)

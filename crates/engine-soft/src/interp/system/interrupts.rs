@@ -4,6 +4,7 @@ use super::system;
 use super::transfer;
 use crate::cpu::Cpu;
 use crate::op::{Op, Step};
+use x86::addr::Vector;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::iret;
@@ -30,7 +31,7 @@ pub(crate) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
     let vector = op.imm as u8;
     // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` reads it.
     transfer(cpu, op, |state, bus, next_rip| {
-        interrupt::deliver(state, bus, Event::SoftwareInt { vector, next_rip })
+        interrupt::deliver(state, bus, Event::SoftwareInt { vector: Vector(vector), next_rip })
     })
 }
 
@@ -67,6 +68,6 @@ pub(crate) fn into(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// IRET.
 pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
-    let size = op.size;
+    let size = op.width();
     transfer(cpu, op, |state, bus, next| iret::iret(state, bus, size, next))
 }
