@@ -12,6 +12,7 @@ use crate::{Piece, layout};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml as _, aml};
+use x86::addr::{Gpa, Gsi, Port};
 
 /// What the tables tell about the machine. Ports and addresses are the machine's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +26,17 @@ pub struct AcpiConfig {
     /// The I/O APIC's id.
     pub ioapic_id: u8,
     /// Port of PM1a_STS (2 bytes), followed by PM1a_EN (2 bytes).
-    pub pm1a_event: u16,
+    pub pm1a_event: Port,
     /// Port of PM1a_CNT (2 bytes); SCI_EN reads as one.
-    pub pm1a_control: u16,
+    pub pm1a_control: Port,
     /// Port of PM_TMR (4 bytes).
-    pub pm_timer: u16,
+    pub pm_timer: Port,
     /// Whether PM_TMR counts 32 bits rather than 24.
     pub pm_timer_32bit: bool,
     /// IRQ (and GSI) of the system control interrupt: level triggered, active low.
     pub sci_irq: u8,
     /// Port of the reset register (1 byte).
-    pub reset_port: u16,
+    pub reset_port: Port,
     /// What to write there.
     pub reset_value: u8,
     /// SLP_TYPa of soft off (S5), 0 to 7.
@@ -56,7 +57,7 @@ pub struct VirtioMmio {
     /// Guest-physical address of its registers, 4 KiB.
     pub address: u32,
     /// Its interrupt: level triggered, active high.
-    pub gsi: u32,
+    pub gsi: Gsi,
 }
 
 impl VirtioMmio {
@@ -80,12 +81,12 @@ impl AcpiConfig {
             lapic_address: x86::apic::DEFAULT_BASE as u32,
             ioapic_address: 0xfec0_0000,
             ioapic_id: 0,
-            pm1a_event: 0x600,
-            pm1a_control: 0x604,
-            pm_timer: 0x608,
+            pm1a_event: Port(0x600),
+            pm1a_control: Port(0x604),
+            pm_timer: Port(0x608),
             pm_timer_32bit: true,
             sci_irq: 9,
-            reset_port: 0xcf9,
+            reset_port: Port(0xcf9),
             reset_value: 6,
             s5_sleep_type: 5,
             com1: true,
@@ -108,7 +109,7 @@ fn table(signature: [u8; 4], length: u32, revision: u8) -> Sdt {
 /// All tables, the RSDP first at [`layout::ACPI_START`].
 pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
     let config = AcpiConfig { cpus: config.cpus.clamp(1, AcpiConfig::MAX_CPUS), ..config.clone() };
-    let mut area = Area { next: layout::ACPI_START, pieces: Vec::new() };
+    let mut area = Area { next: layout::ACPI_START.0, pieces: Vec::new() };
     let rsdp_gpa = area.next;
     area.next += 64;
     let facs = area.add(facs(), "ACPI FACS");
@@ -118,7 +119,7 @@ pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
     let listed = [fadt, madt];
     let rsdt = area.add(root(*b"RSDT", &listed.map(|gpa| (gpa as u32).to_le_bytes())), "ACPI RSDT");
     let xsdt = area.add(root(*b"XSDT", &listed.map(u64::to_le_bytes)), "ACPI XSDT");
-    area.pieces.insert(0, Piece { gpa: rsdp_gpa, bytes: rsdp(rsdt, xsdt), what: "ACPI RSDP" });
+    area.pieces.insert(0, Piece { gpa: Gpa(rsdp_gpa), bytes: rsdp(rsdt, xsdt), what: "ACPI RSDP" });
     area.pieces
 }
 
@@ -131,8 +132,8 @@ struct Area {
 impl Area {
     fn add(&mut self, bytes: Vec<u8>, what: &'static str) -> u64 {
         let gpa = self.next;
-        self.next = align_up(gpa + bytes.len() as u64, 64).unwrap_or(layout::HIGH_MEMORY);
-        self.pieces.push(Piece { gpa, bytes, what });
+        self.next = align_up(gpa + bytes.len() as u64, 64).unwrap_or(layout::HIGH_MEMORY.0);
+        self.pieces.push(Piece { gpa: Gpa(gpa), bytes, what });
         gpa
     }
 }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     fn find(pieces: &[Piece], gpa: u64) -> &[u8] {
-        &pieces.iter().find(|p| p.gpa == gpa).expect("a table at that address").bytes
+        &pieces.iter().find(|p| p.gpa == Gpa(gpa)).expect("a table at that address").bytes
     }
 
     fn check(config: &AcpiConfig) -> Vec<Piece> {
@@ -206,8 +207,8 @@ mod tests {
             assert_eq!(u32_at(&piece.bytes, 4), Some(piece.bytes.len() as u32), "{}", piece.what);
             assert!(sums_to_zero(&piece.bytes), "{}", piece.what);
         }
-        let end = pieces.iter().map(|p| p.gpa + p.bytes.len() as u64).max();
-        assert!(end.unwrap() <= layout::HIGH_MEMORY);
+        let end = pieces.iter().map(|p| p.gpa.0 + p.bytes.len() as u64).max();
+        assert!(end.unwrap() <= layout::HIGH_MEMORY.0);
         pieces
     }
 
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn virtio_devices_have_id_registers_and_level_interrupt() {
-        let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: 16 + n };
+        let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: Gsi(16 + n) };
         let virtio = vec![device(0), device(1)];
         let pieces = check(&AcpiConfig { virtio, ..AcpiConfig::example() });
         let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;

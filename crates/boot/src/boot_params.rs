@@ -5,6 +5,7 @@ use crate::bytes::{Put as _, slice, u8_at};
 use crate::place::Placer;
 use crate::{BootError, Loader, layout, source};
 use std::ops::Range;
+use x86::addr::Gpa;
 
 /// Where the setup header lies, in the file and in boot_params alike: 1F1H up to what the jump at
 /// 200H spans.
@@ -60,14 +61,14 @@ pub(crate) fn place(
     let max = loading.cmdline_max.min(layout::CMDLINE_MAX - 1);
     let cmdline = source::cmdline(&loader.image.name, loader.request.cmdline, max)?;
     placer.add(layout::CMDLINE, cmdline, "command line")?;
-    params.put(0x228, &(layout::CMDLINE as u32).to_le_bytes());
+    params.put(0x228, &(layout::CMDLINE.0 as u32).to_le_bytes());
     params.put(0x210, &[LOADER_UNDEFINED]);
     if let Some((gpa, len)) = initrd(loader, loading, placer)? {
         put_split(&mut params, 0x218, 0xc0, gpa);
         put_split(&mut params, 0x21c, 0xc4, len);
     }
-    params.put(0x70, &layout::ACPI_START.to_le_bytes()); // acpi_rsdp_addr
-    let extended_kib = (placer.size().saturating_sub(layout::HIGH_MEMORY) >> 10).min(0xffff);
+    params.put(0x70, &layout::ACPI_START.0.to_le_bytes()); // acpi_rsdp_addr
+    let extended_kib = (placer.size().saturating_sub(layout::HIGH_MEMORY.0) >> 10).min(0xffff);
     params.put(2, &(extended_kib as u16).to_le_bytes()); // screen_info.ext_mem_k
     params.put(0x1e8, &[loader.e820.len().min(E820_MAX) as u8]); // e820_entries
     params.put(0x2d0, &e820_table(loader));
@@ -83,7 +84,7 @@ fn put_split(params: &mut Vec<u8>, low: usize, high: usize, value: u64) {
 fn e820_table(loader: &Loader<'_>) -> Vec<u8> {
     let entry = |e: &crate::E820Entry| {
         let mut bytes = Vec::with_capacity(20);
-        bytes.extend(e.gpa.to_le_bytes());
+        bytes.extend(e.gpa.0.to_le_bytes());
         bytes.extend(e.len.to_le_bytes());
         bytes.extend((e.kind as u32).to_le_bytes());
         bytes
@@ -101,13 +102,13 @@ fn initrd(
     let file = source.read("initrd")?;
     let bytes = file.bytes.len() as u64;
     let floor = layout::HIGH_MEMORY;
-    let room = placer.highest(bytes, loading.initrd_floor, loading.initrd_max);
-    let Some(gpa) = room.or_else(|| placer.highest(bytes, floor, loading.initrd_max)) else {
-        let free = placer.largest(floor, loading.initrd_max);
+    let room = placer.highest(bytes, Gpa(loading.initrd_floor), Gpa(loading.initrd_max));
+    let Some(gpa) = room.or_else(|| placer.highest(bytes, floor, Gpa(loading.initrd_max))) else {
+        let free = placer.largest(floor, Gpa(loading.initrd_max));
         let short = bytes.saturating_sub(free).saturating_add(2 << 20);
         let needed = placer.size().saturating_add(short);
         return Err(BootError::InitrdTooLarge { name: file.name, bytes, free, needed });
     };
     placer.add(gpa, file.bytes.into_owned(), "initrd")?;
-    Ok(Some((gpa, bytes)))
+    Ok(Some((gpa.0, bytes)))
 }

@@ -8,7 +8,8 @@ use crate::boot_params::{self, HEADER, Loading};
 use crate::bytes::{align_up, slice, u8_at, u16_at, u32_at, u64_at};
 use crate::place::Placer;
 use crate::source::File;
-use crate::{BootError, Loader, Protocol, cpu, layout};
+use crate::{BootError, Loader, Protocol, Run, cpu, layout};
+use x86::addr::Gpa;
 use x86::state::{CpuState, gpr};
 
 /// `cmdline_size` and with it a sane command line exist since 2.06.
@@ -56,18 +57,18 @@ pub(crate) fn load(
     placer.add_reserved(gpa, kernel.to_vec(), "kernel");
     let wide = setup.xloadflags & XLF_KERNEL_64 != 0;
     let (protocol, mut state) = if wide {
-        (Protocol::Linux64, cpu::long_mode(placer, gpa + ENTRY_64)?)
+        (Protocol::Linux64, cpu::long_mode(placer, gpa.0 + ENTRY_64)?)
     } else {
-        (Protocol::Linux32, cpu::protected_mode(placer, gpa)?)
+        (Protocol::Linux32, cpu::protected_mode(placer, gpa.0)?)
     };
     let loading = Loading {
         cmdline_max: setup.cmdline_max,
         initrd_max: setup.initrd_max,
-        initrd_floor: gpa.saturating_add(len).min(setup.initrd_max),
+        initrd_floor: (gpa.saturating_add(len).min(Gpa(setup.initrd_max))).0,
     };
-    let header = boot_params::header_of_bzimage(&image.bytes, gpa as u32);
+    let header = boot_params::header_of_bzimage(&image.bytes, gpa.0 as u32);
     boot_params::place(loader, header, &loading, placer)?;
-    state.gpr[gpr::RSI] = layout::BOOT_PARAMS;
+    state.gpr[gpr::RSI] = layout::BOOT_PARAMS.0;
     Ok((protocol, state))
 }
 
@@ -132,7 +133,7 @@ fn check(image: &File<'_>, setup: &Setup, code_size: u64) -> Result<(), BootErro
     }
     if !setup.relocatable
         && setup.version < INIT_SIZE_SINCE
-        && setup.code32_start < layout::HIGH_MEMORY
+        && setup.code32_start < layout::HIGH_MEMORY.0
     {
         return Err(
             image.corrupt(format!("code32_start {:#x} lies below 1 MiB", setup.code32_start))
@@ -148,27 +149,22 @@ fn check(image: &File<'_>, setup: &Setup, code_size: u64) -> Result<(), BootErro
 /// loaded lower, it copies itself up. init_size counts from where it runs, so it is loaded there at
 /// once: at its preferred address, or higher where that is not free. Before 2.10 there is no such
 /// address, and the kernel goes to its code32_start.
-fn choose(
-    setup: &Setup,
-    code: u64,
-    image: &File<'_>,
-    placer: &Placer,
-) -> Result<(u64, u64), BootError> {
+fn choose(setup: &Setup, code: u64, image: &File<'_>, placer: &Placer) -> Result<Run, BootError> {
     let len = setup.init_size.max(code);
     let (preferred, align) = match setup.pref_address {
         0 => (setup.code32_start, 1),
         address if setup.relocatable => (address, setup.alignment.max(0x1000)),
         address => (address, 1),
     };
-    let preferred = preferred.max(layout::HIGH_MEMORY);
+    let preferred = preferred.max(layout::HIGH_MEMORY.0);
     let runs_at = align_up(preferred, align).unwrap_or(u64::MAX);
     let last = layout::FOUR_GIB - 1; // the processor's first page tables reach no further
     if runs_at.checked_add(len).is_none_or(|end| end - 1 > last) {
         return Err(image.corrupt(format!("it wants to run at {runs_at:#x}, beyond 4 GiB")));
     }
     let found = match align {
-        1 => placer.is_free(runs_at, len).then_some(runs_at),
-        _ => placer.lowest(len, align, preferred, last),
+        1 => placer.is_free(Gpa(runs_at), len).then_some(Gpa(runs_at)),
+        _ => placer.lowest(len, align, Gpa(preferred), Gpa(last)),
     };
-    found.map(|gpa| (gpa, len)).ok_or_else(|| placer.too_little(&image.name, runs_at, len))
+    found.map(|gpa| (gpa, len)).ok_or_else(|| placer.too_little(&image.name, Gpa(runs_at), len))
 }

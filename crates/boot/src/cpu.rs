@@ -22,7 +22,7 @@ pub(crate) fn long_mode(placer: &mut Placer, rip: u64) -> Result<CpuState, BootE
     placer.add(layout::PAGE_TABLES, identity_map(), "page tables")?;
     let mut cpu = flat(placer, CODE64, rip)?;
     cpu.paging.cr0 |= Cr0::PG | Cr0::WP;
-    cpu.paging.cr3 = layout::PAGE_TABLES;
+    cpu.paging.cr3 = layout::PAGE_TABLES.0;
     cpu.paging.cr4 = Cr4::PAE;
     cpu.paging.efer = Efer::LME | Efer::LMA;
     Ok(cpu)
@@ -44,7 +44,7 @@ fn flat(placer: &mut Placer, code: u16, rip: u64) -> Result<CpuState, BootError>
     cpu.seg[Seg::Cs as usize] =
         Segment { base: 0, limit: u32::MAX, selector: layout::BOOT_CS, access: code };
     cpu.tr = Segment { base: 0, limit: TSS_LIMIT, selector: layout::BOOT_TSS, access: TSS };
-    cpu.gdtr = TableRegister { base: layout::GDT, limit };
+    cpu.gdtr = TableRegister { base: layout::GDT.0, limit };
     cpu.idtr = TableRegister { base: 0, limit: 0 };
     // Caches on, native x87 errors: what firmware leaves behind.
     cpu.paging.cr0 = Cr0::PE | Cr0::ET | Cr0::NE;
@@ -78,7 +78,7 @@ fn descriptor(access: u16, limit: u32) -> u64 {
 fn identity_map() -> Vec<u8> {
     const PRESENT_WRITE: u64 = 3;
     const LARGE: u64 = 0x83;
-    let page = |n: u64| layout::PAGE_TABLES + 0x1000 * n;
+    let page = |n: u64| layout::PAGE_TABLES.0 + 0x1000 * n;
     let mut words = vec![0u64; 512 * 6];
     words[0] = page(1) | PRESENT_WRITE;
     for directory in 0..4 {
@@ -93,10 +93,11 @@ fn identity_map() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use x86::addr::Gpa;
     use x86::state::Mode;
 
     fn placer() -> Placer {
-        Placer::new(&[(0, 16 << 20)]).unwrap()
+        Placer::new(&[(Gpa(0), 16 << 20)]).unwrap()
     }
 
     #[test]
@@ -117,11 +118,11 @@ mod tests {
     fn the_identity_map_is_one() {
         let bytes = identity_map();
         let word = |gpa: u64| {
-            let o = (gpa - layout::PAGE_TABLES) as usize;
+            let o = (gpa - layout::PAGE_TABLES.0) as usize;
             u64::from_le_bytes(bytes[o..o + 8].try_into().unwrap())
         };
         for la in [0, 0x10_0000, 0x3fff_ffff, 0x4000_0000, 0xffff_ffff_u64] {
-            let pdpt = word(layout::PAGE_TABLES + (la >> 39) * 8) & !0xfff;
+            let pdpt = word(layout::PAGE_TABLES.0 + (la >> 39) * 8) & !0xfff;
             let directory = word(pdpt + (la >> 30 & 511) * 8) & !0xfff;
             let entry = word(directory + (la >> 21 & 511) * 8);
             assert_eq!(entry, la & !0x1f_ffff | 0x83);

@@ -1,7 +1,8 @@
 //! The memory map the guest is told (ACPI 6.4, chapter 15), and the BIOS data area's few bytes.
 
-use crate::layout;
 use crate::place::subtract;
+use crate::{Run, layout};
+use x86::addr::Gpa;
 
 /// What a range is (ACPI 6.4, table 15.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub enum E820Type {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct E820Entry {
     /// Guest-physical address.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// Bytes.
     pub len: u64,
     /// Kind.
@@ -25,14 +26,14 @@ pub struct E820Entry {
 }
 
 /// What the guest must leave alone in the first MiB.
-const RESERVED: [(u64, u64); 2] = [
-    (layout::EBDA, layout::VGA_HOLE - layout::EBDA),
-    (layout::ACPI_START, layout::HIGH_MEMORY - layout::ACPI_START),
+const RESERVED: [Run; 2] = [
+    (layout::EBDA, layout::VGA_HOLE.0 - layout::EBDA.0),
+    (layout::ACPI_START, layout::HIGH_MEMORY.0 - layout::ACPI_START.0),
 ];
 
 /// The map of a machine with these RAM ranges, ascending and disjoint.
-pub(crate) fn map(ram: &[(u64, u64)]) -> Vec<E820Entry> {
-    let hole = (layout::EBDA, layout::HIGH_MEMORY - layout::EBDA);
+pub(crate) fn map(ram: &[Run]) -> Vec<E820Entry> {
+    let hole = (layout::EBDA, layout::HIGH_MEMORY.0 - layout::EBDA.0);
     let usable = subtract(ram, hole);
     let entry = |kind| move |(gpa, len)| E820Entry { gpa, len, kind };
     let mut map: Vec<_> = usable.into_iter().map(entry(E820Type::Ram)).collect();
@@ -46,8 +47,8 @@ pub(crate) fn map(ram: &[(u64, u64)]) -> Vec<E820Entry> {
 pub(crate) fn bios_data_area() -> Vec<u8> {
     let mut bda = vec![0; 0x15];
     bda[0..2].copy_from_slice(&0x3f8u16.to_le_bytes());
-    bda[0xe..0x10].copy_from_slice(&((layout::EBDA >> 4) as u16).to_le_bytes());
-    bda[0x13..0x15].copy_from_slice(&((layout::EBDA >> 10) as u16).to_le_bytes());
+    bda[0xe..0x10].copy_from_slice(&((layout::EBDA.0 >> 4) as u16).to_le_bytes());
+    bda[0x13..0x15].copy_from_slice(&((layout::EBDA.0 >> 10) as u16).to_le_bytes());
     bda
 }
 
@@ -57,10 +58,10 @@ mod tests {
 
     #[test]
     fn the_map_is_ascending_disjoint_and_hides_the_holes() {
-        let map = map(&[(0, 0xc000_0000), (1 << 32, 1 << 30)]);
-        assert!(map.windows(2).all(|w| w[0].gpa + w[0].len <= w[1].gpa));
+        let map = map(&[(Gpa(0), 0xc000_0000), (Gpa(1 << 32), 1 << 30)]);
+        assert!(map.windows(2).all(|w| w[0].gpa.wrapping_add(w[0].len) <= w[1].gpa));
         let ram: Vec<_> =
-            map.iter().filter(|e| e.kind == E820Type::Ram).map(|e| (e.gpa, e.len)).collect();
+            map.iter().filter(|e| e.kind == E820Type::Ram).map(|e| (e.gpa.0, e.len)).collect();
         let want = [(0, 0x9_fc00), (0x10_0000, 0xc000_0000 - 0x10_0000), (1 << 32, 1 << 30)];
         assert_eq!(ram, want);
     }

@@ -5,6 +5,7 @@ use crate::BootError;
 use crate::bytes::{align_up, slice, u8_at, u16_at, u32_at, u64_at};
 use crate::place::Placer;
 use crate::source::File;
+use x86::addr::Gpa;
 
 const CLASS_32: u8 = 1;
 const CLASS_64: u8 = 2;
@@ -212,9 +213,9 @@ fn find_note(notes: &[u8], align: u64) -> Option<&[u8]> {
 /// Places every segment; BSS is reserved, since RAM is zero.
 pub(crate) fn load(image: &File<'_>, elf: &Elf, placer: &mut Placer) -> Result<(), BootError> {
     for segment in &elf.segments {
-        placer.reserve(&image.name, segment.phys, segment.mem_size)?;
+        placer.reserve(&image.name, Gpa(segment.phys), segment.mem_size)?;
         let bytes = slice(&image.bytes, segment.offset, segment.file_size).unwrap_or_default();
-        placer.add_reserved(segment.phys, bytes.to_vec(), "kernel segment");
+        placer.add_reserved(Gpa(segment.phys), bytes.to_vec(), "kernel segment");
     }
     Ok(())
 }

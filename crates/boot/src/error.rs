@@ -98,7 +98,7 @@ pub enum BootError {
         /// The file or table.
         name: String,
         /// Where it must go.
-        gpa: u64,
+        gpa: Gpa,
         /// Its size in memory.
         bytes: u64,
         /// RAM there is.

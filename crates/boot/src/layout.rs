@@ -8,26 +8,28 @@
 //! 09000 page tables             80000 top of the boot stack  100000 kernels, modules, initrd
 //! ```
 
+use x86::addr::Gpa;
+
 /// BIOS data area (IBM PC): COM1's port, EBDA segment, base memory size.
-pub const BDA: u64 = 0x400;
+pub const BDA: Gpa = Gpa(0x400);
 
 /// Boot GDT, 5 descriptors.
-pub const GDT: u64 = 0x500;
+pub const GDT: Gpa = Gpa(0x500);
 
 /// Linux's `boot_params` ("zero page"), 4096 bytes.
-pub const BOOT_PARAMS: u64 = 0x7000;
+pub const BOOT_PARAMS: Gpa = Gpa(0x7000);
 
 /// PML4, PDPT, then four page directories: the first 4 GiB mapped one to one by 2 MiB pages.
-pub const PAGE_TABLES: u64 = 0x9000;
+pub const PAGE_TABLES: Gpa = Gpa(0x9000);
 
 /// Kernel command line, zero-terminated.
-pub const CMDLINE: u64 = 0x2_0000;
+pub const CMDLINE: Gpa = Gpa(0x2_0000);
 
 /// Room for the command line, its terminating zero included.
 pub const CMDLINE_MAX: u64 = 0x1_0000;
 
 /// hvm_start_info (PVH) or Multiboot information, with its tables and strings.
-pub const START_INFO: u64 = 0x3_0000;
+pub const START_INFO: Gpa = Gpa(0x3_0000);
 
 /// Room for those.
 pub const START_INFO_MAX: u64 = 0x4_0000;
@@ -36,16 +38,16 @@ pub const START_INFO_MAX: u64 = 0x4_0000;
 pub const BOOT_STACK: u64 = 0x8_0000;
 
 /// Extended BIOS data area, 1 KiB; conventional memory ends here.
-pub const EBDA: u64 = 0x9_fc00;
+pub const EBDA: Gpa = Gpa(0x9_fc00);
 
 /// The VGA hole begins.
-pub const VGA_HOLE: u64 = 0xa_0000;
+pub const VGA_HOLE: Gpa = Gpa(0xa_0000);
 
 /// RSDP (inside the area that guests search, ACPI 5.2.5.1), then the other ACPI tables.
-pub const ACPI_START: u64 = 0xe_0000;
+pub const ACPI_START: Gpa = Gpa(0xe_0000);
 
 /// Extended memory: kernels go here or above.
-pub const HIGH_MEMORY: u64 = 0x10_0000;
+pub const HIGH_MEMORY: Gpa = Gpa(0x10_0000);
 
 /// Where 32-bit addresses end.
 pub const FOUR_GIB: u64 = 1 << 32;

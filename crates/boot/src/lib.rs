@@ -32,6 +32,7 @@ pub use acpi::{AcpiConfig, VirtioMmio};
 pub use e820::{E820Entry, E820Type};
 pub use error::BootError;
 pub use source::Source;
+use x86::addr::Gpa;
 
 use x86::state::CpuState;
 
@@ -47,13 +48,16 @@ pub struct Request<'a> {
     pub cmdline: &'a str,
     /// Multiboot or PVH modules, in order.
     pub modules: &'a [Module<'a>],
-    /// RAM as `(guest-physical address, bytes)`, ascending and disjoint. It must cover 0 to A0000H
+    /// RAM, ascending and disjoint. It must cover 0 to A0000H
     /// and [`layout::ACPI_START`] to 100000H; whether the VGA hole between is RAM too is the
     /// machine's choice.
-    pub ram: &'a [(u64, u64)],
+    pub ram: &'a [Run],
     /// What the firmware tables tell.
     pub acpi: &'a AcpiConfig,
 }
+
+/// A run of guest-physical memory: its first address and its bytes.
+pub type Run = (Gpa, u64);
 
 /// A file passed along with the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +72,7 @@ pub struct Module<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// Guest-physical address of the first byte.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// The content.
     pub bytes: Vec<u8>,
     /// What it is, for logs.

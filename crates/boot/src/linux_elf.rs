@@ -23,9 +23,9 @@ pub(crate) fn load(
     let loading = Loading {
         cmdline_max: CMDLINE_MAX,
         initrd_max: u64::MAX,
-        initrd_floor: layout::HIGH_MEMORY,
+        initrd_floor: layout::HIGH_MEMORY.0,
     };
     boot_params::place(loader, boot_params::header_of_elf(), &loading, placer)?;
-    state.gpr[gpr::RSI] = layout::BOOT_PARAMS;
+    state.gpr[gpr::RSI] = layout::BOOT_PARAMS.0;
     Ok((Protocol::LinuxElf64, state))
 }

@@ -5,6 +5,7 @@ use crate::bytes::{Put as _, slice, u32_at};
 use crate::place::Placer;
 use crate::source::File;
 use crate::{BootError, E820Entry, Loader, Protocol, cpu, elf, layout, source};
+use x86::addr::Gpa;
 use x86::state::{CpuState, gpr};
 
 const HEADER_MAGIC: u32 = 0x1bad_b002;
@@ -77,7 +78,7 @@ pub(crate) fn load(
     let info = information(loader, end, placer)?;
     placer.add(layout::START_INFO, info, "Multiboot information")?;
     state.gpr[gpr::RAX] = LOADER_MAGIC;
-    state.gpr[gpr::RBX] = layout::START_INFO;
+    state.gpr[gpr::RBX] = layout::START_INFO.0;
     Ok((Protocol::Multiboot, state))
 }
 
@@ -92,7 +93,7 @@ fn load_elf(image: &File<'_>, placer: &mut Placer) -> Result<(u64, u64), BootErr
     let parsed = elf::parse(image)?;
     elf::check_entry(image, &parsed, parsed.entry)?;
     elf::load(image, &parsed, placer)?;
-    let end = parsed.segments.iter().map(elf::Load::end).max().unwrap_or(layout::HIGH_MEMORY);
+    let end = parsed.segments.iter().map(elf::Load::end).max().unwrap_or(layout::HIGH_MEMORY.0);
     match u32::try_from(parsed.entry) {
         Ok(entry) => Ok((entry.into(), end)),
         Err(_) => Err(image.corrupt("its entry point lies beyond 4 GiB")),
@@ -128,8 +129,8 @@ fn load_by_addresses(
             image.corrupt(format!("its entry point {entry:#x} lies outside what is loaded"))
         );
     }
-    placer.reserve(&image.name, load_addr, end - load_addr)?;
-    placer.add_reserved(load_addr, bytes.to_vec(), "kernel");
+    placer.reserve(&image.name, Gpa(load_addr), end - load_addr)?;
+    placer.add_reserved(Gpa(load_addr), bytes.to_vec(), "kernel");
     Ok((entry, end))
 }
 
@@ -146,7 +147,7 @@ fn information(
     let strings_at = list_at + 16 * loader.request.modules.len();
     let mut block = vec![0; strings_at];
     let add = |block: &mut Vec<u8>, bytes: &[u8]| {
-        let gpa = layout::START_INFO + block.len() as u64;
+        let gpa = layout::START_INFO.0 + block.len() as u64;
         block.extend_from_slice(bytes);
         gpa as u32
     };
@@ -168,7 +169,7 @@ fn information(
         return Err(BootError::CmdlineTooLong { name: name.clone(), found, max });
     }
     let (lower, upper) = memory_kib(loader.e820);
-    let at = |offset: usize| layout::START_INFO as u32 + offset as u32;
+    let at = |offset: usize| layout::START_INFO.0 as u32 + offset as u32;
     words(&mut block, 0, &[INFO_FLAGS, lower, upper, 0, cmdline]);
     words(&mut block, 20, &[loader.request.modules.len() as u32, at(list_at)]);
     words(&mut block, 44, &[map.len() as u32, at(map_at)]);
@@ -189,7 +190,7 @@ fn place_modules(
     image_end: u64,
     placer: &mut Placer,
 ) -> Result<Vec<Placed>, BootError> {
-    let mut floor = image_end.max(layout::HIGH_MEMORY);
+    let mut floor = image_end.max(layout::HIGH_MEMORY.0);
     let mut placed = Vec::new();
     for module in loader.request.modules {
         let file = module.source.read("module")?;
@@ -199,12 +200,12 @@ fn place_modules(
             layout::CMDLINE_MAX - 1,
         )?;
         let len = file.bytes.len() as u64;
-        let place = placer.lowest(len, PAGE, floor, layout::FOUR_GIB - 1);
-        let start = place.ok_or_else(|| placer.too_little(&file.name, floor, len))?;
+        let place = placer.lowest(len, PAGE, Gpa(floor), Gpa(layout::FOUR_GIB - 1));
+        let start = place.ok_or_else(|| placer.too_little(&file.name, Gpa(floor), len))?;
         placer.add(start, file.bytes.into_owned(), "module")?;
-        let end = start + len;
+        let end = start.0 + len;
         floor = end;
-        placed.push(Placed { start, end, line });
+        placed.push(Placed { start: start.0, end, line });
     }
     Ok(placed)
 }
@@ -217,14 +218,14 @@ fn with_name(name: &str, args: &str) -> String {
 /// mem_lower and mem_upper: KiB of RAM from 0 and from 1 MiB, to the first hole.
 fn memory_kib(e820: &[E820Entry]) -> (u32, u32) {
     let run = |gpa| e820.iter().find(|e| e.gpa == gpa).map_or(0, |e| e.len >> 10);
-    (run(0).min(640) as u32, run(layout::HIGH_MEMORY).min(u32::MAX.into()) as u32)
+    (run(Gpa(0)).min(640) as u32, run(layout::HIGH_MEMORY).min(u32::MAX.into()) as u32)
 }
 
 /// An entry of the memory map: the size of what follows, address, length, type (as in E820).
 fn mmap_entry(e: &E820Entry) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     bytes.extend(20u32.to_le_bytes());
-    bytes.extend(e.gpa.to_le_bytes());
+    bytes.extend(e.gpa.0.to_le_bytes());
     bytes.extend(e.len.to_le_bytes());
     bytes.extend((e.kind as u32).to_le_bytes());
     bytes

@@ -1,13 +1,14 @@
 //! Finds room in RAM and collects the pieces, each inside RAM and none over another.
 
 use crate::bytes::align_up;
-use crate::{BootError, Piece, layout};
+use crate::{BootError, Piece, Run, layout};
+use x86::addr::Gpa;
 
 /// RAM and what has been placed in it so far.
 #[derive(Debug)]
 pub(crate) struct Placer {
-    ram: Vec<(u64, u64)>,
-    taken: Vec<(u64, u64)>,
+    ram: Vec<Run>,
+    taken: Vec<Run>,
     pieces: Vec<Piece>,
 }
 
@@ -16,10 +17,10 @@ const MIB: u64 = 1 << 20;
 
 impl Placer {
     /// Over `ram`, which must hold this crate's own low tables.
-    pub(crate) fn new(ram: &[(u64, u64)]) -> Result<Self, BootError> {
+    pub(crate) fn new(ram: &[Run]) -> Result<Self, BootError> {
         let placer = Self { ram: merge(ram), taken: Vec::new(), pieces: Vec::new() };
-        placer.require("the boot area", 0, layout::VGA_HOLE)?;
-        let acpi = layout::HIGH_MEMORY - layout::ACPI_START;
+        placer.require("the boot area", Gpa(0), layout::VGA_HOLE.0)?;
+        let acpi = layout::HIGH_MEMORY.0 - layout::ACPI_START.0;
         placer.require("the firmware table area", layout::ACPI_START, acpi)?;
         Ok(placer)
     }
@@ -30,30 +31,30 @@ impl Placer {
     }
 
     /// Fails unless `len` bytes at `gpa` are RAM.
-    fn require(&self, name: &str, gpa: u64, len: u64) -> Result<(), BootError> {
-        let fits = |&(start, size): &(u64, u64)| {
-            gpa.checked_sub(start).is_some_and(|o| o <= size && len <= size - o)
+    fn require(&self, name: &str, gpa: Gpa, len: u64) -> Result<(), BootError> {
+        let fits = |&(start, size): &Run| {
+            gpa.checked_distance(start).is_some_and(|o| o <= size && len <= size - o)
         };
         if self.ram.iter().any(fits) { Ok(()) } else { Err(self.too_little(name, gpa, len)) }
     }
 
     /// The error for `bytes` that have to lie at `gpa` and cannot.
-    pub(crate) fn too_little(&self, name: &str, gpa: u64, bytes: u64) -> BootError {
+    pub(crate) fn too_little(&self, name: &str, gpa: Gpa, bytes: u64) -> BootError {
         // What lies above 4 GiB counts from the end of the hole below it: one GiB at the most.
         let needed =
-            align_up(gpa.saturating_add(bytes), MIB).unwrap_or(u64::MAX).saturating_add(8 * MIB);
+            align_up(gpa.saturating_add(bytes).0, MIB).unwrap_or(u64::MAX).saturating_add(8 * MIB);
         BootError::TooLittleMemory { name: name.to_owned(), gpa, bytes, ram: self.size(), needed }
     }
 
     /// Whether `len` bytes at `gpa` are RAM that nothing occupies.
-    pub(crate) fn is_free(&self, gpa: u64, len: u64) -> bool {
+    pub(crate) fn is_free(&self, gpa: Gpa, len: u64) -> bool {
         self.free().iter().any(|&(start, size)| {
-            gpa.checked_sub(start).is_some_and(|o| o <= size && len <= size - o)
+            gpa.checked_distance(start).is_some_and(|o| o <= size && len <= size - o)
         })
     }
 
     /// Keeps others from `len` bytes at `gpa`, on behalf of the file `name`.
-    pub(crate) fn reserve(&mut self, name: &str, gpa: u64, len: u64) -> Result<(), BootError> {
+    pub(crate) fn reserve(&mut self, name: &str, gpa: Gpa, len: u64) -> Result<(), BootError> {
         self.require(name, gpa, len)?;
         if !self.is_free(gpa, len) {
             let what =
@@ -70,7 +71,7 @@ impl Placer {
     /// Places `bytes` at `gpa`, in space that was not reserved before.
     pub(crate) fn add(
         &mut self,
-        gpa: u64,
+        gpa: Gpa,
         bytes: Vec<u8>,
         what: &'static str,
     ) -> Result<(), BootError> {
@@ -80,7 +81,7 @@ impl Placer {
     }
 
     /// Places `bytes` at `gpa`, in space that the caller has reserved.
-    pub(crate) fn add_reserved(&mut self, gpa: u64, bytes: Vec<u8>, what: &'static str) {
+    pub(crate) fn add_reserved(&mut self, gpa: Gpa, bytes: Vec<u8>, what: &'static str) {
         if !bytes.is_empty() {
             self.pieces.push(Piece { gpa, bytes, what });
         }
@@ -88,10 +89,10 @@ impl Placer {
 
     /// The highest free address for `len` bytes, page aligned, at `floor` or above, whose last byte
     /// is at most `max`.
-    pub(crate) fn highest(&self, len: u64, floor: u64, max: u64) -> Option<u64> {
-        let fit = |&(start, size): &(u64, u64)| {
+    pub(crate) fn highest(&self, len: u64, floor: Gpa, max: Gpa) -> Option<Gpa> {
+        let fit = |&(start, size): &Run| {
             let end = start.saturating_add(size).min(max.saturating_add(1));
-            let gpa = end.checked_sub(len)? & !0xfff;
+            let gpa = end.checked_sub(len)?.page();
             (gpa >= start.max(floor)).then_some(gpa)
         };
         self.free().iter().filter_map(fit).max()
@@ -99,26 +100,26 @@ impl Placer {
 
     /// The lowest free address for `len` bytes, a multiple of `align`, at `floor` or above, whose
     /// last byte is at most `max`.
-    pub(crate) fn lowest(&self, len: u64, align: u64, floor: u64, max: u64) -> Option<u64> {
-        let fit = |&(start, size): &(u64, u64)| {
+    pub(crate) fn lowest(&self, len: u64, align: u64, floor: Gpa, max: Gpa) -> Option<Gpa> {
+        let fit = |&(start, size): &Run| {
             let end = start.saturating_add(size).min(max.saturating_add(1));
-            let gpa = align_up(start.max(floor), align)?;
+            let gpa = Gpa(align_up(start.max(floor).0, align)?);
             (gpa.checked_add(len)? <= end).then_some(gpa)
         };
         self.free().iter().filter_map(fit).min()
     }
 
     /// The largest free run between `floor` and `max`.
-    pub(crate) fn largest(&self, floor: u64, max: u64) -> u64 {
-        let run = |&(start, size): &(u64, u64)| {
+    pub(crate) fn largest(&self, floor: Gpa, max: Gpa) -> u64 {
+        let run = |&(start, size): &Run| {
             let end = start.saturating_add(size).min(max.saturating_add(1));
-            end.saturating_sub(start.max(floor))
+            end.checked_distance(start.max(floor)).unwrap_or(0)
         };
         self.free().iter().map(run).max().unwrap_or(0)
     }
 
     /// RAM minus what is taken, as runs.
-    fn free(&self) -> Vec<(u64, u64)> {
+    fn free(&self) -> Vec<Run> {
         self.taken.iter().fold(self.ram.clone(), |runs, &hole| subtract(&runs, hole))
     }
 
@@ -130,27 +131,27 @@ impl Placer {
 }
 
 /// `runs` without `hole`.
-pub(crate) fn subtract(runs: &[(u64, u64)], hole: (u64, u64)) -> Vec<(u64, u64)> {
+pub(crate) fn subtract(runs: &[Run], hole: Run) -> Vec<Run> {
     let (hole_start, hole_end) = (hole.0, hole.0.saturating_add(hole.1));
-    let pieces = |&(start, len): &(u64, u64)| {
+    let pieces = |&(start, len): &Run| {
         let end = start.saturating_add(len);
-        let below = (start, hole_start.clamp(start, end) - start);
+        let below = (start, hole_start.clamp(start, end).wrapping_distance(start));
         let above_start = hole_end.clamp(start, end);
-        [below, (above_start, end - above_start)]
+        [below, (above_start, end.wrapping_distance(above_start))]
     };
     runs.iter().flat_map(pieces).filter(|r| r.1 > 0).collect()
 }
 
 /// Ascending runs, neighbours joined.
-fn merge(ram: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn merge(ram: &[Run]) -> Vec<Run> {
     let mut sorted = ram.to_vec();
     sorted.sort_unstable();
-    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     for (start, len) in sorted {
         match runs.last_mut() {
             Some(last) if last.0.saturating_add(last.1) >= start => {
                 let end = start.saturating_add(len).max(last.0.saturating_add(last.1));
-                last.1 = end - last.0;
+                last.1 = end.wrapping_distance(last.0);
             }
             _ => runs.push((start, len)),
         }
@@ -162,24 +163,29 @@ fn merge(ram: &[(u64, u64)]) -> Vec<(u64, u64)> {
 mod tests {
     use super::*;
 
-    const RAM: &[(u64, u64)] = &[(0, 64 << 20), (1 << 32, 64 << 20)];
+    const LAST: Gpa = Gpa(u64::MAX);
+    const BELOW_4_GIB: Gpa = Gpa(u32::MAX as u64);
+    const RAM: &[Run] = &[(Gpa(0), 64 << 20), (Gpa(1 << 32), 64 << 20)];
 
     #[test]
     fn highest_respects_both_bounds_and_what_is_taken() {
         let mut placer = Placer::new(RAM).unwrap();
-        assert_eq!(placer.highest(0x1000, 0, u64::MAX), Some((1 << 32) + (64 << 20) - 0x1000));
-        assert_eq!(placer.highest(0x1001, 0, u32::MAX.into()), Some((64 << 20) - 0x2000));
-        placer.add((64 << 20) - 0x1800, vec![0; 0x1800], "x").unwrap();
-        assert_eq!(placer.highest(0x1000, 0, u32::MAX.into()), Some((64 << 20) - 0x3000));
-        assert_eq!(placer.highest(65 << 20, 0, u64::MAX), None);
+        assert_eq!(
+            placer.highest(0x1000, Gpa(0), LAST),
+            Some(Gpa((1 << 32) + (64 << 20) - 0x1000))
+        );
+        assert_eq!(placer.highest(0x1001, Gpa(0), BELOW_4_GIB), Some(Gpa((64 << 20) - 0x2000)));
+        placer.add(Gpa((64 << 20) - 0x1800), vec![0; 0x1800], "x").unwrap();
+        assert_eq!(placer.highest(0x1000, Gpa(0), BELOW_4_GIB), Some(Gpa((64 << 20) - 0x3000)));
+        assert_eq!(placer.highest(65 << 20, Gpa(0), LAST), None);
     }
 
     #[test]
     fn overlap_is_refused() {
         let mut placer = Placer::new(RAM).unwrap();
-        placer.add(0x20_0000, vec![0; 0x1000], "a").unwrap();
-        assert!(placer.add(0x20_0fff, vec![0; 1], "b").is_err());
-        placer.add(0x20_1000, vec![0; 1], "c").unwrap();
+        placer.add(Gpa(0x20_0000), vec![0; 0x1000], "a").unwrap();
+        assert!(placer.add(Gpa(0x20_0fff), vec![0; 1], "b").is_err());
+        placer.add(Gpa(0x20_1000), vec![0; 1], "c").unwrap();
     }
 
     #[test]
@@ -190,8 +196,8 @@ mod tests {
 
     #[test]
     fn ranges_at_the_end_of_the_address_space_do_not_overflow() {
-        let placer = Placer::new(&[(0, 1 << 21), (u64::MAX - 5, 5)]).unwrap();
-        assert!(!placer.is_free(u64::MAX, u64::MAX));
-        assert_eq!(placer.lowest(u64::MAX, 0x1000, 0, u64::MAX), None);
+        let placer = Placer::new(&[(Gpa(0), 1 << 21), (Gpa(u64::MAX - 5), 5)]).unwrap();
+        assert!(!placer.is_free(Gpa(u64::MAX), u64::MAX));
+        assert_eq!(placer.lowest(u64::MAX, 0x1000, Gpa(0), LAST), None);
     }
 }

@@ -6,6 +6,7 @@
 use crate::elf::Elf;
 use crate::place::Placer;
 use crate::{BootError, E820Entry, Loader, Protocol, cpu, elf, layout, source};
+use x86::addr::Gpa;
 use x86::state::{CpuState, gpr};
 
 /// "xEn3" with the top bit of its E set.
@@ -33,7 +34,7 @@ pub(crate) fn load(
     placer.add(layout::CMDLINE, cmdline, "command line")?;
     let info = start_info(loader, &modules(loader, placer)?)?;
     placer.add(layout::START_INFO, info, "hvm_start_info")?;
-    state.gpr[gpr::RBX] = layout::START_INFO;
+    state.gpr[gpr::RBX] = layout::START_INFO.0;
     Ok((Protocol::Pvh, state))
 }
 
@@ -54,21 +55,21 @@ fn modules<'a>(loader: &'a Loader<'_>, placer: &mut Placer) -> Result<Vec<Placed
         let file = source.read(role)?;
         let len = file.bytes.len() as u64;
         let (floor, max) = (layout::HIGH_MEMORY, layout::FOUR_GIB - 1);
-        let Some(gpa) = placer.highest(len, floor, max) else {
-            let free = placer.largest(floor, max);
+        let Some(gpa) = placer.highest(len, floor, Gpa(max)) else {
+            let free = placer.largest(floor, Gpa(max));
             let needed =
                 placer.size().saturating_add(len.saturating_sub(free)).saturating_add(2 << 20);
             return Err(BootError::InitrdTooLarge { name: file.name, bytes: len, free, needed });
         };
         placer.add(gpa, file.bytes.into_owned(), role)?;
-        placed.push(Placed { gpa, len, args, name: file.name });
+        placed.push(Placed { gpa: gpa.0, len, args, name: file.name });
     }
     Ok(placed)
 }
 
 /// hvm_start_info, then the module list, the memory map and the modules' arguments, in one block.
 fn start_info(loader: &Loader<'_>, modules: &[Placed<'_>]) -> Result<Vec<u8>, BootError> {
-    let list_gpa = layout::START_INFO + START_INFO;
+    let list_gpa = layout::START_INFO.0 + START_INFO;
     let map_gpa = list_gpa + MODULE * modules.len() as u64;
     let map: Vec<u8> = loader.e820.iter().flat_map(memmap_entry).collect();
     let mut strings_gpa = map_gpa + map.len() as u64;
@@ -83,7 +84,7 @@ fn start_info(loader: &Loader<'_>, modules: &[Placed<'_>]) -> Result<Vec<u8>, Bo
     let mut info: Vec<u8> =
         [MAGIC, VERSION, 0, modules.len() as u32].into_iter().flat_map(u32::to_le_bytes).collect();
     let list_or_none = if modules.is_empty() { 0 } else { list_gpa };
-    let pointers = [list_or_none, layout::CMDLINE, layout::ACPI_START, map_gpa];
+    let pointers = [list_or_none, layout::CMDLINE.0, layout::ACPI_START.0, map_gpa];
     info.extend(pointers.into_iter().flat_map(u64::to_le_bytes));
     info.extend([loader.e820.len() as u32, 0].into_iter().flat_map(u32::to_le_bytes));
     for part in [list, map, strings] {
@@ -99,7 +100,7 @@ fn start_info(loader: &Loader<'_>, modules: &[Placed<'_>]) -> Result<Vec<u8>, Bo
 /// hvm_memmap_table_entry: address, size, type (as in E820), reserved.
 fn memmap_entry(e: &E820Entry) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
-    bytes.extend(e.gpa.to_le_bytes());
+    bytes.extend(e.gpa.0.to_le_bytes());
     bytes.extend(e.len.to_le_bytes());
     bytes.extend((e.kind as u32).to_le_bytes());
     bytes.extend([0; 4]);

@@ -6,6 +6,7 @@ use crate::layout::STUBS;
 use memory::GuestRam;
 use std::fmt;
 use vcpu::Exit;
+use x86::addr::Gpa;
 use x86::state::{CpuState, Mode, Seg, gpr};
 
 /// The final state.
@@ -87,7 +88,7 @@ impl End {
     pub(crate) fn mem(&self, gpa: u64, size: u8) -> u64 {
         let mut bytes = [0; 8];
         let len = usize::from(size.min(8));
-        match self.ram.read(gpa, &mut bytes[..len]) {
+        match self.ram.read(Gpa(gpa), &mut bytes[..len]) {
             Ok(()) => u64::from_le_bytes(bytes),
             Err(_) => 0,
         }

@@ -8,7 +8,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use memory::GuestRam;
 use vcpu::Exit;
-use x86::exception::Vector;
+use x86::addr::{Gpa, Vector};
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
 
@@ -57,7 +57,7 @@ pub(crate) const GATE_USER: u8 = 0x60;
 impl Guest {
     /// Real mode, CS = DS = ES = SS = 0, code at [`CODE`], the vector table at 0.
     pub(crate) fn new() -> Self {
-        let ram = GuestRam::new(&[(0, RAM)]).expect("16 MiB of guest memory");
+        let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("16 MiB of guest memory");
         let mut state = CpuState::reset();
         let flat = |access| Segment { base: 0, limit: 0xffff, selector: 0, access };
         state.seg = [flat(access::DATA16); 6];
@@ -183,7 +183,7 @@ impl Guest {
         if format == Format::Pae {
             let root = tables.root();
             let mut bytes = [0; 32];
-            self.ram.read(root, &mut bytes).expect("the root is in RAM");
+            self.ram.read(Gpa(root), &mut bytes).expect("the root is in RAM");
             for (pdpte, chunk) in self.state.paging.pdpte.iter_mut().zip(bytes.as_chunks().0) {
                 *pdpte = u64::from_le_bytes(*chunk);
             }
@@ -201,7 +201,7 @@ impl Guest {
             Segment { base: TSS, limit: TSS_LIMIT, selector: sel::TSS, access: access::TSS_BUSY };
         self.state.ldtr =
             Segment { base: LDT, limit: 0xff, selector: sel::LDT, access: access::LDT };
-        self.ram.write(TSS + 0x66, &(IO_MAP as u16).to_le_bytes()).expect("the TSS is in RAM");
+        self.ram.write(Gpa(TSS + 0x66), &(IO_MAP as u16).to_le_bytes()).expect("the TSS is in RAM");
         self.write(TSS + IO_MAP, &[0xff; 0x21]);
     }
 
@@ -252,7 +252,7 @@ impl Guest {
 
     /// Copies bytes to guest-physical memory.
     pub(crate) fn write(&mut self, gpa: u64, bytes: &[u8]) {
-        self.ram.write(gpa, bytes).expect("a case writes to RAM");
+        self.ram.write(Gpa(gpa), bytes).expect("a case writes to RAM");
     }
 
     /// Writes eight bytes.
@@ -325,7 +325,7 @@ impl Guest {
     ) -> u64 {
         let (bits, cs) = if self.state.long_mode() { (64, sel::CODE64) } else { (32, sel::CODE32) };
         let at = self.aside(bits, code);
-        self.set_gate(vector as u8, cs, at, INTERRUPT_GATE, 0);
+        self.set_gate(vector.0, cs, at, INTERRUPT_GATE, 0);
         at
     }
 
@@ -378,20 +378,20 @@ impl Guest {
 
     /// Expects `vector` without a look at the error code, pushed RIP `at`.
     pub(crate) fn traps(&mut self, vector: Vector, at: u64) {
-        self.delivers(vector as u8);
+        self.delivers(vector.0);
         self.want("pushed RIP", |e| e.pushed().rip, at);
     }
 
     /// Expects a page fault: error code, CR2, pushed RIP.
     pub(crate) fn page_faults(&mut self, code: u32, cr2: u64, at: u64) {
-        self.faults(Vector::Pf, code, at);
+        self.faults(Vector::PF, code, at);
         self.want("CR2", |e| e.state.cr2, cr2);
     }
 
     /// Expects a page fault somewhere in the page at `page`: for the processor's own multi-byte
     /// accesses.
     pub(crate) fn page_faults_on(&mut self, page: u64, code: u32, at: u64) {
-        self.faults(Vector::Pf, code, at);
+        self.faults(Vector::PF, code, at);
         self.want("page of CR2", |e| e.state.cr2 & !0xfff, page);
     }
 

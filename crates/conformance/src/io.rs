@@ -3,6 +3,7 @@
 use crate::layout::{INTERRUPT, RAISE_INTERRUPT, RAISE_NMI, REPORT};
 use std::sync::Arc;
 use vcpu::{CpuIo, MsrFault, Signal, Signals};
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 /// Ports, a task priority, and one pending interrupt.
 pub(crate) struct TestIo {
@@ -25,25 +26,25 @@ impl TestIo {
 }
 
 impl CpuIo for TestIo {
-    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
+    fn pio_read(&mut self, port: Port, width: PortWidth) -> u32 {
         // Each port reads as its own number, so that INS and IN can be checked.
-        u32::from(port) & u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4)))
+        u32::from(port.0) & width.mask()
     }
 
-    fn pio_write(&mut self, port: u16, _size: u8, value: u32) {
+    fn pio_write(&mut self, port: Port, _width: PortWidth, value: u32) {
         match port {
-            REPORT => self.reports.push(value as u8),
-            RAISE_INTERRUPT => self.interrupt(),
-            RAISE_NMI => self.signals.raise(Signal::Nmi),
+            Port(REPORT) => self.reports.push(value as u8),
+            Port(RAISE_INTERRUPT) => self.interrupt(),
+            Port(RAISE_NMI) => self.signals.raise(Signal::Nmi),
             _ => {}
         }
     }
 
-    fn mmio_read(&mut self, _gpa: u64, size: u8) -> u64 {
-        u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
+    fn mmio_read(&mut self, _gpa: Gpa, width: Width) -> u64 {
+        width.mask()
     }
 
-    fn mmio_write(&mut self, _gpa: u64, _size: u8, _value: u64) {}
+    fn mmio_write(&mut self, _gpa: Gpa, _width: Width, _value: u64) {}
 
     fn msr_read(&mut self, _msr: u32) -> Option<Result<u64, MsrFault>> {
         None
@@ -53,9 +54,9 @@ impl CpuIo for TestIo {
         None
     }
 
-    fn ack_interrupt(&mut self) -> Option<u8> {
+    fn ack_interrupt(&mut self) -> Option<Vector> {
         self.signals.clear(Signal::Intr);
-        Some(INTERRUPT)
+        Some(Vector(INTERRUPT))
     }
 
     fn task_priority(&mut self) -> u8 {

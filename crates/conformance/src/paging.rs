@@ -2,6 +2,7 @@
 
 use crate::layout::{RAM, TABLES, USER_CODE};
 use memory::GuestRam;
+use x86::addr::Gpa;
 
 /// Entry bits.
 pub(crate) mod pte {
@@ -91,7 +92,7 @@ impl Tables {
     pub(crate) fn set(&self, gpa: u64, value: u64) {
         let bytes = value.to_le_bytes();
         let size = if self.format == Format::Legacy { 4 } else { 8 };
-        self.ram.write(gpa, &bytes[..size]).expect("page tables lie in RAM");
+        self.ram.write(Gpa(gpa), &bytes[..size]).expect("page tables lie in RAM");
     }
 
     /// Where the entry for `la` at `level` (1: page table) lies; tables on the way are made.
@@ -117,7 +118,7 @@ impl Tables {
     fn descend(&mut self, at: u64, is_pdpte: bool) -> u64 {
         let mut bytes = [0; 8];
         let size = if self.format == Format::Legacy { 4 } else { 8 };
-        self.ram.read(at, &mut bytes[..size]).expect("page tables lie in RAM");
+        self.ram.read(Gpa(at), &mut bytes[..size]).expect("page tables lie in RAM");
         let entry = u64::from_le_bytes(bytes);
         // A large page gives way to an empty table.
         if entry & (pte::P | pte::PS) == pte::P {

@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vcpu::{CpuIo, Elements, Exit, SignalSet, Signals, Slice, StateError, Statistics, Vcpu};
+use x86::addr::{Gpa, Port, PortWidth};
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, Seg, gpr};
 
@@ -57,7 +58,7 @@ impl Qemu {
         fs::create_dir_all(&dir)?;
         let path = |name: &str| dir.join(name);
         let mut image = vec![0; 16 << 20];
-        self.ram.read(0, &mut image).expect("16 MiB of RAM");
+        self.ram.read(Gpa(0), &mut image).expect("16 MiB of RAM");
         fs::write(path("ram"), &image[..0xa_0000])?;
         fs::write(path("high"), &image[0x10_0000..])?;
         fs::write(path("rom"), rom(&self.state))?;
@@ -84,9 +85,9 @@ impl Qemu {
         monitor.ask(&format!("pmemsave 0 0x1000000 \"{}\"", path("out").display()))?;
         let _ = monitor.ask("quit");
         qemu.wait()?;
-        self.ram.write(0, &fs::read(path("out"))?).expect("16 MiB of RAM");
+        self.ram.write(Gpa(0), &fs::read(path("out"))?).expect("16 MiB of RAM");
         for byte in fs::read(path("log"))? {
-            io.pio_write(0xe9, 1, byte.into());
+            io.pio_write(Port(0xe9), PortWidth::B1, byte.into());
         }
         fs::remove_dir_all(&dir)?;
         match exit {

@@ -4,11 +4,13 @@
 //! A device on PCI holds a [`MsiSink`] and sends what its driver has programmed. The IOAPIC sends
 //! its redirection entries the same way: an entry has the message's fields.
 
+use x86::addr::Gpa;
+
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Msi {
     /// Guest-physical address: FEEx_xxxxH with the destination.
-    pub address: u64,
+    pub address: Gpa,
     /// Vector, delivery mode, trigger mode.
     pub data: u32,
 }

@@ -21,10 +21,11 @@ use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{Exit, Signal, Signals, Statistics};
+use x86::addr::{La, Port, PortWidth, Vector};
 use x86::bus::{AccessKind, Privilege, SystemBus};
 use x86::cpuid::CpuModel;
 use x86::debug::{self, DataAccess};
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::regs::{Cr0, Cr4, Rflags};
 use x86::segment::{self, Operand};
 use x86::state::{CpuState, Mode, Seg, Segment, gpr};
@@ -321,7 +322,7 @@ impl Cpu {
         Operand {
             seg: SEGMENTS[usize::from(op.seg) % 6],
             offset: self.effective(op),
-            address_size: op.address_size,
+            address_size: width(op.address_size),
         }
     }
 
@@ -343,7 +344,7 @@ impl Cpu {
             return Ok(la);
         }
         let result = segment::check_access(&self.state, seg, offset, size as u32, kind);
-        self.check(result)
+        self.check(result.map(|la| la.0))
     }
 
     /// The instruction entry that may hold `la`'s page.
@@ -419,7 +420,7 @@ impl Cpu {
     fn prepare_modify<W: Word>(&mut self, la: u64) -> Fallible {
         self.align::<W>(la)?;
         let privilege = self.privilege();
-        let result = self.mmu.probe_write(la, u64::from(W::SIZE), privilege);
+        let result = self.mmu.probe_write(La(la), u64::from(W::SIZE), privilege);
         self.check(result)
     }
 
@@ -427,7 +428,7 @@ impl Cpu {
     #[inline(never)]
     fn load_slow<W: Word>(&mut self, la: u64) -> Fallible<W> {
         self.align::<W>(la)?;
-        let result = self.mmu.read(la, W::SIZE, self.privilege());
+        let result = self.mmu.read(La(la), W::WIDTH, self.privilege());
         let value = self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Read);
         Ok(W::cut(value))
@@ -437,7 +438,7 @@ impl Cpu {
     #[inline(never)]
     fn store_slow<W: Word>(&mut self, la: u64, value: W) -> Fallible {
         self.align::<W>(la)?;
-        let result = self.mmu.write(la, W::SIZE, value.zext(), self.privilege());
+        let result = self.mmu.write(La(la), W::WIDTH, value.zext(), self.privilege());
         self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Write);
         Ok(())
@@ -466,15 +467,23 @@ impl Cpu {
         }
         let canonical = self.mmu.canonical_span(la, len);
         self.check(canonical)?;
-        self.raise(Exception::with_code(Vector::Ac, 0))
+        self.raise(Exception::with_code(Vector::AC, 0))
+    }
+
+    /// Notes breakpoints hit by an access to `port` just made.
+    pub(crate) fn watch_port(&mut self, port: Port, width: PortWidth) {
+        if let Some(hits) = debug::port_breakpoint(&self.state, port, width) {
+            self.data_hits |= hits;
+            self.attention = true;
+        }
     }
 
     /// Notes data breakpoints hit by an access just made.
     pub(crate) fn watch(&mut self, la: u64, len: u8, access: DataAccess) {
-        if self.mmu.watched == [None; 4] && access != DataAccess::Io {
+        if self.mmu.watched == [None; 4] {
             return;
         }
-        if let Some(hits) = debug::data_breakpoint(&self.state, la, u64::from(len), access) {
+        if let Some(hits) = debug::data_breakpoint(&self.state, La(la), u64::from(len), access) {
             self.data_hits |= hits;
             self.attention = true;
         }

@@ -62,9 +62,9 @@ impl Engine for SoftEngine {
 }
 
 impl EngineVm for SoftVm {
-    fn add_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+    fn add_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let (ram, model) =
-            (self.parts.ram.clone(), CpuModel { apic_id: id, ..self.parts.model.clone() });
+            (self.parts.ram.clone(), CpuModel { apic_id: id.0, ..self.parts.model.clone() });
         let SoftEngine { tier, code_cache, count } = self.engine;
         let mut vcpu = SoftVcpu::with_tier(ram, model, tier, code_cache).map_err(|source| {
             EngineError::Host { what: "executable memory, or catching signals", source }

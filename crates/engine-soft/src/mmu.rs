@@ -14,7 +14,8 @@ use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DI
 use std::cell::Cell;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
-use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, SystemBus, TlbEffect};
+use x86::addr::{Gpa, La, Width};
+use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
 use x86::exception::Exception;
 use x86::paging;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -58,11 +59,11 @@ enum Walked {
 /// Drops what `change` concerns.
 fn apply(change: Change, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
     match change {
-        Change::Wrote { gpa, len } => blocks.written_pages(gpa, len),
-        Change::Code { page } => tlb.forbid_writes(page),
+        Change::Wrote { gpa, len } => blocks.written_pages(gpa.0, len),
+        Change::Code { page } => tlb.forbid_writes(page.0),
         Change::Revoke { gpa, len } => {
-            let first = gpa & !PAGE_MASK;
-            let end = gpa.saturating_add(len).saturating_add(PAGE_MASK) & !PAGE_MASK;
+            let first = gpa.0 & !PAGE_MASK;
+            let end = (gpa.saturating_add(len).saturating_add(PAGE_MASK)).0 & !PAGE_MASK;
             tlb.drop_frames(first..end);
             blocks.written_pages(first, end - first);
         }
@@ -165,6 +166,11 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         }
     }
 
+    /// What SMAP says to explicit supervisor accesses now.
+    fn smap(&self) -> Smap {
+        if self.ac { Smap::Overridden } else { Smap::Enforced }
+    }
+
     /// Translates `la`, which must not be followed beyond its page, and enters the result into the
     /// TLB.
     pub(crate) fn translate(
@@ -193,20 +199,20 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
-            let t = paging::translate(&self.paging, self.ac, &tables, la, access);
+            let t = paging::translate(&self.paging, self.smap(), &tables, La(la), access);
             if let Some(gpa) = tables.absent.get() {
                 return Ok(Walked::Absent(gpa));
             }
             t
         } else {
-            paging::translate(&self.paging, self.ac, &self.ram, la, access)
+            paging::translate(&self.paging, self.smap(), &self.ram, La(la), access)
         };
         self.log.marked(&self.ram, self.paging.cr3, la);
         let t = t?;
         let page = la & !PAGE_MASK;
-        let gpa_page = t.gpa & !PAGE_MASK;
-        let Some(ram) = self.ram.page(gpa_page) else {
-            return Ok(Walked::To(Target::Device { gpa: t.gpa }));
+        let gpa_page = t.gpa.page().0;
+        let Some(ram) = self.ram.page(Gpa(gpa_page)) else {
+            return Ok(Walked::To(Target::Device { gpa: t.gpa.0 }));
         };
         if ram.attributes & ABSENT != 0 {
             return Ok(Walked::Absent(gpa_page));
@@ -234,8 +240,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             );
         }
         // SAFETY: within the page that `GuestRam::page` vouched for.
-        let host = unsafe { ram.host.add((t.gpa & PAGE_MASK) as usize) };
-        Ok(Walked::To(Target::Ram { host, gpa: t.gpa }))
+        let host = unsafe { ram.host.add((t.gpa.0 & PAGE_MASK) as usize) };
+        Ok(Walked::To(Target::Ram { host, gpa: t.gpa.0 }))
     }
 
     /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses
@@ -243,14 +249,14 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     #[cold]
     fn await_page(&mut self, gpa: u64) {
         let Self { reader, blocks, tlb, .. } = self;
-        reader.await_page(gpa, |change| apply(change, blocks, tlb));
+        reader.await_page(Gpa(gpa), |change| apply(change, blocks, tlb));
         self.let_go();
     }
 
     /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
     /// `noncanonical`).
     fn canonical(&mut self, la: u64) -> Result<(), Exception> {
-        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !paging::is_canonical(la);
+        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
         if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
     }
 
@@ -330,9 +336,9 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             // SAFETY: `target` came from `reach` for an access that stays within the page.
             Reached::Ram { host, .. } => unsafe {
                 match size {
-                    1 => u64::from(ram::load::<u8>(host)),
-                    2 => u64::from(ram::load::<u16>(host)),
-                    4 => u64::from(ram::load::<u32>(host)),
+                    Width::B1 => u64::from(ram::load::<u8>(host)),
+                    Width::B2 => u64::from(ram::load::<u16>(host)),
+                    Width::B4 => u64::from(ram::load::<u32>(host)),
                     _ => ram::load::<u64>(host),
                 }
             },
@@ -341,7 +347,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
                     return 0;
                 }
                 self.mmio += 1;
-                self.io().map_or(u64::MAX, |io| io.mmio_read(gpa, size))
+                self.io().map_or(u64::MAX, |io| io.mmio_read(Gpa(gpa), size))
             }
         }
     }
@@ -353,9 +359,9 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
                 // SAFETY: `target` came from `reach` for a write that stays within the page.
                 unsafe {
                     match size {
-                        1 => ram::store(host, value as u8),
-                        2 => ram::store(host, value as u16),
-                        4 => ram::store(host, value as u32),
+                        Width::B1 => ram::store(host, value as u8),
+                        Width::B2 => ram::store(host, value as u16),
+                        Width::B4 => ram::store(host, value as u32),
                         _ => ram::store(host, value),
                     }
                 }
@@ -367,7 +373,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
                 }
                 self.mmio += 1;
                 if let Some(io) = self.io() {
-                    io.mmio_write(gpa, size, value);
+                    io.mmio_write(Gpa(gpa), size, value);
                 }
             }
         }
@@ -381,7 +387,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         {
             self.blocks.written(gpa, len);
             self.let_go();
-            self.reader.wrote(gpa, len);
+            self.reader.wrote(Gpa(gpa), len);
         }
     }
 
@@ -403,7 +409,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             let seen = self.reader.seen();
             for gpa in [Some(gpa), second].into_iter().flatten() {
                 self.hold_page(gpa);
-                if self.ram.is_absent(gpa) {
+                if self.ram.is_absent(Gpa(gpa)) {
                     self.await_page(gpa);
                 }
             }
@@ -420,7 +426,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.let_go();
         self.blocks.open_page(gpa);
         self.tlb.forbid_writes(gpa & !PAGE_MASK);
-        if let Some(epoch) = self.reader.hold_code(gpa) {
+        if let Some(epoch) = self.reader.hold_code(Gpa(gpa)) {
             let Self { reader, blocks, tlb, .. } = self;
             reader.wait(epoch, |change| apply(change, blocks, tlb));
             self.let_go();
@@ -488,17 +494,17 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.ram.device_writes() != self.device_writes
     }
 
-    fn read_split(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
+    fn read_split(&mut self, la: u64, size: Width, privilege: Privilege) -> Result<u64, Exception> {
         // Segmentation judges the whole operand before paging sees its first byte.
         self.canonical_span(la, u64::from(size))?;
         let mut value = 0;
-        for i in 0..size {
+        for i in 0..u64::from(size) {
             let target = self.reach(
-                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                self.wrap(la, la.wrapping_add(i), privilege),
                 AccessKind::Read,
                 privilege,
             )?;
-            value |= self.read_at(target, 1) << (8 * i);
+            value |= self.read_at(target, Width::B1) << (8 * i);
         }
         Ok(value)
     }
@@ -506,18 +512,18 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     fn write_split(
         &mut self,
         la: u64,
-        size: u8,
+        size: Width,
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        self.probe_write(la, u64::from(size), privilege)?;
-        for i in 0..size {
+        self.probe_write(La(la), u64::from(size), privilege)?;
+        for i in 0..u64::from(size) {
             let target = self.reach(
-                self.wrap(la, la.wrapping_add(u64::from(i)), privilege),
+                self.wrap(la, la.wrapping_add(i), privilege),
                 AccessKind::Write,
                 privilege,
             )?;
-            self.write_at(target, 1, value >> (8 * i) & 0xff);
+            self.write_at(target, Width::B1, value >> (8 * i) & 0xff);
         }
         Ok(())
     }
@@ -534,7 +540,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     ) -> Result<Option<(*mut u8, Option<u64>)>, Exception> {
         if Self::crosses(la, len) {
             if kind == AccessKind::Write {
-                self.probe_write(la, len, privilege)?;
+                self.probe_write(La(la), len, privilege)?;
             } else {
                 self.canonical_span(la, len)?;
                 self.reach(la, kind, privilege)?;
@@ -566,8 +572,11 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         privilege: Privilege,
     ) -> Result<(), Exception> {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte =
-                self.read(self.wrap(la, la.wrapping_add(i as u64), privilege), 1, privilege)? as u8;
+            *byte = self.read(
+                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
+                Width::B1,
+                privilege,
+            )? as u8;
         }
         Ok(())
     }
@@ -579,11 +588,11 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         from: &[u8],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        self.probe_write(la, from.len() as u64, privilege)?;
+        self.probe_write(La(la), from.len() as u64, privilege)?;
         for (i, &byte) in from.iter().enumerate() {
             self.write(
-                self.wrap(la, la.wrapping_add(i as u64), privilege),
-                1,
+                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
+                Width::B1,
                 u64::from(byte),
                 privilege,
             )?;
@@ -603,32 +612,32 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
         if Self::crosses(la, u64::from(size)) {
             return self.read_split(la, size, privilege);
         }
-        let target = self.reach(la, AccessKind::Read, privilege)?;
+        let target = self.reach(la.0, AccessKind::Read, privilege)?;
         Ok(self.read_at(target, size))
     }
 
     fn write(
         &mut self,
-        la: u64,
-        size: u8,
+        la: La,
+        size: Width,
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if Self::crosses(la, u64::from(size)) {
-            return self.write_split(la, size, value, privilege);
+        if Self::crosses(la.0, u64::from(size)) {
+            return self.write_split(la.0, size, value, privilege);
         }
-        let target = self.reach(la, AccessKind::Write, privilege)?;
+        let target = self.reach(la.0, AccessKind::Write, privilege)?;
         self.write_at(target, size, value);
         Ok(())
     }
 
     fn read_quadwords(
         &mut self,
-        la: u64,
+        la: La,
         into: &mut [[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la, into.len(), AccessKind::Read, privilege)? {
+        if let Some(host) = self.run_of(la.0, into.len(), AccessKind::Read, privilege)? {
             for (n, word) in into.iter_mut().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 *word = unsafe { ram::load::<u64>(host.add(8 * n)) }.to_le_bytes();
@@ -636,18 +645,18 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
             return Ok(());
         }
         for (n, word) in (0..).zip(into) {
-            *word = self.read(la + 8 * n, 8, privilege)?.to_le_bytes();
+            *word = self.read(La(la.0 + 8 * n), Width::B8, privilege)?.to_le_bytes();
         }
         Ok(())
     }
 
     fn write_quadwords(
         &mut self,
-        la: u64,
+        la: La,
         from: &[[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la, from.len(), AccessKind::Write, privilege)? {
+        if let Some(host) = self.run_of(la.0, from.len(), AccessKind::Write, privilege)? {
             for (n, word) in from.iter().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 unsafe { ram::store(host.add(8 * n), u64::from_le_bytes(*word)) };
@@ -655,22 +664,22 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
             return Ok(());
         }
         for (n, word) in (0..).zip(from) {
-            self.write(la + 8 * n, 8, u64::from_le_bytes(*word), privilege)?;
+            self.write(La(la.0 + 8 * n), Width::B8, u64::from_le_bytes(*word), privilege)?;
         }
         Ok(())
     }
 
-    fn probe_write(&mut self, la: u64, len: u64, privilege: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {
         if len == 0 {
             return Ok(());
         }
-        if Self::crosses(la, len) {
-            self.canonical_span(la, len)?;
+        if Self::crosses(la.0, len) {
+            self.canonical_span(la.0, len)?;
         }
-        self.reach(self.wrap(la, la, privilege), AccessKind::Write, privilege)?;
-        let pages = ((la & PAGE_MASK) + len - 1) >> 12;
+        self.reach(self.wrap(la.0, la.0, privilege), AccessKind::Write, privilege)?;
+        let pages = ((la.0 & PAGE_MASK) + len - 1) >> 12;
         for n in 1..=pages {
-            let next = self.wrap(la, (la & !PAGE_MASK).wrapping_add(n << 12), privilege);
+            let next = self.wrap(la.0, (la.0 & !PAGE_MASK).wrapping_add(n << 12), privilege);
             self.reach(next, AccessKind::Write, privilege)?;
         }
         Ok(())
@@ -714,17 +723,17 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
             TlbEffect::FlushAll => self.tlb.flush_all(),
             TlbEffect::SwitchKeep => self.switch(true),
             TlbEffect::SwitchFlush => self.switch(false),
-            TlbEffect::Page(la) => self.tlb.flush_page(la),
-            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la),
+            TlbEffect::Page(la) => self.tlb.flush_page(la.0),
+            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la.0),
             TlbEffect::Pcid(pcid) => self.tlb.flush_pcid(pcid),
         }
     }
 
-    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
+    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
         while self.ram.is_absent(gpa) {
-            self.await_page(gpa);
+            self.await_page(gpa.0);
         }
-        std::array::from_fn(|i| self.ram.read_u64(gpa + 8 * i as u64))
+        std::array::from_fn(|i| self.ram.read_u64(Gpa(gpa.0 + 8 * i as u64)))
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`Step`]).
 
 use std::cell::Cell;
+use x86::addr::{PortWidth, Width};
 
 /// Performs one op on a processor, `C`.
 pub(crate) type Handler<C> = fn(&mut C, &Op<C>) -> Step;
@@ -96,6 +97,33 @@ impl<C> Op<C> {
     #[inline(always)]
     pub(crate) fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.len)
+    }
+
+    /// The operand size as the architecture's functions take it.
+    #[inline(always)]
+    pub(crate) fn width(&self) -> Width {
+        width(self.size)
+    }
+}
+
+/// The width of `bytes`, which are 1, 2, 4 or 8.
+#[inline(always)]
+pub(crate) const fn width(bytes: u8) -> Width {
+    match bytes {
+        1 => Width::B1,
+        2 => Width::B2,
+        4 => Width::B4,
+        _ => Width::B8,
+    }
+}
+
+/// The width of a port access of `bytes`, which are 1, 2 or 4.
+#[inline(always)]
+pub(crate) const fn port_width(bytes: u8) -> PortWidth {
+    match bytes {
+        1 => PortWidth::B1,
+        2 => PortWidth::B2,
+        _ => PortWidth::B4,
     }
 }
 

@@ -1,11 +1,14 @@
 //! Operand widths: 8, 16, 32 and 64 bits, and how each reads and writes a general register.
 
+use x86::addr::Width;
 use x86::state::gpr;
 
 /// One of `u8`, `u16`, `u32`, `u64`.
 pub(crate) trait Word: Copy + Eq + Send + 'static {
+    /// Bytes, as the architecture's functions take them.
+    const WIDTH: Width;
     /// Bytes.
-    const SIZE: u8;
+    const SIZE: u8 = Self::WIDTH as u8;
     /// Bits.
     const BITS: u32 = Self::SIZE as u32 * 8;
     /// Truncates.
@@ -25,7 +28,7 @@ pub(crate) trait Word: Copy + Eq + Send + 'static {
 pub(crate) const HIGH_BYTE: u8 = 0x20;
 
 impl Word for u8 {
-    const SIZE: u8 = 1;
+    const WIDTH: Width = Width::B1;
     #[inline(always)]
     fn cut(value: u64) -> Self {
         value as u8
@@ -51,7 +54,7 @@ impl Word for u8 {
 }
 
 impl Word for u16 {
-    const SIZE: u8 = 2;
+    const WIDTH: Width = Width::B2;
     #[inline(always)]
     fn cut(value: u64) -> Self {
         value as u16
@@ -76,7 +79,7 @@ impl Word for u16 {
 }
 
 impl Word for u32 {
-    const SIZE: u8 = 4;
+    const WIDTH: Width = Width::B4;
     #[inline(always)]
     fn cut(value: u64) -> Self {
         value as u32
@@ -100,7 +103,7 @@ impl Word for u32 {
 }
 
 impl Word for u64 {
-    const SIZE: u8 = 8;
+    const WIDTH: Width = Width::B8;
     #[inline(always)]
     fn cut(value: u64) -> Self {
         value

@@ -4,9 +4,9 @@
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
 use vcpu::{CpuIo, Elements, MsrFault, Slice, Vcpu};
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 use x86::apic::base;
 use x86::cpuid::CpuModel;
-use x86::exception::Vector;
 use x86::state::{CpuState, gpr};
 
 const IA32_APIC_BASE: u32 = 0x1b;
@@ -18,14 +18,14 @@ const APIC: u64 = 1 << 9;
 struct Base(u64);
 
 impl CpuIo for Base {
-    fn pio_read(&mut self, _: u16, _: u8) -> u32 {
+    fn pio_read(&mut self, _: Port, _: PortWidth) -> u32 {
         u32::MAX
     }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
+    fn pio_write(&mut self, _: Port, _: PortWidth, _: u32) {}
+    fn mmio_read(&mut self, _: Gpa, _: Width) -> u64 {
         u64::MAX
     }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
+    fn mmio_write(&mut self, _: Gpa, _: Width, _: u64) {}
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>> {
         (msr == IA32_APIC_BASE).then_some(Ok(self.0))
     }
@@ -35,7 +35,7 @@ impl CpuIo for Base {
             Ok(())
         })
     }
-    fn ack_interrupt(&mut self) -> Option<u8> {
+    fn ack_interrupt(&mut self) -> Option<Vector> {
         None
     }
     fn task_priority(&mut self) -> u8 {
@@ -47,12 +47,12 @@ impl CpuIo for Base {
 /// Runs `code` in real mode with `registers` (EAX, ECX, EDX) until HLT; every vector leads to a HLT
 /// at its number's address.
 fn run(model: &str, io: &mut Base, code: &[u8], registers: [u64; 3]) -> CpuState {
-    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
+    let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("a megabyte");
     for vector in 0..32u64 {
-        ram.write(vector * 4, &[vector as u8, 0x10, 0, 0]).expect("in RAM");
+        ram.write(Gpa(vector * 4), &[vector as u8, 0x10, 0, 0]).expect("in RAM");
     }
-    ram.write(0x1000, &[0xf4; 32]).expect("in RAM");
-    ram.write(CODE, code).expect("in RAM");
+    ram.write(Gpa(0x1000), &[0xf4; 32]).expect("in RAM");
+    ram.write(Gpa(CODE), code).expect("in RAM");
     let mut state = CpuState::reset();
     state.seg[1].selector = 0;
     state.seg[1].base = 0;
@@ -84,7 +84,7 @@ fn cpuid_shows_the_apic_while_it_is_enabled() {
 #[test]
 fn what_the_processor_refuses_does_not_reach_the_apic() {
     let code = [0x0f, 0x30, 0xf4];
-    let faulted = 0x1000 + Vector::Gp as u64 + 1;
+    let faulted = 0x1000 + Vector::GP.0 as u64 + 1;
     let msr = u64::from(IA32_APIC_BASE);
     let before = x86::apic::DEFAULT_BASE | base::EN;
     let cases = [

@@ -3,6 +3,7 @@
 use engine_soft::SoftVcpu;
 use memory::GuestRam;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::state::{CpuState, gpr};
 
@@ -10,9 +11,9 @@ const CODE: u64 = 0x7c00;
 
 #[test]
 fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
-    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
-    ram.write(CODE, &[0xf3, 0xac, 0xf4]).expect("in RAM"); // REP LODSB, HLT
-    ram.write(0x1fffe, &[7]).expect("in RAM");
+    let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("a megabyte");
+    ram.write(Gpa(CODE), &[0xf3, 0xac, 0xf4]).expect("in RAM"); // REP LODSB, HLT
+    ram.write(Gpa(0x1fffe), &[7]).expect("in RAM");
     let mut state = CpuState::reset();
     state.seg[1].base = 0;
     state.seg[1].selector = 0;
@@ -36,9 +37,9 @@ fn a_budget_bounds_a_repeated_instruction_which_goes_on_where_it_was() {
 
 #[test]
 fn a_budget_bounds_a_handler_that_faults_at_once() {
-    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
-    ram.write(CODE, &[0x0f, 0x0b]).expect("in RAM"); // UD2
-    ram.write(6 * 4, &[0, 0x7c, 0, 0]).expect("in RAM");
+    let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("a megabyte");
+    ram.write(Gpa(CODE), &[0x0f, 0x0b]).expect("in RAM"); // UD2
+    ram.write(Gpa(6 * 4), &[0, 0x7c, 0, 0]).expect("in RAM");
     let mut state = CpuState::reset();
     state.seg[1].base = 0;
     state.seg[1].selector = 0;

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vcpu::{CpuIo, Elements, Exit, Signal, Signals, Slice, StateError, Statistics, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -125,7 +126,7 @@ fn every_rule_holds_unhurried(tier: Tier, when: When) {
 
 #[test]
 fn what_an_engine_refuses_is_told() {
-    let ram = memory::GuestRam::new(&[(0, 1 << 16)]).expect("memory");
+    let ram = memory::GuestRam::new(&[(Gpa(0), 1 << 16)]).expect("memory");
     let vcpu = SoftVcpu::new(ram, CpuModel::gemello_v2()).expect("the engine runs here");
     let mut vcpu = by_parts::ByParts::new(vcpu);
     let wrong = CpuState { cpl: 4, ..CpuState::reset() };

@@ -5,6 +5,7 @@ use memory::GuestRam;
 use std::sync::mpsc;
 use std::time::Duration;
 use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, gpr};
@@ -21,14 +22,14 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// 64-bit mode at level 0, the first gigabyte mapped where it is.
 fn machine(code: &[u8]) -> SoftVcpu {
-    let ram = GuestRam::new(&[(0, 32 << 20)]).expect("some memory");
-    let put = |at: u64, value: u64| ram.write(at, &value.to_le_bytes()).expect("in RAM");
+    let ram = GuestRam::new(&[(Gpa(0), 32 << 20)]).expect("some memory");
+    let put = |at: u64, value: u64| ram.write(Gpa(at), &value.to_le_bytes()).expect("in RAM");
     put(TABLES, (TABLES + 0x1000) | 3);
     put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
     for n in 0..512 {
         put(TABLES + 0x2000 + 8 * n, n << 21 | 0x83);
     }
-    ram.write(CODE, code).expect("in RAM");
+    ram.write(Gpa(CODE), code).expect("in RAM");
     let mut state = CpuState::reset();
     let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
     state.seg = [segment(0x10, 0xc093); 6];

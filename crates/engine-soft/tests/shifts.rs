@@ -8,6 +8,7 @@ use iced_x86::code_asm::*;
 use memory::GuestRam;
 use std::arch::asm;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Seg, Segment, gpr};
@@ -53,20 +54,20 @@ shifts! {
 
 /// RFLAGS after `code`, run on `tier` with `value` in RAX and `flags`.
 fn run(tier: Tier, emit: Emit, value: u64, flags: u64) -> u64 {
-    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
+    let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("a megabyte");
     let mut a = CodeAssembler::new(64).expect("64-bit code");
     a.popfq().expect("POPFQ");
     emit(&mut a).expect("a shift");
     a.pushfq().expect("PUSHFQ");
     a.pop(rbx).expect("POP");
     a.hlt().expect("HLT");
-    ram.write(CODE, &a.assemble(CODE).expect("code")).expect("in RAM");
-    ram.write(STACK - 8, &flags.to_le_bytes()).expect("in RAM");
+    ram.write(Gpa(CODE), &a.assemble(CODE).expect("code")).expect("in RAM");
+    ram.write(Gpa(STACK - 8), &flags.to_le_bytes()).expect("in RAM");
     for level in 0..2 {
         let entry = (TABLES + 0x1000 * (level + 1)) | 3;
-        ram.write(TABLES + 0x1000 * level, &entry.to_le_bytes()).expect("in RAM");
+        ram.write(Gpa(TABLES + 0x1000 * level), &entry.to_le_bytes()).expect("in RAM");
     }
-    ram.write(TABLES + 0x2000, &0x83u64.to_le_bytes()).expect("in RAM");
+    ram.write(Gpa(TABLES + 0x2000), &0x83u64.to_le_bytes()).expect("in RAM");
     let mut state = CpuState::reset();
     state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::ET;
     state.paging.cr3 = TABLES;

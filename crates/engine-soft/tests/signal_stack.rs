@@ -3,6 +3,7 @@
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use memory::GuestRam;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -31,8 +32,8 @@ fn run_on_threads(mut vcpu: SoftVcpu, threads: u32) -> SoftVcpu {
 
 #[test]
 fn a_thread_that_ends_frees_its_signal_stack() {
-    let ram = GuestRam::new(&[(0, 1 << 20)]).expect("a megabyte");
-    ram.write(0, &[0xf4; 4096]).expect("in RAM"); // HLT
+    let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("a megabyte");
+    ram.write(Gpa(0), &[0xf4; 4096]).expect("in RAM"); // HLT
     let mut state = CpuState::reset();
     (state.seg[1].selector, state.seg[1].base, state.rip) = (0, 0, 0);
     let vcpu = SoftVcpu::with_tier(ram, CpuModel::gemello_v2(), Tier::Translate, CODE_CACHE);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use vcpu::{Elements, Exit, Kick, NoDevices, Signals, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::bus::PhysicalMemory as _;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -32,8 +33,8 @@ const MANY_PAGES: u64 = 64;
 const SOON: Duration = Duration::from_secs(20);
 
 fn ram() -> GuestRam {
-    let ram = GuestRam::new(&[(0, 4 << 20)]).expect("some memory");
-    let put = |at: u64, value: u64| ram.write(at, &value.to_le_bytes()).expect("in RAM");
+    let ram = GuestRam::new(&[(Gpa(0), 4 << 20)]).expect("some memory");
+    let put = |at: u64, value: u64| ram.write(Gpa(at), &value.to_le_bytes()).expect("in RAM");
     put(TABLES, (TABLES + 0x1000) | 3);
     put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
     for n in 0..2 {
@@ -155,8 +156,8 @@ fn a_loop_that_the_other_patches_goes_on_as_patched() {
     on_both_tiers(|tier| {
         let ram = ram();
         let code = telling_loop(CODE[0], OUT[0]);
-        ram.write(CODE[0], &code).expect("RAM");
-        ram.write(CODE[1], &storing_code()).expect("RAM");
+        ram.write(Gpa(CODE[0]), &code).expect("RAM");
+        ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
         let place = operand(CODE[0], &code, PATCHED);
         let mut runs = [processor(&ram, tier, 0, CODE[0])];
         let mut patches = processor(&ram, tier, 1, CODE[1]);
@@ -165,7 +166,7 @@ fn a_loop_that_the_other_patches_goes_on_as_patched() {
         beside(&mut runs, || {
             for n in 0..100 {
                 store(&mut patches, place, n);
-                soon("the loop is as it was", || ram.read_u32(OUT[0]) == n as u32);
+                soon("the loop is as it was", || ram.read_u32(Gpa(OUT[0])) == n as u32);
             }
         });
         if tier == Tier::Translate {
@@ -183,7 +184,7 @@ fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
             let ram = ram();
             let code = telling_loop(CODE[0], OUT[0]);
             let place = operand(CODE[0], &code, PATCHED);
-            ram.write(CODE[0], &code).expect("RAM");
+            ram.write(Gpa(CODE[0]), &code).expect("RAM");
             let writing = assemble(CODE[1], |a| {
                 let mut again = a.create_label();
                 a.set_label(&mut again)?;
@@ -192,17 +193,17 @@ fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
                 a.mov(dword_ptr(OUT[1]), ecx)?;
                 a.jmp(again)
             });
-            ram.write(CODE[1], &writing).expect("RAM");
-            let set = |n: u32| ram.write(FLAG, &n.to_le_bytes()).expect("RAM");
+            ram.write(Gpa(CODE[1]), &writing).expect("RAM");
+            let set = |n: u32| ram.write(Gpa(FLAG), &n.to_le_bytes()).expect("RAM");
             set(1);
             let mut writes = [processor(&ram, tier, 1, CODE[1])];
             let mut runs = [processor(&ram, tier, 0, CODE[0])];
             beside(&mut writes, || {
-                soon("it writes", || ram.read_u32(OUT[1]) == 1);
+                soon("it writes", || ram.read_u32(Gpa(OUT[1])) == 1);
                 beside(&mut runs, || {
                     for n in 2..6 + round {
                         set(n);
-                        soon("the loop is as it was", || ram.read_u32(OUT[0]) == n);
+                        soon("the loop is as it was", || ram.read_u32(Gpa(OUT[0])) == n);
                     }
                 });
             });
@@ -225,16 +226,16 @@ fn a_call_goes_to_what_the_other_has_put_there() {
             a.mov(eax, PATCHED)?;
             a.ret()
         });
-        ram.write(CODE[0], &caller).expect("RAM");
-        ram.write(CALLED, &called).expect("RAM");
-        ram.write(CODE[1], &storing_code()).expect("RAM");
+        ram.write(Gpa(CODE[0]), &caller).expect("RAM");
+        ram.write(Gpa(CALLED), &called).expect("RAM");
+        ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
         let place = operand(CALLED, &called, PATCHED);
         let mut runs = [processor(&ram, tier, 0, CODE[0])];
         let mut patches = processor(&ram, tier, 1, CODE[1]);
         beside(&mut runs, || {
             for n in 0..100 {
                 store(&mut patches, place, n);
-                soon("the callee is as it was", || ram.read_u32(OUT[0]) == n as u32);
+                soon("the callee is as it was", || ram.read_u32(Gpa(OUT[0])) == n as u32);
             }
         });
     });
@@ -273,11 +274,11 @@ fn next_instruction_after(serialize: impl Fn(&mut CodeAssembler) -> Result<(), I
             a.jne(wait)?;
             a.jmp(again)
         });
-        ram.write(CODE[0], &reads).expect("RAM");
-        ram.write(CODE[1], &writes).expect("RAM");
+        ram.write(Gpa(CODE[0]), &reads).expect("RAM");
+        ram.write(Gpa(CODE[1]), &writes).expect("RAM");
         let mut both = [processor(&ram, tier, 0, CODE[0]), processor(&ram, tier, 1, CODE[1])];
         beside(&mut both, || {
-            soon("they do not get on", || ram.read_u32(ACK) >= ROUNDS);
+            soon("they do not get on", || ram.read_u32(Gpa(ACK)) >= ROUNDS);
         });
     });
 }
@@ -324,17 +325,17 @@ fn both_run_what_a_device_has_written() {
             // On one page.
             let at = CALLED + 0x100 * n as u64;
             let code = telling_loop(at, OUT[n]);
-            ram.write(at, &code).expect("RAM");
+            ram.write(Gpa(at), &code).expect("RAM");
             place[n] = operand(at, &code, PATCHED);
         }
         let mut both = [0, 1].map(|n| processor(&ram, tier, n, CALLED + 0x100 * n as u64));
         beside(&mut both, || {
             for n in 0..100_u32 {
                 for place in place {
-                    ram.write(place, &n.to_le_bytes()).expect("RAM");
+                    ram.write(Gpa(place), &n.to_le_bytes()).expect("RAM");
                 }
-                ram.wrote(place[0], place[1] + 4 - place[0]);
-                let seen = |out: &u64| ram.read_u32(*out) == n;
+                ram.wrote(Gpa(place[0]), place[1] + 4 - place[0]);
+                let seen = |out: &u64| ram.read_u32(Gpa(*out)) == n;
                 soon("somebody runs what was there", || OUT.iter().all(seen));
             }
         });
@@ -357,33 +358,33 @@ fn no_write_lands_on_a_page_that_was_taken_and_none_is_lost() {
                 a.pop(rcx)?;
                 a.jmp(again)
             });
-            ram.write(at, &code).expect("RAM");
+            ram.write(Gpa(at), &code).expect("RAM");
         }
         let mut both = [0, 1].map(|n| processor(&ram, tier, n, CODE[n]));
         let mut page = vec![0; 0x1000];
         beside(&mut both, || {
-            soon("both write", || (0..2).all(|n| ram.read_u64(DATA + 0x100 + 8 * n) != 0));
+            soon("both write", || (0..2).all(|n| ram.read_u64(Gpa(DATA + 0x100 + 8 * n)) != 0));
             for n in 0..100_u64 {
-                ram.revoke(DATA, 0x1000).expect("not pinned");
-                ram.read(DATA, &mut page).expect("RAM");
+                ram.revoke(Gpa(DATA), 0x1000).expect("not pinned");
+                ram.read(Gpa(DATA), &mut page).expect("RAM");
                 let elsewhere = vec![n as u8 | 0x80; 0x1000];
-                ram.write(DATA, &elsewhere).expect("RAM");
+                ram.write(Gpa(DATA), &elsewhere).expect("RAM");
                 thread::sleep(Duration::from_micros(n % 8 * 50));
                 let mut now = vec![0; 0x1000];
-                ram.read(DATA, &mut now).expect("RAM");
+                ram.read(Gpa(DATA), &mut now).expect("RAM");
                 assert!(now == elsewhere, "somebody wrote");
-                ram.write(DATA, &page).expect("RAM");
-                let before = ram.read_u64(DATA);
-                ram.restore(DATA, 0x1000).expect("RAM");
-                soon("they go on", || ram.read_u64(DATA) > before);
+                ram.write(Gpa(DATA), &page).expect("RAM");
+                let before = ram.read_u64(Gpa(DATA));
+                ram.restore(Gpa(DATA), 0x1000).expect("RAM");
+                soon("they go on", || ram.read_u64(Gpa(DATA)) > before);
             }
         });
         let counts = both.each_ref().map(|vcpu| vcpu.state_now().gpr[gpr::RBX]);
         for (n, &count) in counts.iter().enumerate() {
-            let own = ram.read_u64(DATA + 0x100 + 8 * n as u64);
+            let own = ram.read_u64(Gpa(DATA + 0x100 + 8 * n as u64));
             assert!(count - own <= 1, "{count} and {own}");
         }
-        let sum = ram.read_u64(DATA);
+        let sum = ram.read_u64(Gpa(DATA));
         let counted: u64 = counts.iter().sum();
         assert!((counted..=counted + 2).contains(&sum), "{sum} writes of {counts:?}");
     });
@@ -396,20 +397,20 @@ fn code_on_a_page_that_was_taken_is_what_came_back() {
         let ram = ram();
         for (n, out) in OUT.into_iter().enumerate() {
             let at = CALLED + 0x100 * n as u64;
-            ram.write(at, &telling_loop(at, out)).expect("RAM");
+            ram.write(Gpa(at), &telling_loop(at, out)).expect("RAM");
         }
         let place = operand(CALLED, &telling_loop(CALLED, OUT[0]), PATCHED);
         let mut both = [0, 1].map(|n| processor(&ram, tier, n, CALLED + 0x100 * n as u64));
         beside(&mut both, || {
             for n in 0..60_u32 {
-                ram.revoke(CALLED, 0x1000).expect("not pinned");
-                let still = OUT.map(|out| ram.read_u32(out));
+                ram.revoke(Gpa(CALLED), 0x1000).expect("not pinned");
+                let still = OUT.map(|out| ram.read_u32(Gpa(out)));
                 for place in [place, place + 0x100] {
-                    ram.write(place, &n.to_le_bytes()).expect("RAM");
+                    ram.write(Gpa(place), &n.to_le_bytes()).expect("RAM");
                 }
-                assert_eq!(OUT.map(|out| ram.read_u32(out)), still, "both wait");
-                ram.restore(CALLED, 0x1000).expect("RAM");
-                let seen = |out: &u64| ram.read_u32(*out) == n;
+                assert_eq!(OUT.map(|out| ram.read_u32(Gpa(out))), still, "both wait");
+                ram.restore(Gpa(CALLED), 0x1000).expect("RAM");
+                let seen = |out: &u64| ram.read_u32(Gpa(*out)) == n;
                 soon("somebody runs what was there", || OUT.iter().all(seen));
             }
         });
@@ -430,19 +431,19 @@ fn page_tables_that_were_taken_are_waited_for() {
             a.inc(dword_ptr(OUT[0]))?;
             a.jmp(again)
         });
-        ram.write(CODE[0], &code).expect("RAM");
+        ram.write(Gpa(CODE[0]), &code).expect("RAM");
         let mut one = [processor(&ram, tier, 0, CODE[0])];
         let mut tables = vec![0; 0x3000];
         beside(&mut one, || {
             for _ in 0..200 {
-                ram.revoke(TABLES, 0x3000).expect("not pinned");
-                ram.read(TABLES, &mut tables).expect("RAM");
-                ram.write(TABLES, &[0; 0x3000]).expect("RAM");
+                ram.revoke(Gpa(TABLES), 0x3000).expect("not pinned");
+                ram.read(Gpa(TABLES), &mut tables).expect("RAM");
+                ram.write(Gpa(TABLES), &[0; 0x3000]).expect("RAM");
                 thread::yield_now();
-                ram.write(TABLES, &tables).expect("RAM");
-                let before = ram.read_u32(OUT[0]);
-                ram.restore(TABLES, 0x3000).expect("RAM");
-                soon("it goes on", || ram.read_u32(OUT[0]) != before);
+                ram.write(Gpa(TABLES), &tables).expect("RAM");
+                let before = ram.read_u32(Gpa(OUT[0]));
+                ram.restore(Gpa(TABLES), 0x3000).expect("RAM");
+                soon("it goes on", || ram.read_u32(Gpa(OUT[0])) != before);
             }
         });
     });
@@ -469,33 +470,33 @@ fn dirty_pages_are_all_that_has_changed() {
                 a.inc(dword_ptr(OUT[n]))?;
                 a.jmp(again)
             });
-            ram.write(at, &code).expect("RAM");
+            ram.write(Gpa(at), &code).expect("RAM");
         }
         let mut both = [0, 1].map(|n| processor(&ram, tier, n, CODE[n]));
         let mut copy = vec![0; ram.size() as usize];
         let mut copied = 0;
         let mut take = |ram: &GuestRam, copy: &mut [u8]| {
             for dirty in ram.take_dirty() {
-                let at = dirty.start as usize..dirty.end as usize;
+                let at = dirty.start.0 as usize..dirty.end.0 as usize;
                 ram.read(dirty.start, &mut copy[at]).expect("RAM");
                 copied += 1;
             }
         };
         beside(&mut both, || {
-            soon("both write", || OUT.iter().all(|&out| ram.read_u32(out) > 100));
+            soon("both write", || OUT.iter().all(|&out| ram.read_u32(Gpa(out)) > 100));
             ram.track_dirty();
-            ram.read(0, &mut copy).expect("RAM");
+            ram.read(Gpa(0), &mut copy).expect("RAM");
             for _ in 0..50 {
-                let before = OUT.map(|out| ram.read_u32(out));
+                let before = OUT.map(|out| ram.read_u32(Gpa(out)));
                 soon("they go on", || {
-                    (0..2).all(|n| ram.read_u32(OUT[n]).wrapping_sub(before[n]) > 50)
+                    (0..2).all(|n| ram.read_u32(Gpa(OUT[n])).wrapping_sub(before[n]) > 50)
                 });
                 take(&ram, &mut copy);
             }
         });
         take(&ram, &mut copy);
         let mut all = vec![0; copy.len()];
-        ram.read(0, &mut all).expect("RAM");
+        ram.read(Gpa(0), &mut all).expect("RAM");
         assert!(copied > 50, "nothing was dirty");
         assert!(all == copy, "a write was not noticed");
     });
@@ -506,20 +507,20 @@ fn dirty_pages_are_all_that_has_changed() {
 fn one_that_sleeps_is_not_waited_for() {
     on_both_tiers(|tier| {
         let ram = ram();
-        ram.write(CODE[1], &storing_code()).expect("RAM");
+        ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
         let mut sleeper = processor(&ram, tier, 1, CODE[1]);
         store(&mut sleeper, DATA, 1);
-        ram.revoke(DATA, 0x1000).expect("nobody runs");
-        ram.write(DATA, &[0; 8]).expect("RAM");
-        ram.restore(DATA, 0x1000).expect("RAM");
+        ram.revoke(Gpa(DATA), 0x1000).expect("nobody runs");
+        ram.write(Gpa(DATA), &[0; 8]).expect("RAM");
+        ram.restore(Gpa(DATA), 0x1000).expect("RAM");
         // The code that it has decoded is another's now.
         let other = assemble(CODE[1], |a| {
             a.mov(dword_ptr(rdi + 4), eax)?;
             a.hlt()
         });
-        ram.write(CODE[1], &other).expect("RAM");
-        ram.wrote(CODE[1], other.len() as u64);
+        ram.write(Gpa(CODE[1]), &other).expect("RAM");
+        ram.wrote(Gpa(CODE[1]), other.len() as u64);
         store(&mut sleeper, DATA, 7);
-        assert_eq!(ram.read_u64(DATA), 7 << 32);
+        assert_eq!(ram.read_u64(Gpa(DATA)), 7 << 32);
     });
 }

@@ -6,6 +6,7 @@ use devices::bus::Bus;
 use devices::irqchip::Lapic;
 use std::sync::Arc;
 use vcpu::{CpuIo, MsrFault};
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 /// One processor's side of the machine. Used by that processor's thread alone.
 #[derive(Debug)]
@@ -17,35 +18,37 @@ pub(crate) struct ProcessorIo {
 
 impl ProcessorIo {
     /// The offset in the local APIC's page, if `gpa` lies there.
-    fn in_lapic(&self, gpa: u64) -> Option<u64> {
+    fn in_lapic(&self, gpa: Gpa) -> Option<u64> {
         let base = self.lapic.mmio_base()?;
-        let offset = gpa.wrapping_sub(base);
+        let offset = gpa.wrapping_distance(base);
         (offset < layout::LAPIC_SIZE).then_some(offset)
     }
 }
 
 impl CpuIo for ProcessorIo {
-    fn pio_read(&mut self, port: u16, size: u8) -> u32 {
-        self.bus.pio_read(port, size)
+    fn pio_read(&mut self, port: Port, width: PortWidth) -> u32 {
+        self.bus.pio_read(port, width)
     }
 
-    fn pio_write(&mut self, port: u16, size: u8, value: u32) {
-        self.bus.pio_write(port, size, value);
+    fn pio_write(&mut self, port: Port, width: PortWidth, value: u32) {
+        self.bus.pio_write(port, width, value);
     }
 
-    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
-        let Some(offset) = self.in_lapic(gpa) else { return self.bus.mmio_read(gpa, size) };
-        let value = self.lapic.mmio_read(offset, size);
-        tracing::trace!(target: "mmio", device = "lapic", "load  {gpa:#x}/{size} = {value:#x}");
+    fn mmio_read(&mut self, gpa: Gpa, width: Width) -> u64 {
+        let Some(offset) = self.in_lapic(gpa) else { return self.bus.mmio_read(gpa, width) };
+        let value = self.lapic.mmio_read(offset, width);
+        let bytes = width.bytes();
+        tracing::trace!(target: "mmio", device = "lapic", "load  {gpa:#x}/{bytes} = {value:#x}");
         value
     }
 
-    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
+    fn mmio_write(&mut self, gpa: Gpa, width: Width, value: u64) {
         let Some(offset) = self.in_lapic(gpa) else {
-            return self.bus.mmio_write(gpa, size, value);
+            return self.bus.mmio_write(gpa, width, value);
         };
-        tracing::trace!(target: "mmio", device = "lapic", "store {gpa:#x}/{size} = {value:#x}");
-        self.lapic.mmio_write(offset, size, value);
+        let bytes = width.bytes();
+        tracing::trace!(target: "mmio", device = "lapic", "store {gpa:#x}/{bytes} = {value:#x}");
+        self.lapic.mmio_write(offset, width, value);
     }
 
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>> {
@@ -60,7 +63,7 @@ impl CpuIo for ProcessorIo {
         Some(result)
     }
 
-    fn ack_interrupt(&mut self) -> Option<u8> {
+    fn ack_interrupt(&mut self) -> Option<Vector> {
         let vector = self.lapic.ack_interrupt();
         tracing::trace!(target: "irq", ?vector, "acknowledged");
         vector

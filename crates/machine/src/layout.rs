@@ -19,24 +19,26 @@
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by
 //! `boot::layout`.
 
+use boot::Run;
 use std::ops::RangeInclusive;
+use x86::addr::{Gpa, Gsi, Port};
 
 /// End of conventional memory; the PC's display adapter follows.
-pub const CONVENTIONAL_END: u64 = 0xA_0000;
+pub const CONVENTIONAL_END: Gpa = Gpa(0xA_0000);
 /// Where RAM goes on after the display adapter's hole.
-pub const UPPER_MEMORY: u64 = 0xC_0000;
+pub const UPPER_MEMORY: Gpa = Gpa(0xC_0000);
 /// RAM below 4 GiB ends here at the latest; what is more continues at [`HIGH_RAM`].
-pub const LOW_RAM_END: u64 = 0xC000_0000;
+pub const LOW_RAM_END: Gpa = Gpa(0xC000_0000);
 /// Where RAM goes on above the device hole.
-pub const HIGH_RAM: u64 = 1 << 32;
+pub const HIGH_RAM: Gpa = Gpa(1 << 32);
 
 /// The virtio devices' registers, a page each.
-pub const VIRTIO: u64 = 0xFEB0_0000;
+pub const VIRTIO: Gpa = Gpa(0xFEB0_0000);
 /// Bytes from one virtio device to the next.
 pub const VIRTIO_STEP: u64 = 0x1000;
 /// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last
 /// pin.
-pub const VIRTIO_GSI: u8 = 16;
+pub const VIRTIO_GSI: Gsi = Gsi(16);
 /// As many virtio devices as there are interrupts for them.
 pub const VIRTIO_MAX: usize = 8;
 
@@ -44,58 +46,58 @@ pub const VIRTIO_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioSlot {
     /// Guest-physical address of its registers.
-    pub address: u64,
+    pub address: Gpa,
     /// Its pin of the IOAPIC.
-    pub gsi: u8,
+    pub gsi: Gsi,
 }
 
 /// The slots in the order of the devices, [`VIRTIO_MAX`] of them.
 pub fn virtio_slots() -> impl Iterator<Item = VirtioSlot> {
     let slot = |number: u8| VirtioSlot {
-        address: VIRTIO + u64::from(number) * VIRTIO_STEP,
-        gsi: VIRTIO_GSI + number,
+        address: VIRTIO.wrapping_add(u64::from(number) * VIRTIO_STEP),
+        gsi: Gsi(VIRTIO_GSI.0 + u32::from(number)),
     };
     (0..VIRTIO_MAX as u8).map(slot)
 }
 
 /// The IOAPIC's page (82093AA, 3.0).
-pub const IOAPIC: u64 = 0xFEC0_0000;
+pub const IOAPIC: Gpa = Gpa(0xFEC0_0000);
 /// The IOAPIC's APIC id. It may equal a processor's: no message is sent to an IOAPIC.
 pub const IOAPIC_ID: u8 = 0;
 /// The local APICs' page at reset (SDM vol. 3, 12.4.1).
-pub const LAPIC: u64 = x86::apic::DEFAULT_BASE;
+pub const LAPIC: Gpa = Gpa(x86::apic::DEFAULT_BASE);
 /// Its length.
 pub const LAPIC_SIZE: u64 = 0x1000;
 
 /// The 8254's counters and control word.
-pub const PIT: RangeInclusive<u16> = 0x40..=0x43;
+pub const PIT: RangeInclusive<Port> = Port(0x40)..=Port(0x43);
 /// Port B: speaker gate and refresh toggle.
-pub const PORT_B: RangeInclusive<u16> = 0x61..=0x61;
+pub const PORT_B: RangeInclusive<Port> = Port(0x61)..=Port(0x61);
 /// The i8042's data port.
-pub const I8042_DATA: RangeInclusive<u16> = 0x60..=0x60;
+pub const I8042_DATA: RangeInclusive<Port> = Port(0x60)..=Port(0x60);
 /// The i8042's command port.
-pub const I8042_COMMAND: RangeInclusive<u16> = 0x64..=0x64;
+pub const I8042_COMMAND: RangeInclusive<Port> = Port(0x64)..=Port(0x64);
 /// The RTC's index and data ports.
-pub const RTC: RangeInclusive<u16> = 0x70..=0x71;
+pub const RTC: RangeInclusive<Port> = Port(0x70)..=Port(0x71);
 /// The POST code latch.
-pub const POST: RangeInclusive<u16> = 0x80..=0x80;
+pub const POST: RangeInclusive<Port> = Port(0x80)..=Port(0x80);
 /// System control port A.
-pub const FAST_A20: RangeInclusive<u16> = 0x92..=0x92;
+pub const FAST_A20: RangeInclusive<Port> = Port(0x92)..=Port(0x92);
 /// The debug-exit port (QEMU's isa-debug-exit at its customary port).
-pub const DEBUG_EXIT: RangeInclusive<u16> = 0xF4..=0xF4;
+pub const DEBUG_EXIT: RangeInclusive<Port> = Port(0xF4)..=Port(0xF4);
 /// The second serial line.
-pub const COM2: u16 = 0x2F8;
+pub const COM2: Port = Port(0x2F8);
 /// The third serial line.
-pub const COM3: u16 = 0x3E8;
+pub const COM3: Port = Port(0x3E8);
 /// The first serial line: the console.
-pub const COM1: u16 = 0x3F8;
+pub const COM1: Port = Port(0x3F8);
 /// Ports of a 16550.
 pub const COM_PORTS: u16 = 8;
 /// ACPI fixed hardware: PM1a event and control blocks, PM timer.
-pub const ACPI_PM: u16 = 0x600;
+pub const ACPI_PM: Port = Port(0x600);
 /// The reset control register, a byte inside the dword of PCI's configuration address; also the
 /// FADT's RESET_REG.
-pub const RESET_REGISTER: u16 = 0xCF9;
+pub const RESET_REGISTER: Port = Port(0xCF9);
 /// What to write there for a full reset.
 pub const RESET_VALUE: u8 = 0x06;
 
@@ -112,13 +114,14 @@ pub const IRQ_RTC: u8 = 8;
 /// ACPI's system control interrupt.
 pub const IRQ_SCI: u8 = 9;
 
-/// RAM of `bytes` as `(guest-physical address, bytes)`, ascending and disjoint.
+/// RAM of `bytes` as runs, ascending and disjoint.
 ///
 /// The display adapter's hole takes no RAM away from a PC's first megabyte count: `bytes` counts it
 /// as if it were there.
-pub fn ram(bytes: u64) -> Vec<(u64, u64)> {
-    let low = bytes.min(LOW_RAM_END);
-    let mut ranges = vec![(0, CONVENTIONAL_END), (UPPER_MEMORY, low.saturating_sub(UPPER_MEMORY))];
+pub fn ram(bytes: u64) -> Vec<Run> {
+    let low = bytes.min(LOW_RAM_END.0);
+    let mut ranges =
+        vec![(Gpa(0), CONVENTIONAL_END.0), (UPPER_MEMORY, low.saturating_sub(UPPER_MEMORY.0))];
     if bytes > low {
         ranges.push((HIGH_RAM, bytes - low));
     }
@@ -126,8 +129,8 @@ pub fn ram(bytes: u64) -> Vec<(u64, u64)> {
 }
 
 /// The ports of the 16550 at `base`.
-pub const fn com_ports(base: u16) -> RangeInclusive<u16> {
-    base..=base + (COM_PORTS - 1)
+pub const fn com_ports(base: Port) -> RangeInclusive<Port> {
+    base..=base.wrapping_add(COM_PORTS - 1)
 }
 
 #[cfg(test)]
@@ -138,15 +141,15 @@ mod tests {
     fn every_virtio_device_has_a_page_and_an_interrupt_of_its_own() {
         let slots: Vec<_> = virtio_slots().collect();
         assert_eq!(slots.len(), VIRTIO_MAX);
-        assert_eq!(slots[0], VirtioSlot { address: 0xFEB0_0000, gsi: 16 });
-        assert_eq!(slots[7], VirtioSlot { address: 0xFEB0_7000, gsi: 23 });
+        assert_eq!(slots[0], VirtioSlot { address: Gpa(0xFEB0_0000), gsi: Gsi(16) });
+        assert_eq!(slots[7], VirtioSlot { address: Gpa(0xFEB0_7000), gsi: Gsi(23) });
     }
 
     #[test]
     fn ram_leaves_the_holes_free() {
-        assert_eq!(ram(512 << 20), [(0, 0xA_0000), (0xC_0000, 0x1FF4_0000)]);
+        assert_eq!(ram(512 << 20), [(Gpa(0), 0xA_0000), (Gpa(0xC_0000), 0x1FF4_0000)]);
         let large = ram(8 << 30);
-        assert_eq!(large[1], (0xC_0000, 0xC000_0000 - 0xC_0000));
-        assert_eq!(large[2], (1 << 32, 5 << 30));
+        assert_eq!(large[1], (Gpa(0xC_0000), 0xC000_0000 - 0xC_0000));
+        assert_eq!(large[2], (Gpa(1 << 32), 5 << 30));
     }
 }

@@ -2,8 +2,8 @@
 
 use memory::GuestRam;
 use std::fmt::Write as _;
+use x86::addr::{La, Vector};
 use x86::descriptor::{Gate, GateKind};
-use x86::exception::Vector;
 use x86::paging::{self, End, LevelKind, PagingMode};
 use x86::regs::Rflags;
 use x86::state::{CpuState, Seg, Segment, TableRegister, gpr};
@@ -17,12 +17,12 @@ pub fn triple_fault(state: &CpuState, ram: &GuestRam) -> String {
     let mut text = registers(state);
     let rip = state.seg[Seg::Cs as usize].base.wrapping_add(state.rip);
     let _ = writeln!(text, "Page walk of RIP ({rip:#x}):");
-    walk(&mut text, state, ram, rip);
+    walk(&mut text, state, ram, La(rip));
     if let Some(bytes) = code_at(state, ram, rip) {
         let _ = writeln!(text, "Bytes at RIP: {bytes}");
     }
     let _ = writeln!(text, "Page walk of CR2 ({:#x}):", state.cr2);
-    walk(&mut text, state, ram, state.cr2);
+    walk(&mut text, state, ram, La(state.cr2));
     interrupt_table(&mut text, state, ram);
     text
 }
@@ -80,9 +80,9 @@ fn segment_line(text: &mut String, name: &str, segment: &Segment) {
     );
 }
 
-fn walk(text: &mut String, state: &CpuState, ram: &GuestRam, la: u64) {
+fn walk(text: &mut String, state: &CpuState, ram: &GuestRam, la: La) {
     let walk = paging::explain(&state.paging, ram, la);
-    if walk.mode == PagingMode::FourLevel && !paging::is_canonical(la) {
+    if walk.mode == PagingMode::FourLevel && !la.is_canonical() {
         let _ = writeln!(text, "  not canonical: no walk");
         return;
     }
@@ -123,9 +123,9 @@ fn entry_bits(entry: u64) -> String {
 
 /// Guest memory at linear address `la`, byte by byte through the page walk; `None` where it is not
 /// mapped to RAM.
-fn read(state: &CpuState, ram: &GuestRam, la: u64, into: &mut [u8]) -> Option<()> {
+fn read(state: &CpuState, ram: &GuestRam, la: La, into: &mut [u8]) -> Option<()> {
     for (offset, byte) in (0..).zip(into) {
-        if state.long_mode() && !paging::is_canonical(la.wrapping_add(offset)) {
+        if state.long_mode() && !la.wrapping_add(offset).is_canonical() {
             return None;
         }
         let End::Mapped(mapping) = paging::explain(&state.paging, ram, la.wrapping_add(offset)).end
@@ -139,7 +139,7 @@ fn read(state: &CpuState, ram: &GuestRam, la: u64, into: &mut [u8]) -> Option<()
 
 fn code_at(state: &CpuState, ram: &GuestRam, rip: u64) -> Option<String> {
     let mut bytes = [0; 16];
-    read(state, ram, rip, &mut bytes)?;
+    read(state, ram, La(rip), &mut bytes)?;
     Some(bytes.map(|b| format!("{b:02x}")).join(" "))
 }
 
@@ -147,29 +147,29 @@ fn code_at(state: &CpuState, ram: &GuestRam, rip: u64) -> Option<String> {
 fn interrupt_table(text: &mut String, state: &CpuState, ram: &GuestRam) {
     let _ = writeln!(text, "IDT entries on the way to a triple fault:");
     let vectors =
-        [Vector::Df, Vector::Pf, Vector::Gp, Vector::Ss, Vector::Np, Vector::Ts, Vector::Ud];
+        [Vector::DF, Vector::PF, Vector::GP, Vector::SS, Vector::NP, Vector::TS, Vector::UD];
     for vector in vectors {
-        let entry = gate(state, ram, vector as u8);
-        let _ = writeln!(text, "  {:>2} {} {entry}", vector as u8, vector.name());
+        let entry = gate(state, ram, vector);
+        let _ = writeln!(text, "  {:>2} {vector} {entry}", vector.0);
     }
 }
 
 /// One entry of the IDT, decoded (SDM vol. 3, 6.11 and 6.14.1; in real mode vol. 3, 20.1.4).
-pub fn gate(state: &CpuState, ram: &GuestRam, vector: u8) -> String {
+pub fn gate(state: &CpuState, ram: &GuestRam, vector: Vector) -> String {
     let real = !state.paging.cr0.contains(x86::regs::Cr0::PE);
     let size: u64 = match (real, state.long_mode()) {
         (true, _) => 4,
         (false, false) => 8,
         (false, true) => 16,
     };
-    let offset = u64::from(vector) * size;
+    let offset = u64::from(vector.0) * size;
     if offset + size - 1 > u64::from(state.idtr.limit) {
         return format!("beyond the IDT's limit ({:#x})", state.idtr.limit);
     }
     let la = state.idtr.base.wrapping_add(offset);
     let mut raw = [0_u8; 16];
     let Some(bytes) = raw.get_mut(..size as usize) else { return String::new() };
-    if read(state, ram, la, bytes).is_none() {
+    if read(state, ram, La(la), bytes).is_none() {
         return format!("at {la:#x}, which is not mapped to RAM");
     }
     let low = u64::from_le_bytes(std::array::from_fn(|i| raw[i]));
@@ -199,16 +199,17 @@ fn describe_gate(gate: &Gate) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use x86::addr::Gpa;
     use x86::regs::{Cr0, Cr4, Efer};
 
     /// 64-bit mode with 1 GiB of identity mapping, an IDT at 2000H.
     fn guest() -> (CpuState, GuestRam) {
-        let ram = GuestRam::new(&[(0, 1 << 20)]).expect("memory");
-        ram.write(0x1000, &0x3003_u64.to_le_bytes()).expect("PML4E");
-        ram.write(0x3000, &0x83_u64.to_le_bytes()).expect("PDPTE, 1 GiB");
+        let ram = GuestRam::new(&[(Gpa(0), 1 << 20)]).expect("memory");
+        ram.write(Gpa(0x1000), &0x3003_u64.to_le_bytes()).expect("PML4E");
+        ram.write(Gpa(0x3000), &0x83_u64.to_le_bytes()).expect("PDPTE, 1 GiB");
         let gate = [0x5678_8e01_0010_1234_u64, 0xffff_ffff];
-        ram.write(0x2000 + 8 * 16, &gate[0].to_le_bytes()).expect("gate");
-        ram.write(0x2000 + 8 * 16 + 8, &gate[1].to_le_bytes()).expect("gate");
+        ram.write(Gpa(0x2000 + 8 * 16), &gate[0].to_le_bytes()).expect("gate");
+        ram.write(Gpa(0x2000 + 8 * 16 + 8), &gate[1].to_le_bytes()).expect("gate");
         let mut state = CpuState::reset();
         state.paging.cr0 = Cr0::PE | Cr0::PG;
         state.paging.cr4 = Cr4::PAE;
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn a_triple_fault_is_explained() {
         let (state, ram) = guest();
-        ram.write(0x4000, &[0xf4, 0x90]).expect("code");
+        ram.write(Gpa(0x4000), &[0xf4, 0x90]).expect("code");
         let text = triple_fault(&state, &ram);
         for expected in [
             "RIP 0000000000004000  CPL 0  Long64",
@@ -250,7 +251,7 @@ mod tests {
         let text = triple_fault(&state, &ram);
         assert!(text.contains("not canonical") && text.contains("not mapped to RAM"), "{text}");
         state.idtr.limit = 0;
-        assert!(gate(&state, &ram, 8).contains("beyond"));
+        assert!(gate(&state, &ram, Vector(8)).contains("beyond"));
         assert!(triple_fault(&CpuState::reset(), &ram).contains("Real"));
     }
 }

@@ -28,7 +28,7 @@ const TIME_MAX: u64 = 1 << 62;
 impl Board {
     /// Where RAM is.
     fn memory_map(&self) -> Vec<(u64, u64)> {
-        self.ram.regions().iter().map(|region| (region.gpa, region.len)).collect()
+        self.ram.regions().iter().map(|region| (region.gpa.0, region.len)).collect()
     }
 
     /// The state, while nothing runs.

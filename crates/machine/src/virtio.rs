@@ -62,7 +62,7 @@ fn same_kind(one: &Device, other: &Device) -> bool {
 /// What the firmware tables tell of `count` devices.
 pub(crate) fn acpi(count: usize) -> Vec<boot::VirtioMmio> {
     let told = |VirtioSlot { address, gsi }: VirtioSlot| boot::VirtioMmio {
-        address: address as u32,
+        address: address.0 as u32,
         gsi: gsi.into(),
     };
     virtio_slots().take(count).map(told).collect()
@@ -72,8 +72,8 @@ impl Slotted {
     /// Puts the device at its place.
     pub(crate) fn attach(&self, bus: &mut Bus) -> Result<(), BusError> {
         let first = self.slot.address;
-        let last = first + (VirtioMmio::SIZE - 1);
-        bus.add_mmio(self.name, first..=last, Arc::clone(&self.transport) as _)
+        let last = first.0 + (VirtioMmio::SIZE - 1);
+        bus.add_mmio(self.name, first..=Gpa(last), Arc::clone(&self.transport) as _)
     }
 
     /// The device behind its transport.

@@ -11,35 +11,44 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::{Collector, PipeInput, Step, collecting, config, halt, machine, run, step};
 use vcpu::{Exit, Signal, SignalSet};
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 use x86::regs::Rflags;
 use x86::state::Activity;
 
 /// SLP_EN with SLP_TYP of S5 (ACPI 6.4, 4.8.3.2.1).
 const SOFT_OFF: u32 = 1 << 13 | 5 << 10;
 
-fn out(port: u16, size: u8, value: u32) -> Step {
+fn out(port: Port, width: PortWidth, value: u32) -> Step {
     step(move |guest| {
-        guest.io.pio_write(port, size, value);
+        guest.io.pio_write(port, width, value);
         Exit::SliceOver
     })
 }
 
 #[test]
 fn acpi_powers_off() {
-    assert_eq!(run(vec![out(layout::ACPI_PM + 4, 2, SOFT_OFF)]), End::PowerOff);
+    assert_eq!(run(vec![out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF)]), End::PowerOff);
 }
 
 #[test]
 fn every_way_to_reset_resets() {
-    assert_eq!(run(vec![out(layout::RESET_REGISTER, 1, layout::RESET_VALUE.into())]), End::Reset);
-    assert_eq!(run(vec![out(0x64, 1, 0xFE)]), End::Reset);
-    assert_eq!(run(vec![out(0x92, 1, 1)]), End::Reset);
+    assert_eq!(
+        run(vec![out(Port(layout::RESET_REGISTER.0), PortWidth::B1, layout::RESET_VALUE.into())]),
+        End::Reset
+    );
+    assert_eq!(run(vec![out(Port(0x64), PortWidth::B1, 0xFE)]), End::Reset);
+    assert_eq!(run(vec![out(Port(0x92), PortWidth::B1, 1)]), End::Reset);
 }
 
 #[test]
 fn the_debug_exit_port_is_there_on_demand_only() {
     let wanted = Config { debug_exit: true, ..config() };
-    let script = || vec![out(0xF4, 1, 0x21), out(layout::ACPI_PM + 4, 2, SOFT_OFF)];
+    let script = || {
+        vec![
+            out(Port(0xF4), PortWidth::B1, 0x21),
+            out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
+        ]
+    };
     assert_eq!(machine(&wanted, Lines::default(), script()).run(), End::DebugExit(0x21));
     assert_eq!(machine(&config(), Lines::default(), script()).run(), End::PowerOff);
 }
@@ -95,10 +104,10 @@ fn an_engine_that_fails_or_panics_ends_the_run() {
 }
 
 /// The local APIC's registers (SDM vol. 3, table 12-1).
-const SVR: u64 = layout::LAPIC + 0xF0;
-const LVT_TIMER: u64 = layout::LAPIC + 0x320;
-const INITIAL_COUNT: u64 = layout::LAPIC + 0x380;
-const DIVIDE: u64 = layout::LAPIC + 0x3E0;
+const SVR: u64 = layout::LAPIC.0 + 0xF0;
+const LVT_TIMER: u64 = layout::LAPIC.0 + 0x320;
+const INITIAL_COUNT: u64 = layout::LAPIC.0 + 0x380;
+const DIVIDE: u64 = layout::LAPIC.0 + 0x3E0;
 
 #[test]
 fn a_timer_wakes_a_halted_processor_with_its_vector() {
@@ -107,10 +116,10 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
     let began = Instant::now();
     let script = vec![
         step(|guest| {
-            guest.io.mmio_write(SVR, 4, 0x1FF);
-            guest.io.mmio_write(DIVIDE, 4, 0b1011); // by 1
-            guest.io.mmio_write(LVT_TIMER, 4, 0x40); // one-shot
-            guest.io.mmio_write(INITIAL_COUNT, 4, 25_000_000 / 20); // 50 ms at 25 MHz
+            guest.io.mmio_write(Gpa(SVR), Width::B4, 0x1FF);
+            guest.io.mmio_write(Gpa(DIVIDE), Width::B4, 0b1011); // by 1
+            guest.io.mmio_write(Gpa(LVT_TIMER), Width::B4, 0x40); // one-shot
+            guest.io.mmio_write(Gpa(INITIAL_COUNT), Width::B4, 25_000_000 / 20); // 50 ms at 25 MHz
             halt(guest)
         }),
         step(move |guest| {
@@ -118,11 +127,11 @@ fn a_timer_wakes_a_halted_processor_with_its_vector() {
             *note.lock().expect("not poisoned") = Some((raised, guest.io.ack_interrupt()));
             Exit::SliceOver
         }),
-        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+        out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
     ];
     assert_eq!(run(script), End::PowerOff);
     let took = began.elapsed();
-    assert_eq!(*seen.lock().expect("not poisoned"), Some((true, Some(0x40))));
+    assert_eq!(*seen.lock().expect("not poisoned"), Some((true, Some(Vector(0x40)))));
     assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -136,8 +145,8 @@ fn a_tsc_deadline_moves_with_the_tsc() {
     let script = vec![
         step(|guest| {
             const FAR: u64 = 1 << 50; // days
-            guest.io.mmio_write(SVR, 4, 0x1FF);
-            guest.io.mmio_write(LVT_TIMER, 4, 2 << 17 | 0x41);
+            guest.io.mmio_write(Gpa(SVR), Width::B4, 0x1FF);
+            guest.io.mmio_write(Gpa(LVT_TIMER), Width::B4, 2 << 17 | 0x41);
             guest.io.msr_write(0x6E0, FAR).expect("the local APIC's").expect("no fault");
             guest.io.tsc_offset_changed(FAR.wrapping_sub(vcpu::host_tsc()));
             halt(guest)
@@ -146,10 +155,10 @@ fn a_tsc_deadline_moves_with_the_tsc() {
             *note.lock().expect("not poisoned") = guest.io.ack_interrupt();
             Exit::SliceOver
         }),
-        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+        out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
     ];
     assert_eq!(run(script), End::PowerOff);
-    assert_eq!(*seen.lock().expect("not poisoned"), Some(0x41));
+    assert_eq!(*seen.lock().expect("not poisoned"), Some(Vector(0x41)));
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
@@ -162,10 +171,10 @@ fn the_8259_reaches_a_processor_whose_apic_nobody_programs() {
         step(|guest| {
             // ICW1 to ICW4 with vectors from 20H, IRQ 0 unmasked; counter 0 every 4 ms.
             for (port, value) in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE)] {
-                guest.io.pio_write(port, 1, value);
+                guest.io.pio_write(Port(port), PortWidth::B1, value);
             }
             for (port, value) in [(0x43, 0x34), (0x40, 0x88), (0x40, 0x13)] {
-                guest.io.pio_write(port, 1, value);
+                guest.io.pio_write(Port(port), PortWidth::B1, value);
             }
             halt(guest)
         }),
@@ -173,10 +182,10 @@ fn the_8259_reaches_a_processor_whose_apic_nobody_programs() {
             *note.lock().expect("not poisoned") = guest.io.ack_interrupt();
             Exit::SliceOver
         }),
-        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+        out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
     ];
     assert_eq!(run(script), End::PowerOff);
-    assert_eq!(*seen.lock().expect("not poisoned"), Some(0x20));
+    assert_eq!(*seen.lock().expect("not poisoned"), Some(Vector(0x20)));
 }
 
 #[test]
@@ -207,7 +216,7 @@ fn an_nmi_wakes_hlt_whatever_if_says() {
             guest.signals.raise(Signal::Nmi);
             Exit::Halted(SignalSet::waking(guest.state))
         }),
-        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+        out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
     ];
     assert_eq!(run(script), End::PowerOff);
 }
@@ -224,7 +233,7 @@ fn init_resets_the_processor() {
             let state = &guest.state;
             let as_after_init = (state.gpr[3], state.rip, state.activity);
             assert_eq!(as_after_init, (0, 0xfff0, Activity::Running));
-            guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
+            guest.io.pio_write(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF);
             Exit::SliceOver
         }),
     ];
@@ -238,13 +247,13 @@ fn output_reaches_its_place_before_the_run_returns() {
     let script = vec![
         step(|guest| {
             for byte in b"hello" {
-                guest.io.pio_write(layout::COM1, 1, u32::from(*byte));
+                guest.io.pio_write(layout::COM1, PortWidth::B1, u32::from(*byte));
             }
-            guest.io.pio_write(layout::COM2, 1, u32::from(b'!'));
-            guest.io.pio_write(layout::COM3, 1, u32::from(b'?'));
+            guest.io.pio_write(layout::COM2, PortWidth::B1, u32::from(b'!'));
+            guest.io.pio_write(layout::COM3, PortWidth::B1, u32::from(b'?'));
             Exit::SliceOver
         }),
-        out(layout::ACPI_PM + 4, 2, SOFT_OFF),
+        out(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF),
     ];
     assert_eq!(machine(&config(), lines, script).run(), End::PowerOff);
     assert_eq!(*com1.0.lock().expect("not poisoned"), b"hello");
@@ -265,7 +274,7 @@ fn closed_output_ends_the_run() {
     }
     let com1 = Line { input: None, output: Some(Box::new(Closed)) };
     let lines = Lines { com1, ..Lines::default() };
-    let end = machine(&config(), lines, vec![out(layout::COM1, 1, 65)]).run();
+    let end = machine(&config(), lines, vec![out(Port(layout::COM1.0), PortWidth::B1, 65)]).run();
     assert_eq!(end, End::OutputClosed);
 }
 
@@ -291,19 +300,19 @@ fn input_comes_as_the_guest_takes_it() {
     let collect = Arc::clone(&received);
     let expected = sent.len();
     let script = vec![step(move |guest| {
-        guest.io.pio_write(layout::COM1 + 2, 1, 0x01); // FIFOs on
-        guest.io.pio_write(layout::COM1 + 1, 1, 0x01); // received data available
-        guest.io.pio_write(layout::COM1 + 4, 1, 0x0B); // DTR, RTS, OUT2
+        guest.io.pio_write(Port(layout::COM1.0 + 2), PortWidth::B1, 0x01); // FIFOs on
+        guest.io.pio_write(Port(layout::COM1.0 + 1), PortWidth::B1, 0x01); // received data available
+        guest.io.pio_write(Port(layout::COM1.0 + 4), PortWidth::B1, 0x0B); // DTR, RTS, OUT2
         let mut got = Vec::new();
         while got.len() < expected {
-            if guest.io.pio_read(layout::COM1 + 5, 1) & 1 == 0 {
+            if guest.io.pio_read(Port(layout::COM1.0 + 5), PortWidth::B1) & 1 == 0 {
                 thread::yield_now();
                 continue;
             }
-            got.push(guest.io.pio_read(layout::COM1, 1) as u8);
+            got.push(guest.io.pio_read(layout::COM1, PortWidth::B1) as u8);
         }
         *collect.lock().expect("not poisoned") = got;
-        guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
+        guest.io.pio_write(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF);
         Exit::SliceOver
     })];
     let config = Config { timeout: Some(Duration::from_secs(20)), ..config() };
@@ -317,10 +326,10 @@ fn input_comes_as_the_guest_takes_it() {
 #[test]
 fn what_is_not_there_reads_all_ones_and_is_counted() {
     let script = vec![step(|guest| {
-        assert_eq!(guest.io.pio_read(0x300, 2), 0xFFFF);
-        assert_eq!(guest.io.mmio_read(0xD000_0000, 8), u64::MAX);
-        guest.io.mmio_write(0xD000_0000, 4, 1);
-        guest.io.pio_write(layout::ACPI_PM + 4, 2, SOFT_OFF);
+        assert_eq!(guest.io.pio_read(Port(0x300), PortWidth::B2), 0xFFFF);
+        assert_eq!(guest.io.mmio_read(Gpa(0xD000_0000), Width::B8), u64::MAX);
+        guest.io.mmio_write(Gpa(0xD000_0000), Width::B4, 1);
+        guest.io.pio_write(Port(layout::ACPI_PM.0 + 4), PortWidth::B2, SOFT_OFF);
         Exit::SliceOver
     })];
     let mut machine = machine(&config(), Lines::default(), script);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use support::{Step, config, machine, script_engine, step};
 use test_support::{Rng, setting};
 use vcpu::{Exit, Signal};
+use x86::addr::{Gpa, Port, PortWidth, Width};
 
 /// Touches every device, so that the state differs from a fresh machine's everywhere, then stops.
 fn busy() -> Vec<Step> {
@@ -31,20 +32,20 @@ fn busy() -> Vec<Step> {
                 (0x21, 0x04),
                 (0x21, 0x01),
                 (0x21, 0xEF), // PIC
-                (layout::COM1 + 3, 0x13),
-                (layout::COM1 + 7, 0x77),
-                (layout::COM2 + 7, 0x88),
-                (layout::COM3 + 7, 0x99),
+                (layout::COM1.0 + 3, 0x13),
+                (layout::COM1.0 + 7, 0x77),
+                (layout::COM2.0 + 7, 0x88),
+                (layout::COM3.0 + 7, 0x99),
             ];
             for (port, value) in writes {
-                guest.io.pio_write(port, 1, value);
+                guest.io.pio_write(Port(port), PortWidth::B1, value);
             }
-            guest.io.pio_write(layout::ACPI_PM + 2, 2, 0x0100);
-            guest.io.mmio_write(layout::LAPIC + 0xF0, 4, 0x1FF);
-            guest.io.mmio_write(layout::LAPIC + 0x320, 4, 0x2_0040);
-            guest.io.mmio_write(layout::LAPIC + 0x380, 4, 1_000_000_000);
-            guest.io.mmio_write(layout::IOAPIC, 4, 0x10);
-            guest.io.mmio_write(layout::IOAPIC + 0x10, 4, 0x31);
+            guest.io.pio_write(Port(layout::ACPI_PM.0 + 2), PortWidth::B2, 0x0100);
+            guest.io.mmio_write(Gpa(layout::LAPIC.0 + 0xF0), Width::B4, 0x1FF);
+            guest.io.mmio_write(Gpa(layout::LAPIC.0 + 0x320), Width::B4, 0x2_0040);
+            guest.io.mmio_write(Gpa(layout::LAPIC.0 + 0x380), Width::B4, 1_000_000_000);
+            guest.io.mmio_write(layout::IOAPIC, Width::B4, 0x10);
+            guest.io.mmio_write(Gpa(layout::IOAPIC.0 + 0x10), Width::B4, 0x31);
             guest.state.gpr[5] = 0x5555;
             guest.state.cr2 = 0x1234;
             guest.signals.raise(Signal::Nmi);
@@ -159,8 +160,8 @@ fn a_machine_comes_back_from_a_file() {
     );
     let (mut was, mut is) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let original = self::machine(&config(), Lines::default(), vec![]);
-    original.ram().read(0x10_0000, &mut was).expect("RAM");
-    machine.ram().read(0x10_0000, &mut is).expect("RAM");
+    original.ram().read(Gpa(0x10_0000), &mut was).expect("RAM");
+    machine.ram().read(Gpa(0x10_0000), &mut is).expect("RAM");
     assert!(was == is && was.iter().any(|&byte| byte != 0), "memory differs");
     std::fs::remove_file(path).expect("it is there");
 }

@@ -2,19 +2,20 @@
 
 use crate::GuestRam;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use x86::addr::Gpa;
 use x86::bus::PhysicalMemory;
 
 impl GuestRam {
-    fn word32(&self, gpa: u64) -> Option<&AtomicU32> {
-        let host = self.host_address(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
+    fn word32(&self, gpa: Gpa) -> Option<&AtomicU32> {
+        let host = self.host_address(gpa, 4).filter(|_| gpa.is_aligned(4))?;
         // SAFETY: the address lies in a live mapping that `self` keeps, is aligned (regions are
         // page aligned), and guest memory is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
         Some(unsafe { AtomicU32::from_ptr(host.cast()) })
     }
 
-    fn word64(&self, gpa: u64) -> Option<&AtomicU64> {
-        let host = self.host_address(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
+    fn word64(&self, gpa: Gpa) -> Option<&AtomicU64> {
+        let host = self.host_address(gpa, 8).filter(|_| gpa.is_aligned(8))?;
         // SAFETY: the address lies in a live mapping that `self` keeps and is aligned; guest memory
         // is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
@@ -23,15 +24,15 @@ impl GuestRam {
 }
 
 impl PhysicalMemory for GuestRam {
-    fn read_u32(&self, gpa: u64) -> u32 {
+    fn read_u32(&self, gpa: Gpa) -> u32 {
         self.word32(gpa).map_or(u32::MAX, |w| w.load(Ordering::Relaxed))
     }
 
-    fn read_u64(&self, gpa: u64) -> u64 {
+    fn read_u64(&self, gpa: Gpa) -> u64 {
         self.word64(gpa).map_or(u64::MAX, |w| w.load(Ordering::Relaxed))
     }
 
-    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
+    fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> bool {
         let Some(word) = self.word32(gpa) else { return true };
         let done = word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if done {
@@ -40,7 +41,7 @@ impl PhysicalMemory for GuestRam {
         done
     }
 
-    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
+    fn compare_exchange_u64(&self, gpa: Gpa, old: u64, new: u64) -> bool {
         let Some(word) = self.word64(gpa) else { return true };
         let done = word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if done {

@@ -5,13 +5,14 @@ use crate::ram::PAGE;
 use crate::{ABSENT, CODE, Change, DIRTY, Error, GuestRam, PINNED, Page, TRACK_DIRTY};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use x86::addr::Gpa;
 
 impl GuestRam {
     /// Whoever is no processor (a device, a loader, a debugger) has written `len` bytes from `gpa`.
     /// To be called after the write and before the guest is told of it (used ring, interrupt).
     ///
     /// Costs an atomic addition and a look at each page, unless a page holds code.
-    pub fn wrote(&self, gpa: u64, len: u64) {
+    pub fn wrote(&self, gpa: Gpa, len: u64) {
         if len == 0 {
             return;
         }
@@ -22,7 +23,7 @@ impl GuestRam {
     }
 
     /// As [`GuestRam::wrote`], of what the page walk has changed.
-    pub(crate) fn told(&self, gpa: u64, len: u64) {
+    pub(crate) fn told(&self, gpa: Gpa, len: u64) {
         let mut code = false;
         for n in self.pages(gpa, len) {
             let attributes = self.attributes().get(n);
@@ -43,30 +44,30 @@ impl GuestRam {
     }
 
     /// Whether any processor holds code on the pages of `len` bytes at `gpa`.
-    pub(crate) fn holds_code(&self, gpa: u64, len: u64) -> bool {
+    pub(crate) fn holds_code(&self, gpa: Gpa, len: u64) -> bool {
         self.pages(gpa, len).any(|n| self.attributes().get(n) & CODE != 0)
     }
 
     /// The numbers of the pages of `len` bytes at `gpa` that are RAM.
-    fn pages(&self, gpa: u64, len: u64) -> impl Iterator<Item = usize> + '_ {
-        let (first, last) = (gpa / PAGE, gpa.saturating_add(len.max(1) - 1) / PAGE);
+    fn pages(&self, gpa: Gpa, len: u64) -> impl Iterator<Item = usize> + '_ {
+        let (first, last) = (gpa.0 / PAGE, gpa.saturating_add(len.max(1) - 1).0 / PAGE);
         self.regions().iter().flat_map(move |region| {
-            let (start, end) = (region.gpa / PAGE, (region.gpa + region.len) / PAGE);
+            let (start, end) = (region.gpa.0 / PAGE, (region.gpa.0 + region.len) / PAGE);
             let (from, to) = (first.max(start), (last + 1).min(end));
-            (from..to).filter_map(|page| self.page_number(page * PAGE))
+            (from..to).filter_map(|page| self.page_number(Gpa(page * PAGE)))
         })
     }
 
     /// As [`GuestRam::pages`], all of which must be RAM.
-    fn all_pages(&self, gpa: u64, len: u64) -> Result<Vec<usize>, Error> {
+    fn all_pages(&self, gpa: Gpa, len: u64) -> Result<Vec<usize>, Error> {
         let outside = Error::OutsideRam { gpa, len };
         let Some(last) = gpa.checked_add(len.max(1) - 1) else { return Err(outside) };
         let pages: Vec<_> = self.pages(gpa, len).collect();
-        let wanted = last / PAGE - gpa / PAGE + 1;
+        let wanted = last.0 / PAGE - gpa.0 / PAGE + 1;
         if pages.len() as u64 == wanted { Ok(pages) } else { Err(outside) }
     }
 
-    fn first_with(&self, pages: &[usize], attribute: u8) -> Option<u64> {
+    fn first_with(&self, pages: &[usize], attribute: u8) -> Option<Gpa> {
         let found = pages.iter().find(|&&n| self.attributes().get(n) & attribute != 0);
         found.and_then(|&n| self.page_address(n))
     }
@@ -78,7 +79,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// One of them is pinned, or no RAM; nothing was taken.
-    pub fn revoke(&self, gpa: u64, len: u64) -> Result<(), Error> {
+    pub fn revoke(&self, gpa: Gpa, len: u64) -> Result<(), Error> {
         let pages = self.all_pages(gpa, len)?;
         let state = self.log().lock();
         if let Some(gpa) = self.first_with(&pages, PINNED) {
@@ -97,7 +98,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// Some are no RAM; nothing was changed.
-    pub fn restore(&self, gpa: u64, len: u64) -> Result<(), Error> {
+    pub fn restore(&self, gpa: Gpa, len: u64) -> Result<(), Error> {
         let pages = self.all_pages(gpa, len)?;
         let back =
             pages.iter().filter(|&&n| self.attributes().clear(n, ABSENT) & ABSENT != 0).count();
@@ -108,13 +109,13 @@ impl GuestRam {
 
     /// From now on `pager` is called with the address of an absent page that a processor waits for.
     /// It must not wait for a processor. Once only.
-    pub fn set_pager(&self, pager: impl Fn(u64) + Send + Sync + 'static) {
+    pub fn set_pager(&self, pager: impl Fn(Gpa) + Send + Sync + 'static) {
         let _ = self.shared.pager.set(Box::new(pager));
     }
 
-    pub(crate) fn ask_for(&self, gpa: u64) {
+    pub(crate) fn ask_for(&self, gpa: Gpa) {
         if let Some(pager) = self.shared.pager.get() {
-            pager(gpa & !(PAGE - 1));
+            pager(gpa.page());
         }
     }
 
@@ -126,7 +127,7 @@ impl GuestRam {
 
     /// Whether the page of `gpa` is absent.
     #[inline]
-    pub fn is_absent(&self, gpa: u64) -> bool {
+    pub fn is_absent(&self, gpa: Gpa) -> bool {
         self.has_absent()
             && self.page_number(gpa).is_some_and(|n| self.attributes().get(n) & ABSENT != 0)
     }
@@ -136,7 +137,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// One of them is absent, or no RAM; nothing was pinned.
-    pub fn pin(&self, gpa: u64, len: u64) -> Result<Pin, Error> {
+    pub fn pin(&self, gpa: Gpa, len: u64) -> Result<Pin, Error> {
         let pages = self.all_pages(gpa, len)?;
         let mut state = self.log().lock();
         if let Some(gpa) = self.first_with(&pages, ABSENT) {
@@ -173,13 +174,13 @@ impl GuestRam {
     /// make them dirty again.
     ///
     /// Not to be called by a processor's thread, nor with a lock held that one may want.
-    pub fn take_dirty(&self) -> Vec<Range<u64>> {
-        let mut dirty: Vec<Range<u64>> = Vec::new();
+    pub fn take_dirty(&self) -> Vec<Range<Gpa>> {
+        let mut dirty: Vec<Range<Gpa>> = Vec::new();
         for n in (0..self.attributes().len()).filter(|&n| self.attributes().take_dirty(n)) {
             let Some(gpa) = self.page_address(n) else { continue };
             match dirty.last_mut().filter(|last| last.end == gpa) {
-                Some(last) => last.end += PAGE,
-                None => dirty.push(gpa..gpa + PAGE),
+                Some(last) => last.end = gpa.wrapping_add(PAGE),
+                None => dirty.push(gpa..gpa.wrapping_add(PAGE)),
             }
         }
         if !dirty.is_empty() {

@@ -43,19 +43,19 @@ pub enum Change {
     /// Bytes changed on pages that hold code: what was decoded from them is stale.
     Wrote {
         /// Guest-physical address of the first.
-        gpa: u64,
+        gpa: Gpa,
         /// How many; not 0.
         len: u64,
     },
     /// The page at this address holds code from now on: nobody may write to it unnoticed.
     Code {
         /// Guest-physical address of the page.
-        page: u64,
+        page: Gpa,
     },
     /// Pages are taken away: nobody may keep a host address in them, or anything decoded from them.
     Revoke {
         /// Guest-physical address of the first.
-        gpa: u64,
+        gpa: Gpa,
         /// Bytes.
         len: u64,
     },

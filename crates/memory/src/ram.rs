@@ -15,6 +15,7 @@ use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion,
 };
+use x86::addr::Gpa;
 
 pub(crate) const PAGE: u64 = 0x1000;
 
@@ -43,7 +44,7 @@ pub enum Backing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Guest-physical address of its first byte, page aligned.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// Bytes, a multiple of the page size.
     pub len: u64,
     /// Host virtual address of its first byte.
@@ -93,7 +94,7 @@ pub enum Error {
     #[error("guest-physical range {gpa:#x}..+{len:#x} is not (all) RAM")]
     OutsideRam {
         /// First byte.
-        gpa: u64,
+        gpa: Gpa,
         /// Bytes.
         len: u64,
     },
@@ -101,19 +102,19 @@ pub enum Error {
     #[error("guest-physical page {gpa:#x} is pinned by a device; try again when its I/O is done")]
     Pinned {
         /// The first such page.
-        gpa: u64,
+        gpa: Gpa,
     },
     /// Its contents are elsewhere.
     #[error("guest-physical page {gpa:#x} is absent; have it brought in first")]
     Absent {
         /// The first such page.
-        gpa: u64,
+        gpa: Gpa,
     },
 }
 
 /// Asks the pager to bring the evicted page at this guest-physical address back. Called by a
 /// processor's thread.
-pub(crate) type Pager = Box<dyn Fn(u64) + Send + Sync>;
+pub(crate) type Pager = Box<dyn Fn(Gpa) + Send + Sync>;
 
 /// What all clones have in common beside the mapping.
 #[derive(Default)]
@@ -159,7 +160,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// The host has not enough address space or memory.
-    pub fn new(ranges: &[(u64, u64)]) -> Result<Self, Error> {
+    pub fn new(ranges: &[(Gpa, u64)]) -> Result<Self, Error> {
         Self::create(Backing::Anonymous, ranges)
     }
 
@@ -168,7 +169,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// The host has not enough address space or memory, or denies the file.
-    pub fn create(backing: Backing, ranges: &[(u64, u64)]) -> Result<Self, Error> {
+    pub fn create(backing: Backing, ranges: &[(Gpa, u64)]) -> Result<Self, Error> {
         let bytes = ranges.iter().map(|r| r.1).sum();
         let backing = match backing {
             Backing::Memfd => {
@@ -184,7 +185,7 @@ impl GuestRam {
             .iter()
             .map(|r| {
                 let host = map.get_host_address(r.start_addr()).map_or(0, |p| p as usize);
-                let region = Region { gpa: r.start_addr().0, len: r.len(), host, page };
+                let region = Region { gpa: Gpa(r.start_addr().0), len: r.len(), host, page };
                 page += (r.len() / PAGE) as usize;
                 region
             })
@@ -222,18 +223,18 @@ impl GuestRam {
     ///
     /// The memory behind it is shared: use volatile or atomic accesses only.
     #[inline]
-    pub fn host_address(&self, gpa: u64, len: u64) -> Option<*mut u8> {
+    pub fn host_address(&self, gpa: Gpa, len: u64) -> Option<*mut u8> {
         self.regions.iter().find_map(|r| {
-            let offset = gpa.wrapping_sub(r.gpa);
+            let offset = gpa.wrapping_distance(r.gpa);
             (offset < r.len && len <= r.len - offset).then(|| (r.host + offset as usize) as *mut u8)
         })
     }
 
     /// The page of `gpa`, if it is RAM.
     #[inline]
-    pub fn page(&self, gpa: u64) -> Option<Page> {
+    pub fn page(&self, gpa: Gpa) -> Option<Page> {
         self.regions.iter().find_map(|r| {
-            let offset = gpa.wrapping_sub(r.gpa) & !(PAGE - 1);
+            let offset = gpa.wrapping_distance(r.gpa) & !(PAGE - 1);
             (gpa >= r.gpa && offset < r.len).then(|| {
                 let number = r.page + (offset / PAGE) as usize;
                 let host = (r.host + offset as usize) as *mut u8;
@@ -244,18 +245,18 @@ impl GuestRam {
 
     /// The number of the page of `gpa`, counted without the holes.
     #[inline]
-    pub(crate) fn page_number(&self, gpa: u64) -> Option<usize> {
+    pub(crate) fn page_number(&self, gpa: Gpa) -> Option<usize> {
         self.regions.iter().find_map(|r| {
-            let offset = gpa.wrapping_sub(r.gpa);
+            let offset = gpa.wrapping_distance(r.gpa);
             (offset < r.len).then(|| r.page + (offset / PAGE) as usize)
         })
     }
 
     /// The guest-physical address of page `number`.
-    pub(crate) fn page_address(&self, number: usize) -> Option<u64> {
+    pub(crate) fn page_address(&self, number: usize) -> Option<Gpa> {
         self.regions.iter().find_map(|r| {
             let offset = (number as u64).checked_sub(r.page as u64)? * PAGE;
-            (offset < r.len).then_some(r.gpa + offset)
+            (offset < r.len).then(|| r.gpa.wrapping_add(offset))
         })
     }
 
@@ -271,9 +272,9 @@ impl GuestRam {
     ///
     /// # Errors
     /// The range is not all RAM.
-    pub fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), Error> {
+    pub fn read(&self, gpa: Gpa, into: &mut [u8]) -> Result<(), Error> {
         let len = into.len() as u64;
-        self.map.read_slice(into, GuestAddress(gpa)).map_err(|_| Error::OutsideRam { gpa, len })
+        self.map.read_slice(into, GuestAddress(gpa.0)).map_err(|_| Error::OutsideRam { gpa, len })
     }
 
     /// Copies to guest memory. Where a processor may already hold something of it,
@@ -281,9 +282,9 @@ impl GuestRam {
     ///
     /// # Errors
     /// The range is not all RAM; nothing or a part may have been written.
-    pub fn write(&self, gpa: u64, from: &[u8]) -> Result<(), Error> {
+    pub fn write(&self, gpa: Gpa, from: &[u8]) -> Result<(), Error> {
         let len = from.len() as u64;
-        self.map.write_slice(from, GuestAddress(gpa)).map_err(|_| Error::OutsideRam { gpa, len })
+        self.map.write_slice(from, GuestAddress(gpa.0)).map_err(|_| Error::OutsideRam { gpa, len })
     }
 }
 
@@ -297,14 +298,14 @@ fn memfd(bytes: u64) -> io::Result<File> {
 }
 
 /// Maps all ranges.
-fn map(backing: &Backing, ranges: &[(u64, u64)], bytes: u64) -> Result<GuestMemoryMmap<()>, Error> {
+fn map(backing: &Backing, ranges: &[(Gpa, u64)], bytes: u64) -> Result<GuestMemoryMmap<()>, Error> {
     let refused = |why: String| Error::Reserve { bytes, why };
     let mut before = 0;
     let mut regions = Vec::new();
     for &(gpa, len) in ranges {
         let region = map_one(backing, before, len as usize, bytes)?;
         let overflow = || refused(format!("{gpa:#x} + {len:#x} is no address"));
-        regions.push(GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or_else(overflow)?);
+        regions.push(GuestRegionMmap::new(region, GuestAddress(gpa.0)).ok_or_else(overflow)?);
         before += len;
     }
     GuestMemoryMmap::from_regions(regions).map_err(|error| refused(error.to_string()))

@@ -3,6 +3,7 @@
 use crate::log::{Change, ChangeLog, Member, Notify};
 use crate::{ABSENT, GuestRam};
 use std::sync::Arc;
+use x86::addr::Gpa;
 
 /// What a processor reads the change log by. It is one thread's at a time; dropping it leaves the
 /// log.
@@ -96,7 +97,7 @@ impl Reader {
 
     /// This processor has changed `len` bytes at `gpa`, and has dropped what it held of them
     /// itself.
-    pub fn wrote(&mut self, gpa: u64, len: u64) {
+    pub fn wrote(&mut self, gpa: Gpa, len: u64) {
         if !self.is_alone() && self.ram.holds_code(gpa, len) {
             self.post(Change::Wrote { gpa, len });
         }
@@ -105,7 +106,7 @@ impl Reader {
     /// This processor is about to decode code on the page of `gpa`, of which it holds none. It has
     /// no right to write there any more. Returns the epoch that has to be waited for before the
     /// page is read, if any.
-    pub fn hold_code(&mut self, gpa: u64) -> Option<u64> {
+    pub fn hold_code(&mut self, gpa: Gpa) -> Option<u64> {
         let n = self.ram.page_number(gpa)?;
         let log = self.ram.log();
         let state = log.lock();
@@ -117,7 +118,7 @@ impl Reader {
             // Who was the first may not have waited to the end yet.
             return Some(log.epoch());
         }
-        let change = Change::Code { page: gpa & !0xfff };
+        let change = Change::Code { page: gpa.page() };
         let (epoch, members) = log.enter(state, change, Some(&self.member));
         log.interrupt(&members, epoch, Some(&self.member));
         self.seen = self.member.acknowledged();
@@ -125,7 +126,7 @@ impl Reader {
     }
 
     /// This processor holds no code any more on the pages of `gpas`, each of which it held.
-    pub fn release_code(&mut self, gpas: impl IntoIterator<Item = u64>) {
+    pub fn release_code(&mut self, gpas: impl IntoIterator<Item = Gpa>) {
         let _state = self.log().lock();
         for n in gpas.into_iter().filter_map(|gpa| self.ram.page_number(gpa)) {
             self.ram.attributes().release_code(n);
@@ -135,7 +136,7 @@ impl Reader {
     /// Waits until the page of `gpa` is not absent, and catches up meanwhile. It may be taken again
     /// at any time after.
     #[cold]
-    pub fn await_page(&mut self, gpa: u64, mut apply: impl FnMut(Change)) {
+    pub fn await_page(&mut self, gpa: Gpa, mut apply: impl FnMut(Change)) {
         let Some(n) = self.ram.page_number(gpa) else { return };
         self.ram.ask_for(gpa);
         let present = |ram: &GuestRam| ram.attributes().get(n) & ABSENT == 0;

@@ -8,6 +8,7 @@ use crate::vendor::{accepted_event, known_difference};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::collections::BTreeMap;
 use std::fmt::{LowerHex, Write};
+use x86::addr::Vector;
 use x86::state::gpr;
 
 /// One part of the state that differs.
@@ -108,24 +109,16 @@ fn bytes(value: &[u8]) -> String {
 }
 
 fn show_event(event: Event) -> String {
-    const NAMES: [(u32, &str); 15] = [
-        (0, "#DE"),
-        (1, "#DB (single step)"),
-        (3, "#BP (end of code)"),
-        (6, "#UD"),
-        (12, "#SS"),
-        (13, "#GP"),
-        (14, "#PF"),
-        (16, "#MF"),
-        (17, "#AC"),
-        (19, "#XM"),
+    const NAMES: [(u32, &str); 5] = [
         (Event::TIMEOUT, "no end in time"),
         (Event::SYSCALL, "system call"),
         (Event::DIED, "death of the child"),
         (Event::SHUTDOWN, "triple fault"),
         (Event::ENGINE, "engine failure"),
     ];
-    let name = NAMES.iter().find(|n| n.0 == event.vector).map_or("vector", |n| n.1);
+    let exception = u8::try_from(event.vector).ok().and_then(|vector| Vector(vector).name());
+    let ending = NAMES.iter().find(|n| n.0 == event.vector).map_or("vector", |n| n.1);
+    let name = exception.unwrap_or(ending);
     let Event { vector, error_code, cr2 } = event;
     format!("{name} {vector} error {error_code:#x} cr2 {cr2:#x}")
 }

@@ -2,6 +2,7 @@
 
 use crate::Vcpu;
 use memory::GuestRam;
+use x86::addr::VcpuId;
 use x86::cpuid::CpuModel;
 
 /// A way of executing guest instructions.
@@ -28,7 +29,7 @@ pub trait EngineVm: Send + Sync {
     ///
     /// # Errors
     /// The host refuses.
-    fn add_vcpu(&self, id: u32) -> Result<Box<dyn Vcpu>, EngineError>;
+    fn add_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, EngineError>;
 }
 
 /// What a machine brings.

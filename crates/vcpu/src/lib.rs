@@ -19,6 +19,7 @@ pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;
 
 use std::sync::Arc;
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 pub use x86::elements::Elements;
 use x86::state::CpuState;
 
@@ -111,17 +112,16 @@ pub enum Exit {
 
 /// What a processor needs from its machine while an instruction is under way.
 ///
-/// `size` is 1, 2, 4 or 8 bytes (ports: up to 4); values are zero-extended. What is not there reads
-/// all-ones.
+/// Values are zero-extended. What is not there reads all-ones.
 pub trait CpuIo {
     /// IN.
-    fn pio_read(&mut self, port: u16, size: u8) -> u32;
+    fn pio_read(&mut self, port: Port, width: PortWidth) -> u32;
     /// OUT.
-    fn pio_write(&mut self, port: u16, size: u8, value: u32);
+    fn pio_write(&mut self, port: Port, width: PortWidth, value: u32);
     /// A load from guest-physical `gpa` outside RAM.
-    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64;
+    fn mmio_read(&mut self, gpa: Gpa, width: Width) -> u64;
     /// A store to guest-physical `gpa` outside RAM.
-    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64);
+    fn mmio_write(&mut self, gpa: Gpa, width: Width, value: u64);
     /// RDMSR of a register that a device owns (IA32_APIC_BASE, IA32_TSC_DEADLINE, 800H–8FFH);
     /// `None`: no device does.
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>>;
@@ -130,7 +130,7 @@ pub trait CpuIo {
     /// The interrupt-acknowledge cycle: the vector to deliver, which is now in service. `None`: it
     /// was withdrawn meanwhile. The implementation keeps [`Signal::Intr`] up exactly while another
     /// is deliverable.
-    fn ack_interrupt(&mut self) -> Option<u8>;
+    fn ack_interrupt(&mut self) -> Option<Vector>;
     /// CR8: the task-priority class.
     fn task_priority(&mut self) -> u8;
     /// MOV to CR8.

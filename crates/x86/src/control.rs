@@ -8,10 +8,11 @@
 //! their rights already judged. Only PKRU is announced with [`TlbEffect::None`]: an engine that
 //! folds protection keys into its entries compares it itself.
 
+use crate::addr::{La, Width};
 use crate::bus::{AccessKind, Privilege, SystemBus, TlbEffect};
 use crate::cpuid::{CpuModel, Feature, PHYSICAL_BITS};
 use crate::exception::Exception;
-use crate::paging::{is_canonical, load_pdptes};
+use crate::paging::load_pdptes;
 use crate::regs::{Cr0, Cr4, Efer};
 use crate::segment::Operand;
 use crate::state::{CpuState, Mode, PagingState, Seg, Segment};
@@ -333,10 +334,10 @@ pub(crate) fn set_pkru<B: SystemBus + ?Sized>(state: &mut CpuState, bus: &mut B,
 pub fn invlpg<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
-    la: u64,
+    la: La,
 ) -> Result<(), Exception> {
     need_cpl0(state)?;
-    if is_canonical(la) {
+    if la.is_canonical() {
         bus.paging_changed(&state.paging, TlbEffect::Page(la));
     }
     Ok(())
@@ -362,15 +363,15 @@ pub fn invpcid<B: SystemBus + ?Sized>(
     need(kind <= 3)?;
     let mut word = |at| {
         let la = descriptor.part(state, at, 8, AccessKind::Read)?;
-        bus.read(la, 8, Privilege::Supervisor)
+        bus.read(la, Width::B8, Privilege::Supervisor)
     };
     let (low, address) = (word(0)?, word(8)?);
     need(low >> 12 == 0)?;
     let pcid = low as u16;
     need(kind > 1 || pcid == 0 || state.paging.cr4.contains(Cr4::PCIDE))?;
-    need(kind != 0 || is_canonical(address))?;
+    need(kind != 0 || La(address).is_canonical())?;
     let effect = match kind {
-        0 => TlbEffect::PageOfPcid(pcid, address),
+        0 => TlbEffect::PageOfPcid(pcid, La(address)),
         1 => TlbEffect::Pcid(pcid),
         2 => TlbEffect::FlushAll,
         _ => TlbEffect::FlushNonGlobal,

@@ -4,6 +4,7 @@
 //! functions. RF, the order of a #DB among other events and the clearing of GD on delivery are the
 //! callers'.
 
+use crate::addr::{La, Port, PortWidth};
 use crate::exception::Exception;
 use crate::regs::Cr4;
 use crate::state::CpuState;
@@ -34,8 +35,6 @@ pub enum DataAccess {
     Read,
     /// A store.
     Write,
-    /// IN, OUT, INS, OUTS; the address is the port.
-    Io,
 }
 
 /// DR7's R/W field of breakpoint `n`.
@@ -148,23 +147,38 @@ pub const fn data_mask(state: &CpuState) -> u8 {
 /// The DR6 bits of the #DB fault before the instruction at linear address `la`, or `None`.
 ///
 /// The caller asks only while RFLAGS.RF is clear.
-pub fn code_breakpoint(state: &CpuState, la: u64) -> Option<u64> {
+pub fn code_breakpoint(state: &CpuState, la: La) -> Option<u64> {
     let mask = code_mask(state);
-    hits((0..4).filter(|&n| mask >> n & 1 != 0 && state.dr.address[n] == la))
+    hits((0..4).filter(|&n| mask >> n & 1 != 0 && state.dr.address[n] == la.0))
 }
 
-/// The DR6 bits of the #DB trap after an access of `len` bytes at `la` (or port `la`), or `None`.
-pub fn data_breakpoint(state: &CpuState, la: u64, len: u64, access: DataAccess) -> Option<u64> {
+/// The DR6 bits of the #DB trap after an access of `len` bytes at `la`, or `None`.
+pub fn data_breakpoint(state: &CpuState, la: La, len: u64, access: DataAccess) -> Option<u64> {
+    trap(state, la.0, len, |condition| watches(condition, access))
+}
+
+/// The DR6 bits of the #DB trap after IN, OUT, INS or OUTS of `port`, or `None`.
+pub fn port_breakpoint(state: &CpuState, port: Port, width: PortWidth) -> Option<u64> {
+    trap(state, port.0.into(), width.into(), |condition| condition == Condition::Io)
+}
+
+/// The DR6 bits for an access of `len` bytes, or ports, from `first` on.
+fn trap(
+    state: &CpuState,
+    first: u64,
+    len: u64,
+    watches: impl Fn(Condition) -> bool,
+) -> Option<u64> {
     let mask = data_mask(state);
     if mask == 0 || len == 0 {
         return None;
     }
     hits((0..4).filter(|&n| {
-        mask >> n & 1 != 0 && watches(condition(state, n as u32), access) && {
-            let (start, size) = range(state, n);
+        mask >> n & 1 != 0 && watches(condition(state, n as u32)) && {
+            let (start, size) = watched(state, n);
             // Either begins inside the other; wrapping differences need no care at the ends of
             // memory.
-            la.wrapping_sub(start) < size || start.wrapping_sub(la) < len
+            first.wrapping_sub(start) < size || start.wrapping_sub(first) < len
         }
     }))
 }
@@ -173,12 +187,11 @@ fn watches(condition: Condition, access: DataAccess) -> bool {
     match access {
         DataAccess::Read => condition == Condition::ReadWrite,
         DataAccess::Write => matches!(condition, Condition::Write | Condition::ReadWrite),
-        DataAccess::Io => condition == Condition::Io,
     }
 }
 
 /// First byte and length of what DRn watches: the address is aligned down to the length (18.2.5).
-fn range(state: &CpuState, n: usize) -> (u64, u64) {
+fn watched(state: &CpuState, n: usize) -> (u64, u64) {
     let size = match state.dr.dr7 >> (18 + 4 * n) & 3 {
         0 => 1,
         1 => 2,
@@ -262,10 +275,10 @@ mod tests {
     fn instruction_breakpoints() {
         // Both 0 and 1 at the same address, 2 disabled.
         let s = state(1 | 1 << 3, [0x1000, 0x1000, 0x2000, 0]);
-        assert_eq!(code_breakpoint(&s, 0x1000), Some(0b11));
-        assert_eq!(code_breakpoint(&s, 0x1001), None);
-        assert_eq!(code_breakpoint(&s, 0x2000), None);
-        assert_eq!(data_breakpoint(&s, 0x1000, 1, DataAccess::Read), None);
+        assert_eq!(code_breakpoint(&s, La(0x1000)), Some(0b11));
+        assert_eq!(code_breakpoint(&s, La(0x1001)), None);
+        assert_eq!(code_breakpoint(&s, La(0x2000)), None);
+        assert_eq!(data_breakpoint(&s, La(0x1000), 1, DataAccess::Read), None);
     }
 
     #[test]
@@ -277,41 +290,43 @@ mod tests {
         let s = state(0x55 | rw | len, [0xa0001, 0xa0002, 0xb0002, 0xc0000]);
         let read = |la, len| data_breakpoint(&s, la, len, DataAccess::Read);
         let write = |la, len| data_breakpoint(&s, la, len, DataAccess::Write);
-        assert_eq!(read(0xa0001, 1), Some(1));
-        assert_eq!(write(0xa0001, 1), Some(1));
-        assert_eq!(write(0xa0001, 2), Some(3));
-        assert_eq!(write(0xa0002, 1), Some(2));
-        assert_eq!(read(0xa0002, 1), None);
-        assert_eq!(write(0xa0002, 2), Some(2));
-        assert_eq!(read(0xb0001, 4), Some(4));
-        assert_eq!(read(0xb0002, 1), Some(4));
-        assert_eq!(read(0xb0002, 2), Some(4));
-        assert_eq!(write(0xb0002, 2), Some(4));
-        assert_eq!(write(0xc0000, 4), Some(8));
-        assert_eq!(write(0xc0001, 2), Some(8));
-        assert_eq!(write(0xc0003, 1), Some(8));
-        assert_eq!(read(0xc0000, 4), None);
-        assert_eq!(write(0xc0004, 4), None);
-        assert_eq!(read(0xa0000, 1), None);
-        assert_eq!(read(0xb0000, 2), None);
-        assert_eq!(read(0xb0004, 4), None);
+        assert_eq!(read(La(0xa0001), 1), Some(1));
+        assert_eq!(write(La(0xa0001), 1), Some(1));
+        assert_eq!(write(La(0xa0001), 2), Some(3));
+        assert_eq!(write(La(0xa0002), 1), Some(2));
+        assert_eq!(read(La(0xa0002), 1), None);
+        assert_eq!(write(La(0xa0002), 2), Some(2));
+        assert_eq!(read(La(0xb0001), 4), Some(4));
+        assert_eq!(read(La(0xb0002), 1), Some(4));
+        assert_eq!(read(La(0xb0002), 2), Some(4));
+        assert_eq!(write(La(0xb0002), 2), Some(4));
+        assert_eq!(write(La(0xc0000), 4), Some(8));
+        assert_eq!(write(La(0xc0001), 2), Some(8));
+        assert_eq!(write(La(0xc0003), 1), Some(8));
+        assert_eq!(read(La(0xc0000), 4), None);
+        assert_eq!(write(La(0xc0004), 4), None);
+        assert_eq!(read(La(0xa0000), 1), None);
+        assert_eq!(read(La(0xb0000), 2), None);
+        assert_eq!(read(La(0xb0004), 4), None);
     }
 
     #[test]
     fn eight_bytes_are_aligned_down() {
         let s = state(2 | 3 << 16 | 2 << 18, [0x1005, 0, 0, 0]);
-        assert_eq!(data_breakpoint(&s, 0x1000, 1, DataAccess::Read), Some(1));
-        assert_eq!(data_breakpoint(&s, 0x1008, 8, DataAccess::Read), None);
-        assert_eq!(data_breakpoint(&s, 0xffc, 4, DataAccess::Read), None);
-        assert_eq!(data_breakpoint(&s, 0xffc, 16, DataAccess::Read), Some(1));
+        assert_eq!(data_breakpoint(&s, La(0x1000), 1, DataAccess::Read), Some(1));
+        assert_eq!(data_breakpoint(&s, La(0x1008), 8, DataAccess::Read), None);
+        assert_eq!(data_breakpoint(&s, La(0xffc), 4, DataAccess::Read), None);
+        assert_eq!(data_breakpoint(&s, La(0xffc), 16, DataAccess::Read), Some(1));
     }
 
     #[test]
     fn ports() {
         let mut s = state(1 | 2 << 16 | 1 << 18, [0x60, 0, 0, 0]);
-        assert_eq!(data_breakpoint(&s, 0x60, 1, DataAccess::Io), None);
+        assert_eq!(port_breakpoint(&s, Port(0x60), PortWidth::B1), None);
         s.paging.cr4 |= Cr4::DE;
-        assert_eq!(data_breakpoint(&s, 0x61, 1, DataAccess::Io), Some(1));
-        assert_eq!(data_breakpoint(&s, 0x60, 1, DataAccess::Write), None);
+        assert_eq!(port_breakpoint(&s, Port(0x61), PortWidth::B1), Some(1));
+        assert_eq!(port_breakpoint(&s, Port(0x5f), PortWidth::B1), None);
+        assert_eq!(port_breakpoint(&s, Port(0x5f), PortWidth::B2), Some(1));
+        assert_eq!(data_breakpoint(&s, La(0x60), 1, DataAccess::Write), None);
     }
 }

@@ -5,9 +5,9 @@
 //! accesses (supervisor, implicit); a selector beyond its table's limit raises what the caller
 //! names.
 
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus};
-use crate::exception::{Exception, Vector};
-use crate::paging::is_canonical;
+use crate::exception::Exception;
 use crate::state::{CpuState, Segment};
 
 /// Types of system descriptors (SDM vol. 3, table 3-2). The 32-bit ones are 64-bit in IA-32e mode.
@@ -135,7 +135,7 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its linear address.
-    pub la: u64,
+    pub la: La,
     /// Its (lower) eight bytes.
     pub raw: u64,
     /// The selector that led here.
@@ -144,8 +144,8 @@ pub struct Entry {
     pub segment: Segment,
 }
 
-/// The linear address of `selector`'s descriptor of `size` bytes, `None` beyond the table.
-pub fn locate(state: &CpuState, selector: Selector, size: u64) -> Option<u64> {
+/// The linear address of `selector`'s descriptor of `len` bytes, `None` beyond the table.
+pub fn locate(state: &CpuState, selector: Selector, len: u64) -> Option<La> {
     let (base, limit) = if !selector.local() {
         (state.gdtr.base, u64::from(state.gdtr.limit))
     } else if state.ldtr.present() {
@@ -154,20 +154,20 @@ pub fn locate(state: &CpuState, selector: Selector, size: u64) -> Option<u64> {
         return None;
     };
     let offset = u64::from(selector.0 & !7);
-    if offset + size - 1 > limit {
+    if offset + len - 1 > limit {
         return None;
     }
-    table_address(state, base, offset, size)
+    table_address(state, base, offset, len)
 }
 
-/// The linear address of `size` bytes at `offset` in a system table at `base`: 32 bits wide outside
+/// The linear address of `len` bytes at `offset` in a system table at `base`: 32 bits wide outside
 /// IA-32e mode, and `None` where it is not canonical within it.
-pub(crate) fn table_address(state: &CpuState, base: u64, offset: u64, size: u64) -> Option<u64> {
-    let la = base.wrapping_add(offset);
+pub(crate) fn table_address(state: &CpuState, base: u64, offset: u64, len: u64) -> Option<La> {
+    let la = La(base.wrapping_add(offset));
     if !state.long_mode() {
-        return Some(la & 0xffff_ffff);
+        return Some(La(la.0 & 0xffff_ffff));
     }
-    (is_canonical(la) && is_canonical(la.wrapping_add(size - 1))).then_some(la)
+    (la.is_canonical() && la.wrapping_add(len - 1).is_canonical()).then_some(la)
 }
 
 /// Reads `selector`'s descriptor.
@@ -184,7 +184,7 @@ pub fn read<B: SystemBus + ?Sized>(
         return Err(Exception::with_code(invalid, 0));
     }
     let la = locate(state, selector, 8).ok_or(selector.fault(invalid))?;
-    let raw = bus.read(la, 8, Privilege::Implicit)?;
+    let raw = bus.read(la, Width::B8, Privilege::Implicit)?;
     Ok(Entry { la, raw, selector, segment: Segment::decode(selector.0, raw) })
 }
 
@@ -204,7 +204,7 @@ impl Entry {
             return Ok(0);
         }
         locate(state, self.selector, 16).ok_or(self.selector.fault(invalid))?;
-        let high = bus.read(self.la.wrapping_add(8), 8, Privilege::Implicit)?;
+        let high = bus.read(self.la.wrapping_add(8), Width::B8, Privilege::Implicit)?;
         if high & 0x1f00_0000_0000 != 0 { Err(self.selector.fault(invalid)) } else { Ok(high) }
     }
 
@@ -244,7 +244,7 @@ pub struct Gate {
     /// Its kind.
     pub kind: GateKind,
     /// Bytes per item on the stack: 2, 4 or 8.
-    pub size: u8,
+    pub size: Width,
     /// Target code segment, or TSS.
     pub selector: Selector,
     /// Target instruction pointer.
@@ -291,11 +291,11 @@ impl Gate {
         Some(Self {
             kind,
             size: if long_mode {
-                8
+                Width::B8
             } else if small {
-                2
+                Width::B2
             } else {
-                4
+                Width::B4
             },
             selector: Selector((low >> 16) as u16),
             offset,

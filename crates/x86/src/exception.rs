@@ -1,5 +1,7 @@
 //! Exceptions as values (SDM vol. 3, 6.3 and 6.15).
 
+use crate::addr::{La, Vector};
+
 /// An exception the processor raises synchronously.
 ///
 /// `error_code` is what delivery pushes; `cr2` is loaded by a page fault, `dr6` collects the causes
@@ -122,21 +124,21 @@ impl Exception {
 
     /// #GP with error code `code`.
     pub const fn gp(code: u32) -> Self {
-        Self::with_code(Vector::Gp, code)
+        Self::with_code(Vector::GP, code)
     }
 
     /// #UD.
     pub const fn ud() -> Self {
-        Self::plain(Vector::Ud)
+        Self::plain(Vector::UD)
     }
 
-    /// #PF at linear address `cr2`; see [`crate::paging`] for the code's bits.
-    pub const fn pf(cr2: u64, code: u32) -> Self {
-        Self { vector: Vector::Pf, error_code: Some(code), payload: cr2 }
+    /// #PF at linear address `la`; see [`crate::paging`] for the code's bits.
+    pub const fn pf(la: La, code: u32) -> Self {
+        Self { vector: Vector::PF, error_code: Some(code), payload: la.0 }
     }
 
     /// #DB; `dr6` holds the bits that delivery sets in DR6.
     pub const fn db(dr6: u64) -> Self {
-        Self { vector: Vector::Db, error_code: None, payload: dr6 }
+        Self { vector: Vector::DB, error_code: None, payload: dr6 }
     }
 }

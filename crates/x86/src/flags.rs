@@ -4,6 +4,7 @@
 //! The permission tables of the four instructions by mode, CPL, IOPL, CR4.VME and CR4.PVI. The
 //! stack is the caller's.
 
+use crate::addr::Width;
 use crate::exception::Exception;
 use crate::regs::{Cr4, Rflags};
 use crate::state::{CpuState, Flags, Mode};
@@ -82,8 +83,8 @@ fn needs_vme(state: &CpuState) -> bool {
 }
 
 /// VME serves PUSHF and POPF of 16 bits only.
-fn vme_serves(state: &CpuState, size: u8) -> bool {
-    state.paging.cr4.contains(Cr4::VME) && size == 2
+fn vme_serves(state: &CpuState, size: Width) -> bool {
+    state.paging.cr4.contains(Cr4::VME) && size == Width::B2
 }
 
 /// The image that PUSHF pushes with an operand of `size` bytes (2, 4, 8): VM and RF read as zero.
@@ -91,8 +92,8 @@ fn vme_serves(state: &CpuState, size: u8) -> bool {
 /// # Errors
 /// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set and `size` is 2: then the image
 /// shows VIF as IF, and IOPL 3.
-pub fn pushf(state: &CpuState, size: u8) -> Result<u64, Exception> {
-    let mask = if size == 2 { 0xffff } else { !(Rflags::VM | Rflags::RF).bits() };
+pub fn pushf(state: &CpuState, size: Width) -> Result<u64, Exception> {
+    let mask = if size == Width::B2 { 0xffff } else { !(Rflags::VM | Rflags::RF).bits() };
     let mut image = state.flags;
     if needs_vme(state) {
         if !vme_serves(state, size) {
@@ -109,12 +110,12 @@ pub fn pushf(state: &CpuState, size: u8) -> Result<u64, Exception> {
 /// # Errors
 /// #GP(0) in virtual-8086 mode below IOPL 3, unless CR4.VME is set, `size` is 2, TF is not popped
 /// as 1 and IF is not popped as 1 while VIP is set: then VIF is loaded in IF's place.
-pub fn popf(state: &mut CpuState, image: u64, size: u8) -> Result<(), Exception> {
+pub fn popf(state: &mut CpuState, image: u64, size: Width) -> Result<(), Exception> {
     if needs_vme(state) {
         return popf_vme(state, image, size);
     }
     let mut mask = LOADABLE;
-    if size == 2 {
+    if size == Width::B2 {
         mask &= 0xffff;
     }
     if state.mode() == Mode::Virtual8086 || state.cpl > 0 {
@@ -127,7 +128,7 @@ pub fn popf(state: &mut CpuState, image: u64, size: u8) -> Result<(), Exception>
     Ok(())
 }
 
-fn popf_vme(state: &mut CpuState, image: u64, size: u8) -> Result<(), Exception> {
+fn popf_vme(state: &mut CpuState, image: u64, size: Width) -> Result<(), Exception> {
     let popped = Flags::from_bits(image & 0xffff);
     let clashes = popped.has(Rflags::IF) && state.flags.has(Rflags::VIP);
     if !vme_serves(state, size) || clashes || popped.has(Rflags::TF) {
@@ -172,55 +173,55 @@ mod tests {
     #[test]
     fn popf_by_level() {
         let all = u64::from(u32::MAX);
-        let popf4 = |s| after(s, |s| popf(s, all, 4));
+        let popf4 = |s| after(s, |s| popf(s, all, Width::B4));
         // Level 0: everything but RF, VM, VIF, VIP; reserved bits stay as they are.
         assert_eq!(popf4(at(0, 2)), Some(0x24_7fd7));
         // Level 3, IOPL 3: not IOPL; but IF.
         assert_eq!(popf4(at(3, 0x3002)), Some(0x24_7fd7));
         assert_eq!(popf4(at(3, 2)), Some(0x24_4dd7));
         // IF survives a POPF of zero above IOPL.
-        assert_eq!(after(at(3, 0x202), |s| popf(s, 0, 4)), Some(0x202));
-        assert_eq!(after(at(1, 0x1202), |s| popf(s, 0, 4)), Some(0x1002));
+        assert_eq!(after(at(3, 0x202), |s| popf(s, 0, Width::B4)), Some(0x202));
+        assert_eq!(after(at(1, 0x1202), |s| popf(s, 0, Width::B4)), Some(0x1002));
         // VIF and VIP are unaffected, RF is cleared.
-        assert_eq!(after(at(0, 0x19_0002), |s| popf(s, 0, 8)), Some(0x18_0002));
+        assert_eq!(after(at(0, 0x19_0002), |s| popf(s, 0, Width::B8)), Some(0x18_0002));
     }
 
     #[test]
     fn popf_16_bits_leaves_the_upper_half() {
-        assert_eq!(after(at(0, 0x24_0002), |s| popf(s, 0x8d5, 2)), Some(0x24_08d7));
+        assert_eq!(after(at(0, 0x24_0002), |s| popf(s, 0x8d5, Width::B2)), Some(0x24_08d7));
         let mut real = CpuState::reset();
         real.flags = Flags::from_bits(2);
-        assert_eq!(after(real, |s| popf(s, 0xffff, 2)), Some(0x7fd7));
+        assert_eq!(after(real, |s| popf(s, 0xffff, Width::B2)), Some(0x7fd7));
     }
 
     #[test]
     fn virtual_8086_with_iopl_3() {
-        assert_eq!(after(v86(3, false, 2), |s| popf(s, 0x200, 2)), Some(0x2_3202));
-        assert_eq!(after(v86(3, false, 2), |s| popf(s, 0, 4)), Some(0x2_3002));
-        assert_eq!(pushf(&v86(3, false, 0x202), 4), Ok(0x3202));
+        assert_eq!(after(v86(3, false, 2), |s| popf(s, 0x200, Width::B2)), Some(0x2_3202));
+        assert_eq!(after(v86(3, false, 2), |s| popf(s, 0, Width::B4)), Some(0x2_3002));
+        assert_eq!(pushf(&v86(3, false, 0x202), Width::B4), Ok(0x3202));
     }
 
     #[test]
     fn virtual_8086_below_iopl_3() {
-        assert_eq!(after(v86(0, false, 2), |s| popf(s, 0x200, 2)), None);
-        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x200, 4)), None);
+        assert_eq!(after(v86(0, false, 2), |s| popf(s, 0x200, Width::B2)), None);
+        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x200, Width::B4)), None);
         // VME: VIF in IF's place, IOPL as it was.
-        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x3201, 2)), Some(0xa_0003));
-        assert_eq!(after(v86(0, true, 0x8_0202), |s| popf(s, 0, 2)), Some(0x2_0202));
+        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x3201, Width::B2)), Some(0xa_0003));
+        assert_eq!(after(v86(0, true, 0x8_0202), |s| popf(s, 0, Width::B2)), Some(0x2_0202));
         // A pending virtual interrupt, or TF, is the monitor's.
-        assert_eq!(after(v86(0, true, 0x10_0002), |s| popf(s, 0x200, 2)), None);
-        assert_eq!(after(v86(0, true, 0x10_0002), |s| popf(s, 0, 2)), Some(0x12_0002));
-        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x100, 2)), None);
-        assert_eq!(pushf(&v86(0, true, 0x8_0002), 2), Ok(0x3202));
-        assert_eq!(pushf(&v86(0, true, 0x202), 2), Ok(0x3002));
-        assert_eq!(pushf(&v86(0, true, 2), 4), Err(GP));
-        assert_eq!(pushf(&v86(0, false, 2), 2), Err(GP));
+        assert_eq!(after(v86(0, true, 0x10_0002), |s| popf(s, 0x200, Width::B2)), None);
+        assert_eq!(after(v86(0, true, 0x10_0002), |s| popf(s, 0, Width::B2)), Some(0x12_0002));
+        assert_eq!(after(v86(0, true, 2), |s| popf(s, 0x100, Width::B2)), None);
+        assert_eq!(pushf(&v86(0, true, 0x8_0002), Width::B2), Ok(0x3202));
+        assert_eq!(pushf(&v86(0, true, 0x202), Width::B2), Ok(0x3002));
+        assert_eq!(pushf(&v86(0, true, 2), Width::B4), Err(GP));
+        assert_eq!(pushf(&v86(0, false, 2), Width::B2), Err(GP));
     }
 
     #[test]
     fn pushf_hides_vm_and_rf() {
-        assert_eq!(pushf(&at(3, 0x25_0202), 8), Ok(0x24_0202));
-        assert_eq!(pushf(&at(3, 0x25_0202), 2), Ok(0x0202));
+        assert_eq!(pushf(&at(3, 0x25_0202), Width::B8), Ok(0x24_0202));
+        assert_eq!(pushf(&at(3, 0x25_0202), Width::B2), Ok(0x0202));
     }
 
     #[test]

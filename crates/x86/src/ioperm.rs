@@ -3,6 +3,7 @@
 //! Real mode and CPL ≤ IOPL: everybody. Otherwise, and always in virtual-8086 mode, the permission
 //! bitmap of the current TSS decides, a set bit meaning no.
 
+use crate::addr::{La, Port, PortWidth, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::exception::Exception;
 use crate::flags::iopl;
@@ -21,8 +22,8 @@ const GP: Exception = Exception::gp(0);
 pub fn check<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
-    port: u16,
-    size: u8,
+    port: Port,
+    width: PortWidth,
 ) -> Result<(), Exception> {
     let vm86 = state.flags.has(Rflags::VM);
     if !state.paging.cr0.contains(Cr0::PE) || (!vm86 && state.cpl <= iopl(state)) {
@@ -30,8 +31,8 @@ pub fn check<B: SystemBus + ?Sized>(
     }
     let map = read_u16(state, bus, IO_MAP_BASE)?;
     // The processor reads two bytes whatever the size; a byte of ones closes the map for that.
-    let bits = read_u16(state, bus, map + u64::from(port >> 3))?;
-    let wanted = ((1 << (size & 7)) - 1) << (port & 7);
+    let bits = read_u16(state, bus, map + u64::from(port.0 >> 3))?;
+    let wanted = ((1 << width.bytes()) - 1) << (port.0 & 7);
     if bits & wanted == 0 { Ok(()) } else { Err(GP) }
 }
 
@@ -46,7 +47,7 @@ fn read_u16<B: SystemBus + ?Sized>(
     if !wide || !tss.present() || offset + 1 > u64::from(tss.limit) {
         return Err(GP);
     }
-    bus.read(tss.base.wrapping_add(offset), 2, Privilege::Implicit)
+    bus.read(La(tss.base.wrapping_add(offset)), Width::B2, Privilege::Implicit)
 }
 
 #[cfg(test)]
@@ -73,11 +74,15 @@ mod tests {
     fn the_bitmap_decides_for_each_byte_of_the_access() {
         let (s, mut bus) = setup();
         let mut ask = |port, size| check(&s, &mut bus, port, size).is_ok();
-        assert!(ask(0x40, 1) && !ask(0x41, 1) && ask(0x42, 1));
-        assert!(!ask(0x40, 2) && ask(0x42, 2));
-        assert!(!ask(0x3e, 4) && ask(0x3d, 4));
+        assert!(
+            ask(Port(0x40), PortWidth::B1)
+                && !ask(Port(0x41), PortWidth::B1)
+                && ask(Port(0x42), PortWidth::B1)
+        );
+        assert!(!ask(Port(0x40), PortWidth::B2) && ask(Port(0x42), PortWidth::B2));
+        assert!(!ask(Port(0x3e), PortWidth::B4) && ask(Port(0x3d), PortWidth::B4));
         // Across a byte of the map.
-        assert!(!ask(0x5f, 2) && ask(0x5f, 1));
+        assert!(!ask(Port(0x5f), PortWidth::B2) && ask(Port(0x5f), PortWidth::B1));
         assert_eq!(bus.privilege, Some(Privilege::Implicit));
     }
 
@@ -85,29 +90,29 @@ mod tests {
     fn two_bytes_must_lie_within_the_limit() {
         let (mut s, mut bus) = setup();
         // Offsets 119 and 120 are read for ports 78H–7FH; the limit is 120.
-        assert_eq!(check(&s, &mut bus, 0x78, 1), Ok(()));
-        assert_eq!(check(&s, &mut bus, 0x80, 1), Err(GP));
-        assert_eq!(check(&s, &mut bus, 0xffff, 1), Err(GP));
+        assert_eq!(check(&s, &mut bus, Port(0x78), PortWidth::B1), Ok(()));
+        assert_eq!(check(&s, &mut bus, Port(0x80), PortWidth::B1), Err(GP));
+        assert_eq!(check(&s, &mut bus, Port(0xffff), PortWidth::B1), Err(GP));
         // No room for the offset itself.
         s.tr.limit = 102;
-        assert_eq!(check(&s, &mut bus, 0x42, 1), Err(GP));
+        assert_eq!(check(&s, &mut bus, Port(0x42), PortWidth::B1), Err(GP));
     }
 
     #[test]
     fn iopl_real_mode_and_virtual_8086_mode() {
         let (mut s, mut bus) = setup();
         s.flags = Flags::from_bits(0x3002);
-        assert_eq!(check(&s, &mut bus, 0x41, 1), Ok(()));
+        assert_eq!(check(&s, &mut bus, Port(0x41), PortWidth::B1), Ok(()));
         s.flags = Flags::from_bits(0x2_3002);
-        assert_eq!(check(&s, &mut bus, 0x41, 1), Err(GP));
-        assert_eq!(check(&s, &mut bus, 0x40, 1), Ok(()));
-        assert_eq!(check(&CpuState::reset(), &mut bus, 0x41, 1), Ok(()));
+        assert_eq!(check(&s, &mut bus, Port(0x41), PortWidth::B1), Err(GP));
+        assert_eq!(check(&s, &mut bus, Port(0x40), PortWidth::B1), Ok(()));
+        assert_eq!(check(&CpuState::reset(), &mut bus, Port(0x41), PortWidth::B1), Ok(()));
     }
 
     #[test]
     fn a_16_bit_tss_has_no_bitmap() {
         let (mut s, mut bus) = setup();
         s.tr.access = 0x83;
-        assert_eq!(check(&s, &mut bus, 0x40, 1), Err(GP));
+        assert_eq!(check(&s, &mut bus, Port(0x40), PortWidth::B1), Err(GP));
     }
 }

@@ -3,6 +3,7 @@
 //! RF is loaded as popped: an engine that clears RF after each instruction makes an exception of
 //! this one.
 
+use crate::addr::Width;
 use crate::bus::SystemBus;
 use crate::descriptor::Selector;
 use crate::exception::Exception;
@@ -28,7 +29,7 @@ const VIRTUAL: Rflags = Rflags::VIF.union(Rflags::VIP);
 pub fn iret<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    operand_size: u8,
+    operand_size: Width,
     next_rip: u64,
 ) -> Result<(), Exception> {
     state.blocking.nmi = false;
@@ -51,7 +52,7 @@ impl Frame {
     fn pop<B: SystemBus + ?Sized>(
         stack: &mut Stack,
         bus: &mut B,
-        size: u8,
+        size: Width,
     ) -> Result<Self, Exception> {
         let ip = stack.pop(bus, size)?;
         let cs = stack.pop(bus, size)? as u16;
@@ -68,7 +69,7 @@ fn load_flags(state: &mut CpuState, image: u64, mask: Rflags) {
 fn real<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    size: u8,
+    size: Width,
 ) -> Result<(), Exception> {
     let mut stack = Stack::current(state);
     let frame = Frame::pop(&mut stack, bus, size)?;
@@ -78,17 +79,17 @@ fn real<B: SystemBus + ?Sized>(
     state.seg[Seg::Cs as usize] = cs;
     state.rip = frame.ip;
     let narrow = ALWAYS | Rflags::IF | Rflags::IOPL;
-    load_flags(state, frame.flags, if size == 2 { narrow } else { narrow | WIDE });
+    load_flags(state, frame.flags, if size == Width::B2 { narrow } else { narrow | WIDE });
     Ok(())
 }
 
 fn from_8086<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    size: u8,
+    size: Width,
 ) -> Result<(), Exception> {
     let iopl3 = state.flags.bits() & Rflags::IOPL.bits() == Rflags::IOPL.bits();
-    let extended = size == 2 && state.paging.cr4.contains(Cr4::VME);
+    let extended = size == Width::B2 && state.paging.cr4.contains(Cr4::VME);
     if !iopl3 && !extended {
         return Err(Exception::gp(0));
     }
@@ -98,7 +99,7 @@ fn from_8086<B: SystemBus + ?Sized>(
     check_ip(&cs, false, frame.ip)?;
     if iopl3 {
         let narrow = ALWAYS | Rflags::IF;
-        load_flags(state, frame.flags, if size == 2 { narrow } else { narrow | WIDE });
+        load_flags(state, frame.flags, if size == Width::B2 { narrow } else { narrow | WIDE });
     } else {
         // IF of the image is the program's virtual one (SDM vol. 3, 20.3.3.3).
         let enable = frame.flags & Rflags::IF.bits() != 0;
@@ -132,12 +133,12 @@ fn from_task<B: SystemBus + ?Sized>(
 fn protected<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    size: u8,
+    size: Width,
 ) -> Result<(), Exception> {
     let mut stack = Stack::current(state);
     let frame = Frame::pop(&mut stack, bus, size)?;
     let to_8086 = frame.flags & Rflags::VM.bits() != 0;
-    if to_8086 && state.cpl == 0 && size == 4 && !state.long_mode() {
+    if to_8086 && state.cpl == 0 && size == Width::B4 && !state.long_mode() {
         return to_virtual_8086(state, bus, &mut stack, &frame);
     }
     let target = return_target(state, bus, frame.cs)?;
@@ -167,13 +168,13 @@ fn protected<B: SystemBus + ?Sized>(
 }
 
 /// What may be loaded, by the level that returns (not the one returned to).
-fn flag_mask(state: &CpuState, size: u8) -> Rflags {
+fn flag_mask(state: &CpuState, size: Width) -> Rflags {
     let iopl = (state.flags.bits() >> 12 & 3) as u8;
     let mut mask = ALWAYS;
-    mask.set(WIDE, size > 2);
+    mask.set(WIDE, size > Width::B2);
     mask.set(Rflags::IF, state.cpl <= iopl);
     mask.set(Rflags::IOPL, state.cpl == 0);
-    mask.set(VIRTUAL, state.cpl == 0 && size > 2);
+    mask.set(VIRTUAL, state.cpl == 0 && size > Width::B2);
     mask
 }
 
@@ -183,10 +184,10 @@ fn to_virtual_8086<B: SystemBus + ?Sized>(
     stack: &mut Stack,
     frame: &Frame,
 ) -> Result<(), Exception> {
-    let pointer = stack.pop(bus, 4)?;
+    let pointer = stack.pop(bus, Width::B4)?;
     let mut selectors = [0u16; 5];
     for selector in &mut selectors {
-        *selector = stack.pop(bus, 4)? as u16;
+        *selector = stack.pop(bus, Width::B4)? as u16;
     }
     let cs = virtual_8086(frame.cs);
     check_ip(&cs, false, frame.ip)?;

@@ -15,6 +15,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod addr;
 pub mod apic;
 pub mod bus;
 pub mod control;

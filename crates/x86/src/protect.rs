@@ -1,6 +1,7 @@
 //! Questions about segments, asked without loading them: LAR, LSL, VERR, VERW, and ARPL (SDM vol.
 //! 3, 5.10; vol. 2).
 
+use crate::addr::Width;
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Selector, locate, system};
 use crate::exception::Exception;
@@ -84,7 +85,7 @@ fn visible<B: SystemBus + ?Sized>(
     let Some(la) = locate(state, selector, 8).filter(|_| !selector.is_null()) else {
         return Ok(None);
     };
-    let raw = bus.read(la, 8, Privilege::Implicit)?;
+    let raw = bus.read(la, Width::B8, Privilege::Implicit)?;
     let segment = Segment::decode(selector.0, raw);
     let allowed = segment.is_conforming() || segment.dpl() >= selector.rpl().max(state.cpl);
     Ok(allowed.then_some((segment, raw)))

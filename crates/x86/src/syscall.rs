@@ -5,8 +5,8 @@
 //! non-canonical RCX faults in ring 0. The functions set RIP; CS and SS are flat whatever the GDT
 //! holds.
 
+use crate::addr::{La, Width};
 use crate::exception::Exception;
-use crate::paging::is_canonical;
 use crate::regs::{Cr0, Efer, Rflags};
 use crate::state::{CpuState, Mode, Seg, Segment, gpr};
 
@@ -70,22 +70,23 @@ pub fn syscall(state: &mut CpuState, next_rip: u64) -> Result<(), Exception> {
     Ok(())
 }
 
-/// SYSRET; `wide` (REX.W): to 64-bit mode, otherwise to compatibility mode.
+/// SYSRET; `size` 8 (REX.W): to 64-bit mode; 4: to compatibility mode.
 ///
 /// # Errors
-/// #UD outside 64-bit mode and without EFER.SCE; #GP(0) above level 0 and, if `wide`, for a
+/// #UD outside 64-bit mode and without EFER.SCE; #GP(0) above level 0 and, if `size` is 8, for a
 /// non-canonical RCX.
-pub fn sysret(state: &mut CpuState, wide: bool) -> Result<(), Exception> {
+pub fn sysret(state: &mut CpuState, size: Width) -> Result<(), Exception> {
     need_syscall(state)?;
+    let long = size == Width::B8;
     need(state.cpl == 0)?;
     let target = state.gpr[gpr::RCX];
-    need(!wide || is_canonical(target))?;
-    state.rip = if wide { target } else { target & 0xffff_ffff };
+    need(!long || La(target).is_canonical())?;
+    state.rip = if long { target } else { target & 0xffff_ffff };
     state.flags = crate::state::Flags::from_bits(state.gpr[11] & SYSRET_FLAGS);
     let base = (state.msr.star >> 48) as u16;
-    let code = if wide { base.wrapping_add(16) } else { base };
-    let size = if wide { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code | 3, base.wrapping_add(8) | 3, 3, size);
+    let code = if long { base.wrapping_add(16) } else { base };
+    let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
+    load_flat(state, code | 3, base.wrapping_add(8) | 3, 3, code_size);
     Ok(())
 }
 
@@ -107,27 +108,28 @@ pub fn sysenter(state: &mut CpuState) -> Result<(), Exception> {
     state.flags.set(Rflags::VM | Rflags::IF, false);
     state.gpr[gpr::RSP] = state.msr.sysenter_esp & mask;
     state.rip = state.msr.sysenter_eip & mask;
-    let size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code, code.wrapping_add(8), 0, size);
+    let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
+    load_flat(state, code, code.wrapping_add(8), 0, code_size);
     Ok(())
 }
 
-/// SYSEXIT; `wide` (REX.W): to 64-bit mode, otherwise to 32-bit code.
+/// SYSEXIT; `size` 8 (REX.W): to 64-bit mode; 4: to 32-bit code.
 ///
 /// # Errors
-/// #GP(0) in real mode, above level 0, while IA32_SYSENTER_CS is null and, if `wide`, for
+/// #GP(0) in real mode, above level 0, while IA32_SYSENTER_CS is null and, if `size` is 8, for
 /// non-canonical RCX or RDX.
-pub fn sysexit(state: &mut CpuState, wide: bool) -> Result<(), Exception> {
+pub fn sysexit(state: &mut CpuState, size: Width) -> Result<(), Exception> {
     let base = sysenter_selector(state)?;
+    let long = size == Width::B8;
     need(state.cpl == 0)?;
     let (stack, target) = (state.gpr[gpr::RCX], state.gpr[gpr::RDX]);
-    need(!wide || is_canonical(stack) && is_canonical(target))?;
-    let mask = if wide { u64::MAX } else { 0xffff_ffff };
+    need(!long || La(stack).is_canonical() && La(target).is_canonical())?;
+    let mask = if long { u64::MAX } else { 0xffff_ffff };
     state.gpr[gpr::RSP] = stack & mask;
     state.rip = target & mask;
-    let code = base.wrapping_add(if wide { 32 } else { 16 });
-    let size = if wide { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code | 3, code.wrapping_add(8) | 3, 3, size);
+    let code = base.wrapping_add(if long { 32 } else { 16 });
+    let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
+    load_flat(state, code | 3, code.wrapping_add(8) | 3, 3, code_size);
     Ok(())
 }
 
@@ -190,7 +192,7 @@ mod tests {
         assert_eq!(cs_ss(&s), [(0x10, 0xa09b), (0x18, 0xc093)]);
         assert_eq!(s.mode(), Mode::Long64);
         s.gpr[11] |= Rflags::RF.bits() | Rflags::VM.bits() | Rflags::AC.bits();
-        sysret(&mut s, true).unwrap();
+        sysret(&mut s, Width::B8).unwrap();
         assert_eq!((s.rip, s.cpl), (0x40_1002, 3));
         assert_eq!(s.flags.bits(), 0x4_0303);
         assert_eq!(cs_ss(&s), [(0x33, 0xa0fb), (0x2b, 0xc0f3)]);
@@ -201,7 +203,7 @@ mod tests {
         let mut s = long64(0);
         s.gpr[gpr::RCX] = NON_CANONICAL | 0x1234;
         s.gpr[gpr::RSP] = KERNEL;
-        sysret(&mut s, false).unwrap();
+        sysret(&mut s, Width::B4).unwrap();
         assert_eq!((s.rip, s.gpr[gpr::RSP]), (0x1234, KERNEL & 0xffff_ffff));
         assert_eq!(cs_ss(&s), [(0x23, 0xc0fb), (0x2b, 0xc0f3)]);
         assert_eq!(s.mode(), Mode::Protected32);
@@ -216,11 +218,11 @@ mod tests {
         let mut off = long64(0);
         off.paging.efer -= Efer::SCE;
         assert_eq!(fails(off.clone(), |s| syscall(s, 0)), ud);
-        assert_eq!(fails(off, |s| sysret(s, true)), ud);
-        assert_eq!(fails(long64(3), |s| sysret(s, true)), GP);
+        assert_eq!(fails(off, |s| sysret(s, Width::B8)), ud);
+        assert_eq!(fails(long64(3), |s| sysret(s, Width::B8)), GP);
         let mut wild = long64(0);
         wild.gpr[gpr::RCX] = NON_CANONICAL;
-        assert_eq!(fails(wild, |s| sysret(s, true)), GP);
+        assert_eq!(fails(wild, |s| sysret(s, Width::B8)), GP);
     }
 
     #[test]
@@ -244,11 +246,11 @@ mod tests {
         s.gpr[gpr::RCX] = 0x7fff_ffff_f000;
         s.gpr[gpr::RDX] = 0x7000_0000_0000;
         let narrow = s.clone();
-        sysexit(&mut s, true).unwrap();
+        sysexit(&mut s, Width::B8).unwrap();
         assert_eq!((s.rip, s.gpr[gpr::RSP], s.cpl), (0x7000_0000_0000, 0x7fff_ffff_f000, 3));
         assert_eq!(cs_ss(&s), [(0x33, 0xa0fb), (0x3b, 0xc0f3)]);
         let mut s = narrow;
-        sysexit(&mut s, false).unwrap();
+        sysexit(&mut s, Width::B4).unwrap();
         assert_eq!((s.rip, s.gpr[gpr::RSP]), (0, 0xffff_f000));
         assert_eq!(cs_ss(&s), [(0x23, 0xc0fb), (0x2b, 0xc0f3)]);
     }
@@ -258,16 +260,16 @@ mod tests {
         let mut real = CpuState::reset();
         real.msr.sysenter_cs = 0x10;
         assert_eq!(fails(real.clone(), sysenter), GP);
-        assert_eq!(fails(real, |s| sysexit(s, false)), GP);
+        assert_eq!(fails(real, |s| sysexit(s, Width::B4)), GP);
         let mut null = long64(0);
         null.msr.sysenter_cs = 3;
         assert_eq!(fails(null.clone(), sysenter), GP);
-        assert_eq!(fails(null, |s| sysexit(s, true)), GP);
-        assert_eq!(fails(long64(1), |s| sysexit(s, true)), GP);
+        assert_eq!(fails(null, |s| sysexit(s, Width::B8)), GP);
+        assert_eq!(fails(long64(1), |s| sysexit(s, Width::B8)), GP);
         for register in [gpr::RCX, gpr::RDX] {
             let mut wild = long64(0);
             wild.gpr[register] = NON_CANONICAL;
-            assert_eq!(fails(wild, |s| sysexit(s, true)), GP);
+            assert_eq!(fails(wild, |s| sysexit(s, Width::B8)), GP);
         }
     }
 

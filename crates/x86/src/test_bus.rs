@@ -1,5 +1,6 @@
 //! A flat bus for unit tests: memory at linear address 0, and a log of what reached the TLB.
 
+use crate::addr::{Gpa, La, Width};
 use crate::bus::{Privilege, SystemBus, TlbEffect};
 use crate::exception::Exception;
 use crate::state::PagingState;
@@ -20,14 +21,14 @@ impl FlatBus {
     }
 
     /// Beyond the end: a page fault whose code says whether it was a write.
-    fn check(&mut self, la: u64, len: u64, write: bool, by: Privilege) -> Result<(), Exception> {
+    fn check(&mut self, la: La, len: u64, write: bool, by: Privilege) -> Result<(), Exception> {
         self.privilege = Some(by);
         let end = self.memory.len() as u64;
-        let fault = if la < end { end } else { la };
-        if la.checked_add(len).is_some_and(|last| last <= end) {
+        let fault = if la < La(end) { end } else { la.0 };
+        if la.checked_add(len).is_some_and(|last| last <= La(end)) {
             Ok(())
         } else {
-            Err(Exception::pf(fault, u32::from(write) << 1))
+            Err(Exception::pf(La(fault), u32::from(write) << 1))
         }
     }
 
@@ -55,25 +56,25 @@ impl FlatBus {
 }
 
 impl SystemBus for FlatBus {
-    fn read(&mut self, la: u64, size: u8, access: Privilege) -> Result<u64, Exception> {
+    fn read(&mut self, la: La, size: Width, access: Privilege) -> Result<u64, Exception> {
         self.check(la, size.into(), false, access)?;
-        let bytes = &self.memory[la as usize..la as usize + usize::from(size)];
+        let bytes = &self.memory[la.0 as usize..la.0 as usize + usize::from(size)];
         Ok(bytes.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)))
     }
 
-    fn write(&mut self, la: u64, size: u8, value: u64, by: Privilege) -> Result<(), Exception> {
+    fn write(&mut self, la: La, size: Width, value: u64, by: Privilege) -> Result<(), Exception> {
         self.check(la, size.into(), true, by)?;
-        self.put(la as usize, &value.to_le_bytes()[..usize::from(size)]);
+        self.put(la.0 as usize, &value.to_le_bytes()[..usize::from(size)]);
         Ok(())
     }
 
-    fn probe_write(&mut self, la: u64, len: u64, access: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, len: u64, access: Privilege) -> Result<(), Exception> {
         self.check(la, len, true, access)
     }
 
-    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
-        let old = self.read(la, 1, Privilege::Implicit)? as u8;
-        self.memory[la as usize] |= bits;
+    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
+        let old = self.read(la, Width::B1, Privilege::Implicit)? as u8;
+        self.memory[la.0 as usize] |= bits;
         Ok(old)
     }
 
@@ -81,8 +82,8 @@ impl SystemBus for FlatBus {
         self.effects.push((*state, effect));
     }
 
-    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
-        assert_eq!(gpa & 31, 0);
+    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
+        assert_eq!(gpa.0 & 31, 0);
         self.pdptes
     }
 }

@@ -5,8 +5,9 @@
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege};
-use x86::exception::{Exception, Vector};
+use x86::addr::{Gpa, La, Vector};
+use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap};
+use x86::exception::Exception;
 use x86::paging::{self, MAXPHYADDR, Translation, translate};
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::PagingState;
@@ -16,25 +17,25 @@ use x86::state::PagingState;
 struct Words(RefCell<BTreeMap<u64, u32>>);
 
 impl Words {
-    fn put64(&self, gpa: u64, value: u64) {
-        self.0.borrow_mut().insert(gpa, value as u32);
-        self.0.borrow_mut().insert(gpa + 4, (value >> 32) as u32);
+    fn put64(&self, gpa: Gpa, value: u64) {
+        self.0.borrow_mut().insert(gpa.0, value as u32);
+        self.0.borrow_mut().insert(gpa.0 + 4, (value >> 32) as u32);
     }
 }
 
 impl PhysicalMemory for Words {
-    fn read_u32(&self, gpa: u64) -> u32 {
-        self.0.borrow().get(&gpa).copied().unwrap_or(0)
+    fn read_u32(&self, gpa: Gpa) -> u32 {
+        self.0.borrow().get(&gpa.0).copied().unwrap_or(0)
     }
-    fn read_u64(&self, gpa: u64) -> u64 {
-        u64::from(self.read_u32(gpa)) | u64::from(self.read_u32(gpa + 4)) << 32
+    fn read_u64(&self, gpa: Gpa) -> u64 {
+        u64::from(self.read_u32(gpa)) | u64::from(self.read_u32(Gpa(gpa.0 + 4))) << 32
     }
-    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
+    fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> bool {
         assert_eq!(self.read_u32(gpa), old);
-        self.0.borrow_mut().insert(gpa, new);
+        self.0.borrow_mut().insert(gpa.0, new);
         true
     }
-    fn compare_exchange_u64(&self, gpa: u64, old: u64, new: u64) -> bool {
+    fn compare_exchange_u64(&self, gpa: Gpa, old: u64, new: u64) -> bool {
         assert_eq!(self.read_u64(gpa), old);
         self.put64(gpa, new);
         true
@@ -84,13 +85,13 @@ fn spec() -> impl Strategy<Value = Spec> {
 #[derive(Clone, Debug)]
 struct Case {
     kind: Kind,
-    la: u64,
+    la: La,
     specs: [Spec; 4],
     cr0: Cr0,
     cr4: Cr4,
     efer: Efer,
     pkru: u32,
-    ac: bool,
+    smap: Smap,
     access: Access,
 }
 
@@ -122,7 +123,8 @@ fn case() -> impl Strategy<Value = Case> {
             };
             let pkru = if b[7] { pkru & 0x5555_5555 & pkru >> 7 } else { pkru & pkru >> 9 };
             let access = Access { kind: access_kind, privilege };
-            Case { kind, la, specs, cr0, cr4, efer, pkru, ac, access }
+            let smap = if ac { Smap::Overridden } else { Smap::Enforced };
+            Case { kind, la: La(la), specs, cr0, cr4, efer, pkru, smap, access }
         },
     )
 }
@@ -183,7 +185,7 @@ fn plant(case: &Case) -> (PagingState, Words) {
             entry ^= 1 << bit;
         }
         let index_mask = if case.kind == Kind::Bits32 { 0x3ff } else { 0x1ff };
-        let index = case.la >> shift(case.kind, level) & index_mask;
+        let index = case.la.0 >> shift(case.kind, level) & index_mask;
         match (case.kind, level) {
             (Kind::Bits32, _) => {
                 mem.0.borrow_mut().insert(table(level) + 4 * index, entry as u32);
@@ -191,7 +193,7 @@ fn plant(case: &Case) -> (PagingState, Words) {
             (Kind::Pae, 2) => {
                 state.pdpte[(index & 3) as usize] = table(1) | entry & 1;
             }
-            _ => mem.put64(table(level) + 8 * index, entry),
+            _ => mem.put64(Gpa(table(level) + 8 * index), entry),
         }
     }
     (state, mem)
@@ -220,7 +222,7 @@ fn is_reserved(case: &Case, level: usize, large: bool, n: u32) -> bool {
 
 /// What the model says: the physical address, the page size, and the entries used.
 struct Model {
-    gpa: u64,
+    gpa: Gpa,
     size: u64,
     writable: bool,
     user: bool,
@@ -236,7 +238,7 @@ struct Model {
 /// (true).
 fn model_walk(case: &Case, state: &PagingState, mem: &Words) -> Result<Model, bool> {
     let mut m = Model {
-        gpa: 0,
+        gpa: Gpa(0),
         size: 0,
         writable: true,
         user: true,
@@ -256,7 +258,7 @@ fn model_walk(case: &Case, state: &PagingState, mem: &Words) -> Result<Model, bo
         level -= 1;
         let la = case.la;
         if case.kind == Kind::Pae && level == 2 {
-            let pdpte = state.pdpte[field(la, 31, 30) as usize];
+            let pdpte = state.pdpte[field(la.0, 31, 30) as usize];
             if !bit(pdpte, 0) {
                 return Err(false);
             }
@@ -266,12 +268,12 @@ fn model_walk(case: &Case, state: &PagingState, mem: &Words) -> Result<Model, bo
         let at;
         let entry;
         if case.kind == Kind::Bits32 {
-            at = base + 4 * if level == 1 { field(la, 31, 22) } else { field(la, 21, 12) };
-            entry = u64::from(mem.read_u32(at));
+            at = base + 4 * if level == 1 { field(la.0, 31, 22) } else { field(la.0, 21, 12) };
+            entry = u64::from(mem.read_u32(Gpa(at)));
         } else {
             let low = shift(case.kind, level) as u32;
-            at = base + 8 * field(la, low + 8, low);
-            entry = mem.read_u64(at);
+            at = base + 8 * field(la.0, low + 8, low);
+            entry = mem.read_u64(Gpa(at));
         }
         if !bit(entry, 0) {
             return Err(false);
@@ -297,7 +299,7 @@ fn model_walk(case: &Case, state: &PagingState, mem: &Words) -> Result<Model, bo
             (Kind::Bits32, _) => field(entry, 31, 12) << 12,
             _ => field(entry, MAXPHYADDR - 1, low) << low,
         };
-        m.gpa = frame + field(la, low - 1, 0);
+        m.gpa = Gpa(frame + field(la.0, low - 1, 0));
         m.size = 1 << low;
         m.global = bit(entry, 8) && case.cr4.contains(Cr4::PGE);
         m.dirty = bit(entry, 6);
@@ -316,10 +318,12 @@ fn model_rights(case: &Case, m: &Model) -> (bool, bool) {
     let user_access = case.access.privilege == Privilege::User;
     let explicit = case.access.privilege == Privilege::Supervisor;
     let allowed = match (user_access, case.access.kind) {
-        (false, AccessKind::Read) => !m.user || !smap || (explicit && case.ac),
+        (false, AccessKind::Read) => {
+            !m.user || !smap || (explicit && case.smap == Smap::Overridden)
+        }
         (false, AccessKind::Write) if !m.user => !wp || m.writable,
         (false, AccessKind::Write) => {
-            let smap_ok = !smap || (explicit && case.ac);
+            let smap_ok = !smap || (explicit && case.smap == Smap::Overridden);
             smap_ok && (!wp || m.writable)
         }
         (false, AccessKind::Execute) if !m.user => m.executable,
@@ -363,7 +367,7 @@ fn model_code(case: &Case, found: &Found) -> u32 {
 fn check(case: &Case) {
     let (state, mem) = plant(case);
     let before = mem.clone();
-    let result = translate(&state, case.ac, &mem, case.la, case.access);
+    let result = translate(&state, case.smap, &mem, case.la, case.access);
     let pf = |code| Err::<Translation, _>(Exception::pf(case.la, code));
     let m = match model_walk(case, &state, &before) {
         Err(rsvd) => {
@@ -399,7 +403,7 @@ fn check(case: &Case) {
     assert_eq!(t, expected);
     for (i, at) in m.used.iter().enumerate() {
         let last = i + 1 == m.used.len();
-        let new = before.read_u32(*at) | 0x20 | if last && write { 0x40 } else { 0 };
+        let new = before.read_u32(Gpa(*at)) | 0x20 | if last && write { 0x40 } else { 0 };
         before.0.borrow_mut().insert(*at, new);
     }
     assert_eq!(mem, before, "accessed and dirty bits");
@@ -408,7 +412,7 @@ fn check(case: &Case) {
     for kind in [AccessKind::Read, AccessKind::Write, AccessKind::Execute] {
         for privilege in [Privilege::User, Privilege::Supervisor, Privilege::Implicit] {
             let other = Case { access: Access { kind, privilege }, ..case.clone() };
-            let walked = translate(&state, case.ac, &mem, case.la, other.access);
+            let walked = translate(&state, case.smap, &mem, case.la, other.access);
             assert_eq!(walked.is_ok(), model_rights(&other, &m).0);
         }
     }
@@ -464,8 +468,9 @@ fn paging_off_is_the_identity_for_everyone() {
     for privilege in [Privilege::User, Privilege::Supervisor, Privilege::Implicit] {
         for kind in [AccessKind::Read, AccessKind::Write, AccessKind::Execute] {
             let access = Access { kind, privilege };
-            let t = translate(&state, false, &Words::default(), 0xfee0_0123, access).unwrap();
-            assert_eq!(t.gpa, 0xfee0_0123);
+            let t = translate(&state, Smap::Enforced, &Words::default(), La(0xfee0_0123), access)
+                .unwrap();
+            assert_eq!(t.gpa, Gpa(0xfee0_0123));
             assert!(t.writable_now);
         }
     }
@@ -475,9 +480,9 @@ fn paging_off_is_the_identity_for_everyone() {
 fn pse36_reaches_above_four_gigabytes() {
     let mem = Words::default();
     mem.0.borrow_mut().insert(0x1004, 0x0080_0083 | 0x5 << 13); // PS, address bits 39:32 = 5
-    let t = translate(&state32(), false, &mem, 0x0041_2345, Access::write(0)).unwrap();
-    assert_eq!((t.gpa, t.page_size), (0x5_0081_2345, 4 << 20));
-    assert_eq!(mem.read_u32(0x1004) & 0x60, 0x60);
+    let t = translate(&state32(), Smap::Enforced, &mem, La(0x0041_2345), Access::write(0)).unwrap();
+    assert_eq!((t.gpa, t.page_size), (Gpa(0x5_0081_2345), 4 << 20));
+    assert_eq!(mem.read_u32(Gpa(0x1004)) & 0x60, 0x60);
 }
 
 /// Memory in which another processor wins the first race.
@@ -487,21 +492,21 @@ struct Contended {
 }
 
 impl PhysicalMemory for Contended {
-    fn read_u32(&self, gpa: u64) -> u32 {
+    fn read_u32(&self, gpa: Gpa) -> u32 {
         self.words.read_u32(gpa)
     }
-    fn read_u64(&self, gpa: u64) -> u64 {
+    fn read_u64(&self, gpa: Gpa) -> u64 {
         self.words.read_u64(gpa)
     }
-    fn compare_exchange_u32(&self, gpa: u64, old: u32, new: u32) -> bool {
+    fn compare_exchange_u32(&self, gpa: Gpa, old: u32, new: u32) -> bool {
         if self.races.get() == 0 {
             return self.words.compare_exchange_u32(gpa, old, new);
         }
         self.races.set(self.races.get() - 1);
-        self.words.0.borrow_mut().insert(gpa, old & !1); // unmapped meanwhile
+        self.words.0.borrow_mut().insert(gpa.0, old & !1); // unmapped meanwhile
         false
     }
-    fn compare_exchange_u64(&self, _: u64, _: u64, _: u64) -> bool {
+    fn compare_exchange_u64(&self, _: Gpa, _: u64, _: u64) -> bool {
         unreachable!("32-bit paging")
     }
 }
@@ -510,24 +515,26 @@ impl PhysicalMemory for Contended {
 fn a_lost_race_walks_again_and_sees_the_new_entry() {
     let mem = Contended { words: Words::default(), races: Cell::new(1) };
     mem.words.0.borrow_mut().insert(0x1000, 0x83);
-    let error = translate(&state32(), false, &mem, 0x1234, Access::read(0)).unwrap_err();
-    assert_eq!((error.vector, error.error_code), (Vector::Pf, Some(0)));
-    assert_eq!(mem.read_u32(0x1000), 0x82, "no accessed bit on an entry that is not present");
+    let error =
+        translate(&state32(), Smap::Enforced, &mem, La(0x1234), Access::read(0)).unwrap_err();
+    assert_eq!((error.vector, error.error_code), (Vector::PF, Some(0)));
+    assert_eq!(mem.read_u32(Gpa(0x1000)), 0x82, "no accessed bit on an entry that is not present");
 }
 
 #[test]
 fn explain_lists_every_entry_and_changes_nothing() {
     let mem = Words::default();
-    mem.put64(0x1000, 0x2007);
-    mem.put64(0x2000, 0x3007);
-    mem.put64(0x3008, 0x4007);
+    mem.put64(Gpa(0x1000), 0x2007);
+    mem.put64(Gpa(0x2000), 0x3007);
+    mem.put64(Gpa(0x3008), 0x4007);
     let state = PagingState { cr4: Cr4::PAE, efer: Efer::LMA | Efer::LME, ..state32() };
     let before = mem.clone();
-    let walk = paging::explain(&state, &mem, 0x20_5000);
+    let walk = paging::explain(&state, &mem, La(0x20_5000));
     let seen: Vec<_> = walk.levels().iter().map(|l| (l.kind, l.gpa, l.entry)).collect();
     use paging::LevelKind::{Pde, Pdpte, Pml4e, Pte};
     let expected =
-        [(Pml4e, 0x1000, 0x2007), (Pdpte, 0x2000, 0x3007), (Pde, 0x3008, 0x4007), (Pte, 0x4028, 0)];
+        [(Pml4e, 0x1000, 0x2007), (Pdpte, 0x2000, 0x3007), (Pde, 0x3008, 0x4007), (Pte, 0x4028, 0)]
+            .map(|(kind, gpa, entry)| (kind, Gpa(gpa), entry));
     assert_eq!(seen, expected);
     assert_eq!(walk.end, paging::End::NotPresent);
     assert_eq!(mem, before);
@@ -549,9 +556,9 @@ fn pdptes_with_reserved_bits_are_refused_only_if_present() {
 #[test]
 fn canonical_means_bits_63_to_47_alike() {
     for la in [0, 0x7fff_ffff_ffff, 0xffff_8000_0000_0000, u64::MAX] {
-        assert!(paging::is_canonical(la));
+        assert!(La(la).is_canonical());
     }
     for la in [0x8000_0000_0000, 0xffff_7fff_ffff_ffff, 1 << 63] {
-        assert!(!paging::is_canonical(la));
+        assert!(!La(la).is_canonical());
     }
 }

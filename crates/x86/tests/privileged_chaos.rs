@@ -6,10 +6,11 @@
 //! fixed seed; a failure prints its round.
 
 use test_support::Rng;
+use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
 use x86::bus::{Privilege, SystemBus, TlbEffect};
 use x86::cpuid::{CpuModel, Feature, FeatureSet};
 use x86::debug::DataAccess;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::segment::Operand;
 use x86::state::{CpuState, Flags, PagingState, Seg, Segment, X87, Ymm};
@@ -40,6 +41,11 @@ impl Random {
     fn one_in(&mut self, n: u64) -> bool {
         self.0.one_in(n)
     }
+
+    /// An operand size.
+    fn width(&mut self) -> Width {
+        [Width::B2, Width::B4, Width::B8][self.next() as usize % 3]
+    }
 }
 
 /// Memory that answers anything, or faults.
@@ -49,28 +55,28 @@ struct Noise {
 }
 
 impl Noise {
-    fn maybe_fault(&mut self, la: u64) -> Result<(), Exception> {
+    fn maybe_fault(&mut self, la: La) -> Result<(), Exception> {
         if self.random.one_in(50) { Err(Exception::pf(la, 2)) } else { Ok(()) }
     }
 }
 
 impl SystemBus for Noise {
-    fn read(&mut self, la: u64, size: u8, _: Privilege) -> Result<u64, Exception> {
+    fn read(&mut self, la: La, size: Width, _: Privilege) -> Result<u64, Exception> {
         self.maybe_fault(la)?;
         let value = if self.random.one_in(2) { 0 } else { self.random.word() };
-        Ok(value & (u64::MAX >> (64 - 8 * u32::from(size))))
+        Ok(value & size.mask())
     }
 
-    fn write(&mut self, _: u64, size: u8, value: u64, _: Privilege) -> Result<(), Exception> {
-        assert!(matches!(size, 1 | 2 | 4 | 8) && value <= u64::MAX >> (64 - 8 * u32::from(size)));
+    fn write(&mut self, _: La, size: Width, value: u64, _: Privilege) -> Result<(), Exception> {
+        assert!(value <= size.mask());
         Ok(())
     }
 
-    fn probe_write(&mut self, la: u64, _: u64, _: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, _: u64, _: Privilege) -> Result<(), Exception> {
         self.maybe_fault(la)
     }
 
-    fn fetch_or_u8(&mut self, _: u64, _: u8) -> Result<u8, Exception> {
+    fn fetch_or_u8(&mut self, _: La, _: u8) -> Result<u8, Exception> {
         Ok(0)
     }
 
@@ -78,7 +84,7 @@ impl SystemBus for Noise {
         self.changes += 1;
     }
 
-    fn read_pdptes(&mut self, _: u64) -> [u64; 4] {
+    fn read_pdptes(&mut self, _: Gpa) -> [u64; 4] {
         [(); 4].map(|()| self.random.word())
     }
 }
@@ -151,13 +157,13 @@ fn attempt(
             assert_eq!(copy, *state, "{fault:?}");
             assert_eq!(bus.changes, changes, "{fault:?}");
             let known = [
-                Vector::Ud,
-                Vector::Nm,
-                Vector::Gp,
-                Vector::Ss,
-                Vector::Pf,
-                Vector::Db,
-                Vector::Mf,
+                Vector::UD,
+                Vector::NM,
+                Vector::GP,
+                Vector::SS,
+                Vector::PF,
+                Vector::DB,
+                Vector::MF,
             ];
             assert!(known.contains(&fault.vector));
             None
@@ -176,17 +182,19 @@ fn system_registers(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Ran
     attempt(s, bus, control::clts);
     attempt(s, bus, |s, _| control::xsetbv(model, s, n.into(), value & 0x207));
     attempt(s, bus, |s, b| control::wrpkru(s, b, value as u32, 0, u32::from(n) / 8));
-    attempt(s, bus, |s, b| control::invlpg(s, b, value));
-    attempt(s, bus, |s, b| control::invpcid(model, s, b, n.into(), Operand::flat(value)));
+    attempt(s, bus, |s, b| control::invlpg(s, b, La(value)));
+    attempt(s, bus, |s, b| control::invpcid(model, s, b, n.into(), Operand::flat(La(value))));
     attempt(s, bus, |s, _| debug::write_dr(s, n, value));
     let _ = (control::read_cr(s, n), debug::read_dr(s, n), control::smsw(s));
     let _ = (control::xgetbv(model, s, n.into()), control::rdpkru(s, n.into()));
-    for access in [DataAccess::Read, DataAccess::Write, DataAccess::Io] {
-        let hits = debug::data_breakpoint(s, value, r.word(), access).unwrap_or(0);
-        assert_eq!(hits & !u64::from(debug::data_mask(s)), 0);
-    }
+    let mut hits = [DataAccess::Read, DataAccess::Write]
+        .map(|access| debug::data_breakpoint(s, La(value), r.word(), access).unwrap_or(0))
+        .to_vec();
+    let port = Port(value as u16);
+    hits.push(debug::port_breakpoint(s, port, PortWidth::B2).unwrap_or(0));
+    assert!(hits.iter().all(|hits| hits & !u64::from(debug::data_mask(s)) == 0));
     assert_eq!(debug::code_mask(s) & debug::data_mask(s), 0);
-    let _ = debug::code_breakpoint(s, value);
+    let _ = debug::code_breakpoint(s, La(value));
 }
 
 fn model_specific(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Random) {
@@ -204,33 +212,33 @@ fn model_specific(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Rando
 }
 
 fn images(model: &CpuModel, s: &CpuState, bus: &mut Noise, r: &mut Random) {
-    let (mask, wide) = (r.word(), r.one_in(2));
+    let (mask, size) = (r.word(), r.width());
     let seg = [Seg::Ds, Seg::Ss, Seg::Fs][r.next() as usize % 3];
-    let la = Operand { seg, offset: r.word() & !63, address_size: 2 << (r.next() % 3) };
+    let la = Operand { seg, offset: r.word() & !63, address_size: r.width() };
     for form in [SaveForm::Xsave, SaveForm::Xsaveopt, SaveForm::Xsavec, SaveForm::Xsaves] {
-        attempt(s, bus, |s, b| xsave::xsave(model, s, b, form, la, mask, wide));
+        attempt(s, bus, |s, b| xsave::xsave(model, s, b, form, la, mask, size));
     }
     for form in [RestoreForm::Xrstor, RestoreForm::Xrstors] {
-        attempt(s, bus, |s, b| xsave::xrstor(model, s, b, form, la, mask, wide));
+        attempt(s, bus, |s, b| xsave::xrstor(model, s, b, form, la, mask, size));
     }
-    attempt(s, bus, |s, b| xsave::fxsave(s, b, la, wide));
-    attempt(s, bus, |s, b| xsave::fxrstor(s, b, la, wide));
-    attempt(s, bus, |s, b| xsave::fnstenv(s, b, la, wide));
-    attempt(s, bus, |s, b| xsave::fldenv(s, b, la, wide));
-    attempt(s, bus, |s, b| xsave::fnsave(s, b, la, wide));
-    attempt(s, bus, |s, b| xsave::frstor(s, b, la, wide));
+    attempt(s, bus, |s, b| xsave::fxsave(s, b, la, size));
+    attempt(s, bus, |s, b| xsave::fxrstor(s, b, la, size));
+    attempt(s, bus, |s, b| xsave::fnstenv(s, b, la, size));
+    attempt(s, bus, |s, b| xsave::fldenv(s, b, la, size));
+    attempt(s, bus, |s, b| xsave::fnsave(s, b, la, size));
+    attempt(s, bus, |s, b| xsave::frstor(s, b, la, size));
     attempt(s, bus, |s, _| xsave::fninit(s));
     attempt(s, bus, |s, _| xsave::ldmxcsr(s, mask as u32));
 }
 
 fn transfers_and_permissions(s: &CpuState, bus: &mut Noise, r: &mut Random) {
-    let (value, wide) = (r.word(), r.one_in(2));
+    let (value, size) = (r.word(), r.width());
     attempt(s, bus, |s, _| syscall::syscall(s, value));
-    attempt(s, bus, |s, _| syscall::sysret(s, wide));
+    attempt(s, bus, |s, _| syscall::sysret(s, size));
     attempt(s, bus, |s, _| syscall::sysenter(s));
-    attempt(s, bus, |s, _| syscall::sysexit(s, wide));
+    attempt(s, bus, |s, _| syscall::sysexit(s, size));
     attempt(s, bus, |s, _| syscall::swapgs(s));
-    let size = 2 << (r.next() % 3);
+    let size = r.width();
     if let Some(after) = attempt(s, bus, |s, _| flags::popf(s, value, size)) {
         // Above level 0 IOPL never changes, and VM never does at all.
         assert!(s.cpl == 0 || flags::iopl(&after) == flags::iopl(s));
@@ -238,9 +246,10 @@ fn transfers_and_permissions(s: &CpuState, bus: &mut Noise, r: &mut Random) {
         assert_eq!(after.flags.bits() & !0x3f_7fd7, 0);
     }
     let _ = flags::pushf(s, size);
+    let width = [PortWidth::B1, PortWidth::B4][usize::from(size == Width::B2)];
     attempt(s, bus, |s, _| flags::cli(s));
     attempt(s, bus, |s, _| flags::sti(s));
-    attempt(s, bus, |s, b| ioperm::check(s, b, value as u16, 1 << (size & 2)));
+    attempt(s, bus, |s, b| ioperm::check(s, b, Port(value as u16), width));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod scene;
 mod twins;
 
 pub use twins::{disturbed, sabotaged, twins};
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 use engine_soft::{SoftVcpu, Tier};
 use memory::GuestRam;
@@ -63,17 +64,17 @@ impl Anything {
 }
 
 impl CpuIo for Anything {
-    fn pio_read(&mut self, _: u16, size: u8) -> u32 {
-        self.answer(size) as u32
+    fn pio_read(&mut self, _: Port, size: PortWidth) -> u32 {
+        self.answer(u8::from(size)) as u32
     }
-    fn pio_write(&mut self, _: u16, size: u8, _: u32) {
-        self.answer(size);
+    fn pio_write(&mut self, _: Port, size: PortWidth, _: u32) {
+        self.answer(u8::from(size));
     }
-    fn mmio_read(&mut self, _: u64, size: u8) -> u64 {
-        self.answer(size)
+    fn mmio_read(&mut self, _: Gpa, size: Width) -> u64 {
+        self.answer(u8::from(size))
     }
-    fn mmio_write(&mut self, _: u64, size: u8, _: u64) {
-        self.answer(size);
+    fn mmio_write(&mut self, _: Gpa, size: Width, _: u64) {
+        self.answer(u8::from(size));
     }
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>> {
         matches!(msr, 0x1b | 0x800..=0x8ff).then(|| Ok(self.answer(8)))
@@ -82,9 +83,9 @@ impl CpuIo for Anything {
         let mine = matches!(msr, 0x1b | 0x800..=0x8ff);
         mine.then(|| if self.random.one_in(2) { Ok(()) } else { Err(MsrFault) })
     }
-    fn ack_interrupt(&mut self) -> Option<u8> {
+    fn ack_interrupt(&mut self) -> Option<Vector> {
         self.signals.clear(Signal::Intr);
-        (!self.random.one_in(8)).then(|| self.random.next() as u8)
+        (!self.random.one_in(8)).then(|| Vector(self.random.next() as u8))
     }
     fn task_priority(&mut self) -> u8 {
         self.random.next() as u8 & 15

@@ -4,12 +4,13 @@
 use super::{Bytes, code};
 use memory::GuestRam;
 use test_support::Rng;
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister};
 
 /// RAM with a hole that devices answer for.
-pub(super) const RAM: &[(u64, u64)] = &[(0, 0x4_0000), (0x8_0000, 0x1_0000)];
+pub(super) const RAM: &[(Gpa, u64)] = &[(Gpa(0), 0x4_0000), (Gpa(0x8_0000), 0x1_0000)];
 /// PML4 or, for 32-bit paging, the page directory.
 const ROOT: u64 = 0x1000;
 /// PAE's four entries.
@@ -64,7 +65,8 @@ pub(super) fn build(
 ) -> CpuState {
     let start = Start::of(mode);
     let user = mode & 0x80 != 0 || start == Start::Virtual8086;
-    let mut put = |gpa: u64, bytes: &[u8]| ram.write(gpa, bytes).expect("within the first region");
+    let mut put =
+        |gpa: u64, bytes: &[u8]| ram.write(Gpa(gpa), bytes).expect("within the first region");
     let data: Vec<u8> = (0..0x2000).flat_map(|_| address(random).to_le_bytes()).collect();
     put(0x1_0000, &data);
     put(0x9000, &data[..0x3000]);

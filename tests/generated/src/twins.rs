@@ -14,11 +14,12 @@ use memory::GuestRam;
 use std::sync::atomic::{AtomicBool, Ordering};
 use test_support::Rng;
 use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
 
-const RAM: &[(u64, u64)] = &[(0, 0x4_0000)];
+const RAM: &[(Gpa, u64)] = &[(Gpa(0), 0x4_0000)];
 const TABLES: u64 = 0x1000;
 /// The table of 4 KiB pages.
 const PAGE_TABLE: u64 = 0x4000;
@@ -181,7 +182,7 @@ fn run(
     let mut state = vcpu.state_now().clone();
     state.gpr[gpr::BLOCK_IP] = 0;
     let mut memory = vec![0; RAM[0].1 as usize];
-    ram.read(0, &mut memory).expect("all of it");
+    ram.read(Gpa(0), &mut memory).expect("all of it");
     // An address check may mark a page accessed or dirty though the instruction then faults on
     // something else.
     let tables = TABLES as usize..PAGE_TABLE as usize + 0x1000;
@@ -207,7 +208,7 @@ fn compare(reference: &End, other: &End) {
 }
 
 fn build(ram: &GuestRam, mode: u8, random: &mut Rng) -> CpuState {
-    let put = |gpa: u64, bytes: &[u8]| ram.write(gpa, bytes).expect("within memory");
+    let put = |gpa: u64, bytes: &[u8]| ram.write(Gpa(gpa), bytes).expect("within memory");
     let data: Vec<u8> = (0..0x1000).flat_map(|_| number(random).to_le_bytes()).collect();
     put(DATA, &data);
     tables(&put, mode, random);

@@ -69,7 +69,7 @@ fn virtio_mmio(out: &mut Vec<u8>, id: u32, device: VirtioMmio) {
     let hid = Name::new("_HID".into(), &"LNRO0005");
     let uid = Name::new("_UID".into(), &id);
     let memory = Memory32Fixed::new(true, device.address, VirtioMmio::SIZE);
-    let irq = Interrupt::new(true, false, false, false, device.gsi);
+    let irq = Interrupt::new(true, false, false, false, device.gsi.0);
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &irq]));
     Device::new(format!("V{id:03X}").as_str().into(), vec![&hid, &uid, &crs]).to_aml_bytes(out);
 }

@@ -36,15 +36,15 @@ pub(super) fn fadt(config: &AcpiConfig, facs: u64, dsdt: u64) -> Vec<u8> {
     t.write_u64(140, dsdt);
     t.write_u8(45, PROFILE_SERVER);
     t.write_u16(46, config.sci_irq.into());
-    block(&mut t, config.pm1a_event, 56, 88, 148, 4);
-    block(&mut t, config.pm1a_control, 64, 89, 172, 2);
-    block(&mut t, config.pm_timer, 76, 91, 208, 4);
+    block(&mut t, config.pm1a_event.0, 56, 88, 148, 4);
+    block(&mut t, config.pm1a_control.0, 64, 89, 172, 2);
+    block(&mut t, config.pm_timer.0, 76, 91, 208, 4);
     t.write_u16(96, NO_C_STATE);
     t.write_u16(98, NO_C_STATE);
     t.write_u8(108, if config.rtc { CENTURY } else { 0 });
     t.write_u16(109, boot_architecture(config));
     t.write_u32(112, flags(config));
-    address(&mut t, 116, config.reset_port, 1);
+    address(&mut t, 116, config.reset_port.0, 1);
     t.write_u8(128, config.reset_value);
     t.write_u8(131, 4); // minor version
     t.as_slice().to_vec()

@@ -1,9 +1,10 @@
 //! Any bytes as any of the files.
 
-use boot::{AcpiConfig, BootPlan, Module, Request, Source, plan};
+use boot::{AcpiConfig, BootPlan, Module, Request, Run, Source, plan};
+use x86::addr::Gpa;
 
 /// RAM of the machine that [`fuzz`] boots.
-const RAM: &[(u64, u64)] = &[(0, 64 << 20), (1 << 32, 16 << 20)];
+const RAM: &[Run] = &[(Gpa(0), 64 << 20), (Gpa(1 << 32), 16 << 20)];
 
 /// Plans a boot of `data` as the kernel, and of `data` split into kernel, initrd and module.
 ///
@@ -31,13 +32,13 @@ fn attempt(image: &[u8], initrd: Option<Source<'_>>, modules: &[Module<'_>]) {
 
 /// The promises.
 fn check(plan: &BootPlan) {
-    let mut end = 0;
+    let mut end = Gpa(0);
     for piece in &plan.pieces {
         let len = piece.bytes.len() as u64;
         assert!(piece.gpa >= end, "{} overlaps its neighbour", piece.what);
         end = piece.gpa.checked_add(len).expect("no piece wraps around");
         assert!(
-            RAM.iter().any(|r| piece.gpa >= r.0 && end <= r.0 + r.1),
+            RAM.iter().any(|r| piece.gpa >= r.0 && end <= r.0.wrapping_add(r.1)),
             "{} outside RAM",
             piece.what
         );

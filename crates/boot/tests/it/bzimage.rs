@@ -2,13 +2,15 @@
 
 use crate::images::{PAYLOAD, bzimage, put};
 use crate::{Boot, Guest};
+use boot::Run;
 use boot::{E820Type, Protocol, layout};
+use x86::addr::Gpa;
 use x86::regs::{Cr0, Rflags};
 use x86::state::{Mode, Seg, gpr};
 
 fn params(guest: &Guest) -> u64 {
-    assert_eq!(guest.0.cpu.gpr[gpr::RSI], layout::BOOT_PARAMS);
-    layout::BOOT_PARAMS
+    assert_eq!(guest.0.cpu.gpr[gpr::RSI], layout::BOOT_PARAMS.0);
+    layout::BOOT_PARAMS.0
 }
 
 #[test]
@@ -40,9 +42,9 @@ fn boot_params_hold_the_header_the_map_and_the_pointers() {
     for (n, entry) in guest.0.e820.iter().enumerate() {
         let at = zero_page + 0x2d0 + 20 * n as u64;
         let read = (guest.u64(at), guest.u64(at + 8), guest.u32(at + 16));
-        assert_eq!(read, (entry.gpa, entry.len, entry.kind as u32));
+        assert_eq!(read, (entry.gpa.0, entry.len, entry.kind as u32));
     }
-    assert!(guest.0.e820.iter().any(|e| e.kind == E820Type::Ram && e.gpa == 1 << 32));
+    assert!(guest.0.e820.iter().any(|e| e.kind == E820Type::Ram && e.gpa == Gpa(1 << 32)));
 }
 
 #[test]
@@ -56,7 +58,7 @@ fn the_initrd_goes_as_high_as_the_kernel_allows() {
             u64::from(guest.u32(zero_page + low)) | u64::from(guest.u32(zero_page + high)) << 32
         };
         assert_eq!(low_high(0x21c, 0xc4), 0x1801);
-        assert_eq!(guest.piece("initrd").gpa, low_high(0x218, 0xc0));
+        assert_eq!(guest.piece("initrd").gpa, Gpa(low_high(0x218, 0xc0)));
         low_high(0x218, 0xc0)
     };
     assert_eq!(top(&image), (1 << 32) + (64 << 20) - 0x2000); // XLF_CAN_BE_LOADED_ABOVE_4G
@@ -72,13 +74,13 @@ fn the_initrd_never_lies_in_the_kernels_init_size() {
     put(&mut image, 0x22c, &0x17f_ffffu32.to_le_bytes()); // ends exactly where init_size does
     put(&mut image, 0x236, &1u16.to_le_bytes());
     let guest = Boot { initrd: Some(&[1; 100]), ..Boot::new(&image) }.ok();
-    assert_eq!(guest.piece("initrd").gpa, 0x100_0000 - 0x1000);
+    assert_eq!(guest.piece("initrd").gpa, Gpa(0x100_0000 - 0x1000));
 }
 
 #[test]
 fn a_relocatable_kernel_moves_up_where_its_place_is_not_free() {
     let mut image = bzimage();
-    let hole: &[(u64, u64)] = &[(0, 16 << 20), (33 << 20, 64 << 20)]; // none at 16 MiB
+    let hole: &[Run] = &[(Gpa(0), 16 << 20), (Gpa(33 << 20), 64 << 20)]; // none at 16 MiB
     let guest = Boot { ram: hole, ..Boot::new(&image) }.ok();
     assert_eq!(guest.0.cpu.rip, 0x220_0200); // 34 MiB, the first multiple of 2 MiB
     put(&mut image, 0x258, &0x110_0000u64.to_le_bytes()); // 17 MiB is no such multiple
@@ -98,7 +100,7 @@ fn a_memory_that_cannot_hold_the_running_kernel_is_refused_at_every_size() {
         put(&mut image, 0x234, &[relocatable]);
         put(&mut image, 0x260, &(52_u32 << 20).to_le_bytes());
         for mib in 1..=200_u64 {
-            let ram: &[(u64, u64)] = &[(0, mib << 20)];
+            let ram: &[Run] = &[(Gpa(0), mib << 20)];
             if mib >= 16 + 52 {
                 let guest = Boot { ram, ..Boot::new(&image) }.ok();
                 assert_eq!(guest.0.cpu.rip, 0x100_0200, "{mib} MiB");
@@ -171,7 +173,7 @@ fn the_command_line_is_bounded_by_the_kernel() {
 #[test]
 fn a_large_initrd_names_the_memory_it_needs() {
     let initrd = vec![0; 60 << 20];
-    let small: &[(u64, u64)] = &[(0, 64 << 20)];
+    let small: &[Run] = &[(Gpa(0), 64 << 20)];
     let error = Boot { initrd: Some(&initrd), ram: small, ..Boot::new(&bzimage()) }.error();
     assert!(error.contains("initrd.img") && error.contains("`memory`"), "{error}");
     let need = error.split("at least ").nth(1).and_then(|s| s.split('M').next()).unwrap();

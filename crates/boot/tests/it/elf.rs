@@ -14,10 +14,10 @@ fn vmlinux_is_entered_in_long_mode_with_boot_params() {
     let cpu = &guest.0.cpu;
     assert_eq!(guest.0.protocol, Protocol::LinuxElf64);
     assert_eq!((cpu.mode(), cpu.rip), (Mode::Long64, 16 * MIB + 2));
-    assert_eq!(cpu.gpr[gpr::RSI], layout::BOOT_PARAMS);
+    assert_eq!(cpu.gpr[gpr::RSI], layout::BOOT_PARAMS.0);
     assert_eq!((guest.bytes(16 * MIB), guest.bytes(20 * MIB)), ([1, 2, 3], [4]));
-    assert_eq!(guest.u32(layout::BOOT_PARAMS + 0x21c), 6);
-    assert_eq!(guest.bytes(layout::BOOT_PARAMS + 0x202), *b"HdrS");
+    assert_eq!(guest.u32(layout::BOOT_PARAMS.0 + 0x21c), 6);
+    assert_eq!(guest.bytes(layout::BOOT_PARAMS.0 + 0x202), *b"HdrS");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn the_pvh_note_is_preferred() {
         let at = map + 24 * n as u64;
         assert_eq!(
             (guest.u64(at), guest.u64(at + 8), guest.u32(at + 16)),
-            (entry.gpa, entry.len, entry.kind as u32)
+            (entry.gpa.0, entry.len, entry.kind as u32)
         );
     }
 }

@@ -4,6 +4,7 @@ use crate::Boot;
 use crate::images::put;
 use boot::{AcpiConfig, Request, Source, plan};
 use std::path::Path;
+use x86::addr::Gpa;
 
 fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut image = vec![0; 0x9000];

@@ -10,10 +10,12 @@ mod images;
 mod multiboot;
 mod real;
 
+use boot::Run;
 use boot::{AcpiConfig, BootError, BootPlan, Module, Piece, Request, Source, plan};
+use x86::addr::Gpa;
 
 /// 256 MiB below 4 GiB, 64 MiB above.
-pub(crate) const RAM: &[(u64, u64)] = &[(0, 256 << 20), (1 << 32, 64 << 20)];
+pub(crate) const RAM: &[Run] = &[(Gpa(0), 256 << 20), (Gpa(1 << 32), 64 << 20)];
 
 /// A request that tests adapt.
 pub(crate) struct Boot<'a> {
@@ -21,7 +23,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) initrd: Option<&'a [u8]>,
     pub(crate) cmdline: &'a str,
     pub(crate) modules: Vec<(&'a [u8], &'a str)>,
-    pub(crate) ram: &'a [(u64, u64)],
+    pub(crate) ram: &'a [Run],
     pub(crate) acpi: AcpiConfig,
 }
 
@@ -55,10 +57,10 @@ impl<'a> Boot<'a> {
         let plan = self.plan().unwrap_or_else(|e| panic!("{e}"));
         let mut end = 0;
         for piece in &plan.pieces {
-            assert!(piece.gpa >= end, "{} overlaps its neighbour", piece.what);
-            end = piece.gpa + piece.bytes.len() as u64;
+            assert!(piece.gpa >= Gpa(end), "{} overlaps its neighbour", piece.what);
+            end = piece.gpa.0 + piece.bytes.len() as u64;
             assert!(
-                self.ram.iter().any(|r| piece.gpa >= r.0 && end <= r.0 + r.1),
+                self.ram.iter().any(|r| piece.gpa >= Gpa(r.0.0) && end <= r.0.0 + r.1),
                 "{}",
                 piece.what
             );
@@ -86,8 +88,8 @@ impl Guest {
     pub(crate) fn bytes<const N: usize>(&self, gpa: u64) -> [u8; N] {
         std::array::from_fn(|n| {
             let at = gpa + n as u64;
-            let inside = |p: &&Piece| at >= p.gpa && at < p.gpa + p.bytes.len() as u64;
-            self.0.pieces.iter().find(inside).map_or(0, |p| p.bytes[(at - p.gpa) as usize])
+            let inside = |p: &&Piece| at >= p.gpa.0 && at < p.gpa.0 + p.bytes.len() as u64;
+            self.0.pieces.iter().find(inside).map_or(0, |p| p.bytes[(at - p.gpa.0) as usize])
         })
     }
 

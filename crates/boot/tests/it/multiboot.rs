@@ -3,6 +3,7 @@
 use crate::images::{elf32, elf64, multiboot_header, put};
 use crate::{Boot, Guest};
 use boot::{Protocol, VirtioMmio};
+use x86::addr::Gsi;
 use x86::regs::Cr0;
 use x86::state::{Mode, Seg, gpr};
 
@@ -60,7 +61,7 @@ fn the_information_structure_tells_everything() {
     let (mut entry, end) = (word(48), word(48) + word(44));
     let mut seen = 0;
     while entry < end {
-        assert_eq!(guest.u64(entry + 4), guest.0.e820[seen].gpa);
+        assert_eq!(guest.u64(entry + 4), (guest.0.e820[seen].gpa).0);
         entry += u64::from(guest.u32(entry)) + 4;
         seen += 1;
     }
@@ -116,7 +117,7 @@ fn what_cannot_be_offered_is_refused() {
 fn virtio_devices_are_named_on_the_command_line() {
     let image = elf_image(3);
     let mut boot = Boot::new(&image);
-    let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: 16 + n };
+    let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: Gsi(16 + n) };
     boot.acpi.virtio = vec![device(0), device(1)];
     let line = |boot: &Boot<'_>| {
         let guest = boot.ok();

@@ -2,6 +2,7 @@
 //! yield a plan.
 
 use boot::{AcpiConfig, Request, Source, plan};
+use x86::addr::Gpa;
 
 #[test]
 fn real_images_yield_plans() {
@@ -10,7 +11,7 @@ fn real_images_yield_plans() {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let image = Source::Path(&path);
-        let ram = &[(0, 512 << 20)];
+        let ram = &[(Gpa(0), 512 << 20)];
         let request = Request {
             image,
             initrd: None,

@@ -8,7 +8,7 @@ use crate::guest::Guest;
 use crate::layout::*;
 use crate::paging::pte;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Rflags};
 use x86::state::gpr::{RAX, RBX, RCX};
 
@@ -50,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
         g.user();
         g.map(PLAY, FRAME, pte::KERNEL);
         g.poke(FRAME, 0x77);
-        let handler = g.handler(Vector::Pf, |a| {
+        let handler = g.handler(Vector::PF, |a| {
             a.mov(ebx, dword_ptr(PLAY))?;
             a.hlt()
         });

@@ -6,7 +6,7 @@ use crate::Case;
 use crate::guest::{Guest, INTERRUPT_GATE};
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr4, Rflags};
 use x86::state::gpr::{RAX, RBX, RCX};
 
@@ -26,7 +26,7 @@ fn arm(g: &mut Guest, n: u64, address: u64, kind: u64, len: u64) {
 
 /// Expects #DB with pushed RIP `at` and exactly these causes in DR6.
 fn want_debug(g: &mut Guest, at: u64, causes: u64) {
-    g.traps(Vector::Db, at);
+    g.traps(Vector::DB, at);
     g.want("DR6", |e| e.state.dr.dr6 & 0xe00f, causes);
 }
 
@@ -48,7 +48,7 @@ fn steps_into_syscall(g: &mut Guest, mask: Rflags) -> u64 {
     g.state.msr.fmask = mask.bits();
     g.flags(Rflags::TF);
     // The entry runs on the user's stack: the stub's is its own.
-    g.set_gate(Vector::Db as u8, sel::CODE64, Guest::stub(1), INTERRUPT_GATE, 1);
+    g.set_gate(Vector::DB.0, sel::CODE64, Guest::stub(1), INTERRUPT_GATE, 1);
     g.emit(|a| a.syscall());
     entry
 }
@@ -180,7 +180,7 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         step(g);
         let at = g.emit(|a| a.ud2());
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
         g.want_pushed(Rflags::TF, true);
     }),
     case("debug/step-into-the-branch-target", "SDM 3A 17.3.1.4", |g| {
@@ -218,7 +218,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("debug/rf-resumes", "SDM 3A 17.3.1.1", |g| {
         g.long();
-        g.handler(Vector::Db, |a| {
+        g.handler(Vector::DB, |a| {
             a.inc(ecx)?;
             a.or(dword_ptr(rsp + 16), Rflags::RF.bits() as i32)?;
             a.iretq()
@@ -247,7 +247,7 @@ pub(super) const CASES: &[Case] = &[
         g.raw(&[0xf1]);
         let at = g.emit(|a| a.nop());
         arm(g, 1, DATA, 3, 1);
-        g.handler(Vector::Db, |a| {
+        g.handler(Vector::DB, |a| {
             a.inc(ecx)?;
             a.mov(rbx, ptr(rsp))?;
             a.iretq()
@@ -259,7 +259,7 @@ pub(super) const CASES: &[Case] = &[
     case("debug/faults-push-rf", "SDM 3A 6.8.2 and 17.3.1.1", |g| {
         g.long();
         let at = g.emit(|a| a.ud2());
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
         g.want_pushed(Rflags::RF, true);
     }),
     case("debug/traps-push-no-rf", "SDM 3A 17.3.1.1", |g| {
@@ -311,7 +311,7 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.state.paging.cr4 |= Cr4::DE;
         let at = g.raw(&[0x0f, 0x21, 0xe0]); // MOV RAX, DR4
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("debug/dr4-is-dr6-without-de", "SDM 3A 17.2.2", |g| {
         g.long();
@@ -337,7 +337,7 @@ pub(super) const CASES: &[Case] = &[
             a.shl(rax, 32)
         });
         let at = g.emit(|a| a.mov(dr7, rax));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("debug/icebp", "SDM 2A INT n", |g| {
         g.long();
@@ -373,7 +373,7 @@ pub(super) const CASES: &[Case] = &[
     case("debug/int3-is-not-a-breakpoint-register", "SDM 3A 17.3.2", |g| {
         g.long();
         let at = g.raw(&[0xcc]);
-        g.traps(Vector::Bp, at + 1);
+        g.traps(Vector::BP, at + 1);
         g.want("DR6", |e| e.state.dr.dr6 & 0xe00f, 0);
     }),
 ];

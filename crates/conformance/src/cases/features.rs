@@ -8,7 +8,7 @@ use crate::layout::*;
 use crate::paging::{Format, pte};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Rflags};
 use x86::state::gpr::{RAX, RBX, RCX};
 use x86::state::{Seg, Segment};
@@ -44,7 +44,7 @@ fn refuses(g: &mut Guest, msr: u32, value: u64) {
         a.mov(edx, (value >> 32) as u32)
     });
     let at = g.emit(|a| a.wrmsr());
-    g.faults(Vector::Gp, 0, at);
+    g.faults(Vector::GP, 0, at);
 }
 
 /// 64-bit code with x87, SSE and AVX state enabled.
@@ -116,7 +116,7 @@ pub(super) const CASES: &[Case] = &[
         g.flags(Rflags::VM | Rflags::VIF | Rflags::IF);
         g.seek(USER_CODE, 16);
         g.raw(&[0xfa, 0xf4]); // CLI; HLT, which ends it
-        g.delivers(Vector::Gp as u8);
+        g.delivers(Vector::GP.0);
         g.want_pushed(Rflags::VIF, false);
         g.want_pushed(Rflags::IF, true);
     }),
@@ -178,7 +178,7 @@ pub(super) const CASES: &[Case] = &[
             a.lea(ecx, ptr(rcx + rcx + 0x200))
         });
         let at = g.emit(|a| a.rdmsr());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("features/pat-keeps-memory-types", "SDM 3A 11.12.2", |g| {
         keeps(g, 0x277, 0x0007_0406_0007_0406);
@@ -335,7 +335,7 @@ pub(super) const CASES: &[Case] = &[
         g.user();
         g.state.paging.cr4 |= Cr4::OSXSAVE;
         let at = g.emit(|a| a.xsaves(ptr(USER_DATA)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("features/xsave-to-code-is-gp-whatever-its-page", "SDM 2B XSAVE", |g| {
         g.protected_paged(Format::Legacy);
@@ -343,7 +343,7 @@ pub(super) const CASES: &[Case] = &[
         g.state.paging.cr0 -= Cr0::TS;
         // XSAVE CS:[PLAY], which is not mapped
         let at = g.raw(&[0x2e, 0x0f, 0xae, 0x25, 0, 0, 0, 0x40]);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("features/erms-and-fsrm-move-across-pages", "SDM 1 7.3.9.3", |g| {
         g.long();

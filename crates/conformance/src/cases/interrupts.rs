@@ -7,7 +7,7 @@ use crate::describe::{access, descriptor};
 use crate::guest::{GATE_USER, Guest, INTERRUPT_GATE, TRAP_GATE};
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::Rflags;
 use x86::state::gpr::{RAX, RCX, RSP};
 use x86::state::{Seg, Segment};
@@ -38,7 +38,7 @@ pub(super) const CASES: &[Case] = &[
     case("interrupts/user-int-needs-gate-privilege", "SDM 3A 6.12.1.1", |g| {
         g.user();
         let at = int(g);
-        g.faults(Vector::Gp, V_CODE, at);
+        g.faults(Vector::GP, V_CODE, at);
     }),
     case("interrupts/user-int-through-a-user-gate", "SDM 3A 6.14.2", |g| {
         g.user();
@@ -66,43 +66,43 @@ pub(super) const CASES: &[Case] = &[
     case("interrupts/exceptions-ignore-gate-privilege", "SDM 3A 6.12.1.1", |g| {
         g.user();
         let at = g.emit(|a| a.ud2());
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("interrupts/gate-not-present", "SDM 3A 6.13", |g| {
         g.long();
         g.set_gate(V, sel::CODE64, CODE, INTERRUPT_GATE & !0x80, 0);
         let at = int(g);
-        g.faults(Vector::Np, V_CODE, at);
+        g.faults(Vector::NP, V_CODE, at);
     }),
     case("interrupts/beyond-the-idt", "SDM 3A 6.10", |g| {
         g.long();
         g.state.idtr.limit = 16 * u16::from(V) - 1;
         let at = int(g);
-        g.faults(Vector::Gp, V_CODE, at);
+        g.faults(Vector::GP, V_CODE, at);
     }),
     case("interrupts/gate-of-another-type", "SDM 3A 6.14.1", |g| {
         g.long();
         g.set_gate(V, sel::CODE64, CODE, 0x8c, 0);
         let at = int(g);
-        g.faults(Vector::Gp, V_CODE, at);
+        g.faults(Vector::GP, V_CODE, at);
     }),
     case("interrupts/gate-to-null", "SDM 3A 6.15 #GP", |g| {
         g.long();
         g.set_gate(V, 0, CODE, INTERRUPT_GATE, 0);
         let at = int(g);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("interrupts/gate-to-data", "SDM 3A 6.15 #GP", |g| {
         g.long();
         g.set_gate(V, sel::DATA, CODE, INTERRUPT_GATE, 0);
         let at = int(g);
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("interrupts/long-mode-handlers-are-64-bit", "SDM 3A 6.14.1", |g| {
         g.long();
         g.set_gate(V, sel::CODE32, CODE, INTERRUPT_GATE, 0);
         let at = int(g);
-        g.faults(Vector::Gp, sel::CODE32.into(), at);
+        g.faults(Vector::GP, sel::CODE32.into(), at);
     }),
     case("interrupts/interrupt-gate-masks", "SDM 3A 6.12.1.2", |g| {
         g.long();
@@ -148,12 +148,12 @@ pub(super) const CASES: &[Case] = &[
     case("interrupts/int3-is-a-trap", "SDM 3A 6.15 #BP", |g| {
         g.long();
         let at = g.raw(&[0xcc]);
-        g.traps(Vector::Bp, at + 1);
+        g.traps(Vector::BP, at + 1);
     }),
     case("interrupts/user-int3-needs-gate-privilege", "SDM 3A 6.12.1.1", |g| {
         g.user();
         let at = g.raw(&[0xcc]);
-        g.faults(Vector::Gp, 3 * 8 + 2, at);
+        g.faults(Vector::GP, 3 * 8 + 2, at);
     }),
     case("interrupts/into", "SDM 3A 6.15 #OF", |g| {
         g.protected();
@@ -162,7 +162,7 @@ pub(super) const CASES: &[Case] = &[
             a.inc(al)
         });
         let at = g.raw(&[0xce]);
-        g.traps(Vector::Of, at + 1);
+        g.traps(Vector::OF, at + 1);
     }),
     case("interrupts/bound", "SDM 3A 6.15 #BR", |g| {
         g.protected();
@@ -172,13 +172,13 @@ pub(super) const CASES: &[Case] = &[
         g.emit(|a| a.bound(eax, qword_ptr(DATA)));
         g.emit(|a| a.inc(eax));
         let at = g.emit(|a| a.bound(eax, qword_ptr(DATA)));
-        g.traps(Vector::Br, at);
+        g.traps(Vector::BR, at);
     }),
     case("interrupts/divide-by-zero", "SDM 3A 6.15 #DE", |g| {
         g.long();
         g.emit(|a| a.xor(ecx, ecx));
         let at = g.emit(|a| a.div(ecx));
-        g.traps(Vector::De, at);
+        g.traps(Vector::DE, at);
         g.want_reg(RAX, 0);
     }),
     case("interrupts/divide-overflow", "SDM 2A IDIV", |g| {
@@ -189,14 +189,14 @@ pub(super) const CASES: &[Case] = &[
             a.mov(ecx, -1)
         });
         let at = g.emit(|a| a.idiv(ecx));
-        g.traps(Vector::De, at);
+        g.traps(Vector::DE, at);
     }),
     case("interrupts/double-fault", "SDM 3A 6.15 #DF", |g| {
         g.long();
         g.set_gate(13, sel::CODE64, CODE, INTERRUPT_GATE & !0x80, 0);
         g.emit(|a| a.mov(eax, u32::from(sel::BEYOND)));
         let at = g.emit(|a| a.mov(ds, eax));
-        g.faults(Vector::Df, 0, at);
+        g.faults(Vector::DF, 0, at);
     }),
     case("interrupts/triple-fault", "SDM 3A 6.15 #DF", |g| {
         g.long();
@@ -209,7 +209,7 @@ pub(super) const CASES: &[Case] = &[
         g.poke(TSS + 0x24, PLAY); // IST1: not mapped
         g.set_gate(14, sel::CODE64, Guest::stub(14), INTERRUPT_GATE, 1);
         let at = g.emit(|a| a.mov(eax, dword_ptr(PLAY + 0x5000)));
-        g.faults(Vector::Df, 0, at);
+        g.faults(Vector::DF, 0, at);
     }),
     case("interrupts/page-fault-during-gp-is-served", "SDM 3A table 6-5", |g| {
         g.long();
@@ -217,14 +217,14 @@ pub(super) const CASES: &[Case] = &[
         g.set_gate(13, sel::CODE64, Guest::stub(13), INTERRUPT_GATE, 1);
         g.emit(|a| a.mov(eax, u32::from(sel::BEYOND)));
         let at = g.emit(|a| a.mov(ds, eax));
-        g.faults(Vector::Pf, 2, at);
+        g.faults(Vector::PF, 2, at);
         g.want("page of CR2", |e| e.state.cr2 & !0xfff, PLAY - 0x1000);
     }),
     case("interrupts/benign-then-contributory-is-served", "SDM 3A table 6-5", |g| {
         g.long();
         g.set_gate(6, sel::CODE64, CODE, INTERRUPT_GATE & !0x80, 0);
         let at = g.emit(|a| a.ud2());
-        g.faults(Vector::Np, 6 * 8 + 2 + 1, at);
+        g.faults(Vector::NP, 6 * 8 + 2 + 1, at);
     }),
     case("interrupts/user-stack-fault-on-entry", "SDM 3A 6.15 #PF", |g| {
         g.user();
@@ -269,26 +269,26 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.flags(Rflags::NT);
         let at = g.emit(|a| a.iretq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("interrupts/iretq-to-a-non-canonical-address", "SDM 2A IRET", |g| {
         g.long();
         push_frame(g, sel::USER_DATA, sel::USER_CODE64, 0x0000_8000_0000_0000);
         let at = g.emit(|a| a.iretq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
         g.want("pushed CS", |e| e.pushed().cs, sel::CODE64.into());
     }),
     case("interrupts/iretq-inwards", "SDM 2A IRET", |g| {
         g.user();
         push_frame(g, sel::DATA, sel::CODE64, CODE);
         let at = g.emit(|a| a.iretq());
-        g.faults(Vector::Gp, sel::CODE64.into(), at);
+        g.faults(Vector::GP, sel::CODE64.into(), at);
     }),
     case("interrupts/iretq-with-a-null-user-stack", "SDM 2A IRET", |g| {
         g.long();
         push_frame(g, 3, sel::USER_CODE32, USER_CODE);
         let at = g.emit(|a| a.iretq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("interrupts/user-iret-keeps-if-and-iopl", "SDM 2A IRET", |g| {
         g.user();
@@ -329,7 +329,7 @@ pub(super) const CASES: &[Case] = &[
             a.push(0)?;
             a.iretd()
         });
-        g.faults(Vector::Gp, 0, 0);
+        g.faults(Vector::GP, 0, 0);
         g.want("pushed CS", |e| e.pushed().cs, 0x1000);
         g.want_pushed(Rflags::VM, true);
         g.want("pushed ES", |e| e.mem(e.reg(RSP) + 24, 2), 0x3000);
@@ -340,7 +340,7 @@ pub(super) const CASES: &[Case] = &[
     case("interrupts/virtual-8086-int-needs-iopl-3", "SDM 3B 20.2.7", |g| {
         virtual_8086(g);
         let at = g.raw(&[0xcd, EXIT]);
-        g.faults(Vector::Gp, 0, at - USER_CODE);
+        g.faults(Vector::GP, 0, at - USER_CODE);
     }),
     case("interrupts/virtual-8086-int-with-iopl-3", "SDM 3B 20.3.1", |g| {
         virtual_8086(g);
@@ -363,7 +363,7 @@ pub(super) const CASES: &[Case] = &[
         g.interrupt_at_start = true;
         g.set_gate(INTERRUPT, sel::CODE64, CODE, INTERRUPT_GATE & !0x80, 0);
         g.emit(|a| a.nop());
-        g.faults(Vector::Np, u32::from(INTERRUPT) * 8 + 3, CODE);
+        g.faults(Vector::NP, u32::from(INTERRUPT) * 8 + 3, CODE);
     }),
     case("interrupts/if-holds-external-interrupts-back", "SDM 3A 6.8.1", |g| {
         g.long();
@@ -421,7 +421,7 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.nmi_at_start = true;
         g.emit(|a| a.nop());
-        g.traps(Vector::Nmi, CODE);
+        g.traps(Vector::NMI, CODE);
     }),
     case("interrupts/nmi-before-interrupt", "SDM 3A table 6-2", |g| {
         g.long();
@@ -429,12 +429,12 @@ pub(super) const CASES: &[Case] = &[
         g.nmi_at_start = true;
         g.interrupt_at_start = true;
         g.emit(|a| a.nop());
-        g.traps(Vector::Nmi, CODE);
+        g.traps(Vector::NMI, CODE);
     }),
     case("interrupts/nmi-blocks-nmi-until-iret", "SDM 3A 6.7.1", |g| {
         g.long();
         g.nmi_at_start = true;
-        g.handler(Vector::Nmi, |a| {
+        g.handler(Vector::NMI, |a| {
             let mut done = a.create_label();
             a.inc(ecx)?;
             a.mov(eax, ecx)?;
@@ -454,7 +454,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("interrupts/int-2-does-not-block-nmi", "SDM 3A 6.7.1", |g| {
         g.long();
-        g.handler(Vector::Nmi, |a| {
+        g.handler(Vector::NMI, |a| {
             let (mut done, mut on) = (a.create_label(), a.create_label());
             a.inc(ecx)?;
             a.cmp(ecx, 1)?;
@@ -500,14 +500,14 @@ pub(super) const CASES: &[Case] = &[
         g.state.tr.limit = 0x23;
         g.set_gate(V, sel::CODE64, Guest::stub(V), INTERRUPT_GATE, 1);
         let at = int(g);
-        g.faults(Vector::Ts, sel::TSS.into(), at);
+        g.faults(Vector::TS, sel::TSS.into(), at);
     }),
     case("interrupts/non-canonical-ist", "SDM 3A 6.14.5; 6.15 #SS", |g| {
         g.long();
         g.poke(TSS + 0x24, 0x0000_9000_0000_0000);
         g.set_gate(V, sel::CODE64, Guest::stub(V), INTERRUPT_GATE, 1);
         let at = int(g);
-        g.faults(Vector::Ss, 0, at);
+        g.faults(Vector::SS, 0, at);
     }),
     case("interrupts/popf-clears-rf", "SDM 2B POPF", |g| {
         g.long();
@@ -521,18 +521,18 @@ pub(super) const CASES: &[Case] = &[
     case("interrupts/virtual-8086-sti-needs-iopl-3", "SDM 3B 20.2.7", |g| {
         virtual_8086(g);
         let at = g.raw(&[0xfb]);
-        g.faults(Vector::Gp, 0, at - USER_CODE);
+        g.faults(Vector::GP, 0, at - USER_CODE);
     }),
     case("interrupts/virtual-8086-pushf-needs-iopl-3", "SDM 3B 20.2.7", |g| {
         virtual_8086(g);
         let at = g.raw(&[0x9c]);
-        g.faults(Vector::Gp, 0, at - USER_CODE);
+        g.faults(Vector::GP, 0, at - USER_CODE);
     }),
     case("interrupts/virtual-8086-ports-obey-the-bitmap-alone", "SDM 1 18.5.2", |g| {
         virtual_8086(g);
         g.flags(Rflags::VM | Rflags::IOPL);
         let at = g.raw(&[0xe6, REPORT as u8]);
-        g.faults(Vector::Gp, 0, at - USER_CODE);
+        g.faults(Vector::GP, 0, at - USER_CODE);
         g.want_reports(&[]);
     }),
     case("interrupts/virtual-8086-loads-segments-as-in-real-mode", "SDM 3B 20.2.1", |g| {
@@ -540,7 +540,7 @@ pub(super) const CASES: &[Case] = &[
         g.raw(&[0xb8, 0x00, 0x18, 0x8e, 0xd8]); // MOV AX, 1800H; MOV DS, AX
         g.raw(&[0xc6, 0x06, 0x10, 0x00, 0x5a]); // MOV byte [10H], 5AH
         g.raw(&[0xf4]);
-        g.delivers(Vector::Gp as u8);
+        g.delivers(Vector::GP.0);
         g.want_mem(USER_DATA + 0x10, 1, 0x5a);
     }),
     case("interrupts/pending-x87-error-waits-for-no-control-instruction", "SDM 1 8.6", |g| {

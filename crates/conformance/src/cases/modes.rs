@@ -8,7 +8,7 @@ use crate::layout::{CODE, DATA, EXIT, FRAME, STACK, USER_CODE, sel};
 use crate::paging::{Format, Tables, pte};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::gpr::{RAX, RBX, RSP};
 use x86::state::{Mode, Seg};
@@ -25,7 +25,7 @@ fn gp(
 ) {
     g.emit(setup);
     let at = g.emit(code);
-    g.faults(Vector::Gp, 0, at);
+    g.faults(Vector::GP, 0, at);
 }
 
 /// Expects the mode at the end.
@@ -140,7 +140,7 @@ pub(super) const CASES: &[Case] = &[
     case("modes/real-limit-is-gp-without-code", "SDM 3B 20.1.4", |g| {
         g.emit(|a| a.mov(bx, 0xffff));
         let at = g.emit(|a| a.mov(ax, word_ptr(bx)));
-        g.traps(Vector::Gp, at);
+        g.traps(Vector::GP, at);
         g.want_reg(RSP, STACK - 6);
     }),
     case("modes/real-interrupt-and-iret", "SDM 3B 20.1.4", |g| {
@@ -313,7 +313,7 @@ pub(super) const CASES: &[Case] = &[
     case("modes/cr0-pg-needs-pe", "SDM 3A 2.5", |g| {
         g.emit(|a| a.mov(eax, Cr0::PG.bits() as u32));
         let at = g.emit(|a| a.mov(cr0, eax));
-        g.traps(Vector::Gp, at);
+        g.traps(Vector::GP, at);
     }),
     case("modes/cr0-nw-needs-cd", "SDM 3A 2.5", |g| {
         g.long();

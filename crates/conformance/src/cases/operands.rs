@@ -11,7 +11,7 @@ use crate::guest::{Guest, INTERRUPT_GATE};
 use crate::layout::*;
 use crate::paging::pte;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::Cr4;
 use x86::state::Seg;
 use x86::state::gpr::RAX;
@@ -272,7 +272,7 @@ pub(super) const CASES: &[Case] = &[
         g.poke(0, 1 << 63); // not canonical
         g.emit(|a| a.xor(eax, eax));
         let at = on(g, BEHIND - 8, &[0x67, 0x66, 0x0f, 0x38, 0x82, 0x06]);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("operands/each-part-faults-for-itself", "SDM 1 3.3.7", |g| {
         top_64(g);
@@ -299,14 +299,14 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.map(0x7fff_ffff_f000, FRAME, pte::KERNEL);
         let at = on_64(g, 0x7fff_ffff_fff8, &[0xdb, 0x2e]);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("operands/fxsave-that-is-neither-canonical-nor-aligned", "SDM 2A FXSAVE", |g| {
         g.long();
         g.set_gate(12, sel::CODE64, Guest::stub(12), INTERRUPT_GATE, 1);
         g.emit(|a| a.mov(rbp, 0x8000_0000_0000_0008u64));
         let at = g.raw(&[0x0f, 0xae, 0x45, 0]); // FXSAVE [RBP]
-        g.faults(Vector::Ss, 0, at);
+        g.faults(Vector::SS, 0, at);
     }),
     case("operands/addresses-of-64-bits-go-on-at-0", "SDM 1 3.3.7", |g| {
         g.long();
@@ -334,11 +334,11 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("operands/bound-above", "SDM 2A BOUND", |g| {
         let at = bound(g, 8);
-        g.traps(Vector::Br, at);
+        g.traps(Vector::BR, at);
     }),
     case("operands/bound-below", "SDM 2A BOUND", |g| {
         let at = bound(g, -3);
-        g.traps(Vector::Br, at);
+        g.traps(Vector::BR, at);
     }),
     case("operands/linear-addresses-of-compatibility-mode-load", "SDM 1 3.3.7", |g| {
         based(g);
@@ -372,7 +372,7 @@ pub(super) const CASES: &[Case] = &[
         g.protected();
         pi(g);
         let at = on(g, BEHIND - 4, &[0xdb, 0x3e]);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("operands/addresses-of-16-bits-go-on-at-0", "SDM 1 3.3.7", |g| {
         g.protected();
@@ -401,7 +401,7 @@ pub(super) const CASES: &[Case] = &[
         g.write(0, &[5, 0]);
         g.emit(|a| a.mov(ax, 6));
         let at = on_16(g, 0xfffe, &[0x62, 0x04]);
-        g.traps(Vector::Br, at);
+        g.traps(Vector::BR, at);
     }),
     case("operands/real-mode-sgdt-goes-on-at-0", "SDM 3A 20.1", |g| {
         on_16(g, 0xfffe, &[0x0f, 0x01, 0x04]);
@@ -411,11 +411,11 @@ pub(super) const CASES: &[Case] = &[
     case("operands/real-mode-part-across-the-limit", "SDM 3A 20.1", |g| {
         pi(g);
         let at = on_16(g, 0xfffc, &[0xdb, 0x3c]);
-        g.traps(Vector::Gp, at);
+        g.traps(Vector::GP, at);
     }),
     case("operands/real-mode-part-across-the-stack-limit", "SDM 3A 20.1", |g| {
         pi(g);
         let at = on_16(g, 0xfffc, &[0x36, 0xdb, 0x3c]);
-        g.traps(Vector::Ss, at);
+        g.traps(Vector::SS, at);
     }),
 ];

@@ -8,7 +8,7 @@ use crate::layout::*;
 use crate::paging::{Format, Tables, pte};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr4, Rflags};
 use x86::state::gpr::{RBX, RDX};
 
@@ -279,6 +279,6 @@ pub(super) const CASES: &[Case] = &[
             a.set_label(&mut on)?;
             calls(a, DATA)
         });
-        g.faults(Vector::Gp, 0, DATA);
+        g.faults(Vector::GP, 0, DATA);
     }),
 ];

@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::layout::{CODE, DATA, FRAME, PLAY, USER_CODE, sel};
 use crate::paging::{Format, pte};
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::gpr::{RAX, RCX, RDI, RSI};
 
@@ -43,7 +43,7 @@ fn push_is_ss(g: &mut Guest, stack: u64) {
     g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
     g.emit(|a| a.mov(rsp, stack));
     let at = g.emit(|a| a.push(rax));
-    g.faults(Vector::Ss, 0, at);
+    g.faults(Vector::SS, 0, at);
     g.want("pushed RSP", |e| e.pushed().rsp, stack);
 }
 
@@ -393,7 +393,7 @@ pub(super) const CASES: &[Case] = &[
         g.protected_paged(Format::Pae);
         g.map(PLAY, FRAME, pte::KERNEL); // makes PDPTE 1 in memory, not in the register
         g.emit(|a| a.mov(eax, dword_ptr(DATA)));
-        g.handler(Vector::Pf, |a| {
+        g.handler(Vector::PF, |a| {
             a.mov(eax, cr3)?;
             a.mov(cr3, eax)?;
             a.inc(ecx)?;
@@ -410,13 +410,13 @@ pub(super) const CASES: &[Case] = &[
         g.paged().set(at, FRAME | pte::P | pte::RW); // bit 1 is reserved here
         g.emit(|a| a.mov(eax, cr3));
         let at = g.emit(|a| a.mov(cr3, eax));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("paging/non-canonical-data-is-gp", "SDM 1 3.3.7.1", |g| {
         g.long();
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.mov(eax, dword_ptr(rcx)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("paging/non-canonical-stack-is-ss", "SDM 1 3.3.7.1", |g| {
         push_is_ss(g, 0xffff_7fff_ffff_ffff);
@@ -428,13 +428,13 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.jmp(rcx));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("paging/non-canonical-call-is-gp", "SDM 2A CALL", |g| {
         g.long();
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.call(rcx));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
         g.want("pushed RSP", |e| e.pushed().rsp, crate::layout::STACK);
     }),
     case("paging/write-through-an-alias-changes-code", "SDM 3A 11.6", |g| {
@@ -549,6 +549,6 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, PLAY as u32)?;
             a.jmp(rax)
         });
-        g.traps(Vector::Ud, PLAY);
+        g.traps(Vector::UD, PLAY);
     }),
 ];

@@ -4,7 +4,7 @@ use super::case;
 use crate::Case;
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Rflags};
 use x86::state::Seg;
 use x86::state::gpr::RAX;
@@ -15,7 +15,7 @@ macro_rules! forbidden {
         case($name, $cite, |g| {
             g.user();
             let at = g.emit($code);
-            g.faults(Vector::Gp, 0, at);
+            g.faults(Vector::GP, 0, at);
         })
     };
 }
@@ -27,7 +27,7 @@ macro_rules! umip {
             g.user();
             g.state.paging.cr4 |= Cr4::UMIP;
             let at = g.emit($code);
-            g.faults(Vector::Gp, 0, at);
+            g.faults(Vector::GP, 0, at);
         })
     };
 }
@@ -38,7 +38,7 @@ macro_rules! undefined {
         case($name, $cite, |g| {
             g.long();
             let at = g.raw(&$bytes);
-            g.traps(Vector::Ud, at);
+            g.traps(Vector::UD, at);
         })
     };
 }
@@ -81,14 +81,14 @@ pub(super) const CASES: &[Case] = &[
             a.out(i32::from(REPORT), al)
         });
         let at = g.emit(|a| a.out(i32::from(REPORT), ax)); // the next port's bit is set
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
         g.want_reports(&[0x5b]);
     }),
     case("privilege/io-bitmap-beyond-the-tss", "SDM 1 18.5.2", |g| {
         g.user();
         g.emit(|a| a.mov(edx, 0x3f8));
         let at = g.emit(|a| a.out(dx, al));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/user-popf-keeps-if-and-iopl", "SDM 2B POPF", |g| {
         g.user();
@@ -123,13 +123,13 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.emit(|a| a.mov(ecx, 0x1234_5678));
         let at = g.emit(|a| a.rdmsr());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/unknown-msr-write", "SDM 2B WRMSR", |g| {
         g.long();
         g.emit(|a| a.mov(ecx, 0x1234_5678));
         let at = g.emit(|a| a.wrmsr());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/non-canonical-address-in-an-msr", "SDM 2B WRMSR", |g| {
         g.long();
@@ -139,7 +139,7 @@ pub(super) const CASES: &[Case] = &[
             a.mov(edx, 0x8000)
         });
         let at = g.emit(|a| a.wrmsr());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/reserved-memory-type-in-pat", "SDM 3A 11.12.2", |g| {
         g.long();
@@ -149,18 +149,18 @@ pub(super) const CASES: &[Case] = &[
             a.xor(edx, edx)
         });
         let at = g.emit(|a| a.wrmsr());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/rdtsc-with-tsd", "SDM 2B RDTSC", |g| {
         g.user();
         g.state.paging.cr4 |= Cr4::TSD;
         let at = g.emit(|a| a.rdtsc());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/rdfsbase-disabled", "SDM 2B RDFSBASE", |g| {
         g.user();
         let at = g.emit(|a| a.rdfsbase(rax));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("privilege/wrgsbase", "SDM 2B WRGSBASE", |g| {
         g.user();
@@ -176,25 +176,25 @@ pub(super) const CASES: &[Case] = &[
         g.state.paging.cr4 |= Cr4::FSGSBASE;
         g.emit(|a| a.mov(rax, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.wrfsbase(rax));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/x87-with-ts", "SDM 3A 2.5", |g| {
         g.long();
         g.state.paging.cr0 |= Cr0::TS;
         let at = g.emit(|a| a.fld1());
-        g.traps(Vector::Nm, at);
+        g.traps(Vector::NM, at);
     }),
     case("privilege/x87-with-em", "SDM 3A 2.5", |g| {
         g.long();
         g.state.paging.cr0 |= Cr0::EM;
         let at = g.emit(|a| a.fld1());
-        g.traps(Vector::Nm, at);
+        g.traps(Vector::NM, at);
     }),
     case("privilege/wait-with-mp-and-ts", "SDM 3A 2.5", |g| {
         g.long();
         g.state.paging.cr0 |= Cr0::TS | Cr0::MP;
         let at = g.raw(&[0x9b]);
-        g.traps(Vector::Nm, at);
+        g.traps(Vector::NM, at);
     }),
     case("privilege/wait-with-ts-alone", "SDM 3A 2.5", |g| {
         g.long();
@@ -205,19 +205,19 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.state.paging.cr0 |= Cr0::TS;
         let at = g.emit(|a| a.pxor(xmm0, xmm0));
-        g.traps(Vector::Nm, at);
+        g.traps(Vector::NM, at);
     }),
     case("privilege/sse-with-em", "SDM 3A 2.5", |g| {
         g.long();
         g.state.paging.cr0 |= Cr0::EM;
         let at = g.emit(|a| a.pxor(xmm0, xmm0));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("privilege/sse-without-osfxsr", "SDM 3A 2.5", |g| {
         g.long();
         g.state.paging.cr4 &= !Cr4::OSFXSR;
         let at = g.emit(|a| a.pxor(xmm0, xmm0));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("privilege/simd-exception", "SDM 3A 6.15 #XM", |g| {
         g.long();
@@ -229,7 +229,7 @@ pub(super) const CASES: &[Case] = &[
             a.pxor(xmm1, xmm1)
         });
         let at = g.emit(|a| a.divss(xmm0, xmm1));
-        g.traps(Vector::Xm, at);
+        g.traps(Vector::XM, at);
         g.want("MXCSR.ZE", |e| u64::from(e.state.x87.mxcsr) & 4, 4);
     }),
     case("privilege/simd-exception-without-osxmmexcpt", "SDM 3A 2.5", |g| {
@@ -243,7 +243,7 @@ pub(super) const CASES: &[Case] = &[
             a.pxor(xmm1, xmm1)
         });
         let at = g.emit(|a| a.divss(xmm0, xmm1));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("privilege/x87-error-comes-with-the-next-instruction", "SDM 3A 6.15 #MF", |g| {
         g.long();
@@ -255,14 +255,14 @@ pub(super) const CASES: &[Case] = &[
             a.fdivp(st1, st0)
         });
         let at = g.raw(&[0x9b]);
-        g.traps(Vector::Mf, at);
+        g.traps(Vector::MF, at);
     }),
     case("privilege/alignment-check", "SDM 3A 6.15 #AC", |g| {
         g.user();
         g.state.paging.cr0 |= Cr0::AM;
         g.flags(Rflags::AC);
         let at = g.emit(|a| a.mov(eax, dword_ptr(USER_DATA + 1)));
-        g.faults(Vector::Ac, 0, at);
+        g.faults(Vector::AC, 0, at);
     }),
     case("privilege/no-alignment-check-for-supervisors", "SDM 3A 6.15 #AC", |g| {
         g.long();
@@ -273,12 +273,12 @@ pub(super) const CASES: &[Case] = &[
     case("privilege/movaps-misaligned", "SDM 2B MOVAPS", |g| {
         g.long();
         let at = g.emit(|a| a.movaps(xmm0, xmmword_ptr(DATA + 8)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/cmpxchg16b-misaligned", "SDM 2A CMPXCHG16B", |g| {
         g.long();
         let at = g.emit(|a| a.cmpxchg16b(xmmword_ptr(DATA + 8)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/fifteen-bytes-at-the-most", "SDM 2A 2.3.11", |g| {
         g.long();
@@ -289,7 +289,7 @@ pub(super) const CASES: &[Case] = &[
         let at = g.here();
         g.raw(&[0x66; 15]);
         g.raw(&[0x90]);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     undefined!("privilege/ud2", "SDM 2B UD", [0x0f, 0x0b]),
     undefined!("privilege/push-es-in-64-bit-mode", "SDM 2B PUSH", [0x06]),
@@ -328,7 +328,7 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, 2)
         });
         let at = g.emit(|a| a.xsetbv());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/xsetbv-of-avx-without-sse", "SDM 2B XSETBV", |g| {
         g.long();
@@ -339,19 +339,19 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, 5)
         });
         let at = g.emit(|a| a.xsetbv());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/xsetbv-in-user-code", "SDM 2B XSETBV", |g| {
         g.user();
         g.state.paging.cr4 |= Cr4::OSXSAVE;
         let at = g.emit(|a| a.xsetbv());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/reserved-mxcsr-bit", "SDM 2A LDMXCSR", |g| {
         g.long();
         g.poke32(DATA, 0x1_1f80);
         let at = g.emit(|a| a.ldmxcsr(dword_ptr(DATA)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("privilege/clts-clears-ts", "SDM 2A CLTS", |g| {
         g.long();

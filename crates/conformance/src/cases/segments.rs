@@ -6,7 +6,7 @@ use crate::describe::{access, descriptor};
 use crate::guest::{GATE_USER, Guest};
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr4, Rflags};
 use x86::state::Seg;
 use x86::state::gpr::{RAX, RBX, RSP};
@@ -82,7 +82,7 @@ pub(super) const CASES: &[Case] = &[
     case("segments/ss-null", "SDM 2B MOV", |g| {
         g.protected();
         let at = load_ss(g, 0);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/ss-null-is-fine-in-64-bit-supervisor-code", "SDM 2B MOV", |g| {
         g.long();
@@ -93,53 +93,53 @@ pub(super) const CASES: &[Case] = &[
     case("segments/ss-null-in-64-bit-user-code", "SDM 2B MOV", |g| {
         g.user();
         let at = load_ss(g, 3);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/null-loads-but-cannot-be-used", "SDM 3A 5.4.1", |g| {
         g.protected();
         load_ds(g, 0);
         let at = g.emit(|a| a.mov(al, byte_ptr(DATA)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/ds-not-present", "SDM 3A 6.15 #NP", |g| {
         g.protected();
         let at = load_ds(g, sel::ABSENT);
-        g.faults(Vector::Np, sel::ABSENT.into(), at);
+        g.faults(Vector::NP, sel::ABSENT.into(), at);
     }),
     case("segments/ss-not-present", "SDM 3A 6.15 #SS", |g| {
         g.protected();
         let at = load_ss(g, sel::ABSENT);
-        g.faults(Vector::Ss, sel::ABSENT.into(), at);
+        g.faults(Vector::SS, sel::ABSENT.into(), at);
     }),
     case("segments/beyond-the-table", "SDM 3A 5.3", |g| {
         g.protected();
         let at = load_ds(g, sel::BEYOND);
-        g.faults(Vector::Gp, sel::BEYOND.into(), at);
+        g.faults(Vector::GP, sel::BEYOND.into(), at);
     }),
     case("segments/ds-execute-only", "SDM 3A 5.5", |g| {
         g.protected();
         let at = load_ds(g, sel::EXECUTE_ONLY);
-        g.faults(Vector::Gp, sel::EXECUTE_ONLY.into(), at);
+        g.faults(Vector::GP, sel::EXECUTE_ONLY.into(), at);
     }),
     case("segments/ss-read-only", "SDM 3A 5.7", |g| {
         g.protected();
         let at = load_ss(g, sel::READ_ONLY);
-        g.faults(Vector::Gp, sel::READ_ONLY.into(), at);
+        g.faults(Vector::GP, sel::READ_ONLY.into(), at);
     }),
     case("segments/ss-rpl-differs-from-cpl", "SDM 3A 5.7", |g| {
         g.protected();
         let at = load_ss(g, sel::DATA | 3);
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("segments/user-loads-supervisor-data", "SDM 3A 5.6", |g| {
         g.protected_user();
         let at = load_ds(g, sel::DATA);
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("segments/supervisor-with-user-rpl", "SDM 3A 5.6", |g| {
         g.protected();
         let at = load_ds(g, sel::DATA | 3);
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("segments/load-sets-accessed", "SDM 3A 3.4.5.1", |g| {
         g.protected();
@@ -160,13 +160,13 @@ pub(super) const CASES: &[Case] = &[
             a.lldt(ax)
         });
         let at = load_ds(g, IN_LDT);
-        g.faults(Vector::Gp, IN_LDT.into(), at);
+        g.faults(Vector::GP, IN_LDT.into(), at);
     }),
     case("segments/lldt-of-another-type", "SDM 2A LLDT", |g| {
         g.protected();
         g.emit(|a| a.mov(eax, u32::from(sel::DATA)));
         let at = g.emit(|a| a.lldt(ax));
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("segments/ltr-marks-busy", "SDM 2A LTR", |g| {
         g.protected();
@@ -180,14 +180,14 @@ pub(super) const CASES: &[Case] = &[
         g.protected();
         g.emit(|a| a.mov(eax, u32::from(sel::TSS)));
         let at = g.emit(|a| a.ltr(ax));
-        g.faults(Vector::Gp, sel::TSS.into(), at);
+        g.faults(Vector::GP, sel::TSS.into(), at);
     }),
     case("segments/limit", "SDM 3A 5.3", |g| {
         g.protected();
         load_ds(g, sel::SHORT);
         g.emit(|a| a.mov(ebx, dword_ptr(0xfc)));
         let at = g.emit(|a| a.mov(ebx, dword_ptr(0xfd)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/stack-limit", "SDM 3A 5.3", |g| {
         g.protected();
@@ -195,32 +195,32 @@ pub(super) const CASES: &[Case] = &[
         load_ss(g, sel::SHORT);
         g.emit(|a| a.xor(ebp, ebp));
         let at = g.emit(|a| a.mov(ebx, dword_ptr(ebp + 0x200)));
-        g.faults(Vector::Ss, 0, at);
+        g.faults(Vector::SS, 0, at);
     }),
     case("segments/expand-down", "SDM 3A 5.3", |g| {
         g.protected();
         load_ds(g, sel::DOWN);
         g.emit(|a| a.mov(bl, byte_ptr(0x1000)));
         let at = g.emit(|a| a.mov(bl, byte_ptr(0xfff)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/write-to-read-only", "SDM 3A 5.5", |g| {
         g.protected();
         load_ds(g, sel::READ_ONLY);
         let at = g.emit(|a| a.mov(byte_ptr(DATA), al));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/write-to-code", "SDM 3A 5.5", |g| {
         g.protected();
         let at = g.emit(|a| a.mov(byte_ptr(DATA).cs(), al));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/read-of-execute-only-code", "SDM 3A 5.5", |g| {
         g.protected();
         jump(g, sel::EXECUTE_ONLY, CODE + 0x40);
         g.seek(CODE + 0x40, 32);
         let at = g.emit(|a| a.mov(al, byte_ptr(DATA).cs()));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/limits-are-not-checked-in-64-bit-mode", "SDM 3A 5.3.1", |g| {
         g.long();
@@ -297,28 +297,28 @@ pub(super) const CASES: &[Case] = &[
     case("segments/jump-to-data", "SDM 3A 5.8.1", |g| {
         g.protected();
         let at = jump(g, sel::DATA, CODE);
-        g.faults(Vector::Gp, sel::DATA.into(), at);
+        g.faults(Vector::GP, sel::DATA.into(), at);
     }),
     case("segments/jump-to-null", "SDM 3A 5.8.1", |g| {
         g.protected();
         let at = jump(g, 0, CODE);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/jump-to-absent-code", "SDM 3A 6.15 #NP", |g| {
         g.protected();
         g.set_gdt(sel::SPARE, descriptor(0, 0xf_ffff, access::CODE32 & !0x80));
         let at = jump(g, sel::SPARE, CODE);
-        g.faults(Vector::Np, sel::SPARE.into(), at);
+        g.faults(Vector::NP, sel::SPARE.into(), at);
     }),
     case("segments/jump-beyond-the-limit", "SDM 2A JMP", |g| {
         g.protected();
         let at = jump(g, sel::CODE16, 0x1_0000);
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("segments/user-jumps-to-supervisor-code", "SDM 3A 5.8.1.1", |g| {
         g.protected_user();
         let at = jump(g, sel::CODE32, CODE);
-        g.faults(Vector::Gp, sel::CODE32.into(), at);
+        g.faults(Vector::GP, sel::CODE32.into(), at);
     }),
     case("segments/conforming-code-keeps-cpl", "SDM 3A 5.8.1.2", |g| {
         g.protected_user();
@@ -335,7 +335,7 @@ pub(super) const CASES: &[Case] = &[
             a.push(CODE as i32)
         });
         let at = g.raw(&[0x48, 0xcb]); // RETF, 64-bit
-        g.faults(Vector::Gp, sel::SPARE.into(), at);
+        g.faults(Vector::GP, sel::SPARE.into(), at);
     }),
     case("segments/call-gate-same-privilege", "SDM 3A 5.8.4", |g| {
         g.protected();
@@ -372,13 +372,13 @@ pub(super) const CASES: &[Case] = &[
         g.protected_user();
         g.set_call_gate(sel::CODE32, CODE, CALL_GATE, 0);
         let at = call(g, sel::GATE | 3);
-        g.faults(Vector::Gp, sel::GATE.into(), at);
+        g.faults(Vector::GP, sel::GATE.into(), at);
     }),
     case("segments/call-gate-not-present", "SDM 3A 6.15 #NP", |g| {
         g.protected();
         g.set_call_gate(sel::CODE32, CODE, CALL_GATE & !0x80, 0);
         let at = call(g, sel::GATE);
-        g.faults(Vector::Np, sel::GATE.into(), at);
+        g.faults(Vector::NP, sel::GATE.into(), at);
     }),
     case("segments/64-bit-call-gate", "SDM 3A 5.8.5.1", |g| {
         g.user();
@@ -489,7 +489,7 @@ pub(super) const CASES: &[Case] = &[
             a.push(CODE as i32)
         });
         let at = g.emit(|a| a.retf());
-        g.faults(Vector::Gp, sel::CODE32.into(), at);
+        g.faults(Vector::GP, sel::CODE32.into(), at);
         g.want("pushed ESP", |e| e.pushed().rsp, USER_STACK - 8);
     }),
     case("segments/pop-into-ss-uses-the-old-stack", "SDM 2B POP", |g| {
@@ -528,11 +528,11 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("segments/lar-in-real-mode", "SDM 2A LAR", |g| {
         let at = g.emit(|a| a.lar(ax, cx));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("segments/lldt-in-real-mode", "SDM 2A LLDT", |g| {
         let at = g.emit(|a| a.lldt(ax));
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("segments/16-bit-lgdt-loads-24-bits", "SDM 2A LGDT", |g| {
         g.write(0x500, &[0x77, 0, 0x44, 0x33, 0x22, 0x11]);
@@ -550,6 +550,6 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.write(DATA, &[0x77, 0, 0, 0x10, 0, 0, 0, 0x80, 0, 0]);
         let at = g.emit(|a| a.lgdt(tbyte_ptr(DATA)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
 ];

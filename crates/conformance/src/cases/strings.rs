@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::layout::*;
 use crate::paging::pte;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::Rflags;
 use x86::state::gpr::{RCX, RDI, RSI};
 
@@ -175,7 +175,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case("strings/32-bit-movs-without-rep-that-faults", "SDM 2B MOVS", |g| {
         let at = upper_halves(g, 3, &[0x67, 0xa4]);
-        g.traps(Vector::Pf, at);
+        g.traps(Vector::PF, at);
         g.want_reg(RCX, 0xcccc_cccc_0000_0003);
         want_upper(g, 0xaaaa_aaaa, 0xbbbb_bbbb);
     }),

@@ -5,7 +5,7 @@ use crate::Case;
 use crate::guest::Guest;
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Efer, Rflags};
 use x86::state::Seg;
 use x86::state::gpr::{RCX, RSP};
@@ -64,13 +64,13 @@ pub(super) const CASES: &[Case] = &[
         with_syscall(g);
         g.state.paging.efer &= !Efer::SCE;
         let at = g.emit(|a| a.syscall());
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("syscalls/syscall-in-compatibility-mode", "SDM 2B SYSCALL", |g| {
         g.compat();
         g.state.msr.star = STAR;
         let at = g.raw(&[0x0f, 0x05]);
-        g.traps(Vector::Ud, at);
+        g.traps(Vector::UD, at);
     }),
     case("syscalls/sysret-64", "SDM 2B SYSRET", |g| {
         g.long();
@@ -102,13 +102,13 @@ pub(super) const CASES: &[Case] = &[
         g.state.msr.star = STAR;
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.sysretq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
         g.want("pushed CS", |e| e.pushed().cs, sel::CODE64.into());
     }),
     case("syscalls/sysret-in-user-code", "SDM 2B SYSRET", |g| {
         with_syscall(g);
         let at = g.emit(|a| a.sysretq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("syscalls/sysenter-64", "SDM 2B SYSENTER", |g| {
         g.user();
@@ -140,12 +140,12 @@ pub(super) const CASES: &[Case] = &[
         g.user();
         sysenter(g, 0, 64);
         let at = g.emit(|a| a.sysenter());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("syscalls/sysenter-in-real-mode", "SDM 2B SYSENTER", |g| {
         sysenter(g, sel::CODE32, 16);
         let at = g.emit(|a| a.sysenter());
-        g.traps(Vector::Gp, at);
+        g.traps(Vector::GP, at);
     }),
     case("syscalls/sysexit-64", "SDM 2B SYSEXIT", |g| {
         g.long();
@@ -175,6 +175,6 @@ pub(super) const CASES: &[Case] = &[
         g.state.msr.sysenter_cs = sel::CODE64.into();
         g.emit(|a| a.mov(rdx, 0x0000_8000_0000_0000u64));
         let at = g.emit(|a| a.sysexitq());
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
 ];

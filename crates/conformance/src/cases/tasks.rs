@@ -5,7 +5,7 @@ use crate::Case;
 use crate::guest::Guest;
 use crate::layout::*;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::{Cr0, Rflags};
 use x86::state::gpr::{RAX, RBX, RSP};
 
@@ -110,7 +110,7 @@ pub(super) const CASES: &[Case] = &[
         two_tasks(g, entry);
         g.poke32(TSS2 + tss::EFLAGS, Rflags::TF.bits() as u32 | 2);
         far(g, 0xea);
-        g.traps(Vector::Db, entry + 1);
+        g.traps(Vector::DB, entry + 1);
         g.want_reg(RAX, 0xaaab);
     }),
     case("tasks/gate-in-the-idt-takes-the-error-code", "SDM 3A 6.12.2", |g| {
@@ -130,34 +130,34 @@ pub(super) const CASES: &[Case] = &[
     case("tasks/busy", "SDM 3A 7.2.2", |g| {
         g.protected();
         let at = g.raw(&[0xea, 0, 0, 0, 0, sel::TSS as u8, 0]);
-        g.faults(Vector::Gp, sel::TSS.into(), at);
+        g.faults(Vector::GP, sel::TSS.into(), at);
     }),
     case("tasks/short-limit", "SDM 3A 6.15 #TS", |g| {
         two_tasks(g, CODE);
         g.set_gdt(sel::TSS2, crate::describe::descriptor(TSS2, 0x66, crate::describe::access::TSS));
         let at = far(g, 0xea);
-        g.faults(Vector::Ts, sel::TSS2.into(), at);
+        g.faults(Vector::TS, sel::TSS2.into(), at);
     }),
     case("tasks/not-present", "SDM 3A 6.15 #NP", |g| {
         two_tasks(g, CODE);
         let absent = crate::describe::access::TSS & !0x80;
         g.set_gdt(sel::TSS2, crate::describe::descriptor(TSS2, 0x67, absent));
         let at = far(g, 0xea);
-        g.faults(Vector::Np, sel::TSS2.into(), at);
+        g.faults(Vector::NP, sel::TSS2.into(), at);
     }),
     case("tasks/debug-trap-flag", "SDM 3A 17.3.1.5", |g| {
         let entry = g.aside(32, |a| a.hlt());
         two_tasks(g, entry);
         g.poke32(TSS2 + tss::TRAP, 1);
         far(g, 0xea);
-        g.traps(Vector::Db, entry);
+        g.traps(Vector::DB, entry);
         g.want("DR6.BT", |e| e.state.dr.dr6 & 0x8000, 0x8000);
     }),
     case("tasks/none-in-long-mode", "SDM 3A 7.7", |g| {
         g.long();
         g.write(DATA, &[0, 0, 0, 0, sel::TSS2 as u8, 0]);
         let at = g.emit(|a| a.jmp(fword_ptr(DATA)));
-        g.faults(Vector::Gp, sel::TSS2.into(), at);
+        g.faults(Vector::GP, sel::TSS2.into(), at);
     }),
     case("tasks/bad-inner-stack-is-an-invalid-tss", "SDM 3A 6.15 #TS", |g| {
         let entry = g.aside(32, |a| {
@@ -176,13 +176,13 @@ pub(super) const CASES: &[Case] = &[
         two_tasks(g, CODE);
         g.continue_as_user_32();
         let at = far(g, 0xea);
-        g.faults(Vector::Gp, sel::TSS2.into(), at);
+        g.faults(Vector::GP, sel::TSS2.into(), at);
     }),
     case("tasks/iret-without-a-busy-link", "SDM 3A 7.4; 6.15 #TS", |g| {
         g.protected();
         g.flags(Rflags::NT);
         g.write(TSS + tss::LINK, &sel::TSS2.to_le_bytes());
         let at = g.emit(|a| a.iretd());
-        g.faults(Vector::Ts, sel::TSS2.into(), at);
+        g.faults(Vector::TS, sel::TSS2.into(), at);
     }),
 ];

@@ -8,7 +8,7 @@ use crate::layout::{DATA, FRAME, PLAY};
 use crate::paging::{Format, Tables, pte};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use x86::exception::Vector;
+use x86::addr::Vector;
 use x86::regs::Cr4;
 use x86::state::gpr::{RAX, RBX, RCX};
 
@@ -161,13 +161,13 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.emit(|a| a.mov(ecx, 4));
         let at = g.emit(|a| a.invpcid(rcx, xmmword_ptr(DATA)));
-        g.faults(Vector::Gp, 0, at);
+        g.faults(Vector::GP, 0, at);
     }),
     case("tlb/absent-entries-are-not-cached", "SDM 3A 4.10.2.3", |g| {
         g.long();
         g.map(PLAY, FRAME, 0);
         let entry = g.paged().entry(PLAY, 1);
-        g.handler(Vector::Pf, |a| {
+        g.handler(Vector::PF, |a| {
             a.mov(dword_ptr(entry), (FRAME | pte::KERNEL) as u32)?;
             a.inc(ecx)?;
             a.add(rsp, 8)?;
@@ -181,7 +181,7 @@ pub(super) const CASES: &[Case] = &[
         g.long();
         g.map(PLAY, FRAME, pte::P);
         let entry = g.paged().entry(PLAY, 1);
-        g.handler(Vector::Pf, |a| {
+        g.handler(Vector::PF, |a| {
             a.or(dword_ptr(entry), pte::RW as i32)?;
             a.inc(ecx)?;
             a.add(rsp, 8)?;

@@ -10,6 +10,7 @@ mod unclaimed;
 
 pub use ranges::BusError;
 pub use unclaimed::{Place, Unclaimed};
+use x86::addr::{Gpa, Port, PortWidth, Width};
 
 use ranges::Ranges;
 use std::ops::RangeInclusive;
@@ -19,77 +20,77 @@ use unclaimed::UnclaimedPlaces;
 
 /// A device on I/O ports.
 pub trait PioDevice: Send {
-    /// IN from `port`; `size` is 1, 2 or 4 and at most [`PioDevice::max_width`].
-    fn read(&mut self, port: u16, size: u8) -> u32;
+    /// IN from `port`; `width` is at most [`PioDevice::max_width`].
+    fn read(&mut self, port: Port, width: PortWidth) -> u32;
     /// OUT to `port`.
-    fn write(&mut self, port: u16, size: u8, value: u32);
+    fn write(&mut self, port: Port, width: PortWidth, value: u32);
     /// The widest access in bytes that the device takes; wider ones are split.
-    fn max_width(&self) -> u8 {
-        1
+    fn max_width(&self) -> PortWidth {
+        PortWidth::B1
     }
 }
 
 /// A device in guest-physical memory.
 pub trait MmioDevice: Send {
-    /// A load at `offset` from the start of the device's range; `size` is 1, 2, 4 or 8 and at most
+    /// A load at `offset` from the start of the device's range; `width` is at most
     /// [`MmioDevice::max_width`].
-    fn read(&mut self, offset: u64, size: u8) -> u64;
+    fn read(&mut self, offset: u64, width: Width) -> u64;
     /// A store.
-    fn write(&mut self, offset: u64, size: u8, value: u64);
+    fn write(&mut self, offset: u64, width: Width, value: u64);
     /// The widest access in bytes that the device takes; wider ones are split.
-    fn max_width(&self) -> u8 {
-        8
+    fn max_width(&self) -> Width {
+        Width::B8
     }
 }
 
 /// A [`PioDevice`] that does its own locking.
 pub trait SharedPio: Send + Sync {
     /// As [`PioDevice::read`].
-    fn read(&self, port: u16, size: u8) -> u32;
+    fn read(&self, port: Port, width: PortWidth) -> u32;
     /// As [`PioDevice::write`].
-    fn write(&self, port: u16, size: u8, value: u32);
+    fn write(&self, port: Port, width: PortWidth, value: u32);
     /// As [`PioDevice::max_width`].
-    fn max_width(&self) -> u8 {
-        1
+    fn max_width(&self) -> PortWidth {
+        PortWidth::B1
     }
 }
 
 /// A [`MmioDevice`] that does its own locking.
 pub trait SharedMmio: Send + Sync {
     /// As [`MmioDevice::read`].
-    fn read(&self, offset: u64, size: u8) -> u64;
+    fn read(&self, offset: u64, width: Width) -> u64;
     /// As [`MmioDevice::write`].
-    fn write(&self, offset: u64, size: u8, value: u64);
+    fn write(&self, offset: u64, width: Width, value: u64);
     /// As [`MmioDevice::max_width`].
-    fn max_width(&self) -> u8 {
-        8
+    fn max_width(&self) -> Width {
+        Width::B8
     }
 }
 
 impl<T: PioDevice + ?Sized> SharedPio for Mutex<T> {
-    fn read(&self, port: u16, size: u8) -> u32 {
-        lock(self).read(port, size)
+    fn read(&self, port: Port, width: PortWidth) -> u32 {
+        lock(self).read(port, width)
     }
 
-    fn write(&self, port: u16, size: u8, value: u32) {
-        lock(self).write(port, size, value);
+    fn write(&self, port: Port, width: PortWidth, value: u32) {
+        lock(self).write(port, width, value);
     }
 
-    fn max_width(&self) -> u8 {
+    fn max_width(&self) -> PortWidth {
         lock(self).max_width()
     }
 }
 
 impl<T: MmioDevice + ?Sized> SharedMmio for Mutex<T> {
-    fn read(&self, offset: u64, size: u8) -> u64 {
-        lock(self).read(offset, size)
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        lock(self).read(offset, width)
     }
 
-    fn write(&self, offset: u64, size: u8, value: u64) {
-        lock(self).write(offset, size, value);
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        lock(self).write(offset, width, value);
     }
 
-    fn max_width(&self) -> u8 {
+    fn max_width(&self) -> Width {
         lock(self).max_width()
     }
 }
@@ -117,11 +118,11 @@ impl Bus {
     pub fn add_pio(
         &mut self,
         name: &'static str,
-        ports: RangeInclusive<u16>,
+        ports: RangeInclusive<Port>,
         device: Arc<dyn SharedPio>,
     ) -> Result<(), BusError> {
-        let width = device.max_width();
-        self.pio.add(name, u64::from(*ports.start())..=u64::from(*ports.end()), width, device)
+        let (first, last) = (ports.start().0.into(), ports.end().0.into());
+        self.pio.add(name, first..=last, device.max_width().into(), device)
     }
 
     /// Puts `device` on `port` for accesses of one byte, whatever else is there. A wider access
@@ -133,10 +134,11 @@ impl Bus {
     pub fn add_byte_port(
         &mut self,
         name: &'static str,
-        port: u16,
+        port: Port,
         device: Arc<dyn SharedPio>,
     ) -> Result<(), BusError> {
-        self.bytes.add(name, u64::from(port)..=u64::from(port), 1, device)
+        let place = u64::from(port.0);
+        self.bytes.add(name, place..=place, Width::B1, device)
     }
 
     /// Puts `device` at guest-physical `addresses`.
@@ -146,110 +148,104 @@ impl Bus {
     pub fn add_mmio(
         &mut self,
         name: &'static str,
-        addresses: RangeInclusive<u64>,
+        addresses: RangeInclusive<Gpa>,
         device: Arc<dyn SharedMmio>,
     ) -> Result<(), BusError> {
-        let width = device.max_width();
-        self.mmio.add(name, addresses, width, device)
+        let (first, last) = (addresses.start().0, addresses.end().0);
+        self.mmio.add(name, first..=last, device.max_width(), device)
     }
 
-    /// IN of `size` bytes (1, 2 or 4) from `port`.
-    pub fn pio_read(&self, port: u16, size: u8) -> u32 {
-        match self.bytes.find(u64::from(port)) {
-            Some(entry) if size == 1 => entry.device.read(port, size) & 0xFF,
-            _ => self.pio_read_part(port, size),
+    /// IN of `width` from `port`.
+    pub fn pio_read(&self, port: Port, width: PortWidth) -> u32 {
+        match self.bytes.find(port.0.into()) {
+            Some(entry) if width == PortWidth::B1 => entry.device.read(port, width) & 0xFF,
+            _ => self.pio_read_part(port, width),
         }
     }
 
     /// The same, of an access or a part of one.
-    fn pio_read_part(&self, port: u16, size: u8) -> u32 {
-        let Some(entry) = self.pio.find(u64::from(port)) else {
-            if size > 1 {
-                return self.pio_read_halves(port, size);
-            }
+    fn pio_read_part(&self, port: Port, width: PortWidth) -> u32 {
+        let entry = self.pio.find(port.0.into());
+        if let Some(entry) = entry.filter(|entry| entry.takes(port.0.into(), width.into())) {
+            let value = entry.device.read(port, width) & width.mask();
+            let (device, bytes) = (entry.name, width.bytes());
+            tracing::trace!(target: "ports", device, "in  {port:#06x}/{bytes} = {value:#x}");
+            return value;
+        }
+        let Some(half) = width.half() else {
             self.unclaimed.note(Place::Port(port), false);
             return 0xFF;
         };
-        if size > entry.room(u64::from(port)) {
-            return self.pio_read_halves(port, size);
-        }
-        let value = entry.device.read(port, size) & ones(size) as u32;
-        tracing::trace!(target: "ports", device = entry.name,
-            "in  {port:#06x}/{size} = {value:#x}");
-        value
+        let low = self.pio_read_part(port, half);
+        low | self.pio_read_part(port.wrapping_add(half.into()), half) << half.bits()
     }
 
-    /// OUT of `size` bytes (1, 2 or 4) to `port`.
-    pub fn pio_write(&self, port: u16, size: u8, value: u32) {
-        match self.bytes.find(u64::from(port)) {
-            Some(entry) if size == 1 => entry.device.write(port, size, value & 0xFF),
-            _ => self.pio_write_part(port, size, value),
+    /// OUT of `width` to `port`.
+    pub fn pio_write(&self, port: Port, width: PortWidth, value: u32) {
+        match self.bytes.find(port.0.into()) {
+            Some(entry) if width == PortWidth::B1 => entry.device.write(port, width, value & 0xFF),
+            _ => self.pio_write_part(port, width, value),
         }
     }
 
     /// The same, of an access or a part of one.
-    fn pio_write_part(&self, port: u16, size: u8, value: u32) {
-        let value = value & ones(size) as u32;
-        let Some(entry) = self.pio.find(u64::from(port)) else {
-            if size > 1 {
-                return self.pio_write_halves(port, size, value);
-            }
+    fn pio_write_part(&self, port: Port, width: PortWidth, value: u32) {
+        let value = value & width.mask();
+        let entry = self.pio.find(port.0.into());
+        if let Some(entry) = entry.filter(|entry| entry.takes(port.0.into(), width.into())) {
+            let (device, bytes) = (entry.name, width.bytes());
+            tracing::trace!(target: "ports", device, "out {port:#06x}/{bytes} = {value:#x}");
+            return entry.device.write(port, width, value);
+        }
+        let Some(half) = width.half() else {
             return self.unclaimed.note(Place::Port(port), true);
         };
-        if size > entry.room(u64::from(port)) {
-            return self.pio_write_halves(port, size, value);
-        }
-        tracing::trace!(target: "ports", device = entry.name,
-            "out {port:#06x}/{size} = {value:#x}");
-        entry.device.write(port, size, value);
+        self.pio_write_part(port, half, value);
+        self.pio_write_part(port.wrapping_add(half.into()), half, value >> half.bits());
     }
 
-    /// A load of `size` bytes (1, 2, 4 or 8) from guest-physical `gpa`.
-    pub fn mmio_read(&self, gpa: u64, size: u8) -> u64 {
-        let Some(entry) = self.mmio.find(gpa) else {
+    /// A load of `width` from guest-physical `gpa`.
+    pub fn mmio_read(&self, gpa: Gpa, width: Width) -> u64 {
+        let Some(entry) = self.mmio.find(gpa.0) else {
             self.unclaimed.note(Place::Memory(gpa), false);
-            return ones(size);
+            return width.mask();
         };
-        if size > entry.room(gpa) {
-            let half = size / 2;
-            let low = self.mmio_read(gpa, half);
-            return low | self.mmio_read(gpa.wrapping_add(u64::from(half)), half) << (half * 8);
+        match width.half().filter(|_| !entry.takes(gpa.0, width)) {
+            Some(half) => {
+                let low = self.mmio_read(gpa, half);
+                low | self.mmio_read(gpa.wrapping_add(half.into()), half) << half.bits()
+            }
+            None => {
+                let value = entry.device.read(gpa.0 - entry.first, width) & width.mask();
+                let (device, bytes) = (entry.name, width.bytes());
+                tracing::trace!(target: "mmio", device, "load  {gpa:#x}/{bytes} = {value:#x}");
+                value
+            }
         }
-        let value = entry.device.read(gpa - entry.first, size) & ones(size);
-        tracing::trace!(target: "mmio", device = entry.name, "load  {gpa:#x}/{size} = {value:#x}");
-        value
     }
 
-    /// A store of `size` bytes (1, 2, 4 or 8) to guest-physical `gpa`.
-    pub fn mmio_write(&self, gpa: u64, size: u8, value: u64) {
-        let value = value & ones(size);
-        let Some(entry) = self.mmio.find(gpa) else {
+    /// A store of `width` to guest-physical `gpa`.
+    pub fn mmio_write(&self, gpa: Gpa, width: Width, value: u64) {
+        let value = value & width.mask();
+        let Some(entry) = self.mmio.find(gpa.0) else {
             return self.unclaimed.note(Place::Memory(gpa), true);
         };
-        if size > entry.room(gpa) {
-            let half = size / 2;
-            self.mmio_write(gpa, half, value);
-            return self.mmio_write(gpa.wrapping_add(u64::from(half)), half, value >> (half * 8));
+        match width.half().filter(|_| !entry.takes(gpa.0, width)) {
+            Some(half) => {
+                self.mmio_write(gpa, half, value);
+                self.mmio_write(gpa.wrapping_add(half.into()), half, value >> half.bits());
+            }
+            None => {
+                let (device, bytes) = (entry.name, width.bytes());
+                tracing::trace!(target: "mmio", device, "store {gpa:#x}/{bytes} = {value:#x}");
+                entry.device.write(gpa.0 - entry.first, width, value);
+            }
         }
-        tracing::trace!(target: "mmio", device = entry.name, "store {gpa:#x}/{size} = {value:#x}");
-        entry.device.write(gpa - entry.first, size, value);
     }
 
     /// The places that were accessed though no device is there, with counts, in address order.
     pub fn unclaimed(&self) -> Vec<Unclaimed> {
         self.unclaimed.list()
-    }
-
-    fn pio_read_halves(&self, port: u16, size: u8) -> u32 {
-        let half = size / 2;
-        let low = self.pio_read_part(port, half);
-        low | self.pio_read_part(port.wrapping_add(u16::from(half)), half) << (half * 8)
-    }
-
-    fn pio_write_halves(&self, port: u16, size: u8, value: u32) {
-        let half = size / 2;
-        self.pio_write_part(port, half, value);
-        self.pio_write_part(port.wrapping_add(u16::from(half)), half, value >> (half * 8));
     }
 }
 
@@ -262,11 +258,6 @@ impl std::fmt::Debug for Bus {
             .field("mmio", mmio)
             .finish_non_exhaustive()
     }
-}
-
-/// All-ones of `size` bytes.
-const fn ones(size: u8) -> u64 {
-    if size >= 8 { u64::MAX } else { (1 << (size * 8)) - 1 }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use x86::addr::Width;
 
 /// Why a device cannot be put on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,15 +40,15 @@ pub(super) struct Entry<D: ?Sized> {
     pub(super) name: &'static str,
     pub(super) first: u64,
     last: u64,
-    width: u8,
+    /// The widest access that the device takes.
+    widest: Width,
     pub(super) device: Arc<D>,
 }
 
 impl<D: ?Sized> Entry<D> {
-    /// How many bytes one access at `address` may have here.
-    pub(super) fn room(&self, address: u64) -> u8 {
-        let left = (self.last - address).saturating_add(1);
-        self.width.min(left.min(8) as u8)
+    /// Whether the device takes an access of `width` at `place` as one.
+    pub(super) fn takes(&self, place: u64, width: Width) -> bool {
+        width <= self.widest && u64::from(width) - 1 <= self.last - place
     }
 }
 
@@ -65,7 +66,7 @@ impl<D: ?Sized> Ranges<D> {
         &mut self,
         name: &'static str,
         range: RangeInclusive<u64>,
-        width: u8,
+        widest: Width,
         device: Arc<D>,
     ) -> Result<(), BusError> {
         let (first, last) = (*range.start(), *range.end());
@@ -76,14 +77,14 @@ impl<D: ?Sized> Ranges<D> {
             return Err(BusError::Overlap { name, first, last, other: other.name });
         }
         let at = self.0.partition_point(|e| e.first < first);
-        self.0.insert(at, Entry { name, first, last, width: width.max(1), device });
+        self.0.insert(at, Entry { name, first, last, widest, device });
         Ok(())
     }
 
     #[inline]
-    pub(super) fn find(&self, address: u64) -> Option<&Entry<D>> {
-        let after = self.0.partition_point(|e| e.first <= address);
-        self.0.get(after.checked_sub(1)?).filter(|e| address <= e.last)
+    pub(super) fn find(&self, place: u64) -> Option<&Entry<D>> {
+        let after = self.0.partition_point(|e| e.first <= place);
+        self.0.get(after.checked_sub(1)?).filter(|e| place <= e.last)
     }
 }
 

@@ -5,9 +5,6 @@ use std::fmt;
 use std::sync::Mutex;
 use sync::lock;
 
-/// Device memory is counted by page of this size: a guest that draws on a screen that is not there
-/// touches one place.
-const PAGE: u64 = 4096;
 /// Places remembered at the most; a guest that scans all of memory must not fill the host's.
 const PLACES_MAX: usize = 4096;
 
@@ -15,9 +12,10 @@ const PLACES_MAX: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// An I/O port.
-    Port(u16),
-    /// The 4 KiB page at this guest-physical address.
-    Memory(u64),
+    Port(Port),
+    /// The 4 KiB page at this guest-physical address: a guest that draws on a screen that is not
+    /// there touches few places.
+    Memory(Gpa),
 }
 
 impl fmt::Display for Place {
@@ -47,7 +45,7 @@ impl UnclaimedPlaces {
     /// Counts an access, and logs the first at `place`.
     pub(super) fn note(&self, place: Place, write: bool) {
         let place = match place {
-            Place::Memory(gpa) => Place::Memory(gpa & !(PAGE - 1)),
+            Place::Memory(gpa) => Place::Memory(gpa.page()),
             port @ Place::Port(_) => port,
         };
         let mut places = lock(&self.0);

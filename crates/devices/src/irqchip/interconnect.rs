@@ -6,6 +6,7 @@ use super::message::{BROADCAST, DeliveryMode, DestinationMode, Message};
 use crate::msi::{Msi, MsiSink};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
+use x86::addr::Vector;
 
 /// A local APIC as others see it.
 pub trait Receiver: Send + Sync {
@@ -20,13 +21,13 @@ pub trait Receiver: Send + Sync {
 /// Who hears of completed level-triggered interrupts.
 pub trait EoiListener: Send + Sync {
     /// A local APIC has completed the level-triggered interrupt `vector`.
-    fn eoi(&self, vector: u8);
+    fn eoi(&self, vector: Vector);
 }
 
 /// Who has the vector of an external interrupt.
 pub trait ExternalVector: Send + Sync {
     /// The INTA cycle.
-    fn acknowledge(&self) -> u8;
+    fn acknowledge(&self) -> Vector;
 }
 
 /// Which local APICs an IPI may go to (SDM vol. 3, 12.6.1, destination shorthand).
@@ -76,14 +77,14 @@ impl Interconnect {
     }
 
     /// A local APIC has completed the level-triggered interrupt `vector`.
-    pub(super) fn broadcast_eoi(&self, vector: u8) {
+    pub(super) fn broadcast_eoi(&self, vector: Vector) {
         if let Some(listener) = self.eoi.get().and_then(Weak::upgrade) {
             listener.eoi(vector);
         }
     }
 
     /// The external interrupt's vector.
-    pub(super) fn acknowledge_external(&self) -> Option<u8> {
+    pub(super) fn acknowledge_external(&self) -> Option<Vector> {
         Some(self.external.get()?.upgrade()?.acknowledge())
     }
 

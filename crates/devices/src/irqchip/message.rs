@@ -1,6 +1,7 @@
 //! Interrupt messages: what the IOAPIC, devices and processors send to local APICs (SDM vol. 3,
 //! 12.6, 12.11).
 
+use x86::addr::Vector;
 pub use x86::apic::DeliveryMode;
 
 use crate::msi::Msi;
@@ -31,7 +32,7 @@ pub enum Trigger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The vector.
-    pub vector: u8,
+    pub vector: Vector,
     /// How it is delivered.
     pub delivery: DeliveryMode,
     /// Trigger mode.
@@ -59,37 +60,38 @@ impl Message {
     /// either case. The hint sends a logical message to one of its destinations.
     pub fn of_msi(msi: Msi) -> Option<Self> {
         let Msi { address, data } = msi;
-        if address >> 20 != Msi::ADDRESS >> 20 {
+        if address.0 >> 20 != Msi::ADDRESS >> 20 {
             return None;
         }
-        let logical = address & Msi::LOGICAL != 0;
+        let logical = address.0 & Msi::LOGICAL != 0;
         let mode = if logical { DestinationMode::Logical } else { DestinationMode::Physical };
         let delivery = match DeliveryMode::from_bits(data >> lvt::DELIVERY_SHIFT)? {
             // Not among the delivery modes of table 12-21.
             DeliveryMode::StartUp => return None,
-            DeliveryMode::Fixed if logical && address & Msi::REDIRECT != 0 => {
+            DeliveryMode::Fixed if logical && address.0 & Msi::REDIRECT != 0 => {
                 DeliveryMode::LowestPriority
             }
             delivery => delivery,
         };
         let trigger = if data & Msi::LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
-        let destination = widen((address >> 12) as u8, mode);
-        Some(Self { vector: data as u8, delivery, trigger, mode, destination })
+        let destination = widen((address.0 >> 12) as u8, mode);
+        Some(Self { vector: Vector(data as u8), delivery, trigger, mode, destination })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use x86::addr::Gpa;
 
     fn message(address: u64, data: u32) -> Option<Message> {
-        Message::of_msi(Msi { address, data })
+        Message::of_msi(Msi { address: Gpa(address), data })
     }
 
     #[test]
     fn the_destination_is_logical_with_and_without_redirection_hint() {
         let expected = Message {
-            vector: 0x41,
+            vector: Vector(0x41),
             delivery: DeliveryMode::Fixed,
             trigger: Trigger::Edge,
             mode: DestinationMode::Logical,

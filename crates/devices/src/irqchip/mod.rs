@@ -11,6 +11,7 @@ pub use ioapic::{IoApic, IoApicState};
 pub use lapic::{CountDown, Lapic, LapicConfig, LapicState};
 pub use message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger};
 pub use pic::{PicChipState, PicPair, PicState};
+use x86::addr::{Gpa, Gsi, Port};
 
 use crate::bus::{Bus, BusError};
 use crate::irq::{IrqInputs, IrqLine, IsaIrqs};
@@ -58,8 +59,9 @@ impl IrqChips {
 
     /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one
     /// device each.
-    pub fn gsi_line(&self, gsi: u8) -> IrqLine {
-        IrqLine::to_pin(gsi, Arc::clone(&self.ioapic) as _)
+    pub fn gsi_line(&self, gsi: Gsi) -> IrqLine {
+        let pin = u8::try_from(gsi.0).unwrap_or(u8::MAX); // which is not there
+        IrqLine::to_pin(pin, Arc::clone(&self.ioapic) as _)
     }
 
     /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at
@@ -68,10 +70,10 @@ impl IrqChips {
     ///
     /// # Errors
     /// If another device is there.
-    pub fn attach(&self, bus: &mut Bus, ioapic_base: u64) -> Result<(), BusError> {
-        bus.add_pio("pic", 0x20..=0x21, Arc::clone(&self.pic) as _)?;
-        bus.add_pio("pic", 0xA0..=0xA1, Arc::clone(&self.pic) as _)?;
-        bus.add_pio("elcr", 0x4D0..=0x4D1, Arc::clone(&self.pic) as _)?;
+    pub fn attach(&self, bus: &mut Bus, ioapic_base: Gpa) -> Result<(), BusError> {
+        bus.add_pio("pic", Port(0x20)..=Port(0x21), Arc::clone(&self.pic) as _)?;
+        bus.add_pio("pic", Port(0xA0)..=Port(0xA1), Arc::clone(&self.pic) as _)?;
+        bus.add_pio("elcr", Port(0x4D0)..=Port(0x4D1), Arc::clone(&self.pic) as _)?;
         let last = ioapic_base.saturating_add(0xFFF);
         bus.add_mmio("ioapic", ioapic_base..=last, Arc::clone(&self.ioapic) as _)
     }

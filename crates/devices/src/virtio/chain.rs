@@ -7,6 +7,7 @@ use memory::GuestRam;
 use std::collections::VecDeque;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
+use x86::addr::Gpa;
 
 /// Bytes of a descriptor.
 const DESCRIPTOR: u64 = 16;
@@ -121,7 +122,7 @@ impl Chain {
         } else {
             return Err(Broken::Order { head: self.head.0 });
         };
-        segments.push(descriptor.addr().0, descriptor.len());
+        segments.push(Gpa(descriptor.addr().0), descriptor.len());
         Ok(())
     }
 }
@@ -161,7 +162,7 @@ impl Walk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Segments {
     /// Guest-physical address and length, not 0.
-    list: VecDeque<(u64, u32)>,
+    list: VecDeque<(Gpa, u32)>,
 }
 
 /// Bytes of a stream that are not RAM.
@@ -169,7 +170,7 @@ pub(crate) struct Segments {
 pub(crate) struct NotRam;
 
 impl Segments {
-    fn push(&mut self, gpa: u64, len: u32) {
+    fn push(&mut self, gpa: Gpa, len: u32) {
         if len != 0 {
             self.list.push_back((gpa, len));
         }
@@ -186,9 +187,9 @@ impl Segments {
 
     /// Whether every byte lies in RAM.
     pub(crate) fn in_ram(&self, ram: &GuestRam) -> bool {
-        let inside = |&(gpa, len): &(u64, u32)| {
+        let inside = |&(gpa, len): &(Gpa, u32)| {
             gpa.checked_add(len.into()).is_some()
-                && ram.mmap().check_range(GuestAddress(gpa), len as usize)
+                && ram.mmap().check_range(GuestAddress(gpa.0), len as usize)
         };
         self.list.iter().all(inside)
     }

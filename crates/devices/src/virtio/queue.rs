@@ -15,6 +15,7 @@ use sync::lock;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue as SplitQueue, QueueOwnedT as _, QueueT as _};
 use vm_memory::{Bytes as _, GuestAddress};
+use x86::addr::Gpa;
 
 /// How far a device has come in a queue. The indices are free-running.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +147,7 @@ impl Queue {
     /// Tells the engines of the notification flags, wherever the ring has them (2.7.7).
     fn note_flags(&self, split: &SplitQueue) {
         let at = if split.event_idx_enabled() { 4 + 8 * u64::from(split.size()) } else { 0 };
-        self.ram().wrote(split.used_ring() + at, 2);
+        self.ram().wrote(Gpa(split.used_ring() + at), 2);
     }
 }
 
@@ -176,7 +177,7 @@ impl Ring {
         let Some(at) = taken.filter(|_| !self.closed) else { return Ok(false) };
         self.in_flight.remove(self.again + at);
         self.split.add_used(ram.mmap(), head, written)?;
-        ram.wrote(self.split.used_ring(), 6 + 8 * u64::from(self.split.size()));
+        ram.wrote(Gpa(self.split.used_ring()), 6 + 8 * u64::from(self.split.size()));
         Ok(self.split.needs_notification(ram.mmap())? && !self.interrupts_unwanted(ram))
     }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use sync::lock;
 use vcpu::{Signal, Signals};
+use x86::addr::{Gpa, Port, PortWidth, Width};
 
 const IOAPIC_BASE: u64 = 0xFEC0_0000;
 /// Rounds of expiry after which no due timer may be left.
@@ -108,7 +109,7 @@ impl Rig {
             ram_above_4g: 0,
         });
         let uart = Uart::new(UartConfig {
-            base: 0x3F8,
+            base: Port(0x3F8),
             clock: Arc::clone(&vm_clock),
             timers: Arc::clone(&timers),
             irq: chips.isa_line(4),
@@ -116,7 +117,8 @@ impl Rig {
         });
         let i8042 = I8042::new(power.clone());
         lock(&i8042).connect_irq1(chips.isa_line(1));
-        let acpi = AcpiPm::new(0x600, vm_clock, &timers, chips.isa_line(9), power.clone(), true);
+        let acpi =
+            AcpiPm::new(Port(0x600), vm_clock, &timers, chips.isa_line(9), power.clone(), true);
         let mut rig = Self {
             post: PostPort::new(),
             fast_a20: FastA20::new(power.clone()),
@@ -141,18 +143,18 @@ impl Rig {
     fn attach(&mut self, power: &PowerSink) {
         let Self { bus, chips, pit, rtc, uart, i8042, acpi, post, fast_a20, reset, .. } = self;
         let placed = [
-            chips.attach(bus, IOAPIC_BASE),
-            bus.add_pio("pit", 0x40..=0x43, Arc::clone(pit) as _),
-            bus.add_pio("port 61", 0x61..=0x61, Arc::clone(pit) as _),
-            bus.add_pio("rtc", 0x70..=0x71, Arc::clone(rtc) as _),
-            bus.add_pio("uart", 0x3F8..=0x3FF, Arc::clone(uart) as _),
-            bus.add_pio("i8042", 0x60..=0x60, Arc::clone(i8042) as _),
-            bus.add_pio("i8042", 0x64..=0x64, Arc::clone(i8042) as _),
-            bus.add_pio("acpi", 0x600..=0x60F, Arc::clone(acpi) as _),
-            bus.add_byte_port("reset", 0xCF9, Arc::clone(reset) as _),
-            bus.add_pio("debug exit", 0xF4..=0xF4, DebugExit::new(power.clone())),
-            bus.add_pio("post", 0x80..=0x80, Arc::clone(post) as _),
-            bus.add_pio("a20", 0x92..=0x92, Arc::clone(fast_a20) as _),
+            chips.attach(bus, Gpa(IOAPIC_BASE)),
+            bus.add_pio("pit", Port(0x40)..=Port(0x43), Arc::clone(pit) as _),
+            bus.add_pio("port 61", Port(0x61)..=Port(0x61), Arc::clone(pit) as _),
+            bus.add_pio("rtc", Port(0x70)..=Port(0x71), Arc::clone(rtc) as _),
+            bus.add_pio("uart", Port(0x3F8)..=Port(0x3FF), Arc::clone(uart) as _),
+            bus.add_pio("i8042", Port(0x60)..=Port(0x60), Arc::clone(i8042) as _),
+            bus.add_pio("i8042", Port(0x64)..=Port(0x64), Arc::clone(i8042) as _),
+            bus.add_pio("acpi", Port(0x600)..=Port(0x60F), Arc::clone(acpi) as _),
+            bus.add_byte_port("reset", Port(0xCF9), Arc::clone(reset) as _),
+            bus.add_pio("debug exit", Port(0xF4)..=Port(0xF4), DebugExit::new(power.clone())),
+            bus.add_pio("post", Port(0x80)..=Port(0x80), Arc::clone(post) as _),
+            bus.add_pio("a20", Port(0x92)..=Port(0x92), Arc::clone(fast_a20) as _),
         ];
         placed.into_iter().for_each(|result| assert_eq!(result, Ok(())));
     }
@@ -163,7 +165,8 @@ impl Rig {
         let value = u32::from_le_bytes([v0, v1, v2, v3]);
         let wide = u64::from(value) | u64::from(v4) << 56;
         let port = PORTS[usize::from(place) % PORTS.len()];
-        let size = 1 << (size & 3);
+        let width = [Width::B1, Width::B2, Width::B4, Width::B8][usize::from(size & 3)];
+        let port_width = PortWidth::try_from(width.bytes()).unwrap_or(PortWidth::B4);
         let lapics = &self.chips.lapics;
         let lapic = &lapics[usize::from(v4) % lapics.len()];
         let register = place & 0x3F;
@@ -175,14 +178,14 @@ impl Rig {
         };
         let mut seen = 0;
         match operation % 12 {
-            0 => seen = self.bus.pio_read(port, size.min(4)).into(),
-            1 | 2 => self.bus.pio_write(port, size.min(4), value),
-            3 => seen = lapic.mmio_read(u64::from(place) << 4 | u64::from(v0 & 15), size),
-            4 => lapic.mmio_write(u64::from(register) << 4, 4, u64::from(value)),
+            0 => seen = self.bus.pio_read(Port(port), port_width).into(),
+            1 | 2 => self.bus.pio_write(Port(port), port_width, value),
+            3 => seen = lapic.mmio_read(u64::from(place) << 4 | u64::from(v0 & 15), width),
+            4 => lapic.mmio_write(u64::from(register) << 4, Width::B4, u64::from(value)),
             5 => seen = lapic.msr_read(msr).map_or(1, |result| result.unwrap_or(2)),
             6 => seen = lapic.msr_write(msr, wide).map_or(1, |result| result.is_err().into()),
             7 => seen = self.program_ioapic(place, value),
-            8 => seen = lapic.ack_interrupt().map_or(u64::MAX, u64::from),
+            8 => seen = lapic.ack_interrupt().map_or(u64::MAX, |vector| vector.0.into()),
             9 => lapic.set_task_priority(v0 & 15),
             10 => self.host_event(place, value),
             _ => self.pass((u64::from(value) << 8) >> (place & 31)),
@@ -192,11 +195,11 @@ impl Rig {
     }
 
     fn program_ioapic(&self, register: u8, value: u32) -> u64 {
-        self.bus.mmio_write(IOAPIC_BASE, 4, u64::from(register & 0x3F));
-        self.bus.mmio_write(IOAPIC_BASE + 0x10, 4, u64::from(value));
-        let seen = self.bus.mmio_read(IOAPIC_BASE + 0x10, 8);
+        self.bus.mmio_write(Gpa(IOAPIC_BASE), Width::B4, u64::from(register & 0x3F));
+        self.bus.mmio_write(Gpa(IOAPIC_BASE + 0x10), Width::B4, u64::from(value));
+        let seen = self.bus.mmio_read(Gpa(IOAPIC_BASE + 0x10), Width::B8);
         if register & 0xC0 == 0xC0 {
-            self.bus.mmio_write(IOAPIC_BASE + 0x40, 4, u64::from(value));
+            self.bus.mmio_write(Gpa(IOAPIC_BASE + 0x40), Width::B4, u64::from(value));
         }
         seen
     }
@@ -208,7 +211,7 @@ impl Rig {
             1 => lock(&self.acpi).press_power_button(),
             2 => {
                 let (address, data) = (Msi::ADDRESS | u64::from(value), value >> 8);
-                self.chips.interconnect.send(Msi { address, data });
+                self.chips.interconnect.send(Msi { address: Gpa(address), data });
             }
             3 => self.ask(value as u16),
             4 => lapics.iter().for_each(|lapic| lapic.init()),

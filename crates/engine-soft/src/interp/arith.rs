@@ -7,8 +7,9 @@ use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
+use x86::addr::Vector;
 use x86::bus::AccessKind;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::state::gpr::{RAX, RDX};
 
 /// A two-operand operation.
@@ -280,7 +281,7 @@ impl Accumulate for Div {
         let dividend = wide(cpu, W::BITS);
         let divisor = u128::from(b.zext());
         if divisor == 0 || (dividend / divisor) >> W::BITS != 0 {
-            return cpu.raise(Exception::plain(Vector::De));
+            return cpu.raise(Exception::plain(Vector::DE));
         }
         let (q, r) = (dividend / divisor, dividend % divisor);
         set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
@@ -295,10 +296,10 @@ impl Accumulate for Idiv {
         let divisor = i128::from(b.sext() as i64);
         let (Some(q), Some(r)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor))
         else {
-            return cpu.raise(Exception::plain(Vector::De));
+            return cpu.raise(Exception::plain(Vector::DE));
         };
         if q << (128 - W::BITS) >> (128 - W::BITS) != q {
-            return cpu.raise(Exception::plain(Vector::De));
+            return cpu.raise(Exception::plain(Vector::DE));
         }
         set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
         Ok(())

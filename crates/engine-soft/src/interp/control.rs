@@ -10,7 +10,6 @@ use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step_to};
 use x86::bus::AccessKind;
-use x86::paging::is_canonical;
 use x86::state::{Mode, Seg, gpr};
 
 /// Condition `CC` of Jcc, SETcc, CMOVcc (SDM vol. 2, appendix B.1.4.7).
@@ -81,7 +80,7 @@ pub(crate) fn ret(cpu: &mut Cpu, op: &Op) -> Step {
 
 #[inline(always)]
 fn canonical(cpu: &mut Cpu, to: u64) -> Fallible {
-    if is_canonical(to) { Ok(()) } else { cpu.gp() }
+    if La(to).is_canonical() { Ok(()) } else { cpu.gp() }
 }
 
 /// JMP r64.
@@ -114,7 +113,7 @@ fn call_to(cpu: &mut Cpu, op: &Op, to: u64) -> Fallible<Step> {
     let back = cpu.ip(op).wrapping_add(u64::from(op.len));
     let rsp = cpu.state.gpr[gpr::RSP];
     stack::push64(cpu, back)?;
-    if !is_canonical(to) {
+    if !La(to).is_canonical() {
         cpu.state.gpr[gpr::RSP] = rsp;
         return cpu.gp();
     }

@@ -6,6 +6,7 @@ use super::fetch::{self, Extent};
 use crate::cpu::Cpu;
 use crate::op::{OWN_STEP, Step};
 use vcpu::{Exit, Signal, SignalSet};
+use x86::addr::{La, Vector};
 use x86::debug;
 use x86::exception::Exception;
 use x86::interrupt::Event;
@@ -55,7 +56,7 @@ pub(crate) fn poll_events(cpu: &mut Cpu, limit: u64) -> Pending {
         return Pending::Run;
     }
     let suppressed = cpu.state.blocking.mov_ss || cpu.state.flags.system & Rflags::RF.bits() != 0;
-    if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, linear_ip(cpu)) {
+    if !suppressed && let Some(dr6) = debug::code_breakpoint(&cpu.state, La(linear_ip(cpu))) {
         deliver(cpu, Event::Exception(Exception::db(dr6)));
         return Pending::Again;
     }
@@ -94,7 +95,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Pending> {
         let vector = cpu.mmu.io().and_then(vcpu::CpuIo::ack_interrupt)?;
         resume_flag(cpu);
         cpu.stats.interrupts += 1;
-        tracing::trace!(target: "irq", vector, rip = cpu.state.rip, "interrupt");
+        tracing::trace!(target: "irq", vector = vector.0, rip = cpu.state.rip, "interrupt");
         deliver(cpu, Event::External(vector));
         return Some(Pending::Again);
     }

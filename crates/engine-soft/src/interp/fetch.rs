@@ -8,6 +8,7 @@ use crate::mmu::Target;
 use crate::observer::CodeCache;
 use crate::op::{Fallible, Fault, Step};
 use crate::tlb::{self, PAGE_MASK};
+use x86::addr::{Gpa, Width};
 use x86::exception::Exception;
 use x86::state::{Mode, Seg, gpr};
 
@@ -94,7 +95,7 @@ fn translate(cpu: &mut Cpu, la: u64) -> Fallible<Target> {
     let entry = view.fetch[tlb::fetch_index(la)];
     if entry.tag == la & !PAGE_MASK {
         let gpa = entry.gpa | la & PAGE_MASK;
-        if let Some(host) = cpu.mmu.ram.host_address(gpa, 1) {
+        if let Some(host) = cpu.mmu.ram.host_address(Gpa(gpa), 1) {
             return Ok(Target::Ram { host, gpa });
         }
     }
@@ -164,9 +165,10 @@ fn next_page(cpu: &Cpu, la: u64) -> u64 {
 }
 
 fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
-    if cpu.mmu.ram.read(gpa, into).is_err() {
+    if cpu.mmu.ram.read(Gpa(gpa), into).is_err() {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte = cpu.mmu.io().map_or(0xff, |io| io.mmio_read(gpa + i as u64, 1) as u8);
+            *byte =
+                cpu.mmu.io().map_or(0xff, |io| io.mmio_read(Gpa(gpa + i as u64), Width::B1) as u8);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::interp::host_exec;
 use crate::op::{Fallible, Step, step, step_to};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
+use x86::addr::La;
 use x86::bus::{AccessKind, SystemBus};
 use x86::exception::Exception;
 use x86::state::Mode;
@@ -58,7 +59,8 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
         _ => return None,
     };
     op.imm = image as u64;
-    op.size = u8::from(wide);
+    let narrow = if matches!(image, Environment | Whole) { 2 } else { 4 };
+    op.size = narrow << u8::from(wide);
     op.dst = u8::from(matches!(i.mnemonic(), M::Vldmxcsr | M::Vstmxcsr));
     Some(run)
 }
@@ -66,7 +68,7 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
 /// Checks that come before the accesses of an environment or a whole x87 image: first the unit's
 /// own exceptions, then a canonical address, then alignment by operand size (SDM vol. 3, table
 /// 7-7). The alignments of FXSAVE (16) and XSAVE (64) are checked with their images.
-fn place(cpu: &mut Cpu, op: &Op, wide: bool, kind: AccessKind) -> Fallible {
+fn place(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible {
     if op.imm != Image::Environment as u64 && op.imm != Image::Whole as u64 {
         return Ok(());
     }
@@ -76,10 +78,10 @@ fn place(cpu: &mut Cpu, op: &Op, wide: bool, kind: AccessKind) -> Fallible {
         let pending = xsave::x87_pending(&cpu.state);
         cpu.check(pending)?;
     }
-    let field = 2 << u32::from(wide);
-    let first = cpu.operand(op).part(&cpu.state, 0, field, kind);
+    let field = u64::from(op.size);
+    let first = cpu.operand(op).part(&cpu.state, 0, u32::from(op.size), kind);
     let la = cpu.check(first)?;
-    cpu.aligned(la, u64::from(field), u64::from(field))
+    cpu.aligned(la.0, field, field)
 }
 
 fn mask(cpu: &Cpu) -> u64 {
@@ -88,21 +90,21 @@ fn mask(cpu: &Cpu) -> u64 {
 
 fn save(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
-        let wide = op.size != 0;
-        place(cpu, op, wide, AccessKind::Write)?;
+        let size = op.width();
+        place(cpu, op, AccessKind::Write)?;
         let (operand, mask) = (cpu.operand(op), mask(cpu));
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
         let form = match op.imm {
             x if x == Image::Fx as u64 => {
-                let result = xsave::fxsave(state, bus, operand, wide);
+                let result = xsave::fxsave(state, bus, operand, size);
                 return cpu.check(result);
             }
             x if x == Image::Environment as u64 => {
-                let result = xsave::fnstenv(state, bus, operand, wide);
+                let result = xsave::fnstenv(state, bus, operand, size);
                 return cpu.check(result);
             }
             x if x == Image::Whole as u64 => {
-                let result = xsave::fnsave(state, bus, operand, wide);
+                let result = xsave::fnsave(state, bus, operand, size);
                 return cpu.check(result);
             }
             x if x == Image::Xsaveopt as u64 => SaveForm::Xsaveopt,
@@ -110,7 +112,7 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
             x if x == Image::Xsaves as u64 => SaveForm::Xsaves,
             _ => SaveForm::Xsave,
         };
-        let result = xsave::xsave(model, state, bus, form, operand, mask, wide);
+        let result = xsave::xsave(model, state, bus, form, operand, mask, size);
         cpu.check(result)
     };
     step(body(cpu))
@@ -118,19 +120,19 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
 
 fn restore(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
-        let wide = op.size != 0;
-        place(cpu, op, wide, AccessKind::Read)?;
+        let size = op.width();
+        place(cpu, op, AccessKind::Read)?;
         let (operand, mask) = (cpu.operand(op), mask(cpu));
         let pkru = cpu.state.paging.pkru;
         let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
         let result = match op.imm {
-            x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, operand, wide),
-            x if x == Image::Environment as u64 => xsave::fldenv(state, bus, operand, wide),
-            x if x == Image::Whole as u64 => xsave::frstor(state, bus, operand, wide),
+            x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, operand, size),
+            x if x == Image::Environment as u64 => xsave::fldenv(state, bus, operand, size),
+            x if x == Image::Whole as u64 => xsave::frstor(state, bus, operand, size),
             x if x == Image::Xsaves as u64 => {
-                xsave::xrstor(model, state, bus, RestoreForm::Xrstors, operand, mask, wide)
+                xsave::xrstor(model, state, bus, RestoreForm::Xrstors, operand, mask, size)
             }
-            _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, operand, mask, wide),
+            _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, operand, mask, size),
         };
         cpu.check(result)?;
         if cpu.state.paging.pkru != pkru {
@@ -192,7 +194,7 @@ impl ElementContext {
             None => Ok(self.base.wrapping_add(offset)),
             Some((state, seg)) => {
                 let seg = crate::cpu::SEGMENTS[usize::from(*seg) % 6];
-                x86::segment::check_access(state, seg, offset, u32::from(size), kind)
+                x86::segment::check_access(state, seg, offset, u32::from(size), kind).map(|la| la.0)
             }
         }
     }
@@ -211,18 +213,18 @@ impl ElementBus for Elements<'_> {
     fn load(&mut self, offset: u64, size: u8) -> Result<u64, Exception> {
         let la = self.cpu.linear(offset, size, AccessKind::Read)?;
         let privilege = self.cpu.privilege;
-        self.cpu.mmu().read(la, size, privilege)
+        self.cpu.mmu().read(La(la), width(size), privilege)
     }
 
     fn store(&mut self, elements: &[Element], size: u8) -> Result<(), Exception> {
         let privilege = self.cpu.privilege;
         for element in elements {
             let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().probe_write(la, u64::from(size), privilege)?;
+            self.cpu.mmu().probe_write(La(la), u64::from(size), privilege)?;
         }
         for element in elements {
             let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().write(la, size, element.value, privilege)?;
+            self.cpu.mmu().write(La(la), width(size), element.value, privilege)?;
         }
         Ok(())
     }
@@ -270,7 +272,7 @@ pub(crate) fn masked_move(cpu: &mut Cpu, op: &Op) -> Step {
             _ => host_exec::check_avx(cpu)?,
         }
         if op.dst == 0 && crate::thunk::x87::error_pending(&cpu.state.x87) {
-            return cpu.raise(Exception::plain(x86::exception::Vector::Mf));
+            return cpu.raise(Exception::plain(x86::addr::Vector::MF));
         }
         with_elements(cpu, op, |state, i, bus| masked::masked_move(state, i, bus))
     };

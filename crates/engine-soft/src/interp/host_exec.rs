@@ -14,14 +14,14 @@ use crate::thunk::{FpuClass, MemOperand, ThunkFault};
 use crate::tlb::PAGE_MASK;
 use x86::bus::{AccessKind, SystemBus};
 use x86::debug::DataAccess;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::regs::{Cr0, Cr4};
 use x86::state::Mode;
 
 /// The unit's own checks (SDM vol. 3, 2.5 and 13.1; vol. 2, 2.4).
 fn check_unit(cpu: &mut Cpu, class: FpuClass) -> Fallible {
     let (cr0, cr4) = (cpu.state.paging.cr0, cpu.state.paging.cr4);
-    let nm = Exception::plain(Vector::Nm);
+    let nm = Exception::plain(Vector::NM);
     match class {
         FpuClass::None => Ok(()),
         FpuClass::X87 if cr0.intersects(Cr0::EM | Cr0::TS) => cpu.raise(nm),
@@ -60,17 +60,17 @@ pub(crate) fn check_mmx(cpu: &mut Cpu) -> Fallible {
 #[cold]
 fn translate(cpu: &mut Cpu, fault: ThunkFault) -> Fallible {
     let exception = match fault {
-        ThunkFault::DivideError => Exception::plain(Vector::De),
+        ThunkFault::DivideError => Exception::plain(Vector::DE),
         ThunkFault::SimdFp if cpu.state.paging.cr4.contains(Cr4::OSXMMEXCPT) => {
-            Exception::plain(Vector::Xm)
+            Exception::plain(Vector::XM)
         }
         ThunkFault::SimdFp | ThunkFault::InvalidOpcode => Exception::ud(),
-        ThunkFault::X87 => Exception::plain(Vector::Mf),
+        ThunkFault::X87 => Exception::plain(Vector::MF),
         ThunkFault::GeneralProtection => Exception::gp(0),
-        ThunkFault::Alignment => Exception::with_code(Vector::Ac, 0),
+        ThunkFault::Alignment => Exception::with_code(Vector::AC, 0),
         ThunkFault::HostMemory(address) => {
             cpu.exit = Some(vcpu::Exit::Fatal(format!("host memory at {address:#x} went away")));
-            Exception::with_code(Vector::Mc, 0)
+            Exception::with_code(Vector::MC, 0)
         }
         ThunkFault::Other(vector) => {
             cpu.exit = Some(vcpu::Exit::Fatal(format!("host exception {vector} in a thunk")));
@@ -126,7 +126,7 @@ pub(crate) fn memory<const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
         check_unit(cpu, entry.thunk.class.fpu)?;
         if entry.thunk.class.waits && x87::error_pending(&cpu.state.x87) {
             // A pending x87 error comes before the operand's faults.
-            return cpu.raise(Exception::plain(Vector::Mf));
+            return cpu.raise(Exception::plain(Vector::MF));
         }
         let kind = if operand.access.writes() { AccessKind::Write } else { AccessKind::Read };
         let size = u64::from(operand.size);
@@ -207,7 +207,7 @@ fn in_parts(cpu: &mut Cpu, op: &Op, entry: Entry, operand: MemOperand) -> Fallib
 
 fn writable(cpu: &mut Cpu, la: u64, len: u64) -> Fallible {
     let privilege = cpu.privilege();
-    let probe = cpu.mmu.probe_write(la, len, privilege);
+    let probe = cpu.mmu.probe_write(La(la), len, privilege);
     cpu.check(probe)
 }
 
@@ -241,7 +241,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access != crate::thunk::MemAccess::Write {
         let read = if bytes.is_power_of_two() && bytes <= 8 {
             // A single access: the operand may be a device's register.
-            let value = cpu.mmu.read(la, bytes as u8, privilege);
+            let value = cpu.mmu.read(La(la), width(bytes as u8), privilege);
             value.map(|v| buffer.0[..8].copy_from_slice(&v.to_le_bytes()))
         } else {
             cpu.mmu.read_bytes(la, &mut buffer.0[..bytes], privilege)
@@ -252,7 +252,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access.writes() && !withheld(cpu, entry) {
         let written = if bytes.is_power_of_two() && bytes <= 8 {
             let value = buffer.0[..8].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
-            cpu.mmu.write(la, bytes as u8, value, privilege)
+            cpu.mmu.write(La(la), width(bytes as u8), value, privilege)
         } else {
             cpu.mmu.write_bytes(la, &buffer.0[..bytes], privilege)
         };

@@ -5,8 +5,9 @@ use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step};
 use crate::word::HIGH_BYTE;
+use x86::addr::Vector;
 use x86::bus::AccessKind;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 
 /// AF in `Flags::arith`.
 const AF: u16 = 0x1000;
@@ -75,7 +76,7 @@ pub(crate) fn daa_das<const SUBTRACT: bool>(cpu: &mut Cpu, _: &Op) -> Step {
 pub(crate) fn aam(cpu: &mut Cpu, op: &Op) -> Step {
     let (al, base) = (cpu.reg::<u8>(AL), op.imm as u8);
     if base == 0 {
-        return step(cpu.raise(Exception::plain(Vector::De)));
+        return step(cpu.raise(Exception::plain(Vector::DE)));
     }
     cpu.set_reg::<u8>(AH, al / base);
     cpu.set_reg::<u8>(AL, al % base);
@@ -119,7 +120,7 @@ pub(crate) fn bound(cpu: &mut Cpu, op: &Op) -> Step {
             cpu.reg::<u32>(op.dst) as i32
         };
         if index < lower || index > upper {
-            return cpu.raise(Exception::plain(Vector::Br));
+            return cpu.raise(Exception::plain(Vector::BR));
         }
         Ok(())
     };

@@ -4,8 +4,9 @@ use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Fault, Step, step, step_to};
 use crate::word::Word;
+use x86::addr::{La, Vector};
 use x86::bus::AccessKind;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::flags;
 use x86::state::{Mode, Seg, Segment, gpr};
 
@@ -23,7 +24,7 @@ pub(crate) fn push64(cpu: &mut Cpu, value: u64) -> Fallible {
 #[cold]
 fn stack_fault<T>(cpu: &mut Cpu) -> Fallible<T> {
     if std::mem::take(&mut cpu.mmu.noncanonical) && cpu.fault == Exception::gp(0) {
-        cpu.fault = Exception::with_code(Vector::Ss, 0);
+        cpu.fault = Exception::with_code(Vector::SS, 0);
     }
     Err(Fault)
 }
@@ -216,7 +217,7 @@ pub(crate) fn popa(cpu: &mut Cpu, op: &Op) -> Step {
 /// PUSHF.
 pub(crate) fn pushf(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
-        let image = flags::pushf(&cpu.state, op.size);
+        let image = flags::pushf(&cpu.state, op.width());
         let image = cpu.check(image)?;
         push(cpu, op.size, image)
     };
@@ -227,7 +228,7 @@ pub(crate) fn pushf(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn popf(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
         let image = peek(cpu, op.size, 0)?;
-        let result = flags::popf(&mut cpu.state, image, op.size);
+        let result = flags::popf(&mut cpu.state, image, op.width());
         cpu.check(result)?;
         release(cpu, u64::from(op.size));
         cpu.state.rip = cpu.next_ip(op);
@@ -282,7 +283,7 @@ fn enter_frame(cpu: &mut Cpu, op: &Op) -> Fallible {
     cpu.aligned(la, u64::from(size), u64::from(size))?;
     let probe = {
         let privilege = cpu.privilege();
-        x86::bus::SystemBus::probe_write(&mut cpu.mmu, la, u64::from(size), privilege)
+        x86::bus::SystemBus::probe_write(&mut cpu.mmu, La(la), u64::from(size), privilege)
     };
     cpu.check(probe)?;
     set_sized(cpu, gpr::RBP as u8, size, frame);

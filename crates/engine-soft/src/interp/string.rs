@@ -13,6 +13,7 @@ use crate::op::{Fallible, REPNE, Step, step_to};
 use crate::ram::{self, While};
 use crate::tlb::PAGE_MASK;
 use crate::word::Word;
+use x86::addr::{La, Port};
 use x86::bus::AccessKind;
 use x86::ioperm;
 use x86::regs::Rflags;
@@ -370,7 +371,7 @@ fn scan_run<W: Word>(
 /// zero.
 fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
     let port = cpu.reg::<u16>(2);
-    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, W::SIZE);
+    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, Port(port), port_width(W::SIZE));
     cpu.check(allowed)?;
     Ok(port)
 }
@@ -386,9 +387,9 @@ pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
         // The port is read only once the store is certain to succeed.
         let privilege = cpu.privilege();
         let probe =
-            x86::bus::SystemBus::probe_write(&mut cpu.mmu, to, u64::from(W::SIZE), privilege);
+            x86::bus::SystemBus::probe_write(&mut cpu.mmu, La(to), u64::from(W::SIZE), privilege);
         cpu.check(probe)?;
-        let value = super::system::ports::port_in(cpu, port, W::SIZE);
+        let value = super::system::ports::port_in(cpu, Port(port), port_width(W::SIZE));
         cpu.store::<W>(to, W::cut(value))?;
         advance::<W>(cpu, op, gpr::RDI, 1);
         Ok((1, true))
@@ -404,7 +405,7 @@ pub(crate) fn outs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
         let port = port::<W>(cpu)?;
         let from = source::<W>(cpu, op)?;
         let value = cpu.load::<W>(from)?;
-        super::system::ports::port_out(cpu, port, W::SIZE, value.zext());
+        super::system::ports::port_out(cpu, Port(port), port_width(W::SIZE), value.zext());
         advance::<W>(cpu, op, gpr::RSI, 1);
         Ok((1, true))
     })

@@ -13,6 +13,7 @@ use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Formatter, Instruction, NasmFormatter, OpKind};
 use std::fmt::Write as _;
+use x86::addr::Gpa;
 
 /// Translations shown in a report.
 const SHOWN: usize = 8;
@@ -150,7 +151,7 @@ fn instruction(cpu: &Cpu, gpa: u64, delta: i32) -> Option<Line> {
     let offset = u64::try_from(delta).ok().filter(|&offset| offset <= PAGE_MASK)?;
     let mut bytes = [0; 15];
     let len = bytes.len().min((PAGE_MASK + 1 - offset) as usize);
-    cpu.mmu.ram.read(gpa + offset, &mut bytes[..len]).ok()?;
+    cpu.mmu.ram.read(Gpa(gpa + offset), &mut bytes[..len]).ok()?;
     let mut decoder = Decoder::with_ip(64, &bytes[..len], offset, cpu.features.decoder_options);
     let i = decoder.decode();
     Some(Line { delta, i, bytes: bytes[..i.len()].to_vec() })

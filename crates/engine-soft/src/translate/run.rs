@@ -16,6 +16,7 @@ use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Mnemonic};
+use x86::addr::Gpa;
 use x86::state::{Mode, gpr};
 
 /// What the run loop does next after translated code exited. RIP is set.
@@ -334,7 +335,7 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     let gpa = block.key.gpa();
     let mut bytes = [0; 15];
     let bytes = &mut bytes[..usize::from(block.len).min(15)];
-    cpu.mmu.ram.read(gpa, bytes).ok()?;
+    cpu.mmu.ram.read(Gpa(gpa), bytes).ok()?;
     let options = cpu.features.decoder_options;
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
 }
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_raised_on_the_way_in_is_seen_there() {
-        let ram = GuestRam::new(&[(0, 0x1000)]).expect("some memory");
+        let ram = GuestRam::new(&[(Gpa(0), 0x1000)]).expect("some memory");
         let mut vcpu =
             SoftVcpu::with_tier(ram, CpuModel::gemello_v2(), Tier::Translate, CODE_CACHE)
                 .expect("an engine");

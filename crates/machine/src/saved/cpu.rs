@@ -6,6 +6,7 @@
 //! there.
 
 use serde::{Deserialize, Serialize};
+use x86::addr::La;
 use x86::control::cr4_allowed;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
@@ -275,7 +276,7 @@ fn impossible(state: &CpuState, model: &CpuModel) -> Option<&'static str> {
     let p = &state.paging;
     let (on, active) = (p.cr0.contains(Cr0::PG), p.efer.contains(Efer::LMA));
     let known = Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE;
-    let canonical = |address: u64| x86::paging::is_canonical(address);
+    let canonical = |address: u64| La(address).is_canonical();
     let bases = [state.gdtr.base, state.idtr.base, state.ldtr.base, state.tr.base];
     let fs_gs = [state.seg[4].base, state.seg[5].base, state.msr.kernel_gs_base];
     let msr = &state.msr;

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use x86::addr::Gpa;
 
 const MAGIC: &[u8; 16] = b"gemello machine\n";
 /// The version that is written, and the only one that is read.
@@ -135,7 +136,7 @@ fn write_to(file: File, header: &Header, ram: &GuestRam) -> io::Result<()> {
         (vec![0; CHUNK], vec![0; lz4_flex::block::get_maximum_output_size(CHUNK)]);
     for (gpa, len) in chunks(ram) {
         let chunk = &mut chunk[..len];
-        ram.read(gpa, chunk).map_err(io::Error::other)?;
+        ram.read(Gpa(gpa), chunk).map_err(io::Error::other)?;
         if chunk.iter().all(|&byte| byte == 0) {
             continue;
         }
@@ -154,7 +155,7 @@ fn write_to(file: File, header: &Header, ram: &GuestRam) -> io::Result<()> {
 fn chunks(ram: &GuestRam) -> impl Iterator<Item = (u64, usize)> {
     ram.regions().iter().flat_map(|region| {
         let (gpa, len) = (region.gpa, region.len);
-        (0..len).step_by(CHUNK).map(move |at| (gpa + at, CHUNK.min((len - at) as usize)))
+        (0..len).step_by(CHUNK).map(move |at| (gpa.0 + at, CHUNK.min((len - at) as usize)))
     })
 }
 
@@ -252,7 +253,7 @@ impl SavedMachine {
             self.rest.read_exact(&mut packed)?;
             let len =
                 lz4_flex::block::decompress_into(&packed, &mut chunk).map_err(io::Error::other)?;
-            ram.write(gpa, &chunk[..len]).map_err(io::Error::other)?;
+            ram.write(Gpa(gpa), &chunk[..len]).map_err(io::Error::other)?;
         }
         let sum = self.rest.crc.clone().finalize();
         if self.rest.word()? != sum {

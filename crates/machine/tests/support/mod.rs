@@ -12,6 +12,7 @@ use vcpu::{
     Capabilities, CpuIo, Elements, Engine, EngineError, EngineVm, Exit, Signal, SignalSet, Signals,
     Slice, StateError, Statistics, Unavailable, Vcpu, VmParts,
 };
+use x86::addr::VcpuId;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -91,7 +92,7 @@ impl Engine for Script {
 }
 
 impl EngineVm for Script {
-    fn add_vcpu(&self, _: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+    fn add_vcpu(&self, _: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let script = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
         Ok(Box::new(Scripted { state: CpuState::reset(), signals: Arc::default(), script }))
     }

@@ -7,6 +7,7 @@ use crate::outcome::{Event, Outcome};
 use memory::GuestRam;
 use std::ops::Range;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
+use x86::addr::Gpa;
 use x86::state::{CpuState, Flags, Seg, Ymm};
 
 /// Instructions after which a case counts as endless. Counted loops take some hundred, but a block
@@ -38,9 +39,9 @@ pub struct VcpuSubject<V> {
 /// # Errors
 /// The host has no memory for the guest.
 pub fn guest_ram() -> Result<GuestRam, memory::Error> {
-    let ram = GuestRam::new(&[(0, guest::RAM_SIZE)])?;
+    let ram = GuestRam::new(&[(Gpa(0), guest::RAM_SIZE)])?;
     guest::build(&ram)?;
-    ram.write(guest::USER_RAM, &Memory::of(&Case::default()).bytes)?;
+    ram.write(Gpa(guest::USER_RAM), &Memory::of(&Case::default()).bytes)?;
     Ok(ram)
 }
 
@@ -81,14 +82,14 @@ impl<V: Vcpu> VcpuSubject<V> {
 
     /// Writes to guest memory, and tells processors.
     fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), memory::Error> {
-        self.ram.write(gpa, bytes)?;
-        self.ram.wrote(gpa, bytes.len() as u64);
+        self.ram.write(Gpa(gpa), bytes)?;
+        self.ram.wrote(Gpa(gpa), bytes.len() as u64);
         Ok(())
     }
 
     /// Notes what the case changed in memory, and undoes it.
     fn collect_memory(&mut self, outcome: &mut Outcome) -> Result<(), memory::Error> {
-        self.ram.read(guest::USER_RAM, &mut self.actual.bytes)?;
+        self.ram.read(Gpa(guest::USER_RAM), &mut self.actual.bytes)?;
         let mut undo = Vec::new();
         for (_, start, len) in Memory::PARTS {
             let actual = &self.actual.bytes[start..start + len];
@@ -126,7 +127,7 @@ impl<V: Vcpu> VcpuSubject<V> {
         };
         let with_code = matches!(vector, 8 | 10..=14 | 17);
         let mut raw = [0; 48];
-        self.ram.read(place, &mut raw[usize::from(!with_code) * 8..])?;
+        self.ram.read(Gpa(place), &mut raw[usize::from(!with_code) * 8..])?;
         let frame: [u64; 6] =
             std::array::from_fn(|i| raw[i * 8..i * 8 + 8].try_into().map_or(0, u64::from_le_bytes));
         let mut outcome = registers(&state);

@@ -7,6 +7,7 @@
 
 use crate::case::layout;
 use memory::GuestRam;
+use x86::addr::Gpa;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Seg, Segment, TableRegister};
 
@@ -39,8 +40,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 pub(super) fn build(ram: &GuestRam) -> Result<(), memory::Error> {
     page_tables(ram)?;
     descriptor_tables(ram)?;
-    ram.write(HANDLERS, &[0xf4; 0x1000])?;
-    ram.write(READ_ONLY_RAM, &crate::template(0).read_only)
+    ram.write(Gpa(HANDLERS), &[0xf4; 0x1000])?;
+    ram.write(Gpa(READ_ONLY_RAM), &crate::template(0).read_only)
 }
 
 /// PML4, two PDPTs, two PDs, and one page table for either half.
@@ -48,7 +49,7 @@ fn page_tables(ram: &GuestRam) -> Result<(), memory::Error> {
     let [pml4, user_pdpt, user_pd, user_pt, system_pdpt, system_pd, system_pt] =
         std::array::from_fn(|i| TABLES + i as u64 * layout::PAGE);
     let put = |table: u64, index: u64, value: u64| {
-        ram.write(table + index % 512 * 8, &value.to_le_bytes())
+        ram.write(Gpa(table + index % 512 * 8), &value.to_le_bytes())
     };
     let table = PRESENT | WRITE | USER;
     put(pml4, layout::CODE >> 39, user_pdpt | table)?;
@@ -93,11 +94,11 @@ fn descriptor_tables(ram: &GuestRam) -> Result<(), memory::Error> {
         (TSS_SELECTOR + 8, tss >> 32),
     ];
     for (selector, descriptor) in entries {
-        ram.write(GDT + u64::from(selector), &u64::to_le_bytes(descriptor))?;
+        ram.write(Gpa(GDT + u64::from(selector)), &u64::to_le_bytes(descriptor))?;
     }
     // RSP0, and the I/O map beyond the limit: no port is open.
-    ram.write(TSS + 4, &(SYSTEM + STACK_TOP).to_le_bytes())?;
-    ram.write(TSS + 0x66, &0x68u16.to_le_bytes())?;
+    ram.write(Gpa(TSS + 4), &(SYSTEM + STACK_TOP).to_le_bytes())?;
+    ram.write(Gpa(TSS + 0x66), &0x68u16.to_le_bytes())?;
     for vector in 0..32 {
         let handler = SYSTEM + HANDLERS + vector * HANDLER_SIZE;
         let dpl = if vector == 3 { 3 } else { 0 };
@@ -105,8 +106,8 @@ fn descriptor_tables(ram: &GuestRam) -> Result<(), memory::Error> {
             | u64::from(KERNEL_CS) << 16
             | (0x8e | dpl << 5) << 40
             | (handler >> 16 & 0xffff) << 48;
-        ram.write(IDT + vector * 16, &low.to_le_bytes())?;
-        ram.write(IDT + vector * 16 + 8, &(handler >> 32).to_le_bytes())?;
+        ram.write(Gpa(IDT + vector * 16), &low.to_le_bytes())?;
+        ram.write(Gpa(IDT + vector * 16 + 8), &(handler >> 32).to_le_bytes())?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Expectations from SDM vol. 3, 2.5, 4.10.4 and 10.8.5, and vol. 2, each instruction.
 
 use super::*;
+use crate::addr::La;
 use crate::test_bus::FlatBus;
 
 const PE: u64 = 1;
@@ -275,12 +276,12 @@ fn pkru() {
 fn invlpg_names_one_page() {
     let mut bus = FlatBus::new(0);
     let mut s = long64();
-    invlpg(&s, &mut bus, 0x1234).unwrap();
-    assert_eq!(bus.effect(), TlbEffect::Page(0x1234));
-    invlpg(&s, &mut bus, NON_CANONICAL).unwrap();
+    invlpg(&s, &mut bus, La(0x1234)).unwrap();
+    assert_eq!(bus.effect(), TlbEffect::Page(La(0x1234)));
+    invlpg(&s, &mut bus, La(NON_CANONICAL)).unwrap();
     assert!(bus.effects.is_empty());
     s.cpl = 3;
-    assert_eq!(invlpg(&s, &mut bus, 0), Err(GP));
+    assert_eq!(invlpg(&s, &mut bus, La(0)), Err(GP));
 }
 
 #[test]
@@ -290,14 +291,14 @@ fn invpcid_types_and_descriptors() {
         let mut bus = FlatBus::new(64);
         bus.put(16, &pcid.to_le_bytes());
         bus.put(24, &address.to_le_bytes());
-        invpcid(&model(), s, &mut bus, kind, Operand::flat(16)).map(|()| bus.effect())
+        invpcid(&model(), s, &mut bus, kind, Operand::flat(La(16))).map(|()| bus.effect())
     };
     // Without PCIDE only PCID 0 exists, for the types that look at it.
     assert_eq!(call(&s, 0, 5, 0x1000), Err(GP));
     assert_eq!(call(&s, 1, 5, 0), Err(GP));
-    assert_eq!(call(&s, 0, 0, 0x1000), Ok(TlbEffect::PageOfPcid(0, 0x1000)));
+    assert_eq!(call(&s, 0, 0, 0x1000), Ok(TlbEffect::PageOfPcid(0, La(0x1000))));
     s.paging.cr4 |= Cr4::PCIDE;
-    assert_eq!(call(&s, 0, 5, 0x1000), Ok(TlbEffect::PageOfPcid(5, 0x1000)));
+    assert_eq!(call(&s, 0, 5, 0x1000), Ok(TlbEffect::PageOfPcid(5, La(0x1000))));
     assert_eq!(call(&s, 0, 5, NON_CANONICAL), Err(GP));
     assert_eq!(call(&s, 1, 0xfff, NON_CANONICAL), Ok(TlbEffect::Pcid(0xfff)));
     assert_eq!(call(&s, 2, 5, 0), Ok(TlbEffect::FlushAll));
@@ -309,7 +310,10 @@ fn invpcid_types_and_descriptors() {
     assert_eq!(call(&s, 2, 0, 0), Err(GP));
     let without = CpuModel::parse("gemello-v2,-invpcid").unwrap();
     let mut bus = FlatBus::new(64);
-    assert_eq!(invpcid(&without, &s, &mut bus, 2, Operand::flat(16)), Err(Exception::ud()));
+    assert_eq!(invpcid(&without, &s, &mut bus, 2, Operand::flat(La(16))), Err(Exception::ud()));
     s.cpl = 0;
-    assert_eq!(invpcid(&model(), &s, &mut bus, 2, Operand::flat(60)), Err(Exception::pf(64, 0)));
+    assert_eq!(
+        invpcid(&model(), &s, &mut bus, 2, Operand::flat(La(60))),
+        Err(Exception::pf(La(64), 0))
+    );
 }

@@ -2,9 +2,10 @@
 //! instruction's.
 
 use super::{Transfer, Verb};
+use crate::addr::Vector;
 use crate::bus::SystemBus;
 use crate::descriptor::Gate;
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::segment::{CodeTarget, Stack, gate_target, null_stack, stack_segment};
 use crate::state::{CpuState, Seg, Segment, gpr};
 use crate::task;
@@ -69,6 +70,6 @@ fn inner_stack<B: SystemBus + ?Sized>(
         return Ok((null_stack(cpl), Stack::flat(pointer, cpl)));
     }
     let (selector, pointer) = task::stack_segment_pointer(state, bus, cpl)?;
-    let segment = stack_segment(state, bus, cpl, selector, Vector::Ts)?;
+    let segment = stack_segment(state, bus, cpl, selector, Vector::TS)?;
     Ok((segment, Stack::segmented(segment, pointer, cpl, u32::from(selector & !3))))
 }

@@ -9,9 +9,10 @@ mod ret;
 
 pub use ret::far_return;
 
+use crate::addr::{Vector, Width};
 use crate::bus::SystemBus;
 use crate::descriptor::{self, Entry, GateKind, Selector, system};
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::segment::{Stack, check_ip, jump_target, real_mode_code, virtual_8086};
 use crate::state::{CpuState, Mode, Seg, Segment};
 use crate::task;
@@ -28,7 +29,7 @@ struct Transfer {
     verb: Verb,
     selector: Selector,
     offset: u64,
-    size: u8,
+    size: Width,
     next_rip: u64,
 }
 
@@ -41,7 +42,7 @@ pub fn far_jump<B: SystemBus + ?Sized>(
     bus: &mut B,
     selector: u16,
     offset: u64,
-    operand_size: u8,
+    operand_size: Width,
     next_rip: u64,
 ) -> Result<(), Exception> {
     let selector = Selector(selector);
@@ -58,7 +59,7 @@ pub fn far_call<B: SystemBus + ?Sized>(
     bus: &mut B,
     selector: u16,
     offset: u64,
-    operand_size: u8,
+    operand_size: Width,
     next_rip: u64,
 ) -> Result<(), Exception> {
     let selector = Selector(selector);
@@ -78,7 +79,7 @@ fn transfer<B: SystemBus + ?Sized>(
         }
         Mode::Virtual8086 => without_descriptor(state, bus, to, virtual_8086(to.selector.0)),
         _ => {
-            let entry = descriptor::read(state, bus, to.selector, Vector::Gp)?;
+            let entry = descriptor::read(state, bus, to.selector, Vector::GP)?;
             if entry.segment.is_system() {
                 to_system(state, bus, to, &entry)
             } else {
@@ -91,8 +92,8 @@ fn transfer<B: SystemBus + ?Sized>(
 impl Transfer {
     fn ip(&self) -> u64 {
         match self.size {
-            2 => self.offset & 0xffff,
-            4 => self.offset & 0xffff_ffff,
+            Width::B2 => self.offset & 0xffff,
+            Width::B4 => self.offset & 0xffff_ffff,
             _ => self.offset,
         }
     }
@@ -102,7 +103,7 @@ impl Transfer {
         &self,
         state: &CpuState,
         bus: &mut B,
-        size: u8,
+        size: Width,
     ) -> Result<Stack, Exception> {
         let mut stack = Stack::current(state);
         if self.verb == Verb::Call {
@@ -154,19 +155,19 @@ fn to_system<B: SystemBus + ?Sized>(
         _ => segment.is_tss() && !state.long_mode(),
     };
     if !known || segment.dpl() < to.selector.rpl().max(state.cpl) {
-        return Err(to.selector.fault(Vector::Gp));
+        return Err(to.selector.fault(Vector::GP));
     }
     if segment.is_tss() {
         return to_task(state, bus, to, to.selector);
     }
     if !segment.present() {
-        return Err(to.selector.fault(Vector::Np));
+        return Err(to.selector.fault(Vector::NP));
     }
-    let high = entry.upper(state, bus, Vector::Gp)?;
+    let high = entry.upper(state, bus, Vector::GP)?;
     match entry.gate(high, state.long_mode()) {
         Some(gate) if gate.kind == GateKind::Task => to_task(state, bus, to, gate.selector),
         Some(gate) => gate::through(state, bus, to, &gate),
-        None => Err(to.selector.fault(Vector::Gp)),
+        None => Err(to.selector.fault(Vector::GP)),
     }
 }
 

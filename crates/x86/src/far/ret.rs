@@ -1,5 +1,6 @@
 //! Far RET (SDM vol. 2, RET; vol. 3, 5.8.6).
 
+use crate::addr::Width;
 use crate::bus::SystemBus;
 use crate::exception::Exception;
 use crate::segment::{
@@ -16,7 +17,7 @@ use crate::state::{CpuState, Mode, Seg, Segment};
 pub fn far_return<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
-    operand_size: u8,
+    operand_size: Width,
     pop_bytes: u16,
 ) -> Result<(), Exception> {
     let mut stack = Stack::current(state);

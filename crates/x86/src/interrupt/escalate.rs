@@ -1,8 +1,9 @@
 //! Exceptions during delivery: double fault and shutdown (SDM vol. 3, 6.15, tables 6-4 and 6-5).
 
 use super::{DR6_CONDITIONS, Event, Shutdown, deliver};
+use crate::addr::Vector;
 use crate::bus::SystemBus;
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::state::{Activity, CpuState};
 
 /// Table 6-4, with the double fault itself as a fourth class.
@@ -18,9 +19,9 @@ impl Class {
     const fn of(event: Event) -> Self {
         let Event::Exception(exception) = event else { return Self::Benign };
         match exception.vector {
-            Vector::De | Vector::Ts | Vector::Np | Vector::Ss | Vector::Gp => Self::Contributory,
-            Vector::Pf => Self::PageFault,
-            Vector::Df => Self::DoubleFault,
+            Vector::DE | Vector::TS | Vector::NP | Vector::SS | Vector::GP => Self::Contributory,
+            Vector::PF => Self::PageFault,
+            Vector::DF => Self::DoubleFault,
             _ => Self::Benign,
         }
     }
@@ -37,7 +38,7 @@ fn combine(first: Event, second: Exception) -> Result<Event, Shutdown> {
         (Class::DoubleFault, Class::Contributory | Class::PageFault) => Err(Shutdown),
         (Class::Contributory, Class::Contributory)
         | (Class::PageFault, Class::Contributory | Class::PageFault) => {
-            Ok(Event::Exception(Exception::with_code(Vector::Df, 0)))
+            Ok(Event::Exception(Exception::with_code(Vector::DF, 0)))
         }
         _ => Ok(next),
     }
@@ -73,8 +74,8 @@ pub fn deliver_or_escalate<B: SystemBus + ?Sized>(
 fn raise(state: &mut CpuState, event: Event) {
     match event {
         Event::Nmi => state.blocking.nmi = true,
-        Event::Exception(e) if e.vector == Vector::Pf => state.cr2 = e.payload,
-        Event::Exception(e) if e.vector == Vector::Db => {
+        Event::Exception(e) if e.vector == Vector::PF => state.cr2 = e.payload,
+        Event::Exception(e) if e.vector == Vector::DB => {
             state.dr.dr6 = (state.dr.dr6 & !DR6_CONDITIONS) | e.payload;
         }
         _ => {}

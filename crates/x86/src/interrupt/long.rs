@@ -1,10 +1,10 @@
 //! Delivery through the 64-bit IDT (SDM vol. 3, 6.14).
 
 use super::Delivery;
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Gate, GateKind, table_address};
-use crate::exception::{Exception, Vector};
-use crate::paging::is_canonical;
+use crate::exception::Exception;
 use crate::regs::Rflags;
 use crate::segment::{CodeTarget, Stack, gate_target, null_stack};
 use crate::state::{CpuState, Seg, gpr};
@@ -29,10 +29,10 @@ pub(super) fn deliver<B: SystemBus + ?Sized>(
         delivery.return_rip,
     ];
     for item in frame {
-        stack.push(bus, 8, item)?;
+        stack.push(bus, Width::B8, item)?;
     }
     if let Some(code) = delivery.error_code {
-        stack.push(bus, 8, code.into())?;
+        stack.push(bus, Width::B8, code.into())?;
     }
 
     stack.store_pointer(state);
@@ -51,24 +51,24 @@ fn read_gate<B: SystemBus + ?Sized>(
     delivery: &Delivery,
 ) -> Result<Gate, Exception> {
     let fault = |vector| Err(delivery.idt_fault(vector));
-    let offset = 16 * u64::from(delivery.vector);
+    let offset = 16 * u64::from(delivery.vector.0);
     let la = match table_address(state, state.idtr.base, offset, 16) {
         Some(la) if offset + 15 <= u64::from(state.idtr.limit) => la,
-        _ => return fault(Vector::Gp),
+        _ => return fault(Vector::GP),
     };
-    let low = bus.read(la, 8, Privilege::Implicit)?;
-    let high = bus.read(la.wrapping_add(8), 8, Privilege::Implicit)?;
+    let low = bus.read(la, Width::B8, Privilege::Implicit)?;
+    let high = bus.read(la.wrapping_add(8), Width::B8, Privilege::Implicit)?;
     match Gate::decode(low, high, true) {
         Some(gate) if gate.kind != GateKind::Call => {
             if delivery.software && gate.dpl < state.cpl {
-                fault(Vector::Gp)
+                fault(Vector::GP)
             } else if !gate.present {
-                fault(Vector::Np)
+                fault(Vector::NP)
             } else {
                 Ok(gate)
             }
         }
-        _ => fault(Vector::Gp),
+        _ => fault(Vector::GP),
     }
 }
 
@@ -87,5 +87,9 @@ fn new_pointer<B: SystemBus + ?Sized>(
     } else {
         state.gpr[gpr::RSP]
     };
-    if is_canonical(pointer) { Ok(pointer & !15) } else { Err(Exception::with_code(Vector::Ss, 0)) }
+    if La(pointer).is_canonical() {
+        Ok(pointer & !15)
+    } else {
+        Err(Exception::with_code(Vector::SS, 0))
+    }
 }

@@ -15,8 +15,9 @@ mod real;
 pub use escalate::deliver_or_escalate;
 pub use peek::{TableEntry, peek};
 
+use crate::addr::Vector;
 use crate::bus::SystemBus;
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::regs::{Cr0, Rflags};
 use crate::state::{Activity, Blocking, CpuState};
 
@@ -31,7 +32,7 @@ const DR7_GD: u64 = 1 << 13;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A maskable interrupt, acknowledged with this vector.
-    External(u8),
+    External(Vector),
     /// A non-maskable interrupt.
     Nmi,
     /// An exception. For a fault `state.rip` is the faulting instruction, for a trap the one after.
@@ -39,7 +40,7 @@ pub enum Event {
     /// `int n`.
     SoftwareInt {
         /// n.
-        vector: u8,
+        vector: Vector,
         /// The instruction after.
         next_rip: u64,
     },
@@ -66,14 +67,14 @@ pub struct Shutdown;
 
 impl Event {
     /// The vector it goes through.
-    pub const fn vector(self) -> u8 {
+    pub const fn vector(self) -> Vector {
         match self {
             Self::External(vector) | Self::SoftwareInt { vector, .. } => vector,
-            Self::Nmi => Vector::Nmi as u8,
-            Self::Exception(exception) => exception.vector as u8,
-            Self::Int3 { .. } => Vector::Bp as u8,
-            Self::Into { .. } => Vector::Of as u8,
-            Self::Icebp { .. } => Vector::Db as u8,
+            Self::Nmi => Vector::NMI,
+            Self::Exception(exception) => exception.vector,
+            Self::Int3 { .. } => Vector::BP,
+            Self::Into { .. } => Vector::OF,
+            Self::Icebp { .. } => Vector::DB,
         }
     }
 
@@ -105,8 +106,8 @@ impl Event {
     fn sets_rf(self) -> bool {
         match self {
             Self::Exception(e) => match e.vector {
-                Vector::Db => e.payload & DR6_BD != 0,
-                Vector::Nmi | Vector::Bp | Vector::Of | Vector::Df | Vector::Mc => false,
+                Vector::DB => e.payload & DR6_BD != 0,
+                Vector::NMI | Vector::BP | Vector::OF | Vector::DF | Vector::MC => false,
                 _ => true,
             },
             _ => false,
@@ -116,7 +117,7 @@ impl Event {
 
 /// One delivery under way: what the three ways through the table have in common.
 struct Delivery {
-    vector: u8,
+    vector: Vector,
     software: bool,
     error_code: Option<u32>,
     return_rip: u64,
@@ -138,7 +139,7 @@ impl Delivery {
 
     /// `vector` with an error code that names the IDT entry (SDM vol. 3, 6.13).
     fn idt_fault(&self, vector: Vector) -> Exception {
-        Exception::with_code(vector, (u32::from(self.vector) << 3) | 2)
+        Exception::with_code(vector, (u32::from(self.vector.0) << 3) | 2)
     }
 }
 
@@ -184,7 +185,7 @@ fn route<B: SystemBus + ?Sized>(
 /// EXT: the fault befell an event external to the program (SDM vol. 3, 6.13).
 fn with_ext(exception: Exception) -> Exception {
     let selector_code =
-        matches!(exception.vector, Vector::Ts | Vector::Np | Vector::Ss | Vector::Gp);
+        matches!(exception.vector, Vector::TS | Vector::NP | Vector::SS | Vector::GP);
     let ext = u32::from(selector_code);
     Exception { error_code: exception.error_code.map(|code| code | ext), ..exception }
 }
@@ -192,8 +193,8 @@ fn with_ext(exception: Exception) -> Exception {
 /// CR2, DR6 and DR7.GD, as the event itself sets them.
 fn note_cause(state: &mut CpuState, event: Event) {
     match event {
-        Event::Exception(e) if e.vector == Vector::Pf => state.cr2 = e.payload,
-        Event::Exception(e) if e.vector == Vector::Db => {
+        Event::Exception(e) if e.vector == Vector::PF => state.cr2 = e.payload,
+        Event::Exception(e) if e.vector == Vector::DB => {
             state.dr.dr6 = (state.dr.dr6 & !DR6_CONDITIONS) | e.payload;
             state.dr.dr7 &= !DR7_GD;
         }

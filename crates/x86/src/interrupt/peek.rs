@@ -1,6 +1,7 @@
 //! An entry of the IVT or IDT, for those who look on: inspector, trace, fault reports. Nothing is
 //! judged or changed.
 
+use crate::addr::{Vector, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Gate, table_address};
 use crate::exception::Exception;
@@ -32,7 +33,7 @@ pub enum TableEntry {
 pub fn peek<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
-    vector: u8,
+    vector: Vector,
 ) -> Result<TableEntry, Exception> {
     let long_mode = state.long_mode();
     let real = !state.paging.cr0.contains(Cr0::PE);
@@ -41,16 +42,17 @@ pub fn peek<B: SystemBus + ?Sized>(
         (_, false) => 8,
         (_, true) => 16,
     };
-    let offset = size * u64::from(vector);
+    let offset = size * u64::from(vector.0);
     let la = match table_address(state, state.idtr.base, offset, size) {
         Some(la) if offset + size - 1 <= u64::from(state.idtr.limit) => la,
         _ => return Ok(TableEntry::Beyond),
     };
     if real {
-        let pointer = bus.read(la, 4, Privilege::Implicit)?;
+        let pointer = bus.read(la, Width::B4, Privilege::Implicit)?;
         return Ok(TableEntry::Pointer { segment: (pointer >> 16) as u16, offset: pointer as u16 });
     }
-    let low = bus.read(la, 8, Privilege::Implicit)?;
-    let high = if long_mode { bus.read(la.wrapping_add(8), 8, Privilege::Implicit)? } else { 0 };
+    let low = bus.read(la, Width::B8, Privilege::Implicit)?;
+    let high =
+        if long_mode { bus.read(la.wrapping_add(8), Width::B8, Privilege::Implicit)? } else { 0 };
     Ok(Gate::decode(low, high, long_mode).map_or(TableEntry::Invalid(low, high), TableEntry::Gate))
 }

@@ -2,9 +2,10 @@
 //! and virtual-8086 mode (SDM vol. 3, 6.11, 6.12, 20.3.1).
 
 use super::Delivery;
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::{Gate, GateKind, Selector};
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::regs::Rflags;
 use crate::segment::{CodeTarget, Stack, gate_target, stack_segment};
 use crate::state::{CpuState, Seg, Segment, gpr};
@@ -22,7 +23,7 @@ pub(super) fn deliver<B: SystemBus + ?Sized>(
     let target = gate_target(state, bus, gate.selector, true)?;
     let from_8086 = state.flags.has(Rflags::VM);
     if from_8086 && target.cpl != 0 {
-        return Err(gate.selector.fault(Vector::Gp));
+        return Err(gate.selector.fault(Vector::GP));
     }
     let inner = inner_stack(state, bus, &target)?;
     let mut stack = match inner {
@@ -57,23 +58,23 @@ fn read_gate<B: SystemBus + ?Sized>(
     delivery: &Delivery,
 ) -> Result<Gate, Exception> {
     let fault = |vector| Err(delivery.idt_fault(vector));
-    let offset = 8 * u64::from(delivery.vector);
+    let offset = 8 * u64::from(delivery.vector.0);
     if offset + 7 > u64::from(state.idtr.limit) {
-        return fault(Vector::Gp);
+        return fault(Vector::GP);
     }
     let la = state.idtr.base.wrapping_add(offset) & 0xffff_ffff;
-    let raw = bus.read(la, 8, Privilege::Implicit)?;
+    let raw = bus.read(La(la), Width::B8, Privilege::Implicit)?;
     match Gate::decode(raw, 0, false) {
         Some(gate) if gate.kind != GateKind::Call => {
             if delivery.software && gate.dpl < state.cpl {
-                fault(Vector::Gp)
+                fault(Vector::GP)
             } else if !gate.present {
-                fault(Vector::Np)
+                fault(Vector::NP)
             } else {
                 Ok(gate)
             }
         }
-        _ => fault(Vector::Gp),
+        _ => fault(Vector::GP),
     }
 }
 
@@ -87,7 +88,7 @@ fn inner_stack<B: SystemBus + ?Sized>(
         return Ok(None);
     }
     let (selector, pointer) = task::stack_segment_pointer(state, bus, target.cpl)?;
-    let segment = stack_segment(state, bus, target.cpl, selector, Vector::Ts)?;
+    let segment = stack_segment(state, bus, target.cpl, selector, Vector::TS)?;
     Ok(Some((segment, pointer)))
 }
 

@@ -2,6 +2,7 @@
 //! interrupts that virtual-8086 mode extensions redirect to the 8086 program itself (20.3.3).
 
 use super::Delivery;
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::exception::Exception;
 use crate::regs::{Cr4, Rflags};
@@ -18,12 +19,15 @@ pub(super) fn deliver<B: SystemBus + ?Sized>(
     bus: &mut B,
     delivery: &Delivery,
 ) -> Result<(), Exception> {
-    let offset = 4 * u64::from(delivery.vector);
+    let offset = 4 * u64::from(delivery.vector.0);
     if offset + 3 > u64::from(state.idtr.limit) {
-        return Err(delivery.idt_fault(crate::exception::Vector::Gp));
+        return Err(delivery.idt_fault(Vector::GP));
     }
-    let entry =
-        bus.read(state.idtr.base.wrapping_add(offset) & 0xffff_ffff, 4, Privilege::Implicit)?;
+    let entry = bus.read(
+        La(state.idtr.base.wrapping_add(offset) & 0xffff_ffff),
+        Width::B4,
+        Privilege::Implicit,
+    )?;
     let ip = entry & 0xffff;
     let cs = real_mode_code(state.seg[Seg::Cs as usize], (entry >> 16) as u16);
     check_ip(&cs, false, ip)?;
@@ -46,7 +50,7 @@ pub(super) fn redirect<B: SystemBus + ?Sized>(
     if !to_program {
         return if iopl3 { Ok(false) } else { Err(Exception::gp(0)) };
     }
-    let entry = bus.read(4 * u64::from(delivery.vector), 4, Privilege::Implicit)?;
+    let entry = bus.read(La(4 * u64::from(delivery.vector.0)), Width::B4, Privilege::Implicit)?;
     let target = (virtual_8086((entry >> 16) as u16), entry & 0xffff);
     if iopl3 {
         enter(state, bus, delivery, delivery.image, target, Rflags::IF | Rflags::TF)?;
@@ -72,13 +76,15 @@ fn intercepted<B: SystemBus + ?Sized>(
         return Err(Exception::gp(0));
     }
     let base = state.tr.base;
-    let map = bus.read(base.wrapping_add(IO_MAP_BASE) & 0xffff_ffff, 2, Privilege::Implicit)?;
+    let map =
+        bus.read(La(base.wrapping_add(IO_MAP_BASE) & 0xffff_ffff), Width::B2, Privilege::Implicit)?;
     let byte = match map.checked_sub(REDIRECTION_BYTES) {
-        Some(bitmap) if map - 1 <= limit => bitmap + u64::from(delivery.vector / 8),
+        Some(bitmap) if map - 1 <= limit => bitmap + u64::from(delivery.vector.0 / 8),
         _ => return Err(Exception::gp(0)),
     };
-    let bits = bus.read(base.wrapping_add(byte) & 0xffff_ffff, 1, Privilege::Implicit)?;
-    Ok(bits >> (delivery.vector % 8) & 1 != 0)
+    let bits =
+        bus.read(La(base.wrapping_add(byte) & 0xffff_ffff), Width::B1, Privilege::Implicit)?;
+    Ok(bits >> (delivery.vector.0 % 8) & 1 != 0)
 }
 
 /// Pushes the 8086 frame and jumps.
@@ -91,9 +97,9 @@ fn enter<B: SystemBus + ?Sized>(
     cleared: Rflags,
 ) -> Result<(), Exception> {
     let mut stack = Stack::current(state);
-    stack.push(bus, 2, image)?;
-    stack.push(bus, 2, state.seg[Seg::Cs as usize].selector.into())?;
-    stack.push(bus, 2, delivery.return_rip)?;
+    stack.push(bus, Width::B2, image)?;
+    stack.push(bus, Width::B2, state.seg[Seg::Cs as usize].selector.into())?;
+    stack.push(bus, Width::B2, delivery.return_rip)?;
     stack.store_pointer(state);
     state.seg[Seg::Cs as usize] = cs;
     state.rip = ip;

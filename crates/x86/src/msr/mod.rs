@@ -9,6 +9,7 @@ mod memory_type;
 pub mod names;
 pub mod speculation;
 
+use crate::addr::La;
 pub use memory_type::{DEF_TYPE_E, DEF_TYPE_FE, MTRRCAP, WRITE_BACK};
 
 use crate::apic::base;
@@ -16,7 +17,6 @@ use crate::bus::TlbEffect;
 use crate::cpuid::model::{BUS_HZ, MICROCODE_REVISION};
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::Exception;
-use crate::paging::is_canonical;
 use crate::regs::{Cr0, Efer};
 use crate::state::{CpuState, Seg};
 use crate::xsave::layout;
@@ -115,7 +115,7 @@ pub fn write(
         return write_efer(model, state, value);
     }
     if let Some(register) = address_register(state, msr) {
-        need(is_canonical(value))?;
+        need(La(value).is_canonical())?;
         *register = value;
         return Ok(TlbEffect::None);
     }

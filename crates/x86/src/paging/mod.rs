@@ -3,7 +3,7 @@
 //!
 //! [`translate`] is what a processor does on a TLB miss: walk, judge, set accessed and dirty bits.
 //! [`explain`] is the same walk for the curious (inspector, fault reports): every entry it met,
-//! nothing changed. Canonicality is the caller's to check ([`is_canonical`]), because the exception
+//! nothing changed. Canonicality is the caller's to check ([`La::is_canonical`]), because the exception
 //! depends on the segment (vol. 3, 3.3.7.1).
 //!
 //! Pure: reaches memory only through [`PhysicalMemory`]; entries are updated by compare-exchange,
@@ -13,11 +13,12 @@ mod pdpte;
 mod rights;
 mod walk;
 
+use crate::addr::{Gpa, La};
 pub use pdpte::{check_pdptes, load_pdptes};
 pub use rights::Rights;
 pub use walk::{End, Level, LevelKind, Mapping, PagingMode, Walk, explain};
 
-use crate::bus::{Access, AccessKind, PhysicalMemory};
+use crate::bus::{Access, AccessKind, PhysicalMemory, Smap};
 use crate::exception::Exception;
 use crate::state::PagingState;
 
@@ -41,17 +42,12 @@ pub mod error_code {
     pub const PK: u32 = 1 << 5;
 }
 
-/// Whether `la` is canonical for 48-bit linear addresses (SDM vol. 1, 3.3.7.1).
-pub const fn is_canonical(la: u64) -> bool {
-    ((la << 16) as i64 >> 16) as u64 == la
-}
-
 /// A linear address translated, with what a TLB must remember to judge later accesses without a
 /// walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
     /// Guest-physical address of the byte asked for.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// Bytes in the page: 4 KiB, 2 MiB, 4 MiB or 1 GiB.
     pub page_size: u64,
     /// A later write with the same privilege (and AC, CR0, CR4, PKRU) needs no walk: it is allowed
@@ -76,15 +72,15 @@ pub struct Translation {
 /// Translates linear address `la` for `access`, setting accessed bits, and the dirty bit for a
 /// write.
 ///
-/// `ac_flag` is RFLAGS.AC, the SMAP override. Entries change only if the access is allowed.
+/// Entries change only if the access is allowed.
 ///
 /// # Errors
 /// #PF with its error code and `la` for CR2.
 pub fn translate<M: PhysicalMemory + ?Sized>(
     state: &PagingState,
-    ac_flag: bool,
+    smap: Smap,
     mem: &M,
-    la: u64,
+    la: La,
     access: Access,
 ) -> Result<Translation, Exception> {
     let fault = |bits: u32| Exception::pf(la, bits | rights::access_code(state, access));
@@ -95,7 +91,7 @@ pub fn translate<M: PhysicalMemory + ?Sized>(
             End::Reserved(_) => return Err(fault(error_code::P | error_code::RSVD)),
             End::Mapped(mapping) => mapping,
         };
-        mapping.rights.check(state, ac_flag, access).map_err(|bits| fault(error_code::P | bits))?;
+        mapping.rights.check(state, smap, access).map_err(|bits| fault(error_code::P | bits))?;
         let write = access.kind == AccessKind::Write;
         if walk.mark_used(mem, write) {
             let dirty = mapping.dirty || write;
@@ -103,7 +99,7 @@ pub fn translate<M: PhysicalMemory + ?Sized>(
             return Ok(Translation {
                 gpa: mapping.gpa,
                 page_size: mapping.page_size,
-                writable_now: dirty && mapping.rights.check(state, ac_flag, later_write).is_ok(),
+                writable_now: dirty && mapping.rights.check(state, smap, later_write).is_ok(),
                 writable: mapping.rights.writable,
                 user: mapping.rights.user,
                 executable: mapping.rights.executable,

@@ -1,6 +1,7 @@
 //! The four PDPTE registers of PAE paging (SDM vol. 3, 4.4.1).
 
 use super::MAXPHYADDR;
+use crate::addr::Gpa;
 use crate::bus::SystemBus;
 use crate::exception::Exception;
 
@@ -22,7 +23,7 @@ pub fn check_pdptes(pdpte: &[u64; 4]) -> Result<(), Exception> {
 /// # Errors
 /// As [`check_pdptes`]; nothing is to be loaded then.
 pub fn load_pdptes<B: SystemBus + ?Sized>(bus: &mut B, cr3: u64) -> Result<[u64; 4], Exception> {
-    let pdpte = bus.read_pdptes(cr3 & 0xffff_ffe0);
+    let pdpte = bus.read_pdptes(Gpa(cr3 & 0xffff_ffe0));
     check_pdptes(&pdpte)?;
     Ok(pdpte)
 }

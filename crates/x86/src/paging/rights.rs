@@ -2,7 +2,7 @@
 //! the access.
 
 use super::error_code;
-use crate::bus::{Access, AccessKind, Privilege};
+use crate::bus::{Access, AccessKind, Privilege, Smap};
 use crate::regs::{Cr0, Cr4, Efer};
 use crate::state::PagingState;
 
@@ -24,16 +24,16 @@ impl Rights {
     pub const ALL: Self = Self { writable: true, user: true, executable: true, key: 0 };
 
     /// Judges `access`; the error holds the additional bits for the error code (PK or none).
-    pub fn check(&self, state: &PagingState, ac_flag: bool, access: Access) -> Result<(), u32> {
+    pub fn check(&self, state: &PagingState, smap: Smap, access: Access) -> Result<(), u32> {
         if !state.cr0.contains(Cr0::PG) {
             return Ok(());
         }
         let key = self.key_denies(state, access);
         let pages = match access.kind {
             AccessKind::Execute => self.may_fetch(state, access.privilege),
-            AccessKind::Read => self.may_touch(state, ac_flag, access.privilege),
+            AccessKind::Read => self.may_touch(state, smap, access.privilege),
             AccessKind::Write => {
-                self.may_touch(state, ac_flag, access.privilege)
+                self.may_touch(state, smap, access.privilege)
                     && (self.writable || write_protect_off(state, access.privilege))
             }
         };
@@ -52,12 +52,12 @@ impl Rights {
         mode && self.executable
     }
 
-    fn may_touch(&self, state: &PagingState, ac_flag: bool, privilege: Privilege) -> bool {
-        let smap = self.user && state.cr4.contains(Cr4::SMAP);
+    fn may_touch(&self, state: &PagingState, smap: Smap, privilege: Privilege) -> bool {
+        let guarded = self.user && state.cr4.contains(Cr4::SMAP);
         match privilege {
             Privilege::User => self.user,
-            Privilege::Supervisor => !smap || ac_flag,
-            Privilege::Implicit => !smap,
+            Privilege::Supervisor => !guarded || smap == Smap::Overridden,
+            Privilege::Implicit => !guarded,
         }
     }
 

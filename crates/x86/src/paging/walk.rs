@@ -1,6 +1,7 @@
 //! Walking the paging structures of the three modes (SDM vol. 3, 4.3–4.5), reading only.
 
 use super::{MAXPHYADDR, Rights};
+use crate::addr::{Gpa, La};
 use crate::bus::PhysicalMemory;
 use crate::regs::{Cr0, Cr4, Efer};
 use crate::state::PagingState;
@@ -67,7 +68,7 @@ pub struct Level {
     pub kind: LevelKind,
     /// Where it lies in guest-physical memory. PAE's PDPTEs are registers: the address they were
     /// loaded from.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// Its value (zero-extended from 32 bits in 32-bit paging).
     pub entry: u64,
 }
@@ -76,7 +77,7 @@ pub struct Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Guest-physical address of the byte.
-    pub gpa: u64,
+    pub gpa: Gpa,
     /// Bytes in the page.
     pub page_size: u64,
     /// All levels combined.
@@ -139,7 +140,7 @@ impl Walk {
 }
 
 /// Walks the structures for `la` without judging or changing anything.
-pub fn explain<M: PhysicalMemory + ?Sized>(state: &PagingState, mem: &M, la: u64) -> Walk {
+pub fn explain<M: PhysicalMemory + ?Sized>(state: &PagingState, mem: &M, la: La) -> Walk {
     let mode = PagingMode::of(state);
     let mut walker = Walker::new(mode, state);
     let end = match mode {
@@ -169,13 +170,13 @@ impl<'a> Walker<'a> {
             PagingMode::Pae => BEYOND | (0x7ff << 52) | xd,
             PagingMode::FourLevel => BEYOND | xd,
         };
-        let none = Level { kind: LevelKind::Pte, gpa: 0, entry: 0 };
+        let none = Level { kind: LevelKind::Pte, gpa: Gpa(0), entry: 0 };
         Self { state, levels: [none; 4], count: 0, rights: Rights::ALL, reserved }
     }
 
-    fn off(&self, la: u64) -> End {
+    fn off(&self, la: La) -> End {
         End::Mapped(Mapping {
-            gpa: la & 0xffff_ffff,
+            gpa: Gpa(la.0 & 0xffff_ffff),
             page_size: 0x1000,
             rights: Rights::ALL,
             global: false,
@@ -185,8 +186,8 @@ impl<'a> Walker<'a> {
     }
 
     /// SDM vol. 3, 4.3.
-    fn bits32<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: u64) -> End {
-        let pde_gpa = (self.state.cr3 & 0xffff_f000) | ((la >> 22) & 0x3ff) << 2;
+    fn bits32<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: La) -> End {
+        let pde_gpa = Gpa((self.state.cr3 & 0xffff_f000) | ((la.0 >> 22) & 0x3ff) << 2);
         let pde = u64::from(mem.read_u32(pde_gpa));
         let large = pde & PS != 0 && self.state.cr4.contains(Cr4::PSE);
         // PSE-36: bits 20:13 are address bits 39:32, bit 21 is reserved.
@@ -198,7 +199,7 @@ impl<'a> Walker<'a> {
             let base = (pde & 0xffc0_0000) | ((pde >> 13) & 0xff) << 32;
             return self.page(pde, base, 4 << 20, la);
         }
-        let pte_gpa = (pde & 0xffff_f000) | ((la >> 12) & 0x3ff) << 2;
+        let pte_gpa = Gpa((pde & 0xffff_f000) | ((la.0 >> 12) & 0x3ff) << 2);
         let pte = u64::from(mem.read_u32(pte_gpa));
         match self.meet(LevelKind::Pte, pte_gpa, pte, 0) {
             Some(end) => end,
@@ -207,10 +208,10 @@ impl<'a> Walker<'a> {
     }
 
     /// SDM vol. 3, 4.4. The PDPTE carries no rights and was judged when loaded.
-    fn pae<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: u64) -> End {
-        let index = ((la >> 30) & 3) as usize;
+    fn pae<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: La) -> End {
+        let index = ((la.0 >> 30) & 3) as usize;
         let pdpte = self.state.pdpte.get(index).copied().unwrap_or(0);
-        self.note(LevelKind::Pdpte, (self.state.cr3 & 0xffff_ffe0) + 8 * index as u64, pdpte);
+        self.note(LevelKind::Pdpte, Gpa((self.state.cr3 & 0xffff_ffe0) + 8 * index as u64), pdpte);
         if pdpte & P == 0 {
             return End::NotPresent;
         }
@@ -218,12 +219,12 @@ impl<'a> Walker<'a> {
     }
 
     /// SDM vol. 3, 4.5.
-    fn four_level<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: u64) -> End {
-        let (gpa, pml4e) = fetch(mem, self.state.cr3 & ADDRESS, la >> 39);
+    fn four_level<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, la: La) -> End {
+        let (gpa, pml4e) = fetch(mem, self.state.cr3 & ADDRESS, la.0 >> 39);
         if let Some(end) = self.meet(LevelKind::Pml4e, gpa, pml4e, PS) {
             return end;
         }
-        let (gpa, pdpte) = fetch(mem, pml4e & ADDRESS, la >> 30);
+        let (gpa, pdpte) = fetch(mem, pml4e & ADDRESS, la.0 >> 30);
         let large = pdpte & PS != 0;
         let reserved = if large { 0x3fff_e000 } else { 0 };
         match self.meet(LevelKind::Pdpte, gpa, pdpte, reserved) {
@@ -234,8 +235,8 @@ impl<'a> Walker<'a> {
     }
 
     /// The last two levels, alike in PAE and 4-level paging.
-    fn directory<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, table: u64, la: u64) -> End {
-        let (gpa, pde) = fetch(mem, table, la >> 21);
+    fn directory<M: PhysicalMemory + ?Sized>(&mut self, mem: &M, table: u64, la: La) -> End {
+        let (gpa, pde) = fetch(mem, table, la.0 >> 21);
         let large = pde & PS != 0;
         let reserved = if large { 0x1f_e000 } else { 0 };
         if let Some(end) = self.meet(LevelKind::Pde, gpa, pde, reserved) {
@@ -244,14 +245,14 @@ impl<'a> Walker<'a> {
         if large {
             return self.page(pde, pde & ADDRESS & !0x1f_ffff, 2 << 20, la);
         }
-        let (gpa, pte) = fetch(mem, pde & ADDRESS, la >> 12);
+        let (gpa, pte) = fetch(mem, pde & ADDRESS, la.0 >> 12);
         match self.meet(LevelKind::Pte, gpa, pte, 0) {
             Some(end) => end,
             None => self.page(pte, pte & ADDRESS, 4 << 10, la),
         }
     }
 
-    fn note(&mut self, kind: LevelKind, gpa: u64, entry: u64) {
+    fn note(&mut self, kind: LevelKind, gpa: Gpa, entry: u64) {
         if let Some(slot) = self.levels.get_mut(usize::from(self.count)) {
             *slot = Level { kind, gpa, entry };
             self.count += 1;
@@ -259,7 +260,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Records an entry and combines its rights; `Some` if the walk ends here.
-    fn meet(&mut self, kind: LevelKind, gpa: u64, entry: u64, reserved: u64) -> Option<End> {
+    fn meet(&mut self, kind: LevelKind, gpa: Gpa, entry: u64, reserved: u64) -> Option<End> {
         self.note(kind, gpa, entry);
         if entry & P == 0 {
             return Some(End::NotPresent);
@@ -274,13 +275,13 @@ impl<'a> Walker<'a> {
         None
     }
 
-    fn page(&mut self, entry: u64, base: u64, page_size: u64, la: u64) -> End {
+    fn page(&mut self, entry: u64, base: u64, page_size: u64, la: La) -> End {
         if self.state.efer.contains(Efer::LMA) {
             self.rights.key = ((entry >> 59) & 15) as u8;
         }
         let pat = if page_size == 4 << 10 { (entry >> 7) & 1 } else { (entry >> 12) & 1 };
         End::Mapped(Mapping {
-            gpa: base | (la & (page_size - 1)),
+            gpa: Gpa(base | (la.0 & (page_size - 1))),
             page_size,
             rights: self.rights,
             global: entry & G != 0 && self.state.cr4.contains(Cr4::PGE),
@@ -291,7 +292,7 @@ impl<'a> Walker<'a> {
 }
 
 /// Entry `index` (its low nine bits) of the 64-bit table at `table`, with its address.
-fn fetch<M: PhysicalMemory + ?Sized>(mem: &M, table: u64, index: u64) -> (u64, u64) {
-    let gpa = table | (index & 0x1ff) << 3;
+fn fetch<M: PhysicalMemory + ?Sized>(mem: &M, table: u64, index: u64) -> (Gpa, u64) {
+    let gpa = Gpa(table | (index & 0x1ff) << 3);
     (gpa, mem.read_u64(gpa))
 }

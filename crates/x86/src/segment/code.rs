@@ -1,9 +1,9 @@
 //! Code segments as targets of far transfers (SDM vol. 3, 5.8).
 
+use crate::addr::{La, Vector};
 use crate::bus::SystemBus;
 use crate::descriptor::{self, Entry, Selector};
-use crate::exception::{Exception, Vector};
-use crate::paging::is_canonical;
+use crate::exception::Exception;
 use crate::state::{CpuState, Seg, Segment, gpr};
 
 /// A code segment that may be entered.
@@ -22,10 +22,10 @@ impl CodeTarget {
     fn new(state: &CpuState, entry: Entry, cpl: u8) -> Result<Self, Exception> {
         let mut segment = entry.segment;
         if state.long_mode() && segment.is_long() && segment.is_big() {
-            return Err(entry.selector.fault(Vector::Gp));
+            return Err(entry.selector.fault(Vector::GP));
         }
         if !segment.present() {
-            return Err(entry.selector.fault(Vector::Np));
+            return Err(entry.selector.fault(Vector::NP));
         }
         segment.selector = entry.selector.with_rpl(cpl);
         segment.access |= 1;
@@ -58,7 +58,7 @@ impl CodeTarget {
 
 /// Whether `ip` lies in code segment `segment`: #GP(0) if not.
 pub(crate) fn check_ip(segment: &Segment, long: bool, ip: u64) -> Result<(), Exception> {
-    let inside = if long { is_canonical(ip) } else { ip <= u64::from(segment.limit) };
+    let inside = if long { La(ip).is_canonical() } else { ip <= u64::from(segment.limit) };
     if inside { Ok(()) } else { Err(Exception::gp(0)) }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn jump_target(state: &CpuState, entry: Entry) -> Result<CodeTarget, 
         segment.is_code() && entry.selector.rpl() <= state.cpl && segment.dpl() == state.cpl
     };
     if !allowed {
-        return Err(entry.selector.fault(Vector::Gp));
+        return Err(entry.selector.fault(Vector::GP));
     }
     CodeTarget::new(state, entry, state.cpl)
 }
@@ -83,11 +83,11 @@ pub(crate) fn return_target<B: SystemBus + ?Sized>(
     selector: u16,
 ) -> Result<CodeTarget, Exception> {
     let selector = Selector(selector);
-    let entry = descriptor::read(state, bus, selector, Vector::Gp)?;
+    let entry = descriptor::read(state, bus, selector, Vector::GP)?;
     let (segment, rpl) = (entry.segment, selector.rpl());
     let level = if segment.is_conforming() { segment.dpl() <= rpl } else { segment.dpl() == rpl };
     if !segment.is_code() || rpl < state.cpl || !level {
-        return Err(selector.fault(Vector::Gp));
+        return Err(selector.fault(Vector::GP));
     }
     CodeTarget::new(state, entry, rpl)
 }
@@ -100,13 +100,13 @@ pub(crate) fn gate_target<B: SystemBus + ?Sized>(
     selector: Selector,
     inward: bool,
 ) -> Result<CodeTarget, Exception> {
-    let entry = descriptor::read(state, bus, selector, Vector::Gp)?;
+    let entry = descriptor::read(state, bus, selector, Vector::GP)?;
     let segment = entry.segment;
     let outward = segment.dpl() > state.cpl;
     let inner = !segment.is_conforming() && segment.dpl() < state.cpl;
     let wrong_size = state.long_mode() && (!segment.is_long() || segment.is_big());
     if !segment.is_code() || outward || wrong_size || (inner && !inward) {
-        return Err(selector.fault(Vector::Gp));
+        return Err(selector.fault(Vector::GP));
     }
     CodeTarget::new(state, entry, if inner { segment.dpl() } else { state.cpl })
 }

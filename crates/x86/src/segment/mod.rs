@@ -14,10 +14,10 @@ pub(crate) use code::{CodeTarget, check_ip, gate_target, jump_target, return_tar
 pub use operand::Operand;
 pub(crate) use stack::Stack;
 
+use crate::addr::{La, Vector};
 use crate::bus::SystemBus;
 use crate::descriptor::{self, Selector, system};
-use crate::exception::{Exception, Vector};
-use crate::paging::is_canonical;
+use crate::exception::Exception;
 use crate::state::{CpuState, Mode, Seg, Segment};
 
 /// MOV, POP or LxS to ES, SS, DS, FS or GS (CS is loaded by far transfers only: #UD).
@@ -39,10 +39,10 @@ pub fn load_data_segment<B: SystemBus + ?Sized>(
             if flat && Selector(selector).is_null() && Selector(selector).rpl() == state.cpl {
                 null_stack(state.cpl)
             } else {
-                stack_segment(state, bus, state.cpl, selector, Vector::Gp)?
+                stack_segment(state, bus, state.cpl, selector, Vector::GP)?
             }
         }
-        _ => data_segment(state, bus, state.cpl, selector, Vector::Gp)?,
+        _ => data_segment(state, bus, state.cpl, selector, Vector::GP)?,
     };
     state.seg[seg as usize] = segment;
     Ok(())
@@ -89,7 +89,7 @@ pub(crate) fn data_segment<B: SystemBus + ?Sized>(
         return Err(selector.fault(invalid));
     }
     if !segment.present() {
-        return Err(selector.fault(Vector::Np));
+        return Err(selector.fault(Vector::NP));
     }
     entry.accessed(bus)
 }
@@ -109,7 +109,7 @@ pub(crate) fn stack_segment<B: SystemBus + ?Sized>(
         return Err(selector.fault(invalid));
     }
     if !segment.present() {
-        return Err(selector.fault(Vector::Ss));
+        return Err(selector.fault(Vector::SS));
     }
     entry.accessed(bus)
 }
@@ -126,7 +126,7 @@ pub(crate) fn return_stack<B: SystemBus + ?Sized>(
     if null && target.long && target.cpl != 3 && Selector(selector).rpl() == target.cpl {
         Ok(null_stack(target.cpl))
     } else {
-        stack_segment(state, bus, target.cpl, selector, Vector::Gp)
+        stack_segment(state, bus, target.cpl, selector, Vector::GP)
     }
 }
 
@@ -166,7 +166,7 @@ pub fn lldt<B: SystemBus + ?Sized>(
     selector: u16,
 ) -> Result<(), Exception> {
     check_system_instruction(state)?;
-    state.ldtr = ldt_segment(state, bus, selector, Vector::Gp)?;
+    state.ldtr = ldt_segment(state, bus, selector, Vector::GP)?;
     Ok(())
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn ldt_segment<B: SystemBus + ?Sized>(
         return Err(selector.fault(invalid));
     }
     if !entry.segment.present() {
-        return Err(selector.fault(if invalid == Vector::Gp { Vector::Np } else { invalid }));
+        return Err(selector.fault(if invalid == Vector::GP { Vector::NP } else { invalid }));
     }
     wide_base(state, bus, &entry, invalid)
 }
@@ -208,19 +208,19 @@ pub fn ltr<B: SystemBus + ?Sized>(
     check_system_instruction(state)?;
     let selector = Selector(selector);
     if selector.local() {
-        return Err(selector.fault(Vector::Gp));
+        return Err(selector.fault(Vector::GP));
     }
-    let entry = descriptor::read(state, bus, selector, Vector::Gp)?;
+    let entry = descriptor::read(state, bus, selector, Vector::GP)?;
     let usable = entry.segment.is_tss()
         && !entry.segment.is_busy_tss()
         && !(state.long_mode() && entry.segment.kind() == system::TSS16_AVAILABLE);
     if !usable {
-        return Err(selector.fault(Vector::Gp));
+        return Err(selector.fault(Vector::GP));
     }
     if !entry.segment.present() {
-        return Err(selector.fault(Vector::Np));
+        return Err(selector.fault(Vector::NP));
     }
-    let mut segment = wide_base(state, bus, &entry, Vector::Gp)?;
+    let mut segment = wide_base(state, bus, &entry, Vector::GP)?;
     bus.fetch_or_u8(entry.la.wrapping_add(5), system::BUSY)?;
     segment.access |= u16::from(system::BUSY);
     state.tr = segment;
@@ -246,7 +246,7 @@ fn wide_base<B: SystemBus + ?Sized>(
 ) -> Result<Segment, Exception> {
     let high = entry.upper(state, bus, invalid)?;
     let base = entry.segment.base | high << 32;
-    if is_canonical(base) {
+    if La(base).is_canonical() {
         Ok(Segment { base, ..entry.segment })
     } else {
         Err(entry.selector.fault(invalid))

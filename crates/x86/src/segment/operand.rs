@@ -5,6 +5,7 @@
 //! segment.
 
 use super::check_access;
+use crate::addr::{La, Width};
 use crate::bus::AccessKind;
 use crate::exception::Exception;
 use crate::state::{CpuState, Mode, Seg};
@@ -17,36 +18,36 @@ pub struct Operand {
     /// The effective address of its first byte.
     pub offset: u64,
     /// Bytes of an effective address: 2, 4 or 8.
-    pub address_size: u8,
+    pub address_size: Width,
 }
 
 impl Operand {
     /// An operand of 64-bit code at linear address `la`.
-    pub const fn flat(la: u64) -> Self {
-        Self { seg: Seg::Ds, offset: la, address_size: 8 }
+    pub const fn flat(la: La) -> Self {
+        Self { seg: Seg::Ds, offset: la.0, address_size: Width::B8 }
     }
 
     /// The effective address of the part that begins `at` bytes into the operand.
     pub const fn offset_of(&self, at: u64) -> u64 {
         let offset = self.offset.wrapping_add(at);
         match self.address_size {
-            2 => offset & 0xffff,
-            4 => offset & 0xffff_ffff,
+            Width::B2 => offset & 0xffff,
+            Width::B4 => offset & 0xffff_ffff,
             _ => offset,
         }
     }
 
     /// The linear address of its first byte, unchecked: what alignment is judged by.
-    pub fn start(&self, state: &CpuState) -> u64 {
+    pub fn start(&self, state: &CpuState) -> La {
         let base = state.seg[self.seg as usize].base;
         match state.mode() {
-            Mode::Long64 if !matches!(self.seg, Seg::Fs | Seg::Gs) => self.offset_of(0),
-            Mode::Long64 => base.wrapping_add(self.offset_of(0)),
-            _ => base.wrapping_add(self.offset_of(0)) & 0xffff_ffff,
+            Mode::Long64 if !matches!(self.seg, Seg::Fs | Seg::Gs) => La(self.offset_of(0)),
+            Mode::Long64 => La(base.wrapping_add(self.offset_of(0))),
+            _ => La(base.wrapping_add(self.offset_of(0)) & 0xffff_ffff),
         }
     }
 
-    /// The linear address of the `size` bytes that begin `at` bytes into the operand.
+    /// The linear address of the `len` bytes that begin `at` bytes into the operand.
     ///
     /// # Errors
     /// As [`check_access`].
@@ -54,9 +55,9 @@ impl Operand {
         &self,
         state: &CpuState,
         at: u64,
-        size: u32,
+        len: u32,
         kind: AccessKind,
-    ) -> Result<u64, Exception> {
-        check_access(state, self.seg, self.offset_of(at), size, kind)
+    ) -> Result<La, Exception> {
+        check_access(state, self.seg, self.offset_of(at), len, kind)
     }
 }

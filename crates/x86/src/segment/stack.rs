@@ -2,8 +2,9 @@
 //! sure to complete.
 
 use super::access::{canonical_range, within_limit};
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus};
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::state::{CpuState, Mode, Seg, Segment, gpr};
 
 /// The stack and its pointer. `code` is the error code of the #SS raised beyond its bounds.
@@ -48,7 +49,7 @@ impl Stack {
     pub(crate) fn push<B: SystemBus + ?Sized>(
         &mut self,
         bus: &mut B,
-        size: u8,
+        size: Width,
         value: u64,
     ) -> Result<(), Exception> {
         let pointer = self.pointer.wrapping_sub(u64::from(size)) & self.mask;
@@ -62,7 +63,7 @@ impl Stack {
     pub(crate) fn pop<B: SystemBus + ?Sized>(
         &mut self,
         bus: &mut B,
-        size: u8,
+        size: Width,
     ) -> Result<u64, Exception> {
         let la = self.linear(self.pointer, size)?;
         let value = bus.read(la, size, self.privilege)?;
@@ -83,13 +84,13 @@ impl Stack {
             if self.mask == 0xffff { (old & !0xffff) | self.pointer } else { self.pointer };
     }
 
-    fn linear(&self, offset: u64, size: u8) -> Result<u64, Exception> {
+    fn linear(&self, offset: u64, size: Width) -> Result<La, Exception> {
         let la = if self.flat {
-            canonical_range(offset, size.into())
+            canonical_range(La(offset), size.into())
         } else {
             (self.segment.present() && within_limit(&self.segment, offset, size.into()))
-                .then_some(self.segment.base.wrapping_add(offset) & 0xffff_ffff)
+                .then_some(La(self.segment.base.wrapping_add(offset) & 0xffff_ffff))
         };
-        la.ok_or(Exception::with_code(Vector::Ss, self.code))
+        la.ok_or(Exception::with_code(Vector::SS, self.code))
     }
 }

@@ -1,6 +1,7 @@
 //! Where a task's state lies in its TSS (SDM vol. 3, figures 7-2 and 7-10), read and written as a
 //! whole.
 
+use crate::addr::{La, Width};
 use crate::bus::{Privilege, SystemBus};
 use crate::descriptor::system;
 use crate::exception::Exception;
@@ -9,7 +10,7 @@ use crate::state::{CpuState, Segment};
 /// The two formats as data. Offsets in bytes; registers follow each other in encoding order.
 pub(super) struct Layout {
     /// Bytes of a register: 2 or 4.
-    pub(super) width: u8,
+    pub(super) width: Width,
     /// The least limit a TSS of this format may have.
     pub(super) least_limit: u32,
     ip: u64,
@@ -25,7 +26,7 @@ pub(super) struct Layout {
 }
 
 const BITS16: Layout = Layout {
-    width: 2,
+    width: Width::B2,
     least_limit: 0x2b,
     ip: 0x0e,
     flags: 0x10,
@@ -39,7 +40,7 @@ const BITS16: Layout = Layout {
 };
 
 const BITS32: Layout = Layout {
-    width: 4,
+    width: Width::B4,
     least_limit: 0x67,
     ip: 0x20,
     flags: 0x24,
@@ -87,7 +88,7 @@ impl Layout {
         base: u64,
     ) -> Result<(), Exception> {
         bus.probe_write(
-            base.wrapping_add(self.ip) & 0xffff_ffff,
+            La(base.wrapping_add(self.ip) & 0xffff_ffff),
             self.saved_end - self.ip,
             Privilege::Implicit,
         )
@@ -99,23 +100,23 @@ impl Layout {
         bus: &mut B,
         base: u64,
     ) -> Result<TaskState, Exception> {
-        let mut get = |offset: u64, size: u8| {
-            bus.read(base.wrapping_add(offset) & 0xffff_ffff, size, Privilege::Implicit)
+        let mut get = |offset: u64, size: Width| {
+            bus.read(La(base.wrapping_add(offset) & 0xffff_ffff), size, Privilege::Implicit)
         };
         let mut task = TaskState {
             ip: get(self.ip, self.width)?,
             flags: get(self.flags, self.width)?,
-            ldt: get(self.ldt, 2)? as u16,
+            ldt: get(self.ldt, Width::B2)? as u16,
             ..TaskState::default()
         };
         for (i, register) in (0u64..).zip(&mut task.gpr) {
             *register = get(self.gpr + i * u64::from(self.width), self.width)?;
         }
         for (i, selector) in (0u64..).zip(task.seg.iter_mut().take(self.seg_count)) {
-            *selector = get(self.seg + i * u64::from(self.width), 2)? as u16;
+            *selector = get(self.seg + i * u64::from(self.width), Width::B2)? as u16;
         }
-        task.cr3 = self.cr3.map(|offset| get(offset, 4)).transpose()?;
-        task.trap = self.trap.map_or(Ok(0), |offset| get(offset, 1))? & 1 != 0;
+        task.cr3 = self.cr3.map(|offset| get(offset, Width::B4)).transpose()?;
+        task.trap = self.trap.map_or(Ok(0), |offset| get(offset, Width::B1))? & 1 != 0;
         Ok(task)
     }
 
@@ -128,8 +129,8 @@ impl Layout {
         flags: u64,
     ) -> Result<(), Exception> {
         let base = state.tr.base;
-        let mut put = |offset: u64, size: u8, value: u64| {
-            bus.write(base.wrapping_add(offset) & 0xffff_ffff, size, value, Privilege::Implicit)
+        let mut put = |offset: u64, size: Width, value: u64| {
+            bus.write(La(base.wrapping_add(offset) & 0xffff_ffff), size, value, Privilege::Implicit)
         };
         put(self.ip, self.width, ip)?;
         put(self.flags, self.width, flags)?;
@@ -137,7 +138,7 @@ impl Layout {
             put(self.gpr + i * u64::from(self.width), self.width, *register)?;
         }
         for (i, segment) in (0u64..).zip(state.seg.iter().take(self.seg_count)) {
-            put(self.seg + i * u64::from(self.width), 2, segment.selector.into())?;
+            put(self.seg + i * u64::from(self.width), Width::B2, segment.selector.into())?;
         }
         Ok(())
     }

@@ -6,9 +6,10 @@
 //! registers unusable.
 
 use super::layout::{Layout, TaskState};
+use crate::addr::{La, Vector, Width};
 use crate::bus::{Privilege, SystemBus, TlbEffect};
 use crate::descriptor::{self, Entry, Selector, system};
-use crate::exception::{Exception, Vector};
+use crate::exception::Exception;
 use crate::paging::load_pdptes;
 use crate::regs::{Cr0, Cr4, Rflags};
 use crate::segment::{self, Stack, check_ip};
@@ -94,7 +95,7 @@ fn find<B: SystemBus + ?Sized>(
     cause: Cause,
 ) -> Result<Entry, Exception> {
     let returns = cause == Cause::Return;
-    let invalid = if returns { Vector::Ts } else { Vector::Gp };
+    let invalid = if returns { Vector::TS } else { Vector::GP };
     if selector.local() {
         return Err(selector.fault(invalid));
     }
@@ -103,10 +104,10 @@ fn find<B: SystemBus + ?Sized>(
         return Err(selector.fault(invalid));
     }
     if !entry.segment.present() {
-        return Err(selector.fault(Vector::Np));
+        return Err(selector.fault(Vector::NP));
     }
     if entry.segment.limit < Layout::of(&entry.segment).least_limit {
-        return Err(selector.fault(Vector::Ts));
+        return Err(selector.fault(Vector::TS));
     }
     Ok(entry)
 }
@@ -121,7 +122,7 @@ fn prepare<B: SystemBus + ?Sized>(
 ) -> Result<TaskState, Exception> {
     let old = Layout::of(&state.tr);
     if !old.holds_saved(state.tr.limit) {
-        return Err(Selector(state.tr.selector).fault(Vector::Ts));
+        return Err(Selector(state.tr.selector).fault(Vector::TS));
     }
     old.probe(bus, state.tr.base)?;
     if cause.leaves()
@@ -130,7 +131,7 @@ fn prepare<B: SystemBus + ?Sized>(
         bus.probe_write(la, 1, Privilege::Implicit)?;
     }
     if cause.nests() {
-        bus.probe_write(entry.segment.base, 2, Privilege::Implicit)?;
+        bus.probe_write(La(entry.segment.base), 2, Privilege::Implicit)?;
     }
     bus.probe_write(entry.la.wrapping_add(5), 1, Privilege::Implicit)?;
     layout.read(bus, entry.segment.base)
@@ -148,13 +149,18 @@ fn save_old<B: SystemBus + ?Sized>(
     if cause.leaves()
         && let Some(la) = access_byte(state, state.tr.selector)
     {
-        let byte = bus.read(la, 1, Privilege::Implicit)?;
-        bus.write(la, 1, byte & !u64::from(system::BUSY), Privilege::Implicit)?;
+        let byte = bus.read(la, Width::B1, Privilege::Implicit)?;
+        bus.write(la, Width::B1, byte & !u64::from(system::BUSY), Privilege::Implicit)?;
     }
     let image = if cause == Cause::Return { image & !Rflags::NT.bits() } else { image };
     Layout::of(&state.tr).save(state, bus, return_rip, image)?;
     if cause.nests() {
-        bus.write(entry.segment.base, 2, state.tr.selector.into(), Privilege::Implicit)?;
+        bus.write(
+            La(entry.segment.base),
+            Width::B2,
+            state.tr.selector.into(),
+            Privilege::Implicit,
+        )?;
     }
     if cause != Cause::Return {
         bus.fetch_or_u8(entry.la.wrapping_add(5), system::BUSY)?;
@@ -163,7 +169,7 @@ fn save_old<B: SystemBus + ?Sized>(
 }
 
 /// The linear address of the access byte of `selector`'s descriptor.
-fn access_byte(state: &CpuState, selector: u16) -> Option<u64> {
+fn access_byte(state: &CpuState, selector: u16) -> Option<La> {
     let selector = Selector(selector);
     if selector.is_null() {
         return None;
@@ -200,7 +206,7 @@ fn load_context<B: SystemBus + ?Sized>(
     {
         load_cr3(state, bus, cr3)?;
     }
-    state.ldtr = segment::ldt_segment(state, bus, task.ldt, Vector::Ts)?;
+    state.ldtr = segment::ldt_segment(state, bus, task.ldt, Vector::TS)?;
     if !state.flags.has(Rflags::VM) {
         load_segments(state, bus, task)?;
     }
@@ -229,10 +235,10 @@ fn load_segments<B: SystemBus + ?Sized>(
     let cpl = state.cpl;
     state.seg[Seg::Cs as usize] = code_segment(state, bus, selector(Seg::Cs))?;
     state.seg[Seg::Ss as usize] =
-        segment::stack_segment(state, bus, cpl, selector(Seg::Ss), Vector::Ts)?;
+        segment::stack_segment(state, bus, cpl, selector(Seg::Ss), Vector::TS)?;
     for seg in [Seg::Ds, Seg::Es, Seg::Fs, Seg::Gs] {
         state.seg[seg as usize] =
-            segment::data_segment(state, bus, cpl, selector(seg), Vector::Ts)?;
+            segment::data_segment(state, bus, cpl, selector(seg), Vector::TS)?;
     }
     Ok(())
 }
@@ -244,14 +250,14 @@ fn code_segment<B: SystemBus + ?Sized>(
     selector: u16,
 ) -> Result<Segment, Exception> {
     let selector = Selector(selector);
-    let entry = descriptor::read(state, bus, selector, Vector::Ts)?;
+    let entry = descriptor::read(state, bus, selector, Vector::TS)?;
     let (segment, rpl) = (entry.segment, selector.rpl());
     let level = if segment.is_conforming() { segment.dpl() <= rpl } else { segment.dpl() == rpl };
     if !segment.is_code() || !level {
-        return Err(selector.fault(Vector::Ts));
+        return Err(selector.fault(Vector::TS));
     }
     if !segment.present() {
-        return Err(selector.fault(Vector::Np));
+        return Err(selector.fault(Vector::NP));
     }
     entry.accessed(bus)
 }

@@ -1,8 +1,8 @@
 //! A memory operand of many bytes, reached through the bus eight at a time at the most.
 
+use crate::addr::{La, Width};
 use crate::bus::{AccessKind, Privilege, SystemBus};
 use crate::exception::Exception;
-use crate::paging::is_canonical;
 use crate::segment::Operand;
 use crate::state::{CpuState, Mode};
 use core::ops::Range;
@@ -15,7 +15,7 @@ pub(super) struct Area<'a, B: SystemBus + ?Sized> {
     /// The last linear address: 4 GiB end the address space outside 64-bit mode.
     end: u64,
     /// 64-bit mode: what segmentation adds to an effective address.
-    base: Option<u64>,
+    base: Option<La>,
     privilege: Privilege,
     parts: Parts,
 }
@@ -76,7 +76,7 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     /// Where the `len` bytes at `offset` lie, if they may be judged together: in a row, and all
     /// within bounds.
     #[inline]
-    fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
+    fn whole(&self, offset: usize, len: usize, kind: AccessKind) -> Option<La> {
         let first = self.operand.offset_of(offset as u64);
         let last = self.operand.offset_of((offset + len.max(1) - 1) as u64);
         if first > last {
@@ -84,15 +84,15 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         }
         if let Some(base) = self.base {
             let (la, last) = (base.wrapping_add(first), base.wrapping_add(last));
-            return (is_canonical(la) && is_canonical(last)).then_some(la);
+            return (la.is_canonical() && last.is_canonical()).then_some(la);
         }
         self.operand.part(self.state, offset as u64, len as u32, kind).ok()
     }
 
     /// The same, if no byte lies beyond the end of the address space either.
     #[inline]
-    fn in_a_row(&self, offset: usize, len: usize, kind: AccessKind) -> Option<u64> {
-        self.whole(offset, len, kind).filter(|&la| len as u64 <= self.end - la)
+    fn in_a_row(&self, offset: usize, len: usize, kind: AccessKind) -> Option<La> {
+        self.whole(offset, len, kind).filter(|&la| len as u64 <= self.end - la.0)
     }
 
     /// Calls `body` with the place of each part of the `len` bytes at `offset`: its linear address,
@@ -102,15 +102,15 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
         offset: usize,
         len: usize,
         kind: AccessKind,
-        mut body: impl FnMut(&mut B, u64, Range<usize>) -> Result<(), Exception>,
+        mut body: impl FnMut(&mut B, La, Width, Range<usize>) -> Result<(), Exception>,
     ) -> Result<(), Exception> {
         let mut done = 0;
         while done < len {
             let at = offset + done;
-            let size = chunk((len - done).min(self.parts.at(at)));
-            let la = self.operand.part(self.state, at as u64, size as u32, kind)?;
-            body(self.bus, la, done..done + size)?;
-            done += size;
+            let width = chunk((len - done).min(self.parts.at(at)));
+            let la = self.operand.part(self.state, at as u64, width.into(), kind)?;
+            body(self.bus, la, width, done..done + width.bytes())?;
+            done += width.bytes();
         }
         Ok(())
     }
@@ -119,15 +119,15 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     /// with.
     fn rest(
         &mut self,
-        la: u64,
+        la: La,
         len: usize,
-        mut body: impl FnMut(&mut B, u64, Range<usize>) -> Result<(), Exception>,
+        mut body: impl FnMut(&mut B, La, Width, Range<usize>) -> Result<(), Exception>,
     ) -> Result<(), Exception> {
         let mut done = len & !7;
         while done < len {
-            let size = chunk(len - done);
-            body(self.bus, la + done as u64, done..done + size)?;
-            done += size;
+            let width = chunk(len - done);
+            body(self.bus, la.wrapping_add(done as u64), width, done..done + width.bytes())?;
+            done += width.bytes();
         }
         Ok(())
     }
@@ -142,12 +142,14 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     pub(super) fn get_into(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), Exception> {
         let (by, len) = (self.privilege, bytes.len());
         let Some(la) = self.in_a_row(offset, len, AccessKind::Read) else {
-            return self.each(offset, len, AccessKind::Read, |bus, la, range| {
-                load(bus, la, &mut bytes[range], by)
+            return self.each(offset, len, AccessKind::Read, |bus, la, width, range| {
+                load(bus, la, width, &mut bytes[range], by)
             });
         };
-        self.bus.read_quadwords(la, bytes.as_chunks_mut().0, by)?;
-        self.rest(la, len, |bus, la, range| load(bus, la, &mut bytes[range], by))
+        self.bus.read_quadwords(La(la.0), bytes.as_chunks_mut().0, by)?;
+        self.rest(La(la.0), len, |bus, la, width, range| {
+            load(bus, la, width, &mut bytes[range], by)
+        })
     }
 
     pub(super) fn get_u64(&mut self, offset: usize) -> Result<u64, Exception> {
@@ -158,48 +160,49 @@ impl<'a, B: SystemBus + ?Sized> Area<'a, B> {
     pub(super) fn put(&mut self, pass: Pass, offset: usize, bytes: &[u8]) -> Result<(), Exception> {
         let (by, len) = (self.privilege, bytes.len());
         let Some(la) = self.in_a_row(offset, len, AccessKind::Write) else {
-            return self.each(offset, len, AccessKind::Write, |bus, la, range| match pass {
-                Pass::Probe => bus.probe_write(la, range.len() as u64, by),
-                Pass::Write => store(bus, la, &bytes[range], by),
+            return self.each(offset, len, AccessKind::Write, |bus, la, width, range| match pass {
+                Pass::Probe => bus.probe_write(la, width.into(), by),
+                Pass::Write => store(bus, la, width, &bytes[range], by),
             });
         };
         if pass == Pass::Probe {
-            return self.bus.probe_write(la, len as u64, by);
+            return self.bus.probe_write(La(la.0), len as u64, by);
         }
-        self.bus.write_quadwords(la, bytes.as_chunks().0, by)?;
-        self.rest(la, len, |bus, la, range| store(bus, la, &bytes[range], by))
+        self.bus.write_quadwords(La(la.0), bytes.as_chunks().0, by)?;
+        self.rest(La(la.0), len, |bus, la, width, range| store(bus, la, width, &bytes[range], by))
     }
 }
 
 fn load<B: SystemBus + ?Sized>(
     bus: &mut B,
-    la: u64,
+    la: La,
+    width: Width,
     into: &mut [u8],
     by: Privilege,
 ) -> Result<(), Exception> {
-    let value = bus.read(la, into.len() as u8, by)?.to_le_bytes();
-    let size = into.len();
-    into.copy_from_slice(&value[..size]);
+    let value = bus.read(la, width, by)?.to_le_bytes();
+    into.copy_from_slice(&value[..width.bytes()]);
     Ok(())
 }
 
 fn store<B: SystemBus + ?Sized>(
     bus: &mut B,
-    la: u64,
+    la: La,
+    width: Width,
     from: &[u8],
     by: Privilege,
 ) -> Result<(), Exception> {
     let mut value = [0; 8];
     value[..from.len()].copy_from_slice(from);
-    bus.write(la, from.len() as u8, u64::from_le_bytes(value), by)
+    bus.write(la, width, u64::from_le_bytes(value), by)
 }
 
 /// The largest access that fits `left` bytes.
-const fn chunk(left: usize) -> usize {
+const fn chunk(left: usize) -> Width {
     match left {
-        8.. => 8,
-        4..=7 => 4,
-        2..=3 => 2,
-        _ => 1,
+        8.. => Width::B8,
+        4..=7 => Width::B4,
+        2..=3 => Width::B2,
+        _ => Width::B1,
     }
 }

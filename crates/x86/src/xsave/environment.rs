@@ -6,6 +6,7 @@
 
 use super::area::{Area, Parts, Pass};
 use super::{FCW_INITIAL, X87_EXCEPTIONS, set_control, top, x87_available, x87_pending};
+use crate::addr::Width;
 use crate::bus::SystemBus;
 use crate::exception::Exception;
 use crate::segment::Operand;
@@ -17,15 +18,16 @@ const REGISTERS: usize = 80;
 /// Which of the four layouts.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// 32-bit fields.
-    wide: bool,
+    /// Bytes of a field: 2 or 4.
+    field: Width,
     /// Linear pointers and the opcode, rather than selectors.
     real: bool,
 }
 
 impl Layout {
-    fn of(state: &CpuState, wide: bool) -> Self {
-        Self { wide, real: matches!(state.mode(), Mode::Real | Mode::Virtual8086) }
+    fn of(state: &CpuState, size: Width) -> Self {
+        let field = size.min(Width::B4);
+        Self { field, real: matches!(state.mode(), Mode::Real | Mode::Virtual8086) }
     }
 
     /// The operand, accessed field by field.
@@ -35,29 +37,29 @@ impl Layout {
         bus: &'a mut B,
         operand: Operand,
     ) -> Area<'a, B> {
-        let parts = Parts::Fields { size: self.field(), end: self.len() };
+        let parts = Parts::Fields { size: self.field.bytes(), end: self.len() };
         Area::in_parts(state, bus, operand, parts)
     }
 
-    /// Bytes of a field.
-    const fn field(self) -> usize {
-        if self.wide { 4 } else { 2 }
+    /// Whether fields have 32 bits.
+    const fn is_wide(self) -> bool {
+        matches!(self.field, Width::B4)
     }
 
     const fn len(self) -> usize {
-        7 * self.field()
+        7 * self.field.bytes()
     }
 
     /// What the unused upper half of a 32-bit field holds: the processor writes ones.
     const fn filler(self) -> u32 {
-        if self.wide { 0xffff_0000 } else { 0 }
+        if self.is_wide() { 0xffff_0000 } else { 0 }
     }
 
     /// Instruction pointer (with the opcode) and data pointer, two fields each.
     fn pointers(self, x87: &X87) -> [u32; 4] {
         let (fip, fdp) = (x87.fip as u32, x87.fdp as u32);
         let fop = u32::from(x87.fop & 0x7ff);
-        match (self.real, self.wide) {
+        match (self.real, self.is_wide()) {
             (false, true) => [fip, fop << 16, fdp, self.filler()],
             (false, false) => [fip, 0, fdp, 0],
             (true, true) => [
@@ -74,7 +76,7 @@ impl Layout {
         let control = [x87.fcw, x87.fsw, full_tags(x87)].map(|w| u32::from(w) | self.filler());
         let fields = control.into_iter().chain(self.pointers(x87));
         let mut image = [0; 28];
-        if self.wide {
+        if self.is_wide() {
             for (slot, field) in image.chunks_exact_mut(4).zip(fields) {
                 slot.copy_from_slice(&field.to_le_bytes());
             }
@@ -89,7 +91,7 @@ impl Layout {
     fn decode(self, image: &[u8; 28], x87: &mut X87) {
         let byte = |i: usize| u32::from(image[i]);
         let fields: [u32; 7] = core::array::from_fn(|i| {
-            if self.wide {
+            if self.is_wide() {
                 byte(4 * i) | byte(4 * i + 1) << 8 | byte(4 * i + 2) << 16 | byte(4 * i + 3) << 24
             } else {
                 byte(2 * i) | byte(2 * i + 1) << 8
@@ -97,9 +99,9 @@ impl Layout {
         });
         let [fcw, fsw, tags, ip, ip_high, dp, dp_high] = fields;
         let upper = |field: u32| {
-            if self.wide { (field & 0x0fff_f000) << 4 } else { (field & 0xf000) << 4 }
+            if self.is_wide() { (field & 0x0fff_f000) << 4 } else { (field & 0xf000) << 4 }
         };
-        let (fip, fdp, fop) = match (self.real, self.wide) {
+        let (fip, fdp, fop) = match (self.real, self.is_wide()) {
             (false, true) => (ip, dp, ip_high >> 16),
             (false, false) => (ip, dp, 0),
             (true, _) => (ip & 0xffff | upper(ip_high), dp & 0xffff | upper(dp_high), ip_high),
@@ -163,7 +165,7 @@ pub fn fninit(state: &mut CpuState) -> Result<(), Exception> {
     Ok(())
 }
 
-/// FNSTENV, 28 bytes if `wide` (32-bit or 64-bit operand size), else 14; then all exceptions are
+/// FNSTENV, 28 bytes of 32-bit or 64-bit operand size, else 14; then all exceptions are
 /// masked.
 ///
 /// # Errors
@@ -172,10 +174,10 @@ pub fn fnstenv<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     x87_available(state)?;
-    let layout = Layout::of(state, wide);
+    let layout = Layout::of(state, size);
     let image = layout.encode(&state.x87);
     let mut area = layout.area(state, bus, operand);
     area.put(Pass::Probe, 0, &image[..layout.len()])?;
@@ -194,18 +196,19 @@ pub fn fldenv<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     x87_available(state)?;
     x87_pending(state)?;
-    let layout = Layout::of(state, wide);
+    let layout = Layout::of(state, size);
     let mut image = [0; 28];
     layout.area(state, bus, operand).get_into(0, &mut image[..layout.len()])?;
     layout.decode(&image, &mut state.x87);
     Ok(())
 }
 
-/// FNSAVE: the environment, the eight registers from ST(0), and FNINIT. 108 bytes if `wide`, else
+/// FNSAVE: the environment, the eight registers from ST(0), and FNINIT. 108 bytes of 32-bit or
+/// 64-bit operand size, else
 /// 94.
 ///
 /// # Errors
@@ -214,10 +217,10 @@ pub fn fnsave<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     x87_available(state)?;
-    let layout = Layout::of(state, wide);
+    let layout = Layout::of(state, size);
     let mut image = [0; 28 + REGISTERS];
     image[..28].copy_from_slice(&layout.encode(&state.x87));
     let registers = &mut image[layout.len()..][..REGISTERS];
@@ -240,11 +243,11 @@ pub fn frstor<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     x87_available(state)?;
     x87_pending(state)?;
-    let layout = Layout::of(state, wide);
+    let layout = Layout::of(state, size);
     let mut area = layout.area(state, bus, operand);
     let mut image = [0; 28];
     area.get_into(0, &mut image[..layout.len()])?;

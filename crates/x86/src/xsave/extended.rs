@@ -8,6 +8,7 @@ use super::area::{Area, Pass};
 use super::layout::{self, bits};
 use super::legacy::{self, MXCSR, ST, XMM};
 use super::{FCW_INITIAL, GP, MXCSR_INITIAL, NM, check_mxcsr, vector_count};
+use crate::addr::Width;
 use crate::bus::{AccessKind, SystemBus};
 use crate::control::set_pkru;
 use crate::cpuid::{CpuModel, Feature};
@@ -84,7 +85,7 @@ fn check(
     if state.paging.cr0.contains(Cr0::TS) {
         return Err(NM);
     }
-    if operand.start(state) & 63 == 0 { Ok(()) } else { Err(GP) }
+    if operand.start(state).is_aligned(64) { Ok(()) } else { Err(GP) }
 }
 
 /// What a save writes.
@@ -97,7 +98,7 @@ struct Plan {
     xcomp_bv: Option<u64>,
 }
 
-/// XSAVE, XSAVEOPT, XSAVEC and XSAVES with EDX:EAX = `mask`; `wide`: REX.W in 64-bit mode.
+/// XSAVE, XSAVEOPT, XSAVEC and XSAVES with EDX:EAX = `mask`; `size` is 8 under REX.W in 64-bit mode, else 4.
 ///
 /// # Errors
 /// #UD where model or CR4.OSXSAVE lack it, #NM under CR0.TS, #GP(0) for XSAVES above level 0 and
@@ -109,7 +110,7 @@ pub fn xsave<B: SystemBus + ?Sized>(
     form: SaveForm,
     operand: Operand,
     mask: u64,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     let feature = match form {
         SaveForm::Xsave => Feature::Xsave,
@@ -136,8 +137,8 @@ pub fn xsave<B: SystemBus + ?Sized>(
         }
         SaveForm::Xsavec | SaveForm::Xsaves => compacted_plan(state, rfbm),
     };
-    store(state, &mut area, Pass::Probe, &plan, wide)?;
-    store(state, &mut area, Pass::Write, &plan, wide)
+    store(state, &mut area, Pass::Probe, &plan, size)?;
+    store(state, &mut area, Pass::Write, &plan, size)
 }
 
 /// The components that XCR0 (and IA32_XSS for the supervisor forms) enables.
@@ -165,12 +166,12 @@ fn store<B: SystemBus + ?Sized>(
     area: &mut Area<'_, B>,
     pass: Pass,
     plan: &Plan,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     let vectors = 16 * vector_count(state);
     let place = |index| place(plan.xcomp_bv, index);
     if plan.components & bits::X87 != 0 {
-        area.put(pass, 0, &legacy::x87_header(&state.x87, wide))?;
+        area.put(pass, 0, &legacy::x87_header(&state.x87, size))?;
         area.put(pass, ST, &legacy::x87_registers(&state.x87))?;
     }
     if plan.mxcsr {
@@ -230,7 +231,7 @@ fn header<B: SystemBus + ?Sized>(
     Ok(Header { xstate_bv, xcomp_bv: compacted.then_some(xcomp_bv) })
 }
 
-/// XRSTOR and XRSTORS with EDX:EAX = `mask`; `wide`: REX.W in 64-bit mode.
+/// XRSTOR and XRSTORS with EDX:EAX = `mask`; `size` is 8 under REX.W in 64-bit mode, else 4.
 ///
 /// # Errors
 /// As [`xsave`]; #GP(0) for a header that names components not enabled or not in the image, that
@@ -242,7 +243,7 @@ pub fn xrstor<B: SystemBus + ?Sized>(
     form: RestoreForm,
     operand: Operand,
     mask: u64,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     let supervisor = form == RestoreForm::Xrstors;
     let feature = if supervisor { Feature::Xsaves } else { Feature::Xsave };
@@ -252,7 +253,7 @@ pub fn xrstor<B: SystemBus + ?Sized>(
     let mut area = Area::new(state, bus, operand);
     let header = header(model, &mut area, enabled, form)?;
     let mxcsr = load_mxcsr(state, &mut area, &header, rfbm)?;
-    let mut x87 = load_x87(state, &mut area, &header, rfbm, wide)?;
+    let mut x87 = load_x87(state, &mut area, &header, rfbm, size)?;
     x87.mxcsr = mxcsr;
     let ymm = load_vectors(state, &mut area, &header, rfbm)?;
     let pkru = load_pkru(state, &mut area, &header, rfbm)?;
@@ -285,7 +286,7 @@ fn load_x87<B: SystemBus + ?Sized>(
     area: &mut Area<'_, B>,
     header: &Header,
     rfbm: u64,
-    wide: bool,
+    size: Width,
 ) -> Result<X87, Exception> {
     let mut x87 = state.x87;
     if rfbm & bits::X87 == 0 {
@@ -297,7 +298,7 @@ fn load_x87<B: SystemBus + ?Sized>(
     }
     let image = area.get(0)?;
     let registers = area.get(ST)?;
-    legacy::set_x87(&mut x87, &image, &registers, wide);
+    legacy::set_x87(&mut x87, &image, &registers, size);
     Ok(x87)
 }
 

@@ -3,6 +3,7 @@
 
 use super::area::{Area, Pass};
 use super::{GP, check_mxcsr, set_control, vector_count, x87_available};
+use crate::addr::Width;
 use crate::bus::{AccessKind, SystemBus};
 use crate::exception::Exception;
 use crate::segment::Operand;
@@ -18,14 +19,14 @@ const SIZE: usize = 512;
 pub(super) const XMM: usize = 160;
 
 /// The first 24 bytes: control, status, tags, opcode and pointers.
-pub(super) fn x87_header(x87: &X87, wide: bool) -> [u8; 24] {
+pub(super) fn x87_header(x87: &X87, size: Width) -> [u8; 24] {
     let mut image = [0; 24];
     image[0..2].copy_from_slice(&x87.fcw.to_le_bytes());
     image[2..4].copy_from_slice(&x87.fsw.to_le_bytes());
     image[4] = x87.ftw;
     image[6..8].copy_from_slice(&(x87.fop & 0x7ff).to_le_bytes());
     // Narrow: 32 bits, a selector (deprecated, zero), two reserved bytes.
-    let pointer = |p: u64| if wide { p } else { p & 0xffff_ffff };
+    let pointer = |p: u64| if size == Width::B8 { p } else { p & 0xffff_ffff };
     image[8..16].copy_from_slice(&pointer(x87.fip).to_le_bytes());
     image[16..24].copy_from_slice(&pointer(x87.fdp).to_le_bytes());
     image
@@ -64,12 +65,12 @@ pub(super) fn set_vector_halves(ymm: &mut [Ymm; 16], upper: bool, image: &[u8]) 
 }
 
 /// Loads the x87 part of `x87` from the two images; MXCSR stays.
-pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], wide: bool) {
+pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], size: Width) {
     let u16_at = |i: usize| u16::from_le_bytes([header[i], header[i + 1]]);
     let pointer = |i: usize| {
         let low = u64::from(u16_at(i)) | u64::from(u16_at(i + 2)) << 16;
         let high = u64::from(u16_at(i + 4)) | u64::from(u16_at(i + 6)) << 16;
-        if wide { low | high << 32 } else { low }
+        if size == Width::B8 { low | high << 32 } else { low }
     };
     set_control(x87, u16_at(0), u16_at(2));
     x87.ftw = header[4];
@@ -88,10 +89,10 @@ pub(super) fn set_x87(x87: &mut X87, header: &[u8; 24], registers: &[u8; 128], w
 fn check(state: &CpuState, operand: &Operand, kind: AccessKind) -> Result<(), Exception> {
     x87_available(state)?;
     operand.part(state, 0, 1, kind)?;
-    if operand.start(state) & 15 == 0 { Ok(()) } else { Err(GP) }
+    if operand.start(state).is_aligned(16) { Ok(()) } else { Err(GP) }
 }
 
-/// FXSAVE; `wide`: REX.W in 64-bit mode (FXSAVE64). Outside 64-bit mode XMM8–15 are left out.
+/// FXSAVE; pointers are of `size` 8 under REX.W in 64-bit mode (FXSAVE64), else 4. Outside 64-bit mode XMM8–15 are left out.
 ///
 /// # Errors
 /// #NM under CR0.EM or CR0.TS, #GP(0) for an address that 16 does not divide, whatever the writes
@@ -100,11 +101,11 @@ pub fn fxsave<B: SystemBus + ?Sized>(
     state: &CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     check(state, &operand, AccessKind::Write)?;
     let mut image = [0; XMM + 256];
-    image[..MXCSR].copy_from_slice(&x87_header(&state.x87, wide));
+    image[..MXCSR].copy_from_slice(&x87_header(&state.x87, size));
     image[MXCSR..ST].copy_from_slice(&mxcsr_pair(&state.x87));
     image[ST..XMM].copy_from_slice(&x87_registers(&state.x87));
     image[XMM..].copy_from_slice(&vector_halves(&state.ymm, false));
@@ -125,7 +126,7 @@ pub fn fxrstor<B: SystemBus + ?Sized>(
     state: &mut CpuState,
     bus: &mut B,
     operand: Operand,
-    wide: bool,
+    size: Width,
 ) -> Result<(), Exception> {
     check(state, &operand, AccessKind::Read)?;
     let mut area = Area::new(state, bus, operand);
@@ -137,7 +138,7 @@ pub fn fxrstor<B: SystemBus + ?Sized>(
     let vectors = &mut vectors[..16 * vector_count(state)];
     area.get_into(XMM, vectors)?;
     check_mxcsr(state, mxcsr)?;
-    set_x87(&mut state.x87, &header, &registers, wide);
+    set_x87(&mut state.x87, &header, &registers, size);
     state.x87.mxcsr = mxcsr;
     set_vector_halves(&mut state.ymm, false, vectors);
     Ok(())

@@ -17,7 +17,8 @@ pub use environment::{fldenv, fninit, fnsave, fnstenv, frstor};
 pub use extended::{RestoreForm, SaveForm, xinuse, xrstor, xsave};
 pub use legacy::{fxrstor, fxsave};
 
-use crate::exception::{Exception, Vector};
+use crate::addr::Vector;
+use crate::exception::Exception;
 use crate::regs::{Cr0, Cr4};
 use crate::state::{CpuState, Mode, X87};
 
@@ -31,7 +32,7 @@ const X87_EXCEPTIONS: u16 = 0x3f;
 /// FSW: exception summary, and the busy bit that copies it.
 const SUMMARY: u16 = 1 << 7 | 1 << 15;
 
-const NM: Exception = Exception::plain(Vector::Nm);
+const NM: Exception = Exception::plain(Vector::NM);
 const GP: Exception = Exception::gp(0);
 
 /// #NM if an x87 instruction (other than WAIT) may not run: CR0.EM or CR0.TS (SDM vol. 3, 2.5).
@@ -42,7 +43,7 @@ pub fn x87_available(state: &CpuState) -> Result<(), Exception> {
 /// #MF if an unmasked x87 exception is pending and CR0.NE has it reported so (SDM vol. 1, 8.7).
 pub fn x87_pending(state: &CpuState) -> Result<(), Exception> {
     if state.x87.fsw & 1 << 7 != 0 && state.paging.cr0.contains(Cr0::NE) {
-        Err(Exception::plain(Vector::Mf))
+        Err(Exception::plain(Vector::MF))
     } else {
         Ok(())
     }

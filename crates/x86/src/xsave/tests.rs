@@ -3,6 +3,7 @@
 
 use super::layout::bits;
 use super::*;
+use crate::addr::{La, Width};
 use crate::bus::{Privilege, TlbEffect};
 use crate::cpuid::CpuModel;
 use crate::regs::{Efer, Rflags};
@@ -74,7 +75,7 @@ mod fx {
     #[test]
     fn layout_of_the_wide_form() {
         let (s, mut bus) = (busy(), bus());
-        fxsave(&s, &mut bus, Operand::flat(64), true).unwrap();
+        fxsave(&s, &mut bus, Operand::flat(La(64)), Width::B8).unwrap();
         assert_eq!(
             (bus.u16(64), bus.u16(66), bus.u16(68), bus.u16(70)),
             (0x37f, 0x3800, 0x80, 0x1eb)
@@ -93,18 +94,18 @@ mod fx {
     fn the_narrow_form_has_32_bit_pointers_and_no_selectors() {
         let (mut s, mut bus) = (busy(), bus());
         (s.x87.fcs, s.x87.fds) = (0x33, 0x2b);
-        fxsave(&s, &mut bus, Operand::flat(0), false).unwrap();
+        fxsave(&s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!((bus.u64(8), bus.u64(16)), (0x5566_7788, 0xddee_ff00));
     }
 
     #[test]
     fn eight_registers_outside_64_bit_mode() {
         let (s, mut bus) = (protected32(busy()), bus());
-        fxsave(&s, &mut bus, Operand::flat(0), false).unwrap();
+        fxsave(&s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!(bus.memory[160 + 127], 0x7f);
         assert!(bus.memory[160 + 128..].iter().all(|&b| b == 0xcc));
         let mut other = blank(&s);
-        fxrstor(&mut other, &mut bus, Operand::flat(0), false).unwrap();
+        fxrstor(&mut other, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!(other.ymm[7].0[..16], s.ymm[7].0[..16]);
         assert_eq!(other.ymm[8].0, [0; 32]);
     }
@@ -112,9 +113,9 @@ mod fx {
     #[test]
     fn there_and_back() {
         let (s, mut bus) = (busy(), bus());
-        fxsave(&s, &mut bus, Operand::flat(0), true).unwrap();
+        fxsave(&s, &mut bus, Operand::flat(La(0)), Width::B8).unwrap();
         let mut other = blank(&s);
-        fxrstor(&mut other, &mut bus, Operand::flat(0), true).unwrap();
+        fxrstor(&mut other, &mut bus, Operand::flat(La(0)), Width::B8).unwrap();
         assert_eq!(other.x87, s.x87);
         for (a, b) in other.ymm.iter().zip(&s.ymm) {
             assert_eq!(a.0[..16], b.0[..16]);
@@ -130,7 +131,7 @@ mod fx {
             bus.put(0, &fcw.to_le_bytes());
             bus.put(2, &fsw.to_le_bytes());
             bus.put(6, &[0xff, 0xff]);
-            fxrstor(&mut s, &mut bus, Operand::flat(0), true).unwrap();
+            fxrstor(&mut s, &mut bus, Operand::flat(La(0)), Width::B8).unwrap();
             assert_eq!(s.x87.fop, 0x7ff);
             (s.x87.fcw, s.x87.fsw)
         };
@@ -144,29 +145,29 @@ mod fx {
     fn refusals() {
         let mut s = busy();
         let mut bus = clean();
-        assert_eq!(fxsave(&s, &mut bus, Operand::flat(8), true), Err(GP));
-        assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(8), true), Err(GP));
+        assert_eq!(fxsave(&s, &mut bus, Operand::flat(La(8)), Width::B8), Err(GP));
+        assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(La(8)), Width::B8), Err(GP));
         bus.put(24, &0x1_0000u32.to_le_bytes());
         let before = s.clone();
-        assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(0), true), Err(GP));
+        assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(La(0)), Width::B8), Err(GP));
         assert_eq!(s, before);
         // All 512 bytes must be there, the last of which is asked for first; nothing is written.
         bus.memory.fill(0xcc);
         assert_eq!(
-            fxsave(&s, &mut bus, Operand::flat(4096 - 400), true),
-            Err(Exception::pf(4096 + 111, 2))
+            fxsave(&s, &mut bus, Operand::flat(La(4096 - 400)), Width::B8),
+            Err(Exception::pf(La(4096 + 111), 2))
         );
         assert!(bus.memory.iter().all(|&b| b == 0xcc));
         assert_eq!(
-            fxrstor(&mut s, &mut bus, Operand::flat(4096 - 400), true),
-            Err(Exception::pf(4096 + 111, 0))
+            fxrstor(&mut s, &mut bus, Operand::flat(La(4096 - 400)), Width::B8),
+            Err(Exception::pf(La(4096 + 111), 0))
         );
         assert_eq!(s, before);
         for bit in [Cr0::TS, Cr0::EM] {
             let mut s = s.clone();
             s.paging.cr0 |= bit;
-            assert_eq!(fxsave(&s, &mut bus, Operand::flat(0), true), Err(NM));
-            assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(0), true), Err(NM));
+            assert_eq!(fxsave(&s, &mut bus, Operand::flat(La(0)), Width::B8), Err(NM));
+            assert_eq!(fxrstor(&mut s, &mut bus, Operand::flat(La(0)), Width::B8), Err(NM));
         }
     }
 
@@ -175,7 +176,7 @@ mod fx {
         let mut s = busy();
         s.cpl = 3;
         let mut bus = clean();
-        fxsave(&s, &mut bus, Operand::flat(0), true).unwrap();
+        fxsave(&s, &mut bus, Operand::flat(La(0)), Width::B8).unwrap();
         assert_eq!(bus.privilege, Some(Privilege::User));
     }
 }
@@ -184,12 +185,12 @@ mod extended {
     use super::*;
 
     fn save(s: &CpuState, bus: &mut FlatBus, form: SaveForm, mask: u64) {
-        xsave(&model(), s, bus, form, Operand::flat(0), mask, true).unwrap();
+        xsave(&model(), s, bus, form, Operand::flat(La(0)), mask, Width::B8).unwrap();
     }
 
     fn restore(s: &mut CpuState, bus: &mut FlatBus, form: RestoreForm, mask: u64) -> bool {
         let before = s.clone();
-        let result = xrstor(&model(), s, bus, form, Operand::flat(0), mask, true);
+        let result = xrstor(&model(), s, bus, form, Operand::flat(La(0)), mask, Width::B8);
         assert!(result.is_ok() || (result == Err(GP) && *s == before && bus.effects.is_empty()));
         result.is_ok()
     }
@@ -352,12 +353,20 @@ mod extended {
     fn outside_64_bit_mode_the_upper_eight_registers_stay() {
         let (s, mut bus) = (protected32(busy()), bus());
         bus.put(512, &[0; 64]);
-        xsave(&model(), &s, &mut bus, SaveForm::Xsave, Operand::flat(0), 7, false).unwrap();
+        xsave(&model(), &s, &mut bus, SaveForm::Xsave, Operand::flat(La(0)), 7, Width::B4).unwrap();
         assert_eq!((bus.memory[576 + 127], bus.memory[576 + 128]), (s.ymm[7].0[31], 0xcc));
         let mut other = s.clone();
         bus.put(512, &[0; 64]);
-        xrstor(&model(), &mut other, &mut bus, RestoreForm::Xrstor, Operand::flat(0), 7, false)
-            .unwrap();
+        xrstor(
+            &model(),
+            &mut other,
+            &mut bus,
+            RestoreForm::Xrstor,
+            Operand::flat(La(0)),
+            7,
+            Width::B4,
+        )
+        .unwrap();
         assert_eq!((other.ymm[7].0, other.ymm[8]), ([0; 32], s.ymm[8]));
     }
 
@@ -367,40 +376,41 @@ mod extended {
         let mut bus = clean();
         let mut s = busy();
         let mut ask = |m: &CpuModel, s: &mut CpuState, form, la| {
-            let saved = xsave(m, s, &mut bus, form, Operand::flat(la), 0, true);
+            let saved = xsave(m, s, &mut bus, form, Operand::flat(la), 0, Width::B8);
             let other = match form {
                 SaveForm::Xsaves => RestoreForm::Xrstors,
                 _ => RestoreForm::Xrstor,
             };
-            (saved, xrstor(m, s, &mut bus, other, Operand::flat(la), 0, true))
+            (saved, xrstor(m, s, &mut bus, other, Operand::flat(la), 0, Width::B8))
         };
         let (ud, ok) = (Err(Exception::ud()), Ok(()));
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, 32), (Err(GP), Err(GP)));
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsaves, 0), (ok, ok));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, La(32)), (Err(GP), Err(GP)));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsaves, La(0)), (ok, ok));
         s.cpl = 3;
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsavec, 64), (ok, ok));
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsaves, 0), (Err(GP), Err(GP)));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsavec, La(64)), (ok, ok));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsaves, La(0)), (Err(GP), Err(GP)));
         // CR0.EM does not matter, TS does.
         s.paging.cr0 |= Cr0::EM;
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, 128), (ok, ok));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, La(128)), (ok, ok));
         s.paging.cr0 |= Cr0::TS;
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, 32), (Err(NM), Err(NM)));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, La(32)), (Err(NM), Err(NM)));
         s.paging.cr4 -= Cr4::OSXSAVE;
-        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, 0), (ud, ud));
+        assert_eq!(ask(&m, &mut s, SaveForm::Xsave, La(0)), (ud, ud));
         let mut s = busy();
         let poor = CpuModel::parse("gemello-v2,-xsaveopt,-xsavec").unwrap();
-        assert_eq!(ask(&poor, &mut s, SaveForm::Xsaveopt, 0).0, ud);
-        assert_eq!(ask(&poor, &mut s, SaveForm::Xsavec, 0).0, ud);
-        assert_eq!(ask(&poor, &mut s, SaveForm::Xsaves, 0), (ud, ud));
-        assert_eq!(ask(&poor, &mut s, SaveForm::Xsave, 192), (ok, ok));
+        assert_eq!(ask(&poor, &mut s, SaveForm::Xsaveopt, La(0)).0, ud);
+        assert_eq!(ask(&poor, &mut s, SaveForm::Xsavec, La(0)).0, ud);
+        assert_eq!(ask(&poor, &mut s, SaveForm::Xsaves, La(0)), (ud, ud));
+        assert_eq!(ask(&poor, &mut s, SaveForm::Xsave, La(192)), (ok, ok));
     }
 
     #[test]
     fn a_save_that_would_fault_writes_nothing() {
         let s = busy();
         let mut bus = FlatBus::new(640);
-        let result = xsave(&model(), &s, &mut bus, SaveForm::Xsave, Operand::flat(0), 7, true);
-        assert_eq!(result, Err(Exception::pf(640, 2)));
+        let result =
+            xsave(&model(), &s, &mut bus, SaveForm::Xsave, Operand::flat(La(0)), 7, Width::B8);
+        assert_eq!(result, Err(Exception::pf(La(640), 2)));
         assert!(bus.memory.iter().all(|&b| b == 0));
     }
 
@@ -446,22 +456,22 @@ mod environment {
     #[test]
     fn four_layouts() {
         let mut bus = bus();
-        fnstenv(&mut loaded(), &mut bus, Operand::flat(0), true).unwrap();
+        fnstenv(&mut loaded(), &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         let head = [0xffff_037f, 0xffff_2800, 0xffff_0000 | TAGS];
         let [a, b, c] = head;
         assert_eq!(dwords(&bus), [a, b, c, 0xa_bcde, 0x1eb_0000, 0x1234_5678, 0xffff_0000]);
         assert_eq!(bus.memory[28], 0xcc);
-        fnstenv(&mut real(loaded()), &mut bus, Operand::flat(0), true).unwrap();
+        fnstenv(&mut real(loaded()), &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         let pointers = [0xffff_bcde, 0xa1eb, 0xffff_5678, 0x0123_4000];
         assert_eq!(dwords(&bus)[..3], head);
         assert_eq!(dwords(&bus)[3..], pointers);
         bus.memory.fill(0xcc);
-        fnstenv(&mut loaded(), &mut bus, Operand::flat(0), false).unwrap();
+        fnstenv(&mut loaded(), &mut bus, Operand::flat(La(0)), Width::B2).unwrap();
         assert_eq!(words(&bus), [0x37f, 0x2800, 0x93ff, 0xbcde, 0, 0x5678, 0]);
         assert_eq!(bus.memory[14], 0xcc);
         let mut v86 = loaded();
         v86.flags = Flags::from_bits(Rflags::VM.bits());
-        fnstenv(&mut v86, &mut bus, Operand::flat(0), false).unwrap();
+        fnstenv(&mut v86, &mut bus, Operand::flat(La(0)), Width::B2).unwrap();
         assert_eq!(words(&bus), [0x37f, 0x2800, 0x93ff, 0xbcde, 0xa1eb, 0x5678, 0x4000]);
     }
 
@@ -472,21 +482,21 @@ mod environment {
         s.x87.fsw |= 0x8081;
         let mut bus = bus();
         // A pending exception is no reason for FNSTENV to fault.
-        fnstenv(&mut s, &mut bus, Operand::flat(0), true).unwrap();
+        fnstenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!((s.x87.fcw, s.x87.fsw), (0x37f, 0x2801));
         assert_eq!(dwords(&bus)[..2], [0xffff_0340, 0xffff_a881]);
     }
 
     #[test]
     fn environment_there_and_back() {
-        for (before, wide) in [(loaded(), true), (real(loaded()), true)] {
+        for before in [loaded(), real(loaded())] {
             let mut bus = bus();
-            fnstenv(&mut before.clone(), &mut bus, Operand::flat(0), wide).unwrap();
+            fnstenv(&mut before.clone(), &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
             let mut after = before.clone();
             after.x87.fip = 0;
             after.x87.ftw = 0;
             after.x87.fcw = 0x77f;
-            fldenv(&mut after, &mut bus, Operand::flat(0), wide).unwrap();
+            fldenv(&mut after, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
             assert_eq!(after, before);
         }
         // 16 bits lose the upper parts, and the opcode in protected mode.
@@ -494,9 +504,9 @@ mod environment {
             [(loaded(), 0xbcde, 0x5678, 0), (real(loaded()), 0xa_bcde, 0x4_5678, 0x1eb)]
         {
             let mut bus = bus();
-            fnstenv(&mut before.clone(), &mut bus, Operand::flat(0), false).unwrap();
+            fnstenv(&mut before.clone(), &mut bus, Operand::flat(La(0)), Width::B2).unwrap();
             let mut after = before.clone();
-            fldenv(&mut after, &mut bus, Operand::flat(0), false).unwrap();
+            fldenv(&mut after, &mut bus, Operand::flat(La(0)), Width::B2).unwrap();
             assert_eq!((after.x87.fip, after.x87.fdp, after.x87.fop), (fip, fdp, fop));
         }
     }
@@ -505,11 +515,11 @@ mod environment {
     fn a_new_top_renames_the_registers() {
         let mut s = loaded();
         let mut bus = bus();
-        fnstenv(&mut s, &mut bus, Operand::flat(0), true).unwrap();
+        fnstenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         // TOP 7: what was ST(2) is ST(0), what was ST(0) is ST(6).
         bus.put(4, &0x3800u16.to_le_bytes());
         let old = s.x87.st;
-        fldenv(&mut s, &mut bus, Operand::flat(0), true).unwrap();
+        fldenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!((s.x87.st[0], s.x87.st[6], s.x87.st[7]), (old[2], old[0], old[1]));
         assert_eq!(s.x87.ftw, 0xe0);
         fninit(&mut s).unwrap();
@@ -540,7 +550,7 @@ mod environment {
             class(0xfffe, u64::MAX), // largest: valid
         ];
         let mut bus = bus();
-        fnstenv(&mut s, &mut bus, Operand::flat(0), false).unwrap();
+        fnstenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B2).unwrap();
         assert_eq!(bus.u16(4), 0b00_10_10_10_10_10_01_00);
     }
 
@@ -549,28 +559,28 @@ mod environment {
         let mut s = loaded();
         let mut bus = clean();
         bus.put(0, &[0x7e, 3, 0, 0, 1, 0, 0, 0, 0xff, 0xff]);
-        fldenv(&mut s, &mut bus, Operand::flat(0), true).unwrap();
+        fldenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4).unwrap();
         assert_eq!((s.x87.fsw, s.x87.ftw), (0x8081, 0));
-        let mf = Err(Exception::plain(Vector::Mf));
+        let mf = Err(Exception::plain(Vector::MF));
         assert_eq!(x87_pending(&s), mf);
-        assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(0), true), mf);
-        assert_eq!(frstor(&mut s, &mut bus, Operand::flat(0), true), mf);
+        assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), mf);
+        assert_eq!(frstor(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), mf);
         s.paging.cr0 -= Cr0::NE;
         assert_eq!(x87_pending(&s), Ok(()));
     }
 
     #[test]
     fn save_and_restore() {
-        for (wide, len) in [(true, 108), (false, 94)] {
+        for (size, len) in [(Width::B4, 108), (Width::B2, 94)] {
             let before = loaded();
             let mut s = before.clone();
             let mut bus = bus();
-            fnsave(&mut s, &mut bus, Operand::flat(0), wide).unwrap();
+            fnsave(&mut s, &mut bus, Operand::flat(La(0)), size).unwrap();
             assert_eq!((bus.memory[len - 1], bus.memory[len]), (0, 0xcc));
             assert_eq!(bus.memory[len - 80 + 7..len - 80 + 10], [0x80, 0xff, 0x3f]);
             assert_eq!((s.x87.fcw, s.x87.fsw, s.x87.ftw, s.x87.fip), (0x37f, 0, 0, 0));
             s.x87.st = [[0; 16]; 8];
-            frstor(&mut s, &mut bus, Operand::flat(0), wide).unwrap();
+            frstor(&mut s, &mut bus, Operand::flat(La(0)), size).unwrap();
             assert_eq!((s.x87.st, s.x87.fsw, s.x87.ftw), (before.x87.st, 5 << 11, 0xe0));
         }
     }
@@ -580,20 +590,20 @@ mod environment {
         let before = loaded();
         let mut s = before.clone();
         let mut bus = bus();
-        let (write, read) = (Err(Exception::pf(4096, 2)), Err(Exception::pf(4096, 0)));
-        assert_eq!(fnstenv(&mut s, &mut bus, Operand::flat(4080), true), write);
-        assert_eq!(fnsave(&mut s, &mut bus, Operand::flat(4040), true), write);
-        assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(4080), true), read);
-        assert_eq!(frstor(&mut s, &mut bus, Operand::flat(4040), true), read);
+        let (write, read) = (Err(Exception::pf(La(4096), 2)), Err(Exception::pf(La(4096), 0)));
+        assert_eq!(fnstenv(&mut s, &mut bus, Operand::flat(La(4080)), Width::B4), write);
+        assert_eq!(fnsave(&mut s, &mut bus, Operand::flat(La(4040)), Width::B4), write);
+        assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(La(4080)), Width::B4), read);
+        assert_eq!(frstor(&mut s, &mut bus, Operand::flat(La(4040)), Width::B4), read);
         assert_eq!(s, before);
         assert!(bus.memory.iter().all(|&b| b == 0xcc));
         for bit in [Cr0::TS, Cr0::EM] {
             let mut s = before.clone();
             s.paging.cr0 |= bit;
-            assert_eq!(fnstenv(&mut s, &mut bus, Operand::flat(0), true), Err(NM));
-            assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(0), true), Err(NM));
-            assert_eq!(fnsave(&mut s, &mut bus, Operand::flat(0), true), Err(NM));
-            assert_eq!(frstor(&mut s, &mut bus, Operand::flat(0), true), Err(NM));
+            assert_eq!(fnstenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), Err(NM));
+            assert_eq!(fldenv(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), Err(NM));
+            assert_eq!(fnsave(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), Err(NM));
+            assert_eq!(frstor(&mut s, &mut bus, Operand::flat(La(0)), Width::B4), Err(NM));
             assert_eq!(fninit(&mut s), Err(NM));
         }
     }

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use test_support::Rng;
+use x86::addr::{Gpa, La, Vector, Width};
 use x86::bus::{AccessKind, Privilege, SystemBus, TlbEffect};
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::far::{far_call, far_jump, far_return};
 use x86::interrupt::{Event, deliver, deliver_or_escalate};
 use x86::iret::iret;
-use x86::paging::is_canonical;
 use x86::protect::{lar, lsl, verr, verw};
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::segment::{check_access, lldt, load_data_segment, ltr};
@@ -23,39 +23,40 @@ struct Echo {
 }
 
 impl Echo {
-    fn check(&self, la: u64) -> Result<(), Exception> {
-        assert!(is_canonical(la), "{la:#x}");
-        let hole = self.holes && la >> 12 & 7 == 5;
+    fn check(&self, la: La) -> Result<(), Exception> {
+        assert!(la.is_canonical(), "{la:#x}");
+        let hole = self.holes && la.0 >> 12 & 7 == 5;
         if hole { Err(Exception::pf(la, 0)) } else { Ok(()) }
     }
 }
 
 impl SystemBus for Echo {
-    fn read(&mut self, la: u64, size: u8, _: Privilege) -> Result<u64, Exception> {
+    fn read(&mut self, la: La, size: Width, _: Privilege) -> Result<u64, Exception> {
         self.check(la)?;
-        let byte = |i: u64| u64::from(self.page[(la.wrapping_add(i) & 0xfff) as usize]);
+        let byte = |i: u64| u64::from(self.page[(la.wrapping_add(i).0 & 0xfff) as usize]);
         Ok((0..u64::from(size)).fold(0, |value, i| value | byte(i) << (8 * i)))
     }
-    fn write(&mut self, la: u64, size: u8, value: u64, _: Privilege) -> Result<(), Exception> {
+    fn write(&mut self, la: La, size: Width, value: u64, _: Privilege) -> Result<(), Exception> {
         self.check(la)?;
         for i in 0..u64::from(size) {
-            self.page[(la.wrapping_add(i) & 0xfff) as usize] = (value >> (8 * i)) as u8;
+            self.page[(la.wrapping_add(i).0 & 0xfff) as usize] = (value >> (8 * i)) as u8;
         }
         Ok(())
     }
-    fn probe_write(&mut self, la: u64, _: u64, _: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, _: u64, _: Privilege) -> Result<(), Exception> {
         self.check(la)
     }
-    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
+    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
         self.check(la)?;
-        let byte = &mut self.page[(la & 0xfff) as usize];
+        let byte = &mut self.page[(la.0 & 0xfff) as usize];
         let old = *byte;
         *byte |= bits;
         Ok(old)
     }
     fn paging_changed(&mut self, _: &PagingState, _: TlbEffect) {}
-    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
-        [0, 1, 2, 3].map(|i| self.read(gpa + 8 * i, 8, Privilege::Implicit).unwrap_or(0))
+    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
+        [0, 1, 2, 3]
+            .map(|i| self.read(La(gpa.0 + 8 * i), Width::B8, Privilege::Implicit).unwrap_or(0))
     }
 }
 
@@ -173,20 +174,20 @@ fn operation(
     m: &mut Echo,
 ) -> Result<(), Exception> {
     let selector = dice.roll() as u16 & if dice.one_in(8) { 0xffff } else { 0x7f };
-    let size = [2, 4, 8][(dice.roll() % 3) as usize];
+    let size = [Width::B2, Width::B4, Width::B8][(dice.roll() % 3) as usize];
     let offset = dice.address();
     let next_rip = s.rip.wrapping_add(5);
     let vector = dice.roll() as u8;
     match which {
-        0 => deliver(s, m, Event::External(vector)),
-        1 => deliver(s, m, Event::SoftwareInt { vector, next_rip }),
-        2 => deliver(s, m, Event::Exception(Exception::with_code(Vector::Gp, 0x18))),
+        0 => deliver(s, m, Event::External(Vector(vector))),
+        1 => deliver(s, m, Event::SoftwareInt { vector: Vector(vector), next_rip }),
+        2 => deliver(s, m, Event::Exception(Exception::with_code(Vector::GP, 0x18))),
         3 => {
-            let event = Event::Exception(Exception::pf(offset, 2));
+            let event = Event::Exception(Exception::pf(La(offset), 2));
             let saved = s.clone();
             deliver_or_escalate(s, m, event).map_err(|_| {
                 *s = saved; // a shutdown may leave CR2, DR6 and a half-switched task
-                Exception::with_code(Vector::Df, 0)
+                Exception::with_code(Vector::DF, 0)
             })
         }
         4 => iret(s, m, size, next_rip),

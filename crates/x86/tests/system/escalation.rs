@@ -1,7 +1,8 @@
 //! Exceptions during delivery (SDM vol. 3, table 6-5).
 
 use crate::machine::*;
-use x86::exception::{Exception, Vector};
+use x86::addr::{La, Vector};
+use x86::exception::Exception;
 use x86::interrupt::{Event, Shutdown, deliver_or_escalate};
 use x86::state::{Activity, CpuState, Segment};
 
@@ -10,7 +11,7 @@ fn set_gate(m: &Machine, vector: u64, raw: u64) {
 }
 
 fn software(vector: u8) -> Event {
-    Event::SoftwareInt { vector, next_rip: CODE_IP + 2 }
+    Event::SoftwareInt { vector: Vector(vector), next_rip: CODE_IP + 2 }
 }
 
 fn kernel_with(handlers: &[u64]) -> (CpuState, Machine) {
@@ -27,7 +28,7 @@ fn raise(s: &mut CpuState, m: &mut Machine, e: Exception) -> Result<u64, Shutdow
 
 #[test]
 fn contributory_after_contributory_is_a_double_fault() {
-    for first in [Vector::De, Vector::Ts, Vector::Np, Vector::Ss] {
+    for first in [Vector::DE, Vector::TS, Vector::NP, Vector::SS] {
         let (mut s, mut m) = kernel_with(&[8, 13]);
         assert_eq!(raise(&mut s, &mut m, Exception::plain(first)), Ok(8));
     }
@@ -49,12 +50,12 @@ fn a_page_fault_after_a_contributory_exception_is_delivered() {
 #[test]
 fn anything_after_a_page_fault_is_a_double_fault() {
     let (mut s, mut m) = kernel_with(&[8]);
-    assert_eq!(raise(&mut s, &mut m, Exception::pf(0x1234, 0)), Ok(8), "contributory");
+    assert_eq!(raise(&mut s, &mut m, Exception::pf(La(0x1234), 0)), Ok(8), "contributory");
     let (mut s, mut m) = kernel_with(&[8]);
     set_gate(&m, 14, gate(0x0c, 0, 0x8e, 0));
     s.ldtr = Segment { base: 0xa000, limit: 0xff, selector: 0, access: 0x82 };
     m.holes.push(0xa000);
-    assert_eq!(raise(&mut s, &mut m, Exception::pf(0x1234, 0)), Ok(8), "page fault");
+    assert_eq!(raise(&mut s, &mut m, Exception::pf(La(0x1234), 0)), Ok(8), "page fault");
     assert_eq!(s.cr2, 0xa008, "CR2 is the second one's");
 }
 
@@ -79,10 +80,10 @@ fn a_fault_in_a_double_fault_shuts_down() {
     assert_eq!(raise(&mut s, &mut m, Exception::ud()), Err(Shutdown));
     assert_eq!((s.activity, s.rip), (Activity::Shutdown, CODE_IP));
     let (mut s, mut m) = kernel_with(&[]);
-    assert_eq!(raise(&mut s, &mut m, Exception::with_code(Vector::Df, 0)), Err(Shutdown));
+    assert_eq!(raise(&mut s, &mut m, Exception::with_code(Vector::DF, 0)), Err(Shutdown));
     let (mut s, mut m) = kernel_with(&[14]);
     m.holes.push(0xa000);
     s.ldtr = Segment { base: 0xa000, limit: 0xff, selector: 0, access: 0x82 };
     set_gate(&m, 8, gate(0x0c, 0, 0x8e, 0));
-    assert_eq!(raise(&mut s, &mut m, Exception::plain(Vector::De)), Err(Shutdown), "#PF");
+    assert_eq!(raise(&mut s, &mut m, Exception::plain(Vector::DE)), Err(Shutdown), "#PF");
 }

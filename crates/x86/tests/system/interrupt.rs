@@ -1,8 +1,9 @@
 //! Delivery of events (SDM vol. 3, chapter 6, 17.3.1.1, 20.3).
 
 use crate::machine::*;
+use x86::addr::{La, Vector};
 use x86::descriptor::{GateKind, Selector};
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::interrupt::{Event, TableEntry, deliver, peek};
 use x86::regs::{Cr4, Rflags};
 use x86::state::{Activity, Blocking, CpuState, Flags, Mode, Seg, Segment, gpr};
@@ -20,7 +21,7 @@ fn set_gate64(m: &Machine, vector: u64, selector: u16, offset: u64, access: u64,
 }
 
 fn software(vector: u8) -> Event {
-    Event::SoftwareInt { vector, next_rip: CODE_IP + 2 }
+    Event::SoftwareInt { vector: Vector(vector), next_rip: CODE_IP + 2 }
 }
 
 fn flags(s: &CpuState) -> u64 {
@@ -35,7 +36,7 @@ mod real_mode {
         let (mut s, mut m) = real();
         s.flags = Flags::from_bits(0x4_0f02 | 0x95); // AC, OF, DF, IF, TF
         m.put(4 * 0x21, 4, 0x3000_5678);
-        deliver(&mut s, &mut m, Event::External(0x21)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x21))).unwrap();
         assert_eq!(m.items(0x4_8ffa, 2, 3), [CODE_IP, 0x2000, 0x0f97]);
         assert_eq!(rsp(&s), 0xabcd_8ffa, "a 16-bit stack leaves the upper half alone");
         assert_eq!((selector(&s, Seg::Cs), s.seg[1].base, s.rip), (0x3000, 0x3_0000, 0x5678));
@@ -62,8 +63,8 @@ mod real_mode {
         let (mut s, mut m) = real();
         m.put(4 * 0x21, 4, 0x3000_5678);
         s.seg[Seg::Cs as usize].limit = 0x5677;
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x21)));
-        assert_eq!(outcome, (Vector::Gp, 1));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x21))));
+        assert_eq!(outcome, (Vector::GP, 1));
     }
 
     #[test]
@@ -71,7 +72,7 @@ mod real_mode {
         let (mut s, mut m) = real();
         s.idtr.limit = 4 * 0x20 + 2;
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20)));
-        assert_eq!(outcome, (Vector::Gp, 0x20 << 3 | IDT_BIT));
+        assert_eq!(outcome, (Vector::GP, 0x20 << 3 | IDT_BIT));
         deliver(&mut s, &mut m, software(0x1f)).unwrap();
     }
 }
@@ -85,7 +86,7 @@ mod protected_mode {
         s.flags = Flags::from_bits(0x4302); // NT, IF, TF
         s.gpr[gpr::RSP] = STACK;
         set_gate(&m, 0x20, gate(CODE0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!(m.items(STACK - 12, 4, 3), [CODE_IP, CODE0.into(), 0x4302]);
         assert_eq!((rsp(&s), s.rip, selector(&s, Seg::Cs)), (STACK - 12, HANDLER, CODE0));
         assert_eq!(flags(&s), 2, "IF, TF and NT are cleared");
@@ -95,7 +96,7 @@ mod protected_mode {
     fn a_trap_gate_leaves_if() {
         let (mut s, mut m) = kernel32();
         set_gate(&m, 0x20, gate(CODE0, HANDLER, 0x8f, 0));
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!(flags(&s), 0x202);
     }
 
@@ -114,7 +115,7 @@ mod protected_mode {
     fn to_the_inner_level_through_the_tss() {
         let (mut s, mut m) = user32();
         set_gate(&m, 14, gate(CODE0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::Exception(Exception::pf(0xdead_b000, 7))).unwrap();
+        deliver(&mut s, &mut m, Event::Exception(Exception::pf(La(0xdead_b000), 7))).unwrap();
         let rf = 0x1_0202; // a fault
         let frame = [7, CODE_IP, CODE3.into(), rf, STACK, DATA3.into()];
         assert_eq!(m.items(STACK0 - 24, 4, 6), frame);
@@ -136,7 +137,7 @@ mod protected_mode {
     fn a_conforming_handler_keeps_the_level() {
         let (mut s, mut m) = user32();
         set_gate(&m, 0x20, gate(CONFORMING0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!((s.cpl, selector(&s, Seg::Cs), rsp(&s)), (3, CONFORMING0 | 3, STACK - 12));
     }
 
@@ -146,7 +147,7 @@ mod protected_mode {
         s.tr.access = 0x83;
         m.lay(TSS + 2, 2, &[0x7000, DATA0.into()]);
         set_gate(&m, 0x20, gate(CODE0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!((rsp(&s), selector(&s, Seg::Ss)), (0x7000 - 20, DATA0));
     }
 
@@ -157,10 +158,10 @@ mod protected_mode {
             set_gate(&m, vector, gate(CODE0, HANDLER, 0x8e, 0));
         }
         let mut outcome = |event| fails(&mut s, &mut m, |s, m| deliver(s, m, event));
-        assert_eq!(outcome(software(0x40)), (Vector::Gp, 0x40 << 3 | IDT_BIT), "no EXT");
+        assert_eq!(outcome(software(0x40)), (Vector::GP, 0x40 << 3 | IDT_BIT), "no EXT");
         let next_rip = CODE_IP + 1;
-        assert_eq!(outcome(Event::Int3 { next_rip }), (Vector::Gp, 3 << 3 | IDT_BIT));
-        assert_eq!(outcome(Event::Into { next_rip }), (Vector::Gp, 4 << 3 | IDT_BIT));
+        assert_eq!(outcome(Event::Int3 { next_rip }), (Vector::GP, 3 << 3 | IDT_BIT));
+        assert_eq!(outcome(Event::Into { next_rip }), (Vector::GP, 4 << 3 | IDT_BIT));
         deliver(&mut s, &mut m, Event::Icebp { next_rip }).expect("INT1 is not checked");
         assert_eq!(m.items(STACK0 - 20, 4, 1), [next_rip]);
     }
@@ -169,7 +170,7 @@ mod protected_mode {
     fn external_interrupts_ignore_the_gates_dpl() {
         let (mut s, mut m) = user32();
         set_gate(&m, 0x40, gate(CODE0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x40)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x40))).unwrap();
     }
 
     /// SDM vol. 3, 6.13: IDT and EXT bits.
@@ -177,37 +178,38 @@ mod protected_mode {
     fn a_bad_gate_is_named_by_its_vector() {
         let code = |ext: u32| 0x40 << 3 | IDT_BIT | ext;
         for (raw, vector) in [
-            (gate(CODE0, HANDLER, 0x0e, 0), Vector::Np),
-            (gate(CODE0, HANDLER, 0x8c, 0), Vector::Gp), // a call gate
-            (gate(CODE0, HANDLER, 0x9e, 0), Vector::Gp), // S is set
-            (0, Vector::Gp),
+            (gate(CODE0, HANDLER, 0x0e, 0), Vector::NP),
+            (gate(CODE0, HANDLER, 0x8c, 0), Vector::GP), // a call gate
+            (gate(CODE0, HANDLER, 0x9e, 0), Vector::GP), // S is set
+            (0, Vector::GP),
         ] {
             let (mut s, mut m) = kernel32();
             set_gate(&m, 0x40, raw);
             let mut outcome = |event| fails(&mut s, &mut m, |s, m| deliver(s, m, event));
             assert_eq!(outcome(software(0x40)), (vector, code(0)));
-            assert_eq!(outcome(Event::External(0x40)), (vector, code(1)));
+            assert_eq!(outcome(Event::External(Vector(0x40))), (vector, code(1)));
         }
         let (mut s, mut m) = kernel32();
         s.idtr.limit = 0x40 * 8 + 6;
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x40)));
-        assert_eq!(outcome, (Vector::Gp, code(1)));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x40))));
+        assert_eq!(outcome, (Vector::GP, code(1)));
     }
 
     #[test]
     fn a_bad_handler_segment_is_named_by_its_selector() {
         for (target, user, vector, code) in [
-            (0, false, Vector::Gp, 0),
-            (DATA0, false, Vector::Gp, DATA0),
-            (CODE0_ABSENT, false, Vector::Np, CODE0_ABSENT),
-            (CODE3, false, Vector::Gp, CODE3 & !3), // an outer level
-            (GDT_LIMIT + 1, true, Vector::Gp, GDT_LIMIT + 1),
+            (0, false, Vector::GP, 0),
+            (DATA0, false, Vector::GP, DATA0),
+            (CODE0_ABSENT, false, Vector::NP, CODE0_ABSENT),
+            (CODE3, false, Vector::GP, CODE3 & !3), // an outer level
+            (GDT_LIMIT + 1, true, Vector::GP, GDT_LIMIT + 1),
         ] {
             let (mut s, mut m) = if user { user32() } else { kernel32() };
             set_gate(&m, 0x40, gate(target, HANDLER, 0xee, 0));
             let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x40)));
             assert_eq!(outcome, (vector, code.into()));
-            let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x40)));
+            let outcome =
+                fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x40))));
             assert_eq!(outcome, (vector, u32::from(code) | 1));
         }
     }
@@ -216,28 +218,28 @@ mod protected_mode {
     fn the_handler_must_lie_in_its_segment() {
         let (mut s, mut m) = kernel32();
         set_gate(&m, 0x40, gate(SMALL_CODE0, 0x1000, 0x8e, 0));
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x40)));
-        assert_eq!(outcome, (Vector::Gp, 1));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x40))));
+        assert_eq!(outcome, (Vector::GP, 1));
         set_gate(&m, 0x40, gate(SMALL_CODE0, 0xfff, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x40)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x40))).unwrap();
     }
 
     #[test]
     fn a_bad_inner_stack_is_an_invalid_tss() {
-        use Vector::{Ss, Ts};
         for (ss, vector, code) in [
-            (0, Ts, 0),
-            (DATA3, Ts, DATA3 & !3),
-            (DATA0 | 1, Ts, DATA0),
-            (CODE0, Ts, CODE0),
-            (READ_ONLY0, Ts, READ_ONLY0),
-            (GDT_LIMIT + 1, Ts, GDT_LIMIT + 1),
-            (DATA0_ABSENT, Ss, DATA0_ABSENT),
+            (0, Vector::TS, 0),
+            (DATA3, Vector::TS, DATA3 & !3),
+            (DATA0 | 1, Vector::TS, DATA0),
+            (CODE0, Vector::TS, CODE0),
+            (READ_ONLY0, Vector::TS, READ_ONLY0),
+            (GDT_LIMIT + 1, Vector::TS, GDT_LIMIT + 1),
+            (DATA0_ABSENT, Vector::SS, DATA0_ABSENT),
         ] {
             let (mut s, mut m) = user32();
             set_gate(&m, 0x40, gate(CODE0, HANDLER, 0x8e, 0));
             m.put(TSS + 8, 2, ss.into());
-            let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x40)));
+            let outcome =
+                fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x40))));
             assert_eq!(outcome, (vector, u32::from(code) | 1), "{ss:#x}");
         }
     }
@@ -248,7 +250,7 @@ mod protected_mode {
         set_gate(&m, 0x40, gate(CODE0, HANDLER, 0xee, 0));
         s.tr.limit = 8;
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x40)));
-        assert_eq!(outcome, (Vector::Ts, TSS_SELECTOR.into()));
+        assert_eq!(outcome, (Vector::TS, TSS_SELECTOR.into()));
         s.tr.limit = 9;
         deliver(&mut s, &mut m, software(0x40)).unwrap();
     }
@@ -259,13 +261,13 @@ mod protected_mode {
         set_gate(&m, 0x40, gate(CODE0, HANDLER, 0x8e, 0));
         s.seg[Seg::Ss as usize].limit = (STACK - 13) as u32 + 2;
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x40)));
-        assert_eq!(outcome, (Vector::Ss, 0), "the current one: code 0");
+        assert_eq!(outcome, (Vector::SS, 0), "the current one: code 0");
         let (mut s, mut m) = user32();
         set_gate(&m, 0x40, gate(CODE0, HANDLER, 0xee, 0));
         m.put(TSS + 8, 2, EXPAND_DOWN0.into());
         m.put(TSS + 4, 4, 0x1010);
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x40)));
-        assert_eq!(outcome, (Vector::Ss, EXPAND_DOWN0.into()), "the new one: its selector");
+        assert_eq!(outcome, (Vector::SS, EXPAND_DOWN0.into()), "the new one: its selector");
     }
 
     /// SDM vol. 3, 17.3.1.1: faults push RF set; traps, interrupts and instruction breakpoints as
@@ -275,13 +277,13 @@ mod protected_mode {
         let next_rip = CODE_IP + 1;
         let exception = |v| Event::Exception(Exception::plain(v));
         for (event, vector, rf) in [
-            (exception(Vector::Ud), 6, true),
-            (exception(Vector::De), 0, true),
-            (exception(Vector::Mf), 16, true),
+            (exception(Vector::UD), 6, true),
+            (exception(Vector::DE), 0, true),
+            (exception(Vector::MF), 16, true),
             (Event::Exception(Exception::db(1 << 14)), 1, false),
             (Event::Exception(Exception::db(1)), 1, false),
             (Event::Exception(Exception::db(1 << 13)), 1, true),
-            (Event::External(0x20), 0x20, false),
+            (Event::External(Vector(0x20)), 0x20, false),
             (Event::Nmi, 2, false),
             (Event::Int3 { next_rip }, 3, false),
         ] {
@@ -323,7 +325,7 @@ mod virtual_8086_mode {
     fn to_the_protected_mode_handler() {
         let (mut s, mut m) = virtual_8086();
         set_gate(&m, 0x20, gate(CODE0, HANDLER, 0x8e, 0));
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         let segs = [0x5002, 0x5000, 0x5003, 0x5004, 0x5005]; // SS, ES, DS, FS, GS
         let frame = m.items(STACK0 - 36, 4, 9);
         assert_eq!(frame[..4], [CODE_IP, 0x5001, 0x2_0202, STACK]);
@@ -340,8 +342,9 @@ mod virtual_8086_mode {
         for target in [CODE1, CODE3, CONFORMING0] {
             let (mut s, mut m) = virtual_8086();
             set_gate(&m, 0x20, gate(target, HANDLER, 0x8e, 0));
-            let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x20)));
-            assert_eq!(outcome, (Vector::Gp, u32::from(target & !3) | 1));
+            let outcome =
+                fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x20))));
+            assert_eq!(outcome, (Vector::GP, u32::from(target & !3) | 1));
         }
     }
 
@@ -350,7 +353,7 @@ mod virtual_8086_mode {
         let (mut s, mut m) = virtual_8086();
         set_gate(&m, 0x20, gate(CODE0, HANDLER, 0xee, 0));
         set_gate(&m, 3, gate(CODE0, HANDLER, 0xee, 0));
-        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::Gp, 0));
+        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::GP, 0));
         deliver(&mut s.clone(), &mut m, Event::Int3 { next_rip: CODE_IP + 1 }).unwrap();
         s.flags.set(Rflags::IOPL, true);
         deliver(&mut s, &mut m, software(0x20)).unwrap();
@@ -407,7 +410,7 @@ mod virtual_8086_mode {
         deliver(&mut s, &mut m, software(0x21)).unwrap();
         assert_eq!(s.cpl, 0);
         let (mut s, mut m) = with_vme(Rflags::empty(), INTERCEPTED);
-        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x21))), (Vector::Gp, 0));
+        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x21))), (Vector::GP, 0));
     }
 }
 
@@ -422,7 +425,7 @@ mod long_mode {
         set_gate64(&m, 14, LONG0, HIGH, 0x8e, 0);
         m.put(TSS + 4, 8, STACK0 + 8);
         s.gpr[gpr::RSP] = 0x7fff_1234_5679;
-        deliver(&mut s, &mut m, Event::Exception(Exception::pf(0x7ff8_dead_0000, 6))).unwrap();
+        deliver(&mut s, &mut m, Event::Exception(Exception::pf(La(0x7ff8_dead_0000), 6))).unwrap();
         let frame = [6, CODE_IP, LONG3.into(), 0x1_0202, 0x7fff_1234_5679, DATA3.into()];
         assert_eq!(m.items(STACK0 - 48, 8, 6), frame, "RSP0 is aligned down to 16");
         assert_eq!((s.rip, rsp(&s), s.cpl, s.cr2), (HIGH, STACK0 - 48, 0, 0x7ff8_dead_0000));
@@ -435,14 +438,14 @@ mod long_mode {
         let (mut s, mut m) = kernel64();
         set_gate64(&m, 0x20, LONG0, HIGH, 0x8f, 0);
         s.gpr[gpr::RSP] = STACK + 13;
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!(m.items(STACK - 40, 8, 5), [CODE_IP, LONG0.into(), 0x202, STACK + 13, 0]);
         assert_eq!((rsp(&s), flags(&s)), (STACK - 40, 0x202));
 
         let (mut s, mut m) = kernel64();
         s.seg[Seg::Ss as usize] = cached(&m, DATA0);
         set_gate64(&m, 0x20, LONG0, HIGH, 0x8f, 0);
-        deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+        deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
         assert_eq!(selector(&s, Seg::Ss), DATA0, "and SS");
     }
 
@@ -474,17 +477,17 @@ mod long_mode {
         for access in [0x86, 0x87, 0x85, 0x8c] {
             set_gate64(&m, 0x20, LONG0, HIGH, access | 0x60, 0);
             let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20)));
-            assert_eq!(outcome, (Vector::Gp, idt(0x20)), "{access:#x}");
+            assert_eq!(outcome, (Vector::GP, idt(0x20)), "{access:#x}");
         }
         set_gate64(&m, 0x20, LONG0, HIGH, 0x8e, 0);
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20)));
-        assert_eq!(outcome, (Vector::Gp, idt(0x20)), "DPL");
+        assert_eq!(outcome, (Vector::GP, idt(0x20)), "DPL");
         set_gate64(&m, 0x20, LONG0, HIGH, 0x6e, 0);
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x20)));
-        assert_eq!(outcome, (Vector::Np, idt(0x20) | 1));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x20))));
+        assert_eq!(outcome, (Vector::NP, idt(0x20) | 1));
         s.idtr.limit = 0x20 * 16 + 14;
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x20)));
-        assert_eq!(outcome, (Vector::Gp, idt(0x20) | 1));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x20))));
+        assert_eq!(outcome, (Vector::GP, idt(0x20) | 1));
     }
 
     #[test]
@@ -493,10 +496,10 @@ mod long_mode {
         for target in [CODE0, LONG_AND_BIG0] {
             set_gate64(&m, 0x20, target, 0x1000, 0xee, 0);
             let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20)));
-            assert_eq!(outcome, (Vector::Gp, target.into()));
+            assert_eq!(outcome, (Vector::GP, target.into()));
         }
         set_gate64(&m, 0x20, LONG0, 0x8000_0000_0000, 0xee, 0);
-        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::Gp, 0));
+        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::GP, 0));
     }
 
     #[test]
@@ -504,11 +507,11 @@ mod long_mode {
         let (mut s, mut m) = user64();
         set_gate64(&m, 0x20, LONG0, HIGH, 0xee, 0);
         m.put(TSS + 4, 8, 0x8000_0000_0000);
-        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::Ss, 0));
+        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::SS, 0));
         set_gate64(&m, 0x20, LONG0, HIGH, 0xee, 5);
         s.tr.limit = 0x24 + 8 * 4 + 6;
         let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20)));
-        assert_eq!(outcome, (Vector::Ts, TSS_SELECTOR.into()));
+        assert_eq!(outcome, (Vector::TS, TSS_SELECTOR.into()));
     }
 
     #[test]
@@ -517,9 +520,9 @@ mod long_mode {
         set_gate64(&m, 0x20, LONG0, HIGH, 0xee, 0);
         m.holes.push(STACK0 - 0x1000);
         m.put(TSS + 4, 8, STACK0 - 0x10);
-        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::Pf, 2));
-        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(0x20)));
-        assert_eq!(outcome, (Vector::Pf, 2), "its code has no EXT");
+        assert_eq!(fails(&mut s, &mut m, |s, m| deliver(s, m, software(0x20))), (Vector::PF, 2));
+        let outcome = fails(&mut s, &mut m, |s, m| deliver(s, m, Event::External(Vector(0x20))));
+        assert_eq!(outcome, (Vector::PF, 2), "its code has no EXT");
     }
 }
 
@@ -528,15 +531,15 @@ fn peeking_decodes_the_table_of_the_mode() {
     let (s, mut m) = real();
     m.put(4 * 0x21, 4, 0x3000_5678);
     let pointer = TableEntry::Pointer { segment: 0x3000, offset: 0x5678 };
-    assert_eq!(peek(&s, &mut m, 0x21), Ok(pointer));
+    assert_eq!(peek(&s, &mut m, Vector(0x21)), Ok(pointer));
 
     let (mut s, mut m) = kernel64();
     set_gate64(&m, 0x21, LONG0, 0xffff_8000_1234_5678, 0x6f, 3);
-    let Ok(TableEntry::Gate(gate)) = peek(&s, &mut m, 0x21) else { panic!("a gate") };
+    let Ok(TableEntry::Gate(gate)) = peek(&s, &mut m, Vector(0x21)) else { panic!("a gate") };
     assert_eq!((gate.kind, gate.selector), (GateKind::Trap, Selector(LONG0)));
     assert_eq!((gate.offset, gate.dpl, gate.ist), (0xffff_8000_1234_5678, 3, 3));
     assert!(!gate.present);
-    assert_eq!(peek(&s, &mut m, 0x22), Ok(TableEntry::Invalid(0, 0)));
+    assert_eq!(peek(&s, &mut m, Vector(0x22)), Ok(TableEntry::Invalid(0, 0)));
     s.idtr.limit = 0x21 * 16 + 14;
-    assert_eq!(peek(&s, &mut m, 0x21), Ok(TableEntry::Beyond));
+    assert_eq!(peek(&s, &mut m, Vector(0x21)), Ok(TableEntry::Beyond));
 }

@@ -1,8 +1,9 @@
 //! A megabyte of memory, descriptor tables with one of everything, and states of every mode.
 
 use std::cell::RefCell;
-use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, SystemBus, TlbEffect};
-use x86::exception::{Exception, Vector};
+use x86::addr::{Gpa, La, Vector, Width};
+use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
+use x86::exception::Exception;
 use x86::paging::translate;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
 use x86::state::{CpuState, Flags, PagingState, Seg, Segment, TableRegister, gpr};
@@ -107,36 +108,36 @@ impl Machine {
         }
     }
 
-    fn physical(&self, la: u64, kind: AccessKind, privilege: Privilege) -> Result<u64, Exception> {
-        assert!(x86::paging::is_canonical(la), "{la:#x} must have been checked");
-        let page = la & !0xfff;
+    fn physical(&self, la: La, kind: AccessKind, privilege: Privilege) -> Result<u64, Exception> {
+        assert!(la.is_canonical(), "{la:#x} must have been checked");
+        let page = la.page().0;
         let write = kind == AccessKind::Write;
         if self.holes.contains(&page) || (write && self.read_only.contains(&page)) {
             return Err(Exception::pf(la, if write { 2 } else { 0 }));
         }
-        Ok(translate(&self.paging, false, self, la, Access { kind, privilege })?.gpa)
+        Ok(translate(&self.paging, Smap::Enforced, self, la, Access { kind, privilege })?.gpa.0)
     }
 }
 
 impl PhysicalMemory for Machine {
-    fn read_u32(&self, gpa: u64) -> u32 {
-        self.get(gpa, 4) as u32
+    fn read_u32(&self, gpa: Gpa) -> u32 {
+        self.get(gpa.0, 4) as u32
     }
-    fn read_u64(&self, gpa: u64) -> u64 {
-        self.get(gpa, 8)
+    fn read_u64(&self, gpa: Gpa) -> u64 {
+        self.get(gpa.0, 8)
     }
-    fn compare_exchange_u32(&self, gpa: u64, _: u32, new: u32) -> bool {
-        self.put(gpa, 4, new.into());
+    fn compare_exchange_u32(&self, gpa: Gpa, _: u32, new: u32) -> bool {
+        self.put(gpa.0, 4, new.into());
         true
     }
-    fn compare_exchange_u64(&self, gpa: u64, _: u64, new: u64) -> bool {
-        self.put(gpa, 8, new);
+    fn compare_exchange_u64(&self, gpa: Gpa, _: u64, new: u64) -> bool {
+        self.put(gpa.0, 8, new);
         true
     }
 }
 
 impl SystemBus for Machine {
-    fn read(&mut self, la: u64, size: u8, access: Privilege) -> Result<u64, Exception> {
+    fn read(&mut self, la: La, size: Width, access: Privilege) -> Result<u64, Exception> {
         let mut value = 0;
         for i in 0..u64::from(size) {
             let at = self.physical(la.wrapping_add(i), AccessKind::Read, access)?;
@@ -144,7 +145,13 @@ impl SystemBus for Machine {
         }
         Ok(value)
     }
-    fn write(&mut self, la: u64, size: u8, value: u64, access: Privilege) -> Result<(), Exception> {
+    fn write(
+        &mut self,
+        la: La,
+        size: Width,
+        value: u64,
+        access: Privilege,
+    ) -> Result<(), Exception> {
         self.probe_write(la, size.into(), access)?;
         for i in 0..u64::from(size) {
             let at = self.physical(la.wrapping_add(i), AccessKind::Write, access)?;
@@ -152,12 +159,12 @@ impl SystemBus for Machine {
         }
         Ok(())
     }
-    fn probe_write(&mut self, la: u64, len: u64, access: Privilege) -> Result<(), Exception> {
+    fn probe_write(&mut self, la: La, len: u64, access: Privilege) -> Result<(), Exception> {
         (0..len).try_for_each(|i| {
             self.physical(la.wrapping_add(i), AccessKind::Write, access).map(|_| ())
         })
     }
-    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
+    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
         let at = self.physical(la, AccessKind::Write, Privilege::Implicit)?;
         let old = self.get(at, 1) as u8;
         self.put(at, 1, u64::from(old | bits));
@@ -167,8 +174,8 @@ impl SystemBus for Machine {
         self.paging = *state;
         self.effects.push(effect);
     }
-    fn read_pdptes(&mut self, gpa: u64) -> [u64; 4] {
-        [0, 1, 2, 3].map(|i| self.get(gpa + 8 * i, 8))
+    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
+        [0, 1, 2, 3].map(|i| self.get(gpa.0 + 8 * i, 8))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The hardware task switch (SDM vol. 3, chapter 7).
 
 use crate::machine::*;
+use x86::addr::{Vector, Width};
 use x86::bus::TlbEffect;
-use x86::exception::{Exception, Vector};
+use x86::exception::Exception;
 use x86::far::{far_call, far_jump};
 use x86::interrupt::{Event, deliver, deliver_or_escalate};
 use x86::iret::iret;
@@ -51,11 +52,11 @@ fn access_byte(m: &Machine, selector: u16) -> u64 {
 }
 
 fn jump(s: &mut CpuState, m: &mut Machine) -> Result<(), Exception> {
-    far_jump(s, m, TSS_B_SELECTOR, 0, 4, NEXT)
+    far_jump(s, m, TSS_B_SELECTOR, 0, Width::B4, NEXT)
 }
 
 fn call(s: &mut CpuState, m: &mut Machine) -> Result<(), Exception> {
-    far_call(s, m, TSS_B_SELECTOR, 0, 4, NEXT)
+    far_call(s, m, TSS_B_SELECTOR, 0, Width::B4, NEXT)
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_call_nests_and_iret_returns() {
     assert_eq!((access_byte(&m, TSS_SELECTOR), access_byte(&m, TSS_B_SELECTOR)), (0x8b, 0x8b));
 
     s.rip = 0x5000;
-    iret(&mut s, &mut m, 4, 0x5001).unwrap();
+    iret(&mut s, &mut m, Width::B4, 0x5001).unwrap();
     assert_eq!((s.rip, s.flags.bits(), s.tr.selector), (NEXT, 0x203, TSS_SELECTOR));
     assert_eq!(s.gpr[gpr::RAX], 0xa0);
     assert_eq!(m.items(TSS_B + EIP, 4, 2), [0x5001, 0x202], "NT is saved clear");
@@ -102,12 +103,12 @@ fn a_call_nests_and_iret_returns() {
 fn through_task_gates() {
     let (mut s, mut m) = two_tasks();
     m.set_descriptor(GATE, gate(TSS_B_SELECTOR, 0, 0x85, 0));
-    far_jump(&mut s, &mut m, GATE, 0, 4, NEXT).unwrap();
+    far_jump(&mut s, &mut m, GATE, 0, Width::B4, NEXT).unwrap();
     assert_eq!(s.tr.selector, TSS_B_SELECTOR);
     let (mut s, mut m) = two_tasks();
     m.set_descriptor(GATE, gate(TSS_B_SELECTOR, 0, 0x05, 0));
-    let outcome = fails(&mut s, &mut m, |s, m| far_jump(s, m, GATE, 0, 4, NEXT));
-    assert_eq!(outcome, (Vector::Np, GATE.into()));
+    let outcome = fails(&mut s, &mut m, |s, m| far_jump(s, m, GATE, 0, Width::B4, NEXT));
+    assert_eq!(outcome, (Vector::NP, GATE.into()));
 }
 
 #[test]
@@ -127,9 +128,9 @@ fn an_interrupt_from_virtual_8086_mode_and_back() {
     fill(&m);
     m.put(IDT + 8 * 0x20, 8, gate(TSS_B_SELECTOR, 0, 0x85, 0));
     let before = s.clone();
-    deliver(&mut s, &mut m, Event::External(0x20)).unwrap();
+    deliver(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
     assert_eq!((s.mode(), s.cpl), (Mode::Protected32, 0));
-    iret(&mut s, &mut m, 4, 0x5001).unwrap();
+    iret(&mut s, &mut m, Width::B4, 0x5001).unwrap();
     assert_eq!((s.mode(), s.cpl, s.rip), (Mode::Virtual8086, 3, CODE_IP));
     assert_eq!((s.seg, s.flags, s.gpr), (before.seg, before.flags, before.gpr));
 }
@@ -148,7 +149,7 @@ fn a_16_bit_tss_holds_words() {
     assert_eq!(s.seg.map(|x| x.selector), [DATA0, CODE0, DATA0, DATA3, 0, 0]);
     assert_eq!(s.tr.kind(), 3);
     s.gpr[gpr::RCX] = 0xffff_1234;
-    iret(&mut s, &mut m, 4, 0x9999).unwrap();
+    iret(&mut s, &mut m, Width::B4, 0x9999).unwrap();
     assert_eq!(m.items(TSS_B + 0x0e, 2, 4), [0x9999, 0x0202, 1, 0x1234]);
 }
 
@@ -158,10 +159,10 @@ fn refusals_before_the_commit_point() {
     let tss = u32::from(TSS_B_SELECTOR);
     let raw = |limit, access| descriptor(TSS_B, limit, access, 0);
     for (raw, outcome) in [
-        (raw(0x67, 0x8b), (Vector::Gp, tss)), // busy
-        (raw(0x67, 0x09), (Vector::Np, tss)),
-        (raw(0x66, 0x89), (Vector::Ts, tss)),
-        (raw(0x2a, 0x81), (Vector::Ts, tss)),
+        (raw(0x67, 0x8b), (Vector::GP, tss)), // busy
+        (raw(0x67, 0x09), (Vector::NP, tss)),
+        (raw(0x66, 0x89), (Vector::TS, tss)),
+        (raw(0x2a, 0x81), (Vector::TS, tss)),
     ] {
         let (mut s, mut m) = two_tasks();
         m.set_descriptor(TSS_B_SELECTOR, raw);
@@ -169,7 +170,7 @@ fn refusals_before_the_commit_point() {
     }
     let (mut s, mut m) = protected(CODE3, DATA3);
     fill(&m);
-    assert_eq!(fails(&mut s, &mut m, jump), (Vector::Gp, tss), "DPL < CPL");
+    assert_eq!(fails(&mut s, &mut m, jump), (Vector::GP, tss), "DPL < CPL");
     m.set_descriptor(TSS_B_SELECTOR, raw(0x67, 0xe9));
     jump(&mut s, &mut m).unwrap();
 }
@@ -185,14 +186,14 @@ fn a_page_fault_before_the_commit_point_changes_nothing() {
         if read_only != 0 {
             m.read_only.push(read_only);
         }
-        assert_eq!(fails(&mut s, &mut m, jump).0, Vector::Pf);
+        assert_eq!(fails(&mut s, &mut m, jump).0, Vector::PF);
         assert_eq!(m.get(TSS + EIP, 4), 0, "nothing saved");
         assert_eq!((access_byte(&m, TSS_SELECTOR), access_byte(&m, TSS_B_SELECTOR)), (0x8b, 0x89));
     }
     for read_only in [TSS_B, GDT] {
         let (mut s, mut m) = two_tasks();
         m.read_only.push(read_only);
-        assert_eq!(fails(&mut s, &mut m, call).0, Vector::Pf, "no back link, or no busy bit");
+        assert_eq!(fails(&mut s, &mut m, call).0, Vector::PF, "no back link, or no busy bit");
         assert_eq!(m.get(TSS + EIP, 4), 0, "nothing saved");
     }
     let (mut s, mut m) = two_tasks();
@@ -204,7 +205,7 @@ fn a_page_fault_before_the_commit_point_changes_nothing() {
 fn the_old_tss_must_hold_what_is_saved() {
     let (mut s, mut m) = two_tasks();
     s.tr.limit = 0x5e;
-    assert_eq!(fails(&mut s, &mut m, jump), (Vector::Ts, TSS_SELECTOR.into()));
+    assert_eq!(fails(&mut s, &mut m, jump), (Vector::TS, TSS_SELECTOR.into()));
     s.tr.limit = 0x5f;
     jump(&mut s, &mut m).unwrap();
 }
@@ -214,34 +215,33 @@ fn iret_to_a_task_that_is_not_busy_is_an_invalid_tss() {
     let (mut s, mut m) = two_tasks();
     s.flags.set(Rflags::NT, true);
     m.put(TSS, 2, TSS_B_SELECTOR.into());
-    let outcome = fails(&mut s, &mut m, |s, m| iret(s, m, 4, NEXT));
-    assert_eq!(outcome, (Vector::Ts, TSS_B_SELECTOR.into()));
+    let outcome = fails(&mut s, &mut m, |s, m| iret(s, m, Width::B4, NEXT));
+    assert_eq!(outcome, (Vector::TS, TSS_B_SELECTOR.into()));
     m.put(TSS, 2, 0x0c);
-    let outcome = fails(&mut s, &mut m, |s, m| iret(s, m, 4, NEXT));
-    assert_eq!(outcome, (Vector::Ts, 0x0c), "in the LDT");
+    let outcome = fails(&mut s, &mut m, |s, m| iret(s, m, Width::B4, NEXT));
+    assert_eq!(outcome, (Vector::TS, 0x0c), "in the LDT");
 }
 
 /// What fails after it faults in the new task (SDM vol. 3, table 7-1).
 #[test]
 fn refusals_after_the_commit_point() {
-    use Vector::{Gp, Np, Ss, Ts};
     let cs = SELECTORS + 4;
     let ss = SELECTORS + 8;
     let ds = SELECTORS + 12;
     for (offset, value, vector, code) in [
-        (LDTR, DATA0, Ts, DATA0),
-        (LDTR, 0x84, Ts, 0x84),
-        (cs, 0, Ts, 0),
-        (cs, DATA0, Ts, DATA0),
-        (cs, CODE3 & !3, Ts, CODE3 & !3),
-        (cs, CODE0_ABSENT, Np, CODE0_ABSENT),
-        (ss, 0, Ts, 0),
-        (ss, DATA3, Ts, DATA3 & !3),
-        (ss, DATA0_ABSENT, Ss, DATA0_ABSENT),
-        (ds, EXECUTE_ONLY0, Ts, EXECUTE_ONLY0),
-        (ds, DATA0 | 3, Ts, DATA0),
-        (ds, DATA0_ABSENT, Np, DATA0_ABSENT),
-        (cs, SMALL_CODE0, Gp, 0), // EIP beyond the limit
+        (LDTR, DATA0, Vector::TS, DATA0),
+        (LDTR, 0x84, Vector::TS, 0x84),
+        (cs, 0, Vector::TS, 0),
+        (cs, DATA0, Vector::TS, DATA0),
+        (cs, CODE3 & !3, Vector::TS, CODE3 & !3),
+        (cs, CODE0_ABSENT, Vector::NP, CODE0_ABSENT),
+        (ss, 0, Vector::TS, 0),
+        (ss, DATA3, Vector::TS, DATA3 & !3),
+        (ss, DATA0_ABSENT, Vector::SS, DATA0_ABSENT),
+        (ds, EXECUTE_ONLY0, Vector::TS, EXECUTE_ONLY0),
+        (ds, DATA0 | 3, Vector::TS, DATA0),
+        (ds, DATA0_ABSENT, Vector::NP, DATA0_ABSENT),
+        (cs, SMALL_CODE0, Vector::GP, 0), // EIP beyond the limit
     ] {
         let (mut s, mut m) = two_tasks();
         m.put(TSS_B + offset, 2, value.into());
@@ -278,7 +278,7 @@ fn the_t_flag_traps_at_the_new_tasks_first_instruction() {
     m.put(TSS_B + TRAP, 2, 1);
     m.put(IDT + 8 * 0x20, 8, gate(TSS_B_SELECTOR, 0, 0x85, 0));
     m.put(IDT + 8, 8, gate(CODE0, 0x1111, 0x8e, 0));
-    deliver_or_escalate(&mut s, &mut m, Event::External(0x20)).unwrap();
+    deliver_or_escalate(&mut s, &mut m, Event::External(Vector(0x20))).unwrap();
     assert_eq!((s.rip, s.dr.dr6 & 0x8000), (0x1111, 0x8000));
     assert_eq!(m.get(NEW_STACK - 12, 4), NEW_IP);
 }

@@ -10,6 +10,7 @@ mod tests;
 
 pub use self::core::PM_TIMER_HZ;
 pub use saved::AcpiPmState;
+use x86::addr::{Port, PortWidth};
 
 use self::core::Core;
 use crate::bus::PioDevice;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub struct AcpiPm {
     core: Core,
-    base: u16,
+    base: Port,
     clock: HiddenClock,
     timer: Timer,
     sci: IrqLine,
@@ -55,7 +56,7 @@ impl AcpiPm {
     /// At port `base`, in ACPI mode (SCI_EN set, no SMI_CMD). `sci` is level-triggered (the MADT
     /// says so). With `timer_32_bit` the timer counts to 2^32 (FADT.TMR_VAL_EXT), else to 2^24.
     pub fn new(
-        base: u16,
+        base: Port,
         clock: Arc<dyn Clock>,
         timers: &Arc<TimerQueue>,
         sci: IrqLine,
@@ -103,21 +104,21 @@ impl AcpiPm {
 }
 
 impl PioDevice for AcpiPm {
-    fn read(&mut self, port: u16, size: u8) -> u32 {
+    fn read(&mut self, port: Port, width: PortWidth) -> u32 {
         self.drive();
-        let offset = port.wrapping_sub(self.base);
+        let offset = port.0.wrapping_sub(self.base.0);
         let now = self.clock.0.now();
         let low = u64::from(self.core.dword(offset & !3, now));
         let high = u64::from(self.core.dword((offset & !3).wrapping_add(4), now));
         let value = (high << 32 | low) >> ((offset & 3) * 8);
-        value as u32 & if size >= 4 { u32::MAX } else { (1 << (size * 8)) - 1 }
+        value as u32 & width.mask()
     }
 
-    fn write(&mut self, port: u16, size: u8, value: u32) {
+    fn write(&mut self, port: Port, width: PortWidth, value: u32) {
         self.drive();
-        let offset = port.wrapping_sub(self.base);
+        let offset = port.0.wrapping_sub(self.base.0);
         let mut off = false;
-        for (index, byte) in (0u16..).zip(value.to_le_bytes()).take(usize::from(size)) {
+        for (index, byte) in (0u16..).zip(value.to_le_bytes()).take(width.bytes()) {
             off |= self.core.write(offset.wrapping_add(index), byte);
         }
         self.drive();
@@ -126,8 +127,8 @@ impl PioDevice for AcpiPm {
         }
     }
 
-    fn max_width(&self) -> u8 {
-        4
+    fn max_width(&self) -> PortWidth {
+        PortWidth::B4
     }
 }
 

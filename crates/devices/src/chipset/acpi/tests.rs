@@ -11,7 +11,7 @@ fn pm() -> Parts {
     let noted = Arc::clone(&events);
     let power = PowerSink::new(move |event| lock(&noted).push(event));
     let sci = IrqLine::unconnected();
-    let pm = AcpiPm::new(0x600, Arc::clone(&clock) as _, &timers, sci, power, false);
+    let pm = AcpiPm::new(Port(0x600), Arc::clone(&clock) as _, &timers, sci, power, false);
     (clock, timers, events, pm)
 }
 
@@ -19,11 +19,11 @@ fn pm() -> Parts {
 fn soft_off_and_no_other_sleep_state() {
     let (_, _, events, pm) = pm();
     let mut pm = lock(&pm);
-    pm.write(0x604, 2, 1 << 10 | u32::from(SLP_EN));
-    pm.write(0x604, 2, 5 << 10);
+    pm.write(Port(0x604), PortWidth::B2, 1 << 10 | u32::from(SLP_EN));
+    pm.write(Port(0x604), PortWidth::B2, 5 << 10);
     assert!(lock(&events).is_empty());
-    assert_eq!(pm.read(0x604, 2), 5 << 10 | 1, "SLP_EN reads as 0, SCI_EN as 1");
-    pm.write(0x605, 1, (5 << 10 | u32::from(SLP_EN)) >> 8);
+    assert_eq!(pm.read(Port(0x604), PortWidth::B2), 5 << 10 | 1, "SLP_EN reads as 0, SCI_EN as 1");
+    pm.write(Port(0x605), PortWidth::B1, (5 << 10 | u32::from(SLP_EN)) >> 8);
     assert_eq!(*lock(&events), [PowerEvent::PowerOff]);
 }
 
@@ -31,16 +31,16 @@ fn soft_off_and_no_other_sleep_state() {
 fn the_timer_counts_and_its_top_bit_interrupts() {
     let (clock, timers, _, pm) = pm();
     clock.set(SECOND);
-    assert_eq!(lock(&pm).read(0x608, 4), 3_579_545);
-    lock(&pm).write(0x602, 2, u32::from(TMR));
+    assert_eq!(lock(&pm).read(Port(0x608), PortWidth::B4), 3_579_545);
+    lock(&pm).write(Port(0x602), PortWidth::B2, u32::from(TMR));
     // 2^23 ticks.
     let at = timers.next_deadline().unwrap();
     assert_eq!(at, (1u64 << 23) * 1_000_000_000 / 3_579_545 + 1);
     clock.set(at);
     timers.expire(at);
     assert!(lock(&pm).core.sci());
-    assert_eq!(lock(&pm).read(0x600, 4), 0x0001_0001);
-    lock(&pm).write(0x600, 2, u32::from(TMR));
+    assert_eq!(lock(&pm).read(Port(0x600), PortWidth::B4), 0x0001_0001);
+    lock(&pm).write(Port(0x600), PortWidth::B2, u32::from(TMR));
     assert!(!lock(&pm).core.sci());
     assert_eq!(timers.next_deadline(), Some((1u64 << 24) * 1_000_000_000 / 3_579_545 + 1));
 }
@@ -48,7 +48,7 @@ fn the_timer_counts_and_its_top_bit_interrupts() {
 #[test]
 fn power_button_and_saved_state() {
     let (_, _, _, pm) = pm();
-    lock(&pm).write(0x602, 2, u32::from(PWRBTN));
+    lock(&pm).write(Port(0x602), PortWidth::B2, u32::from(PWRBTN));
     lock(&pm).press_power_button();
     assert!(lock(&pm).core.sci());
     let saved = lock(&pm).save();

@@ -12,6 +12,7 @@ mod saved;
 mod tests;
 
 pub use saved::I8042State;
+use x86::addr::{Port, PortWidth};
 
 use self::core::Core;
 use crate::bus::PioDevice;
@@ -59,7 +60,7 @@ impl I8042 {
 }
 
 impl PioDevice for I8042 {
-    fn read(&mut self, port: u16, _size: u8) -> u32 {
+    fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
         let value = match port {
             DATA_PORT => self.core.read_data(),
             COMMAND_PORT => self.core.read_status(),
@@ -69,7 +70,7 @@ impl PioDevice for I8042 {
         u32::from(value)
     }
 
-    fn write(&mut self, port: u16, _size: u8, value: u32) {
+    fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
         let reset = match port {
             DATA_PORT => self.core.data(value as u8),
             COMMAND_PORT => self.core.command(value as u8),

@@ -1,9 +1,11 @@
 //! Bits and commands of the 8042 (IBM PS/2 Hardware Interface Technical Reference).
 
+use x86::addr::Port;
+
 /// Data.
-pub(super) const DATA_PORT: u16 = 0x60;
+pub(super) const DATA_PORT: Port = Port(0x60);
 /// Status (read), command (write).
-pub(super) const COMMAND_PORT: u16 = 0x64;
+pub(super) const COMMAND_PORT: Port = Port(0x64);
 
 /// Status: the output buffer is full.
 pub(super) const OBF: u8 = 1 << 0;

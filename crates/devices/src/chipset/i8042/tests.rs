@@ -30,17 +30,17 @@ fn reset_lines_and_saved_state() {
     let power = PowerSink::new(move |event| lock(&noted).push(event));
     let chip = I8042::new(power.clone());
     let mut chip = lock(&chip);
-    chip.write(0x64, 1, 0xFE);
+    chip.write(Port(0x64), PortWidth::B1, 0xFE);
     assert_eq!(*lock(&events), [PowerEvent::Reset]);
-    chip.write(0x64, 1, 0xFF);
-    chip.write(0x64, 1, 0xD1);
-    chip.write(0x60, 1, 0x03);
+    chip.write(Port(0x64), PortWidth::B1, 0xFF);
+    chip.write(Port(0x64), PortWidth::B1, 0xD1);
+    chip.write(Port(0x60), PortWidth::B1, 0x03);
     assert_eq!(lock(&events).len(), 1);
-    chip.write(0x64, 1, 0xD1);
+    chip.write(Port(0x64), PortWidth::B1, 0xD1);
     let saved = chip.save();
     let other = I8042::new(power);
     lock(&other).restore(&saved).expect("its own state");
     assert_eq!(lock(&other).save(), saved);
-    lock(&other).write(0x60, 1, 0x02);
+    lock(&other).write(Port(0x60), PortWidth::B1, 0x02);
     assert_eq!(lock(&events).len(), 2);
 }

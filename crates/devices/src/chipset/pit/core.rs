@@ -3,6 +3,7 @@
 use super::counter::{Counter, Tick};
 use super::registers::*;
 use crate::time::SECOND;
+use x86::addr::Port;
 
 /// The counters' input frequency in Hz.
 pub const PIT_HZ: u64 = 1_193_182;
@@ -34,10 +35,12 @@ impl Core {
         Self { counters, port_b: 0 }
     }
 
-    pub(super) fn read(&mut self, port: u16, ns: u64) -> u8 {
+    pub(super) fn read(&mut self, port: Port, ns: u64) -> u8 {
         let now = tick(ns);
         match port {
-            COUNTER_0..=COUNTER_2 => self.counters[usize::from(port & 3)].read(now),
+            _ if (COUNTER_0..=COUNTER_2).contains(&port) => {
+                self.counters[usize::from(port.0 & 3)].read(now)
+            }
             PORT_B => {
                 self.counters[2].advance(now);
                 let refresh = if (ns / REFRESH_NS) & 1 != 0 { REFRESH } else { 0 };
@@ -48,10 +51,12 @@ impl Core {
         }
     }
 
-    pub(super) fn write(&mut self, port: u16, value: u8, ns: u64) {
+    pub(super) fn write(&mut self, port: Port, value: u8, ns: u64) {
         let now = tick(ns);
         match port {
-            COUNTER_0..=COUNTER_2 => self.counters[usize::from(port & 3)].write(value, now),
+            _ if (COUNTER_0..=COUNTER_2).contains(&port) => {
+                self.counters[usize::from(port.0 & 3)].write(value, now);
+            }
             CONTROL => self.control(value, now),
             PORT_B => {
                 self.port_b = value & PORT_B_WRITABLE;

@@ -84,11 +84,11 @@ impl Pit {
 }
 
 impl PioDevice for Pit {
-    fn read(&mut self, port: u16, _size: u8) -> u32 {
+    fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
         u32::from(self.core.read(port, self.clock.now()))
     }
 
-    fn write(&mut self, port: u16, _size: u8, value: u32) {
+    fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
         // A rise that is due comes before the write.
         if matches!(port, COUNTER_0 | CONTROL) {
             self.drive(0);

@@ -1,12 +1,14 @@
 //! The 8254's control word and status (datasheet 231164, "Programming the 8254"), and port 61H.
 
+use x86::addr::Port;
+
 /// Ports of the counters 0 to 2.
-pub(super) const COUNTER_0: u16 = 0x40;
-pub(super) const COUNTER_2: u16 = 0x42;
+pub(super) const COUNTER_0: Port = Port(0x40);
+pub(super) const COUNTER_2: Port = Port(0x42);
 /// Port of the control word, which cannot be read.
-pub(super) const CONTROL: u16 = 0x43;
+pub(super) const CONTROL: Port = Port(0x43);
 /// Port B of the AT: NMI status and control.
-pub(super) const PORT_B: u16 = 0x61;
+pub(super) const PORT_B: Port = Port(0x61);
 
 /// Control word, SC1:SC0: the counter; 3 is the read-back command.
 pub(super) const SC_SHIFT: u32 = 6;

@@ -4,6 +4,7 @@ use super::registers::*;
 use super::*;
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
+use x86::addr::{Port, PortWidth};
 
 /// The 8254 stepped tick by tick, as the datasheet's timing diagrams draw it (binary counting, gate
 /// high).
@@ -168,30 +169,30 @@ fn the_gate_holds_mode_0() {
 #[test]
 fn read_back_latches_status_before_count() {
     let mut core = Core::new();
-    core.write(0x43, 0x34, 0);
-    core.write(0x43, 0xC2, 0);
-    assert_eq!(core.read(0x40, 0), 0xF4, "OUT high, null count, both bytes, mode 2");
-    let _ = (core.read(0x40, 0), core.read(0x40, 0));
-    core.write(0x40, 0x10, 0);
-    core.write(0x40, 0x00, 0);
-    core.write(0x43, 0xC2, 5_000);
-    assert_eq!(core.read(0x40, 5_000), 0xB4);
+    core.write(Port(0x43), 0x34, 0);
+    core.write(Port(0x43), 0xC2, 0);
+    assert_eq!(core.read(Port(0x40), 0), 0xF4, "OUT high, null count, both bytes, mode 2");
+    let _ = (core.read(Port(0x40), 0), core.read(Port(0x40), 0));
+    core.write(Port(0x40), 0x10, 0);
+    core.write(Port(0x40), 0x00, 0);
+    core.write(Port(0x43), 0xC2, 5_000);
+    assert_eq!(core.read(Port(0x40), 5_000), 0xB4);
     // 5 µs are 5 ticks, of which the first loaded the count.
-    assert_eq!((core.read(0x40, 9_000), core.read(0x40, 9_000)), (0x10 - 4, 0));
+    assert_eq!((core.read(Port(0x40), 9_000), core.read(Port(0x40), 9_000)), (0x10 - 4, 0));
 }
 
 #[test]
 fn port_61_gates_and_shows_counter_2() {
     let mut core = Core::new();
-    core.write(0x43, 0xB0, 0);
-    core.write(0x42, 0xA9, 0);
-    core.write(0x42, 0x04, 0);
-    assert_eq!(core.read(0x61, SECOND) & OUT2, 0, "gate closed");
-    core.write(0x61, GATE2, SECOND);
+    core.write(Port(0x43), 0xB0, 0);
+    core.write(Port(0x42), 0xA9, 0);
+    core.write(Port(0x42), 0x04, 0);
+    assert_eq!(core.read(Port(0x61), SECOND) & OUT2, 0, "gate closed");
+    core.write(Port(0x61), GATE2, SECOND);
     // 04A9H = 1193 ticks are just under a millisecond.
-    assert_eq!(core.read(0x61, SECOND + 990_000) & OUT2, 0);
-    assert_eq!(core.read(0x61, SECOND + 1_002_000) & OUT2, OUT2);
-    assert_ne!(core.read(0x61, 0) & REFRESH, core.read(0x61, REFRESH_NS) & REFRESH);
+    assert_eq!(core.read(Port(0x61), SECOND + 990_000) & OUT2, 0);
+    assert_eq!(core.read(Port(0x61), SECOND + 1_002_000) & OUT2, OUT2);
+    assert_ne!(core.read(Port(0x61), 0) & REFRESH, core.read(Port(0x61), REFRESH_NS) & REFRESH);
 }
 
 struct Edges(Mutex<(bool, u32)>);
@@ -214,7 +215,7 @@ fn counter_0_interrupts_at_its_rate_and_state_survives() {
     let irqs = crate::irq::IsaIrqs::new(&pins, &pins);
     let pit = Pit::new(Arc::clone(&clock) as _, &timers, irqs.line(0));
     for (port, value) in [(0x43, 0x34), (0x40, 0xA9), (0x40, 0x04)] {
-        lock(&pit).write(port, 1, value);
+        lock(&pit).write(Port(port), PortWidth::B1, value);
     }
     lock(&edges.0).1 = 0;
     while let Some(at) = timers.next_deadline().filter(|&at| at <= SECOND) {
@@ -233,8 +234,8 @@ fn counter_0_interrupts_at_its_rate_and_state_survives() {
 fn the_status_has_the_control_word_as_written() {
     let mut core = Core::new();
     for word in 0x90..=0xBF_u8 {
-        core.write(0x43, word, 0);
-        core.write(0x43, 0xE8, 0);
-        assert_eq!(core.read(0x42, 0) & 0x3F, word & 0x3F);
+        core.write(Port(0x43), word, 0);
+        core.write(Port(0x43), 0xE8, 0);
+        assert_eq!(core.read(Port(0x42), 0) & 0x3F, word & 0x3F);
     }
 }

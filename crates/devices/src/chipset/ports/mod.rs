@@ -5,6 +5,7 @@ mod saved;
 mod tests;
 
 pub use saved::LatchState;
+use x86::addr::{Port, PortWidth};
 
 use crate::bus::PioDevice;
 use crate::power::{PowerEvent, PowerSink};
@@ -52,11 +53,11 @@ impl ResetPort {
 }
 
 impl PioDevice for ResetPort {
-    fn read(&mut self, _port: u16, _size: u8) -> u32 {
+    fn read(&mut self, _port: Port, _width: PortWidth) -> u32 {
         u32::from(self.control)
     }
 
-    fn write(&mut self, _port: u16, _size: u8, value: u32) {
+    fn write(&mut self, _port: Port, _width: PortWidth, value: u32) {
         let before = self.control;
         let value = value as u8 & (Self::SYS_RST | Self::RST_CPU | Self::FULL_RST);
         // RST_CPU does not stick: the reset clears it.
@@ -81,17 +82,17 @@ impl DebugExit {
 }
 
 impl PioDevice for DebugExit {
-    fn read(&mut self, _port: u16, _size: u8) -> u32 {
+    fn read(&mut self, _port: Port, _width: PortWidth) -> u32 {
         0
     }
 
-    fn write(&mut self, _port: u16, _size: u8, value: u32) {
+    fn write(&mut self, _port: Port, _width: PortWidth, value: u32) {
         self.power.send(PowerEvent::DebugExit(value as u8));
     }
 
     // A wide write is one exit, with its low byte.
-    fn max_width(&self) -> u8 {
-        4
+    fn max_width(&self) -> PortWidth {
+        PortWidth::B4
     }
 }
 
@@ -124,11 +125,11 @@ impl PostPort {
 }
 
 impl PioDevice for PostPort {
-    fn read(&mut self, _port: u16, _size: u8) -> u32 {
+    fn read(&mut self, _port: Port, _width: PortWidth) -> u32 {
         u32::from(self.code)
     }
 
-    fn write(&mut self, _port: u16, _size: u8, value: u32) {
+    fn write(&mut self, _port: Port, _width: PortWidth, value: u32) {
         if self.code != value as u8 {
             tracing::debug!(target: "post", code = value as u8, "POST code");
         }
@@ -171,11 +172,11 @@ impl FastA20 {
 }
 
 impl PioDevice for FastA20 {
-    fn read(&mut self, _port: u16, _size: u8) -> u32 {
+    fn read(&mut self, _port: Port, _width: PortWidth) -> u32 {
         u32::from(self.control)
     }
 
-    fn write(&mut self, _port: u16, _size: u8, value: u32) {
+    fn write(&mut self, _port: Port, _width: PortWidth, value: u32) {
         let value = value as u8 | Self::A20;
         let reset = value & !self.control & Self::FAST_INIT != 0;
         self.control = value & !Self::FAST_INIT;

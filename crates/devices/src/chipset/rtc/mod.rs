@@ -17,6 +17,7 @@ use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
 use registers::{DATA_PORT, INDEX_PORT};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
+use x86::addr::{Port, PortWidth};
 
 /// Wall time.
 pub trait WallClock: Send + Sync {
@@ -126,7 +127,7 @@ fn write_memory_sizes(ram: &mut [u8], below_4g: u64, above_4g: u64) {
 }
 
 impl PioDevice for Rtc {
-    fn read(&mut self, port: u16, _size: u8) -> u32 {
+    fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
         if port != DATA_PORT {
             // The index cannot be read.
             return 0xFF;
@@ -136,7 +137,7 @@ impl PioDevice for Rtc {
         u32::from(value)
     }
 
-    fn write(&mut self, port: u16, _size: u8, value: u32) {
+    fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
         match port {
             INDEX_PORT => self.core.index = value as u8,
             DATA_PORT => {

@@ -1,9 +1,11 @@
 //! Registers and bits of the MC146818A (Motorola datasheet), and of the AT's two ports.
 
+use x86::addr::Port;
+
 /// Port 70H: the register's number, and bit 7, the AT's NMI mask.
-pub(super) const INDEX_PORT: u16 = 0x70;
+pub(super) const INDEX_PORT: Port = Port(0x70);
 /// Port 71H: the register.
-pub(super) const DATA_PORT: u16 = 0x71;
+pub(super) const DATA_PORT: Port = Port(0x71);
 
 /// Bytes of RAM, the clock's registers included.
 pub(super) const RAM: usize = 128;

@@ -133,19 +133,19 @@ fn ports_memory_sizes_and_saved_state() {
     let rtc = rtc();
     let mut rtc = lock(&rtc);
     let mut cmos = |register: u32| {
-        rtc.write(0x70, 1, register);
-        rtc.read(0x71, 1)
+        rtc.write(Port(0x70), PortWidth::B1, register);
+        rtc.read(Port(0x71), PortWidth::B1)
     };
     assert_eq!((cmos(0x15), cmos(0x16)), (640 & 0xFF, 640 >> 8));
     assert_eq!((cmos(0x30), cmos(0x31)), (0xFF, 0xFF));
     assert_eq!((cmos(0x34), cmos(0x35)), (0, (496 << 4) >> 8));
     assert_eq!((cmos(0x5B), cmos(0x5C), cmos(0x5D)), (0, 0x40, 0));
     assert_eq!(cmos(0x0D), 0x80);
-    rtc.write(0x70, 1, 0x80 | 0x40);
-    rtc.write(0x71, 1, 0x5A);
-    assert_eq!(rtc.read(0x71, 1), 0x5A);
-    rtc.write(0x70, 1, u32::from(B));
-    rtc.write(0x71, 1, u32::from(B_SET));
+    rtc.write(Port(0x70), PortWidth::B1, 0x80 | 0x40);
+    rtc.write(Port(0x71), PortWidth::B1, 0x5A);
+    assert_eq!(rtc.read(Port(0x71), PortWidth::B1), 0x5A);
+    rtc.write(Port(0x70), PortWidth::B1, u32::from(B));
+    rtc.write(Port(0x71), PortWidth::B1, u32::from(B_SET));
     let saved = rtc.save();
     let other = self::rtc();
     lock(&other).restore(&saved).expect("its own state");

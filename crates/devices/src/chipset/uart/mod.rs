@@ -19,11 +19,12 @@ use crate::saved::RestoreError;
 use crate::time::{Clock, Expire, ExpireMut, Timer, TimerQueue};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use x86::addr::{Port, PortWidth};
 
 /// What a UART is built from.
 pub struct UartConfig {
     /// Its first port of eight (COM1: 3F8H).
-    pub base: u16,
+    pub base: Port,
     /// VM time.
     pub clock: Arc<dyn Clock>,
     /// Where its timer is queued.
@@ -38,7 +39,7 @@ pub struct UartConfig {
 /// A 16550A.
 pub struct Uart {
     core: Core,
-    base: u16,
+    base: Port,
     clock: Arc<dyn Clock>,
     timer: Timer,
     irq: IrqLine,
@@ -156,13 +157,13 @@ impl Uart {
 }
 
 impl PioDevice for Uart {
-    fn read(&mut self, port: u16, _size: u8) -> u32 {
-        let offset = port.wrapping_sub(self.base) as u8;
+    fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
+        let offset = port.0.wrapping_sub(self.base.0) as u8;
         u32::from(self.access(|core, now| core.read(offset, now)))
     }
 
-    fn write(&mut self, port: u16, _size: u8, value: u32) {
-        let offset = port.wrapping_sub(self.base) as u8;
+    fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
+        let offset = port.0.wrapping_sub(self.base.0) as u8;
         if let Some(byte) = self.access(|core, now| core.write(offset, value as u8, now)) {
             self.send(byte);
         }

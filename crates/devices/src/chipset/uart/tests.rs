@@ -22,7 +22,7 @@ impl Write for Sink {
 fn uart() -> (Arc<ManualClock>, Arc<TimerQueue>, Sink, Arc<Mutex<Uart>>) {
     let (clock, timers, sink) = (ManualClock::new(), TimerQueue::new(), Sink::default());
     let uart = Uart::new(UartConfig {
-        base: 0x3F8,
+        base: Port(0x3F8),
         clock: Arc::clone(&clock) as _,
         timers: Arc::clone(&timers),
         irq: IrqLine::unconnected(),
@@ -119,14 +119,14 @@ fn input_waits_until_the_guest_listens_and_drains() {
     });
     assert_eq!(uart.receive(b"early"), 0);
     for (port, value) in [(0x3FA, 0x81), (0x3FC, 0x0B), (0x3F9, 0x01)] {
-        uart.write(port, 1, value);
+        uart.write(Port(port), PortWidth::B1, value);
     }
     assert_eq!(rung.load(Ordering::SeqCst), 1);
     assert_eq!(uart.receive(&[b'a'; 20]), 16);
     assert_eq!((uart.wants_input(), uart.receive(b"x")), (0, 0));
-    assert_eq!(uart.read(0x3F8, 1), u32::from(b'a'));
+    assert_eq!(uart.read(Port(0x3F8), PortWidth::B1), u32::from(b'a'));
     assert_eq!((rung.load(Ordering::SeqCst), uart.wants_input()), (2, 1));
-    uart.write(0x3FC, 1, 0x09);
+    uart.write(Port(0x3FC), PortWidth::B1, 0x09);
     assert_eq!(uart.wants_input(), 0, "RTS down");
 }
 
@@ -169,7 +169,7 @@ fn few_bytes_interrupt_after_four_character_times() {
 fn output_reaches_the_sink_and_state_survives() {
     let (_, timers, sink, uart) = uart();
     let mut uart = lock(&uart);
-    b"twin\n".iter().for_each(|&byte| uart.write(0x3F8, 1, u32::from(byte)));
+    b"twin\n".iter().for_each(|&byte| uart.write(Port(0x3F8), PortWidth::B1, u32::from(byte)));
     assert_eq!(*lock(&sink.0), b"twin\n");
     listen(&mut uart.core);
     assert_eq!(uart.receive(b"abc"), 3);

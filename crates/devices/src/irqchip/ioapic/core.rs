@@ -4,6 +4,7 @@
 
 use super::registers::*;
 use crate::msi::Msi;
+use x86::addr::{Gpa, Vector};
 
 /// What a step wants delivered. The core is told whether it was with [`Core::sent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +95,11 @@ impl Core {
     }
 
     /// The interrupt `vector` was completed: the pins that want delivery again.
-    pub(super) fn eoi(&mut self, vector: u8) -> Vec<Request> {
+    pub(super) fn eoi(&mut self, vector: Vector) -> Vec<Request> {
         let mut again = Vec::new();
         for pin in 0..PINS as u8 {
             let Some(entry) = self.entries.get_mut(usize::from(pin)) else { continue };
-            if *entry & REMOTE_IRR != 0 && *entry as u8 == vector {
+            if *entry & REMOTE_IRR != 0 && *entry as u8 == vector.0 {
                 *entry &= !REMOTE_IRR;
                 again.extend(self.sample(pin));
             }
@@ -112,5 +113,5 @@ impl Core {
 fn request(pin: u8, entry: u64) -> Request {
     let logical = if entry & LOGICAL != 0 { Msi::LOGICAL } else { 0 };
     let address = Msi::ADDRESS | (entry >> 56) << 12 | logical;
-    Request { pin, msi: Msi { address, data: (entry & MESSAGE) as u32 } }
+    Request { pin, msi: Msi { address: Gpa(address), data: (entry & MESSAGE) as u32 } }
 }

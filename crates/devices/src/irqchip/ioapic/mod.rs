@@ -59,7 +59,7 @@ impl IoApic {
 }
 
 impl EoiListener for IoApic {
-    fn eoi(&self, vector: u8) {
+    fn eoi(&self, vector: Vector) {
         let mut core = lock(&self.core);
         for request in core.eoi(vector) {
             self.send(&mut core, &request);
@@ -77,7 +77,7 @@ impl IrqInputs for IoApic {
 }
 
 impl SharedMmio for IoApic {
-    fn read(&self, offset: u64, _size: u8) -> u64 {
+    fn read(&self, offset: u64, _width: Width) -> u64 {
         let core = lock(&self.core);
         let value = match offset & !3 {
             IOREGSEL => u32::from(core.select),
@@ -87,7 +87,7 @@ impl SharedMmio for IoApic {
         u64::from(value) >> ((offset & 3) * 8)
     }
 
-    fn write(&self, offset: u64, _size: u8, value: u64) {
+    fn write(&self, offset: u64, _width: Width, value: u64) {
         match offset {
             IOREGSEL => lock(&self.core).select = value as u8,
             IOWIN => {
@@ -96,13 +96,13 @@ impl SharedMmio for IoApic {
                     self.send(&mut core, &request);
                 }
             }
-            EOI => self.eoi(value as u8),
+            EOI => self.eoi(Vector(value as u8)),
             _ => {}
         }
     }
 
-    fn max_width(&self) -> u8 {
-        4
+    fn max_width(&self) -> Width {
+        Width::B4
     }
 }
 

@@ -1,6 +1,7 @@
 use super::core::*;
 use super::registers::*;
 use crate::msi::Msi;
+use x86::addr::{Gpa, Vector};
 
 fn program(core: &mut Core, pin: u8, entry: u64) -> Option<Request> {
     core.select = IOREDTBL + 2 * pin + 1;
@@ -17,7 +18,7 @@ fn edge_pins_fire_on_the_rise_only_and_not_while_masked() {
     assert_eq!(core.set_input(4, true), None);
     core.set_input(4, false);
     let request = core.set_input(4, true).unwrap();
-    assert_eq!(request.msi, Msi { address: 0xFEE0_1000, data: 0x34 });
+    assert_eq!(request.msi, Msi { address: Gpa(0xFEE0_1000), data: 0x34 });
     core.sent(&request);
     assert_eq!(core.read_selected(), 0x34, "no remote IRR on an edge");
 }
@@ -31,11 +32,11 @@ fn level_pins_fire_again_after_eoi_while_up() {
     assert_ne!(u64::from(core.read_selected()) & REMOTE_IRR, 0);
     core.set_input(9, false);
     assert_eq!(core.set_input(9, true), None, "in flight");
-    assert_eq!(core.eoi(0x48), []);
-    assert_eq!(core.eoi(0x49), [request]);
+    assert_eq!(core.eoi(Vector(0x48)), []);
+    assert_eq!(core.eoi(Vector(0x49)), [request]);
     core.sent(&request);
     core.set_input(9, false);
-    assert_eq!(core.eoi(0x49), []);
+    assert_eq!(core.eoi(Vector(0x49)), []);
     assert_eq!(core.set_input(9, true), Some(request));
 }
 

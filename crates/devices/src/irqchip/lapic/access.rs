@@ -5,6 +5,7 @@ use super::core::{Action, Core};
 use super::registers::*;
 use crate::irqchip::message::Trigger;
 use crate::time::Instant;
+use x86::addr::Vector;
 
 /// The access is wrong: xAPIC mode notes it in ESR, x2APIC mode raises #GP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,15 +81,15 @@ impl Core {
         match register {
             EOI => return Ok(self.eoi()),
             ESR => self.write_esr(),
-            SELF_IPI => self.self_ipi(value as u8),
+            SELF_IPI => self.self_ipi(Vector(value as u8)),
             _ => self.write_common(register, value, at)?,
         }
         Ok(Action::None)
     }
 
     /// An IPI to itself: edge-triggered, fixed.
-    pub(super) fn self_ipi(&mut self, vector: u8) {
-        if vector < 16 {
+    pub(super) fn self_ipi(&mut self, vector: Vector) {
+        if vector < Vector(16) {
             self.error(esr::SEND_ILLEGAL_VECTOR);
         } else {
             self.accept(vector, Trigger::Edge);

@@ -9,6 +9,7 @@ use crate::irqchip::interconnect::Among;
 use crate::irqchip::message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger};
 use crate::time::Instant;
 use vcpu::{Signal, Signals};
+use x86::addr::Vector;
 
 /// What a register access asks of the neighbours, once the lock is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +18,14 @@ pub(super) enum Action {
     /// Send this IPI.
     Ipi(Message, Among),
     /// A level-triggered interrupt was completed: tell the IOAPIC.
-    BroadcastEoi(u8),
+    BroadcastEoi(Vector),
 }
 
 /// Where an acknowledged interrupt's vector comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acknowledged {
     /// From here; it is now in service.
-    Vector(u8),
+    Vector(Vector),
     /// From the 8259: run its INTA cycle.
     External,
 }
@@ -59,7 +60,7 @@ pub(super) struct Core {
     /// An ExtINT message has arrived and was not acknowledged yet.
     pub(super) external: bool,
     /// The vector of the last start-up IPI, until the machine takes it.
-    pub(super) sipi: Option<u8>,
+    pub(super) sipi: Option<Vector>,
 }
 
 impl Core {
@@ -117,13 +118,13 @@ impl Core {
 
     /// The processor-priority register (12.8.3.1).
     pub(super) fn ppr(&self) -> u8 {
-        let in_service = self.isr.highest().unwrap_or(0);
-        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xF0 }
+        let in_service = self.isr.highest().unwrap_or(Vector(0));
+        if self.tpr >> 4 >= in_service.0 >> 4 { self.tpr } else { in_service.0 & 0xF0 }
     }
 
     /// The request that may interrupt the processor now.
-    fn deliverable(&self) -> Option<u8> {
-        self.irr.highest().filter(|vector| vector >> 4 > self.ppr() >> 4)
+    fn deliverable(&self) -> Option<Vector> {
+        self.irr.highest().filter(|vector| vector.0 >> 4 > self.ppr() >> 4)
     }
 
     /// Whether the 8259 asks through LINT0 or a message.
@@ -159,7 +160,7 @@ impl Core {
         self.isr.set(vector, false);
         for index in [slot::LINT0, slot::LINT1] {
             if self.lvt[index] & (lvt::REMOTE_IRR | lvt::VECTOR)
-                == lvt::REMOTE_IRR | u32::from(vector)
+                == lvt::REMOTE_IRR | u32::from(vector.0)
             {
                 self.lvt[index] &= !lvt::REMOTE_IRR;
                 self.sample_level(index);
@@ -169,11 +170,11 @@ impl Core {
     }
 
     /// Accepts a fixed interrupt. False if it was refused.
-    pub(super) fn accept(&mut self, vector: u8, trigger: Trigger) -> bool {
+    pub(super) fn accept(&mut self, vector: Vector, trigger: Trigger) -> bool {
         if !self.software_enabled() {
             return false;
         }
-        if vector < 16 {
+        if vector < Vector(16) {
             self.error(esr::RECEIVED_ILLEGAL_VECTOR);
             return false;
         }
@@ -187,8 +188,8 @@ impl Core {
         let armed = self.esr_pending == 0;
         self.esr_pending |= bits;
         let entry = self.lvt[slot::ERROR];
-        let vector = entry as u8;
-        if armed && entry & lvt::MASKED == 0 && vector >= 16 {
+        let vector = Vector(entry as u8);
+        if armed && entry & lvt::MASKED == 0 && vector >= Vector(16) {
             self.accept(vector, Trigger::Edge);
         }
     }
@@ -266,7 +267,7 @@ impl Core {
             DeliveryMode::Init => signals.raise(Signal::Init),
             DeliveryMode::Fixed if entry & lvt::LEVEL != 0 => self.sample_level(index),
             DeliveryMode::Fixed => {
-                self.accept(entry as u8, Trigger::Edge);
+                self.accept(Vector(entry as u8), Trigger::Edge);
             }
             // ExtINT follows the level; see `external_pending`.
             _ => {}
@@ -279,7 +280,7 @@ impl Core {
         let fixed = lvt_delivery(entry) == DeliveryMode::Fixed;
         let free = entry & (lvt::MASKED | lvt::REMOTE_IRR) == 0 && entry & lvt::LEVEL != 0;
         let up = self.lint[usize::from(index == slot::LINT1)];
-        if fixed && free && up && self.accept(entry as u8, Trigger::Level) {
+        if fixed && free && up && self.accept(Vector(entry as u8), Trigger::Level) {
             self.lvt[index] |= lvt::REMOTE_IRR;
         }
     }
@@ -288,7 +289,7 @@ impl Core {
     pub(super) fn advance(&mut self, at: Instant) {
         let entry = self.lvt[slot::TIMER];
         if self.timer.advance(at) && entry & lvt::MASKED == 0 {
-            self.accept(entry as u8, Trigger::Edge);
+            self.accept(Vector(entry as u8), Trigger::Edge);
         }
     }
 

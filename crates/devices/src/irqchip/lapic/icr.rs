@@ -4,6 +4,7 @@ use super::core::{Action, ApicMode, Core};
 use super::registers::*;
 use crate::irqchip::interconnect::Among;
 use crate::irqchip::message::{BROADCAST, DeliveryMode, DestinationMode, Message, Trigger, widen};
+use x86::addr::Vector;
 
 impl Core {
     /// Sends what the ICR says. A vector below 16 is an error of the sender's.
@@ -32,7 +33,8 @@ impl Core {
             icr::ALL => (Among::All, BROADCAST),
             _ => (Among::Others, BROADCAST),
         };
-        let message = Message { vector, delivery, trigger: Trigger::Edge, mode, destination };
+        let message =
+            Message { vector: Vector(vector), delivery, trigger: Trigger::Edge, mode, destination };
         Action::Ipi(message, among)
     }
 

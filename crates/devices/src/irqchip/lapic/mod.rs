@@ -17,6 +17,7 @@ mod tests;
 mod timer;
 
 pub use saved::{CountDown, LapicState};
+use x86::addr::{Gpa, Vector, Width};
 
 use self::core::{Acknowledged, Action, ApicMode, Core};
 use super::interconnect::{Interconnect, Receiver};
@@ -112,13 +113,13 @@ impl Lapic {
 
     /// The guest-physical address of the register page, while the APIC is enabled in xAPIC mode.
     /// Takes no lock: asked at every access to device memory.
-    pub fn mmio_base(&self) -> Option<u64> {
-        Some(self.page.load(Ordering::Relaxed)).filter(|&page| page != NO_PAGE)
+    pub fn mmio_base(&self) -> Option<Gpa> {
+        Some(self.page.load(Ordering::Relaxed)).filter(|&page| page != NO_PAGE).map(Gpa)
     }
 
-    /// A load of `size` bytes at `offset` in the register page. Only the first four bytes of each
+    /// A load of `width` at `offset` in the register page. Only the first four bytes of each
     /// sixteen are there.
-    pub fn mmio_read(&self, offset: u64, size: u8) -> u64 {
+    pub fn mmio_read(&self, offset: u64, width: Width) -> u64 {
         let shift = (offset & 15) * 8;
         if shift >= 32 {
             return 0;
@@ -128,12 +129,12 @@ impl Lapic {
             _ => u32::MAX,
         });
         let value = u64::from(value) >> shift;
-        if size >= 8 { value } else { value & ((1 << (size * 8)) - 1) }
+        value & width.mask()
     }
 
     /// A store. Only aligned stores of four bytes (or the low four of eight) have an effect.
-    pub fn mmio_write(&self, offset: u64, size: u8, value: u64) {
-        if offset & 15 != 0 || size < 4 {
+    pub fn mmio_write(&self, offset: u64, width: Width, value: u64) {
+        if offset & 15 != 0 || width < Width::B4 {
             return;
         }
         let action = self.access(|core, at| match core.mode() {
@@ -183,7 +184,7 @@ impl Lapic {
     }
 
     /// The interrupt-acknowledge cycle; see [`vcpu::CpuIo::ack_interrupt`].
-    pub fn ack_interrupt(&self) -> Option<u8> {
+    pub fn ack_interrupt(&self) -> Option<Vector> {
         let mut inner = lock(&self.inner);
         let acknowledged = inner.core.acknowledge();
         self.publish(&inner);
@@ -241,7 +242,7 @@ impl Lapic {
     }
 
     /// The page number of the start-up IPI behind [`Signal::Sipi`]; taking it clears the signal.
-    pub fn take_sipi(&self) -> Option<u8> {
+    pub fn take_sipi(&self) -> Option<Vector> {
         let mut inner = lock(&self.inner);
         self.signals.clear(Signal::Sipi);
         inner.core.sipi.take()

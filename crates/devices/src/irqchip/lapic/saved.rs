@@ -6,6 +6,7 @@ use super::registers::*;
 use super::timer::{Mode, Run, Timer};
 use crate::saved::{Check, RestoreError};
 use serde::{Deserialize, Serialize};
+use x86::addr::Vector;
 
 /// The state of a local APIC. Times are VM nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +97,7 @@ impl Core {
             tsc_deadline,
             lint,
             external,
-            sipi,
+            sipi: sipi.map(|vector| vector.0),
         }
     }
 
@@ -154,7 +155,7 @@ impl Core {
             },
             lint,
             external,
-            sipi,
+            sipi: sipi.map(Vector),
         };
         core.check_base(check, self.base)?;
         core.check_ids(check)?;

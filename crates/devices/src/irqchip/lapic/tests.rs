@@ -4,6 +4,7 @@ use crate::irqchip::{IrqChips, Message};
 use crate::msi::{Msi, MsiSink as _};
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
+use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 struct Rig {
     clock: Arc<ManualClock>,
@@ -72,11 +73,11 @@ impl Rig {
 }
 
 fn get(lapic: &Lapic, register: u32) -> u32 {
-    lapic.mmio_read(u64::from(register), 4) as u32
+    lapic.mmio_read(u64::from(register), Width::B4) as u32
 }
 
 fn put(lapic: &Lapic, register: u32, value: u32) {
-    lapic.mmio_write(u64::from(register), 4, u64::from(value));
+    lapic.mmio_write(u64::from(register), Width::B4, u64::from(value));
 }
 
 /// Sends an xAPIC IPI.
@@ -85,7 +86,7 @@ fn ipi(lapic: &Lapic, destination: u8, low: u32) {
     put(lapic, ICR_LOW, low);
 }
 
-fn fixed(vector: u8, destination: u32) -> Message {
+fn fixed(vector: Vector, destination: u32) -> Message {
     use crate::irqchip::{DeliveryMode, DestinationMode, Trigger};
     Message {
         vector,
@@ -100,7 +101,7 @@ fn fixed(vector: u8, destination: u32) -> Message {
 fn power_up_values() {
     let rig = rig(2);
     let lapic = rig.lapic(1);
-    assert_eq!(lapic.mmio_base(), Some(0xFEE0_0000));
+    assert_eq!(lapic.mmio_base(), Some(Gpa(0xFEE0_0000)));
     assert_eq!(rig.lapic(0).msr_read(0x1B), Some(Ok(0xFEE0_0900)));
     assert_eq!(lapic.msr_read(0x1B), Some(Ok(0xFEE0_0800)));
     let expected = [
@@ -115,7 +116,7 @@ fn power_up_values() {
     expected.into_iter().for_each(|(register, value)| assert_eq!(get(lapic, register), value));
     put(lapic, LVT_TIMER, 0x40);
     assert_eq!(get(lapic, LVT_TIMER), lvt::MASKED | 0x40, "software-disabled: the mask stays");
-    assert!(!rig.chips.interconnect.deliver(&fixed(0x40, 1)), "and nothing is accepted");
+    assert!(!rig.chips.interconnect.deliver(&fixed(Vector(0x40), 1)), "and nothing is accepted");
 }
 
 proptest! {
@@ -133,7 +134,7 @@ proptest! {
         for step in steps {
             match step {
                 Some(vector) => {
-                    rig.chips.interconnect.deliver(&fixed(vector, 0));
+                    rig.chips.interconnect.deliver(&fixed(Vector(vector), 0));
                     requested.insert(vector);
                 }
                 None => {
@@ -146,7 +147,7 @@ proptest! {
             prop_assert_eq!(get(lapic, PPR), u32::from(ppr));
             let next = requested.last().copied().filter(|vector| vector >> 4 > ppr >> 4);
             prop_assert_eq!(rig.intr(0), next.is_some());
-            prop_assert_eq!(lapic.ack_interrupt(), next);
+            prop_assert_eq!(lapic.ack_interrupt(), next.map(Vector));
             if let Some(vector) = next {
                 requested.remove(&vector);
                 serving.push(vector);
@@ -172,7 +173,7 @@ proptest! {
             rig.run_to(at - 1);
             prop_assert!(!rig.intr(0));
             rig.run_to(at);
-            prop_assert_eq!(lapic.ack_interrupt(), Some(0x40));
+            prop_assert_eq!(lapic.ack_interrupt(), Some(Vector(0x40)));
             put(lapic, EOI, 0);
         }
     }
@@ -182,7 +183,7 @@ proptest! {
 fn cr8_is_the_class_of_tpr() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
-    rig.chips.interconnect.deliver(&fixed(0x55, 0));
+    rig.chips.interconnect.deliver(&fixed(Vector(0x55), 0));
     lapic.set_task_priority(5);
     assert_eq!((get(lapic, TPR), lapic.task_priority(), rig.intr(0)), (0x50, 5, false));
     assert_eq!(lapic.ack_interrupt(), None);
@@ -203,7 +204,7 @@ fn one_shot_masks_and_tsc_deadline() {
     put(lapic, LVT_TIMER, 0x40);
     assert_eq!(rig.timers.next_deadline(), Some(1000));
     rig.run_to(2000);
-    assert_eq!((lapic.ack_interrupt(), get(lapic, TIMER_CURRENT_COUNT)), (Some(0x40), 0));
+    assert_eq!((lapic.ack_interrupt(), get(lapic, TIMER_CURRENT_COUNT)), (Some(Vector(0x40)), 0));
     put(lapic, EOI, 0);
     put(lapic, LVT_TIMER, 2 << 17 | 0x41);
     assert_eq!(lapic.msr_write(IA32_TSC_DEADLINE, 5000), Some(Ok(())));
@@ -212,7 +213,7 @@ fn one_shot_masks_and_tsc_deadline() {
     assert!(!rig.intr(0));
     rig.run_to(5000);
     assert_eq!(lapic.msr_read(IA32_TSC_DEADLINE), Some(Ok(0)));
-    assert_eq!(lapic.ack_interrupt(), Some(0x41));
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0x41)));
     put(lapic, EOI, 0);
     lapic.msr_write(IA32_TSC_DEADLINE, 1);
     assert!(rig.intr(0), "a deadline in the past fires at once");
@@ -288,7 +289,7 @@ fn nmi_init_and_startup_signal_the_processor() {
     rig.lapic(1).init();
     assert_eq!((get(rig.lapic(1), TPR), get(rig.lapic(1), SVR)), (0, 0xFF));
     assert!(rig.signals[1].is_raised(Signal::Sipi));
-    assert_eq!(rig.lapic(1).take_sipi(), Some(0x9A));
+    assert_eq!(rig.lapic(1).take_sipi(), Some(Vector(0x9A)));
     assert!(!rig.signals[1].is_raised(Signal::Sipi));
     assert_eq!(rig.lapic(1).take_sipi(), None);
 }
@@ -299,9 +300,9 @@ fn errors_latch_on_a_write_and_interrupt_once() {
     let lapic = rig.lapic(0);
     put(lapic, LVT_ERROR, 0xFE);
     ipi(lapic, 0, 0x0F);
-    assert_eq!(lapic.ack_interrupt(), Some(0xFE));
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0xFE)));
     put(lapic, EOI, 0);
-    rig.chips.interconnect.deliver(&fixed(3, 0));
+    rig.chips.interconnect.deliver(&fixed(Vector(3), 0));
     get(lapic, 0x3A0);
     assert!(!rig.intr(0), "not armed again before ESR is written");
     assert_eq!(get(lapic, ESR), 0);
@@ -311,7 +312,7 @@ fn errors_latch_on_a_write_and_interrupt_once() {
         esr::SEND_ILLEGAL_VECTOR | esr::RECEIVED_ILLEGAL_VECTOR | esr::ILLEGAL_REGISTER
     );
     get(lapic, 0x3A0);
-    assert_eq!(lapic.ack_interrupt(), Some(0xFE));
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0xFE)));
 }
 
 #[test]
@@ -328,7 +329,7 @@ fn the_base_msr_has_three_states() {
     assert_eq!(lapic.mmio_base(), None);
     assert_eq!(write(OFF | base::EN | base::EXTD), Err(MsrFault), "disabled to x2APIC");
     assert_eq!(write(0x1_2345_6000 | base::EN), Ok(()));
-    assert_eq!(lapic.mmio_base(), Some(0x1_2345_6000));
+    assert_eq!(lapic.mmio_base(), Some(Gpa(0x1_2345_6000)));
     assert_eq!(write(OFF | base::EN | base::EXTD), Ok(()));
     assert_eq!(lapic.mmio_base(), None);
     assert_eq!(write(OFF | base::EN), Err(MsrFault), "x2APIC to xAPIC");
@@ -369,9 +370,9 @@ fn x2apic_registers_and_faults() {
         assert_eq!(write(register, value), Err(MsrFault), "{register:#x} = {value:#x}");
     }
     assert_eq!(write(SELF_IPI, 0x77), Ok(()));
-    assert_eq!(lapic.ack_interrupt(), Some(0x77));
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0x77)));
     assert_eq!(write(EOI, 0), Ok(()));
-    assert_eq!(lapic.mmio_read(0x20, 4), 0xFFFF_FFFF, "no page in x2APIC mode");
+    assert_eq!(lapic.mmio_read(0x20, Width::B4), 0xFFFF_FFFF, "no page in x2APIC mode");
 }
 
 #[test]
@@ -401,7 +402,7 @@ fn the_8259_comes_through_virtual_wire_and_without_apic() {
         let pic = &rig.chips.pic;
         use crate::bus::SharedPio;
         for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0)] {
-            pic.write(port, 1, value);
+            pic.write(Port(port), PortWidth::B1, value);
         }
         let lapic = rig.lapic(0);
         lapic.msr_write(IA32_APIC_BASE, base);
@@ -412,10 +413,10 @@ fn the_8259_comes_through_virtual_wire_and_without_apic() {
         line.set(true);
         let through = wired || base & base::EN == 0;
         assert_eq!(rig.intr(0), through);
-        assert_eq!(lapic.ack_interrupt(), through.then_some(0x34));
+        assert_eq!(lapic.ack_interrupt(), through.then_some(Vector(0x34)));
         assert!(!rig.intr(0));
         line.set(false);
-        pic.write(0x20, 1, 0x20);
+        pic.write(Port(0x20), PortWidth::B1, 0x20);
         line.set(true);
         assert_eq!(rig.intr(0), through);
         line.set(false);
@@ -432,10 +433,10 @@ fn lint_pins_as_nmi_and_as_level_interrupt() {
     assert!(rig.signals[0].is_raised(Signal::Nmi));
     put(lapic, LVT_LINT0, lvt::LEVEL | 0x66);
     lapic.set_input(Lapic::LINT0, true);
-    assert_eq!(lapic.ack_interrupt(), Some(0x66));
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0x66)));
     assert_ne!(get(lapic, LVT_LINT0) & lvt::REMOTE_IRR, 0);
     put(lapic, EOI, 0);
-    assert_eq!(lapic.ack_interrupt(), Some(0x66), "still up");
+    assert_eq!(lapic.ack_interrupt(), Some(Vector(0x66)), "still up");
     lapic.set_input(Lapic::LINT0, false);
     put(lapic, EOI, 0);
     assert!(!rig.intr(0));
@@ -447,27 +448,27 @@ fn an_ioapic_level_interrupt_repeats_until_its_line_falls() {
     let rig = rig(2).enabled();
     let ioapic = &rig.chips.ioapic;
     let program = |register: u64, value: u64| {
-        ioapic.write(0, 4, register);
-        ioapic.write(0x10, 4, value);
+        ioapic.write(0, Width::B4, register);
+        ioapic.write(0x10, Width::B4, value);
     };
     program(0x10 + 2 * 9 + 1, 1 << 24);
     program(0x10 + 2 * 9, 0x8000 | 0x59);
     let sci = rig.chips.isa_line(9);
     sci.set(true);
     rig.expected(&[1]);
-    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x59));
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(Vector(0x59)));
     assert!(!rig.intr(1));
     put(rig.lapic(1), EOI, 0);
-    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x59));
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(Vector(0x59)));
     sci.set(false);
     put(rig.lapic(1), EOI, 0);
     rig.expected(&[]);
     // IRQ0 is on pin 2.
     program(0x10 + 2 * 2, 0x60);
     rig.chips.isa_line(0).pulse();
-    assert_eq!(rig.lapic(0).ack_interrupt(), Some(0x60));
-    assert!(rig.chips.interconnect.send(Msi { address: 0xFEE0_1000, data: 0x71 }));
-    assert_eq!(rig.lapic(1).ack_interrupt(), Some(0x71));
+    assert_eq!(rig.lapic(0).ack_interrupt(), Some(Vector(0x60)));
+    assert!(rig.chips.interconnect.send(Msi { address: Gpa(0xFEE0_1000), data: 0x71 }));
+    assert_eq!(rig.lapic(1).ack_interrupt(), Some(Vector(0x71)));
 }
 
 #[test]
@@ -477,8 +478,8 @@ fn state_survives() {
     put(lapic, TIMER_DIVIDE, 0b1011);
     put(lapic, LVT_TIMER, 0x20050);
     put(lapic, TIMER_INITIAL_COUNT, 12345);
-    rig.chips.interconnect.deliver(&fixed(0x61, 0));
-    rig.chips.interconnect.deliver(&fixed(0x32, 0));
+    rig.chips.interconnect.deliver(&fixed(Vector(0x61), 0));
+    rig.chips.interconnect.deliver(&fixed(Vector(0x32), 0));
     lapic.ack_interrupt();
     put(lapic, TPR, 0x20);
     rig.chips.ioapic.set_input(5, true);
@@ -488,7 +489,7 @@ fn state_survives() {
     assert_eq!(other.lapic(0).save(), saved);
     assert_eq!(other.timers.next_deadline(), rig.timers.next_deadline());
     put(other.lapic(0), EOI, 0);
-    assert_eq!(other.lapic(0).ack_interrupt(), Some(0x32));
+    assert_eq!(other.lapic(0).ack_interrupt(), Some(Vector(0x32)));
     let ioapic = rig.chips.ioapic.save();
     other.chips.ioapic.restore(&ioapic).expect("its own state");
     assert_eq!(other.chips.ioapic.save(), ioapic);
@@ -501,15 +502,16 @@ fn no_interrupt_is_lost_between_threads() {
     let rig = rig(1).enabled();
     let (lapic, signals) = (rig.lapic(0), &rig.signals[0]);
     let taken: [std::sync::atomic::AtomicU32; 256] = std::array::from_fn(|_| 0.into());
-    let count = |vector: u8| taken[usize::from(vector)].load(std::sync::atomic::Ordering::SeqCst);
+    let count =
+        |vector: Vector| taken[usize::from(vector.0)].load(std::sync::atomic::Ordering::SeqCst);
     std::thread::scope(|scope| {
         for vector in [0x41u8, 0x52, 0x63] {
             let chips = &rig.chips;
             scope.spawn(move || {
                 for round in 0..ROUNDS {
-                    chips.interconnect.deliver(&fixed(vector, 0));
+                    chips.interconnect.deliver(&fixed(Vector(vector), 0));
                     // Waits for its own delivery, as a device does for its driver.
-                    while count(vector) == round {
+                    while count(Vector(vector)) == round {
                         std::thread::yield_now();
                     }
                 }
@@ -524,7 +526,7 @@ fn no_interrupt_is_lost_between_threads() {
             assert!(woken, "an interrupt was lost after {total}");
             while let Some(vector) = lapic.ack_interrupt() {
                 put(lapic, EOI, 0);
-                taken[usize::from(vector)].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                taken[usize::from(vector.0)].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 total += 1;
             }
         }
@@ -542,8 +544,8 @@ fn no_level_interrupt_is_lost_between_threads() {
     let rig = rig(1).enabled();
     let (lapic, signals) = (rig.lapic(0), &rig.signals[0]);
     for (register, value) in [(0x10 + 2 * 5, 0x8055), (0x10 + 2 * 6, 0x8066)] {
-        rig.chips.ioapic.write(0, 4, register);
-        rig.chips.ioapic.write(0x10, 4, value);
+        rig.chips.ioapic.write(0, Width::B4, register);
+        rig.chips.ioapic.write(0x10, Width::B4, value);
     }
     let served = [AtomicU32::new(0), AtomicU32::new(0)];
     let lines = [rig.chips.isa_line(5), rig.chips.isa_line(6)];
@@ -565,7 +567,7 @@ fn no_level_interrupt_is_lost_between_threads() {
             );
             assert!(woken, "lost after {served:?}");
             while let Some(vector) = lapic.ack_interrupt() {
-                let index = usize::from(vector == 0x66);
+                let index = usize::from(vector == Vector(0x66));
                 lines[index].set(false);
                 served[index].fetch_add(1, Ordering::SeqCst);
                 put(lapic, EOI, 0);
@@ -612,7 +614,7 @@ fn a_deadline_that_is_met_early_is_armed_again() {
         timers.expire(at);
         wakes += 1;
     }
-    assert_eq!((clock.now(), lapic.ack_interrupt()), (1_000_000, Some(0x41)));
+    assert_eq!((clock.now(), lapic.ack_interrupt()), (1_000_000, Some(Vector(0x41))));
     assert!(wakes > 5);
 }
 
@@ -666,10 +668,10 @@ fn the_page_is_where_the_base_msr_says() {
     let rig = rig(1);
     let lapic = rig.lapic(0);
     lapic.msr_write(IA32_APIC_BASE, 0xFED0_0000 | base::EN).unwrap().unwrap();
-    assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
+    assert_eq!(lapic.mmio_base(), Some(Gpa(0xFED0_0000)));
     let state = lapic.save();
     lapic.msr_write(IA32_APIC_BASE, 0xFED0_0000 | base::EN | base::EXTD).unwrap().unwrap();
     assert_eq!(lapic.mmio_base(), None);
     lapic.restore(&state).expect("its own state");
-    assert_eq!(lapic.mmio_base(), Some(0xFED0_0000));
+    assert_eq!(lapic.mmio_base(), Some(Gpa(0xFED0_0000)));
 }

@@ -4,6 +4,7 @@
 //! ICW1.LTIM's.
 
 use super::registers::*;
+use x86::addr::Vector;
 
 /// Which initialization word comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,8 +108,8 @@ impl Chip {
     }
 
     /// The vector of `input`.
-    pub(super) fn vector(&self, input: u8) -> u8 {
-        self.base & ICW2_BASE | input & 7
+    pub(super) fn vector(&self, input: u8) -> Vector {
+        Vector(self.base & ICW2_BASE | input & 7)
     }
 
     /// A read with A0 = `a0`; after a poll command it acknowledges.

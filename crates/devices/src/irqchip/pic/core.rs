@@ -2,6 +2,7 @@
 
 use super::chip::Chip;
 use super::registers::*;
+use x86::addr::{Port, Vector};
 
 /// Master and slave, wired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Pair {
 
     /// INTA. Input 7 of the chip that finds no request stands for a spurious one, and is not in
     /// service.
-    pub(super) fn acknowledge(&mut self) -> u8 {
+    pub(super) fn acknowledge(&mut self) -> Vector {
         match self.master.acknowledge() {
             Some(CASCADE) => {
                 let input = self.slave.acknowledge().unwrap_or(7);
@@ -43,21 +44,21 @@ impl Pair {
         }
     }
 
-    pub(super) fn read(&mut self, port: u16) -> u8 {
+    pub(super) fn read(&mut self, port: Port) -> u8 {
         match port {
             MASTER_A0 | MASTER_A1 => self.master.read(port == MASTER_A1),
             SLAVE_A0 | SLAVE_A1 => self.slave.read(port == SLAVE_A1),
-            ELCR1 | ELCR2 => self.elcr[usize::from(port & 1)],
+            ELCR1 | ELCR2 => self.elcr[usize::from(port.0 & 1)],
             _ => 0xFF,
         }
     }
 
-    pub(super) fn write(&mut self, port: u16, value: u8) {
+    pub(super) fn write(&mut self, port: Port, value: u8) {
         match port {
             MASTER_A0 | MASTER_A1 => self.master.write(port == MASTER_A1, value),
             SLAVE_A0 | SLAVE_A1 => self.slave.write(port == SLAVE_A1, value),
             ELCR1 | ELCR2 => {
-                let index = usize::from(port & 1);
+                let index = usize::from(port.0 & 1);
                 self.elcr[index] = value & ELCR_BITS[index];
                 self.master.set_level_triggered(self.elcr[0]);
                 self.slave.set_level_triggered(self.elcr[1]);

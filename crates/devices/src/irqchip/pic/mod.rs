@@ -59,7 +59,7 @@ impl PicPair {
 
 impl ExternalVector for PicPair {
     /// The vector is spurious (IR7's) if no request is left.
-    fn acknowledge(&self) -> u8 {
+    fn acknowledge(&self) -> Vector {
         self.with(Pair::acknowledge)
     }
 }
@@ -71,11 +71,11 @@ impl IrqInputs for PicPair {
 }
 
 impl SharedPio for PicPair {
-    fn read(&self, port: u16, _size: u8) -> u32 {
+    fn read(&self, port: Port, _width: PortWidth) -> u32 {
         u32::from(self.with(|pair| pair.read(port)))
     }
 
-    fn write(&self, port: u16, _size: u8, value: u32) {
+    fn write(&self, port: Port, _width: PortWidth, value: u32) {
         self.with(|pair| pair.write(port, value as u8));
     }
 }

@@ -1,14 +1,16 @@
 //! Command words of the 8259A (datasheet 231468), and the pair's ports.
 
+use x86::addr::Port;
+
 /// The master's ports, with A0 = 0 and 1.
-pub(super) const MASTER_A0: u16 = 0x20;
-pub(super) const MASTER_A1: u16 = 0x21;
+pub(super) const MASTER_A0: Port = Port(0x20);
+pub(super) const MASTER_A1: Port = Port(0x21);
 /// The slave's.
-pub(super) const SLAVE_A0: u16 = 0xA0;
-pub(super) const SLAVE_A1: u16 = 0xA1;
+pub(super) const SLAVE_A0: Port = Port(0xA0);
+pub(super) const SLAVE_A1: Port = Port(0xA1);
 /// The edge/level control registers of the PIIX, the master's and the slave's.
-pub(super) const ELCR1: u16 = 0x4D0;
-pub(super) const ELCR2: u16 = 0x4D1;
+pub(super) const ELCR1: Port = Port(0x4D0);
+pub(super) const ELCR2: Port = Port(0x4D1);
 /// ELCR bits that exist: IRQ0, 1, 2, 8 and 13 are always edge-triggered.
 pub(super) const ELCR_BITS: [u8; 2] = [0xF8, 0xDE];
 /// The master's input for the slave.

@@ -124,7 +124,7 @@ pub(super) struct Driver {
 
 /// A device on `platter` and fresh RAM, not initialized.
 pub(super) fn device(platter: &Platter, access: DiskAccess) -> Driver {
-    let ram = GuestRam::new(&[(0, RAM)]).expect("memory");
+    let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
     device_on(ram, platter, access)
 }
 
@@ -151,16 +151,16 @@ pub(super) fn running(platter: &Platter, features: u64) -> Driver {
 
 impl Driver {
     pub(super) fn load(&self, register: u64) -> u32 {
-        lock(&self.device).read(register, 4) as u32
+        lock(&self.device).read(register, Width::B4) as u32
     }
 
     pub(super) fn store(&self, register: u64, value: u32) {
-        lock(&self.device).write(register, 4, value.into());
+        lock(&self.device).write(register, Width::B4, value.into());
     }
 
     /// 3.1.1 and 4.2.3, with an empty ring. Gives Status.
     pub(super) fn initialize(&mut self, features: u64) -> u32 {
-        self.ram.write(DESCRIPTORS, &[0; 0x3000]).expect("RAM");
+        self.ram.write(Gpa(DESCRIPTORS), &[0; 0x3000]).expect("RAM");
         (self.available, self.used) = (0, 0);
         let features = features | VERSION_1;
         self.store(0x70, 0);
@@ -192,7 +192,7 @@ impl Driver {
         bytes.extend(len.to_le_bytes());
         bytes.extend(flags.to_le_bytes());
         bytes.extend(next.to_le_bytes());
-        self.ram.write(table + 16 * u64::from(index), &bytes).expect("RAM");
+        self.ram.write(Gpa(table + 16 * u64::from(index)), &bytes).expect("RAM");
     }
 
     /// Chains `parts` (address, length, writable) from descriptor 0 of `table`.
@@ -208,16 +208,16 @@ impl Driver {
         let mut bytes = kind.to_le_bytes().to_vec();
         bytes.extend([0; 4]);
         bytes.extend(sector.to_le_bytes());
-        self.ram.write(HEADER, &bytes).expect("RAM");
-        self.ram.write(STATUS, &[UNTOUCHED]).expect("RAM");
+        self.ram.write(Gpa(HEADER), &bytes).expect("RAM");
+        self.ram.write(Gpa(STATUS), &[UNTOUCHED]).expect("RAM");
     }
 
     /// Offers `head` to the device, without telling it.
     pub(super) fn offer(&mut self, head: u16) {
         let slot = AVAILABLE + 4 + 2 * u64::from(self.available % SIZE);
-        self.ram.write(slot, &head.to_le_bytes()).expect("RAM");
+        self.ram.write(Gpa(slot), &head.to_le_bytes()).expect("RAM");
         self.available = self.available.wrapping_add(1);
-        self.ram.write(AVAILABLE + 2, &self.available.to_le_bytes()).expect("RAM");
+        self.ram.write(Gpa(AVAILABLE + 2), &self.available.to_le_bytes()).expect("RAM");
     }
 
     pub(super) fn notify(&self) {
@@ -235,10 +235,10 @@ impl Driver {
     pub(super) fn wait(&mut self) -> Option<u32> {
         let began = Instant::now();
         loop {
-            if self.u16_at(USED + 2) != self.used {
+            if self.u16_at(Gpa(USED + 2)) != self.used {
                 let slot = USED + 4 + 8 * u64::from(self.used % SIZE);
                 self.used = self.used.wrapping_add(1);
-                return Some(self.u32_at(slot + 4));
+                return Some(self.u32_at(Gpa(slot + 4)));
             }
             if self.load(0x70) & 0x40 != 0 {
                 return None;
@@ -261,21 +261,21 @@ impl Driver {
 
     pub(super) fn status(&self) -> u8 {
         let mut byte = [0];
-        self.ram.read(STATUS, &mut byte).expect("RAM");
+        self.ram.read(Gpa(STATUS), &mut byte).expect("RAM");
         byte[0]
     }
 
-    pub(super) fn bytes(&self, gpa: u64, len: usize) -> Vec<u8> {
+    pub(super) fn bytes(&self, gpa: Gpa, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.ram.read(gpa, &mut bytes).expect("RAM");
         bytes
     }
 
-    pub(super) fn u16_at(&self, gpa: u64) -> u16 {
+    pub(super) fn u16_at(&self, gpa: Gpa) -> u16 {
         u16::from_le_bytes(self.bytes(gpa, 2).try_into().expect("2"))
     }
 
-    fn u32_at(&self, gpa: u64) -> u32 {
+    fn u32_at(&self, gpa: Gpa) -> u32 {
         u32::from_le_bytes(self.bytes(gpa, 4).try_into().expect("4"))
     }
 

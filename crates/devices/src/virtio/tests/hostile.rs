@@ -4,6 +4,7 @@
 use super::driver::*;
 use super::{IOERR, OK};
 use proptest::prelude::*;
+use x86::addr::Gpa;
 
 /// The device wants a reset, says so, and works after one.
 fn needs_reset(mut driver: Driver) {
@@ -137,7 +138,7 @@ fn broken_rings_stop_the_device() {
     assert_eq!(driver.wait(), None, "a head out of bounds");
     needs_reset(driver);
     let mut driver = running(&Platter::new(64), 0);
-    driver.ram.write(AVAILABLE + 2, &(SIZE + 1).to_le_bytes()).expect("RAM");
+    driver.ram.write(Gpa(AVAILABLE + 2), &(SIZE + 1).to_le_bytes()).expect("RAM");
     driver.notify();
     assert_eq!(driver.wait(), None, "more heads than the ring has room for");
     needs_reset(driver);

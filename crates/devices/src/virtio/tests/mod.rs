@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
+use x86::addr::Gpa;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -38,12 +39,12 @@ fn what_is_written_is_read_back() {
     let platter = Platter::new(64);
     let mut driver = running(&platter, F_FLUSH);
     let text: Vec<u8> = (0..1024_u32).map(|i| ((i * i) >> 3) as u8).collect();
-    driver.ram.write(DATA, &text).expect("RAM");
+    driver.ram.write(Gpa(DATA), &text).expect("RAM");
     assert_eq!(driver.request(OUT, 62, 1024), (OK, 1));
     assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..], text);
-    driver.ram.write(DATA, &[0; 1024]).expect("RAM");
+    driver.ram.write(Gpa(DATA), &[0; 1024]).expect("RAM");
     assert_eq!(driver.request(IN, 62, 1024), (OK, 1025));
-    assert_eq!(driver.bytes(DATA, 1024), text);
+    assert_eq!(driver.bytes(Gpa(DATA), 1024), text);
 }
 
 #[test]
@@ -62,15 +63,15 @@ fn a_request_may_be_cut_anyhow_and_be_indirect() {
     ];
     for table in [DESCRIPTORS, TABLE] {
         driver.header(IN, 3);
-        driver.ram.write(DATA, &[0xFF; 1025]).expect("RAM");
+        driver.ram.write(Gpa(DATA), &[0xFF; 1025]).expect("RAM");
         driver.chain(table, &parts);
         if table == TABLE {
             let len = 16 * parts.len() as u32;
             driver.describe(DESCRIPTORS, 0, (TABLE, len, INDIRECT, 0));
         }
         assert_eq!(driver.submit(), Some(1025));
-        assert_eq!(driver.bytes(DATA, 1024), expected);
-        assert_eq!(driver.bytes(DATA + 1024, 1), [OK]);
+        assert_eq!(driver.bytes(Gpa(DATA), 1024), expected);
+        assert_eq!(driver.bytes(Gpa(DATA + 1024), 1), [OK]);
     }
 }
 
@@ -81,7 +82,7 @@ fn long_transfers_go_in_pieces() {
     let len = 0x9_0000; // two pieces and a quarter
     assert_eq!(driver.request(IN, 100, len), (OK, len + 1));
     let expected = platter.0.lock().unwrap().bytes[100 * 512..][..len as usize].to_vec();
-    assert!(driver.bytes(DATA, len as usize) == expected);
+    assert!(driver.bytes(Gpa(DATA), len as usize) == expected);
     assert_eq!(driver.request(OUT, 1, len), (OK, 1));
     assert!(platter.0.lock().unwrap().bytes[512..][..len as usize] == expected);
 }
@@ -91,7 +92,7 @@ fn a_flush_is_honoured() {
     let platter = Platter::new(8);
     let durable = |sector: usize| platter.0.lock().unwrap().durable[sector * 512];
     let mut driver = running(&platter, F_FLUSH);
-    driver.ram.write(DATA, &[0xAB; 512]).expect("RAM");
+    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
     driver.request(OUT, 2, 512);
     assert_ne!(durable(2), 0xAB, "write-back: nothing is durable yet");
     driver.header(FLUSH, 0);
@@ -107,7 +108,7 @@ fn a_flush_is_honoured() {
 fn without_flush_every_write_is_durable() {
     let platter = Platter::new(8);
     let mut driver = running(&platter, 0);
-    driver.ram.write(DATA, &[0xAB; 512]).expect("RAM");
+    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
     assert_eq!(driver.request(OUT, 2, 512), (OK, 1));
     assert_eq!(platter.0.lock().unwrap().durable[2 * 512], 0xAB);
 }
@@ -116,7 +117,7 @@ fn without_flush_every_write_is_durable() {
 fn identity_and_unknown_requests() {
     let mut driver = running(&Platter::new(8), 0);
     assert_eq!(driver.request(GET_ID, 0, 20), (OK, 21));
-    assert_eq!(driver.bytes(DATA, 20), *b"gemello-disk0\0\0\0\0\0\0\0");
+    assert_eq!(driver.bytes(Gpa(DATA), 20), *b"gemello-disk0\0\0\0\0\0\0\0");
     assert_eq!(driver.request(GET_ID, 0, 4), (OK, 5));
     for kind in [2, 3, 11, 13, 14, 0x8000_0000, u32::MAX] {
         assert_eq!(driver.request(kind, 0, 512), (UNSUPP, 0), "type {kind}");
@@ -128,11 +129,11 @@ fn a_read_only_disk_stays_as_it_is() {
     let platter = Platter::new(8);
     let mut driver = device(&platter, ReadOnly);
     driver.initialize(F_FLUSH | F_RO);
-    driver.ram.write(DATA, &[0xAB; 512]).expect("RAM");
+    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
     assert_eq!(driver.request(OUT, 2, 512).0, IOERR);
     assert_eq!(driver.request(IN, 2, 512).0, OK);
     assert_ne!(platter.0.lock().unwrap().bytes[2 * 512], 0xAB);
-    assert_ne!(driver.bytes(DATA, 1), [0xAB]);
+    assert_ne!(driver.bytes(Gpa(DATA), 1), [0xAB]);
 }
 
 #[test]
@@ -164,26 +165,26 @@ fn the_line_is_up_until_the_interrupt_is_acknowledged() {
 #[test]
 fn a_driver_that_polls_gets_no_interrupt() {
     let mut driver = running(&Platter::new(8), 0);
-    driver.ram.write(AVAILABLE, &1_u16.to_le_bytes()).expect("RAM");
+    driver.ram.write(Gpa(AVAILABLE), &1_u16.to_le_bytes()).expect("RAM");
     driver.request(IN, 0, 512);
     driver.settle();
     assert!(!driver.interrupted(), "VIRTQ_AVAIL_F_NO_INTERRUPT");
     let mut driver = running(&Platter::new(8), EVENT_IDX);
     let used_event = AVAILABLE + 4 + 2 * u64::from(SIZE);
-    driver.ram.write(used_event, &2_u16.to_le_bytes()).expect("RAM");
+    driver.ram.write(Gpa(used_event), &2_u16.to_le_bytes()).expect("RAM");
     for expected in [false, false, true] {
         driver.request(IN, 0, 512);
         driver.settle();
         assert_eq!(driver.interrupted(), expected, "used_event is 2");
     }
-    assert_eq!(driver.u16_at(USED + 4 + 8 * u64::from(SIZE)), 3, "avail_event");
+    assert_eq!(driver.u16_at(Gpa(USED + 4 + 8 * u64::from(SIZE))), 3, "avail_event");
 }
 
 #[test]
 fn engines_are_told_what_the_device_wrote() {
     let mut driver = running(&Platter::new(8), 0);
     let mut processor = driver.ram.reader(Box::new(|| ()));
-    let pages = [DATA, STATUS, USED].map(|gpa| gpa & !0xfff);
+    let pages = [DATA, STATUS, USED].map(|gpa| Gpa(gpa).page());
     pages.iter().for_each(|&gpa| assert_eq!(processor.hold_code(gpa), None, "nobody else"));
     driver.request(IN, 1, 1024);
     driver.settle();
@@ -193,8 +194,11 @@ fn engines_are_told_what_the_device_wrote() {
         other => panic!("{other:?}"),
     });
     processor.release_code(pages);
-    assert!(written.contains(&(DATA, 1024)) && written.contains(&(STATUS, 1)), "{written:x?}");
-    assert!(written.iter().any(|&(gpa, len)| gpa == USED && len >= 12), "{written:x?}");
+    assert!(
+        written.contains(&(Gpa(DATA), 1024)) && written.contains(&(Gpa(STATUS), 1)),
+        "{written:x?}"
+    );
+    assert!(written.iter().any(|&(gpa, len)| gpa == Gpa(USED) && len >= 12), "{written:x?}");
 }
 
 /// A reset returns only after the request in progress, and nothing is written after it (2.4.1).
@@ -238,7 +242,7 @@ fn many_requests_at_once_are_all_answered() {
             let sector = (round + u64::from(slot)) % 64;
             let mut bytes = [0; 16];
             bytes[8..].copy_from_slice(&sector.to_le_bytes());
-            driver.ram.write(header, &bytes).expect("RAM");
+            driver.ram.write(Gpa(header), &bytes).expect("RAM");
             let (first, status) = (3 * slot, STATUS + u64::from(slot));
             driver.describe(DESCRIPTORS, first, (header, 16, NEXT, first + 1));
             driver.describe(DESCRIPTORS, first + 1, (data, 512, NEXT | WRITE, first + 2));
@@ -249,7 +253,7 @@ fn many_requests_at_once_are_all_answered() {
         for _ in 0..4 {
             assert_eq!(driver.wait(), Some(513));
         }
-        let got: Vec<_> = (0..4).map(|slot| driver.bytes(DATA + 512 * slot, 1)[0]).collect();
+        let got: Vec<_> = (0..4).map(|slot| driver.bytes(Gpa(DATA + 512 * slot), 1)[0]).collect();
         let content = &platter.0.lock().unwrap().bytes;
         let expected: Vec<_> =
             (0..4).map(|slot| content[(round + slot) as usize % 64 * 512]).collect();
@@ -271,14 +275,14 @@ proptest! {
         for (kind, sector, sectors, fill) in requests {
             let (at, len) = (sector as usize * 512, sectors as usize * 512);
             let fits = len > 0 && at + len <= model.len();
-            driver.ram.write(DATA, &vec![fill; len]).expect("RAM");
+            driver.ram.write(Gpa(DATA), &vec![fill; len]).expect("RAM");
             match kind {
                 IN => {
                     let refused = (IOERR, u32::from(len == 0));
                     let expected = if fits { (OK, len as u32 + 1) } else { refused };
                     prop_assert_eq!(driver.request(IN, sector, len as u32), expected);
                     let data = if fits { model[at..at + len].to_vec() } else { vec![fill; len] };
-                    prop_assert_eq!(driver.bytes(DATA, len), data);
+                    prop_assert_eq!(driver.bytes(Gpa(DATA), len), data);
                 }
                 OUT => {
                     let expected = if fits { OK } else { IOERR };

@@ -157,7 +157,7 @@ fn run(driver: &Driver) {
 }
 
 fn running() -> (Driver, Held, ConfigSpace) {
-    let parts = set_up(GuestRam::new(&[(0, RAM)]).expect("memory"));
+    let parts = set_up(GuestRam::new(&[(Gpa(0), RAM)]).expect("memory"));
     run(&parts.0);
     parts
 }
@@ -167,10 +167,10 @@ fn offer(driver: &Driver, number: u64, heads: &[u16]) {
     let [descriptors, available, _] = rings(number);
     for &head in heads {
         driver.describe(descriptors, head, (DATA, 64, WRITE, 0));
-        let index = driver.u16_at(available + 2);
+        let index = driver.u16_at(Gpa(available + 2));
         let slot = available + 4 + 2 * u64::from(index % SIZE);
-        driver.ram.write(slot, &head.to_le_bytes()).expect("RAM");
-        driver.ram.write(available + 2, &index.wrapping_add(1).to_le_bytes()).expect("RAM");
+        driver.ram.write(Gpa(slot), &head.to_le_bytes()).expect("RAM");
+        driver.ram.write(Gpa(available + 2), &index.wrapping_add(1).to_le_bytes()).expect("RAM");
     }
     driver.store(0x50, number as u32);
 }
@@ -179,8 +179,8 @@ fn offer(driver: &Driver, number: u64, heads: &[u16]) {
 fn used(driver: &Driver, number: u64) -> Vec<(u16, u16)> {
     let [_, _, used] = rings(number);
     let entry = |index: u16| used + 4 + 8 * u64::from(index % SIZE);
-    (0..driver.u16_at(used + 2))
-        .map(|index| (driver.u16_at(entry(index)), driver.u16_at(entry(index) + 4)))
+    (0..driver.u16_at(Gpa(used + 2)))
+        .map(|index| (driver.u16_at(Gpa(entry(index))), driver.u16_at(Gpa(entry(index) + 4))))
         .collect()
 }
 
@@ -236,9 +236,9 @@ fn an_answer_after_the_reset_has_no_effect() {
     let (queue, chain) = held.take(0);
     driver.store(0x70, 0);
     let [_, _, ring] = rings(0);
-    let before = driver.bytes(ring, 0x100);
+    let before = driver.bytes(Gpa(ring), 0x100);
     queue.complete(chain.head, 64).expect("nothing to go wrong");
-    assert_eq!((driver.bytes(ring, 0x100), driver.interrupted()), (before, false));
+    assert_eq!((driver.bytes(Gpa(ring), 0x100), driver.interrupted()), (before, false));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_driver_that_offers_more_chains_than_descriptors_breaks_the_device() {
     offer(&driver, 0, &[4]);
     assert_eq!(lock(&held.0).refused, 1, "the queue is closed");
     driver.store(0x70, 0);
-    driver.ram.write(0x1_0000, &[0; 0x4000]).expect("RAM");
+    driver.ram.write(Gpa(0x1_0000), &[0; 0x4000]).expect("RAM");
     run(&driver);
     offer(&driver, 0, &[4]);
     assert_eq!(held.heads(), [4]);
@@ -280,10 +280,10 @@ fn the_configuration_is_written_and_changes_with_a_new_generation() {
     assert_eq!(driver.load(0x100), 0x0403_0201);
     driver.store(0x100, u32::MAX);
     driver.store(0x104, 0x0807_0605);
-    lock(&driver.device).write(0x106, 1, 0xAA);
+    lock(&driver.device).write(0x106, Width::B1, 0xAA);
     assert_eq!((driver.load(0x100), driver.load(0x104)), (0x0403_0201, 0x08AA_0605));
-    assert_eq!((load(0x103, 1), load(0x106, 2)), (0x04, 0x08AA));
-    assert_eq!((load(0x108, 4), load(0x107, 2)), (0, 0x08));
+    assert_eq!((load(0x103, Width::B1), load(0x106, Width::B2)), (0x04, 0x08AA));
+    assert_eq!((load(0x108, Width::B4), load(0x107, Width::B2)), (0, 0x08));
     let before = driver.load(0xfc);
     config.update(|bytes| bytes[0] = 9);
     lock(&held.0).irq.as_ref().expect("active").config();

@@ -11,7 +11,7 @@ use sync::lock;
 fn a_restored_device_goes_on() {
     let platter = Platter::new(64);
     let mut old = running(&platter, EVENT_IDX | F_FLUSH);
-    old.ram.write(DATA, &[0x55; 512]).expect("RAM");
+    old.ram.write(Gpa(DATA), &[0x55; 512]).expect("RAM");
     for sector in 0..20 {
         assert_eq!(old.request(OUT, sector, 512).0, OK);
     }
@@ -29,7 +29,7 @@ fn a_restored_device_goes_on() {
     // The driver does not know that the device is another one.
     old.device = new.device.clone();
     assert_eq!(old.request(IN, 19, 512), (OK, 513));
-    assert_eq!(old.bytes(DATA, 512), [0x55; 512]);
+    assert_eq!(old.bytes(Gpa(DATA), 512), [0x55; 512]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
         };
         let la = base.wrapping_add(offset);
         let la = if long { la } else { la & 0xffff_ffff };
-        let result = control::invlpg(&cpu.state, &mut cpu.mmu, la);
+        let result = control::invlpg(&cpu.state, &mut cpu.mmu, La(la));
         cpu.check(result)?;
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)

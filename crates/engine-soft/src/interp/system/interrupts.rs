@@ -31,7 +31,7 @@ pub(crate) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
     let vector = op.imm as u8;
     // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` reads it.
     transfer(cpu, op, |state, bus, next_rip| {
-        interrupt::deliver(state, bus, Event::SoftwareInt { vector, next_rip })
+        interrupt::deliver(state, bus, Event::SoftwareInt { vector: Vector(vector), next_rip })
     })
 }
 
@@ -68,6 +68,6 @@ pub(crate) fn into(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// IRET.
 pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
-    let size = op.size;
+    let size = op.width();
     transfer(cpu, op, |state, bus, next| iret::iret(state, bus, size, next))
 }

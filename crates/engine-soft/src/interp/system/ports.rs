@@ -8,26 +8,26 @@ use x86::ioperm;
 use x86::state::gpr;
 
 /// Reads a port the guest may use.
-pub(crate) fn port_in(cpu: &mut Cpu, port: u16, size: u8) -> u64 {
+pub(crate) fn port_in(cpu: &mut Cpu, port: Port, width: PortWidth) -> u64 {
     cpu.stats.pio += 1;
-    let value = cpu.mmu.io().map_or(u32::MAX, |io| io.pio_read(port, size));
-    cpu.watch(u64::from(port), size, DataAccess::Io);
+    let value = cpu.mmu.io().map_or(u32::MAX, |io| io.pio_read(port, width));
+    cpu.watch_port(port, width);
     u64::from(value)
 }
 
 /// Writes a port the guest may use.
-pub(crate) fn port_out(cpu: &mut Cpu, port: u16, size: u8, value: u64) {
+pub(crate) fn port_out(cpu: &mut Cpu, port: Port, width: PortWidth, value: u64) {
     cpu.stats.pio += 1;
     if let Some(io) = cpu.mmu.io() {
-        io.pio_write(port, size, value as u32);
+        io.pio_write(port, width, value as u32);
     }
-    cpu.watch(u64::from(port), size, DataAccess::Io);
+    cpu.watch_port(port, width);
 }
 
 /// The port operand: immediate, or DX if `BY_DX`.
-fn port<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Fallible<u16> {
-    let port = if BY_DX { cpu.reg::<u16>(2) } else { op.imm as u16 };
-    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, op.size);
+fn port<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Fallible<Port> {
+    let port = Port(if BY_DX { cpu.reg::<u16>(2) } else { op.imm as u16 });
+    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, port_width(op.size));
     cpu.check(allowed)?;
     Ok(port)
 }
@@ -36,7 +36,7 @@ fn port<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Fallible<u16> {
 pub(crate) fn input<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let port = port::<BY_DX>(cpu, op)?;
-        let value = port_in(cpu, port, op.size);
+        let value = port_in(cpu, port, port_width(op.size));
         match op.size {
             1 => cpu.set_reg::<u8>(0, value as u8),
             2 => cpu.set_reg::<u16>(0, value as u16),
@@ -51,7 +51,7 @@ pub(crate) fn input<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn output<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible<Step> {
         let port = port::<BY_DX>(cpu, op)?;
-        port_out(cpu, port, op.size, cpu.state.gpr[gpr::RAX]);
+        port_out(cpu, port, port_width(op.size), cpu.state.gpr[gpr::RAX]);
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)
     };

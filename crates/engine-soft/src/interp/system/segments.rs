@@ -87,7 +87,7 @@ pub(crate) fn load_far(cpu: &mut Cpu, op: &Op) -> Step {
 pub(crate) fn far_branch<const CALL: bool, const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let pointer = if MEMORY { far_pointer(cpu, op) } else { Ok((op.disp as u16, op.imm)) };
     let Ok((selector, offset)) = pointer else { return Step::Fault };
-    let size = op.size;
+    let size = op.width();
     transfer(cpu, op, |state, bus, next| {
         if CALL {
             far::far_call(state, bus, selector, offset, size, next)
@@ -99,7 +99,7 @@ pub(crate) fn far_branch<const CALL: bool, const MEMORY: bool>(cpu: &mut Cpu, op
 
 /// RET far, releasing `imm` bytes.
 pub(crate) fn far_return(cpu: &mut Cpu, op: &Op) -> Step {
-    let (size, bytes) = (op.size, op.imm as u16);
+    let (size, bytes) = (op.width(), op.imm as u16);
     transfer(cpu, op, |state, bus, _| far::far_return(state, bus, size, bytes))
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn write_base(cpu: &mut Cpu, op: &Op) -> Step {
         fsgsbase(cpu)?;
         let base =
             if op.size == 8 { cpu.reg::<u64>(op.dst) } else { u64::from(cpu.reg::<u32>(op.dst)) };
-        if !x86::paging::is_canonical(base) {
+        if !La(base).is_canonical() {
             return cpu.gp();
         }
         cpu.state.seg[op.imm as usize % 6].base = base;

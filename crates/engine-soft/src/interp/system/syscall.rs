@@ -28,8 +28,8 @@ fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
 
 /// SYSRET; operand size 8: to 64-bit mode.
 pub(crate) fn sysret(cpu: &mut Cpu, op: &Op) -> Step {
-    let wide = op.size == 8;
-    let step = transfer(cpu, op, |state, _, _| syscall::sysret(state, wide));
+    let size = op.width();
+    let step = transfer(cpu, op, |state, _, _| syscall::sysret(state, size));
     step_by_new_flag(cpu, step)
 }
 
@@ -40,8 +40,8 @@ pub(crate) fn sysenter(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// SYSEXIT.
 pub(crate) fn sysexit(cpu: &mut Cpu, op: &Op) -> Step {
-    let wide = op.size == 8;
-    transfer(cpu, op, |state, _, _| syscall::sysexit(state, wide))
+    let size = op.width();
+    transfer(cpu, op, |state, _, _| syscall::sysexit(state, size))
 }
 
 /// SWAPGS. The block goes on: only the base of GS changes.

@@ -37,8 +37,8 @@ pub(crate) fn lldt_ltr<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
 }
 
 /// Bytes of a table register's base in memory, behind its limit's two.
-fn base_size(cpu: &Cpu) -> u8 {
-    if cpu.mode == Mode::Long64 { 8 } else { 4 }
+fn base_size(cpu: &Cpu) -> Width {
+    if cpu.mode == Mode::Long64 { Width::B8 } else { Width::B4 }
 }
 
 /// SGDT (`imm` 0), SIDT (1).
@@ -46,19 +46,19 @@ pub(crate) fn sgdt_sidt(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         user_may_look(cpu)?;
         let table = if op.imm == 0 { cpu.state.gdtr } else { cpu.state.idtr };
-        let parts = [(0, 2, table.limit.into()), (2, base_size(cpu), table.base)];
+        let parts = [(0, Width::B2, table.limit.into()), (2, base_size(cpu), table.base)];
         let privilege = cpu.privilege();
         // Both must be writable before one is written.
         for (at, size, _) in parts {
             let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
-            let probe = cpu.mmu.probe_write(la, size.into(), privilege);
+            let probe = cpu.mmu.probe_write(La(la), size.into(), privilege);
             cpu.check(probe)?;
         }
         for (at, size, value) in parts {
             let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
-            let written = cpu.mmu.write(la, size, value, privilege);
+            let written = cpu.mmu.write(La(la), size, value, privilege);
             cpu.check(written)?;
-            cpu.watch(la, size, DataAccess::Write);
+            cpu.watch(la, size as u8, DataAccess::Write);
         }
         Ok(())
     };
@@ -70,14 +70,14 @@ pub(crate) fn lgdt_lidt(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         privileged(cpu)?;
         let mut values = [0; 2];
-        for (value, (at, size)) in values.iter_mut().zip([(0, 2), (2, base_size(cpu))]) {
+        for (value, (at, size)) in values.iter_mut().zip([(0, Width::B2), (2, base_size(cpu))]) {
             let la = cpu.part(op, at, size.into(), AccessKind::Read)?;
-            let read = cpu.mmu.read(la, size, cpu.privilege());
+            let read = cpu.mmu.read(La(la), size, cpu.privilege());
             *value = cpu.check(read)?;
-            cpu.watch(la, size, DataAccess::Read);
+            cpu.watch(la, size as u8, DataAccess::Read);
         }
         let [limit, mut base] = values;
-        if cpu.mode == Mode::Long64 && !x86::paging::is_canonical(base) {
+        if cpu.mode == Mode::Long64 && !La(base).is_canonical() {
             return cpu.gp();
         }
         if op.size == 2 && cpu.mode != Mode::Long64 {

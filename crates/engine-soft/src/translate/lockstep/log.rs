@@ -7,6 +7,7 @@
 use crate::observer::Recorder;
 use crate::tlb::PAGE_MASK;
 use memory::GuestRam;
+use x86::addr::Gpa;
 use x86::bus::AccessKind;
 
 /// No instruction that is compared writes more at one place.
@@ -67,7 +68,7 @@ impl Log {
         self.keep(ram, gpa & !PAGE_MASK);
         let len = REACH.min((PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize);
         let mut write = Write { gpa, len, old: [0; REACH], new: [0; REACH] };
-        if ram.read(gpa, &mut write.old[..len]).is_ok() {
+        if ram.read(Gpa(gpa), &mut write.old[..len]).is_ok() {
             self.writes.push(write);
         }
     }
@@ -78,7 +79,7 @@ impl Log {
         }
         let mut page = self.spare.pop().unwrap_or_else(|| Page { gpa, before: Box::new([0; _]) });
         page.gpa = gpa;
-        if ram.read(gpa, &mut page.before[..]).is_ok() {
+        if ram.read(Gpa(gpa), &mut page.before[..]).is_ok() {
             self.pages.push(page);
         }
     }
@@ -99,7 +100,7 @@ impl Log {
         }
         for gpa in tables(ram, cr3, la) {
             let mut low = [0];
-            if ram.read(gpa, &mut low).is_err() {
+            if ram.read(Gpa(gpa), &mut low).is_err() {
                 continue;
             }
             let marks = low[0] & MARKS;
@@ -129,7 +130,7 @@ impl Log {
     /// writes before it.
     pub(super) fn complete(&mut self, ram: &GuestRam, from: usize) {
         for write in &mut self.writes[from..] {
-            let _ = ram.read(write.gpa, &mut write.new[..write.len]);
+            let _ = ram.read(Gpa(write.gpa), &mut write.new[..write.len]);
         }
     }
 
@@ -140,7 +141,7 @@ impl Log {
             let changed = |at: &usize| write.old[*at] != write.new[*at];
             let Some(first) = (0..write.len).find(changed) else { continue };
             let last = (0..write.len).rfind(changed).unwrap_or(first);
-            let _ = ram.write(write.gpa + first as u64, &write.old[first..=last]);
+            let _ = ram.write(Gpa(write.gpa + first as u64), &write.old[first..=last]);
         }
     }
 
@@ -163,8 +164,8 @@ impl Log {
     pub(super) fn spoil(&self, ram: &GuestRam) {
         if let Some(page) = self.pages.last() {
             let mut byte = [0];
-            let _ = ram.read(page.gpa + 3, &mut byte);
-            let _ = ram.write(page.gpa + 3, &[byte[0] ^ 1]);
+            let _ = ram.read(Gpa(page.gpa + 3), &mut byte);
+            let _ = ram.write(Gpa(page.gpa + 3), &[byte[0] ^ 1]);
         }
     }
 
@@ -174,7 +175,7 @@ impl Log {
         let mut found = Vec::new();
         let mut now = [0; PAGE_MASK as usize + 1];
         for page in &self.pages {
-            if ram.read(page.gpa, &mut now).is_err() {
+            if ram.read(Gpa(page.gpa), &mut now).is_err() {
                 continue;
             }
             let mut expected = *page.before;
@@ -249,7 +250,7 @@ fn tables(ram: &GuestRam, cr3: u64, la: u64) -> impl Iterator<Item = u64> {
     [39, 30, 21, 12].into_iter().map_while(move |shift| {
         let gpa = table? + 8 * (la >> shift & 511);
         let mut entry = [0; 8];
-        let present = ram.read(gpa, &mut entry).is_ok() && entry[0] & 1 != 0;
+        let present = ram.read(Gpa(gpa), &mut entry).is_ok() && entry[0] & 1 != 0;
         table = present.then(|| u64::from_le_bytes(entry) & FRAME);
         Some(gpa)
     })

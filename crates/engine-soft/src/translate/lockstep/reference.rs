@@ -16,6 +16,7 @@ use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, DecoderError, Instruction};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use x86::addr::Gpa;
 use x86::state::{CpuState, Flags, Mode, gpr};
 
 /// Longest instruction.
@@ -246,10 +247,10 @@ fn bytes_at_rip(cpu: &mut Cpu) -> Option<Bytes> {
     let gpa = code_address(cpu, la)?;
     let room = MAX_LEN.min((PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize);
     let mut bytes = Bytes { code: [0; MAX_LEN], len: room as u8, mode_key: cpu.mode_key };
-    cpu.mmu.ram.read(gpa, &mut bytes.code[..room]).ok()?;
+    cpu.mmu.ram.read(Gpa(gpa), &mut bytes.code[..room]).ok()?;
     if room < MAX_LEN
         && let Some(next) = code_address(cpu, (la | PAGE_MASK).wrapping_add(1))
-        && cpu.mmu.ram.read(next, &mut bytes.code[room..]).is_ok()
+        && cpu.mmu.ram.read(Gpa(next), &mut bytes.code[room..]).is_ok()
     {
         bytes.len = MAX_LEN as u8;
     }
@@ -318,6 +319,6 @@ pub(super) fn replaced_at(cpu: &mut Cpu, rip: u64) -> bool {
     }
     let mut code = [0; 64];
     let len = code.len().min((PAGE_MASK + 1 - (rip & PAGE_MASK)) as usize);
-    cpu.mmu.ram.read(entry.gpa | rip & PAGE_MASK, &mut code[..len]).is_ok()
+    cpu.mmu.ram.read(Gpa(entry.gpa | rip & PAGE_MASK), &mut code[..len]).is_ok()
         && flow::replaced_within(&code[..len]).is_some()
 }

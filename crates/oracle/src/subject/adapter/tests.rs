@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use test_support::Rng;
 use vcpu::{CpuIo, SignalSet, Signals, StateError, Statistics};
+use x86::addr::Gpa;
 
 /// NOP, INT3, UD2, MOV \[RDI\], RAX, with paging and delivery written as plainly as possible.
 struct Toy {
@@ -29,7 +30,7 @@ impl Toy {
 
     fn word(&self, gpa: u64) -> u64 {
         let mut raw = [0; 8];
-        self.ram.read(gpa, &mut raw).expect("tables are in RAM");
+        self.ram.read(Gpa(gpa), &mut raw).expect("tables are in RAM");
         u64::from_le_bytes(raw)
     }
 
@@ -84,8 +85,8 @@ impl Toy {
                 })?;
                 let split = if first + 7 == last { 8 } else { (4096 - first % 4096) as usize };
                 let count = if self.broken { split.min(7) } else { split };
-                self.ram.write(first, &value[..count]).expect("RAM");
-                self.ram.write(last - last % 4096, &value[split..]).expect("RAM");
+                self.ram.write(Gpa(first), &value[..count]).expect("RAM");
+                self.ram.write(Gpa(last - last % 4096), &value[split..]).expect("RAM");
                 self.state.rip += 3;
             }
             _ => {
@@ -122,7 +123,7 @@ impl Toy {
         for value in frame {
             stack -= 8;
             let gpa = self.walk(stack, 2).unwrap_or_else(|_| panic!("the stack is mapped"));
-            self.ram.write(gpa, &value.to_le_bytes()).expect("RAM");
+            self.ram.write(Gpa(gpa), &value.to_le_bytes()).expect("RAM");
         }
         self.state.gpr[4] = stack;
         assert_eq!(system(self, handler) & 0xff, 0xf4);

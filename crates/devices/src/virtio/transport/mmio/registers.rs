@@ -9,6 +9,7 @@ use memory::GuestRam;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use virtio_bindings::virtio_mmio::*;
+use x86::addr::Width;
 
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
@@ -117,17 +118,15 @@ impl VirtioMmio {
     }
 
     /// The configuration space, of any width.
-    fn read_config(&self, offset: usize, size: u8) -> u64 {
+    fn read_config(&self, offset: usize, width: Width) -> u64 {
         let mut bytes = [0; 8];
-        let wanted = bytes.iter().take(size.into()).count();
-        self.transport.device.read_config(offset, &mut bytes[..wanted]);
+        self.transport.device.read_config(offset, &mut bytes[..width.bytes()]);
         u64::from_le_bytes(bytes)
     }
 
-    fn write_config(&mut self, offset: usize, size: u8, value: u64) {
+    fn write_config(&mut self, offset: usize, width: Width, value: u64) {
         let bytes = value.to_le_bytes();
-        let given = bytes.iter().take(size.into()).count();
-        self.transport.device.write_config(offset, &bytes[..given]);
+        self.transport.device.write_config(offset, &bytes[..width.bytes()]);
     }
 }
 
@@ -140,28 +139,30 @@ fn set_high(address: &mut u64, value: u32) {
 }
 
 impl MmioDevice for VirtioMmio {
-    fn read(&mut self, offset: u64, size: u8) -> u64 {
+    fn read(&mut self, offset: u64, width: Width) -> u64 {
         let offset = offset as u32;
         match offset.checked_sub(VIRTIO_MMIO_CONFIG) {
-            Some(offset) => self.read_config(offset as usize, size),
-            None if size == 4 && offset.is_multiple_of(4) => self.read_register(offset).into(),
+            Some(offset) => self.read_config(offset as usize, width),
+            None if width == Width::B4 && offset.is_multiple_of(4) => {
+                self.read_register(offset).into()
+            }
             None => u64::MAX,
         }
     }
 
-    fn write(&mut self, offset: u64, size: u8, value: u64) {
+    fn write(&mut self, offset: u64, width: Width, value: u64) {
         let offset = offset as u32;
         match offset.checked_sub(VIRTIO_MMIO_CONFIG) {
-            Some(offset) => self.write_config(offset as usize, size, value),
-            None if size == 4 && offset.is_multiple_of(4) => {
+            Some(offset) => self.write_config(offset as usize, width, value),
+            None if width == Width::B4 && offset.is_multiple_of(4) => {
                 self.write_register(offset, value as u32);
             }
             None => {}
         }
     }
 
-    fn max_width(&self) -> u8 {
-        4
+    fn max_width(&self) -> Width {
+        Width::B4
     }
 }
 
