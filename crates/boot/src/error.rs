@@ -1,4 +1,5 @@
 //! Why a guest cannot be booted, and what to do next.
+use x86::addr::Gpa;
 
 /// Every message names the file, what was found in it, and the remedy. Fields of what is wanted are
 /// in backquotes: `memory`, `kernel`, `initrd`, `cmdline`, `modules`.

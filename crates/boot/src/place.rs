@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_low_memory_is_too_small() {
-        let error = Placer::new(&[(0, 0x8_0000)]).unwrap_err().to_string();
+        let error = Placer::new(&[(Gpa(0), 0x8_0000)]).unwrap_err().to_string();
         assert!(error.contains("`memory`"), "{error}");
     }
 

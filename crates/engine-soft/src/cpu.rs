@@ -9,7 +9,7 @@ use crate::block::{self, AVX_ON, BlockCache, SSE_ON, USER};
 use crate::decode::features::FeatureTable;
 use crate::interp::thunks::Thunks;
 use crate::mmu;
-use crate::op::{self, Fallible, Fault};
+use crate::op::{self, Fallible, Fault, width};
 use crate::ram;
 use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
 use crate::translate::context::Context;

@@ -4,6 +4,7 @@ use crate::soft_vcpu::{CODE_CACHE, SoftVcpu};
 use crate::thunk;
 use crate::tier::Tier;
 use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
+use x86::addr::VcpuId;
 use x86::cpuid::{CpuModel, Feature};
 
 /// The software engine, with how it is to run guests.

@@ -201,7 +201,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
             let t = paging::translate(&self.paging, self.smap(), &tables, La(la), access);
             if let Some(gpa) = tables.absent.get() {
-                return Ok(Walked::Absent(gpa));
+                return Ok(Walked::Absent(gpa.0));
             }
             t
         } else {
@@ -331,7 +331,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     }
 
     /// One access to `target`, within a page.
-    fn read_at(&mut self, target: Reached, size: u8) -> u64 {
+    fn read_at(&mut self, target: Reached, size: Width) -> u64 {
         match target {
             // SAFETY: `target` came from `reach` for an access that stays within the page.
             Reached::Ram { host, .. } => unsafe {
@@ -353,7 +353,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     }
 
     /// One store to `target`, within a page. Decoded code there dies.
-    fn write_at(&mut self, target: Reached, size: u8, value: u64) {
+    fn write_at(&mut self, target: Reached, size: Width, value: u64) {
         match target {
             Reached::Ram { host, gpa } => {
                 // SAFETY: `target` came from `reach` for a write that stays within the page.
@@ -397,7 +397,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     fn let_go(&mut self) {
         let released = self.blocks.released();
         if !released.is_empty() {
-            self.reader.release_code(released.drain(..));
+            self.reader.release_code(released.drain(..).map(Gpa));
         }
     }
 
@@ -608,9 +608,9 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
 }
 
 impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
-    fn read(&mut self, la: u64, size: u8, privilege: Privilege) -> Result<u64, Exception> {
-        if Self::crosses(la, u64::from(size)) {
-            return self.read_split(la, size, privilege);
+    fn read(&mut self, la: La, size: Width, privilege: Privilege) -> Result<u64, Exception> {
+        if Self::crosses(la.0, u64::from(size)) {
+            return self.read_split(la.0, size, privilege);
         }
         let target = self.reach(la.0, AccessKind::Read, privilege)?;
         Ok(self.read_at(target, size))
@@ -685,8 +685,8 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
         Ok(())
     }
 
-    fn fetch_or_u8(&mut self, la: u64, bits: u8) -> Result<u8, Exception> {
-        match self.reach(la, AccessKind::Write, Privilege::Implicit)? {
+    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
+        match self.reach(la.0, AccessKind::Write, Privilege::Implicit)? {
             Reached::Ram { host, gpa } => {
                 // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
                 // operations.
@@ -696,8 +696,8 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
                 Ok(old)
             }
             target @ Reached::Device { .. } => {
-                let old = self.read_at(target, 1) as u8;
-                self.write_at(target, 1, u64::from(old | bits));
+                let old = self.read_at(target, Width::B1) as u8;
+                self.write_at(target, Width::B1, u64::from(old | bits));
                 Ok(old)
             }
         }
@@ -740,6 +740,6 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
 impl<B: CodeCache, R: Recorder> Drop for Mmu<B, R> {
     fn drop(&mut self) {
         self.blocks.flush();
-        self.reader.release_code(self.blocks.released().drain(..));
+        self.reader.release_code(self.blocks.released().drain(..).map(Gpa));
     }
 }

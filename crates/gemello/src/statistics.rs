@@ -3,7 +3,7 @@
 use machine::{Exits, ProcessorStats, Stats, Unclaimed};
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
-use x86::exception::Vector;
+use x86::addr::Vector;
 
 /// The counters of a run as a table.
 #[derive(Debug)]
@@ -180,8 +180,8 @@ fn exits_line(exits: &Exits) -> String {
 
 /// The manual's name of exception `number`, or the number where it has none.
 fn exception(number: usize) -> String {
-    let vector = u8::try_from(number).ok().and_then(Vector::of);
-    vector.map_or_else(|| number.to_string(), |vector| vector.name().to_owned())
+    let name = u8::try_from(number).ok().and_then(|number| Vector(number).name());
+    name.map_or_else(|| number.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -189,6 +189,7 @@ mod tests {
     use super::*;
     use machine::Place;
     use std::time::Duration;
+    use x86::addr::Port;
 
     #[test]
     fn statistics_read_well() {
@@ -200,7 +201,7 @@ mod tests {
         let stats = Stats {
             wall: Duration::from_secs(2),
             processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
-            unclaimed: vec![Unclaimed { place: Place::Port(0x2e), reads: 1, writes: 2 }],
+            unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table(&stats).to_string();
         for expected in

@@ -25,6 +25,7 @@ use memory::GuestRam;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use vcpu::{Engine, Signals, Vcpu, VmParts};
+use x86::addr::VcpuId;
 use x86::cpuid::CpuModel;
 
 /// A saved guest goes on where the TSC's frequency differs by less than one part in so many: the
@@ -144,7 +145,8 @@ impl Cpus {
         timers: &Arc<TimerQueue>,
     ) -> Result<Self, BuildError> {
         let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
-        let vcpus = (0..PROCESSORS).map(|id| vm.add_vcpu(id)).collect::<Result<Vec<_>, _>>()?;
+        let vcpus =
+            (0..PROCESSORS).map(|id| vm.add_vcpu(VcpuId(id))).collect::<Result<Vec<_>, _>>()?;
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
         let tscs: Vec<_> = signals.iter().map(|_| ProcessorTsc::new(clock)).collect();
         let lapics = lapics(&signals, clock, &tscs, timers, model);

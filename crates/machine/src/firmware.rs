@@ -16,7 +16,7 @@ pub(crate) const PROCESSORS: u32 = 1;
 /// A boot file.
 pub(crate) fn plan(
     config: &BootConfig,
-    ram: &[(u64, u64)],
+    ram: &[boot::Run],
     devices: usize,
 ) -> Result<BootPlan, BootError> {
     let modules: Vec<_> =
@@ -34,12 +34,12 @@ pub(crate) fn plan(
 fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
     AcpiConfig {
         cpus,
-        lapic_address: layout::LAPIC as u32,
-        ioapic_address: layout::IOAPIC as u32,
+        lapic_address: layout::LAPIC.0 as u32,
+        ioapic_address: layout::IOAPIC.0 as u32,
         ioapic_id: layout::IOAPIC_ID,
-        pm1a_event: layout::ACPI_PM + AcpiPm::PM1A_EVT,
-        pm1a_control: layout::ACPI_PM + AcpiPm::PM1A_CNT,
-        pm_timer: layout::ACPI_PM + AcpiPm::PM_TMR,
+        pm1a_event: layout::ACPI_PM.wrapping_add(AcpiPm::PM1A_EVT),
+        pm1a_control: layout::ACPI_PM.wrapping_add(AcpiPm::PM1A_CNT),
+        pm_timer: layout::ACPI_PM.wrapping_add(AcpiPm::PM_TMR),
         pm_timer_32bit: true,
         sci_irq: layout::IRQ_SCI,
         reset_port: layout::RESET_REGISTER,
@@ -55,7 +55,7 @@ fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
 /// Writes the boot image into RAM.
 pub(crate) fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
     for piece in &plan.pieces {
-        tracing::debug!(target: "boot", gpa = piece.gpa, len = piece.bytes.len(), "{}", piece.what);
+        tracing::debug!(target: "boot", gpa = piece.gpa.0, len = piece.bytes.len(), "{}", piece.what);
         ram.write(piece.gpa, &piece.bytes)?;
         ram.wrote(piece.gpa, piece.bytes.len() as u64);
     }

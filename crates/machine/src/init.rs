@@ -1,6 +1,7 @@
 //! The effect of INIT and of a start-up IPI on a processor (SDM vol. 3, 9.1.1, 9.4.4 and table
 //! 10-1).
 
+use x86::addr::Vector;
 use x86::regs::Cr0;
 use x86::state::{Activity, CpuState, Seg};
 
@@ -43,16 +44,16 @@ pub(crate) fn after_init(before: &CpuState, role: Role) -> CpuState {
     }
 }
 
-/// The state after the start-up IPI for page number `page`; `None` where the processor was not
+/// The state after the start-up IPI with `vector`, the number of a page; `None` where the processor was not
 /// waiting for one.
-pub(crate) fn after_sipi(before: &CpuState, page: u8) -> Option<CpuState> {
+pub(crate) fn after_sipi(before: &CpuState, vector: Vector) -> Option<CpuState> {
     if before.activity != Activity::WaitForSipi {
         return None;
     }
     let mut state = before.clone();
     let code = &mut state.seg[Seg::Cs as usize];
-    code.selector = u16::from(page) << 8;
-    code.base = u64::from(page) << 12;
+    code.selector = u16::from(vector.0) << 8;
+    code.base = u64::from(vector.0) << 12;
     state.rip = 0;
     state.activity = Activity::Running;
     Some(state)
@@ -73,10 +74,10 @@ mod tests {
         assert_eq!((waiting.gpr[0], waiting.msr.lstar, waiting.tsc_offset), (0, 0x1234, 99));
         assert_eq!(waiting.paging.cr0, Cr0::ET | Cr0::CD);
         assert_eq!(waiting.activity, Activity::WaitForSipi);
-        let started = after_sipi(&waiting, 0x9a).expect("was waiting");
+        let started = after_sipi(&waiting, Vector(0x9a)).expect("was waiting");
         let cs = started.seg[Seg::Cs as usize];
         assert_eq!((cs.selector, cs.base, started.rip), (0x9a00, 0x9_a000, 0));
-        assert_eq!(after_sipi(&started, 0x9a), None);
+        assert_eq!(after_sipi(&started, Vector(0x9a)), None);
         assert_eq!(after_init(&before, Role::Bootstrap).activity, Activity::Running);
     }
 }

@@ -13,6 +13,7 @@ use crate::saved::state::RestoreError;
 use memory::GuestRam;
 use sync::lock;
 use vcpu::{Signal, StateError};
+use x86::addr::Gpa;
 
 /// Bytes of memory that are looked at together.
 const CHUNK: usize = 64 << 10;
@@ -28,7 +29,8 @@ impl Board {
     /// Has everything begin anew. The machine stands still.
     pub(crate) fn reset(&self) -> Result<(), ResetError> {
         let origin = self.origin.get().ok_or(ResetError::Restored)?;
-        let plan = firmware::plan(&origin.boot, &origin.state.memory, self.virtio.len())?;
+        let ram: Vec<_> = origin.state.memory.iter().map(|&(at, len)| (Gpa(at), len)).collect();
+        let plan = firmware::plan(&origin.boot, &ram, self.virtio.len())?;
         let failed = |error: &dyn std::error::Error| ResetError::Failed(error.to_string());
         clear(&self.ram).map_err(|error| failed(&error))?;
         firmware::place(&self.ram, &plan).map_err(|error| failed(&error))?;
@@ -54,7 +56,7 @@ fn clear(ram: &GuestRam) -> Result<(), memory::Error> {
     for region in ram.regions() {
         let mut done = 0;
         while done < region.len {
-            let (gpa, len) = (region.gpa + done, (region.len - done).min(CHUNK as u64));
+            let (gpa, len) = (region.gpa.wrapping_add(done), (region.len - done).min(CHUNK as u64));
             let chunk = &mut chunk[..len as usize];
             ram.read(gpa, chunk)?;
             if *chunk != zeros[..len as usize] {

@@ -11,6 +11,7 @@ use devices::virtio::blk::{Block, DiskAccess, RawImage};
 use devices::virtio::{VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::sync::{Arc, Mutex, MutexGuard};
+use x86::addr::Gpa;
 
 /// A device in its slot.
 pub(crate) struct Slotted {

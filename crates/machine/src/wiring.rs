@@ -21,6 +21,7 @@ use devices::power::PowerSink;
 use devices::time::TimerQueue;
 use std::io;
 use std::sync::{Arc, Mutex};
+use x86::addr::Port;
 
 /// The serial lines' other ends.
 #[derive(Debug, Default)]
@@ -62,7 +63,7 @@ impl Wiring<'_> {
     ) -> Result<Chipset, BuildError> {
         let clock = || Arc::clone(self.clock) as _;
         let irq = |number| self.irqchips.isa_line(number);
-        let low = config.memory.min(layout::LOW_RAM_END);
+        let low = config.memory.min(layout::LOW_RAM_END.0);
         let pit = Pit::new(clock(), self.timers, irq(layout::IRQ_PIT));
         let rtc = Rtc::new(RtcConfig {
             clock: clock(),
@@ -89,7 +90,7 @@ impl Wiring<'_> {
     }
 
     /// A UART whose other end is `line`.
-    fn uart(&mut self, base: u16, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
+    fn uart(&mut self, base: Port, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
         let output = match line.output {
             None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
             Some(place) => {
@@ -137,7 +138,7 @@ pub(crate) fn bus(
     bus.add_pio("com2", layout::com_ports(layout::COM2), Arc::clone(&chipset.com2) as _)?;
     bus.add_pio("com3", layout::com_ports(layout::COM3), Arc::clone(&chipset.com3) as _)?;
     bus.add_pio("com1", layout::com_ports(layout::COM1), Arc::clone(&chipset.com1) as _)?;
-    let pm = layout::ACPI_PM..=layout::ACPI_PM + (AcpiPm::PORTS - 1);
+    let pm = layout::ACPI_PM..=layout::ACPI_PM.wrapping_add(AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
     bus.add_byte_port("reset", layout::RESET_REGISTER, Arc::clone(&chipset.reset) as _)?;
     for device in virtio {

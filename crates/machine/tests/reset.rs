@@ -3,11 +3,13 @@
 mod support;
 
 use engine_soft::SoftEngine;
+use machine::layout::LAPIC;
 use machine::{BootConfig, Config, ControlError, End, File, Lines, Machine, ResetError};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{Collector, Step, collecting, config, kernel, machine, step};
 use vcpu::{Exit, Signal};
+use x86::addr::{Port, PortWidth, Width};
 
 /// Counts its starts in memory, says the count as a letter, rewrites itself, halts for ever.
 const COUNTS_ITS_STARTS: [u8; 25] = [
@@ -80,13 +82,15 @@ fn marks() -> Vec<Step> {
         (0x21, 0x20),
         (0x21, 0x04),
         (0x21, 0x01),
-        (machine::layout::COM1 + 3, 0x13),
-        (machine::layout::COM2 + 7, 0x88),
+        (machine::layout::COM1.0 + 3, 0x13),
+        (machine::layout::COM2.0 + 7, 0x88),
     ];
     vec![step(move |guest| {
-        ports.iter().for_each(|&(port, value)| guest.io.pio_write(port, 1, value));
-        guest.io.mmio_write(machine::layout::LAPIC + 0xf0, 4, 0x1ff);
-        guest.io.mmio_write(machine::layout::LAPIC + 0x380, 4, 1_000_000_000);
+        ports
+            .iter()
+            .for_each(|&(port, value)| guest.io.pio_write(Port(port), PortWidth::B1, value));
+        guest.io.mmio_write(LAPIC.wrapping_add(0xf0), Width::B4, 0x1ff);
+        guest.io.mmio_write(LAPIC.wrapping_add(0x380), Width::B4, 1_000_000_000);
         guest.state.gpr[5] = 0x5555;
         guest.signals.raise(Signal::Nmi);
         guest.signals.raise(Signal::Init);

@@ -339,7 +339,7 @@ fn what_is_not_there_reads_all_ones_and_is_counted() {
         let found = stats.unclaimed.iter().find(|unclaimed| unclaimed.place == place);
         found.map(|unclaimed| (unclaimed.reads, unclaimed.writes))
     };
-    assert_eq!(counts(Place::Port(0x300)), Some((1, 0)), "{stats:?}");
-    assert_eq!(counts(Place::Memory(0xD000_0000)), Some((1, 1)), "{stats:?}");
+    assert_eq!(counts(Place::Port(Port(0x300))), Some((1, 0)), "{stats:?}");
+    assert_eq!(counts(Place::Memory(Gpa(0xD000_0000))), Some((1, 1)), "{stats:?}");
     assert_eq!(stats.processors[0].exits.slice_over, 1);
 }

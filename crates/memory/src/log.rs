@@ -31,6 +31,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use x86::addr::Gpa;
 
 /// Changes that are remembered for processors that have not caught up yet.
 pub const REMEMBERED: usize = 4096;

@@ -177,6 +177,6 @@ fn a_large_initrd_names_the_memory_it_needs() {
     let error = Boot { initrd: Some(&initrd), ram: small, ..Boot::new(&bzimage()) }.error();
     assert!(error.contains("initrd.img") && error.contains("`memory`"), "{error}");
     let need = error.split("at least ").nth(1).and_then(|s| s.split('M').next()).unwrap();
-    let enough = [(0, need.parse::<u64>().unwrap() << 20)];
+    let enough = [(Gpa(0), need.parse::<u64>().unwrap() << 20)];
     Boot { initrd: Some(&initrd), ram: &enough, ..Boot::new(&bzimage()) }.ok();
 }

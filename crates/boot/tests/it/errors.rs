@@ -64,7 +64,7 @@ fn an_arm64_efi_program_is_of_another_architecture() {
 
 #[test]
 fn a_machine_too_small_for_the_tables_says_so() {
-    let error = Boot { ram: &[(0, 0x1000)], ..Boot::new(&crate::images::bzimage()) }.error();
+    let error = Boot { ram: &[(Gpa(0), 0x1000)], ..Boot::new(&crate::images::bzimage()) }.error();
     assert!(error.contains("`memory`"), "{error}");
     Boot { ram: &[], ..Boot::new(&crate::images::bzimage()) }.error();
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use sync::lock;
+use x86::addr::{Gpa, Port};
 
 /// Places remembered at the most; a guest that scans all of memory must not fill the host's.
 const PLACES_MAX: usize = 4096;

@@ -9,6 +9,7 @@ use crate::alu::{CF, OF, PF, SF, ZF};
 use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step_to};
+use x86::addr::La;
 use x86::bus::AccessKind;
 use x86::state::{Mode, Seg, gpr};
 

@@ -1,7 +1,8 @@
 //! What becomes of faults and events: delivery through the IDT (SDM vol. 3, 6.9).
 
 use crate::cpu::{Cpu, Op};
-use x86::exception::{Exception, Vector};
+use x86::addr::Vector;
+use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
 use x86::state::{Activity, Mode, Seg};
@@ -25,7 +26,7 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
         && cpu.mode == Mode::Long64
     {
         // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
-        cpu.fault = Exception::with_code(Vector::Ss, 0);
+        cpu.fault = Exception::with_code(Vector::SS, 0);
     }
     fault_here(cpu);
 }
@@ -36,14 +37,14 @@ pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
 pub(crate) fn fault_here(cpu: &mut Cpu) {
     let exception = cpu.fault;
     cpu.mmu.noncanonical = false;
-    cpu.stats.exceptions[exception.vector as usize & 31] += 1;
+    cpu.stats.exceptions[exception.vector.0 as usize & 31] += 1;
     deliver(cpu, Event::Exception(exception));
 }
 
 /// Delivers through the IDT. A fault during delivery ends in a double fault or in shutdown.
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if let Event::Exception(e) = event {
-        tracing::trace!(target: "exceptions", vector = e.vector.name(), error_code = ?e.error_code,
+        tracing::trace!(target: "exceptions", vector = e.vector.name().unwrap_or("?"), error_code = ?e.error_code,
             payload = format_args!("{:#x}", e.payload),
             rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
     }

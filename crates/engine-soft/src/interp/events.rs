@@ -6,7 +6,7 @@ use super::fetch::{self, Extent};
 use crate::cpu::Cpu;
 use crate::op::{OWN_STEP, Step};
 use vcpu::{Exit, Signal, SignalSet};
-use x86::addr::{La, Vector};
+use x86::addr::La;
 use x86::debug;
 use x86::exception::Exception;
 use x86::interrupt::Event;

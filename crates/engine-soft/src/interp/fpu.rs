@@ -5,7 +5,7 @@ use crate::cpu::Handler;
 use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
 use crate::interp::host_exec;
-use crate::op::{Fallible, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to, width};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::addr::La;

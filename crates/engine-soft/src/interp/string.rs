@@ -9,7 +9,7 @@ use crate::alu::{Alu, ZF};
 use crate::cpu::Op;
 use crate::cpu::{Cpu, truncate};
 use crate::observer::CodeCache;
-use crate::op::{Fallible, REPNE, Step, step_to};
+use crate::op::{Fallible, REPNE, Step, port_width, step_to};
 use crate::ram::{self, While};
 use crate::tlb::PAGE_MASK;
 use crate::word::Word;

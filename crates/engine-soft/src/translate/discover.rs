@@ -16,6 +16,7 @@ use crate::block::Key;
 use crate::cpu::{Block, Cpu};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Instruction, OpKind};
+use x86::addr::Gpa;
 
 /// Runs of a successor before a region takes it in.
 const WARM: u32 = 6;
@@ -37,11 +38,11 @@ pub(super) fn discover(cpu: &mut Cpu, head: &Block) -> Option<Region> {
 fn gather(cpu: &mut Cpu, head: &Block, per_access: bool) -> Option<Region> {
     let page = head.key.gpa() & !PAGE_MASK;
     let mut code = vec![0; PAGE_BYTES as usize];
-    cpu.mmu.ram.read(page, &mut code).ok()?;
+    cpu.mmu.ram.read(Gpa(page), &mut code).ok()?;
     let alone = per_access || head.second_page.is_some();
     if let Some(second) = head.second_page {
         let mut rest = [0; 15];
-        cpu.mmu.ram.read(second, &mut rest).ok()?;
+        cpu.mmu.ram.read(Gpa(second), &mut rest).ok()?;
         code.extend(rest);
     }
     let mut region = Region {

@@ -2,6 +2,7 @@ use super::registers::*;
 use super::*;
 use crate::time::{ManualClock, SECOND};
 use sync::lock;
+use x86::addr::{Port, PortWidth};
 
 type Parts = (Arc<ManualClock>, Arc<TimerQueue>, Arc<Mutex<Vec<PowerEvent>>>, Arc<Mutex<AcpiPm>>);
 

@@ -2,6 +2,7 @@ use super::core::*;
 use super::registers::*;
 use super::*;
 use sync::lock;
+use x86::addr::{Port, PortWidth};
 
 #[test]
 fn self_test_command_byte_and_absent_devices() {

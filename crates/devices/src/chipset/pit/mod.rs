@@ -12,6 +12,7 @@ mod tests;
 
 pub use self::core::PIT_HZ;
 pub use saved::{CounterState, PitState};
+use x86::addr::{Port, PortWidth};
 
 use self::core::{Core, tick, time_of};
 use crate::bus::PioDevice;

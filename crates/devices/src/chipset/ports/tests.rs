@@ -1,6 +1,7 @@
 use super::*;
 use crate::bus::Bus;
 use sync::lock;
+use x86::addr::{Port, PortWidth};
 
 type Events = Arc<Mutex<Vec<PowerEvent>>>;
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
 use sync::lock;
+use x86::addr::{Port, PortWidth};
 
 /// 2009-02-13 23:31:30 UTC, a Friday.
 const START: i128 = 1_234_567_890_000_000_000;

@@ -4,6 +4,7 @@ use super::*;
 use crate::time::ManualClock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use sync::lock;
+use x86::addr::{Port, PortWidth};
 
 /// A terminal: what was sent.
 #[derive(Clone, Default)]

@@ -10,6 +10,7 @@ mod saved;
 mod tests;
 
 pub use saved::IoApicState;
+use x86::addr::{Vector, Width};
 
 use self::core::{Core, Request};
 use super::interconnect::EoiListener;

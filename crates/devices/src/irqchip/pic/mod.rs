@@ -10,6 +10,7 @@ mod saved;
 mod tests;
 
 pub use saved::{PicChipState, PicState};
+use x86::addr::{Port, PortWidth, Vector};
 
 use self::core::Pair;
 use super::interconnect::ExternalVector;

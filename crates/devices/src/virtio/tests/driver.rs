@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sync::lock;
+use x86::addr::{Gpa, Width};
 
 pub(super) const RAM: u64 = 1 << 20;
 /// Entries of the queue.

@@ -11,6 +11,7 @@ use memory::GuestRam;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use sync::lock;
+use x86::addr::{Gpa, Width};
 
 /// Where the rings of queue `number` are.
 const fn rings(number: u64) -> [u64; 3] {

@@ -6,6 +6,7 @@ use crate::virtio::MmioState;
 use crate::virtio::blk::BlockState;
 use crate::virtio::saved::DeviceState;
 use sync::lock;
+use x86::addr::Gpa;
 
 #[test]
 fn a_restored_device_goes_on() {

@@ -4,6 +4,7 @@ use super::{privileged, protected};
 use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
+use x86::addr::La;
 use x86::bus::AccessKind;
 use x86::control;
 use x86::state::{Mode, Seg};

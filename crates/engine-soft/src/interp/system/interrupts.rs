@@ -5,6 +5,7 @@ use super::transfer;
 use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::Step;
+use x86::addr::Vector;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::iret;

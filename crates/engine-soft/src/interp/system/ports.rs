@@ -2,8 +2,8 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::Op;
-use crate::op::{Fallible, Step, step, step_to};
-use x86::debug::DataAccess;
+use crate::op::{Fallible, Step, port_width, step, step_to};
+use x86::addr::{Port, PortWidth};
 use x86::ioperm;
 use x86::state::gpr;
 

@@ -5,6 +5,7 @@ use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY, SEGMENTS};
 use crate::interp::stack;
 use crate::op::{Fallible, Step, step, step_to};
+use x86::addr::La;
 use x86::bus::AccessKind;
 use x86::regs::Cr4;
 use x86::state::{Seg, gpr};

@@ -4,6 +4,7 @@ use super::{privileged, protected, store_word, user_may_look, word_operand};
 use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step};
+use x86::addr::{La, Width};
 use x86::bus::{AccessKind, SystemBus};
 use x86::debug::DataAccess;
 use x86::segment;
