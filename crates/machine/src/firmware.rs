@@ -55,7 +55,8 @@ fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
 /// Writes the boot image into RAM.
 pub(crate) fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error> {
     for piece in &plan.pieces {
-        tracing::debug!(target: "boot", gpa = piece.gpa.0, len = piece.bytes.len(), "{}", piece.what);
+        let (gpa, len) = (piece.gpa.0, piece.bytes.len());
+        tracing::debug!(target: "boot", gpa, len, "{}", piece.what);
         ram.write(piece.gpa, &piece.bytes)?;
         ram.wrote(piece.gpa, piece.bytes.len() as u64);
     }

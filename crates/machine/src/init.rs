@@ -44,8 +44,8 @@ pub(crate) fn after_init(before: &CpuState, role: Role) -> CpuState {
     }
 }
 
-/// The state after the start-up IPI with `vector`, the number of a page; `None` where the processor was not
-/// waiting for one.
+/// The state after the start-up IPI with `vector`, the number of a page; `None` where the processor
+/// was not waiting for one.
 pub(crate) fn after_sipi(before: &CpuState, vector: Vector) -> Option<CpuState> {
     if before.activity != Activity::WaitForSipi {
         return None;

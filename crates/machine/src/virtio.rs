@@ -64,7 +64,7 @@ fn same_kind(one: &Device, other: &Device) -> bool {
 pub(crate) fn acpi(count: usize) -> Vec<boot::VirtioMmio> {
     let told = |VirtioSlot { address, gsi }: VirtioSlot| boot::VirtioMmio {
         address: address.0 as u32,
-        gsi: gsi.into(),
+        gsi,
     };
     virtio_slots().take(count).map(told).collect()
 }

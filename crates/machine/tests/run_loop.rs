@@ -301,7 +301,8 @@ fn input_comes_as_the_guest_takes_it() {
     let expected = sent.len();
     let script = vec![step(move |guest| {
         guest.io.pio_write(Port(layout::COM1.0 + 2), PortWidth::B1, 0x01); // FIFOs on
-        guest.io.pio_write(Port(layout::COM1.0 + 1), PortWidth::B1, 0x01); // received data available
+        // Received data available.
+        guest.io.pio_write(Port(layout::COM1.0 + 1), PortWidth::B1, 0x01);
         guest.io.pio_write(Port(layout::COM1.0 + 4), PortWidth::B1, 0x0B); // DTR, RTS, OUT2
         let mut got = Vec::new();
         while got.len() < expected {

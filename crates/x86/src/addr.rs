@@ -9,7 +9,7 @@
 use core::fmt;
 
 /// Bytes of the smallest page.
-pub const PAGE_SIZE: u64 = 0x1000;
+const PAGE_SIZE: u64 = 0x1000;
 
 macro_rules! address {
     ($(#[$about:meta])* $name:ident) => {

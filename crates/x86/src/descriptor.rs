@@ -18,8 +18,8 @@ pub mod system {
     pub const TSS16_BUSY: u8 = 3;
     pub const CALL_GATE16: u8 = 4;
     pub const TASK_GATE: u8 = 5;
-    pub const INTERRUPT_GATE16: u8 = 6;
-    pub const TRAP_GATE16: u8 = 7;
+    pub(super) const INTERRUPT_GATE16: u8 = 6;
+    pub(super) const TRAP_GATE16: u8 = 7;
     pub const TSS_AVAILABLE: u8 = 9;
     pub const TSS_BUSY: u8 = 11;
     pub const CALL_GATE: u8 = 12;

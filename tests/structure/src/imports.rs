@@ -3,7 +3,7 @@
 use crate::files::File;
 use std::collections::{BTreeMap, BTreeSet};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ItemMod, ItemUse, Path, UseTree};
+use syn::{Attribute, ItemMod, ItemUse, Path, UseTree, Visibility};
 
 /// A module by its path within the crate; empty for the root.
 type Module = Vec<String>;
@@ -23,12 +23,16 @@ impl Imports {
         let files: Vec<_> =
             files.iter().filter(inside).map(|f| (module(&f.path, folder), f)).collect();
         let modules: BTreeSet<Module> = files.iter().map(|(module, _)| module.clone()).collect();
-        let imports = |(module, file): &(Module, &File)| {
-            let paths = Paths::of(file, module);
-            let found = paths.into_iter().filter_map(|path| longest(&modules, path));
+        let paths: Vec<_> =
+            files.iter().map(|(module, file)| (module, Paths::of(file, module))).collect();
+        let passed_on: BTreeMap<Module, Module> =
+            paths.iter().flat_map(|(_, paths)| paths.passed_on.clone()).collect();
+        let imports = |(module, paths): (&Module, Paths)| {
+            let there = |path| longest(&modules, origin(&passed_on, path));
+            let found = paths.found.into_iter().filter_map(there);
             (module.clone(), found.filter(|other| other != module && !other.is_empty()).collect())
         };
-        Self(files.iter().map(imports).collect())
+        Self(paths.into_iter().map(imports).collect())
     }
 
     /// The modules that import themselves by way of others, in groups that do so together.
@@ -76,19 +80,33 @@ fn longest(modules: &BTreeSet<Module>, mut path: Module) -> Option<Module> {
     Some(path)
 }
 
+/// Where what `path` names comes from, if a module only passes it on: `pub use child::Name`.
+fn origin(passed_on: &BTreeMap<Module, Module>, mut path: Module) -> Module {
+    // Names are passed on a few times at the most.
+    for _ in 0..8 {
+        let found =
+            (1..=path.len()).find_map(|len| passed_on.get(&path[..len]).map(|to| (len, to)));
+        let Some((len, to)) = found else { break };
+        path = [to.as_slice(), &path[len..]].concat();
+    }
+    path
+}
+
 /// Absolute paths that a file names.
 struct Paths {
     module: Module,
     found: Vec<Module>,
+    /// Names of this module that it has from another one and only passes on.
+    passed_on: Vec<(Module, Module)>,
 }
 
 impl Paths {
-    fn of(file: &File, module: &Module) -> Vec<Module> {
+    fn of(file: &File, module: &Module) -> Self {
         let parsed = syn::parse_file(&file.text)
             .unwrap_or_else(|error| panic!("{} is no Rust: {error}", file.path));
-        let mut paths = Self { module: module.clone(), found: Vec::new() };
+        let mut paths = Self { module: module.clone(), found: Vec::new(), passed_on: Vec::new() };
         paths.visit_file(&parsed);
-        paths.found
+        paths
     }
 
     /// Notes the path `parts`, as it stands in the module.
@@ -125,8 +143,18 @@ impl Paths {
 
 impl<'a> Visit<'a> for Paths {
     fn visit_item_use(&mut self, item: &'a ItemUse) {
+        let before = self.found.len();
         self.tree(&[], &item.tree);
+        if !matches!(item.vis, Visibility::Inherited) && !has_glob(&item.tree) {
+            for path in self.found.drain(before..) {
+                let Some(name) = path.last().cloned() else { continue };
+                self.passed_on.push(([self.module.as_slice(), &[name]].concat(), path));
+            }
+        }
     }
+
+    /// `pub(in super)` imports nothing.
+    fn visit_visibility(&mut self, _: &'a Visibility) {}
 
     fn visit_path(&mut self, path: &'a Path) {
         let parts: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
@@ -146,6 +174,15 @@ impl<'a> Visit<'a> for Paths {
         self.module.push(item.ident.to_string());
         visit::visit_item_mod(self, item);
         self.module.pop();
+    }
+}
+
+fn has_glob(tree: &UseTree) -> bool {
+    match tree {
+        UseTree::Path(path) => has_glob(&path.tree),
+        UseTree::Group(group) => group.items.iter().any(has_glob),
+        UseTree::Glob(_) => true,
+        UseTree::Name(_) | UseTree::Rename(_) => false,
     }
 }
 
@@ -181,5 +218,19 @@ mod tests {
             file("x/src/b.rs", "use self::B; use crate::X;"),
         ];
         assert!(Imports::of(&chain, "x/src").circles().is_empty());
+    }
+
+    #[test]
+    fn what_is_passed_on_comes_from_where_it_is_made() {
+        let files = [
+            file("x/src/a/mod.rs", "pub(crate) use b::{B, c::C}; mod b; mod c; mod d;"),
+            file("x/src/a/b.rs", "pub(in super::super) struct B; use super::C; pub use super::c;"),
+            file("x/src/a/c.rs", "pub struct C;"),
+            file("x/src/a/d.rs", "use crate::a::B;"),
+        ];
+        assert!(Imports::of(&files, "x/src").circles().is_empty());
+        let through = file("x/src/a/c.rs", "use crate::a::B; pub struct C;");
+        let [a, b, _, d] = files;
+        assert_eq!(Imports::of(&[a, b, through, d], "x/src").circles().len(), 1);
     }
 }

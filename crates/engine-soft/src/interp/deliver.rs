@@ -44,8 +44,8 @@ pub(crate) fn fault_here(cpu: &mut Cpu) {
 /// Delivers through the IDT. A fault during delivery ends in a double fault or in shutdown.
 pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if let Event::Exception(e) = event {
-        tracing::trace!(target: "exceptions", vector = e.vector.name().unwrap_or("?"), error_code = ?e.error_code,
-            payload = format_args!("{:#x}", e.payload),
+        tracing::trace!(target: "exceptions", vector = e.vector.name().unwrap_or("?"),
+            error_code = ?e.error_code, payload = format_args!("{:#x}", e.payload),
             rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
     }
     cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;

@@ -20,13 +20,13 @@ use feature::Word;
 
 /// Family 6, model 6AH, stepping 6: a recent server core whose documented features are a superset
 /// of ours.
-pub const SIGNATURE: u32 = 0x0006_06a6;
+const SIGNATURE: u32 = 0x0006_06a6;
 /// Highest basic leaf.
 pub const MAX_BASIC: u32 = 0x1f;
 /// Highest extended leaf.
 pub const MAX_EXTENDED: u32 = 0x8000_0008;
 /// The leaf that names the hypervisor, and the only one of its range.
-pub const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 
 /// EBX, EDX, ECX of leaf 0 in this order.
 const VENDOR: &[u8; 12] = b"GenuineIntel";

@@ -16,7 +16,7 @@ pub const MICROCODE_REVISION: u32 = 1;
 /// The base clock behind the ratios of leaf 16H and MSR_PLATFORM_INFO, hertz.
 pub const BUS_HZ: u64 = 100_000_000;
 /// The default core crystal clock, hertz: what client and server parts of the family have.
-pub const DEFAULT_CRYSTAL_HZ: u32 = 25_000_000;
+const DEFAULT_CRYSTAL_HZ: u32 = 25_000_000;
 
 /// What both models have: x86-64-v2, and the system features that need no vector state.
 const V2: FeatureSet = FeatureSet::ALL

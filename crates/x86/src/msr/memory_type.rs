@@ -10,11 +10,9 @@ use crate::state::Msrs;
 pub const MTRRCAP: u64 = 8 | 1 << 8 | 1 << 10;
 
 /// IA32_MTRR_DEF_TYPE: fixed ranges enabled.
-pub const DEF_TYPE_FE: u64 = 1 << 10;
+const DEF_TYPE_FE: u64 = 1 << 10;
 /// IA32_MTRR_DEF_TYPE: MTRRs enabled.
-pub const DEF_TYPE_E: u64 = 1 << 11;
-/// The write-back memory type.
-pub const WRITE_BACK: u64 = 6;
+const DEF_TYPE_E: u64 = 1 << 11;
 
 const PHYSMASK_VALID: u64 = 1 << 11;
 const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & !0xfff;

@@ -10,7 +10,7 @@ pub mod names;
 pub mod speculation;
 
 use crate::addr::La;
-pub use memory_type::{DEF_TYPE_E, DEF_TYPE_FE, MTRRCAP, WRITE_BACK};
+pub use memory_type::MTRRCAP;
 
 use crate::apic::base;
 use crate::bus::TlbEffect;
@@ -37,7 +37,7 @@ pub const XD_DISABLE: u64 = 1 << 34;
 /// IA32_MISC_ENABLE: no branch trace storage, no PEBS. Read-only.
 const TRACING_UNAVAILABLE: u64 = 1 << 11 | 1 << 12;
 /// IA32_DEBUGCTL: single step on branches.
-pub const BTF: u64 = 1 << 1;
+const BTF: u64 = 1 << 1;
 /// IA32_DEBUGCTL: last-branch records, of which we have none: the bit does not stick.
 const LBR: u64 = 1 << 0;
 /// IA32_MCG_STATUS: RIPV, EIPV, MCIP.

@@ -15,32 +15,32 @@ use crate::exception::Exception;
 #[allow(missing_docs)] // the manual's names
 pub mod arch_capabilities {
     pub const RDCL_NO: u64 = 1 << 0;
-    pub const IBRS_ALL: u64 = 1 << 1;
-    pub const SKIP_L1DFL_VMENTRY: u64 = 1 << 3;
-    pub const SSB_NO: u64 = 1 << 4;
+    pub(super) const IBRS_ALL: u64 = 1 << 1;
+    pub(super) const SKIP_L1DFL_VMENTRY: u64 = 1 << 3;
+    pub(super) const SSB_NO: u64 = 1 << 4;
     pub const MDS_NO: u64 = 1 << 5;
-    pub const IF_PSCHANGE_MC_NO: u64 = 1 << 6;
-    pub const TAA_NO: u64 = 1 << 8;
-    pub const SBDR_SSDP_NO: u64 = 1 << 13;
-    pub const FBSDP_NO: u64 = 1 << 14;
-    pub const PSDP_NO: u64 = 1 << 15;
-    pub const BHI_NO: u64 = 1 << 20;
-    pub const PBRSB_NO: u64 = 1 << 24;
-    pub const GDS_NO: u64 = 1 << 26;
-    pub const RFDS_NO: u64 = 1 << 27;
+    pub(super) const IF_PSCHANGE_MC_NO: u64 = 1 << 6;
+    pub(super) const TAA_NO: u64 = 1 << 8;
+    pub(super) const SBDR_SSDP_NO: u64 = 1 << 13;
+    pub(super) const FBSDP_NO: u64 = 1 << 14;
+    pub(super) const PSDP_NO: u64 = 1 << 15;
+    pub(super) const BHI_NO: u64 = 1 << 20;
+    pub(super) const PBRSB_NO: u64 = 1 << 24;
+    pub(super) const GDS_NO: u64 = 1 << 26;
+    pub(super) const RFDS_NO: u64 = 1 << 27;
     /// Never set by silicon: hypervisors use it to tell guests.
-    pub const ITS_NO: u64 = 1 << 62;
+    pub(super) const ITS_NO: u64 = 1 << 62;
 }
 
 /// IA32_SPEC_CTRL: indirect branch restricted speculation.
-pub const IBRS: u64 = 1 << 0;
+const IBRS: u64 = 1 << 0;
 /// IA32_SPEC_CTRL: single thread indirect branch predictors.
-pub const STIBP: u64 = 1 << 1;
+const STIBP: u64 = 1 << 1;
 /// IA32_SPEC_CTRL: speculative store bypass disable.
-pub const SSBD: u64 = 1 << 2;
+const SSBD: u64 = 1 << 2;
 
 /// IA32_SPEC_CTRL: indirect branches of level 0 are not predicted from the history of other levels.
-pub const BHI_DIS_S: u64 = 1 << 10;
+const BHI_DIS_S: u64 = 1 << 10;
 
 /// What IA32_ARCH_CAPABILITIES reads as.
 pub fn capabilities(model: &CpuModel) -> u64 {

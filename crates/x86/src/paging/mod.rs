@@ -3,8 +3,8 @@
 //!
 //! [`translate`] is what a processor does on a TLB miss: walk, judge, set accessed and dirty bits.
 //! [`explain`] is the same walk for the curious (inspector, fault reports): every entry it met,
-//! nothing changed. Canonicality is the caller's to check ([`La::is_canonical`]), because the exception
-//! depends on the segment (vol. 3, 3.3.7.1).
+//! nothing changed. Canonicality is the caller's to check ([`La::is_canonical`]), because the
+//! exception depends on the segment (vol. 3, 3.3.7.1).
 //!
 //! Pure: reaches memory only through [`PhysicalMemory`]; entries are updated by compare-exchange,
 //! and a lost race walks again (vol. 3, 4.8).
@@ -34,7 +34,7 @@ pub mod error_code {
     /// The access was a user-mode access.
     pub const U: u32 = 1 << 2;
     /// A reserved bit was set in some entry.
-    pub const RSVD: u32 = 1 << 3;
+    pub(super) const RSVD: u32 = 1 << 3;
     /// The access was an instruction fetch (only with NXE under PAE or 4-level paging, or with
     /// SMEP).
     pub const I: u32 = 1 << 4;

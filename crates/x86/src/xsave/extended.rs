@@ -98,7 +98,8 @@ struct Plan {
     xcomp_bv: Option<u64>,
 }
 
-/// XSAVE, XSAVEOPT, XSAVEC and XSAVES with EDX:EAX = `mask`; `size` is 8 under REX.W in 64-bit mode, else 4.
+/// XSAVE, XSAVEOPT, XSAVEC and XSAVES with EDX:EAX = `mask`; `size` is 8 under REX.W in 64-bit
+/// mode, else 4.
 ///
 /// # Errors
 /// #UD where model or CR4.OSXSAVE lack it, #NM under CR0.TS, #GP(0) for XSAVES above level 0 and

@@ -35,7 +35,7 @@ pub struct Component {
 }
 
 /// The components of the extended region that we know, in order.
-pub const COMPONENTS: [Component; 2] = [
+const COMPONENTS: [Component; 2] = [
     Component { index: 2, size: 256, offset: 576 },
     // Where processors with AVX-512 have it, so that images move between hosts.
     Component { index: 9, size: 8, offset: 2688 },

@@ -92,7 +92,8 @@ fn check(state: &CpuState, operand: &Operand, kind: AccessKind) -> Result<(), Ex
     if operand.start(state).is_aligned(16) { Ok(()) } else { Err(GP) }
 }
 
-/// FXSAVE; pointers are of `size` 8 under REX.W in 64-bit mode (FXSAVE64), else 4. Outside 64-bit mode XMM8–15 are left out.
+/// FXSAVE; pointers are of `size` 8 under REX.W in 64-bit mode (FXSAVE64), else 4. Outside 64-bit
+/// mode XMM8–15 are left out.
 ///
 /// # Errors
 /// #NM under CR0.EM or CR0.TS, #GP(0) for an address that 16 does not divide, whatever the writes

@@ -1,12 +1,20 @@
 //! A disk's content: a raw image file, or a block device of the host.
 
-use super::DiskAccess;
 use super::format::{self, Format};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// Whether a disk can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskAccess {
+    /// It can.
+    ReadWrite,
+    /// The guest can only read it.
+    ReadOnly,
+}
 
 /// Bytes of a sector, the unit of all addresses (virtio 1.2, 5.2.6).
 pub const SECTOR: u64 = 512;

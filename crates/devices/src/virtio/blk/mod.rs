@@ -9,7 +9,7 @@ mod request;
 pub(super) mod saved;
 
 pub use format::Format;
-pub use image::{ImageError, RawImage, SECTOR, Storage, Trust};
+pub use image::{DiskAccess, ImageError, RawImage, SECTOR, Storage, Trust};
 pub use saved::BlockState;
 
 use self::request::Disk;
@@ -29,15 +29,6 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 const QUEUE_SIZE: u16 = 256;
 /// Data segments of a request at the most: the queue's entries without header and status.
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
-
-/// Whether a disk can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskAccess {
-    /// It can.
-    ReadWrite,
-    /// The guest can only read it.
-    ReadOnly,
-}
 
 /// A disk.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
-use super::DiskAccess;
-use super::image::{SECTOR, Storage};
+use super::image::{DiskAccess, SECTOR, Storage};
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use memory::GuestRam;
 use std::io;
