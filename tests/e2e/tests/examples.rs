@@ -53,6 +53,7 @@ fn place() -> PathBuf {
     file("kernel.elf", &prints(b"text\r\n", RESET));
     file("init.bin", b"content");
     file("data.img", &[0; 1 << 20]);
+    file("machine.toml", b"[boot]\nkernel = \"kernel.elf\"\n");
     fs::copy(cache().join("cloud/vmlinuz"), place.join("vmlinuz")).expect("Debian's kernel");
     initrd(&place);
     place
