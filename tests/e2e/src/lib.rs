@@ -10,7 +10,7 @@ mod guests;
 mod session;
 
 pub use guests::{HALT, RESET, idle, kernel, prints, writes_debug_exit, zero_idt};
-pub use session::{Ends, Session, Terminal};
+pub use session::{Ends, Session, Terminal, open, pty};
 pub use test_support::gemello;
 
 use std::path::{Path, PathBuf};

@@ -26,16 +26,28 @@ pub struct Ends {
     pub error: Option<File>,
 }
 
-/// A terminal's master side.
-pub struct Terminal(OwnedFd);
+/// A new terminal: its master side, and the path of the other.
+pub fn pty() -> (OwnedFd, String) {
+    let master =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&master).expect("a terminal");
+    unlockpt(&master).expect("a terminal");
+    let path = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
+    (master, path)
+}
+
+/// Opens a terminal, or any file, to be read and written.
+pub fn open(path: &str) -> File {
+    File::options().read(true).write(true).open(path).expect("its other side")
+}
+
+/// A terminal's master side, and the path of the other.
+pub struct Terminal(OwnedFd, String);
 
 impl Terminal {
     fn new() -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .expect("a terminal");
-        grantpt(&master).expect("a terminal");
-        unlockpt(&master).expect("a terminal");
-        let this = Self(master);
+        let (master, path) = pty();
+        let this = Self(master, path);
         this.resize(24, 80);
         this
     }
@@ -47,8 +59,7 @@ impl Terminal {
     }
 
     fn open(&self) -> File {
-        let path = ptsname(&self.0, Vec::new()).expect("a name").into_string().expect("text");
-        File::options().read(true).write(true).open(path).expect("its other side")
+        open(&self.1)
     }
 }
 

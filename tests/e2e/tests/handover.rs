@@ -1,11 +1,10 @@
 //! The terminal after a guest: its modes are the shell's again, and no answer to a guest's query is
 //! left in its input.
 
-use e2e::{HALT, RESET, gemello, prints, scratch};
+use e2e::{HALT, RESET, gemello, prints, pty, scratch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -54,12 +53,8 @@ struct Terminal {
 
 impl Terminal {
     fn start(kind: Kind, arguments: &[&str], input: Option<File>) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .expect("a terminal");
-        grantpt(&master).expect("a terminal");
-        unlockpt(&master).expect("a terminal");
-        let path = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
-        let open = || File::options().read(true).write(true).open(&path).expect("its other side");
+        let (master, path) = pty();
+        let open = || e2e::open(&path);
         let slave = open();
         let before = tcgetattr(&slave).expect("attributes");
         // The terminal becomes gemello's as setsid's standard input; then gemello gets its own.

@@ -1,9 +1,8 @@
 //! The user's terminal: raw while the guest has it, given back whatever ends the run.
 
-use e2e::{gemello, idle, scratch};
+use e2e::{gemello, idle, pty, scratch};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OutputModes, Termios, tcgetattr};
 use std::fs::File;
 use std::process::{Child, Command};
@@ -19,12 +18,8 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(name: &str) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .expect("a terminal");
-        grantpt(&master).expect("a terminal");
-        unlockpt(&master).expect("a terminal");
-        let path = ptsname(&master, Vec::new()).expect("a name").into_string().expect("text");
-        let open = || File::options().read(true).write(true).open(&path).expect("its other side");
+        let (master, path) = pty();
+        let open = || e2e::open(&path);
         let slave = open();
         let before = tcgetattr(&slave).expect("attributes");
         let kernel = scratch(name, &idle());
