@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
 use x86::addr::{Gpa, La, Width};
-use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
+use x86::bus::{self, Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
 use x86::exception::Exception;
 use x86::paging;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -644,10 +644,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
             }
             return Ok(());
         }
-        for (n, word) in (0..).zip(into) {
-            *word = self.read(La(la.0 + 8 * n), Width::B8, privilege)?.to_le_bytes();
-        }
-        Ok(())
+        bus::read_each(self, la, into, privilege)
     }
 
     fn write_quadwords(
@@ -663,10 +660,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
             }
             return Ok(());
         }
-        for (n, word) in (0..).zip(from) {
-            self.write(La(la.0 + 8 * n), Width::B8, u64::from_le_bytes(*word), privilege)?;
-        }
-        Ok(())
+        bus::write_each(self, la, from, privilege)
     }
 
     fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {

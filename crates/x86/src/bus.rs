@@ -94,7 +94,7 @@ pub trait PhysicalMemory {
 
 /// Linear memory and the translation caches, as the processor's system-level operations see them.
 ///
-/// Implemented by an engine over its TLB. `size` is 1, 2, 4 or 8 bytes; values are zero-extended.
+/// Implemented by an engine over its TLB. Values are zero-extended.
 /// An access may cross a page; a write that would fault on its second page must change nothing.
 pub trait SystemBus {
     /// Reads `size` bytes at linear address `la`.
@@ -114,10 +114,7 @@ pub trait SystemBus {
         into: &mut [[u8; 8]],
         access: Privilege,
     ) -> Result<(), Exception> {
-        for (n, word) in (0..).zip(into) {
-            *word = self.read(la.wrapping_add(8 * n), Width::B8, access)?.to_le_bytes();
-        }
-        Ok(())
+        read_each(self, la, into, access)
     }
     /// Writes quadwords in a row, likewise.
     fn write_quadwords(
@@ -126,10 +123,7 @@ pub trait SystemBus {
         from: &[[u8; 8]],
         access: Privilege,
     ) -> Result<(), Exception> {
-        for (n, word) in (0..).zip(from) {
-            self.write(la.wrapping_add(8 * n), Width::B8, u64::from_le_bytes(*word), access)?;
-        }
-        Ok(())
+        write_each(self, la, from, access)
     }
     /// Verifies that `len` bytes at `la` could be written, without writing: for operations that
     /// must not fail half-way.
@@ -141,6 +135,32 @@ pub trait SystemBus {
     fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect);
     /// Reads the four 64-bit PDPTEs at guest-physical `gpa` (PAE paging; SDM vol. 3, 4.4.1).
     fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4];
+}
+
+/// [`SystemBus::read_quadwords`] by an access for each.
+pub fn read_each<B: SystemBus + ?Sized>(
+    bus: &mut B,
+    la: La,
+    into: &mut [[u8; 8]],
+    access: Privilege,
+) -> Result<(), Exception> {
+    for (n, word) in (0..).zip(into) {
+        *word = bus.read(la.wrapping_add(8 * n), Width::B8, access)?.to_le_bytes();
+    }
+    Ok(())
+}
+
+/// [`SystemBus::write_quadwords`] by an access for each.
+pub fn write_each<B: SystemBus + ?Sized>(
+    bus: &mut B,
+    la: La,
+    from: &[[u8; 8]],
+    access: Privilege,
+) -> Result<(), Exception> {
+    for (n, word) in (0..).zip(from) {
+        bus.write(la.wrapping_add(8 * n), Width::B8, u64::from_le_bytes(*word), access)?;
+    }
+    Ok(())
 }
 
 /// What a system operation does to cached translations (SDM vol. 3, 4.10.4).
