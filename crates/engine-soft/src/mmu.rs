@@ -14,7 +14,7 @@ use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DI
 use std::cell::Cell;
 use std::ptr::NonNull;
 use vcpu::CpuIo;
-use x86::addr::{Gpa, La, Width};
+use x86::addr::{Gpa, La, Vector, Width};
 use x86::bus::{self, Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
 use x86::exception::Exception;
 use x86::paging;
@@ -57,16 +57,17 @@ enum Walked {
 }
 
 /// Drops what `change` concerns.
-fn apply(change: Change, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
+fn apply(change: Change, ram: &GuestRam, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
     match change {
         Change::Wrote { gpa, len } => blocks.written_pages(gpa.0, len),
         Change::Code { page } => tlb.forbid_writes(page.0),
         Change::Revoke { gpa, len } => {
             let first = gpa.0 & !PAGE_MASK;
             let end = (gpa.saturating_add(len).saturating_add(PAGE_MASK)).0 & !PAGE_MASK;
-            tlb.drop_frames(first..end);
+            tlb.drop_frames(|gpa| (first..end).contains(&gpa));
             blocks.written_pages(first, end - first);
         }
+        Change::Absent => tlb.drop_frames(|gpa| ram.is_absent(Gpa(gpa))),
         Change::TrackDirty => tlb.forbid_all_writes(),
         Change::Everything => {
             blocks.flush();
@@ -184,7 +185,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         loop {
             match self.walk(la, kind, privilege)? {
                 Walked::To(target) => return Ok(target),
-                Walked::Absent(gpa) => self.await_page(gpa),
+                Walked::Absent(gpa) => self.await_page(gpa)?,
             }
         }
     }
@@ -246,11 +247,14 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
 
     /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses
     /// from before are not good any more.
+    ///
+    /// An error means that memory is lost: the machine is about to end, and nothing is delivered.
     #[cold]
-    fn await_page(&mut self, gpa: u64) {
-        let Self { reader, blocks, tlb, .. } = self;
-        reader.await_page(Gpa(gpa), |change| apply(change, blocks, tlb));
+    fn await_page(&mut self, gpa: u64) -> Result<(), Exception> {
+        let Self { ram, reader, blocks, tlb, .. } = self;
+        reader.await_page(Gpa(gpa), |change| apply(change, ram, blocks, tlb));
         self.let_go();
+        if self.ram.lost().is_some() { Err(Exception::plain(Vector::MC)) } else { Ok(()) }
     }
 
     /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
@@ -409,8 +413,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             let seen = self.reader.seen();
             for gpa in [Some(gpa), second].into_iter().flatten() {
                 self.hold_page(gpa);
-                if self.ram.is_absent(Gpa(gpa)) {
-                    self.await_page(gpa);
+                if self.ram.is_absent(Gpa(gpa)) && self.await_page(gpa).is_err() {
+                    return;
                 }
             }
             if self.reader.seen() == seen {
@@ -427,8 +431,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.blocks.open_page(gpa);
         self.tlb.forbid_writes(gpa & !PAGE_MASK);
         if let Some(epoch) = self.reader.hold_code(Gpa(gpa)) {
-            let Self { reader, blocks, tlb, .. } = self;
-            reader.wait(epoch, |change| apply(change, blocks, tlb));
+            let Self { ram, reader, blocks, tlb, .. } = self;
+            reader.wait(epoch, |change| apply(change, ram, blocks, tlb));
             self.let_go();
         }
     }
@@ -479,8 +483,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// more.
     #[cold]
     pub(crate) fn catch_up(&mut self) {
-        let Self { reader, blocks, tlb, .. } = self;
-        reader.catch_up(|change| apply(change, blocks, tlb));
+        let Self { ram, reader, blocks, tlb, .. } = self;
+        reader.catch_up(|change| apply(change, ram, blocks, tlb));
         self.let_go();
     }
 
@@ -724,9 +728,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
     }
 
     fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
-        while self.ram.is_absent(gpa) {
-            self.await_page(gpa.0);
-        }
+        while self.ram.is_absent(gpa) && self.await_page(gpa.0).is_ok() {}
         std::array::from_fn(|i| self.ram.read_u64(Gpa(gpa.0 + 8 * i as u64)))
     }
 }

@@ -144,6 +144,15 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SIZE", value_parser = Size::parse)]
     pub(crate) memory: Option<Size>,
 
+    /// Keep at most so much of the guest's memory in the host's; the rest is in a file without a
+    /// name, and comes back when the guest needs it
+    #[arg(long, value_name = "SIZE", value_parser = Size::parse)]
+    pub(crate) resident: Option<Size>,
+
+    /// Folder, on a disk, for what --resident keeps out of memory [default: TMPDIR, else /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) swap: Option<PathBuf>,
+
     /// Processor that the guest sees, with features added or removed: gemello-v2,+smap,-pcid
     /// [default: gemello-v3 where this host can carry it, else gemello-v2]
     #[arg(long, value_name = "MODEL", value_parser = <Box<CpuModel>>::parse)]

@@ -18,6 +18,9 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.run.trace_file.is_some() && settings.run.trace.is_empty() {
         bail!("`trace_file` is for a trace; say with `trace` what to follow");
     }
+    if settings.machine.swap.is_some() && settings.machine.resident.is_none() {
+        bail!("`swap` is for what does not fit a budget; say with `resident` how large that is");
+    }
     code_cache(&settings.engine)
 }
 

@@ -15,7 +15,8 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use machine::console::Line;
-use machine::{BootConfig, Config, Device, End, Lines, Machine};
+use machine::{BootConfig, Config, Device, End, Lines, Machine, Paging};
+use std::path::PathBuf;
 
 /// Runs what `arguments` ask for, and gives the exit code.
 ///
@@ -83,14 +84,24 @@ fn config(settings: &Settings, mut boot: BootConfig, swap: Option<&Swap>) -> Res
     let timeout = settings.run.timeout.map(|Time(time)| time);
     pipe::read_all(&mut boot, memory, timeout)?;
     let disks = settings.disk.iter().map(DiskSettings::disk).chain(swap.map(Swap::disk));
+    let paging = settings.machine.resident.map(|Size(resident)| Paging {
+        resident,
+        swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),
+    });
     Ok(Config {
         memory,
+        paging,
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot,
         devices: disks.map(Device::Disk).collect(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         timeout,
     })
+}
+
+/// Where what does not fit the budget goes, unless the user says where.
+fn swap_folder() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
 fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> {
@@ -169,6 +180,9 @@ fn explain(end: &End) {
         End::EngineFailed(text) => {
             eprintln!("gemello: the engine failed, please report this: {text}");
         }
+        End::MemoryLost(why) => eprintln!(
+            "gemello: the guest's memory is lost: {why}; look after the disk that --swap names"
+        ),
         End::GuestPanic(lines) => {
             eprintln!("gemello: the guest's kernel panicked; its last lines:\n{lines}");
         }

@@ -1,6 +1,6 @@
 //! `--stats`: the counters of a run as a table.
 
-use machine::{Exits, ProcessorStats, Stats, Unclaimed};
+use machine::{Exits, PagerStats, ProcessorStats, Stats, Unclaimed};
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
 use x86::addr::Vector;
@@ -11,11 +11,14 @@ pub(crate) struct Table<'a>(pub(crate) &'a Stats);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, unclaimed } = self.0;
+        let Stats { wall, processors, paging, unclaimed } = self.0;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
             processor_rows(f, processor)?;
+        }
+        if let Some(paging) = paging {
+            paging_rows(f, paging, wall.as_secs_f64())?;
         }
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
@@ -25,6 +28,23 @@ impl fmt::Display for Table<'_> {
         }
         Ok(())
     }
+}
+
+fn paging_rows(f: &mut fmt::Formatter<'_>, stats: &PagerStats, seconds: f64) -> fmt::Result {
+    let PagerStats { budget, resident, swapped, zero, page_ins, page_outs, rescued } = *stats;
+    writeln!(f, "guest memory, at most {:.1} MiB resident", mib(budget))?;
+    for (name, bytes) in [("resident", resident), ("swapped out", swapped), ("zero", zero)] {
+        writeln!(f, "  {name:<24} {:>10.1} MiB", mib(bytes))?;
+    }
+    let moves = [("page-ins", page_ins), ("page-outs", page_outs), ("rescued", rescued)];
+    for (name, count) in moves {
+        writeln!(f, "  {name:<24} {count:>10} {:>10.1} a second", count as f64 / seconds)?;
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt::Result {
@@ -201,12 +221,20 @@ mod tests {
         let stats = Stats {
             wall: Duration::from_secs(2),
             processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
+            paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table(&stats).to_string();
-        for expected in
-            ["2.0 million", "25.0 %", "exception #PF", "exception 15", "halted 3", "port 0x002e"]
-        {
+        for expected in [
+            "2.0 million",
+            "25.0 %",
+            "exception #PF",
+            "exception 15",
+            "halted 3",
+            "port 0x002e",
+            "at most 3.0 MiB resident",
+            "2.5 a second",
+        ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
     }

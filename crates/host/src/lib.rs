@@ -1,8 +1,12 @@
-//! What gemello asks of its own process: privileges given up, and an end in good order when the
-//! host refuses memory.
+//! What gemello asks of its own process: privileges given up, an end in good order when the
+//! host refuses memory, and signal handlers that pass on what is not theirs.
 
 mod allocation;
 mod privileges;
+mod ranges;
+mod signal;
 
 pub use allocation::{Allocator, at_exhaustion, leave, one_arena};
 pub use privileges::give_up_privileges;
+pub use ranges::Ranges;
+pub use signal::{Handler, chain, install_handler};

@@ -12,7 +12,7 @@ use devices::bus::Bus;
 use devices::chipset::{AcpiPm, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, Uart};
 use devices::irqchip::IrqChips;
 use devices::time::TimerQueue;
-use memory::GuestRam;
+use memory::{GuestRam, Pager};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(crate) struct Chipset {
 /// What processors, threads and handles of a machine share.
 pub(crate) struct Board {
     pub(crate) ram: GuestRam,
+    /// Keeps it within its budget, if it has one.
+    pub(crate) pager: Option<Pager>,
     pub(crate) model: CpuModel,
     pub(crate) clock: Arc<VmClock>,
     pub(crate) timers: Arc<TimerQueue>,

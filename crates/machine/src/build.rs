@@ -17,7 +17,7 @@ use crate::saved::file::{FileError, Header, SavedMachine};
 use crate::saved::state::{MachineState, RestoreError};
 use crate::stats::Exits;
 use crate::wiring::{Lines, Wiring, bus, power_sink};
-use crate::{layout, virtio};
+use crate::{layout, paging, virtio};
 use devices::bus::Bus;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::time::TimerQueue;
@@ -83,7 +83,7 @@ fn assemble(
     lines: Lines,
     engine: &dyn Engine,
 ) -> Result<Machine, BuildError> {
-    let ram = GuestRam::new(&layout::ram(hardware.memory))?;
+    let ram = paging::ram(hardware)?;
     let notifier = Notifier::new()?;
     let timers = TimerQueue::new();
     let wake = notifier.clone();
@@ -94,6 +94,7 @@ fn assemble(
     cpus.connect_the_8259();
     let control = Arc::new(Control::new(cpus.signals.clone(), notifier.clone()));
     let stopper = Stopper(Arc::clone(&control));
+    let pager = paging::start(hardware, &ram, &stopper)?;
     let mut wiring = Wiring {
         clock: &clock,
         timers: &timers,
@@ -110,6 +111,7 @@ fn assemble(
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
     let board = Board {
         ram,
+        pager,
         model,
         clock,
         timers,

@@ -19,6 +19,8 @@ pub const MEMORY_UNIT: u64 = 4096;
 pub struct Config {
     /// Bytes of RAM, a multiple of [`MEMORY_UNIT`].
     pub memory: u64,
+    /// How much of it the host keeps in its own memory. `None`: all that is touched.
+    pub paging: Option<Paging>,
     /// The processor that the guest sees. Its frequencies and ids are filled in when the machine is
     /// built.
     pub cpu: CpuModel,
@@ -37,10 +39,22 @@ pub struct Config {
 pub struct Hardware {
     /// Bytes of RAM.
     pub memory: u64,
+    /// How much of it the host keeps in its own memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paging: Option<Paging>,
     /// Virtio devices.
     pub devices: Vec<Device>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
+}
+
+/// RAM larger than the host memory that it may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paging {
+    /// Bytes that may be in the host's memory at a time.
+    pub resident: u64,
+    /// The folder for the file without a name that holds the rest.
+    pub swap: PathBuf,
 }
 
 /// What to boot.
@@ -112,6 +126,13 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// A budget that holds nothing.
+    #[error("{} of resident memory is too little; set `resident` to {} or more",
+        size(*found), size(memory::LEAST_RESIDENT))]
+    ResidentTooSmall {
+        /// Bytes asked for.
+        found: u64,
+    },
     /// More virtio devices than slots.
     #[error("{found} devices are too many; the machine has slots for {}", layout::VIRTIO_MAX)]
     TooManyDevices {
@@ -155,6 +176,11 @@ impl Hardware {
         if !found.is_multiple_of(MEMORY_UNIT) {
             return Err(ConfigError::MemoryUnaligned { found });
         }
+        if let Some(Paging { resident: found, .. }) = self.paging
+            && found < memory::LEAST_RESIDENT
+        {
+            return Err(ConfigError::ResidentTooSmall { found });
+        }
         if self.devices.len() > layout::VIRTIO_MAX {
             return Err(ConfigError::TooManyDevices { found: self.devices.len() });
         }
@@ -165,8 +191,13 @@ impl Hardware {
 impl Config {
     /// What the machine is made of.
     pub fn hardware(&self) -> Hardware {
-        let Self { memory, devices, debug_exit, .. } = self;
-        Hardware { memory: *memory, devices: devices.clone(), debug_exit: *debug_exit }
+        let Self { memory, paging, devices, debug_exit, .. } = self;
+        Hardware {
+            memory: *memory,
+            paging: paging.clone(),
+            devices: devices.clone(),
+            debug_exit: *debug_exit,
+        }
     }
 
     /// Checks everything that needs no file and no host.
@@ -200,7 +231,15 @@ mod tests {
         let kernel = File::Bytes { name: "kernel".into(), bytes: vec![] };
         let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
         let cpu = CpuModel::gemello_v2();
-        Config { memory, cpu, boot, devices: vec![], debug_exit: false, timeout: None }
+        Config {
+            memory,
+            paging: None,
+            cpu,
+            boot,
+            devices: vec![],
+            debug_exit: false,
+            timeout: None,
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum End {
     OutputFailed(String),
     /// The host refused a thread, and nothing was run; this is why.
     NotStarted(String),
+    /// The swap file has failed, and the guest's memory with it; this is how.
+    MemoryLost(String),
     /// An engine cannot go on: a defect of gemello or an exhausted host.
     EngineFailed(String),
 }

@@ -6,6 +6,9 @@ use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
 use devices::chipset::AcpiPm;
 use memory::GuestRam;
 
+/// Bytes of a piece that are written at a time.
+const CHUNK: usize = 1 << 20;
+
 /// Processors of a machine.
 pub(crate) const PROCESSORS: u32 = 1;
 
@@ -57,7 +60,10 @@ pub(crate) fn place(ram: &GuestRam, plan: &BootPlan) -> Result<(), memory::Error
     for piece in &plan.pieces {
         let (gpa, len) = (piece.gpa.0, piece.bytes.len());
         tracing::debug!(target: "boot", gpa, len, "{}", piece.what);
-        ram.write(piece.gpa, &piece.bytes)?;
+        for (n, bytes) in piece.bytes.chunks(CHUNK).enumerate() {
+            ram.write(piece.gpa.wrapping_add((n * CHUNK) as u64), bytes)?;
+            ram.settle();
+        }
         ram.wrote(piece.gpa, piece.bytes.len() as u64);
     }
     Ok(())

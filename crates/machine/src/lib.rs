@@ -27,6 +27,7 @@ mod io_thread;
 pub mod layout;
 mod machine;
 mod notifier;
+mod paging;
 mod panic;
 mod power;
 mod processor;
@@ -42,7 +43,7 @@ pub use boot::BootError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT,
+    MEMORY_UNIT, Paging,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
@@ -51,6 +52,7 @@ pub use end::End;
 pub use error::{BuildError, ControlError, ResetError, SaveError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
+pub use memory::PagerStats;
 pub use notifier::Notifier;
 pub use power::Stopper;
 pub use saved::file::{FileError, SavedMachine};

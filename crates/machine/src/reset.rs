@@ -59,6 +59,7 @@ fn clear(ram: &GuestRam) -> Result<(), memory::Error> {
             let (gpa, len) = (region.gpa.wrapping_add(done), (region.len - done).min(CHUNK as u64));
             let chunk = &mut chunk[..len as usize];
             ram.read(gpa, chunk)?;
+            ram.settle();
             if *chunk != zeros[..len as usize] {
                 ram.write(gpa, &zeros[..len as usize])?;
                 ram.wrote(gpa, len);

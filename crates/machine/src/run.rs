@@ -19,6 +19,7 @@ use crate::io_thread::EventLoop;
 use crate::machine::Machine;
 use crate::processor::{Processor, Turn};
 use crate::stats::{ProcessorStats, Stats};
+use memory::Pager;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -133,7 +134,12 @@ impl Board {
             ProcessorStats { engine: p.vcpu.statistics(), exits: p.exits.clone(), busy: p.busy }
         };
         let processors = self.processors.iter().map(processor).collect();
-        Stats { wall: *lock(&self.wall), processors, unclaimed: self.bus.unclaimed() }
+        Stats {
+            wall: *lock(&self.wall),
+            processors,
+            paging: self.pager.as_ref().map(Pager::stats),
+            unclaimed: self.bus.unclaimed(),
+        }
     }
 
     /// Each processor's state as it begins.

@@ -1,6 +1,7 @@
 //! The counters of a run, as data. The program renders them.
 
 use devices::bus::Unclaimed;
+use memory::PagerStats;
 use std::time::Duration;
 use vcpu::{Exit, Statistics};
 
@@ -53,6 +54,8 @@ pub struct Stats {
     pub wall: Duration,
     /// Each processor.
     pub processors: Vec<ProcessorStats>,
+    /// Where its memory is, if it has a budget.
+    pub paging: Option<PagerStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }

@@ -1,9 +1,11 @@
 //! What those who share a machine's memory do to it behind its processors' backs: devices write, a
 //! pager takes pages away, a snapshot asks what has changed; and what keeps a page in its place.
 
+use crate::log::State;
 use crate::ram::PAGE;
 use crate::{ABSENT, CODE, Change, DIRTY, Error, GuestRam, PINNED, Page, TRACK_DIRTY};
 use std::ops::Range;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use x86::addr::Gpa;
 
@@ -49,7 +51,7 @@ impl GuestRam {
     }
 
     /// The numbers of the pages of `len` bytes at `gpa` that are RAM.
-    fn pages(&self, gpa: Gpa, len: u64) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn pages(&self, gpa: Gpa, len: u64) -> impl Iterator<Item = usize> + '_ {
         let (first, last) = (gpa.0 / PAGE, gpa.saturating_add(len.max(1) - 1).0 / PAGE);
         self.regions().iter().flat_map(move |region| {
             let (start, end) = (region.gpa.0 / PAGE, (region.gpa.0 + region.len) / PAGE);
@@ -107,18 +109,6 @@ impl GuestRam {
         Ok(())
     }
 
-    /// From now on `pager` is called with the address of an absent page that a processor waits for.
-    /// It must not wait for a processor. Once only.
-    pub fn set_pager(&self, pager: impl Fn(Gpa) + Send + Sync + 'static) {
-        let _ = self.shared.pager.set(Box::new(pager));
-    }
-
-    pub(crate) fn ask_for(&self, gpa: Gpa) {
-        if let Some(pager) = self.shared.pager.get() {
-            pager(gpa.page());
-        }
-    }
-
     /// Whether any page is absent.
     #[inline]
     pub fn has_absent(&self) -> bool {
@@ -139,16 +129,31 @@ impl GuestRam {
     /// One of them is absent, or no RAM; nothing was pinned.
     pub fn pin(&self, gpa: Gpa, len: u64) -> Result<Pin, Error> {
         let pages = self.all_pages(gpa, len)?;
-        let mut state = self.log().lock();
+        let state = self.log().lock();
         if let Some(gpa) = self.first_with(&pages, ABSENT) {
             return Err(Error::Absent { gpa });
         }
+        Ok(self.pinned(state, pages))
+    }
+
+    /// As [`GuestRam::pin`], of pages that may be absent: for those that reach them by the host's
+    /// own mapping, and do not wait for the pager.
+    ///
+    /// # Errors
+    /// One of them is no RAM; nothing was pinned.
+    pub fn hold(&self, gpa: Gpa, len: u64) -> Result<Pin, Error> {
+        let pages = self.all_pages(gpa, len)?;
+        self.note(pages.iter().copied());
+        Ok(self.pinned(self.log().lock(), pages))
+    }
+
+    fn pinned(&self, mut state: MutexGuard<'_, State>, pages: Vec<usize>) -> Pin {
         for &n in &pages {
             *state.pins.entry(n).or_default() += 1;
             self.attributes().set(n, PINNED);
         }
         drop(state);
-        Ok(Pin { ram: self.clone(), pages })
+        Pin { ram: self.clone(), pages }
     }
 
     /// Notes from now on which pages are written to, by processors and by devices.

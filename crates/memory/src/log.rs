@@ -60,6 +60,9 @@ pub enum Change {
         /// Bytes.
         len: u64,
     },
+    /// Pages were marked absent: nobody may keep a host address in an absent page. Their contents
+    /// stay as they are, and so does what was decoded from them.
+    Absent,
     /// The next write to each page must be noticed: nobody may write unnoticed.
     TrackDirty,
     /// The log does not reach back to what the reader has seen last: all of the above, everywhere.

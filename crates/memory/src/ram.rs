@@ -3,6 +3,7 @@
 use crate::advice;
 use crate::attributes::Attributes;
 use crate::log::ChangeLog;
+use crate::pager::Inner;
 use crate::split::SplitWord;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -104,6 +105,28 @@ pub enum Error {
         /// The first such page.
         gpa: Gpa,
     },
+    /// The swap file has failed.
+    #[error("guest memory is lost: {why}")]
+    Lost {
+        /// How.
+        why: String,
+    },
+    /// There is no place for what leaves memory.
+    #[error("cannot create a swap file in {folder}: {why}; name a folder on a disk as `swap`")]
+    Swap {
+        /// Where it was to be.
+        folder: String,
+        /// Why.
+        why: String,
+    },
+    /// Memory cannot be kept within the budget.
+    #[error("cannot keep {} MiB of guest memory `resident`: {why}", resident >> 20)]
+    Pager {
+        /// The budget in bytes.
+        resident: u64,
+        /// Why.
+        why: String,
+    },
     /// Its contents are elsewhere.
     #[error("guest-physical page {gpa:#x} is absent; have it brought in first")]
     Absent {
@@ -111,10 +134,6 @@ pub enum Error {
         gpa: Gpa,
     },
 }
-
-/// Asks the pager to bring the evicted page at this guest-physical address back. Called by a
-/// processor's thread.
-pub(crate) type Pager = Box<dyn Fn(Gpa) + Send + Sync>;
 
 /// What all clones have in common beside the mapping.
 #[derive(Default)]
@@ -124,7 +143,7 @@ pub(crate) struct Shared {
     pub(crate) writes: AtomicU64,
     /// How many pages are absent.
     pub(crate) absent: AtomicU64,
-    pub(crate) pager: OnceLock<Pager>,
+    pub(crate) pager: OnceLock<Arc<Inner>>,
     pub(crate) split: SplitWord,
 }
 
@@ -137,11 +156,12 @@ impl std::fmt::Debug for Shared {
 /// A machine's RAM. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
+    // Dropped before the mapping: a pager guards that.
+    pub(crate) shared: Arc<Shared>,
     map: GuestMemoryMmap<()>,
     regions: Arc<[Region]>,
     file: Option<Arc<File>>,
     attributes: Arc<Attributes>,
-    pub(crate) shared: Arc<Shared>,
 }
 
 /// A page of RAM, as an engine enters it into a TLB.
@@ -153,6 +173,18 @@ pub struct Page {
     pub attributes: u8,
     /// Its number, counted without the holes.
     pub(crate) number: usize,
+}
+
+impl Region {
+    /// The number of its first page, counted without the holes.
+    pub(crate) fn first_page(&self) -> usize {
+        self.page
+    }
+
+    /// Where the host has it: the address of its first byte, and its bytes.
+    pub(crate) fn host_range(&self) -> (usize, usize) {
+        (self.host, self.len as usize)
+    }
 }
 
 impl GuestRam {
@@ -195,7 +227,7 @@ impl GuestRam {
             _ => None,
         };
         let attributes = Arc::new(Attributes::new(page));
-        Ok(Self { map, regions, file, attributes, shared: Arc::default() })
+        Ok(Self { shared: Arc::default(), map, regions, file, attributes })
     }
 
     /// The file that backs the memory, for other processes to map; the regions lie in it one after
@@ -271,10 +303,17 @@ impl GuestRam {
     /// Copies from guest memory.
     ///
     /// # Errors
-    /// The range is not all RAM.
+    /// The range is not all RAM, or its contents are lost.
     pub fn read(&self, gpa: Gpa, into: &mut [u8]) -> Result<(), Error> {
         let len = into.len() as u64;
-        self.map.read_slice(into, GuestAddress(gpa.0)).map_err(|_| Error::OutsideRam { gpa, len })
+        let outside = |_| Error::OutsideRam { gpa, len };
+        if self.shared.pager.get().is_none() {
+            return self.map.read_slice(into, GuestAddress(gpa.0)).map_err(outside);
+        }
+        self.note(self.pages(gpa, len));
+        self.map.read_slice(into, GuestAddress(gpa.0)).map_err(outside)?;
+        // After the copy: what was lost meanwhile must not get out.
+        if self.is_lost() { Err(Error::Lost { why: self.why_lost() }) } else { Ok(()) }
     }
 
     /// Copies to guest memory. Where a processor may already hold something of it,
@@ -284,7 +323,13 @@ impl GuestRam {
     /// The range is not all RAM; nothing or a part may have been written.
     pub fn write(&self, gpa: Gpa, from: &[u8]) -> Result<(), Error> {
         let len = from.len() as u64;
+        // A page that is being written to does not pass for a page of zeros.
+        let _hold = self.shared.pager.get().map(|_| self.hold(gpa, len)).transpose()?;
         self.map.write_slice(from, GuestAddress(gpa.0)).map_err(|_| Error::OutsideRam { gpa, len })
+    }
+
+    fn why_lost(&self) -> String {
+        self.lost().unwrap_or("a page of the swap file could not be read").into()
     }
 }
 

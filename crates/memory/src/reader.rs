@@ -1,6 +1,6 @@
 //! One processor's side of the change log, and of the attributes that it sets.
 
-use crate::log::{Change, ChangeLog, Member, Notify};
+use crate::log::{Change, ChangeLog, Member, Notify, State};
 use crate::{ABSENT, GuestRam};
 use std::sync::Arc;
 use x86::addr::Gpa;
@@ -134,14 +134,20 @@ impl Reader {
     }
 
     /// Waits until the page of `gpa` is not absent, and catches up meanwhile. It may be taken again
-    /// at any time after.
+    /// at any time after. It is absent still if memory is lost ([`GuestRam::lost`]).
     #[cold]
     pub fn await_page(&mut self, gpa: Gpa, mut apply: impl FnMut(Change)) {
         let Some(n) = self.ram.page_number(gpa) else { return };
-        self.ram.ask_for(gpa);
         let present = |ram: &GuestRam| ram.attributes().get(n) & ABSENT == 0;
-        while !self.log().wait_until(Some(&self.member), |_| present(&self.ram)) {
-            self.catch_up(&mut apply);
+        while !present(&self.ram) && self.ram.lost().is_none() {
+            let rooms = self.ram.rooms();
+            self.ram.ask_for(gpa);
+            let changed = |_: &State| {
+                present(&self.ram) || self.ram.rooms() != rooms || self.ram.lost().is_some()
+            };
+            if !self.log().wait_until(Some(&self.member), changed) {
+                self.catch_up(&mut apply);
+            }
         }
     }
 }

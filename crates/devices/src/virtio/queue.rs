@@ -6,7 +6,7 @@
 
 use super::chain::{Broken, Chain, Head};
 use super::irq::VirtioIrq;
-use memory::GuestRam;
+use memory::{GuestRam, Pin};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
@@ -56,6 +56,8 @@ struct Shared {
     ram: GuestRam,
     irq: Arc<dyn VirtioIrq>,
     ring: Mutex<Ring>,
+    /// The ring's three parts stay in memory: the ring code writes to them by the host's mapping.
+    _parts: [Pin; 3],
 }
 
 struct Ring {
@@ -81,9 +83,12 @@ impl Queue {
         if !split.is_valid(ram.mmap()) {
             return Err(Broken::Ring(virtio_queue::Error::FindMemoryRegion));
         }
+        let parts = hold(&split, &ram)?;
         let in_flight = VecDeque::from(position.in_flight.clone());
         let ring = Ring { split, again: in_flight.len(), in_flight, closed: false };
-        Ok(Self { shared: Arc::new(Shared { number, ram, irq, ring: Mutex::new(ring) }) })
+        Ok(Self {
+            shared: Arc::new(Shared { number, ram, irq, ring: Mutex::new(ring), _parts: parts }),
+        })
     }
 
     /// The memory that the ring and its buffers lie in.
@@ -190,6 +195,19 @@ impl Ring {
                 .read_obj::<u16>(flags)
                 .is_ok_and(|flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0)
     }
+}
+
+/// Holds descriptor table, available ring and used ring (2.7), the event words included.
+fn hold(split: &SplitQueue, ram: &GuestRam) -> Result<[Pin; 3], Broken> {
+    let size = u64::from(split.size());
+    let hold = |at, len| {
+        ram.hold(Gpa(at), len).map_err(|_| Broken::Ring(virtio_queue::Error::FindMemoryRegion))
+    };
+    Ok([
+        hold(split.desc_table(), 16 * size)?,
+        hold(split.avail_ring(), 6 + 2 * size)?,
+        hold(split.used_ring(), 6 + 8 * size)?,
+    ])
 }
 
 /// What the ring code of rust-vmm starts from.

@@ -52,6 +52,10 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
     if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {
         cpu.state.activity = Activity::Shutdown;
     }
+    if let Some(why) = cpu.mmu.ram.lost() {
+        // The event is what became of an access to it, or was delivered by such.
+        cpu.exit = Some(vcpu::Exit::Fatal(format!("guest memory is lost: {why}")));
+    }
     cpu.state.blocking.sti = false;
     cpu.state.blocking.mov_ss = false;
     cpu.refresh();

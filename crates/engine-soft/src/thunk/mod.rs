@@ -30,7 +30,6 @@ mod enter;
 pub(crate) mod guard;
 mod host;
 pub mod masked;
-mod ranges;
 mod run;
 mod types;
 pub mod x87;

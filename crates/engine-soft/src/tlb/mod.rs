@@ -211,20 +211,19 @@ impl Tlb {
         }
     }
 
-    /// Drops every translation to the guest-physical addresses `gpas`, which begin and end with a
-    /// page.
-    pub(crate) fn drop_frames(&mut self, gpas: std::ops::Range<u64>) {
+    /// Drops every translation to the guest-physical pages that `gone` is true of.
+    pub(crate) fn drop_frames(&mut self, gone: impl Fn(u64) -> bool) {
         self.losses += 1;
         for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
             view.filled.each(0..ENTRIES / 64, |i| {
-                if gpas.contains(&view.pages[i].gpa()) {
+                if gone(view.pages[i].gpa()) {
                     view.data[i] = Entry::vacant(i);
                 }
             });
             // Linear addresses still lead there: targets and links between pages stay good, and the
             // code is dropped by the block cache.
             view.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
-                if gpas.contains(&view.fetch[i].gpa) {
+                if gone(view.fetch[i].gpa) {
                     view.fetch[i] = NO_FETCH;
                 }
             });

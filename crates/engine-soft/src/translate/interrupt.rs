@@ -13,7 +13,6 @@
 
 use super::context::{Context, FAULTED};
 use crate::cpu::Cpu;
-use crate::thunk::guard;
 use std::cell::Cell;
 use std::io;
 use std::ptr;
@@ -64,8 +63,8 @@ pub(crate) fn install() -> io::Result<()> {
     static DONE: OnceLock<Result<(), i32>> = OnceLock::new();
     let error = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
     DONE.get_or_init(|| {
-        guard::install_one(WAKE, &BEFORE_WAKE, woken).map_err(error)?;
-        guard::install_one(libc::SIGTRAP, &BEFORE_TRAP, stepped).map_err(error)
+        host::install_handler(WAKE, &BEFORE_WAKE, woken).map_err(error)?;
+        host::install_handler(libc::SIGTRAP, &BEFORE_TRAP, stepped).map_err(error)
     })
     .map_err(io::Error::from_raw_os_error)
 }
@@ -106,7 +105,7 @@ extern "C" fn stepped(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     // SAFETY: the kernel passes a valid siginfo to a handler with SA_SIGINFO.
     if cpu.is_null() || unsafe { (*info).si_code } != TRAP_TRACE {
         // SAFETY: the kernel passed these arguments to this handler, for the same signal.
-        unsafe { guard::chain(signal, info, context, &BEFORE_TRAP) };
+        unsafe { host::chain(signal, info, context, &BEFORE_TRAP) };
         return;
     }
     // SAFETY: the kernel passes a valid ucontext; `cpu` is alive as long as `RUNNING` names it.

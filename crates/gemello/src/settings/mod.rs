@@ -55,6 +55,10 @@ pub(crate) struct MachineSettings {
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) memory: Option<Size>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) resident: Option<Size>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) swap: Option<PathBuf>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) cpu: Option<Box<CpuModel>>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
@@ -143,11 +147,12 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine: _, boot, disk, engine: _, run } = self;
+        let Self { machine, boot, disk, engine: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
         let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, save } = run;
-        let single = [kernel, initrd, log, trace_file, save].into_iter().flatten();
+        let single =
+            [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
         single.chain(modules).chain(disk.iter_mut().map(|disk| &mut disk.path)).collect()
     }
@@ -155,9 +160,11 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { memory, cpu, debug_exit } = self;
+        let Self { memory, resident, swap, cpu, debug_exit } = self;
         Self {
             memory: memory.or(lower.memory),
+            resident: resident.or(lower.resident),
+            swap: swap.or(lower.swap),
             cpu: cpu.or(lower.cpu),
             debug_exit: debug_exit.or(lower.debug_exit),
         }

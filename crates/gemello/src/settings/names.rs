@@ -28,8 +28,10 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 20] = [
+pub(crate) const FIELDS: [Field; 22] = [
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
+    field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
+    field("swap", "machine.swap", "--swap", |s| s.machine.swap.is_some()),
     field("cpu", "machine.cpu", "--cpu", |s| s.machine.cpu.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),
     field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),

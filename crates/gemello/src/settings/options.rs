@@ -113,6 +113,8 @@ impl From<&Run> for Settings {
             module,
             disk,
             memory,
+            resident,
+            swap,
             cpu,
             engine,
             timeout,
@@ -125,8 +127,13 @@ impl From<&Run> for Settings {
             flavour: _, // `gather`'s
             print_config: _,
         } = arguments;
-        let machine =
-            MachineSettings { memory: *memory, cpu: cpu.clone(), debug_exit: flag(*debug_exit) };
+        let machine = MachineSettings {
+            memory: *memory,
+            resident: *resident,
+            swap: swap.clone(),
+            cpu: cpu.clone(),
+            debug_exit: flag(*debug_exit),
+        };
         let boot = BootSettings {
             debian: None,
             command: command.iter().cloned().map(super::module::Word).collect(),

@@ -15,6 +15,8 @@ fn all() -> Settings {
     Settings {
         machine: MachineSettings {
             memory: Some(Size(48 << 20)),
+            resident: Some(Size(16 << 20)),
+            swap: Some("/w".into()),
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             debug_exit: Some(true),
         },
@@ -55,7 +57,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 19] = [
+const OPTIONS: [(&str, &[&str]); 21] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -63,6 +65,8 @@ const OPTIONS: [(&str, &[&str]); 19] = [
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro", "--disk", "/b,format=raw"]),
     ("memory", &["--memory", "1536M"]),
+    ("resident", &["--resident", "64M"]),
+    ("swap", &["--swap", "/w"]),
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),

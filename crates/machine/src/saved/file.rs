@@ -137,6 +137,7 @@ fn write_to(file: File, header: &Header, ram: &GuestRam) -> io::Result<()> {
     for (gpa, len) in chunks(ram) {
         let chunk = &mut chunk[..len];
         ram.read(Gpa(gpa), chunk).map_err(io::Error::other)?;
+        ram.settle();
         if chunk.iter().all(|&byte| byte == 0) {
             continue;
         }
@@ -254,6 +255,7 @@ impl SavedMachine {
             let len =
                 lz4_flex::block::decompress_into(&packed, &mut chunk).map_err(io::Error::other)?;
             ram.write(Gpa(gpa), &chunk[..len]).map_err(io::Error::other)?;
+            ram.settle();
         }
         let sum = self.rest.crc.clone().finalize();
         if self.rest.word()? != sum {

@@ -31,7 +31,15 @@ fn config() -> Config {
     let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let cpu = CpuModel::gemello_v2();
-    Config { memory: 4 << 20, cpu, boot, devices: vec![], debug_exit: true, timeout: None }
+    Config {
+        memory: 4 << 20,
+        paging: None,
+        cpu,
+        boot,
+        devices: vec![],
+        debug_exit: true,
+        timeout: None,
+    }
 }
 
 /// A file of this process.

@@ -113,6 +113,7 @@ pub fn kernel() -> Vec<u8> {
 pub fn config() -> Config {
     Config {
         memory: 16 << 20,
+        paging: None,
         cpu: CpuModel::gemello_v2(),
         boot: BootConfig {
             kernel: File::Bytes { name: "test kernel".into(), bytes: kernel() },

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// See the module.
-pub(super) struct Ranges<const N: usize> {
+pub struct Ranges<const N: usize> {
     slots: [Slot; N],
 }
 
@@ -60,14 +60,23 @@ impl Slot {
     }
 }
 
+impl<const N: usize> Default for Ranges<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<const N: usize> Ranges<N> {
-    pub(super) const fn new() -> Self {
+    /// No range.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { slots: [const { Slot::new() }; N] }
     }
 
     /// Enters start..end with `data`; the number by which to take it away. `None`: there is no
     /// room.
-    pub(super) fn enter(&self, start: usize, end: usize, data: usize) -> Option<usize> {
+    #[must_use]
+    pub fn enter(&self, start: usize, end: usize, data: usize) -> Option<usize> {
         self.slots.iter().position(|slot| {
             if slot.end.load(SeqCst) != 0 || !slot.claim() {
                 return false;
@@ -82,7 +91,7 @@ impl<const N: usize> Ranges<N> {
     }
 
     /// Takes away what [`Ranges::enter`] gave number `n`; its data.
-    pub(super) fn take(&self, n: usize) -> usize {
+    pub fn take(&self, n: usize) -> usize {
         let slot = &self.slots[n];
         let data = slot.data.load(SeqCst);
         while !slot.claim() {
@@ -94,7 +103,8 @@ impl<const N: usize> Ranges<N> {
     }
 
     /// The data of the range that `address` lies in.
-    pub(super) fn find(&self, address: usize) -> Option<usize> {
+    #[must_use]
+    pub fn find(&self, address: usize) -> Option<usize> {
         self.slots.iter().find_map(|slot| slot.find(address))
     }
 }

@@ -1,0 +1,35 @@
+//! A machine whose RAM may be larger than the host memory that it takes.
+
+use crate::config::{Hardware, Paging};
+use crate::end::End;
+use crate::error::BuildError;
+use crate::layout;
+use crate::power::Stopper;
+use memory::{Backing, GuestRam, Pager, swap_file};
+
+/// The machine's RAM, on a swap file if it has a budget.
+pub(crate) fn ram(hardware: &Hardware) -> Result<GuestRam, BuildError> {
+    let ranges = layout::ram(hardware.memory);
+    let Some(Paging { swap, .. }) = &hardware.paging else { return Ok(GuestRam::new(&ranges)?) };
+    let file = swap_file(swap, ranges.iter().map(|&(_, len)| len).sum())?;
+    Ok(GuestRam::create(Backing::File { file, offset: 0, private: false }, &ranges)?)
+}
+
+/// Keeps `ram` within its budget from now on, if it has one. A failure of the swap file ends the
+/// machine.
+pub(crate) fn start(
+    hardware: &Hardware,
+    ram: &GuestRam,
+    stopper: &Stopper,
+) -> Result<Option<Pager>, BuildError> {
+    let Some(Paging { resident, .. }) = hardware.paging else { return Ok(None) };
+    let stopper = stopper.clone();
+    let on_loss = move |why: &str| stopper.stop(End::MemoryLost(why.into()));
+    let (pager, reclaimer) = Pager::new(ram, resident, Box::new(on_loss))?;
+    let work = move || {
+        let _ = host::give_up_privileges();
+        reclaimer.run();
+    };
+    std::thread::Builder::new().name("pager".into()).spawn(work).map_err(BuildError::Host)?;
+    Ok(Some(pager))
+}
