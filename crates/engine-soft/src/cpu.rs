@@ -6,8 +6,10 @@
 #![allow(unsafe_code)] // the TLB hit; see docs/UNSAFE.md
 
 use crate::block::{self, AVX_ON, BlockCache, SSE_ON, USER};
+use crate::bus;
 use crate::decode::features::FeatureTable;
 use crate::interp::thunks::Thunks;
+use crate::machine::Machine;
 use crate::mmu;
 use crate::op::{self, Fallible, Fault, width};
 use crate::ram;
@@ -43,6 +45,8 @@ pub(crate) type Op = op::Op<Cpu>;
 pub(crate) type Handler = op::Handler<Cpu>;
 /// Its MMU, with the code that it has decoded, and the log of what lockstep will undo.
 pub(crate) type Mmu = mmu::Mmu<BlockCache<Cpu>, Option<Box<Log>>>;
+/// The linear memory that its operations access.
+pub(crate) type Bus<'a> = bus::Bus<'a, BlockCache<Cpu>, Option<Box<Log>>>;
 /// A block of its code.
 pub(crate) type Block = block::Block<Cpu>;
 
@@ -67,6 +71,7 @@ pub(crate) struct Cpu {
     /// The view that they belong to.
     pub(crate) fetch_view: usize,
     pub(crate) mmu: Mmu,
+    pub(crate) machine: Machine,
     /// What the last `Fault` means.
     pub(crate) fault: Exception,
     /// Mode bits of block keys.
@@ -102,7 +107,7 @@ pub(crate) struct Cpu {
     pub(crate) stats: Statistics,
 }
 
-// SAFETY: `view` points into `mmu`'s own boxed tables.
+// SAFETY: `view` and `fetch` point into `mmu`'s own boxed tables, `mmu.blocks` into its own blocks.
 unsafe impl Send for Cpu {}
 
 impl Cpu {
@@ -127,6 +132,7 @@ impl Cpu {
             fetch_view: tlb::EMPTY,
             state,
             mmu,
+            machine: Machine::default(),
             fault: Exception::ud(),
             mode_key: 0,
             mode: Mode::Real,
@@ -206,6 +212,17 @@ impl Cpu {
         }
         self.mmu.tlb.flush_all();
         self.refresh();
+    }
+
+    /// Linear memory, for accesses that may reach a device.
+    pub(crate) fn bus(&mut self) -> Bus<'_> {
+        Bus { mmu: &mut self.mmu, machine: &mut self.machine }
+    }
+
+    /// What `x86`'s operations work on: the model, the state and linear memory.
+    pub(crate) fn parts(&mut self) -> (&CpuModel, &mut CpuState, Bus<'_>) {
+        let Self { model, state, mmu, machine, .. } = self;
+        (model, state, Bus { mmu, machine })
     }
 
     /// Notes an exception and says so.
@@ -428,7 +445,8 @@ impl Cpu {
     #[inline(never)]
     fn load_slow<W: Word>(&mut self, la: u64) -> Fallible<W> {
         self.align::<W>(la)?;
-        let result = self.mmu.read(La(la), W::WIDTH, self.privilege());
+        let privilege = self.privilege();
+        let result = self.bus().read(La(la), W::WIDTH, privilege);
         let value = self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Read);
         Ok(W::cut(value))
@@ -438,7 +456,8 @@ impl Cpu {
     #[inline(never)]
     fn store_slow<W: Word>(&mut self, la: u64, value: W) -> Fallible {
         self.align::<W>(la)?;
-        let result = self.mmu.write(La(la), W::WIDTH, value.zext(), self.privilege());
+        let privilege = self.privilege();
+        let result = self.bus().write(La(la), W::WIDTH, value.zext(), privilege);
         self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Write);
         Ok(())

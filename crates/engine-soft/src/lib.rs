@@ -9,11 +9,13 @@
 
 mod alu;
 mod block;
+mod bus;
 mod cpu;
 mod decode;
 mod engine;
 mod interp;
 mod locked;
+mod machine;
 mod mmu;
 mod observer;
 mod op;

@@ -7,7 +7,7 @@ use crate::{interp, translate};
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
-use x86::bus::{SystemBus, TlbEffect};
+use x86::bus::TlbEffect;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -95,11 +95,13 @@ impl SoftVcpu {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit {
-        self.cpu.mmu.lend(io);
+        self.cpu.mmu.activate();
+        self.cpu.machine.lend(io);
         let running = translate::interrupt::Running::begin(&mut self.cpu);
         let exit = tier::run(&mut self.cpu, self.lockstep.as_deref_mut(), slice);
         drop(running);
-        self.cpu.mmu.release();
+        self.cpu.machine.release();
+        self.cpu.mmu.deactivate();
         exit
     }
 
@@ -129,7 +131,7 @@ impl Vcpu for SoftVcpu {
             blocks_invalidated: cpu.mmu.blocks.invalidated,
             tlb_refills: cpu.mmu.refills,
             tlb_flushes: cpu.mmu.tlb.flushes,
-            mmio: cpu.mmu.mmio,
+            mmio: cpu.machine.accesses,
             translated_exits: cpu.translator.exits,
             translated_faults: cpu.translator.faults,
             translated_blocks: cpu.translator.blocks,

@@ -18,7 +18,7 @@ pub(crate) fn instruction(cpu: &mut Cpu) {
     let mut len = 0;
     let privilege = cpu.privilege();
     for (i, byte) in bytes.iter_mut().enumerate() {
-        match cpu.mmu.read(La(la.wrapping_add(i as u64)), Width::B1, privilege) {
+        match cpu.bus().read(La(la.wrapping_add(i as u64)), Width::B1, privilege) {
             Ok(value) => *byte = value as u8,
             Err(_) => break,
         }

@@ -49,7 +49,8 @@ pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
             rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
     }
     cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;
-    if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {
+    let (_, state, mut bus) = cpu.parts();
+    if interrupt::deliver_or_escalate(state, &mut bus, event).is_err() {
         cpu.state.activity = Activity::Shutdown;
     }
     cpu.state.blocking.sti = false;

@@ -92,7 +92,7 @@ fn signals(cpu: &mut Cpu, raised: u32) -> Option<Pending> {
     }
     let open = cpu.state.flags.system & Rflags::IF.bits() != 0;
     if up(Signal::Intr) && open && !blocking.sti && !blocking.mov_ss {
-        let vector = cpu.mmu.io().and_then(vcpu::CpuIo::ack_interrupt)?;
+        let vector = cpu.machine.io().and_then(vcpu::CpuIo::ack_interrupt)?;
         resume_flag(cpu);
         cpu.stats.interrupts += 1;
         tracing::trace!(target: "irq", vector = vector.0, rip = cpu.state.rip, "interrupt");

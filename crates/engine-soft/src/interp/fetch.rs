@@ -167,8 +167,10 @@ fn next_page(cpu: &Cpu, la: u64) -> u64 {
 fn read_code(cpu: &mut Cpu, gpa: u64, into: &mut [u8]) {
     if cpu.mmu.ram.read(Gpa(gpa), into).is_err() {
         for (i, byte) in into.iter_mut().enumerate() {
-            *byte =
-                cpu.mmu.io().map_or(0xff, |io| io.mmio_read(Gpa(gpa + i as u64), Width::B1) as u8);
+            *byte = cpu
+                .machine
+                .io()
+                .map_or(0xff, |io| io.mmio_read(Gpa(gpa + i as u64), Width::B1) as u8);
         }
     }
 }

@@ -3,15 +3,15 @@
 
 use crate::cpu::Handler;
 use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::cpu::{Bus, Cpu, LEGACY, SEGMENTS};
 use crate::interp::host_exec;
 use crate::op::{Fallible, Step, step, step_to, width};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::addr::La;
-use x86::bus::{AccessKind, SystemBus};
+use x86::bus::{AccessKind, Privilege, SystemBus};
 use x86::exception::Exception;
-use x86::state::Mode;
+use x86::state::{CpuState, Mode};
 use x86::xsave::{self, RestoreForm, SaveForm};
 
 /// `Op::imm` of [`save`] and [`restore`].
@@ -93,7 +93,8 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
         let size = op.width();
         place(cpu, op, AccessKind::Write)?;
         let (operand, mask) = (cpu.operand(op), mask(cpu));
-        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        let (model, state, mut bus) = cpu.parts();
+        let bus = &mut bus;
         let form = match op.imm {
             x if x == Image::Fx as u64 => {
                 let result = xsave::fxsave(state, bus, operand, size);
@@ -124,7 +125,8 @@ fn restore(cpu: &mut Cpu, op: &Op) -> Step {
         place(cpu, op, AccessKind::Read)?;
         let (operand, mask) = (cpu.operand(op), mask(cpu));
         let pkru = cpu.state.paging.pkru;
-        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        let (model, state, mut bus) = cpu.parts();
+        let bus = &mut bus;
         let result = match op.imm {
             x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, operand, size),
             x if x == Image::Environment as u64 => xsave::fldenv(state, bus, operand, size),
@@ -175,35 +177,23 @@ fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
     step(body(cpu))
 }
 
-/// Elements of a masked move or gather in guest memory.
+/// Elements of a masked move or gather in guest memory, while the processor's state is lent out.
 struct Elements<'a> {
-    cpu: &'a mut ElementContext,
-}
-
-/// The parts of the processor that [`Elements`] needs while its state is lent out.
-struct ElementContext {
-    mmu: *mut crate::cpu::Mmu,
+    bus: Bus<'a>,
     base: u64,
-    limit_checked: Option<(x86::state::CpuState, u8)>,
-    privilege: x86::bus::Privilege,
+    limit_checked: Option<(CpuState, u8)>,
+    privilege: Privilege,
 }
 
-impl ElementContext {
-    fn linear(&self, offset: u64, size: u8, kind: AccessKind) -> Result<u64, Exception> {
+impl Elements<'_> {
+    fn linear(&self, offset: u64, size: u8, kind: AccessKind) -> Result<La, Exception> {
         match &self.limit_checked {
-            None => Ok(self.base.wrapping_add(offset)),
+            None => Ok(La(self.base.wrapping_add(offset))),
             Some((state, seg)) => {
-                let seg = crate::cpu::SEGMENTS[usize::from(*seg) % 6];
-                x86::segment::check_access(state, seg, offset, u32::from(size), kind).map(|la| la.0)
+                let seg = SEGMENTS[usize::from(*seg) % 6];
+                x86::segment::check_access(state, seg, offset, u32::from(size), kind)
             }
         }
-    }
-
-    #[allow(unsafe_code)]
-    fn mmu(&mut self) -> &mut crate::cpu::Mmu {
-        // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only
-        // `state` is used meanwhile.
-        unsafe { &mut *self.mmu }
     }
 }
 
@@ -211,20 +201,18 @@ impl ElementBus for Elements<'_> {
     type Error = Exception;
 
     fn load(&mut self, offset: u64, size: u8) -> Result<u64, Exception> {
-        let la = self.cpu.linear(offset, size, AccessKind::Read)?;
-        let privilege = self.cpu.privilege;
-        self.cpu.mmu().read(La(la), width(size), privilege)
+        let la = self.linear(offset, size, AccessKind::Read)?;
+        self.bus.read(la, width(size), self.privilege)
     }
 
     fn store(&mut self, elements: &[Element], size: u8) -> Result<(), Exception> {
-        let privilege = self.cpu.privilege;
         for element in elements {
-            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().probe_write(La(la), u64::from(size), privilege)?;
+            let la = self.linear(element.offset, size, AccessKind::Write)?;
+            self.bus.probe_write(la, u64::from(size), self.privilege)?;
         }
         for element in elements {
-            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().write(La(la), width(size), element.value, privilege)?;
+            let la = self.linear(element.offset, size, AccessKind::Write)?;
+            self.bus.write(la, width(size), element.value, self.privilege)?;
         }
         Ok(())
     }
@@ -243,23 +231,16 @@ fn instruction(cpu: &Cpu, op: &Op) -> Option<Instruction> {
 fn with_elements(
     cpu: &mut Cpu,
     op: &Op,
-    body: impl FnOnce(
-        &mut x86::state::CpuState,
-        &Instruction,
-        &mut Elements<'_>,
-    ) -> Result<(), Exception>,
+    body: impl FnOnce(&mut CpuState, &Instruction, &mut Elements<'_>) -> Result<(), Exception>,
 ) -> Fallible {
     let Some(i) = instruction(cpu, op) else { return cpu.ud() };
     let seg = op.seg;
     let long = cpu.mode == Mode::Long64;
     let base = if long && seg >= 4 { cpu.state.seg[usize::from(seg) % 6].base } else { 0 };
-    let mut context = ElementContext {
-        base,
-        limit_checked: (!long).then(|| (cpu.state.clone(), seg)),
-        privilege: cpu.privilege(),
-        mmu: &raw mut cpu.mmu,
-    };
-    let result = body(&mut cpu.state, &i, &mut Elements { cpu: &mut context });
+    let limit_checked = (!long).then(|| (cpu.state.clone(), seg));
+    let privilege = cpu.privilege();
+    let (_, state, bus) = cpu.parts();
+    let result = body(state, &i, &mut Elements { bus, base, limit_checked, privilege });
     cpu.check(result)
 }
 

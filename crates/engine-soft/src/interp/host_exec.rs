@@ -242,10 +242,10 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access != crate::thunk::MemAccess::Write {
         let read = if bytes.is_power_of_two() && bytes <= 8 {
             // A single access: the operand may be a device's register.
-            let value = cpu.mmu.read(La(la), width(bytes as u8), privilege);
+            let value = cpu.bus().read(La(la), width(bytes as u8), privilege);
             value.map(|v| buffer.0[..8].copy_from_slice(&v.to_le_bytes()))
         } else {
-            cpu.mmu.read_bytes(la, &mut buffer.0[..bytes], privilege)
+            cpu.bus().read_bytes(la, &mut buffer.0[..bytes], privilege)
         };
         cpu.check(read)?;
     }
@@ -253,9 +253,9 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access.writes() && !withheld(cpu, entry) {
         let written = if bytes.is_power_of_two() && bytes <= 8 {
             let value = buffer.0[..8].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
-            cpu.mmu.write(La(la), width(bytes as u8), value, privilege)
+            cpu.bus().write(La(la), width(bytes as u8), value, privilege)
         } else {
-            cpu.mmu.write_bytes(la, &buffer.0[..bytes], privilege)
+            cpu.bus().write_bytes(la, &buffer.0[..bytes], privilege)
         };
         cpu.check(written)?;
     }

@@ -283,7 +283,7 @@ fn enter_frame(cpu: &mut Cpu, op: &Op) -> Fallible {
     cpu.aligned(la, u64::from(size), u64::from(size))?;
     let probe = {
         let privilege = cpu.privilege();
-        x86::bus::SystemBus::probe_write(&mut cpu.mmu, La(la), u64::from(size), privilege)
+        cpu.mmu.probe_write(La(la), u64::from(size), privilege)
     };
     cpu.check(probe)?;
     set_sized(cpu, gpr::RBP as u8, size, frame);

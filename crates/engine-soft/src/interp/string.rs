@@ -371,7 +371,8 @@ fn scan_run<W: Word>(
 /// zero.
 fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
     let port = cpu.reg::<u16>(2);
-    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, Port(port), port_width(W::SIZE));
+    let (_, state, mut bus) = cpu.parts();
+    let allowed = ioperm::check(state, &mut bus, Port(port), port_width(W::SIZE));
     cpu.check(allowed)?;
     Ok(port)
 }
@@ -386,8 +387,7 @@ pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
         let to = destination::<W>(cpu, op, AccessKind::Write)?;
         // The port is read only once the store is certain to succeed.
         let privilege = cpu.privilege();
-        let probe =
-            x86::bus::SystemBus::probe_write(&mut cpu.mmu, La(to), u64::from(W::SIZE), privilege);
+        let probe = cpu.mmu.probe_write(La(to), u64::from(W::SIZE), privilege);
         cpu.check(probe)?;
         let value = super::system::ports::port_in(cpu, Port(port), port_width(W::SIZE));
         cpu.store::<W>(to, W::cut(value))?;

@@ -23,7 +23,8 @@ pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
         };
         let la = base.wrapping_add(offset);
         let la = if long { la } else { la & 0xffff_ffff };
-        let result = control::invlpg(&cpu.state, &mut cpu.mmu, La(la));
+        let (_, state, mut bus) = cpu.parts();
+        let result = control::invlpg(state, &mut bus, La(la));
         cpu.check(result)?;
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)
@@ -39,7 +40,8 @@ pub(crate) fn invpcid(cpu: &mut Cpu, op: &Op) -> Step {
         let kind =
             if op.size == 8 { cpu.reg::<u64>(op.dst) } else { u64::from(cpu.reg::<u32>(op.dst)) };
         let operand = cpu.operand(op);
-        let result = control::invpcid(&cpu.model, &cpu.state, &mut cpu.mmu, kind, operand);
+        let (model, state, mut bus) = cpu.parts();
+        let result = control::invpcid(model, state, &mut bus, kind, operand);
         cpu.check(result)?;
         cpu.state.rip = cpu.next_ip(op);
         Ok(Step::Jump)

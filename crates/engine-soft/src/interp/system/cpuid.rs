@@ -25,6 +25,6 @@ pub(crate) fn cpuid(cpu: &mut Cpu, _: &Op) -> Step {
 
 /// IA32_APIC_BASE.EN, which CPUID.01H:EDX.APIC shows (SDM vol. 3, 12.4.3).
 fn apic_enabled(cpu: &mut Cpu) -> bool {
-    let base = cpu.mmu.io().and_then(|io| io.msr_read(names::IA32_APIC_BASE));
+    let base = cpu.machine.io().and_then(|io| io.msr_read(names::IA32_APIC_BASE));
     !matches!(base, Some(Ok(base)) if base & x86::apic::base::EN == 0)
 }

@@ -15,7 +15,7 @@ pub(crate) mod selectors;
 pub(crate) mod syscall;
 pub(crate) mod tables;
 
-use crate::cpu::Mmu;
+use crate::cpu::Bus;
 use crate::cpu::Op;
 use crate::cpu::{Cpu, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
@@ -29,10 +29,11 @@ use x86::state::{CpuState, Mode};
 fn system(
     cpu: &mut Cpu,
     op: &Op,
-    operation: impl FnOnce(&mut CpuState, &mut Mmu) -> Result<(), Exception>,
+    operation: impl FnOnce(&mut CpuState, &mut Bus<'_>) -> Result<(), Exception>,
 ) -> Step {
     let next = cpu.next_ip(op);
-    let result = operation(&mut cpu.state, &mut cpu.mmu);
+    let (_, state, mut bus) = cpu.parts();
+    let result = operation(state, &mut bus);
     step_to(cpu.check(result).map(|()| {
         cpu.state.rip = next;
         Step::Sync
@@ -43,11 +44,12 @@ fn system(
 fn transfer(
     cpu: &mut Cpu,
     op: &Op,
-    operation: impl FnOnce(&mut CpuState, &mut Mmu, u64) -> Result<(), Exception>,
+    operation: impl FnOnce(&mut CpuState, &mut Bus<'_>, u64) -> Result<(), Exception>,
 ) -> Step {
     let next = cpu.next_ip(op);
     cpu.state.rip = cpu.ip(op);
-    match operation(&mut cpu.state, &mut cpu.mmu, next) {
+    let (_, state, mut bus) = cpu.parts();
+    match operation(state, &mut bus, next) {
         Ok(()) => Step::Sync,
         Err(exception) => {
             cpu.fault = exception;

@@ -6,7 +6,6 @@ use super::{pair, privileged, set_pair};
 use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step, step_to};
-use x86::bus::SystemBus;
 use x86::msr::{self, names};
 use x86::regs::Cr4;
 
@@ -42,7 +41,7 @@ pub(crate) fn rdmsr(cpu: &mut Cpu, _: &Op) -> Step {
         privileged(cpu)?;
         cpu.stats.msr += 1;
         let register = cpu.reg::<u32>(1);
-        let value = match cpu.mmu.io().and_then(|io| io.msr_read(register)) {
+        let value = match cpu.machine.io().and_then(|io| io.msr_read(register)) {
             Some(Ok(value)) => value,
             Some(Err(vcpu::MsrFault)) => return cpu.gp(),
             None => {
@@ -68,7 +67,7 @@ pub(crate) fn wrmsr(cpu: &mut Cpu, op: &Op) -> Step {
             let verdict = msr::check_apic_base(&cpu.model, value);
             cpu.check(verdict)?;
         }
-        match cpu.mmu.io().and_then(|io| io.msr_write(register, value)) {
+        match cpu.machine.io().and_then(|io| io.msr_write(register, value)) {
             Some(Ok(())) => {}
             Some(Err(vcpu::MsrFault)) => return cpu.gp(),
             None => write_own_msr(cpu, register, value)?,
@@ -88,7 +87,7 @@ fn write_own_msr(cpu: &mut Cpu, register: u32, value: u64) -> Fallible {
     cpu.mmu.paging_changed(&paging, effect);
     if cpu.state.tsc_offset != offset {
         let offset = cpu.state.tsc_offset;
-        if let Some(io) = cpu.mmu.io() {
+        if let Some(io) = cpu.machine.io() {
             io.tsc_offset_changed(offset);
         }
     }

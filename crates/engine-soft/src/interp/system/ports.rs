@@ -10,7 +10,7 @@ use x86::state::gpr;
 /// Reads a port the guest may use.
 pub(crate) fn port_in(cpu: &mut Cpu, port: Port, width: PortWidth) -> u64 {
     cpu.stats.pio += 1;
-    let value = cpu.mmu.io().map_or(u32::MAX, |io| io.pio_read(port, width));
+    let value = cpu.machine.io().map_or(u32::MAX, |io| io.pio_read(port, width));
     cpu.watch_port(port, width);
     u64::from(value)
 }
@@ -18,7 +18,7 @@ pub(crate) fn port_in(cpu: &mut Cpu, port: Port, width: PortWidth) -> u64 {
 /// Writes a port the guest may use.
 pub(crate) fn port_out(cpu: &mut Cpu, port: Port, width: PortWidth, value: u64) {
     cpu.stats.pio += 1;
-    if let Some(io) = cpu.mmu.io() {
+    if let Some(io) = cpu.machine.io() {
         io.pio_write(port, width, value as u32);
     }
     cpu.watch_port(port, width);
@@ -27,7 +27,8 @@ pub(crate) fn port_out(cpu: &mut Cpu, port: Port, width: PortWidth, value: u64) 
 /// The port operand: immediate, or DX if `BY_DX`.
 fn port<const BY_DX: bool>(cpu: &mut Cpu, op: &Op) -> Fallible<Port> {
     let port = Port(if BY_DX { cpu.reg::<u16>(2) } else { op.imm as u16 });
-    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, port, port_width(op.size));
+    let (_, state, mut bus) = cpu.parts();
+    let allowed = ioperm::check(state, &mut bus, port, port_width(op.size));
     cpu.check(allowed)?;
     Ok(port)
 }

@@ -19,7 +19,8 @@ pub(crate) fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> Step {
     }
     let n = op.dst;
     let next = cpu.next_ip(op);
-    let result = control::write_cr(&cpu.model, &mut cpu.state, &mut cpu.mmu, n, value);
+    let (model, state, mut bus) = cpu.parts();
+    let result = control::write_cr(model, state, &mut bus, n, value);
     step_to(cpu.check(result).map(|()| {
         cpu.state.rip = next;
         Step::Sync
@@ -31,7 +32,7 @@ fn write_cr8(cpu: &mut Cpu, value: u64) -> Fallible {
     if value > 15 {
         return cpu.gp();
     }
-    if let Some(io) = cpu.mmu.io() {
+    if let Some(io) = cpu.machine.io() {
         io.set_task_priority(value as u8);
     }
     Ok(())
@@ -42,7 +43,7 @@ pub(crate) fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         let value = if op.src == 8 {
             privileged(cpu)?;
-            u64::from(cpu.mmu.io().map_or(0, CpuIo::task_priority))
+            u64::from(cpu.machine.io().map_or(0, CpuIo::task_priority))
         } else {
             let value = control::read_cr(&cpu.state, op.src);
             cpu.check(value)?
@@ -76,7 +77,7 @@ pub(crate) fn mov_from_dr(cpu: &mut Cpu, op: &Op) -> Step {
 
 /// CLTS.
 pub(crate) fn clts(cpu: &mut Cpu, op: &Op) -> Step {
-    system(cpu, op, control::clts)
+    system(cpu, op, |state, bus| control::clts(state, bus))
 }
 
 /// LMSW r/m16.
@@ -85,7 +86,8 @@ pub(crate) fn lmsw<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
         privileged(cpu)?;
         let source = word_operand::<MEMORY>(cpu, op)?;
         let next = cpu.next_ip(op);
-        let result = control::lmsw(&cpu.model, &mut cpu.state, &mut cpu.mmu, source);
+        let (model, state, mut bus) = cpu.parts();
+        let result = control::lmsw(model, state, &mut bus, source);
         cpu.check(result)?;
         cpu.state.rip = next;
         Ok(Step::Sync)

@@ -13,7 +13,8 @@ use x86::{far, segment};
 
 fn load_segment(cpu: &mut Cpu, seg: u8, selector: u16) -> Fallible {
     let seg = SEGMENTS[usize::from(seg) % 6];
-    let result = segment::load_data_segment(&mut cpu.state, &mut cpu.mmu, seg, selector);
+    let (_, state, mut bus) = cpu.parts();
+    let result = segment::load_data_segment(state, &mut bus, seg, selector);
     cpu.check(result)?;
     if seg == Seg::Ss {
         cpu.state.blocking.mov_ss = true;

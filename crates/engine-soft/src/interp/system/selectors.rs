@@ -12,10 +12,11 @@ pub(crate) fn lar_lsl<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         protected(cpu)?;
         let selector = selector_source::<MEMORY>(cpu, op)?;
+        let (_, state, mut bus) = cpu.parts();
         let result = if op.imm == 0 {
-            protect::lar(&cpu.state, &mut cpu.mmu, selector)
+            protect::lar(state, &mut bus, selector)
         } else {
-            protect::lsl(&cpu.state, &mut cpu.mmu, selector)
+            protect::lsl(state, &mut bus, selector)
         };
         let found = cpu.check(result)?;
         set_zf(cpu, found.is_some());
@@ -45,10 +46,11 @@ pub(crate) fn verr_verw<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
     let body = |cpu: &mut Cpu| -> Fallible {
         protected(cpu)?;
         let selector = word_operand::<MEMORY>(cpu, op)?;
+        let (_, state, mut bus) = cpu.parts();
         let result = if op.imm == 0 {
-            protect::verr(&cpu.state, &mut cpu.mmu, selector)
+            protect::verr(state, &mut bus, selector)
         } else {
-            protect::verw(&cpu.state, &mut cpu.mmu, selector)
+            protect::verw(state, &mut bus, selector)
         };
         let ok = cpu.check(result)?;
         set_zf(cpu, ok);

@@ -27,10 +27,11 @@ pub(crate) fn lldt_ltr<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Step {
         protected(cpu)?;
         privileged(cpu)?;
         let selector = word_operand::<MEMORY>(cpu, op)?;
+        let (_, state, mut bus) = cpu.parts();
         let result = if op.imm == 0 {
-            segment::lldt(&mut cpu.state, &mut cpu.mmu, selector)
+            segment::lldt(state, &mut bus, selector)
         } else {
-            segment::ltr(&mut cpu.state, &mut cpu.mmu, selector)
+            segment::ltr(state, &mut bus, selector)
         };
         cpu.check(result)
     };
@@ -57,7 +58,7 @@ pub(crate) fn sgdt_sidt(cpu: &mut Cpu, op: &Op) -> Step {
         }
         for (at, size, value) in parts {
             let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
-            let written = cpu.mmu.write(La(la), size, value, privilege);
+            let written = cpu.bus().write(La(la), size, value, privilege);
             cpu.check(written)?;
             cpu.watch(la, size as u8, DataAccess::Write);
         }
@@ -73,7 +74,10 @@ pub(crate) fn lgdt_lidt(cpu: &mut Cpu, op: &Op) -> Step {
         let mut values = [0; 2];
         for (value, (at, size)) in values.iter_mut().zip([(0, Width::B2), (2, base_size(cpu))]) {
             let la = cpu.part(op, at, size.into(), AccessKind::Read)?;
-            let read = cpu.mmu.read(La(la), size, cpu.privilege());
+            let read = {
+                let privilege = cpu.privilege();
+                cpu.bus().read(La(la), size, privilege)
+            };
             *value = cpu.check(read)?;
             cpu.watch(la, size as u8, DataAccess::Read);
         }
