@@ -5,6 +5,7 @@
 //! come here, and translating an address needs no device.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
+use crate::fault::AccessFault;
 use crate::machine::Machine;
 use crate::mmu::{Mmu, Reached};
 use crate::observer::{CodeCache, Recorder};
@@ -22,6 +23,36 @@ pub(crate) struct Bus<'a, B: CodeCache, R: Recorder> {
 }
 
 impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
+    /// Reads the `size` bytes at `la`.
+    pub(crate) fn load(
+        &mut self,
+        la: La,
+        size: Width,
+        privilege: Privilege,
+    ) -> Result<u64, AccessFault> {
+        if Mmu::<B, R>::crosses(la.0, u64::from(size)) {
+            return self.read_split(la.0, size, privilege);
+        }
+        let target = self.mmu.reach(la.0, AccessKind::Read, privilege)?;
+        Ok(self.read_at(target, size))
+    }
+
+    /// Writes the low `size` bytes of `value` at `la`.
+    pub(crate) fn store(
+        &mut self,
+        la: La,
+        size: Width,
+        value: u64,
+        privilege: Privilege,
+    ) -> Result<(), AccessFault> {
+        if Mmu::<B, R>::crosses(la.0, u64::from(size)) {
+            return self.write_split(la.0, size, value, privilege);
+        }
+        let target = self.mmu.reach(la.0, AccessKind::Write, privilege)?;
+        self.write_at(target, size, value);
+        Ok(())
+    }
+
     /// One access to `target`, within a page.
     fn read_at(&mut self, target: Reached, size: Width) -> u64 {
         match target {
@@ -59,7 +90,12 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
         }
     }
 
-    fn read_split(&mut self, la: u64, size: Width, privilege: Privilege) -> Result<u64, Exception> {
+    fn read_split(
+        &mut self,
+        la: u64,
+        size: Width,
+        privilege: Privilege,
+    ) -> Result<u64, AccessFault> {
         // Segmentation judges the whole operand before paging sees its first byte.
         self.mmu.canonical_span(la, u64::from(size))?;
         let mut value = 0;
@@ -76,7 +112,7 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
         size: Width,
         value: u64,
         privilege: Privilege,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), AccessFault> {
         self.mmu.probe_write(La(la), u64::from(size), privilege)?;
         for i in 0..u64::from(size) {
             let target = self.byte(la, i, AccessKind::Write, privilege)?;
@@ -92,7 +128,7 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
         i: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Reached, Exception> {
+    ) -> Result<Reached, AccessFault> {
         self.mmu.reach(self.mmu.wrap(la, la.wrapping_add(i), privilege), kind, privilege)
     }
 
@@ -102,10 +138,10 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
         la: u64,
         into: &mut [u8],
         privilege: Privilege,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), AccessFault> {
         for (i, byte) in (0..).zip(into) {
             let at = self.mmu.wrap(la, la.wrapping_add(i), privilege);
-            *byte = self.read(La(at), Width::B1, privilege)? as u8;
+            *byte = self.load(La(at), Width::B1, privilege)? as u8;
         }
         Ok(())
     }
@@ -116,11 +152,11 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
         la: u64,
         from: &[u8],
         privilege: Privilege,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), AccessFault> {
         self.mmu.probe_write(La(la), from.len() as u64, privilege)?;
         for (i, &byte) in (0..).zip(from) {
             let at = self.mmu.wrap(la, la.wrapping_add(i), privilege);
-            self.write(La(at), Width::B1, u64::from(byte), privilege)?;
+            self.store(La(at), Width::B1, u64::from(byte), privilege)?;
         }
         Ok(())
     }
@@ -128,11 +164,7 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
 
 impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
     fn read(&mut self, la: La, size: Width, privilege: Privilege) -> Result<u64, Exception> {
-        if Mmu::<B, R>::crosses(la.0, u64::from(size)) {
-            return self.read_split(la.0, size, privilege);
-        }
-        let target = self.mmu.reach(la.0, AccessKind::Read, privilege)?;
-        Ok(self.read_at(target, size))
+        Ok(self.load(la, size, privilege)?)
     }
 
     fn write(
@@ -142,12 +174,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if Mmu::<B, R>::crosses(la.0, u64::from(size)) {
-            return self.write_split(la.0, size, value, privilege);
-        }
-        let target = self.mmu.reach(la.0, AccessKind::Write, privilege)?;
-        self.write_at(target, size, value);
-        Ok(())
+        Ok(self.store(la, size, value, privilege)?)
     }
 
     fn read_quadwords(
@@ -183,7 +210,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
     }
 
     fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {
-        self.mmu.probe_write(la, len, privilege)
+        Ok(self.mmu.probe_write(la, len, privilege)?)
     }
 
     fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {

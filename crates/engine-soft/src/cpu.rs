@@ -8,6 +8,7 @@
 use crate::block::{self, AVX_ON, BlockCache, SSE_ON, USER};
 use crate::bus;
 use crate::decode::features::FeatureTable;
+use crate::fault::AccessFault;
 use crate::interp::thunks::Thunks;
 use crate::machine::Machine;
 use crate::mmu;
@@ -24,7 +25,7 @@ use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{Exit, Signal, Signals, Statistics};
 use x86::addr::{La, Port, PortWidth, Vector};
-use x86::bus::{AccessKind, Privilege, SystemBus};
+use x86::bus::{AccessKind, Privilege};
 use x86::cpuid::CpuModel;
 use x86::debug::{self, DataAccess};
 use x86::exception::Exception;
@@ -73,7 +74,7 @@ pub(crate) struct Cpu {
     pub(crate) mmu: Mmu,
     pub(crate) machine: Machine,
     /// What the last `Fault` means.
-    pub(crate) fault: Exception,
+    pub(crate) fault: AccessFault,
     /// Mode bits of block keys.
     pub(crate) mode_key: u8,
     pub(crate) mode: Mode,
@@ -133,7 +134,7 @@ impl Cpu {
             state,
             mmu,
             machine: Machine::default(),
-            fault: Exception::ud(),
+            fault: Exception::ud().into(),
             mode_key: 0,
             mode: Mode::Real,
             attention: false,
@@ -225,10 +226,10 @@ impl Cpu {
         (model, state, Bus { mmu, machine })
     }
 
-    /// Notes an exception and says so.
+    /// Notes a fault and says so.
     #[cold]
-    pub(crate) fn raise<T>(&mut self, exception: Exception) -> Fallible<T> {
-        self.fault = exception;
+    pub(crate) fn raise<T>(&mut self, fault: impl Into<AccessFault>) -> Fallible<T> {
+        self.fault = fault.into();
         Err(Fault)
     }
 
@@ -244,9 +245,9 @@ impl Cpu {
         self.raise(Exception::ud())
     }
 
-    /// Passes on what the architecture's functions say.
+    /// Passes on what an access, or one of the architecture's functions, says.
     #[inline]
-    pub(crate) fn check<T>(&mut self, result: Result<T, Exception>) -> Fallible<T> {
+    pub(crate) fn check<T>(&mut self, result: Result<T, impl Into<AccessFault>>) -> Fallible<T> {
         result.or_else(|e| self.raise(e))
     }
 
@@ -446,7 +447,7 @@ impl Cpu {
     fn load_slow<W: Word>(&mut self, la: u64) -> Fallible<W> {
         self.align::<W>(la)?;
         let privilege = self.privilege();
-        let result = self.bus().read(La(la), W::WIDTH, privilege);
+        let result = self.bus().load(La(la), W::WIDTH, privilege);
         let value = self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Read);
         Ok(W::cut(value))
@@ -457,7 +458,7 @@ impl Cpu {
     fn store_slow<W: Word>(&mut self, la: u64, value: W) -> Fallible {
         self.align::<W>(la)?;
         let privilege = self.privilege();
-        let result = self.bus().write(La(la), W::WIDTH, value.zext(), privilege);
+        let result = self.bus().store(La(la), W::WIDTH, value.zext(), privilege);
         self.check(result)?;
         self.watch(la, W::SIZE, DataAccess::Write);
         Ok(())

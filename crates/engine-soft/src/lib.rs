@@ -13,6 +13,7 @@ mod bus;
 mod cpu;
 mod decode;
 mod engine;
+mod fault;
 mod interp;
 mod locked;
 mod machine;

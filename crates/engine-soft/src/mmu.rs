@@ -5,6 +5,7 @@
 //! not serve are made by [`crate::bus`], which knows the machine.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
+use crate::fault::AccessFault;
 use crate::observer::{CodeCache, Recorder};
 use crate::page_tables::Tables;
 use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
@@ -12,7 +13,6 @@ use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DI
 use std::cell::Cell;
 use x86::addr::{Gpa, La};
 use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, TlbEffect};
-use x86::exception::Exception;
 use x86::paging;
 use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::PagingState;
@@ -85,8 +85,6 @@ pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
     /// Linear pages under a data breakpoint: never in the TLB, so that every access to them is
     /// seen.
     pub(crate) watched: [Option<u64>; 4],
-    /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
-    pub(crate) noncanonical: bool,
     /// What others do to memory.
     reader: Reader,
     /// Device writes when [`Mmu::watch_devices`] was called.
@@ -110,7 +108,6 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             ac: false,
             compatible: false,
             watched: [None; 4],
-            noncanonical: false,
             refills: 0,
             log: R::default(),
         }
@@ -152,7 +149,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
+    ) -> Result<Target, AccessFault> {
         self.canonical(la)?;
         self.refills += 1;
         loop {
@@ -168,7 +165,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Walked, Exception> {
+    ) -> Result<Walked, AccessFault> {
         self.log.walked(la);
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
@@ -227,16 +224,15 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.let_go();
     }
 
-    /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
-    /// `noncanonical`).
-    fn canonical(&mut self, la: u64) -> Result<(), Exception> {
-        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
-        if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
+    /// Judges an address that IA-32e mode may not have.
+    fn canonical(&self, la: u64) -> Result<(), AccessFault> {
+        let none = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
+        if none { Err(AccessFault::NonCanonical) } else { Ok(()) }
     }
 
     /// As [`Mmu::canonical`] for all of an access: the judgement that goes before those of
     /// alignment and paging.
-    pub(crate) fn canonical_span(&mut self, la: u64, len: u64) -> Result<(), Exception> {
+    pub(crate) fn canonical_span(&self, la: u64, len: u64) -> Result<(), AccessFault> {
         self.canonical(la)?;
         self.canonical(la.wrapping_add(len.saturating_sub(1)))
     }
@@ -247,7 +243,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Reached, Exception> {
+    ) -> Result<Reached, AccessFault> {
         let reached = self.find(la, kind, privilege)?;
         if self.log.is_recording()
             && let Reached::Ram { gpa, .. } = reached
@@ -264,7 +260,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Reached, Exception> {
+    ) -> Result<Reached, AccessFault> {
         let entry = &self.tlb.view(self.view(privilege)).data[tlb::index(la)];
         let tag = if kind == AccessKind::Write { entry.wtag } else { entry.rtag };
         if tag == la & !PAGE_MASK {
@@ -281,7 +277,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         count: usize,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Option<*mut u8>, Exception> {
+    ) -> Result<Option<*mut u8>, AccessFault> {
         if count == 0 || self.log.is_recording() || Self::crosses(la, 8 * count as u64) {
             return Ok(None);
         }
@@ -428,7 +424,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         len: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Option<(*mut u8, Option<u64>)>, Exception> {
+    ) -> Result<Option<(*mut u8, Option<u64>)>, AccessFault> {
         if Self::crosses(la, len) {
             if kind == AccessKind::Write {
                 self.probe_write(La(la), len, privilege)?;
@@ -451,7 +447,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         &mut self,
         la: u64,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
+    ) -> Result<Target, AccessFault> {
         self.translate(la, AccessKind::Execute, privilege)
     }
 
@@ -467,7 +463,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: La,
         len: u64,
         privilege: Privilege,
-    ) -> Result<(), Exception> {
+    ) -> Result<(), AccessFault> {
         if len == 0 {
             return Ok(());
         }

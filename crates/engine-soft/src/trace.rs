@@ -3,7 +3,6 @@
 use crate::cpu::Cpu;
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 use x86::addr::{La, Width};
-use x86::bus::SystemBus;
 use x86::state::{Mode, Seg};
 
 /// Writes one line for the instruction at RIP.
@@ -18,7 +17,7 @@ pub(crate) fn instruction(cpu: &mut Cpu) {
     let mut len = 0;
     let privilege = cpu.privilege();
     for (i, byte) in bytes.iter_mut().enumerate() {
-        match cpu.bus().read(La(la.wrapping_add(i as u64)), Width::B1, privilege) {
+        match cpu.bus().load(La(la.wrapping_add(i as u64)), Width::B1, privilege) {
             Ok(value) => *byte = value as u8,
             Err(_) => break,
         }

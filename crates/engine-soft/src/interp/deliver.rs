@@ -1,11 +1,10 @@
 //! What becomes of faults and events: delivery through the IDT (SDM vol. 3, 6.9).
 
 use crate::cpu::{Cpu, Op};
-use x86::addr::Vector;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
-use x86::state::{Activity, Mode, Seg};
+use x86::state::{Activity, Seg};
 
 /// An interrupt or trap between the iterations of a string instruction pushes RF set (SDM vol. 3,
 /// 18.3.1.1).
@@ -20,23 +19,19 @@ pub(super) fn resume_flag(cpu: &mut Cpu) {
 pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
     cpu.state.rip = cpu.ip(op);
     cpu.data_hits = 0;
-    if std::mem::take(&mut cpu.mmu.noncanonical)
-        && op.seg == Seg::Ss as u8
-        && cpu.fault == Exception::gp(0)
-        && cpu.mode == Mode::Long64
-    {
-        // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
-        cpu.fault = Exception::with_code(Vector::SS, 0);
-    }
-    fault_here(cpu);
+    let on_stack = op.seg == Seg::Ss as u8;
+    let exception = if on_stack { cpu.fault.on_stack() } else { cpu.fault.into() };
+    raise(cpu, exception);
 }
 
 /// Delivers `Cpu::fault` with the state as it is: RIP could not be fetched, or an operation set RIP
 /// itself.
 #[cold]
 pub(crate) fn fault_here(cpu: &mut Cpu) {
-    let exception = cpu.fault;
-    cpu.mmu.noncanonical = false;
+    raise(cpu, cpu.fault.into());
+}
+
+fn raise(cpu: &mut Cpu, exception: Exception) {
     cpu.stats.exceptions[exception.vector.0 as usize & 31] += 1;
     deliver(cpu, Event::Exception(exception));
 }

@@ -4,12 +4,13 @@
 use crate::cpu::Handler;
 use crate::cpu::Op;
 use crate::cpu::{Bus, Cpu, LEGACY, SEGMENTS};
+use crate::fault::AccessFault;
 use crate::interp::host_exec;
 use crate::op::{Fallible, Step, step, step_to, width};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::addr::La;
-use x86::bus::{AccessKind, Privilege, SystemBus};
+use x86::bus::{AccessKind, Privilege};
 use x86::exception::Exception;
 use x86::state::{CpuState, Mode};
 use x86::xsave::{self, RestoreForm, SaveForm};
@@ -198,21 +199,21 @@ impl Elements<'_> {
 }
 
 impl ElementBus for Elements<'_> {
-    type Error = Exception;
+    type Error = AccessFault;
 
-    fn load(&mut self, offset: u64, size: u8) -> Result<u64, Exception> {
+    fn load(&mut self, offset: u64, size: u8) -> Result<u64, AccessFault> {
         let la = self.linear(offset, size, AccessKind::Read)?;
-        self.bus.read(la, width(size), self.privilege)
+        self.bus.load(la, width(size), self.privilege)
     }
 
-    fn store(&mut self, elements: &[Element], size: u8) -> Result<(), Exception> {
+    fn store(&mut self, elements: &[Element], size: u8) -> Result<(), AccessFault> {
         for element in elements {
             let la = self.linear(element.offset, size, AccessKind::Write)?;
-            self.bus.probe_write(la, u64::from(size), self.privilege)?;
+            self.bus.mmu.probe_write(la, u64::from(size), self.privilege)?;
         }
         for element in elements {
             let la = self.linear(element.offset, size, AccessKind::Write)?;
-            self.bus.write(la, width(size), element.value, self.privilege)?;
+            self.bus.store(la, width(size), element.value, self.privilege)?;
         }
         Ok(())
     }
@@ -231,7 +232,7 @@ fn instruction(cpu: &Cpu, op: &Op) -> Option<Instruction> {
 fn with_elements(
     cpu: &mut Cpu,
     op: &Op,
-    body: impl FnOnce(&mut CpuState, &Instruction, &mut Elements<'_>) -> Result<(), Exception>,
+    body: impl FnOnce(&mut CpuState, &Instruction, &mut Elements<'_>) -> Result<(), AccessFault>,
 ) -> Fallible {
     let Some(i) = instruction(cpu, op) else { return cpu.ud() };
     let seg = op.seg;
@@ -268,7 +269,7 @@ pub(crate) fn gather(cpu: &mut Cpu, op: &Op) -> Step {
             if masked::gather_is_valid(i) {
                 masked::gather(state, i, bus)
             } else {
-                Err(Exception::ud())
+                Err(Exception::ud().into())
             }
         })
     };

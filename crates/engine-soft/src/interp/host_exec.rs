@@ -13,7 +13,7 @@ use crate::thunk::x87::{self, FarPointer, Pointers};
 use crate::thunk::{FpuClass, MemOperand, ThunkFault};
 use crate::tlb::PAGE_MASK;
 use x86::addr::{La, Vector};
-use x86::bus::{AccessKind, SystemBus};
+use x86::bus::AccessKind;
 use x86::debug::DataAccess;
 use x86::exception::Exception;
 use x86::regs::{Cr0, Cr4};
@@ -216,7 +216,6 @@ fn check_alignment(cpu: &mut Cpu, la: u64, operand: MemOperand) -> Fallible {
     let size = u64::from(operand.size);
     if la & (u64::from(operand.alignment) - 1) != 0 {
         // This check comes before the canonical one and raises #GP(0) for stack references, too.
-        cpu.mmu.noncanonical = false;
         return cpu.gp();
     }
     // Intel's processors do not check the alignment of vector operands, AMD's do. SDM vol. 3, table
@@ -242,7 +241,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access != crate::thunk::MemAccess::Write {
         let read = if bytes.is_power_of_two() && bytes <= 8 {
             // A single access: the operand may be a device's register.
-            let value = cpu.bus().read(La(la), width(bytes as u8), privilege);
+            let value = cpu.bus().load(La(la), width(bytes as u8), privilege);
             value.map(|v| buffer.0[..8].copy_from_slice(&v.to_le_bytes()))
         } else {
             cpu.bus().read_bytes(la, &mut buffer.0[..bytes], privilege)
@@ -253,7 +252,7 @@ fn bounce(cpu: &mut Cpu, entry: Entry, operand: MemOperand, la: u64) -> Fallible
     if operand.access.writes() && !withheld(cpu, entry) {
         let written = if bytes.is_power_of_two() && bytes <= 8 {
             let value = buffer.0[..8].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
-            cpu.bus().write(La(la), width(bytes as u8), value, privilege)
+            cpu.bus().store(La(la), width(bytes as u8), value, privilege)
         } else {
             cpu.bus().write_bytes(la, &buffer.0[..bytes], privilege)
         };

@@ -2,11 +2,10 @@
 
 use crate::cpu::Cpu;
 use crate::cpu::Op;
-use crate::op::{Fallible, Fault, Step, step, step_to};
+use crate::op::{Fallible, Step, step, step_to};
 use crate::word::Word;
-use x86::addr::{La, Vector};
+use x86::addr::La;
 use x86::bus::AccessKind;
-use x86::exception::Exception;
 use x86::flags;
 use x86::state::{Mode, Seg, Segment, gpr};
 
@@ -23,10 +22,7 @@ pub(crate) fn push64(cpu: &mut Cpu, value: u64) -> Fallible {
 /// own operand is (SDM vol. 1, 3.3.7.1).
 #[cold]
 fn stack_fault<T>(cpu: &mut Cpu) -> Fallible<T> {
-    if std::mem::take(&mut cpu.mmu.noncanonical) && cpu.fault == Exception::gp(0) {
-        cpu.fault = Exception::with_code(Vector::SS, 0);
-    }
-    Err(Fault)
+    cpu.raise(cpu.fault.on_stack())
 }
 
 /// The mask of the stack pointer: 64 bits in 64-bit mode, else by SS.B.

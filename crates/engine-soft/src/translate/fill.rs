@@ -73,10 +73,7 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     let privilege = cpu.privilege();
     match cpu.mmu.translate(la, kind, privilege) {
         Ok(Target::Ram { .. }) => {}
-        Ok(Target::Device { .. }) | Err(_) => {
-            cpu.mmu.noncanonical = false;
-            return Filled::Interpret;
-        }
+        Ok(Target::Device { .. }) | Err(_) => return Filled::Interpret,
     }
     let (read, write) = cpu.tags(la);
     let page = la & !PAGE_MASK;

@@ -52,7 +52,7 @@ fn transfer(
     match operation(state, &mut bus, next) {
         Ok(()) => Step::Sync,
         Err(exception) => {
-            cpu.fault = exception;
+            cpu.fault = exception.into();
             Step::FaultHere
         }
     }

@@ -22,7 +22,7 @@ fn step_by_new_flag(cpu: &mut Cpu, step: Step) -> Step {
     if step != Step::Sync || !cpu.state.flags.has(Rflags::TF) {
         return step;
     }
-    cpu.fault = Exception::db(debug::BS | std::mem::take(&mut cpu.data_hits));
+    cpu.fault = Exception::db(debug::BS | std::mem::take(&mut cpu.data_hits)).into();
     Step::FaultHere
 }
 

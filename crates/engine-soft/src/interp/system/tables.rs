@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::cpu::Op;
 use crate::op::{Fallible, Step, step};
 use x86::addr::{La, Width};
-use x86::bus::{AccessKind, SystemBus};
+use x86::bus::AccessKind;
 use x86::debug::DataAccess;
 use x86::segment;
 use x86::state::{Mode, TableRegister};
@@ -58,7 +58,7 @@ pub(crate) fn sgdt_sidt(cpu: &mut Cpu, op: &Op) -> Step {
         }
         for (at, size, value) in parts {
             let la = cpu.part(op, at, size.into(), AccessKind::Write)?;
-            let written = cpu.bus().write(La(la), size, value, privilege);
+            let written = cpu.bus().store(La(la), size, value, privilege);
             cpu.check(written)?;
             cpu.watch(la, size as u8, DataAccess::Write);
         }
@@ -76,7 +76,7 @@ pub(crate) fn lgdt_lidt(cpu: &mut Cpu, op: &Op) -> Step {
             let la = cpu.part(op, at, size.into(), AccessKind::Read)?;
             let read = {
                 let privilege = cpu.privilege();
-                cpu.bus().read(La(la), size, privilege)
+                cpu.bus().load(La(la), size, privilege)
             };
             *value = cpu.check(read)?;
             cpu.watch(la, size as u8, DataAccess::Read);

@@ -139,7 +139,6 @@ impl Lockstep {
             cpu.mmu.tlb.flush_all();
         }
         self.log = Some(log);
-        cpu.mmu.noncanonical = false;
         cpu.data_hits = 0;
         cpu.refresh();
         end
