@@ -211,7 +211,7 @@ impl Cpu {
             let address = self.state.dr.address[n] & !PAGE_MASK;
             self.mmu.watched[n] = (mask >> n & 1 != 0).then_some(address);
         }
-        self.mmu.tlb.flush_all();
+        self.mmu.flush_tlb();
         self.refresh();
     }
 

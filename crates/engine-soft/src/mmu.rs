@@ -6,9 +6,9 @@
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
 use crate::fault::AccessFault;
-use crate::observer::{CodeCache, Recorder};
+use crate::observer::{CodeCache, Recorder, TlbObserver};
 use crate::page_tables::Tables;
-use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
+use crate::tlb::{self, FetchEntry, Fill, PAGE_MASK, Tlb};
 use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DIRTY};
 use std::cell::Cell;
 use x86::addr::{Gpa, La};
@@ -53,20 +53,25 @@ enum Walked {
 }
 
 /// Drops what `change` concerns.
-fn apply(change: Change, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
+fn apply(
+    change: Change,
+    blocks: &mut impl CodeCache,
+    tlb: &mut Tlb,
+    observer: &mut impl TlbObserver,
+) {
     match change {
         Change::Wrote { gpa, len } => blocks.written_pages(gpa.0, len),
-        Change::Code { page } => tlb.forbid_writes(page.0),
+        Change::Code { page } => tlb.forbid_writes(page.0, observer),
         Change::Revoke { gpa, len } => {
             let first = gpa.0 & !PAGE_MASK;
             let end = (gpa.saturating_add(len).saturating_add(PAGE_MASK)).0 & !PAGE_MASK;
-            tlb.drop_frames(first..end);
+            tlb.drop_frames(first..end, observer);
             blocks.written_pages(first, end - first);
         }
-        Change::TrackDirty => tlb.forbid_all_writes(),
+        Change::TrackDirty => tlb.forbid_all_writes(observer),
         Change::Everything => {
             blocks.flush();
-            tlb.flush_all();
+            tlb.flush_all(observer);
         }
     }
 }
@@ -166,7 +171,6 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         kind: AccessKind,
         privilege: Privilege,
     ) -> Result<Walked, AccessFault> {
-        self.log.walked(la);
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
@@ -193,7 +197,9 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         }
         let view = self.view(privilege);
         if kind == AccessKind::Execute {
-            self.tlb.fill_fetch(view, page, gpa_page, t.global, t.page_size);
+            let entry =
+                FetchEntry { tag: page, gpa: gpa_page, global: t.global, size: t.page_size };
+            self.tlb.fill_fetch(view, entry, &mut self.log);
         } else if !self.watched.contains(&Some(page)) {
             // Attributes that come later are posted, and this entry loses its rights.
             let tracked = ram.attributes & TRACK_DIRTY != 0 && kind != AccessKind::Write;
@@ -208,6 +214,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
                     global: t.global,
                     size: t.page_size,
                 },
+                &mut self.log,
             );
         }
         // SAFETY: within the page that `GuestRam::page` vouched for.
@@ -219,8 +226,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// from before are not good any more.
     #[cold]
     fn await_page(&mut self, gpa: u64) {
-        let Self { reader, blocks, tlb, .. } = self;
-        reader.await_page(Gpa(gpa), |change| apply(change, blocks, tlb));
+        let Self { reader, blocks, tlb, log, .. } = self;
+        reader.await_page(Gpa(gpa), |change| apply(change, blocks, tlb, log));
         self.let_go();
     }
 
@@ -346,10 +353,10 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         }
         self.let_go();
         self.blocks.open_page(gpa);
-        self.tlb.forbid_writes(gpa & !PAGE_MASK);
+        self.tlb.forbid_writes(gpa & !PAGE_MASK, &mut self.log);
         if let Some(epoch) = self.reader.hold_code(Gpa(gpa)) {
-            let Self { reader, blocks, tlb, .. } = self;
-            reader.wait(epoch, |change| apply(change, blocks, tlb));
+            let Self { reader, blocks, tlb, log, .. } = self;
+            reader.wait(epoch, |change| apply(change, blocks, tlb, log));
             self.let_go();
         }
     }
@@ -400,8 +407,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// more.
     #[cold]
     pub(crate) fn catch_up(&mut self) {
-        let Self { reader, blocks, tlb, .. } = self;
-        reader.catch_up(|change| apply(change, blocks, tlb));
+        let Self { reader, blocks, tlb, log, .. } = self;
+        reader.catch_up(|change| apply(change, blocks, tlb, log));
         self.let_go();
     }
 
@@ -454,7 +461,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// A new value in CR3: chooses or flushes the PCID's translations.
     fn switch(&mut self, keep: bool) {
         let pcid = if self.paging.cr4.contains(Cr4::PCIDE) { self.paging.cr3 & 0xfff } else { 0 };
-        self.tlb.switch(pcid as u16, keep);
+        self.tlb.switch(pcid as u16, keep, &mut self.log);
     }
 
     /// As [`x86::bus::SystemBus::probe_write`].
@@ -479,6 +486,17 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         Ok(())
     }
 
+    /// Drops every translation.
+    pub(crate) fn flush_tlb(&mut self) {
+        self.tlb.flush_all(&mut self.log);
+    }
+
+    /// Makes data accesses to the page of `la` miss; more than that is never needed where the page
+    /// tables have not changed.
+    pub(crate) fn forget(&mut self, la: u64) {
+        self.tlb.forget(la, &mut self.log);
+    }
+
     /// As [`x86::bus::SystemBus::paging_changed`].
     pub(crate) fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect) {
         let rules = |s: &PagingState| {
@@ -491,18 +509,19 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.paging = *state;
         if changed {
             // Views are judged under the rules in force at the walk: other rules, other views.
-            self.tlb.flush_all();
+            self.flush_tlb();
         }
+        let Self { tlb, log, .. } = self;
         match effect {
             TlbEffect::None => {}
-            TlbEffect::FlushCurrent => self.tlb.flush_current(),
-            TlbEffect::FlushNonGlobal => self.tlb.flush_non_global(),
-            TlbEffect::FlushAll => self.tlb.flush_all(),
+            TlbEffect::FlushCurrent => tlb.flush_current(log),
+            TlbEffect::FlushNonGlobal => tlb.flush_non_global(log),
+            TlbEffect::FlushAll => tlb.flush_all(log),
             TlbEffect::SwitchKeep => self.switch(true),
             TlbEffect::SwitchFlush => self.switch(false),
-            TlbEffect::Page(la) => self.tlb.flush_page(la.0),
-            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la.0),
-            TlbEffect::Pcid(pcid) => self.tlb.flush_pcid(pcid),
+            TlbEffect::Page(la) => tlb.flush_page(la.0, log),
+            TlbEffect::PageOfPcid(pcid, la) => tlb.flush_page_of(pcid, la.0, log),
+            TlbEffect::Pcid(pcid) => tlb.flush_pcid(pcid, log),
         }
     }
 
@@ -521,3 +540,6 @@ impl<B: CodeCache, R: Recorder> Drop for Mmu<B, R> {
         self.reader.release_code(self.blocks.released().drain(..).map(Gpa));
     }
 }
+
+#[cfg(test)]
+mod tests;

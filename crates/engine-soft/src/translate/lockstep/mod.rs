@@ -136,7 +136,7 @@ impl Lockstep {
         log.undo(&cpu.mmu.ram);
         cpu.state.clone_from(&self.recording.before);
         if log.tables_changed(&cpu.mmu.ram, cpu.state.paging.cr3) {
-            cpu.mmu.tlb.flush_all();
+            cpu.mmu.flush_tlb();
         }
         self.log = Some(log);
         cpu.data_hits = 0;
@@ -151,7 +151,7 @@ impl Lockstep {
         if n.is_multiple_of(MISSES)
             && let Some(la) = self.log.as_ref().and_then(|log| log.touched((n / MISSES) as usize))
         {
-            cpu.mmu.tlb.forget(la);
+            cpu.mmu.forget(la);
         }
     }
 
