@@ -182,9 +182,6 @@ impl Cpu {
         // Targets are entered for CPL 0 and 3: the rings between share supervisor's pages but not
         // its rights.
         self.fetch_view = if matches!(state.cpl, 1 | 2) { tlb::EMPTY } else { fetch };
-        if self.hot != u32::MAX {
-            self.jit.targets = self.mmu.tlb.targets(self.fetch_view);
-        }
         self.attention = self.trace
             || state.flags.system & (Rflags::TF | Rflags::RF).bits() != 0
             || state.blocking.sti

@@ -4,6 +4,7 @@ use crate::cpu::{Above, Cpu};
 use crate::tier::{self, Tier};
 use crate::translate::lockstep::{Lockstep, Sabotage};
 use crate::{interp, translate};
+use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
@@ -40,7 +41,7 @@ impl SoftVcpu {
         tier: Tier,
         code_cache: usize,
     ) -> std::io::Result<Self> {
-        let above = Above { stale: interp::control::stale, alone: translate::leaves_alone };
+        let above = Above { stale: interp::control::stale, alone: alone(tier) };
         let mut cpu = Box::new(Cpu::new(ram, model, code_cache, above)?);
         let lockstep = (tier == Tier::Lockstep).then(Box::default);
         cpu.hot = tier.hot();
@@ -51,7 +52,6 @@ impl SoftVcpu {
         cpu.translator.compared = lockstep.is_some();
         cpu.translator.counting |= cpu.translator.compared;
         cpu.translator.polls |= cpu.translator.compared;
-        cpu.refresh();
         Ok(Self { cpu, lockstep })
     }
 
@@ -90,6 +90,15 @@ impl SoftVcpu {
         cpu.data_hits = 0;
         cpu.exit = None;
         cpu.update_watchpoints();
+    }
+}
+
+/// Which instructions stand alone in their block under `tier`.
+fn alone(tier: Tier) -> fn(&Cpu, &Instruction) -> bool {
+    match tier {
+        Tier::Interpret => |_, _| false,
+        Tier::Translate => translate::leaves_alone,
+        Tier::Lockstep => translate::leaves_alone_compared,
     }
 }
 
@@ -132,6 +141,7 @@ impl Vcpu for SoftVcpu {
             tlb_refills: cpu.mmu.refills,
             tlb_flushes: cpu.mmu.tlb.flushes,
             mmio: cpu.machine.accesses,
+            translated: cpu.translator.instructions,
             translated_exits: cpu.translator.exits,
             translated_faults: cpu.translator.faults,
             translated_blocks: cpu.translator.blocks,

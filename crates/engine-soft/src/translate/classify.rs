@@ -9,12 +9,16 @@ use x86::state::Mode;
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its
 /// block where there is a translator.
 pub(crate) fn leaves_alone(cpu: &Cpu, instruction: &Instruction) -> bool {
-    cpu.hot != u32::MAX
-        && cpu.mode == Mode::Long64
-        && matches!(class_in(cpu, instruction), Class::Other)
+    cpu.mode == Mode::Long64 && matches!(class_in(cpu, instruction, false), Class::Other)
 }
 
-pub(super) fn class_in(cpu: &Cpu, i: &Instruction) -> Class {
+/// As [`leaves_alone`], where the interpreter runs the same code for comparison.
+pub(crate) fn leaves_alone_compared(cpu: &Cpu, instruction: &Instruction) -> bool {
+    cpu.mode == Mode::Long64 && matches!(class_in(cpu, instruction, true), Class::Other)
+}
+
+/// What `i` is to the translator; `compared`: the interpreter runs the same code.
+pub(super) fn class_in(cpu: &Cpu, i: &Instruction, compared: bool) -> Class {
     let on = |bit: u8| cpu.mode_key & bit != 0;
     if i.is_invalid() || !cpu.features.allows(i) {
         return Class::Other;
@@ -25,9 +29,9 @@ pub(super) fn class_in(cpu: &Cpu, i: &Instruction) -> Class {
         // Any level may read selectors; control registers need level 0.
         Class::ReadState(_) if on(USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.
-        Class::Repeat(_) if cpu.translator.compared => Class::Other,
+        Class::Repeat(_) if compared => Class::Other,
         // Time passes, and PUSHF shows flags that have no defined value.
-        Class::Rdtsc | Class::PushFlags if cpu.translator.compared => Class::Other,
+        Class::Rdtsc | Class::PushFlags if compared => Class::Other,
         _ => class,
     }
 }

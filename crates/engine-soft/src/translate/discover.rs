@@ -98,7 +98,8 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
     while decoder.can_decode() {
         let position = decoder.position();
         let i = decoder.decode();
-        let class = if reaches(&i) { class_in(cpu, &i) } else { Class::Other };
+        let class =
+            if reaches(&i) { class_in(cpu, &i, cpu.translator.compared) } else { Class::Other };
         let other = matches!(class, Class::Other);
         if other && region.insns.len() == first {
             return false;

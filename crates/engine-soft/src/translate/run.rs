@@ -60,6 +60,7 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     if let Err(error) = thread::prepare() {
         tracing::warn!(%error, "no signal stack for translated code: interpreting");
         cpu.hot = u32::MAX;
+        cpu.above.alone = |_, _| false;
         return;
     }
     let this = std::ptr::from_mut(cpu);
@@ -118,6 +119,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
     }
+    cpu.jit.targets = cpu.mmu.tlb.targets(cpu.fetch_view);
     cross_page::drop_stale_links(cpu);
     stack_page::revalidate(cpu);
     go(cpu, entry);
@@ -298,7 +300,7 @@ fn cast_shadow(cpu: &mut Cpu) {
 fn account_exit(cpu: &mut Cpu, undone: u16) {
     let ran = cpu.jit.count.saturating_sub(u64::from(undone));
     cpu.instructions += ran;
-    cpu.stats.translated += ran;
+    cpu.translator.instructions += ran;
 }
 
 /// Links the exit at `site` to `next`, which has been found to be its successor.

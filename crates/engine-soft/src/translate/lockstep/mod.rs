@@ -95,10 +95,10 @@ impl Lockstep {
         let limited = cpu.limited;
         cpu.limited |= end == End::Limit;
         self.provoke(cpu);
-        let before = cpu.stats.translated;
+        let before = cpu.translator.instructions;
         let left = run::enter(cpu, entry);
         cpu.limited = limited;
-        let ran = (cpu.stats.translated - before) as usize;
+        let ran = (cpu.translator.instructions - before) as usize;
         self.spoil(cpu, ran);
         self.remember(place, hint, end, ran);
         match self.compare(cpu, ran, end) {
@@ -117,9 +117,9 @@ impl Lockstep {
 
     /// The rest of a long loop.
     fn unwatched(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
-        let before = cpu.stats.translated;
+        let before = cpu.translator.instructions;
         let left = run::enter(cpu, entry);
-        self.counters.unwatched += cpu.stats.translated - before;
+        self.counters.unwatched += cpu.translator.instructions - before;
         left
     }
 

@@ -283,7 +283,7 @@ fn judge(cpu: &mut Cpu, bytes: &Bytes) -> Judged {
     let stops =
         Judged { runs: false, wide: false, flag_use: FlagUse::Reads, defines: 0, undefines: 0 };
     let Some(i) = bytes.instruction(cpu, 0) else { return stops };
-    let class = class_in(cpu, &i);
+    let class = class_in(cpu, &i, true);
     if matches!(class, Class::Other) {
         return stops;
     }
