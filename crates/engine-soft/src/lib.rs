@@ -10,6 +10,7 @@
 mod alu;
 mod block;
 mod bus;
+mod core;
 mod cpu;
 mod decode;
 mod engine;

@@ -1,8 +1,8 @@
 //! The MMU: linear addresses to RAM or device, through the TLB, at the speed each case deserves.
 //!
-//! The hit is inline in [`crate::cpu`]; here are the miss that asks the page walk of `x86::paging`,
-//! stores to pages that hold decoded code, and what others do to memory. Accesses that the hit does
-//! not serve are made by [`crate::bus`], which knows the machine.
+//! The hit is inline in [`crate::core`]; here are the miss that asks the page walk of
+//! `x86::paging`, stores to pages that hold decoded code, and what others do to memory. Accesses
+//! that the hit does not serve are made by [`crate::bus`], which knows the machine.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
 use crate::fault::AccessFault;

@@ -2,25 +2,25 @@
 
 use super::flow::{self, Class, Units};
 use crate::block::{AVX_ON, SSE_ON, USER};
-use crate::cpu::Cpu;
+use crate::core::Core;
 use iced_x86::Instruction;
 use x86::state::Mode;
 
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its
 /// block where there is a translator.
-pub(crate) fn leaves_alone(cpu: &Cpu, instruction: &Instruction) -> bool {
-    cpu.mode == Mode::Long64 && matches!(class_in(cpu, instruction, false), Class::Other)
+pub(crate) fn leaves_alone(core: &Core, instruction: &Instruction) -> bool {
+    core.mode == Mode::Long64 && matches!(class_in(core, instruction, false), Class::Other)
 }
 
 /// As [`leaves_alone`], where the interpreter runs the same code for comparison.
-pub(crate) fn leaves_alone_compared(cpu: &Cpu, instruction: &Instruction) -> bool {
-    cpu.mode == Mode::Long64 && matches!(class_in(cpu, instruction, true), Class::Other)
+pub(crate) fn leaves_alone_compared(core: &Core, instruction: &Instruction) -> bool {
+    core.mode == Mode::Long64 && matches!(class_in(core, instruction, true), Class::Other)
 }
 
 /// What `i` is to the translator; `compared`: the interpreter runs the same code.
-pub(super) fn class_in(cpu: &Cpu, i: &Instruction, compared: bool) -> Class {
-    let on = |bit: u8| cpu.mode_key & bit != 0;
-    if i.is_invalid() || !cpu.features.allows(i) {
+pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
+    let on = |bit: u8| core.mode_key & bit != 0;
+    if i.is_invalid() || !core.features.allows(i) {
         return Class::Other;
     }
     let class = flow::class_of(i, Units { sse: on(SSE_ON), avx: on(AVX_ON) });
