@@ -9,11 +9,15 @@
 
 mod alu;
 mod block;
+mod bus;
+mod core;
 mod cpu;
 mod decode;
 mod engine;
+mod fault;
 mod interp;
 mod locked;
+mod machine;
 mod mmu;
 mod observer;
 mod op;

@@ -6,7 +6,7 @@
 //! device is as atomic as the device makes it.
 #![allow(unsafe_code)] // atomics on host pointers; see docs/UNSAFE.md
 
-use crate::cpu::Cpu;
+use crate::core::Core;
 use crate::op::Fallible;
 use crate::word::Word;
 use memory::SplitLock;
@@ -15,31 +15,31 @@ use x86::bus::AccessKind;
 
 /// To be held while a locked operation on `len` bytes at `la`, two pages at the most, goes through
 /// a bounce buffer. `None`: part of it is a device's, which may take its time.
-pub(crate) fn split_lock(cpu: &mut Cpu, la: u64, len: u64) -> Fallible<Option<SplitLock>> {
-    let privilege = cpu.privilege();
-    for at in [la, cpu.mmu.wrap(la, la.wrapping_add(len - 1), privilege)] {
-        let place = cpu.mmu.pin(at, 1, AccessKind::Write, privilege);
-        if cpu.check(place)?.is_none() {
+pub(crate) fn split_lock(core: &mut Core, la: u64, len: u64) -> Fallible<Option<SplitLock>> {
+    let privilege = core.privilege();
+    for at in [la, core.mmu.wrap(la, la.wrapping_add(len - 1), privilege)] {
+        let place = core.mmu.pin(at, 1, AccessKind::Write, privilege);
+        if core.check(place)?.is_none() {
             return Ok(None);
         }
     }
-    Ok(Some(cpu.mmu.split_lock()))
+    Ok(Some(core.mmu.split_lock()))
 }
 
 /// Changes the word at `la` atomically. `change` may run several times; the flags of its last run
 /// count.
 pub(crate) fn modify<W: Word>(
-    cpu: &mut Cpu,
+    core: &mut Core,
     la: u64,
     mut change: impl FnMut(W, &mut u16) -> W,
 ) -> Fallible {
-    cpu.aligned(la, u64::from(W::SIZE), u64::from(W::SIZE))?;
-    let privilege = cpu.privilege();
-    let place = cpu.mmu.pin(la, u64::from(W::SIZE), AccessKind::Write, privilege);
-    let place = cpu.check(place)?;
+    core.aligned(la, u64::from(W::SIZE), u64::from(W::SIZE))?;
+    let privilege = core.privilege();
+    let place = core.mmu.pin(la, u64::from(W::SIZE), AccessKind::Write, privilege);
+    let place = core.check(place)?;
     match place {
         Some((host, gpa)) if (host as u64).is_multiple_of(u64::from(W::SIZE)) => {
-            let before = cpu.state.flags.arith;
+            let before = core.state.flags.arith;
             let flags = loop {
                 // SAFETY: `pin` has checked that `host` is RAM that may be written; the match arm,
                 // that it is aligned.
@@ -52,13 +52,13 @@ pub(crate) fn modify<W: Word>(
                     break flags;
                 }
             };
-            cpu.state.flags.arith = flags;
-            cpu.mmu.wrote(gpa, u64::from(W::SIZE));
+            core.state.flags.arith = flags;
+            core.mmu.wrote(gpa, u64::from(W::SIZE));
             Ok(())
         }
         _ => {
-            let _serialized = split_lock(cpu, la, u64::from(W::SIZE))?;
-            cpu.modify::<W>(la, |state, old| change(old, &mut state.flags.arith))
+            let _serialized = split_lock(core, la, u64::from(W::SIZE))?;
+            core.modify::<W>(la, |state, old| change(old, &mut state.flags.arith))
         }
     }
 }

@@ -1,21 +1,18 @@
 //! The MMU: linear addresses to RAM or device, through the TLB, at the speed each case deserves.
 //!
-//! The hit is inline in [`crate::cpu`]; everything else is here: the miss that asks the page walk
-//! of `x86::paging`, accesses across page boundaries, device memory, stores to pages that hold
-//! decoded code. Also the processor's own accesses ([`SystemBus`]), which descriptor loads and
-//! exception delivery make.
+//! The hit is inline in [`crate::core`]; here are the miss that asks the page walk of
+//! `x86::paging`, stores to pages that hold decoded code, and what others do to memory. Accesses
+//! that the hit does not serve are made by [`crate::bus`], which knows the machine.
 #![allow(unsafe_code)] // host pointers from the TLB; see docs/UNSAFE.md
 
-use crate::observer::{CodeCache, Recorder};
+use crate::fault::AccessFault;
+use crate::observer::{CodeCache, Recorder, TlbObserver};
 use crate::page_tables::Tables;
-use crate::ram;
-use crate::tlb::{self, Fill, PAGE_MASK, Tlb};
+use crate::tlb::{self, FetchEntry, Fill, PAGE_MASK, Tlb};
 use memory::{ABSENT, CODE, Change, GuestRam, Notify, Reader, SplitLock, TRACK_DIRTY};
 use std::cell::Cell;
-use std::ptr::NonNull;
-use vcpu::CpuIo;
-use x86::addr::{Gpa, La, Vector, Width};
-use x86::bus::{self, Access, AccessKind, PhysicalMemory, Privilege, Smap, SystemBus, TlbEffect};
+use x86::addr::{Gpa, La, Vector};
+use x86::bus::{Access, AccessKind, PhysicalMemory, Privilege, Smap, TlbEffect};
 use x86::exception::Exception;
 use x86::paging;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -32,7 +29,7 @@ pub(crate) enum Target {
 
 /// Where an access is made.
 #[derive(Clone, Copy)]
-enum Reached {
+pub(crate) enum Reached {
     /// RAM: its host address, and its guest-physical one if the page tables were walked. A write
     /// that hits the TLB is to a page that holds no code, and has none.
     Ram { host: *mut u8, gpa: Option<u64> },
@@ -57,21 +54,27 @@ enum Walked {
 }
 
 /// Drops what `change` concerns.
-fn apply(change: Change, ram: &GuestRam, blocks: &mut impl CodeCache, tlb: &mut Tlb) {
+fn apply(
+    change: Change,
+    ram: &GuestRam,
+    blocks: &mut impl CodeCache,
+    tlb: &mut Tlb,
+    observer: &mut impl TlbObserver,
+) {
     match change {
         Change::Wrote { gpa, len } => blocks.written_pages(gpa.0, len),
-        Change::Code { page } => tlb.forbid_writes(page.0),
+        Change::Code { page } => tlb.forbid_writes(page.0, observer),
         Change::Revoke { gpa, len } => {
             let first = gpa.0 & !PAGE_MASK;
             let end = (gpa.saturating_add(len).saturating_add(PAGE_MASK)).0 & !PAGE_MASK;
-            tlb.drop_frames(|gpa| (first..end).contains(&gpa));
+            tlb.drop_frames(|gpa| (first..end).contains(&gpa), observer);
             blocks.written_pages(first, end - first);
         }
-        Change::Absent => tlb.drop_frames(|gpa| ram.is_absent(Gpa(gpa))),
-        Change::TrackDirty => tlb.forbid_all_writes(),
+        Change::Absent => tlb.drop_frames(|gpa| ram.is_absent(Gpa(gpa)), observer),
+        Change::TrackDirty => tlb.forbid_all_writes(observer),
         Change::Everything => {
             blocks.flush();
-            tlb.flush_all();
+            tlb.flush_all(observer);
         }
     }
 }
@@ -90,24 +93,15 @@ pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
     /// Linear pages under a data breakpoint: never in the TLB, so that every access to them is
     /// seen.
     pub(crate) watched: [Option<u64>; 4],
-    /// The last #GP came from a non-canonical address: a stack reference makes it #SS.
-    pub(crate) noncanonical: bool,
     /// What others do to memory.
     reader: Reader,
     /// Device writes when [`Mmu::watch_devices`] was called.
     device_writes: u64,
-    /// The machine, while `run` is under way.
-    io: Option<NonNull<dyn CpuIo>>,
     pub(crate) refills: u64,
-    pub(crate) mmio: u64,
     /// While the reference runs ahead of translated code: what it reaches, so that it can be
     /// undone.
     pub(crate) log: R,
 }
-
-// SAFETY: the pointers refer to memory the structure itself keeps alive (RAM, blocks) or are only
-// set inside `run`.
-unsafe impl<B: CodeCache, R: Recorder> Send for Mmu<B, R> {}
 
 impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// `notify` makes the processor look whether it is [`Mmu::behind`].
@@ -122,38 +116,22 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             ac: false,
             compatible: false,
             watched: [None; 4],
-            noncanonical: false,
-            io: None,
             refills: 0,
-            mmio: 0,
             log: R::default(),
         }
     }
 
-    /// Lends the machine for the duration of `body`'s caller; see [`Mmu::release`]. The processor
-    /// takes note of what others do to memory from now on.
-    pub(crate) fn lend(&mut self, io: &mut dyn CpuIo) {
+    /// The processor takes note of what others do to memory from now on.
+    pub(crate) fn activate(&mut self) {
         self.reader.activate();
         if self.behind() {
             self.catch_up();
         }
-        // SAFETY: only the lifetime is erased; `run` releases the pointer before its borrow of `io`
-        // ends.
-        let io: NonNull<dyn CpuIo + 'static> =
-            unsafe { std::mem::transmute::<NonNull<dyn CpuIo + '_>, _>(NonNull::from(io)) };
-        self.io = Some(io);
     }
 
-    pub(crate) fn release(&mut self) {
-        self.io = None;
+    /// Others need not wait for the processor any more.
+    pub(crate) fn deactivate(&mut self) {
         self.reader.deactivate();
-    }
-
-    /// The machine. Absent (outside `run`) nothing answers.
-    pub(crate) fn io(&mut self) -> Option<&mut dyn CpuIo> {
-        // SAFETY: set by `lend` from an exclusive borrow that outlives `run`; one reference at a
-        // time, bound to `self`.
-        self.io.map(|mut io| unsafe { io.as_mut() as &mut dyn CpuIo })
     }
 
     /// The view for explicit accesses at `privilege`.
@@ -179,7 +157,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
+    ) -> Result<Target, AccessFault> {
         self.canonical(la)?;
         self.refills += 1;
         loop {
@@ -195,8 +173,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Walked, Exception> {
-        self.log.walked(la);
+    ) -> Result<Walked, AccessFault> {
         let access = Access { kind, privilege };
         let t = if self.ram.has_absent() {
             let tables = Tables { ram: &self.ram, absent: Cell::new(None) };
@@ -223,7 +200,9 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         }
         let view = self.view(privilege);
         if kind == AccessKind::Execute {
-            self.tlb.fill_fetch(view, page, gpa_page, t.global, t.page_size);
+            let entry =
+                FetchEntry { tag: page, gpa: gpa_page, global: t.global, size: t.page_size };
+            self.tlb.fill_fetch(view, entry, &mut self.log);
         } else if !self.watched.contains(&Some(page)) {
             // Attributes that come later are posted, and this entry loses its rights.
             let tracked = ram.attributes & TRACK_DIRTY != 0 && kind != AccessKind::Write;
@@ -238,6 +217,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
                     global: t.global,
                     size: t.page_size,
                 },
+                &mut self.log,
             );
         }
         // SAFETY: within the page that `GuestRam::page` vouched for.
@@ -250,34 +230,34 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     ///
     /// An error means that memory is lost: the machine is about to end, and nothing is delivered.
     #[cold]
-    fn await_page(&mut self, gpa: u64) -> Result<(), Exception> {
-        let Self { ram, reader, blocks, tlb, .. } = self;
-        reader.await_page(Gpa(gpa), |change| apply(change, ram, blocks, tlb));
+    fn await_page(&mut self, gpa: u64) -> Result<(), AccessFault> {
+        let Self { ram, reader, blocks, tlb, log, .. } = self;
+        reader.await_page(Gpa(gpa), |change| apply(change, ram, blocks, tlb, log));
         self.let_go();
-        if self.ram.lost().is_some() { Err(Exception::plain(Vector::MC)) } else { Ok(()) }
+        let lost = self.ram.lost().is_some();
+        if lost { Err(Exception::plain(Vector::MC).into()) } else { Ok(()) }
     }
 
-    /// #GP(0) for an address that IA-32e mode does not have (a stack reference makes it #SS: see
-    /// `noncanonical`).
-    fn canonical(&mut self, la: u64) -> Result<(), Exception> {
-        self.noncanonical = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
-        if self.noncanonical { Err(Exception::gp(0)) } else { Ok(()) }
+    /// Judges an address that IA-32e mode may not have.
+    fn canonical(&self, la: u64) -> Result<(), AccessFault> {
+        let none = self.paging.efer.contains(Efer::LMA) && !La(la).is_canonical();
+        if none { Err(AccessFault::NonCanonical) } else { Ok(()) }
     }
 
     /// As [`Mmu::canonical`] for all of an access: the judgement that goes before those of
     /// alignment and paging.
-    pub(crate) fn canonical_span(&mut self, la: u64, len: u64) -> Result<(), Exception> {
+    pub(crate) fn canonical_span(&self, la: u64, len: u64) -> Result<(), AccessFault> {
         self.canonical(la)?;
         self.canonical(la.wrapping_add(len.saturating_sub(1)))
     }
 
     /// Looks `la` up in the TLB, then in the tables.
-    fn reach(
+    pub(crate) fn reach(
         &mut self,
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Reached, Exception> {
+    ) -> Result<Reached, AccessFault> {
         let reached = self.find(la, kind, privilege)?;
         if self.log.is_recording()
             && let Reached::Ram { gpa, .. } = reached
@@ -294,7 +274,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         la: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Reached, Exception> {
+    ) -> Result<Reached, AccessFault> {
         let entry = &self.tlb.view(self.view(privilege)).data[tlb::index(la)];
         let tag = if kind == AccessKind::Write { entry.wtag } else { entry.rtag };
         if tag == la & !PAGE_MASK {
@@ -305,13 +285,13 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
 
     /// Where `count` quadwords from `la` on lie in RAM, if one access serves all: they are in one
     /// page, no writes to it are of interest to anyone, and no log wants to see each.
-    fn run_of(
+    pub(crate) fn run_of(
         &mut self,
         la: u64,
         count: usize,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Option<*mut u8>, Exception> {
+    ) -> Result<Option<*mut u8>, AccessFault> {
         if count == 0 || self.log.is_recording() || Self::crosses(la, 8 * count as u64) {
             return Ok(None);
         }
@@ -321,7 +301,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         })
     }
 
-    fn crosses(la: u64, len: u64) -> bool {
+    pub(crate) fn crosses(la: u64, len: u64) -> bool {
         (la & PAGE_MASK) + len > PAGE_MASK + 1
     }
 
@@ -332,55 +312,6 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         let wide = self.paging.efer.contains(Efer::LMA)
             && (!self.compatible || privilege == Privilege::Implicit || start >> 32 != 0);
         if wide { la } else { la & 0xffff_ffff }
-    }
-
-    /// One access to `target`, within a page.
-    fn read_at(&mut self, target: Reached, size: Width) -> u64 {
-        match target {
-            // SAFETY: `target` came from `reach` for an access that stays within the page.
-            Reached::Ram { host, .. } => unsafe {
-                match size {
-                    Width::B1 => u64::from(ram::load::<u8>(host)),
-                    Width::B2 => u64::from(ram::load::<u16>(host)),
-                    Width::B4 => u64::from(ram::load::<u32>(host)),
-                    _ => ram::load::<u64>(host),
-                }
-            },
-            Reached::Device { gpa } => {
-                if self.refuses() {
-                    return 0;
-                }
-                self.mmio += 1;
-                self.io().map_or(u64::MAX, |io| io.mmio_read(Gpa(gpa), size))
-            }
-        }
-    }
-
-    /// One store to `target`, within a page. Decoded code there dies.
-    fn write_at(&mut self, target: Reached, size: Width, value: u64) {
-        match target {
-            Reached::Ram { host, gpa } => {
-                // SAFETY: `target` came from `reach` for a write that stays within the page.
-                unsafe {
-                    match size {
-                        Width::B1 => ram::store(host, value as u8),
-                        Width::B2 => ram::store(host, value as u16),
-                        Width::B4 => ram::store(host, value as u32),
-                        _ => ram::store(host, value),
-                    }
-                }
-                self.wrote(gpa, u64::from(size));
-            }
-            Reached::Device { gpa } => {
-                if self.refuses() {
-                    return;
-                }
-                self.mmio += 1;
-                if let Some(io) = self.io() {
-                    io.mmio_write(Gpa(gpa), size, value);
-                }
-            }
-        }
     }
 
     /// `len` bytes at `gpa` have changed: decoded code there is stale, in this processor and in
@@ -429,10 +360,10 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         }
         self.let_go();
         self.blocks.open_page(gpa);
-        self.tlb.forbid_writes(gpa & !PAGE_MASK);
+        self.tlb.forbid_writes(gpa & !PAGE_MASK, &mut self.log);
         if let Some(epoch) = self.reader.hold_code(Gpa(gpa)) {
-            let Self { ram, reader, blocks, tlb, .. } = self;
-            reader.wait(epoch, |change| apply(change, ram, blocks, tlb));
+            let Self { ram, reader, blocks, tlb, log, .. } = self;
+            reader.wait(epoch, |change| apply(change, ram, blocks, tlb, log));
             self.let_go();
         }
     }
@@ -453,7 +384,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
 
     /// Whether the access under way must not happen, because it could not be undone.
     #[cold]
-    fn refuses(&mut self) -> bool {
+    pub(crate) fn refuses(&mut self) -> bool {
         self.log.forbids()
     }
 
@@ -483,8 +414,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// more.
     #[cold]
     pub(crate) fn catch_up(&mut self) {
-        let Self { ram, reader, blocks, tlb, .. } = self;
-        reader.catch_up(|change| apply(change, ram, blocks, tlb));
+        let Self { ram, reader, blocks, tlb, log, .. } = self;
+        reader.catch_up(|change| apply(change, ram, blocks, tlb, log));
         self.let_go();
     }
 
@@ -498,40 +429,6 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         self.ram.device_writes() != self.device_writes
     }
 
-    fn read_split(&mut self, la: u64, size: Width, privilege: Privilege) -> Result<u64, Exception> {
-        // Segmentation judges the whole operand before paging sees its first byte.
-        self.canonical_span(la, u64::from(size))?;
-        let mut value = 0;
-        for i in 0..u64::from(size) {
-            let target = self.reach(
-                self.wrap(la, la.wrapping_add(i), privilege),
-                AccessKind::Read,
-                privilege,
-            )?;
-            value |= self.read_at(target, Width::B1) << (8 * i);
-        }
-        Ok(value)
-    }
-
-    fn write_split(
-        &mut self,
-        la: u64,
-        size: Width,
-        value: u64,
-        privilege: Privilege,
-    ) -> Result<(), Exception> {
-        self.probe_write(La(la), u64::from(size), privilege)?;
-        for i in 0..u64::from(size) {
-            let target = self.reach(
-                self.wrap(la, la.wrapping_add(i), privilege),
-                AccessKind::Write,
-                privilege,
-            )?;
-            self.write_at(target, Width::B1, value >> (8 * i) & 0xff);
-        }
-        Ok(())
-    }
-
     /// The host address of `len` bytes at `la` for an access of `kind`, if they are RAM on one
     /// page; `None`: they are not, though the access is permitted. For writes the caller calls
     /// [`Mmu::wrote`] with the second value afterwards.
@@ -541,7 +438,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         len: u64,
         kind: AccessKind,
         privilege: Privilege,
-    ) -> Result<Option<(*mut u8, Option<u64>)>, Exception> {
+    ) -> Result<Option<(*mut u8, Option<u64>)>, AccessFault> {
         if Self::crosses(la, len) {
             if kind == AccessKind::Write {
                 self.probe_write(La(la), len, privilege)?;
@@ -564,110 +461,23 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         &mut self,
         la: u64,
         privilege: Privilege,
-    ) -> Result<Target, Exception> {
+    ) -> Result<Target, AccessFault> {
         self.translate(la, AccessKind::Execute, privilege)
-    }
-
-    /// Reads `into.len()` bytes at `la`, byte by byte where pages end.
-    pub(crate) fn read_bytes(
-        &mut self,
-        la: u64,
-        into: &mut [u8],
-        privilege: Privilege,
-    ) -> Result<(), Exception> {
-        for (i, byte) in into.iter_mut().enumerate() {
-            *byte = self.read(
-                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
-                Width::B1,
-                privilege,
-            )? as u8;
-        }
-        Ok(())
-    }
-
-    /// Writes bytes at `la`; all or nothing.
-    pub(crate) fn write_bytes(
-        &mut self,
-        la: u64,
-        from: &[u8],
-        privilege: Privilege,
-    ) -> Result<(), Exception> {
-        self.probe_write(La(la), from.len() as u64, privilege)?;
-        for (i, &byte) in from.iter().enumerate() {
-            self.write(
-                La(self.wrap(la, la.wrapping_add(i as u64), privilege)),
-                Width::B1,
-                u64::from(byte),
-                privilege,
-            )?;
-        }
-        Ok(())
     }
 
     /// A new value in CR3: chooses or flushes the PCID's translations.
     fn switch(&mut self, keep: bool) {
         let pcid = if self.paging.cr4.contains(Cr4::PCIDE) { self.paging.cr3 & 0xfff } else { 0 };
-        self.tlb.switch(pcid as u16, keep);
-    }
-}
-
-impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
-    fn read(&mut self, la: La, size: Width, privilege: Privilege) -> Result<u64, Exception> {
-        if Self::crosses(la.0, u64::from(size)) {
-            return self.read_split(la.0, size, privilege);
-        }
-        let target = self.reach(la.0, AccessKind::Read, privilege)?;
-        Ok(self.read_at(target, size))
+        self.tlb.switch(pcid as u16, keep, &mut self.log);
     }
 
-    fn write(
+    /// As [`x86::bus::SystemBus::probe_write`].
+    pub(crate) fn probe_write(
         &mut self,
         la: La,
-        size: Width,
-        value: u64,
+        len: u64,
         privilege: Privilege,
-    ) -> Result<(), Exception> {
-        if Self::crosses(la.0, u64::from(size)) {
-            return self.write_split(la.0, size, value, privilege);
-        }
-        let target = self.reach(la.0, AccessKind::Write, privilege)?;
-        self.write_at(target, size, value);
-        Ok(())
-    }
-
-    fn read_quadwords(
-        &mut self,
-        la: La,
-        into: &mut [[u8; 8]],
-        privilege: Privilege,
-    ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la.0, into.len(), AccessKind::Read, privilege)? {
-            for (n, word) in into.iter_mut().enumerate() {
-                // SAFETY: `run_of` found all quadwords in one page of RAM.
-                *word = unsafe { ram::load::<u64>(host.add(8 * n)) }.to_le_bytes();
-            }
-            return Ok(());
-        }
-        bus::read_each(self, la, into, privilege)
-    }
-
-    fn write_quadwords(
-        &mut self,
-        la: La,
-        from: &[[u8; 8]],
-        privilege: Privilege,
-    ) -> Result<(), Exception> {
-        if let Some(host) = self.run_of(la.0, from.len(), AccessKind::Write, privilege)? {
-            for (n, word) in from.iter().enumerate() {
-                // SAFETY: `run_of` found all quadwords in one page of RAM.
-                unsafe { ram::store(host.add(8 * n), u64::from_le_bytes(*word)) };
-            }
-            return Ok(());
-        }
-        bus::write_each(self, la, from, privilege)
-    }
-
-    fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {
+    ) -> Result<(), AccessFault> {
         if len == 0 {
             return Ok(());
         }
@@ -683,25 +493,19 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
         Ok(())
     }
 
-    fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
-        match self.reach(la.0, AccessKind::Write, Privilege::Implicit)? {
-            Reached::Ram { host, gpa } => {
-                // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
-                // operations.
-                let cell = unsafe { std::sync::atomic::AtomicU8::from_ptr(host) };
-                let old = cell.fetch_or(bits, std::sync::atomic::Ordering::SeqCst);
-                self.wrote(gpa, 1);
-                Ok(old)
-            }
-            target @ Reached::Device { .. } => {
-                let old = self.read_at(target, Width::B1) as u8;
-                self.write_at(target, Width::B1, u64::from(old | bits));
-                Ok(old)
-            }
-        }
+    /// Drops every translation.
+    pub(crate) fn flush_tlb(&mut self) {
+        self.tlb.flush_all(&mut self.log);
     }
 
-    fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect) {
+    /// Makes data accesses to the page of `la` miss; more than that is never needed where the page
+    /// tables have not changed.
+    pub(crate) fn forget(&mut self, la: u64) {
+        self.tlb.forget(la, &mut self.log);
+    }
+
+    /// As [`x86::bus::SystemBus::paging_changed`].
+    pub(crate) fn paging_changed(&mut self, state: &PagingState, effect: TlbEffect) {
         let rules = |s: &PagingState| {
             let cr0 = s.cr0 & (Cr0::PE | Cr0::WP | Cr0::PG);
             let cr4 = s.cr4
@@ -712,22 +516,24 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Mmu<B, R> {
         self.paging = *state;
         if changed {
             // Views are judged under the rules in force at the walk: other rules, other views.
-            self.tlb.flush_all();
+            self.flush_tlb();
         }
+        let Self { tlb, log, .. } = self;
         match effect {
             TlbEffect::None => {}
-            TlbEffect::FlushCurrent => self.tlb.flush_current(),
-            TlbEffect::FlushNonGlobal => self.tlb.flush_non_global(),
-            TlbEffect::FlushAll => self.tlb.flush_all(),
+            TlbEffect::FlushCurrent => tlb.flush_current(log),
+            TlbEffect::FlushNonGlobal => tlb.flush_non_global(log),
+            TlbEffect::FlushAll => tlb.flush_all(log),
             TlbEffect::SwitchKeep => self.switch(true),
             TlbEffect::SwitchFlush => self.switch(false),
-            TlbEffect::Page(la) => self.tlb.flush_page(la.0),
-            TlbEffect::PageOfPcid(pcid, la) => self.tlb.flush_page_of(pcid, la.0),
-            TlbEffect::Pcid(pcid) => self.tlb.flush_pcid(pcid),
+            TlbEffect::Page(la) => tlb.flush_page(la.0, log),
+            TlbEffect::PageOfPcid(pcid, la) => tlb.flush_page_of(pcid, la.0, log),
+            TlbEffect::Pcid(pcid) => tlb.flush_pcid(pcid, log),
         }
     }
 
-    fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
+    /// As [`x86::bus::SystemBus::read_pdptes`].
+    pub(crate) fn read_pdptes(&mut self, gpa: Gpa) -> [u64; 4] {
         while self.ram.is_absent(gpa) && self.await_page(gpa.0).is_ok() {}
         std::array::from_fn(|i| self.ram.read_u64(Gpa(gpa.0 + 8 * i as u64)))
     }
@@ -739,3 +545,6 @@ impl<B: CodeCache, R: Recorder> Drop for Mmu<B, R> {
         self.reader.release_code(self.blocks.released().drain(..).map(Gpa));
     }
 }
+
+#[cfg(test)]
+mod tests;

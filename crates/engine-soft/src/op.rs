@@ -24,16 +24,16 @@ pub(crate) enum Step {
     Jump,
     /// Out of the block as [`Step::Jump`], and mode, privilege or pending events may have changed.
     Sync,
-    /// The instruction faulted: `Cpu::fault` says how; nothing of it has happened.
+    /// The instruction faulted: `Core::fault` says how; nothing of it has happened.
     Fault,
-    /// The operation raised `Cpu::fault` with the state as it stands, RIP included (a task switch
+    /// The operation raised `Core::fault` with the state as it stands, RIP included (a task switch
     /// may be past its commit point).
     FaultHere,
     /// The instruction is to be executed again from its start (an interrupted string instruction).
     Again,
 }
 
-/// The access could not be made; `Cpu::fault` holds the exception.
+/// The access could not be made; `Core::fault` holds the exception.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault;
 

@@ -1,13 +1,15 @@
 //! A virtual processor of the software engine, as the contract has it.
 
-use crate::cpu::{Above, Cpu};
+use crate::core::{Above, Core};
+use crate::cpu::Cpu;
 use crate::tier::{self, Tier};
 use crate::translate::lockstep::{Lockstep, Sabotage};
 use crate::{interp, translate};
+use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
 use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
-use x86::bus::{SystemBus, TlbEffect};
+use x86::bus::TlbEffect;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
 
@@ -40,18 +42,18 @@ impl SoftVcpu {
         tier: Tier,
         code_cache: usize,
     ) -> std::io::Result<Self> {
-        let above = Above { stale: interp::control::stale, alone: translate::leaves_alone };
-        let mut cpu = Box::new(Cpu::new(ram, model, code_cache, above)?);
+        let above = Above { stale: interp::control::stale, alone: alone(tier) };
+        let core = Core::new(ram, model, above)?;
+        let mut cpu = Box::new(Cpu::new(core, code_cache)?);
         let lockstep = (tier == Tier::Lockstep).then(Box::default);
         cpu.hot = tier.hot();
         if cpu.hot != u32::MAX {
             translate::interrupt::install()?;
-            cpu.signals.set_interrupt(Arc::new(translate::interrupt::send));
+            cpu.core.signals.set_interrupt(Arc::new(translate::interrupt::send));
         }
         cpu.translator.compared = lockstep.is_some();
         cpu.translator.counting |= cpu.translator.compared;
         cpu.translator.polls |= cpu.translator.compared;
-        cpu.refresh();
         Ok(Self { cpu, lockstep })
     }
 
@@ -76,35 +78,46 @@ impl SoftVcpu {
 
     /// The architectural state, without a copy.
     pub fn state_now(&self) -> &CpuState {
-        &self.cpu.state
+        &self.cpu.core.state
     }
 
     fn assign(&mut self, elements: Elements, state: &CpuState) {
-        let cpu = &mut *self.cpu;
-        cpu.state.assign(elements, state);
+        let core = &mut self.cpu.core;
+        core.state.assign(elements, state);
         if elements.contains(Elements::CONTROL) {
-            cpu.mmu.paging_changed(&state.paging, TlbEffect::FlushAll);
-            cpu.mmu.paging_changed(&state.paging, TlbEffect::SwitchFlush);
+            core.mmu.paging_changed(&state.paging, TlbEffect::FlushAll);
+            core.mmu.paging_changed(&state.paging, TlbEffect::SwitchFlush);
         }
         // The engine's own: what is under way between two instructions.
-        cpu.data_hits = 0;
-        cpu.exit = None;
-        cpu.update_watchpoints();
+        core.data_hits = 0;
+        core.exit = None;
+        core.update_watchpoints();
+    }
+}
+
+/// Which instructions stand alone in their block under `tier`.
+fn alone(tier: Tier) -> fn(&Core, &Instruction) -> bool {
+    match tier {
+        Tier::Interpret => |_, _| false,
+        Tier::Translate => translate::leaves_alone,
+        Tier::Lockstep => translate::leaves_alone_compared,
     }
 }
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self, io: &mut dyn CpuIo, slice: Slice) -> Exit {
-        self.cpu.mmu.lend(io);
+        self.cpu.core.mmu.activate();
+        self.cpu.core.machine.lend(io);
         let running = translate::interrupt::Running::begin(&mut self.cpu);
         let exit = tier::run(&mut self.cpu, self.lockstep.as_deref_mut(), slice);
         drop(running);
-        self.cpu.mmu.release();
+        self.cpu.core.machine.release();
+        self.cpu.core.mmu.deactivate();
         exit
     }
 
     fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError> {
-        state.assign(elements, &self.cpu.state);
+        state.assign(elements, &self.cpu.core.state);
         Ok(())
     }
 
@@ -114,29 +127,30 @@ impl Vcpu for SoftVcpu {
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {
-        self.cpu.state.tsc_offset = offset;
+        self.cpu.core.state.tsc_offset = offset;
     }
 
     fn signals(&self) -> Arc<Signals> {
-        self.cpu.signals.clone()
+        self.cpu.core.signals.clone()
     }
 
     fn statistics(&self) -> Statistics {
         let cpu = &*self.cpu;
         Statistics {
-            instructions: cpu.instructions,
-            blocks_decoded: cpu.mmu.blocks.decoded,
-            blocks_invalidated: cpu.mmu.blocks.invalidated,
-            tlb_refills: cpu.mmu.refills,
-            tlb_flushes: cpu.mmu.tlb.flushes,
-            mmio: cpu.mmu.mmio,
+            instructions: cpu.core.instructions,
+            blocks_decoded: cpu.core.mmu.blocks.decoded,
+            blocks_invalidated: cpu.core.mmu.blocks.invalidated,
+            tlb_refills: cpu.core.mmu.refills,
+            tlb_flushes: cpu.core.mmu.tlb.flushes,
+            mmio: cpu.core.machine.accesses,
+            translated: cpu.translator.instructions,
             translated_exits: cpu.translator.exits,
             translated_faults: cpu.translator.faults,
             translated_blocks: cpu.translator.blocks,
             translated_links: cpu.translator.links,
             translator: (cpu.hot != u32::MAX).then(|| cpu.translator.statistics(&cpu.jit)),
             lockstep: self.lockstep.as_ref().map(|l| l.counters.clone()),
-            ..cpu.stats.clone()
+            ..cpu.core.stats.clone()
         }
     }
 }

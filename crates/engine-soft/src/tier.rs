@@ -5,7 +5,7 @@
 //! hot ones from it and hands back what it does not perform. A further tier would be asked first.
 #![allow(unsafe_code)] // walks decoded blocks by pointer; see docs/UNSAFE.md
 
-use crate::cpu::Block;
+use crate::core::{Block, Core};
 use crate::cpu::Cpu;
 use crate::interp::fetch::{self, Extent};
 use crate::interp::{deliver, events};
@@ -77,9 +77,9 @@ const FRUITLESS: u32 = 64;
 
 /// Runs until something needs the machine.
 pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Slice) -> Exit {
-    let limit = cpu.instructions.saturating_add(slice.instructions);
-    cpu.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
-    cpu.refresh();
+    let limit = cpu.core.instructions.saturating_add(slice.instructions);
+    cpu.core.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
+    cpu.core.refresh();
     cpu.limited = limit != u64::MAX;
     if cpu.limited && cpu.hot != u32::MAX {
         translate::limit(cpu);
@@ -87,17 +87,17 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
     translate::attach(cpu);
     let mut fruitless = 0;
     loop {
-        let before = cpu.instructions;
-        cpu.mmu.blocks.free_dead();
-        match events::poll_events(cpu, limit) {
+        let before = cpu.core.instructions;
+        cpu.core.mmu.blocks.free_dead();
+        match events::poll_events(&mut cpu.core, limit) {
             events::Pending::Exit(exit) => return exit,
             events::Pending::Again => {}
-            events::Pending::Step => events::single_step(cpu),
+            events::Pending::Step => events::single_step(&mut cpu.core),
             events::Pending::Run => run_blocks(cpu, &mut lockstep, limit),
         }
-        fruitless = if cpu.instructions == before { fruitless + 1 } else { 0 };
+        fruitless = if cpu.core.instructions == before { fruitless + 1 } else { 0 };
         if fruitless == FRUITLESS {
-            cpu.instructions += 1;
+            cpu.core.instructions += 1;
             fruitless = 0;
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
 
 /// Runs blocks until there is something to look at.
 fn run_blocks(cpu: &mut Cpu, lockstep: &mut Option<&mut Lockstep>, limit: u64) {
-    cpu.mid_repeat = false;
+    cpu.core.mid_repeat = false;
     let mut ahead = None;
     while let Some(next) = run_next(cpu, lockstep, ahead, limit) {
         ahead = next;
@@ -123,7 +123,7 @@ fn run_next(
 ) -> Option<Option<*const Block>> {
     // While something is raised that cannot be delivered yet, translated code would stop at every
     // poll.
-    let translating = cpu.hot != u32::MAX && cpu.signals.bits() == 0;
+    let translating = cpu.hot != u32::MAX && cpu.core.signals.bits() == 0;
     if translating
         && ahead.is_none()
         && let Some(entry) = translate::entry_at_rip(cpu)
@@ -133,8 +133,8 @@ fn run_next(
     let block = match ahead {
         Some(block) => block,
         None => {
-            cpu.mmu.blocks.free_dead();
-            fetch::block_at_rip(cpu, Extent::Run)?
+            cpu.core.mmu.blocks.free_dead();
+            fetch::block_at_rip(&mut cpu.core, Extent::Run)?
         }
     };
     // SAFETY: `block` was found by this turn of the loop, or linked in the current epoch. It may
@@ -147,13 +147,15 @@ fn run_next(
         let entry = translate::entry_of(cpu, current, host);
         return run_translated(cpu, lockstep, entry, limit);
     }
-    let epoch = cpu.mmu.blocks.epoch;
-    let End::On(link) = run_block(cpu, current) else { return None };
+    let epoch = cpu.core.mmu.blocks.epoch;
+    let End::On(link) = run_block(&mut cpu.core, current) else { return None };
     if has_events(cpu, limit) {
         return None;
     }
     match link {
-        Some(slot) if cpu.mmu.blocks.epoch == epoch => follow(cpu, current, slot, epoch).map(Some),
+        Some(slot) if cpu.core.mmu.blocks.epoch == epoch => {
+            follow(cpu, current, slot, epoch).map(Some)
+        }
         _ => Some(None),
     }
 }
@@ -161,7 +163,10 @@ fn run_next(
 /// Whether there is something to look at.
 #[inline(always)]
 fn has_events(cpu: &Cpu, limit: u64) -> bool {
-    cpu.signals.bits() != 0 || cpu.attention || cpu.mmu.behind() || cpu.instructions >= limit
+    cpu.core.signals.bits() != 0
+        || cpu.core.attention
+        || cpu.core.mmu.behind()
+        || cpu.core.instructions >= limit
 }
 
 /// Runs translated code from `entry` on, and the instruction that it leaves to the interpreter.
@@ -172,7 +177,7 @@ fn run_translated(
     entry: translate::Entry,
     limit: u64,
 ) -> Option<Option<*const Block>> {
-    cpu.mmu.blocks.free_dead();
+    cpu.core.mmu.blocks.free_dead();
     let mut left = lockstep::enter(lockstep, cpu, entry);
     while let translate::ExitReason::PerAccess(site) = left {
         if has_events(cpu, limit) {
@@ -187,7 +192,7 @@ fn run_translated(
         translate::ExitReason::Next(site) => {
             // Look it up in the block cache, not the target table, which may still name the
             // invalidated translation that just exited here.
-            let next = fetch::block_at_rip(cpu, Extent::Run)?;
+            let next = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
             if let Some(site) = site {
                 // SAFETY: the lookup found `next` alive; `free_dead` has not run since.
                 translate::link(cpu, site, unsafe { &*next });
@@ -201,7 +206,7 @@ fn run_translated(
             };
             // SAFETY: the block was alive when it was found, or no block has died since;
             // `free_dead` has not run since.
-            let end = run_block(cpu, unsafe { &*block });
+            let end = run_block(&mut cpu.core, unsafe { &*block });
             (end != End::Events && !has_events(cpu, limit)).then_some(None)
         }
         translate::ExitReason::PerAccess(_) => Some(None),
@@ -215,7 +220,7 @@ fn run_per_access(
     lockstep: &mut Option<&mut Lockstep>,
     site: u32,
 ) -> Option<translate::ExitReason> {
-    let block = fetch::block_at_rip(cpu, Extent::Run)?;
+    let block = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
     // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let block = unsafe { &*block };
     let made = translate::per_access(cpu, block, site);
@@ -234,7 +239,7 @@ fn run_per_access(
 
 /// The block at RIP, which the exit at `site` leads to.
 fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
-    let block = fetch::block_at_rip(cpu, Extent::Run)?;
+    let block = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
     // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let plain = unsafe { (*block).second_page.is_none() };
     if let Some(site) = site.filter(|_| plain) {
@@ -265,11 +270,11 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
     if current.link_epoch[slot].get() == epoch {
         return Some(current.links[slot].get());
     }
-    let next = fetch::block_at_rip(cpu, Extent::Run)?;
+    let next = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
     // SAFETY: the lookup found `next` alive. `current` is still allocated even if decoding `next`
     // has killed it: `free_dead` has not run.
     let plain = unsafe { (*next).second_page.is_none() };
-    if current.linkable[slot] && plain && cpu.mmu.blocks.epoch == epoch {
+    if current.linkable[slot] && plain && cpu.core.mmu.blocks.epoch == epoch {
         current.links[slot].set(next);
         current.link_epoch[slot].set(epoch);
     }
@@ -278,15 +283,15 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
 
 /// Runs the ops of one block.
 #[inline(always)]
-fn run_block(cpu: &mut Cpu, block: &Block) -> End {
-    cpu.stats.blocks += 1;
-    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip;
+fn run_block(core: &mut Core, block: &Block) -> End {
+    core.stats.blocks += 1;
+    core.state.gpr[gpr::BLOCK_IP] = core.state.rip;
     let first = block.ops.as_ptr();
     let mut op = first;
     let step = loop {
         // SAFETY: every block's last op leaves it, so `op` stays within `ops`.
         let current = unsafe { &*op };
-        let step = (current.run.get())(cpu, current);
+        let step = (current.run.get())(core, current);
         if step != Step::Next {
             break step;
         }
@@ -300,23 +305,23 @@ fn run_block(cpu: &mut Cpu, block: &Block) -> End {
         Step::Fault | Step::FaultHere | Step::Again => index,
         _ => (index + 1).min(u64::from(block.instructions)),
     };
-    cpu.instructions += completed;
+    core.instructions += completed;
     match step {
         Step::Taken => End::On(Some(0)),
         Step::Through => End::On(Some(1)),
         Step::Jump | Step::Again | Step::Next => End::On(None),
         Step::Sync => {
-            cpu.refresh();
-            if cpu.attention { End::Events } else { End::On(None) }
+            core.refresh();
+            if core.attention { End::Events } else { End::On(None) }
         }
         Step::FaultHere => {
-            deliver::fault_here(cpu);
+            deliver::fault_here(core);
             End::Events
         }
         Step::Fault => {
             // SAFETY: `op` points into the ops of this block; a fault frees no block, only the run
             // loop does.
-            deliver::fault(cpu, unsafe { &*op });
+            deliver::fault(core, unsafe { &*op });
             End::Events
         }
     }

@@ -424,6 +424,20 @@ pub(super) const CASES: &[Case] = &[
     case("paging/stack-halfway-round-is-ss", "SDM 1 3.3.7.1", |g| {
         push_is_ss(g, 0x8000_0000_0000_0808);
     }),
+    case("paging/non-canonical-operand-by-way-of-rsp-is-ss", "SDM 1 3.3.7.1", |g| {
+        g.long();
+        g.set_gate(12, sel::CODE64, Guest::stub(12), crate::guest::INTERRUPT_GATE, 1);
+        g.emit(|a| a.mov(rsp, 0x0000_8000_0000_0000u64));
+        let at = g.emit(|a| a.mov(eax, dword_ptr(rsp + 8)));
+        g.faults(Vector::SS, 0, at);
+    }),
+    case("paging/misalignment-goes-before-a-non-canonical-stack", "SDM 2B MOVAPS", |g| {
+        g.long();
+        g.set_gate(13, sel::CODE64, Guest::stub(13), crate::guest::INTERRUPT_GATE, 1);
+        g.emit(|a| a.mov(rsp, 0x0000_8000_0000_0000u64));
+        let at = g.emit(|a| a.movaps(xmm0, xmmword_ptr(rsp + 8)));
+        g.faults(Vector::GP, 0, at);
+    }),
     case("paging/non-canonical-jump-is-gp", "SDM 2A JMP", |g| {
         g.long();
         g.emit(|a| a.mov(rcx, 0x0000_8000_0000_0000u64));

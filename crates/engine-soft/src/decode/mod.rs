@@ -10,9 +10,9 @@ mod operand;
 mod select;
 
 use crate::block::{Key, TranslationSlot};
-use crate::cpu::Block;
-use crate::cpu::Cpu;
-use crate::cpu::Op;
+use crate::core::Block;
+use crate::core::Core;
+use crate::core::Op;
 use crate::interp::{control, system};
 use crate::thunk::Unthunkable;
 use crate::tlb::PAGE_MASK;
@@ -74,15 +74,15 @@ fn bitness(mode: Mode) -> u32 {
 
 /// Decodes at most `max` instructions at `rip` (guest-physical `key`).
 pub(crate) fn decode(
-    cpu: &mut Cpu,
+    core: &mut Core,
     key: Key,
     rip: u64,
     window: &Window,
     second: Option<u64>,
     max: usize,
 ) -> Decoded {
-    let options = cpu.features.decoder_options;
-    let mut decoder = Decoder::with_ip(bitness(cpu.mode), window.bytes(), rip, options);
+    let options = core.features.decoder_options;
+    let mut decoder = Decoder::with_ip(bitness(core.mode), window.bytes(), rip, options);
     let mut ops: Vec<Op> = Vec::with_capacity(16);
     let max = if second.is_some() { 1 } else { max.min(MAX_OPS) };
     let mut instruction = Instruction::default();
@@ -100,12 +100,12 @@ pub(crate) fn decode(
         }
         let place = select::Place { block_ip: rip, bytes: &window.bytes()[end..next] };
         let selected = if error == DecoderError::None {
-            match select::select(cpu, &instruction, &place) {
+            match select::select(core, &instruction, &place) {
                 Ok(selected) => selected,
                 Err(Unthunkable::Full) => return Decoded::Full,
                 Err(_) => select::Selected::leaves(system::undefined),
             }
-        } else if next - end >= MAX_LEN && too_long(cpu, &window.bytes()[end..]) {
+        } else if next - end >= MAX_LEN && too_long(core, &window.bytes()[end..]) {
             select::Selected::leaves(system::general_protection)
         } else {
             select::Selected::leaves(system::undefined)
@@ -118,12 +118,12 @@ pub(crate) fn decode(
         op.offset = end as u16;
         op.len = (next - end) as u8;
         if selected.too_far {
-            return Decoded::Block(finish(far_block(op), 1, key, next, second, cpu.mode));
+            return Decoded::Block(finish(far_block(op), 1, key, next, second, core.mode));
         }
         ops.push(op);
         left = selected.leaves;
         end = next;
-        let alone = ops.len() == 1 && (cpu.above.alone)(cpu, &instruction);
+        let alone = ops.len() == 1 && (core.above.alone)(core, &instruction);
         if alone || serializes(&instruction) {
             // The code that follows may be translated, or another processor may have changed it.
             break;
@@ -133,7 +133,7 @@ pub(crate) fn decode(
     if !left {
         ops.push(fall_through(end));
     }
-    Decoded::Block(finish(ops, instructions, key, end, second, cpu.mode))
+    Decoded::Block(finish(ops, instructions, key, end, second, core.mode))
 }
 
 /// Whether `instruction` serializes: what follows is fetched after it has completed (SDM vol. 3,
@@ -161,14 +161,14 @@ fn far_block(mut op: Op) -> Vec<Op> {
 /// Whether `bytes` begin an instruction of more than 15 bytes, which raises #GP(0) rather than #UD
 /// (SDM vol. 2, 2.3.11). Such an instruction is valid with fewer of its prefixes, which may be
 /// repeated.
-fn too_long(cpu: &Cpu, bytes: &[u8]) -> bool {
+fn too_long(core: &Core, bytes: &[u8]) -> bool {
     const PREFIXES: [u8; 11] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
     for first in 1..bytes.len() {
         if !PREFIXES.contains(&bytes[first - 1]) {
             return false;
         }
-        let options = cpu.features.decoder_options;
-        let mut decoder = Decoder::new(bitness(cpu.mode), &bytes[first..], options);
+        let options = core.features.decoder_options;
+        let mut decoder = Decoder::new(bitness(core.mode), &bytes[first..], options);
         let shorter = decoder.decode();
         if !shorter.is_invalid() {
             // A prefix, LOCK, may itself have made the instruction invalid.

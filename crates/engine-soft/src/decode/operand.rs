@@ -1,7 +1,7 @@
 //! Operands as ops hold them: register numbers, address parts, sizes.
 
-use crate::cpu::Op;
-use crate::cpu::{BASED, FLAT, LEGACY};
+use crate::core::Op;
+use crate::core::{BASED, FLAT, LEGACY};
 use crate::interp::system;
 use crate::op::{REP, REPNE};
 use crate::word::HIGH_BYTE;

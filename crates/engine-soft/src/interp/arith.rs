@@ -1,8 +1,8 @@
 //! Integer arithmetic, logic, shifts, multiplication and division (SDM vol. 2).
 
 use crate::alu::{self, Alu, Multiply, OF};
-use crate::cpu::Cpu;
-use crate::cpu::Op;
+use crate::core::Core;
+use crate::core::Op;
 use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use std::marker::PhantomData;
@@ -113,146 +113,146 @@ impl<O: Shift> Shift for Keeping<O> {
 shift! { Rol rol, Ror ror, Rcl rcl, Rcr rcr, Shl shl, Shr shr, Sar sar, }
 
 /// `op dst, src`, registers.
-pub(crate) fn rr<W: Alu, O: Binary>(cpu: &mut Cpu, op: &Op) -> Step {
-    let r = O::apply::<W>(cpu.reg(op.dst), cpu.reg(op.src), &mut cpu.state.flags.arith);
+pub(crate) fn rr<W: Alu, O: Binary>(core: &mut Core, op: &Op) -> Step {
+    let r = O::apply::<W>(core.reg(op.dst), core.reg(op.src), &mut core.state.flags.arith);
     if O::WRITES {
-        cpu.set_reg::<W>(op.dst, r);
+        core.set_reg::<W>(op.dst, r);
     }
     Step::Next
 }
 
 /// `op dst, imm`.
-pub(crate) fn ri<W: Alu, O: Binary>(cpu: &mut Cpu, op: &Op) -> Step {
-    let r = O::apply::<W>(cpu.reg(op.dst), W::cut(op.imm), &mut cpu.state.flags.arith);
+pub(crate) fn ri<W: Alu, O: Binary>(core: &mut Core, op: &Op) -> Step {
+    let r = O::apply::<W>(core.reg(op.dst), W::cut(op.imm), &mut core.state.flags.arith);
     if O::WRITES {
-        cpu.set_reg::<W>(op.dst, r);
+        core.set_reg::<W>(op.dst, r);
     }
     Step::Next
 }
 
 /// `op dst, [mem]`.
-pub(crate) fn rm<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
-        let b = cpu.load::<W>(la)?;
-        let r = O::apply::<W>(cpu.reg(op.dst), b, &mut cpu.state.flags.arith);
+pub(crate) fn rm<W: Alu, O: Binary, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = core.load::<W>(la)?;
+        let r = O::apply::<W>(core.reg(op.dst), b, &mut core.state.flags.arith);
         if O::WRITES {
-            cpu.set_reg::<W>(op.dst, r);
+            core.set_reg::<W>(op.dst, r);
         }
         Ok(())
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// `op [mem], src`.
-pub(crate) fn mr<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let b = cpu.reg::<W>(op.src);
-    step(memory::<W, O, A>(cpu, op, b))
+pub(crate) fn mr<W: Alu, O: Binary, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let b = core.reg::<W>(op.src);
+    step(memory::<W, O, A>(core, op, b))
 }
 
 /// `op [mem], imm`.
-pub(crate) fn mi<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    step(memory::<W, O, A>(cpu, op, W::cut(op.imm)))
+pub(crate) fn mi<W: Alu, O: Binary, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    step(memory::<W, O, A>(core, op, W::cut(op.imm)))
 }
 
 #[inline(always)]
-fn memory<W: Alu, O: Binary, const A: u8>(cpu: &mut Cpu, op: &Op, b: W) -> Fallible {
+fn memory<W: Alu, O: Binary, const A: u8>(core: &mut Core, op: &Op, b: W) -> Fallible {
     if O::WRITES {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
-        cpu.modify::<W>(la, |state, a| O::apply(a, b, &mut state.flags.arith))
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        core.modify::<W>(la, |state, a| O::apply(a, b, &mut state.flags.arith))
     } else {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
-        let a = cpu.load::<W>(la)?;
-        O::apply(a, b, &mut cpu.state.flags.arith);
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let a = core.load::<W>(la)?;
+        O::apply(a, b, &mut core.state.flags.arith);
         Ok(())
     }
 }
 
 /// `op dst`.
-pub(crate) fn r1<W: Alu, O: Unary>(cpu: &mut Cpu, op: &Op) -> Step {
-    let r = O::apply::<W>(cpu.reg(op.dst), &mut cpu.state.flags.arith);
-    cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn r1<W: Alu, O: Unary>(core: &mut Core, op: &Op) -> Step {
+    let r = O::apply::<W>(core.reg(op.dst), &mut core.state.flags.arith);
+    core.set_reg::<W>(op.dst, r);
     Step::Next
 }
 
 /// `op [mem]`.
-pub(crate) fn m1<W: Alu, O: Unary, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
-        cpu.modify::<W>(la, |state, a| O::apply(a, &mut state.flags.arith))
+pub(crate) fn m1<W: Alu, O: Unary, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        core.modify::<W>(la, |state, a| O::apply(a, &mut state.flags.arith))
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// Shift count: CL if `BY_CL`, else the immediate.
 #[inline(always)]
-fn count<const BY_CL: bool>(cpu: &Cpu, op: &Op) -> u8 {
-    if BY_CL { cpu.reg::<u8>(1) } else { op.imm as u8 }
+fn count<const BY_CL: bool>(core: &Core, op: &Op) -> u8 {
+    if BY_CL { core.reg::<u8>(1) } else { op.imm as u8 }
 }
 
 /// Shift of a register.
-pub(crate) fn shift_r<W: Alu, O: Shift, const BY_CL: bool>(cpu: &mut Cpu, op: &Op) -> Step {
-    let n = count::<BY_CL>(cpu, op);
-    let r = O::apply::<W>(cpu.reg(op.dst), n, &mut cpu.state.flags.arith);
-    cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn shift_r<W: Alu, O: Shift, const BY_CL: bool>(core: &mut Core, op: &Op) -> Step {
+    let n = count::<BY_CL>(core, op);
+    let r = O::apply::<W>(core.reg(op.dst), n, &mut core.state.flags.arith);
+    core.set_reg::<W>(op.dst, r);
     Step::Next
 }
 
 /// Shift in memory.
 pub(crate) fn shift_m<W: Alu, O: Shift, const BY_CL: bool, const A: u8>(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
 ) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let n = count::<BY_CL>(cpu, op);
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
-        cpu.modify::<W>(la, |state, a| O::apply(a, n, &mut state.flags.arith))
+    let body = |core: &mut Core| -> Fallible {
+        let n = count::<BY_CL>(core, op);
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Write)?;
+        core.modify::<W>(la, |state, a| O::apply(a, n, &mut state.flags.arith))
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// IMUL dst, src.
-pub(crate) fn imul_rr<W: Multiply>(cpu: &mut Cpu, op: &Op) -> Step {
-    let r = cpu.reg::<W>(op.dst).imul(cpu.reg(op.src), &mut cpu.state.flags.arith);
-    cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn imul_rr<W: Multiply>(core: &mut Core, op: &Op) -> Step {
+    let r = core.reg::<W>(op.dst).imul(core.reg(op.src), &mut core.state.flags.arith);
+    core.set_reg::<W>(op.dst, r);
     Step::Next
 }
 
 /// IMUL dst, src, imm.
-pub(crate) fn imul_rri<W: Multiply>(cpu: &mut Cpu, op: &Op) -> Step {
-    let r = cpu.reg::<W>(op.src).imul(W::cut(op.imm), &mut cpu.state.flags.arith);
-    cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn imul_rri<W: Multiply>(core: &mut Core, op: &Op) -> Step {
+    let r = core.reg::<W>(op.src).imul(W::cut(op.imm), &mut core.state.flags.arith);
+    core.set_reg::<W>(op.dst, r);
     Step::Next
 }
 
 /// IMUL dst, [mem].
-pub(crate) fn imul_rm<W: Multiply, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
-        let b = cpu.load::<W>(la)?;
-        let r = cpu.reg::<W>(op.dst).imul(b, &mut cpu.state.flags.arith);
-        cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn imul_rm<W: Multiply, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = core.load::<W>(la)?;
+        let r = core.reg::<W>(op.dst).imul(b, &mut core.state.flags.arith);
+        core.set_reg::<W>(op.dst, r);
         Ok(())
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// IMUL dst, [mem], imm.
-pub(crate) fn imul_rmi<W: Multiply, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
-        let b = cpu.load::<W>(la)?;
-        let r = b.imul(W::cut(op.imm), &mut cpu.state.flags.arith);
-        cpu.set_reg::<W>(op.dst, r);
+pub(crate) fn imul_rmi<W: Multiply, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = core.load::<W>(la)?;
+        let r = b.imul(W::cut(op.imm), &mut core.state.flags.arith);
+        core.set_reg::<W>(op.dst, r);
         Ok(())
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// What the one-operand forms do with the accumulator.
 pub(crate) trait Accumulate {
     /// Performs it.
-    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible;
+    fn apply<W: Multiply>(core: &mut Core, b: W) -> Fallible;
 }
 
 pub(crate) struct Mul;
@@ -261,54 +261,54 @@ pub(crate) struct Div;
 pub(crate) struct Idiv;
 
 impl Accumulate for Mul {
-    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
-        let (low, high) = cpu.reg::<W>(0).mul_wide(b, &mut cpu.state.flags.arith);
-        set_wide(cpu, low, high);
+    fn apply<W: Multiply>(core: &mut Core, b: W) -> Fallible {
+        let (low, high) = core.reg::<W>(0).mul_wide(b, &mut core.state.flags.arith);
+        set_wide(core, low, high);
         Ok(())
     }
 }
 
 impl Accumulate for Imul {
-    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
-        let (low, high) = cpu.reg::<W>(0).imul_wide(b, &mut cpu.state.flags.arith);
-        set_wide(cpu, low, high);
+    fn apply<W: Multiply>(core: &mut Core, b: W) -> Fallible {
+        let (low, high) = core.reg::<W>(0).imul_wide(b, &mut core.state.flags.arith);
+        set_wide(core, low, high);
         Ok(())
     }
 }
 
 impl Accumulate for Div {
-    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
-        let dividend = wide(cpu, W::BITS);
+    fn apply<W: Multiply>(core: &mut Core, b: W) -> Fallible {
+        let dividend = wide(core, W::BITS);
         let divisor = u128::from(b.zext());
         if divisor == 0 || (dividend / divisor) >> W::BITS != 0 {
-            return cpu.raise(Exception::plain(Vector::DE));
+            return core.raise(Exception::plain(Vector::DE));
         }
         let (q, r) = (dividend / divisor, dividend % divisor);
-        set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
+        set_wide::<W>(core, W::cut(q as u64), W::cut(r as u64));
         Ok(())
     }
 }
 
 impl Accumulate for Idiv {
-    fn apply<W: Multiply>(cpu: &mut Cpu, b: W) -> Fallible {
+    fn apply<W: Multiply>(core: &mut Core, b: W) -> Fallible {
         let spare = 128 - 2 * W::BITS;
-        let dividend = (wide(cpu, W::BITS) << spare) as i128 >> spare;
+        let dividend = (wide(core, W::BITS) << spare) as i128 >> spare;
         let divisor = i128::from(b.sext() as i64);
         let (Some(q), Some(r)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor))
         else {
-            return cpu.raise(Exception::plain(Vector::DE));
+            return core.raise(Exception::plain(Vector::DE));
         };
         if q << (128 - W::BITS) >> (128 - W::BITS) != q {
-            return cpu.raise(Exception::plain(Vector::DE));
+            return core.raise(Exception::plain(Vector::DE));
         }
-        set_wide::<W>(cpu, W::cut(q as u64), W::cut(r as u64));
+        set_wide::<W>(core, W::cut(q as u64), W::cut(r as u64));
         Ok(())
     }
 }
 
 /// rDX:rAX, or AX for bytes.
-fn wide(cpu: &Cpu, bits: u32) -> u128 {
-    let (a, d) = (cpu.state.gpr[RAX], cpu.state.gpr[RDX]);
+fn wide(core: &Core, bits: u32) -> u128 {
+    let (a, d) = (core.state.gpr[RAX], core.state.gpr[RDX]);
     match bits {
         8 => u128::from(a as u16),
         16 => u128::from(d as u16) << 16 | u128::from(a as u16),
@@ -318,43 +318,43 @@ fn wide(cpu: &Cpu, bits: u32) -> u128 {
 }
 
 /// Sets rAX and rDX, or AL and AH for bytes.
-fn set_wide<W: Word>(cpu: &mut Cpu, low: W, high: W) {
-    cpu.set_reg::<W>(0, low);
-    cpu.set_reg::<W>(if W::SIZE == 1 { crate::word::HIGH_BYTE } else { 2 }, high);
+fn set_wide<W: Word>(core: &mut Core, low: W, high: W) {
+    core.set_reg::<W>(0, low);
+    core.set_reg::<W>(if W::SIZE == 1 { crate::word::HIGH_BYTE } else { 2 }, high);
 }
 
 /// MUL, IMUL, DIV, IDIV by a register.
-pub(crate) fn acc_r<W: Multiply, O: Accumulate>(cpu: &mut Cpu, op: &Op) -> Step {
-    let b = cpu.reg::<W>(op.dst);
-    step(O::apply(cpu, b))
+pub(crate) fn acc_r<W: Multiply, O: Accumulate>(core: &mut Core, op: &Op) -> Step {
+    let b = core.reg::<W>(op.dst);
+    step(O::apply(core, b))
 }
 
 /// MUL, IMUL, DIV, IDIV by memory.
-pub(crate) fn acc_m<W: Multiply, O: Accumulate, const A: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
-        let b = cpu.load::<W>(la)?;
-        O::apply(cpu, b)
+pub(crate) fn acc_m<W: Multiply, O: Accumulate, const A: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<A>(op, u64::from(W::SIZE), AccessKind::Read)?;
+        let b = core.load::<W>(la)?;
+        O::apply(core, b)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// CBW, CWDE, CDQE: sign-extends the half of rAX to `op.size` bytes.
-pub(crate) fn extend_a(cpu: &mut Cpu, op: &Op) -> Step {
+pub(crate) fn extend_a(core: &mut Core, op: &Op) -> Step {
     match op.size {
-        2 => cpu.set_reg::<u16>(0, cpu.reg::<u8>(0).sext() as u16),
-        4 => cpu.set_reg::<u32>(0, cpu.reg::<u16>(0).sext() as u32),
-        _ => cpu.set_reg::<u64>(0, cpu.reg::<u32>(0).sext()),
+        2 => core.set_reg::<u16>(0, core.reg::<u8>(0).sext() as u16),
+        4 => core.set_reg::<u32>(0, core.reg::<u16>(0).sext() as u32),
+        _ => core.set_reg::<u64>(0, core.reg::<u32>(0).sext()),
     }
     Step::Next
 }
 
 /// CWD, CDQ, CQO: fills rDX with the sign of rAX.
-pub(crate) fn extend_d(cpu: &mut Cpu, op: &Op) -> Step {
+pub(crate) fn extend_d(core: &mut Core, op: &Op) -> Step {
     match op.size {
-        2 => cpu.set_reg::<u16>(2, (cpu.reg::<u16>(0) as i16 >> 15) as u16),
-        4 => cpu.set_reg::<u32>(2, (cpu.reg::<u32>(0) as i32 >> 31) as u32),
-        _ => cpu.set_reg::<u64>(2, (cpu.reg::<u64>(0) as i64 >> 63) as u64),
+        2 => core.set_reg::<u16>(2, (core.reg::<u16>(0) as i16 >> 15) as u16),
+        4 => core.set_reg::<u32>(2, (core.reg::<u32>(0) as i32 >> 31) as u32),
+        _ => core.set_reg::<u64>(2, (core.reg::<u64>(0) as i64 >> 63) as u64),
     }
     Step::Next
 }

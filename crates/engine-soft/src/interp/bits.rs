@@ -2,8 +2,8 @@
 //! the address.
 
 use crate::alu::CF;
-use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::core::Op;
+use crate::core::{Core, LEGACY};
 use crate::op::{Fallible, Step, step};
 use crate::word::Word;
 use x86::bus::AccessKind;
@@ -29,72 +29,72 @@ fn apply<W: Word, const KIND: u8>(value: W, bit: u32, f: &mut u16) -> W {
     })
 }
 
-fn on_register<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op, offset: u64) -> Step {
-    let value = cpu.reg::<W>(op.dst);
+fn on_register<W: Word, const KIND: u8>(core: &mut Core, op: &Op, offset: u64) -> Step {
+    let value = core.reg::<W>(op.dst);
     let bit = offset as u32 & (W::BITS - 1);
-    let new = apply::<W, KIND>(value, bit, &mut cpu.state.flags.arith);
+    let new = apply::<W, KIND>(value, bit, &mut core.state.flags.arith);
     if KIND != TEST {
-        cpu.set_reg::<W>(op.dst, new);
+        core.set_reg::<W>(op.dst, new);
     }
     Step::Next
 }
 
 /// `op dst, src`.
-pub(crate) fn rr<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let offset = cpu.reg::<W>(op.src).zext();
-    on_register::<W, KIND>(cpu, op, offset)
+pub(crate) fn rr<W: Word, const KIND: u8>(core: &mut Core, op: &Op) -> Step {
+    let offset = core.reg::<W>(op.src).zext();
+    on_register::<W, KIND>(core, op, offset)
 }
 
 /// `op dst, imm8`.
-pub(crate) fn ri<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    on_register::<W, KIND>(cpu, op, op.imm)
+pub(crate) fn ri<W: Word, const KIND: u8>(core: &mut Core, op: &Op) -> Step {
+    on_register::<W, KIND>(core, op, op.imm)
 }
 
 /// The effective address displaced by the signed bit offset in register `src`.
-fn displaced<W: Word>(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible<u64> {
-    let offset = cpu.reg::<W>(op.src).sext() as i64;
+fn displaced<W: Word>(core: &mut Core, op: &Op, kind: AccessKind) -> Fallible<u64> {
+    let offset = core.reg::<W>(op.src).sext() as i64;
     let words = offset >> W::BITS.trailing_zeros();
-    let address = cpu.offset(op).wrapping_add((words * i64::from(W::SIZE)) as u64);
-    let address = crate::cpu::truncate(address, op.address_size);
-    cpu.segmented(op.seg, address, u64::from(W::SIZE), kind)
+    let address = core.offset(op).wrapping_add((words * i64::from(W::SIZE)) as u64);
+    let address = crate::core::truncate(address, op.address_size);
+    core.segmented(op.seg, address, u64::from(W::SIZE), kind)
 }
 
 fn on_memory<W: Word, const KIND: u8>(
-    cpu: &mut Cpu,
+    core: &mut Core,
     la: u64,
     offset: u64,
     locked: bool,
 ) -> Fallible {
     let bit = offset as u32 & (W::BITS - 1);
     if KIND == TEST {
-        let value = cpu.load::<W>(la)?;
-        apply::<W, KIND>(value, bit, &mut cpu.state.flags.arith);
+        let value = core.load::<W>(la)?;
+        apply::<W, KIND>(value, bit, &mut core.state.flags.arith);
         return Ok(());
     }
     let change = |value: W, f: &mut u16| apply::<W, KIND>(value, bit, f);
     if locked {
-        return crate::locked::modify::<W>(cpu, la, change);
+        return crate::locked::modify::<W>(core, la, change);
     }
-    cpu.modify::<W>(la, |state, value| change(value, &mut state.flags.arith))
+    core.modify::<W>(la, |state, value| change(value, &mut state.flags.arith))
 }
 
 /// `op [mem], src`; `imm` is 1 with a LOCK prefix.
-pub(crate) fn mr<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
+pub(crate) fn mr<W: Word, const KIND: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
         let kind = if KIND == TEST { AccessKind::Read } else { AccessKind::Write };
-        let la = displaced::<W>(cpu, op, kind)?;
-        let offset = cpu.reg::<W>(op.src).zext();
-        on_memory::<W, KIND>(cpu, la, offset, op.imm != 0)
+        let la = displaced::<W>(core, op, kind)?;
+        let offset = core.reg::<W>(op.src).zext();
+        on_memory::<W, KIND>(core, la, offset, op.imm != 0)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// `op [mem], imm8`. Thunks perform the LOCKed forms.
-pub(crate) fn mi<W: Word, const KIND: u8>(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
+pub(crate) fn mi<W: Word, const KIND: u8>(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
         let kind = if KIND == TEST { AccessKind::Read } else { AccessKind::Write };
-        let la = cpu.linear::<LEGACY>(op, u64::from(W::SIZE), kind)?;
-        on_memory::<W, KIND>(cpu, la, op.imm, false)
+        let la = core.linear::<LEGACY>(op, u64::from(W::SIZE), kind)?;
+        on_memory::<W, KIND>(core, la, op.imm, false)
     };
-    step(body(cpu))
+    step(body(core))
 }

@@ -1,62 +1,58 @@
 //! What becomes of faults and events: delivery through the IDT (SDM vol. 3, 6.9).
 
-use crate::cpu::{Cpu, Op};
-use x86::addr::Vector;
+use crate::core::{Core, Op};
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
-use x86::state::{Activity, Mode, Seg};
+use x86::state::{Activity, Seg};
 
 /// An interrupt or trap between the iterations of a string instruction pushes RF set (SDM vol. 3,
 /// 18.3.1.1).
-pub(super) fn resume_flag(cpu: &mut Cpu) {
-    if std::mem::take(&mut cpu.mid_repeat) {
-        cpu.state.flags.system |= Rflags::RF.bits();
+pub(super) fn resume_flag(core: &mut Core) {
+    if std::mem::take(&mut core.mid_repeat) {
+        core.state.flags.system |= Rflags::RF.bits();
     }
 }
 
 /// Delivers the exception of `op`, which has faulted, at its RIP.
 #[cold]
-pub(crate) fn fault(cpu: &mut Cpu, op: &Op) {
-    cpu.state.rip = cpu.ip(op);
-    cpu.data_hits = 0;
-    if std::mem::take(&mut cpu.mmu.noncanonical)
-        && op.seg == Seg::Ss as u8
-        && cpu.fault == Exception::gp(0)
-        && cpu.mode == Mode::Long64
-    {
-        // A non-canonical stack reference is #SS (SDM vol. 1, 3.3.7.1).
-        cpu.fault = Exception::with_code(Vector::SS, 0);
-    }
-    fault_here(cpu);
+pub(crate) fn fault(core: &mut Core, op: &Op) {
+    core.state.rip = core.ip(op);
+    core.data_hits = 0;
+    let on_stack = op.seg == Seg::Ss as u8;
+    let exception = if on_stack { core.fault.on_stack() } else { core.fault.into() };
+    raise(core, exception);
 }
 
-/// Delivers `Cpu::fault` with the state as it is: RIP could not be fetched, or an operation set RIP
-/// itself.
+/// Delivers `Core::fault` with the state as it is: RIP could not be fetched, or an operation set
+/// RIP itself.
 #[cold]
-pub(crate) fn fault_here(cpu: &mut Cpu) {
-    let exception = cpu.fault;
-    cpu.mmu.noncanonical = false;
-    cpu.stats.exceptions[exception.vector.0 as usize & 31] += 1;
-    deliver(cpu, Event::Exception(exception));
+pub(crate) fn fault_here(core: &mut Core) {
+    raise(core, core.fault.into());
+}
+
+fn raise(core: &mut Core, exception: Exception) {
+    core.stats.exceptions[exception.vector.0 as usize & 31] += 1;
+    deliver(core, Event::Exception(exception));
 }
 
 /// Delivers through the IDT. A fault during delivery ends in a double fault or in shutdown.
-pub(crate) fn deliver(cpu: &mut Cpu, event: Event) {
+pub(crate) fn deliver(core: &mut Core, event: Event) {
     if let Event::Exception(e) = event {
         tracing::trace!(target: "exceptions", vector = e.vector.name().unwrap_or("?"),
             error_code = ?e.error_code, payload = format_args!("{:#x}", e.payload),
-            rip = format_args!("{:#x}", cpu.state.rip), cpl = cpu.state.cpl, "exception");
+            rip = format_args!("{:#x}", core.state.rip), cpl = core.state.cpl, "exception");
     }
-    cpu.mmu.ac = cpu.state.flags.system & Rflags::AC.bits() != 0;
-    if interrupt::deliver_or_escalate(&mut cpu.state, &mut cpu.mmu, event).is_err() {
-        cpu.state.activity = Activity::Shutdown;
+    core.mmu.ac = core.state.flags.system & Rflags::AC.bits() != 0;
+    let (_, state, mut bus) = core.parts();
+    if interrupt::deliver_or_escalate(state, &mut bus, event).is_err() {
+        core.state.activity = Activity::Shutdown;
     }
-    if let Some(why) = cpu.mmu.ram.lost() {
+    if let Some(why) = core.mmu.ram.lost() {
         // The event is what became of an access to it, or was delivered by such.
-        cpu.exit = Some(vcpu::Exit::Fatal(format!("guest memory is lost: {why}")));
+        core.exit = Some(vcpu::Exit::Fatal(format!("guest memory is lost: {why}")));
     }
-    cpu.state.blocking.sti = false;
-    cpu.state.blocking.mov_ss = false;
-    cpu.refresh();
+    core.state.blocking.sti = false;
+    core.state.blocking.mov_ss = false;
+    core.refresh();
 }

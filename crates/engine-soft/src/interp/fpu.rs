@@ -1,17 +1,18 @@
 //! Floating-point and vector instructions that no thunk runs: images of the units' state in memory,
 //! masked moves, gathers.
 
-use crate::cpu::Handler;
-use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::core::Handler;
+use crate::core::Op;
+use crate::core::{Bus, Core, LEGACY, SEGMENTS};
+use crate::fault::AccessFault;
 use crate::interp::host_exec;
 use crate::op::{Fallible, Step, step, step_to, width};
 use crate::thunk::masked::{self, Element, ElementBus};
 use iced_x86::{Instruction, Mnemonic as M};
 use x86::addr::La;
-use x86::bus::{AccessKind, SystemBus};
+use x86::bus::{AccessKind, Privilege};
 use x86::exception::Exception;
-use x86::state::Mode;
+use x86::state::{CpuState, Mode};
 use x86::xsave::{self, RestoreForm, SaveForm};
 
 /// `Op::imm` of [`save`] and [`restore`].
@@ -68,44 +69,45 @@ pub(crate) fn select(i: &Instruction, op: &mut Op) -> Option<Handler> {
 /// Checks that come before the accesses of an environment or a whole x87 image: first the unit's
 /// own exceptions, then a canonical address, then alignment by operand size (SDM vol. 3, table
 /// 7-7). The alignments of FXSAVE (16) and XSAVE (64) are checked with their images.
-fn place(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible {
+fn place(core: &mut Core, op: &Op, kind: AccessKind) -> Fallible {
     if op.imm != Image::Environment as u64 && op.imm != Image::Whole as u64 {
         return Ok(());
     }
-    let available = xsave::x87_available(&cpu.state);
-    cpu.check(available)?;
+    let available = xsave::x87_available(&core.state);
+    core.check(available)?;
     if kind == AccessKind::Read {
-        let pending = xsave::x87_pending(&cpu.state);
-        cpu.check(pending)?;
+        let pending = xsave::x87_pending(&core.state);
+        core.check(pending)?;
     }
     let field = u64::from(op.size);
-    let first = cpu.operand(op).part(&cpu.state, 0, u32::from(op.size), kind);
-    let la = cpu.check(first)?;
-    cpu.aligned(la.0, field, field)
+    let first = core.operand(op).part(&core.state, 0, u32::from(op.size), kind);
+    let la = core.check(first)?;
+    core.aligned(la.0, field, field)
 }
 
-fn mask(cpu: &Cpu) -> u64 {
-    u64::from(cpu.reg::<u32>(2)) << 32 | u64::from(cpu.reg::<u32>(0))
+fn mask(core: &Core) -> u64 {
+    u64::from(core.reg::<u32>(2)) << 32 | u64::from(core.reg::<u32>(0))
 }
 
-fn save(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
+fn save(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
         let size = op.width();
-        place(cpu, op, AccessKind::Write)?;
-        let (operand, mask) = (cpu.operand(op), mask(cpu));
-        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        place(core, op, AccessKind::Write)?;
+        let (operand, mask) = (core.operand(op), mask(core));
+        let (model, state, mut bus) = core.parts();
+        let bus = &mut bus;
         let form = match op.imm {
             x if x == Image::Fx as u64 => {
                 let result = xsave::fxsave(state, bus, operand, size);
-                return cpu.check(result);
+                return core.check(result);
             }
             x if x == Image::Environment as u64 => {
                 let result = xsave::fnstenv(state, bus, operand, size);
-                return cpu.check(result);
+                return core.check(result);
             }
             x if x == Image::Whole as u64 => {
                 let result = xsave::fnsave(state, bus, operand, size);
-                return cpu.check(result);
+                return core.check(result);
             }
             x if x == Image::Xsaveopt as u64 => SaveForm::Xsaveopt,
             x if x == Image::Xsavec as u64 => SaveForm::Xsavec,
@@ -113,18 +115,19 @@ fn save(cpu: &mut Cpu, op: &Op) -> Step {
             _ => SaveForm::Xsave,
         };
         let result = xsave::xsave(model, state, bus, form, operand, mask, size);
-        cpu.check(result)
+        core.check(result)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
-fn restore(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
+fn restore(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
         let size = op.width();
-        place(cpu, op, AccessKind::Read)?;
-        let (operand, mask) = (cpu.operand(op), mask(cpu));
-        let pkru = cpu.state.paging.pkru;
-        let (model, state, bus) = (&cpu.model, &mut cpu.state, &mut cpu.mmu);
+        place(core, op, AccessKind::Read)?;
+        let (operand, mask) = (core.operand(op), mask(core));
+        let pkru = core.state.paging.pkru;
+        let (model, state, mut bus) = core.parts();
+        let bus = &mut bus;
         let result = match op.imm {
             x if x == Image::Fx as u64 => xsave::fxrstor(state, bus, operand, size),
             x if x == Image::Environment as u64 => xsave::fldenv(state, bus, operand, size),
@@ -134,177 +137,156 @@ fn restore(cpu: &mut Cpu, op: &Op) -> Step {
             }
             _ => xsave::xrstor(model, state, bus, RestoreForm::Xrstor, operand, mask, size),
         };
-        cpu.check(result)?;
-        if cpu.state.paging.pkru != pkru {
-            let paging = cpu.state.paging;
-            cpu.mmu.paging_changed(&paging, x86::bus::TlbEffect::FlushAll);
+        core.check(result)?;
+        if core.state.paging.pkru != pkru {
+            let paging = core.state.paging;
+            core.mmu.paging_changed(&paging, x86::bus::TlbEffect::FlushAll);
         }
         Ok(())
     };
-    step(body(cpu))
+    step(body(core))
 }
 
-fn fninit(cpu: &mut Cpu, _: &Op) -> Step {
-    let result = xsave::fninit(&mut cpu.state);
-    step(cpu.check(result))
+fn fninit(core: &mut Core, _: &Op) -> Step {
+    let result = xsave::fninit(&mut core.state);
+    step(core.check(result))
 }
 
-fn check_sse_or_avx(cpu: &mut Cpu, op: &Op) -> Fallible {
-    if op.dst != 0 { host_exec::check_avx(cpu) } else { host_exec::check_sse(cpu) }
+fn check_sse_or_avx(core: &mut Core, op: &Op) -> Fallible {
+    if op.dst != 0 { host_exec::check_avx(core) } else { host_exec::check_sse(core) }
 }
 
-fn ldmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        check_sse_or_avx(cpu, op)?;
-        let la = cpu.linear::<LEGACY>(op, 4, AccessKind::Read)?;
-        let value = cpu.load::<u32>(la)?;
-        let result = xsave::ldmxcsr(&mut cpu.state, value);
-        cpu.check(result)
+fn ldmxcsr(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        check_sse_or_avx(core, op)?;
+        let la = core.linear::<LEGACY>(op, 4, AccessKind::Read)?;
+        let value = core.load::<u32>(la)?;
+        let result = xsave::ldmxcsr(&mut core.state, value);
+        core.check(result)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
-fn stmxcsr(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        check_sse_or_avx(cpu, op)?;
-        let la = cpu.linear::<LEGACY>(op, 4, AccessKind::Write)?;
-        let value = xsave::stmxcsr(&cpu.state);
-        let value = cpu.check(value)?;
-        cpu.store::<u32>(la, value)
+fn stmxcsr(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        check_sse_or_avx(core, op)?;
+        let la = core.linear::<LEGACY>(op, 4, AccessKind::Write)?;
+        let value = xsave::stmxcsr(&core.state);
+        let value = core.check(value)?;
+        core.store::<u32>(la, value)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
-/// Elements of a masked move or gather in guest memory.
+/// Elements of a masked move or gather in guest memory, while the processor's state is lent out.
 struct Elements<'a> {
-    cpu: &'a mut ElementContext,
-}
-
-/// The parts of the processor that [`Elements`] needs while its state is lent out.
-struct ElementContext {
-    mmu: *mut crate::cpu::Mmu,
+    bus: Bus<'a>,
     base: u64,
-    limit_checked: Option<(x86::state::CpuState, u8)>,
-    privilege: x86::bus::Privilege,
+    limit_checked: Option<(CpuState, u8)>,
+    privilege: Privilege,
 }
 
-impl ElementContext {
-    fn linear(&self, offset: u64, size: u8, kind: AccessKind) -> Result<u64, Exception> {
+impl Elements<'_> {
+    fn linear(&self, offset: u64, size: u8, kind: AccessKind) -> Result<La, Exception> {
         match &self.limit_checked {
-            None => Ok(self.base.wrapping_add(offset)),
+            None => Ok(La(self.base.wrapping_add(offset))),
             Some((state, seg)) => {
-                let seg = crate::cpu::SEGMENTS[usize::from(*seg) % 6];
-                x86::segment::check_access(state, seg, offset, u32::from(size), kind).map(|la| la.0)
+                let seg = SEGMENTS[usize::from(*seg) % 6];
+                x86::segment::check_access(state, seg, offset, u32::from(size), kind)
             }
         }
-    }
-
-    #[allow(unsafe_code)]
-    fn mmu(&mut self) -> &mut crate::cpu::Mmu {
-        // SAFETY: made in `with_elements` from an exclusive borrow of the processor, of which only
-        // `state` is used meanwhile.
-        unsafe { &mut *self.mmu }
     }
 }
 
 impl ElementBus for Elements<'_> {
-    type Error = Exception;
+    type Error = AccessFault;
 
-    fn load(&mut self, offset: u64, size: u8) -> Result<u64, Exception> {
-        let la = self.cpu.linear(offset, size, AccessKind::Read)?;
-        let privilege = self.cpu.privilege;
-        self.cpu.mmu().read(La(la), width(size), privilege)
+    fn load(&mut self, offset: u64, size: u8) -> Result<u64, AccessFault> {
+        let la = self.linear(offset, size, AccessKind::Read)?;
+        self.bus.load(la, width(size), self.privilege)
     }
 
-    fn store(&mut self, elements: &[Element], size: u8) -> Result<(), Exception> {
-        let privilege = self.cpu.privilege;
+    fn store(&mut self, elements: &[Element], size: u8) -> Result<(), AccessFault> {
         for element in elements {
-            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().probe_write(La(la), u64::from(size), privilege)?;
+            let la = self.linear(element.offset, size, AccessKind::Write)?;
+            self.bus.mmu.probe_write(la, u64::from(size), self.privilege)?;
         }
         for element in elements {
-            let la = self.cpu.linear(element.offset, size, AccessKind::Write)?;
-            self.cpu.mmu().write(La(la), width(size), element.value, privilege)?;
+            let la = self.linear(element.offset, size, AccessKind::Write)?;
+            self.bus.store(la, width(size), element.value, self.privilege)?;
         }
         Ok(())
     }
 }
 
 /// The instruction of `op`, its RIP-relative operand moved to where the block runs now.
-fn instruction(cpu: &Cpu, op: &Op) -> Option<Instruction> {
-    let (mut i, decoded_at) = cpu.thunks.instruction(op.imm)?;
+fn instruction(core: &Core, op: &Op) -> Option<Instruction> {
+    let (mut i, decoded_at) = core.thunks.instruction(op.imm)?;
     if i.is_ip_rel_memory_operand() {
-        let moved = cpu.state.gpr[x86::state::gpr::BLOCK_IP].wrapping_sub(decoded_at);
+        let moved = core.state.gpr[x86::state::gpr::BLOCK_IP].wrapping_sub(decoded_at);
         i.set_memory_displacement64(i.memory_displacement64().wrapping_add(moved));
     }
     Some(i)
 }
 
 fn with_elements(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
-    body: impl FnOnce(
-        &mut x86::state::CpuState,
-        &Instruction,
-        &mut Elements<'_>,
-    ) -> Result<(), Exception>,
+    body: impl FnOnce(&mut CpuState, &Instruction, &mut Elements<'_>) -> Result<(), AccessFault>,
 ) -> Fallible {
-    let Some(i) = instruction(cpu, op) else { return cpu.ud() };
+    let Some(i) = instruction(core, op) else { return core.ud() };
     let seg = op.seg;
-    let long = cpu.mode == Mode::Long64;
-    let base = if long && seg >= 4 { cpu.state.seg[usize::from(seg) % 6].base } else { 0 };
-    let mut context = ElementContext {
-        base,
-        limit_checked: (!long).then(|| (cpu.state.clone(), seg)),
-        privilege: cpu.privilege(),
-        mmu: &raw mut cpu.mmu,
-    };
-    let result = body(&mut cpu.state, &i, &mut Elements { cpu: &mut context });
-    cpu.check(result)
+    let long = core.mode == Mode::Long64;
+    let base = if long && seg >= 4 { core.state.seg[usize::from(seg) % 6].base } else { 0 };
+    let limit_checked = (!long).then(|| (core.state.clone(), seg));
+    let privilege = core.privilege();
+    let (_, state, bus) = core.parts();
+    let result = body(state, &i, &mut Elements { bus, base, limit_checked, privilege });
+    core.check(result)
 }
 
 /// MASKMOVQ, MASKMOVDQU.
-pub(crate) fn masked_move(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
+pub(crate) fn masked_move(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
         match op.dst {
-            0 => host_exec::check_mmx(cpu)?,
-            1 => host_exec::check_sse(cpu)?,
-            _ => host_exec::check_avx(cpu)?,
+            0 => host_exec::check_mmx(core)?,
+            1 => host_exec::check_sse(core)?,
+            _ => host_exec::check_avx(core)?,
         }
-        if op.dst == 0 && crate::thunk::x87::error_pending(&cpu.state.x87) {
-            return cpu.raise(Exception::plain(x86::addr::Vector::MF));
+        if op.dst == 0 && crate::thunk::x87::error_pending(&core.state.x87) {
+            return core.raise(Exception::plain(x86::addr::Vector::MF));
         }
-        with_elements(cpu, op, |state, i, bus| masked::masked_move(state, i, bus))
+        with_elements(core, op, |state, i, bus| masked::masked_move(state, i, bus))
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// VGATHER, VPGATHER.
-pub(crate) fn gather(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        host_exec::check_avx(cpu)?;
-        with_elements(cpu, op, |state, i, bus| {
+pub(crate) fn gather(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        host_exec::check_avx(core)?;
+        with_elements(core, op, |state, i, bus| {
             if masked::gather_is_valid(i) {
                 masked::gather(state, i, bus)
             } else {
-                Err(Exception::ud())
+                Err(Exception::ud().into())
             }
         })
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// VZEROUPPER (`size` 0), VZEROALL (1).
-pub(crate) fn zero_vectors(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible<Step> {
-        host_exec::check_avx(cpu)?;
-        let long = cpu.mode == Mode::Long64;
+pub(crate) fn zero_vectors(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible<Step> {
+        host_exec::check_avx(core)?;
+        let long = core.mode == Mode::Long64;
         if op.size == 0 {
-            masked::zero_upper(&mut cpu.state, long);
+            masked::zero_upper(&mut core.state, long);
         } else {
-            masked::zero_all(&mut cpu.state, long);
+            masked::zero_all(&mut core.state, long);
         }
         Ok(Step::Next)
     };
-    step_to(body(cpu))
+    step_to(body(core))
 }

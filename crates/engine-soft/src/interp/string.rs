@@ -6,8 +6,8 @@
 #![allow(unsafe_code)] // whole-page runs through host pointers; see docs/UNSAFE.md
 
 use crate::alu::{Alu, ZF};
-use crate::cpu::Op;
-use crate::cpu::{Cpu, truncate};
+use crate::core::Op;
+use crate::core::{Core, truncate};
 use crate::observer::CodeCache;
 use crate::op::{Fallible, REPNE, Step, port_width, step_to};
 use crate::ram::{self, While};
@@ -27,96 +27,96 @@ const PART: u32 = 1 << 14;
 const ES: u8 = Seg::Es as u8;
 
 /// A count or index register, cut to the address size.
-fn index(cpu: &Cpu, op: &Op, r: usize) -> u64 {
-    truncate(cpu.state.gpr[r], op.address_size)
+fn index(core: &Core, op: &Op, r: usize) -> u64 {
+    truncate(core.state.gpr[r], op.address_size)
 }
 
-fn set_index(cpu: &mut Cpu, op: &Op, r: usize, value: u64) {
+fn set_index(core: &mut Core, op: &Op, r: usize, value: u64) {
     match op.address_size {
-        2 => cpu.set_reg::<u16>(r as u8, value as u16),
-        4 => cpu.set_reg::<u32>(r as u8, value as u32),
-        _ => cpu.set_reg::<u64>(r as u8, value),
+        2 => core.set_reg::<u16>(r as u8, value as u16),
+        4 => core.set_reg::<u32>(r as u8, value as u32),
+        _ => core.set_reg::<u64>(r as u8, value),
     }
 }
 
-fn down(cpu: &Cpu) -> bool {
-    cpu.state.flags.system & Rflags::DF.bits() != 0
+fn down(core: &Core) -> bool {
+    core.state.flags.system & Rflags::DF.bits() != 0
 }
 
 /// Moves index register `r` past `n` elements.
-fn advance<W: Word>(cpu: &mut Cpu, op: &Op, r: usize, n: u64) {
+fn advance<W: Word>(core: &mut Core, op: &Op, r: usize, n: u64) {
     let bytes = n.wrapping_mul(u64::from(W::SIZE));
-    let old = cpu.state.gpr[r];
-    let new = if down(cpu) { old.wrapping_sub(bytes) } else { old.wrapping_add(bytes) };
-    set_index(cpu, op, r, new);
+    let old = core.state.gpr[r];
+    let new = if down(core) { old.wrapping_sub(bytes) } else { old.wrapping_add(bytes) };
+    set_index(core, op, r, new);
 }
 
-fn source<W: Word>(cpu: &mut Cpu, op: &Op) -> Fallible<u64> {
-    let offset = index(cpu, op, gpr::RSI);
-    cpu.segmented(op.seg, offset, u64::from(W::SIZE), AccessKind::Read)
+fn source<W: Word>(core: &mut Core, op: &Op) -> Fallible<u64> {
+    let offset = index(core, op, gpr::RSI);
+    core.segmented(op.seg, offset, u64::from(W::SIZE), AccessKind::Read)
 }
 
-fn destination<W: Word>(cpu: &mut Cpu, op: &Op, kind: AccessKind) -> Fallible<u64> {
-    let offset = index(cpu, op, gpr::RDI);
-    cpu.segmented(ES, offset, u64::from(W::SIZE), kind)
+fn destination<W: Word>(core: &mut Core, op: &Op, kind: AccessKind) -> Fallible<u64> {
+    let offset = index(core, op, gpr::RDI);
+    core.segmented(ES, offset, u64::from(W::SIZE), kind)
 }
 
 /// Runs `iteration` as the REP prefix says. It returns how many elements it has done (never more
 /// than it was offered) and whether to go on.
 fn repeat(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
-    mut iteration: impl FnMut(&mut Cpu, u64) -> Fallible<(u64, bool)>,
+    mut iteration: impl FnMut(&mut Core, u64) -> Fallible<(u64, bool)>,
 ) -> Step {
     if op.rep == 0 {
-        return step_to(iteration(cpu, 1).map(|_| Step::Next));
+        return step_to(iteration(core, 1).map(|_| Step::Next));
     }
-    cpu.mid_repeat = false;
-    narrow(cpu, op, &[gpr::RCX]);
+    core.mid_repeat = false;
+    narrow(core, op, &[gpr::RCX]);
     let performed_by = op.run.get() as usize;
     for _ in 0..PART {
-        let left = index(cpu, op, gpr::RCX);
+        let left = index(core, op, gpr::RCX);
         if left == 0 {
             return Step::Next;
         }
-        let (done, go_on) = match iteration(cpu, left) {
+        let (done, go_on) = match iteration(core, left) {
             Ok(progress) => progress,
             Err(fault) => return step_to(Err(fault)),
         };
         let left = left - done;
-        set_index(cpu, op, gpr::RCX, left);
+        set_index(core, op, gpr::RCX, left);
         if left == 0 || !go_on {
             return Step::Next;
         }
         // Every iteration is an instruction boundary: an instruction that has overwritten itself is
         // fetched anew (SDM vol. 3, 11.6).
         if op.run.get() as usize != performed_by {
-            return again(cpu, op);
+            return again(core, op);
         }
         // Single step and breakpoints trap after each iteration; interrupts are served between
         // iterations.
-        if cpu.attention || cpu.signals.bits() != 0 {
-            return again(cpu, op);
+        if core.attention || core.signals.bits() != 0 {
+            return again(core, op);
         }
     }
     // Each part counts as an instruction, so that no count in RCX outlasts a budget.
-    cpu.instructions += 1;
-    again(cpu, op)
+    core.instructions += 1;
+    again(core, op)
 }
 
 /// Clears the upper halves of the count and index registers of a repeated instruction with 32-bit
 /// addresses. Intel's processors do so before the first iteration, even if there is none or it
 /// faults; the manual leaves it open.
-fn narrow(cpu: &mut Cpu, op: &Op, registers: &[usize]) {
+fn narrow(core: &mut Core, op: &Op, registers: &[usize]) {
     if op.rep != 0 && op.address_size == 4 {
-        registers.iter().for_each(|&r| cpu.state.gpr[r] &= 0xffff_ffff);
+        registers.iter().for_each(|&r| core.state.gpr[r] &= 0xffff_ffff);
     }
 }
 
 /// Continues with the same instruction after the run loop has polled events between two iterations.
-fn again(cpu: &mut Cpu, op: &Op) -> Step {
-    cpu.state.rip = cpu.ip(op);
-    cpu.mid_repeat = true;
+fn again(core: &mut Core, op: &Op) -> Step {
+    core.state.rip = core.ip(op);
+    core.mid_repeat = true;
     Step::Again
 }
 
@@ -127,66 +127,66 @@ fn room<W: Word>(la: u64) -> u64 {
 
 /// Whether the page-run forms apply: upwards, no checks or traps per element, indices that do not
 /// wrap within the run.
-fn runs(cpu: &Cpu) -> bool {
-    !down(cpu)
-        && !cpu.attention
-        && cpu.mmu.watched == [None; 4]
-        && cpu.mode == x86::state::Mode::Long64
-        && !cpu.alignment_checked()
+fn runs(core: &Core) -> bool {
+    !down(core)
+        && !core.attention
+        && core.mmu.watched == [None; 4]
+        && core.mode == x86::state::Mode::Long64
+        && !core.alignment_checked()
 }
 
 /// The index registers used must not wrap at the address size within `n` elements.
-fn unwrapped<W: Word>(cpu: &Cpu, op: &Op, r: usize, n: u64) -> bool {
-    let start = index(cpu, op, r);
+fn unwrapped<W: Word>(core: &Core, op: &Op, r: usize, n: u64) -> bool {
+    let start = index(core, op, r);
     op.address_size == 8 || start + n * u64::from(W::SIZE) <= 1 << (8 * u32::from(op.address_size))
 }
 
 /// How many of `left` elements a run may take whose ends, each an index register and where it
 /// points, go up together; `None`: no run.
-fn run<W: Word>(cpu: &Cpu, op: &Op, left: u64, ends: &[(usize, u64)]) -> Option<u64> {
-    if left < 2 || !runs(cpu) {
+fn run<W: Word>(core: &Core, op: &Op, left: u64, ends: &[(usize, u64)]) -> Option<u64> {
+    if left < 2 || !runs(core) {
         return None;
     }
     let n = ends.iter().fold(left, |n, &(_, la)| n.min(room::<W>(la)));
-    (n > 1 && ends.iter().all(|&(r, _)| unwrapped::<W>(cpu, op, r, n))).then_some(n)
+    (n > 1 && ends.iter().all(|&(r, _)| unwrapped::<W>(core, op, r, n))).then_some(n)
 }
 
 /// MOVS.
-pub(crate) fn movs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
-    narrow(cpu, op, &[gpr::RSI, gpr::RDI]);
-    repeat(cpu, op, |cpu, left| {
-        let from = source::<W>(cpu, op)?;
-        let Ok(to) = destination::<W>(cpu, op, AccessKind::Write) else {
+pub(crate) fn movs<W: Word>(core: &mut Core, op: &Op) -> Step {
+    narrow(core, op, &[gpr::RSI, gpr::RDI]);
+    repeat(core, op, |core, left| {
+        let from = source::<W>(core, op)?;
+        let Ok(to) = destination::<W>(core, op, AccessKind::Write) else {
             // Faults of the source come before those of the destination.
-            let fault = cpu.fault;
-            cpu.load::<W>(from)?;
-            return cpu.raise(fault);
+            let fault = core.fault;
+            core.load::<W>(from)?;
+            return core.raise(fault);
         };
-        if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RSI, from), (gpr::RDI, to)])
-            && copy_run::<W>(cpu, op, from, to, n)?
+        if let Some(n) = run::<W>(core, op, left, &[(gpr::RSI, from), (gpr::RDI, to)])
+            && copy_run::<W>(core, op, from, to, n)?
         {
-            advance::<W>(cpu, op, gpr::RSI, n);
-            advance::<W>(cpu, op, gpr::RDI, n);
+            advance::<W>(core, op, gpr::RSI, n);
+            advance::<W>(core, op, gpr::RDI, n);
             return Ok((n, true));
         }
-        let value = cpu.load::<W>(from)?;
-        cpu.store::<W>(to, value)?;
-        advance::<W>(cpu, op, gpr::RSI, 1);
-        advance::<W>(cpu, op, gpr::RDI, 1);
+        let value = core.load::<W>(from)?;
+        core.store::<W>(to, value)?;
+        advance::<W>(core, op, gpr::RSI, 1);
+        advance::<W>(core, op, gpr::RDI, 1);
         Ok((1, true))
     })
 }
 
 /// Copies `n` elements within one page each. Returns false if a page is not RAM or holds the
 /// instruction itself.
-fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
-    let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
-    let seen = cpu.mmu.seen();
-    let source = cpu.mmu.pin(from, bytes, AccessKind::Read, privilege);
-    let Some((source, _)) = cpu.check(source)? else { return Ok(false) };
-    let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
-    let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
-    if gpa.is_some_and(|gpa| overwrites_itself(cpu, op, gpa, bytes)) {
+fn copy_run<W: Word>(core: &mut Core, op: &Op, from: u64, to: u64, n: u64) -> Fallible<bool> {
+    let (privilege, bytes) = (core.privilege(), n * u64::from(W::SIZE));
+    let seen = core.mmu.seen();
+    let source = core.mmu.pin(from, bytes, AccessKind::Read, privilege);
+    let Some((source, _)) = core.check(source)? else { return Ok(false) };
+    let target = core.mmu.pin(to, bytes, AccessKind::Write, privilege);
+    let Some((target, gpa)) = core.check(target)? else { return Ok(false) };
+    if gpa.is_some_and(|gpa| overwrites_itself(core, op, gpa, bytes)) {
         return Ok(false);
     }
     // Overlap closer than an element upwards would repeat bytes differently from element-wise
@@ -194,67 +194,67 @@ fn copy_run<W: Word>(cpu: &mut Cpu, op: &Op, from: u64, to: u64, n: u64) -> Fall
     let distance = (target as u64).wrapping_sub(source as u64);
     let repeats = distance != 0 && distance < u64::from(W::SIZE);
     // The source may have been evicted while the target was brought in.
-    if repeats || cpu.mmu.seen() != seen {
+    if repeats || core.mmu.seen() != seen {
         return Ok(false);
     }
     // SAFETY: `pin` vouches for `bytes` of RAM at both.
     unsafe { ram::copy_up(source, target, bytes as usize) };
-    cpu.mmu.wrote(gpa, bytes);
+    core.mmu.wrote(gpa, bytes);
     Ok(true)
 }
 
 /// STOS.
-pub(crate) fn stos<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
-    narrow(cpu, op, &[gpr::RDI]);
-    repeat(cpu, op, |cpu, left| {
-        let to = destination::<W>(cpu, op, AccessKind::Write)?;
-        let value = cpu.reg::<W>(0);
-        if let Some(n) = run::<W>(cpu, op, left, &[(gpr::RDI, to)])
-            && fill_run(cpu, op, to, value, n)?
+pub(crate) fn stos<W: Word>(core: &mut Core, op: &Op) -> Step {
+    narrow(core, op, &[gpr::RDI]);
+    repeat(core, op, |core, left| {
+        let to = destination::<W>(core, op, AccessKind::Write)?;
+        let value = core.reg::<W>(0);
+        if let Some(n) = run::<W>(core, op, left, &[(gpr::RDI, to)])
+            && fill_run(core, op, to, value, n)?
         {
-            advance::<W>(cpu, op, gpr::RDI, n);
+            advance::<W>(core, op, gpr::RDI, n);
             return Ok((n, true));
         }
-        cpu.store::<W>(to, value)?;
-        advance::<W>(cpu, op, gpr::RDI, 1);
+        core.store::<W>(to, value)?;
+        advance::<W>(core, op, gpr::RDI, 1);
         Ok((1, true))
     })
 }
 
 /// As [`copy_run`], with `value`.
-fn fill_run<W: Word>(cpu: &mut Cpu, op: &Op, to: u64, value: W, n: u64) -> Fallible<bool> {
-    let (privilege, bytes) = (cpu.privilege(), n * u64::from(W::SIZE));
-    let target = cpu.mmu.pin(to, bytes, AccessKind::Write, privilege);
-    let Some((target, gpa)) = cpu.check(target)? else { return Ok(false) };
-    if gpa.is_some_and(|gpa| overwrites_itself(cpu, op, gpa, bytes)) {
+fn fill_run<W: Word>(core: &mut Core, op: &Op, to: u64, value: W, n: u64) -> Fallible<bool> {
+    let (privilege, bytes) = (core.privilege(), n * u64::from(W::SIZE));
+    let target = core.mmu.pin(to, bytes, AccessKind::Write, privilege);
+    let Some((target, gpa)) = core.check(target)? else { return Ok(false) };
+    if gpa.is_some_and(|gpa| overwrites_itself(core, op, gpa, bytes)) {
         return Ok(false);
     }
     // SAFETY: `pin` has checked that `bytes` bytes from `target` on are RAM that may be written.
     unsafe { ram::fill(target, value, n as usize) };
-    cpu.mmu.wrote(gpa, bytes);
+    core.mmu.wrote(gpa, bytes);
     Ok(true)
 }
 
 /// Whether `op`, of 64-bit mode, has one of its own bytes among `bytes` at `gpa`: it must then go
 /// element by element, to be fetched anew in time.
 #[cold]
-fn overwrites_itself(cpu: &Cpu, op: &Op, gpa: u64, bytes: u64) -> bool {
-    cpu.mmu.blocks.holds(gpa, bytes)
+fn overwrites_itself(core: &Core, op: &Op, gpa: u64, bytes: u64) -> bool {
+    core.mmu.blocks.holds(gpa, bytes)
         && (0..u64::from(op.len)).any(|n| {
-            let la = cpu.ip(op).wrapping_add(n);
-            let entry = cpu.fetch_entry(la);
+            let la = core.ip(op).wrapping_add(n);
+            let entry = core.fetch_entry(la);
             let known = entry.tag == la & !PAGE_MASK;
             !known || (entry.gpa | la & PAGE_MASK).wrapping_sub(gpa) < bytes
         })
 }
 
 /// LODS.
-pub(crate) fn lods<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
-    repeat(cpu, op, |cpu, _| {
-        let from = source::<W>(cpu, op)?;
-        let value = cpu.load::<W>(from)?;
-        cpu.set_reg::<W>(0, value);
-        advance::<W>(cpu, op, gpr::RSI, 1);
+pub(crate) fn lods<W: Word>(core: &mut Core, op: &Op) -> Step {
+    repeat(core, op, |core, _| {
+        let from = source::<W>(core, op)?;
+        let value = core.load::<W>(from)?;
+        core.set_reg::<W>(0, value);
+        advance::<W>(core, op, gpr::RSI, 1);
         Ok((1, true))
     })
 }
@@ -265,61 +265,61 @@ fn still(op: &Op) -> While {
 }
 
 /// Whether the instruction goes on after a comparison.
-fn goes_on(cpu: &Cpu, op: &Op) -> bool {
-    (cpu.state.flags.arith & ZF != 0) == (still(op) == While::Equal)
+fn goes_on(core: &Core, op: &Op) -> bool {
+    (core.state.flags.arith & ZF != 0) == (still(op) == While::Equal)
 }
 
 /// Runs a comparison as [`repeat`] does. Status flags change only when the instruction ends: after
 /// a fault they are as before it (SDM vol. 2, REP).
 fn compare(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
-    iteration: impl FnMut(&mut Cpu, u64) -> Fallible<(u64, bool)>,
+    iteration: impl FnMut(&mut Core, u64) -> Fallible<(u64, bool)>,
 ) -> Step {
-    let before = cpu.state.flags.arith;
-    let step = repeat(cpu, op, iteration);
+    let before = core.state.flags.arith;
+    let step = repeat(core, op, iteration);
     if matches!(step, Step::Again | Step::Fault) {
-        cpu.state.flags.arith = before;
+        core.state.flags.arith = before;
     }
     step
 }
 
 /// CMPS.
-pub(crate) fn cmps<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    compare(cpu, op, |cpu, left| {
-        let first = source::<W>(cpu, op)?;
-        let mut a = cpu.load::<W>(first)?;
-        let second = destination::<W>(cpu, op, AccessKind::Read)?;
-        let mut b = cpu.load::<W>(second)?;
+pub(crate) fn cmps<W: Alu>(core: &mut Core, op: &Op) -> Step {
+    compare(core, op, |core, left| {
+        let first = source::<W>(core, op)?;
+        let mut a = core.load::<W>(first)?;
+        let second = destination::<W>(core, op, AccessKind::Read)?;
+        let mut b = core.load::<W>(second)?;
         let mut n = 1;
-        if let Some(most) = run::<W>(cpu, op, left, &[(gpr::RSI, first), (gpr::RDI, second)])
-            && let Some(made) = compare_run::<W>(cpu, first, second, most, still(op))?
+        if let Some(most) = run::<W>(core, op, left, &[(gpr::RSI, first), (gpr::RDI, second)])
+            && let Some(made) = compare_run::<W>(core, first, second, most, still(op))?
         {
             (n, a, b) = made;
         }
-        a.sub(b, &mut cpu.state.flags.arith);
-        advance::<W>(cpu, op, gpr::RSI, n);
-        advance::<W>(cpu, op, gpr::RDI, n);
-        Ok((n, goes_on(cpu, op)))
+        a.sub(b, &mut core.state.flags.arith);
+        advance::<W>(core, op, gpr::RSI, n);
+        advance::<W>(core, op, gpr::RDI, n);
+        Ok((n, goes_on(core, op)))
     })
 }
 
 /// Compares up to `most` elements, within one page each. Returns how many, and the last two; `None`
 /// if a page is not RAM.
 fn compare_run<W: Word>(
-    cpu: &mut Cpu,
+    core: &mut Core,
     first: u64,
     second: u64,
     most: u64,
     still: While,
 ) -> Fallible<Option<(u64, W, W)>> {
-    let (privilege, bytes) = (cpu.privilege(), most * u64::from(W::SIZE));
-    let seen = cpu.mmu.seen();
-    let a = cpu.mmu.pin(first, bytes, AccessKind::Read, privilege);
-    let Some((a, _)) = cpu.check(a)? else { return Ok(None) };
-    let b = cpu.mmu.pin(second, bytes, AccessKind::Read, privilege);
-    let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
-    if cpu.mmu.seen() != seen {
+    let (privilege, bytes) = (core.privilege(), most * u64::from(W::SIZE));
+    let seen = core.mmu.seen();
+    let a = core.mmu.pin(first, bytes, AccessKind::Read, privilege);
+    let Some((a, _)) = core.check(a)? else { return Ok(None) };
+    let b = core.mmu.pin(second, bytes, AccessKind::Read, privilege);
+    let Some((b, _)) = core.check(b)? else { return Ok(None) };
+    if core.mmu.seen() != seen {
         // The first page may have been evicted while the second was brought in.
         return Ok(None);
     }
@@ -333,33 +333,33 @@ fn compare_run<W: Word>(
 }
 
 /// SCAS.
-pub(crate) fn scas<W: Alu>(cpu: &mut Cpu, op: &Op) -> Step {
-    compare(cpu, op, |cpu, left| {
-        let la = destination::<W>(cpu, op, AccessKind::Read)?;
-        let mut b = cpu.load::<W>(la)?;
+pub(crate) fn scas<W: Alu>(core: &mut Core, op: &Op) -> Step {
+    compare(core, op, |core, left| {
+        let la = destination::<W>(core, op, AccessKind::Read)?;
+        let mut b = core.load::<W>(la)?;
         let mut n = 1;
-        if let Some(most) = run::<W>(cpu, op, left, &[(gpr::RDI, la)])
-            && let Some(made) = scan_run::<W>(cpu, la, most, still(op))?
+        if let Some(most) = run::<W>(core, op, left, &[(gpr::RDI, la)])
+            && let Some(made) = scan_run::<W>(core, la, most, still(op))?
         {
             (n, b) = made;
         }
-        cpu.reg::<W>(0).sub(b, &mut cpu.state.flags.arith);
-        advance::<W>(cpu, op, gpr::RDI, n);
-        Ok((n, goes_on(cpu, op)))
+        core.reg::<W>(0).sub(b, &mut core.state.flags.arith);
+        advance::<W>(core, op, gpr::RDI, n);
+        Ok((n, goes_on(core, op)))
     })
 }
 
 /// As [`compare_run`], with the accumulator.
 fn scan_run<W: Word>(
-    cpu: &mut Cpu,
+    core: &mut Core,
     la: u64,
     most: u64,
     still: While,
 ) -> Fallible<Option<(u64, W)>> {
-    let (privilege, bytes) = (cpu.privilege(), most * u64::from(W::SIZE));
-    let b = cpu.mmu.pin(la, bytes, AccessKind::Read, privilege);
-    let Some((b, _)) = cpu.check(b)? else { return Ok(None) };
-    let value = cpu.reg::<W>(0);
+    let (privilege, bytes) = (core.privilege(), most * u64::from(W::SIZE));
+    let b = core.mmu.pin(la, bytes, AccessKind::Read, privilege);
+    let Some((b, _)) = core.check(b)? else { return Ok(None) };
+    let value = core.reg::<W>(0);
     // SAFETY: `pin` has checked that `bytes` bytes from `b` on are RAM, within one page.
     unsafe {
         let n = ram::scan::<W>(value, b, most as usize, still);
@@ -369,44 +369,44 @@ fn scan_run<W: Word>(
 
 /// Checks the right to use the port in DX, as processors do even if the count of a REP prefix is
 /// zero.
-fn port<W: Word>(cpu: &mut Cpu) -> Fallible<u16> {
-    let port = cpu.reg::<u16>(2);
-    let allowed = ioperm::check(&cpu.state, &mut cpu.mmu, Port(port), port_width(W::SIZE));
-    cpu.check(allowed)?;
+fn port<W: Word>(core: &mut Core) -> Fallible<u16> {
+    let port = core.reg::<u16>(2);
+    let (_, state, mut bus) = core.parts();
+    let allowed = ioperm::check(state, &mut bus, Port(port), port_width(W::SIZE));
+    core.check(allowed)?;
     Ok(port)
 }
 
 /// INS.
-pub(crate) fn ins<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
-    if port::<W>(cpu).is_err() {
+pub(crate) fn ins<W: Word>(core: &mut Core, op: &Op) -> Step {
+    if port::<W>(core).is_err() {
         return Step::Fault;
     }
-    repeat(cpu, op, |cpu, _| {
-        let port = port::<W>(cpu)?;
-        let to = destination::<W>(cpu, op, AccessKind::Write)?;
+    repeat(core, op, |core, _| {
+        let port = port::<W>(core)?;
+        let to = destination::<W>(core, op, AccessKind::Write)?;
         // The port is read only once the store is certain to succeed.
-        let privilege = cpu.privilege();
-        let probe =
-            x86::bus::SystemBus::probe_write(&mut cpu.mmu, La(to), u64::from(W::SIZE), privilege);
-        cpu.check(probe)?;
-        let value = super::system::ports::port_in(cpu, Port(port), port_width(W::SIZE));
-        cpu.store::<W>(to, W::cut(value))?;
-        advance::<W>(cpu, op, gpr::RDI, 1);
+        let privilege = core.privilege();
+        let probe = core.mmu.probe_write(La(to), u64::from(W::SIZE), privilege);
+        core.check(probe)?;
+        let value = super::system::ports::port_in(core, Port(port), port_width(W::SIZE));
+        core.store::<W>(to, W::cut(value))?;
+        advance::<W>(core, op, gpr::RDI, 1);
         Ok((1, true))
     })
 }
 
 /// OUTS.
-pub(crate) fn outs<W: Word>(cpu: &mut Cpu, op: &Op) -> Step {
-    if port::<W>(cpu).is_err() {
+pub(crate) fn outs<W: Word>(core: &mut Core, op: &Op) -> Step {
+    if port::<W>(core).is_err() {
         return Step::Fault;
     }
-    repeat(cpu, op, |cpu, _| {
-        let port = port::<W>(cpu)?;
-        let from = source::<W>(cpu, op)?;
-        let value = cpu.load::<W>(from)?;
-        super::system::ports::port_out(cpu, Port(port), port_width(W::SIZE), value.zext());
-        advance::<W>(cpu, op, gpr::RSI, 1);
+    repeat(core, op, |core, _| {
+        let port = port::<W>(core)?;
+        let from = source::<W>(core, op)?;
+        let value = core.load::<W>(from)?;
+        super::system::ports::port_out(core, Port(port), port_width(W::SIZE), value.zext());
+        advance::<W>(core, op, gpr::RSI, 1);
         Ok((1, true))
     })
 }

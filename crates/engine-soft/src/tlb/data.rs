@@ -1,6 +1,7 @@
 //! The data entries of a view, which loads, stores and translated code look at.
 
 use super::extent::PAGE_MASK;
+use crate::observer::Rights;
 
 /// Entries of a view; a power of two.
 pub(crate) const ENTRIES: usize = 8192;
@@ -29,6 +30,29 @@ impl Entry {
     pub(crate) const fn vacant(i: usize) -> Self {
         let tag = no_page(i);
         Self { rtag: tag, wtag: tag, host: 0, addend: 0 }
+    }
+
+    /// The page that accesses at place `i` may hit, and which accesses; `None`: there is none.
+    pub(crate) fn held(&self, i: usize) -> Option<(u64, Rights)> {
+        let (read, write) = (index(self.rtag) == i, index(self.wtag) == i);
+        let page = if read { self.rtag } else { self.wtag };
+        (read || write).then_some((page, Rights { read, write, execute: false }))
+    }
+
+    /// Allows nothing any more, at place `i`; tells `lost` what it allowed.
+    pub(crate) fn vacate(&mut self, i: usize, lost: &mut impl FnMut(u64, Rights)) {
+        if let Some((page, rights)) = self.held(i) {
+            lost(page, rights);
+        }
+        *self = Self::vacant(i);
+    }
+
+    /// Allows no writes any more, at place `i`; tells `lost` if it did.
+    pub(crate) fn forbid_writes(&mut self, i: usize, lost: &mut impl FnMut(u64, Rights)) {
+        if index(self.wtag) == i {
+            lost(self.wtag, Rights::WRITE);
+        }
+        self.wtag = no_page(i);
     }
 
     /// The host address of `la`, which lies on the page.

@@ -14,15 +14,17 @@ mod data;
 pub(crate) mod extent;
 pub(crate) mod fetch;
 mod filled;
+#[cfg(test)]
+pub(crate) mod mirror;
 mod view;
 
 pub(crate) use data::{ENTRIES, Entry, index};
 pub(crate) use extent::PAGE_MASK;
 pub(crate) use fetch::{FETCH_ENTRIES, FetchEntry, fetch_index};
 
+use crate::observer::{Mapping, Rights, TlbObserver};
 use crate::translate::targets::{ADDRESS, HOST, TARGET_ENTRIES, target_slot, vacant};
 use data::{Page, no_page};
-use fetch::NO_FETCH;
 use view::View;
 
 /// PCIDs whose translations are kept at the same time.
@@ -87,32 +89,44 @@ impl Tlb {
         &self.views[view]
     }
 
-    /// Enters a translation for `view`.
-    pub(crate) fn fill(&mut self, view: usize, fill: Fill) {
-        if view == EMPTY {
+    /// Enters a translation for view `n`.
+    pub(crate) fn fill(&mut self, n: usize, fill: Fill, observer: &mut impl TlbObserver) {
+        if n == EMPTY {
             return;
         }
-        let view = &mut self.views[view];
+        let view = &mut self.views[n];
         let i = index(fill.page);
+        view.data[i].vacate(i, &mut lost(n, observer));
         view.data[i] = Entry {
             rtag: if fill.read { fill.page } else { no_page(i) },
             wtag: if fill.write { fill.page } else { no_page(i) },
             host: fill.host,
             addend: fill.host.wrapping_sub(fill.page),
         };
+        if let Some((page, rights)) = view.data[i].held(i) {
+            observer.filled(Mapping { view: n, page, rights }, fill.gpa);
+        }
         view.pages[i] = Page(fill.gpa | u64::from(fill.global));
         view.filled.note(i, fill.global);
         view.note(fill.page, fill.size, fill.global);
     }
 
-    /// Enters an instruction translation for `view`.
-    pub(crate) fn fill_fetch(&mut self, view: usize, page: u64, gpa: u64, global: bool, size: u64) {
-        if view == EMPTY {
+    /// Enters an instruction translation for view `n`.
+    pub(crate) fn fill_fetch(
+        &mut self,
+        n: usize,
+        entry: FetchEntry,
+        observer: &mut impl TlbObserver,
+    ) {
+        if n == EMPTY {
             return;
         }
-        let view = &mut self.views[view];
+        let view = &mut self.views[n];
+        let FetchEntry { tag: page, gpa, global, size } = entry;
         let i = fetch_index(page);
-        view.fetch[i] = FetchEntry { tag: page, gpa, global, size };
+        view.fetch[i].vacate(i, &mut lost(n, observer));
+        view.fetch[i] = entry;
+        observer.filled(Mapping { view: n, page, rights: Rights::EXECUTE }, gpa);
         view.fetch_filled.note(i, global);
         view.note(page, size, global);
     }
@@ -186,48 +200,71 @@ impl Tlb {
 
     /// Drops the data translations of `la`, and nothing else: more than that is never needed where
     /// the tables have not changed.
-    pub(crate) fn forget(&mut self, la: u64) {
+    pub(crate) fn forget(&mut self, la: u64, observer: &mut impl TlbObserver) {
         self.losses += 1;
-        self.views.iter_mut().for_each(|view| view.data[index(la)] = Entry::vacant(index(la)));
+        for (n, view) in self.views.iter_mut().enumerate() {
+            view.data[index(la)].vacate(index(la), &mut lost(n, observer));
+        }
     }
 
     /// Makes every write to the page at `gpa` take the slow path from now on.
-    pub(crate) fn forbid_writes(&mut self, gpa: u64) {
+    pub(crate) fn forbid_writes(&mut self, gpa: u64, observer: &mut impl TlbObserver) {
         self.losses += 1;
-        for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
+        for (n, view) in self.used() {
+            let lost = &mut lost(n, observer);
             view.filled.each(0..ENTRIES / 64, |i| {
                 if view.pages[i].gpa() == gpa {
-                    view.data[i].wtag = no_page(i);
+                    view.data[i].forbid_writes(i, lost);
                 }
             });
         }
     }
 
     /// Makes every write take the slow path once.
-    pub(crate) fn forbid_all_writes(&mut self) {
+    pub(crate) fn forbid_all_writes(&mut self, observer: &mut impl TlbObserver) {
         self.losses += 1;
-        for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
-            view.filled.each(0..ENTRIES / 64, |i| view.data[i].wtag = no_page(i));
+        for (n, view) in self.used() {
+            let lost = &mut lost(n, observer);
+            view.filled.each(0..ENTRIES / 64, |i| view.data[i].forbid_writes(i, lost));
         }
     }
 
     /// Drops every translation to the guest-physical pages that `gone` is true of.
-    pub(crate) fn drop_frames(&mut self, gone: impl Fn(u64) -> bool) {
+    pub(crate) fn drop_frames(
+        &mut self,
+        gone: impl Fn(u64) -> bool,
+        observer: &mut impl TlbObserver,
+    ) {
         self.losses += 1;
-        for view in self.views[..EMPTY].iter_mut().filter(|view| !view.blank) {
+        for (n, view) in self.used() {
+            let lost = &mut lost(n, observer);
             view.filled.each(0..ENTRIES / 64, |i| {
                 if gone(view.pages[i].gpa()) {
-                    view.data[i] = Entry::vacant(i);
+                    view.data[i].vacate(i, lost);
                 }
             });
             // Linear addresses still lead there: targets and links between pages stay good, and the
             // code is dropped by the block cache.
             view.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
                 if gone(view.fetch[i].gpa) {
-                    view.fetch[i] = NO_FETCH;
+                    view.fetch[i].vacate(i, lost);
                 }
             });
         }
+    }
+
+    /// The views that hold something.
+    fn used(&mut self) -> impl Iterator<Item = (usize, &mut View)> {
+        self.views[..EMPTY].iter_mut().enumerate().filter(|(_, view)| !view.blank)
+    }
+
+    fn flush_non_global_of(&mut self, view: usize, observer: &mut impl TlbObserver) {
+        self.views[view].flush_non_global(&mut lost(view, observer));
+    }
+
+    fn flush_non_global_supervisor(&mut self, observer: &mut impl TlbObserver) {
+        self.flush_non_global_of(SUPERVISOR, observer);
+        self.flush_non_global_of(SUPERVISOR_AC, observer);
     }
 
     fn supervisor(&mut self) -> &mut [View] {
@@ -235,83 +272,86 @@ impl Tlb {
     }
 
     /// Drops everything.
-    pub(crate) fn flush_all(&mut self) {
+    pub(crate) fn flush_all(&mut self, observer: &mut impl TlbObserver) {
         self.flushes += 1;
         self.losses += 1;
-        self.views[..EMPTY].iter_mut().for_each(View::flush);
+        self.used().for_each(|(n, view)| view.flush(&mut lost(n, observer)));
     }
 
     /// Drops the current PCID's non-global translations.
-    pub(crate) fn flush_current(&mut self) {
+    pub(crate) fn flush_current(&mut self, observer: &mut impl TlbObserver) {
         self.flushes += 1;
         self.losses += 1;
-        let slot = self.slot;
-        self.views[slot].flush_non_global();
-        self.supervisor().iter_mut().for_each(View::flush_non_global);
+        self.flush_non_global_of(self.slot, observer);
+        self.flush_non_global_supervisor(observer);
     }
 
     /// Drops the non-global translations of every PCID.
-    pub(crate) fn flush_non_global(&mut self) {
+    pub(crate) fn flush_non_global(&mut self, observer: &mut impl TlbObserver) {
         self.flushes += 1;
         self.losses += 1;
-        self.views[..EMPTY].iter_mut().for_each(View::flush_non_global);
+        (0..EMPTY).for_each(|view| self.flush_non_global_of(view, observer));
     }
 
     /// Makes `pcid` current; keeps its translations if `keep`.
-    pub(crate) fn switch(&mut self, pcid: u16, keep: bool) {
+    pub(crate) fn switch(&mut self, pcid: u16, keep: bool, observer: &mut impl TlbObserver) {
         self.losses += 1;
-        self.supervisor().iter_mut().for_each(View::flush_non_global);
+        self.flush_non_global_supervisor(observer);
         let known = self.pcids.iter().position(|&p| p == Some(pcid));
-        self.slot = known.unwrap_or_else(|| self.take_slot(pcid));
+        self.slot = known.unwrap_or_else(|| self.take_slot(pcid, observer));
         if known.is_some() && !keep {
             self.flushes += 1;
-            let slot = self.slot;
-            self.views[slot].flush_non_global();
+            self.flush_non_global_of(self.slot, observer);
         }
     }
 
-    fn take_slot(&mut self, pcid: u16) -> usize {
+    fn take_slot(&mut self, pcid: u16, observer: &mut impl TlbObserver) -> usize {
         self.victim = (self.victim + 1) % SLOTS;
         if self.victim == self.slot {
             self.victim = (self.victim + 1) % SLOTS;
         }
         let slot = self.victim;
-        self.views[slot].flush();
+        self.views[slot].flush(&mut lost(slot, observer));
         self.pcids[slot] = Some(pcid);
         slot
     }
 
     /// INVLPG: the page in the current address space, and global translations of it everywhere.
     /// Dropping more is permitted.
-    pub(crate) fn flush_page(&mut self, la: u64) {
+    pub(crate) fn flush_page(&mut self, la: u64, observer: &mut impl TlbObserver) {
         self.flushes += 1;
         self.losses += 1;
         for (n, view) in self.views[..EMPTY].iter_mut().enumerate() {
             if n == self.slot || n >= SUPERVISOR || view.global {
-                view.flush_page(la);
+                view.flush_page(la, &mut lost(n, observer));
             }
         }
     }
 
     /// INVPCID type 0: the page in `pcid`. Dropping more is permitted.
-    pub(crate) fn flush_page_of(&mut self, pcid: u16, la: u64) {
+    pub(crate) fn flush_page_of(&mut self, pcid: u16, la: u64, observer: &mut impl TlbObserver) {
         if let Some(slot) = self.pcids.iter().position(|&p| p == Some(pcid)) {
-            self.views[slot].flush_page(la);
+            self.views[slot].flush_page(la, &mut lost(slot, observer));
         }
-        self.flush_page(la);
+        self.flush_page(la, observer);
     }
 
     /// Drops the non-global translations of `pcid`.
-    pub(crate) fn flush_pcid(&mut self, pcid: u16) {
+    pub(crate) fn flush_pcid(&mut self, pcid: u16, observer: &mut impl TlbObserver) {
         self.flushes += 1;
         self.losses += 1;
         if let Some(slot) = self.pcids.iter().position(|&p| p == Some(pcid)) {
-            self.views[slot].flush_non_global();
+            self.flush_non_global_of(slot, observer);
             if slot == self.slot {
-                self.supervisor().iter_mut().for_each(View::flush_non_global);
+                self.flush_non_global_supervisor(observer);
             }
         }
     }
+}
+
+/// What tells `observer` that view `view` has lost a page or rights to it.
+fn lost(view: usize, observer: &mut impl TlbObserver) -> impl FnMut(u64, Rights) {
+    move |page, rights| observer.dropped(Mapping { view, page, rights })
 }
 
 #[cfg(test)]
@@ -344,8 +384,12 @@ mod tests {
         let global = next(seed) & 3 == 0;
         let fill =
             Fill { page, gpa: page & 0xffff_f000, host: 1, read: true, write: true, global, size };
-        tlb.fill(view, fill);
-        tlb.fill_fetch(view, page, page & 0xffff_f000, global, size);
+        tlb.fill(view, fill, &mut ());
+        tlb.fill_fetch(
+            view,
+            FetchEntry { tag: page, gpa: page & 0xffff_f000, global, size },
+            &mut (),
+        );
         tlb.targets(view);
         tlb.fill_target(view, page | 5, 77);
         (page, size, global)
@@ -373,19 +417,19 @@ mod tests {
             let other = next(&mut seed) & 1 == 0;
             let must_go: Judge = match next(&mut seed) % 4 {
                 0 => {
-                    tlb.flush_current();
+                    tlb.flush_current(&mut ());
                     Box::new(|_, g| !g.2)
                 }
                 1 => {
-                    tlb.switch(u16::from(other), false);
+                    tlb.switch(u16::from(other), false, &mut ());
                     Box::new(move |view, g| !g.2 && (view == SUPERVISOR || !other))
                 }
                 2 => {
-                    tlb.flush_all();
+                    tlb.flush_all(&mut ());
                     Box::new(|_, _| true)
                 }
                 _ => {
-                    tlb.flush_page(la);
+                    tlb.flush_page(la, &mut ());
                     Box::new(move |_, g| g.0 & !(g.1 - 1) == la & !(g.1 - 1))
                 }
             };
@@ -404,9 +448,9 @@ mod tests {
         for (page, size) in [(kernel, 0x20_0000), (0x40_0000, 0x1000), (0x80_0000, 0x1000)] {
             let fill =
                 Fill { page, gpa: page, host: 1, read: true, write: true, global: true, size };
-            tlb.fill(SUPERVISOR, fill);
+            tlb.fill(SUPERVISOR, fill, &mut ());
         }
-        tlb.flush_page(0x40_0000);
+        tlb.flush_page(0x40_0000, &mut ());
         let left = |page: u64| tlb.view(SUPERVISOR).data[index(page)].rtag == page;
         // The first two share a place, where the second was.
         assert!(!left(0x40_0000) && left(0x80_0000));

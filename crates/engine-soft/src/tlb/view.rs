@@ -1,9 +1,12 @@
 //! A view: the translations usable at one privilege in one address space.
+//!
+//! What drops some of them tells `lost` of each page and right.
 
 use super::data::{ENTRIES, Entry, Page, index};
 use super::extent::{Extent, LARGE, Large, PAGE_MASK};
 use super::fetch::{FETCH_ENTRIES, FetchEntry, NO_FETCH, fetch_index};
 use super::filled::Filled;
+use crate::observer::Rights;
 use crate::translate::targets::Targets;
 
 /// See the module.
@@ -44,13 +47,13 @@ impl View {
         self.global |= global;
     }
 
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, lost: &mut impl FnMut(u64, Rights)) {
         if self.blank {
             return;
         }
         self.targets.clear();
-        self.filled.each(0..ENTRIES / 64, |i| self.data[i] = Entry::vacant(i));
-        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| self.fetch[i] = NO_FETCH);
+        self.filled.each(0..ENTRIES / 64, |i| self.data[i].vacate(i, lost));
+        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| self.fetch[i].vacate(i, lost));
         self.filled = Filled::NONE;
         self.fetch_filled = Filled::NONE;
         self.large.clear();
@@ -58,52 +61,52 @@ impl View {
         self.global = false;
     }
 
-    pub(crate) fn flush_non_global(&mut self) {
+    pub(crate) fn flush_non_global(&mut self, lost: &mut impl FnMut(u64, Rights)) {
         if !self.global {
-            return self.flush();
+            return self.flush(lost);
         }
         if self.targets.local {
             self.targets.clear();
         }
         self.filled.take_local(|i| {
             if !self.pages[i].global() {
-                self.data[i] = Entry::vacant(i);
+                self.data[i].vacate(i, lost);
             }
         });
         self.fetch_filled.take_local(|i| {
             let entry = &mut self.fetch[i];
             if !entry.global {
-                *entry = NO_FETCH;
+                entry.vacate(i, lost);
             }
         });
     }
 
-    pub(crate) fn flush_page(&mut self, la: u64) {
+    pub(crate) fn flush_page(&mut self, la: u64, lost: &mut impl FnMut(u64, Rights)) {
         if self.blank {
             return;
         }
         self.targets.clear_page(la);
         match self.large.around(la) {
-            Extent::Page => self.flush_small(la),
-            Extent::Region => self.flush_region(la),
-            Extent::Everything => self.flush(),
+            Extent::Page => self.flush_small(la, lost),
+            Extent::Region => self.flush_region(la, lost),
+            Extent::Everything => self.flush(lost),
         }
     }
 
-    pub(crate) fn flush_small(&mut self, la: u64) {
+    pub(crate) fn flush_small(&mut self, la: u64, lost: &mut impl FnMut(u64, Rights)) {
         let page = la & !PAGE_MASK;
         let entry = &mut self.data[index(la)];
         if entry.rtag == page || entry.wtag == page {
-            *entry = Entry::vacant(index(la));
+            entry.vacate(index(la), lost);
         }
         let entry = &mut self.fetch[fetch_index(la)];
         if entry.tag == page {
-            *entry = NO_FETCH;
+            entry.vacate(fetch_index(la), lost);
         }
     }
 
     /// Drops all pieces of the region of `1 << LARGE` bytes around `la`.
-    pub(crate) fn flush_region(&mut self, la: u64) {
+    pub(crate) fn flush_region(&mut self, la: u64, lost: &mut impl FnMut(u64, Rights)) {
         let same = |tag: u64| tag >> LARGE == la >> LARGE;
         let start = la >> LARGE << LARGE;
         let words = (1 << (LARGE - 12)) / 64;
@@ -111,12 +114,12 @@ impl View {
         self.filled.each(first..(first + words).min(ENTRIES / 64), |i| {
             let entry = &mut self.data[i];
             if same(entry.rtag) || same(entry.wtag) {
-                *entry = Entry::vacant(i);
+                entry.vacate(i, lost);
             }
         });
         self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
             if same(self.fetch[i].tag) {
-                self.fetch[i] = NO_FETCH;
+                self.fetch[i].vacate(i, lost);
             }
         });
     }

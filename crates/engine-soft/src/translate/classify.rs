@@ -2,21 +2,25 @@
 
 use super::flow::{self, Class, Units};
 use crate::block::{AVX_ON, SSE_ON, USER};
-use crate::cpu::Cpu;
+use crate::core::Core;
 use iced_x86::Instruction;
 use x86::state::Mode;
 
 /// Whether the translator leaves `instruction` to the interpreter: such a one stands alone in its
 /// block where there is a translator.
-pub(crate) fn leaves_alone(cpu: &Cpu, instruction: &Instruction) -> bool {
-    cpu.hot != u32::MAX
-        && cpu.mode == Mode::Long64
-        && matches!(class_in(cpu, instruction), Class::Other)
+pub(crate) fn leaves_alone(core: &Core, instruction: &Instruction) -> bool {
+    core.mode == Mode::Long64 && matches!(class_in(core, instruction, false), Class::Other)
 }
 
-pub(super) fn class_in(cpu: &Cpu, i: &Instruction) -> Class {
-    let on = |bit: u8| cpu.mode_key & bit != 0;
-    if i.is_invalid() || !cpu.features.allows(i) {
+/// As [`leaves_alone`], where the interpreter runs the same code for comparison.
+pub(crate) fn leaves_alone_compared(core: &Core, instruction: &Instruction) -> bool {
+    core.mode == Mode::Long64 && matches!(class_in(core, instruction, true), Class::Other)
+}
+
+/// What `i` is to the translator; `compared`: the interpreter runs the same code.
+pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
+    let on = |bit: u8| core.mode_key & bit != 0;
+    if i.is_invalid() || !core.features.allows(i) {
         return Class::Other;
     }
     let class = flow::class_of(i, Units { sse: on(SSE_ON), avx: on(AVX_ON) });
@@ -25,9 +29,9 @@ pub(super) fn class_in(cpu: &Cpu, i: &Instruction) -> Class {
         // Any level may read selectors; control registers need level 0.
         Class::ReadState(_) if on(USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.
-        Class::Repeat(_) if cpu.translator.compared => Class::Other,
+        Class::Repeat(_) if compared => Class::Other,
         // Time passes, and PUSHF shows flags that have no defined value.
-        Class::Rdtsc | Class::PushFlags if cpu.translator.compared => Class::Other,
+        Class::Rdtsc | Class::PushFlags if compared => Class::Other,
         _ => class,
     }
 }

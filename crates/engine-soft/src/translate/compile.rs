@@ -7,7 +7,8 @@ use super::site::{ExitSite, FaultMapEntry, StubTarget};
 use super::translator::{Full, RegionRecord, Translator, patch};
 use super::{invalidate, listing, scratch, spill};
 use crate::block::{Entries, Key};
-use crate::cpu::{Block, Cpu};
+use crate::core::Block;
+use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use std::time::Instant;
 use x86::state::Mode;
@@ -15,7 +16,7 @@ use x86::state::Mode;
 /// Translates `block`, if it can be. Returns whether the cache is full.
 pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
     block.translation.heat.set(u32::MAX);
-    if cpu.mode != Mode::Long64 {
+    if cpu.core.mode != Mode::Long64 {
         return Ok(());
     }
     let Some(mut region) = discover::discover(cpu, block) else { return Ok(()) };
@@ -74,7 +75,7 @@ fn place(cpu: &mut Cpu, region: &Region, mut t: Translation) -> Result<(), Full>
     translator.extents.push((base as u32, t.code.len() as u32));
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
         let host = translator.area.address(base);
-        listing::trace(&region.insns, cpu.state.rip, region.blocks[0].key, &t, host);
+        listing::trace(&region.insns, cpu.core.state.rip, region.blocks[0].key, &t, host);
     }
     translator.figures.placed(&region.insns, &t.sites);
     translator.sites.append(&mut t.sites);
@@ -127,10 +128,14 @@ fn resolve(translator: &mut Translator, t: &mut Translation) -> Result<usize, Fu
 fn publish(cpu: &mut Cpu, region: &Region, number: u32, entries: &[(Key, Entries)]) {
     let page = region.blocks[0].key.gpa() & !PAGE_MASK;
     for dependency in &region.dependencies {
-        cpu.mmu.blocks.depend(page + u64::from(dependency.offset), dependency.len.into(), number);
+        cpu.core.mmu.blocks.depend(
+            page + u64::from(dependency.offset),
+            dependency.len.into(),
+            number,
+        );
     }
     for b in &region.blocks {
-        let Some(block) = cpu.mmu.blocks.get(b.key) else { continue };
+        let Some(block) = cpu.core.mmu.blocks.get(b.key) else { continue };
         let translation = &block.translation;
         translation.regions.borrow_mut().push(number);
         if let Some((_, entries)) = entries.iter().find(|(key, _)| *key == b.key) {

@@ -27,7 +27,7 @@ use super::links::GenerationCheck;
 use super::links::NEVER;
 use super::site::{ExitSite, StubTarget};
 use super::translator::{Translator, patch_rel32};
-use crate::cpu::Block;
+use crate::core::Block;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use std::mem::offset_of;
@@ -176,7 +176,7 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
     if !cpu.translator.alive(branch.region) {
         return;
     }
-    let la = cpu.state.rip;
+    let la = cpu.core.state.rip;
     note_mapping(&mut cpu.translator, next.key.gpa(), la);
     let from = la.wrapping_sub(i64::from(delta) as u64);
     let Some(page) = cpu.translator.cross_page.pages.get_mut(&branch.page) else { return };
@@ -185,7 +185,9 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
         return;
     }
     let entry = cpu.translator.area.address(entries.cross_page as usize);
-    let Some(generation) = cpu.mmu.tlb.link_target(cpu.fetch_view, la, entry) else { return };
+    let Some(generation) = cpu.core.mmu.tlb.link_target(cpu.core.fetch_view, la, entry) else {
+        return;
+    };
     if !branch.listed {
         page.linked.push(number);
         cpu.translator.cross_page.branches[number as usize].listed = true;
@@ -214,15 +216,15 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, delta: i32, next: &Block) {
 /// translated code runs.
 #[inline(always)]
 pub(super) fn drop_stale_links(cpu: &mut Cpu) {
-    cpu.jit.generation = cpu.mmu.tlb.generation(cpu.fetch_view);
-    if cpu.mmu.tlb.kernel_changed() {
+    cpu.jit.generation = cpu.core.mmu.tlb.generation(cpu.core.fetch_view);
+    if cpu.core.mmu.tlb.kernel_changed() {
         drop_kernel_links(cpu);
     }
 }
 
 #[cold]
 fn drop_kernel_links(cpu: &mut Cpu) {
-    cpu.mmu.tlb.kernel_links_dropped();
+    cpu.core.mmu.tlb.kernel_links_dropped();
     for number in std::mem::take(&mut cpu.translator.cross_page.kernel) {
         let branch = cpu.translator.cross_page.branches[number as usize];
         // A page that is aliased has lost its links already.

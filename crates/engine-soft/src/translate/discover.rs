@@ -13,7 +13,8 @@ use super::insn::{GuestInsn, PAGE_BYTES};
 use super::recover;
 use super::region::{BasicBlock, CodeDependency, Region};
 use crate::block::Key;
-use crate::cpu::{Block, Cpu};
+use crate::core::Block;
+use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Instruction, OpKind};
 use x86::addr::Gpa;
@@ -38,11 +39,11 @@ pub(super) fn discover(cpu: &mut Cpu, head: &Block) -> Option<Region> {
 fn gather(cpu: &mut Cpu, head: &Block, per_access: bool) -> Option<Region> {
     let page = head.key.gpa() & !PAGE_MASK;
     let mut code = vec![0; PAGE_BYTES as usize];
-    cpu.mmu.ram.read(Gpa(page), &mut code).ok()?;
+    cpu.core.mmu.ram.read(Gpa(page), &mut code).ok()?;
     let alone = per_access || head.second_page.is_some();
     if let Some(second) = head.second_page {
         let mut rest = [0; 15];
-        cpu.mmu.ram.read(Gpa(second), &mut rest).ok()?;
+        cpu.core.mmu.ram.read(Gpa(second), &mut rest).ok()?;
         code.extend(rest);
     }
     let mut region = Region {
@@ -79,7 +80,7 @@ fn gather(cpu: &mut Cpu, head: &Block, per_access: bool) -> Option<Region> {
 /// bytes.
 fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let offset = u64::try_from(to).ok().filter(|o| *o <= PAGE_MASK)?;
-    let block = cpu.mmu.blocks.get(Key::new(page | offset, cpu.mode_key))?;
+    let block = cpu.core.mmu.blocks.get(Key::new(page | offset, cpu.core.mode_key))?;
     let heat = block.translation.heat.get();
     let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
     let free = block.second_page.is_none() && block.translation.shared.get().is_none();
@@ -92,13 +93,17 @@ fn take(cpu: &mut Cpu, region: &mut Region, key: Key, len: u16, code: &[u8]) -> 
     let start = (key.gpa() & PAGE_MASK) as usize;
     let Some(bytes) = code.get(start..start + usize::from(len)) else { return false };
     let first = region.insns.len();
-    let options = cpu.features.decoder_options;
+    let options = cpu.core.features.decoder_options;
     // Addresses are counted from the page's start.
     let mut decoder = Decoder::with_ip(64, bytes, start as u64, options);
     while decoder.can_decode() {
         let position = decoder.position();
         let i = decoder.decode();
-        let class = if reaches(&i) { class_in(cpu, &i) } else { Class::Other };
+        let class = if reaches(&i) {
+            class_in(&cpu.core, &i, cpu.translator.compared)
+        } else {
+            Class::Other
+        };
         let other = matches!(class, Class::Other);
         if other && region.insns.len() == first {
             return false;

@@ -35,8 +35,8 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
         Filled::PerAccess => match per_access {
             // Saved flags have to be where an entry expects them.
             Some(entries) if !saved && cpu.translator.alive(entries.region) => {
-                cpu.translator.noted =
-                    recipe.and_then(|recipe| recipe.flags(&cpu.state.gpr, cpu.translator.noted));
+                cpu.translator.noted = recipe
+                    .and_then(|recipe| recipe.flags(&cpu.core.state.gpr, cpu.translator.noted));
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
                 cpu.translator.area.address(entries.near as usize)
@@ -51,10 +51,10 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
 }
 
 fn attempt(cpu: &mut Cpu, check: &Check) -> Filled {
-    let seen = cpu.mmu.seen();
+    let seen = cpu.core.mmu.seen();
     let filled = attempt_here(cpu, check);
     // What was taken note of meanwhile may concern the very code that asks.
-    if cpu.mmu.seen() == seen && !cpu.mmu.behind() { filled } else { Filled::Interpret }
+    if cpu.core.mmu.seen() == seen && !cpu.core.mmu.behind() { filled } else { Filled::Interpret }
 }
 
 fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
@@ -70,15 +70,12 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
         return Filled::Interpret;
     }
     let kind = if check.access_write { AccessKind::Write } else { AccessKind::Read };
-    let privilege = cpu.privilege();
-    match cpu.mmu.translate(la, kind, privilege) {
+    let privilege = cpu.core.privilege();
+    match cpu.core.mmu.translate(la, kind, privilege) {
         Ok(Target::Ram { .. }) => {}
-        Ok(Target::Device { .. }) | Err(_) => {
-            cpu.mmu.noncanonical = false;
-            return Filled::Interpret;
-        }
+        Ok(Target::Device { .. }) | Err(_) => return Filled::Interpret,
     }
-    let (read, write) = cpu.tags(la);
+    let (read, write) = cpu.core.tags(la);
     let page = la & !PAGE_MASK;
     if (if check.write { write } else { read }) == page {
         Filled::Retry
@@ -93,12 +90,12 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
 fn linear(cpu: &Cpu, at: &Expression) -> u64 {
     let register = |r: u8| match r {
         NONE => 0,
-        PAGE_BASE => cpu.state.gpr[gpr::BLOCK_IP],
-        r => cpu.state.gpr[usize::from(r & 15)],
+        PAGE_BASE => cpu.core.state.gpr[gpr::BLOCK_IP],
+        r => cpu.core.state.gpr[usize::from(r & 15)],
     };
     let segment = match at.segment {
         0 => 0,
-        n => cpu.state.seg[usize::from(n) % 6].base,
+        n => cpu.core.state.seg[usize::from(n) % 6].base,
     };
     register(at.base).wrapping_add(register(at.index) << at.scale).wrapping_add(segment)
 }

@@ -76,7 +76,7 @@ pub(crate) struct Running(Arc<Signals>);
 impl Running {
     /// `cpu` runs on this thread from now on.
     pub(crate) fn begin(cpu: &mut Cpu) -> Self {
-        let signals = cpu.signals.clone();
+        let signals = cpu.core.signals.clone();
         RUNNING.set(cpu);
         signals.settle(Residence::Running(this_thread() as u32));
         Self(signals)

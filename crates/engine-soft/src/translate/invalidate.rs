@@ -22,7 +22,7 @@ const RETIRED: usize = 4;
 /// There is no room for the stubs.
 #[cold]
 pub(super) fn invalidate(cpu: &mut Cpu) -> Result<(), Full> {
-    while let Some(number) = cpu.mmu.blocks.invalidated_regions.pop() {
+    while let Some(number) = cpu.core.mmu.blocks.invalidated_regions.pop() {
         invalidate_region(cpu, number)?;
     }
     Ok(())
@@ -51,7 +51,7 @@ fn retire(cpu: &mut Cpu, key: Key, entries: Entries) -> Result<(), Full> {
     // does not reload flags, so this stub must.
     let stub = exit_stub(&mut cpu.translator, delta, true)?;
     redirect(&mut cpu.translator, entries.flags_saved, stub);
-    if let Some(block) = cpu.mmu.blocks.get(key) {
+    if let Some(block) = cpu.core.mmu.blocks.get(key) {
         let dead = |cell: &Cell<Option<Entries>>| {
             cell.get().is_some_and(|h| h.region == entries.region) && cell.take().is_some()
         };

@@ -106,12 +106,12 @@ pub(super) fn of_blocks(cpu: &Cpu, first: u64, others: impl Iterator<Item = u64>
     let mut out = String::new();
     let mut translations = Vec::new();
     for rip in std::iter::once(first).chain(others) {
-        let entry = cpu.fetch_entry(rip);
+        let entry = cpu.core.fetch_entry(rip);
         if entry.tag != rip & !PAGE_MASK {
             continue;
         }
-        let key = Key::new(entry.gpa | rip & PAGE_MASK, cpu.mode_key);
-        if let Some(entries) = cpu.mmu.blocks.translation(key) {
+        let key = Key::new(entry.gpa | rip & PAGE_MASK, cpu.core.mode_key);
+        if let Some(entries) = cpu.core.mmu.blocks.translation(key) {
             translations.push((entries, rip & !PAGE_MASK, entry.gpa));
         }
     }
@@ -151,8 +151,9 @@ fn instruction(cpu: &Cpu, gpa: u64, delta: i32) -> Option<Line> {
     let offset = u64::try_from(delta).ok().filter(|&offset| offset <= PAGE_MASK)?;
     let mut bytes = [0; 15];
     let len = bytes.len().min((PAGE_MASK + 1 - offset) as usize);
-    cpu.mmu.ram.read(Gpa(gpa + offset), &mut bytes[..len]).ok()?;
-    let mut decoder = Decoder::with_ip(64, &bytes[..len], offset, cpu.features.decoder_options);
+    cpu.core.mmu.ram.read(Gpa(gpa + offset), &mut bytes[..len]).ok()?;
+    let mut decoder =
+        Decoder::with_ip(64, &bytes[..len], offset, cpu.core.features.decoder_options);
     let i = decoder.decode();
     Some(Line { delta, i, bytes: bytes[..i.len()].to_vec() })
 }

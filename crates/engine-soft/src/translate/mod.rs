@@ -49,7 +49,7 @@ pub(crate) mod targets;
 mod thread;
 mod translator;
 
-pub(crate) use classify::leaves_alone;
+pub(crate) use classify::{leaves_alone, leaves_alone_compared};
 pub(crate) use compile::{per_access, translate};
 pub(crate) use run::{
     Entry, ExitReason, attach, cache_exit, count, entry_at_rip, entry_beside, entry_of, forget,

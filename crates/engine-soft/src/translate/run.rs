@@ -11,7 +11,7 @@ use super::translator::CachedExit;
 use super::translator::patch_rel32;
 use super::{cross_page, invalidate, stack_page};
 use crate::block::Entries;
-use crate::cpu::Block;
+use crate::core::Block;
 use crate::cpu::Cpu;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
@@ -44,7 +44,7 @@ pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
         cpu.cached_exits.resize_with(cpu.translator.sites.len(), || CachedExit::NONE);
     }
     cpu.cached_exits[site] =
-        CachedExit { block, epoch: cpu.mmu.blocks.epoch, delta, undone, recipe };
+        CachedExit { block, epoch: cpu.core.mmu.blocks.epoch, delta, undone, recipe };
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -60,6 +60,7 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     if let Err(error) = thread::prepare() {
         tracing::warn!(%error, "no signal stack for translated code: interpreting");
         cpu.hot = u32::MAX;
+        cpu.core.above.alone = |_, _| false;
         return;
     }
     let this = std::ptr::from_mut(cpu);
@@ -70,17 +71,17 @@ pub(crate) fn attach(cpu: &mut Cpu) {
 /// The translation at RIP, if the table of targets knows it.
 #[inline(always)]
 pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
-    if cpu.mode != Mode::Long64 {
+    if cpu.core.mode != Mode::Long64 {
         return None;
     }
-    cpu.mmu.tlb.target(cpu.fetch_view, cpu.state.rip).map(Entry)
+    cpu.core.mmu.tlb.target(cpu.core.fetch_view, cpu.core.state.rip).map(Entry)
 }
 
 /// The translation `entries` of `block`, at RIP, which the table of targets will know from now on.
 pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
-    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
+    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.core.state.rip);
     let address = cpu.translator.area.address(entries.cross_page as usize);
-    if cpu.mmu.tlb.fill_target(cpu.fetch_view, cpu.state.rip, address) {
+    if cpu.core.mmu.tlb.fill_target(cpu.core.fetch_view, cpu.core.state.rip, address) {
         prefill_targets(cpu, block);
     }
     Entry(address)
@@ -89,24 +90,24 @@ pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry 
 /// Enters all translations of `block`'s page, at RIP, into the target table, which has just met
 /// that page: a new process fills the table page by page rather than branch by branch.
 fn prefill_targets(cpu: &mut Cpu, block: &Block) {
-    let page = cpu.state.rip & !PAGE_MASK;
-    for (offset, entries) in cpu.mmu.blocks.translations_beside(block.key) {
+    let page = cpu.core.state.rip & !PAGE_MASK;
+    for (offset, entries) in cpu.core.mmu.blocks.translations_beside(block.key) {
         let address = cpu.translator.area.address(entries.cross_page as usize);
-        cpu.mmu.tlb.fill_target(cpu.fetch_view, page | offset, address);
+        cpu.core.mmu.tlb.fill_target(cpu.core.fetch_view, page | offset, address);
     }
 }
 
 /// The translation `entries` of `block`, at RIP, which is not to be found by others.
 pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
-    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.state.rip);
-    cpu.state.gpr[gpr::BLOCK_IP] = cpu.state.rip & !PAGE_MASK;
+    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.core.state.rip);
+    cpu.core.state.gpr[gpr::BLOCK_IP] = cpu.core.state.rip & !PAGE_MASK;
     Entry(cpu.translator.area.address(entries.near as usize))
 }
 
 /// Runs translated code until it leaves.
 #[inline(always)]
 pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
-    if !cpu.mmu.blocks.invalidated_regions.is_empty() && invalidate::invalidate(cpu).is_err() {
+    if !cpu.core.mmu.blocks.invalidated_regions.is_empty() && invalidate::invalidate(cpu).is_err() {
         forget(cpu);
         return ExitReason::Interpret(Err(None));
     }
@@ -114,10 +115,11 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
         return ExitReason::Interpret(Err(None));
     }
     cpu.jit.open(cpu.limited);
-    if cpu.signals.bits() != 0 {
+    if cpu.core.signals.bits() != 0 {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
     }
+    cpu.jit.targets = cpu.core.mmu.tlb.targets(cpu.core.fetch_view);
     cross_page::drop_stale_links(cpu);
     stack_page::revalidate(cpu);
     go(cpu, entry);
@@ -169,16 +171,16 @@ fn register(cpu: &mut Cpu) -> bool {
 }
 
 fn left(cpu: &mut Cpu) -> ExitReason {
-    let page = cpu.state.gpr[gpr::BLOCK_IP];
+    let page = cpu.core.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
     cpu.translator.recovered = false;
     let exit = cpu.jit.exit;
     if let Some(known) = cpu.cached_exits.get(exit as usize)
-        && known.epoch == cpu.mmu.blocks.epoch
+        && known.epoch == cpu.core.mmu.blocks.epoch
     {
         // No block has died: the one on this page is still there.
         let &CachedExit { block, delta, undone, recipe, .. } = known;
-        cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+        cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
         flags_at(cpu, false, recipe);
         account_exit(cpu, undone);
         cpu.translator.figures.exit(exit);
@@ -194,7 +196,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
     cpu.translator.figures.exit(exit);
     match cpu.translator.sites.get(exit as usize).copied() {
         Some(ExitSite::Link { delta, .. }) => {
-            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
             account_exit(cpu, 0);
             ExitReason::Next(Some(exit))
         }
@@ -203,9 +205,9 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
             | ExitSite::Dead { delta, saved }
             | ExitSite::CrossPage { delta, saved, .. }),
         ) => {
-            cpu.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if saved {
-                cpu.state.flags.arith = cpu.jit.flags;
+                cpu.core.state.flags.arith = cpu.jit.flags;
             }
             account_exit(cpu, 0);
             ExitReason::Next(matches!(site, ExitSite::CrossPage { .. }).then_some(exit))
@@ -219,7 +221,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
             before_instruction(cpu, page, &Boundary { delta, undone, saved, shadow, recipe });
             if std::mem::take(&mut cpu.jit.per_access) {
                 let exact = saved || cpu.translator.recovered;
-                cpu.translator.noted = exact.then_some(cpu.state.flags.arith);
+                cpu.translator.noted = exact.then_some(cpu.core.state.flags.arith);
                 ExitReason::PerAccess(exit)
             } else {
                 ExitReason::Interpret(Err(None))
@@ -233,7 +235,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
 /// map.
 fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
     cpu.translator.faults += 1;
-    let told = cpu.limited || cpu.signals.bits() != 0;
+    let told = cpu.limited || cpu.core.signals.bits() != 0;
     cpu.translator.figures.fault(told);
     let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
     let fault_map = &cpu.translator.fault_map;
@@ -242,7 +244,7 @@ fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
         return ExitReason::Interpret(Err(None));
     };
     for r in bits(!start.spilled) {
-        cpu.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
+        cpu.core.state.gpr[usize::from(r)] = cpu.jit.raw[usize::from(r)];
     }
     let FaultMapEntry { delta, rest, saved, shadow, recipe, .. } = start;
     before_instruction(cpu, page, &Boundary { delta, undone: rest, saved, shadow, recipe });
@@ -264,7 +266,7 @@ struct Boundary {
 /// Completes the state at `at`: RIP, status flags, the shadow of STI, the counters.
 #[inline(always)]
 fn before_instruction(cpu: &mut Cpu, page: u64, at: &Boundary) {
-    cpu.state.rip = page.wrapping_add(i64::from(at.delta) as u64);
+    cpu.core.state.rip = page.wrapping_add(i64::from(at.delta) as u64);
     flags_at(cpu, at.saved, at.recipe);
     if at.shadow {
         cast_shadow(cpu);
@@ -277,11 +279,11 @@ fn before_instruction(cpu: &mut Cpu, page: u64, at: &Boundary) {
 #[inline(always)]
 fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
     if saved {
-        cpu.state.flags.arith = cpu.jit.flags;
+        cpu.core.state.flags.arith = cpu.jit.flags;
     } else if let Some(flags) =
-        recipe.and_then(|recipe| recipe.flags(&cpu.state.gpr, cpu.translator.noted))
+        recipe.and_then(|recipe| recipe.flags(&cpu.core.state.gpr, cpu.translator.noted))
     {
-        cpu.state.flags.arith = flags;
+        cpu.core.state.flags.arith = flags;
         cpu.translator.recovered = true;
     }
 }
@@ -290,15 +292,15 @@ fn flags_at(cpu: &mut Cpu, saved: bool, recipe: Option<Recipe>) {
 /// STI), or HLT would miss what it waits for.
 #[cold]
 fn cast_shadow(cpu: &mut Cpu) {
-    cpu.state.blocking.sti = true;
-    cpu.refresh();
+    cpu.core.state.blocking.sti = true;
+    cpu.core.refresh();
 }
 
 /// Adds what ran to the counters.
 fn account_exit(cpu: &mut Cpu, undone: u16) {
     let ran = cpu.jit.count.saturating_sub(u64::from(undone));
-    cpu.instructions += ran;
-    cpu.stats.translated += ran;
+    cpu.core.instructions += ran;
+    cpu.translator.instructions += ran;
 }
 
 /// Links the exit at `site` to `next`, which has been found to be its successor.
@@ -335,16 +337,16 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     let gpa = block.key.gpa();
     let mut bytes = [0; 15];
     let bytes = &mut bytes[..usize::from(block.len).min(15)];
-    cpu.mmu.ram.read(Gpa(gpa), bytes).ok()?;
-    let options = cpu.features.decoder_options;
+    cpu.core.mmu.ram.read(Gpa(gpa), bytes).ok()?;
+    let options = cpu.core.features.decoder_options;
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
 }
 
 /// Drops all translations.
 pub(crate) fn forget(cpu: &mut Cpu) {
-    cpu.mmu.blocks.forget_translations();
+    cpu.core.mmu.blocks.forget_translations();
     cpu.cached_exits.clear();
-    cpu.mmu.tlb.forget_targets();
+    cpu.core.mmu.tlb.forget_targets();
     cpu.translator.reset();
 }
 
@@ -385,7 +387,7 @@ mod tests {
         // number of a site.
         let leave = cpu.translator.stubs().expect("it is made").boundary.leave;
         let entry = Entry(cpu.translator.area.address(leave));
-        cpu.state.rip = 0x1234;
+        cpu.core.state.rip = 0x1234;
         for (stop, exit) in [(0, 0x1234), (1, NOT_ENTERED)] {
             // What a signal's handler does that finds the thread between the last look at the
             // signals and the entry.

@@ -28,8 +28,8 @@ const STACK_SCRATCH: usize = JIT + offset_of!(Context, stack_scratch);
 /// runs.
 #[inline(always)]
 pub(super) fn revalidate(cpu: &mut Cpu) {
-    let level = usize::from(cpu.mode_key & USER != 0);
-    let source: Source = (cpu.view, cpu.mmu.tlb.losses);
+    let level = usize::from(cpu.core.mode_key & USER != 0);
+    let source: Source = (cpu.core.view, cpu.core.mmu.tlb.losses);
     if cpu.stack_sources[level] != source {
         cpu.stack_sources[level] = source;
         cpu.jit.stack_page[level] = StackPage::NONE;

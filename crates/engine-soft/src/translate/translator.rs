@@ -49,6 +49,7 @@ pub(crate) struct Translator {
     /// The last exit recovered flags that a check had overwritten.
     pub(crate) recovered: bool,
     /// Counters for `--stats`.
+    pub(crate) instructions: u64,
     pub(crate) blocks: u64,
     pub(crate) links: u64,
     pub(crate) exits: u64,
@@ -82,6 +83,7 @@ impl Translator {
             figures: Figures::default(),
             noted: None,
             recovered: false,
+            instructions: 0,
             blocks: 0,
             links: 0,
             exits: 0,

@@ -2,7 +2,7 @@
 
 use super::context::Choice;
 use super::context::{Context, Kind, addressed, sized};
-use crate::cpu::Handler;
+use crate::core::Handler;
 use crate::interp::{arith, bits, legacy};
 use iced_x86::Mnemonic as M;
 

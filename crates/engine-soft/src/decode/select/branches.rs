@@ -4,7 +4,7 @@ use super::context::Choice;
 use super::context::Place;
 use super::context::{Context, Kind, addressed, conditional};
 use super::stack::stack_segment;
-use crate::cpu::Handler;
+use crate::core::Handler;
 use crate::interp::system::{self, interrupts, segments, syscall};
 use crate::interp::{control, legacy};
 use crate::op::{DIRECT, OWN_STEP};

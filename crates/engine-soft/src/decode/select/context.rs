@@ -1,7 +1,7 @@
 //! The instruction under selection, and the macros that pick an instantiation for it.
 
-use crate::cpu::Handler;
-use crate::cpu::Op;
+use crate::core::Handler;
+use crate::core::Op;
 use crate::decode::operand;
 use iced_x86::{Instruction, OpKind};
 use x86::state::Mode;
@@ -12,19 +12,19 @@ macro_rules! sized {
         match $size {
             1 => {
                 type $w = u8;
-                $e as $crate::cpu::Handler
+                $e as $crate::core::Handler
             }
             2 => {
                 type $w = u16;
-                $e as $crate::cpu::Handler
+                $e as $crate::core::Handler
             }
             4 => {
                 type $w = u32;
-                $e as $crate::cpu::Handler
+                $e as $crate::core::Handler
             }
             _ => {
                 type $w = u64;
-                $e as $crate::cpu::Handler
+                $e as $crate::core::Handler
             }
         }
     };
@@ -34,16 +34,16 @@ macro_rules! sized {
 macro_rules! addressed {
     ($form:expr, $a:ident => $e:expr) => {
         match $form {
-            $crate::cpu::FLAT => {
-                const $a: u8 = $crate::cpu::FLAT;
+            $crate::core::FLAT => {
+                const $a: u8 = $crate::core::FLAT;
                 $e
             }
-            $crate::cpu::BASED => {
-                const $a: u8 = $crate::cpu::BASED;
+            $crate::core::BASED => {
+                const $a: u8 = $crate::core::BASED;
                 $e
             }
             _ => {
-                const $a: u8 = $crate::cpu::LEGACY;
+                const $a: u8 = $crate::core::LEGACY;
                 $e
             }
         }
@@ -57,8 +57,8 @@ macro_rules! conditional {
     };
     (@ $cc:expr, $c:ident, $e:expr, $($n:literal)*) => {
         match $cc {
-            $($n => { const $c: u8 = $n; $e as $crate::cpu::Handler })*
-            _ => { const $c: u8 = 15; $e as $crate::cpu::Handler }
+            $($n => { const $c: u8 = $n; $e as $crate::core::Handler })*
+            _ => { const $c: u8 = 15; $e as $crate::core::Handler }
         }
     };
 }

@@ -12,9 +12,9 @@ mod strings;
 mod system;
 
 use super::operand;
-use crate::cpu::Handler;
-use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::core::Handler;
+use crate::core::Op;
+use crate::core::{Core, LEGACY};
 use crate::interp::fpu;
 use crate::interp::host_exec;
 use crate::op::DIRECT;
@@ -44,28 +44,28 @@ impl Selected {
 /// # Errors
 /// The instruction is undefined on this processor, or the thunk cache is full.
 pub(crate) fn select(
-    cpu: &mut Cpu,
+    core: &mut Core,
     instruction: &Instruction,
     place: &Place<'_>,
 ) -> Result<Selected, Unthunkable> {
-    if !cpu.features.allows(instruction) {
+    if !core.features.allows(instruction) {
         return Err(Unthunkable::Unsupported);
     }
     let mut c = Context {
         i: instruction,
         op: operand::blank(),
         form: LEGACY,
-        mode: cpu.mode,
+        mode: core.mode,
         too_far: false,
     };
     if (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory) {
-        c.too_far = !operand::memory(&mut c.op, instruction, place.block_ip, cpu.mode);
-        c.form = operand::form(&c.op, cpu.mode);
+        c.too_far = !operand::memory(&mut c.op, instruction, place.block_ip, core.mode);
+        c.form = operand::form(&c.op, core.mode);
     }
     c.op.rep = operand::rep(instruction);
     let run = match by_hand(&mut c, place) {
         Some(run) => run,
-        None => thunk(cpu, &mut c, place)?,
+        None => thunk(core, &mut c, place)?,
     };
     let leaves = ends_block(instruction);
     Ok(Selected { run, op: c.op, leaves, too_far: c.too_far })
@@ -76,8 +76,8 @@ pub(crate) fn is_direct(op: &Op) -> bool {
     op.rep == DIRECT
 }
 
-fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handler, Unthunkable> {
-    let run = match cpu.thunks.index(&alias(c.i), place.bytes) {
+fn thunk(core: &mut Core, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handler, Unthunkable> {
+    let run = match core.thunks.index(&alias(c.i), place.bytes) {
         Ok((index, memory)) => {
             c.op.imm = index;
             return Ok(match memory {
@@ -94,7 +94,7 @@ fn thunk(cpu: &mut Cpu, c: &mut Context<'_>, place: &Place<'_>) -> Result<Handle
         Err(reason) => return Err(reason),
     };
     c.too_far = false;
-    c.op.imm = cpu.thunks.keep(c.i, place.block_ip);
+    c.op.imm = core.thunks.keep(c.i, place.block_ip);
     if c.kind(0) != Kind::Memory && c.kind(1) != Kind::Memory && c.kind(2) != Kind::Memory {
         c.op.seg = implicit_segment(c);
     }

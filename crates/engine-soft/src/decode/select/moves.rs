@@ -2,7 +2,7 @@
 
 use super::context::{Choice, implicit_segment};
 use super::context::{Context, Kind, addressed, conditional, sized};
-use crate::cpu::Handler;
+use crate::core::Handler;
 use crate::decode::operand;
 use crate::interp::system::{self, flags, registers, segments};
 use crate::interp::{data, stack};

@@ -2,7 +2,7 @@
 
 use super::context::Choice;
 use super::context::{Context, Kind};
-use crate::cpu::Handler;
+use crate::core::Handler;
 use crate::interp::system::{
     caches, cpuid, interrupts, msr, ports, registers, segments, selectors, syscall, tables,
 };

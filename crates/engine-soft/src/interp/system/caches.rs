@@ -1,8 +1,8 @@
 //! TLB invalidation, caches, fences and PAUSE.
 
 use super::{privileged, protected};
-use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::core::Op;
+use crate::core::{Core, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
 use x86::addr::La;
 use x86::bus::AccessKind;
@@ -10,65 +10,67 @@ use x86::control;
 use x86::state::{Mode, Seg};
 
 /// INVLPG.
-pub(crate) fn invlpg(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible<Step> {
+pub(crate) fn invlpg(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible<Step> {
         // Segmentation applies without faults: a non-canonical or out-of-limit address has no
         // translation to drop.
-        let offset = cpu.offset(op);
-        let long = cpu.mode == Mode::Long64;
+        let offset = core.offset(op);
+        let long = core.mode == Mode::Long64;
         let base = if long && op.seg < Seg::Fs as u8 {
             0
         } else {
-            cpu.state.seg[usize::from(op.seg) % 6].base
+            core.state.seg[usize::from(op.seg) % 6].base
         };
         let la = base.wrapping_add(offset);
         let la = if long { la } else { la & 0xffff_ffff };
-        let result = control::invlpg(&cpu.state, &mut cpu.mmu, La(la));
-        cpu.check(result)?;
-        cpu.state.rip = cpu.next_ip(op);
+        let (_, state, mut bus) = core.parts();
+        let result = control::invlpg(state, &mut bus, La(la));
+        core.check(result)?;
+        core.state.rip = core.next_ip(op);
         Ok(Step::Jump)
     };
-    step_to(body(cpu))
+    step_to(body(core))
 }
 
 /// INVPCID: type in `dst`, descriptor in memory.
-pub(crate) fn invpcid(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible<Step> {
-        protected(cpu)?;
-        privileged(cpu)?;
+pub(crate) fn invpcid(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible<Step> {
+        protected(core)?;
+        privileged(core)?;
         let kind =
-            if op.size == 8 { cpu.reg::<u64>(op.dst) } else { u64::from(cpu.reg::<u32>(op.dst)) };
-        let operand = cpu.operand(op);
-        let result = control::invpcid(&cpu.model, &cpu.state, &mut cpu.mmu, kind, operand);
-        cpu.check(result)?;
-        cpu.state.rip = cpu.next_ip(op);
+            if op.size == 8 { core.reg::<u64>(op.dst) } else { u64::from(core.reg::<u32>(op.dst)) };
+        let operand = core.operand(op);
+        let (model, state, mut bus) = core.parts();
+        let result = control::invpcid(model, state, &mut bus, kind, operand);
+        core.check(result)?;
+        core.state.rip = core.next_ip(op);
         Ok(Step::Jump)
     };
-    step_to(body(cpu))
+    step_to(body(core))
 }
 
 /// INVD, WBINVD: privileged, and nothing to do on a coherent host.
-pub(crate) fn cache_control(cpu: &mut Cpu, _: &Op) -> Step {
-    step(privileged(cpu))
+pub(crate) fn cache_control(core: &mut Core, _: &Op) -> Step {
+    step(privileged(core))
 }
 
 /// CLFLUSH, CLFLUSHOPT, CLWB: judged as a byte load (SDM vol. 2).
-pub(crate) fn flush_line(cpu: &mut Cpu, op: &Op) -> Step {
-    let body = |cpu: &mut Cpu| -> Fallible {
-        let la = cpu.linear::<LEGACY>(op, 1, AccessKind::Read)?;
-        cpu.load::<u8>(la).map(drop)
+pub(crate) fn flush_line(core: &mut Core, op: &Op) -> Step {
+    let body = |core: &mut Core| -> Fallible {
+        let la = core.linear::<LEGACY>(op, 1, AccessKind::Read)?;
+        core.load::<u8>(la).map(drop)
     };
-    step(body(cpu))
+    step(body(core))
 }
 
 /// LFENCE, MFENCE, SFENCE: the host's full fence, since MFENCE also holds back later loads.
-pub(crate) fn fence(_: &mut Cpu, _: &Op) -> Step {
+pub(crate) fn fence(_: &mut Core, _: &Op) -> Step {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     Step::Next
 }
 
 /// PAUSE.
-pub(crate) fn pause(_: &mut Cpu, _: &Op) -> Step {
+pub(crate) fn pause(_: &mut Core, _: &Op) -> Step {
     std::hint::spin_loop();
     Step::Next
 }

@@ -1,7 +1,7 @@
 //! CPUID: the model's answer, and what a register adds to it.
 
-use crate::cpu::Cpu;
-use crate::cpu::Op;
+use crate::core::Core;
+use crate::core::Op;
 use crate::op::Step;
 use x86::msr::names;
 
@@ -9,22 +9,22 @@ use x86::msr::names;
 const CPUID_APIC: u32 = 1 << 9;
 
 /// CPUID.
-pub(crate) fn cpuid(cpu: &mut Cpu, _: &Op) -> Step {
-    cpu.stats.cpuid += 1;
-    let (leaf, subleaf) = (cpu.reg::<u32>(0), cpu.reg::<u32>(1));
-    let [a, b, c, mut d] = x86::cpuid::cpuid(&cpu.model, &cpu.state, leaf, subleaf);
-    if leaf == 1 && !apic_enabled(cpu) {
+pub(crate) fn cpuid(core: &mut Core, _: &Op) -> Step {
+    core.stats.cpuid += 1;
+    let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
+    let [a, b, c, mut d] = x86::cpuid::cpuid(&core.model, &core.state, leaf, subleaf);
+    if leaf == 1 && !apic_enabled(core) {
         d &= !CPUID_APIC;
     }
-    cpu.set_reg::<u32>(0, a);
-    cpu.set_reg::<u32>(3, b);
-    cpu.set_reg::<u32>(1, c);
-    cpu.set_reg::<u32>(2, d);
+    core.set_reg::<u32>(0, a);
+    core.set_reg::<u32>(3, b);
+    core.set_reg::<u32>(1, c);
+    core.set_reg::<u32>(2, d);
     Step::Next
 }
 
 /// IA32_APIC_BASE.EN, which CPUID.01H:EDX.APIC shows (SDM vol. 3, 12.4.3).
-fn apic_enabled(cpu: &mut Cpu) -> bool {
-    let base = cpu.mmu.io().and_then(|io| io.msr_read(names::IA32_APIC_BASE));
+fn apic_enabled(core: &mut Core) -> bool {
+    let base = core.machine.io().and_then(|io| io.msr_read(names::IA32_APIC_BASE));
     !matches!(base, Some(Ok(base)) if base & x86::apic::base::EN == 0)
 }

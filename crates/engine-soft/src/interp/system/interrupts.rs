@@ -2,8 +2,8 @@
 
 use super::system;
 use super::transfer;
-use crate::cpu::Cpu;
-use crate::cpu::Op;
+use crate::core::Core;
+use crate::core::Op;
 use crate::op::Step;
 use x86::addr::Vector;
 use x86::exception::Exception;
@@ -15,9 +15,9 @@ use x86::state::Activity;
 const DR6_BREAKPOINTS: u64 = 0xf;
 
 /// HLT.
-pub(crate) fn hlt(cpu: &mut Cpu, op: &Op) -> Step {
-    cpu.stats.halts += 1;
-    system(cpu, op, |state, _| {
+pub(crate) fn hlt(core: &mut Core, op: &Op) -> Step {
+    core.stats.halts += 1;
+    system(core, op, |state, _| {
         if state.cpl != 0 {
             return Err(Exception::gp(0));
         }
@@ -27,27 +27,27 @@ pub(crate) fn hlt(cpu: &mut Cpu, op: &Op) -> Step {
 }
 
 /// INT n.
-pub(crate) fn int_n(cpu: &mut Cpu, op: &Op) -> Step {
-    cpu.stats.software_interrupts += 1;
+pub(crate) fn int_n(core: &mut Core, op: &Op) -> Step {
+    core.stats.software_interrupts += 1;
     let vector = op.imm as u8;
     // In virtual-8086 mode below IOPL 3 the redirection bitmap decides; `deliver` reads it.
-    transfer(cpu, op, |state, bus, next_rip| {
+    transfer(core, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::SoftwareInt { vector: Vector(vector), next_rip })
     })
 }
 
 /// INT3.
-pub(crate) fn int3(cpu: &mut Cpu, op: &Op) -> Step {
-    cpu.stats.software_interrupts += 1;
-    transfer(cpu, op, |state, bus, next_rip| {
+pub(crate) fn int3(core: &mut Core, op: &Op) -> Step {
+    core.stats.software_interrupts += 1;
+    transfer(core, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::Int3 { next_rip })
     })
 }
 
 /// INT1 (ICEBP).
-pub(crate) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
-    let hits = std::mem::take(&mut cpu.data_hits);
-    transfer(cpu, op, |state, bus, next_rip| {
+pub(crate) fn int1(core: &mut Core, op: &Op) -> Step {
+    let hits = std::mem::take(&mut core.data_hits);
+    transfer(core, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::Icebp { next_rip })?;
         if hits != 0 {
             // This #DB reports breakpoints that MOV SS held back; they get none of their own.
@@ -58,17 +58,17 @@ pub(crate) fn int1(cpu: &mut Cpu, op: &Op) -> Step {
 }
 
 /// INTO.
-pub(crate) fn into(cpu: &mut Cpu, op: &Op) -> Step {
-    if cpu.state.flags.arith & crate::alu::OF == 0 {
+pub(crate) fn into(core: &mut Core, op: &Op) -> Step {
+    if core.state.flags.arith & crate::alu::OF == 0 {
         return Step::Next;
     }
-    transfer(cpu, op, |state, bus, next_rip| {
+    transfer(core, op, |state, bus, next_rip| {
         interrupt::deliver(state, bus, Event::Into { next_rip })
     })
 }
 
 /// IRET.
-pub(crate) fn iret(cpu: &mut Cpu, op: &Op) -> Step {
+pub(crate) fn iret(core: &mut Core, op: &Op) -> Step {
     let size = op.width();
-    transfer(cpu, op, |state, bus, next| iret::iret(state, bus, size, next))
+    transfer(core, op, |state, bus, next| iret::iret(state, bus, size, next))
 }

@@ -15,9 +15,9 @@ pub(crate) mod selectors;
 pub(crate) mod syscall;
 pub(crate) mod tables;
 
-use crate::cpu::Mmu;
-use crate::cpu::Op;
-use crate::cpu::{Cpu, LEGACY};
+use crate::core::Bus;
+use crate::core::Op;
+use crate::core::{Core, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
 use x86::bus::AccessKind;
 use x86::exception::Exception;
@@ -27,101 +27,103 @@ use x86::state::{CpuState, Mode};
 /// Runs one of `x86`'s operations, then continues behind the instruction and refreshes what is
 /// derived from the state.
 fn system(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
-    operation: impl FnOnce(&mut CpuState, &mut Mmu) -> Result<(), Exception>,
+    operation: impl FnOnce(&mut CpuState, &mut Bus<'_>) -> Result<(), Exception>,
 ) -> Step {
-    let next = cpu.next_ip(op);
-    let result = operation(&mut cpu.state, &mut cpu.mmu);
-    step_to(cpu.check(result).map(|()| {
-        cpu.state.rip = next;
+    let next = core.next_ip(op);
+    let (_, state, mut bus) = core.parts();
+    let result = operation(state, &mut bus);
+    step_to(core.check(result).map(|()| {
+        core.state.rip = next;
         Step::Sync
     }))
 }
 
 /// As [`system`], for operations that set RIP themselves.
 fn transfer(
-    cpu: &mut Cpu,
+    core: &mut Core,
     op: &Op,
-    operation: impl FnOnce(&mut CpuState, &mut Mmu, u64) -> Result<(), Exception>,
+    operation: impl FnOnce(&mut CpuState, &mut Bus<'_>, u64) -> Result<(), Exception>,
 ) -> Step {
-    let next = cpu.next_ip(op);
-    cpu.state.rip = cpu.ip(op);
-    match operation(&mut cpu.state, &mut cpu.mmu, next) {
+    let next = core.next_ip(op);
+    core.state.rip = core.ip(op);
+    let (_, state, mut bus) = core.parts();
+    match operation(state, &mut bus, next) {
         Ok(()) => Step::Sync,
         Err(exception) => {
-            cpu.fault = exception;
+            core.fault = exception.into();
             Step::FaultHere
         }
     }
 }
 
 /// #GP(0) unless at level 0.
-fn privileged(cpu: &mut Cpu) -> Fallible {
-    if cpu.state.cpl == 0 { Ok(()) } else { cpu.gp() }
+fn privileged(core: &mut Core) -> Fallible {
+    if core.state.cpl == 0 { Ok(()) } else { core.gp() }
 }
 
 /// #GP(0) above level 0 while CR4.UMIP is set (SDM vol. 3, 2.5).
-fn user_may_look(cpu: &mut Cpu) -> Fallible {
-    if cpu.state.cpl > 0 && cpu.state.paging.cr4.contains(Cr4::UMIP) { cpu.gp() } else { Ok(()) }
+fn user_may_look(core: &mut Core) -> Fallible {
+    if core.state.cpl > 0 && core.state.paging.cr4.contains(Cr4::UMIP) { core.gp() } else { Ok(()) }
 }
 
 /// #UD in real and virtual-8086 mode.
-fn protected(cpu: &mut Cpu) -> Fallible {
-    if matches!(cpu.mode, Mode::Real | Mode::Virtual8086) { cpu.ud() } else { Ok(()) }
+fn protected(core: &mut Core) -> Fallible {
+    if matches!(core.mode, Mode::Real | Mode::Virtual8086) { core.ud() } else { Ok(()) }
 }
 
 /// UD0, UD1, UD2 and everything that is no instruction.
-pub(crate) fn undefined(cpu: &mut Cpu, _: &Op) -> Step {
-    step(cpu.ud())
+pub(crate) fn undefined(core: &mut Core, _: &Op) -> Step {
+    step(core.ud())
 }
 
 /// An instruction longer than 15 bytes, or another decode-time #GP(0).
-pub(crate) fn general_protection(cpu: &mut Cpu, _: &Op) -> Step {
-    step(cpu.gp())
+pub(crate) fn general_protection(core: &mut Core, _: &Op) -> Step {
+    step(core.gp())
 }
 
-fn set_long_or_double(cpu: &mut Cpu, op: &Op, value: u64) {
+fn set_long_or_double(core: &mut Core, op: &Op, value: u64) {
     if op.size == 8 {
-        cpu.set_reg::<u64>(op.dst, value);
+        core.set_reg::<u64>(op.dst, value);
     } else {
-        cpu.set_reg::<u32>(op.dst, value as u32);
+        core.set_reg::<u32>(op.dst, value as u32);
     }
 }
 
-fn word_operand<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Fallible<u16> {
+fn word_operand<const MEMORY: bool>(core: &mut Core, op: &Op) -> Fallible<u16> {
     if MEMORY {
-        let la = cpu.linear::<LEGACY>(op, 2, AccessKind::Read)?;
-        cpu.load::<u16>(la)
+        let la = core.linear::<LEGACY>(op, 2, AccessKind::Read)?;
+        core.load::<u16>(la)
     } else {
-        Ok(cpu.reg::<u16>(op.dst))
+        Ok(core.reg::<u16>(op.dst))
     }
 }
 
 /// Stores a selector-like value: 16 bits to memory, `op.size` bytes to a register.
-fn store_word<const MEMORY: bool>(cpu: &mut Cpu, op: &Op, value: u64) -> Fallible {
+fn store_word<const MEMORY: bool>(core: &mut Core, op: &Op, value: u64) -> Fallible {
     if MEMORY {
-        let la = cpu.linear::<LEGACY>(op, 2, AccessKind::Write)?;
-        return cpu.store::<u16>(la, value as u16);
+        let la = core.linear::<LEGACY>(op, 2, AccessKind::Write)?;
+        return core.store::<u16>(la, value as u16);
     }
     match op.size {
-        2 => cpu.set_reg::<u16>(op.dst, value as u16),
-        4 => cpu.set_reg::<u32>(op.dst, value as u32),
-        _ => cpu.set_reg::<u64>(op.dst, value),
+        2 => core.set_reg::<u16>(op.dst, value as u16),
+        4 => core.set_reg::<u32>(op.dst, value as u32),
+        _ => core.set_reg::<u64>(op.dst, value),
     }
     Ok(())
 }
 
-fn set_zf(cpu: &mut Cpu, on: bool) {
+fn set_zf(core: &mut Core, on: bool) {
     let zf = crate::alu::ZF;
-    cpu.state.flags.arith = cpu.state.flags.arith & !zf | if on { zf } else { 0 };
+    core.state.flags.arith = core.state.flags.arith & !zf | if on { zf } else { 0 };
 }
 
-fn set_pair(cpu: &mut Cpu, value: u64) {
-    cpu.set_reg::<u32>(0, value as u32);
-    cpu.set_reg::<u32>(2, (value >> 32) as u32);
+fn set_pair(core: &mut Core, value: u64) {
+    core.set_reg::<u32>(0, value as u32);
+    core.set_reg::<u32>(2, (value >> 32) as u32);
 }
 
-fn pair(cpu: &Cpu) -> u64 {
-    u64::from(cpu.reg::<u32>(2)) << 32 | u64::from(cpu.reg::<u32>(0))
+fn pair(core: &Core) -> u64 {
+    u64::from(core.reg::<u32>(2)) << 32 | u64::from(core.reg::<u32>(0))
 }

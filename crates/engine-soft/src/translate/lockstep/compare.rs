@@ -27,9 +27,9 @@ impl Lockstep {
         }
         let mut unknown = false;
         self.recording.state_after(ran, &mut self.expected);
-        self.expected.gpr[gpr::BLOCK_IP] = cpu.state.gpr[gpr::BLOCK_IP];
+        self.expected.gpr[gpr::BLOCK_IP] = cpu.core.state.gpr[gpr::BLOCK_IP];
         // Translated code leaves no shadow behind STI: it looked for interrupts before it.
-        let (defined, found) = (self.recording.defined(ran), cpu.state.flags.arith);
+        let (defined, found) = (self.recording.defined(ran), cpu.core.state.flags.arith);
         self.expected.flags.arith = self.expected.flags.arith & defined | found & !defined;
         if self.expected.flags.arith != found {
             // Recovered flags are exact, whether they are read or not.
@@ -49,15 +49,15 @@ impl Lockstep {
         }
         if end == End::Fault && ran == self.recording.done.len() {
             // The instruction that raised #XM has noted why, as it will again in the interpreter.
-            self.expected.x87.mxcsr |= cpu.state.x87.mxcsr & MXCSR_STATUS;
+            self.expected.x87.mxcsr |= cpu.core.state.x87.mxcsr & MXCSR_STATUS;
         }
         let mut differences = Vec::new();
-        if self.expected != cpu.state {
-            differences = states(&self.recording.before, &self.expected, &cpu.state);
+        if self.expected != cpu.core.state {
+            differences = states(&self.recording.before, &self.expected, &cpu.core.state);
         }
         self.memory(cpu, ran, &mut differences);
         match differences.is_empty() {
-            false if cpu.mmu.devices_wrote() => Verdict::Unknown,
+            false if cpu.core.mmu.devices_wrote() => Verdict::Unknown,
             false => Verdict::Differs(differences),
             true if unknown => Verdict::Unknown,
             true => Verdict::Same,
@@ -90,7 +90,7 @@ impl Lockstep {
             translated: ran.to_string(),
         }];
         self.recording.state_after(reached, &mut self.expected);
-        list.extend(states(&self.recording.before, &self.expected, &cpu.state));
+        list.extend(states(&self.recording.before, &self.expected, &cpu.core.state));
         Verdict::Differs(list)
     }
 
@@ -99,7 +99,7 @@ impl Lockstep {
         // CALL puts its return address down before it knows whether its target is translated.
         let begun = self.recording.writes(ran + 1).max(writes);
         let Some(log) = &self.log else { return };
-        for d in log.differences(&cpu.mmu.ram, writes, begun) {
+        for d in log.differences(&cpu.core.mmu.ram, writes, begun) {
             differences.push(Difference {
                 what: format!("[{:#x}]", d.gpa),
                 before: format!("{:#04x}", d.before),

@@ -4,7 +4,7 @@
 //! The MMU keeps the log while the reference runs (every access then takes its slow path);
 //! [`super::Lockstep`] owns it otherwise.
 
-use crate::observer::Recorder;
+use crate::observer::{Mapping, Recorder, TlbObserver};
 use crate::tlb::PAGE_MASK;
 use memory::GuestRam;
 use x86::addr::Gpa;
@@ -44,8 +44,8 @@ pub(crate) struct Log {
     spare: Vec<Page>,
     /// Linear addresses of data accesses.
     touched: Vec<u64>,
-    /// Linear addresses that were looked up in the page tables after a store.
-    walked: Vec<u64>,
+    /// Linear pages that the TLB took from the page tables after a store.
+    filled: Vec<u64>,
     forbidden: bool,
 }
 
@@ -55,7 +55,7 @@ impl Log {
         self.writes.clear();
         self.spare.append(&mut self.pages);
         self.touched.clear();
-        self.walked.clear();
+        self.filled.clear();
         self.forbidden = false;
     }
 
@@ -84,10 +84,10 @@ impl Log {
         }
     }
 
-    /// The page tables are asked for `la`.
-    fn walked(&mut self, la: u64) {
+    /// The TLB took `page` from the page tables.
+    fn filled(&mut self, page: u64) {
         if !self.writes.is_empty() {
-            self.walked.push(la);
+            self.filled.push(page);
         }
     }
 
@@ -153,7 +153,7 @@ impl Log {
     /// Whether page tables were both written and consulted: what the TLB took from them is not so
     /// yet.
     pub(super) fn tables_changed(&self, ram: &GuestRam, cr3: u64) -> bool {
-        self.walked.iter().any(|&la| tables(ram, cr3, la).any(|gpa| self.wrote(gpa)))
+        self.filled.iter().any(|&la| tables(ram, cr3, la).any(|gpa| self.wrote(gpa)))
     }
 
     fn wrote(&self, gpa: u64) -> bool {
@@ -202,15 +202,18 @@ impl Log {
     }
 }
 
+/// What the TLB lost needs no undoing: it may be filled again.
+impl TlbObserver for Option<Box<Log>> {
+    fn filled(&mut self, mapping: Mapping, _: u64) {
+        if let Some(log) = self {
+            log.filled(mapping.page);
+        }
+    }
+}
+
 impl Recorder for Option<Box<Log>> {
     fn is_recording(&self) -> bool {
         self.is_some()
-    }
-
-    fn walked(&mut self, la: u64) {
-        if let Some(log) = self {
-            log.walked(la);
-        }
     }
 
     fn marked(&mut self, ram: &GuestRam, cr3: u64, la: u64) {

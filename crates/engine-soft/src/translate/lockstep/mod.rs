@@ -84,7 +84,7 @@ pub(crate) fn enter(
 impl Lockstep {
     #[inline(never)]
     fn enter(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
-        let place = cpu.state.rip;
+        let place = cpu.core.state.rip;
         let hint = self.hints.get(&place).copied().unwrap_or(FAR);
         if hint.left == 0 && !cpu.limited {
             self.hints.remove(&place);
@@ -95,10 +95,10 @@ impl Lockstep {
         let limited = cpu.limited;
         cpu.limited |= end == End::Limit;
         self.provoke(cpu);
-        let before = cpu.stats.translated;
+        let before = cpu.translator.instructions;
         let left = run::enter(cpu, entry);
         cpu.limited = limited;
-        let ran = (cpu.stats.translated - before) as usize;
+        let ran = (cpu.translator.instructions - before) as usize;
         self.spoil(cpu, ran);
         self.remember(place, hint, end, ran);
         match self.compare(cpu, ran, end) {
@@ -106,8 +106,8 @@ impl Lockstep {
             Verdict::Unknown => self.counters.unjudged += ran as u64,
             Verdict::Differs(differences) => {
                 let text = report::text(cpu, &self.recording, ran, end, &differences);
-                cpu.exit = Some(Exit::Fatal(text));
-                cpu.attention = true;
+                cpu.core.exit = Some(Exit::Fatal(text));
+                cpu.core.attention = true;
             }
         }
         self.counters.entries += 1;
@@ -117,9 +117,9 @@ impl Lockstep {
 
     /// The rest of a long loop.
     fn unwatched(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
-        let before = cpu.stats.translated;
+        let before = cpu.translator.instructions;
         let left = run::enter(cpu, entry);
-        self.counters.unwatched += cpu.stats.translated - before;
+        self.counters.unwatched += cpu.translator.instructions - before;
         left
     }
 
@@ -127,21 +127,20 @@ impl Lockstep {
     fn run_ahead(&mut self, cpu: &mut Cpu, limit: usize) -> End {
         let mut log = self.log.take().unwrap_or_default();
         log.clear();
-        cpu.mmu.watch_devices();
-        cpu.mmu.log = Some(log);
-        let direct = cpu.stats.direct;
+        cpu.core.mmu.watch_devices();
+        cpu.core.mmu.log = Some(log);
+        let direct = cpu.core.stats.direct;
         let end = self.recording.run(cpu, limit);
-        cpu.stats.direct = direct;
-        let log = cpu.mmu.log.take().unwrap_or_default();
-        log.undo(&cpu.mmu.ram);
-        cpu.state.clone_from(&self.recording.before);
-        if log.tables_changed(&cpu.mmu.ram, cpu.state.paging.cr3) {
-            cpu.mmu.tlb.flush_all();
+        cpu.core.stats.direct = direct;
+        let log = cpu.core.mmu.log.take().unwrap_or_default();
+        log.undo(&cpu.core.mmu.ram);
+        cpu.core.state.clone_from(&self.recording.before);
+        if log.tables_changed(&cpu.core.mmu.ram, cpu.core.state.paging.cr3) {
+            cpu.core.mmu.flush_tlb();
         }
         self.log = Some(log);
-        cpu.mmu.noncanonical = false;
-        cpu.data_hits = 0;
-        cpu.refresh();
+        cpu.core.data_hits = 0;
+        cpu.core.refresh();
         end
     }
 
@@ -152,7 +151,7 @@ impl Lockstep {
         if n.is_multiple_of(MISSES)
             && let Some(la) = self.log.as_ref().and_then(|log| log.touched((n / MISSES) as usize))
         {
-            cpu.mmu.tlb.forget(la);
+            cpu.core.mmu.forget(la);
         }
     }
 
@@ -177,12 +176,12 @@ impl Lockstep {
         }
         match self.sabotage.take() {
             None => {}
-            Some(Sabotage::Register) => cpu.state.gpr[7] ^= 0x10,
-            Some(Sabotage::Flag) => cpu.state.flags.arith ^= 1,
-            Some(Sabotage::Vector) => cpu.state.ymm[5].0[17] ^= 1,
+            Some(Sabotage::Register) => cpu.core.state.gpr[7] ^= 0x10,
+            Some(Sabotage::Flag) => cpu.core.state.flags.arith ^= 1,
+            Some(Sabotage::Vector) => cpu.core.state.ymm[5].0[17] ^= 1,
             Some(Sabotage::Memory) => {
                 if let Some(log) = &self.log {
-                    log.spoil(&cpu.mmu.ram);
+                    log.spoil(&cpu.core.mmu.ram);
                 }
             }
         }

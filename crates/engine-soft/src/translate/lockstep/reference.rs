@@ -122,10 +122,10 @@ impl Recording {
     /// Runs `limit` instructions at the most from the present state, which is kept in `before`.
     /// Afterwards `cpu`'s state is spent, and so is memory until the log is undone.
     pub(super) fn run(&mut self, cpu: &mut Cpu, limit: usize) -> End {
-        self.before.clone_from(&cpu.state);
+        self.before.clone_from(&cpu.core.state);
         self.done.clear();
         self.wides = 0;
-        cpu.bypass_tlb();
+        cpu.core.bypass_tlb();
         loop {
             if self.done.len() >= limit {
                 return End::Limit;
@@ -142,9 +142,9 @@ impl Recording {
         if !judged.runs {
             return Some(End::Left);
         }
-        let (from, mark) = (cpu.state.rip, log(cpu).len());
-        cpu.state.blocking.sti = false;
-        let step = interp::perform(cpu);
+        let (from, mark) = (cpu.core.state.rip, log(cpu).len());
+        cpu.core.state.blocking.sti = false;
+        let step = interp::perform(&mut cpu.core);
         let forbidden = complete(cpu, mark);
         match step {
             None => return Some(End::Fetch),
@@ -153,15 +153,15 @@ impl Recording {
             Some(_) => {}
         }
         if judged.wide {
-            self.keep(&cpu.state);
+            self.keep(&cpu.core.state);
         }
         let undefined = self.done.last().map_or(0, |done| done.undefined);
         let mut registers = [0; gpr::COUNT];
-        registers.copy_from_slice(&cpu.state.gpr[..gpr::COUNT]);
+        registers.copy_from_slice(&cpu.core.state.gpr[..gpr::COUNT]);
         self.done.push(Done {
             gpr: registers,
-            rip: cpu.state.rip,
-            flags: cpu.state.flags,
+            rip: cpu.core.state.rip,
+            flags: cpu.core.state.flags,
             wide: self.wides,
             writes: log(cpu).len(),
             flag_use: judged.flag_use,
@@ -227,12 +227,12 @@ impl Recording {
 
 /// The log, which is there while the reference runs.
 fn log(cpu: &mut Cpu) -> &mut Log {
-    cpu.mmu.log.get_or_insert_default()
+    cpu.core.mmu.log.get_or_insert_default()
 }
 
 /// Completes the log of an instruction; whether it did what it must not.
 fn complete(cpu: &mut Cpu, mark: usize) -> bool {
-    let crate::cpu::Mmu { ram, log, .. } = &mut cpu.mmu;
+    let crate::core::Mmu { ram, log, .. } = &mut cpu.core.mmu;
     let log = log.get_or_insert_default();
     log.complete(ram, mark);
     log.is_forbidden()
@@ -240,17 +240,17 @@ fn complete(cpu: &mut Cpu, mark: usize) -> bool {
 
 /// The code at RIP, if it is RAM.
 fn bytes_at_rip(cpu: &mut Cpu) -> Option<Bytes> {
-    if cpu.mode != Mode::Long64 {
+    if cpu.core.mode != Mode::Long64 {
         return None;
     }
-    let la = cpu.state.rip;
+    let la = cpu.core.state.rip;
     let gpa = code_address(cpu, la)?;
     let room = MAX_LEN.min((PAGE_MASK + 1 - (gpa & PAGE_MASK)) as usize);
-    let mut bytes = Bytes { code: [0; MAX_LEN], len: room as u8, mode_key: cpu.mode_key };
-    cpu.mmu.ram.read(Gpa(gpa), &mut bytes.code[..room]).ok()?;
+    let mut bytes = Bytes { code: [0; MAX_LEN], len: room as u8, mode_key: cpu.core.mode_key };
+    cpu.core.mmu.ram.read(Gpa(gpa), &mut bytes.code[..room]).ok()?;
     if room < MAX_LEN
         && let Some(next) = code_address(cpu, (la | PAGE_MASK).wrapping_add(1))
-        && cpu.mmu.ram.read(Gpa(next), &mut bytes.code[room..]).is_ok()
+        && cpu.core.mmu.ram.read(Gpa(next), &mut bytes.code[room..]).is_ok()
     {
         bytes.len = MAX_LEN as u8;
     }
@@ -259,12 +259,12 @@ fn bytes_at_rip(cpu: &mut Cpu) -> Option<Bytes> {
 
 /// Where the code at `la` lies in RAM.
 fn code_address(cpu: &mut Cpu, la: u64) -> Option<u64> {
-    let entry = cpu.fetch_entry(la);
+    let entry = cpu.core.fetch_entry(la);
     if entry.tag == la & !PAGE_MASK {
         return Some(entry.gpa | la & PAGE_MASK);
     }
-    let privilege = cpu.privilege();
-    match cpu.mmu.fetch_target(la, privilege) {
+    let privilege = cpu.core.privilege();
+    match cpu.core.mmu.fetch_target(la, privilege) {
         Ok(Target::Ram { gpa, .. }) => Some(gpa),
         _ => None,
     }
@@ -273,7 +273,7 @@ fn code_address(cpu: &mut Cpu, la: u64) -> Option<u64> {
 impl Bytes {
     pub(super) fn instruction(&self, cpu: &Cpu, ip: u64) -> Option<Instruction> {
         let code = self.code.get(..usize::from(self.len))?;
-        let mut decoder = Decoder::with_ip(64, code, ip, cpu.features.decoder_options);
+        let mut decoder = Decoder::with_ip(64, code, ip, cpu.core.features.decoder_options);
         let i = decoder.decode();
         (decoder.last_error() == DecoderError::None).then_some(i)
     }
@@ -283,7 +283,7 @@ fn judge(cpu: &mut Cpu, bytes: &Bytes) -> Judged {
     let stops =
         Judged { runs: false, wide: false, flag_use: FlagUse::Reads, defines: 0, undefines: 0 };
     let Some(i) = bytes.instruction(cpu, 0) else { return stops };
-    let class = class_in(cpu, &i);
+    let class = class_in(&cpu.core, &i, true);
     if matches!(class, Class::Other) {
         return stops;
     }
@@ -313,12 +313,12 @@ fn arith(bits: u32) -> u16 {
 /// Whether the status flags at `rip` are replaced before anything can read them, as far as the code
 /// there shows.
 pub(super) fn replaced_at(cpu: &mut Cpu, rip: u64) -> bool {
-    let entry = cpu.fetch_entry(rip);
+    let entry = cpu.core.fetch_entry(rip);
     if entry.tag != rip & !PAGE_MASK {
         return false;
     }
     let mut code = [0; 64];
     let len = code.len().min((PAGE_MASK + 1 - (rip & PAGE_MASK)) as usize);
-    cpu.mmu.ram.read(Gpa(entry.gpa | rip & PAGE_MASK), &mut code[..len]).is_ok()
+    cpu.core.mmu.ram.read(Gpa(entry.gpa | rip & PAGE_MASK), &mut code[..len]).is_ok()
         && flow::replaced_within(&code[..len]).is_some()
 }
