@@ -4,24 +4,35 @@
 
 use crate::terminal;
 use machine::MachineHandle;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-static MACHINE: Mutex<Option<MachineHandle>> = Mutex::new(None);
+/// A machine that can be reset.
+#[derive(Clone)]
+struct Resettable {
+    handle: MachineHandle,
+    /// Called when it has been.
+    then: Arc<dyn Fn() + Send + Sync>,
+}
 
-/// From now on [`request`] resets this machine.
-pub(crate) fn arm(handle: MachineHandle) {
-    *sync::lock(&MACHINE) = Some(handle);
+static MACHINE: Mutex<Option<Resettable>> = Mutex::new(None);
+
+/// From now on [`request`] resets this machine, and calls `then` when it has.
+pub(crate) fn arm(handle: MachineHandle, then: impl Fn() + Send + Sync + 'static) {
+    *sync::lock(&MACHINE) = Some(Resettable { handle, then: Arc::new(then) });
 }
 
 /// Resets the machine, on another thread, and tells how it went.
 pub(crate) fn request() {
     let machine = sync::lock(&MACHINE).clone();
-    let Some(machine) = machine else {
+    let Some(Resettable { handle, then }) = machine else {
         terminal::tell("\ngemello: the machine of a command is not reset; run the command again\n");
         return;
     };
-    let work = move || match machine.reset() {
-        Ok(()) => terminal::tell("\ngemello: the machine begins anew\n"),
+    let work = move || match handle.reset() {
+        Ok(()) => {
+            then();
+            terminal::tell("\ngemello: the machine begins anew\n");
+        }
         Err(error) => terminal::tell(&format!("\ngemello: {error}\n")),
     };
     if std::thread::Builder::new().name("reset".into()).spawn(work).is_err() {

@@ -6,6 +6,7 @@ use crate::engine::{self, Choice};
 use crate::exit;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
+use crate::settings::name::MachineName;
 use crate::settings::values::{CodeCache, Size, Text, Time};
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -35,7 +36,9 @@ Examples:
   gemello run debian --save debian.gm        then Ctrl-A s, at any time
   gemello restore debian.gm                  goes on from there, as often as you like
   gemello restore debian.gm --save later.gm
+  gemello restore job.gm > output            a command's streams and exit status go on here
 
+Ctrl-A r boots a restored machine again, from the same files.
 A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
 
 const FETCH_EXAMPLES: &str = "\
@@ -140,6 +143,11 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
 
+    /// What the machine is called: letters, digits, - _ and . [default: debian, nucleus, or the
+    /// name of the machine's file or image]
+    #[arg(long, value_name = "NAME", value_parser = MachineName::parse)]
+    pub(crate) name: Option<MachineName>,
+
     /// Guest memory, with unit K, M or G [default: 512M; for the nucleus 64M]
     #[arg(long, value_name = "SIZE", value_parser = Size::parse)]
     pub(crate) memory: Option<Size>,
@@ -241,6 +249,10 @@ pub(crate) struct Restore {
     /// What `gemello run … --save FILE` wrote
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+
+    /// What the machine is called from now on [default: as when it was saved]
+    #[arg(long, value_name = "NAME", value_parser = MachineName::parse)]
+    pub(crate) name: Option<MachineName>,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

@@ -8,9 +8,10 @@ use machine::End;
 use machine::console::Input;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Read ahead of the guest at the most: a pipe's writer is then held back.
 const AHEAD: usize = 4096;
@@ -49,28 +50,64 @@ impl Gate {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn close(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Standard input.
+/// Standard input. Clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct StandardInput(Arc<Mutex<Flow>>);
+
+/// What of the input is saved with the machine. A [`Quoter`] is between two lines whenever it is
+/// not at work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InputState {
+    /// What the guest is to receive yet, as it receives it.
+    pub(crate) queue: Vec<u8>,
+    /// The stream is at its end, and the guest has been told or will be by the queue: nothing that
+    /// follows is part of it.
+    pub(crate) ended: bool,
+    /// Bytes that have been read so far.
+    pub(crate) read: u64,
+}
+
 #[derive(Debug)]
-pub(crate) struct StandardInput {
+struct Flow {
     form: Form,
     gate: Gate,
     queue: VecDeque<u8>,
     ended: bool,
+    read: u64,
     answers: Answers,
 }
 
 impl StandardInput {
-    /// In this form, held back until `gate` opens.
-    pub(crate) fn new(form: Form, gate: Gate) -> Self {
-        Self { form, gate, queue: VecDeque::new(), ended: false, answers: Answers::default() }
+    /// In this form, held back until `gate` opens; goes on from `state`.
+    pub(crate) fn new(form: Form, gate: Gate, state: InputState) -> Self {
+        let InputState { queue, ended, read } = state;
+        let ended = ended && matches!(form, Form::Stream(_)); // others have no end
+        let (queue, answers) = (queue.into(), Answers::default());
+        Self(Arc::new(Mutex::new(Flow { form, gate, queue, ended, read, answers })))
     }
 
+    /// What is saved with the machine.
+    pub(crate) fn state(&self) -> InputState {
+        let flow = sync::lock(&self.0);
+        let queue = flow.queue.iter().copied().collect();
+        let ended = flow.ended && matches!(flow.form, Form::Stream(_));
+        InputState { queue, ended, read: flow.read }
+    }
+}
+
+impl Flow {
     fn data(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.read = self.read.saturating_add(bytes.len() as u64);
         match &mut self.form {
             Form::Bytes => self.queue.extend(bytes),
             Form::Stream(quoter) => quoter.data(bytes, &mut self.queue),
@@ -107,29 +144,32 @@ impl StandardInput {
 
 impl Input for StandardInput {
     fn source(&self) -> Option<BorrowedFd<'_>> {
-        let read = matches!(self.form, Form::Terminal(_)) || self.queue.len() < AHEAD;
-        (read && !self.ended).then(rustix::stdio::stdin)
+        let flow = sync::lock(&self.0);
+        let read = matches!(flow.form, Form::Terminal(_)) || flow.queue.len() < AHEAD;
+        (read && !flow.ended).then(rustix::stdio::stdin)
     }
 
     fn read(&mut self) -> Result<(), End> {
         let mut buffer = [0; AHEAD];
+        let mut flow = sync::lock(&self.0);
         match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
-            Ok(0) => self.end(),
-            Ok(count) => self.data(buffer.get(..count).unwrap_or_default()),
+            Ok(0) => flow.end(),
+            Ok(count) => flow.data(buffer.get(..count).unwrap_or_default()),
             Err(Errno::INTR | Errno::AGAIN) => Ok(()),
             Err(error) => {
                 tracing::debug!(target: "console", %error, "standard input");
-                self.end()
+                flow.end()
             }
         }
     }
 
     fn take(&mut self, room: usize) -> Vec<u8> {
-        if !self.gate.is_open() {
+        let mut flow = sync::lock(&self.0);
+        if !flow.gate.is_open() {
             return Vec::new();
         }
-        let count = room.min(self.queue.len());
-        self.queue.drain(..count).collect()
+        let count = room.min(flow.queue.len());
+        flow.queue.drain(..count).collect()
     }
 }
 
@@ -137,11 +177,23 @@ impl Input for StandardInput {
 mod tests {
     use super::*;
 
+    fn input(form: Form, gate: &Gate) -> StandardInput {
+        StandardInput::new(form, gate.clone(), InputState::default())
+    }
+
+    fn data(input: &StandardInput, bytes: &[u8]) -> Result<(), End> {
+        sync::lock(&input.0).data(bytes)
+    }
+
+    fn end(input: &StandardInput) -> Result<(), End> {
+        sync::lock(&input.0).end()
+    }
+
     #[test]
     fn input_waits_for_the_gate_and_for_room() {
         let gate = Gate::closed();
-        let mut input = StandardInput::new(Form::Bytes, gate.clone());
-        input.data(b"hello").expect("no wish");
+        let mut input = input(Form::Bytes, &gate);
+        data(&input, b"hello").expect("no wish");
         assert!(input.take(3).is_empty());
         gate.open();
         assert_eq!(input.take(3), b"hel");
@@ -150,26 +202,66 @@ mod tests {
 
     #[test]
     fn a_full_queue_stops_reading_but_never_the_escape_key() {
-        let mut pipe = StandardInput::new(Form::Bytes, Gate::opened());
-        pipe.data(&[0; AHEAD]).expect("no wish");
+        let mut pipe = input(Form::Bytes, &Gate::opened());
+        data(&pipe, &[0; AHEAD]).expect("no wish");
         assert!(pipe.source().is_none());
         pipe.take(1);
         assert!(pipe.source().is_some());
-        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::opened());
-        keys.data(&[b'x'; TYPED_AHEAD]).expect("no wish");
+        let keys = input(Form::Terminal(Escape::default()), &Gate::opened());
+        data(&keys, &[b'x'; TYPED_AHEAD]).expect("no wish");
         assert!(keys.source().is_some());
-        assert_eq!(keys.data(b"\x01x"), Err(End::Interrupted));
+        assert_eq!(data(&keys, b"\x01x"), Err(End::Interrupted));
     }
 
     #[test]
     fn the_end_of_a_pipe_ends_no_machine_and_of_a_terminal_does() {
-        let mut pipe = StandardInput::new(Form::Bytes, Gate::opened());
-        assert_eq!(pipe.end(), Ok(()));
+        let pipe = input(Form::Bytes, &Gate::opened());
+        assert_eq!(end(&pipe), Ok(()));
         assert!(pipe.source().is_none());
-        let mut stream = StandardInput::new(Form::Stream(Quoter::default()), Gate::opened());
-        assert_eq!(stream.end(), Ok(()));
+        let mut stream = input(Form::Stream(Quoter::default()), &Gate::opened());
+        assert_eq!(end(&stream), Ok(()));
         assert_eq!(stream.take(9), [4]);
-        let mut keys = StandardInput::new(Form::Terminal(Escape::default()), Gate::opened());
-        assert_eq!(keys.end(), Err(End::Interrupted));
+        let keys = input(Form::Terminal(Escape::default()), &Gate::opened());
+        assert_eq!(end(&keys), Err(End::Interrupted));
+    }
+
+    /// The bytes of one stream, whose reader is saved and restored between any two steps, are those
+    /// of one that is not.
+    #[test]
+    fn a_stream_goes_on_after_a_save() {
+        let form = || Form::Stream(Quoter::default());
+        let chunks: [&[u8]; 4] = [b"ab", b"\x04\x16", b"line\nrest", b""];
+        let mut straight = input(form(), &Gate::opened());
+        chunks.iter().for_each(|chunk| data(&straight, chunk).expect("no wish"));
+        end(&straight).expect("no terminal");
+        let whole = straight.take(usize::MAX);
+
+        let (mut saved, mut sent) = (input(form(), &Gate::opened()), Vec::new());
+        for chunk in chunks {
+            data(&saved, chunk).expect("no wish");
+            sent.extend(saved.take(3));
+            saved = StandardInput::new(form(), Gate::opened(), saved.state());
+            assert!(saved.source().is_some(), "the new process' input goes on");
+        }
+        end(&saved).expect("no terminal");
+        let state = saved.state();
+        assert_eq!(state.read, 13);
+        saved = StandardInput::new(form(), Gate::opened(), state);
+        assert!(saved.source().is_none(), "a stream ends once");
+        sent.extend(saved.take(usize::MAX));
+        assert_eq!(sent, whole);
+    }
+
+    /// The new process' terminal, or pipe, has an end of its own.
+    #[test]
+    fn only_a_streams_end_is_saved() {
+        let ended = InputState { ended: true, ..InputState::default() };
+        for form in [Form::Bytes, Form::Terminal(Escape::default())] {
+            let restored = StandardInput::new(form, Gate::opened(), ended.clone());
+            assert!(restored.source().is_some());
+        }
+        let bytes = input(Form::Bytes, &Gate::opened());
+        end(&bytes).expect("no terminal");
+        assert!(!bytes.state().ended);
     }
 }

@@ -8,7 +8,7 @@ use crate::output::LogFile;
 use crate::settings::RunSettings;
 use crate::trace;
 use anyhow::{Context as _, Result, bail};
-use machine::{Config, Hardware};
+use machine::{Config, SavedMachine};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::stdio::{stderr, stdout};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -74,14 +74,15 @@ pub(crate) fn open(
     Ok(())
 }
 
-/// Opens the log of a machine that was saved in `file`, and has `hardware`.
+/// Opens the log of the machine `saved`.
 ///
 /// # Errors
 /// It cannot be written, or is in use.
-pub(crate) fn open_log(path: &Path, log: &LogFile, file: &Path, hardware: &Hardware) -> Result<()> {
+pub(crate) fn open_log(path: &Path, log: &LogFile, saved: &SavedMachine) -> Result<()> {
     let mut in_use = InUse::default();
-    in_use.add(file, "saved machine");
-    hardware.disks().for_each(|disk| in_use.add(&disk.path, "disk"));
+    in_use.add(saved.path(), "saved machine");
+    saved.header.hardware.disks().for_each(|disk| in_use.add(&disk.path, "disk"));
+    saved.header.boot_paths().for_each(|path| in_use.add(path, "boot file"));
     log.open(create(path, "log", &mut in_use)?);
     Ok(())
 }

@@ -7,6 +7,7 @@ use machine::Notifier;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +16,49 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// What becomes known of a command in the guest. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
-    status: Arc<Mutex<Option<u8>>>,
+    heard: Arc<Mutex<Heard>>,
     gate: Gate,
     notifier: Arc<OnceLock<Notifier>>,
 }
 
+#[derive(Debug)]
+struct Heard {
+    scanner: Scanner,
+    status: Option<u8>,
+}
+
+/// The same in a saved machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProgressState {
+    /// The guest is ready.
+    pub(crate) ready: bool,
+    /// The command has ended so.
+    pub(crate) status: Option<u8>,
+    /// What has come of a line.
+    pub(crate) line: Vec<u8>,
+}
+
 impl Progress {
-    /// `gate` opens when the guest is ready: for input, and to hear of its window.
-    pub(crate) fn new(gate: Gate) -> Self {
-        Self { status: Arc::default(), gate, notifier: Arc::default() }
+    /// As `state` has it. `gate` opens when the guest is ready: for input, and to hear of its
+    /// window.
+    pub(crate) fn new(gate: Gate, state: ProgressState) -> Self {
+        let ProgressState { ready: _, status, line } = state; // the gate is open then
+        let heard = Heard { scanner: Scanner::within(line), status };
+        Self { heard: Arc::new(Mutex::new(heard)), gate, notifier: Arc::default() }
+    }
+
+    /// What is saved with the machine.
+    pub(crate) fn state(&self) -> ProgressState {
+        let Heard { scanner, status } = &*sync::lock(&self.heard);
+        let line = scanner.line().to_vec();
+        ProgressState { ready: self.gate.is_open(), status: *status, line }
+    }
+
+    /// Another guest begins.
+    pub(crate) fn begin_anew(&self) {
+        self.gate.close();
+        *sync::lock(&self.heard) = Heard { scanner: Scanner::default(), status: None };
     }
 
     /// Notifies this when the gate opens.
@@ -33,18 +68,20 @@ impl Progress {
 
     /// The command's status, once it has ended.
     pub(crate) fn status(&self) -> Option<u8> {
-        *sync::lock(&self.status)
+        sync::lock(&self.heard).status
     }
 
-    fn note(&self, report: Report) {
-        match report {
-            Report::Status(status) => {
-                *sync::lock(&self.status) = Some(status);
-            }
-            Report::Ready => {
-                self.gate.open();
-                if let Some(notifier) = self.notifier.get() {
-                    notifier.notify();
+    /// Takes what the guest says on the second line.
+    fn hear(&self, bytes: &[u8]) {
+        let mut heard = sync::lock(&self.heard);
+        for report in heard.scanner.scan(bytes) {
+            match report {
+                Report::Status(status) => heard.status = Some(status),
+                Report::Ready => {
+                    self.gate.open();
+                    if let Some(notifier) = self.notifier.get() {
+                        notifier.notify();
+                    }
                 }
             }
         }
@@ -82,22 +119,20 @@ impl LogFile {
 #[derive(Debug)]
 pub(crate) struct Log {
     file: LogFile,
-    scanner: Option<(Scanner, Progress)>,
+    progress: Option<Progress>,
 }
 
 impl Log {
     /// Into `file` once that is open; reports go to `progress`, if wanted.
     pub(crate) fn new(file: LogFile, progress: Option<Progress>) -> Self {
-        Self { file, scanner: progress.map(|progress| (Scanner::default(), progress)) }
+        Self { file, progress }
     }
 }
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some((scanner, progress)) = &mut self.scanner {
-            for report in scanner.scan(bytes) {
-                progress.note(report);
-            }
+        if let Some(progress) = &self.progress {
+            progress.hear(bytes);
         }
         self.file.write(bytes);
         Ok(bytes.len())

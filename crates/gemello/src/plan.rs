@@ -1,21 +1,13 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::console::Console;
-use crate::debian::quote::Quoter;
 use crate::debian::{self, Errors, Mode, Refresh, Session};
-use crate::escape::Escape;
-use crate::input::{Form, Gate, StandardInput};
-use crate::output::{Progress, Standard};
-use crate::save::Kind;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
-use crate::window::Window;
+use crate::side::{Kind, Side};
 use crate::{nucleus, shell, terminal};
 use anyhow::{Result, bail};
-use machine::console::Input;
 use machine::{BootConfig, File};
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Kernel command line where the user gives none.
@@ -27,15 +19,7 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// What to boot, and how the user's side of it behaves.
 pub(crate) struct Plan {
     pub(crate) boot: BootConfig,
-    pub(crate) console: Console,
-    /// What the guest's init reports on the second line, if it does.
-    pub(crate) progress: Option<Progress>,
-    /// Whether it runs a command, whose status is this program's.
-    pub(crate) command: bool,
-    /// What the guest hears on the second line.
-    pub(crate) window: Option<Box<dyn Input>>,
-    /// Where the third line goes.
-    pub(crate) errors: Option<Box<dyn Write + Send>>,
+    pub(crate) side: Side,
     /// Files that parts of `boot` were made from.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -43,24 +27,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// For a guest that has the first line, and knows nothing of us.
     fn of(boot: BootConfig) -> Self {
-        Self {
-            boot,
-            console: Console::plain(),
-            progress: None,
-            command: false,
-            window: None,
-            errors: None,
-            sources: Vec::new(),
-        }
-    }
-
-    /// What a machine of this plan is when it is saved; `None`: it cannot be.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        match (self.command, &self.window) {
-            (true, _) => None,
-            (false, Some(_)) => Some(Kind::DebianShell),
-            (false, None) => Some(Kind::Console),
-        }
+        Self { boot, side: Side::new(Kind::Console, terminal::window()), sources: Vec::new() }
     }
 }
 
@@ -124,9 +91,7 @@ fn debian_plan(settings: &Settings) -> Result<Plan> {
     let mode = mode(words(&settings.boot.command));
     let errors = errors(&mode);
     let window = terminal::window();
-    let ready = Gate::closed();
-    let console = console(&mode, &ready);
-    let follow = |size| Box::new(Window::new(size, ready.clone())) as Box<dyn Input>;
+    let side = Side::new(kind(&mode, errors), window);
     let session = Session {
         errors,
         window,
@@ -144,23 +109,17 @@ fn debian_plan(settings: &Settings) -> Result<Plan> {
             cmdline: debian_cmdline(settings),
             modules: Vec::new(),
         },
-        console,
-        progress: Some(Progress::new(ready.clone())),
-        command: session.mode != Mode::Shell,
-        window: (!matches!(session.mode, Mode::Pipe(_))).then(|| follow(window)),
-        errors: (errors == Errors::Apart).then(|| Box::new(Standard::Error) as _),
+        side,
         sources,
     })
 }
 
-/// The first line's input. A command hears nothing before it is `ready`.
-fn console(mode: &Mode, ready: &Gate) -> Console {
-    let (form, raw) = match mode {
-        Mode::Shell => return Console::plain(),
-        Mode::Pipe(_) => (Form::Stream(Quoter::default()), false),
-        Mode::Command(_) => (Form::Terminal(Escape::default()), true),
-    };
-    Console { input: StandardInput::new(form, ready.clone()), raw }
+fn kind(mode: &Mode, errors: Errors) -> Kind {
+    match mode {
+        Mode::Shell => Kind::Shell,
+        Mode::Command(_) => Kind::Terminal(errors),
+        Mode::Pipe(_) => Kind::Pipes(errors),
+    }
 }
 
 /// A command has a terminal where both its input and its output are one, as in a pipeline of the

@@ -1,20 +1,20 @@
 //! `gemello run`: from settings to a machine, and from its end to an exit code.
 
 use crate::cli::Run;
-use crate::nucleus::{self, Swap};
-use crate::output::{Log, LogFile, Progress};
+use crate::nucleus;
+use crate::output::{LogFile, Progress};
 use crate::plan::{self, Plan};
+use crate::session::SavedSession;
 use crate::settings::Settings;
 use crate::settings::disk::DiskSettings;
+use crate::settings::name::MachineName;
 use crate::settings::options::{self, Given};
 use crate::settings::values::{Size, Time};
+use crate::side::Side;
 use crate::statistics::Table;
 use crate::trace::To;
-use crate::{
-    advice, again, engine, exit, outfile, pairs, pipe, save, signals, terminal, trace, window,
-};
-use anyhow::{Context as _, Result, bail};
-use machine::console::Line;
+use crate::{advice, again, engine, exit, outfile, pairs, pipe, save, signals, terminal, trace};
+use anyhow::{Context as _, Result};
 use machine::{BootConfig, Config, Device, End, Lines, Machine, Paging};
 use std::path::PathBuf;
 
@@ -31,59 +31,39 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         }
         let to = if settings.run.trace_file.is_some() { To::File } else { To::StandardError };
         trace::start(&settings.run.trace, to);
-        start(&settings, plan::plan(&settings, kernel)?)
+        let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
+        start(&settings, &name, plan::plan(&settings, kernel)?)
     });
     result.map_err(|error| anyhow::Error::msg(advice::message(&error, &names)))
 }
 
-/// Builds the machine of `settings`, which boots what `plan` says, and runs it to its end.
-fn start(settings: &Settings, plan: Plan) -> Result<u8> {
-    let (kind, swap) = (plan.kind(), swap(settings)?);
-    let Plan { boot, console, progress, command, window, errors, sources } = plan;
-    let config = config(settings, boot, swap.as_ref())?;
-    let (raw, log) = (console.raw, LogFile::default());
-    let second = Log::new(log.clone(), progress.clone());
-    let lines = Lines {
-        com1: console.line(),
-        com2: Line { input: window, output: Some(Box::new(second)) },
-        com3: Line { input: None, output: errors },
-    };
-    let machine = build(&config, lines, settings)?;
+/// Builds the machine of `settings`, called `name`, which boots what `plan` says, and runs it to
+/// its end.
+fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
+    let Plan { boot, side, sources } = plan;
+    let config = config(settings, boot)?;
+    let log = LogFile::default();
+    let machine = build(&config, side.lines(&log), settings)?;
+    tracing::debug!(target: "boot", %name, "built");
     if let Some(path) = &settings.run.save {
-        let kind = kind.context("`save` is not for a command; give it with a shell or a kernel")?;
-        if swap.is_some() {
-            bail!("`save` needs disks that last; give the nucleus one: --disk FILE");
-        }
-        save::arm(path, machine.handle(), save::lasting(config.hardware())?, kind)?;
+        let hardware = save::lasting(config.hardware())?;
+        save::arm(path, machine.handle(), hardware, SavedSession::teller(name, &side))?;
     }
-    drop(swap); // the file lives on without a name, as long as the machine has it open
     outfile::open(&settings.run, &log, &config, &sources)?;
     drop(config); // the boot files: they are in the guest's memory now
-    if let Some(progress) = &progress {
-        progress.notify_through(machine.notifier());
-        window::notify_through(machine.notifier());
-    }
-    if !command {
-        again::arm(machine.handle());
-    }
-    let (stats, command) = (settings.run.stats(), progress.filter(|_| command));
-    to_its_end(machine, &Running { raw, stats, command, log })
-}
-
-/// The nucleus pages to a disk: without one of the user's it gets one for this run.
-fn swap(settings: &Settings) -> Result<Option<Swap>> {
-    let wanted = settings.boot.nucleus.is_some() && settings.disk.is_empty();
-    wanted.then(Swap::new).transpose().context("cannot make a swap disk")
+    to_its_end(machine, &Running { side, stats: settings.run.stats(), log })
 }
 
 /// The machine of `settings`. Boot files that come through pipes are read here.
-fn config(settings: &Settings, mut boot: BootConfig, swap: Option<&Swap>) -> Result<Config> {
+fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
     let nucleus = settings.boot.nucleus.is_some();
     let default_memory = if nucleus { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let memory = settings.machine.memory.map_or(default_memory, |Size(bytes)| bytes);
     let timeout = settings.run.timeout.map(|Time(time)| time);
     pipe::read_all(&mut boot, memory, timeout)?;
-    let disks = settings.disk.iter().map(DiskSettings::disk).chain(swap.map(Swap::disk));
+    let disks = settings.disk.iter().map(DiskSettings::disk).map(Device::Disk);
+    // The nucleus pages to a disk: without one of the user's it gets one for this run.
+    let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
         swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),
@@ -93,7 +73,7 @@ fn config(settings: &Settings, mut boot: BootConfig, swap: Option<&Swap>) -> Res
         paging,
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         boot,
-        devices: disks.map(Device::Disk).collect(),
+        devices: disks.chain(swap).collect(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         timeout,
     })
@@ -115,12 +95,10 @@ fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> 
 
 /// How a machine is run, beside what it is.
 pub(crate) struct Running {
-    /// The user's terminal becomes the guest's.
-    pub(crate) raw: bool,
+    /// The user's side of it.
+    pub(crate) side: Side,
     /// Print counters at the end.
     pub(crate) stats: bool,
-    /// The command whose status is this program's.
-    pub(crate) command: Option<Progress>,
     /// Where the second serial line goes.
     pub(crate) log: LogFile,
 }
@@ -130,10 +108,16 @@ pub(crate) struct Running {
 /// # Errors
 /// The terminal cannot be had: nothing was run.
 pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
+    how.side.notify(&machine);
+    // What a command has read and written is not to be had again.
+    if !how.side.kind().is_command() {
+        let side = how.side.clone();
+        again::arm(machine.handle(), move || side.begin_anew());
+    }
     confine();
     save::check()?;
     signals::end_machine(machine.stopper());
-    let raw = if how.raw {
+    let raw = if how.side.is_raw() {
         Some(terminal::Raw::enter().context("cannot make the terminal raw")?)
     } else {
         None
@@ -144,7 +128,7 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
         eprint!("{}", Table(&machine.stats()));
     }
     explain(&end);
-    let code = code(&end, how.command.as_ref());
+    let code = code(&end, how.side.command().as_ref());
     Ok(if outfile::are_whole(&how.log) || code != exit::OK { code } else { exit::FAILED })
 }
 

@@ -5,78 +5,34 @@
 //! its own, so that the console is served.
 
 use crate::terminal;
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
 use rustix::fs::Access;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
-
-/// What a restored machine's side of the user has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
-    /// The guest has the first serial line, and knows nothing of us.
-    Console,
-    /// The shell of `run debian`, which hears of the window's size.
-    DebianShell,
-}
-
-/// What is written beside the machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SavedSession {
-    pub(crate) kind: Kind,
-    /// How each disk's file was when the machine was saved, if that could be told: it must not have
-    /// been written since.
-    disks: Vec<Option<DiskMark>>,
-}
-
-impl SavedSession {
-    /// That nothing has been written to `disk`, the machine's number `n`, since the machine was
-    /// saved.
-    ///
-    /// # Errors
-    /// It has, or nobody knows.
-    pub(crate) fn unwritten(&self, n: usize, disk: &Disk) -> Result<()> {
-        let now = DiskMark::of(&disk.path)
-            .with_context(|| format!("cannot read the machine's disk {}", disk.path.display()))?;
-        if self.disks.get(n).copied().flatten() == Some(now) {
-            return Ok(());
-        }
-        bail!(
-            "the disk {} has been written since the machine was saved: going on would damage what \
-             is on it; put back the disk as it was, and give --accept-disks",
-            disk.path.display()
-        )
-    }
-}
-
-/// What tells that a disk's file has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct DiskMark {
-    /// Bytes.
-    len: u64,
-    /// Time of the last write, if it is a file.
-    modified: Option<SystemTime>,
-}
-
-impl DiskMark {
-    /// As the file at `path` is now.
-    fn of(path: &Path) -> std::io::Result<Self> {
-        let data = std::fs::metadata(path)?;
-        let modified = data.is_file().then(|| data.modified()).transpose()?;
-        Ok(Self { len: data.len(), modified })
-    }
-}
+use std::time::Instant;
 
 /// The machine that can be saved, and how.
 struct Saver {
     path: PathBuf,
     handle: MachineHandle,
     hardware: Hardware,
-    kind: Kind,
+    session: Session,
     busy: Mutex<()>,
+}
+
+/// Tells what goes with a machine of this hardware, while the machine stands still.
+pub(crate) type Session = Box<dyn Fn(&Hardware) -> Beside + Send + Sync>;
+
+/// What goes with a machine that is saved.
+pub(crate) struct Beside {
+    /// For [`SavedMachine`].
+    pub(crate) session: serde_json::Value,
+    /// What the machine is called.
+    pub(crate) name: String,
+    /// What to tell the user, after all else.
+    pub(crate) note: String,
 }
 
 static SAVER: Mutex<Option<Arc<Saver>>> = Mutex::new(None);
@@ -106,13 +62,13 @@ pub(crate) fn arm(
     path: &Path,
     handle: MachineHandle,
     hardware: Hardware,
-    kind: Kind,
+    session: Session,
 ) -> Result<()> {
     if std::fs::symlink_metadata(path).is_ok() && !SavedMachine::is_one(path) {
         bail!("--save {}: what is there is no saved machine; name another file", path.display());
     }
     let path = path.to_owned();
-    let saver = Saver { path, handle, hardware, kind, busy: Mutex::new(()) };
+    let saver = Saver { path, handle, hardware, session, busy: Mutex::new(()) };
     *sync::lock(&SAVER) = Some(Arc::new(saver));
     Ok(())
 }
@@ -162,36 +118,19 @@ pub(crate) fn request() {
 impl Saver {
     fn save(&self) -> String {
         let began = Instant::now();
+        let (mut name, mut note) = (String::new(), String::new());
         let session = || {
-            let disks = self.hardware.disks().map(|disk| DiskMark::of(&disk.path).ok()).collect();
-            serde_json::to_value(SavedSession { kind: self.kind, disks }).unwrap_or_default()
+            let beside = (self.session)(&self.hardware);
+            (name, note) = (beside.name, beside.note);
+            beside.session
         };
         match self.handle.save_to(&self.path, &self.hardware, session) {
             Ok(()) => format!(
-                "saved to {} in {:.1} s; `gemello restore` goes on from there",
+                "{name} is saved to {} in {:.1} s; `gemello restore` goes on from there{note}",
                 self.path.display(),
                 began.elapsed().as_secs_f64()
             ),
             Err(error) => format!("{error}; the machine goes on"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use machine::Trust;
-
-    #[test]
-    fn a_disk_of_which_nothing_is_known_counts_as_written() {
-        let path = std::env::temp_dir().join(format!("gemello-mark-{}", std::process::id()));
-        std::fs::write(&path, [0; 512]).expect("a file");
-        let disk = Disk { path: path.clone(), read_only: false, trust: Trust::default() };
-        let session = |disks| SavedSession { kind: Kind::Console, disks };
-        assert!(session(vec![DiskMark::of(&path).ok()]).unwritten(0, &disk).is_ok());
-        for disks in [vec![], vec![None]] {
-            assert!(session(disks).unwritten(0, &disk).is_err());
-        }
-        std::fs::remove_file(&path).expect("it is there");
     }
 }

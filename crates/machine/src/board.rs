@@ -1,8 +1,9 @@
 //! What a machine is made of once it is built, as its processors, threads and handles share it.
 
+use crate::boot_files::BootFile;
 use crate::clock::VmClock;
 use crate::config::BootConfig;
-use crate::console::SharedWitness;
+use crate::console::Output;
 use crate::control::Control;
 use crate::notifier::Notifier;
 use crate::processor::Processor;
@@ -51,17 +52,15 @@ pub(crate) struct Board {
     /// Held during a command to the machine; taken before any other lock.
     pub(crate) commands: Mutex<()>,
     pub(crate) wall: Mutex<Duration>,
-    /// What each serial line has heard of a panic.
-    pub(crate) witnesses: Vec<SharedWitness>,
-    /// How it began; a machine that was restored does not know.
-    pub(crate) origin: OnceLock<Origin>,
-}
-
-/// How a machine began: what it goes back to when it is reset.
-pub(crate) struct Origin {
-    pub(crate) boot: BootConfig,
-    /// With the boot image's first instruction to come.
-    pub(crate) state: MachineState,
+    /// Held by the I/O thread while it serves timers and inputs. A leaf, but for the devices' locks
+    /// and the inputs' own.
+    pub(crate) serving: Arc<Mutex<()>>,
+    /// The output of each serial line that has a place for it.
+    pub(crate) outputs: Vec<Output>,
+    /// What it boots when it is reset.
+    pub(crate) boot: BootConfig<BootFile>,
+    /// Its state before anything was booted.
+    pub(crate) fresh: OnceLock<MachineState>,
 }
 
 impl fmt::Debug for Board {

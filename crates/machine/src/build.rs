@@ -2,8 +2,9 @@
 //! image.
 
 use crate::board::Board;
+use crate::boot_files::BootFile;
 use crate::clock::{ProcessorTsc, VmClock};
-use crate::config::{Config, Hardware};
+use crate::config::{BootConfig, Config, Hardware};
 use crate::console::Pump;
 use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
@@ -44,12 +45,12 @@ impl Machine {
         let ram = layout::ram(config.memory);
         let plan = firmware::plan(&config.boot, &ram, config.devices.len())?;
         let model = processor_model(&config.cpu);
-        let mut machine = assemble(&hardware, model, lines, engine)?;
+        let boot = BootConfig::current(&config.boot);
+        let mut machine = assemble(&hardware, model, boot, lines, engine)?;
         machine.timeout = config.timeout;
         let board = &machine.board;
         firmware::place(&board.ram, &plan)?;
         board.begin(&plan.cpu)?;
-        board.remember(&config.boot)?;
         Ok(machine)
     }
 
@@ -68,9 +69,9 @@ impl Machine {
         let refused = |source| FileError::State { path: path.clone(), source };
         let Header { hardware, state, .. } = saved.header.clone();
         hardware.validate()?;
-        let mut machine =
-            assemble(&hardware, saved_model(&state).map_err(refused)?, lines, engine)?;
-        saved.load(&machine.board.ram)?;
+        let model = saved_model(&state).map_err(refused)?;
+        let mut machine = assemble(&hardware, model, saved.boot()?, lines, engine)?;
+        saved.load(&machine.board.ram, &machine.board.scratch())?;
         machine.restore(&state).map_err(refused)?;
         Ok(machine)
     }
@@ -80,6 +81,7 @@ impl Machine {
 fn assemble(
     hardware: &Hardware,
     model: CpuModel,
+    boot: BootConfig<BootFile>,
     lines: Lines,
     engine: &dyn Engine,
 ) -> Result<Machine, BuildError> {
@@ -124,9 +126,12 @@ fn assemble(
         control,
         commands: Mutex::default(),
         wall: Mutex::default(),
-        witnesses: pumps.iter().map(Pump::witness).collect(),
-        origin: OnceLock::new(),
+        serving: Arc::default(),
+        outputs: pumps.iter().map(Pump::output).collect(),
+        boot,
+        fresh: OnceLock::new(),
     };
+    board.remember()?;
     Ok(Machine { board: Arc::new(board), feeds, pumps, timeout: None })
 }
 

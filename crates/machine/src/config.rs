@@ -11,6 +11,8 @@ use x86::cpuid::CpuModel;
 pub const MEMORY_MIN: u64 = 2 << 20;
 /// The most RAM in bytes: the page walk's physical address width, less the device hole.
 pub const MEMORY_MAX: u64 = 1 << 40;
+/// The most bytes of a scratch disk.
+pub const SCRATCH_MAX: u64 = 1 << 40;
 /// RAM comes in units of this many bytes.
 pub const MEMORY_UNIT: u64 = 4096;
 
@@ -57,25 +59,37 @@ pub struct Paging {
     pub swap: PathBuf,
 }
 
-/// What to boot.
-#[derive(Clone, Debug)]
-pub struct BootConfig {
+/// What to boot. Its files are of kind `F`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig<F = File> {
     /// The kernel.
-    pub kernel: File,
+    pub kernel: F,
     /// The initial RAM disk.
-    pub initrd: Option<File>,
+    pub initrd: Option<F>,
     /// The kernel's command line.
     pub cmdline: String,
     /// Further files for the kernel, each with its arguments.
-    pub modules: Vec<(File, String)>,
+    pub modules: Vec<(F, String)>,
 }
 
 /// A virtio device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Device {
-    /// A disk. The guest counts the disks in their order.
+    /// A disk of the host's. The guest counts the disks in their order.
     Disk(Disk),
+    /// A disk whose content is the machine's own.
+    Scratch(Scratch),
+}
+
+/// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
+/// file when it is saved, and gone with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scratch {
+    /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
+    pub bytes: u64,
 }
 
 /// A virtio disk.
@@ -139,6 +153,15 @@ pub enum ConfigError {
         /// Devices asked for.
         found: usize,
     },
+    /// No size of a disk.
+    #[error(
+        "{found} bytes are no size of a scratch disk; give a multiple of 512, up to {}",
+        size(SCRATCH_MAX)
+    )]
+    ScratchSize {
+        /// Bytes asked for.
+        found: u64,
+    },
     /// A timeout that has passed at once.
     #[error("a timeout of zero ends the run before it begins; give `timeout` a positive time")]
     TimeoutZero,
@@ -156,9 +179,12 @@ fn size(bytes: u64) -> String {
 }
 
 impl Hardware {
-    /// Its disks.
+    /// Its disks that are the host's files.
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
-        self.devices.iter().map(|Device::Disk(disk)| disk)
+        self.devices.iter().filter_map(|device| match device {
+            Device::Disk(disk) => Some(disk),
+            Device::Scratch(_) => None,
+        })
     }
 
     /// Checks everything that needs no file and no host.
@@ -184,7 +210,40 @@ impl Hardware {
         if self.devices.len() > layout::VIRTIO_MAX {
             return Err(ConfigError::TooManyDevices { found: self.devices.len() });
         }
-        Ok(())
+        self.devices.iter().try_for_each(Device::validate)
+    }
+}
+
+impl Device {
+    fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Scratch(Scratch { bytes: found }) => {
+                let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
+                if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
+            }
+            Self::Disk(_) => Ok(()),
+        }
+    }
+}
+
+impl<F> BootConfig<F> {
+    /// Its files: the kernel, the initial RAM disk, the modules.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &F> {
+        let modules = self.modules.iter().map(|(file, _)| file);
+        std::iter::once(&self.kernel).chain(&self.initrd).chain(modules)
+    }
+
+    /// The same with what `file` makes of each file, in the order of [`Self::files`].
+    pub(crate) fn try_map<'a, G, E>(
+        &'a self,
+        mut file: impl FnMut(&'a F) -> Result<G, E>,
+    ) -> Result<BootConfig<G>, E> {
+        let Self { kernel, initrd, cmdline, modules } = self;
+        let kernel = file(kernel)?;
+        let initrd = initrd.as_ref().map(&mut file).transpose()?;
+        let module = |(it, arguments): &'a (F, String)| Ok((file(it)?, arguments.clone()));
+        let modules = modules.iter().map(module).collect::<Result<_, E>>()?;
+        Ok(BootConfig { kernel, initrd, cmdline: cmdline.clone(), modules })
     }
 }
 
@@ -269,6 +328,19 @@ mod tests {
         let with = |found| Config { devices: vec![disk.clone(); found], ..config(512 << 20) };
         assert_eq!(with(8).validate(), Ok(()));
         assert_eq!(with(9).validate(), Err(ConfigError::TooManyDevices { found: 9 }));
+    }
+
+    #[test]
+    fn a_scratch_disk_has_whole_sectors() {
+        let with = |bytes| {
+            let devices = vec![Device::Scratch(Scratch { bytes })];
+            Config { devices, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(512), Ok(()));
+        assert_eq!(with(SCRATCH_MAX), Ok(()));
+        for found in [0, 511, 513, SCRATCH_MAX + 512] {
+            assert_eq!(with(found), Err(ConfigError::ScratchSize { found }));
+        }
     }
 
     #[test]

@@ -54,14 +54,19 @@ pub(crate) struct Pump {
     stopper: Stopper,
 }
 
-/// What a line has heard of its guest's panic, shared with the line's thread.
+/// A line's output as the machine's other threads see it.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedWitness(Arc<Shared>);
+pub(crate) struct Output(Arc<Shared>);
 
-impl SharedWitness {
-    /// Another guest begins.
-    pub(crate) fn forget(&self) {
+impl Output {
+    /// Another guest begins: what was heard of this one's panic is forgotten.
+    pub(crate) fn begin_anew(&self) {
         *self.0.witness() = Witness::default();
+    }
+
+    /// Waits until everything has been written, up to `deadline`; whether it has.
+    pub(crate) fn is_written_by(&self, deadline: Instant) -> bool {
+        self.0.drain(Some(deadline))
     }
 }
 
@@ -140,19 +145,7 @@ impl Pump {
 
     /// Waits until everything has been written, for `limit` at the most.
     pub(crate) fn drain(&self, limit: Option<Duration>) {
-        let deadline = limit.map(|limit| Instant::now() + limit);
-        let mut state = self.shared.lock();
-        while (state.writing || !state.queue.is_empty()) && !state.closed {
-            let Some(deadline) = deadline else {
-                state = self.shared.wait(state);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            (state, _) = sync::wait_for(&self.shared.changed, state, left);
-        }
+        self.shared.drain(limit.map(|limit| Instant::now() + limit));
     }
 
     /// What the place's refusal means to the machine, if it has refused anything.
@@ -165,9 +158,9 @@ impl Pump {
         self.shared.witness().report()
     }
 
-    /// What it has heard so far, and will.
-    pub(crate) fn witness(&self) -> SharedWitness {
-        SharedWitness(Arc::clone(&self.shared))
+    /// For the machine's other threads.
+    pub(crate) fn output(&self) -> Output {
+        Output(Arc::clone(&self.shared))
     }
 
     /// Accepts nothing more, and lets go of who waits; what is queued is still written.
@@ -200,6 +193,24 @@ fn close(shared: &Shared) {
 }
 
 impl Shared {
+    /// Waits until everything has been written, or the place is gone; false: the deadline has
+    /// passed before that.
+    fn drain(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.lock();
+        while (state.writing || !state.queue.is_empty()) && !state.closed {
+            let Some(deadline) = deadline else {
+                state = self.wait(state);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            (state, _) = sync::wait_for(&self.changed, state, left);
+        }
+        true
+    }
+
     /// What to write next; `None` when closed and empty.
     fn next(&self, stopper: &Stopper) -> Option<Vec<u8>> {
         let mut state = self.lock();
@@ -321,8 +332,12 @@ mod tests {
 
     #[test]
     fn draining_a_stuck_place_is_bounded() {
-        let (pump, _open, _read) = slow();
+        let (pump, open, _read) = slow();
         pump.writer().write_all(b"x").expect("queued");
         pump.drain(Some(Duration::from_millis(20)));
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert!(!pump.output().is_written_by(soon()));
+        open.send(()).expect("it waits");
+        assert!(pump.output().is_written_by(soon() + Duration::from_secs(5)));
     }
 }

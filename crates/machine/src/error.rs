@@ -1,7 +1,9 @@
 //! Why a machine could not be built, controlled, saved or reset.
 
+use crate::boot_files::BootFileError;
 use crate::config::ConfigError;
 use crate::saved::file::FileError;
+use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
 use devices::virtio::blk::ImageError;
@@ -20,6 +22,9 @@ pub enum BuildError {
     /// A disk's image.
     #[error(transparent)]
     Disk(#[from] ImageError),
+    /// A scratch disk.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -66,6 +71,11 @@ pub enum SaveError {
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What the guest has said before is still on its way.
+    #[error(
+        "cannot save the machine: nobody reads its output; have it read, then save the machine"
+    )]
+    Unread,
 }
 
 /// Why a machine was not reset.
@@ -74,12 +84,12 @@ pub enum ResetError {
     /// It has ended.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// What it boots is not known.
-    #[error("a machine that was restored does not know what it booted, and cannot boot again")]
-    Restored,
     /// Its boot files are not there any more, or others.
     #[error("cannot boot again: {0}")]
     Boot(#[from] BootError),
+    /// The same of a machine that was restored.
+    #[error("cannot boot again: {0}")]
+    BootFile(#[from] BootFileError),
     /// A defect of gemello's: the machine has ended by it.
     #[error("the machine ended when it was reset: {0}")]
     Failed(String),

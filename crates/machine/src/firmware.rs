@@ -1,10 +1,11 @@
 //! The firmware's part, which the machine plays: the boot image and the tables in memory.
 
-use crate::config::BootConfig;
+use crate::config::{BootConfig, File};
 use crate::{layout, virtio};
 use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
 use devices::chipset::AcpiPm;
 use memory::GuestRam;
+use std::borrow::Borrow;
 
 /// Bytes of a piece that are written at a time.
 const CHUNK: usize = 1 << 20;
@@ -18,15 +19,15 @@ pub(crate) const PROCESSORS: u32 = 1;
 /// # Errors
 /// A boot file.
 pub(crate) fn plan(
-    config: &BootConfig,
+    config: &BootConfig<impl Borrow<File>>,
     ram: &[boot::Run],
     devices: usize,
 ) -> Result<BootPlan, BootError> {
-    let modules: Vec<_> =
-        config.modules.iter().map(|(file, args)| Module { source: file.source(), args }).collect();
+    let module = |(file, args)| Module { source: Borrow::<File>::borrow(file).source(), args };
+    let modules: Vec<_> = config.modules.iter().map(|(file, args)| module((file, args))).collect();
     boot::plan(&Request {
-        image: config.kernel.source(),
-        initrd: config.initrd.as_ref().map(|file| file.source()),
+        image: config.kernel.borrow().source(),
+        initrd: config.initrd.as_ref().map(|file| file.borrow().source()),
         cmdline: &config.cmdline,
         modules: &modules,
         ram,

@@ -1,15 +1,20 @@
 //! A machine from outside: requests that any thread may make, at any time.
 
 use crate::board::Board;
+use crate::boot_files::BootFile;
 use crate::config::Hardware;
 use crate::control::Phase;
 use crate::end::End;
 use crate::error::{ControlError, ResetError, SaveError};
-use crate::saved::file::{self, Header};
+use crate::saved::file::{self, Content, Header};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
+use crate::virtio::Slotted;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sync::lock;
 
 /// Asks things of one machine. Clones ask the same one.
 ///
@@ -19,11 +24,27 @@ pub struct MachineHandle {
     pub(crate) board: Arc<Board>,
 }
 
+/// How long the reader of a machine's output may hold up saving it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a machine did before it was asked to stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Was {
     Running,
     Paused,
+}
+
+impl Board {
+    /// Does `work` while the I/O thread serves no timer and no input.
+    fn still<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        let _still = lock(&self.serving);
+        work(self)
+    }
+
+    /// What its scratch disks hold.
+    pub(crate) fn scratch(&self) -> Vec<&File> {
+        self.virtio.iter().filter_map(Slotted::content).collect()
+    }
 }
 
 impl MachineHandle {
@@ -55,35 +76,39 @@ impl MachineHandle {
     /// # Errors
     /// It has ended, or the engine does not tell a processor's state.
     pub fn save<T>(&self, with: impl FnOnce(&MachineState) -> T) -> Result<T, ControlError> {
-        self.one_at_a_time(|| {
-            let before = self.pause_now("save")?;
-            let result = self.board.save().map(|state| with(&state));
-            if before == Was::Running {
-                self.resume_now()?;
-            }
-            Ok(result?)
-        })
+        self.while_paused(|board| Ok(with(&board.still(Board::save)?)))
     }
 
     /// Saves the whole machine, memory included, to the file at `path`; `hardware` is what it is
     /// made of, `session` tells what the caller wants to find there again. The machine stands still
     /// meanwhile, and goes on.
     ///
+    /// What the guest has said before is written by then, and nothing moves from an input to the
+    /// guest while `session` is called: what a line's ends hold then belongs to the state.
+    ///
     /// # Errors
-    /// It has ended, the engine does not tell a processor's state, or the host refuses; what was at
-    /// `path` is still there then.
+    /// It has ended, the engine does not tell a processor's state, nobody reads its output, or the
+    /// host refuses; what was at `path` is still there then.
     pub fn save_to(
         &self,
         path: &Path,
         hardware: &Hardware,
         session: impl FnOnce() -> serde_json::Value,
     ) -> Result<(), SaveError> {
-        self.save(|state| {
-            let hardware = hardware.clone();
-            let header = Header { hardware, state: state.clone(), session: session() };
-            file::write(path, &header, &self.board.ram)
-        })??;
-        Ok(())
+        let boot = self.board.boot.saved();
+        self.while_paused(|board| {
+            board.still(|_| ()); // what it was about to do is done
+            let deadline = Instant::now() + PATIENCE;
+            if !board.outputs.iter().all(|output| output.is_written_by(deadline)) {
+                return Err(SaveError::Unread);
+            }
+            let (state, session) = board.still(|board| (board.save(), session()));
+            let state = state.map_err(ControlError::from)?;
+            let header = Header { hardware: hardware.clone(), state, boot, session };
+            let inside = board.boot.files().filter_map(BootFile::inside).collect();
+            let content = Content { inside, ram: &board.ram, scratch: board.scratch() };
+            Ok(file::write(path, &header, &content)?)
+        })
     }
 
     /// Has the machine begin anew, as after its power was switched off and on: processors, devices
@@ -92,7 +117,8 @@ impl MachineHandle {
     /// instruction; one that is paused stays so.
     ///
     /// # Errors
-    /// It has ended, or was restored, or its boot files are not to be had: it goes on as it was.
+    /// It has ended, or its boot files are not to be had (where it was restored: as they were when
+    /// it was saved): it goes on as it was.
     /// [`ResetError::Failed`]: it has ended.
     pub fn reset(&self) -> Result<(), ResetError> {
         self.one_at_a_time(|| {
@@ -115,6 +141,21 @@ impl MachineHandle {
     /// Ends the machine.
     pub fn stop(&self, end: End) {
         self.board.control.stop(end);
+    }
+
+    /// Does `work` while the machine is paused to be saved; it goes on where it ran.
+    fn while_paused<T, E: From<ControlError>>(
+        &self,
+        work: impl FnOnce(&Board) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.one_at_a_time(|| {
+            let before = self.pause_now("save")?;
+            let result = work(&self.board);
+            if before == Was::Running {
+                self.resume_now()?;
+            }
+            result
+        })
     }
 
     fn one_at_a_time<T>(&self, work: impl FnOnce() -> T) -> T {

@@ -29,6 +29,8 @@ pub(crate) struct EventLoop {
     pub(crate) timers: Arc<TimerQueue>,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) stopper: Stopper,
+    /// Held while timers and inputs are served.
+    pub(crate) serving: Arc<Mutex<()>>,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -36,19 +38,23 @@ impl EventLoop {
     /// Serves until the run has ended, and gives the inputs back.
     pub(crate) fn run(mut self) -> Vec<Feed> {
         while !self.stopper.is_ended() {
-            if self.clock.is_running() {
-                self.timers.expire(self.clock.now());
-            }
+            self.serve();
             if self.deadline.is_some_and(|at| Instant::now() >= at) {
                 self.stopper.stop(End::TimedOut);
                 break;
             }
-            for feed in &mut self.feeds {
-                feed.offer();
-            }
             self.sleep();
         }
         self.feeds
+    }
+
+    /// Has timers expire that are due, and gives the guest its input.
+    fn serve(&mut self) {
+        let _serving = sync::lock(&self.serving);
+        if self.clock.is_running() {
+            self.timers.expire(self.clock.now());
+        }
+        self.feeds.iter_mut().for_each(Feed::offer);
     }
 
     /// Waits for the notifier, an input or a deadline, and reads what is readable.

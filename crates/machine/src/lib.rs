@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod board;
+mod boot_files;
 mod build;
 mod clock;
 mod config;
@@ -35,15 +36,17 @@ pub mod report;
 mod reset;
 mod run;
 pub mod saved;
+mod scratch;
 mod stats;
 mod virtio;
 mod wiring;
 
 pub use boot::BootError;
+pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, Paging,
+    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};

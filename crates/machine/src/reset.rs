@@ -3,10 +3,12 @@
 //! Memory is cleared and the boot files are read and placed again, as firmware does at each start.
 //! Processors and devices take over the state that they had then; time begins anew. Consoles, disks
 //! and counters stay. A disk's content is what the guest has made of it.
+//!
+//! A machine that was restored does the same: [`crate::boot_files`] says what it boots.
 
-use crate::board::{Board, Origin};
-use crate::config::BootConfig;
-use crate::console::SharedWitness;
+use crate::board::Board;
+use crate::boot_files::BootFile;
+use crate::console::Output;
 use crate::error::ResetError;
 use crate::firmware;
 use crate::saved::state::RestoreError;
@@ -14,38 +16,41 @@ use memory::GuestRam;
 use sync::lock;
 use vcpu::{Signal, StateError};
 use x86::addr::Gpa;
+use x86::state::CpuState;
 
 /// Bytes of memory that are looked at together.
 const CHUNK: usize = 64 << 10;
 
 impl Board {
-    /// Keeps what a reset needs: the state now, before the first run, and what `boot` says.
-    pub(crate) fn remember(&self, boot: &BootConfig) -> Result<(), StateError> {
-        let origin = Origin { boot: boot.clone(), state: self.save()? };
-        self.origin.get_or_init(|| origin);
+    /// Keeps the state now, before anything is booted or restored.
+    pub(crate) fn remember(&self) -> Result<(), StateError> {
+        let state = self.save()?;
+        self.fresh.get_or_init(|| state);
         Ok(())
     }
 
     /// Has everything begin anew. The machine stands still.
     pub(crate) fn reset(&self) -> Result<(), ResetError> {
-        let origin = self.origin.get().ok_or(ResetError::Restored)?;
-        let ram: Vec<_> = origin.state.memory.iter().map(|&(at, len)| (Gpa(at), len)).collect();
-        let plan = firmware::plan(&origin.boot, &ram, self.virtio.len())?;
+        let ram: Vec<_> = self.memory_map().iter().map(|&(at, len)| (Gpa(at), len)).collect();
+        let boot = self.boot.try_map(BootFile::now)?;
+        let plan = firmware::plan(&boot, &ram, self.virtio.len())?;
         let failed = |error: &dyn std::error::Error| ResetError::Failed(error.to_string());
         clear(&self.ram).map_err(|error| failed(&error))?;
         firmware::place(&self.ram, &plan).map_err(|error| failed(&error))?;
-        self.begin_anew(origin).map_err(|error| failed(&error))?;
-        Ok(())
+        self.begin_anew(&plan.cpu).map_err(|error| failed(&error))
     }
 
-    fn begin_anew(&self, origin: &Origin) -> Result<(), RestoreError> {
+    fn begin_anew(&self, boot: &CpuState) -> Result<(), RestoreError> {
         for processor in &self.processors {
             let processor = lock(processor);
             processor.signals.clear(Signal::Init);
             processor.signals.clear(Signal::Sipi);
         }
-        self.restore(&origin.state)?;
-        self.witnesses.iter().for_each(SharedWitness::forget);
+        if let Some(fresh) = self.fresh.get() {
+            self.restore(fresh)?;
+        }
+        self.begin(boot)?;
+        self.outputs.iter().for_each(Output::begin_anew);
         Ok(())
     }
 }

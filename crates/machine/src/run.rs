@@ -41,6 +41,7 @@ impl Machine {
             timers: board.timers.clone(),
             feeds: std::mem::take(&mut self.feeds),
             stopper: self.stopper(),
+            serving: Arc::clone(&board.serving),
             deadline: self.timeout.map(|limit| began + limit),
         };
         board.control.begin(board.processors.len());

@@ -5,6 +5,7 @@
 //! ([`file`]); the host's side (consoles, timeouts) is not state. A state that comes from a file
 //! may hold anything: each part checks its own.
 
+mod area;
 pub mod cpu;
 pub mod file;
 #[doc(hidden)]
@@ -27,7 +28,7 @@ const TIME_MAX: u64 = 1 << 62;
 
 impl Board {
     /// Where RAM is.
-    fn memory_map(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn memory_map(&self) -> Vec<(u64, u64)> {
         self.ram.regions().iter().map(|region| (region.gpa.0, region.len)).collect()
     }
 

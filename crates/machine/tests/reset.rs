@@ -4,7 +4,10 @@ mod support;
 
 use engine_soft::SoftEngine;
 use machine::layout::LAPIC;
-use machine::{BootConfig, Config, ControlError, End, File, Lines, Machine, ResetError};
+use machine::{
+    BootConfig, Config, ControlError, End, File, Lines, Machine, Phase, ResetError, SavedMachine,
+};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::{Collector, Step, collecting, config, kernel, machine, step};
@@ -140,4 +143,88 @@ fn a_boot_file_that_has_gone_is_told_and_the_guest_goes_on() {
         handle.stop(End::PowerOff);
         run.join().expect("the run")
     });
+}
+
+/// The machine of `config` from a file, saved when it has said its letter; what it says then.
+fn restored(config: &Config, name: &str) -> (Machine, Collector) {
+    let path = std::env::temp_dir().join(format!("gemello-reset-{}-{name}", std::process::id()));
+    let (console, again) = (Collector::default(), Collector::default());
+    let lines = |console| Lines { com1: collecting(console), ..Lines::default() };
+    let engine = SoftEngine::default();
+    let mut machine = Machine::build(config, lines(&console), &engine).expect("built");
+    let handle = machine.handle();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| machine.run());
+        wait_for(b"A", &console);
+        let session = || serde_json::Value::Null;
+        handle.save_to(&path, &config.hardware(), session).expect("saved");
+        handle.stop(End::PowerOff);
+        run.join().expect("the run")
+    });
+    let mut saved = SavedMachine::open(&path).expect("what was saved");
+    let machine = Machine::from_saved(&mut saved, lines(&again), &engine).expect("restored");
+    std::fs::remove_file(&path).expect("it is there");
+    (machine, again)
+}
+
+/// Whether its boot file was bytes that only the saved machine holds, or the host's.
+#[test]
+fn a_restored_guest_begins_anew() {
+    let file = std::env::temp_dir().join(format!("gemello-reset-{}-kernel", std::process::id()));
+    let inside = counting();
+    std::fs::write(&file, kernel_of(&inside)).expect("a file");
+    let boot = BootConfig { kernel: File::Path(file.clone()), ..config().boot };
+    for config in [inside, Config { boot, ..config() }] {
+        let (mut machine, console) = restored(&config, "anew");
+        let handle = machine.handle();
+        thread::scope(|scope| {
+            let run = scope.spawn(|| machine.run());
+            for starts in 0..3 {
+                wait_for(&vec![b'A'; starts], &console);
+                handle.reset().expect("it knows what it booted");
+            }
+            wait_for(b"AAA", &console);
+            handle.stop(End::PowerOff);
+            run.join().expect("the run")
+        });
+    }
+    std::fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn a_restored_guest_goes_on_where_its_boot_file_has_changed() {
+    let file = std::env::temp_dir().join(format!("gemello-reset-{}-other", std::process::id()));
+    std::fs::write(&file, kernel_of(&counting())).expect("a file");
+    let boot = BootConfig { kernel: File::Path(file.clone()), ..config().boot };
+    let (mut machine, console) = restored(&Config { boot, ..config() }, "other");
+    let handle = machine.handle();
+    let refused = |why: &str, file: &Path| {
+        let refused = handle.reset().expect_err(why).to_string();
+        let name = file.to_str().expect("text");
+        assert!(refused.contains(why) && refused.contains(name), "{refused}");
+        assert_eq!(handle.phase(), Phase::Running);
+    };
+    thread::scope(|scope| {
+        let run = scope.spawn(|| machine.run());
+        while handle.phase() == Phase::Created {
+            thread::yield_now();
+        }
+        std::fs::write(&file, kernel()).expect("a file");
+        refused("has changed since the machine was saved", &file);
+        std::fs::remove_file(&file).expect("it is there");
+        refused("cannot read", &file);
+        std::fs::write(&file, kernel_of(&counting())).expect("a file");
+        handle.reset().expect("it was put back");
+        wait_for(b"A", &console);
+        handle.stop(End::PowerOff);
+        run.join().expect("the run")
+    });
+    std::fs::remove_file(&file).expect("it is there");
+}
+
+fn kernel_of(config: &Config) -> Vec<u8> {
+    match &config.boot.kernel {
+        File::Bytes { bytes, .. } => bytes.clone(),
+        File::Path(path) => panic!("{} is no bytes", path.display()),
+    }
 }

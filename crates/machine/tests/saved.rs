@@ -2,8 +2,9 @@
 
 mod support;
 
+use machine::console::Line;
 use machine::saved::VERSION;
-use machine::{End, Lines, Machine, Phase, RestoreError, SavedMachine, layout};
+use machine::{End, Lines, Machine, Phase, RestoreError, SaveError, SavedMachine, layout};
 use std::path::{Path, PathBuf};
 use support::{Step, config, machine, script_engine, step};
 use test_support::{Rng, setting};
@@ -137,6 +138,47 @@ fn saved_file(name: &str) -> PathBuf {
         run.join().expect("the run");
     });
     path
+}
+
+/// A place that takes what it is given once the other end says so.
+struct Stuck(std::sync::mpsc::Receiver<()>);
+
+impl std::io::Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.recv().map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the guest has said is not in the file, so it has to be with its reader.
+#[test]
+fn a_machine_is_saved_once_its_output_is_read() {
+    let path = std::env::temp_dir().join(format!("gemello-saved-{}-unread", std::process::id()));
+    let (read, stuck) = std::sync::mpsc::channel();
+    let com1 = Line { input: None, output: Some(Box::new(Stuck(stuck))) };
+    let says = step(|guest| {
+        guest.io.pio_write(layout::COM1, PortWidth::B1, u32::from(b'x'));
+        Exit::SliceOver
+    });
+    let mut machine = machine(&config(), Lines { com1, ..Lines::default() }, vec![says]);
+    let handle = machine.handle();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| machine.run());
+        std::thread::sleep(std::time::Duration::from_millis(300)); // a line of 9600 baud
+        let save = || handle.save_to(&path, &config().hardware(), || serde_json::Value::Null);
+        let refused = save().expect_err("nobody has read it");
+        assert!(matches!(refused, SaveError::Unread), "{refused}");
+        assert_eq!((handle.phase(), path.exists()), (Phase::Running, false));
+        read.send(()).expect("it waits");
+        save().expect("it is read");
+        handle.stop(End::PowerOff);
+        run.join().expect("the run")
+    });
+    std::fs::remove_file(&path).expect("it is there");
 }
 
 fn restored(path: &Path) -> Result<Machine, String> {

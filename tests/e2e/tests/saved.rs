@@ -131,10 +131,10 @@ fn what_cannot_be_saved_or_restored_is_told_at_once() {
         (vec!["restore", ordinary], "no saved machine"),
         (vec!["restore", "/nowhere/at/all"], "cannot read /nowhere/at/all"),
         (vec!["restore", "/dev/null"], "no saved machine"),
-        (vec!["run", "--nucleus", "--save", "x.gm"], "--disk FILE"),
         (vec!["run", "debian", "--save", ordinary], "no saved machine"),
         (vec!["run", "debian", "--save", "/dev/null"], "no saved machine"),
-        (vec!["run", "debian", "--save", "x.gm", "--", "true"], "not for a command"),
+        (vec!["run", "debian", "--save", ordinary, "--", "true"], "no saved machine"),
+        (vec!["run", "--nucleus", "--save", ordinary], "no saved machine"),
     ] {
         let _turn = arguments.contains(&"debian").then(|| debian("cloud"));
         let output = run(&arguments);

@@ -2,6 +2,7 @@
 
 use super::cpio::Archive;
 use crate::shell::quoted;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -27,7 +28,7 @@ pub(crate) struct Session {
 }
 
 /// Where standard error goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Errors {
     /// Where standard output goes, in one order.
     WithOutput,

@@ -22,6 +22,17 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
+    /// In the middle of a line, of which this was there.
+    pub(crate) fn within(mut line: Vec<u8>) -> Self {
+        line.truncate(LONGEST);
+        Self { line }
+    }
+
+    /// What there is of the line that is not complete.
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// Takes the next `bytes`, and gives the reports that they complete.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Vec<Report> {
         let mut found = Vec::new();
@@ -57,7 +68,11 @@ mod tests {
             gemello-init: status 300\r\n\xff\xfe\r\ngemello-init: status 7\r\n";
         for size in 1..stream.len() {
             let mut scanner = Scanner::default();
-            let found: Vec<_> = stream.chunks(size).flat_map(|c| scanner.scan(c)).collect();
+            let found = stream.chunks(size).flat_map(|c| {
+                scanner = Scanner::within(scanner.line().to_vec()); // saved and restored
+                scanner.scan(c)
+            });
+            let found: Vec<_> = found.collect();
             assert_eq!(found, [Report::Ready, Report::Status(7)], "in pieces of {size}");
         }
     }

@@ -122,9 +122,10 @@ mod tests {
                 "line 2: machine.memroy: no such key; did you mean memory",
             ),
             (
-                "[machine]\nname = \"x\"",
-                "line 2: machine.name: no such key; there are memory, resident",
+                "[machine]\ncolour = 1",
+                "line 2: machine.colour: no such key; there are name, memory",
             ),
+            ("[machine]\nname = \"a/b\"", "line 2: machine.name: a name has letters"),
             ("\n[mashine]\n", "line 2: mashine: no such key; did you mean machine?"),
             ("[machine]\n\nmemory = \"1\"", "line 3: machine.memory: give a unit"),
             ("[machine]\nmemory = 512", "line 2: machine.memory: invalid type: integer `512`"),

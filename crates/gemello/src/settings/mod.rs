@@ -8,6 +8,7 @@
 pub(crate) mod disk;
 pub(crate) mod file;
 pub(crate) mod module;
+pub(crate) mod name;
 pub(crate) mod names;
 mod optional;
 pub(crate) mod options;
@@ -22,6 +23,7 @@ use crate::trace::Topic;
 use disk::DiskSettings;
 use engine_soft::Tier;
 use module::{ModuleSettings, Word};
+use name::MachineName;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use values::{CodeCache, Size, Time};
@@ -52,6 +54,8 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct MachineSettings {
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) name: Option<MachineName>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) memory: Option<Size>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
@@ -139,6 +143,19 @@ impl Settings {
         }
     }
 
+    /// The machine's name: as it is said, else that of the `file` which describes it, else of what
+    /// it boots.
+    pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
+        let boot = &self.boot;
+        let booted = match &boot.kernel {
+            _ if boot.debian.is_some() => Path::new("debian"),
+            _ if boot.nucleus.is_some() => Path::new("nucleus"),
+            kernel => kernel.as_deref().unwrap_or(Path::new("")),
+        };
+        let by_itself = || MachineName::of_image(file.unwrap_or(booted));
+        self.machine.name.clone().unwrap_or_else(by_itself)
+    }
+
     /// Has relative paths begin at `base`.
     pub(crate) fn resolve(&mut self, base: &Path) {
         let at = |path: &mut PathBuf| *path = base.join(&*path);
@@ -160,8 +177,9 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { memory, resident, swap, cpu, debug_exit } = self;
+        let Self { name, memory, resident, swap, cpu, debug_exit } = self;
         Self {
+            name: name.or(lower.name),
             memory: memory.or(lower.memory),
             resident: resident.or(lower.resident),
             swap: swap.or(lower.swap),

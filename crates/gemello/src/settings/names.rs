@@ -28,7 +28,8 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 22] = [
+pub(crate) const FIELDS: [Field; 23] = [
+    field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
     field("swap", "machine.swap", "--swap", |s| s.machine.swap.is_some()),

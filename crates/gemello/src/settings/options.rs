@@ -106,6 +106,7 @@ impl From<&Run> for Settings {
         let Run {
             what: _, // `gather`'s
             command,
+            name,
             kernel,
             nucleus,
             initrd,
@@ -128,6 +129,7 @@ impl From<&Run> for Settings {
             print_config: _,
         } = arguments;
         let machine = MachineSettings {
+            name: name.clone(),
             memory: *memory,
             resident: *resident,
             swap: swap.clone(),

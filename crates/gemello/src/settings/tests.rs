@@ -3,7 +3,7 @@
 use super::disk::{DiskFormat, DiskSettings};
 use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
-use super::values::{CodeCache, Size, Time};
+use super::values::{CodeCache, Size, Text as _, Time};
 use super::*;
 use crate::cli::{Cli, Command, Run};
 use clap::{CommandFactory as _, Parser as _};
@@ -14,6 +14,7 @@ use std::time::Duration;
 fn all() -> Settings {
     Settings {
         machine: MachineSettings {
+            name: Some(MachineName::parse("a-b.c").expect("a name")),
             memory: Some(Size(48 << 20)),
             resident: Some(Size(16 << 20)),
             swap: Some("/w".into()),
@@ -57,13 +58,14 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 21] = [
+const OPTIONS: [(&str, &[&str]); 22] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro", "--disk", "/b,format=raw"]),
+    ("name", &["--name", "web-1"]),
     ("memory", &["--memory", "1536M"]),
     ("resident", &["--resident", "64M"]),
     ("swap", &["--swap", "/w"]),
@@ -193,4 +195,20 @@ fn every_field_has_a_name_of_the_command_line() {
         let text = names.render(&format!("change `{word}`"));
         assert!(text.starts_with("change --"), "{text}");
     }
+}
+
+#[test]
+fn a_machine_is_called_after_what_it_boots() {
+    let boots = |boot| Settings { boot, ..Settings::default() };
+    let debian = boots(BootSettings { debian: Some(Flavour::Cloud), ..BootSettings::default() });
+    let nucleus = boots(BootSettings { nucleus: Some("".into()), ..BootSettings::default() });
+    let kernel = boots(BootSettings { kernel: Some("/a/b.elf".into()), ..BootSettings::default() });
+    let file = Some(Path::new("/vm/web.toml"));
+    for (settings, name) in [(&debian, "debian"), (&nucleus, "nucleus"), (&kernel, "b")] {
+        assert_eq!(settings.name(None).to_string(), name);
+        assert_eq!(settings.name(file).to_string(), "web");
+    }
+    let name = Some(MachineName::parse("said").expect("a name"));
+    let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
+    assert_eq!(said.name(file).to_string(), "said");
 }

@@ -1,36 +1,36 @@
-//! A whole machine in a file: what it is made of, its state, its memory.
+//! A whole machine in a file: what it is made of, its state, what it boots when it is reset, its
+//! memory and the disks that are its own.
 //!
 //! ```text
 //! "gemello machine\n"   16 bytes
 //! version               u32
 //! length of the header  u32, then the header as JSON: [`Header`]
-//! chunks of memory      guest-physical address u64, stored bytes u32, then those bytes (LZ4 block
-//!                       of CHUNK bytes)
-//! end of memory         address u64 = !0
+//! areas                 of each boot file that is inside, in the header's order; of the memory; of
+//!                       each scratch disk, in their order
 //! checksum              CRC-32 of all before, u32
 //! ```
-//! Numbers are little-endian. Chunks that hold only zeros are left out. A file is written under
-//! another name and renamed when it is whole.
+//! Numbers are little-endian. [`super::area`] says what an area is. A file is written under another
+//! name and renamed when it is whole.
 
+use super::area::{Reader, Writer};
 use super::state::{MachineState, RestoreError};
-use crate::config::Hardware;
+use crate::boot_files::{BootFile, SavedFile};
+use crate::config::{self, BootConfig, Hardware};
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, BufReader, BufWriter, Read};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use x86::addr::Gpa;
 
 const MAGIC: &[u8; 16] = b"gemello machine\n";
 /// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
-/// Bytes of memory that are stored together.
-const CHUNK: usize = 64 << 10;
-/// In place of an address: no more chunks.
-const END: u64 = u64::MAX;
+pub const VERSION: u32 = 2;
 /// A header is no larger.
 const HEADER_MAX: u32 = 16 << 20;
+/// Boot files that are inside have no more bytes together.
+const INSIDE_MAX: usize = 1 << 30;
 
 /// What stands before the memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,8 +39,20 @@ pub struct Header {
     pub hardware: Hardware,
     /// Its state.
     pub state: MachineState,
+    /// What it boots when it is reset.
+    pub boot: BootConfig<SavedFile>,
     /// What the program that saved it wants to find again, as it likes.
     pub session: serde_json::Value,
+}
+
+impl Header {
+    /// The host's files that the machine boots from when it is reset.
+    pub fn boot_paths(&self) -> impl Iterator<Item = &Path> {
+        self.boot.files().filter_map(|file| match file {
+            SavedFile::Host { path, .. } => Some(&**path),
+            SavedFile::Inside { .. } | SavedFile::Lost { .. } => None,
+        })
+    }
 }
 
 /// The version of a [`Header`], readable in every version.
@@ -102,17 +114,25 @@ pub enum FileError {
     },
 }
 
-/// Writes a machine's header and memory to `path`, whole or not at all. The machine stands still.
+/// What follows a header.
+pub(crate) struct Content<'a> {
+    /// The boot files that are inside.
+    pub(crate) inside: Vec<&'a [u8]>,
+    pub(crate) ram: &'a GuestRam,
+    pub(crate) scratch: Vec<&'a File>,
+}
+
+/// Writes a machine to `path`, whole or not at all. The machine stands still.
 ///
 /// # Errors
 /// The host refuses; what was at `path` is still there.
-pub(crate) fn write(path: &Path, header: &Header, ram: &GuestRam) -> Result<(), FileError> {
+pub(crate) fn write(path: &Path, header: &Header, content: &Content<'_>) -> Result<(), FileError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let failed = |source| FileError::Io { attempt: "write", path: path.to_owned(), source };
     let file = create(&partial).map_err(failed)?;
-    let result = write_to(file, header, ram).and_then(|()| std::fs::rename(&partial, path));
+    let result = write_to(file, header, content).and_then(|()| std::fs::rename(&partial, path));
     result.map_err(|source| {
         let _ = std::fs::remove_file(&partial);
         failed(source)
@@ -124,40 +144,28 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn write_to(file: File, header: &Header, ram: &GuestRam) -> io::Result<()> {
-    let mut out =
-        Summed { inner: BufWriter::with_capacity(1 << 20, file), crc: crc32fast::Hasher::new() };
+fn write_to(file: File, header: &Header, content: &Content<'_>) -> io::Result<()> {
+    let Content { inside, ram, scratch } = content;
+    let mut out = Writer::new(BufWriter::with_capacity(1 << 20, file));
     let header = serde_json::to_vec(header)?;
-    out.write_all(MAGIC)?;
-    out.write_all(&VERSION.to_le_bytes())?;
-    out.write_all(&(header.len() as u32).to_le_bytes())?;
-    out.write_all(&header)?;
-    let (mut chunk, mut packed) =
-        (vec![0; CHUNK], vec![0; lz4_flex::block::get_maximum_output_size(CHUNK)]);
-    for (gpa, len) in chunks(ram) {
-        let chunk = &mut chunk[..len];
-        ram.read(Gpa(gpa), chunk).map_err(io::Error::other)?;
-        ram.settle();
-        if chunk.iter().all(|&byte| byte == 0) {
-            continue;
-        }
-        let size = lz4_flex::block::compress_into(chunk, &mut packed).map_err(io::Error::other)?;
-        out.write_all(&gpa.to_le_bytes())?;
-        out.write_all(&(size as u32).to_le_bytes())?;
-        out.write_all(&packed[..size])?;
+    out.bytes(MAGIC)?;
+    out.bytes(&VERSION.to_le_bytes())?;
+    out.bytes(&(header.len() as u32).to_le_bytes())?;
+    out.bytes(&header)?;
+    for bytes in inside {
+        out.stream(bytes)?;
     }
-    out.write_all(&END.to_le_bytes())?;
-    let sum = out.crc.clone().finalize();
-    out.write_all(&sum.to_le_bytes())?;
-    out.inner.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-/// Where each chunk of RAM begins, and its bytes.
-fn chunks(ram: &GuestRam) -> impl Iterator<Item = (u64, usize)> {
-    ram.regions().iter().flat_map(|region| {
-        let (gpa, len) = (region.gpa, region.len);
-        (0..len).step_by(CHUNK).map(move |at| (gpa.0 + at, CHUNK.min((len - at) as usize)))
-    })
+    let regions = ram.regions().iter().map(|region| (region.gpa.0, region.len));
+    out.sparse(regions, |at, into| {
+        ram.read(Gpa(at), into).map_err(io::Error::other)?;
+        ram.settle();
+        Ok(())
+    })?;
+    for file in scratch {
+        let all = std::iter::once((0, file.metadata()?.len()));
+        out.sparse(all, |at, into| file.read_exact_at(into, at))?;
+    }
+    out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 /// A saved machine whose header has been read.
@@ -166,7 +174,7 @@ pub struct SavedMachine {
     /// What was read.
     pub header: Header,
     path: PathBuf,
-    rest: Summed<BufReader<File>>,
+    rest: Reader<BufReader<File>>,
 }
 
 impl SavedMachine {
@@ -180,12 +188,9 @@ impl SavedMachine {
         if !file.metadata().map_err(io)?.is_file() {
             return Err(FileError::Foreign { path: path.to_owned() });
         }
-        let mut rest = Summed {
-            inner: BufReader::with_capacity(1 << 20, file),
-            crc: crc32fast::Hasher::new(),
-        };
-        let mut magic = [0; 16];
-        if rest.read_exact(&mut magic).is_err() || magic != *MAGIC {
+        let mut rest = Reader::new(BufReader::with_capacity(1 << 20, file));
+        let mut magic = [0; MAGIC.len()];
+        if rest.bytes(&mut magic).is_err() || magic != *MAGIC {
             return Err(FileError::Foreign { path: path.to_owned() });
         }
         let damaged = |what: String| FileError::Damaged { path: path.to_owned(), what };
@@ -199,7 +204,7 @@ impl SavedMachine {
             return Err(damaged(format!("its header is said to have {len} bytes")));
         }
         let mut bytes = vec![0; len as usize];
-        rest.read_exact(&mut bytes).map_err(short)?;
+        rest.bytes(&mut bytes).map_err(short)?;
         let unreadable = |error| damaged(format!("its header: {error}"));
         // First the version alone: the rest may have any form in another one.
         let Versions { state: Versioned { version } } =
@@ -225,89 +230,121 @@ impl SavedMachine {
         &self.path
     }
 
-    /// Reads the memory into `ram`, which holds zeros, and checks that the file is whole.
+    /// Reads the boot files that are inside: what the machine boots when it is reset. To be called
+    /// once, and before [`Self::load`].
     ///
     /// # Errors
-    /// It is damaged; `ram` holds a part.
-    pub(crate) fn load(&mut self, ram: &GuestRam) -> Result<(), FileError> {
-        self.load_chunks(ram).map_err(|error| FileError::Damaged {
-            path: self.path.clone(),
-            what: match error.kind() {
-                io::ErrorKind::UnexpectedEof => "it ends too soon".to_owned(),
-                _ => error.to_string(),
-            },
-        })
+    /// It is damaged.
+    pub(crate) fn boot(&mut self) -> Result<BootConfig<BootFile>, FileError> {
+        let Self { header, path, rest } = self;
+        let mut room = INSIDE_MAX;
+        let read = header.boot.try_map(|file| -> io::Result<BootFile> {
+            let SavedFile::Inside { name } = file else {
+                return Ok(BootFile::Saved(file.clone()));
+            };
+            let bytes = rest.stream(room)?;
+            room -= bytes.len();
+            Ok(BootFile::Current(config::File::Bytes { name: name.clone(), bytes }))
+        });
+        read.map_err(|error| damaged(path, &error))
     }
 
-    fn load_chunks(&mut self, ram: &GuestRam) -> io::Result<()> {
-        let (mut packed, mut chunk) = (Vec::new(), vec![0; CHUNK]);
-        loop {
-            let gpa = self.rest.long()?;
-            if gpa == END {
-                break;
-            }
-            let size = self.rest.word()? as usize;
-            if size > lz4_flex::block::get_maximum_output_size(CHUNK) {
-                return Err(io::Error::other(format!("a chunk is said to have {size} bytes")));
-            }
-            packed.resize(size, 0);
-            self.rest.read_exact(&mut packed)?;
-            let len =
-                lz4_flex::block::decompress_into(&packed, &mut chunk).map_err(io::Error::other)?;
-            ram.write(Gpa(gpa), &chunk[..len]).map_err(io::Error::other)?;
+    /// Reads the memory into `ram`, and into `scratch` what the disks hold; all hold zeros. Checks
+    /// that the file is whole.
+    ///
+    /// # Errors
+    /// It is damaged; `ram` and `scratch` hold a part.
+    pub(crate) fn load(&mut self, ram: &GuestRam, scratch: &[&File]) -> Result<(), FileError> {
+        self.load_areas(ram, scratch).map_err(|error| damaged(&self.path, &error))
+    }
+
+    fn load_areas(&mut self, ram: &GuestRam, scratch: &[&File]) -> io::Result<()> {
+        self.rest.sparse(|at, bytes| {
+            ram.write(Gpa(at), bytes).map_err(io::Error::other)?;
             ram.settle();
+            Ok(())
+        })?;
+        for disk in scratch {
+            let len = disk.metadata()?.len();
+            self.rest.sparse(|at, bytes| {
+                let end = at.checked_add(bytes.len() as u64);
+                if end.is_none_or(|end| end > len) {
+                    return Err(io::Error::other("more than its scratch disk holds"));
+                }
+                disk.write_all_at(bytes, at)
+            })?;
         }
-        let sum = self.rest.crc.clone().finalize();
-        if self.rest.word()? != sum {
-            return Err(io::Error::other("its checksum is wrong"));
+        self.rest.finish()
+    }
+}
+
+fn damaged(path: &Path, error: &io::Error) -> FileError {
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ends too soon".to_owned(),
+        _ => error.to_string(),
+    };
+    FileError::Damaged { path: path.to_owned(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Device, Scratch};
+    use crate::{Lines, Machine};
+    use engine_soft::SoftEngine;
+    use x86::cpuid::CpuModel;
+
+    /// A Multiboot kernel of no instructions (Multiboot 0.6.96, 3.1.3).
+    fn config() -> Config {
+        let checksum = 0_u32.wrapping_sub(0x1BAD_B002).wrapping_sub(1 << 16);
+        let at = 0x10_0000;
+        let words = [0x1BAD_B002, 1 << 16, checksum, at, at, at + 64, at + 64, at + 32];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        bytes.resize(64, 0xF4);
+        let kernel = config::File::Bytes { name: "a kernel".into(), bytes };
+        let boot = BootConfig { kernel, initrd: None, cmdline: "a b".into(), modules: vec![] };
+        let devices = [1 << 20, 3 << 20].map(|bytes| Device::Scratch(Scratch { bytes })).to_vec();
+        let cpu = CpuModel::gemello_v2();
+        let memory = 4 << 20;
+        Config { memory, paging: None, cpu, boot, devices, debug_exit: false, timeout: None }
+    }
+
+    #[test]
+    fn scratch_disks_and_what_was_booted_come_back() {
+        let (config, engine) = (config(), SoftEngine::default());
+        let machine = Machine::build(&config, Lines::default(), &engine).expect("built");
+        let places = [(0, 0), (0, (1 << 20) - 5), (1, 0x12345), (1, (3 << 20) - 5)];
+        for (disk, at) in places {
+            machine.board.scratch()[disk].write_all_at(b"hello", at).expect("room");
         }
-        match self.rest.inner.read(&mut [0])? {
-            0 => Ok(()),
-            _ => Err(io::Error::other("more follows after its end")),
+        let path = std::env::temp_dir().join(format!("gemello-scratches-{}", std::process::id()));
+        let session = || serde_json::Value::Null;
+        machine.handle().save_to(&path, &config.hardware(), session).expect("saved");
+        assert!(std::fs::metadata(&path).expect("a file").len() < 1 << 20, "zeros are stored");
+
+        let mut saved = SavedMachine::open(&path).expect("what was saved");
+        assert_eq!(saved.header.hardware, config.hardware());
+        let restored = Machine::from_saved(&mut saved, Lines::default(), &engine).expect("whole");
+        for (disk, (before, after)) in
+            machine.board.scratch().into_iter().zip(restored.board.scratch()).enumerate()
+        {
+            let content = |file: &File| {
+                let mut bytes = vec![0; file.metadata().expect("a file").len() as usize];
+                file.read_exact_at(&mut bytes, 0).expect("all of it");
+                bytes
+            };
+            assert!(content(before) == content(after), "disk {disk} differs");
+            assert!(content(after).windows(5).any(|bytes| bytes == b"hello"));
         }
-    }
-}
-
-/// A stream whose bytes are summed up.
-struct Summed<S> {
-    inner: S,
-    crc: crc32fast::Hasher,
-}
-
-impl<S> std::fmt::Debug for Summed<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Summed").finish_non_exhaustive()
-    }
-}
-
-impl<S: Write> Write for Summed<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.crc.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<S: Read> Summed<S> {
-    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
-        self.inner.read_exact(into)?;
-        self.crc.update(into);
-        Ok(())
-    }
-
-    fn word(&mut self) -> io::Result<u32> {
-        let mut bytes = [0; 4];
-        self.read_exact(&mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn long(&mut self) -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        self.read_exact(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        assert_eq!(restored.board.boot.cmdline, "a b");
+        let kernel = restored.board.boot.kernel.inside().expect("bytes");
+        assert_eq!(Some(kernel), machine.board.boot.kernel.inside());
+        // A smaller disk than what is to be put on it.
+        let mut saved = SavedMachine::open(&path).expect("what was saved");
+        saved.header.hardware.devices[1] = Device::Scratch(Scratch { bytes: 1 << 20 });
+        let refused = Machine::from_saved(&mut saved, Lines::default(), &engine);
+        let refused = refused.expect_err("too much for it").to_string();
+        assert!(refused.contains("scratch disk"), "{refused}");
+        std::fs::remove_file(&path).expect("it is there");
     }
 }

@@ -1,11 +1,14 @@
-//! The fuzzing entry: the file of a saved machine whose header is anything, under a valid checksum,
-//! restored and run for a while.
+//! The fuzzing entry: the file of a saved machine whose header and areas are anything, under a
+//! valid checksum, restored, run for a while, reset and run again.
 
-use super::file::{self, Header, SavedMachine};
-use crate::config::{BootConfig, Config, File};
-use crate::{Lines, Machine};
+use super::file::{self, Content, Header, SavedMachine};
+use crate::board::Board;
+use crate::boot_files::BootFile;
+use crate::config::{BootConfig, Config, Device, File, Scratch};
+use crate::{Lines, Machine, ResetError};
 use engine_soft::{SoftEngine, Tier};
 use serde_json::{Value, json};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use sync::lock;
@@ -31,15 +34,9 @@ fn config() -> Config {
     let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let cpu = CpuModel::gemello_v2();
-    Config {
-        memory: 4 << 20,
-        paging: None,
-        cpu,
-        boot,
-        devices: vec![],
-        debug_exit: true,
-        timeout: None,
-    }
+    let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
+    let memory = 4 << 20;
+    Config { memory, paging: None, cpu, boot, devices, debug_exit: true, timeout: None }
 }
 
 /// A file of this process.
@@ -52,23 +49,33 @@ fn path() -> PathBuf {
 fn saved() -> (Value, Vec<u8>) {
     let config = config();
     let machine = Machine::build(&config, Lines::default(), &ENGINE).expect("a small machine");
+    let board = &machine.board;
     let state = machine.save().expect("the engine tells its state");
-    let header = Header { hardware: config.hardware(), state, session: json!({ "any": [1] }) };
+    let (hardware, boot) = (config.hardware(), board.boot.saved());
+    let header = Header { hardware, state, boot, session: json!({ "any": [1] }) };
     let path = path();
-    file::write(&path, &header, machine.ram()).expect("a temporary file");
+    let scratch = board.scratch();
+    scratch[0].write_all_at(b"content", 0x2_0000).expect("room");
+    let inside = board.boot.files().filter_map(BootFile::inside).collect();
+    let content = Content { inside, ram: &board.ram, scratch };
+    file::write(&path, &header, &content).expect("a temporary file");
     let bytes = std::fs::read(&path).expect("what was written");
     std::fs::remove_file(path).expect("it is there");
     (serde_json::to_value(header).expect("plain data"), bytes)
 }
 
-/// The file `original` with another header, and the checksum that goes with it.
-fn with_header(original: &[u8], header: &Value) -> Vec<u8> {
-    let (prefix, rest) = original.split_at(PREFIX);
-    let (fixed, len) = prefix.split_at(PREFIX - 4);
-    let len = u32::from_le_bytes(len.try_into().expect("four bytes")) as usize;
-    let memory = &rest[len..rest.len() - 4];
+/// What follows the header of `file`, up to the checksum.
+fn areas(file: &[u8]) -> &[u8] {
+    let (prefix, rest) = file.split_at(PREFIX);
+    let len = u32::from_le_bytes(prefix[PREFIX - 4..].try_into().expect("four bytes")) as usize;
+    &rest[len..rest.len() - 4]
+}
+
+/// The file `original` with another header and other areas, and the checksum that goes with them.
+fn with(original: &[u8], header: &Value, areas: &[u8]) -> Vec<u8> {
+    let fixed = &original[..PREFIX - 4];
     let header = serde_json::to_vec(header).expect("plain data");
-    let mut bytes = [fixed, &(header.len() as u32).to_le_bytes(), &header, memory].concat();
+    let mut bytes = [fixed, &(header.len() as u32).to_le_bytes(), &header, areas].concat();
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
@@ -118,8 +125,8 @@ fn spoil(value: &mut Value, at: &mut usize, change: &[u8; CHANGE]) -> bool {
     }
 }
 
-/// Restores a small machine from a file whose header is changed as `data` says: the first byte
-/// chooses the tier, every [`CHANGE`] bytes after it are a change. Whether the file was taken.
+/// Restores a small machine from a file which is changed as `data` says: the first byte chooses the
+/// tier, every [`CHANGE`] bytes after it are a change. Whether the file was taken.
 ///
 /// # Panics
 /// If a file does harm: it is either refused, or the machine runs.
@@ -127,14 +134,19 @@ pub fn fuzz(data: &[u8]) -> bool {
     static SAVED: OnceLock<(Value, Vec<u8>)> = OnceLock::new();
     let (header, original) = SAVED.get_or_init(saved);
     let Some((&tier, changes)) = data.split_first() else { return false };
-    let mut header = header.clone();
+    let (mut header, mut areas) = (header.clone(), areas(original).to_vec());
     for change in changes.chunks_exact(CHANGE) {
         let change: &[u8; CHANGE] = change.try_into().expect("a chunk");
-        let mut place = usize::from(u16::from_le_bytes([change[1], change[2]])) % 2500;
-        spoil(&mut header, &mut place, change);
+        let place = usize::from(u16::from_le_bytes([change[1], change[2]]));
+        if change[3] >= 0xC0 {
+            let place = place % areas.len();
+            areas[place] = change[4];
+        } else {
+            spoil(&mut header, &mut (place % 2500), change);
+        }
     }
     let path = path();
-    std::fs::write(&path, with_header(original, &header)).expect("a temporary file");
+    std::fs::write(&path, with(original, &header, &areas)).expect("a temporary file");
     let taken =
         restore_and_run(&path, if tier & 1 == 0 { Tier::Interpret } else { Tier::Translate });
     std::fs::remove_file(path).expect("it is there");
@@ -147,12 +159,19 @@ fn restore_and_run(path: &std::path::Path, tier: Tier) -> bool {
     let Ok(machine) = Machine::from_saved(&mut saved, Lines::default(), &engine) else {
         return false;
     };
-    let board = &machine.board;
-    board.clock.start();
+    run(&machine.board);
+    let reset = machine.board.reset();
+    assert!(!matches!(reset, Err(ResetError::Failed(_))), "{reset:?}");
+    run(&machine.board);
+    machine.save().expect("the engine tells its state");
+    true
+}
+
+fn run(board: &Board) {
+    board.start_time();
     for _ in 0..3 {
         board.timers.expire(devices::time::Clock::now(&*board.clock));
         lock(&board.processors[0]).turn(SLICE, &board.ram);
     }
-    machine.save().expect("the engine tells its state");
-    true
+    board.stop_time();
 }

@@ -198,6 +198,15 @@ impl RawImage {
         }
         Ok(Self { file, sectors: bytes / SECTOR })
     }
+
+    /// Over a file of this process's own, which nobody else can have: its whole sectors.
+    ///
+    /// # Errors
+    /// Its size cannot be told.
+    pub fn over(file: File) -> io::Result<Self> {
+        let sectors = file.metadata()?.len() / SECTOR;
+        Ok(Self { file, sectors })
+    }
 }
 
 /// What a file is that cannot be a disk; `None`: a plain file or a block device.
