@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::mmu;
 use crate::op::{self, Fallible, Fault, width};
 use crate::ram;
-use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK};
+use crate::tlb::{self, Entry, FetchEntry, PAGE_MASK, Tlb};
 use crate::translate::lockstep::Log;
 use crate::word::Word;
 use iced_x86::Instruction;
@@ -110,9 +110,9 @@ impl Core {
     pub(crate) fn new(ram: GuestRam, model: CpuModel, above: Above) -> std::io::Result<Self> {
         let state = CpuState::reset();
         let signals = Arc::new(Signals::default());
-        let (blocks, woken) = (BlockCache::new(above.stale), signals.clone());
+        let (blocks, woken) = (BlockCache::new(above.stale)?, signals.clone());
         let notify = Box::new(move || woken.raise(Signal::Changes));
-        let mmu = Mmu::new(ram, blocks, state.paging, notify);
+        let mmu = Mmu::new(ram, Tlb::new()?, blocks, state.paging, notify);
         let mut core = Self {
             view: mmu.tlb.view(tlb::EMPTY).data.as_ptr(),
             fetch: mmu.tlb.view(tlb::EMPTY).fetch.as_ptr(),

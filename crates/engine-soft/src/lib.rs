@@ -30,6 +30,7 @@ mod tlb;
 mod trace;
 mod translate;
 mod word;
+mod zeroed;
 
 pub use engine::{SoftEngine, missing_on_host};
 pub use soft_vcpu::{CODE_CACHE, SoftVcpu};

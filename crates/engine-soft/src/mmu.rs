@@ -105,12 +105,18 @@ pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
 
 impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     /// `notify` makes the processor look whether it is [`Mmu::behind`].
-    pub(crate) fn new(ram: GuestRam, blocks: B, paging: PagingState, notify: Notify) -> Self {
+    pub(crate) fn new(
+        ram: GuestRam,
+        tlb: Tlb,
+        blocks: B,
+        paging: PagingState,
+        notify: Notify,
+    ) -> Self {
         Self {
             reader: ram.reader(notify),
             device_writes: 0,
             ram,
-            tlb: Tlb::new(),
+            tlb,
             blocks,
             paging,
             ac: false,

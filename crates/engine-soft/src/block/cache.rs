@@ -5,6 +5,8 @@ use super::page::{CodeDependency, CodePage, granules, meet};
 use super::{Block, BlockId, Entries, Key, Table};
 use crate::observer::CodeCache;
 use crate::op::Handler;
+use crate::zeroed::Zeroed;
+use std::io;
 
 /// Entries of the table that is asked first.
 const JUMP_ENTRIES: usize = 1 << 15;
@@ -16,7 +18,7 @@ pub(crate) struct BlockCache<C> {
     arena: Arena<C>,
     blocks: Table<Key, BlockId>,
     /// Pointers to living blocks.
-    jump: Box<[(Key, *const Block<C>)]>,
+    jump: Zeroed<[(Key, *const Block<C>); JUMP_ENTRIES]>,
     pages: Table<u64, CodePage>,
     /// Translations that dead blocks are part of, to be made to leave before translated code runs
     /// again.
@@ -33,11 +35,19 @@ pub(crate) struct BlockCache<C> {
 impl<C> BlockCache<C> {
     /// `stale` replaces the handlers of a killed block's ops: it must leave the block at its op's
     /// start.
-    pub(crate) fn new(stale: Handler<C>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// The host has no address space left.
+    #[allow(unsafe_code)] // a table of zeros; see docs/UNSAFE.md
+    pub(crate) fn new(stale: Handler<C>) -> io::Result<Self> {
+        // SAFETY: each entry is an integer and a pointer that may be null.
+        let mut jump: Zeroed<[(Key, *const Block<C>); _]> = unsafe { Zeroed::new() }?;
+        // A key of zeros belongs there: it must lead to no block.
+        jump[Key::ZERO.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
+        Ok(Self {
             arena: Arena::default(),
             blocks: Table::default(),
-            jump: vec![(Key::NONE, std::ptr::null()); JUMP_ENTRIES].into_boxed_slice(),
+            jump,
             pages: Table::default(),
             invalidated_regions: Vec::new(),
             released: Vec::new(),
@@ -46,7 +56,7 @@ impl<C> BlockCache<C> {
             decoded: 0,
             invalidated: 0,
             stale,
-        }
+        })
     }
 
     /// The block for `key`, if decoded, as the run loop refers to it: good until the next

@@ -106,6 +106,8 @@ pub(crate) struct Key(u64);
 
 impl Key {
     pub(crate) const NONE: Self = Self(u64::MAX);
+    /// What memory of zeros holds.
+    const ZERO: Self = Self(0);
 
     pub(crate) const fn new(gpa: u64, mode: u8) -> Self {
         Self(gpa & ((1 << 56) - 1) | (mode as u64) << 56)

@@ -79,7 +79,7 @@ fn mmu(ram: &GuestRam) -> Mmu<CodePages, Mirror> {
         efer: Efer::LME | Efer::LMA | Efer::NXE,
         ..CpuState::reset().paging
     };
-    Mmu::new(ram.clone(), CodePages::default(), paging, Box::new(|| ()))
+    Mmu::new(ram.clone(), Tlb::new().expect("room"), CodePages::default(), paging, Box::new(|| ()))
 }
 
 /// One of the pages: few, so that they meet again.

@@ -79,8 +79,17 @@ impl Page {
 
 /// A page that neither what begins at place `i` of a view lies on nor what follows it: no access
 /// there has it as its first or last.
+///
+/// It is page 0 wherever that will do, so that memory of zeros is a view that allows nothing. An
+/// access has page 0 as its first at place 0, and as its last also at the last place, where it
+/// begins just below 2^64 and wraps.
 pub(crate) const fn no_page(i: usize) -> u64 {
-    ((i ^ (ENTRIES / 2)) << 12) as u64
+    if zero_allows_nothing(i) { 0 } else { ((ENTRIES / 2) as u64) << 12 }
+}
+
+/// Whether an entry of zeros is one that allows nothing, at place `i`.
+const fn zero_allows_nothing(i: usize) -> bool {
+    i != 0 && i != ENTRIES - 1
 }
 
 /// Index of the data entry for linear address `la`.

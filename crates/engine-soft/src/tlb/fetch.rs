@@ -6,7 +6,7 @@ use crate::observer::Rights;
 /// Entries of a view's instruction part.
 pub(crate) const FETCH_ENTRIES: usize = 512;
 
-/// Never equals a page's address: the tag of an instruction entry that holds nothing.
+/// Never equals a page's address.
 pub(crate) const NO_PAGE: u64 = u64::MAX;
 
 /// One instruction-page translation.
@@ -37,6 +37,7 @@ impl FetchEntry {
     }
 }
 
+/// One that holds nothing. Zeros do, too, but at place 0, which page 0 has.
 pub(crate) const NO_FETCH: FetchEntry = FetchEntry { tag: NO_PAGE, gpa: 0, global: false, size: 0 };
 
 /// Index of the instruction entry for linear address `la`.

@@ -127,7 +127,7 @@ fn take(tlb: &mut Tlb, random: &mut Random, mirror: &mut Mirror) {
 
 #[test]
 fn a_mirror_of_what_an_observer_is_told_equals_the_tlb() {
-    let (mut tlb, mut mirror) = (Tlb::new(), Mirror::default());
+    let (mut tlb, mut mirror) = (Tlb::new().expect("room"), Mirror::default());
     let mut random = Random(0x0123_4567_89ab_cdef);
     let mut most = 0;
     for _ in 0..1500 {

@@ -25,6 +25,7 @@ pub(crate) use fetch::{FETCH_ENTRIES, FetchEntry, fetch_index};
 use crate::observer::{Mapping, Rights, TlbObserver};
 use crate::translate::targets::{ADDRESS, HOST, TARGET_ENTRIES, target_slot, vacant};
 use data::{Page, no_page};
+use std::io;
 use view::View;
 
 /// PCIDs whose translations are kept at the same time.
@@ -71,18 +72,20 @@ pub(crate) struct Tlb {
 }
 
 impl Tlb {
-    pub(crate) fn new() -> Self {
+    /// # Errors
+    /// The host has no address space left.
+    pub(crate) fn new() -> io::Result<Self> {
         let mut pcids = [None; SLOTS];
         pcids[0] = Some(0);
-        Self {
-            views: (0..VIEWS).map(|_| View::new()).collect(),
+        Ok(Self {
+            views: (0..VIEWS).map(|_| View::new()).collect::<io::Result<_>>()?,
             pcids,
             victim: 0,
             last_generation: 0,
             slot: 0,
             flushes: 0,
             losses: 0,
-        }
+        })
     }
 
     pub(crate) fn view(&self, view: usize) -> &View {
@@ -202,7 +205,7 @@ impl Tlb {
     /// the tables have not changed.
     pub(crate) fn forget(&mut self, la: u64, observer: &mut impl TlbObserver) {
         self.losses += 1;
-        for (n, view) in self.views.iter_mut().enumerate() {
+        for (n, view) in self.used() {
             view.data[index(la)].vacate(index(la), &mut lost(n, observer));
         }
     }
@@ -356,7 +359,10 @@ fn lost(view: usize, observer: &mut impl TlbObserver) -> impl FnMut(u64, Rights)
 
 #[cfg(test)]
 mod tests {
+    use super::fetch::NO_FETCH;
     use super::*;
+    use crate::translate::targets::Targets;
+    use crate::zeroed::own_pages;
 
     /// One translation that a processor was given: (page, bytes of its page, global).
     type Given = (u64, u64, bool);
@@ -406,7 +412,7 @@ mod tests {
     fn what_is_flushed_is_gone() {
         let mut seed = 0x1234_5678_9abc_def1;
         for _ in 0..400 {
-            let mut tlb = Tlb::new();
+            let mut tlb = Tlb::new().expect("room");
             let given: Vec<(usize, Given)> = (0..60)
                 .map(|n| {
                     let view = if n & 1 == 0 { tlb.slot } else { SUPERVISOR };
@@ -443,7 +449,7 @@ mod tests {
 
     #[test]
     fn invlpg_leaves_other_pages_alone() {
-        let mut tlb = Tlb::new();
+        let mut tlb = Tlb::new().expect("room");
         let kernel = 0xffff_8880_0040_0000;
         for (page, size) in [(kernel, 0x20_0000), (0x40_0000, 0x1000), (0x80_0000, 0x1000)] {
             let fill =
@@ -456,9 +462,59 @@ mod tests {
         assert!(!left(0x40_0000) && left(0x80_0000));
     }
 
+    /// Pages of each view's tables that are in memory.
+    fn pages_of_views(tlb: &Tlb) -> Vec<usize> {
+        let of = |view: &View| {
+            own_pages(&*view.data) + own_pages(&*view.pages) + own_pages(&*view.fetch)
+        };
+        tlb.views.iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_drops_translations_touches_none_that_was_never_entered() {
+        let mut tlb = Tlb::new().expect("room");
+        // Of the data entries the first page and the last, of instruction entries the first.
+        assert_eq!(pages_of_views(&tlb), [3; VIEWS]);
+        let given = [(SUPERVISOR, 0x123_4000, true), (0, 0x40_0000, false)];
+        for (view, page, global) in given {
+            let (gpa, size) = (page, 0x1000);
+            let fill = Fill { page, gpa, host: 1, read: true, write: true, global, size };
+            tlb.fill(view, fill, &mut ());
+            tlb.fill_fetch(view, FetchEntry { tag: page, gpa, global, size }, &mut ());
+        }
+        let before = pages_of_views(&tlb);
+        for page in (0..1 << 32).step_by(0x1f_f000) {
+            tlb.flush_page(page, &mut ());
+            tlb.flush_page_of(0, page, &mut ());
+        }
+        tlb.forbid_writes(0x123_4000, &mut ());
+        tlb.forbid_all_writes(&mut ());
+        tlb.drop_frames(|gpa| gpa < 0x40_0000, &mut ());
+        tlb.flush_current(&mut ());
+        tlb.flush_non_global(&mut ());
+        tlb.switch(5, false, &mut ());
+        tlb.flush_pcid(5, &mut ());
+        tlb.flush_all(&mut ());
+        tlb.forget(0x765_4000, &mut ());
+        assert_eq!(pages_of_views(&tlb), before);
+    }
+
+    #[test]
+    fn a_table_of_targets_is_emptied_whole() {
+        let mut targets = Targets::new();
+        targets.table = vec![[0; 2]; TARGET_ENTRIES].into_boxed_slice();
+        let page = FetchEntry { size: 0x1000, ..NO_FETCH };
+        let used = TARGET_ENTRIES / 4;
+        for slot in 0..used as u64 {
+            targets.fill(slot << 2, 77, &page);
+        }
+        targets.clear();
+        assert!(targets.table.iter().enumerate().all(|(slot, entry)| *entry == vacant(slot)));
+    }
+
     #[test]
     fn no_address_is_a_target_before_it_is_entered() {
-        let mut tlb = Tlb::new();
+        let mut tlb = Tlb::new().expect("room");
         tlb.targets(SUPERVISOR);
         let table = &tlb.view(SUPERVISOR).targets.table;
         let vacant = |slot: usize| target_slot(table[slot][ADDRESS]) != slot;

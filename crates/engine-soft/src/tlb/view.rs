@@ -1,6 +1,7 @@
 //! A view: the translations usable at one privilege in one address space.
 //!
 //! What drops some of them tells `lost` of each page and right.
+#![allow(unsafe_code)] // tables of zeros; see docs/UNSAFE.md
 
 use super::data::{ENTRIES, Entry, Page, index};
 use super::extent::{Extent, LARGE, Large, PAGE_MASK};
@@ -8,13 +9,15 @@ use super::fetch::{FETCH_ENTRIES, FetchEntry, NO_FETCH, fetch_index};
 use super::filled::Filled;
 use crate::observer::Rights;
 use crate::translate::targets::Targets;
+use crate::zeroed::Zeroed;
+use std::io;
 
 /// See the module.
 pub(crate) struct View {
-    pub(crate) data: Box<[Entry; ENTRIES]>,
+    pub(crate) data: Zeroed<[Entry; ENTRIES]>,
     /// Of the entry at each place.
-    pub(crate) pages: Box<[Page; ENTRIES]>,
-    pub(crate) fetch: Box<[FetchEntry; FETCH_ENTRIES]>,
+    pub(crate) pages: Zeroed<[Page; ENTRIES]>,
+    pub(crate) fetch: Zeroed<[FetchEntry; FETCH_ENTRIES]>,
     /// What was filled since the last flush, so that a flush need not touch the whole view.
     pub(crate) filled: Filled<{ ENTRIES / 64 }>,
     pub(crate) fetch_filled: Filled<{ FETCH_ENTRIES / 64 }>,
@@ -27,18 +30,30 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new() -> Self {
-        Self {
-            data: Box::new(std::array::from_fn(Entry::vacant)),
-            pages: Box::new([Page(0); ENTRIES]),
-            fetch: Box::new([NO_FETCH; FETCH_ENTRIES]),
+    /// One that holds nothing. Of its tables, no more is touched than an entry of zeros may not
+    /// stand in.
+    ///
+    /// # Errors
+    /// The host has no address space left.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: each is an array of structs of integers, and of a bool, for which 0 is false.
+        let (mut data, pages, mut fetch): (Zeroed<[Entry; ENTRIES]>, _, Zeroed<[FetchEntry; _]>) =
+            unsafe { (Zeroed::new()?, Zeroed::new()?, Zeroed::new()?) };
+        for i in [0, ENTRIES - 1] {
+            data[i] = Entry::vacant(i);
+        }
+        fetch[0] = NO_FETCH;
+        Ok(Self {
+            data,
+            pages,
+            fetch,
             filled: Filled::NONE,
             fetch_filled: Filled::NONE,
             targets: Targets::new(),
             large: Large::new(),
             blank: true,
             global: false,
-        }
+        })
     }
 
     pub(crate) fn note(&mut self, page: u64, size: u64, global: bool) {
@@ -122,5 +137,53 @@ impl View {
                 self.fetch[i].vacate(i, lost);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether `view` would serve an access of `size` bytes at `la`, by the two comparisons there
+    /// are: `Cpu::load`'s, of the last byte's page, and translated code's, of the first byte's
+    /// offset.
+    fn serves(view: &View, la: u64, size: u64) -> bool {
+        let Entry { rtag, wtag, .. } = view.data[index(la)];
+        [rtag, wtag].into_iter().any(|tag| {
+            let last = la.wrapping_add(size - 1) & !PAGE_MASK;
+            tag == last || la.wrapping_sub(tag) <= PAGE_MASK + 1 - size
+        })
+    }
+
+    /// The first and the last bytes of pages at every place, in all parts of the address space.
+    fn accesses() -> impl Iterator<Item = (u64, u64)> {
+        let parts = [0, 1 << 32, 0x7fff_fe00_0000, 0xffff_8000_0000_0000, 0xffff_ffff_fe00_0000];
+        let pages =
+            parts.into_iter().flat_map(|part| (0..ENTRIES as u64).map(move |n| part | n << 12));
+        pages.flat_map(|page| {
+            let offsets = [(0, 1), (0x123, 8), (0xff8, 8), (0xff9, 8), (0xfff, 2), (0xfe1, 32)];
+            offsets.map(|(offset, size)| (page | offset, size))
+        })
+    }
+
+    fn serves_anything(view: &View) -> Option<(u64, u64)> {
+        let fetches = |la: u64| view.fetch[fetch_index(la)].tag == la & !PAGE_MASK;
+        accesses().find(|&(la, size)| serves(view, la, size) || fetches(la))
+    }
+
+    #[test]
+    fn a_new_view_serves_nothing() {
+        let view = View::new().expect("room");
+        assert_eq!(serves_anything(&view), None);
+    }
+
+    /// What makes a page of zeros a view that serves nothing.
+    #[test]
+    fn a_vacant_entry_is_zero_but_at_two_places() {
+        let vacant = |i| {
+            let Entry { rtag, wtag, host, addend } = Entry::vacant(i);
+            [rtag, wtag, host, addend] == [0; 4]
+        };
+        assert!((0..ENTRIES).all(|i| vacant(i) != (i == 0 || i == ENTRIES - 1)));
     }
 }

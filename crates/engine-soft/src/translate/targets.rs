@@ -98,7 +98,12 @@ impl Targets {
     }
 
     pub(crate) fn vacate(&mut self) {
-        self.table.iter_mut().enumerate().for_each(|(slot, entry)| *entry = vacant(slot));
+        for (slot, entry) in self.table.iter_mut().enumerate() {
+            // What was never written to is only looked at, and stays out of memory.
+            if entry[HOST] != 0 {
+                *entry = vacant(slot);
+            }
+        }
     }
 
     /// True if it is the first on its page, as far as is known.
