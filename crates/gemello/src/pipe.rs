@@ -44,7 +44,7 @@ pub(crate) fn read_all(
         if let File::Path(path) = file
             && let Some(bytes) = limits.read(path)?
         {
-            *file = File::Bytes { name: path.display().to_string(), bytes };
+            *file = File::Bytes { name: path.display().to_string(), bytes: bytes.into() };
         }
     }
     Ok(())

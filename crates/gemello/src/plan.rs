@@ -67,7 +67,7 @@ fn nucleus_plan(boot: &BootSettings, word: &str) -> Plan {
         None => word.to_owned(),
     };
     Plan::of(BootConfig {
-        kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.to_vec() },
+        kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.into() },
         initrd: None,
         cmdline,
         modules: Vec::new(),
@@ -105,7 +105,7 @@ fn debian_plan(settings: &Settings) -> Result<Plan> {
     Ok(Plan {
         boot: BootConfig {
             kernel: File::Path(fetched.kernel),
-            initrd: Some(File::Bytes { name: "gemello's initramfs".into(), bytes: initrd }),
+            initrd: Some(File::Bytes { name: "gemello's initramfs".into(), bytes: initrd.into() }),
             cmdline: debian_cmdline(settings),
             modules: Vec::new(),
         },

@@ -102,7 +102,7 @@ impl BootFile {
         if bytes.len() as u64 != len || crc32fast::hash(&bytes) != crc {
             return Err(BootFileError::Changed { path: path.clone() });
         }
-        Ok(Cow::Owned(File::Bytes { name: path.display().to_string(), bytes }))
+        Ok(Cow::Owned(File::Bytes { name: path.display().to_string(), bytes: bytes.into() }))
     }
 
     /// What a saved machine's header says of it.
@@ -174,7 +174,7 @@ mod tests {
         let File::Bytes { bytes, .. } = saved.now().expect("unchanged").into_owned() else {
             panic!("it is read")
         };
-        assert_eq!(bytes, b"a kernel");
+        assert_eq!(&*bytes, b"a kernel");
         let refusal = |saved: &BootFile| saved.now().expect_err("refused").to_string();
         for other in [b"b kernel".as_slice(), b"a kernel of more"] {
             fs::write(&path, other).expect("a file");

@@ -3,6 +3,7 @@
 use crate::layout;
 use devices::virtio::blk::Trust;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -112,8 +113,8 @@ pub enum File {
     Bytes {
         /// For messages.
         name: String,
-        /// The content.
-        bytes: Vec<u8>,
+        /// The content. A reset needs it again: what is part of the program is not copied.
+        bytes: Cow<'static, [u8]>,
     },
 }
 
@@ -287,7 +288,7 @@ mod tests {
     use super::*;
 
     fn config(memory: u64) -> Config {
-        let kernel = File::Bytes { name: "kernel".into(), bytes: vec![] };
+        let kernel = File::Bytes { name: "kernel".into(), bytes: Cow::Borrowed(&[]) };
         let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
         let cpu = CpuModel::gemello_v2();
         Config {

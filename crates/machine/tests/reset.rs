@@ -28,7 +28,7 @@ const COUNTS_ITS_STARTS: [u8; 25] = [
 fn counting() -> Config {
     let mut bytes = kernel();
     bytes[0x20..0x20 + COUNTS_ITS_STARTS.len()].copy_from_slice(&COUNTS_ITS_STARTS);
-    let kernel = File::Bytes { name: "a kernel that counts".into(), bytes };
+    let kernel = File::Bytes { name: "a kernel that counts".into(), bytes: bytes.into() };
     Config { boot: BootConfig { kernel, ..config().boot }, ..config() }
 }
 
@@ -224,7 +224,7 @@ fn a_restored_guest_goes_on_where_its_boot_file_has_changed() {
 
 fn kernel_of(config: &Config) -> Vec<u8> {
     match &config.boot.kernel {
-        File::Bytes { bytes, .. } => bytes.clone(),
+        File::Bytes { bytes, .. } => bytes.to_vec(),
         File::Path(path) => panic!("{} is no bytes", path.display()),
     }
 }

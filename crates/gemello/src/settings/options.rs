@@ -74,7 +74,7 @@ fn look(what: &OsStr, arguments: &Run) -> Result<What> {
         let name = path.display().to_string();
         match file::piped(&bytes, &name)? {
             Some(settings) => What::Settings(Box::new(settings)),
-            None => What::Image(Some(File::Bytes { name, bytes })),
+            None => What::Image(Some(File::Bytes { name, bytes: bytes.into() })),
         }
     } else {
         match file::read(path)? {

@@ -244,7 +244,7 @@ impl SavedMachine {
             };
             let bytes = rest.stream(room)?;
             room -= bytes.len();
-            Ok(BootFile::Current(config::File::Bytes { name: name.clone(), bytes }))
+            Ok(BootFile::Current(config::File::Bytes { name: name.clone(), bytes: bytes.into() }))
         });
         read.map_err(|error| damaged(path, &error))
     }
@@ -301,7 +301,7 @@ mod tests {
         let words = [0x1BAD_B002, 1 << 16, checksum, at, at, at + 64, at + 64, at + 32];
         let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
         bytes.resize(64, 0xF4);
-        let kernel = config::File::Bytes { name: "a kernel".into(), bytes };
+        let kernel = config::File::Bytes { name: "a kernel".into(), bytes: bytes.into() };
         let boot = BootConfig { kernel, initrd: None, cmdline: "a b".into(), modules: vec![] };
         let devices = [1 << 20, 3 << 20].map(|bytes| Device::Scratch(Scratch { bytes })).to_vec();
         let cpu = CpuModel::gemello_v2();

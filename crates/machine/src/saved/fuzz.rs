@@ -31,7 +31,7 @@ fn config() -> Config {
     let words = [0x1BAD_B002, 1 << 16, checksum, at, at, at + 64, at + 64, at + 32];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
     bytes.resize(64, 0x90);
-    let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes };
+    let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes: bytes.into() };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let cpu = CpuModel::gemello_v2();
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];

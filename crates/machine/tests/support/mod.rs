@@ -116,7 +116,7 @@ pub fn config() -> Config {
         paging: None,
         cpu: CpuModel::gemello_v2(),
         boot: BootConfig {
-            kernel: File::Bytes { name: "test kernel".into(), bytes: kernel() },
+            kernel: File::Bytes { name: "test kernel".into(), bytes: kernel().into() },
             initrd: None,
             cmdline: String::new(),
             modules: vec![],
