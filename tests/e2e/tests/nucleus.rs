@@ -1,8 +1,9 @@
 //! The nucleus from the command line. What it does inside is tested in crates/nucleus-image.
 
-use e2e::{code, command, run, text};
+use e2e::{Session, code, command, run, text};
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn a_word_less_gemello_boots_it_to_its_shell() {
@@ -31,6 +32,22 @@ fn its_tour_runs_through_and_leaves_no_file_behind() {
     let left = std::fs::read_dir(&place).expect("still there").count();
     assert_eq!(left, 0, "the swap disk is gone");
     std::fs::remove_dir_all(&place).expect("empty");
+}
+
+/// Most of it is the program's own file and libc; the guest's memory counts, too.
+#[test]
+fn it_stays_small() {
+    const MOST: u64 = 12 << 20;
+    let mut session = Session::start(command(&["run", "--nucleus"]));
+    session.expect("nucleus>", Duration::from_secs(60));
+    let pid = session.pid().as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux");
+    let kib = peak.trim().strip_suffix("kB").and_then(|kib| kib.trim().parse::<u64>().ok());
+    let bytes = kib.expect("KiB (proc_pid_status(5))") << 10;
+    assert!(bytes < MOST, "{bytes} bytes resident:\n{status}");
+    session.send("poweroff\n");
+    assert_eq!(session.finish(Duration::from_secs(60)).0, 0);
 }
 
 #[test]
