@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Reason: madvise on the mapping that `GuestRam` has just made.
 
 use rustix::mm::{Advice, madvise};
-use vm_memory::{GuestMemoryMmap, GuestMemoryRegion as _};
+use vm_memory::{GuestMemoryMmap, GuestMemoryRegion};
 
 /// Bytes of memory from which on huge pages are asked for. In a smaller guest, the bytes of a huge
 /// page that it does not use weigh more than the host's TLB misses.
@@ -13,7 +13,7 @@ const LARGE: u64 = 128 << 20;
 /// memory is its own. Where the host does not, all stays as it is.
 pub(crate) fn advise(map: &GuestMemoryMmap<()>) {
     let regions = || vm_memory::GuestMemoryBackend::iter(map);
-    let large = regions().map(|region| region.len()).sum::<u64>() >= LARGE;
+    let large = regions().map(GuestMemoryRegion::len).sum::<u64>() >= LARGE;
     let huge = large.then_some(Advice::LinuxHugepage);
     for region in regions() {
         for advice in huge.into_iter().chain([Advice::LinuxDontDump]) {
