@@ -19,6 +19,7 @@ mod escape;
 mod exit;
 mod handover;
 mod hints;
+mod host_memory;
 mod input;
 mod limits;
 mod nucleus;

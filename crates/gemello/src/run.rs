@@ -13,7 +13,9 @@ use crate::settings::values::{Size, Time};
 use crate::side::Side;
 use crate::statistics::Table;
 use crate::trace::To;
-use crate::{advice, again, engine, exit, outfile, pairs, pipe, save, signals, terminal, trace};
+use crate::{
+    advice, again, engine, exit, host_memory, outfile, pairs, pipe, save, signals, terminal, trace,
+};
 use anyhow::{Context as _, Result};
 use machine::{BootConfig, Config, Device, End, Lines, Machine, Paging};
 use std::path::PathBuf;
@@ -42,6 +44,9 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
 fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
     let Plan { boot, side, sources } = plan;
     let config = config(settings, boot)?;
+    if config.paging.is_none() {
+        host_memory::warn(config.memory);
+    }
     let log = LogFile::default();
     let machine = build(&config, side.lines(&log), settings)?;
     tracing::debug!(target: "boot", %name, "built");

@@ -2,7 +2,7 @@
 //!
 //! `PAGER_MIB=1536 PAGER_RESIDENT=256 PAGER_SECONDS=60` makes the ignored test as large.
 
-use e2e::{Ends, Session, code, command, debian, run, succeeds, text};
+use e2e::{Ends, Session, code, command, debian, run, scratch, succeeds, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,4 +134,21 @@ fn budgets_and_folders_that_cannot_be_are_refused() {
         assert_eq!(code(&output), 2, "{arguments:?}: {told}");
         assert!(told.contains(message), "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn more_memory_than_the_host_has_is_said_unless_it_has_a_budget() {
+    let idle = scratch("idle", &e2e::writes_debug_exit());
+    let idle = idle.to_str().expect("text");
+    let told = |arguments: &[&str]| {
+        let fixed = ["run", "--kernel", idle, "--debug-exit", "--memory", "900G"];
+        let output = run(&[&fixed[..], arguments].concat());
+        assert_eq!(code(&output) & 1, 1, "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let warned = told(&[]);
+    assert!(warned.contains("921600 MiB of guest memory are more than"), "{warned}");
+    assert!(warned.contains("--resident SIZE"), "{warned}");
+    let bounded = told(&["--resident", "16M", "--swap", SWAP]);
+    assert_eq!(bounded, "", "nothing to warn of");
 }
