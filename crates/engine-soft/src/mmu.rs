@@ -94,7 +94,7 @@ pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
     /// seen.
     pub(crate) watched: [Option<u64>; 4],
     /// What others do to memory.
-    reader: Reader,
+    pub(crate) reader: Reader,
     /// Device writes when [`Mmu::watch_devices`] was called.
     device_writes: u64,
     pub(crate) refills: u64,

@@ -34,6 +34,33 @@ pub(crate) unsafe fn store<W: Word>(p: *mut u8, value: W) {
     unsafe { core::ptr::write_volatile(p.cast::<Unaligned<W>>(), Unaligned(value)) }
 }
 
+/// Replaces the word at `p` by `new` if it is `old`, and tells whether it was: the host's LOCK
+/// CMPXCHG, at any alignment.
+///
+/// # Safety
+/// As [`load`].
+pub(crate) unsafe fn compare_exchange<W: Word>(p: *mut u8, old: W, new: W) -> bool {
+    macro_rules! exchange {
+        ($new:literal) => {{
+            let done: u8;
+            core::arch::asm!(concat!("lock cmpxchg [{p}], ", $new), "sete {done}", p = in(reg) p,
+                done = out(reg_byte) done, inout("rax") old.zext() => _, in("rcx") new.zext(),
+                options(nostack));
+            done != 0
+        }};
+    }
+    // SAFETY: the caller vouches for a word of guest RAM at `p`; the instruction touches no other
+    // memory.
+    unsafe {
+        match W::SIZE {
+            1 => exchange!("cl"),
+            2 => exchange!("cx"),
+            4 => exchange!("ecx"),
+            _ => exchange!("rcx"),
+        }
+    }
+}
+
 /// Copies `len` bytes upwards, as REP MOVSB would when the ranges overlap harmlessly (destination
 /// below the source, or apart).
 ///

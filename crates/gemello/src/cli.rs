@@ -166,6 +166,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "MODEL", value_parser = <Box<CpuModel>>::parse)]
     pub(crate) cpu: Option<Box<CpuModel>>,
 
+    /// How many processors the guest has, 1 to 64 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: Option<u32>,
+
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
 

@@ -21,7 +21,6 @@ enum Here {
 }
 
 const NO_NETWORK: Here = Here::Say("a machine has no network yet; leave it out");
-const ONE_PROCESSOR: Here = Here::Say("a machine has one processor; leave it out");
 const NO_SHARING: Here =
     Here::Say("folders cannot be shared with a guest yet; give files as a disk: --disk FILE,ro");
 const NO_DISPLAY: Here =
@@ -33,7 +32,7 @@ const NO_DEVICES: Here =
 /// Words of habit, whether each has a value, and what they are here.
 const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-m", "--mem", "--ram", "-memory"], true, Here::With("--memory", with_unit)),
-    (&["-smp", "--smp", "--cpus", "--vcpus", "-c", "--cpu-count"], true, ONE_PROCESSOR),
+    (&["-smp", "--smp", "--cpus", "-c", "--cpu-count"], true, Here::With("--vcpus", processors)),
     (&["-net", "-netdev", "-nic", "--net", "--network"], true, NO_NETWORK),
     (&["-p", "--publish", "--expose", "--dns", "--link"], true, NO_NETWORK),
     (&["-P", "--publish-all"], false, NO_NETWORK),
@@ -69,6 +68,14 @@ const REFLEXES: &[(&[&str], bool, Here)] = &[
 fn with_unit(size: &str) -> String {
     let plain = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
     if plain { format!("{size}M") } else { size.to_uppercase() }
+}
+
+/// The number of QEMU's `4,sockets=1` and `cpus=4`; docker also takes parts of a processor.
+fn processors(options: &str) -> String {
+    let words = || options.split(',');
+    let named = words().find_map(|word| word.strip_prefix("cpus="));
+    let number = named.or_else(|| words().find(|word| !word.contains('='))).unwrap_or("N");
+    number.parse::<f64>().map_or("N".into(), |n| format!("{}", n.ceil().max(1.0)))
 }
 
 /// The file of QEMU's `file=a.img,if=virtio`, and whether it is only read.
@@ -281,8 +288,10 @@ mod tests {
             ("gemello run -m 1G debian", "-m 1G: it is --memory 1G"),
             ("gemello run debian -m 1024", "it is --memory 1024M"),
             ("gemello run debian -m1g", "it is --memory 1G"),
-            ("gemello run debian -smp 2", "-smp 2: a machine has one processor"),
-            ("gemello run debian --cpus=2", "one processor"),
+            ("gemello run debian -smp 2", "-smp 2: it is --vcpus 2"),
+            ("gemello run debian -smp cores=2,cpus=4", "it is --vcpus 4"),
+            ("gemello run debian --cpus=1.5", "it is --vcpus 2"),
+            ("gemello run debian -c 8", "it is --vcpus 8"),
             ("gemello run debian -net user", "no network"),
             ("gemello run debian -p 80:80", "-p 80:80: a machine has no network"),
             ("gemello run debian -v /a:/b", "--disk FILE,ro"),

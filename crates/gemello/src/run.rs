@@ -77,6 +77,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         memory,
         paging,
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
+        vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
         devices: disks.chain(swap).collect(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),

@@ -4,12 +4,12 @@
 use crate::board::Board;
 use crate::boot_files::BootFile;
 use crate::clock::{ProcessorTsc, VmClock};
-use crate::config::{BootConfig, Config, Hardware};
+use crate::config::{BootConfig, Config, Hardware, VCPUS};
 use crate::console::Pump;
 use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
 use crate::error::BuildError;
-use crate::firmware::{self, PROCESSORS};
+use crate::firmware;
 use crate::machine::Machine;
 use crate::notifier::Notifier;
 use crate::power::Stopper;
@@ -43,8 +43,8 @@ impl Machine {
         config.validate()?;
         let hardware = config.hardware();
         let ram = layout::ram(config.memory);
-        let plan = firmware::plan(&config.boot, &ram, config.devices.len())?;
-        let model = processor_model(&config.cpu);
+        let plan = firmware::plan(&config.boot, config.vcpus, &ram, config.devices.len())?;
+        let model = processor_model(&config.cpu, config.vcpus);
         let boot = BootConfig::current(&config.boot);
         let mut machine = assemble(&hardware, model, boot, lines, engine)?;
         machine.timeout = config.timeout;
@@ -153,7 +153,7 @@ impl Cpus {
     ) -> Result<Self, BuildError> {
         let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
         let vcpus =
-            (0..PROCESSORS).map(|id| vm.add_vcpu(VcpuId(id))).collect::<Result<Vec<_>, _>>()?;
+            (0..model.cpus).map(|id| vm.add_vcpu(VcpuId(id))).collect::<Result<Vec<_>, _>>()?;
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
         let tscs: Vec<_> = signals.iter().map(|_| ProcessorTsc::new(clock)).collect();
         let lapics = lapics(&signals, clock, &tscs, timers, model);
@@ -181,10 +181,10 @@ impl Cpus {
 }
 
 /// The model with what this host and this machine decide.
-fn processor_model(wanted: &CpuModel) -> CpuModel {
+fn processor_model(wanted: &CpuModel, vcpus: u32) -> CpuModel {
     let frequency = crate::frequency::host_tsc_frequency();
     tracing::debug!(target: "cpu", ?frequency, "TSC");
-    CpuModel { tsc_hz: frequency.hz, cpus: PROCESSORS, ..wanted.clone() }
+    CpuModel { tsc_hz: frequency.hz, cpus: vcpus, ..wanted.clone() }
 }
 
 /// The model that a saved machine had.
@@ -193,12 +193,18 @@ fn saved_model(state: &MachineState) -> Result<CpuModel, RestoreError> {
     if found.abs_diff(expected) > expected / TSC_TOLERANCE {
         return Err(RestoreError::Frequency { found, expected });
     }
+    let vcpus = u32::try_from(state.processors.len()).unwrap_or(u32::MAX);
+    if !VCPUS.contains(&vcpus) {
+        let (found, expected) =
+            (vcpus.to_string(), format!("{} to {}", VCPUS.start(), VCPUS.end()));
+        return Err(RestoreError::Machine { what: "this many processors:", found, expected });
+    }
     let model = CpuModel::parse(&state.cpu).map_err(|error| RestoreError::Machine {
         what: "processor",
         found: state.cpu.clone(),
         expected: error.to_string(),
     })?;
-    Ok(CpuModel { tsc_hz: found, crystal_hz: state.crystal_hz, cpus: PROCESSORS, ..model })
+    Ok(CpuModel { tsc_hz: found, crystal_hz: state.crystal_hz, cpus: vcpus, ..model })
 }
 
 fn lapics(

@@ -4,6 +4,7 @@ use crate::layout;
 use devices::virtio::blk::Trust;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
@@ -17,6 +18,9 @@ pub const SCRATCH_MAX: u64 = 1 << 40;
 /// RAM comes in units of this many bytes.
 pub const MEMORY_UNIT: u64 = 4096;
 
+/// How many processors a machine may have.
+pub(crate) const VCPUS: RangeInclusive<u32> = 1..=64;
+
 /// A machine to build.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -27,6 +31,8 @@ pub struct Config {
     /// The processor that the guest sees. Its frequencies and ids are filled in when the machine is
     /// built.
     pub cpu: CpuModel,
+    /// How many of them there are, 1 to 64.
+    pub vcpus: u32,
     /// What to boot.
     pub boot: BootConfig,
     /// Virtio devices, in the order of their slots; [`layout::VIRTIO_MAX`] at the most.
@@ -148,6 +154,10 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// No processor, or more than a machine may have.
+    #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
+        VCPUS.end())]
+    Vcpus,
     /// More virtio devices than slots.
     #[error("{found} devices are too many; the machine has slots for {}", layout::VIRTIO_MAX)]
     TooManyDevices {
@@ -266,6 +276,9 @@ impl Config {
     /// The first thing that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.hardware().validate()?;
+        if !VCPUS.contains(&self.vcpus) {
+            return Err(ConfigError::Vcpus);
+        }
         if self.timeout == Some(Duration::ZERO) {
             return Err(ConfigError::TimeoutZero);
         }
@@ -295,6 +308,7 @@ mod tests {
             memory,
             paging: None,
             cpu,
+            vcpus: 1,
             boot,
             devices: vec![],
             debug_exit: false,
@@ -341,6 +355,15 @@ mod tests {
         assert_eq!(with(SCRATCH_MAX), Ok(()));
         for found in [0, 511, 513, SCRATCH_MAX + 512] {
             assert_eq!(with(found), Err(ConfigError::ScratchSize { found }));
+        }
+    }
+
+    #[test]
+    fn a_machine_has_one_to_64_processors() {
+        let with = |vcpus| Config { vcpus, ..config(512 << 20) }.validate();
+        assert_eq!((with(1), with(64)), (Ok(()), Ok(())));
+        for wrong in [0, 65, u32::MAX] {
+            assert_eq!(with(wrong), Err(ConfigError::Vcpus));
         }
     }
 

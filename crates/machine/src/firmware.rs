@@ -10,16 +10,14 @@ use std::borrow::Borrow;
 /// Bytes of a piece that are written at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Processors of a machine.
-pub(crate) const PROCESSORS: u32 = 1;
-
-/// The boot image's plan, and the tables that tell it about a machine with RAM at `ram` (address
-/// and bytes of each region) and so many virtio `devices`.
+/// The boot image's plan, and the tables that tell it about a machine with `vcpus` processors, RAM
+/// at `ram` (address and bytes of each region) and so many virtio `devices`.
 ///
 /// # Errors
 /// A boot file.
 pub(crate) fn plan(
     config: &BootConfig<impl Borrow<File>>,
+    vcpus: u32,
     ram: &[boot::Run],
     devices: usize,
 ) -> Result<BootPlan, BootError> {
@@ -31,7 +29,7 @@ pub(crate) fn plan(
         cmdline: &config.cmdline,
         modules: &modules,
         ram,
-        acpi: &acpi(PROCESSORS, devices),
+        acpi: &acpi(vcpus, devices),
     })
 }
 

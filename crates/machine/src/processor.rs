@@ -60,10 +60,19 @@ impl Processor {
         })
     }
 
+    /// Acts on INIT and start-up IPIs that have come while the processor stood still.
+    pub(crate) fn take_resets(&mut self) -> Result<(), StateError> {
+        while self.signals.is_raised(Signal::Init) || self.signals.is_raised(Signal::Sipi) {
+            self.reset()?;
+        }
+        Ok(())
+    }
+
     /// INIT and start-up IPIs.
     fn reset(&mut self) -> Result<(), StateError> {
         if self.signals.is_raised(Signal::Init) {
             self.signals.clear(Signal::Init);
+            self.signals.clear(Signal::Nmi);
             self.io.lapic.init();
             let state = init::after_init(&self.vcpu.state()?, self.role());
             return self.vcpu.set(Elements::all(), &state);

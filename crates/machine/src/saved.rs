@@ -137,6 +137,7 @@ impl Board {
 
 impl Processor {
     fn save(&mut self) -> Result<ProcessorState, StateError> {
+        self.take_resets()?;
         let mut cpu = self.vcpu.state()?;
         cpu.tsc_offset = self.io.tsc.moved();
         let nmi = self.signals.is_raised(Signal::Nmi);

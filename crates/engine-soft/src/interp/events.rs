@@ -77,7 +77,8 @@ fn signals(core: &mut Core, raised: u32) -> Option<Pending> {
     if up(Signal::Kick) {
         return Some(Pending::Exit(Exit::Kicked(core.signals.take_kicks())));
     }
-    if up(Signal::Init) || up(Signal::Sipi) && core.state.activity == Activity::WaitForSipi {
+    // A start-up IPI means nothing to a processor that does not wait for one; the machine takes it.
+    if up(Signal::Init) || up(Signal::Sipi) {
         return Some(Pending::Exit(Exit::Reset));
     }
     if core.state.activity == Activity::WaitForSipi {

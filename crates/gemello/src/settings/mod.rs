@@ -65,6 +65,8 @@ pub(crate) struct MachineSettings {
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) cpu: Option<Box<CpuModel>>,
     #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
 }
 
@@ -177,13 +179,14 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { name, memory, resident, swap, cpu, debug_exit } = self;
+        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit } = self;
         Self {
             name: name.or(lower.name),
             memory: memory.or(lower.memory),
             resident: resident.or(lower.resident),
             swap: swap.or(lower.swap),
             cpu: cpu.or(lower.cpu),
+            vcpus: vcpus.or(lower.vcpus),
             debug_exit: debug_exit.or(lower.debug_exit),
         }
     }

@@ -117,6 +117,7 @@ impl From<&Run> for Settings {
             resident,
             swap,
             cpu,
+            vcpus,
             engine,
             timeout,
             log,
@@ -134,6 +135,7 @@ impl From<&Run> for Settings {
             resident: *resident,
             swap: swap.clone(),
             cpu: cpu.clone(),
+            vcpus: *vcpus,
             debug_exit: flag(*debug_exit),
         };
         let boot = BootSettings {

@@ -19,6 +19,7 @@ fn all() -> Settings {
             resident: Some(Size(16 << 20)),
             swap: Some("/w".into()),
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
+            vcpus: Some(4),
             debug_exit: Some(true),
         },
         boot: BootSettings {
@@ -58,7 +59,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 22] = [
+const OPTIONS: [(&str, &[&str]); 23] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -70,6 +71,7 @@ const OPTIONS: [(&str, &[&str]); 22] = [
     ("resident", &["--resident", "64M"]),
     ("swap", &["--swap", "/w"]),
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
+    ("vcpus", &["--vcpus", "4"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -191,7 +193,9 @@ fn the_documents_example_is_a_machine() {
 #[test]
 fn every_field_has_a_name_of_the_command_line() {
     let names = Names::default();
-    for word in ["memory", "kernel", "initrd", "cmdline", "modules", "timeout", "disks", "cpu"] {
+    for word in
+        ["memory", "kernel", "initrd", "cmdline", "modules", "timeout", "disks", "cpu", "vcpus"]
+    {
         let text = names.render(&format!("change `{word}`"));
         assert!(text.starts_with("change --"), "{text}");
     }

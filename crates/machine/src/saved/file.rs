@@ -306,7 +306,8 @@ mod tests {
         let devices = [1 << 20, 3 << 20].map(|bytes| Device::Scratch(Scratch { bytes })).to_vec();
         let cpu = CpuModel::gemello_v2();
         let memory = 4 << 20;
-        Config { memory, paging: None, cpu, boot, devices, debug_exit: false, timeout: None }
+        let (paging, timeout) = (None, None);
+        Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: false, timeout }
     }
 
     #[test]

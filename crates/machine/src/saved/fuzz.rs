@@ -36,7 +36,8 @@ fn config() -> Config {
     let cpu = CpuModel::gemello_v2();
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
     let memory = 4 << 20;
-    Config { memory, paging: None, cpu, boot, devices, debug_exit: true, timeout: None }
+    let (paging, timeout) = (None, None);
+    Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: true, timeout }
 }
 
 /// A file of this process.

@@ -115,6 +115,7 @@ pub fn config() -> Config {
         memory: 16 << 20,
         paging: None,
         cpu: CpuModel::gemello_v2(),
+        vcpus: 1,
         boot: BootConfig {
             kernel: File::Bytes { name: "test kernel".into(), bytes: kernel().into() },
             initrd: None,

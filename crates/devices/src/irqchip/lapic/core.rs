@@ -201,9 +201,10 @@ impl Core {
                 return self.accept(message.vector, message.trigger);
             }
             DeliveryMode::Nmi => signals.raise(Signal::Nmi),
-            DeliveryMode::Init => signals.raise(Signal::Init),
+            DeliveryMode::Init => self.request_init(signals),
             DeliveryMode::StartUp => {
-                self.sipi = Some(message.vector);
+                // The second finds the processor started.
+                self.sipi.get_or_insert(message.vector);
                 signals.raise(Signal::Sipi);
             }
             DeliveryMode::ExtInt => self.external = true,
@@ -213,6 +214,12 @@ impl Core {
             }
         }
         true
+    }
+
+    /// INIT for the processor. A start-up IPI from before has no effect that outlasts it.
+    fn request_init(&mut self, signals: &Signals) {
+        self.sipi = None;
+        signals.raise(Signal::Init);
     }
 
     /// Whether `message` is for this APIC (12.6.2, 12.12.10).
@@ -264,7 +271,7 @@ impl Core {
         }
         match lvt_delivery(entry) {
             DeliveryMode::Nmi => signals.raise(Signal::Nmi),
-            DeliveryMode::Init => signals.raise(Signal::Init),
+            DeliveryMode::Init => self.request_init(signals),
             DeliveryMode::Fixed if entry & lvt::LEVEL != 0 => self.sample_level(index),
             DeliveryMode::Fixed => {
                 self.accept(Vector(entry as u8), Trigger::Edge);

@@ -242,8 +242,13 @@ impl Lapic {
     }
 
     /// The page number of the start-up IPI behind [`Signal::Sipi`]; taking it clears the signal.
+    /// While INIT is pending there is none: what came after INIT is for the processor that it
+    /// leaves behind.
     pub fn take_sipi(&self) -> Option<Vector> {
         let mut inner = lock(&self.inner);
+        if self.signals.is_raised(Signal::Init) {
+            return None;
+        }
         self.signals.clear(Signal::Sipi);
         inner.core.sipi.take()
     }

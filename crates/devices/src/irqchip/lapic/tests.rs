@@ -1,3 +1,5 @@
+mod ipi;
+
 use super::*;
 use crate::irq::IrqInputs;
 use crate::irqchip::{IrqChips, Message};
@@ -225,76 +227,6 @@ fn one_shot_masks_and_tsc_deadline() {
 }
 
 #[test]
-fn destinations_of_xapic_ipis() {
-    let rig = rig(4).enabled();
-    let drain = || {
-        for lapic in &rig.chips.lapics {
-            while lapic.ack_interrupt().is_some() {
-                put(lapic, EOI, 0);
-            }
-        }
-    };
-    let sender = rig.lapic(1);
-    for (index, lapic) in rig.chips.lapics.iter().enumerate() {
-        put(lapic, LDR, 1 << (24 + index));
-    }
-    let cases: [(u8, u32, &[usize]); 8] = [
-        (2, 0x40, &[2]),
-        (0xFF, 0x40, &[0, 1, 2, 3]),
-        (0, 0x4_0040, &[1]),
-        (0, 0x8_0040, &[0, 1, 2, 3]),
-        (0, 0xC_0040, &[0, 2, 3]),
-        (0b0101, 0x840, &[0, 2]),
-        (0xFF, 0x840, &[0, 1, 2, 3]),
-        (7, 0x40, &[]),
-    ];
-    for (destination, low, raised) in cases {
-        ipi(sender, destination, low);
-        rig.expected(raised);
-        drain();
-    }
-    for (index, lapic) in rig.chips.lapics.iter().enumerate() {
-        put(lapic, DFR, 0);
-        // Clusters 0 and 1 of two.
-        put(lapic, LDR, ((index as u32 >> 1) << 4 | 1 << (index & 1)) << 24);
-    }
-    for (destination, raised) in [(0x13, [2, 3].as_slice()), (0x02, &[1]), (0xF1, &[0, 2])] {
-        ipi(sender, destination, 0x840);
-        rig.expected(raised);
-        drain();
-    }
-}
-
-#[test]
-fn lowest_priority_goes_to_the_least_busy() {
-    let rig = rig(3).enabled();
-    put(rig.lapic(0), TPR, 0x50);
-    put(rig.lapic(1), TPR, 0x20);
-    put(rig.lapic(2), TPR, 0x30);
-    ipi(rig.lapic(0), 0xFF, 0x160);
-    rig.expected(&[1]);
-}
-
-#[test]
-fn nmi_init_and_startup_signal_the_processor() {
-    let rig = rig(2).enabled();
-    ipi(rig.lapic(0), 1, 0x400);
-    assert!(rig.signals[1].is_raised(Signal::Nmi));
-    ipi(rig.lapic(0), 1, 0x8500);
-    assert!(!rig.signals[1].is_raised(Signal::Init), "de-assert does nothing");
-    ipi(rig.lapic(0), 1, 0xC500);
-    assert!(rig.signals[1].is_raised(Signal::Init));
-    put(rig.lapic(1), TPR, 0x70);
-    ipi(rig.lapic(0), 1, 0x69A);
-    rig.lapic(1).init();
-    assert_eq!((get(rig.lapic(1), TPR), get(rig.lapic(1), SVR)), (0, 0xFF));
-    assert!(rig.signals[1].is_raised(Signal::Sipi));
-    assert_eq!(rig.lapic(1).take_sipi(), Some(Vector(0x9A)));
-    assert!(!rig.signals[1].is_raised(Signal::Sipi));
-    assert_eq!(rig.lapic(1).take_sipi(), None);
-}
-
-#[test]
 fn errors_latch_on_a_write_and_interrupt_once() {
     let rig = rig(1).enabled();
     let lapic = rig.lapic(0);
@@ -373,26 +305,6 @@ fn x2apic_registers_and_faults() {
     assert_eq!(lapic.ack_interrupt(), Some(Vector(0x77)));
     assert_eq!(write(EOI, 0), Ok(()));
     assert_eq!(lapic.mmio_read(0x20, Width::B4), 0xFFFF_FFFF, "no page in x2APIC mode");
-}
-
-#[test]
-fn destinations_of_x2apic_ipis() {
-    let rig = rig(18).x2apic();
-    let cases: [(u64, &[usize]); 4] = [
-        (17 << 32 | 0x40, &[17]),
-        (0x1_0003 << 32 | 0x840, &[16, 17]),
-        (0x0_0006 << 32 | 0x840, &[1, 2]),
-        (0xFFFF_FFFF << 32 | 0x41, &(0..18).collect::<Vec<_>>()),
-    ];
-    for (icr, raised) in cases {
-        rig.lapic(3).msr_write(X2APIC_MSR_BASE + (ICR_LOW >> STEP_SHIFT), icr).unwrap().unwrap();
-        rig.expected(raised);
-        for lapic in &rig.chips.lapics {
-            if lapic.ack_interrupt().is_some() {
-                lapic.msr_write(X2APIC_MSR_BASE + (EOI >> STEP_SHIFT), 0).unwrap().unwrap();
-            }
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! TLB invalidation, caches, fences and PAUSE.
 
-use super::{privileged, protected};
+use super::{drain_stores, privileged, protected};
 use crate::core::Op;
 use crate::core::{Core, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
@@ -23,6 +23,7 @@ pub(crate) fn invlpg(core: &mut Core, op: &Op) -> Step {
         };
         let la = base.wrapping_add(offset);
         let la = if long { la } else { la & 0xffff_ffff };
+        drain_stores(core);
         let (_, state, mut bus) = core.parts();
         let result = control::invlpg(state, &mut bus, La(la));
         core.check(result)?;
@@ -40,6 +41,7 @@ pub(crate) fn invpcid(core: &mut Core, op: &Op) -> Step {
         let kind =
             if op.size == 8 { core.reg::<u64>(op.dst) } else { u64::from(core.reg::<u32>(op.dst)) };
         let operand = core.operand(op);
+        drain_stores(core);
         let (model, state, mut bus) = core.parts();
         let result = control::invpcid(model, state, &mut bus, kind, operand);
         core.check(result)?;
@@ -51,6 +53,7 @@ pub(crate) fn invpcid(core: &mut Core, op: &Op) -> Step {
 
 /// INVD, WBINVD: privileged, and nothing to do on a coherent host.
 pub(crate) fn cache_control(core: &mut Core, _: &Op) -> Step {
+    drain_stores(core);
     step(privileged(core))
 }
 

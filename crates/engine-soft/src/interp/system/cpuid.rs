@@ -10,6 +10,7 @@ const CPUID_APIC: u32 = 1 << 9;
 
 /// CPUID.
 pub(crate) fn cpuid(core: &mut Core, _: &Op) -> Step {
+    super::drain_stores(core);
     core.stats.cpuid += 1;
     let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
     let [a, b, c, mut d] = x86::cpuid::cpuid(&core.model, &core.state, leaf, subleaf);

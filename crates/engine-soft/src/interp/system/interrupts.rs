@@ -1,7 +1,6 @@
 //! Software interrupts, the return from any, and HLT, which waits for one (SDM vol. 3, ch. 7).
 
-use super::system;
-use super::transfer;
+use super::{drain_stores, system, transfer};
 use crate::core::Core;
 use crate::core::Op;
 use crate::op::Step;
@@ -70,5 +69,6 @@ pub(crate) fn into(core: &mut Core, op: &Op) -> Step {
 /// IRET.
 pub(crate) fn iret(core: &mut Core, op: &Op) -> Step {
     let size = op.width();
+    drain_stores(core);
     transfer(core, op, |state, bus, next| iret::iret(state, bus, size, next))
 }

@@ -58,6 +58,14 @@ fn transfer(
     }
 }
 
+/// What serializing instructions do to memory: the stores before are visible to all processors
+/// before anything after is read (SDM vol. 3, 10.3). The decoder ends blocks behind them.
+fn drain_stores(core: &Core) {
+    if !core.mmu.reader.is_alone() {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 /// #GP(0) unless at level 0.
 fn privileged(core: &mut Core) -> Fallible {
     if core.state.cpl == 0 { Ok(()) } else { core.gp() }

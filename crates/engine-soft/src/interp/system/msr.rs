@@ -2,7 +2,7 @@
 //!
 //! The machine answers for its own registers (the local APIC's), `x86` for the rest.
 
-use super::{pair, privileged, set_pair};
+use super::{drain_stores, pair, privileged, set_pair};
 use crate::core::Core;
 use crate::core::Op;
 use crate::op::{Fallible, Step, step, step_to};
@@ -62,6 +62,7 @@ pub(crate) fn wrmsr(core: &mut Core, op: &Op) -> Step {
     let body = |core: &mut Core| -> Fallible<Step> {
         privileged(core)?;
         core.stats.msr += 1;
+        drain_stores(core);
         let (register, value) = (core.reg::<u32>(1), pair(core));
         if register == names::IA32_APIC_BASE {
             let verdict = msr::check_apic_base(&core.model, value);

@@ -1,6 +1,8 @@
 //! Control registers, debug registers, XCR0 and PKRU (SDM vol. 3, 2.5 to 2.7).
 
-use super::{pair, privileged, set_long_or_double, set_pair, store_word, system, word_operand};
+use super::{
+    drain_stores, pair, privileged, set_long_or_double, set_pair, store_word, system, word_operand,
+};
 use crate::core::Core;
 use crate::core::Op;
 use crate::op::{Fallible, Step, step, step_to};
@@ -14,6 +16,7 @@ pub(crate) fn mov_to_cr(core: &mut Core, op: &Op) -> Step {
     if op.dst == 8 {
         return step(write_cr8(core, value));
     }
+    drain_stores(core);
     if op.dst == 3 {
         core.stats.cr3_loads += 1;
     }
@@ -59,6 +62,7 @@ pub(crate) fn mov_to_dr(core: &mut Core, op: &Op) -> Step {
     let value =
         if op.size == 8 { core.reg::<u64>(op.src) } else { u64::from(core.reg::<u32>(op.src)) };
     let n = op.dst;
+    drain_stores(core);
     let step = system(core, op, |state, _| debug::write_dr(state, n, value));
     core.update_watchpoints();
     step

@@ -1,6 +1,6 @@
 //! Registers of descriptor tables: GDTR, IDTR, LDTR and TR (SDM vol. 3, 2.4).
 
-use super::{privileged, protected, store_word, user_may_look, word_operand};
+use super::{drain_stores, privileged, protected, store_word, user_may_look, word_operand};
 use crate::core::Core;
 use crate::core::Op;
 use crate::op::{Fallible, Step, step};
@@ -26,6 +26,7 @@ pub(crate) fn lldt_ltr<const MEMORY: bool>(core: &mut Core, op: &Op) -> Step {
     let body = |core: &mut Core| -> Fallible {
         protected(core)?;
         privileged(core)?;
+        drain_stores(core);
         let selector = word_operand::<MEMORY>(core, op)?;
         let (_, state, mut bus) = core.parts();
         let result = if op.imm == 0 {
@@ -71,6 +72,7 @@ pub(crate) fn sgdt_sidt(core: &mut Core, op: &Op) -> Step {
 pub(crate) fn lgdt_lidt(core: &mut Core, op: &Op) -> Step {
     let body = |core: &mut Core| -> Fallible {
         privileged(core)?;
+        drain_stores(core);
         let mut values = [0; 2];
         for (value, (at, size)) in values.iter_mut().zip([(0, Width::B2), (2, base_size(core))]) {
             let la = core.part(op, at, size.into(), AccessKind::Read)?;
