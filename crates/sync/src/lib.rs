@@ -1,10 +1,14 @@
 //! Locks that survive a panic elsewhere.
 //!
+//! A file that takes its locks and atomics from here, and none from `std`, can be run under a model
+//! of them as well (`tests/interleavings`).
+//!
 //! What gemello guards by a mutex is consistent between any two statements that change it, so a
 //! poisoned lock is as good as any other.
 #![forbid(unsafe_code)]
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, WaitTimeoutResult};
+pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+use std::sync::{PoisonError, WaitTimeoutResult};
 use std::time::Duration;
 
 /// Locks `mutex`, whether or not another thread panicked while it held it.

@@ -8,10 +8,10 @@
 //! Lock order: the mutexes here are leaves; raise signals while holding any other lock. The
 //! callbacks take leaf locks only.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sync::lock;
+use sync::atomic::{AtomicU64, Ordering};
+use sync::{Condvar, Mutex, lock};
 use x86::regs::Rflags;
 use x86::state::{Activity, CpuState};
 
@@ -218,6 +218,16 @@ impl Signals {
         Kicks(before as u32 & Kicks::ALL)
     }
 
+    /// Withdraws the kick for this reason. Another reason's kick stays.
+    pub fn retract(&self, why: Kick) {
+        let less = |word: u64| {
+            let rest = word & !u64::from(why as u32);
+            let none = rest & u64::from(Kicks::ALL) == 0;
+            Some(if none { rest & !u64::from(Signal::Kick as u32) } else { rest })
+        };
+        let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+    }
+
     /// Whether `signal` is up.
     pub fn is_raised(&self, signal: Signal) -> bool {
         self.bits() & signal as u32 != 0
@@ -289,6 +299,18 @@ mod tests {
         let kicks = signals.take_kicks();
         assert!(kicks.has(Kick::Quantum) && kicks.has(Kick::Stop) && !kicks.has(Kick::Command));
         assert_eq!((signals.bits(), signals.take_kicks()), (0, Kicks::default()));
+    }
+
+    #[test]
+    fn a_kick_is_retracted_with_its_last_reason() {
+        let signals = Signals::default();
+        signals.raise(Signal::Intr);
+        signals.kick(Kick::Quantum);
+        signals.kick(Kick::Command);
+        signals.retract(Kick::Quantum);
+        assert!(signals.is_raised(Signal::Kick));
+        signals.retract(Kick::Command);
+        assert_eq!(signals.bits(), Signal::Intr as u32);
     }
 
     #[test]
