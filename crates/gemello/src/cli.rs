@@ -7,12 +7,14 @@ use crate::exit;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
+use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::values::{CodeCache, Size, Text, Time};
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine_soft::Tier;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use x86::cpuid::CpuModel;
 
@@ -173,6 +175,9 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
 
+    #[command(flatten)]
+    pub(crate) sched: SchedOptions,
+
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = Time::parse)]
     pub(crate) timeout: Option<Time>,
@@ -227,6 +232,29 @@ pub(crate) struct EngineOptions {
     pub(crate) code_cache: Option<CodeCache>,
 }
 
+/// How the machine's processors get the host's.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SchedOptions {
+    /// Host threads that run the guest's processors, in turn if these are more [default: as many as
+    /// the host has; never more than the guest has]
+    #[arg(long, value_name = "M")]
+    pub(crate) pcpus: Option<NonZeroUsize>,
+
+    /// How long a processor runs while others wait for its host thread, 0.1ms to 1s [default: 4ms]
+    #[arg(long, value_name = "TIME", value_parser = Quantum::parse)]
+    pub(crate) quantum: Option<Quantum>,
+
+    /// The machine's part of the host threads against other machines of this process, 1 to 10000
+    /// [default: 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu_weight: Option<CpuWeight>,
+
+    /// The most processor time that the machine gets, in percent of one host processor: 50%, 200%
+    /// [default: all]
+    #[arg(long, value_name = "P%", value_parser = CpuLimit::parse)]
+    pub(crate) cpu_limit: Option<CpuLimit>,
+}
+
 /// One of these words; each is a value of `T`.
 fn one_of<T>(
     words: impl IntoIterator<Item = (&'static str, &'static str)>,
@@ -260,6 +288,9 @@ pub(crate) struct Restore {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) sched: SchedOptions,
 
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = Time::parse)]

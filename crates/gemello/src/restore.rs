@@ -5,6 +5,7 @@ use crate::output::LogFile;
 use crate::run::{self, Running};
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
+use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
 use crate::{engine, outfile, pairs, save};
@@ -37,5 +38,6 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     if let Some(path) = &arguments.save {
         save::arm(path, machine.handle(), hardware, SavedSession::teller(&name, &side))?;
     }
-    run::to_its_end(machine, &Running { side, stats: arguments.stats, log })
+    let sched = SchedSettings::from(&arguments.sched);
+    run::to_its_end(machine, &Running { side, stats: arguments.stats, log, sched })
 }

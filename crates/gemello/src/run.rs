@@ -9,6 +9,7 @@ use crate::settings::Settings;
 use crate::settings::disk::DiskSettings;
 use crate::settings::name::MachineName;
 use crate::settings::options::{self, Given};
+use crate::settings::sched::SchedSettings;
 use crate::settings::values::{Size, Time};
 use crate::side::Side;
 use crate::statistics::Table;
@@ -56,7 +57,8 @@ fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
     }
     outfile::open(&settings.run, &log, &config, &sources)?;
     drop(config); // the boot files: they are in the guest's memory now
-    to_its_end(machine, &Running { side, stats: settings.run.stats(), log })
+    let (stats, sched) = (settings.run.stats(), settings.sched);
+    to_its_end(machine, &Running { side, stats, log, sched })
 }
 
 /// The machine of `settings`. Boot files that come through pipes are read here.
@@ -107,6 +109,8 @@ pub(crate) struct Running {
     pub(crate) stats: bool,
     /// Where the second serial line goes.
     pub(crate) log: LogFile,
+    /// How its processors get the host's.
+    pub(crate) sched: SchedSettings,
 }
 
 /// Runs the machine to its end, and gives the exit code.
@@ -128,7 +132,13 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
     } else {
         None
     };
-    let end = machine.run();
+    let end = match how.sched.pool(machine.processors()) {
+        Ok(pool) => {
+            machine.set_pool(pool, how.sched.share());
+            machine.run()
+        }
+        Err(end) => end,
+    };
     drop(raw);
     if how.stats {
         eprint!("{}", Table(&machine.stats()));

@@ -1,6 +1,7 @@
 //! `--stats`: the counters of a run as a table.
 
 use machine::{Exits, PagerStats, ProcessorStats, Stats, Unclaimed};
+use sched::Usage;
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
 use x86::addr::Vector;
@@ -48,10 +49,11 @@ fn mib(bytes: u64) -> f64 {
 }
 
 fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt::Result {
-    let ProcessorStats { engine, exits, busy } = processor;
+    let ProcessorStats { engine, exits, busy, usage } = processor;
     let seconds = busy.as_secs_f64();
     let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
     writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
+    usage_rows(f, usage)?;
     let share = |part: u64| 100.0 * part as f64 / engine.instructions.max(1) as f64;
     let direct = engine.direct + engine.translated;
     let rows = [
@@ -96,6 +98,16 @@ fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt
         writeln!(f, "  {:<22} {count:>14}", format!("exception {}", exception(vector)))?;
     }
     Ok(())
+}
+
+/// What it has had of the host's processors.
+fn usage_rows(f: &mut fmt::Formatter<'_>, usage: &Usage) -> fmt::Result {
+    let Usage { ran, steal, switches, quanta, yields } = usage;
+    let (ran, steal) = (ran.as_secs_f64(), steal.as_secs_f64());
+    writeln!(f, "  ran {ran:>16.3} s on host threads, waited {steal:.3} s for one (steal time)")?;
+    let rows =
+        [("context switches", switches), ("  quantum used up", quanta), ("  yielded", yields)];
+    rows.iter().try_for_each(|(name, count)| writeln!(f, "  {name:<22} {count:>14}"))
 }
 
 /// What the translator did, and why its code was left.
@@ -218,15 +230,18 @@ mod tests {
         engine.exceptions[14] = 7;
         engine.exceptions[15] = 2;
         let exits = Exits { halted: 3, ..Default::default() };
+        let usage = Usage { quanta: 7, steal: Duration::from_millis(250), ..Default::default() };
         let stats = Stats {
             wall: Duration::from_secs(2),
-            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1) }],
+            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1), usage }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table(&stats).to_string();
         for expected in [
             "2.0 million",
+            "waited 0.250 s",
+            "used up              7",
             "25.0 %",
             "exception #PF",
             "exception 15",

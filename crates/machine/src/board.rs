@@ -14,6 +14,7 @@ use devices::chipset::{AcpiPm, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, Ua
 use devices::irqchip::IrqChips;
 use devices::time::TimerQueue;
 use memory::{GuestRam, Pager};
+use sched::Usage;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) struct Board {
     /// Held during a command to the machine; taken before any other lock.
     pub(crate) commands: Mutex<()>,
     pub(crate) wall: Mutex<Duration>,
+    /// What each processor had of the host's when the run ended.
+    pub(crate) usage: Mutex<Vec<Usage>>,
     /// Held by the I/O thread while it serves timers and inputs. A leaf, but for the devices' locks
     /// and the inputs' own.
     pub(crate) serving: Arc<Mutex<()>>,

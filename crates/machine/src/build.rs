@@ -23,6 +23,7 @@ use devices::bus::Bus;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::time::TimerQueue;
 use memory::GuestRam;
+use sched::Share;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use vcpu::{Engine, Signals, Vcpu, VmParts};
@@ -126,13 +127,15 @@ fn assemble(
         control,
         commands: Mutex::default(),
         wall: Mutex::default(),
+        usage: Mutex::default(),
         serving: Arc::default(),
         outputs: pumps.iter().map(Pump::output).collect(),
         boot,
         fresh: OnceLock::new(),
     };
     board.remember()?;
-    Ok(Machine { board: Arc::new(board), feeds, pumps, timeout: None })
+    let share = Share::default();
+    Ok(Machine { board: Arc::new(board), feeds, pumps, timeout: None, pool: None, share })
 }
 
 /// Processors, and what belongs to each: one of each list has its number.

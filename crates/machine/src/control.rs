@@ -3,12 +3,13 @@
 //! ```text
 //!   Created ──run──► Running ◄──pause, resume──► Paused ──► Ended
 //! ```
-//! Processors come to rest between two turns ([`Control::enter`]): while another thread needs them
-//! to stand still for a moment ([`Control::at_rest`]), and as long as the machine is paused. The
-//! thread that asks kicks them; a kick wakes a parked processor.
+//! While the machine is paused, and while another thread needs its processors to stand still for a
+//! moment ([`Control::at_rest`]), the scheduler holds them: they have no host thread, and take no
+//! further turn.
 //!
-//! Thread-safe. The lock is a leaf, but for the conditions waited for under it.
+//! Thread-safe. The lock is a leaf, but for the conditions waited for under it and the scheduler's.
 
+use crate::crew::Crew;
 use crate::end::End;
 use crate::notifier::Notifier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +34,8 @@ pub enum Phase {
 pub(crate) struct Control {
     state: Mutex<State>,
     changed: Condvar,
-    /// There is something to look at under the lock before the next turn.
-    attention: AtomicBool,
+    /// There is an end. Looked at before each turn of a processor.
+    over: AtomicBool,
     signals: Vec<Arc<Signals>>,
     notifier: Notifier,
 }
@@ -44,17 +45,11 @@ struct State {
     end: Option<End>,
     begun: bool,
     paused: bool,
-    /// Threads that need the processors to stand still for a moment.
+    /// How often the processors are held: by a pause, and by threads that need them to stand still
+    /// for a moment.
     holds: usize,
-    /// Threads that run processors, and those of them that are at rest.
-    driving: usize,
-    resting: usize,
-}
-
-impl State {
-    fn stands(&self) -> bool {
-        self.paused || self.holds > 0
-    }
+    /// The processors as their scheduler has them, while the machine runs.
+    crew: Option<Arc<Crew>>,
 }
 
 impl Control {
@@ -62,7 +57,7 @@ impl Control {
         Self {
             state: Mutex::default(),
             changed: Condvar::new(),
-            attention: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             signals,
             notifier,
         }
@@ -70,10 +65,6 @@ impl Control {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         sync::lock(&self.state)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        sync::wait(&self.changed, state)
     }
 
     fn kick(&self, why: Kick) {
@@ -98,7 +89,7 @@ impl Control {
             return;
         }
         state.end = Some(end);
-        self.attention.store(true, Ordering::SeqCst);
+        self.over.store(true, Ordering::SeqCst);
         self.changed.notify_all();
         drop(state);
         self.kick(Kick::Stop);
@@ -110,11 +101,40 @@ impl Control {
         self.lock().end.clone()
     }
 
-    /// `threads` will run processors from now on, each until [`Control::leave`].
-    pub(crate) fn begin(&self, threads: usize) {
+    /// Whether the machine has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the machine has ended.
+    pub(crate) fn wait_for_end(&self) -> End {
+        let mut state = self.lock();
+        loop {
+            match &state.end {
+                Some(end) => return end.clone(),
+                None => state = sync::wait(&self.changed, state),
+            }
+        }
+    }
+
+    /// The machine begins to run. `crew`, which has no tasks yet, is held as often as the machine
+    /// is.
+    pub(crate) fn begin(&self, crew: &Arc<Crew>) {
         let mut state = self.lock();
         state.begun = true;
-        state.driving += threads;
+        (0..state.holds).for_each(|_| crew.group.hold());
+        state.crew = Some(Arc::clone(crew));
+    }
+
+    /// The machine has ended: no processor runs any more.
+    pub(crate) fn finish(&self) {
+        let crew = self.lock().crew.take();
+        crew.inspect(|crew| crew.group.hold());
+    }
+
+    /// The processors, while the machine runs.
+    pub(crate) fn crew(&self) -> Option<Arc<Crew>> {
+        self.lock().crew.clone()
     }
 
     /// Whether the machine has been run.
@@ -122,33 +142,9 @@ impl Control {
         self.lock().begun
     }
 
-    /// A thread runs no processor any more.
-    pub(crate) fn leave(&self) {
-        self.lock().driving -= 1;
-        self.changed.notify_all();
-    }
-
-    /// Before each turn of a processor: waits while the processors are to stand still. False: the
-    /// machine has ended.
-    pub(crate) fn enter(&self) -> bool {
-        if !self.attention.load(Ordering::SeqCst) {
-            return true;
-        }
-        let mut state = self.lock();
-        state.resting += 1;
-        self.changed.notify_all();
-        while state.end.is_none() && state.stands() {
-            state = self.wait(state);
-        }
-        state.resting -= 1;
-        state.end.is_none()
-    }
-
     /// Does `work` while no processor runs.
     pub(crate) fn at_rest<T>(&self, work: impl FnOnce() -> T) -> T {
-        let mut state = self.lock();
-        state.holds += 1;
-        drop(self.come_to_rest(state));
+        self.hold(|state| state.holds += 1);
         let release = Release(self);
         let result = work();
         drop(release);
@@ -158,13 +154,13 @@ impl Control {
     /// Has the processors stand still until [`Control::go_on`]. False: they do already, or the
     /// machine has ended.
     pub(crate) fn stand_still(&self) -> bool {
-        let mut state = self.lock();
-        if state.paused || state.end.is_some() {
-            return false;
-        }
-        state.paused = true;
-        drop(self.come_to_rest(state));
-        true
+        let mut first = false;
+        self.hold(|state| {
+            first = !state.paused && state.end.is_none();
+            state.holds += usize::from(first);
+            state.paused |= first;
+        });
+        first
     }
 
     /// Lets the processors go on. `first` is done before they do. False: they do not stand still.
@@ -173,29 +169,29 @@ impl Control {
             return false;
         }
         first();
-        let mut state = self.lock();
-        state.paused = false;
-        self.release(&state);
+        // Their state may be another than that in which they halted.
+        self.kick(Kick::Command);
+        self.lock().paused = false;
+        self.release();
         true
     }
 
-    /// Waits until every thread that runs a processor is at rest. `state` says that they should be.
-    fn come_to_rest<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.attention.store(true, Ordering::SeqCst);
-        drop(state);
-        self.kick(Kick::Command);
+    /// Holds the processors as often as `change` counts holds up.
+    fn hold(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        while state.resting < state.driving {
-            state = self.wait(state);
-        }
-        state
+        let before = state.holds;
+        change(&mut state);
+        let crew = state.crew.clone().filter(|_| state.holds > before);
+        drop(state);
+        crew.inspect(|crew| crew.group.hold());
     }
 
-    fn release(&self, state: &State) {
-        if !state.stands() && state.end.is_none() {
-            self.attention.store(false, Ordering::SeqCst);
-        }
-        self.changed.notify_all();
+    fn release(&self) {
+        let mut state = self.lock();
+        state.holds -= 1;
+        let crew = state.crew.clone();
+        drop(state);
+        crew.inspect(|crew| crew.group.release());
     }
 }
 
@@ -204,8 +200,6 @@ struct Release<'a>(&'a Control);
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.holds -= 1;
-        self.0.release(&state);
+        self.0.release();
     }
 }

@@ -1,5 +1,7 @@
 //! How a run ends.
 
+use std::io;
+
 /// Why the machine stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -27,4 +29,12 @@ pub enum End {
     MemoryLost(String),
     /// An engine cannot go on: a defect of gemello or an exhausted host.
     EngineFailed(String),
+}
+
+impl End {
+    /// The host refused a thread.
+    pub fn no_thread(error: &io::Error) -> Self {
+        let what = "it has no thread left; raise the limits (ulimit -u, -v)";
+        Self::NotStarted(format!("{what}: {error}"))
+    }
 }

@@ -4,10 +4,11 @@
 //! [`Machine::build`] makes it from a [`Config`], [`Machine::run`] runs it to its [`End`]. The
 //! machine never asks which engine it has: processors come from the engine that its user passes.
 //!
-//! Threads: one per processor, one for I/O ([`console::Input`], timers), one per serial line's
-//! output. Lock order: the devices' (see the crate `devices`), then this crate's leaves: a line's
-//! output queue, the clock, the control of the run. A request to a running machine
-//! ([`MachineHandle`]) takes the lock for requests first, then a processor's.
+//! Threads: those of the pool that runs its processors ([`sched::Pool`]), one for I/O
+//! ([`console::Input`], timers), one per serial line's output. Lock order: the devices' (see the
+//! crate `devices`), then this crate's leaves: a line's output queue, the clock, the control of the
+//! run; then the scheduler's. A request to a running machine ([`MachineHandle`]) takes the lock for
+//! requests first, then a processor's.
 #![forbid(unsafe_code)]
 
 mod board;
@@ -18,6 +19,7 @@ mod config;
 pub mod console;
 mod control;
 mod cpu_io;
+mod crew;
 mod end;
 mod error;
 mod firmware;
@@ -38,6 +40,7 @@ mod run;
 pub mod saved;
 mod scratch;
 mod stats;
+mod task;
 mod virtio;
 mod wiring;
 

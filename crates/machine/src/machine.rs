@@ -8,6 +8,7 @@ use crate::notifier::Notifier;
 use crate::power::Stopper;
 use crate::stats::Stats;
 use memory::GuestRam;
+use sched::{Pool, Share};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,9 @@ pub struct Machine {
     pub(crate) feeds: Vec<Feed>,
     pub(crate) pumps: Vec<Pump>,
     pub(crate) timeout: Option<Duration>,
+    /// `None`: one of its own, made when it runs.
+    pub(crate) pool: Option<Pool>,
+    pub(crate) share: Share,
 }
 
 impl fmt::Debug for Machine {
@@ -41,9 +45,22 @@ impl Machine {
     pub fn notifier(&self) -> Notifier {
         self.board.notifier.clone()
     }
+
     /// Ends the run after this much host time; `None`: never.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
+    }
+
+    /// How many processors it has.
+    pub fn processors(&self) -> usize {
+        self.board.processors.len()
+    }
+
+    /// Has `pool` run its processors, which other machines may use as well, for `share` of the
+    /// pool's time. Without, the machine has a pool of its own, with a worker for each processor as
+    /// far as the host has as many.
+    pub fn set_pool(&mut self, pool: Pool, share: Share) {
+        (self.pool, self.share) = (Some(pool), share);
     }
 
     /// Asks things of the machine from any thread.

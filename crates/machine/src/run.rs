@@ -4,34 +4,39 @@
 //! ```text
 //!            ┌──────────────── kick, slice over ─────────────┐
 //!            ▼                                               │
-//!   Vcpu::run(io) ──► Exit ─┬─ Halted ──► Signals::wait ─────┤
+//!   Vcpu::run(io) ──► Exit ─┬─ Halted ──► parked ────────────┤
 //!            ▲              ├─ Reset ───► INIT, SIPI ────────┘
 //!            │              └─ Shutdown, Fatal ──► End
-//!   ended, paused? ──► Control::enter
+//!   the scheduler's turn: crates/sched
 //! ```
-//! Each processor has its thread; the I/O thread serves timers and consoles beside them.
+//! A pool of worker threads runs the processors ([`sched::Pool`]); the I/O thread serves timers and
+//! consoles beside them.
 
 use crate::board::Board;
 use crate::console::Pump;
-use crate::control::{Control, Phase};
+use crate::control::Phase;
+use crate::crew::Crew;
 use crate::end::End;
 use crate::io_thread::EventLoop;
 use crate::machine::Machine;
-use crate::processor::{Processor, Turn};
+use crate::processor::Processor;
 use crate::stats::{ProcessorStats, Stats};
+use crate::task::ProcessorTask;
 use memory::Pager;
+use sched::{Pool, QUANTUM, Usage};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use sync::lock;
-use vcpu::{Slice, StateError};
+use vcpu::StateError;
 
 /// How long a console that takes nothing may hold up the end of a run that the user ended.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Machine {
-    /// Runs the machine until it ends, with its processors and I/O on threads of their own.
+    /// Runs the machine until it ends: its processors on its pool's workers, I/O on a thread of its
+    /// own.
     pub fn run(&mut self) -> End {
         let began = Instant::now();
         let board = Arc::clone(&self.board);
@@ -44,26 +49,14 @@ impl Machine {
             serving: Arc::clone(&board.serving),
             deadline: self.timeout.map(|limit| began + limit),
         };
-        board.control.begin(board.processors.len());
-        if board.control.phase() != Phase::Paused {
-            board.start_time();
-        }
         self.feeds = thread::scope(|scope| {
-            let stopper = self.stopper();
-            let refused = |error: io::Error| {
-                let what = "it has no thread left; raise the limits (ulimit -u, -v)";
-                stopper.stop(End::NotStarted(format!("{what}: {error}")));
-            };
+            let refused = |error| board.control.stop(End::no_thread(&error));
             let io = named("I/O").spawn_scoped(scope, || service.run()).map_err(&refused);
-            for processor in &board.processors {
-                let board = &*board;
-                // Whether it comes to run or not, it leaves.
-                let leave = Leave(&board.control);
-                let work = move || drive(board, processor, leave);
-                if let Err(error) = named("processor").spawn_scoped(scope, work) {
-                    refused(error);
-                }
+            if io.is_ok() {
+                self.start().unwrap_or_else(refused);
             }
+            board.control.wait_for_end();
+            board.finish();
             io.map(|io| io.join().unwrap_or_default()).unwrap_or_default()
         });
         board.stop_time();
@@ -72,6 +65,25 @@ impl Machine {
         let end = self.or_lost(self.or_panic(end));
         *lock(&board.wall) += began.elapsed();
         end
+    }
+
+    /// Has time go on, and the processors, unless the machine is paused.
+    fn start(&self) -> io::Result<()> {
+        let board = &self.board;
+        let own = || Pool::new(sched::workers(None, board.processors.len()), QUANTUM);
+        let pool = self.pool.clone().map_or_else(own, Ok)?;
+        let crew = Arc::new(Crew::new(pool.enlist(self.share)));
+        let _turn = lock(&board.commands);
+        board.control.begin(&crew);
+        if board.control.phase() != Phase::Paused {
+            board.start_time();
+        }
+        for (number, processor) in board.processors.iter().enumerate() {
+            let signals = Arc::clone(&lock(processor).signals);
+            let task = ProcessorTask { board: Arc::clone(board), number };
+            crew.add(Box::new(task), &signals);
+        }
+        Ok(())
     }
 
     /// A guest that ends as one whose kernel panicked, and has said so, has panicked.
@@ -128,13 +140,24 @@ impl Board {
         self.clock.stop();
     }
 
+    /// The machine has ended: takes its processors from their workers.
+    fn finish(&self) {
+        let crew = self.control.crew();
+        self.control.finish();
+        crew.inspect(|crew| *lock(&self.usage) = crew.usage());
+    }
+
     /// The counters up to now. No processor runs.
     pub(crate) fn counters(&self) -> Stats {
-        let processor = |p: &Mutex<Processor>| {
+        let crew = self.control.crew();
+        let mut usage = crew.map_or_else(|| lock(&self.usage).clone(), |crew| crew.usage());
+        usage.resize(self.processors.len(), Usage::default());
+        let processor = |(p, usage): (&Mutex<Processor>, Usage)| {
             let p = lock(p);
-            ProcessorStats { engine: p.vcpu.statistics(), exits: p.exits.clone(), busy: p.busy }
+            let (engine, exits, busy) = (p.vcpu.statistics(), p.exits.clone(), p.busy);
+            ProcessorStats { engine, exits, busy, usage }
         };
-        let processors = self.processors.iter().map(processor).collect();
+        let processors = self.processors.iter().zip(usage).map(processor).collect();
         Stats {
             wall: *lock(&self.wall),
             processors,
@@ -146,37 +169,5 @@ impl Board {
     /// Each processor's state as it begins.
     pub(crate) fn begin(&self, boot: &x86::state::CpuState) -> Result<(), StateError> {
         self.processors.iter().try_for_each(|processor| lock(processor).begin(boot))
-    }
-}
-
-/// Runs one processor until the machine ends.
-fn drive(board: &Board, processor: &Mutex<Processor>, leave: Leave<'_>) {
-    // A panic here is a defect of gemello's, which must not leave the machine running without this
-    // processor.
-    let _guard = leave;
-    while board.control.enter() {
-        let mut running = lock(processor);
-        match running.turn(Slice::UNTIL_KICKED, &board.ram) {
-            Turn::Again => {}
-            Turn::Park(set) => {
-                let signals = Arc::clone(&running.signals);
-                drop(running);
-                signals.wait(set, None);
-            }
-            Turn::Ended(end) => board.control.stop(end),
-        }
-    }
-    lock(processor).signals.take_kicks();
-}
-
-/// The thread that holds it drives no processor any more; by a panic, the machine ends.
-struct Leave<'a>(&'a Control);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.stop(End::EngineFailed("a processor's thread panicked".into()));
-        }
-        self.0.leave();
     }
 }

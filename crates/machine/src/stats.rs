@@ -2,6 +2,7 @@
 
 use devices::bus::Unclaimed;
 use memory::PagerStats;
+use sched::Usage;
 use std::time::Duration;
 use vcpu::{Exit, Statistics};
 
@@ -45,6 +46,8 @@ pub struct ProcessorStats {
     pub exits: Exits,
     /// Host time spent in the engine.
     pub busy: Duration,
+    /// What it has had of the host's processors.
+    pub usage: Usage,
 }
 
 /// A run's counters.

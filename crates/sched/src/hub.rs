@@ -45,6 +45,14 @@ pub(crate) struct Resident {
     pub(crate) signals: Arc<Signals>,
 }
 
+impl Resident {
+    /// Withdraws what the hub has kicked for: the task has left its worker.
+    pub(crate) fn retract_kicks(&self) {
+        self.signals.retract(Kick::Quantum);
+        self.signals.retract(Kick::Command);
+    }
+}
+
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub").field("workers", &self.idle.len()).finish_non_exhaustive()
@@ -104,7 +112,7 @@ impl Hub {
     pub(crate) fn hold(&self, machine: MachineId) {
         let mut state = self.lock();
         let calls = state.policy.hold(machine, self.clock.now());
-        state.kick(&calls);
+        state.kick(&calls, Kick::Command);
         while !state.policy.stands(machine) {
             state = sync::wait(&self.still, state);
         }
@@ -158,7 +166,7 @@ impl Hub {
 
     /// Kicks and wakes as the policy has called for, and sets the timer.
     fn carry_out(&self, state: MutexGuard<'_, State>, calls: &[Call]) {
-        state.kick(calls);
+        state.kick(calls, Kick::Quantum);
         let early = state.is_early();
         drop(state);
         // After the lock is free: a worker that wakes needs it.
@@ -217,19 +225,19 @@ impl State {
     pub(crate) fn forget(&mut self, id: TaskId) -> Option<Resident> {
         let gone = self.tasks[id.0].take()?;
         gone.signals.set_waker(None);
-        gone.signals.retract(Kick::Quantum);
+        gone.retract_kicks();
         gone.signals.settle(Residence::Queued);
         Some(gone)
     }
 
     /// Has tasks leave their workers. The lock is held, so that a task that has left meanwhile is
     /// not kicked: a stale kick would cost it a turn.
-    fn kick(&self, calls: &[Call]) {
+    fn kick(&self, calls: &[Call], why: Kick) {
         for call in calls {
             if let Call::Kick(_, id) = call
                 && let Some(resident) = &self.tasks[id.0]
             {
-                resident.signals.kick(Kick::Quantum);
+                resident.signals.kick(why);
             }
         }
     }

@@ -27,7 +27,7 @@ mod task;
 mod usage;
 
 pub use ids::TaskId;
-pub use pool::{Group, Pool, QUANTUM};
+pub use pool::{Group, Pool, QUANTUM, workers};
 pub use share::{Limit, Share, Weight};
 pub use task::{Task, Turn};
 pub use usage::Usage;

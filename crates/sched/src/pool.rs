@@ -28,6 +28,14 @@ struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
+/// How many workers there should be for so many tasks: as many as are `wanted`, else as this
+/// process may use of the host's processors, but no more than tasks.
+pub fn workers(wanted: Option<NonZeroUsize>, tasks: usize) -> NonZeroUsize {
+    let host = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let most = NonZeroUsize::new(tasks).unwrap_or(NonZeroUsize::MIN);
+    wanted.unwrap_or_else(host).min(most)
+}
+
 impl Pool {
     /// A pool of `workers` threads. A task runs for `quantum` while others wait for its worker, and
     /// as long as it likes while none does.
@@ -102,9 +110,9 @@ impl Group {
         self.hub().release(self.id);
     }
 
-    /// What a task has had up to now; `None`: it has ended.
-    pub fn usage(&self, task: TaskId) -> Option<Usage> {
-        self.hub().usage(task)
+    /// What a task of this group has had up to now.
+    pub fn usage(&self, task: TaskId) -> Usage {
+        self.hub().usage(task).unwrap_or_default()
     }
 
     fn hub(&self) -> &Arc<Hub> {

@@ -14,7 +14,6 @@ use crate::policy::Left;
 use crate::task::{Task, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use vcpu::Kick;
 
 /// A task on a worker.
 struct Loaded {
@@ -65,7 +64,7 @@ fn save(state: &mut State, worker: Worker, ran: Ran, now: Duration) {
     };
     let Some(resident) = &mut state.tasks[ran.id.0] else { return };
     if state.policy.is_kicked(worker) {
-        resident.signals.retract(Kick::Quantum);
+        resident.retract_kicks();
     }
     let left = match left {
         // What it would wait for may be up already.

@@ -26,10 +26,10 @@ fn tasks_on_one_worker_get_the_same() {
     let pool = pool(1, QUANTUM);
     let group = pool.enlist(Share::default());
     let tasks: Vec<_> = (0..5).map(|_| spinner(&group)).collect();
-    let enough = || group.usage(tasks[0]).is_some_and(|u| u.ran > Duration::from_millis(500));
+    let enough = || group.usage(tasks[0]).ran > Duration::from_millis(500);
     until("it runs", enough);
     group.hold();
-    let usage: Vec<_> = tasks.iter().map(|task| group.usage(*task).expect("a task")).collect();
+    let usage: Vec<_> = tasks.iter().map(|task| group.usage(*task)).collect();
     // Two percent, and the quantum that the first may be ahead.
     let ran: Vec<_> = usage.iter().map(|usage| usage.ran).collect();
     assert!(shares(&ran, &[1; 5], 3.0), "{ran:?}");
@@ -49,7 +49,7 @@ fn machines_get_time_by_weight() {
         pool.enlist(Share { weight, limit: None })
     });
     let tasks = [(0, spinner(&groups[0])), (1, spinner(&groups[1])), (1, spinner(&groups[1]))];
-    let ran = |task: &(usize, _)| groups[task.0].usage(task.1).expect("a task").ran;
+    let ran = |task: &(usize, _)| groups[task.0].usage(task.1).ran;
     until("it runs", || ran(&tasks[0]) > Duration::from_millis(400));
     groups.iter().for_each(sched::Group::hold);
     let ran = [ran(&tasks[0]), ran(&tasks[1]) + ran(&tasks[2])];
@@ -65,7 +65,7 @@ fn a_limited_machine_rests_though_nobody_else_wants_to_run() {
     std::thread::sleep(Duration::from_millis(1500));
     group.hold();
     let passed = began.elapsed();
-    let ran: Duration = tasks.iter().map(|task| group.usage(*task).expect("a task").ran).sum();
+    let ran: Duration = tasks.iter().map(|task| group.usage(*task).ran).sum();
     let share = ran.as_secs_f64() / passed.as_secs_f64();
     // One period's budget may have been used before the first has passed.
     assert!(share < 0.25 * 1.03 + 0.02, "{share}");
@@ -82,7 +82,7 @@ fn a_task_alone_is_not_disturbed() {
         Turn::Again
     });
     until("it has run", || tested.turns() >= 3);
-    let usage = group.usage(tested.id).expect("a task");
+    let usage = group.usage(tested.id);
     assert_eq!((usage.switches, usage.quanta, usage.yields), (1, 0, 0));
 }
 
@@ -167,10 +167,13 @@ fn a_held_group_runs_nothing() {
 fn a_panic_ends_the_task_and_not_the_worker() {
     let pool = pool(1, QUANTUM);
     let group = pool.enlist(Share::default());
-    let bad = Tested::on(&group, |_| panic!("this is a test"));
-    until("it has ended", || group.usage(bad.id).is_none());
+    let kept = Arc::new(());
+    let held = Arc::clone(&kept);
+    let bad = Tested::on(&group, move |_| panic!("this is a test {held:?}"));
+    until("it is gone", || Arc::strong_count(&kept) == 1);
     let good = Tested::on(&group, |_| Turn::Park(SignalSet::EMPTY.with(Signal::Kick)));
     until("another runs", || good.turns() == 1);
+    assert_eq!((bad.turns(), group.usage(bad.id).switches), (1, 1), "its account stays");
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn a_spinning_task_gives_way_to_the_one_it_waits_for() {
         .collect();
     until("they have taken turns", || turn.load(Ordering::SeqCst) > 1000);
     assert!(began.elapsed() < Duration::from_secs(10));
-    let yields = |task: &Tested| group.usage(task.id).expect("a task").yields;
+    let yields = |task: &Tested| group.usage(task.id).yields;
     assert!(tasks.iter().all(|task| yields(task) > 400));
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod name;
 pub(crate) mod names;
 mod optional;
 pub(crate) mod options;
+pub(crate) mod sched;
 pub(crate) mod values;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use disk::DiskSettings;
 use engine_soft::Tier;
 use module::{ModuleSettings, Word};
 use name::MachineName;
+use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use values::{CodeCache, Size, Time};
@@ -45,6 +47,9 @@ pub(crate) struct Settings {
     /// What runs it.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) engine: EngineSettings,
+    /// How its processors get the host's.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) sched: SchedSettings,
     /// How it is run and watched.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) run: RunSettings,
@@ -135,12 +140,13 @@ impl Settings {
     /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
     /// the other whole; so does what is booted.
     pub(crate) fn over(self, lower: Self) -> Self {
-        let Self { machine, boot, disk, engine, run } = self;
+        let Self { machine, boot, disk, engine, sched, run } = self;
         Self {
             machine: machine.over(lower.machine),
             boot: boot.over(lower.boot),
             disk: list(disk, lower.disk),
             engine: engine.over(lower.engine),
+            sched: sched.over(lower.sched),
             run: run.over(lower.run),
         }
     }
@@ -166,7 +172,7 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine, boot, disk, engine: _, run } = self;
+        let Self { machine, boot, disk, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
         let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, save } = run;

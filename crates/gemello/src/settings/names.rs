@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 24] = [
+pub(crate) const FIELDS: [Field; 28] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -47,6 +47,10 @@ pub(crate) const FIELDS: [Field; 24] = [
     field("engine", "engine.name", "--engine", |s| s.engine.name.is_some()),
     field("tier", "engine.tier", "--tier", |s| s.engine.tier.is_some()),
     field("code_cache", "engine.code_cache", "--code-cache", |s| s.engine.code_cache.is_some()),
+    field("pcpus", "sched.pcpus", "--pcpus", |s| s.sched.pcpus.is_some()),
+    field("quantum", "sched.quantum", "--quantum", |s| s.sched.quantum.is_some()),
+    field("cpu_weight", "sched.cpu_weight", "--cpu-weight", |s| s.sched.cpu_weight.is_some()),
+    field("cpu_limit", "sched.cpu_limit", "--cpu-limit", |s| s.sched.cpu_limit.is_some()),
     field("timeout", "run.timeout", "--timeout", |s| s.run.timeout.is_some()),
     field("log", "run.log", "--log", |s| s.run.log.is_some()),
     field("trace", "run.trace", "--trace", |s| !s.run.trace.is_empty()),

@@ -1,9 +1,10 @@
 //! The command line of `gemello run` as settings, laid over a file's.
 
 use super::names::Names;
+use super::sched::SchedSettings;
 use super::values::Time;
 use super::{BootSettings, EngineSettings, MachineSettings, RunSettings, Settings, file};
-use crate::cli::{EngineOptions, Run};
+use crate::cli::{EngineOptions, Run, SchedOptions};
 use crate::{hints, pipe, shell};
 use anyhow::{Context as _, Result, bail};
 use machine::File;
@@ -119,6 +120,7 @@ impl From<&Run> for Settings {
             cpu,
             vcpus,
             engine,
+            sched,
             timeout,
             log,
             trace,
@@ -155,7 +157,7 @@ impl From<&Run> for Settings {
             stats: flag(*stats),
             save: save.clone(),
         };
-        Self { machine, boot, disk: disk.clone(), engine: engine.into(), run }
+        Self { machine, boot, disk: disk.clone(), engine: engine.into(), sched: sched.into(), run }
     }
 }
 
@@ -163,6 +165,13 @@ impl From<&EngineOptions> for EngineSettings {
     fn from(options: &EngineOptions) -> Self {
         let EngineOptions { engine, tier, code_cache } = *options;
         Self { name: engine, tier, code_cache }
+    }
+}
+
+impl From<&SchedOptions> for SchedSettings {
+    fn from(options: &SchedOptions) -> Self {
+        let SchedOptions { pcpus, quantum, cpu_weight, cpu_limit } = *options;
+        Self { pcpus, quantum, cpu_weight, cpu_limit }
     }
 }
 

@@ -3,11 +3,14 @@
 use super::disk::{DiskFormat, DiskSettings};
 use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
+use super::sched::{CpuLimit, CpuWeight, Quantum};
 use super::values::{CodeCache, Size, Text as _, Time};
 use super::*;
 use crate::cli::{Cli, Command, Run};
+use ::sched::{Limit, Weight};
 use clap::{CommandFactory as _, Parser as _};
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Everything is said, what does not go together included.
@@ -40,6 +43,12 @@ fn all() -> Settings {
             tier: Some(Tier::Lockstep),
             code_cache: Some(CodeCache(8 << 20)),
         },
+        sched: SchedSettings {
+            pcpus: NonZeroUsize::new(2),
+            quantum: Some(Quantum(Duration::from_millis(2))),
+            cpu_weight: Weight::new(300).map(CpuWeight),
+            cpu_limit: Limit::percent(150).map(CpuLimit),
+        },
         run: RunSettings {
             timeout: Some(Time(Duration::from_millis(1500))),
             log: Some("/l".into()),
@@ -59,7 +68,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 23] = [
+const OPTIONS: [(&str, &[&str]); 27] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -75,6 +84,10 @@ const OPTIONS: [(&str, &[&str]); 23] = [
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
+    ("pcpus", &["--pcpus", "2"]),
+    ("quantum", &["--quantum", "2.5ms"]),
+    ("cpu_weight", &["--cpu-weight", "300"]),
+    ("cpu_limit", &["--cpu-limit", "150%"]),
     ("timeout", &["--timeout", "1.25s"]),
     ("log", &["--log", "/l"]),
     ("trace", &["--trace", "irq,unclaimed"]),

@@ -69,7 +69,7 @@ impl Text for Time {
         };
         let number: f64 = digits.parse().map_err(|_| "no number: 30s, for instance")?;
         let time = Duration::try_from_secs_f64(number * unit).map_err(|e| e.to_string())?;
-        if time.is_zero() { Err("a run needs some time".into()) } else { Ok(Self(time)) }
+        if time.is_zero() { Err("zero is no time".into()) } else { Ok(Self(time)) }
     }
 
     fn text(&self) -> String {

@@ -79,6 +79,7 @@ pub(super) enum Place {
     Parked,
     Ready { since: Duration },
     Running,
+    Ended,
 }
 
 /// A task.
@@ -104,7 +105,7 @@ impl Entry {
     pub(super) fn waiting(&self, released: Duration, now: Duration) -> Duration {
         match self.place {
             Place::Ready { since } => now.saturating_sub(since.max(released)),
-            Place::Parked | Place::Running => Duration::ZERO,
+            Place::Parked | Place::Running | Place::Ended => Duration::ZERO,
         }
     }
 

@@ -120,11 +120,11 @@ impl Policy {
         }
     }
 
-    /// The task that `worker` runs has ended.
+    /// The task that `worker` runs has ended. Its account stays as long as its machine.
     pub(crate) fn end(&mut self, worker: Worker, now: Duration) {
         self.advance(now);
         if let Some(running) = self.take_off(worker) {
-            self.tasks[running.task.0] = None;
+            self.task_mut(running.task).place = Place::Ended;
         }
     }
 
