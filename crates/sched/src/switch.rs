@@ -39,18 +39,20 @@ pub(crate) fn run(hub: &Hub, worker: Worker) {
 /// Steps 1 and 2. `None`: the pool is closed.
 fn switch(hub: &Hub, worker: Worker, ran: Option<Ran>) -> Option<Loaded> {
     let mut state = hub.lock();
+    let mut now = hub.clock.now();
     if let Some(ran) = ran {
         let machine = state.policy.machine_on(worker);
-        save(&mut state, worker, ran, hub.clock.now());
+        save(&mut state, worker, ran, now);
         hub.told_still(&state, machine);
     }
     while !state.closed {
-        let next = load(&mut state, worker, hub.clock.now());
+        let next = load(&mut state, worker, now);
         hub.set_alarm(&state);
         if next.is_some() {
             return next;
         }
         state = hub.idle(worker, state);
+        now = hub.clock.now();
     }
     None
 }
@@ -79,7 +81,7 @@ fn save(state: &mut State, worker: Worker, ran: Ran, now: Duration) {
 /// Step 2. `None`: no task waits for a worker.
 fn load(state: &mut State, worker: Worker, now: Duration) -> Option<Loaded> {
     let id = state.policy.next(worker, now)?;
-    let steal = state.policy.usage(id, now)?.steal;
+    let steal = state.policy.stolen_from(id);
     let task = state.tasks[id.0].as_mut()?.task.take()?;
     Some(Loaded { id, task, steal })
 }

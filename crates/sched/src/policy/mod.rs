@@ -153,6 +153,11 @@ impl Policy {
         Some(chosen)
     }
 
+    /// How long a task that runs has waited for a worker, in all.
+    pub(crate) fn stolen_from(&self, id: TaskId) -> Duration {
+        self.task(id).usage.steal
+    }
+
     /// Whether the task that `worker` runs may take another turn.
     pub(crate) fn stays(&self, worker: Worker) -> bool {
         matches!(&self.workers[worker.0], Slot::Running(running) if !running.kicked)
