@@ -66,7 +66,7 @@ fn two_machines_take_turns_on_one_thread_by_weight() {
         let ratio = got[1].as_secs_f64() / got[0].as_secs_f64();
         assert!((2.6..3.4).contains(&ratio), "three to one, not {got:?}");
         let usage = handles[0].stats().processors[0].usage;
-        assert!(usage.steal > usage.ran && usage.quanta > 20, "{usage:?}");
+        assert!(usage.steal > usage.ran && usage.quanta > 3, "{usage:?}");
 
         // A paused machine leaves the thread to the other.
         handles[1].pause().expect("it runs");
