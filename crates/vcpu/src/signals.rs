@@ -244,8 +244,8 @@ impl Signals {
         Residence::of(self.word.load(Ordering::SeqCst))
     }
 
-    /// The processor is somewhere else from now on. To be called by the thread that runs it. What
-    /// was raised before is not told again.
+    /// The processor is somewhere else from now on. To be called by the thread that runs it, or by
+    /// its scheduler while none does. What was raised before is not told again.
     pub fn settle(&self, residence: Residence) {
         let set = |word| Some(word & RAISED | residence.bits());
         let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
