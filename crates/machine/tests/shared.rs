@@ -62,9 +62,11 @@ fn two_machines_take_turns_on_one_thread_by_weight() {
         let ran = |n: usize| handles[n].stats().processors[0].usage.ran;
         let before = [ran(0), ran(1)];
         until("time has passed", || ran(0) > before[0] + Duration::from_millis(200));
-        let got = [ran(0) - before[0], ran(1) - before[1]];
-        let ratio = got[1].as_secs_f64() / got[0].as_secs_f64();
-        assert!((2.6..3.4).contains(&ratio), "three to one, not {got:?}");
+        // A busy host lets a quantum last long now and then; over time that does not count.
+        until("it is three to one", || {
+            let got = [0, 1].map(|n| (ran(n) - before[n]).as_secs_f64());
+            (2.9..3.1).contains(&(got[1] / got[0]))
+        });
         let usage = handles[0].stats().processors[0].usage;
         assert!(usage.steal > usage.ran && usage.quanta > 3, "{usage:?}");
 

