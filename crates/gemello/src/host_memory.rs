@@ -38,7 +38,7 @@ fn total(meminfo: &str) -> Option<u64> {
     Some((field("MemTotal:")? + field("SwapTotal:").unwrap_or(0)) << 10)
 }
 
-/// The folders of the control groups that /proc/self/cgroup names, outwards (cgroups(7), version 2).
+/// The folders of the control groups of /proc/self/cgroup (cgroups(7), version 2), outwards.
 fn groups(own: &str) -> Vec<PathBuf> {
     let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return vec![] };
     let root = Path::new("/sys/fs/cgroup");
