@@ -1,12 +1,16 @@
-//! Debian's kernel on several processors.
+//! Debian's kernel on several processors, and how memory behaves between them.
+//!
+//! `LITMUS_ROUNDS=1000000` runs each litmus test that often, for as long as that takes.
 
-use e2e::{code, debian, run, scratch, text};
+use e2e::{code, debian, run, scratch, succeeds, text};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What the kernel complains of where processors, interrupts or clocks go wrong.
 const COMPLAINTS: [&str; 12] = [
     "BUG:",
     "WARNING:",
-    "stall",
+    "detected stall",
     "soft lockup",
     "hard LOCKUP",
     "Oops",
@@ -20,13 +24,13 @@ const COMPLAINTS: [&str; 12] = [
 
 /// Runs `script` in a guest with `vcpus` processors and gives its output. It must succeed, and the
 /// kernel must not complain.
-fn guest(vcpus: u32, script: &str) -> String {
+fn guest(vcpus: u32, more: &[&str], script: &str) -> String {
     let _turn = debian("cloud");
     let log = scratch(&format!("smp-{vcpus}.log"), b"");
     let (number, path) = (vcpus.to_string(), log.to_str().expect("text"));
-    let limit = format!("{}", 120 + 10 * vcpus);
-    let mut words = vec!["run", "debian", "--vcpus", &number, "--log", path, "--timeout", &limit];
-    words.extend(["--memory", "1G", "--", "sh", "-c", script]);
+    let mut words = vec!["run", "debian", "--vcpus", &number, "--log", path, "--memory", "1G"];
+    words.extend(more);
+    words.extend(["--", "sh", "-c", script]);
     let output = run(&words);
     let said = text(&output.stdout) + &text(&output.stderr);
     let kernel = std::fs::read_to_string(&log).expect("the kernel's messages");
@@ -43,6 +47,7 @@ fn guest(vcpus: u32, script: &str) -> String {
 fn all_are_there(vcpus: u32) {
     let said = guest(
         vcpus,
+        &["--timeout", "5m"],
         "echo $(nproc) online; \
          echo $(grep -c ^processor /proc/cpuinfo) listed; \
          echo $(grep '^physical id' /proc/cpuinfo | sort -u | wc -l) packages; \
@@ -80,4 +85,54 @@ fn two_and_four_processors_are_there() {
 #[ignore = "longer: many processors on few"]
 fn eight_and_sixteen_processors_are_there() {
     [8, 16].into_iter().for_each(all_are_there);
+}
+
+/// Processes that fork, run programs, and fill pipes and memory, twice as many as processors. Each
+/// result is checked, and nothing is lost.
+#[test]
+#[ignore = "longer: keeps all processors busy"]
+fn many_processes_get_their_results_right() {
+    for vcpus in [2, 4, 8] {
+        let said = guest(
+            vcpus,
+            &["--timeout", "10m"],
+            "work() { for i in 1 2 3 4 5 6 7 8 9 10; do \
+             [ $(seq 1 2000 | sort -rn | head -1) = 2000 ] || echo wrong sort; \
+             (exit $i); [ $? = $i ] || echo wrong status; \
+             set -- $(dd if=/dev/zero bs=1M count=4 2>/dev/null | md5sum); \
+             [ $1 = b5cfa9d6c8febd618f91ac2843d50a1c ] || echo wrong sum; done; echo worked; }; \
+             for n in $(seq $((2 * $(nproc)))); do work & done; wait",
+        );
+        assert_eq!(said, "worked\n".repeat(2 * vcpus as usize));
+    }
+}
+
+/// A disk whose first bytes are the litmus tests as a static program.
+fn litmus() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/litmus.c");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("litmus");
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
+    succeeds(compile.arg(&program).arg(source));
+    let mut bytes = std::fs::read(&program).expect("what was compiled");
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    scratch("litmus.raw", &bytes)
+}
+
+/// What x86's memory order forbids is never seen. What it allows is, where the host has two
+/// processors: stores are buffered, and no fence hides that.
+#[test]
+#[ignore = "minutes: processors that wait for each other; LITMUS_ROUNDS=1000000 for long"]
+fn memory_is_ordered_as_x86_has_it() {
+    let rounds = std::env::var("LITMUS_ROUNDS").unwrap_or_else(|_| "2048".into());
+    let disk = format!("{},ro,format=raw", litmus().to_str().expect("text"));
+    for vcpus in [2, 4] {
+        let script = format!("cat /dev/vda > /litmus; chmod +x /litmus; /litmus {rounds}");
+        let said = guest(vcpus, &["--disk", &disk], &script);
+        eprintln!("{said}");
+        assert_eq!(said.lines().count(), 10, "{said}");
+        assert!(!said.contains("FORBIDDEN"), "{said}");
+        let parallel = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        assert!(!parallel || !said.starts_with("sb: 0 of"), "stores are not buffered: {said}");
+    }
 }
