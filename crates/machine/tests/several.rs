@@ -162,3 +162,20 @@ fn each_processor_starts_once_for_each_init_and_knows_itself() {
         }
     }
 }
+
+#[test]
+fn all_processors_are_saved_and_restored() {
+    let run = || {
+        let mut machine = machine(4, starts(3, 1, 0), Tier::Translate);
+        assert_eq!(machine.run(), End::DebugExit(DONE as u8));
+        machine
+    };
+    let (before, mut other) = (run(), run());
+    let saved = before.save().expect("the engine tells its state");
+    assert_eq!(saved.processors.len(), 4);
+    other.restore(&saved).expect("its own state");
+    assert_eq!(other.save().expect("the engine tells its state"), saved);
+    let mut fewer = machine(3, starts(2, 1, 0), Tier::Translate);
+    let refused = fewer.restore(&saved).expect_err("another number of processors");
+    assert!(refused.to_string().contains("4 processors"), "{refused}");
+}
