@@ -74,6 +74,7 @@ impl Processor {
             self.signals.clear(Signal::Init);
             self.signals.clear(Signal::Nmi);
             self.io.lapic.init();
+            self.io.paravirt.init();
             let state = init::after_init(&self.vcpu.state()?, self.role());
             return self.vcpu.set(Elements::all(), &state);
         }
@@ -98,6 +99,12 @@ impl Processor {
 
     fn role(&self) -> Role {
         Role::of(self.io.lapic.id())
+    }
+
+    /// The machine goes on after it stood still.
+    pub(crate) fn go_on(&mut self) {
+        self.follow_clock();
+        self.io.paravirt.was_stopped();
     }
 
     /// Time has been started, or set.

@@ -12,12 +12,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use sync::lock;
-use vcpu::Slice;
+use vcpu::{CpuIo as _, Slice};
 use x86::cpuid::CpuModel;
 
 /// Instructions that a machine runs which has taken a state.
 const SLICE: Slice = Slice { instructions: 2000 };
 const ENGINE: SoftEngine = SoftEngine { tier: Tier::Interpret, code_cache: 1 << 16, count: false };
+/// What the guest has asked of KVM's interface: that the time and wall time be told.
+const RECORDS: [(u32, u64); 2] = [(0x4b56_4d01, 0x8001), (0x4b56_4d00, 0x9000)];
 /// Bytes of a file before its header: magic, version, the header's length.
 const PREFIX: usize = 24;
 /// Bytes of a change: how (1), where (2), a shift (1), a number (8).
@@ -51,6 +53,10 @@ fn saved() -> (Value, Vec<u8>) {
     let config = config();
     let machine = Machine::build(&config, Lines::default(), &ENGINE).expect("a small machine");
     let board = &machine.board;
+    for (register, value) in RECORDS {
+        let taken = lock(&board.processors[0]).io.msr_write(register, value);
+        assert_eq!(taken, Some(Ok(())), "a register of KVM's interface");
+    }
     let state = machine.save().expect("the engine tells its state");
     let (hardware, boot) = (config.hardware(), board.boot.saved());
     let header = Header { hardware, state, boot, session: json!({ "any": [1] }) };
