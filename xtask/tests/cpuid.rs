@@ -167,19 +167,72 @@ const FEATURES: &[(F, &[Proof])] = &[
         &[
             Test(KVM_RECORD),
             Test(KVM_ABSENT),
-            Test("crates/devices/src/paravirt/tests.rs::the_clock_is_true_and_never_fast"),
+            Test("crates/devices/src/paravirt/tests/mod.rs::the_clock_is_true_and_never_fast"),
         ],
     ),
     (
+        F::KvmStealTime,
+        &[
+            Test(
+                "crates/devices/src/paravirt/tests/processors.rs::\
+                 steal_time_adds_up_and_the_byte_tells_where_the_processor_is",
+            ),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvUnhalt,
+        &[
+            Test(
+                "crates/machine/tests/paravirt.rs::\
+                 a_kick_by_hypercall_ends_the_next_halt_and_one_only",
+            ),
+            Test("crates/machine/tests/paravirt.rs::a_kick_wakes_a_processor_that_sleeps"),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvTlbFlush,
+        &[
+            Test(
+                "crates/machine/tests/paravirt.rs::\
+                 a_processor_that_was_away_flushes_its_tlb_before_it_runs_if_asked",
+            ),
+            Test(
+                "crates/devices/src/paravirt/tests/processors.rs::\
+                 a_flush_is_heard_or_the_processor_found_running",
+            ),
+            Test("crates/engine-soft/tests/translations.rs::control_registers_drop_translations"),
+        ],
+    ),
+    (
+        F::KvmPvIpi,
+        &[
+            Test("crates/devices/src/paravirt/tests/processors.rs::one_call_interrupts_many"),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvSchedYield,
+        &[Test(
+            "crates/devices/src/paravirt/tests/processors.rs::\
+             a_yield_goes_to_a_processor_that_waits_to_run",
+        )],
+    ),
+    (
         F::KvmClockStable,
-        &[Test("crates/devices/src/paravirt/tests.rs::all_processors_have_the_same_time")],
+        &[Test("crates/devices/src/paravirt/tests/mod.rs::all_processors_have_the_same_time")],
     ),
 ];
 
-const KVM_RECORD: &str = "crates/devices/src/paravirt/tests.rs::\
+const ALL_OF_KVM: &str = "gemello-v3,+kvm_pv_tlb_flush,+kvm_pv_sched_yield";
+const KVM_RECORD: &str = "crates/devices/src/paravirt/tests/mod.rs::\
                           a_record_is_written_when_it_is_asked_for_and_has_an_even_version";
 const KVM_ABSENT: &str =
-    "crates/devices/src/paravirt/tests.rs::what_the_model_has_not_is_not_there";
+    "crates/devices/src/paravirt/tests/mod.rs::what_the_model_has_not_is_not_there";
+
+const KVM_CALLS: &str = "crates/devices/src/paravirt/tests/processors.rs::\
+                         registers_and_calls_are_those_of_the_features";
 
 const EAX: usize = 0;
 const EBX: usize = 1;
@@ -306,7 +359,7 @@ fn processors() -> Vec<(CpuModel, CpuState)> {
     long.paging.cr4 = Cr4::OSXSAVE | Cr4::PKE;
     long.seg[Seg::Cs as usize].access |= Segment::L;
     long.xcr0 = 0x207;
-    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku"];
+    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku", ALL_OF_KVM];
     let mut all = Vec::new();
     for name in models {
         let one = CpuModel::parse(name).expect("a known model");

@@ -22,7 +22,7 @@ use crate::{layout, paging, virtio};
 use devices::bus::Bus;
 use devices::chipset::SystemWallClock;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
-use devices::paravirt::{self, Paravirt};
+use devices::paravirt::{self, CommonConfig, Paravirt};
 use devices::time::TimerQueue;
 use memory::GuestRam;
 use sched::Share;
@@ -112,7 +112,7 @@ fn assemble(
     };
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
-    let paravirt = kvm_interface(engine, &model, &ram)?;
+    let paravirt = kvm_interface(engine, &model, &ram, &irqchips, &cpus)?;
     let virtio = virtio::build(&hardware.devices, &ram, &irqchips)?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
     let board = Board {
@@ -180,7 +180,8 @@ impl Cpus {
         let sides = signals.into_iter().zip(lapics).zip(tscs);
         let processor = |(vcpu, ((signals, lapic), tsc))| {
             let paravirt = Paravirt::new(common, Arc::clone(&tsc) as _);
-            let io = ProcessorIo { bus: Arc::clone(bus), lapic, tsc, paravirt };
+            let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
+            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };
@@ -220,12 +221,20 @@ fn kvm_interface(
     engine: &dyn Engine,
     model: &CpuModel,
     ram: &GuestRam,
+    irqchips: &IrqChips,
+    cpus: &Cpus,
 ) -> Result<Arc<paravirt::Common>, BuildError> {
     let mut offered = model.clone();
     if engine.probe().map_err(EngineError::from)?.answers_hypercalls {
         offered.features = offered.features.disable(Feature::Kvm);
     }
-    Ok(paravirt::Common::new(&offered, ram, Arc::new(SystemWallClock)))
+    Ok(paravirt::Common::new(CommonConfig {
+        model: &offered,
+        ram,
+        wall: Arc::new(SystemWallClock),
+        interconnect: Arc::clone(&irqchips.interconnect),
+        signals: cpus.signals.clone(),
+    }))
 }
 
 fn lapics(

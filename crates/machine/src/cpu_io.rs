@@ -7,7 +7,7 @@ use devices::bus::Bus;
 use devices::irqchip::Lapic;
 use devices::paravirt::Paravirt;
 use std::sync::Arc;
-use vcpu::{CpuIo, Hypercall, HypercallError, MsrFault};
+use vcpu::{CpuIo, Hypercall, HypercallError, Kick, MsrFault, Signals};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 /// One processor's side of the machine. Used by that processor's thread alone.
@@ -17,6 +17,7 @@ pub(crate) struct ProcessorIo {
     pub(crate) lapic: Arc<Lapic>,
     pub(crate) tsc: Arc<ProcessorTsc>,
     pub(crate) paravirt: Paravirt,
+    pub(crate) signals: Arc<Signals>,
 }
 
 impl ProcessorIo {
@@ -90,6 +91,10 @@ impl CpuIo for ProcessorIo {
     }
 
     fn hypercall(&mut self, call: Hypercall) -> Result<u64, HypercallError> {
-        self.paravirt.hypercall(call)
+        let result = self.paravirt.hypercall(call);
+        if self.paravirt.wants_to_yield() {
+            self.signals.kick(Kick::Quantum);
+        }
+        result
     }
 }

@@ -141,6 +141,7 @@ impl Board {
 impl Processor {
     fn save(&mut self) -> Result<ProcessorState, StateError> {
         self.take_resets()?;
+        self.take_unhalt_signal();
         let mut cpu = self.vcpu.state()?;
         cpu.tsc_offset = self.io.tsc.moved();
         let nmi = self.signals.is_raised(Signal::Nmi);
@@ -155,6 +156,7 @@ impl Processor {
         self.follow_clock();
         self.io.lapic.restore(lapic)?;
         self.io.paravirt.restore(paravirt)?;
+        self.signals.clear(Signal::Unhalt);
         if *nmi {
             self.signals.raise(Signal::Nmi);
         } else {

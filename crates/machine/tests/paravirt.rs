@@ -3,12 +3,16 @@
 mod support;
 
 use machine::{End, Lines, Machine, MachineState, Phase};
+use memory::GuestRam;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Guest, Step, config, machine, step};
-use vcpu::{Exit, Hypercall, HypercallError, Signal};
+use vcpu::{Exit, Hypercall, HypercallError, Residence, Signal, SignalSet, Signals};
 use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
+use x86::regs::Rflags;
+use x86::state::Activity;
 
 const WALL_CLOCK: u32 = 0x4b56_4d00;
 const SYSTEM_TIME: u32 = 0x4b56_4d01;
@@ -185,7 +189,7 @@ fn a_processor_without_the_interface_has_nothing_of_it() {
 #[test]
 fn hypercalls_reach_the_machine() {
     let calls = step(|guest| {
-        let call = |number| Hypercall { number, arguments: [TIME, 0, 0, 0] };
+        let call = |number| Hypercall { number, arguments: [TIME, 0, 0, 0], bits: 64 };
         assert_eq!(guest.io.hypercall(call(9)), Ok(0));
         assert_eq!(guest.io.hypercall(call(77)), Err(HypercallError::Unknown));
         Exit::Shutdown
@@ -196,4 +200,103 @@ fn hypercalls_reach_the_machine() {
     machine.ram().read(Gpa(TIME), &mut seconds).expect("in RAM");
     let host = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     assert!(host.abs_diff(u64::from_le_bytes(seconds)) <= 10);
+}
+
+/// HLT with interrupts masked.
+fn halts_masked() -> Step {
+    step(|guest| {
+        guest.state.flags.set(Rflags::IF, false);
+        guest.state.activity = Activity::Halted;
+        Exit::Halted(SignalSet::waking(guest.state))
+    })
+}
+
+fn awake() -> Step {
+    step(|guest| {
+        assert_eq!(guest.state.activity, Activity::Running);
+        Exit::Shutdown
+    })
+}
+
+#[test]
+fn a_kick_by_hypercall_ends_the_next_halt_and_one_only() {
+    let kicks = step(|guest| {
+        let kick = Hypercall { number: 5, arguments: [0, 0, 0, 0], bits: 64 };
+        assert_eq!(guest.io.hypercall(kick), Ok(0));
+        Exit::Kicked(guest.signals.take_kicks())
+    });
+    let script = vec![kicks, halts_masked(), awake()];
+    let mut once = machine(&config(), Lines::default(), script);
+    assert!(matches!(once.run(), End::TripleFault(_)));
+    let kicks = step(|guest| {
+        guest.signals.raise(Signal::Unhalt);
+        Exit::Kicked(guest.signals.take_kicks())
+    });
+    let again = step(|guest| {
+        guest.state.activity = Activity::Halted;
+        Exit::Halted(SignalSet::waking(guest.state))
+    });
+    let script = vec![kicks, halts_masked(), again, awake()];
+    let timeout = Some(AWAY);
+    let mut twice = machine(&machine::Config { timeout, ..config() }, Lines::default(), script);
+    assert_eq!(twice.run(), End::TimedOut);
+}
+
+/// Halts, and has `work` done as soon as the processor is parked.
+fn halts_and(work: impl Fn(&Signals) + Send + Clone + 'static) -> Step {
+    step(move |guest| {
+        let (signals, work) = (Arc::clone(guest.signals), work.clone());
+        thread::spawn(move || {
+            while !matches!(signals.residence(), Residence::Parked(_)) {
+                thread::yield_now();
+            }
+            work(&signals);
+        });
+        guest.state.flags.set(Rflags::IF, false);
+        guest.state.activity = Activity::Halted;
+        Exit::Halted(SignalSet::waking(guest.state))
+    })
+}
+
+#[test]
+fn a_kick_wakes_a_processor_that_sleeps() {
+    let halts = halts_and(|signals| signals.raise(Signal::Unhalt));
+    // The engine has it leave, and finds it halted still.
+    let script = vec![halts, halts_masked(), awake()];
+    let mut machine = machine(&config(), Lines::default(), script);
+    assert!(matches!(machine.run(), End::TripleFault(_)));
+}
+
+const STEAL_TIME: u32 = 0x4b56_4d03;
+const STEAL: u64 = 0x4000;
+/// Where others see whether the processor runs.
+const PREEMPTED: Gpa = Gpa(STEAL + 16);
+
+#[test]
+fn a_processor_that_was_away_flushes_its_tlb_before_it_runs_if_asked() {
+    let registers = step(|guest| {
+        put(guest, STEAL_TIME, STEAL | 1);
+        Exit::SliceOver
+    });
+    let memory = Arc::new(OnceLock::<GuestRam>::new());
+    let seen = Arc::clone(&memory);
+    // What another processor does in place of an interrupt.
+    let sleeps = halts_and(move |signals| {
+        let ram = seen.get().expect("the machine's");
+        assert_eq!(ram.swap_byte(PREEMPTED, 3), Some(1), "it is away");
+        signals.raise(Signal::Nmi);
+    });
+    let ram = Arc::clone(&memory);
+    let wakes = step(move |guest| {
+        assert_eq!(guest.flushes, 1);
+        let ram = ram.get().expect("the machine's");
+        assert_eq!(ram.swap_byte(PREEMPTED, 0), Some(0), "it runs");
+        Exit::Shutdown
+    });
+    let cpu = CpuModel::parse("gemello-v2,+kvm_pv_tlb_flush").expect("a known model");
+    let script = vec![registers, sleeps, wakes];
+    let mut machine = machine(&machine::Config { cpu, ..config() }, Lines::default(), script);
+    memory.set(machine.ram().clone()).expect("once");
+    assert!(matches!(machine.run(), End::TripleFault(_)));
+    assert_eq!(machine.ram().swap_byte(PREEMPTED, 0), Some(1), "it has left");
 }

@@ -10,6 +10,8 @@ pub struct Hypercall {
     pub number: u64,
     /// RBX, RCX, RDX, RSI.
     pub arguments: [u64; 4],
+    /// Bits of each: 64 in 64-bit mode, else 32.
+    pub bits: u32,
 }
 
 /// Why a call is refused: Linux's error numbers.
@@ -39,7 +41,7 @@ impl Hypercall {
         }
         let register = |n: usize| state.gpr[n] & mask(state);
         let arguments = [gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI].map(register);
-        Ok(Self { number: register(gpr::RAX), arguments })
+        Ok(Self { number: register(gpr::RAX), arguments, bits: mask(state).count_ones() })
     }
 }
 

@@ -39,7 +39,8 @@ pub trait Vcpu: Send {
     fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError>;
 
     /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of
-    /// guest memory stays: changes to that are told by guest memory's own log.
+    /// guest memory stays: changes to that are told by guest memory's own log. With
+    /// [`Elements::CONTROL`], even unchanged, no translation of a linear address stays.
     ///
     /// # Errors
     /// The engine refuses them; the processor must be given another state before it runs again.
@@ -99,7 +100,8 @@ impl Slice {
 pub enum Exit {
     /// The slice's instructions have run.
     SliceOver,
-    /// [`Signals::kick`] was called, for these reasons; the engine has cleared them.
+    /// [`Signals::kick`] was called, for these reasons; the engine has cleared them. Or
+    /// [`Signal::Unhalt`] was raised, which is left for the machine.
     Kicked(Kicks),
     /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is
     /// up; see [`Signals::park`].

@@ -17,30 +17,54 @@ impl Area {
         Some(Self { gpa, _pin: ram.hold(gpa, len).ok()? })
     }
 
+    /// The address of the byte at `offset`.
+    pub(super) fn at(&self, offset: u64) -> Gpa {
+        self.gpa.wrapping_add(offset)
+    }
+
     /// The byte at `offset`.
     pub(super) fn byte(&self, ram: &GuestRam, offset: u64) -> u8 {
-        let mut byte = [0];
+        let [byte] = self.bytes(ram, offset);
+        byte
+    }
+
+    /// The 64-bit number at `offset`.
+    pub(super) fn long(&self, ram: &GuestRam, offset: u64) -> u64 {
+        u64::from_le_bytes(self.bytes(ram, offset))
+    }
+
+    fn bytes<const N: usize>(&self, ram: &GuestRam, offset: u64) -> [u8; N] {
+        let mut bytes = [0; N];
         // Pinned memory is there.
-        let _ = ram.read(self.gpa.wrapping_add(offset), &mut byte);
-        byte[0]
+        let _ = ram.read(self.at(offset), &mut bytes);
+        bytes
     }
 
-    /// Replaces a record that begins with a 32-bit version by that and `body`. The version is odd
-    /// meanwhile and another one afterwards, so that a processor that reads the record notices.
-    pub(super) fn publish(&self, ram: &GuestRam, body: &[u8]) {
-        let _ = self.try_publish(ram, body);
+    /// Puts `body` at `offset` of a record that has a 32-bit version at `version`. The version is
+    /// odd meanwhile and another one afterwards, so that a processor that reads the record notices.
+    pub(super) fn publish(&self, ram: &GuestRam, version: u64, offset: u64, body: &[u8]) {
+        let _ = self.try_publish(ram, version, offset, body);
     }
 
-    fn try_publish(&self, ram: &GuestRam, body: &[u8]) -> Result<(), memory::Error> {
-        let mut version = [0; 4];
-        ram.read(self.gpa, &mut version)?;
-        let odd = u32::from_le_bytes(version).wrapping_add(1) | 1;
-        ram.write(self.gpa, &odd.to_le_bytes())?;
+    fn try_publish(
+        &self,
+        ram: &GuestRam,
+        version: u64,
+        offset: u64,
+        body: &[u8],
+    ) -> Result<(), memory::Error> {
+        let before = u32::from_le_bytes(self.bytes(ram, version));
+        let odd = before.wrapping_add(1) | 1;
+        let numbered = |number: u32| {
+            ram.write(self.at(version), &number.to_le_bytes())?;
+            ram.wrote(self.at(version), 4);
+            Ok::<_, memory::Error>(())
+        };
+        numbered(odd)?;
         fence(Ordering::SeqCst);
-        ram.write(self.gpa.wrapping_add(4), body)?;
+        ram.write(self.at(offset), body)?;
+        ram.wrote(self.at(offset), body.len() as u64);
         fence(Ordering::SeqCst);
-        ram.write(self.gpa, &odd.wrapping_add(1).to_le_bytes())?;
-        ram.wrote(self.gpa, 4 + body.len() as u64);
-        Ok(())
+        numbered(odd.wrapping_add(1))
     }
 }

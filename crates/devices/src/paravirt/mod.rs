@@ -9,14 +9,17 @@
 
 mod area;
 mod clock;
+mod ipi;
 mod registers;
 mod saved;
+mod steal;
 #[cfg(test)]
 mod tests;
 
 pub use saved::{CommonState, ParavirtState};
 
 use crate::chipset::WallClock;
+use crate::irqchip::Interconnect;
 use crate::time::Tsc;
 use area::Area;
 use clock::{Moment, Rate};
@@ -25,8 +28,10 @@ use registers::{ENABLED, PAIRING_WALL_CLOCK, WALL_CLOCK_SIZE, call, msr, time_in
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vcpu::{Hypercall, HypercallError, MsrFault};
-use x86::addr::Gpa;
+use std::time::Duration;
+use steal::Steal;
+use vcpu::{Hypercall, HypercallError, MsrFault, Signals};
+use x86::addr::{Gpa, VcpuId};
 use x86::cpuid::{CpuModel, Feature, FeatureSet};
 
 /// How often a moment on two clocks is looked for.
@@ -38,18 +43,43 @@ pub struct Common {
     rate: Rate,
     ram: GuestRam,
     wall: Arc<dyn WallClock>,
+    interconnect: Arc<Interconnect>,
+    signals: Vec<Arc<Signals>>,
     /// MSR_KVM_WALL_CLOCK, which all processors share.
     wall_clock: AtomicU64,
 }
 
+/// What the interface is built from.
+pub struct CommonConfig<'a> {
+    /// What is offered.
+    pub model: &'a CpuModel,
+    /// Where guests put records.
+    pub ram: &'a GuestRam,
+    /// The time that guests are told.
+    pub wall: Arc<dyn WallClock>,
+    /// Carries interrupts to the processors.
+    pub interconnect: Arc<Interconnect>,
+    /// How the processors are reached, by APIC id.
+    pub signals: Vec<Arc<Signals>>,
+}
+
+impl fmt::Debug for CommonConfig<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommonConfig").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
 impl Common {
-    /// The interface that `model` offers to the guest in `ram`; `wall` is the time that it tells.
-    pub fn new(model: &CpuModel, ram: &GuestRam, wall: Arc<dyn WallClock>) -> Arc<Self> {
+    /// With no record registered.
+    pub fn new(config: CommonConfig<'_>) -> Arc<Self> {
+        let CommonConfig { model, ram, wall, interconnect, signals } = config;
         Arc::new(Self {
             features: model.features,
             rate: Rate::of(model.tsc_hz),
             ram: ram.clone(),
             wall,
+            interconnect,
+            signals,
             wall_clock: AtomicU64::new(0),
         })
     }
@@ -68,12 +98,18 @@ pub struct Paravirt {
     /// MSR_KVM_SYSTEM_TIME, and the record that it asks for.
     system_time: u64,
     area: Option<Area>,
+    steal: Steal,
+    /// The next HLT has been ended already.
+    unhalted: bool,
+    /// The guest wants another processor to run rather than this one.
+    yields: Option<VcpuId>,
 }
 
 impl fmt::Debug for Paravirt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Paravirt");
-        out.field("system_time", &self.system_time).finish_non_exhaustive()
+        out.field("system_time", &self.system_time).field("steal", &self.steal);
+        out.field("unhalted", &self.unhalted).finish_non_exhaustive()
     }
 }
 
@@ -82,12 +118,21 @@ impl fmt::Debug for Paravirt {
 enum Register {
     WallClock,
     SystemTime,
+    StealTime,
 }
 
 impl Paravirt {
     /// The part of the processor with `tsc`.
     pub fn new(common: &Arc<Common>, tsc: Arc<dyn Tsc>) -> Self {
-        Self { common: Arc::clone(common), tsc, system_time: 0, area: None }
+        Self {
+            common: Arc::clone(common),
+            tsc,
+            system_time: 0,
+            area: None,
+            steal: Steal::default(),
+            unhalted: false,
+            yields: None,
+        }
     }
 
     /// The register with this number, where the model has it.
@@ -97,9 +142,14 @@ impl Paravirt {
             msr::SYSTEM_TIME_OLD => (Register::SystemTime, Feature::KvmClockOld),
             msr::WALL_CLOCK => (Register::WallClock, Feature::KvmClock),
             msr::SYSTEM_TIME => (Register::SystemTime, Feature::KvmClock),
+            msr::STEAL_TIME => (Register::StealTime, Feature::KvmStealTime),
             _ => return None,
         };
-        self.common.features.contains(feature).then_some(register)
+        self.offers(feature).then_some(register)
+    }
+
+    fn offers(&self, feature: Feature) -> bool {
+        self.common.features.contains(feature)
     }
 
     /// RDMSR; `None`: the register is not of this interface.
@@ -107,6 +157,7 @@ impl Paravirt {
         Some(Ok(match self.register(number)? {
             Register::WallClock => self.common.wall_clock.load(Ordering::SeqCst),
             Register::SystemTime => self.system_time,
+            Register::StealTime => self.steal.register(),
         }))
     }
 
@@ -118,6 +169,7 @@ impl Paravirt {
                 self.place_time(value);
                 self.tell_time(0);
             }
+            Register::StealTime => return Some(self.steal.write(&self.common.ram, value)),
         }
         Some(Ok(()))
     }
@@ -127,10 +179,23 @@ impl Paravirt {
     /// # Errors
     /// There is no such call, or it makes no sense.
     pub fn hypercall(&mut self, call: Hypercall) -> Result<u64, HypercallError> {
-        let [a0, a1, ..] = call.arguments;
+        let [a0, a1, a2, a3] = call.arguments;
         match call.number {
             call::VAPIC_POLL_IRQ => Ok(0),
             call::CLOCK_PAIRING => self.pair_clocks(Gpa(a0), a1),
+            call::KICK_CPU if self.offers(Feature::KvmPvUnhalt) => {
+                self.common.kick(a1);
+                Ok(0)
+            }
+            call::SEND_IPI if self.offers(Feature::KvmPvIpi) => {
+                let map = u128::from(a1) << call.bits | u128::from(a0);
+                self.common.send_ipis(map, a2, a3)
+            }
+            call::SCHED_YIELD if self.offers(Feature::KvmPvSchedYield) => {
+                let id = u32::try_from(a0).ok().filter(|_| self.common.is_queued(a0));
+                self.yields = id.map(VcpuId);
+                Ok(0)
+            }
             _ => Err(HypercallError::Unknown),
         }
     }
@@ -149,6 +214,46 @@ impl Paravirt {
     /// INIT: no record is kept up to date any more, as with KVM.
     pub fn init(&mut self) {
         self.place_time(0);
+        self.steal.place(&self.common.ram, 0);
+        self.unhalted = false;
+    }
+
+    /// The processor is about to run, after it has waited for `waited` in all. True: all its
+    /// translations of linear addresses must be dropped before it does.
+    #[must_use]
+    pub fn arrives(&mut self, waited: Duration) -> bool {
+        self.steal.arrives(&self.common.ram, waited) && self.offers(Feature::KvmPvTlbFlush)
+    }
+
+    /// The processor runs no more until [`Paravirt::arrives`].
+    pub fn leaves(&mut self) {
+        self.steal.leaves(&self.common.ram);
+    }
+
+    /// [`vcpu::Signal::Unhalt`] was raised and cleared: the next HLT ends at once.
+    pub fn unhalt(&mut self) {
+        self.unhalted = true;
+    }
+
+    /// Whether the next HLT ends at once.
+    pub fn is_unhalted(&self) -> bool {
+        self.unhalted
+    }
+
+    /// It did.
+    pub fn halted(&mut self) {
+        self.unhalted = false;
+    }
+
+    /// Whether [`Paravirt::take_yield`] has something to tell: this processor is to leave `run`.
+    pub fn wants_to_yield(&self) -> bool {
+        self.yields.is_some()
+    }
+
+    /// Which processor the guest wants to run instead of this one, if it has said so since the last
+    /// call.
+    pub fn take_yield(&mut self) -> Option<VcpuId> {
+        self.yields.take()
     }
 
     fn place_time(&mut self, value: u64) {
@@ -167,14 +272,14 @@ impl Paravirt {
         if moved == 0 && common.features.contains(Feature::KvmClockStable) {
             flags |= time_info::TSC_STABLE;
         }
-        area.publish(&common.ram, &clock::time_record(common.rate, moved, flags));
+        area.publish(&common.ram, 0, 4, &clock::time_record(common.rate, moved, flags));
     }
 
     fn tell_wall_clock(&self, value: u64) {
         let common = &*self.common;
         common.wall_clock.store(value, Ordering::SeqCst);
         if let Some(area) = Area::new(&common.ram, Gpa(value), WALL_CLOCK_SIZE) {
-            area.publish(&common.ram, &self.moment().wall_record(common.rate));
+            area.publish(&common.ram, 0, 4, &self.moment().wall_record(common.rate));
         }
     }
 

@@ -11,14 +11,22 @@ pub(super) mod msr {
     pub(crate) const WALL_CLOCK: u32 = 0x4b56_4d00;
     /// MSR_KVM_SYSTEM_TIME_NEW.
     pub(crate) const SYSTEM_TIME: u32 = 0x4b56_4d01;
+    /// MSR_KVM_STEAL_TIME.
+    pub(crate) const STEAL_TIME: u32 = 0x4b56_4d03;
 }
 
 /// Hypercalls.
 pub(super) mod call {
     /// KVM_HC_VAPIC_POLL_IRQ: nothing but an exit.
     pub(crate) const VAPIC_POLL_IRQ: u64 = 1;
+    /// KVM_HC_KICK_CPU.
+    pub(crate) const KICK_CPU: u64 = 5;
     /// KVM_HC_CLOCK_PAIRING.
     pub(crate) const CLOCK_PAIRING: u64 = 9;
+    /// KVM_HC_SEND_IPI.
+    pub(crate) const SEND_IPI: u64 = 10;
+    /// KVM_HC_SCHED_YIELD.
+    pub(crate) const SCHED_YIELD: u64 = 11;
 }
 
 /// In a register that holds an address: the record there is kept up to date.
@@ -34,6 +42,22 @@ pub(super) mod time_info {
     pub(crate) const TSC_STABLE: u8 = 1 << 0;
     /// The guest has been stopped; it clears the flag.
     pub(crate) const GUEST_STOPPED: u8 = 1 << 1;
+}
+
+/// `struct kvm_steal_time`: steal time in nanoseconds, version, flags, whether it is preempted.
+pub(super) mod steal_time {
+    /// Its bytes, and its alignment.
+    pub(crate) const SIZE: u64 = 64;
+    /// Bits of the register that must be clear.
+    pub(crate) const RESERVED: u64 = 0x3e;
+    /// Where its version is.
+    pub(crate) const VERSION: u64 = 8;
+    /// Where it says whether the processor runs.
+    pub(crate) const PREEMPTED: u64 = 16;
+    /// It does not (KVM_VCPU_PREEMPTED).
+    pub(crate) const AWAY: u8 = 1 << 0;
+    /// Another processor asks for a flush of the TLB before it does again (KVM_VCPU_FLUSH_TLB).
+    pub(crate) const FLUSH_TLB: u8 = 1 << 1;
 }
 
 /// `struct pvclock_wall_clock`: version, seconds, nanoseconds.

@@ -1,6 +1,7 @@
 //! Saved state of KVM's interface: its registers. The records are in guest memory, and the clock is
 //! a function of the TSC.
 
+use super::steal::Steal;
 use super::{Common, Paravirt};
 use crate::saved::{Check, RestoreError};
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,15 @@ pub struct ParavirtState {
     pub version: u32,
     /// MSR_KVM_SYSTEM_TIME.
     pub system_time: u64,
+    /// MSR_KVM_STEAL_TIME.
+    pub steal_time: u64,
+    /// The next HLT has been ended already.
+    pub unhalted: bool,
 }
 
 impl ParavirtState {
     /// The version that this build writes, and the only one that it reads.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 
 /// What the processors have in common.
@@ -69,8 +74,13 @@ impl Common {
 impl Paravirt {
     /// The saved state.
     pub fn save(&self) -> ParavirtState {
-        let Self { common: _, tsc: _, system_time, area: _ } = self;
-        ParavirtState { version: ParavirtState::VERSION, system_time: *system_time }
+        let Self { common: _, tsc: _, system_time, area: _, steal, unhalted, yields: _ } = self;
+        ParavirtState {
+            version: ParavirtState::VERSION,
+            system_time: *system_time,
+            steal_time: steal.register(),
+            unhalted: *unhalted,
+        }
     }
 
     /// Goes on from `state`. Guest memory has the records already.
@@ -78,10 +88,17 @@ impl Paravirt {
     /// # Errors
     /// The state is another version's or another machine's; nothing was changed.
     pub fn restore(&mut self, state: &ParavirtState) -> Result<(), RestoreError> {
-        let ParavirtState { version, system_time } = *state;
+        let ParavirtState { version, system_time, steal_time, unhalted } = *state;
         let check = Check::version(NAME, version, ParavirtState::VERSION)?;
         self.common.register(check, "system_time", system_time)?;
+        let there = self.offers(Feature::KvmStealTime) && Steal::is_valid(steal_time);
+        let text = format_args!("{steal_time:#x}");
+        check.that(there || steal_time == 0, "steal_time", text, "a valid register")?;
+        let there = self.offers(Feature::KvmPvUnhalt);
+        check.that(there || !unhalted, "unhalted", unhalted, false)?;
         self.place_time(system_time);
+        self.steal.place(&self.common.ram, steal_time);
+        self.unhalted = unhalted;
         Ok(())
     }
 }

@@ -1,11 +1,15 @@
 //! The clock against a guest's arithmetic, written from the documents; the registers' manners.
 
+mod processors;
+
 use super::clock::{Moment, Rate, time_record};
 use super::*;
-use crate::time::Instant;
+use crate::irqchip::{Lapic, LapicConfig};
+use crate::time::{Instant, ManualClock, TimerQueue};
 use proptest::prelude::*;
 use std::sync::Mutex;
 use sync::lock;
+use x86::addr::Width;
 
 const GHZ: u64 = 1_000_000_000;
 const AT: u64 = 0x3000;
@@ -129,17 +133,43 @@ impl WallClock for Hands {
 struct Rig {
     ram: GuestRam,
     hands: Arc<Hands>,
+    signals: Vec<Arc<Signals>>,
+    lapics: Vec<Arc<Lapic>>,
     common: Arc<Common>,
     paravirt: Paravirt,
+}
+
+/// A local APIC that takes interrupts.
+fn lapic(id: u32, signals: &Arc<Signals>) -> Arc<Lapic> {
+    let clock = ManualClock::new();
+    let lapic = Lapic::new(LapicConfig {
+        id,
+        bootstrap: id == 0,
+        signals: Arc::clone(signals),
+        clock: Arc::clone(&clock) as _,
+        timers: TimerQueue::new(),
+        timer_hz: GHZ,
+        tsc: clock,
+    });
+    lapic.mmio_write(0xf0, Width::B4, 0x1ff);
+    lapic
 }
 
 fn rig(model: &str) -> Rig {
     let ram = GuestRam::new(&[(Gpa(0), 1 << 16)]).expect("memory");
     let model = CpuModel { tsc_hz: 2 * GHZ, ..CpuModel::parse(model).expect("a known model") };
     let hands = Arc::new(Hands::default());
-    let common = Common::new(&model, &ram, Arc::clone(&hands) as _);
+    let signals: Vec<Arc<Signals>> = (0..3).map(|_| Arc::default()).collect();
+    let lapics: Vec<_> = (0..).zip(&signals).map(|(id, signals)| lapic(id, signals)).collect();
+    let common = Common::new(CommonConfig {
+        model: &model,
+        ram: &ram,
+        wall: Arc::clone(&hands) as _,
+        interconnect: Interconnect::new(lapics.iter().map(|lapic| lapic.clone() as _).collect()),
+        signals: signals.clone(),
+    });
     let paravirt = Paravirt::new(&common, Arc::clone(&hands) as _);
-    Rig { ram, hands, common, paravirt }
+    Rig { ram, hands, signals, lapics, common, paravirt }
 }
 
 impl Rig {
@@ -154,7 +184,7 @@ impl Rig {
     }
 
     fn call(&mut self, number: u64, a0: u64, a1: u64) -> Result<u64, HypercallError> {
-        self.paravirt.hypercall(Hypercall { number, arguments: [a0, a1, 0, 0] })
+        self.paravirt.hypercall(Hypercall { number, arguments: [a0, a1, 0, 0], bits: 64 })
     }
 }
 
@@ -292,7 +322,7 @@ fn init_ends_the_record_and_a_saved_one_goes_on() {
     let mut other = self::rig("gemello-v2,-kvm");
     assert!(other.paravirt.restore(&state).is_err());
     assert!(other.common.restore(&common).is_err());
-    let future = ParavirtState { version: 2, ..state };
+    let future = ParavirtState { version: 9, ..state };
     assert!(rig.paravirt.restore(&future).is_err());
     assert!(rig.common.restore(&CommonState { version: 9, ..common }).is_err());
 }
