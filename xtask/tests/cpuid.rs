@@ -144,7 +144,95 @@ const FEATURES: &[(F, &[Proof])] = &[
     (F::Rdtscp, &[Case("features/rdtscp-and-rdpid-read-tsc-aux")]),
     (F::Lm, &[Case("modes/protected-to-long"), Case("modes/long-to-compatibility-and-back")]),
     (F::ConstantTsc, &[Test("crates/machine/src/clock.rs::deadlines_convert_and_round_up")]),
+    (
+        F::Kvm,
+        &[
+            Case("features/hypervisor-leaf-names-one"),
+            Case("hypercalls/vmcall-passes-five-registers"),
+            Case("hypercalls/vmmcall-is-the-same"),
+            Test(
+                "crates/engine-soft/src/decode/features.rs::\
+                 hypercalls_are_there_with_kvms_interface_and_nothing_else_of_vmx",
+            ),
+        ],
+    ),
+    (F::KvmClockOld, &[Test(KVM_RECORD), Test(KVM_ABSENT)]),
+    // It promises that chips need no delay by port 80H between accesses: that test leaves none.
+    (
+        F::KvmNopIoDelay,
+        &[Test("crates/machine/tests/saved.rs::a_restored_machine_is_the_saved_one")],
+    ),
+    (
+        F::KvmClock,
+        &[
+            Test(KVM_RECORD),
+            Test(KVM_ABSENT),
+            Test("crates/devices/src/paravirt/tests/mod.rs::the_clock_is_true_and_never_fast"),
+        ],
+    ),
+    (
+        F::KvmStealTime,
+        &[
+            Test(
+                "crates/devices/src/paravirt/tests/processors.rs::\
+                 steal_time_adds_up_and_the_byte_tells_where_the_processor_is",
+            ),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvUnhalt,
+        &[
+            Test(
+                "crates/machine/tests/paravirt.rs::\
+                 a_kick_by_hypercall_ends_the_next_halt_and_one_only",
+            ),
+            Test("crates/machine/tests/paravirt.rs::a_kick_wakes_a_processor_that_sleeps"),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvTlbFlush,
+        &[
+            Test(
+                "crates/machine/tests/paravirt.rs::\
+                 a_processor_that_was_away_flushes_its_tlb_before_it_runs_if_asked",
+            ),
+            Test(
+                "crates/devices/src/paravirt/tests/processors.rs::\
+                 a_flush_is_heard_or_the_processor_found_running",
+            ),
+            Test("crates/engine-soft/tests/translations.rs::control_registers_drop_translations"),
+        ],
+    ),
+    (
+        F::KvmPvIpi,
+        &[
+            Test("crates/devices/src/paravirt/tests/processors.rs::one_call_interrupts_many"),
+            Test(KVM_CALLS),
+        ],
+    ),
+    (
+        F::KvmPvSchedYield,
+        &[Test(
+            "crates/devices/src/paravirt/tests/processors.rs::\
+             a_yield_goes_to_a_processor_that_waits_to_run",
+        )],
+    ),
+    (
+        F::KvmClockStable,
+        &[Test("crates/devices/src/paravirt/tests/mod.rs::all_processors_have_the_same_time")],
+    ),
 ];
+
+const ALL_OF_KVM: &str = "gemello-v3,+kvm_pv_tlb_flush,+kvm_pv_sched_yield";
+const KVM_RECORD: &str = "crates/devices/src/paravirt/tests/mod.rs::\
+                          a_record_is_written_when_it_is_asked_for_and_has_an_even_version";
+const KVM_ABSENT: &str =
+    "crates/devices/src/paravirt/tests/mod.rs::what_the_model_has_not_is_not_there";
+
+const KVM_CALLS: &str = "crates/devices/src/paravirt/tests/processors.rs::\
+                         registers_and_calls_are_those_of_the_features";
 
 const EAX: usize = 0;
 const EBX: usize = 1;
@@ -211,10 +299,15 @@ const FIELDS: &[(u32, u32, usize, u32, Proof)] = &[
     (0x16, ANY, EAX, ALL, SIZES),
     (0x16, ANY, EBX, ALL, SIZES),
     (0x16, ANY, ECX, ALL, SIZES),
-    (0x4000_0000, ANY, EAX, ALL, Case("features/hypervisor-leaf-names-one")),
+    // Bit 0 is a feature's: with KVM's interface there is one leaf more.
+    (0x4000_0000, ANY, EAX, ALL & !1, Case("features/hypervisor-leaf-names-one")),
     (0x4000_0000, ANY, EBX, ALL, NAMES),
     (0x4000_0000, ANY, ECX, ALL, NAMES),
     (0x4000_0000, ANY, EDX, ALL, NAMES),
+    (0x4000_0100, ANY, EAX, ALL, NAMES),
+    (0x4000_0100, ANY, EBX, ALL, NAMES),
+    (0x4000_0100, ANY, ECX, ALL, NAMES),
+    (0x4000_0100, ANY, EDX, ALL, NAMES),
     (0x8000_0000, ANY, EAX, ALL, SIZES),
     (0x8000_0002, ANY, EAX, ALL, NAMES),
     (0x8000_0002, ANY, EBX, ALL, NAMES),
@@ -240,6 +333,8 @@ fn place(word: Word) -> (u32, u32, usize) {
         Word::L7Edx => (7, 0, EDX),
         Word::L72Edx => (7, 2, EDX),
         Word::Ld1Eax => (0xd, 1, EAX),
+        Word::H0Eax => (0x4000_0000, ANY, EAX),
+        Word::H1Eax => (0x4000_0001, ANY, EAX),
         Word::X1Ecx => (0x8000_0001, ANY, ECX),
         Word::X1Edx => (0x8000_0001, ANY, EDX),
         Word::X7Edx => (0x8000_0007, ANY, EDX),
@@ -264,7 +359,7 @@ fn processors() -> Vec<(CpuModel, CpuState)> {
     long.paging.cr4 = Cr4::OSXSAVE | Cr4::PKE;
     long.seg[Seg::Cs as usize].access |= Segment::L;
     long.xcr0 = 0x207;
-    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku"];
+    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku", ALL_OF_KVM];
     let mut all = Vec::new();
     for name in models {
         let one = CpuModel::parse(name).expect("a known model");
@@ -279,8 +374,9 @@ fn processors() -> Vec<(CpuModel, CpuState)> {
 /// Every bit that some processor shows: leaf, subleaf, register, bit.
 fn shown() -> BTreeSet<(u32, u32, usize, u32)> {
     let basic = 0..=cpuid::MAX_BASIC;
+    let hypervisor = (0x4000_0000..=0x4000_0010).chain(0x4000_0100..=0x4000_0110);
     let leaves: Vec<u32> =
-        basic.chain(0x4000_0000..=0x4000_0010).chain(0x8000_0000..=cpuid::MAX_EXTENDED).collect();
+        basic.chain(hypervisor).chain(0x8000_0000..=cpuid::MAX_EXTENDED).collect();
     let mut bits = BTreeSet::new();
     for (model, state) in processors() {
         for &leaf in &leaves {

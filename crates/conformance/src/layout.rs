@@ -49,6 +49,8 @@ pub(crate) const REPORT: u16 = 0xe9;
 pub(crate) const RAISE_INTERRUPT: u16 = 0xe0;
 /// OUT here raises an NMI.
 pub(crate) const RAISE_NMI: u16 = 0xe1;
+/// A hypercall that there is not.
+pub(crate) const NO_CALL: u64 = 0x999;
 /// The external interrupt's vector.
 pub(crate) const INTERRUPT: u8 = 0x40;
 /// A vector whose gate has DPL 3: user code ends by it.

@@ -35,6 +35,9 @@ pub trait Tsc: Send + Sync {
     fn instant(&self) -> Instant;
     /// What RDTSC would give the guest now.
     fn guest_tsc(&self) -> u64;
+    /// How far the guest has moved this TSC from the machine's, which stands still while the
+    /// machine does and which nothing else moves.
+    fn moved(&self) -> u64;
     /// VM nanoseconds until the guest's TSC reaches `tsc`; 0 if it has passed.
     fn ns_until(&self, tsc: u64) -> u64;
 }
@@ -75,6 +78,10 @@ impl Tsc for ManualClock {
 
     fn guest_tsc(&self) -> u64 {
         self.now()
+    }
+
+    fn moved(&self) -> u64 {
+        0
     }
 
     fn ns_until(&self, tsc: u64) -> u64 {

@@ -38,7 +38,7 @@ impl Engine for SoftEngine {
 
     fn probe(&self) -> Result<Capabilities, Unavailable> {
         match thunk::executable_memory() {
-            Ok(()) => Ok(Capabilities { counts_instructions: true }),
+            Ok(()) => Ok(Capabilities { counts_instructions: true, answers_hypercalls: false }),
             Err(error) => Err(Unavailable {
                 engine: self.name(),
                 reason: format!(

@@ -91,7 +91,11 @@ impl SoftVcpu {
         // The engine's own: what is under way between two instructions.
         core.data_hits = 0;
         core.exit = None;
-        core.update_watchpoints();
+        if elements.contains(Elements::DEBUG) {
+            core.update_watchpoints();
+        } else {
+            core.refresh();
+        }
     }
 }
 

@@ -87,7 +87,9 @@ fn shows(feature: Feature) -> bool {
         Word::L7Edx => seven.edx,
         Word::X1Ecx => more.ecx,
         Word::X1Edx => more.edx,
-        Word::L6Eax | Word::L72Edx | Word::Ld1Eax | Word::X7Edx => 0, // none of those asked for
+        // None of those asked for.
+        Word::L6Eax | Word::L72Edx | Word::Ld1Eax | Word::X7Edx => 0,
+        Word::H0Eax | Word::H1Eax => 0,
     };
     value >> bit & 1 != 0
 }

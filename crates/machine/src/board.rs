@@ -12,6 +12,7 @@ use crate::virtio::Slotted;
 use devices::bus::Bus;
 use devices::chipset::{AcpiPm, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, Uart};
 use devices::irqchip::IrqChips;
+use devices::paravirt;
 use devices::time::TimerQueue;
 use memory::{GuestRam, Pager};
 use sched::Usage;
@@ -45,6 +46,7 @@ pub(crate) struct Board {
     pub(crate) bus: Arc<Bus>,
     pub(crate) irqchips: IrqChips,
     pub(crate) chipset: Chipset,
+    pub(crate) paravirt: Arc<paravirt::Common>,
     pub(crate) virtio: Vec<Slotted>,
     /// Each is locked by the thread that runs it, for a turn.
     pub(crate) processors: Vec<Mutex<Processor>>,

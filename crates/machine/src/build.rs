@@ -20,15 +20,17 @@ use crate::stats::Exits;
 use crate::wiring::{Lines, Wiring, bus, power_sink};
 use crate::{layout, paging, virtio};
 use devices::bus::Bus;
+use devices::chipset::SystemWallClock;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
+use devices::paravirt::{self, CommonConfig, Paravirt};
 use devices::time::TimerQueue;
 use memory::GuestRam;
 use sched::Share;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use vcpu::{Engine, Signals, Vcpu, VmParts};
+use vcpu::{Engine, EngineError, Signals, Vcpu, VmParts};
 use x86::addr::VcpuId;
-use x86::cpuid::CpuModel;
+use x86::cpuid::{CpuModel, Feature};
 
 /// A saved guest goes on where the TSC's frequency differs by less than one part in so many: the
 /// host's own clock drifts as much.
@@ -110,6 +112,7 @@ fn assemble(
     };
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
+    let paravirt = kvm_interface(engine, &model, &ram, &irqchips, &cpus)?;
     let virtio = virtio::build(&hardware.devices, &ram, &irqchips)?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
     let board = Board {
@@ -121,7 +124,8 @@ fn assemble(
         irqchips,
         chipset,
         virtio,
-        processors: cpus.on(&bus),
+        processors: cpus.on(&bus, &paravirt),
+        paravirt,
         bus,
         notifier,
         control,
@@ -170,12 +174,14 @@ impl Cpus {
         }
     }
 
-    /// The processors, which reach devices over `bus`.
-    fn on(self, bus: &Arc<Bus>) -> Vec<Mutex<Processor>> {
+    /// The processors, which reach devices over `bus`, and share `common` of KVM's interface.
+    fn on(self, bus: &Arc<Bus>, common: &Arc<paravirt::Common>) -> Vec<Mutex<Processor>> {
         let Self { vcpus, signals, tscs, lapics } = self;
         let sides = signals.into_iter().zip(lapics).zip(tscs);
         let processor = |(vcpu, ((signals, lapic), tsc))| {
-            let io = ProcessorIo { bus: Arc::clone(bus), lapic, tsc };
+            let paravirt = Paravirt::new(common, Arc::clone(&tsc) as _);
+            let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
+            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };
@@ -208,6 +214,27 @@ fn saved_model(state: &MachineState) -> Result<CpuModel, RestoreError> {
         expected: error.to_string(),
     })?;
     Ok(CpuModel { tsc_hz: found, crystal_hz: state.crystal_hz, cpus: vcpus, ..model })
+}
+
+/// What the machine offers of KVM's interface: what the model says, unless the engine does it.
+fn kvm_interface(
+    engine: &dyn Engine,
+    model: &CpuModel,
+    ram: &GuestRam,
+    irqchips: &IrqChips,
+    cpus: &Cpus,
+) -> Result<Arc<paravirt::Common>, BuildError> {
+    let mut offered = model.clone();
+    if engine.probe().map_err(EngineError::from)?.answers_hypercalls {
+        offered.features = offered.features.disable(Feature::Kvm);
+    }
+    Ok(paravirt::Common::new(CommonConfig {
+        model: &offered,
+        ram,
+        wall: Arc::new(SystemWallClock),
+        interconnect: Arc::clone(&irqchips.interconnect),
+        signals: cpus.signals.clone(),
+    }))
 }
 
 fn lapics(

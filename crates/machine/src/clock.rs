@@ -141,11 +141,6 @@ impl ProcessorTsc {
         self.set_moved(offset.wrapping_sub(self.clock.tsc_offset()));
     }
 
-    /// This TSC minus the machine's.
-    pub(crate) fn moved(&self) -> u64 {
-        self.moved.load(Ordering::SeqCst)
-    }
-
     pub(crate) fn set_moved(&self, moved: u64) {
         self.moved.store(moved, Ordering::SeqCst);
     }
@@ -159,6 +154,10 @@ impl Tsc for ProcessorTsc {
 
     fn guest_tsc(&self) -> u64 {
         self.clock.guest_tsc().wrapping_add(self.moved())
+    }
+
+    fn moved(&self) -> u64 {
+        self.moved.load(Ordering::SeqCst)
     }
 
     fn ns_until(&self, tsc: u64) -> u64 {

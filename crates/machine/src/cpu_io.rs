@@ -1,11 +1,13 @@
-//! The machine as one processor sees it during an instruction: the bus and its local APIC.
+//! The machine as one processor sees it during an instruction: the bus, its local APIC, its part of
+//! KVM's interface.
 
 use crate::clock::ProcessorTsc;
 use crate::layout;
 use devices::bus::Bus;
 use devices::irqchip::Lapic;
+use devices::paravirt::Paravirt;
 use std::sync::Arc;
-use vcpu::{CpuIo, MsrFault};
+use vcpu::{CpuIo, Hypercall, HypercallError, Kick, MsrFault, Signals};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 /// One processor's side of the machine. Used by that processor's thread alone.
@@ -14,6 +16,8 @@ pub(crate) struct ProcessorIo {
     pub(crate) bus: Arc<Bus>,
     pub(crate) lapic: Arc<Lapic>,
     pub(crate) tsc: Arc<ProcessorTsc>,
+    pub(crate) paravirt: Paravirt,
+    pub(crate) signals: Arc<Signals>,
 }
 
 impl ProcessorIo {
@@ -52,14 +56,17 @@ impl CpuIo for ProcessorIo {
     }
 
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>> {
-        let result = self.lapic.msr_read(msr)?;
-        tracing::trace!(target: "msr", device = "lapic", "read  {msr:#x} = {result:x?}");
+        let result = self.lapic.msr_read(msr).or_else(|| self.paravirt.msr_read(msr))?;
+        tracing::trace!(target: "msr", device = "machine", "read  {msr:#x} = {result:x?}");
         Some(result)
     }
 
     fn msr_write(&mut self, msr: u32, value: u64) -> Option<Result<(), MsrFault>> {
-        let result = self.lapic.msr_write(msr, value)?;
-        tracing::trace!(target: "msr", device = "lapic", "write {msr:#x} = {value:#x}: {result:?}");
+        let lapic = self.lapic.msr_write(msr, value);
+        let result = lapic.or_else(|| self.paravirt.msr_write(msr, value))?;
+        tracing::trace!(
+            target: "msr", device = "machine", "write {msr:#x} = {value:#x}: {result:?}"
+        );
         Some(result)
     }
 
@@ -80,5 +87,14 @@ impl CpuIo for ProcessorIo {
     fn tsc_offset_changed(&mut self, offset: u64) {
         self.tsc.set_offset(offset);
         self.lapic.tsc_changed();
+        self.paravirt.tsc_changed();
+    }
+
+    fn hypercall(&mut self, call: Hypercall) -> Result<u64, HypercallError> {
+        let result = self.paravirt.hypercall(call);
+        if self.paravirt.wants_to_yield() {
+            self.signals.kick(Kick::Quantum);
+        }
+        result
     }
 }

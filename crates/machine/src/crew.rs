@@ -4,6 +4,7 @@ use sched::{Group, Task, TaskId, Usage};
 use std::sync::{Arc, Mutex};
 use sync::lock;
 use vcpu::Signals;
+use x86::addr::VcpuId;
 
 /// A group of tasks, one for each processor.
 #[derive(Debug)]
@@ -21,6 +22,11 @@ impl Crew {
     pub(crate) fn add(&self, task: Box<dyn Task>, signals: &Arc<Signals>) {
         let id = self.group.add(task, signals);
         lock(&self.tasks).push(id);
+    }
+
+    /// The task of the processor with this APIC id.
+    pub(crate) fn task(&self, processor: VcpuId) -> Option<TaskId> {
+        lock(&self.tasks).get(processor.0 as usize).copied()
     }
 
     /// What each processor has had up to now.

@@ -9,13 +9,16 @@ use memory::GuestRam;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vcpu::{Elements, Exit, Signal, SignalSet, Signals, Slice, StateError, Vcpu};
-use x86::state::CpuState;
+use x86::addr::VcpuId;
+use x86::state::{Activity, CpuState};
 
 /// What comes after a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Another turn, now or when it is this processor's time again.
     Again,
+    /// It spins for what another processor has to do: that one first, which waits to run.
+    Yield(VcpuId),
     /// Nothing, until one of these signals is up.
     Park(SignalSet),
     /// The machine's end.
@@ -43,7 +46,11 @@ impl Processor {
 
     fn after(&mut self, exit: Exit, ram: &GuestRam) -> Result<Turn, StateError> {
         Ok(match exit {
-            Exit::SliceOver | Exit::Kicked(_) => Turn::Again,
+            Exit::SliceOver | Exit::Kicked(_) => {
+                self.take_unhalt_signal();
+                self.io.paravirt.take_yield().map_or(Turn::Again, Turn::Yield)
+            }
+            Exit::Halted(_) if self.goes_on()? => Turn::Again,
             Exit::Halted(set) => Turn::Park(set),
             Exit::Reset => {
                 self.reset()?;
@@ -68,12 +75,56 @@ impl Processor {
         Ok(())
     }
 
+    /// It is about to run, after it has waited for `waited` in all; before the first turn and after
+    /// each [`Processor::leaves`].
+    pub(crate) fn arrives(&mut self, waited: Duration) -> Result<(), StateError> {
+        if self.io.paravirt.arrives(waited) {
+            let mut state = CpuState::reset();
+            self.vcpu.get(Elements::CONTROL, &mut state)?;
+            // Which drops what the TLB holds.
+            self.vcpu.set(Elements::CONTROL, &state)?;
+        }
+        Ok(())
+    }
+
+    /// It runs no more until [`Processor::arrives`].
+    pub(crate) fn leaves(&mut self) {
+        self.io.paravirt.leaves();
+    }
+
+    /// The signal is no state of the processor's: it must not stay up while it runs.
+    pub(crate) fn take_unhalt_signal(&mut self) {
+        if self.signals.is_raised(Signal::Unhalt) {
+            self.signals.clear(Signal::Unhalt);
+            self.io.paravirt.unhalt();
+        }
+    }
+
+    /// The processor has halted. Whether another has ended that by hypercall, and it goes on.
+    fn goes_on(&mut self) -> Result<bool, StateError> {
+        self.take_unhalt_signal();
+        if !self.io.paravirt.is_unhalted() {
+            return Ok(false);
+        }
+        let mut state = CpuState::reset();
+        self.vcpu.get(Elements::EVENTS, &mut state)?;
+        if state.activity != Activity::Halted {
+            return Ok(false);
+        }
+        self.io.paravirt.halted();
+        state.activity = Activity::Running;
+        self.vcpu.set(Elements::EVENTS, &state)?;
+        Ok(true)
+    }
+
     /// INIT and start-up IPIs.
     fn reset(&mut self) -> Result<(), StateError> {
         if self.signals.is_raised(Signal::Init) {
             self.signals.clear(Signal::Init);
             self.signals.clear(Signal::Nmi);
+            self.signals.clear(Signal::Unhalt);
             self.io.lapic.init();
+            self.io.paravirt.init();
             let state = init::after_init(&self.vcpu.state()?, self.role());
             return self.vcpu.set(Elements::all(), &state);
         }
@@ -98,6 +149,12 @@ impl Processor {
 
     fn role(&self) -> Role {
         Role::of(self.io.lapic.id())
+    }
+
+    /// The machine goes on after it stood still.
+    pub(crate) fn go_on(&mut self) {
+        self.follow_clock();
+        self.io.paravirt.was_stopped();
     }
 
     /// Time has been started, or set.

@@ -129,7 +129,7 @@ impl Board {
     /// Lets time and devices go on. No processor runs.
     pub(crate) fn start_time(&self) {
         self.clock.start();
-        self.processors.iter().for_each(|processor| lock(processor).follow_clock());
+        self.processors.iter().for_each(|processor| lock(processor).go_on());
         self.virtio.iter().for_each(|device| device.lock().resume());
         self.notifier.notify();
     }

@@ -18,7 +18,7 @@ pub use state::{ChipsetState, MachineState, ProcessorState, RestoreError, VERSIO
 use crate::board::{Board, Chipset};
 use crate::machine::Machine;
 use crate::processor::Processor;
-use devices::time::Clock as _;
+use devices::time::{Clock as _, Tsc as _};
 use sync::lock;
 use vcpu::{Elements, Signal, StateError};
 use x86::state::CpuState;
@@ -52,6 +52,7 @@ impl Board {
             pic,
             ioapic,
             chipset,
+            paravirt: self.paravirt.save(),
             virtio,
         })
     }
@@ -92,6 +93,7 @@ impl Board {
             pic,
             ioapic,
             chipset,
+            paravirt,
             virtio,
         } = state;
         if *version != VERSION {
@@ -128,6 +130,7 @@ impl Board {
         self.irqchips.pic.restore(pic)?;
         self.irqchips.ioapic.restore(ioapic)?;
         self.chipset.restore(chipset)?;
+        self.paravirt.restore(paravirt)?;
         for (device, state) in self.virtio.iter().zip(virtio) {
             device.lock().restore(state)?;
         }
@@ -138,18 +141,22 @@ impl Board {
 impl Processor {
     fn save(&mut self) -> Result<ProcessorState, StateError> {
         self.take_resets()?;
+        self.take_unhalt_signal();
         let mut cpu = self.vcpu.state()?;
         cpu.tsc_offset = self.io.tsc.moved();
         let nmi = self.signals.is_raised(Signal::Nmi);
-        Ok(ProcessorState { cpu: SavedCpu::from(&cpu), lapic: self.io.lapic.save(), nmi })
+        let (lapic, paravirt) = (self.io.lapic.save(), self.io.paravirt.save());
+        Ok(ProcessorState { cpu: SavedCpu::from(&cpu), lapic, nmi, paravirt })
     }
 
     fn restore(&mut self, state: &ProcessorState, cpu: &CpuState) -> Result<(), RestoreError> {
-        let ProcessorState { cpu: _, lapic, nmi } = state;
+        let ProcessorState { cpu: _, lapic, nmi, paravirt } = state;
         self.vcpu.set(Elements::all(), cpu)?;
         self.io.tsc.set_moved(cpu.tsc_offset);
         self.follow_clock();
         self.io.lapic.restore(lapic)?;
+        self.io.paravirt.restore(paravirt)?;
+        self.signals.clear(Signal::Unhalt);
         if *nmi {
             self.signals.raise(Signal::Nmi);
         } else {

@@ -6,6 +6,7 @@ use crate::end::End;
 use crate::processor::Turn;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use sync::lock;
 use vcpu::Slice;
 
@@ -25,12 +26,27 @@ impl sched::Task for ProcessorTask {
         let turn = lock(&board.processors[*number]).turn(Slice::UNTIL_KICKED, &board.ram);
         match turn {
             Turn::Again => sched::Turn::Again,
+            Turn::Yield(to) => {
+                let crew = board.control.crew();
+                sched::Turn::Yield(crew.and_then(|crew| crew.task(to)))
+            }
             Turn::Park(set) => sched::Turn::Park(set),
             Turn::Ended(end) => {
                 board.control.stop(end);
                 sched::Turn::Ended
             }
         }
+    }
+
+    fn arrives(&mut self, steal: Duration) {
+        let Self { board, number } = self;
+        if let Err(why) = lock(&board.processors[*number]).arrives(steal) {
+            board.control.stop(End::EngineFailed(why.to_string()));
+        }
+    }
+
+    fn leaves(&mut self) {
+        lock(&self.board.processors[self.number]).leaves();
     }
 }
 

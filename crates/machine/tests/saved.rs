@@ -47,6 +47,9 @@ fn busy() -> Vec<Step> {
             guest.io.mmio_write(Gpa(layout::LAPIC.0 + 0x380), Width::B4, 1_000_000_000);
             guest.io.mmio_write(layout::IOAPIC, Width::B4, 0x10);
             guest.io.mmio_write(Gpa(layout::IOAPIC.0 + 0x10), Width::B4, 0x31);
+            for msr in [0x4b56_4d00, 0x4b56_4d01] {
+                guest.io.msr_write(msr, 0x5001).expect("it is there").expect("no fault");
+            }
             guest.state.gpr[5] = 0x5555;
             guest.state.cr2 = 0x1234;
             guest.signals.raise(Signal::Nmi);
@@ -74,6 +77,8 @@ fn a_restored_machine_is_the_saved_one() {
             format!("{:?}", s.ioapic),
             format!("{:?}", s.processors[0].lapic),
             format!("{:?}", s.processors[0].cpu),
+            format!("{:?}", s.processors[0].paravirt),
+            format!("{:?}", s.paravirt),
             format!("{:?}", c.pit),
             format!("{:?}", c.rtc),
             format!("{:?}", c.i8042),

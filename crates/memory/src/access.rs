@@ -1,7 +1,7 @@
 //! Typed and atomic access to guest memory, for the page walk.
 
 use crate::GuestRam;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use x86::addr::Gpa;
 use x86::bus::PhysicalMemory;
 
@@ -12,6 +12,19 @@ impl GuestRam {
         // page aligned), and guest memory is only ever accessed by atomic or volatile operations.
         #[allow(unsafe_code)]
         Some(unsafe { AtomicU32::from_ptr(host.cast()) })
+    }
+
+    /// Puts `value` in the byte at `gpa`, in one step with the look at what was there: for bytes
+    /// that processors change, too. `None`: it is no RAM. [`GuestRam::wrote`] is not needed.
+    pub fn swap_byte(&self, gpa: Gpa, value: u8) -> Option<u8> {
+        let host = self.host_address(gpa, 1)?;
+        // SAFETY: the address lies in a live mapping that `self` keeps; guest memory is only ever
+        // accessed by atomic or volatile operations.
+        #[allow(unsafe_code)]
+        let byte = unsafe { AtomicU8::from_ptr(host) };
+        let before = byte.swap(value, Ordering::SeqCst);
+        self.wrote(gpa, 1);
+        Some(before)
     }
 
     fn word64(&self, gpa: Gpa) -> Option<&AtomicU64> {

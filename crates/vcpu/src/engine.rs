@@ -46,6 +46,9 @@ pub struct VmParts {
 pub struct Capabilities {
     /// It counts instructions, and so ends slices after a number of them.
     pub counts_instructions: bool,
+    /// It answers KVM's MSRs and hypercalls itself, as a kernel does that runs guests in hardware.
+    /// The machine leaves them to it then.
+    pub answers_hypercalls: bool,
 }
 
 /// Why an engine cannot run on this host.

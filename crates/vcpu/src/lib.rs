@@ -7,12 +7,14 @@
 #![deny(unsafe_code)] // lifted in tsc.rs alone
 
 mod engine;
+pub mod hypercall;
 mod no_devices;
 mod signals;
 mod stats;
 mod tsc;
 
 pub use engine::{Capabilities, Engine, EngineError, EngineVm, Unavailable, VmParts};
+pub use hypercall::{Hypercall, HypercallError};
 pub use no_devices::NoDevices;
 pub use signals::{Interrupt, Kick, Kicks, Residence, Signal, SignalSet, Signals, Waker};
 pub use stats::{Lockstep, Statistics, Translator};
@@ -37,7 +39,8 @@ pub trait Vcpu: Send {
     fn get(&mut self, elements: Elements, state: &mut CpuState) -> Result<(), StateError>;
 
     /// Replaces `elements` of the architectural state by those of `state`. What the engine keeps of
-    /// guest memory stays: changes to that are told by guest memory's own log.
+    /// guest memory stays: changes to that are told by guest memory's own log. With
+    /// [`Elements::CONTROL`], even unchanged, no translation of a linear address stays.
     ///
     /// # Errors
     /// The engine refuses them; the processor must be given another state before it runs again.
@@ -97,7 +100,8 @@ impl Slice {
 pub enum Exit {
     /// The slice's instructions have run.
     SliceOver,
-    /// [`Signals::kick`] was called, for these reasons; the engine has cleared them.
+    /// [`Signals::kick`] was called, for these reasons; the engine has cleared them. Or
+    /// [`Signal::Unhalt`] was raised, which is left for the machine.
     Kicked(Kicks),
     /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is
     /// up; see [`Signals::park`].
@@ -122,10 +126,10 @@ pub trait CpuIo {
     fn mmio_read(&mut self, gpa: Gpa, width: Width) -> u64;
     /// A store to guest-physical `gpa` outside RAM.
     fn mmio_write(&mut self, gpa: Gpa, width: Width, value: u64);
-    /// RDMSR of a register that a device owns (IA32_APIC_BASE, IA32_TSC_DEADLINE, 800H–8FFH);
-    /// `None`: no device does.
+    /// RDMSR of a register that the machine owns (IA32_APIC_BASE, IA32_TSC_DEADLINE, 800H–8FFH,
+    /// those of KVM's interface); `None`: it does not.
     fn msr_read(&mut self, msr: u32) -> Option<Result<u64, MsrFault>>;
-    /// WRMSR of a register that a device owns; `None`: no device does.
+    /// WRMSR of a register that the machine owns; `None`: it does not.
     fn msr_write(&mut self, msr: u32, value: u64) -> Option<Result<(), MsrFault>>;
     /// The interrupt-acknowledge cycle: the vector to deliver, which is now in service. `None`: it
     /// was withdrawn meanwhile. The implementation keeps [`Signal::Intr`] up exactly while another
@@ -135,6 +139,15 @@ pub trait CpuIo {
     fn task_priority(&mut self) -> u8;
     /// MOV to CR8.
     fn set_task_priority(&mut self, class: u8);
+    /// VMCALL or VMMCALL of a supervisor, on a model that has KVM's interface. An engine that
+    /// answers the guest's hypercalls itself ([`Capabilities::answers_hypercalls`]) never asks.
+    ///
+    /// # Errors
+    /// The call is refused.
+    fn hypercall(&mut self, call: Hypercall) -> Result<u64, HypercallError> {
+        let _ = call;
+        Err(HypercallError::Unknown)
+    }
     /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now
     /// on.
     fn tsc_offset_changed(&mut self, offset: u64) {

@@ -32,6 +32,9 @@ pub enum Signal {
     Kick = 1 << 4,
     /// Something was posted to the memory's change log: the engine takes note, and clears this.
     Changes = 1 << 5,
+    /// Another processor has ended this one's next HLT (KVM_HC_KICK_CPU): leave `run` as for a
+    /// kick. The machine takes note, and clears this.
+    Unhalt = 1 << 6,
 }
 
 /// A set of signals.
@@ -49,14 +52,15 @@ impl SignalSet {
     }
 
     /// What ends the halt of a processor in `state`. A kick counts always. HLT with interrupts
-    /// masked ends by NMI or INIT only, and the wait for a start-up IPI by nothing else (SDM vol.
-    /// 3, 9.4.4).
+    /// masked ends by NMI, INIT and [`Signal::Unhalt`] only, and the wait for a start-up IPI by
+    /// nothing else (SDM vol. 3, 9.4.4).
     pub fn waking(state: &CpuState) -> Self {
         let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init);
+        let halted = always.with(Signal::Nmi).with(Signal::Unhalt);
         match state.activity {
             Activity::WaitForSipi => always.with(Signal::Sipi),
-            _ if state.flags.has(Rflags::IF) => always.with(Signal::Nmi).with(Signal::Intr),
-            _ => always.with(Signal::Nmi),
+            _ if state.flags.has(Rflags::IF) => halted.with(Signal::Intr),
+            _ => halted,
         }
     }
 

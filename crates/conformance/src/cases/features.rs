@@ -10,7 +10,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use x86::addr::Vector;
 use x86::regs::{Cr0, Cr4, Rflags};
-use x86::state::gpr::{RAX, RBX, RCX};
+use x86::state::gpr::{RAX, RBX, RCX, RDX};
 use x86::state::{Seg, Segment};
 
 /// RAX becomes the register.
@@ -234,8 +234,10 @@ pub(super) const CASES: &[Case] = &[
             a.mov(eax, 0x4000_0000u32)?;
             a.cpuid()
         });
-        g.want_reg(RAX, 0x4000_0000);
-        g.want_reg(RBX, 0x656d_6567); // "geme"
+        g.want_reg(RAX, 0x4000_0001);
+        g.want_reg(RBX, 0x4b4d_564b); // "KVMK"
+        g.want_reg(RCX, 0x564b_4d56); // "VMKV"
+        g.want_reg(RDX, 0x4d); // "M"
     }),
     case("features/tsc-adjust-moves-the-tsc", "SDM 3B 17.17.3", |g| {
         g.long();

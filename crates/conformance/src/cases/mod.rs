@@ -7,6 +7,7 @@ mod caches;
 mod debug;
 mod features;
 mod flags;
+mod hypercalls;
 mod interrupts;
 mod modes;
 mod operands;
@@ -42,6 +43,7 @@ pub fn cases() -> &'static [Case] {
             debug::CASES,
             features::CASES,
             flags::CASES,
+            hypercalls::CASES,
         ];
         groups.concat()
     });

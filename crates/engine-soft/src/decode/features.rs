@@ -7,6 +7,8 @@ use x86::cpuid::{CpuModel, Feature};
 /// One bit per [`CpuidFeature`]: present.
 pub(crate) struct FeatureTable {
     present: Vec<bool>,
+    /// VMCALL and VMMCALL reach the machine. The rest of VMX and SVM is undefined.
+    hypercalls: bool,
     /// Options for iced-x86's decoder that follow from absent features.
     pub(crate) decoder_options: u32,
 }
@@ -104,7 +106,7 @@ impl FeatureTable {
         if !model.has(Feature::LahfLm) {
             decoder_options |= DecoderOptions::NO_LAHF_SAHF_64;
         }
-        Self { present, decoder_options }
+        Self { present, hypercalls: model.has(Feature::Kvm), decoder_options }
     }
 
     /// Whether the guest's processor executes `instruction`.
@@ -113,6 +115,30 @@ impl FeatureTable {
         if matches!(instruction.mnemonic(), Mnemonic::Rdsspd | Mnemonic::Rdsspq) {
             return true;
         }
+        if matches!(instruction.mnemonic(), Mnemonic::Vmcall | Mnemonic::Vmmcall) {
+            return self.hypercalls;
+        }
         instruction.cpuid_features().iter().all(|&f| self.present[f as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::Code;
+
+    #[test]
+    fn hypercalls_are_there_with_kvms_interface_and_nothing_else_of_vmx() {
+        let allowed = |model: &str, code| {
+            let model = CpuModel::parse(model).expect("a known model");
+            FeatureTable::new(&model).allows(&Instruction::with(code))
+        };
+        for call in [Code::Vmcall, Code::Vmmcall] {
+            assert!(allowed("gemello-v2", call));
+            assert!(!allowed("gemello-v2,-kvm", call), "{call:?} is undefined");
+        }
+        for other in [Code::Vmlaunch, Code::Vmresume, Code::Vmxoff, Code::Stgi] {
+            assert!(!allowed("gemello-v2", other), "{other:?}");
+        }
     }
 }

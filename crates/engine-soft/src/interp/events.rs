@@ -74,7 +74,7 @@ fn linear_ip(core: &Core) -> u64 {
 /// Kicks, resets, NMI, interrupts.
 fn signals(core: &mut Core, raised: u32) -> Option<Pending> {
     let up = |signal: Signal| raised & signal as u32 != 0;
-    if up(Signal::Kick) {
+    if up(Signal::Kick) || up(Signal::Unhalt) {
         return Some(Pending::Exit(Exit::Kicked(core.signals.take_kicks())));
     }
     // A start-up IPI means nothing to a processor that does not wait for one; the machine takes it.

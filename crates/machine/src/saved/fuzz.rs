@@ -12,12 +12,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use sync::lock;
-use vcpu::Slice;
+use vcpu::{CpuIo as _, Slice};
 use x86::cpuid::CpuModel;
 
 /// Instructions that a machine runs which has taken a state.
 const SLICE: Slice = Slice { instructions: 2000 };
 const ENGINE: SoftEngine = SoftEngine { tier: Tier::Interpret, code_cache: 1 << 16, count: false };
+/// What the guest has asked of KVM's interface: that it be told the time, wall time and
+/// steal time.
+const RECORDS: [(u32, u64); 3] =
+    [(0x4b56_4d01, 0x8001), (0x4b56_4d00, 0x9000), (0x4b56_4d03, 0xa001)];
 /// Bytes of a file before its header: magic, version, the header's length.
 const PREFIX: usize = 24;
 /// Bytes of a change: how (1), where (2), a shift (1), a number (8).
@@ -33,7 +37,7 @@ fn config() -> Config {
     bytes.resize(64, 0x90);
     let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes: bytes.into() };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
-    let cpu = CpuModel::gemello_v2();
+    let cpu = CpuModel::parse("gemello-v2,+kvm_pv_tlb_flush").expect("a known model");
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
     let memory = 4 << 20;
     let (paging, timeout) = (None, None);
@@ -51,6 +55,10 @@ fn saved() -> (Value, Vec<u8>) {
     let config = config();
     let machine = Machine::build(&config, Lines::default(), &ENGINE).expect("a small machine");
     let board = &machine.board;
+    for (register, value) in RECORDS {
+        let taken = lock(&board.processors[0]).io.msr_write(register, value);
+        assert_eq!(taken, Some(Ok(())), "a register of KVM's interface");
+    }
     let state = machine.save().expect("the engine tells its state");
     let (hardware, boot) = (config.hardware(), board.boot.saved());
     let header = Header { hardware, state, boot, session: json!({ "any": [1] }) };
@@ -172,7 +180,10 @@ fn run(board: &Board) {
     board.start_time();
     for _ in 0..3 {
         board.timers.expire(devices::time::Clock::now(&*board.clock));
-        lock(&board.processors[0]).turn(SLICE, &board.ram);
+        let mut processor = lock(&board.processors[0]);
+        processor.arrives(std::time::Duration::ZERO).expect("the engine takes its own state");
+        processor.turn(SLICE, &board.ram);
+        processor.leaves();
     }
     board.stop_time();
 }

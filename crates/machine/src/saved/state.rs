@@ -3,12 +3,13 @@
 use super::cpu::{CpuError, SavedCpu};
 use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, UartState};
 use devices::irqchip::{IoApicState, LapicState, PicState};
+use devices::paravirt::{CommonState, ParavirtState};
 use devices::virtio::MmioState;
 use serde::{Deserialize, Serialize};
 use vcpu::StateError;
 
 /// The version that [`crate::Machine::save`] writes.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub struct MachineState {
     pub ioapic: IoApicState,
     /// The chipset.
     pub chipset: ChipsetState,
+    /// What the processors share of KVM's interface.
+    pub paravirt: CommonState,
     /// Each virtio device with its transport; disks' images are the host's files.
     pub virtio: Vec<MmioState>,
 }
@@ -50,6 +53,8 @@ pub struct ProcessorState {
     pub lapic: LapicState,
     /// An NMI waits to be delivered.
     pub nmi: bool,
+    /// Its part of KVM's interface.
+    pub paravirt: ParavirtState,
 }
 
 /// The chipset's state.

@@ -20,7 +20,9 @@ use x86::state::CpuState;
 pub struct Guest<'a> {
     pub io: &'a mut dyn CpuIo,
     pub state: &'a mut CpuState,
-    pub signals: &'a Signals,
+    pub signals: &'a Arc<Signals>,
+    /// How often the machine had the processor drop its translations of addresses.
+    pub flushes: u32,
 }
 
 pub type Step = Box<dyn FnMut(&mut Guest<'_>) -> Exit + Send>;
@@ -30,14 +32,16 @@ pub struct Scripted {
     state: CpuState,
     signals: Arc<Signals>,
     script: VecDeque<Step>,
+    flushes: u32,
 }
 
 impl Vcpu for Scripted {
     fn run(&mut self, io: &mut dyn CpuIo, _slice: Slice) -> Exit {
-        if self.signals.is_raised(Signal::Kick) {
+        if self.signals.is_raised(Signal::Kick) || self.signals.is_raised(Signal::Unhalt) {
             return Exit::Kicked(self.signals.take_kicks());
         }
-        let mut guest = Guest { io, state: &mut self.state, signals: &self.signals };
+        let (signals, flushes) = (&self.signals, self.flushes);
+        let mut guest = Guest { io, state: &mut self.state, signals, flushes };
         match self.script.pop_front() {
             Some(mut step) => step(&mut guest),
             None => halt(&mut guest),
@@ -50,6 +54,7 @@ impl Vcpu for Scripted {
     }
 
     fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError> {
+        self.flushes += u32::from(elements == Elements::CONTROL);
         self.state.assign(elements, state);
         Ok(())
     }
@@ -94,7 +99,8 @@ impl Engine for Script {
 impl EngineVm for Script {
     fn add_vcpu(&self, _: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let script = std::mem::take(&mut *self.0.lock().expect("not poisoned"));
-        Ok(Box::new(Scripted { state: CpuState::reset(), signals: Arc::default(), script }))
+        let (state, signals) = (CpuState::reset(), Arc::default());
+        Ok(Box::new(Scripted { state, signals, script, flushes: 0 }))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Every CPUID feature bit that gemello knows, under the name /proc/cpuinfo gives it.
 //!
 //! The table below is the only place that says in which leaf, register and bit a feature shows
-//! (SDM vol. 2A, CPUID). OSXSAVE and OSPKE mirror CR4 and are not features; see [`super::cpuid`].
+//! (SDM vol. 2A, CPUID; for KVM's interface Linux `Documentation/virt/kvm/x86/cpuid.rst`, the names
+//! being QEMU's). OSXSAVE and OSPKE mirror CR4 and are not features; see [`super::cpuid`].
 
 use core::fmt;
 
@@ -24,6 +25,10 @@ pub enum Word {
     L72Edx,
     /// Leaf DH subleaf 1, EAX.
     Ld1Eax,
+    /// Leaf 4000_0000H, EAX: bit 0 of the hypervisor's highest leaf, 4000_0001H with KVM's.
+    H0Eax,
+    /// Leaf 4000_0001H, EAX: what KVM's interface offers.
+    H1Eax,
     /// Leaf 8000_0001H, ECX.
     X1Ecx,
     /// Leaf 8000_0001H, EDX.
@@ -136,6 +141,16 @@ features! {
     Rdtscp "rdtscp" X1Edx 27,
     Lm "lm" X1Edx 29,
     ConstantTsc "constant_tsc" X7Edx 8,
+    Kvm "kvm" H0Eax 0,
+    KvmClockOld "kvmclock_old" H1Eax 0,
+    KvmNopIoDelay "kvm_nopiodelay" H1Eax 1,
+    KvmClock "kvmclock" H1Eax 3,
+    KvmStealTime "kvm_steal_time" H1Eax 5,
+    KvmPvUnhalt "kvm_pv_unhalt" H1Eax 7,
+    KvmPvTlbFlush "kvm_pv_tlb_flush" H1Eax 9,
+    KvmPvIpi "kvm_pv_ipi" H1Eax 11,
+    KvmPvSchedYield "kvm_pv_sched_yield" H1Eax 13,
+    KvmClockStable "kvmclock_stable_bit" H1Eax 24,
 }
 
 /// Spellings that people use besides /proc/cpuinfo's, dashes and dots already turned to
@@ -190,6 +205,18 @@ const REQUIRES: &[(Feature, Feature)] = &[
     (Feature::TscAdjust, Feature::Tsc),
     (Feature::Rdtscp, Feature::Tsc),
     (Feature::ConstantTsc, Feature::Tsc),
+    (Feature::Kvm, Feature::Hypervisor),
+    (Feature::KvmClockOld, Feature::Kvm),
+    (Feature::KvmClockOld, Feature::Tsc),
+    (Feature::KvmNopIoDelay, Feature::Kvm),
+    (Feature::KvmClock, Feature::Kvm),
+    (Feature::KvmClock, Feature::Tsc),
+    (Feature::KvmClockStable, Feature::KvmClock),
+    (Feature::KvmStealTime, Feature::Kvm),
+    (Feature::KvmPvUnhalt, Feature::Kvm),
+    (Feature::KvmPvTlbFlush, Feature::KvmStealTime),
+    (Feature::KvmPvIpi, Feature::Kvm),
+    (Feature::KvmPvSchedYield, Feature::KvmStealTime),
 ];
 
 impl Feature {

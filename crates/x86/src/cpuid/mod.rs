@@ -25,13 +25,17 @@ const SIGNATURE: u32 = 0x0006_06a6;
 pub const MAX_BASIC: u32 = 0x1f;
 /// Highest extended leaf.
 pub const MAX_EXTENDED: u32 = 0x8000_0008;
-/// The leaf that names the hypervisor, and the only one of its range.
+/// The leaf that names the hypervisor.
 const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+/// The leaf that names it where KVM's interface has the first (guests look at every 100H).
+const SECOND_HYPERVISOR_LEAF: u32 = 0x4000_0100;
 
 /// EBX, EDX, ECX of leaf 0 in this order.
 const VENDOR: &[u8; 12] = b"GenuineIntel";
 /// EBX, ECX, EDX of the hypervisor leaf.
 const HYPERVISOR: &[u8; 12] = b"gemellogemel";
+/// As [`HYPERVISOR`], for KVM's interface.
+const KVM: &[u8; 12] = b"KVMKVMKVM\0\0\0";
 
 const OSXSAVE: u32 = 1 << 27;
 const OSPKE: u32 = 1 << 4;
@@ -66,12 +70,22 @@ pub fn cpuid(model: &CpuModel, state: &CpuState, leaf: u32, subleaf: u32) -> [u3
             [mhz, mhz, (model::BUS_HZ / 1_000_000) as u32, 0]
         }
         3..=0x1e => [0; 4],
-        HYPERVISOR_LEAF if model.has(Feature::Hypervisor) => {
-            [HYPERVISOR_LEAF, text(HYPERVISOR, 0), text(HYPERVISOR, 4), text(HYPERVISOR, 8)]
-        }
-        0x4000_0001..=0x4fff_ffff if model.has(Feature::Hypervisor) => [0; 4],
+        HYPERVISOR_LEAF..=0x4fff_ffff if model.has(Feature::Hypervisor) => hypervisor(model, leaf),
         0x8000_0000..=MAX_EXTENDED => extended(model, state, leaf),
         _ => cpuid(model, state, MAX_BASIC, subleaf),
+    }
+}
+
+/// Who runs the guest: KVM's interface if the model has it, and gemello itself.
+fn hypervisor(model: &CpuModel, leaf: u32) -> [u32; 4] {
+    let named = |highest, name| [highest, text(name, 0), text(name, 4), text(name, 8)];
+    let kvm = model.has(Feature::Kvm);
+    match leaf {
+        HYPERVISOR_LEAF if kvm => named(HYPERVISOR_LEAF | model.features.word(Word::H0Eax), KVM),
+        0x4000_0001 => [model.features.word(Word::H1Eax), 0, 0, 0],
+        SECOND_HYPERVISOR_LEAF if kvm => named(leaf, HYPERVISOR),
+        HYPERVISOR_LEAF => named(leaf, HYPERVISOR),
+        _ => [0; 4],
     }
 }
 

@@ -18,9 +18,9 @@ fn names() {
     let [max, b, c, d] = ask(0, 0);
     assert_eq!((max, string(&[b, d, c]).as_str()), (0x1f, "GenuineIntel"));
     let [max, b, c, d] = ask(0x4000_0000, 0);
-    assert_eq!((max, string(&[b, c, d]).as_str()), (0x4000_0000, "gemellogemel"));
-    // No paravirtual features, whatever the next leaf is taken for.
-    assert_eq!(ask(0x4000_0001, 0), [0; 4]);
+    assert_eq!((max, string(&[b, c, d]).as_str()), (0x4000_0001, "KVMKVMKVM"));
+    let [max, b, c, d] = ask(0x4000_0100, 0);
+    assert_eq!((max, string(&[b, c, d]).as_str()), (0x4000_0100, "gemellogemel"));
     let brand: Vec<u32> = (0x8000_0002..=0x8000_0004).flat_map(|l| ask(l, 0)).collect();
     assert_eq!(string(&brand), "gemello-v3 virtual processor");
 }
@@ -131,6 +131,24 @@ fn topology_of_several_processors() {
     assert_eq!(ask(4, 3)[0], 3 | 3 << 5 | 1 << 8 | 7 << 14 | 7 << 26);
     assert_eq!(ask(4, 4), [0; 4]);
     assert_eq!(ask(0x8000_0006, 0)[2], 0x0400_8040);
+}
+
+#[test]
+fn kvms_interface_can_be_hidden_and_one_of_its_features() {
+    let ask = |text, leaf| cpuid(&CpuModel::parse(text).unwrap(), &CpuState::reset(), leaf, 0);
+    // CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, PV_UNHALT, PV_SEND_IPI, CLOCKSOURCE_STABLE_BIT.
+    let usual = 1 | 1 << 1 | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 24;
+    assert_eq!(ask("gemello-v2", 0x4000_0001), [usual, 0, 0, 0]);
+    assert_eq!(ask("gemello-v2,-kvmclock", 0x4000_0001)[0], usual & !(1 << 3 | 1 << 24));
+    // STEAL_TIME, which PV_TLB_FLUSH needs; PV_SCHED_YIELD.
+    let more = ask("gemello-v2,+kvm_pv_tlb_flush,+kvm_pv_sched_yield", 0x4000_0001)[0];
+    assert_eq!(more, usual | 1 << 5 | 1 << 9 | 1 << 13);
+    let [max, b, c, d] = ask("gemello-v2,-kvm", 0x4000_0000);
+    assert_eq!((max, string(&[b, c, d]).as_str()), (0x4000_0000, "gemellogemel"));
+    // No features, whatever the next leaf is taken for.
+    assert_eq!(ask("gemello-v2,-kvm", 0x4000_0001), [0; 4]);
+    assert_eq!(ask("gemello-v2,-kvm", 0x4000_0100), [0; 4]);
+    assert_ne!(ask("gemello-v2,-kvm", 1)[2] & 1 << 31, 0);
 }
 
 #[test]

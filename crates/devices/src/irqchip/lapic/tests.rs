@@ -498,6 +498,9 @@ impl Tsc for Skewed {
     fn guest_tsc(&self) -> u64 {
         self.0.now()
     }
+    fn moved(&self) -> u64 {
+        0
+    }
     fn ns_until(&self, tsc: u64) -> u64 {
         tsc.saturating_sub(self.0.now()).div_ceil(2)
     }
@@ -539,6 +542,9 @@ impl Tsc for Moved {
     }
     fn guest_tsc(&self) -> u64 {
         self.0.now() + self.1.load(Ordering::SeqCst)
+    }
+    fn moved(&self) -> u64 {
+        self.1.load(Ordering::SeqCst)
     }
     fn ns_until(&self, tsc: u64) -> u64 {
         tsc.saturating_sub(self.guest_tsc())

@@ -4,7 +4,8 @@ use super::context::Choice;
 use super::context::{Context, Kind};
 use crate::core::Handler;
 use crate::interp::system::{
-    caches, cpuid, interrupts, msr, ports, registers, segments, selectors, syscall, tables,
+    caches, cpuid, hypercall, interrupts, msr, ports, registers, segments, selectors, syscall,
+    tables,
 };
 use iced_x86::{Code, Mnemonic as M};
 
@@ -22,6 +23,7 @@ fn either(c: &mut Context<'_>, register: Handler, memory: Handler) -> Handler {
 pub(super) fn select(c: &mut Context<'_>) -> Choice {
     Some(match c.i.mnemonic() {
         M::Hlt => interrupts::hlt,
+        M::Vmcall | M::Vmmcall => hypercall::hypercall,
         M::Cpuid => cpuid::cpuid,
         M::Rdtsc => msr::rdtsc::<false>,
         M::Rdtscp => msr::rdtsc::<true>,

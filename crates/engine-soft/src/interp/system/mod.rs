@@ -6,6 +6,7 @@
 pub(crate) mod caches;
 pub(crate) mod cpuid;
 pub(crate) mod flags;
+pub(crate) mod hypercall;
 pub(crate) mod interrupts;
 pub(crate) mod msr;
 pub(crate) mod ports;

@@ -1,0 +1,70 @@
+//! KVM's interface as Debian uses it.
+
+use e2e::{Session, code, command, debian, run, scratch, text};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+const BOOT: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
+const AWAY: Duration = Duration::from_secs(25);
+
+/// The kernel's messages of a whole boot on processor `cpu`, and its clocksource.
+fn messages(cpu: &str) -> String {
+    let script =
+        "dmesg; echo; cat /sys/devices/system/clocksource/clocksource0/current_clocksource";
+    let output = run(&["run", "debian", "--cpu", cpu, "--timeout", "60", "--", "sh", "-c", script]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn debian_takes_the_clock() {
+    let _turn = debian("cloud");
+    let messages = messages("gemello-v2");
+    assert!(messages.contains("Hypervisor detected: KVM"), "{messages}");
+    assert!(messages.contains("kvm-clock: Using msrs 4b564d01 and 4b564d00"), "{messages}");
+    // The TSC is invariant, and Linux prefers it to the clock then.
+    assert!(messages.trim_end().ends_with("\ntsc"), "{messages}");
+    for wrong in ["unstable", "TSC warp", "WARNING", "Oops"] {
+        assert!(!messages.contains(wrong), "{wrong}: {messages}");
+    }
+}
+
+#[test]
+fn debian_does_without_it() {
+    let _turn = debian("cloud");
+    let messages = messages("gemello-v2,-kvm");
+    assert!(!messages.to_lowercase().contains("kvm"), "{messages}");
+    assert!(messages.trim_end().ends_with("\ntsc"), "{messages}");
+}
+
+/// Longer than the kernel lets a processor be away (20 s by default, cut to 4 s here).
+#[test]
+fn a_guest_that_was_away_reports_no_stall() {
+    let _turn = debian("cloud");
+    let path = scratch("away.gm", b"");
+    std::fs::remove_file(&path).expect("it was just made");
+    let file = path.to_str().expect("text");
+    let mut session = Session::start(command(&["run", "debian", "--save", file]));
+    session.expect("# ", BOOT);
+    session.send("echo 2 > /proc/sys/kernel/watchdog_thresh; echo th\"at\" is set\n");
+    session.expect("that is set", SOON);
+    session.send("cut -d. -f1 /proc/uptime; echo b\"e\"fore\n");
+    session.expect("before", SOON);
+    session.signal(Signal::USR1);
+    let deadline = Instant::now() + SOON;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "it is not saved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(session);
+    std::thread::sleep(AWAY);
+
+    let mut session = Session::start(command(&["restore", file, "--timeout", "60"]));
+    session.send("sleep 6; dmesg | grep -ciE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n");
+    let (seen, _) = session.expect("after", SOON);
+    assert!(seen.lines().any(|line| line.trim() == "0"), "{seen}");
+    session.send("poweroff\n");
+    assert_eq!(session.finish(SOON).0, 0);
+    std::fs::remove_file(&path).expect("it is there");
+}
