@@ -25,7 +25,7 @@ fn a_habit_is_answered_with_what_it_is_here() {
         (&["run", "--", "uname", "-a"], "gemello run debian -- uname -a"),
         (&["run", "debian", "-m", "1G"], "--memory 1G"),
         (&["run", "-m", "1024", "debian"], "--memory 1024M"),
-        (&["run", "debian", "-smp", "2"], "one processor"),
+        (&["run", "debian", "-smp", "2"], "it is --vcpus 2 here"),
         (&["run", "debian", "-net", "user"], "no network"),
         (&["run", "-v", "/a:/b", "debian"], "--disk FILE,ro"),
         (&["run", "-p", "8080:80", "debian"], "no network"),
