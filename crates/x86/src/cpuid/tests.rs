@@ -133,6 +133,40 @@ fn topology_of_several_processors() {
     assert_eq!(ask(0x8000_0006, 0)[2], 0x0400_8040);
 }
 
+/// What an operating system works out from each leaf: one package, one thread to a core.
+#[test]
+fn every_leaf_tells_of_the_same_processors() {
+    for cpus in 1..=64 {
+        for apic_id in 0..cpus {
+            let model = CpuModel { cpus, apic_id, ..CpuModel::gemello_v3() };
+            let ask = |leaf, subleaf| cpuid(&model, &CpuState::reset(), leaf, subleaf);
+            let [_, ebx, _, edx] = ask(1, 0);
+            assert_eq!(ebx >> 24, apic_id);
+            assert_eq!(edx & HTT != 0, cpus > 1, "{cpus}");
+            // Without HTT, no count: software takes it for one.
+            let addressable = (ebx >> 16 & 0xff).max(1);
+            assert!(addressable >= cpus);
+            for leaf in [0xb, 0x1f] {
+                let [thread_shift, threads, level, id] = ask(leaf, 0);
+                assert_eq!((thread_shift, threads, level, id), (0, 1, 1 << 8, apic_id));
+                let [package_shift, cores, level, id] = ask(leaf, 1);
+                assert_eq!((cores, level, id), (cpus, 2 << 8 | 1, apic_id));
+                assert_eq!((1 << package_shift, id >> package_shift), (addressable, 0));
+                assert_eq!(ask(leaf, 2), [0, 0, 2, apic_id]);
+            }
+            for subleaf in 0..4 {
+                let [eax, ..] = ask(4, subleaf);
+                assert_eq!((eax >> 26) + 1, addressable, "core ids of a package");
+                let shared = if subleaf == 3 { addressable } else { 1 };
+                assert_eq!((eax >> 14 & 0xfff) + 1, shared, "ids that share cache {subleaf}");
+            }
+            // Intel reserves ECX, and AMD's leaves of topology are beyond the last.
+            assert_eq!(ask(0x8000_0008, 0)[2], 0);
+            assert_eq!(ask(0x8000_001e, 0), ask(0x1f, 0));
+        }
+    }
+}
+
 #[test]
 fn kvms_interface_can_be_hidden_and_one_of_its_features() {
     let ask = |text, leaf| cpuid(&CpuModel::parse(text).unwrap(), &CpuState::reset(), leaf, 0);
