@@ -61,17 +61,27 @@ pub(crate) unsafe fn compare_exchange<W: Word>(p: *mut u8, old: W, new: W) -> bo
     }
 }
 
-/// Copies `len` bytes upwards, as REP MOVSB would when the ranges overlap harmlessly (destination
-/// below the source, or apart).
+/// Copies `count` words from `from` upwards, as the host's MOVS of this size does: whole words, one
+/// after the other, also where the ranges overlap.
 ///
 /// # Safety
 /// Both ranges lie in guest RAM.
-pub(crate) unsafe fn copy_up(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller vouches for both ranges of guest RAM. `rep movsb` is the host's own string
-    // copy: element by element, upwards.
+pub(crate) unsafe fn copy_up<W: Word>(from: *const u8, to: *mut u8, count: usize) {
+    macro_rules! copy {
+        ($repeated:literal) => {
+            core::arch::asm!($repeated, inout("rcx") count => _, inout("rsi") from => _,
+                inout("rdi") to => _, options(nostack, preserves_flags))
+        };
+    }
+    // SAFETY: the caller vouches for both ranges of guest RAM; the instruction touches no other
+    // memory.
     unsafe {
-        core::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
-            inout("rdi") to => _, options(nostack, preserves_flags));
+        match W::SIZE {
+            1 => copy!("rep movsb"),
+            2 => copy!("rep movsw"),
+            4 => copy!("rep movsd"),
+            _ => copy!("rep movsq"),
+        }
     }
 }
 

@@ -189,16 +189,12 @@ fn copy_run<W: Word>(core: &mut Core, op: &Op, from: u64, to: u64, n: u64) -> Fa
     if gpa.is_some_and(|gpa| overwrites_itself(core, op, gpa, bytes)) {
         return Ok(false);
     }
-    // Overlap closer than an element upwards would repeat bytes differently from element-wise
-    // copying.
-    let distance = (target as u64).wrapping_sub(source as u64);
-    let repeats = distance != 0 && distance < u64::from(W::SIZE);
     // The source may have been evicted while the target was brought in.
-    if repeats || core.mmu.seen() != seen {
+    if core.mmu.seen() != seen {
         return Ok(false);
     }
     // SAFETY: `pin` vouches for `bytes` of RAM at both.
-    unsafe { ram::copy_up(source, target, bytes as usize) };
+    unsafe { ram::copy_up::<W>(source, target, n as usize) };
     core.mmu.wrote(gpa, bytes);
     Ok(true)
 }
