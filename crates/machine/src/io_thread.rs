@@ -1,8 +1,9 @@
 //! The machine's event loop: timers, console input, the timeout.
 //!
 //! One thread per machine. It sleeps in poll(2) on the notifier and on the inputs that may be read,
-//! until the soonest deadline. It takes a UART's lock to feed it; the UART's drain callback rings
-//! the notifier.
+//! until the soonest deadline. It takes a UART's lock to feed it, but does not wait for it: a
+//! processor holds it as long as nobody takes the line's output. The UART's drain callback rings the
+//! notifier.
 
 use crate::clock::VmClock;
 use crate::console::Input;
@@ -15,6 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// How long until a UART is tried again that a processor had.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// One serial line's input and the UART that it goes to.
 pub(crate) struct Feed {
@@ -32,6 +36,8 @@ pub(crate) struct EventLoop {
     /// Held while timers and inputs are served.
     pub(crate) serving: Arc<Mutex<()>>,
     pub(crate) deadline: Option<Instant>,
+    /// An input could not be offered.
+    pub(crate) busy: bool,
 }
 
 impl EventLoop {
@@ -54,7 +60,10 @@ impl EventLoop {
         if self.clock.is_running() {
             self.timers.expire(self.clock.now());
         }
-        self.feeds.iter_mut().for_each(Feed::offer);
+        self.busy = false;
+        for feed in &mut self.feeds {
+            self.busy |= !feed.offer();
+        }
     }
 
     /// Waits for the notifier, an input or a deadline, and reads what is readable.
@@ -99,21 +108,21 @@ impl EventLoop {
         let host = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timer = self.timers.next_deadline().filter(|_| self.clock.is_running());
         let guest = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.clock.now())));
-        [host, guest].into_iter().flatten().min()
+        [host, guest, self.busy.then_some(AGAIN)].into_iter().flatten().min()
     }
 }
 
 impl Feed {
-    /// Gives the UART what it takes now.
-    fn offer(&mut self) {
-        let mut uart = sync::lock(&self.uart);
+    /// Gives the UART what it takes now. False: a processor has it.
+    fn offer(&mut self) -> bool {
+        let Some(mut uart) = sync::try_lock(&self.uart) else { return false };
         loop {
             let bytes = match uart.wants_input() {
-                0 => return,
+                0 => return true,
                 room => self.input.take(room),
             };
             if bytes.is_empty() || uart.receive(&bytes) < bytes.len() {
-                return;
+                return true;
             }
         }
     }

@@ -48,6 +48,7 @@ impl Machine {
             stopper: self.stopper(),
             serving: Arc::clone(&board.serving),
             deadline: self.timeout.map(|limit| began + limit),
+            busy: false,
         };
         self.feeds = thread::scope(|scope| {
             let refused = |error| board.control.stop(End::no_thread(&error));

@@ -8,12 +8,21 @@
 #![forbid(unsafe_code)]
 
 pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};
-use std::sync::{PoisonError, WaitTimeoutResult};
+use std::sync::{PoisonError, TryLockError, WaitTimeoutResult};
 use std::time::Duration;
 
 /// Locks `mutex`, whether or not another thread panicked while it held it.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks `mutex`, unless another thread has it.
+pub fn try_lock<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Waits on `condition`, without the lock meanwhile.
