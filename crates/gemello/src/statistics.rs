@@ -241,7 +241,7 @@ mod tests {
         for expected in [
             "2.0 million",
             "waited 0.250 s",
-            "used up              7",
+            "quantum used up                   7",
             "25.0 %",
             "exception #PF",
             "exception 15",
