@@ -2,8 +2,8 @@
 //!
 //! One thread per machine. It sleeps in poll(2) on the notifier and on the inputs that may be read,
 //! until the soonest deadline. It takes a UART's lock to feed it, but does not wait for it: a
-//! processor holds it as long as nobody takes the line's output. The UART's drain callback rings the
-//! notifier.
+//! processor holds it as long as nobody takes the line's output. The UART's drain callback rings
+//! the notifier.
 
 use crate::clock::VmClock;
 use crate::console::Input;
