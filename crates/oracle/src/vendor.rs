@@ -273,16 +273,25 @@ fn repeats_by_ecx(i: &Instruction) -> bool {
 }
 
 /// Whether the subject has cleared upper halves of RCX, RSI or RDI that `native` has left, and
-/// nothing else differs.
-fn same_but_upper_halves(native: &Outcome, subject: &Outcome) -> bool {
+/// nothing else differs. LOOP may have counted RCX down since, from there.
+fn same_but_upper_halves(native: &Outcome, subject: &Outcome, case: &Case) -> bool {
     let mut other = *subject;
     for r in [1, 6, 7] {
         if other.gpr[r] == native.gpr[r] & 0xffff_ffff {
             other.gpr[r] = native.gpr[r];
         }
     }
+    let counted = other.gpr[1] as u32 == native.gpr[1] as u32;
+    if counted && case.reachable().iter().any(counts_rcx) {
+        other.gpr[1] = native.gpr[1];
+    }
     other.event = native.event;
     other == *native
+}
+
+fn counts_rcx(i: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(i.mnemonic(), M::Loop | M::Loope | M::Loopne)
 }
 
 /// The status flags.

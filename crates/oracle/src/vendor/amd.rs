@@ -103,7 +103,7 @@ fn repeats(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static 
     let same = native.event.normalized() == subject.event.normalized()
         || accepted_event(native, subject, case);
     let by_ecx = same && case.reachable().iter().any(repeats_by_ecx);
-    if by_ecx && same_but_upper_halves(native, subject) {
+    if by_ecx && same_but_upper_halves(native, subject, case) {
         return Some("AMD's REP with 32-bit addresses that has done nothing leaves upper halves");
     }
     None

@@ -287,3 +287,18 @@ fn only_the_named_differences_are_excused() {
     subject.event = Event { vector: 13, ..Event::default() };
     assert_eq!(known_difference(&native, &subject, &gather), None);
 }
+
+#[test]
+fn rcx_may_be_counted_down_after_a_repetition_by_ecx_and_nothing_else() {
+    // rep stosw with 32-bit addresses; loop to the next instruction
+    let case = Case::with_code(&[0x66, 0x67, 0xf3, 0xab, 0xe2, 0x00]);
+    let mut native = Outcome::ended(3, 0);
+    native.gpr[1] = 0x7fff_ffff_ffff_ffff;
+    let mut subject = native;
+    subject.gpr[1] = u64::MAX;
+    assert_eq!(known_difference(&native, &subject, &case).is_some(), is_amd());
+    let alone = Case::with_code(&[0x66, 0x67, 0xf3, 0xab]);
+    assert_eq!(known_difference(&native, &subject, &alone), None, "without LOOP");
+    subject.gpr[1] = u64::MAX - 1;
+    assert_eq!(known_difference(&native, &subject, &case), None, "counted twice");
+}
