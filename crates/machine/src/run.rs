@@ -63,7 +63,7 @@ impl Machine {
         board.stop_time();
         let end = board.control.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
-        let end = self.or_lost(self.or_panic(end));
+        let end = self.or_memory_lost(self.or_lost(self.or_panic(end)));
         *lock(&board.wall) += began.elapsed();
         end
     }
@@ -85,6 +85,11 @@ impl Machine {
             crew.add(Box::new(task), &signals);
         }
         Ok(())
+    }
+
+    /// Whatever a guest does whose memory is lost, that is why.
+    fn or_memory_lost(&self, end: End) -> End {
+        self.board.ram.lost().map_or(end, |why| End::MemoryLost(why.into()))
     }
 
     /// A guest that ends as one whose kernel panicked, and has said so, has panicked.

@@ -329,7 +329,7 @@ impl GuestRam {
     }
 
     fn why_lost(&self) -> String {
-        self.lost().unwrap_or("a page of the swap file could not be read").into()
+        self.lost().unwrap_or_default().into()
     }
 }
 

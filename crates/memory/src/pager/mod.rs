@@ -43,6 +43,9 @@ const LOOKED_AT: usize = 8192;
 /// A budget below this does not hold what a few instructions touch, tables included.
 pub const LEAST_RESIDENT: u64 = 4 << 20;
 
+/// What is said of a page that the host itself could not bring back.
+const UNREADABLE: &str = "a page of the swap file could not be read";
+
 /// Told once, when the memory of a machine is lost: why.
 pub type OnLoss = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -186,7 +189,7 @@ impl Reclaimer {
         let mut looked = Instant::now();
         while !self.inner.stop.load(Ordering::SeqCst) {
             if self.inner.guard.is_hit() {
-                self.inner.lose(&self.ram, "a page of the swap file could not be read");
+                self.inner.lose(&self.ram, UNREADABLE);
             }
             if looked.elapsed().as_millis() >= LOOK as u128 {
                 self.look();
@@ -364,12 +367,14 @@ impl GuestRam {
 
     /// Why the memory cannot be relied on any more, if so: the swap file has failed.
     pub fn lost(&self) -> Option<&str> {
-        self.shared.pager().and_then(|pager| pager.lost.get()).map(String::as_str)
+        let pager = self.shared.pager()?;
+        let told = pager.lost.get().map(String::as_str);
+        told.or_else(|| pager.guard.is_hit().then_some(UNREADABLE))
     }
 
     /// Whether something that was read just now may not be what the guest has written.
     pub(crate) fn is_lost(&self) -> bool {
-        self.shared.pager().is_some_and(|pager| pager.lost.get().is_some() || pager.guard.is_hit())
+        self.lost().is_some()
     }
 
     /// A device is about to touch pages `pages`, whether they are resident or not.
