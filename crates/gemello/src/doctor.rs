@@ -1,10 +1,10 @@
 //! `gemello doctor`: what this host offers, and what follows from it.
 
 use crate::debian;
+use crate::host_memory;
 use crate::terminal;
 use machine::frequency::{self, Source};
 use std::arch::x86_64::{__cpuid, __cpuid_count};
-use std::fs;
 use std::fs::OpenOptions;
 use x86::cpuid::Feature;
 use x86::cpuid::feature::Word;
@@ -110,10 +110,9 @@ fn time() {
 }
 
 fn memory() {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = available.and_then(|v| v.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    line("memory", &kib.map_or("unknown".into(), |kib| format!("{} MiB available", kib >> 10)));
+    let available = host_memory::available();
+    let told = available.map_or("unknown".into(), |bytes| format!("{} MiB available", bytes >> 20));
+    line("memory", &told);
 }
 
 /// Whether the hardware could help: being there and being usable are two things.
@@ -156,6 +155,7 @@ fn existing(path: &std::path::Path) -> &std::path::Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_processor_says_what_linux_says_of_it() {

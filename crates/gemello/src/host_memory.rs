@@ -19,6 +19,11 @@ pub(crate) fn warn(memory: u64) {
     }
 }
 
+/// Bytes that the host could give now. `None`: it does not tell.
+pub(crate) fn available() -> Option<u64> {
+    field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
 /// Bytes that this process may have at the most: memory and swap of the host, or what its control
 /// groups allow, if that is less. `None`: the host does not tell.
 fn limit() -> Option<u64> {
@@ -31,11 +36,13 @@ fn limit() -> Option<u64> {
 
 /// Memory and swap of /proc/meminfo (proc_meminfo(5)), in bytes.
 fn total(meminfo: &str) -> Option<u64> {
-    let field = |name: &str| {
-        let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    Some((field("MemTotal:")? + field("SwapTotal:").unwrap_or(0)) << 10)
+    Some(field(meminfo, "MemTotal:")? + field(meminfo, "SwapTotal:").unwrap_or(0))
+}
+
+/// The field called `name`, in bytes.
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
 /// The folders of the control groups of /proc/self/cgroup (cgroups(7), version 2), outwards.

@@ -7,23 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
-use support::{Step, config, machine, step};
-use vcpu::{Exit, Signal};
+use support::{config, counting, machine};
 
 const MOMENT: Duration = Duration::from_millis(20);
-
-/// A guest that counts until it is kicked, for ever.
-fn counting(counter: &Arc<AtomicU64>) -> Vec<Step> {
-    let turn = |counter: Arc<AtomicU64>| {
-        step(move |guest| {
-            while !guest.signals.is_raised(Signal::Kick) {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }
-            Exit::Kicked(guest.signals.take_kicks())
-        })
-    };
-    (0..100_000).map(|_| turn(counter.clone())).collect()
-}
 
 /// Runs a counting guest while `work` asks things of its machine, then ends it.
 fn meanwhile(work: impl FnOnce(&MachineHandle, &AtomicU64)) -> End {

@@ -9,27 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
-use support::{Step, config, machine, step};
-use vcpu::{Exit, Signal, SignalSet};
+use support::{Step, config, counting, machine, step};
+use vcpu::{Exit, SignalSet};
 use x86::regs::Rflags;
 
 const QUANTUM: Duration = Duration::from_millis(1);
 
 fn one_worker() -> Pool {
     Pool::new(NonZeroUsize::MIN, QUANTUM).expect("threads")
-}
-
-/// A guest that counts until it is kicked, for ever.
-fn counting(counter: &Arc<AtomicU64>) -> Vec<Step> {
-    let turn = |counter: Arc<AtomicU64>| {
-        step(move |guest| {
-            while !guest.signals.is_raised(Signal::Kick) {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }
-            Exit::Kicked(guest.signals.take_kicks())
-        })
-    };
-    (0..100_000).map(|_| turn(counter.clone())).collect()
 }
 
 /// A machine on `pool`, with the share of `weight`.

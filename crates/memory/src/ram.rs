@@ -313,7 +313,7 @@ impl GuestRam {
         self.note(self.pages(gpa, len));
         self.map.read_slice(into, GuestAddress(gpa.0)).map_err(outside)?;
         // After the copy: what was lost meanwhile must not get out.
-        if self.is_lost() { Err(Error::Lost { why: self.why_lost() }) } else { Ok(()) }
+        self.lost().map_or(Ok(()), |why| Err(Error::Lost { why: why.into() }))
     }
 
     /// Copies to guest memory. Where a processor may already hold something of it,
@@ -326,10 +326,6 @@ impl GuestRam {
         // A page that is being written to does not pass for a page of zeros.
         let _hold = self.shared.pager.get().map(|_| self.hold(gpa, len)).transpose()?;
         self.map.write_slice(from, GuestAddress(gpa.0)).map_err(|_| Error::OutsideRam { gpa, len })
-    }
-
-    fn why_lost(&self) -> String {
-        self.lost().unwrap_or_default().into()
     }
 }
 

@@ -82,6 +82,19 @@ pub fn unpack(package: &str, place: &Path) {
     succeeds(Command::new("dpkg-deb").arg("-x").arg(deb.expect("a package")).arg(place));
 }
 
+/// The option of a disk whose first bytes are `guest/NAME.c` as a static program.
+pub fn program_disk(name: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c"));
+    let program = scratch(name, b"");
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
+    succeeds(compile.arg(&program).arg(source));
+    let mut bytes = std::fs::read(&program).expect("what was compiled");
+    bytes.resize(bytes.len().next_multiple_of(4096), 0);
+    std::fs::write(&program, bytes).expect("a disk");
+    format!("{},ro,format=raw", program.to_str().expect("text"))
+}
+
 /// Runs a helper program that has to succeed.
 pub fn succeeds(command: &mut Command) {
     let output = command.output().expect("it starts");

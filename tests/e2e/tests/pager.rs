@@ -2,29 +2,17 @@
 //!
 //! `PAGER_MIB=1536 PAGER_RESIDENT=256 PAGER_SECONDS=60` makes the ignored test as large.
 
-use e2e::{Ends, Session, code, command, debian, run, scratch, succeeds, text};
+use e2e::{Ends, Session, code, command, debian, program_disk, run, scratch, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 use test_support::setting;
 
 /// Where swap files are: on a disk, other than the host's temporary folder may be.
 const SWAP: &str = env!("CARGO_TARGET_TMPDIR");
-
-/// A disk with a guest program on it that fills memory and checks it.
-fn fill() -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/fill.c");
-    let program = PathBuf::from(SWAP).join("fill");
-    let mut gcc = Command::new("gcc");
-    succeeds(gcc.args(["-O2", "-static", "-o"]).arg(&program).arg(source));
-    let mut bytes = fs::read(&program).expect("a program");
-    bytes.resize(bytes.len().next_multiple_of(4096), 0);
-    fs::write(&program, bytes).expect("a disk");
-    format!("{},ro", program.to_str().expect("text"))
-}
 
 /// Bytes of guest memory that the process `pid` has in the host's memory: what is mapped of files
 /// without a name in the swap folder.
@@ -69,7 +57,7 @@ fn fill_and_check(memory: u64, mib: u64, budget: u64, seconds: u64) {
     let script =
         format!("cp /dev/vda /run/fill; chmod +x /run/fill; /run/fill {mib} {seconds} /dev/vda");
     let (memory, resident) = (format!("{memory}M"), format!("{budget}M"));
-    let (disk, seconds) = (fill(), format!("{}", 10 * seconds + 300));
+    let (disk, seconds) = (program_disk("fill"), format!("{}", 10 * seconds + 300));
     let mut command = command(&["run", "debian", "--memory", &memory, "--resident", &resident]);
     command.args(["--swap", SWAP, "--disk", &disk, "--stats", "--timeout", &seconds]);
     command.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped());

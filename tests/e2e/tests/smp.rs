@@ -2,9 +2,7 @@
 //!
 //! `LITMUS_ROUNDS=1000000` runs each litmus test that often, for as long as that takes.
 
-use e2e::{code, debian, run, scratch, succeeds, text};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use e2e::{code, debian, program_disk, run, scratch, text};
 
 /// What the kernel complains of where processors, interrupts or clocks go wrong.
 const COMPLAINTS: [&str; 12] = [
@@ -107,25 +105,13 @@ fn many_processes_get_their_results_right() {
     }
 }
 
-/// A disk whose first bytes are the litmus tests as a static program.
-fn litmus() -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/litmus.c");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("litmus");
-    let mut compile = Command::new("cc");
-    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
-    succeeds(compile.arg(&program).arg(source));
-    let mut bytes = std::fs::read(&program).expect("what was compiled");
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    scratch("litmus.raw", &bytes)
-}
-
 /// What x86's memory order forbids is never seen. What it allows is, where the host has two
 /// processors: stores are buffered, and no fence hides that.
 #[test]
 #[ignore = "minutes: processors that wait for each other; LITMUS_ROUNDS=1000000 for long"]
 fn memory_is_ordered_as_x86_has_it() {
     let rounds = std::env::var("LITMUS_ROUNDS").unwrap_or_else(|_| "2048".into());
-    let disk = format!("{},ro,format=raw", litmus().to_str().expect("text"));
+    let disk = program_disk("litmus");
     for vcpus in [2, 4] {
         let script = format!("cat /dev/vda > /litmus; chmod +x /litmus; /litmus {rounds}");
         let said = guest(vcpus, &["--disk", &disk], &script);

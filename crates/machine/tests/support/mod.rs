@@ -7,6 +7,7 @@ use machine::{BootConfig, Config, End, File, Lines, Machine};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use vcpu::{
     Capabilities, CpuIo, Elements, Engine, EngineError, EngineVm, Exit, Signal, SignalSet, Signals,
@@ -153,6 +154,19 @@ pub fn run(script: Vec<Step>) -> End {
 /// A step.
 pub fn step(work: impl FnMut(&mut Guest<'_>) -> Exit + Send + 'static) -> Step {
     Box::new(work)
+}
+
+/// A guest that counts until it is kicked, for ever.
+pub fn counting(counter: &Arc<AtomicU64>) -> Vec<Step> {
+    let turn = |counter: Arc<AtomicU64>| {
+        step(move |guest| {
+            while !guest.signals.is_raised(Signal::Kick) {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            Exit::Kicked(guest.signals.take_kicks())
+        })
+    };
+    (0..100_000).map(|_| turn(counter.clone())).collect()
 }
 
 /// Collects what is written.

@@ -23,7 +23,6 @@ use crate::ram::{PAGE, Region, Shared};
 use crate::{ABSENT, Error, GuestRam};
 use guard::Guard;
 use residency::{Place, Residency, Want};
-use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -101,9 +100,7 @@ pub struct Reclaimer {
 /// The folder is none, is in memory itself, or does not take such a file.
 pub fn swap_file(at: &Path, bytes: u64) -> Result<File, Error> {
     let refused = |why: String| Error::Swap { folder: at.display().to_string(), why };
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
-    let file = rustix::fs::open(at, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|error| refused(error.to_string()))?;
+    let file = host::nameless_file(at).map_err(|error| refused(error.to_string()))?;
     let system = rustix::fs::fstatfs(&file).map_err(|error| refused(error.to_string()))?;
     // What is "on" such a file system is in memory.
     const TMPFS: i64 = 0x0102_1994;
@@ -111,7 +108,6 @@ pub fn swap_file(at: &Path, bytes: u64) -> Result<File, Error> {
     if [TMPFS, RAMFS].contains(&(system.f_type as i64)) {
         return Err(refused("it is in memory (tmpfs)".into()));
     }
-    let file = File::from(file);
     file.set_len(bytes).map_err(|error| refused(error.to_string()))?;
     Ok(file)
 }
@@ -227,6 +223,7 @@ impl Reclaimer {
         let mut taken = 0;
         for page in pages {
             if state.pins.contains_key(&page) {
+                // Active again, as if a processor had asked for it.
                 let _ = residency.want(page);
             } else {
                 self.ram.mark_absent(page);
@@ -372,11 +369,6 @@ impl GuestRam {
         told.or_else(|| pager.guard.is_hit().then_some(UNREADABLE))
     }
 
-    /// Whether something that was read just now may not be what the guest has written.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost().is_some()
-    }
-
     /// A device is about to touch pages `pages`, whether they are resident or not.
     pub(crate) fn note(&self, pages: impl Iterator<Item = usize>) {
         let Some(pager) = self.shared.pager() else { return };
@@ -391,13 +383,13 @@ impl GuestRam {
     /// not a processor's thread, nor one with a lock that a processor may want.
     pub fn settle(&self) {
         let Some(pager) = self.shared.pager() else { return };
-        while !self.is_lost() && !pager.stop.load(Ordering::SeqCst) {
+        while self.lost().is_none() && !pager.stop.load(Ordering::SeqCst) {
             let rooms = self.rooms();
             if lock(&pager.residency).is_within() {
                 return;
             }
             pager.guard.ring();
-            self.log().wait_until(None, |_| self.rooms() != rooms || self.is_lost());
+            self.log().wait_until(None, |_| self.rooms() != rooms || self.lost().is_some());
         }
     }
 
