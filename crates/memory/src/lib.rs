@@ -20,6 +20,7 @@ mod log;
 mod pager;
 mod ram;
 mod reader;
+mod resident;
 mod split;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
