@@ -27,7 +27,9 @@ pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
 pub use follower::Follower;
 pub use log::{Change, Notify, REMEMBERED};
-pub use pager::{LEAST_RESIDENT, OnLoss, Pager, PagerStats, Reclaimer, swap_file};
+pub use pager::{
+    Arrival, FETCHERS, Fetcher, LEAST_RESIDENT, OnLoss, Pager, PagerStats, Reclaimer, swap_file,
+};
 pub use ram::{Backing, Error, GuestRam, Page, Region};
 pub use reader::Reader;
 pub use split::SplitLock;
