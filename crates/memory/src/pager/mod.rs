@@ -187,9 +187,7 @@ impl Reclaimer {
     pub fn run(mut self) {
         let mut looked = Instant::now();
         while !self.inner.stop.load(Ordering::SeqCst) {
-            if self.inner.guard.is_hit() {
-                self.inner.lose(&self.ram, UNREADABLE);
-            }
+            self.tell_of_hit();
             if looked.elapsed().as_millis() >= LOOK as u128 {
                 self.look();
                 looked = Instant::now();
@@ -203,6 +201,15 @@ impl Reclaimer {
                     self.inner.guard.wait(LOOK);
                 }
             }
+        }
+        // A page may have been hit since the last look.
+        self.tell_of_hit();
+    }
+
+    /// Loses the memory if a page could not be brought back for an access that nobody told of.
+    fn tell_of_hit(&self) {
+        if self.inner.guard.is_hit() {
+            self.inner.lose(&self.ram, UNREADABLE);
         }
     }
 
