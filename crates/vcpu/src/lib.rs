@@ -107,9 +107,9 @@ pub enum Exit {
     /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is
     /// up; see [`Signals::park`].
     Halted(SignalSet),
-    /// The instruction at RIP, or its fetch, needs the page at this guest-physical address, which is
-    /// absent and takes time to come. Nothing of the instruction is done: the machine has the page
-    /// brought in ([`memory::GuestRam::request`]), and runs the processor again.
+    /// The instruction at RIP, or its fetch, needs the page at this guest-physical address, which
+    /// is absent and takes time to come. Nothing of the instruction is done: the machine has the
+    /// page brought in ([`memory::GuestRam::request`]), and runs the processor again.
     Absent(Gpa),
     /// Triple fault.
     Shutdown,

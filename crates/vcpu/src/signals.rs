@@ -54,9 +54,9 @@ impl SignalSet {
         Self(self.0 | signal as u32)
     }
 
-    /// What ends the halt of a processor in `state`. A kick or an arrival counts always. HLT with interrupts
-    /// masked ends by NMI, INIT and [`Signal::Unhalt`] only, and the wait for a start-up IPI by
-    /// nothing else (SDM vol. 3, 9.4.4).
+    /// What ends the halt of a processor in `state`. A kick counts always, and so does an arrival.
+    /// HLT with interrupts masked ends by NMI, INIT and [`Signal::Unhalt`] only, and the wait for a
+    /// start-up IPI by nothing else (SDM vol. 3, 9.4.4).
     pub fn waking(state: &CpuState) -> Self {
         let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init).with(Signal::Arrival);
         let halted = always.with(Signal::Nmi).with(Signal::Unhalt);

@@ -29,7 +29,7 @@ const ALL: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(super) struct AsyncPf {
     control: u64,
-    vector: u8,
+    vector: Vector,
     area: Option<Area>,
     /// The number of the last token.
     number: u32,
@@ -50,7 +50,7 @@ pub struct AsyncPfState {
     /// MSR_KVM_ASYNC_PF_EN.
     pub control: u64,
     /// MSR_KVM_ASYNC_PF_INT.
-    pub vector: u8,
+    pub interrupt: u8,
     /// The guest waits for pages.
     pub waits: bool,
 }
@@ -62,7 +62,7 @@ impl AsyncPf {
     }
 
     /// MSR_KVM_ASYNC_PF_INT.
-    pub(super) fn vector(&self) -> u8 {
+    pub(super) fn vector(&self) -> Vector {
         self.vector
     }
 
@@ -94,7 +94,7 @@ impl AsyncPf {
 
     /// The guest writes MSR_KVM_ASYNC_PF_INT.
     pub(super) fn set_vector(&mut self, value: u64) -> Result<(), MsrFault> {
-        self.vector = u8::try_from(value).map_err(|_| MsrFault)?;
+        self.vector = Vector(u8::try_from(value).map_err(|_| MsrFault)?);
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl AsyncPf {
             return;
         }
         area.set_word(ram, async_pf::TOKEN, token);
-        if !interrupt(Vector(self.vector)) {
+        if !interrupt(self.vector) {
             area.set_word(ram, async_pf::TOKEN, 0);
         } else if std::mem::take(&mut self.wake_all) {
             self.outstanding.clear();
@@ -163,13 +163,15 @@ impl AsyncPf {
     pub(super) fn save(&self) -> AsyncPfState {
         let Self { control, vector, outstanding, ready, wake_all, .. } = self;
         let waits = *wake_all || !outstanding.is_empty() || !ready.is_empty();
-        AsyncPfState { control: *control, vector: *vector, waits }
+        AsyncPfState { control: *control, interrupt: vector.0, waits }
     }
 
     /// As `state` has it. `None`: that is not valid.
     pub(super) fn restored(&self, ram: &GuestRam, state: &AsyncPfState) -> Option<Self> {
-        let AsyncPfState { control, vector, waits } = *state;
-        let mut new = Self { number: self.number, faults: self.faults, vector, ..Self::default() };
+        let AsyncPfState { control, interrupt, waits } = *state;
+        let Self { number, faults, .. } = *self;
+        let vector = Vector(interrupt);
+        let mut new = Self { number, faults, vector, ..Self::default() };
         new.enable(ram, control).ok()?;
         (!waits || new.is_enabled()).then_some(())?;
         new.wake_all = waits;

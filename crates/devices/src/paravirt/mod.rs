@@ -171,7 +171,7 @@ impl Paravirt {
             Register::SystemTime => self.system_time,
             Register::StealTime => self.steal.register(),
             Register::AsyncPfEnable => self.async_pf.control(),
-            Register::AsyncPfVector => self.async_pf.vector().into(),
+            Register::AsyncPfVector => self.async_pf.vector().0.into(),
             Register::AsyncPfAcknowledge => 0,
         }))
     }

@@ -127,7 +127,7 @@ impl Paravirt {
         let there = self.offers(Feature::KvmAsyncPf) || state.control == 0;
         let valid = there
             && AsyncPf::is_valid(state.control, interrupts)
-            && (interrupts || state.vector == 0);
+            && (interrupts || state.interrupt == 0);
         self.async_pf.restored(&self.common.ram, state).filter(|_| valid)
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Every page that no processor has asked for is [`ABSENT`]. A processor that misses it asks
 //! ([`GuestRam::ask_for`]), on its own thread: it brings the page in itself, or waits until the
-//! [`Reclaimer`] has made room. Or it goes elsewhere meanwhile, and has a [`Fetcher`] bring the page
+//! [`Reclaimer`] has made room. Or it goes elsewhere meanwhile, and has a [`Fetcher`] bring it
 //! ([`GuestRam::request`]). Devices do not ask: they may hold what a processor waits for. The
 //! host's kernel brings pages in for them, the pager counts these ([`GuestRam::note`]), and the
 //! reclaimer makes up for it.

@@ -72,7 +72,7 @@ impl<'a> Store<'a> {
     /// Makes the page resident. An error of the file shows here rather than at an access.
     pub(super) fn bring(self, page: usize, source: Source) -> io::Result<()> {
         let advice = match source {
-            // Where it has no place on the disk yet it gets one now, or this says that there is none.
+            // Where it has no place on the disk it gets one now, or this says that there is none.
             Source::Nothing => Advice::LinuxPopulateWrite,
             Source::File => Advice::LinuxPopulateRead,
         };

@@ -154,7 +154,7 @@ fn registers_take_what_the_features_allow() {
     assert_eq!(rig.paravirt.msr_read(ACKNOWLEDGE), Some(Ok(0)));
     let state = rig.paravirt.save();
     for (control, waits) in [(AT | 1 << 4, false), (1 << 40 | ON, false), (0, true)] {
-        let async_pf = AsyncPfState { control, vector: 0, waits };
+        let async_pf = AsyncPfState { control, interrupt: 0, waits };
         let odd = ParavirtState { async_pf, ..state.clone() };
         assert!(rig.paravirt.restore(&odd).is_err(), "{odd:x?}");
         assert_eq!(rig.paravirt.save(), state, "nothing was changed");
@@ -164,6 +164,6 @@ fn registers_take_what_the_features_allow() {
     assert_eq!(without.paravirt.msr_write(VECTOR, 0xf3), None);
     let mut without = self::rig("gemello-v2,-kvm_asyncpf");
     assert_eq!(without.paravirt.msr_write(ENABLE, 0), None);
-    let async_pf = AsyncPfState { control: AT | ON, vector: 0xf3, waits: false };
+    let async_pf = AsyncPfState { control: AT | ON, interrupt: 0xf3, waits: false };
     assert!(without.paravirt.restore(&ParavirtState { async_pf, ..state }).is_err());
 }
