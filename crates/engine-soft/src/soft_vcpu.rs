@@ -2,6 +2,7 @@
 
 use crate::core::{Above, Core};
 use crate::cpu::Cpu;
+use crate::mmu::OnAbsent;
 use crate::tier::{self, Tier};
 use crate::translate::lockstep::{Lockstep, Sabotage};
 use crate::translate::{TranslationCache, Translator};
@@ -72,6 +73,10 @@ impl SoftVcpu {
         let mut cpu = Box::new(Cpu::new(core, translator));
         let lockstep = (tier == Tier::Lockstep).then(Box::default);
         cpu.hot = tier.hot();
+        if lockstep.is_none() {
+            // What was run ahead of, and must be reached, has no place to leave at.
+            cpu.core.mmu.patience = OnAbsent::Leave;
+        }
         if cpu.hot != u32::MAX {
             translate::interrupt::install()?;
             cpu.core.signals.set_interrupt(Arc::new(translate::interrupt::send));

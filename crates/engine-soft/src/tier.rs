@@ -278,6 +278,7 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
 #[inline(always)]
 fn run_block(core: &mut Core, block: &Block) -> End {
     core.stats.blocks += 1;
+    core.mmu.begin();
     core.state.gpr[gpr::BLOCK_IP] = core.state.rip;
     let first = block.ops.as_ptr();
     let mut op = first;

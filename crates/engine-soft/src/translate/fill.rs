@@ -75,6 +75,8 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     }
     let kind = if check.access_write { AccessKind::Write } else { AccessKind::Read };
     let privilege = cpu.core.privilege();
+    // An absent page is found so again by the interpreter, which leaves exactly.
+    cpu.core.mmu.begin();
     match cpu.core.mmu.translate(la, kind, privilege) {
         Ok(Target::Ram { .. }) => {}
         Ok(Target::Device { .. }) | Err(_) => return Filled::Interpret,
