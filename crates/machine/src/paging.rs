@@ -23,12 +23,12 @@ pub(crate) fn start(
     stopper: &Stopper,
 ) -> Result<Option<Pager>, BuildError> {
     let Some(Paging { resident, .. }) = hardware.paging else { return Ok(None) };
-    let stopper = stopper.clone();
+    let (stopper, owner) = (stopper.clone(), stopper.owner());
     let on_loss = move |why: &str| stopper.stop(End::MemoryLost(why.into()));
     let (pager, reclaimer) = Pager::new(ram, resident, Box::new(on_loss))?;
     let work = move || {
         let _ = host::give_up_privileges();
-        reclaimer.run();
+        owner.run(|| reclaimer.run());
     };
     std::thread::Builder::new().name("pager".into()).spawn(work).map_err(BuildError::Host)?;
     Ok(Some(pager))
