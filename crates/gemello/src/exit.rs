@@ -45,7 +45,7 @@ pub(crate) fn code(end: &End, signal: Option<i32>) -> u8 {
         End::TimedOut => TIMED_OUT,
         End::Interrupted => signal.map_or(INTERRUPTED, |n| 128_u8.wrapping_add(n as u8)),
         End::OutputClosed => OUTPUT_CLOSED,
-        End::EngineFailed(_) | End::MemoryLost(_) | End::OutputFailed(_) => FAILED,
+        End::EngineFailed(_) | End::Defect(_) | End::MemoryLost(_) | End::OutputFailed(_) => FAILED,
         End::NotStarted(_) => BAD_INPUT,
     }
 }

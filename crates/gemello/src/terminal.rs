@@ -94,11 +94,18 @@ pub(crate) fn restore() {
     }
 }
 
-/// A panic in any thread restores the terminal, prints its message and ends the program with a
-/// status: nobody should have to look for what a signal means.
+/// A panic in work for one machine prints its message, and is that machine's end. A panic in any
+/// other thread restores the terminal, prints its message and ends the program with a status:
+/// nobody should have to look for what a signal means.
 pub(crate) fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if host::Owner::current().is_some() {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("without a name");
+            tell(&format!("gemello: thread {name}: {info}; please report this as a defect\n"));
+            return;
+        }
         restore();
         // The standard library, in a thread that begins.
         let words = info.payload_as_str().unwrap_or_default();

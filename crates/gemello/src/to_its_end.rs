@@ -169,6 +169,9 @@ fn explain(end: &End, before: &str) {
         End::TripleFault(report) => {
             eprint!("gemello: {before}triple fault; the guest's last state:\n{report}");
         }
+        End::Defect(text) => {
+            eprintln!("gemello: {before}a defect of gemello has ended the machine: {text}");
+        }
         End::EngineFailed(text) => {
             eprintln!("gemello: {before}the engine failed, please report this: {text}");
         }

@@ -1,14 +1,17 @@
 //! What gemello asks of its own process: privileges given up, an end in good order when the
-//! host refuses memory, signal handlers that pass on what is not theirs, files without a name.
+//! host refuses memory, signal handlers that pass on what is not theirs, files without a name,
+//! panics that end one machine.
 
 mod allocation;
 mod nameless;
+mod owner;
 mod privileges;
 mod ranges;
 mod signal;
 
 pub use allocation::{Allocator, at_exhaustion, leave, one_arena};
 pub use nameless::nameless_file;
+pub use owner::Owner;
 pub use privileges::give_up_privileges;
 pub use ranges::Ranges;
 pub use signal::{Handler, chain, install_handler};

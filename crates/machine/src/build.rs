@@ -27,6 +27,7 @@ use devices::paravirt::{self, CommonConfig, Paravirt};
 use devices::time::TimerQueue;
 use memory::GuestRam;
 use sched::Share;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use vcpu::{Engine, EngineError, Signals, Vcpu, VmParts};
@@ -102,6 +103,7 @@ fn assemble(
     let control = Arc::new(Control::new(cpus.signals.clone(), notifier.clone()));
     let stopper = Stopper(Arc::clone(&control));
     let pager = paging::start(hardware, &ram, &stopper)?;
+    let owner = stopper.owner();
     let mut wiring = Wiring {
         clock: &clock,
         timers: &timers,
@@ -115,7 +117,9 @@ fn assemble(
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
     let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus)?;
-    let virtio = virtio::build(&hardware.devices, &ram, &irqchips)?;
+    // Their threads work in the machine's name, too.
+    let made = owner.run(|| virtio::build(&hardware.devices, &ram, &irqchips));
+    let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
     let processors = cpus.on(&ram, &bus, &paravirt);
     let board = Board {

@@ -119,19 +119,9 @@ impl Pump {
             // It reads what a guest says. The place is open; where the host refuses, all is as
             // before.
             let _ = host::give_up_privileges();
-            while let Some(bytes) = mine.next(&stopper) {
-                mine.witness().hear(&bytes);
-                let result = place.write_all(&bytes).and_then(|()| place.flush());
-                let mut state = mine.lock();
-                state.writing = false;
-                state.closed |= result.is_err();
-                state.end = result.as_ref().err().map(end_of_output).or(state.end.take());
-                mine.changed.notify_all();
-                drop(state);
-                if let Err(error) = result {
-                    tracing::debug!(target: "console", %error, "output closed");
-                    stopper.stop(end_of_output(&error));
-                }
+            let carried = stopper.owner().run(|| mine.carry_to(&mut *place, &stopper));
+            if carried.is_none() {
+                close(&mine);
             }
         };
         std::thread::Builder::new().name("console".into()).spawn(work)?;
@@ -193,6 +183,24 @@ fn close(shared: &Shared) {
 }
 
 impl Shared {
+    /// Writes what is queued to `place`, until the queue is closed and empty.
+    fn carry_to(&self, place: &mut (dyn Write + Send), stopper: &Stopper) {
+        while let Some(bytes) = self.next(stopper) {
+            self.witness().hear(&bytes);
+            let result = place.write_all(&bytes).and_then(|()| place.flush());
+            let mut state = self.lock();
+            state.writing = false;
+            state.closed |= result.is_err();
+            state.end = result.as_ref().err().map(end_of_output).or(state.end.take());
+            self.changed.notify_all();
+            drop(state);
+            if let Err(error) = result {
+                tracing::debug!(target: "console", %error, "output closed");
+                stopper.stop(end_of_output(&error));
+            }
+        }
+    }
+
     /// Waits until everything has been written, or the place is gone; false: the deadline has
     /// passed before that.
     fn drain(&self, deadline: Option<Instant>) -> bool {

@@ -27,6 +27,8 @@ pub enum End {
     NotStarted(String),
     /// The swap file has failed, and the guest's memory with it; this is how.
     MemoryLost(String),
+    /// A thread that worked for it panicked: a defect of gemello; this is what it said.
+    Defect(String),
     /// An engine cannot go on: a defect of gemello or an exhausted host.
     EngineFailed(String),
 }

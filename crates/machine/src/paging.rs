@@ -23,13 +23,18 @@ pub(crate) fn start(
     stopper: &Stopper,
 ) -> Result<Option<Pager>, BuildError> {
     let Some(Paging { resident, .. }) = hardware.paging else { return Ok(None) };
-    let stopper = stopper.clone();
+    let (stopper, owner) = (stopper.clone(), stopper.owner());
     let on_loss = move |why: &str| stopper.stop(End::MemoryLost(why.into()));
     let (pager, reclaimer) = Pager::new(ram, resident, Box::new(on_loss))?;
-    thread("pager", || reclaimer.run())?;
+    let reclaims = owner.clone();
+    thread("pager", move || {
+        reclaims.run(|| reclaimer.run());
+    })?;
     for _ in 0..FETCHERS {
-        let fetcher = pager.fetcher();
-        thread("page-in", || fetcher.run())?;
+        let (fetcher, owner) = (pager.fetcher(), owner.clone());
+        thread("page-in", move || {
+            owner.run(|| fetcher.run());
+        })?;
     }
     Ok(Some(pager))
 }

@@ -28,6 +28,12 @@ impl Stopper {
         self.0.phase() == Phase::Ended
     }
 
+    /// In whose name threads work for the machine: a panic ends it.
+    pub(crate) fn owner(&self) -> host::Owner {
+        let stopper = self.clone();
+        host::Owner::new(move |why| stopper.stop(End::Defect(why.into())))
+    }
+
     pub(crate) fn power(&self, event: PowerEvent) {
         self.stop(match event {
             PowerEvent::PowerOff => End::PowerOff,

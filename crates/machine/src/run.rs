@@ -50,9 +50,11 @@ impl Machine {
             deadline: self.timeout.map(|limit| began + limit),
             busy: false,
         };
+        let owner = self.stopper().owner();
         self.feeds = thread::scope(|scope| {
             let refused = |error| board.control.stop(End::no_thread(&error));
-            let io = named("I/O").spawn_scoped(scope, || service.run()).map_err(&refused);
+            let serve = move || owner.run(|| service.run()).unwrap_or_default();
+            let io = named("I/O").spawn_scoped(scope, serve).map_err(&refused);
             if io.is_ok() {
                 self.start().unwrap_or_else(refused);
             }
@@ -81,7 +83,8 @@ impl Machine {
         }
         for (number, processor) in board.processors.iter().enumerate() {
             let signals = Arc::clone(&lock(processor).signals);
-            let task = ProcessorTask { board: Arc::clone(board), number };
+            let owner = self.stopper().owner();
+            let task = ProcessorTask { board: Arc::clone(board), number, owner };
             crew.add(Box::new(task), &signals);
         }
         Ok(())

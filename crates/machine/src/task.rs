@@ -1,11 +1,10 @@
 //! A processor as a task of the scheduler.
 
 use crate::board::Board;
-use crate::control::Control;
 use crate::end::End;
-use crate::processor::Turn;
+use crate::processor::{Processor, Turn};
+use host::Owner;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use sync::lock;
 use vcpu::Slice;
@@ -14,50 +13,46 @@ use vcpu::Slice;
 pub(crate) struct ProcessorTask {
     pub(crate) board: Arc<Board>,
     pub(crate) number: usize,
+    /// Ends the machine where a turn panics: others of the process go on.
+    pub(crate) owner: Owner,
+}
+
+impl ProcessorTask {
+    /// `None`: the machine has ended, by a defect.
+    fn in_the_machines_name<T>(&self, work: impl FnOnce(&mut Processor) -> T) -> Option<T> {
+        let Self { board, number, owner } = self;
+        owner.run(|| work(&mut lock(&board.processors[*number])))
+    }
 }
 
 impl sched::Task for ProcessorTask {
     fn turn(&mut self) -> sched::Turn {
-        let Self { board, number } = self;
+        let board = &self.board;
         if board.control.is_over() {
             return sched::Turn::Ended;
         }
-        let _guard = EndOnPanic(&board.control);
-        let turn = lock(&board.processors[*number]).turn(Slice::UNTIL_KICKED, &board.ram);
-        match turn {
-            Turn::Again => sched::Turn::Again,
-            Turn::Yield(to) => {
+        match self.in_the_machines_name(|it| it.turn(Slice::UNTIL_KICKED, &board.ram)) {
+            Some(Turn::Again) => sched::Turn::Again,
+            Some(Turn::Yield(to)) => {
                 let crew = board.control.crew();
                 sched::Turn::Yield(crew.and_then(|crew| crew.task(to)))
             }
-            Turn::Park(set) => sched::Turn::Park(set),
-            Turn::Ended(end) => {
+            Some(Turn::Park(set)) => sched::Turn::Park(set),
+            Some(Turn::Ended(end)) => {
                 board.control.stop(end);
                 sched::Turn::Ended
             }
+            None => sched::Turn::Ended,
         }
     }
 
     fn arrives(&mut self, steal: Duration) {
-        let Self { board, number } = self;
-        if let Err(why) = lock(&board.processors[*number]).arrives(steal) {
-            board.control.stop(End::EngineFailed(why.to_string()));
+        if let Some(Err(why)) = self.in_the_machines_name(|it| it.arrives(steal)) {
+            self.board.control.stop(End::EngineFailed(why.to_string()));
         }
     }
 
     fn leaves(&mut self) {
-        lock(&self.board.processors[self.number]).leaves();
-    }
-}
-
-/// A panic in a turn is a defect of gemello's. The machine must not go on without this processor;
-/// others of the process do.
-struct EndOnPanic<'a>(&'a Control);
-
-impl Drop for EndOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.stop(End::EngineFailed("a processor's thread panicked".into()));
-        }
+        self.in_the_machines_name(Processor::leaves);
     }
 }

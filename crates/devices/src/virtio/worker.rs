@@ -9,6 +9,7 @@
 
 use super::Queue;
 use super::chain::{Broken, Chain};
+use host::Owner;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -58,11 +59,12 @@ impl Worker {
     pub(super) fn new(name: String, server: impl Serve) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let mine = Arc::clone(&shared);
+        let owner = Owner::current();
         let work = move || {
             // It does what a guest asks for. The files are open; where the host refuses, all is as
             // before.
             let _ = host::give_up_privileges();
-            mine.run(server);
+            mine.run(server, owner.as_ref());
         };
         let thread = thread::Builder::new().name(name).spawn(work)?;
         Ok(Self { shared, thread: Some(thread) })
@@ -107,15 +109,24 @@ impl Drop for Worker {
 }
 
 impl Shared {
-    fn run(&self, mut server: impl Serve) {
+    /// Serves in the name of `owner`: a panic ends whom the device belongs to, and the service.
+    fn run(&self, mut server: impl Serve, owner: Option<&Owner>) {
         while let Some(job) = self.next_job() {
-            if let Err(why) = self.drain(&job, &mut server) {
-                job.queue.fail(&why);
+            let mut drain = || self.drain(&job, &mut server);
+            let drained = match owner {
+                Some(owner) => owner.run(drain),
+                None => Some(drain()),
+            };
+            if let Some(Err(why)) = &drained {
+                job.queue.fail(why);
             }
             let mut mailbox = lock(&self.mailbox);
             mailbox.job = Some(job);
             mailbox.serving = false;
             self.resting.notify_all();
+            if drained.is_none() {
+                return;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! From samples to what is printed: medians, ratios, means, a table, JSON.
 
+use super::crowd::{self, Taken};
 use super::host::Host;
 use super::machine::Machine;
 use super::set::{Group, Row, Unit};
@@ -56,11 +57,13 @@ pub(super) struct Line {
 pub(super) struct Report {
     machine: Host,
     rows: Vec<Line>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    crowds: Vec<Taken>,
 }
 
 impl Report {
-    pub(super) fn new(machine: Host, samples: &[Samples]) -> Self {
-        Self { machine, rows: samples.iter().map(Samples::line).collect() }
+    pub(super) fn new(machine: Host, samples: &[Samples], crowds: Vec<Taken>) -> Self {
+        Self { machine, rows: samples.iter().map(Samples::line).collect(), crowds }
     }
 
     /// One JSON document.
@@ -83,6 +86,9 @@ impl Report {
             let _ = writeln!(text, "\n{}", means("all rows, geometric mean", &lines));
         }
         text.push_str(&self.slower());
+        if !self.crowds.is_empty() {
+            text.push_str(&crowd::table(&self.crowds));
+        }
         text
     }
 }
@@ -190,7 +196,7 @@ mod tests {
         }
         samples[1].add(Machine::T1, 1.5e9);
         samples[1].add(Machine::Tcg, 3e9);
-        Report::new(Host::sample(), &samples)
+        Report::new(Host::sample(), &samples, Vec::new())
     }
 
     #[test]

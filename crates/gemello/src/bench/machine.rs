@@ -127,7 +127,7 @@ fn option(machine: Machine, name: &'static str) -> String {
 
 /// A command that ends with this process however this process ends: by way of our own hidden
 /// `tethered`.
-fn tethered(gemello: &PathBuf) -> Command {
+pub(super) fn tethered(gemello: &PathBuf) -> Command {
     let mut command = Command::new(gemello);
     command.arg("tethered").arg(std::process::id().to_string());
     command

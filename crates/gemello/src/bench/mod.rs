@@ -5,6 +5,7 @@
 //! guest program as the others, spoken to over its serial line.
 
 pub(crate) mod arguments;
+mod crowd;
 mod figures;
 mod guest;
 mod host;
@@ -21,7 +22,7 @@ pub(crate) use tether::tethered;
 use crate::{debian, exit};
 use anyhow::{Context as _, Result, bail};
 use arguments::Bench;
-use figures::Report;
+use figures::{Report, Samples};
 use host::Host;
 use image::Files;
 use machine::{Machine, Programs};
@@ -44,9 +45,8 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
     let rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
     let qemu = qemu_version();
     let machines = machines(&arguments.on, qemu.is_some())?;
-    let guest = guest::program(arguments.guest.as_deref())?;
+    let crowds = crowd::select(&arguments.only);
     let fetched = debian::fetch(debian::Flavour::Cloud, debian::Refresh::IfMissing)?;
-    let programs = programs(guest, &rows, &fetched)?;
     let description = Host {
         cpu: host::cpu(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -54,22 +54,20 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         load: host::load(),
         date: host::date(),
         gemello: env!("CARGO_PKG_VERSION"),
-        model: programs.model.to_owned(),
+        model: model()?.to_owned(),
         qemu: qemu.filter(|_| machines.contains(&Machine::Tcg)),
         guest: fetched.release.trim().replace('\n', ", "),
         rounds: arguments.rounds,
     };
-    let mut run = Run {
-        programs: &programs,
-        machines: &machines,
-        rounds: arguments.rounds,
-        progress: Progress::new(),
+    let samples = samples(arguments, &rows, &machines, &fetched)?;
+    let gemello = this_program()?;
+    let measure = |samples| -> Result<_> {
+        let taken = crowds.iter().map(|crowd| crowd.measure(&gemello));
+        Ok((samples, taken.collect::<Result<Vec<_>>>()?))
     };
-    let samples = run.samples(&rows);
-    drop(run); // and with it the progress line
-    match samples {
-        Ok(samples) => {
-            let report = Report::new(description, &samples);
+    match samples.and_then(measure) {
+        Ok((samples, crowds)) => {
+            let report = Report::new(description, &samples, crowds);
             println!("{}", if arguments.json { report.json() } else { report.table() });
             Ok(exit::OK)
         }
@@ -78,6 +76,25 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
             Ok(exit::FAILED)
         }
     }
+}
+
+/// What the machines say of `rows`. The inner error: one fails, or gives a wrong result.
+///
+/// # Errors
+/// Something that this host lacks: nothing was measured.
+fn samples(
+    arguments: &Bench,
+    rows: &[Row],
+    machines: &[Machine],
+    fetched: &debian::Fetched,
+) -> Result<Result<Vec<Samples>>> {
+    if rows.is_empty() {
+        return Ok(Ok(Vec::new()));
+    }
+    let guest = guest::program(arguments.guest.as_deref())?;
+    let programs = programs(guest, rows, fetched)?;
+    let (rounds, progress) = (arguments.rounds, Progress::new());
+    Ok(Run { programs: &programs, machines, rounds, progress }.samples(rows))
 }
 
 /// The machines asked for, in the table's order; without a word, all that are here.

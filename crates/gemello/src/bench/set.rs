@@ -1,5 +1,6 @@
 //! The fixed set of rows. What each one does: docs/benchmark.md.
 
+use super::crowd;
 use serde::Serialize;
 
 /// Which part of a computer a row is about.
@@ -138,7 +139,11 @@ pub(super) const ROWS: [Row; 36] = [
 /// # Errors
 /// A name is neither; the message lists what there is.
 pub(super) fn select(names: &[String]) -> Result<Vec<Row>, String> {
-    let known = |name: &str| ROWS.iter().any(|row| wanted(row, name));
+    let crowds = crowd::CROWDS;
+    let known = |name: &str| {
+        let crowd = name == crowd::GROUP || crowds.iter().any(|crowd| crowd.name == name);
+        crowd || ROWS.iter().any(|row| wanted(row, name))
+    };
     if let Some(name) = names.iter().find(|name| !known(name)) {
         return Err(format!("there is no row or group {name:?}; there are:\n{}", listing()));
     }
@@ -156,9 +161,11 @@ pub(super) fn listing() -> String {
     let line = |group: Group| {
         let rows = ROWS.iter().filter(|row| row.group == group);
         let names: Vec<_> = rows.map(|row| row.name).collect();
-        format!("  {:<8}{}", format!("{}:", group.name()), names.join(" "))
+        format!("  {:<9}{}", format!("{}:", group.name()), names.join(" "))
     };
-    Group::ALL.map(line).join("\n")
+    let crowds = crowd::CROWDS.map(|crowd| crowd.name).join(" ");
+    let crowds = format!("  {:<9}{crowds}", format!("{}:", crowd::GROUP));
+    Group::ALL.map(line).into_iter().chain([crowds]).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
