@@ -3,6 +3,7 @@
 use crate::soft_vcpu::{CODE_CACHE, SoftVcpu};
 use crate::thunk;
 use crate::tier::Tier;
+use std::sync::Arc;
 use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
 use x86::addr::VcpuId;
 use x86::cpuid::{CpuModel, Feature};
@@ -72,6 +73,9 @@ impl EngineVm for SoftVm {
         })?;
         if count {
             vcpu.count_instructions();
+        }
+        if let Some(clock) = &self.parts.clock {
+            vcpu.set_clock(Arc::clone(clock));
         }
         Ok(Box::new(vcpu))
     }

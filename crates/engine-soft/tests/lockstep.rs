@@ -24,6 +24,11 @@ fn interrupting_the_translator_changes_nothing() {
     each_guest(generated::disturbed);
 }
 
+#[test]
+fn counted_time_is_the_same_on_both_tiers() {
+    each_guest(generated::timed);
+}
+
 /// Each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
 fn each_guest(judge: fn(&[u8])) {
     let from = setting("FUZZ_FROM").unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use crate::cli::Restore;
 use crate::output::LogFile;
-use crate::run::{self, Running};
+use crate::run::{self, Report, Running};
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
 use crate::settings::sched::SchedSettings;
@@ -22,6 +22,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session = SavedSession::read(&saved.header.session, &arguments.file)?;
     let hardware = saved.header.hardware.clone();
+    let sched = SchedSettings::from(&arguments.sched);
+    pairs::turns(hardware.deterministic, &sched)?;
     if !arguments.accept_disks {
         let mut disks = hardware.disks().enumerate();
         disks.try_for_each(|(n, disk)| session.unwritten(n, disk))?;
@@ -29,7 +31,9 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let SavedSession { name, kind, side, .. } = session;
     let (name, side) = (arguments.name.clone().unwrap_or(name), Side::restored(kind, side));
     let log = LogFile::default();
-    let options = engine::Options { count: arguments.stats, ..engine.options() };
+    let report = Report { stats: arguments.stats, digest: arguments.digest };
+    let count = report.stats || report.digest;
+    let options = engine::Options { count, ..engine.options() };
     let mut machine = Machine::from_saved(&mut saved, side.lines(&log), &*engine::make(options))?;
     machine.set_timeout(arguments.timeout.map(|Time(time)| time));
     if let Some(path) = &arguments.log {
@@ -38,6 +42,5 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     if let Some(path) = &arguments.save {
         save::arm(path, machine.handle(), hardware, SavedSession::teller(&name, &side))?;
     }
-    let sched = SchedSettings::from(&arguments.sched);
-    run::to_its_end(machine, &Running { side, stats: arguments.stats, log, sched })
+    run::to_its_end(machine, &Running { side, report, log, sched })
 }

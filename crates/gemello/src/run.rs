@@ -57,8 +57,8 @@ fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
     }
     outfile::open(&settings.run, &log, &config, &sources)?;
     drop(config); // the boot files: they are in the guest's memory now
-    let (stats, sched) = (settings.run.stats(), settings.sched);
-    to_its_end(machine, &Running { side, stats, log, sched })
+    let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
+    to_its_end(machine, &Running { side, report, log, sched: settings.sched })
 }
 
 /// The machine of `settings`. Boot files that come through pipes are read here.
@@ -83,6 +83,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         boot,
         devices: disks.chain(swap).collect(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
+        deterministic: settings.machine.deterministic.unwrap_or_default(),
         timeout,
     })
 }
@@ -93,7 +94,8 @@ fn swap_folder() -> PathBuf {
 }
 
 fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> {
-    let options = engine::Options { count: settings.run.stats(), ..settings.engine.options() };
+    let count = settings.run.stats() || settings.run.digest();
+    let options = engine::Options { count, ..settings.engine.options() };
     let told = |error| match engine::advice(&error) {
         Some(advice) => anyhow::anyhow!("{error}; {advice}"),
         None => error.into(),
@@ -105,12 +107,35 @@ fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> 
 pub(crate) struct Running {
     /// The user's side of it.
     pub(crate) side: Side,
-    /// Print counters at the end.
-    pub(crate) stats: bool,
+    /// What is printed at the end.
+    pub(crate) report: Report,
     /// Where the second serial line goes.
     pub(crate) log: LogFile,
     /// How its processors get the host's.
     pub(crate) sched: SchedSettings,
+}
+
+/// What is printed at the end of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct Report {
+    /// Counters.
+    pub(crate) stats: bool,
+    /// The machine's digest.
+    pub(crate) digest: bool,
+}
+
+impl Report {
+    fn print(self, machine: &Machine) {
+        if self.stats {
+            eprint!("{}", Table(&machine.stats()));
+        }
+        if self.digest {
+            match machine.digest() {
+                Ok(digest) => eprintln!("gemello: digest: {digest}"),
+                Err(error) => eprintln!("gemello: no digest: {error}"),
+            }
+        }
+    }
 }
 
 /// Runs the machine to its end, and gives the exit code.
@@ -132,7 +157,7 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
     } else {
         None
     };
-    let end = match how.sched.pool(machine.processors()) {
+    let end = match how.sched.pool(machine.tasks()) {
         Ok(pool) => {
             machine.set_pool(pool, how.sched.share());
             machine.run()
@@ -140,9 +165,7 @@ pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
         Err(end) => end,
     };
     drop(raw);
-    if how.stats {
-        eprint!("{}", Table(&machine.stats()));
-    }
+    how.report.print(&machine);
     explain(&end);
     let code = code(&end, how.side.command().as_ref());
     Ok(if outfile::are_whole(&how.log) || code != exit::OK { code } else { exit::FAILED })

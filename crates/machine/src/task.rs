@@ -52,7 +52,7 @@ impl sched::Task for ProcessorTask {
 
 /// A panic in a turn is a defect of gemello's. The machine must not go on without this processor;
 /// others of the process do.
-struct EndOnPanic<'a>(&'a Control);
+pub(crate) struct EndOnPanic<'a>(pub(crate) &'a Control);
 
 impl Drop for EndOnPanic<'_> {
     fn drop(&mut self) {

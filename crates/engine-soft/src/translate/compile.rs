@@ -48,6 +48,7 @@ fn make(cpu: &mut Cpu, region: &mut Region) -> Result<(), Full> {
         first_cross_page: cpu.translator.cross_page.branches.len(),
         polls: cpu.translator.polls,
         counting: cpu.translator.counting,
+        bounded: cpu.translator.bounded,
         bmi2: cpu.translator.bmi2,
     };
     let began = Instant::now();

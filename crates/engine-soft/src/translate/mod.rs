@@ -19,6 +19,7 @@ mod check;
 mod classify;
 mod compile;
 pub(crate) mod context;
+mod count;
 mod cross_page;
 mod discover;
 mod emit;
@@ -52,7 +53,7 @@ mod translator;
 pub(crate) use classify::{leaves_alone, leaves_alone_compared};
 pub(crate) use compile::{per_access, translate};
 pub(crate) use run::{
-    Entry, ExitReason, attach, cache_exit, count, entry_at_rip, entry_beside, entry_of, forget,
-    limit, link,
+    Entry, ExitReason, attach, bound, cache_exit, count, entry_at_rip, entry_beside, entry_of,
+    forget, link,
 };
 pub(crate) use translator::{CachedExit, HOT, Translator};

@@ -9,7 +9,7 @@ use super::site::FaultMapEntry;
 use super::thread;
 use super::translator::CachedExit;
 use super::translator::patch_rel32;
-use super::{cross_page, invalidate, stack_page};
+use super::{context, cross_page, invalidate, stack_page};
 use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
@@ -114,7 +114,7 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
     if cpu.translator.registration.is_none() && !register(cpu) {
         return ExitReason::Interpret(Err(None));
     }
-    cpu.jit.open(cpu.limited);
+    cpu.jit.open(cpu.stopping);
     if cpu.core.signals.bits() != 0 {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
@@ -129,7 +129,9 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
 /// From the entry stub's entry to its exit.
 #[inline(always)]
 fn go(cpu: &mut Cpu, entry: Entry) {
-    cpu.jit.count = 0;
+    let left = cpu.last_start.saturating_sub(cpu.core.instructions);
+    cpu.granted = left.min(context::MOST_LEFT) as i64;
+    cpu.jit.left = cpu.granted;
     cpu.jit.exit = NOT_ENTERED;
     // SAFETY: `enter` is the entry stub; the translation it runs touches only the processor that GS
     // points to (see `attach`), and guest RAM through TLB entries. The stub returns with the
@@ -235,7 +237,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
 /// map.
 fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
     cpu.translator.faults += 1;
-    let told = cpu.limited || cpu.core.signals.bits() != 0;
+    let told = cpu.stopping || cpu.jit.left < 0 || cpu.core.signals.bits() != 0;
     cpu.translator.figures.fault(told);
     let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
     let fault_map = &cpu.translator.fault_map;
@@ -298,7 +300,7 @@ fn cast_shadow(cpu: &mut Cpu) {
 
 /// Adds what ran to the counters.
 fn account_exit(cpu: &mut Cpu, undone: u16) {
-    let ran = cpu.jit.count.saturating_sub(u64::from(undone));
+    let ran = (cpu.granted.abs_diff(cpu.jit.left)).saturating_sub(u64::from(undone));
     cpu.core.instructions += ran;
     cpu.translator.instructions += ran;
 }
@@ -350,11 +352,12 @@ pub(crate) fn forget(cpu: &mut Cpu) {
     cpu.translator.reset();
 }
 
-/// Has translated code poll, and count its instructions, from now on: it is to stop now and then.
-pub(crate) fn limit(cpu: &mut Cpu) {
+/// Has translated code count its instructions, and stop when it has run as many as it may, from now
+/// on.
+pub(crate) fn bound(cpu: &mut Cpu) {
     count(cpu);
-    if !cpu.translator.polls {
-        cpu.translator.polls = true;
+    if !cpu.translator.bounded {
+        cpu.translator.bounded = true;
         forget(cpu);
     }
 }

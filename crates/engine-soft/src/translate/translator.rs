@@ -37,6 +37,11 @@ pub(crate) struct Translator {
     pub(super) retired: HashMap<Key, Vec<Entries>>,
     /// Count instructions in translated code.
     pub(crate) counting: bool,
+    /// Stop where the count comes to its end.
+    pub(crate) bounded: bool,
+    /// Keep status flags exact even where the guest replaces them before it reads them: the frame
+    /// of an interrupt in between shows them, and they must be the same on each run.
+    pub(crate) exact_flags: bool,
     /// Translated code polls.
     pub(crate) polls: bool,
     /// Where each translation lies, ascending: offset and length.
@@ -76,6 +81,8 @@ impl Translator {
             cross_page: CrossPageLinks::default(),
             retired: HashMap::new(),
             counting: false,
+            bounded: false,
+            exact_flags: false,
             polls: false,
             registration: None,
             extents: Vec::new(),

@@ -73,6 +73,8 @@ pub(crate) struct MachineSettings {
     pub(crate) vcpus: Option<u32>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) deterministic: Option<bool>,
 }
 
 /// What is booted: one of `debian`, `nucleus` and `kernel`, and what goes with it.
@@ -123,6 +125,8 @@ pub(crate) struct RunSettings {
     pub(crate) trace_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) stats: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) digest: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) save: Option<PathBuf>,
 }
@@ -175,7 +179,7 @@ impl Settings {
         let Self { machine, boot, disk, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
-        let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, save } = run;
+        let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, digest: _, save } = run;
         let single =
             [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
@@ -185,7 +189,7 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit } = self;
+        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit, deterministic } = self;
         Self {
             name: name.or(lower.name),
             memory: memory.or(lower.memory),
@@ -194,6 +198,7 @@ impl MachineSettings {
             cpu: cpu.or(lower.cpu),
             vcpus: vcpus.or(lower.vcpus),
             debug_exit: debug_exit.or(lower.debug_exit),
+            deterministic: deterministic.or(lower.deterministic),
         }
     }
 }
@@ -249,14 +254,20 @@ impl RunSettings {
         self.stats.unwrap_or_default()
     }
 
+    /// Whether a digest of the machine is printed at the end.
+    pub(crate) fn digest(&self) -> bool {
+        self.digest.unwrap_or_default()
+    }
+
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, log, trace, trace_file, stats, save } = self;
+        let Self { timeout, log, trace, trace_file, stats, digest, save } = self;
         Self {
             timeout: timeout.or(lower.timeout),
             log: log.or(lower.log),
             trace: list(trace, lower.trace),
             trace_file: trace_file.or(lower.trace_file),
             stats: stats.or(lower.stats),
+            digest: digest.or(lower.digest),
             save: save.or(lower.save),
         }
     }

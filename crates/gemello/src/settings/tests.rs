@@ -24,6 +24,7 @@ fn all() -> Settings {
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
             debug_exit: Some(true),
+            deterministic: Some(true),
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
@@ -55,6 +56,7 @@ fn all() -> Settings {
             trace: vec![Topic::Irq, Topic::Ports],
             trace_file: Some("/t".into()),
             stats: Some(true),
+            digest: Some(true),
             save: Some("/s".into()),
         },
     }
@@ -68,7 +70,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 27] = [
+const OPTIONS: [(&str, &[&str]); 29] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -95,6 +97,8 @@ const OPTIONS: [(&str, &[&str]); 27] = [
     ("stats", &["--stats"]),
     ("save", &["--save", "/s"]),
     ("debug_exit", &["--debug-exit"]),
+    ("deterministic", &["--deterministic"]),
+    ("digest", &["--digest"]),
     ("flavour", &["debian", "--flavour", "full"]),
 ];
 
