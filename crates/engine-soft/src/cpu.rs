@@ -21,6 +21,8 @@ pub(crate) struct Cpu {
     pub(crate) cached_exits: Vec<CachedExit<Block>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
+    /// The slice under way has a limit.
+    pub(crate) limited: bool,
     /// So many instructions of the slice under way must be done for no more blocks to begin.
     pub(crate) last_start: u64,
     /// Instructions that translated code was entered for.
@@ -41,21 +43,19 @@ impl Cpu {
     /// Where the instruction entries of the current view lie.
     pub(crate) const FETCH_OFFSET: usize = offset_of!(Self, core) + Core::FETCH_OFFSET;
 
-    /// A processor around `core`, interpreted, of which `code_cache` bytes hold translations.
-    ///
-    /// # Errors
-    /// The host denies executable memory.
-    pub(crate) fn new(core: Core, code_cache: usize) -> std::io::Result<Self> {
-        Ok(Self {
+    /// A processor around `core`, interpreted, with `translator`.
+    pub(crate) fn new(core: Core, translator: Translator) -> Self {
+        Self {
             core,
             jit: Context::default(),
             stack_sources: [(std::ptr::null(), 0); 2],
-            translator: Translator::new(code_cache)?,
+            translator,
             cached_exits: Vec::new(),
             hot: u32::MAX,
             last_start: u64::MAX,
+            limited: false,
             granted: 0,
             stopping: false,
-        })
+        }
     }
 }

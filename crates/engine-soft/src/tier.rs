@@ -84,7 +84,8 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
     cpu.core.take_time();
     // Blocks begin up to here, and so end before the limit. The rest is single-stepped.
     cpu.last_start = limit.saturating_sub(MAX_OPS as u64);
-    if limit != u64::MAX && cpu.hot != u32::MAX {
+    cpu.limited = limit != u64::MAX;
+    if cpu.limited && cpu.hot != u32::MAX {
         translate::bound(cpu);
     }
     translate::attach(cpu);
@@ -144,7 +145,7 @@ fn run_next(
     // where translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
     if translating
-        && let Some(host) = current.translation.shared.get().or_else(|| warm(cpu, current))
+        && let Some(host) = translate::translation_of(cpu, current).or_else(|| warm(cpu, current))
     {
         let entry = translate::entry_of(cpu, current, host);
         return run_translated(cpu, lockstep, entry);
@@ -224,17 +225,12 @@ fn run_per_access(
     let block = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
     // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let block = unsafe { &*block };
-    let made = translate::per_access(cpu, block, site);
-    Some(match made {
-        Ok(Some(host)) => {
+    Some(match translate::per_access(cpu, block, site) {
+        Some(host) => {
             let entry = translate::entry_beside(cpu, block, host);
             lockstep::enter(lockstep, cpu, entry)
         }
-        Ok(None) => translate::ExitReason::Interpret(Err(None)),
-        Err(_) => {
-            translate::forget(cpu);
-            translate::ExitReason::Interpret(Err(None))
-        }
+        None => translate::ExitReason::Interpret(Err(None)),
     })
 }
 
@@ -249,20 +245,18 @@ fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
     Some(block)
 }
 
-/// Counts a run of `block`, and translates it when it has become hot.
+/// Counts a run of `block`, and translates it when it has become hot; or finds its translation.
 fn warm(cpu: &mut Cpu, block: &Block) -> Option<crate::block::Entries> {
     let heat = block.translation.heat.get();
     if heat == u32::MAX {
         return None;
     }
-    if heat < cpu.hot {
-        block.translation.heat.set(heat + 1);
-        return None;
+    if heat >= cpu.hot {
+        return translate::translate(cpu, block);
     }
-    if translate::translate(cpu, block).is_err() {
-        translate::forget(cpu);
-    }
-    block.translation.shared.get()
+    block.translation.heat.set(heat + 1);
+    // What another processor has translated serves this one at once.
+    if heat == 0 { translate::known(cpu, block) } else { None }
 }
 
 /// The successor of `current` by link `slot`; makes the link if it is sound.
@@ -292,6 +286,7 @@ fn run_block(core: &mut Core, block: &Block) -> End {
 #[inline(always)]
 fn run_ops<const TIMED: bool>(core: &mut Core, block: &Block) -> End {
     core.stats.blocks += 1;
+    core.mmu.begin();
     core.state.gpr[gpr::BLOCK_IP] = core.state.rip;
     let first = block.ops.as_ptr();
     let mut op = first;

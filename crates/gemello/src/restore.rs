@@ -1,14 +1,17 @@
 //! `gemello restore`: a saved machine goes on.
 
 use crate::cli::Restore;
+use crate::control::{self, Name};
 use crate::output::LogFile;
-use crate::run::{self, Report, Running};
+use crate::place::Place;
+use crate::save::Saver;
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
 use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
-use crate::{engine, outfile, pairs, save};
+use crate::to_its_end::{Ready, Report, to_its_end};
+use crate::{engine, outfile, pairs};
 use anyhow::Result;
 use machine::{Machine, SavedMachine};
 
@@ -29,10 +32,11 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         disks.try_for_each(|(n, disk)| session.unwritten(n, disk))?;
     }
     let SavedSession { name, kind, side, .. } = session;
-    let (name, side) = (arguments.name.clone().unwrap_or(name), Side::restored(kind, side));
+    let side = Side::restored(kind, Place::Standard, side);
+    let name = arguments.name.clone().map_or(Name::ByDefault(name), Name::Said);
+    let (name, claim) = control::claim(&name)?;
     let log = LogFile::default();
-    let report = Report { stats: arguments.stats, digest: arguments.digest };
-    let count = report.stats || report.digest;
+    let count = arguments.stats || arguments.digest;
     let options = engine::Options { count, ..engine.options() };
     let mut machine = Machine::from_saved(&mut saved, side.lines(&log), &*engine::make(options))?;
     machine.set_timeout(arguments.timeout.map(|Time(time)| time));
@@ -40,7 +44,9 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         outfile::open_log(path, &log, &saved)?;
     }
     if let Some(path) = &arguments.save {
-        save::arm(path, machine.handle(), hardware, SavedSession::teller(&name, &side))?;
+        let session = SavedSession::teller(&name, &side);
+        side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
-    run::to_its_end(machine, &Running { side, report, log, sched })
+    let report = Report { stats: arguments.stats, digest: arguments.digest };
+    to_its_end(vec![Ready { name, claim, machine, side, report, log, sched }], &sched)
 }

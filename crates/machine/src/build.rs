@@ -1,6 +1,7 @@
 //! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot
 //! image.
 
+use crate::arrivals::Arrivals;
 use crate::board::Board;
 use crate::boot_files::BootFile;
 use crate::clock::{self, ProcessorTsc, VmClock};
@@ -93,7 +94,8 @@ fn assemble(
     let notifier = Notifier::new()?;
     let timers = TimerQueue::new();
     let clock = Arc::new(clock_of(hardware, engine, &model)?);
-    let cpus = Cpus::new(engine, &ram, &model, &clock, &timers)?;
+    let shown = shown(&model, hardware);
+    let cpus = Cpus::new(engine, &ram, &shown, &clock, &timers)?;
     let (bell, running) = (notifier.clone(), cpus.signals.clone());
     let wake: Wake = match clock.instructions() {
         Some(_) => Arc::new(move || deterministic::end_slice(&running)),
@@ -118,10 +120,11 @@ fn assemble(
     };
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
-    let paravirt = kvm_interface(engine, &model, &ram, &irqchips, &cpus, clock.wall())?;
+    let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
     let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
     let virtio = virtio::build(&hardware.devices, &ram, &irqchips, service)?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
+    let processors = cpus.on(&ram, &bus, &paravirt);
     let board = Board {
         ram,
         pager,
@@ -131,7 +134,7 @@ fn assemble(
         irqchips,
         chipset,
         virtio,
-        processors: cpus.on(&bus, &paravirt),
+        processors,
         paravirt,
         bus,
         notifier,
@@ -186,18 +189,25 @@ impl Cpus {
         }
     }
 
-    /// The processors, which reach devices over `bus`, and share `common` of KVM's interface.
-    fn on(self, bus: &Arc<Bus>, common: &Arc<paravirt::Common>) -> Vec<Mutex<Processor>> {
+    /// The processors, which have `ram`, reach devices over `bus`, and share `common` of KVM's
+    /// interface.
+    fn on(
+        self,
+        ram: &GuestRam,
+        bus: &Arc<Bus>,
+        common: &Arc<paravirt::Common>,
+    ) -> Vec<Mutex<Processor>> {
         let Self { vcpus, signals, tscs, lapics } = self;
         let sides = signals.into_iter().zip(lapics).zip(tscs);
-        let processor = |(vcpu, ((signals, lapic), tsc))| {
-            let paravirt = Paravirt::new(common, Arc::clone(&tsc) as _);
+        let processor = |(id, (vcpu, ((signals, lapic), tsc)))| {
+            let paravirt = Paravirt::new(common, VcpuId(id), Arc::clone(&tsc) as _);
+            let arrivals = Arrivals::new(ram, &signals);
             let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
-            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own };
+            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own, arrivals };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };
-        vcpus.into_iter().zip(sides).map(processor).collect()
+        (0..).zip(vcpus.into_iter().zip(sides)).map(processor).collect()
     }
 }
 
@@ -233,6 +243,16 @@ fn tsc_hz(hardware: &Hardware) -> u64 {
     let frequency = crate::frequency::host_tsc_frequency();
     tracing::debug!(target: "cpu", ?frequency, "TSC");
     frequency.hz
+}
+
+/// `model`, as the processors of a machine of `hardware` show it.
+fn shown(model: &CpuModel, hardware: &Hardware) -> CpuModel {
+    let mut shown = model.clone();
+    if hardware.paging.is_none() {
+        // No page is ever absent.
+        shown.features = shown.features.disable(Feature::KvmAsyncPf);
+    }
+    shown
 }
 
 /// The model that a saved machine had.

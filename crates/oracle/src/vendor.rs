@@ -14,6 +14,7 @@ use crate::case::{Case, layout};
 use crate::generate::{excluded, is_amd};
 use crate::outcome::{Change, Event, Outcome};
 use iced_x86::{Code, CodeSize, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use std::sync::OnceLock;
 
 /// Where Linux places position-independent programs, mappings and stacks
 /// (Documentation/arch/x86/x86_64/mm.rst and mmap's base).
@@ -358,7 +359,8 @@ fn in_image(i: &Instruction, at_fault: &Outcome) -> bool {
     let cr2 = at_fault.event.cr2.wrapping_sub(base_of(at_fault, i));
     // What lies beyond the last address is at 0.
     let places = |start: u64| [start, start.wrapping_sub(1 << 16), start.wrapping_sub(1 << 32)];
-    let there = |start: u64| cr2.wrapping_sub(start) < XSAVE_SIZE;
+    let size = host_image();
+    let there = |start: u64| cr2.wrapping_sub(start) < size;
     start.is_some_and(|start| places(start).into_iter().any(there))
 }
 
@@ -368,6 +370,13 @@ fn is_image(i: &Instruction) -> bool {
 
 /// Bytes of the image that XSAVE writes of x87, SSE and AVX state.
 pub(crate) const XSAVE_SIZE: u64 = 832;
+
+/// Bytes of an XSAVE image of all that the host has enabled, AVX-512 too, which no case has (SDM
+/// vol. 1, 13.2: CPUID 0DH, EBX).
+pub(crate) fn host_image() -> u64 {
+    static SIZE: OnceLock<u64> = OnceLock::new();
+    *SIZE.get_or_init(|| std::arch::x86_64::__cpuid_count(0xd, 0).ebx.into())
+}
 
 fn is_xsave(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64)

@@ -1,7 +1,8 @@
 //! stress-ng, Debian's package, in a guest: every stressor checks its own results.
 //!
 //! Short where nothing is said. `STRESS_SECONDS=75` gives each of 24 stressors that time, which
-//! makes half an hour; `STRESS_SAVES=20` saves and restores the machine that often under load.
+//! makes half an hour; `STRESS_SAVES=20` saves and restores the machine that often under load;
+//! `STORM_SECONDS=1200` keeps four processors in a storm for twenty minutes, twice.
 
 use e2e::{Ends, Session, cache, code, command, debian, run, succeeds, text};
 use std::path::{Path, PathBuf};
@@ -141,6 +142,44 @@ fn every_stressor_finds_its_results_right() {
     assert_eq!(code(&output), 0, "{told}");
     assert_eq!(told.matches("successful run completed").count(), STRESSORS.len(), "{told}");
     assert!(!told.contains("complaints"), "{told}");
+}
+
+/// All at once: messages, futexes, processes, page tables, signals, barriers.
+const STORM: &str = "--switch 2 --msg 2 --sockpair 2 --pipe 2 --futex 2 --mutex 2 --yield 2 \
+                     --fork 2 --mmap 1 --mremap 1 --mprotect 2 --tlb-shootdown 1 --vm 1 \
+                     --sigq 2 --sigsuspend 2 --sigsegv 1 --membarrier 1 --cpu 1";
+
+/// Patches the kernel's code as long as there is no file `/done`: the function tracer changes all
+/// its functions, statistics and events change static keys. Says how often.
+const PATCHES: &str = "mount -t tracefs nodev /sys/kernel/tracing || exit 1; n=0; \
+     while [ ! -e /done ]; do cd /sys/kernel/tracing; \
+     echo function > current_tracer; sleep 1; echo nop > current_tracer; \
+     for on in 1 0; do echo $on > /proc/sys/kernel/sched_schedstats; \
+     echo $on > events/sched/enable; sleep 1; done; n=$((n + 1)); done; echo patched $n times";
+
+#[test]
+#[ignore = "half a minute for each number of workers; STORM_SECONDS=1200 for long"]
+fn four_processors_in_a_storm_find_their_results_right() {
+    let _turn = debian("cloud");
+    let seconds = number("STORM_SECONDS", 10);
+    let script = format!(
+        "cd / && tar xf /dev/vda || exit; ({PATCHES}) & stress-ng --verify --oomable \
+         --vm-bytes 64M --timeout {seconds} {STORM} || exit; touch /done; wait; {COMPLAINTS}; true"
+    );
+    for pcpus in ["1", "2"] {
+        let limit = format!("{}", 240 + 2 * seconds);
+        let disk = disk_option();
+        let machine = ["run", "debian", "--vcpus", "4", "--pcpus", pcpus, "--memory", "1G"];
+        let rest = ["--disk", &disk, "--timeout", &limit, "--", "sh", "-c", &script];
+        let output = run(&[&machine[..], &rest].concat());
+        let told = text(&output.stdout) + &text(&output.stderr);
+        eprintln!("{told}");
+        assert_eq!(code(&output), 0, "{told}");
+        assert!(told.contains("successful run completed"), "{told}");
+        let times = told.split("patched ").nth(1).and_then(|rest| rest.split(' ').next());
+        assert!(times.is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 0)), "{told}");
+        assert!(!told.contains("complaints"), "{told}");
+    }
 }
 
 #[test]

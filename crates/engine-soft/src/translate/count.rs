@@ -10,7 +10,7 @@ impl Emitter<'_> {
     pub(super) fn count(&mut self, n: usize) -> Option<()> {
         let register = self.scratch.take()?;
         self.add(LEFT, -(n as i32), register);
-        if self.options.bounded {
+        if self.options.wanted.bounded {
             // The sign byte, moved to where it makes the address canonical or not: below zero this
             // faults on purpose, and the fault is at the block's first instruction.
             self.asm.load_byte(register, LEFT + 7);
@@ -30,7 +30,7 @@ impl Emitter<'_> {
 
     /// Counts one more, if translations count, by way of `register`; flags untouched.
     pub(super) fn tally(&mut self, counter: usize, register: u8) {
-        if self.options.counting {
+        if self.options.wanted.counting {
             self.add(counter, 1, register);
         }
     }
