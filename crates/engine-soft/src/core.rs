@@ -24,7 +24,7 @@ use crate::word::Word;
 use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
-use vcpu::{Exit, Signal, Signals, Statistics};
+use vcpu::{Exit, InstructionClock, Signal, Signals, Statistics};
 use x86::addr::{La, Port, PortWidth, Vector};
 use x86::bus::{AccessKind, Privilege};
 use x86::cpuid::CpuModel;
@@ -63,6 +63,20 @@ pub(crate) struct Above {
     pub(crate) alone: fn(&Core, &Instruction) -> bool,
 }
 
+/// Time in instructions.
+#[derive(Debug)]
+pub(crate) struct Time {
+    clock: Arc<InstructionClock>,
+    /// What the clock showed when this processor had completed no instruction.
+    base: u64,
+}
+
+impl Time {
+    pub(crate) fn new(clock: Arc<InstructionClock>) -> Self {
+        Self { clock, base: 0 }
+    }
+}
+
 /// See the module.
 pub(crate) struct Core {
     pub(crate) state: CpuState,
@@ -88,6 +102,8 @@ pub(crate) struct Core {
     pub(crate) mid_repeat: bool,
     pub(crate) instructions: u64,
     pub(crate) exit: Option<Exit>,
+    /// The machine's time, if it is counted in instructions.
+    pub(crate) time: Option<Time>,
     /// `--trace cpu` is on: single-step everything.
     pub(crate) trace: bool,
     pub(crate) model: CpuModel,
@@ -128,6 +144,7 @@ impl Core {
             mid_repeat: false,
             instructions: 0,
             exit: None,
+            time: None,
             trace: false,
             features: FeatureTable::new(&model),
             model,
@@ -201,6 +218,27 @@ impl Core {
     pub(crate) fn parts(&mut self) -> (&CpuModel, &mut CpuState, Bus<'_>) {
         let Self { model, state, mmu, machine, .. } = self;
         (model, state, Bus { mmu, machine })
+    }
+
+    /// What a TSC with offset 0 shows.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.time.as_ref().map_or_else(vcpu::host_tsc, |time| time.clock.now())
+    }
+
+    /// Tells the machine the time, of which `ahead` instructions are not counted yet.
+    #[inline(always)]
+    pub(crate) fn tell_time(&self, ahead: u64) {
+        if let Some(time) = &self.time {
+            time.clock.set(time.base.wrapping_add(self.instructions).wrapping_add(ahead));
+        }
+    }
+
+    /// A run begins: time goes on from where the machine's other processors have left it.
+    pub(crate) fn take_time(&mut self) {
+        let instructions = self.instructions;
+        if let Some(time) = &mut self.time {
+            time.base = time.clock.now().wrapping_sub(instructions);
+        }
     }
 
     /// Notes a fault and says so.

@@ -21,8 +21,14 @@ pub(crate) struct Cpu {
     pub(crate) cached_exits: Vec<CachedExit<Block>>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
-    /// The slice under way has a limit: translated code must leave often.
+    /// The slice under way has a limit.
     pub(crate) limited: bool,
+    /// So many instructions of the slice under way must be done for no more blocks to begin.
+    pub(crate) last_start: u64,
+    /// Instructions that translated code was entered for.
+    pub(crate) granted: i64,
+    /// Translated code is to stop at its first poll, if it polls.
+    pub(crate) stopping: bool,
 }
 
 // SAFETY: `stack_sources` are compared, and never followed. `cached_exits` point to blocks that
@@ -46,7 +52,10 @@ impl Cpu {
             translator,
             cached_exits: Vec::new(),
             hot: u32::MAX,
+            last_start: u64::MAX,
             limited: false,
+            granted: 0,
+            stopping: false,
         }
     }
 }

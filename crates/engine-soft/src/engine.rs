@@ -80,6 +80,9 @@ impl EngineVm for SoftVm {
         if count {
             vcpu.count_instructions();
         }
+        if let Some(clock) = &self.parts.clock {
+            vcpu.set_clock(Arc::clone(clock));
+        }
         Ok(Box::new(vcpu))
     }
 }

@@ -1,6 +1,6 @@
 //! A virtual processor of the software engine, as the contract has it.
 
-use crate::core::{Above, Core};
+use crate::core::{Above, Core, Time};
 use crate::cpu::Cpu;
 use crate::mmu::OnAbsent;
 use crate::tier::{self, Tier};
@@ -10,7 +10,7 @@ use crate::{interp, translate};
 use iced_x86::Instruction;
 use memory::GuestRam;
 use std::sync::Arc;
-use vcpu::{CpuIo, Elements, Exit, Signals, Slice, StateError, Statistics, Vcpu};
+use vcpu::{CpuIo, Elements, Exit, InstructionClock, Signals, Slice, StateError, Statistics, Vcpu};
 use x86::bus::TlbEffect;
 use x86::cpuid::CpuModel;
 use x86::state::CpuState;
@@ -83,7 +83,7 @@ impl SoftVcpu {
         }
         cpu.translator.compared = lockstep.is_some();
         if cpu.translator.compared {
-            translate::limit(&cpu);
+            translate::poll(&cpu);
         }
         Ok(Self { cpu, lockstep })
     }
@@ -100,6 +100,12 @@ impl SoftVcpu {
     /// without a limit, those count as none.
     pub fn count_instructions(&mut self) {
         translate::count(&self.cpu);
+    }
+
+    /// Has `clock` be this processor's time, which it moves on ([`vcpu::VmParts::clock`]).
+    pub fn set_clock(&mut self, clock: Arc<InstructionClock>) {
+        self.cpu.core.time = Some(Time::new(clock));
+        translate::keep_time(&self.cpu);
     }
 
     /// Translates every block at its first run rather than when it is hot: for tests.

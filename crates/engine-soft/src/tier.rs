@@ -7,6 +7,7 @@
 
 use crate::core::{Block, Core};
 use crate::cpu::Cpu;
+use crate::decode::MAX_OPS;
 use crate::interp::fetch::{self, Extent};
 use crate::interp::{deliver, events};
 use crate::op::Step;
@@ -80,9 +81,12 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
     let limit = cpu.core.instructions.saturating_add(slice.instructions);
     cpu.core.trace = tracing::enabled!(target: "cpu", tracing::Level::TRACE);
     cpu.core.refresh();
+    cpu.core.take_time();
+    // Blocks begin up to here, and so end before the limit. The rest is single-stepped.
+    cpu.last_start = limit.saturating_sub(MAX_OPS as u64);
     cpu.limited = limit != u64::MAX;
     if cpu.limited && cpu.hot != u32::MAX {
-        translate::limit(cpu);
+        translate::bound(cpu);
     }
     translate::attach(cpu);
     let mut fruitless = 0;
@@ -93,7 +97,7 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
             events::Pending::Exit(exit) => return exit,
             events::Pending::Again => {}
             events::Pending::Step => events::single_step(&mut cpu.core),
-            events::Pending::Run => run_blocks(cpu, &mut lockstep, limit),
+            events::Pending::Run => run_blocks(cpu, &mut lockstep),
         }
         fruitless = if cpu.core.instructions == before { fruitless + 1 } else { 0 };
         if fruitless == FRUITLESS {
@@ -104,10 +108,10 @@ pub(crate) fn run(cpu: &mut Cpu, mut lockstep: Option<&mut Lockstep>, slice: Sli
 }
 
 /// Runs blocks until there is something to look at.
-fn run_blocks(cpu: &mut Cpu, lockstep: &mut Option<&mut Lockstep>, limit: u64) {
+fn run_blocks(cpu: &mut Cpu, lockstep: &mut Option<&mut Lockstep>) {
     cpu.core.mid_repeat = false;
     let mut ahead = None;
-    while let Some(next) = run_next(cpu, lockstep, ahead, limit) {
+    while let Some(next) = run_next(cpu, lockstep, ahead) {
         ahead = next;
     }
 }
@@ -119,7 +123,6 @@ fn run_next(
     cpu: &mut Cpu,
     lockstep: &mut Option<&mut Lockstep>,
     ahead: Option<*const Block>,
-    limit: u64,
 ) -> Option<Option<*const Block>> {
     // While something is raised that cannot be delivered yet, translated code would stop at every
     // poll.
@@ -128,7 +131,7 @@ fn run_next(
         && ahead.is_none()
         && let Some(entry) = translate::entry_at_rip(cpu)
     {
-        return run_translated(cpu, lockstep, entry, limit);
+        return run_translated(cpu, lockstep, entry);
     }
     let block = match ahead {
         Some(block) => block,
@@ -145,11 +148,11 @@ fn run_next(
         && let Some(host) = translate::translation_of(cpu, current).or_else(|| warm(cpu, current))
     {
         let entry = translate::entry_of(cpu, current, host);
-        return run_translated(cpu, lockstep, entry, limit);
+        return run_translated(cpu, lockstep, entry);
     }
     let epoch = cpu.core.mmu.blocks.epoch;
     let End::On(link) = run_block(&mut cpu.core, current) else { return None };
-    if has_events(cpu, limit) {
+    if has_events(cpu) {
         return None;
     }
     match link {
@@ -162,11 +165,11 @@ fn run_next(
 
 /// Whether there is something to look at.
 #[inline(always)]
-fn has_events(cpu: &Cpu, limit: u64) -> bool {
+fn has_events(cpu: &Cpu) -> bool {
     cpu.core.signals.bits() != 0
         || cpu.core.attention
         || cpu.core.mmu.behind()
-        || cpu.core.instructions >= limit
+        || cpu.core.instructions >= cpu.last_start
 }
 
 /// Runs translated code from `entry` on, and the instruction that it leaves to the interpreter.
@@ -175,17 +178,16 @@ fn run_translated(
     cpu: &mut Cpu,
     lockstep: &mut Option<&mut Lockstep>,
     entry: translate::Entry,
-    limit: u64,
 ) -> Option<Option<*const Block>> {
     cpu.core.mmu.blocks.free_dead();
     let mut left = lockstep::enter(lockstep, cpu, entry);
     while let translate::ExitReason::PerAccess(site) = left {
-        if has_events(cpu, limit) {
+        if has_events(cpu) {
             return None;
         }
         left = run_per_access(cpu, lockstep, site)?;
     }
-    if has_events(cpu, limit) {
+    if has_events(cpu) {
         return None;
     }
     match left {
@@ -207,7 +209,7 @@ fn run_translated(
             // SAFETY: the block was alive when it was found, or no block has died since;
             // `free_dead` has not run since.
             let end = run_block(&mut cpu.core, unsafe { &*block });
-            (end != End::Events && !has_events(cpu, limit)).then_some(None)
+            (end != End::Events && !has_events(cpu)).then_some(None)
         }
         translate::ExitReason::PerAccess(_) => Some(None),
     }
@@ -277,12 +279,23 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
 /// Runs the ops of one block.
 #[inline(always)]
 fn run_block(core: &mut Core, block: &Block) -> End {
+    if core.time.is_some() { run_ops::<true>(core, block) } else { run_ops::<false>(core, block) }
+}
+
+/// As [`run_block`]; if `TIMED`, the machine knows the time at each op.
+#[inline(always)]
+fn run_ops<const TIMED: bool>(core: &mut Core, block: &Block) -> End {
     core.stats.blocks += 1;
     core.mmu.begin();
     core.state.gpr[gpr::BLOCK_IP] = core.state.rip;
     let first = block.ops.as_ptr();
     let mut op = first;
+    let mut ahead = 0;
     let step = loop {
+        if TIMED {
+            core.tell_time(ahead);
+            ahead += 1;
+        }
         // SAFETY: every block's last op leaves it, so `op` stays within `ops`.
         let current = unsafe { &*op };
         let step = (current.run.get())(core, current);

@@ -15,8 +15,8 @@ use x86::state::CpuState;
 /// Long enough for any case.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A processor that is never short of instructions: with a limit, translated code stops at each
-/// poll, and its ways from block to block are not gone.
+/// A processor that is never short of instructions: with a limit, translated code counts, and is
+/// another than a user's machine runs.
 struct Unhurried(SoftVcpu);
 
 impl Vcpu for Unhurried {

@@ -25,7 +25,7 @@ fn resident() -> u64 {
 #[test]
 fn a_new_processor_touches_less_than_a_mebibyte() {
     let ram = GuestRam::new(&[(Gpa(0), 4 * MIB)]).expect("some memory");
-    let parts = VmParts { ram, model: CpuModel::gemello_v2() };
+    let parts = VmParts { ram, model: CpuModel::gemello_v2(), clock: None };
     let mut before = resident();
     let vm = SoftEngine::default().create_vm(parts).expect("a machine");
     let mut processors = Vec::new();

@@ -26,6 +26,11 @@ fn interrupting_the_translator_changes_nothing() {
 }
 
 #[test]
+fn counted_time_is_the_same_on_both_tiers() {
+    each_guest(generated::timed);
+}
+
+#[test]
 fn pages_that_have_to_come_first_change_nothing() {
     let swap = Path::new(env!("CARGO_TARGET_TMPDIR"));
     each_of(8, |data| generated::paged(data, swap));

@@ -41,7 +41,7 @@ impl Machine {
         let ram = GuestRam::new(&[(Gpa(0), 4 * MIB)]).expect("some memory");
         ram.write(Gpa(CODE), code).expect("RAM");
         let engine = SoftEngine { code_cache: MIB as usize, count: true, ..SoftEngine::default() };
-        let parts = VmParts { ram: ram.clone(), model: CpuModel::gemello_v2() };
+        let parts = VmParts { ram: ram.clone(), model: CpuModel::gemello_v2(), clock: None };
         Self { ram, vm: engine.create_vm(parts).expect("an engine"), _one: one }
     }
 

@@ -283,6 +283,16 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) debug_exit: bool,
 
+    /// Make each run the same: the guest's time is counted in instructions, 1 ns each, and its
+    /// processors run in turn on one host thread
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+
+    /// Print at the end, on standard error, how many instructions have run, and hashes of the
+    /// machine's state and memory
+    #[arg(long)]
+    pub(crate) digest: bool,
+
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
@@ -394,6 +404,11 @@ pub(crate) struct Restore {
     /// Print counters at the end, on standard error
     #[arg(long)]
     pub(crate) stats: bool,
+
+    /// Print at the end, on standard error, how many instructions have run, and hashes of the
+    /// machine's state and memory
+    #[arg(long)]
+    pub(crate) digest: bool,
 }
 
 #[derive(Debug, Args)]

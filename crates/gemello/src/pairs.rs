@@ -1,5 +1,6 @@
 //! Settings that do not go together: refused, rather than one of them ignored.
 
+use crate::settings::sched::SchedSettings;
 use crate::settings::{BootSettings, EngineSettings, Settings};
 use crate::trace::Topic;
 use anyhow::{Result, bail};
@@ -21,7 +22,24 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.machine.swap.is_some() && settings.machine.resident.is_none() {
         bail!("`swap` is for what does not fit a budget; say with `resident` how large that is");
     }
+    turns(settings.machine.deterministic.unwrap_or_default(), &settings.sched)?;
     code_cache(&settings.engine)
+}
+
+/// Looks whether a `deterministic` machine is asked to take its turns otherwise.
+///
+/// # Errors
+/// It is.
+pub(crate) fn turns(deterministic: bool, sched: &SchedSettings) -> Result<()> {
+    if deterministic && sched.pcpus.is_some_and(|threads| threads.get() > 1) {
+        bail!("a deterministic machine's processors share one host thread; leave `pcpus` out");
+    }
+    if deterministic && sched.quantum.is_some() {
+        bail!(
+            "a deterministic machine's processors take turns by instructions; leave `quantum` out"
+        );
+    }
+    Ok(())
 }
 
 fn boot(boot: &BootSettings) -> Result<()> {
@@ -96,6 +114,8 @@ mod tests {
             ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
+            ("gemello run debian --deterministic --pcpus 2", "leave --pcpus out"),
+            ("gemello run debian --deterministic --quantum 2ms", "leave --quantum out"),
         ] {
             let message = refusal(line).unwrap_or_default();
             assert!(message.contains(option), "{line}: {message}");
@@ -105,6 +125,7 @@ mod tests {
             "gemello run --nucleus test",
             "gemello run --nucleus test=tlb --tier interp --trace irq",
             "gemello run --nucleus --code-cache 8M --trace blocks",
+            "gemello run debian --deterministic --vcpus 4 --pcpus 1",
         ] {
             assert_eq!(refusal(line), None, "{line}");
         }

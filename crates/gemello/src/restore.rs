@@ -10,7 +10,7 @@ use crate::settings::EngineSettings;
 use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
-use crate::to_its_end::{Ready, to_its_end};
+use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::{engine, outfile, pairs};
 use anyhow::Result;
 use machine::{Machine, SavedMachine};
@@ -25,6 +25,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session = SavedSession::read(&saved.header.session, &arguments.file)?;
     let hardware = saved.header.hardware.clone();
+    let sched = SchedSettings::from(&arguments.sched);
+    pairs::turns(hardware.deterministic, &sched)?;
     if !arguments.accept_disks {
         let mut disks = hardware.disks().enumerate();
         disks.try_for_each(|(n, disk)| session.unwritten(n, disk))?;
@@ -34,7 +36,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let name = arguments.name.clone().map_or(Name::ByDefault(name), Name::Said);
     let (name, claim) = control::claim(&name)?;
     let log = LogFile::default();
-    let options = engine::Options { count: arguments.stats, ..engine.options() };
+    let count = arguments.stats || arguments.digest;
+    let options = engine::Options { count, ..engine.options() };
     let mut machine = Machine::from_saved(&mut saved, side.lines(&log), &*engine::make(options))?;
     machine.set_timeout(arguments.timeout.map(|Time(time)| time));
     if let Some(path) = &arguments.log {
@@ -44,7 +47,6 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         let session = SavedSession::teller(&name, &side);
         side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
-    let sched = SchedSettings::from(&arguments.sched);
-    let stats = arguments.stats;
-    to_its_end(vec![Ready { name, claim, machine, side, stats, log, sched }], &sched)
+    let report = Report { stats: arguments.stats, digest: arguments.digest };
+    to_its_end(vec![Ready { name, claim, machine, side, report, log, sched }], &sched)
 }

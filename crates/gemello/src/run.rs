@@ -13,7 +13,7 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
 use crate::settings::values::{Size, Time};
-use crate::to_its_end::{Ready, to_its_end};
+use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
 use crate::{advice, engine, exit, host_memory, nucleus, outfile, pairs, pipe, several, trace};
 use anyhow::Result;
@@ -87,8 +87,9 @@ fn start(settings: &Settings, names: &Names, kernel: Option<File>, place: Place)
     }
     outfile::open(&settings.run, (&log, console.as_ref()), &config, &sources)?;
     drop(config); // the boot files: they are in the guest's memory now
-    let (stats, sched) = (settings.run.stats(), settings.sched);
-    Ok(Ready { name, claim, machine, side, stats, log, sched })
+    let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
+    let sched = settings.sched;
+    Ok(Ready { name, claim, machine, side, report, log, sched })
 }
 
 /// The machine of `settings`. Boot files that come through pipes are read here.
@@ -113,6 +114,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         boot,
         devices: disks.chain(swap).collect(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
+        deterministic: settings.machine.deterministic.unwrap_or_default(),
         timeout,
     })
 }
@@ -123,7 +125,8 @@ fn swap_folder() -> PathBuf {
 }
 
 fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> {
-    let options = engine::Options { count: settings.run.stats(), ..settings.engine.options() };
+    let count = settings.run.stats() || settings.run.digest();
+    let options = engine::Options { count, ..settings.engine.options() };
     let told = |error| match engine::advice(&error) {
         Some(advice) => anyhow::anyhow!("{error}; {advice}"),
         None => error.into(),

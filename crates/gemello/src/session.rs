@@ -123,6 +123,7 @@ mod tests {
             paging: None,
             devices: vec![Device::Disk(disk.clone())],
             debug_exit: false,
+            deterministic: false,
         };
         let side = Side::new(Kind::Console, Place::Standard, (24, 80));
         let now = SavedSession::of(&MachineName::of_image(&path), &side, &hardware);

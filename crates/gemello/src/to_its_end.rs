@@ -24,19 +24,28 @@ pub(crate) struct Ready {
     pub(crate) machine: Machine,
     /// The user's side of it.
     pub(crate) side: Side,
-    /// Print counters at the end.
-    pub(crate) stats: bool,
+    /// What is printed at the end.
+    pub(crate) report: Report,
     /// Where the second serial line goes.
     pub(crate) log: LogFile,
     /// How its processors get the host's.
     pub(crate) sched: SchedSettings,
 }
 
+/// What is printed at the end of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct Report {
+    /// Counters.
+    pub(crate) stats: bool,
+    /// The machine's digest.
+    pub(crate) digest: bool,
+}
+
 /// A machine that runs.
 struct Running {
     machine: Machine,
     hosted: Arc<Hosted>,
-    stats: bool,
+    printed: Report,
     log: LogFile,
     /// It is the only one, and so is who is meant.
     alone: bool,
@@ -51,7 +60,7 @@ struct Running {
 /// The terminal cannot be had, or a machine could not be saved: nothing was run.
 pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<u8> {
     let alone = machines.len() == 1;
-    let processors = machines.iter().map(|ready| ready.machine.processors()).sum();
+    let processors = machines.iter().map(|ready| ready.machine.tasks()).sum();
     confine();
     for ready in &machines {
         ready.side.wishes().check()?;
@@ -82,7 +91,7 @@ pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<
 
 /// Connects a machine with its user and with the pool. It can be reached from now on.
 fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
-    let Ready { name, claim, mut machine, side, stats, log, sched } = ready;
+    let Ready { name, claim, mut machine, side, report, log, sched } = ready;
     side.notify(&machine);
     // What a command has read and written is not to be had again.
     if !side.kind().is_command() {
@@ -95,7 +104,7 @@ fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
     let size = (machine.ram().size(), machine.processors());
     let hosted = Arc::new(Hosted::new(name, machine.handle(), side, size));
     let serving = claim.map(|claim| claim.serve(&hosted));
-    Running { machine, hosted, stats, log, alone, _serving: serving }
+    Running { machine, hosted, printed: report, log, alone, _serving: serving }
 }
 
 /// Runs each machine on a thread of its own; their exit codes, in their order.
@@ -124,9 +133,15 @@ impl Running {
     /// Says how the machine has ended; the exit code.
     fn report(&self, end: &End) -> u8 {
         let before = if self.alone { String::new() } else { format!("{}: ", self.hosted.name) };
-        if self.stats {
+        if self.printed.stats {
             let resident = self.machine.handle().resident();
             eprint!("{before}{}", Table { stats: &self.machine.stats(), resident });
+        }
+        if self.printed.digest {
+            match self.machine.digest() {
+                Ok(digest) => eprintln!("gemello: {before}digest: {digest}"),
+                Err(error) => eprintln!("gemello: {before}no digest: {error}"),
+            }
         }
         explain(end, &before);
         let code = code(end, &before, self.hosted.side.command().as_ref());

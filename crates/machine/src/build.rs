@@ -4,7 +4,7 @@
 use crate::arrivals::Arrivals;
 use crate::board::Board;
 use crate::boot_files::BootFile;
-use crate::clock::{ProcessorTsc, VmClock};
+use crate::clock::{self, ProcessorTsc, VmClock};
 use crate::config::{BootConfig, Config, Hardware, VCPUS};
 use crate::console::Pump;
 use crate::control::Control;
@@ -18,13 +18,14 @@ use crate::processor::Processor;
 use crate::saved::file::{FileError, Header, SavedMachine};
 use crate::saved::state::{MachineState, RestoreError};
 use crate::stats::Exits;
-use crate::wiring::{Lines, Wiring, bus, power_sink};
-use crate::{layout, paging, virtio};
+use crate::wiring::{Lines, Wake, Wiring, bus, power_sink};
+use crate::{deterministic, layout, paging, virtio};
 use devices::bus::Bus;
-use devices::chipset::SystemWallClock;
+use devices::chipset::WallClock;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::paravirt::{self, CommonConfig, Paravirt};
 use devices::time::TimerQueue;
+use devices::virtio::Service;
 use memory::GuestRam;
 use sched::Share;
 use std::io;
@@ -49,7 +50,7 @@ impl Machine {
         let hardware = config.hardware();
         let ram = layout::ram(config.memory);
         let plan = firmware::plan(&config.boot, config.vcpus, &ram, config.devices.len())?;
-        let model = processor_model(&config.cpu, config.vcpus);
+        let model = processor_model(&config.cpu, config.vcpus, &hardware);
         let boot = BootConfig::current(&config.boot);
         let mut machine = assemble(&hardware, model, boot, lines, engine)?;
         machine.timeout = config.timeout;
@@ -74,7 +75,7 @@ impl Machine {
         let refused = |source| FileError::State { path: path.clone(), source };
         let Header { hardware, state, .. } = saved.header.clone();
         hardware.validate()?;
-        let model = saved_model(&state).map_err(refused)?;
+        let model = saved_model(&state, &hardware).map_err(refused)?;
         let mut machine = assemble(&hardware, model, saved.boot()?, lines, engine)?;
         saved.load(&machine.board.ram, &machine.board.scratch())?;
         machine.restore(&state).map_err(refused)?;
@@ -93,11 +94,16 @@ fn assemble(
     let ram = paging::ram(hardware)?;
     let notifier = Notifier::new()?;
     let timers = TimerQueue::new();
-    let wake = notifier.clone();
-    timers.on_wake(move || wake.notify());
-    let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
+    let clock = Arc::new(clock_of(hardware, engine, &model)?);
     let shown = shown(&model, hardware);
     let cpus = Cpus::new(engine, &ram, &shown, &clock, &timers)?;
+    let (bell, running) = (notifier.clone(), cpus.signals.clone());
+    let wake: Wake = match clock.instructions() {
+        Some(_) => Arc::new(move || deterministic::end_slice(&running)),
+        None => Arc::new(move || bell.notify()),
+    };
+    let sooner = Arc::clone(&wake);
+    timers.on_wake(move || sooner());
     let irqchips = IrqChips::new(cpus.lapics.clone(), layout::IOAPIC_ID);
     cpus.connect_the_8259();
     let control = Arc::new(Control::new(cpus.signals.clone(), notifier.clone()));
@@ -109,16 +115,17 @@ fn assemble(
         timers: &timers,
         irqchips: &irqchips,
         power: power_sink(&stopper),
-        notifier: &notifier,
+        wake: &wake,
         stopper,
         feeds: Vec::new(),
         pumps: Vec::new(),
     };
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
-    let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus)?;
+    let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
+    let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
     // Their threads work in the machine's name, too.
-    let made = owner.run(|| virtio::build(&hardware.devices, &ram, &irqchips));
+    let made = owner.run(|| virtio::build(&hardware.devices, &ram, &irqchips, service));
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
     let processors = cpus.on(&ram, &bus, &paravirt);
@@ -165,7 +172,12 @@ impl Cpus {
         clock: &Arc<VmClock>,
         timers: &Arc<TimerQueue>,
     ) -> Result<Self, BuildError> {
-        let vm = engine.create_vm(VmParts { ram: ram.clone(), model: model.clone() })?;
+        let parts = VmParts {
+            ram: ram.clone(),
+            model: model.clone(),
+            clock: clock.instructions().cloned(),
+        };
+        let vm = engine.create_vm(parts)?;
         let vcpus =
             (0..model.cpus).map(|id| vm.add_vcpu(VcpuId(id))).collect::<Result<Vec<_>, _>>()?;
         let signals: Vec<_> = vcpus.iter().map(|vcpu| vcpu.signals()).collect();
@@ -203,11 +215,38 @@ impl Cpus {
     }
 }
 
-/// The model with what this host and this machine decide.
-fn processor_model(wanted: &CpuModel, vcpus: u32) -> CpuModel {
+/// The machine's time.
+fn clock_of(
+    hardware: &Hardware,
+    engine: &dyn Engine,
+    model: &CpuModel,
+) -> Result<VmClock, BuildError> {
+    if !hardware.deterministic {
+        return Ok(VmClock::new(model.tsc_hz, 0, 0));
+    }
+    let counts = engine.probe().map_err(EngineError::from)?.counts_instructions;
+    let engine = engine.name();
+    if counts { Ok(VmClock::counted()) } else { Err(BuildError::CountsNothing { engine }) }
+}
+
+/// The model with what this host and this machine decide. Random numbers are no part of a
+/// deterministic machine.
+fn processor_model(wanted: &CpuModel, vcpus: u32, hardware: &Hardware) -> CpuModel {
+    let mut model = CpuModel { tsc_hz: tsc_hz(hardware), cpus: vcpus, ..wanted.clone() };
+    if hardware.deterministic {
+        model.features = model.features.disable(Feature::Rdrand).disable(Feature::Rdseed);
+    }
+    model
+}
+
+/// Ticks of the TSC in a second.
+fn tsc_hz(hardware: &Hardware) -> u64 {
+    if hardware.deterministic {
+        return clock::COUNTED_HZ;
+    }
     let frequency = crate::frequency::host_tsc_frequency();
     tracing::debug!(target: "cpu", ?frequency, "TSC");
-    CpuModel { tsc_hz: frequency.hz, cpus: vcpus, ..wanted.clone() }
+    frequency.hz
 }
 
 /// `model`, as the processors of a machine of `hardware` show it.
@@ -221,8 +260,8 @@ fn shown(model: &CpuModel, hardware: &Hardware) -> CpuModel {
 }
 
 /// The model that a saved machine had.
-fn saved_model(state: &MachineState) -> Result<CpuModel, RestoreError> {
-    let (found, expected) = (state.tsc_hz, crate::frequency::host_tsc_frequency().hz);
+fn saved_model(state: &MachineState, hardware: &Hardware) -> Result<CpuModel, RestoreError> {
+    let (found, expected) = (state.tsc_hz, tsc_hz(hardware));
     if found.abs_diff(expected) > expected / TSC_TOLERANCE {
         return Err(RestoreError::Frequency { found, expected });
     }
@@ -247,6 +286,7 @@ fn kvm_interface(
     ram: &GuestRam,
     irqchips: &IrqChips,
     cpus: &Cpus,
+    wall: Arc<dyn WallClock>,
 ) -> Result<Arc<paravirt::Common>, BuildError> {
     let mut offered = model.clone();
     if engine.probe().map_err(EngineError::from)?.answers_hypercalls {
@@ -255,7 +295,7 @@ fn kvm_interface(
     Ok(paravirt::Common::new(CommonConfig {
         model: &offered,
         ram,
-        wall: Arc::new(SystemWallClock),
+        wall,
         interconnect: Arc::clone(&irqchips.interconnect),
         signals: cpus.signals.clone(),
     }))

@@ -4,18 +4,37 @@
 //! plus an offset that the guest may change; engines read the host's TSC themselves, so while the
 //! machine runs the two are tied by hardware alone. One leaf mutex guards pausing; readers of a
 //! running clock take it only for the length of an addition.
+//!
+//! A deterministic machine's time is its instructions: each lasts a nanosecond, and is a tick of
+//! the TSC. Its wall time begins on a fixed day.
 
-use devices::time::{self, Clock, Tsc};
+use devices::chipset::{SystemWallClock, WallClock};
+use devices::time::{self, Clock, SECOND, Tsc};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use vcpu::InstructionClock;
+
+/// Ticks of a deterministic machine's TSC in a second.
+pub(crate) const COUNTED_HZ: u64 = SECOND;
+/// Wall time at VM time 0 of a deterministic machine: 2026-01-01 00:00 UTC.
+const EPOCH: i128 = 1_767_225_600 * SECOND as i128;
 
 /// The clock of one machine.
 #[derive(Debug)]
 pub struct VmClock {
-    state: Mutex<State>,
+    source: Source,
     tsc_hz: u64,
     tsc_offset: AtomicU64,
+}
+
+/// What makes time go on.
+#[derive(Debug)]
+enum Source {
+    /// The host's clocks.
+    Host(Mutex<State>),
+    /// The processors' instructions.
+    Counted(Arc<InstructionClock>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,16 +52,34 @@ impl VmClock {
     /// `guest_tsc`.
     pub fn new(tsc_hz: u64, now: u64, guest_tsc: u64) -> Self {
         let stopped_tsc = vcpu::host_tsc();
+        let state = State { base: now, since: None, stopped_tsc };
         Self {
-            state: Mutex::new(State { base: now, since: None, stopped_tsc }),
+            source: Source::Host(Mutex::new(state)),
             tsc_hz: tsc_hz.max(1),
             tsc_offset: AtomicU64::new(guest_tsc.wrapping_sub(stopped_tsc)),
         }
     }
 
+    /// Time that is counted in instructions, from 0.
+    pub(crate) fn counted() -> Self {
+        Self {
+            source: Source::Counted(Arc::default()),
+            tsc_hz: COUNTED_HZ,
+            tsc_offset: AtomicU64::new(0),
+        }
+    }
+
+    /// What the processors move on, if time is counted in instructions.
+    pub(crate) fn instructions(&self) -> Option<&Arc<InstructionClock>> {
+        match &self.source {
+            Source::Host(_) => None,
+            Source::Counted(clock) => Some(clock),
+        }
+    }
+
     /// Lets time run on. The TSC's offset changes by what was spent paused.
     pub fn start(&self) {
-        let mut state = self.lock();
+        let Some(mut state) = self.state() else { return };
         if state.since.is_none() {
             state.since = Some(Instant::now());
             let change = state.stopped_tsc.wrapping_sub(vcpu::host_tsc());
@@ -52,7 +89,7 @@ impl VmClock {
 
     /// Stops time.
     pub fn stop(&self) {
-        let mut state = self.lock();
+        let Some(mut state) = self.state() else { return };
         if let Some(since) = state.since.take() {
             state.base = state.base.saturating_add(nanoseconds(since));
             state.stopped_tsc = vcpu::host_tsc();
@@ -61,18 +98,33 @@ impl VmClock {
 
     /// Sets VM time and the guest's TSC. The clock stands still then.
     pub fn set(&self, now: u64, guest_tsc: u64) {
-        let mut state = self.lock();
-        let stopped_tsc = vcpu::host_tsc();
-        *state = State { base: now, since: None, stopped_tsc };
-        self.tsc_offset.store(guest_tsc.wrapping_sub(stopped_tsc), Ordering::SeqCst);
+        let ticks = match &self.source {
+            Source::Host(state) => {
+                let stopped_tsc = vcpu::host_tsc();
+                *sync::lock(state) = State { base: now, since: None, stopped_tsc };
+                stopped_tsc
+            }
+            Source::Counted(clock) => {
+                clock.set(now);
+                now
+            }
+        };
+        self.tsc_offset.store(guest_tsc.wrapping_sub(ticks), Ordering::SeqCst);
     }
 
-    /// Whether time is running.
+    /// Has counted time jump to `now`, unless it is later. No processor runs.
+    pub(crate) fn skip_to(&self, now: u64) {
+        if let Source::Counted(clock) = &self.source {
+            clock.set(clock.now().max(now));
+        }
+    }
+
+    /// Whether the host's time makes this one go on.
     pub fn is_running(&self) -> bool {
-        self.lock().since.is_some()
+        self.state().is_some_and(|state| state.since.is_some())
     }
 
-    /// Guest TSC minus host TSC, for processors that have not moved theirs.
+    /// Guest TSC minus host TSC (or counted time), for processors that have not moved theirs.
     pub fn tsc_offset(&self) -> u64 {
         self.tsc_offset.load(Ordering::SeqCst)
     }
@@ -82,15 +134,20 @@ impl VmClock {
         self.tsc_hz
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        sync::lock(&self.state)
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        match &self.source {
+            Source::Host(state) => Some(sync::lock(state)),
+            Source::Counted(_) => None,
+        }
     }
 }
 
 impl Clock for VmClock {
     fn now(&self) -> u64 {
-        let state = *self.lock();
-        state.now()
+        match &self.source {
+            Source::Host(state) => sync::lock(state).now(),
+            Source::Counted(clock) => clock.now(),
+        }
     }
 }
 
@@ -112,9 +169,32 @@ impl VmClock {
 
     /// VM time and [`VmClock::guest_tsc`], with one look at the clock.
     fn instant(&self) -> time::Instant {
-        let state = *self.lock();
-        let tsc = state.host_tsc().wrapping_add(self.tsc_offset());
-        time::Instant { ns: state.now(), tsc }
+        let (ns, ticks) = match &self.source {
+            Source::Host(state) => {
+                let state = *sync::lock(state);
+                (state.now(), state.host_tsc())
+            }
+            Source::Counted(clock) => (clock.now(), clock.now()),
+        };
+        time::Instant { ns, tsc: ticks.wrapping_add(self.tsc_offset()) }
+    }
+
+    /// The wall clock that goes with it.
+    pub(crate) fn wall(self: &Arc<Self>) -> Arc<dyn WallClock> {
+        match self.source {
+            Source::Host(_) => Arc::new(SystemWallClock),
+            Source::Counted(_) => Arc::new(CountedWallClock(Arc::clone(self))),
+        }
+    }
+}
+
+/// Wall time of a deterministic machine.
+#[derive(Debug)]
+struct CountedWallClock(Arc<VmClock>);
+
+impl WallClock for CountedWallClock {
+    fn unix_ns(&self) -> i128 {
+        EPOCH + i128::from(self.0.now())
     }
 }
 
@@ -206,6 +286,19 @@ mod tests {
         assert_eq!(clock.ns_until(4000), 1001);
         assert!(clock.ns_until(u64::MAX) > 1 << 60);
         assert!(tsc(0, 0).ns_until(u64::MAX) > 1 << 60);
+    }
+
+    #[test]
+    fn counted_time_is_what_the_processors_make_it() {
+        let clock = Arc::new(VmClock::counted());
+        clock.start();
+        let wall = clock.wall();
+        assert_eq!((clock.now(), clock.guest_tsc(), wall.unix_ns()), (0, 0, EPOCH));
+        clock.instructions().expect("it is counted").set(70);
+        assert_eq!((clock.now(), clock.guest_tsc(), wall.unix_ns()), (70, 70, EPOCH + 70));
+        clock.set(1000, 5000);
+        assert_eq!((clock.now(), clock.guest_tsc()), (1000, 5000));
+        assert!(!clock.is_running());
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
-    /// End the run after this much host time.
+    /// Whether each run is the same: time is counted in instructions.
+    pub deterministic: bool,
+    /// End the run after this much host time; that of a deterministic machine, after this much of
+    /// its own.
     pub timeout: Option<Duration>,
 }
 
@@ -55,6 +58,9 @@ pub struct Hardware {
     pub devices: Vec<Device>,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
+    /// Whether each run is the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deterministic: bool,
 }
 
 /// RAM larger than the host memory that it may take.
@@ -154,6 +160,11 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// When a page leaves for the swap file is the host's affair, and shows in the page tables.
+    #[error(
+        "a deterministic machine keeps all of its memory; leave out `resident`, or `deterministic`"
+    )]
+    DeterministicPaging,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -218,6 +229,9 @@ impl Hardware {
         {
             return Err(ConfigError::ResidentTooSmall { found });
         }
+        if self.deterministic && self.paging.is_some() {
+            return Err(ConfigError::DeterministicPaging);
+        }
         if self.devices.len() > layout::VIRTIO_MAX {
             return Err(ConfigError::TooManyDevices { found: self.devices.len() });
         }
@@ -261,12 +275,13 @@ impl<F> BootConfig<F> {
 impl Config {
     /// What the machine is made of.
     pub fn hardware(&self) -> Hardware {
-        let Self { memory, paging, devices, debug_exit, .. } = self;
+        let Self { memory, paging, devices, debug_exit, deterministic, .. } = self;
         Hardware {
             memory: *memory,
             paging: paging.clone(),
             devices: devices.clone(),
             debug_exit: *debug_exit,
+            deterministic: *deterministic,
         }
     }
 
@@ -312,6 +327,7 @@ mod tests {
             boot,
             devices: vec![],
             debug_exit: false,
+            deterministic: false,
             timeout: None,
         }
     }
@@ -334,6 +350,16 @@ mod tests {
         assert!(message(2 << 40).starts_with("2048G of memory is too much; set `memory` to 1024G"));
         assert!(message(0x80_0400).starts_with("8193K of memory is no multiple of 4K"));
         assert!(message(0).starts_with("0M of"));
+    }
+
+    #[test]
+    fn a_deterministic_machine_has_no_swap_file() {
+        let paging = Some(Paging { resident: memory::LEAST_RESIDENT, swap: "/tmp".into() });
+        let with = |deterministic| {
+            Config { paging: paging.clone(), deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(false), Ok(()));
+        assert_eq!(with(true), Err(ConfigError::DeterministicPaging));
     }
 
     #[test]

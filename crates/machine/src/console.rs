@@ -3,13 +3,15 @@
 use crate::end::End;
 use crate::panic::{SILENCE, Witness};
 use crate::power::Stopper;
+use devices::time::Clock;
 use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The input of a serial line. Called on the I/O thread alone.
+/// The input of a serial line. Called on the I/O thread alone, or where there is none, on that of
+/// the processors.
 pub trait Input: Send {
     /// The descriptor to poll for reading; `None` while nothing shall be read: the queue is full,
     /// or the input ended.
@@ -61,7 +63,7 @@ pub(crate) struct Output(Arc<Shared>);
 impl Output {
     /// Another guest begins: what was heard of this one's panic is forgotten.
     pub(crate) fn begin_anew(&self) {
-        *self.0.witness() = Witness::default();
+        self.0.witness().begin_anew();
     }
 
     /// Waits until everything has been written, up to `deadline`; whether it has.
@@ -70,7 +72,7 @@ impl Output {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
@@ -107,12 +109,20 @@ impl Shared {
 }
 
 impl Pump {
-    /// Starts the thread that writes to `place`.
+    /// Starts the thread that writes to `place` what a guest says, whose time is `clock`.
     ///
     /// # Errors
     /// The host refuses another thread.
-    pub(crate) fn start(mut place: Box<dyn Write + Send>, stopper: Stopper) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub(crate) fn start(
+        mut place: Box<dyn Write + Send>,
+        stopper: Stopper,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            witness: Mutex::new(Witness::new(clock)),
+        });
         let mine = Arc::clone(&shared);
         let kept = stopper.clone();
         let work = move || {
@@ -273,6 +283,7 @@ impl Write for PumpWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devices::time::ManualClock;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
 
@@ -302,7 +313,8 @@ mod tests {
     fn slow() -> (Pump, Sender<()>, Receiver<Vec<u8>>) {
         let (open, gate) = channel();
         let (seen, read) = channel();
-        let pump = Pump::start(Box::new(Slow { gate, seen }), stopper());
+        let clock = ManualClock::new();
+        let pump = Pump::start(Box::new(Slow { gate, seen }), stopper(), clock);
         (pump.expect("a thread"), open, read)
     }
 

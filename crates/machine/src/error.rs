@@ -40,6 +40,15 @@ pub enum BuildError {
     /// The engine cannot be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The engine cannot count time in instructions.
+    #[error(
+        "the {engine} engine does not count instructions, which is a deterministic machine's time; \
+         choose another with `engine`, or leave out `deterministic`"
+    )]
+    CountsNothing {
+        /// Which.
+        engine: &'static str,
+    },
     /// The file of a saved machine.
     #[error(transparent)]
     Saved(#[from] FileError),

@@ -1,9 +1,9 @@
 //! The machine's event loop: timers, console input, the timeout.
 //!
-//! One thread per machine. It sleeps in poll(2) on the notifier and on the inputs that may be read,
-//! until the soonest deadline. It takes a UART's lock to feed it, but does not wait for it: a
-//! processor holds it as long as nobody takes the line's output. The UART's drain callback rings
-//! the notifier.
+//! One thread per machine (a deterministic one has none: [`crate::deterministic`]). It sleeps in
+//! poll(2) on the notifier and on the inputs that may be read, until the soonest deadline. It takes
+//! a UART's lock to feed it, but does not wait for it: a processor holds it as long as nobody takes
+//! the line's output. The UART's drain callback rings the notifier.
 
 use crate::clock::VmClock;
 use crate::console::Input;
@@ -66,40 +66,10 @@ impl EventLoop {
         }
     }
 
-    /// Waits for the notifier, an input or a deadline, and reads what is readable.
     fn sleep(&mut self) {
-        let timeout = self.timeout().map(|limit| Timespec {
-            tv_sec: limit.as_secs().min(1 << 40) as i64,
-            tv_nsec: limit.subsec_nanos().into(),
-        });
-        let mut fds = vec![PollFd::from_borrowed_fd(self.notifier.as_fd(), PollFlags::IN)];
-        let mut polled = vec![];
-        for (index, feed) in self.feeds.iter().enumerate() {
-            if let Some(fd) = feed.input.source() {
-                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                polled.push(index);
-            }
-        }
-        // EINTR and a failure look like nothing being ready: the loop comes back.
-        if poll(&mut fds, timeout.as_ref()).unwrap_or(0) == 0 {
-            return;
-        }
-        let rung = !fds[0].revents().is_empty();
-        let ready: Vec<usize> = fds[1..]
-            .iter()
-            .zip(polled)
-            .filter_map(|(fd, index)| (!fd.revents().is_empty()).then_some(index))
-            .collect();
-        drop(fds);
-        if rung {
-            self.notifier.drain();
-        }
-        for index in ready {
-            if let Some(feed) = self.feeds.get_mut(index)
-                && let Err(end) = feed.input.read()
-            {
-                self.stopper.stop(end);
-            }
+        let timeout = self.timeout();
+        if let Err(end) = wait(&self.notifier, &mut self.feeds, timeout) {
+            self.stopper.stop(end);
         }
     }
 
@@ -112,9 +82,70 @@ impl EventLoop {
     }
 }
 
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// The time has passed.
+    Through,
+    /// By the notifier, an input, or a signal of the host's.
+    Called,
+}
+
+/// Whether more may be read.
+pub(crate) fn may_read(feeds: &[Feed]) -> bool {
+    feeds.iter().any(|feed| feed.input.source().is_some())
+}
+
+/// Waits for the notifier or an input, `timeout` at the most, and reads what is readable.
+///
+/// # Errors
+/// An input ends the machine.
+pub(crate) fn wait(
+    notifier: &Notifier,
+    feeds: &mut [Feed],
+    timeout: Option<Duration>,
+) -> Result<Waited, End> {
+    let timeout = timeout.map(|limit| Timespec {
+        tv_sec: limit.as_secs().min(1 << 40) as i64,
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let mut fds = vec![PollFd::from_borrowed_fd(notifier.as_fd(), PollFlags::IN)];
+    let mut polled = vec![];
+    for (index, feed) in feeds.iter().enumerate() {
+        if let Some(fd) = feed.input.source() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            polled.push(index);
+        }
+    }
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(0) => return Ok(Waited::Through),
+        Ok(_) => {}
+        // EINTR, or a failure: the caller comes back.
+        Err(_) => return Ok(Waited::Called),
+    }
+    let rung = !fds[0].revents().is_empty();
+    let ready: Vec<usize> = fds[1..]
+        .iter()
+        .zip(polled)
+        .filter_map(|(fd, index)| (!fd.revents().is_empty()).then_some(index))
+        .collect();
+    drop(fds);
+    if rung {
+        notifier.drain();
+    }
+    let mut read = |index: usize| feeds.get_mut(index).map_or(Ok(()), |feed| feed.input.read());
+    ready.into_iter().try_for_each(&mut read)?;
+    Ok(Waited::Called)
+}
+
 impl Feed {
+    /// Whether the guest takes something now.
+    pub(crate) fn is_wanted(&self) -> bool {
+        sync::lock(&self.uart).wants_input() > 0
+    }
+
     /// Gives the UART what it takes now. False: a processor has it.
-    fn offer(&mut self) -> bool {
+    pub(crate) fn offer(&mut self) -> bool {
         let Some(mut uart) = sync::try_lock(&self.uart) else { return false };
         loop {
             let bytes = match uart.wants_input() {

@@ -21,6 +21,8 @@ pub mod console;
 mod control;
 mod cpu_io;
 mod crew;
+mod deterministic;
+mod digest;
 mod end;
 mod error;
 mod firmware;
@@ -55,6 +57,7 @@ pub use config::{
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::blk::{Format, ImageError, Trust};
+pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BuildError, ControlError, ResetError, SaveError};
 pub use handle::MachineHandle;

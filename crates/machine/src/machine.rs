@@ -56,6 +56,11 @@ impl Machine {
         self.board.processors.len()
     }
 
+    /// How many host threads can run its processors at a time.
+    pub fn tasks(&self) -> usize {
+        if self.board.clock.instructions().is_some() { 1 } else { self.processors() }
+    }
+
     /// Has `pool` run its processors, which other machines may use as well, for `share` of the
     /// pool's time. Without, the machine has a pool of its own, with a worker for each processor as
     /// far as the host has as many.

@@ -11,7 +11,10 @@
 //!
 //! With `printk.time=0` the last two have to do.
 
-use std::time::{Duration, Instant};
+use devices::time::{Clock, SECOND};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How the kernel's line about it begins.
 const PANIC: &str = "Kernel panic - not syncing: ";
@@ -29,9 +32,11 @@ const EARLY: f64 = 2.0;
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// Reads one console.
-#[derive(Debug)]
 pub(crate) struct Witness {
-    began: Instant,
+    /// The guest's time.
+    clock: Arc<dyn Clock>,
+    /// When the guest began.
+    began: u64,
     /// The line in progress.
     line: Vec<u8>,
     /// The panic's line and those after it; empty: no panic.
@@ -40,17 +45,27 @@ pub(crate) struct Witness {
     ended: bool,
 }
 
-impl Default for Witness {
-    fn default() -> Self {
-        let (line, lines) = (Vec::new(), Vec::new());
-        Self { began: Instant::now(), line, lines, timed: false, ended: false }
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").field("lines", &self.lines).finish_non_exhaustive()
     }
 }
 
 impl Witness {
+    /// Of a guest that begins now, by `clock`.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let (line, lines, began) = (Vec::new(), Vec::new(), clock.now());
+        Self { clock, began, line, lines, timed: false, ended: false }
+    }
+
+    /// Another guest begins: what was heard of this one is forgotten.
+    pub(crate) fn begin_anew(&mut self) {
+        *self = Self::new(Arc::clone(&self.clock));
+    }
+
     /// The console wrote `bytes`.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
-        let now = self.began.elapsed().as_secs_f64();
+        let now = self.clock.now().saturating_sub(self.began) as f64 / SECOND as f64;
         for &byte in bytes {
             if byte == b'\n' {
                 let line = printable(&std::mem::take(&mut self.line));
@@ -116,9 +131,10 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devices::time::ManualClock;
 
     fn heard(text: &str) -> Witness {
-        let mut witness = Witness::default();
+        let mut witness = Witness::new(ManualClock::new());
         text.bytes().for_each(|byte| witness.hear(&[byte]));
         witness
     }
@@ -135,6 +151,18 @@ mod tests {
         assert!(!witness.has_ended());
         assert!(heard(&format!("{DEATH}{LAST}")).has_ended());
         assert!(heard("Kernel panic - not syncing: VFS\nCPU: 0\n").report().is_some());
+    }
+
+    #[test]
+    fn the_guests_time_counts() {
+        let clock = ManualClock::new();
+        let mut witness = Witness::new(Arc::clone(&clock) as _);
+        clock.set(500 * SECOND);
+        witness.hear(DEATH.as_bytes());
+        assert_eq!(witness.report(), None, "so long ago");
+        witness.begin_anew();
+        witness.hear(DEATH.as_bytes());
+        assert!(witness.report().is_some());
     }
 
     #[test]

@@ -10,14 +10,16 @@
 //!   the scheduler's turn: crates/sched
 //! ```
 //! A pool of worker threads runs the processors ([`sched::Pool`]); the I/O thread serves timers and
-//! consoles beside them.
+//! consoles beside them. A deterministic machine's processors are one task, which does that itself
+//! ([`crate::deterministic`]).
 
 use crate::board::Board;
 use crate::console::Pump;
 use crate::control::Phase;
 use crate::crew::Crew;
+use crate::deterministic::Turns;
 use crate::end::End;
-use crate::io_thread::EventLoop;
+use crate::io_thread::{EventLoop, Feed};
 use crate::machine::Machine;
 use crate::processor::Processor;
 use crate::stats::{ProcessorStats, Stats};
@@ -40,28 +42,11 @@ impl Machine {
     pub fn run(&mut self) -> End {
         let began = Instant::now();
         let board = Arc::clone(&self.board);
-        let service = EventLoop {
-            notifier: board.notifier.clone(),
-            clock: board.clock.clone(),
-            timers: board.timers.clone(),
-            feeds: std::mem::take(&mut self.feeds),
-            stopper: self.stopper(),
-            serving: Arc::clone(&board.serving),
-            deadline: self.timeout.map(|limit| began + limit),
-            busy: false,
+        let feeds = std::mem::take(&mut self.feeds);
+        self.feeds = match board.clock.instructions() {
+            Some(_) => self.run_counted(feeds),
+            None => self.run_timed(feeds, began),
         };
-        let owner = self.stopper().owner();
-        self.feeds = thread::scope(|scope| {
-            let refused = |error| board.control.stop(End::no_thread(&error));
-            let serve = move || owner.run(|| service.run()).unwrap_or_default();
-            let io = named("I/O").spawn_scoped(scope, serve).map_err(&refused);
-            if io.is_ok() {
-                self.start().unwrap_or_else(refused);
-            }
-            board.control.wait_for_end();
-            board.finish();
-            io.map(|io| io.join().unwrap_or_default()).unwrap_or_default()
-        });
         board.stop_time();
         let end = board.control.ended().unwrap_or(End::Interrupted);
         self.finish_output(&end);
@@ -70,10 +55,60 @@ impl Machine {
         end
     }
 
-    /// Has time go on, and the processors, unless the machine is paused.
-    fn start(&self) -> io::Result<()> {
+    /// Runs it by the host's time.
+    fn run_timed(&self, feeds: Vec<Feed>, began: Instant) -> Vec<Feed> {
         let board = &self.board;
-        let own = || Pool::new(sched::workers(None, board.processors.len()), QUANTUM);
+        let service = EventLoop {
+            notifier: board.notifier.clone(),
+            clock: board.clock.clone(),
+            timers: board.timers.clone(),
+            feeds,
+            stopper: self.stopper(),
+            serving: Arc::clone(&board.serving),
+            deadline: self.timeout.map(|limit| began + limit),
+            busy: false,
+        };
+        let owner = self.stopper().owner();
+        thread::scope(|scope| {
+            let refused = |error| board.control.stop(End::no_thread(&error));
+            let serve = move || owner.run(|| service.run()).unwrap_or_default();
+            let io = named("I/O").spawn_scoped(scope, serve).map_err(&refused);
+            if io.is_ok() {
+                self.start(|crew| self.add_processors(crew)).unwrap_or_else(refused);
+            }
+            board.control.wait_for_end();
+            board.finish();
+            io.map(|io| io.join().unwrap_or_default()).unwrap_or_default()
+        })
+    }
+
+    /// Runs it by its own time.
+    fn run_counted(&self, feeds: Vec<Feed>) -> Vec<Feed> {
+        let board = &self.board;
+        let feeds = Arc::new(Mutex::new(feeds));
+        let turns = Turns::new(board, &feeds, self.timeout, self.stopper().owner());
+        let signals = turns.signals();
+        self.start(|crew| crew.add(Box::new(turns), &signals))
+            .unwrap_or_else(|error| board.control.stop(End::no_thread(&error)));
+        board.control.wait_for_end();
+        board.finish();
+        std::mem::take(&mut *lock(&feeds))
+    }
+
+    fn add_processors(&self, crew: &Crew) {
+        let board = &self.board;
+        for (number, processor) in board.processors.iter().enumerate() {
+            let signals = Arc::clone(&lock(processor).signals);
+            let owner = self.stopper().owner();
+            let task = ProcessorTask { board: Arc::clone(board), number, owner };
+            crew.add(Box::new(task), &signals);
+        }
+    }
+
+    /// Has time go on, and what `add` adds, unless the machine is paused.
+    fn start(&self, add: impl FnOnce(&Crew)) -> io::Result<()> {
+        let board = &self.board;
+        let own = || Pool::new(sched::workers(None, self.tasks()), QUANTUM);
         let pool = self.pool.clone().map_or_else(own, Ok)?;
         let crew = Arc::new(Crew::new(pool.enlist(self.share)));
         let _turn = lock(&board.commands);
@@ -81,12 +116,7 @@ impl Machine {
         if board.control.phase() != Phase::Paused {
             board.start_time();
         }
-        for (number, processor) in board.processors.iter().enumerate() {
-            let signals = Arc::clone(&lock(processor).signals);
-            let owner = self.stopper().owner();
-            let task = ProcessorTask { board: Arc::clone(board), number, owner };
-            crew.add(Box::new(task), &signals);
-        }
+        add(&crew);
         Ok(())
     }
 
@@ -138,7 +168,12 @@ impl Board {
     /// Lets time and devices go on. No processor runs.
     pub(crate) fn start_time(&self) {
         self.clock.start();
-        self.processors.iter().for_each(|processor| lock(processor).go_on());
+        let go_on = match self.clock.instructions() {
+            None => Processor::go_on,
+            // It was not away in its own time.
+            Some(_) => Processor::follow_clock,
+        };
+        self.processors.iter().for_each(|processor| go_on(&mut lock(processor)));
         self.virtio.iter().for_each(|device| device.lock().resume());
         self.notifier.notify();
     }

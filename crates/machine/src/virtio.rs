@@ -9,7 +9,7 @@ use crate::scratch;
 use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
-use devices::virtio::{VirtioDevice, VirtioMmio};
+use devices::virtio::{Service, VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,12 +30,13 @@ pub(crate) fn build(
     wanted: &[Device],
     ram: &GuestRam,
     irqchips: &IrqChips,
+    service: Service,
 ) -> Result<Vec<Slotted>, BuildError> {
     let mut slotted = Vec::new();
     for (index, (device, slot)) in wanted.iter().zip(virtio_slots()).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
         let irq = irqchips.gsi_line(slot.gsi);
-        let (made, content) = make(device, before)?;
+        let (made, content) = make(device, before, service)?;
         let transport = VirtioMmio::new(made, ram.clone(), irq);
         let made = Slotted { name: name(device), slot, transport, content };
         made.lock().pause();
@@ -47,10 +48,10 @@ pub(crate) fn build(
 type Made = (Box<dyn VirtioDevice>, Option<File>);
 
 /// Device `number` of its kind, and the content of a scratch disk.
-fn make(device: &Device, number: usize) -> Result<Made, BuildError> {
+fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildError> {
     let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
         let serial = format!("gemello-disk{number}");
-        Ok(Box::new(Block::new(Box::new(image), access, &serial)?))
+        Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
     };
     match device {
         Device::Disk(Disk { path, read_only, trust }) => {

@@ -8,13 +8,11 @@ use crate::console::{Line, Pump};
 use crate::error::BuildError;
 use crate::io_thread::Feed;
 use crate::layout;
-use crate::notifier::Notifier;
 use crate::power::Stopper;
 use crate::virtio::Slotted;
 use devices::bus::{Bus, BusError};
 use devices::chipset::{
-    AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, SystemWallClock,
-    Uart, UartConfig,
+    AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, Uart, UartConfig,
 };
 use devices::irqchip::IrqChips;
 use devices::power::PowerSink;
@@ -39,13 +37,17 @@ pub(crate) fn power_sink(stopper: &Stopper) -> PowerSink {
     PowerSink::new(move |event| stopper.power(event))
 }
 
+/// What devices ring.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
 /// What the chipset is wired to.
 pub(crate) struct Wiring<'a> {
     pub(crate) clock: &'a Arc<VmClock>,
     pub(crate) timers: &'a Arc<TimerQueue>,
     pub(crate) irqchips: &'a IrqChips,
     pub(crate) power: PowerSink,
-    pub(crate) notifier: &'a Notifier,
+    /// Has timers and inputs looked after soon.
+    pub(crate) wake: &'a Wake,
     pub(crate) stopper: Stopper,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) pumps: Vec<Pump>,
@@ -68,7 +70,7 @@ impl Wiring<'_> {
         let rtc = Rtc::new(RtcConfig {
             clock: clock(),
             timers: Arc::clone(self.timers),
-            wall: Arc::new(SystemWallClock),
+            wall: self.clock.wall(),
             irq8: irq(layout::IRQ_RTC),
             ram_below_4g: low,
             ram_above_4g: config.memory - low,
@@ -94,7 +96,7 @@ impl Wiring<'_> {
         let output = match line.output {
             None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
             Some(place) => {
-                let pump = Pump::start(place, self.stopper.clone())?;
+                let pump = Pump::start(place, self.stopper.clone(), Arc::clone(self.clock) as _)?;
                 let writer = pump.writer();
                 self.pumps.push(pump);
                 writer
@@ -108,9 +110,9 @@ impl Wiring<'_> {
             output,
         });
         if let Some(input) = line.input {
-            let notifier = self.notifier.clone();
+            let wake = Arc::clone(self.wake);
             let mut locked = sync::lock(&uart);
-            locked.on_drain(move || notifier.notify());
+            locked.on_drain(move || wake());
             drop(locked);
             self.feeds.push(Feed { input, uart: Arc::clone(&uart) });
         }

@@ -1,7 +1,8 @@
 //! Where processors come from.
 
-use crate::Vcpu;
+use crate::{InstructionClock, Vcpu};
 use memory::GuestRam;
+use std::sync::Arc;
 use x86::addr::VcpuId;
 use x86::cpuid::CpuModel;
 
@@ -39,12 +40,18 @@ pub struct VmParts {
     pub ram: GuestRam,
     /// The processor that its guest sees.
     pub model: CpuModel,
+    /// The machine's time, if it is to be counted in instructions. Its processors move it on, and
+    /// read it in place of the host's TSC. It is exact whenever one asks the machine for something
+    /// ([`crate::CpuIo`]), and when [`Vcpu::run`] returns. Needs
+    /// [`Capabilities::counts_instructions`].
+    pub clock: Option<Arc<InstructionClock>>,
 }
 
 /// What an engine can do on a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// It counts instructions, and so ends slices after a number of them.
+    /// It counts instructions: it ends slices after a number of them, and can carry a clock
+    /// ([`VmParts::clock`]).
     pub counts_instructions: bool,
     /// It answers KVM's MSRs and hypercalls itself, as a kernel does that runs guests in hardware.
     /// The machine leaves them to it then.

@@ -6,6 +6,7 @@
 //! engine it has.
 #![deny(unsafe_code)] // lifted in tsc.rs alone
 
+mod clock;
 mod engine;
 pub mod hypercall;
 mod no_devices;
@@ -13,6 +14,7 @@ mod signals;
 mod stats;
 mod tsc;
 
+pub use clock::InstructionClock;
 pub use engine::{Capabilities, Engine, EngineError, EngineVm, Unavailable, VmParts};
 pub use hypercall::{Hypercall, HypercallError};
 pub use no_devices::NoDevices;
@@ -47,8 +49,8 @@ pub trait Vcpu: Send {
     /// The engine refuses them; the processor must be given another state before it runs again.
     fn set(&mut self, elements: Elements, state: &CpuState) -> Result<(), StateError>;
 
-    /// From now on guest TSC = host TSC + `offset` (ticks). Costs nothing else: a machine that goes
-    /// on after a pause needs no more.
+    /// From now on guest TSC = host TSC + `offset` (ticks), or with [`VmParts::clock`] that clock
+    /// plus `offset`. Costs nothing else: a machine that goes on after a pause needs no more.
     fn set_tsc_offset(&mut self, offset: u64);
 
     /// What other threads use to interrupt [`Vcpu::run`] and to signal events.
@@ -83,9 +85,9 @@ pub struct StateError {
 /// How long [`Vcpu::run`] may go on. A kick ends any slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Guest instructions to run at the most (exceeded by one block at the most). An engine may run
-    /// slower with a limit: time is shared out by kicks, instructions are counted by debuggers,
-    /// tests and deterministic runs.
+    /// Guest instructions to run: exactly so many, unless an exit or a kick comes first. An engine
+    /// may run slower with a limit: time is shared out by kicks, instructions are counted by
+    /// debuggers, tests and deterministic runs.
     pub instructions: u64,
 }
 
@@ -160,8 +162,8 @@ pub trait CpuIo {
         let _ = (gpa, guest);
         None
     }
-    /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now
-    /// on.
+    /// The guest has written IA32_TSC or IA32_TSC_ADJUST: the offset is this from now on
+    /// ([`Vcpu::set_tsc_offset`]).
     fn tsc_offset_changed(&mut self, offset: u64) {
         let _ = offset;
     }

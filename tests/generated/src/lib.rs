@@ -12,7 +12,7 @@ mod code;
 mod scene;
 mod twins;
 
-pub use twins::{disturbed, paged, sabotaged, twins};
+pub use twins::{disturbed, paged, sabotaged, timed, twins};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 use engine_soft::{SoftVcpu, Tier};

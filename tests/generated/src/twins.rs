@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use test_support::Rng;
-use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
+use vcpu::{Elements, Exit, InstructionClock, NoDevices, Signal, Slice, Vcpu};
 use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer};
@@ -97,6 +97,45 @@ pub fn disturbed(data: &[u8]) {
     // any processor.
     if reference.exit != Exit::SliceOver && !reference.rewrote {
         compare(&reference, &run(data, Tier::Translate, None, kicked));
+    }
+}
+
+/// As [`twins`], but time is counted in instructions, and each tier runs in slices of its own: the
+/// guest sees the same time, too, and ends at the same instruction.
+///
+/// # Panics
+/// If they differ.
+pub fn timed(data: &[u8]) {
+    if data.first().is_some_and(|mode| mode & WILD != 0) {
+        return;
+    }
+    let in_slices = |tier, seed| {
+        let clock = Arc::<InstructionClock>::default();
+        let end = run(data, tier, None, |vcpu, _| {
+            vcpu.set_clock(Arc::clone(&clock));
+            sliced(vcpu, &clock, &mut Rng::new(seed))
+        });
+        (end, clock.now())
+    };
+    let (reference, time) = in_slices(Tier::Interpret, 1);
+    let (translated, same) = in_slices(Tier::Translate, 2);
+    compare(&reference, &translated);
+    assert!(reference.asks_for_random_numbers() || time == same, "{time} {same}");
+}
+
+/// Runs `vcpu` to its end or through [`PATIENCE`] instructions, in slices of all lengths.
+fn sliced(vcpu: &mut SoftVcpu, clock: &InstructionClock, random: &mut Rng) -> Exit {
+    loop {
+        let before = clock.now();
+        let most = if random.one_in(2) { 100 } else { 3000 };
+        let instructions = (random.below(most) + 1).min(PATIENCE - before);
+        let exit = vcpu.run(&mut NoDevices, Slice { instructions });
+        let ran = clock.now() - before;
+        assert!(ran <= instructions, "{ran} of {instructions}");
+        if exit != Exit::SliceOver || clock.now() == PATIENCE {
+            return exit;
+        }
+        assert_eq!(ran, instructions);
     }
 }
 
@@ -214,12 +253,15 @@ impl End {
     /// Its code has come to ask for the time or for random numbers, which are others on each run.
     fn asks_outside(&self) -> bool {
         let code = &self.memory[CODE as usize..CODE as usize + SLOTS * SLOT];
-        code.windows(3).any(|bytes| match bytes {
-            [0x0f, 0x31, _] | [0x0f, 0x01, 0xf9] => true,
-            // RDRAND and RDSEED: register forms of /6 and /7.
-            [0x0f, 0xc7, modrm] => *modrm >= 0xf0,
-            _ => false,
-        })
+        let time = |bytes: &[u8]| matches!(bytes, [0x0f, 0x31, _] | [0x0f, 0x01, 0xf9]);
+        code.windows(3).any(time) || self.asks_for_random_numbers()
+    }
+
+    /// Its code has come to ask for random numbers.
+    fn asks_for_random_numbers(&self) -> bool {
+        let code = &self.memory[CODE as usize..CODE as usize + SLOTS * SLOT];
+        // RDRAND and RDSEED: register forms of /6 and /7.
+        code.windows(3).any(|bytes| matches!(bytes, [0x0f, 0xc7, modrm] if *modrm >= 0xf0))
     }
 }
 
@@ -258,7 +300,7 @@ fn run_on(
         vcpu.sabotage(how);
     }
     vcpu.set(Elements::all(), &state).expect("a state");
-    // Without a limit translated code is not made to stop at each poll.
+    // With a limit translated code counts; that of users does not.
     let slice = Slice { instructions: PATIENCE };
     let wild = mode & WILD != 0;
     let slice = if tier == Tier::Interpret || wild { slice } else { Slice::UNTIL_KICKED };

@@ -6,9 +6,9 @@
 //!                     └── VirtioIrq (status, line) ◄── Queue (2.7) ◄───────┘
 //! ```
 //! A device's requests are served on its own threads, which may block on the host; the processors
-//! only write registers. What a driver does wrong never reaches the host: a chain that makes no
-//! sense stops the device with DEVICE_NEEDS_RESET (2.1.2), a request that makes none is answered
-//! with an error.
+//! only write registers. (With [`Service::AtOnce`] the access that notifies a device serves it.)
+//! What a driver does wrong never reaches the host: a chain that makes no sense stops the device
+//! with DEVICE_NEEDS_RESET (2.1.2), a request that makes none is answered with an error.
 //!
 //! Locks: the transport is a chipset device in the crate's order; then a worker's mailbox, then a
 //! queue's ring, then the interrupt, then the line. A device's thread takes the last four, each
@@ -29,3 +29,4 @@ pub use device::{Activation, ConfigSpace, VirtioDevice};
 pub use irq::VirtioIrq;
 pub use queue::{Queue, QueuePosition};
 pub use transport::{MmioState, QueueState, TransportState, VirtioMmio};
+pub use worker::Service;

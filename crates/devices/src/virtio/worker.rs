@@ -1,4 +1,6 @@
-//! A thread that serves one queue, and may block on the host while it does.
+//! What serves one queue: a thread, which may block on the host while it does, or whoever notifies.
+//!
+//! The thread:
 //!
 //! ```text
 //!            start                notify               ring empty
@@ -23,10 +25,34 @@ pub(super) trait Serve: Send + 'static {
     fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken>;
 }
 
+/// When a device serves a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// As soon as it can, while the processors go on.
+    #[default]
+    Thread,
+    /// Before the access ends that notifies it: always at the same instruction.
+    AtOnce,
+}
+
+/// See the module.
+pub(super) enum Worker {
+    /// Its own thread.
+    Thread(Thread),
+    /// None.
+    AtOnce(Mutex<AtOnce>),
+}
+
 /// The thread and its mailbox.
-pub(super) struct Worker {
+pub(super) struct Thread {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// A server without a thread, and what it serves.
+pub(super) struct AtOnce {
+    server: Box<dyn Serve>,
+    job: Option<Job>,
 }
 
 #[derive(Default)]
@@ -56,7 +82,59 @@ struct Job {
 
 impl Worker {
     /// An idle worker called `name`.
-    pub(super) fn new(name: String, server: impl Serve) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub(super) fn new(name: String, server: impl Serve, service: Service) -> io::Result<Self> {
+        match service {
+            Service::Thread => Thread::new(name, server).map(Self::Thread),
+            Service::AtOnce => {
+                let server = Box::new(server);
+                Ok(Self::AtOnce(Mutex::new(AtOnce { server, job: None })))
+            }
+        }
+    }
+
+    /// Serves `queue` from now on.
+    pub(super) fn start(&self, queue: Queue, features: u64) {
+        let job = Job { queue, features };
+        match self {
+            Self::Thread(thread) => thread.start(job),
+            Self::AtOnce(server) => {
+                let mut server = lock(server);
+                server.job = Some(job);
+                server.serve();
+            }
+        }
+    }
+
+    /// Looks into the queue.
+    pub(super) fn notify(&self) {
+        match self {
+            Self::Thread(thread) => thread.notify(),
+            Self::AtOnce(server) => lock(server).serve(),
+        }
+    }
+
+    /// Waits for the request in progress, and serves no more.
+    pub(super) fn stop(&self) {
+        match self {
+            Self::Thread(thread) => thread.stop(),
+            Self::AtOnce(server) => lock(server).job = None,
+        }
+    }
+}
+
+impl AtOnce {
+    fn serve(&mut self) {
+        if let Some(job) = &self.job {
+            job.drain(&mut *self.server, &|| false);
+        }
+    }
+}
+
+impl Thread {
+    fn new(name: String, server: impl Serve) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let mine = Arc::clone(&shared);
         let owner = Owner::current();
@@ -66,26 +144,23 @@ impl Worker {
             let _ = host::give_up_privileges();
             mine.run(server, owner.as_ref());
         };
-        let thread = thread::Builder::new().name(name).spawn(work)?;
-        Ok(Self { shared, thread: Some(thread) })
+        let handle = thread::Builder::new().name(name).spawn(work)?;
+        Ok(Self { shared, handle: Some(handle) })
     }
 
-    /// Serves `queue` from now on.
-    pub(super) fn start(&self, queue: Queue, features: u64) {
+    fn start(&self, job: Job) {
         let mut mailbox = lock(&self.shared.mailbox);
-        mailbox.job = Some(Job { queue, features });
+        mailbox.job = Some(job);
         mailbox.notified = true;
         self.shared.work.notify_one();
     }
 
-    /// Looks into the queue.
-    pub(super) fn notify(&self) {
+    fn notify(&self) {
         lock(&self.shared.mailbox).notified = true;
         self.shared.work.notify_one();
     }
 
-    /// Waits for the request in progress, and serves no more.
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         let shared = &*self.shared;
         let mut mailbox = lock(&shared.mailbox);
         shared.interrupted.store(true, Ordering::Relaxed);
@@ -97,13 +172,13 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for Thread {
     fn drop(&mut self) {
         self.stop();
         lock(&self.shared.mailbox).ending = true;
         self.shared.work.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
         }
     }
 }
@@ -112,14 +187,12 @@ impl Shared {
     /// Serves in the name of `owner`: a panic ends whom the device belongs to, and the service.
     fn run(&self, mut server: impl Serve, owner: Option<&Owner>) {
         while let Some(job) = self.next_job() {
-            let mut drain = || self.drain(&job, &mut server);
+            let interrupted = || self.interrupted.load(Ordering::Relaxed);
+            let mut drain = || job.drain(&mut server, &interrupted);
             let drained = match owner {
                 Some(owner) => owner.run(drain),
                 None => Some(drain()),
             };
-            if let Some(Err(why)) = &drained {
-                job.queue.fail(why);
-            }
             let mut mailbox = lock(&self.mailbox);
             mailbox.job = Some(job);
             mailbox.serving = false;
@@ -146,17 +219,29 @@ impl Shared {
             mailbox = sync::wait(&self.work, mailbox);
         }
     }
+}
 
-    /// Serves until the queue is empty or the thread is called back.
-    fn drain(&self, job: &Job, server: &mut impl Serve) -> Result<(), Broken> {
-        let queue = &job.queue;
+impl Job {
+    /// Serves until the queue is empty or it is `interrupted`. A queue that makes no sense fails.
+    fn drain(&self, server: &mut dyn Serve, interrupted: &dyn Fn() -> bool) {
+        if let Err(why) = self.try_drain(server, interrupted) {
+            self.queue.fail(&why);
+        }
+    }
+
+    fn try_drain(
+        &self,
+        server: &mut dyn Serve,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), Broken> {
+        let queue = &self.queue;
         loop {
             queue.busy()?;
-            while !self.interrupted.load(Ordering::Relaxed) {
+            while !interrupted() {
                 let Some(chain) = queue.next()? else { break };
-                server.serve(queue, chain, job.features)?;
+                server.serve(queue, chain, self.features)?;
             }
-            if !queue.rest()? || self.interrupted.load(Ordering::Relaxed) {
+            if !queue.rest()? || interrupted() {
                 return Ok(());
             }
         }

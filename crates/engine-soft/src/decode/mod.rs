@@ -23,7 +23,7 @@ use x86::state::Mode;
 /// Longest instruction.
 pub(crate) const MAX_LEN: usize = 15;
 /// Instructions in a block at the most.
-const MAX_OPS: usize = 48;
+pub(crate) const MAX_OPS: usize = 48;
 /// Bytes read ahead for a block.
 const WINDOW: usize = 256;
 

@@ -4,6 +4,7 @@
 use super::deliver::{absent, deliver, fault, fault_here, resume_flag};
 use super::fetch::{self, Extent};
 use crate::core::Core;
+use crate::decode::MAX_OPS;
 use crate::op::{OWN_STEP, Step};
 use vcpu::{Exit, Signal, SignalSet};
 use x86::addr::La;
@@ -27,6 +28,7 @@ pub(crate) enum Pending {
 
 /// Looks at everything that can happen between two instructions, in the order of its priority.
 pub(crate) fn poll_events(core: &mut Core, limit: u64) -> Pending {
+    core.tell_time(0);
     match core.exit.take() {
         Some(Exit::Absent(gpa)) => return absent(core, gpa).map_or(Pending::Again, Pending::Exit),
         Some(exit) => return Pending::Exit(exit),
@@ -54,7 +56,7 @@ pub(crate) fn poll_events(core: &mut Core, limit: u64) -> Pending {
     if core.instructions >= limit {
         return Pending::Exit(Exit::SliceOver);
     }
-    if !core.attention && limit - core.instructions > 1 {
+    if !core.attention && limit - core.instructions > MAX_OPS as u64 {
         return Pending::Run;
     }
     let suppressed = core.state.blocking.mov_ss || core.state.flags.system & Rflags::RF.bits() != 0;

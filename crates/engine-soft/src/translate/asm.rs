@@ -159,6 +159,17 @@ impl Asm {
         }
     }
 
+    /// MOV r32, gs:[base + disp].
+    pub(super) fn load_gs_at(&mut self, to: u8, base: u8, disp: i32) {
+        self.code.push(0x65);
+        self.at(false, &[0x8b], to, base, disp);
+    }
+
+    /// BSWAP r64.
+    pub(super) fn swap_bytes(&mut self, r: u8) {
+        self.bytes(&[0x48 | r >> 3, 0x0f, 0xc8 | r & 7]);
+    }
+
     /// LEA to, [base + disp].
     pub(super) fn lea(&mut self, to: u8, base: u8, disp: i32) {
         self.at(true, &[0x8d], to, base, disp);

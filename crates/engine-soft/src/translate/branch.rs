@@ -2,8 +2,9 @@
 //! and the poll.
 //!
 //! Every loop contains a return, an indirect branch, or a direct branch to a lower address. These
-//! poll if the processor runs with a limit in instructions, or in lockstep. Otherwise a signal
-//! interrupts translated code (`super::interrupt`).
+//! poll in lockstep, and each block's head counts down where the processor runs with a limit in
+//! instructions (`super::count`). Otherwise a signal interrupts translated code
+//! (`super::interrupt`).
 
 use super::address::{Access, Expression};
 use super::asm::Place;

@@ -30,8 +30,10 @@ pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
         Class::ReadState(_) if on(USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.
         Class::Repeat(_) if compared => Class::Other,
-        // Time passes, and PUSHF shows flags that have no defined value.
-        Class::Rdtsc | Class::PushFlags if compared => Class::Other,
+        // PUSHF shows flags that have no defined value.
+        Class::PushFlags if compared => Class::Other,
+        // Time passes, or is told to the interpreter alone.
+        Class::Rdtsc if compared || core.time.is_some() => Class::Other,
         _ => class,
     }
 }

@@ -48,8 +48,9 @@ pub(crate) struct Context {
     pub(crate) stack_scratch: u64,
     /// RIP in host code where a fault was met.
     pub(crate) fault_pc: u64,
-    /// Guest instructions completed in translated code.
-    pub(crate) count: u64,
+    /// Guest instructions that translated code may still run: it counts down where it counts, and
+    /// stops below 0 where it is bounded.
+    pub(crate) left: i64,
     /// Entries into translations that count, and their look-ups in the table of targets.
     pub(crate) entered: u64,
     pub(crate) looked_up: u64,
@@ -74,6 +75,10 @@ pub(crate) struct Context {
     /// The missed check needs each access checked by itself.
     pub(crate) per_access: bool,
 }
+
+/// The most that [`Context::left`] begins with: as long as its upper byte is 0 translated code goes
+/// on.
+pub(crate) const MOST_LEFT: u64 = (1 << 56) - 1;
 
 /// No page is ever mapped there.
 pub(crate) const UNREADABLE: u64 = 1;
@@ -150,7 +155,7 @@ impl Default for Context {
             stack_page: [StackPage::NONE; 2],
             stack_scratch: 0,
             fault_pc: 0,
-            count: 0,
+            left: 0,
             entered: 0,
             looked_up: 0,
             targets: 0,

@@ -69,7 +69,9 @@ fn gather(cpu: &mut Cpu, head: &Block, per_access: bool) -> Option<Region> {
         next += 1;
     }
     count_edges(&mut region);
-    liveness(&mut region, &code);
+    if !cpu.translator.options().exact_flags {
+        liveness(&mut region, &code);
+    }
     recover::note(&mut region);
     region.vectors =
         region.insns.iter().any(|g| g.usage.vector && !matches!(g.class, Class::Other));

@@ -39,7 +39,7 @@ pub(super) const SYSTEM_FLAGS: usize =
 pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X87, mxcsr);
 pub(super) const VIEW: usize = Cpu::VIEW_OFFSET;
 pub(super) const JIT: usize = offset_of!(Cpu, jit);
-const COUNT: usize = JIT + offset_of!(Context, count);
+pub(super) const LEFT: usize = JIT + offset_of!(Context, left);
 pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
 pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
 pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
@@ -282,27 +282,6 @@ impl Emitter<'_> {
         self.moved();
     }
 
-    fn count(&mut self, n: usize) -> Option<()> {
-        let register = self.scratch.take()?;
-        self.add(COUNT, n, register);
-        self.scratch.unpin();
-        Some(())
-    }
-
-    /// Adds `n` to a counter by way of `register`; flags untouched.
-    fn add(&mut self, counter: usize, n: usize, register: u8) {
-        self.asm.load(register, counter);
-        self.asm.lea(register, register, n as i32);
-        self.asm.store(counter, register);
-    }
-
-    /// Counts one more, if translations count, by way of `register`; flags untouched.
-    pub(super) fn tally(&mut self, counter: usize, register: u8) {
-        if self.options.wanted.counting {
-            self.add(counter, 1, register);
-        }
-    }
-
     pub(super) fn site(&mut self, site: ExitSite) -> usize {
         self.sites.push(site);
         self.sites.len() - 1
@@ -447,6 +426,8 @@ impl Emitter<'_> {
             Class::PushFlags => self.push_flags(n)?,
             Class::PopRegister => self.pop(n)?,
             Class::Leave => self.leave(n)?,
+            // Whoever is waited for does not run meanwhile.
+            Class::Pause if self.options.wanted.bounded => {}
             // Without the guest's prefixes: AMD takes it for XCHG with REX.B.
             Class::Pause => self.asm.bytes(&[0xf3, 0x90]),
             Class::Swapgs => self.swapgs()?,

@@ -42,7 +42,7 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
                 cpu.translator.noted = recipe
                     .and_then(|recipe| recipe.flags(&cpu.core.state.gpr, cpu.translator.noted));
                 // It counts from its own beginning.
-                cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
+                cpu.jit.left = cpu.jit.left.saturating_add(i64::from(undone));
                 entry
             }
             _ => {

@@ -18,12 +18,22 @@ pub(super) struct Options {
     pub(super) polls: bool,
     /// Count instructions.
     pub(super) counting: bool,
+    /// Stop before a block for which too few instructions are left.
+    pub(super) bounded: bool,
+    /// Keep status flags exact even where the guest replaces them before it reads them: the frame
+    /// of an interrupt in between shows them, and they must be the same on each run.
+    pub(super) exact_flags: bool,
 }
 
 impl Options {
     /// What `self` or `other` does.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { polls: self.polls | other.polls, counting: self.counting | other.counting }
+        Self {
+            polls: self.polls | other.polls,
+            counting: self.counting | other.counting,
+            bounded: self.bounded | other.bounded,
+            exact_flags: self.exact_flags | other.exact_flags,
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! the handler finds the thread in Rust, it sets [`Context::stop`], which the entry stub reads on
 //! every entry into translated code. REP is not stepped through: a poll follows it.
 //!
-//! With a limit in instructions, and in lockstep, translated code polls as well ([`super::limit`]).
+//! In lockstep translated code polls as well. With a limit in instructions it counts down, too
+//! (`super::count`).
 //!
 //! [`Context::stop`]: super::context::Context::stop
 #![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md

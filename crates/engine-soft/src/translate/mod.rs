@@ -22,6 +22,7 @@ mod check;
 mod classify;
 mod compile;
 pub(crate) mod context;
+mod count;
 mod cross_page;
 mod discover;
 mod emit;
@@ -58,8 +59,8 @@ pub(crate) use cache::TranslationCache;
 pub(crate) use classify::{leaves_alone, leaves_alone_compared};
 pub(crate) use compile::{known, per_access, translate};
 pub(crate) use run::{
-    Entry, ExitReason, attach, cache_exit, count, detach, entry_at_rip, entry_beside, entry_of,
-    limit, link, translation_of,
+    Entry, ExitReason, attach, bound, cache_exit, count, detach, entry_at_rip, entry_beside,
+    entry_of, keep_time, link, poll, translation_of,
 };
 pub(crate) use stubs::code_cache;
 pub(crate) use translator::{CachedExit, HOT, Translator};

@@ -9,7 +9,7 @@ use super::site::ExitSite;
 use super::site::FaultMapEntry;
 use super::thread;
 use super::translator::{CachedExit, Translator};
-use super::{cross_page, stack_page};
+use super::{context, cross_page, stack_page};
 use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
@@ -181,11 +181,15 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
     {
         return ExitReason::Interpret(Err(None));
     }
-    if cpu.limited && !cpu.translator.options().polls {
-        // It would not stop in time.
+    let options = cpu.translator.options();
+    if cpu.limited && !options.bounded
+        || cpu.stopping && !options.polls
+        || cpu.core.time.is_some() && !options.exact_flags
+    {
+        // It would not stop in time, or show other flags.
         return ExitReason::Interpret(Err(None));
     }
-    cpu.jit.open(cpu.limited);
+    cpu.jit.open(cpu.stopping);
     if cpu.core.signals.bits() != 0 {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
@@ -212,7 +216,9 @@ fn renewed_or_caught_up(cpu: &mut Cpu) -> bool {
 /// From the entry stub's entry to its exit.
 #[inline(always)]
 fn go(cpu: &mut Cpu, entry: Entry) {
-    cpu.jit.count = 0;
+    let left = cpu.last_start.saturating_sub(cpu.core.instructions);
+    cpu.granted = left.min(context::MOST_LEFT) as i64;
+    cpu.jit.left = cpu.granted;
     cpu.jit.exit = NOT_ENTERED;
     // SAFETY: `enter` is the entry stub; the translation it runs touches only the processor that GS
     // points to (see `attach`), and guest RAM through TLB entries. The stub returns with the
@@ -320,7 +326,7 @@ fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
 /// map.
 fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
     cpu.translator.faults += 1;
-    let told = cpu.limited || cpu.core.signals.bits() != 0;
+    let told = cpu.stopping || cpu.jit.left < 0 || cpu.core.signals.bits() != 0;
     cpu.translator.figures.fault(told);
     let offset = cpu.jit.fault_pc.wrapping_sub(cpu.jit.code_start()) as u32;
     let generation = cpu.translator.generation();
@@ -383,7 +389,7 @@ fn cast_shadow(cpu: &mut Cpu) {
 
 /// Adds what ran to the counters.
 fn account_exit(cpu: &mut Cpu, undone: u16) {
-    let ran = cpu.jit.count.saturating_sub(u64::from(undone));
+    let ran = (cpu.granted.abs_diff(cpu.jit.left)).saturating_sub(u64::from(undone));
     cpu.core.instructions += ran;
     cpu.translator.instructions += ran;
 }
@@ -430,14 +436,25 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
 }
 
+/// Has translated code stop when it has run as many instructions as it may, from now on.
+pub(crate) fn bound(cpu: &Cpu) {
+    cpu.translator.demand(Options { counting: true, bounded: true, ..Options::default() });
+}
+
+/// Has translated code be the same for a clock of instructions as the interpreter, from now on.
+pub(crate) fn keep_time(cpu: &Cpu) {
+    let (counting, bounded, exact_flags) = (true, true, true);
+    cpu.translator.demand(Options { counting, bounded, exact_flags, ..Options::default() });
+}
+
 /// Has translated code poll, and count its instructions, from now on: it is to stop now and then.
-pub(crate) fn limit(cpu: &Cpu) {
-    cpu.translator.demand(Options { polls: true, counting: true });
+pub(crate) fn poll(cpu: &Cpu) {
+    cpu.translator.demand(Options { polls: true, counting: true, ..Options::default() });
 }
 
 /// Has translated code count its instructions from now on.
 pub(crate) fn count(cpu: &Cpu) {
-    cpu.translator.demand(Options { polls: false, counting: true });
+    cpu.translator.demand(Options { counting: true, ..Options::default() });
 }
 
 #[cfg(test)]

@@ -75,6 +75,8 @@ pub(crate) struct MachineSettings {
     pub(crate) vcpus: Option<u32>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) deterministic: Option<bool>,
 }
 
 /// What is booted: one of `debian`, `nucleus` and `kernel`, and what goes with it.
@@ -128,6 +130,8 @@ pub(crate) struct RunSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) stats: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) digest: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) save: Option<PathBuf>,
 }
 
@@ -179,7 +183,16 @@ impl Settings {
         let Self { machine, boot, disk, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
-        let RunSettings { timeout: _, console, log, trace: _, trace_file, stats: _, save } = run;
+        let RunSettings {
+            timeout: _,
+            console,
+            log,
+            trace: _,
+            trace_file,
+            stats: _,
+            digest: _,
+            save,
+        } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
         let single =
             [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
@@ -194,7 +207,7 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit } = self;
+        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit, deterministic } = self;
         Self {
             name: name.or(lower.name),
             memory: memory.or(lower.memory),
@@ -203,6 +216,7 @@ impl MachineSettings {
             cpu: cpu.or(lower.cpu),
             vcpus: vcpus.or(lower.vcpus),
             debug_exit: debug_exit.or(lower.debug_exit),
+            deterministic: deterministic.or(lower.deterministic),
         }
     }
 }
@@ -258,8 +272,13 @@ impl RunSettings {
         self.stats.unwrap_or_default()
     }
 
+    /// Whether a digest of the machine is printed at the end.
+    pub(crate) fn digest(&self) -> bool {
+        self.digest.unwrap_or_default()
+    }
+
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, console, log, trace, trace_file, stats, save } = self;
+        let Self { timeout, console, log, trace, trace_file, stats, digest, save } = self;
         Self {
             timeout: timeout.or(lower.timeout),
             console: console.or(lower.console),
@@ -267,6 +286,7 @@ impl RunSettings {
             trace: list(trace, lower.trace),
             trace_file: trace_file.or(lower.trace_file),
             stats: stats.or(lower.stats),
+            digest: digest.or(lower.digest),
             save: save.or(lower.save),
         }
     }

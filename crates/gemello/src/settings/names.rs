@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 29] = [
+pub(crate) const FIELDS: [Field; 31] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -36,6 +36,9 @@ pub(crate) const FIELDS: [Field; 29] = [
     field("cpu", "machine.cpu", "--cpu", |s| s.machine.cpu.is_some()),
     field("vcpus", "machine.vcpus", "--vcpus", |s| s.machine.vcpus.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),
+    field("deterministic", "machine.deterministic", "--deterministic", |s| {
+        s.machine.deterministic.is_some()
+    }),
     field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),
@@ -57,6 +60,7 @@ pub(crate) const FIELDS: [Field; 29] = [
     field("trace", "run.trace", "--trace", |s| !s.run.trace.is_empty()),
     field("trace_file", "run.trace_file", "--trace-file", |s| s.run.trace_file.is_some()),
     field("stats", "run.stats", "--stats", |s| s.run.stats.is_some()),
+    field("digest", "run.digest", "--digest", |s| s.run.digest.is_some()),
     field("save", "run.save", "--save", |s| s.run.save.is_some()),
 ];
 

@@ -150,6 +150,8 @@ impl From<&Run> for Settings {
             stats,
             save,
             debug_exit,
+            deterministic,
+            digest,
             flavour: _, // `gather`'s
             print_config: _,
         } = arguments;
@@ -161,6 +163,7 @@ impl From<&Run> for Settings {
             cpu: cpu.clone(),
             vcpus: *vcpus,
             debug_exit: flag(*debug_exit),
+            deterministic: flag(*deterministic),
         };
         let boot = BootSettings {
             debian: None,
@@ -178,6 +181,7 @@ impl From<&Run> for Settings {
             trace: trace.clone(),
             trace_file: trace_file.clone(),
             stats: flag(*stats),
+            digest: flag(*digest),
             save: save.clone(),
         };
         Self { machine, boot, disk: disk.clone(), engine: engine.into(), sched: sched.into(), run }

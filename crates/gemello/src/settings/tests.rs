@@ -25,6 +25,7 @@ fn all() -> Settings {
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
             debug_exit: Some(true),
+            deterministic: Some(true),
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
@@ -57,6 +58,7 @@ fn all() -> Settings {
             trace: vec![Topic::Irq, Topic::Ports],
             trace_file: Some("/t".into()),
             stats: Some(true),
+            digest: Some(true),
             save: Some("/s".into()),
         },
     }
@@ -70,7 +72,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 28] = [
+const OPTIONS: [(&str, &[&str]); 30] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -98,6 +100,8 @@ const OPTIONS: [(&str, &[&str]); 28] = [
     ("stats", &["--stats"]),
     ("save", &["--save", "/s"]),
     ("debug_exit", &["--debug-exit"]),
+    ("deterministic", &["--deterministic"]),
+    ("digest", &["--digest"]),
     ("flavour", &["debian", "--flavour", "full"]),
 ];
 

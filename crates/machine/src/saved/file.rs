@@ -307,7 +307,17 @@ mod tests {
         let cpu = CpuModel::gemello_v2();
         let memory = 4 << 20;
         let (paging, timeout) = (None, None);
-        Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: false, timeout }
+        Config {
+            memory,
+            paging,
+            cpu,
+            vcpus: 1,
+            boot,
+            devices,
+            debug_exit: false,
+            deterministic: false,
+            timeout,
+        }
     }
 
     #[test]

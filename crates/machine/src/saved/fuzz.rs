@@ -41,7 +41,17 @@ fn config() -> Config {
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
     let memory = 4 << 20;
     let (paging, timeout) = (None, None);
-    Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: true, timeout }
+    Config {
+        memory,
+        paging,
+        cpu,
+        vcpus: 1,
+        boot,
+        devices,
+        debug_exit: true,
+        deterministic: false,
+        timeout,
+    }
 }
 
 /// A file of this process.

@@ -132,6 +132,7 @@ pub fn config() -> Config {
         },
         devices: vec![],
         debug_exit: false,
+        deterministic: false,
         timeout: Some(std::time::Duration::from_secs(10)), // a test that fails must not hang
     }
 }

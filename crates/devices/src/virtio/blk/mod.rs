@@ -15,7 +15,7 @@ pub use saved::BlockState;
 use self::request::Disk;
 use super::chain::{Broken, Chain};
 use super::saved::DeviceState;
-use super::worker::{Serve, Worker};
+use super::worker::{Serve, Service, Worker};
 use super::{Activation, ConfigSpace, Queue, VirtioDevice};
 use crate::saved::{Check, RestoreError};
 use std::io;
@@ -45,7 +45,12 @@ impl Block {
     ///
     /// # Errors
     /// The host has no thread left.
-    pub fn new(storage: Box<dyn Storage>, access: DiskAccess, id: &str) -> io::Result<Self> {
+    pub fn new(
+        storage: Box<dyn Storage>,
+        access: DiskAccess,
+        id: &str,
+        service: Service,
+    ) -> io::Result<Self> {
         let mut features =
             1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
         if access == DiskAccess::ReadOnly {
@@ -55,7 +60,7 @@ impl Block {
         let mut padded = [0; VIRTIO_BLK_ID_BYTES as usize];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
         let disk = Disk { storage, access, id: padded, buffer: Vec::new() };
-        let worker = Worker::new(format!("disk {id}"), disk)?;
+        let worker = Worker::new(format!("disk {id}"), disk, service)?;
         let config = ConfigSpace::new(config(sectors));
         Ok(Self { features, config, sectors, access, worker })
     }

@@ -4,7 +4,7 @@ use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
 pub(super) use crate::virtio::blk::DiskAccess::{self, ReadOnly, ReadWrite};
 use crate::virtio::blk::{Block, Storage};
-use crate::virtio::{VirtioDevice, VirtioMmio};
+use crate::virtio::{Service, VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,7 +131,8 @@ pub(super) fn device(platter: &Platter, access: DiskAccess) -> Driver {
 
 /// The same on this RAM.
 pub(super) fn device_on(ram: GuestRam, platter: &Platter, access: DiskAccess) -> Driver {
-    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0").expect("thread");
+    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0", Service::Thread)
+        .expect("thread");
     driver_of(ram, Box::new(block))
 }
 

@@ -5,13 +5,16 @@ mod hostile;
 mod queues;
 mod saved;
 
+use crate::virtio::Service;
+use crate::virtio::blk::Block;
 use driver::*;
-use memory::Change;
+use memory::{Change, GuestRam};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
+use sync::lock;
 use x86::addr::Gpa;
 
 const OK: u8 = 0;
@@ -45,6 +48,36 @@ fn what_is_written_is_read_back() {
     driver.ram.write(Gpa(DATA), &[0; 1024]).expect("RAM");
     assert_eq!(driver.request(IN, 62, 1024), (OK, 1025));
     assert_eq!(driver.bytes(Gpa(DATA), 1024), text);
+}
+
+#[test]
+fn a_request_is_served_before_its_notification_ends() {
+    let platter = Platter::new(64);
+    let block = Block::new(Box::new(platter.clone()), ReadWrite, "gemello-disk0", Service::AtOnce);
+    let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
+    let mut driver = driver_of(ram, Box::new(block.expect("no thread is needed")));
+    driver.initialize(F_FLUSH);
+    driver.ram.write(Gpa(DATA), &[7; 512]).expect("RAM");
+    for (kind, sector) in [(OUT, 62), (IN, 62), (OUT, 1 << 40)] {
+        driver.header(kind, sector);
+        let data = (DATA, 512, kind != OUT);
+        driver.chain(DESCRIPTORS, &[(HEADER, 16, false), data, (STATUS, 1, true)]);
+        let before = driver.u16_at(Gpa(USED + 2));
+        driver.offer(0);
+        driver.notify();
+        assert_eq!(driver.u16_at(Gpa(USED + 2)), before + 1, "it is answered");
+        let expected = if sector == 62 { OK } else { IOERR };
+        assert_eq!(driver.bytes(Gpa(STATUS), 1), [expected]);
+    }
+    assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..63 * 512], [7; 512]);
+    // One that comes while the device stands still is served when it goes on.
+    lock(&driver.device).pause();
+    driver.header(IN, 0);
+    driver.offer(0);
+    driver.notify();
+    assert_eq!(driver.u16_at(Gpa(USED + 2)), 3);
+    lock(&driver.device).resume();
+    assert_eq!(driver.u16_at(Gpa(USED + 2)), 4);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) fn rdtsc<const P: bool>(core: &mut Core, _: &Op) -> Step {
         if core.state.cpl > 0 && core.state.paging.cr4.contains(Cr4::TSD) {
             return core.gp();
         }
-        set_pair(core, vcpu::host_tsc().wrapping_add(core.state.tsc_offset));
+        set_pair(core, core.ticks().wrapping_add(core.state.tsc_offset));
         if P {
             core.set_reg::<u32>(1, core.state.msr.tsc_aux as u32);
         }
@@ -45,7 +45,7 @@ pub(crate) fn rdmsr(core: &mut Core, _: &Op) -> Step {
             Some(Ok(value)) => value,
             Some(Err(vcpu::MsrFault)) => return core.gp(),
             None => {
-                let tsc = vcpu::host_tsc();
+                let tsc = core.ticks();
                 let value = msr::read(&core.model, &core.state, register, tsc);
                 tracing::trace!(target: "msr", register, ?value, "rdmsr");
                 core.check(value)?
@@ -80,7 +80,7 @@ pub(crate) fn wrmsr(core: &mut Core, op: &Op) -> Step {
 }
 
 fn write_own_msr(core: &mut Core, register: u32, value: u64) -> Fallible {
-    let (offset, tsc) = (core.state.tsc_offset, vcpu::host_tsc());
+    let (offset, tsc) = (core.state.tsc_offset, core.ticks());
     let effect = msr::write(&core.model, &mut core.state, register, value, tsc);
     tracing::trace!(target: "msr", register, value, ok = effect.is_ok(), "wrmsr");
     let effect = core.check(effect)?;

@@ -86,18 +86,17 @@ impl Lockstep {
     fn enter(&mut self, cpu: &mut Cpu, entry: Entry) -> ExitReason {
         let place = cpu.core.state.rip;
         let hint = self.hints.get(&place).copied().unwrap_or(FAR);
-        if hint.left == 0 && !cpu.limited {
+        if hint.left == 0 {
             self.hints.remove(&place);
             return self.unwatched(cpu, entry);
         }
         let end = self.run_ahead(cpu, hint.ahead);
-        // A slice of so many instructions must not go beyond it.
-        let limited = cpu.limited;
-        cpu.limited |= end == End::Limit;
+        // Translated code must not go far beyond it.
+        cpu.stopping = end == End::Limit;
         self.provoke(cpu);
         let before = cpu.translator.instructions;
         let left = run::enter(cpu, entry);
-        cpu.limited = limited;
+        cpu.stopping = false;
         let ran = (cpu.translator.instructions - before) as usize;
         self.spoil(cpu, ran);
         self.remember(place, hint, end, ran);
