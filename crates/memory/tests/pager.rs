@@ -1,7 +1,7 @@
 //! Memory larger than its budget keeps what processors and devices write to it.
 
 use memory::{Backing, Error, GuestRam, Pager, PagerStats, Reader, swap_file};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
@@ -25,7 +25,10 @@ struct Paged {
 
 impl Paged {
     fn new() -> Self {
-        let file = swap_file(Path::new(env!("CARGO_TARGET_TMPDIR")), SIZE).expect("a swap file");
+        Self::on(swap_file(Path::new(env!("CARGO_TARGET_TMPDIR")), SIZE).expect("a swap file"))
+    }
+
+    fn on(file: File) -> Self {
         let backing = Backing::File { file, offset: 0, private: false };
         let half = SIZE / 2;
         let ram = GuestRam::create(backing, &[(Gpa(0), half), (Gpa(1 << 32), half)]).expect("RAM");
@@ -146,7 +149,10 @@ fn what_was_written_comes_back_and_the_budget_holds() {
                 let mut seed = own + 1;
                 for n in (0..pages).chain((0..).map(move |_| random(&mut seed) % pages)) {
                     let gpa = page(n).wrapping_add(8 * own);
+                    // Who waits at the gate holds nobody up.
+                    processor.reader.deactivate();
                     let _pass = pass();
+                    processor.reader.activate();
                     let was = processor.change(gpa, |old| old + 1).expect("memory");
                     assert_eq!(was, counts[n as usize], "page {n}");
                     counts[n as usize] += 1;
@@ -238,6 +244,29 @@ fn a_file_that_is_cut_off_is_told_and_nothing_read_from_it_gets_out() {
     assert!(matches!(read, Err(Error::Lost { .. })), "{read:?}");
     drop(processor); // the pager waits for each that may still use a page
     assert_eq!(paged.end().len(), 1, "told once");
+}
+
+/// /dev/zero can be mapped as the file can, and refuses what takes pages out.
+#[test]
+fn a_file_that_takes_nothing_is_told_and_other_machines_go_on() {
+    let zero = OpenOptions::new().read(true).write(true).open("/dev/zero").expect("the device");
+    let (failing, sound) = (Paged::on(zero), Paged::new());
+    let mut processors = [Processor::new(&failing.ram), Processor::new(&sound.ram)];
+    let mut write = |own: usize, n: u64| processors[own].change(page(n), |_| n + 1);
+    let until = (0..SIZE / PAGE).find(|&n| {
+        assert_eq!(write(1, n), Some(0), "the other's");
+        write(0, n).is_none()
+    });
+    assert!(until.is_some_and(|n| n * PAGE > BUDGET / 2), "{until:?}");
+    let read = failing.ram.read(page(0), &mut [0; 8]);
+    assert!(matches!(read, Err(Error::Lost { .. })), "{read:?}");
+    for n in (until.unwrap_or(0) + 1)..SIZE / PAGE {
+        assert_eq!(write(1, n), Some(0));
+    }
+    assert_eq!(write(1, 5), Some(6));
+    let losses = [failing.end(), sound.end()];
+    assert!(losses[0].len() == 1 && losses[1].is_empty(), "{losses:?}");
+    assert!(losses[0][0].contains("could not be written to the swap file"), "{losses:?}");
 }
 
 #[test]
