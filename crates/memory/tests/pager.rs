@@ -1,10 +1,10 @@
 //! Memory larger than its budget keeps what processors and devices write to it.
 
 use memory::{Backing, Error, GuestRam, Pager, PagerStats, Reader, swap_file};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use x86::addr::Gpa;
@@ -25,7 +25,10 @@ struct Paged {
 
 impl Paged {
     fn new() -> Self {
-        let file = swap_file(Path::new(env!("CARGO_TARGET_TMPDIR")), SIZE).expect("a swap file");
+        Self::on(swap_file(Path::new(env!("CARGO_TARGET_TMPDIR")), SIZE).expect("a swap file"))
+    }
+
+    fn on(file: File) -> Self {
         let backing = Backing::File { file, offset: 0, private: false };
         let half = SIZE / 2;
         let ram = GuestRam::create(backing, &[(Gpa(0), half), (Gpa(1 << 32), half)]).expect("RAM");
@@ -117,19 +120,6 @@ impl Processor {
     }
 }
 
-impl Processor {
-    /// Waits until the gate is open. Nobody waits for this processor meanwhile.
-    fn pass<'a>(&mut self, gate: &'a RwLock<()>) -> RwLockReadGuard<'a, ()> {
-        loop {
-            match gate.try_read() {
-                Ok(pass) => return pass,
-                Err(_) => self.reader.catch_up(|_| ()),
-            }
-            thread::yield_now();
-        }
-    }
-}
-
 impl Drop for Processor {
     fn drop(&mut self) {
         self.reader.deactivate();
@@ -148,6 +138,7 @@ fn what_was_written_comes_back_and_the_budget_holds() {
     let end = Instant::now() + Duration::from_secs(4);
     // Nobody touches memory while it is looked at: what is resident is read region by region.
     let gate = &RwLock::new(());
+    let pass = || gate.read().expect("the gate");
     let most = thread::scope(|scope| {
         // Each has a word of its own in every page, and counts in it.
         for own in 0..2 {
@@ -158,7 +149,10 @@ fn what_was_written_comes_back_and_the_budget_holds() {
                 let mut seed = own + 1;
                 for n in (0..pages).chain((0..).map(move |_| random(&mut seed) % pages)) {
                     let gpa = page(n).wrapping_add(8 * own);
-                    let _pass = processor.pass(gate);
+                    // Who waits at the gate holds nobody up.
+                    processor.reader.deactivate();
+                    let _pass = pass();
+                    processor.reader.activate();
                     let was = processor.change(gpa, |old| old + 1).expect("memory");
                     assert_eq!(was, counts[n as usize], "page {n}");
                     counts[n as usize] += 1;
@@ -176,14 +170,13 @@ fn what_was_written_comes_back_and_the_budget_holds() {
             while Instant::now() < end {
                 let n = random(&mut seed) % pages;
                 let gpa = page(n).wrapping_add(64);
-                let pass = gate.read().expect("the gate");
+                let _pass = pass();
                 let mut was = [0; 8];
                 ram.read(gpa, &mut was).expect("RAM");
                 assert_eq!(u64::from_le_bytes(was), counts[n as usize], "page {n}");
                 counts[n as usize] += 1;
                 ram.write(gpa, &counts[n as usize].to_le_bytes()).expect("RAM");
                 ram.wrote(gpa, 8);
-                drop(pass);
                 ram.settle();
             }
         });
@@ -251,6 +244,29 @@ fn a_file_that_is_cut_off_is_told_and_nothing_read_from_it_gets_out() {
     assert!(matches!(read, Err(Error::Lost { .. })), "{read:?}");
     drop(processor); // the pager waits for each that may still use a page
     assert_eq!(paged.end().len(), 1, "told once");
+}
+
+/// /dev/zero can be mapped as the file can, and refuses what takes pages out.
+#[test]
+fn a_file_that_takes_nothing_is_told_and_other_machines_go_on() {
+    let zero = OpenOptions::new().read(true).write(true).open("/dev/zero").expect("the device");
+    let (failing, sound) = (Paged::on(zero), Paged::new());
+    let mut processors = [Processor::new(&failing.ram), Processor::new(&sound.ram)];
+    let mut write = |own: usize, n: u64| processors[own].change(page(n), |_| n + 1);
+    let until = (0..SIZE / PAGE).find(|&n| {
+        assert_eq!(write(1, n), Some(0), "the other's");
+        write(0, n).is_none()
+    });
+    assert!(until.is_some_and(|n| n * PAGE > BUDGET / 2), "{until:?}");
+    let read = failing.ram.read(page(0), &mut [0; 8]);
+    assert!(matches!(read, Err(Error::Lost { .. })), "{read:?}");
+    for n in (until.unwrap_or(0) + 1)..SIZE / PAGE {
+        assert_eq!(write(1, n), Some(0));
+    }
+    assert_eq!(write(1, 5), Some(6));
+    let losses = [failing.end(), sound.end()];
+    assert!(losses[0].len() == 1 && losses[1].is_empty(), "{losses:?}");
+    assert!(losses[0][0].contains("could not be written to the swap file"), "{losses:?}");
 }
 
 #[test]
