@@ -82,6 +82,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
         devices: disks.chain(swap).collect(),
+        transport: settings.transport(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         timeout,
     })

@@ -103,7 +103,7 @@ impl DiskMark {
 mod tests {
     use super::*;
     use crate::debian::Errors;
-    use machine::{Device, Trust};
+    use machine::{Device, Transport, Trust};
     use serde_json::json;
 
     fn session(disks: Vec<Option<DiskMark>>) -> SavedSession {
@@ -121,6 +121,7 @@ mod tests {
             memory: 0,
             paging: None,
             devices: vec![Device::Disk(disk.clone())],
+            transport: Transport::Pci,
             debug_exit: false,
         };
         let side = Side::new(Kind::Console, (24, 80));

@@ -17,12 +17,14 @@ use crate::processor::Processor;
 use crate::saved::file::{FileError, Header, SavedMachine};
 use crate::saved::state::{MachineState, RestoreError};
 use crate::stats::Exits;
-use crate::wiring::{Lines, Wiring, bus, power_sink};
+use crate::virtio::Slotted;
+use crate::wiring::{Devices, Lines, Wiring, bus, power_sink};
 use crate::{layout, paging, virtio};
 use devices::bus::Bus;
 use devices::chipset::SystemWallClock;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::paravirt::{self, CommonConfig, Paravirt};
+use devices::pci::PciBus;
 use devices::time::TimerQueue;
 use memory::GuestRam;
 use sched::Share;
@@ -46,7 +48,8 @@ impl Machine {
         config.validate()?;
         let hardware = config.hardware();
         let ram = layout::ram(config.memory);
-        let plan = firmware::plan(&config.boot, config.vcpus, &ram, config.devices.len())?;
+        let tables = virtio::acpi(config.transport, config.devices.len());
+        let plan = firmware::plan(&config.boot, config.vcpus, &ram, tables)?;
         let model = processor_model(&config.cpu, config.vcpus);
         let boot = BootConfig::current(&config.boot);
         let mut machine = assemble(&hardware, model, boot, lines, engine)?;
@@ -113,8 +116,10 @@ fn assemble(
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
     let paravirt = kvm_interface(engine, &model, &ram, &irqchips, &cpus)?;
-    let virtio = virtio::build(&hardware.devices, &ram, &irqchips)?;
-    let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
+    let virtio = virtio::build(hardware, &ram, &irqchips)?;
+    let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));
+    let devices = Devices { chipset: &chipset, pci: &pci, virtio: &virtio };
+    let bus = Arc::new(bus(&irqchips, devices, power, hardware.debug_exit)?);
     let board = Board {
         ram,
         pager,
@@ -123,6 +128,8 @@ fn assemble(
         timers,
         irqchips,
         chipset,
+        pci,
+        transport: hardware.transport,
         virtio,
         processors: cpus.on(&bus, &paravirt),
         paravirt,

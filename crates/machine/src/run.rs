@@ -136,13 +136,13 @@ impl Board {
     pub(crate) fn start_time(&self) {
         self.clock.start();
         self.processors.iter().for_each(|processor| lock(processor).go_on());
-        self.virtio.iter().for_each(|device| device.lock().resume());
+        self.virtio.iter().for_each(|device| device.resume());
         self.notifier.notify();
     }
 
     /// Has time and devices stand still, so that memory does. No processor runs.
     pub(crate) fn stop_time(&self) {
-        self.virtio.iter().for_each(|device| device.lock().pause());
+        self.virtio.iter().for_each(|device| device.pause());
         self.clock.stop();
     }
 

@@ -28,13 +28,14 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 28] = [
+pub(crate) const FIELDS: [Field; 29] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
     field("swap", "machine.swap", "--swap", |s| s.machine.swap.is_some()),
     field("cpu", "machine.cpu", "--cpu", |s| s.machine.cpu.is_some()),
     field("vcpus", "machine.vcpus", "--vcpus", |s| s.machine.vcpus.is_some()),
+    field("transport", "machine.transport", "--transport", |s| s.machine.transport.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),
     field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),

@@ -119,6 +119,7 @@ impl From<&Run> for Settings {
             swap,
             cpu,
             vcpus,
+            transport,
             engine,
             sched,
             timeout,
@@ -138,6 +139,7 @@ impl From<&Run> for Settings {
             swap: swap.clone(),
             cpu: cpu.clone(),
             vcpus: *vcpus,
+            transport: *transport,
             debug_exit: flag(*debug_exit),
         };
         let boot = BootSettings {

@@ -289,7 +289,7 @@ fn damaged(path: &Path, error: &io::Error) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Device, Scratch};
+    use crate::config::{Config, Device, Scratch, Transport};
     use crate::{Lines, Machine};
     use engine_soft::SoftEngine;
     use x86::cpuid::CpuModel;
@@ -307,7 +307,8 @@ mod tests {
         let cpu = CpuModel::gemello_v2();
         let memory = 4 << 20;
         let (paging, timeout) = (None, None);
-        Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: false, timeout }
+        let (transport, debug_exit) = (Transport::Pci, false);
+        Config { memory, paging, cpu, vcpus: 1, boot, devices, transport, debug_exit, timeout }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::file::{self, Content, Header, SavedMachine};
 use crate::board::Board;
 use crate::boot_files::BootFile;
-use crate::config::{BootConfig, Config, Device, File, Scratch};
+use crate::config::{BootConfig, Config, Device, File, Scratch, Transport};
 use crate::{Lines, Machine, ResetError};
 use engine_soft::{SoftEngine, Tier};
 use serde_json::{Value, json};
@@ -41,7 +41,8 @@ fn config() -> Config {
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
     let memory = 4 << 20;
     let (paging, timeout) = (None, None);
-    Config { memory, paging, cpu, vcpus: 1, boot, devices, debug_exit: true, timeout }
+    let transport = Transport::Pci;
+    Config { memory, paging, cpu, vcpus: 1, boot, devices, transport, debug_exit: true, timeout }
 }
 
 /// A file of this process.
