@@ -283,6 +283,10 @@ impl SharedMmio for Window {
         self.bus.store(self.base.wrapping_add(offset), narrow(width), value as u32);
     }
 
+    fn claims(&self, offset: u64) -> bool {
+        self.bus.find(self.base.wrapping_add(offset)).is_some()
+    }
+
     fn max_width(&self) -> Width {
         Width::B4
     }

@@ -59,8 +59,8 @@ pub(super) struct Transport {
     ram: GuestRam,
     /// The machine stands still, and so does the device.
     paused: bool,
-    /// The transport lets the device touch memory.
-    allowed: bool,
+    /// The transport lets the device touch memory; [`Transport::allow_memory`] changes it.
+    pub(super) allowed: bool,
 }
 
 impl Transport {

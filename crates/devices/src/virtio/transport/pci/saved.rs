@@ -4,6 +4,7 @@ use super::super::saved::TransportState;
 use super::common_config::Select;
 use super::function::VirtioPci;
 use super::interrupt::{ISR_BITS, NO_VECTOR, Registers, Vectors};
+use crate::pci::registers::BUS_MASTER;
 use crate::pci::{ConfigState, MsixState};
 use crate::saved::{Check, RestoreError};
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ impl VirtioPci {
     pub fn restore(&mut self, state: &PciState) -> Result<(), RestoreError> {
         self.transport.stop();
         let taken = self.take_over(state);
-        self.follow_config(); // which says whether the device may go on
+        self.transport.allowed = self.config.commands(BUS_MASTER);
         self.transport.start();
         taken
     }
