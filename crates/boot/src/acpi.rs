@@ -1,17 +1,19 @@
-//! The firmware tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, MADT, DSDT, FACS.
+//! The firmware tables (ACPI 6.4): RSDP, RSDT, XSDT, FADT, MADT, MCFG, DSDT, FACS.
 //!
 //! A full-hardware (not "hardware-reduced") machine that is always in ACPI mode: no SMI command
-//! port. There is no PCI yet, so no MCFG.
+//! port.
 
 mod dsdt;
 mod fadt;
 mod madt;
+mod pci;
 
 use crate::bytes::{Put as _, align_up};
 use crate::{Piece, layout};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml as _, aml};
+pub use pci::PciHost;
 use x86::addr::{Gpa, Gsi, Port};
 
 /// What the tables tell about the machine. Ports and addresses are the machine's choice.
@@ -47,6 +49,8 @@ pub struct AcpiConfig {
     pub rtc: bool,
     /// Whether the 8042 keyboard controller (60H, 64H, IRQ 1) is there.
     pub i8042: bool,
+    /// The PCI host bridge.
+    pub pci: PciHost,
     /// The virtio devices on the MMIO transport; 256 at the most.
     pub virtio: Vec<VirtioMmio>,
 }
@@ -92,6 +96,7 @@ impl AcpiConfig {
             com1: true,
             rtc: true,
             i8042: true,
+            pci: PciHost::example(),
             virtio: Vec::new(),
         }
     }
@@ -116,7 +121,8 @@ pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
     let dsdt = area.add(dsdt::dsdt(&config), "ACPI DSDT");
     let fadt = area.add(fadt::fadt(&config, facs, dsdt), "ACPI FADT");
     let madt = area.add(madt::madt(&config), "ACPI MADT");
-    let listed = [fadt, madt];
+    let mcfg = area.add(pci::mcfg(&config.pci), "ACPI MCFG");
+    let listed = [fadt, madt, mcfg];
     let rsdt = area.add(root(*b"RSDT", &listed.map(|gpa| (gpa as u32).to_le_bytes())), "ACPI RSDT");
     let xsdt = area.add(root(*b"XSDT", &listed.map(u64::to_le_bytes)), "ACPI XSDT");
     area.pieces.insert(0, Piece { gpa: Gpa(rsdp_gpa), bytes: rsdp(rsdt, xsdt), what: "ACPI RSDP" });
@@ -237,6 +243,23 @@ mod tests {
         // active high, exclusive.
         assert!(has(&[0x86, 9, 0, 1, 0, 0x10, 0xb0, 0xfe, 0, 0x10, 0, 0]));
         assert!(has(&[0x89, 6, 0, 0b0001, 1, 17, 0, 0, 0]));
+    }
+
+    #[test]
+    fn the_pci_host_bridge_has_its_windows_and_every_device_an_interrupt() {
+        let pieces = check(&AcpiConfig::example());
+        let mcfg = &pieces.iter().find(|p| p.what == "ACPI MCFG").unwrap().bytes;
+        assert_eq!(mcfg.len(), 60);
+        assert_eq!((u64_at(mcfg, 44), u64_at(mcfg, 52)), (Some(0xE000_0000), Some(0)));
+        let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;
+        let count = |bytes: &[u8]| dsdt.windows(bytes.len()).filter(|w| w == &bytes).count();
+        // EISA ids PNP0A08 and PNP0C02.
+        assert_eq!((count(&[0x41, 0xD0, 0x0A, 0x08]), count(&[0x41, 0xD0, 0x0C, 0x02])), (1, 1));
+        // The configuration window is a Memory32Fixed; BARs have a DWord address space (6.4.3.5.2).
+        assert_eq!(count(&[0x86, 9, 0, 1, 0, 0, 0, 0xE0, 0, 0, 0x10, 0]), 1);
+        assert_eq!(count(&[0, 0, 0, 0xC0, 0xFF, 0xFF, 0xFF, 0xDF]), 1);
+        // Device 9's INTA#: a package of address, pin, no link, GSI.
+        assert_eq!(count(&[0x0C, 0xFF, 0xFF, 9, 0, 0, 0, 0x0A, 17]), 1);
     }
 
     #[test]

@@ -31,13 +31,14 @@ const RESERVED: [Run; 2] = [
     (layout::ACPI_START, layout::HIGH_MEMORY.0 - layout::ACPI_START.0),
 ];
 
-/// The map of a machine with these RAM ranges, ascending and disjoint.
-pub(crate) fn map(ram: &[Run]) -> Vec<E820Entry> {
+/// The map of a machine with these RAM ranges, ascending and disjoint, and PCI's configuration
+/// window at `ecam` (PCI Firmware 3.2, 4.1.2).
+pub(crate) fn map(ram: &[Run], ecam: Run) -> Vec<E820Entry> {
     let hole = (layout::EBDA, layout::HIGH_MEMORY.0 - layout::EBDA.0);
     let usable = subtract(ram, hole);
     let entry = |kind| move |(gpa, len)| E820Entry { gpa, len, kind };
     let mut map: Vec<_> = usable.into_iter().map(entry(E820Type::Ram)).collect();
-    map.extend(RESERVED.into_iter().map(entry(E820Type::Reserved)));
+    map.extend(RESERVED.into_iter().chain([ecam]).map(entry(E820Type::Reserved)));
     map.sort_by_key(|e| e.gpa);
     map
 }
@@ -58,11 +59,14 @@ mod tests {
 
     #[test]
     fn the_map_is_ascending_disjoint_and_hides_the_holes() {
-        let map = map(&[(Gpa(0), 0xc000_0000), (Gpa(1 << 32), 1 << 30)]);
+        let ecam = (Gpa(0xe000_0000), 1 << 20);
+        let map = map(&[(Gpa(0), 0xc000_0000), (Gpa(1 << 32), 1 << 30)], ecam);
         assert!(map.windows(2).all(|w| w[0].gpa.wrapping_add(w[0].len) <= w[1].gpa));
         let ram: Vec<_> =
             map.iter().filter(|e| e.kind == E820Type::Ram).map(|e| (e.gpa.0, e.len)).collect();
         let want = [(0, 0x9_fc00), (0x10_0000, 0xc000_0000 - 0x10_0000), (1 << 32, 1 << 30)];
         assert_eq!(ram, want);
+        let reserved = E820Entry { gpa: ecam.0, len: ecam.1, kind: E820Type::Reserved };
+        assert!(map.contains(&reserved));
     }
 }

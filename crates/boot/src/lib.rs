@@ -28,7 +28,7 @@ mod place;
 mod pvh;
 mod source;
 
-pub use acpi::{AcpiConfig, VirtioMmio};
+pub use acpi::{AcpiConfig, PciHost, VirtioMmio};
 pub use e820::{E820Entry, E820Type};
 pub use error::BootError;
 pub use source::Source;
@@ -44,7 +44,7 @@ pub struct Request<'a> {
     /// Initial RAM disk (Linux and PVH).
     pub initrd: Option<Source<'a>>,
     /// Kernel command line, without a terminating zero. PVH and Multiboot images, which may know no
-    /// ACPI, are told the virtio devices at its end: `virtio_mmio.device=4K@ADDRESS:GSI`.
+    /// ACPI, are told the virtio devices on MMIO at its end: `virtio_mmio.device=4K@ADDRESS:GSI`.
     pub cmdline: &'a str,
     /// Multiboot or PVH modules, in order.
     pub modules: &'a [Module<'a>],
@@ -116,7 +116,8 @@ pub fn plan(request: &Request<'_>) -> Result<BootPlan, BootError> {
     let image = request.image.read("kernel image")?;
     let kind = detect::detect(&image)?;
     let mut placer = place::Placer::new(request.ram)?;
-    let e820 = e820::map(request.ram);
+    let ecam = (Gpa(request.acpi.pci.ecam.into()), PciHost::ECAM_SIZE.into());
+    let e820 = e820::map(request.ram, ecam);
     placer.add(layout::BDA, e820::bios_data_area(), "BIOS data area")?;
     placer.add(layout::EBDA, vec![1], "extended BIOS data area")?;
     for piece in acpi::tables(request.acpi) {

@@ -1,15 +1,16 @@
 //! Interrupt lines: what a device holds to ask for an interrupt.
 //!
 //! A handle carries *assertion*, not voltage: `set(true)` asks, whatever polarity the guest
-//! programs. Every call of [`IsaIrqs::line`] makes a new source; the line is up while any of its
-//! sources is (wired OR). A line's mutex is held while the chips are told, so that they see changes
-//! in order.
+//! programs. Every call of [`IsaIrqs::line`] or [`GsiIrqs::line`] makes a new source; the line is
+//! up while any of its sources is (wired OR). A line's mutex is held while the chips are told, so
+//! that they see changes in order.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use sync::lock;
+use x86::addr::Gsi;
 
 /// An interrupt chip's inputs.
 pub trait IrqInputs: Send + Sync {
@@ -56,6 +57,41 @@ impl IsaIrqs {
 }
 
 impl fmt::Debug for IsaIrqs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raised = self.lines.iter().map(|line| (line.number, *lock(&line.raised)));
+        f.debug_map().entries(raised).finish()
+    }
+}
+
+/// The interrupt lines beyond the ISA interrupts', wired to the IOAPIC alone: PCI's INTx, which
+/// devices may share.
+pub struct GsiIrqs {
+    lines: [Arc<Line>; 8],
+}
+
+impl GsiIrqs {
+    /// The first of them.
+    const FIRST: u8 = 16;
+
+    /// Wires each to the pin of its number.
+    pub fn new(ioapic: &Arc<dyn IrqInputs>) -> Self {
+        let line = |index: usize| {
+            let number = Self::FIRST + index as u8;
+            let wires = vec![(Arc::clone(ioapic), number)];
+            Arc::new(Line { number, raised: Mutex::new(0), wires })
+        };
+        Self { lines: std::array::from_fn(line) }
+    }
+
+    /// A new source on line `gsi`; one that leads nowhere if there is no such line.
+    pub fn line(&self, gsi: Gsi) -> IrqLine {
+        let index = gsi.0.checked_sub(Self::FIRST.into()).map(|index| index as usize);
+        let line = index.and_then(|index| self.lines.get(index));
+        line.map_or_else(IrqLine::unconnected, |line| IrqLine::source(Arc::clone(line)))
+    }
+}
+
+impl fmt::Debug for GsiIrqs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let raised = self.lines.iter().map(|line| (line.number, *lock(&line.raised)));
         f.debug_map().entries(raised).finish()
@@ -156,10 +192,14 @@ mod tests {
         irqs.line(0).pulse();
         irqs.line(2).pulse();
         assert_eq!(*lock(&pic.0), [(5, true), (5, false), (0, true)]);
-        let gsi = IrqLine::to_pin(17, Arc::clone(&ioapic) as _);
+        let gsis = GsiIrqs::new(&(Arc::clone(&ioapic) as _));
+        let (gsi, shared) = (gsis.line(Gsi(17)), gsis.line(Gsi(17)));
         gsi.set(true);
-        gsi.set(true);
+        shared.set(true);
         gsi.set(false);
+        shared.set(false);
+        gsis.line(Gsi(24)).set(true);
+        gsis.line(Gsi(15)).set(true);
         assert_eq!(lock(&pic.0).len(), 3);
         let expected = [(5, true), (5, false), (2, true), (17, true), (17, false)];
         assert_eq!(*lock(&ioapic.0), expected);

@@ -1,4 +1,4 @@
-//! The virtual devices: the bus, the interrupt chips, the chipset, virtio, KVM's interface.
+//! The virtual devices: the bus, the interrupt chips, the chipset, PCI, virtio, KVM's interface.
 //!
 //! Every device is a *core* (registers as in its datasheet; no clock, bus or host: time is passed
 //! in as VM nanoseconds) inside an *adapter* that holds handles: [`irq::IrqLine`], [`time::Timer`],
@@ -27,6 +27,7 @@ pub mod irq;
 pub mod irqchip;
 pub mod msi;
 pub mod paravirt;
+pub mod pci;
 pub mod power;
 pub mod saved;
 pub mod time;

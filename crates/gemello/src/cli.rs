@@ -14,6 +14,7 @@ use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine_soft::Tier;
+use machine::Transport;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -242,6 +243,11 @@ pub(crate) struct Run {
     /// How many processors the guest has, 1 to 64 [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) vcpus: Option<u32>,
+
+    /// How the guest reaches its disks: virtio over PCI or over MMIO [default: pci; for the nucleus
+    /// mmio]
+    #[arg(long, value_name = "pci|mmio", value_parser = Transport::parse)]
+    pub(crate) transport: Option<Transport>,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

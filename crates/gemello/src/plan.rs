@@ -100,11 +100,11 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         errors,
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        disks: !settings.disk.is_empty(),
+        disks: (!settings.disk.is_empty()).then(|| settings.transport()),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
-    let mut sources = fetched.drivers;
+    let mut sources: Vec<_> = fetched.drivers.into_iter().map(|driver| driver.path).collect();
     sources.push(fetched.busybox);
     Ok(Plan {
         boot: BootConfig {

@@ -113,6 +113,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
         devices: disks.chain(swap).collect(),
+        transport: settings.transport(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         deterministic: settings.machine.deterministic.unwrap_or_default(),
         timeout,

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::debian::Errors;
     use crate::place::Place;
-    use machine::{Device, Trust};
+    use machine::{Device, Transport, Trust};
     use serde_json::json;
 
     fn session(disks: Vec<Option<DiskMark>>) -> SavedSession {
@@ -122,6 +122,7 @@ mod tests {
             memory: 0,
             paging: None,
             devices: vec![Device::Disk(disk.clone())],
+            transport: Transport::Pci,
             debug_exit: false,
             deterministic: false,
         };

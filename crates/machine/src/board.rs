@@ -2,7 +2,7 @@
 
 use crate::boot_files::BootFile;
 use crate::clock::VmClock;
-use crate::config::BootConfig;
+use crate::config::{BootConfig, Transport};
 use crate::console::Output;
 use crate::control::Control;
 use crate::notifier::Notifier;
@@ -13,6 +13,7 @@ use devices::bus::Bus;
 use devices::chipset::{AcpiPm, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, Uart};
 use devices::irqchip::IrqChips;
 use devices::paravirt;
+use devices::pci::PciBus;
 use devices::time::TimerQueue;
 use memory::{GuestRam, Pager};
 use sched::Usage;
@@ -47,6 +48,9 @@ pub(crate) struct Board {
     pub(crate) irqchips: IrqChips,
     pub(crate) chipset: Chipset,
     pub(crate) paravirt: Arc<paravirt::Common>,
+    pub(crate) pci: Arc<PciBus>,
+    /// How the guest reaches its virtio devices.
+    pub(crate) transport: Transport,
     pub(crate) virtio: Vec<Slotted>,
     /// Each is locked by the thread that runs it, for a turn.
     pub(crate) processors: Vec<Mutex<Processor>>,

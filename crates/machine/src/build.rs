@@ -18,14 +18,15 @@ use crate::processor::Processor;
 use crate::saved::file::{FileError, Header, SavedMachine};
 use crate::saved::state::{MachineState, RestoreError};
 use crate::stats::Exits;
-use crate::wiring::{Lines, Wake, Wiring, bus, power_sink};
+use crate::virtio::Slotted;
+use crate::wiring::{Devices, Lines, Wake, Wiring, bus, power_sink};
 use crate::{deterministic, layout, paging, virtio};
 use devices::bus::Bus;
 use devices::chipset::WallClock;
 use devices::irqchip::{IrqChips, Lapic, LapicConfig};
 use devices::paravirt::{self, CommonConfig, Paravirt};
+use devices::pci::PciBus;
 use devices::time::TimerQueue;
-use devices::virtio::Service;
 use memory::GuestRam;
 use sched::Share;
 use std::io;
@@ -49,7 +50,8 @@ impl Machine {
         config.validate()?;
         let hardware = config.hardware();
         let ram = layout::ram(config.memory);
-        let plan = firmware::plan(&config.boot, config.vcpus, &ram, config.devices.len())?;
+        let tables = virtio::acpi(config.transport, config.devices.len());
+        let plan = firmware::plan(&config.boot, config.vcpus, &ram, tables)?;
         let model = processor_model(&config.cpu, config.vcpus, &hardware);
         let boot = BootConfig::current(&config.boot);
         let mut machine = assemble(&hardware, model, boot, lines, engine)?;
@@ -123,11 +125,12 @@ fn assemble(
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
     let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
-    let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
     // Their threads work in the machine's name, too.
-    let made = owner.run(|| virtio::build(&hardware.devices, &ram, &irqchips, service));
+    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips));
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
-    let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
+    let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));
+    let devices = Devices { chipset: &chipset, pci: &pci, virtio: &virtio };
+    let bus = Arc::new(bus(&irqchips, devices, power, hardware.debug_exit)?);
     let processors = cpus.on(&ram, &bus, &paravirt);
     let board = Board {
         ram,
@@ -137,6 +140,8 @@ fn assemble(
         timers,
         irqchips,
         chipset,
+        pci,
+        transport: hardware.transport,
         virtio,
         processors,
         paravirt,

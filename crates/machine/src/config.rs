@@ -1,6 +1,7 @@
 //! The configuration of a machine, checked before anything is built.
 
 use crate::layout;
+use devices::pci::PciBus;
 use devices::virtio::blk::Trust;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -35,8 +36,10 @@ pub struct Config {
     pub vcpus: u32,
     /// What to boot.
     pub boot: BootConfig,
-    /// Virtio devices, in the order of their slots; [`layout::VIRTIO_MAX`] at the most.
+    /// Virtio devices, in the order of their slots; [`Transport::slots`] at the most.
     pub devices: Vec<Device>,
+    /// How the guest reaches them.
+    pub transport: Transport,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
     /// Whether each run is the same: time is counted in instructions.
@@ -56,6 +59,8 @@ pub struct Hardware {
     pub paging: Option<Paging>,
     /// Virtio devices.
     pub devices: Vec<Device>,
+    /// How the guest reaches them.
+    pub transport: Transport,
     /// Whether the debug-exit port is there.
     pub debug_exit: bool,
     /// Whether each run is the same.
@@ -84,6 +89,37 @@ pub struct BootConfig<F = File> {
     pub cmdline: String,
     /// Further files for the kernel, each with its arguments.
     pub modules: Vec<(F, String)>,
+}
+
+/// How the guest reaches virtio devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Each is a function on PCI.
+    Pci,
+    /// Each has a page of registers, which ACPI tells of.
+    Mmio,
+}
+
+impl Transport {
+    /// Each transport.
+    pub const ALL: [Self; 2] = [Self::Pci, Self::Mmio];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pci => "pci",
+            Self::Mmio => "mmio",
+        }
+    }
+
+    /// How many devices there can be.
+    pub fn slots(self) -> usize {
+        match self {
+            Self::Pci => PciBus::FUNCTIONS_MAX,
+            Self::Mmio => layout::VIRTIO_MAX,
+        }
+    }
 }
 
 /// A virtio device.
@@ -170,10 +206,12 @@ pub enum ConfigError {
         VCPUS.end())]
     Vcpus,
     /// More virtio devices than slots.
-    #[error("{found} devices are too many; the machine has slots for {}", layout::VIRTIO_MAX)]
+    #[error("{found} devices are too many; with this `transport` there are slots for {slots}")]
     TooManyDevices {
         /// Devices asked for.
         found: usize,
+        /// What there are.
+        slots: usize,
     },
     /// No size of a disk.
     #[error(
@@ -232,8 +270,9 @@ impl Hardware {
         if self.deterministic && self.paging.is_some() {
             return Err(ConfigError::DeterministicPaging);
         }
-        if self.devices.len() > layout::VIRTIO_MAX {
-            return Err(ConfigError::TooManyDevices { found: self.devices.len() });
+        let (found, slots) = (self.devices.len(), self.transport.slots());
+        if found > slots {
+            return Err(ConfigError::TooManyDevices { found, slots });
         }
         self.devices.iter().try_for_each(Device::validate)
     }
@@ -275,11 +314,12 @@ impl<F> BootConfig<F> {
 impl Config {
     /// What the machine is made of.
     pub fn hardware(&self) -> Hardware {
-        let Self { memory, paging, devices, debug_exit, deterministic, .. } = self;
+        let Self { memory, paging, devices, transport, debug_exit, deterministic, .. } = self;
         Hardware {
             memory: *memory,
             paging: paging.clone(),
             devices: devices.clone(),
+            transport: *transport,
             debug_exit: *debug_exit,
             deterministic: *deterministic,
         }
@@ -326,6 +366,7 @@ mod tests {
             vcpus: 1,
             boot,
             devices: vec![],
+            transport: Transport::Pci,
             debug_exit: false,
             deterministic: false,
             timeout: None,
@@ -366,9 +407,15 @@ mod tests {
     fn every_device_needs_a_slot() {
         let disk = Disk { path: "disk.img".into(), read_only: false, trust: Trust::default() };
         let disk = Device::Disk(disk);
-        let with = |found| Config { devices: vec![disk.clone(); found], ..config(512 << 20) };
-        assert_eq!(with(8).validate(), Ok(()));
-        assert_eq!(with(9).validate(), Err(ConfigError::TooManyDevices { found: 9 }));
+        for (transport, slots) in [(Transport::Mmio, 8), (Transport::Pci, 31)] {
+            let with = |found| {
+                let devices = vec![disk.clone(); found];
+                Config { devices, transport, ..config(512 << 20) }.validate()
+            };
+            assert_eq!(with(slots), Ok(()));
+            let found = slots + 1;
+            assert_eq!(with(found), Err(ConfigError::TooManyDevices { found, slots }));
+        }
     }
 
     #[test]

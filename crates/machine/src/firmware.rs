@@ -1,9 +1,10 @@
 //! The firmware's part, which the machine plays: the boot image and the tables in memory.
 
 use crate::config::{BootConfig, File};
-use crate::{layout, virtio};
-use boot::{AcpiConfig, BootError, BootPlan, Module, Request};
+use crate::layout;
+use boot::{AcpiConfig, BootError, BootPlan, Module, PciHost, Request};
 use devices::chipset::AcpiPm;
+use devices::pci::PciBus;
 use memory::GuestRam;
 use std::borrow::Borrow;
 
@@ -11,7 +12,7 @@ use std::borrow::Borrow;
 const CHUNK: usize = 1 << 20;
 
 /// The boot image's plan, and the tables that tell it about a machine with `vcpus` processors, RAM
-/// at `ram` (address and bytes of each region) and so many virtio `devices`.
+/// at `ram` (address and bytes of each region) and these virtio devices on MMIO.
 ///
 /// # Errors
 /// A boot file.
@@ -19,7 +20,7 @@ pub(crate) fn plan(
     config: &BootConfig<impl Borrow<File>>,
     vcpus: u32,
     ram: &[boot::Run],
-    devices: usize,
+    virtio: Vec<boot::VirtioMmio>,
 ) -> Result<BootPlan, BootError> {
     let module = |(file, args)| Module { source: Borrow::<File>::borrow(file).source(), args };
     let modules: Vec<_> = config.modules.iter().map(|(file, args)| module((file, args))).collect();
@@ -29,11 +30,18 @@ pub(crate) fn plan(
         cmdline: &config.cmdline,
         modules: &modules,
         ram,
-        acpi: &acpi(vcpus, devices),
+        acpi: &acpi(vcpus, virtio),
     })
 }
 
-fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
+fn acpi(cpus: u32, virtio: Vec<boot::VirtioMmio>) -> AcpiConfig {
+    let interrupts = (1..=PciBus::FUNCTIONS_MAX as u8).map(|n| (n, layout::pci_gsi(n)));
+    let memory = layout::PCI_MEMORY;
+    let pci = PciHost {
+        ecam: layout::PCI_ECAM.0 as u32,
+        memory: memory.start().0 as u32..=memory.end().0 as u32,
+        interrupts: interrupts.collect(),
+    };
     AcpiConfig {
         cpus,
         lapic_address: layout::LAPIC.0 as u32,
@@ -50,7 +58,8 @@ fn acpi(cpus: u32, devices: usize) -> AcpiConfig {
         com1: true,
         rtc: true,
         i8042: true,
-        virtio: virtio::acpi(devices),
+        pci,
+        virtio,
     }
 }
 

@@ -6,15 +6,16 @@
 //! 000A_0000  hole (where a PC has its VGA) 0040-0043 0061                 8254, port B
 //! 000C_0000  RAM; 000E_0000 firmware       0060 0064                      i8042
 //! 0010_0000  RAM, up to 3 GiB              0070 0071                      RTC and CMOS
-//! C000_0000  hole: devices                 0080                           POST code
-//! FEB0_0000    virtio devices, a page each 0092                           fast A20, reset
-//! FEC0_0000    IOAPIC                      00F4                           debug exit (on demand)
-//! FEE0_0000    local APIC                  02F8-02FF, 03F8-03FF           COM2, COM1
-//! 1_0000_0000  the rest of RAM             03E8-03EF                      COM3
-//!                                          0600-060F                      ACPI PM1a, PM timer
+//! C000_0000  hole: PCI devices' BARs       0080                           POST code
+//! E000_0000    PCI configuration, 1 MiB    0092                           fast A20, reset
+//! FEB0_0000    virtio on MMIO, a page each 00F4                           debug exit (on demand)
+//! FEC0_0000    IOAPIC                      02F8-02FF, 03F8-03FF           COM2, COM1
+//! FEE0_0000    local APIC                  03E8-03EF                      COM3
+//! 1_0000_0000  the rest of RAM             0600-060F                      ACPI PM1a, PM timer
+//!                                          0CF8-0CFF                      PCI configuration
 //!                                          0CF9                           reset control
 //! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI
-//! GSI 16-23 virtio devices
+//! GSI 16-23 PCI devices' INTA#, or virtio devices on MMIO
 //! ```
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by
 //! `boot::layout`.
@@ -32,14 +33,23 @@ pub const LOW_RAM_END: Gpa = Gpa(0xC000_0000);
 /// Where RAM goes on above the device hole.
 pub const HIGH_RAM: Gpa = Gpa(1 << 32);
 
-/// The virtio devices' registers, a page each.
+/// The addresses that PCI devices' BARs may have.
+pub const PCI_MEMORY: RangeInclusive<Gpa> = Gpa(0xC000_0000)..=Gpa(0xDFFF_FFFF);
+/// PCI's enhanced configuration window, of bus 0.
+pub const PCI_ECAM: Gpa = Gpa(0xE000_0000);
+/// The IOAPIC's pin that INTA# of PCI device `number` is wired to: device 1 has the first.
+pub const fn pci_gsi(number: u8) -> Gsi {
+    Gsi(16 + (number as u32 + 7) % 8)
+}
+
+/// The registers of virtio devices on MMIO, a page each.
 pub const VIRTIO: Gpa = Gpa(0xFEB0_0000);
 /// Bytes from one virtio device to the next.
 pub const VIRTIO_STEP: u64 = 0x1000;
 /// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last
 /// pin.
 pub const VIRTIO_GSI: Gsi = Gsi(16);
-/// As many virtio devices as there are interrupts for them.
+/// As many virtio devices on MMIO as there are interrupts for them.
 pub const VIRTIO_MAX: usize = 8;
 
 /// Where a virtio device is.
@@ -51,13 +61,12 @@ pub struct VirtioSlot {
     pub gsi: Gsi,
 }
 
-/// The slots in the order of the devices, [`VIRTIO_MAX`] of them.
-pub fn virtio_slots() -> impl Iterator<Item = VirtioSlot> {
-    let slot = |number: u8| VirtioSlot {
-        address: VIRTIO.wrapping_add(u64::from(number) * VIRTIO_STEP),
-        gsi: Gsi(VIRTIO_GSI.0 + u32::from(number)),
-    };
-    (0..VIRTIO_MAX as u8).map(slot)
+/// The slot of device `number`, below [`VIRTIO_MAX`].
+pub const fn virtio_slot(number: u8) -> VirtioSlot {
+    VirtioSlot {
+        address: VIRTIO.wrapping_add(number as u64 * VIRTIO_STEP),
+        gsi: Gsi(VIRTIO_GSI.0 + number as u32),
+    }
 }
 
 /// The IOAPIC's page (82093AA, 3.0).
@@ -139,10 +148,15 @@ mod tests {
 
     #[test]
     fn every_virtio_device_has_a_page_and_an_interrupt_of_its_own() {
-        let slots: Vec<_> = virtio_slots().collect();
-        assert_eq!(slots.len(), VIRTIO_MAX);
+        let slots: Vec<_> = (0..VIRTIO_MAX as u8).map(virtio_slot).collect();
         assert_eq!(slots[0], VirtioSlot { address: Gpa(0xFEB0_0000), gsi: Gsi(16) });
         assert_eq!(slots[7], VirtioSlot { address: Gpa(0xFEB0_7000), gsi: Gsi(23) });
+    }
+
+    #[test]
+    fn pci_devices_share_the_pins_beyond_the_isa_interrupts() {
+        let pins: Vec<_> = [1, 2, 8, 9, 31].map(|number| pci_gsi(number).0).into();
+        assert_eq!(pins, [16, 17, 23, 16, 22]);
     }
 
     #[test]

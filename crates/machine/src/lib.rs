@@ -52,7 +52,7 @@ pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch,
+    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch, Transport,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
@@ -66,6 +66,6 @@ pub use memory::PagerStats;
 pub use notifier::Notifier;
 pub use power::Stopper;
 pub use saved::file::{FileError, SavedMachine};
-pub use saved::{MachineState, RestoreError};
+pub use saved::{MachineState, RestoreError, VirtioState};
 pub use stats::{Exits, ProcessorStats, Stats};
 pub use wiring::Lines;

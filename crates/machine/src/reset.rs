@@ -12,6 +12,7 @@ use crate::console::Output;
 use crate::error::ResetError;
 use crate::firmware;
 use crate::saved::state::RestoreError;
+use crate::virtio;
 use memory::GuestRam;
 use sync::lock;
 use vcpu::{Signal, StateError};
@@ -33,7 +34,8 @@ impl Board {
     pub(crate) fn reset(&self) -> Result<(), ResetError> {
         let ram: Vec<_> = self.memory_map().iter().map(|&(at, len)| (Gpa(at), len)).collect();
         let boot = self.boot.try_map(BootFile::now)?;
-        let plan = firmware::plan(&boot, self.model.cpus, &ram, self.virtio.len())?;
+        let tables = virtio::acpi(self.transport, self.virtio.len());
+        let plan = firmware::plan(&boot, self.model.cpus, &ram, tables)?;
         let failed = |error: &dyn std::error::Error| ResetError::Failed(error.to_string());
         clear(&self.ram).map_err(|error| failed(&error))?;
         firmware::place(&self.ram, &plan).map_err(|error| failed(&error))?;

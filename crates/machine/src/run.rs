@@ -174,13 +174,13 @@ impl Board {
             Some(_) => Processor::follow_clock,
         };
         self.processors.iter().for_each(|processor| go_on(&mut lock(processor)));
-        self.virtio.iter().for_each(|device| device.lock().resume());
+        self.virtio.iter().for_each(|device| device.resume());
         self.notifier.notify();
     }
 
     /// Has time and devices stand still, so that memory does. No processor runs.
     pub(crate) fn stop_time(&self) {
-        self.virtio.iter().for_each(|device| device.lock().pause());
+        self.virtio.iter().for_each(|device| device.pause());
         self.clock.stop();
     }
 

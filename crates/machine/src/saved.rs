@@ -13,11 +13,12 @@ pub mod fuzz;
 pub mod state;
 
 pub use cpu::{CpuError, SavedCpu};
-pub use state::{ChipsetState, MachineState, ProcessorState, RestoreError, VERSION};
+pub use state::{ChipsetState, MachineState, ProcessorState, RestoreError, VERSION, VirtioState};
 
 use crate::board::{Board, Chipset};
 use crate::machine::Machine;
 use crate::processor::Processor;
+use crate::virtio::Slotted;
 use devices::time::{Clock as _, Tsc as _};
 use sync::lock;
 use vcpu::{Elements, Signal, StateError};
@@ -36,7 +37,7 @@ impl Board {
     pub(crate) fn save(&self) -> Result<MachineState, StateError> {
         // What raises interrupt lines comes before the chips, and these before the local APICs: a
         // line that a device raises while it is saved is up in the state, too.
-        let virtio = self.virtio.iter().map(|device| device.lock().save()).collect();
+        let virtio = self.virtio.iter().map(Slotted::save).collect();
         let chipset = self.chipset.save();
         let (pic, ioapic) = (self.irqchips.pic.save(), self.irqchips.ioapic.save());
         let processors = self.processors.iter().map(|p| lock(p).save());
@@ -53,6 +54,7 @@ impl Board {
             ioapic,
             chipset,
             paravirt: self.paravirt.save(),
+            pci: self.pci.save(),
             virtio,
         })
     }
@@ -94,6 +96,7 @@ impl Board {
             ioapic,
             chipset,
             paravirt,
+            pci,
             virtio,
         } = state;
         if *version != VERSION {
@@ -131,8 +134,9 @@ impl Board {
         self.irqchips.ioapic.restore(ioapic)?;
         self.chipset.restore(chipset)?;
         self.paravirt.restore(paravirt)?;
+        self.pci.restore(pci)?;
         for (device, state) in self.virtio.iter().zip(virtio) {
-            device.lock().restore(state)?;
+            device.restore(state)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use devices::chipset::{
     AcpiPm, DebugExit, FastA20, I8042, Pit, PostPort, ResetPort, Rtc, RtcConfig, Uart, UartConfig,
 };
 use devices::irqchip::IrqChips;
+use devices::pci::{PciBus, PciLayout};
 use devices::power::PowerSink;
 use devices::time::TimerQueue;
 use std::io;
@@ -120,14 +121,21 @@ impl Wiring<'_> {
     }
 }
 
+/// The devices of a machine.
+pub(crate) struct Devices<'a> {
+    pub(crate) chipset: &'a Chipset,
+    pub(crate) pci: &'a Arc<PciBus>,
+    pub(crate) virtio: &'a [Slotted],
+}
+
 /// Puts every device at its place.
 pub(crate) fn bus(
     irqchips: &IrqChips,
-    chipset: &Chipset,
-    virtio: &[Slotted],
+    devices: Devices<'_>,
     power: PowerSink,
     debug_exit: bool,
 ) -> Result<Bus, BusError> {
+    let Devices { chipset, pci, virtio } = devices;
     let mut bus = Bus::new();
     irqchips.attach(&mut bus, layout::IOAPIC)?;
     bus.add_pio("pit", layout::PIT, Arc::clone(&chipset.pit) as _)?;
@@ -143,6 +151,7 @@ pub(crate) fn bus(
     let pm = layout::ACPI_PM..=layout::ACPI_PM.wrapping_add(AcpiPm::PORTS - 1);
     bus.add_pio("acpi", pm, Arc::clone(&chipset.acpi) as _)?;
     bus.add_byte_port("reset", layout::RESET_REGISTER, Arc::clone(&chipset.reset) as _)?;
+    pci.attach(&mut bus, &PciLayout { ecam: layout::PCI_ECAM, memory: layout::PCI_MEMORY })?;
     for device in virtio {
         device.attach(&mut bus)?;
     }

@@ -7,15 +7,23 @@ use std::process::Command;
 use test_support::Rng;
 
 /// Debian's modules, in the order in which they need each other.
-const MODULES: [&str; 4] =
-    ["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_mmio", "block/virtio_blk"];
+const MODULES: [&str; 7] = [
+    "virtio/virtio_ring",
+    "virtio/virtio",
+    "virtio/virtio_pci_legacy_dev",
+    "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci",
+    "virtio/virtio_mmio",
+    "block/virtio_blk",
+];
 
 /// Process 1: each line that it prints and that begins with `=` is an answer.
 const INIT: &str = r#"#!/bin/busybox sh
 for applet in mount insmod cat dd sha256sum poweroff; do alias $applet="busybox $applet"; done
 export PATH=/bin
 mount -t devtmpfs d /dev; mount -t proc p /proc; mount -t sysfs s /sys
-for module in virtio_ring virtio virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
+    virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
 for disk in vda vdb; do
     at=/sys/block/$disk
     echo =$disk size $(cat $at/size) ro $(cat $at/ro) $(cat $at/serial)
@@ -26,6 +34,7 @@ dd if=/noise of=/dev/vda bs=4k seek=100 conv=fsync 2> /dev/null &&
     echo =written $(sha256sum < /noise)
 dd if=/noise of=/dev/vdb bs=4k count=1 conv=fsync 2> /dev/null || echo =vdb refuses
 echo 3 > /proc/sys/vm/drop_caches
+while read line; do case "$line" in *virtio*) echo "=interrupt $line"; esac; done < /proc/interrupts
 echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)
 poweroff -f
 "#;
@@ -95,14 +104,43 @@ fn sum(path: &Path, skip: usize, bytes: usize) -> String {
     text(&output.stdout).split_whitespace().next().expect("a sum").to_owned()
 }
 
-/// Debian's modules find the disks by ACPI, read what is there, and write what the host then finds.
+/// Debian's modules find the disks on PCI, and interrupts are messages.
 #[test]
 fn debians_driver_reads_and_writes() {
+    let transcript = reads_and_writes("pci", "");
+    for interrupt in ["PCI-MSI 16384-edge      virtio0-config", "virtio0-req.0", "virtio1-req.0"] {
+        assert!(transcript.contains(interrupt), "no {interrupt} in {transcript}");
+    }
+}
+
+/// Without messages it is INTA#, which _PRT routes.
+#[test]
+fn debians_driver_works_with_pin_interrupts() {
+    let transcript = reads_and_writes("pci", "pci=nomsi");
+    for interrupt in ["16-fasteoi   virtio0", "17-fasteoi   virtio1"] {
+        assert!(transcript.contains(interrupt), "no {interrupt} in {transcript}");
+    }
+}
+
+/// The same on MMIO, which ACPI tells of.
+#[test]
+fn debians_driver_reads_and_writes_on_mmio() {
+    let transcript = reads_and_writes("mmio", "");
+    for interrupt in ["16-fasteoi   virtio0", "17-fasteoi   virtio1"] {
+        assert!(transcript.contains(interrupt), "no {interrupt} in {transcript}");
+    }
+}
+
+/// Debian's modules find the disks, read what is there, and write what the host then finds. Returns
+/// what the guest said.
+fn reads_and_writes(transport: &str, option: &str) -> String {
     let _turn = debian("cloud");
-    let (first, second) = (image("first.img", 16 << 20), image("second.img", 1 << 20));
+    let name = |disk| format!("{disk}-{transport}{option}.img");
+    let (first, second) = (image(&name("first"), 16 << 20), image(&name("second"), 1 << 20));
     let before = [sum(&first, 0, 16 << 20), sum(&second, 0, 1 << 20)];
-    let output = command(&["run", "--timeout", "3m", "--cmdline", "console=ttyS0 quiet panic=-1"])
-        .arg("--kernel")
+    let cmdline = format!("console=ttyS0 quiet panic=-1 {option}");
+    let output = command(&["run", "--timeout", "3m", "--cmdline", &cmdline])
+        .args(["--transport", transport, "--kernel"])
         .arg(cache().join("cloud/vmlinuz"))
         .arg("--initrd")
         .arg(initramfs())
@@ -127,6 +165,7 @@ fn debians_driver_reads_and_writes() {
         assert!(transcript.contains(&format!("{answer}\r\n")), "no {answer:?} in {transcript}");
     }
     assert_eq!(sum(&second, 0, 1 << 20), before[1], "a read-only disk was written");
+    transcript
 }
 
 /// 32-bit code that drives the disk by straight stores, for flat segments and no paging.
@@ -209,7 +248,8 @@ fn code_from_the_disk_replaces_code_that_ran() {
     sector[..3].copy_from_slice(&[0xB0, 0x42, 0xC3]);
     let (image, disk) = (scratch("dma.elf", &kernel(&guest.0)), scratch("dma.img", &sector));
     let [image, disk] = [&image, &disk].map(|path| path.to_str().expect("text"));
-    let output = run(&["run", image, "--disk", disk, "--debug-exit", "--timeout", "20"]);
+    let device = ["--transport", "mmio", "--disk", disk];
+    let output = run(&[&["run", image, "--debug-exit", "--timeout", "20"], &device[..]].concat());
     assert_ne!(code(&output), 0x21 << 1 | 1, "the old code ran");
     assert_eq!(code(&output), 0x42 << 1 | 1, "{}", text(&output.stderr));
 }
@@ -223,14 +263,16 @@ fn what_is_no_disk_is_refused() {
     let good = scratch("good.img", &[0; 1024]);
     let [empty, uneven, good] = [&empty, &uneven, &good].map(|path| path.to_str().expect("text"));
     let shared = format!("{good},ro");
-    let many = [["--disk", good]; 9].concat();
-    let cases: [(&[&str], &[&str]); 6] = [
+    let many = [["--disk", good]; 32].concat();
+    let on_mmio = [&["--transport", "mmio"], &many[..18]].concat();
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["--disk", "/nonexistent/a.img"], &["/nonexistent/a.img", "check the path"]),
         (&["--disk", "/tmp,ro"], &["/tmp", "directory"]),
         (&["--disk", empty], &[empty, "truncate -s '>64M'"]),
         (&["--disk", uneven], &[uneven, "a copy of it: cp "]),
         (&["--disk", good, "--disk", &shared], &[good, "in use"]),
-        (&many, &["9 devices are too many", "slots for 8"]),
+        (&many, &["32 devices are too many", "slots for 31"]),
+        (&on_mmio, &["9 devices are too many", "with this --transport there are slots for 8"]),
     ];
     for (disks, pieces) in cases {
         let output = run(&[&["run", guest, "--timeout", "10"], disks].concat());
@@ -252,7 +294,11 @@ fn run_debian_shows_its_disks() {
         .expect("a scratch file");
     let disk = image.to_str().expect("a path");
     let command = "head -c 12 /dev/vda; cat /sys/block/vda/size";
-    let run = run(&["run", "debian", "--disk", disk, "--timeout", "5m", "--", "sh", "-c", command]);
-    assert_eq!(code(&run), 0, "{}", text(&run.stderr));
-    assert_eq!(text(&run.stdout), "first sector8\n");
+    for transport in ["pci", "mmio"] {
+        let machine = ["run", "debian", "--transport", transport, "--disk", disk];
+        let guest = ["--timeout", "5m", "--", "sh", "-c", command];
+        let run = run(&[&machine[..], &guest].concat());
+        assert_eq!(code(&run), 0, "{}", text(&run.stderr));
+        assert_eq!(text(&run.stdout), "first sector8\n");
+    }
 }

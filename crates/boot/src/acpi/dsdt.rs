@@ -1,7 +1,7 @@
-//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, virtio
-//! devices, \_S5.
+//! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, PCI,
+//! virtio devices, \_S5.
 
-use super::{AcpiConfig, VirtioMmio, byte, table};
+use super::{AcpiConfig, VirtioMmio, byte, pci, table};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
@@ -39,6 +39,7 @@ fn system_bus(config: &AcpiConfig) -> Vec<u8> {
         let ports = [IO::new(0x60, 0x60, 1, 1), IO::new(0x64, 0x64, 1, 1)];
         device(&mut inside, "PS2K", "PNP0303", &[&ports[0], &ports[1], &isa_irq(1)]);
     }
+    pci::devices(&mut inside, &config.pci);
     for (id, device) in (0..=0xff).zip(&config.virtio) {
         virtio_mmio(&mut inside, id, *device);
     }
@@ -51,7 +52,7 @@ fn isa_irq(irq: u32) -> Interrupt {
 }
 
 /// A device that is its id, its resources and nothing else.
-fn device(out: &mut Vec<u8>, name: &str, id: &str, resources: &[&dyn Aml]) {
+pub(super) fn device(out: &mut Vec<u8>, name: &str, id: &str, resources: &[&dyn Aml]) {
     let hid = Name::new("_HID".into(), &EISAName::new(id));
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources.to_vec()));
     Device::new(name.into(), vec![&hid, &crs]).to_aml_bytes(out);

@@ -16,7 +16,7 @@ const CENTURY: u8 = 0x32;
 const LEGACY_DEVICES: u16 = 1 << 0;
 const HAS_8042: u16 = 1 << 1;
 const VGA_NOT_PRESENT: u16 = 1 << 2;
-const MSI_NOT_SUPPORTED: u16 = 1 << 3;
+const NO_ASPM: u16 = 1 << 4;
 const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 
 // Flags (table 5.10).
@@ -73,7 +73,7 @@ fn address(t: &mut Sdt, at: usize, port: u16, len: u8) {
 fn boot_architecture(config: &AcpiConfig) -> u16 {
     let when = |on: bool, bit: u16| if on { bit } else { 0 };
     VGA_NOT_PRESENT
-        | MSI_NOT_SUPPORTED
+        | NO_ASPM
         | when(config.com1 || config.i8042, LEGACY_DEVICES)
         | when(config.i8042, HAS_8042)
         | when(!config.rtc, CMOS_RTC_NOT_PRESENT)

@@ -12,7 +12,7 @@ pub use ranges::BusError;
 pub use unclaimed::{Place, Unclaimed};
 use x86::addr::{Gpa, Port, PortWidth, Width};
 
-use ranges::Ranges;
+use ranges::{Entry, Ranges};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use sync::lock;
@@ -61,6 +61,10 @@ pub trait SharedMmio: Send + Sync {
     fn read(&self, offset: u64, width: Width) -> u64;
     /// As [`MmioDevice::write`].
     fn write(&self, offset: u64, width: Width, value: u64);
+    /// Whether something is at `offset` now.
+    fn claims(&self, _offset: u64) -> bool {
+        true
+    }
     /// As [`MmioDevice::max_width`].
     fn max_width(&self) -> Width {
         Width::B8
@@ -204,9 +208,14 @@ impl Bus {
         self.pio_write_part(port.wrapping_add(half.into()), half, value >> half.bits());
     }
 
+    /// The device that answers at `gpa`.
+    fn claimed(&self, gpa: Gpa) -> Option<&Entry<dyn SharedMmio>> {
+        self.mmio.find(gpa.0).filter(|entry| entry.device.claims(gpa.0 - entry.first))
+    }
+
     /// A load of `width` from guest-physical `gpa`.
     pub fn mmio_read(&self, gpa: Gpa, width: Width) -> u64 {
-        let Some(entry) = self.mmio.find(gpa.0) else {
+        let Some(entry) = self.claimed(gpa) else {
             self.unclaimed.note(Place::Memory(gpa), false);
             return width.mask();
         };
@@ -227,7 +236,7 @@ impl Bus {
     /// A store of `width` to guest-physical `gpa`.
     pub fn mmio_write(&self, gpa: Gpa, width: Width, value: u64) {
         let value = value & width.mask();
-        let Some(entry) = self.mmio.find(gpa.0) else {
+        let Some(entry) = self.claimed(gpa) else {
             return self.unclaimed.note(Place::Memory(gpa), true);
         };
         match width.half().filter(|_| !entry.takes(gpa.0, width)) {

@@ -14,7 +14,7 @@ pub use pic::{PicChipState, PicPair, PicState};
 use x86::addr::{Gpa, Gsi, Port};
 
 use crate::bus::{Bus, BusError};
-use crate::irq::{IrqInputs, IrqLine, IsaIrqs};
+use crate::irq::{GsiIrqs, IrqInputs, IrqLine, IsaIrqs};
 use std::sync::Arc;
 
 /// All interrupt chips of a machine, wired together.
@@ -30,6 +30,8 @@ pub struct IrqChips {
     pub pic: Arc<PicPair>,
     /// The ISA interrupt lines.
     pub isa: IsaIrqs,
+    /// The interrupt lines beyond them.
+    pub gsi: GsiIrqs,
 }
 
 impl IrqChips {
@@ -49,7 +51,8 @@ impl IrqChips {
         interconnect.connect(Arc::downgrade(&eoi), Arc::downgrade(&external));
         let inputs: [Arc<dyn IrqInputs>; 2] = [Arc::clone(&pic) as _, Arc::clone(&ioapic) as _];
         let isa = IsaIrqs::new(&inputs[0], &inputs[1]);
-        Self { lapics, interconnect, ioapic, pic, isa }
+        let gsi = GsiIrqs::new(&inputs[1]);
+        Self { lapics, interconnect, ioapic, pic, isa, gsi }
     }
 
     /// A new source on ISA interrupt line `irq`.
@@ -57,11 +60,10 @@ impl IrqChips {
         self.isa.line(irq)
     }
 
-    /// The line to pin `gsi` of the IOAPIC, for a device that is on no ISA interrupt: 16 to 23, one
-    /// device each.
+    /// A new source on the line to pin `gsi` of the IOAPIC, for a device that is on no ISA
+    /// interrupt: 16 to 23.
     pub fn gsi_line(&self, gsi: Gsi) -> IrqLine {
-        let pin = u8::try_from(gsi.0).unwrap_or(u8::MAX); // which is not there
-        IrqLine::to_pin(pin, Arc::clone(&self.ioapic) as _)
+        self.gsi.line(gsi)
     }
 
     /// Puts the 8259 pair on its ports (20H, 21H, A0H, A1H, 4D0H, 4D1H) and the IOAPIC at

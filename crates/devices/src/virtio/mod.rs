@@ -28,5 +28,5 @@ mod worker;
 pub use device::{Activation, ConfigSpace, VirtioDevice};
 pub use irq::VirtioIrq;
 pub use queue::{Queue, QueuePosition};
-pub use transport::{MmioState, QueueState, TransportState, VirtioMmio};
+pub use transport::{MmioState, PciState, QueueState, TransportState, VirtioMmio, VirtioPci};
 pub use worker::Service;

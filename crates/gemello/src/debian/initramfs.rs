@@ -2,6 +2,7 @@
 
 use super::cpio::Archive;
 use crate::shell::quoted;
+use machine::Transport;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,8 +24,8 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: OsString,
-    /// The machine has disks: load their drivers.
-    pub(crate) disks: bool,
+    /// The machine has disks on this transport: load their drivers.
+    pub(crate) disks: Option<Transport>,
 }
 
 /// Where standard error goes.
@@ -62,7 +63,7 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, &run_file(session));
-    if session.disks {
+    if session.disks.is_some() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
             archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
@@ -107,7 +108,7 @@ mod tests {
 
     fn session(mode: Mode) -> Session {
         let errors = Errors::WithOutput;
-        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: false }
+        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: None }
     }
 
     /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.

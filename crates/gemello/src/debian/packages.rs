@@ -9,6 +9,7 @@
 use super::apt::{self, Apt};
 use super::cache::{self, Draft, Lock};
 use anyhow::{Context as _, Result, bail};
+use machine::Transport;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,9 +42,24 @@ impl Flavour {
 }
 
 /// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in
-/// which they are loaded.
-const DRIVERS: [&str; 4] =
-    ["virtio/virtio_ring.ko", "virtio/virtio.ko", "virtio/virtio_mmio.ko", "block/virtio_blk.ko"];
+/// which they are loaded; each for one transport, or for any.
+const DRIVERS: [(&str, Option<Transport>); 7] = [
+    ("virtio/virtio_ring.ko", None),
+    ("virtio/virtio.ko", None),
+    ("virtio/virtio_pci_legacy_dev.ko", Some(Transport::Pci)),
+    ("virtio/virtio_pci_modern_dev.ko", Some(Transport::Pci)),
+    ("virtio/virtio_pci.ko", Some(Transport::Pci)),
+    ("virtio/virtio_mmio.ko", Some(Transport::Mmio)),
+    ("block/virtio_blk.ko", None),
+];
+
+/// A driver in the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Driver {
+    pub(crate) path: PathBuf,
+    /// The transport that alone needs it.
+    pub(crate) transport: Option<Transport>,
+}
 
 /// What a fetch leaves in the cache.
 #[derive(Clone, Debug)]
@@ -53,7 +69,7 @@ pub(crate) struct Fetched {
     /// busybox, a static executable.
     pub(crate) busybox: PathBuf,
     /// Drivers for disks, in the order in which they are loaded.
-    pub(crate) drivers: Vec<PathBuf>,
+    pub(crate) drivers: Vec<Driver>,
     /// The kernel package's name and version, then busybox's.
     pub(crate) release: String,
 }
@@ -61,15 +77,16 @@ pub(crate) struct Fetched {
 impl Fetched {
     fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
-        let drivers = DRIVERS.iter().map(|driver| place.join(base_name(driver))).collect();
+        let driver = |(name, transport)| Driver { path: place.join(base_name(name)), transport };
         let fetched = Self {
             kernel: place.join("vmlinuz"),
             busybox: place.join("busybox"),
-            drivers,
+            drivers: DRIVERS.into_iter().map(driver).collect(),
             release,
         };
         let others = [&fetched.kernel, &fetched.busybox];
-        let complete = fetched.drivers.iter().chain(others).all(|file| file.is_file());
+        let drivers = fetched.drivers.iter().map(|driver| &driver.path);
+        let complete = drivers.chain(others).all(|file| file.is_file());
         complete.then_some(fetched)
     }
 }
@@ -147,7 +164,7 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
     let keep = || -> std::io::Result<()> {
         fs::rename(&image, draft.path().join("vmlinuz"))?;
         fs::rename(busybox, draft.path().join("busybox"))?;
-        for driver in DRIVERS {
+        for (driver, _) in DRIVERS {
             fs::rename(modules.join(driver), draft.path().join(base_name(driver)))?;
         }
         fs::write(draft.path().join("RELEASE"), release)

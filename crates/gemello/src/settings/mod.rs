@@ -25,6 +25,7 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
+use machine::Transport;
 use module::{ModuleSettings, Word};
 use name::MachineName;
 use sched::SchedSettings;
@@ -73,6 +74,8 @@ pub(crate) struct MachineSettings {
     pub(crate) cpu: Option<Box<CpuModel>>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) vcpus: Option<u32>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) transport: Option<Transport>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -172,6 +175,12 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
+    /// How the guest reaches its disks. The nucleus has no driver for PCI.
+    pub(crate) fn transport(&self) -> Transport {
+        let unsaid = if self.boot.nucleus.is_some() { Transport::Mmio } else { Transport::Pci };
+        self.machine.transport.unwrap_or(unsaid)
+    }
+
     /// Has relative paths begin at `base`.
     pub(crate) fn resolve(&mut self, base: &Path) {
         let at = |path: &mut PathBuf| *path = base.join(&*path);
@@ -207,7 +216,8 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { name, memory, resident, swap, cpu, vcpus, debug_exit, deterministic } = self;
+        let Self { name, memory, resident, swap, cpu, vcpus, transport, debug_exit, deterministic } =
+            self;
         Self {
             name: name.or(lower.name),
             memory: memory.or(lower.memory),
@@ -215,6 +225,7 @@ impl MachineSettings {
             swap: swap.or(lower.swap),
             cpu: cpu.or(lower.cpu),
             vcpus: vcpus.or(lower.vcpus),
+            transport: transport.or(lower.transport),
             debug_exit: debug_exit.or(lower.debug_exit),
             deterministic: deterministic.or(lower.deterministic),
         }

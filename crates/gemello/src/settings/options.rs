@@ -140,6 +140,7 @@ impl From<&Run> for Settings {
             swap,
             cpu,
             vcpus,
+            transport,
             engine,
             sched,
             timeout,
@@ -162,6 +163,7 @@ impl From<&Run> for Settings {
             swap: swap.clone(),
             cpu: cpu.clone(),
             vcpus: *vcpus,
+            transport: *transport,
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };

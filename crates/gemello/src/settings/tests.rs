@@ -24,6 +24,7 @@ fn all() -> Settings {
             swap: Some("/w".into()),
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
+            transport: Some(Transport::Mmio),
             debug_exit: Some(true),
             deterministic: Some(true),
         },
@@ -72,7 +73,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 30] = [
+const OPTIONS: [(&str, &[&str]); 31] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -85,6 +86,7 @@ const OPTIONS: [(&str, &[&str]); 30] = [
     ("swap", &["--swap", "/w"]),
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
     ("vcpus", &["--vcpus", "4"]),
+    ("transport", &["--transport", "mmio"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -213,9 +215,18 @@ fn the_documents_example_is_a_machine() {
 #[test]
 fn every_field_has_a_name_of_the_command_line() {
     let names = Names::default();
-    for word in
-        ["memory", "kernel", "initrd", "cmdline", "modules", "timeout", "disks", "cpu", "vcpus"]
-    {
+    for word in [
+        "memory",
+        "kernel",
+        "initrd",
+        "cmdline",
+        "modules",
+        "timeout",
+        "disks",
+        "cpu",
+        "vcpus",
+        "transport",
+    ] {
         let text = names.render(&format!("change `{word}`"));
         assert!(text.starts_with("change --"), "{text}");
     }

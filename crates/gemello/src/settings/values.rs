@@ -2,6 +2,7 @@
 
 use crate::engine::Choice;
 use engine_soft::Tier;
+use machine::Transport;
 use std::time::Duration;
 use x86::cpuid::CpuModel;
 
@@ -146,6 +147,20 @@ impl Text for Tier {
     }
 }
 
+impl Text for Transport {
+    const SUCH_AS: &'static str = "a transport such as \"pci\"";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let unknown =
+            || format!("no transport is called {text}; there are {}", list(Self::ALL, Self::name));
+        Self::ALL.into_iter().find(|transport| transport.name() == text).ok_or_else(unknown)
+    }
+
+    fn text(&self) -> String {
+        self.name().into()
+    }
+}
+
 impl Text for Choice {
     const SUCH_AS: &'static str = "an engine such as \"auto\"";
 
@@ -208,5 +223,6 @@ mod tests {
         comes_back::<CpuModel>(&["gemello-v2", "gemello-v2,+smap,-pcid", "gemello-v3,-avx2"]);
         comes_back::<Tier>(&["interp", "translate", "lockstep"]);
         comes_back::<Choice>(&["auto", "soft"]);
+        comes_back::<Transport>(&["pci", "mmio"]);
     }
 }

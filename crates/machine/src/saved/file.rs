@@ -289,7 +289,7 @@ fn damaged(path: &Path, error: &io::Error) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Device, Scratch};
+    use crate::config::{Config, Device, Scratch, Transport};
     use crate::{Lines, Machine};
     use engine_soft::SoftEngine;
     use x86::cpuid::CpuModel;
@@ -314,6 +314,7 @@ mod tests {
             vcpus: 1,
             boot,
             devices,
+            transport: Transport::Pci,
             debug_exit: false,
             deterministic: false,
             timeout,

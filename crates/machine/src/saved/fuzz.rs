@@ -4,7 +4,7 @@
 use super::file::{self, Content, Header, SavedMachine};
 use crate::board::Board;
 use crate::boot_files::BootFile;
-use crate::config::{BootConfig, Config, Device, File, Scratch};
+use crate::config::{BootConfig, Config, Device, File, Scratch, Transport};
 use crate::{Lines, Machine, ResetError};
 use engine_soft::{SoftEngine, Tier};
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ fn config() -> Config {
         vcpus: 1,
         boot,
         devices,
+        transport: Transport::Pci,
         debug_exit: true,
         deterministic: false,
         timeout,

@@ -4,12 +4,13 @@ use super::cpu::{CpuError, SavedCpu};
 use devices::chipset::{AcpiPmState, I8042State, LatchState, PitState, RtcState, UartState};
 use devices::irqchip::{IoApicState, LapicState, PicState};
 use devices::paravirt::{CommonState, ParavirtState};
-use devices::virtio::MmioState;
+use devices::pci::PciBusState;
+use devices::virtio::{MmioState, PciState};
 use serde::{Deserialize, Serialize};
 use vcpu::StateError;
 
 /// The version that [`crate::Machine::save`] writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,8 +40,20 @@ pub struct MachineState {
     pub chipset: ChipsetState,
     /// What the processors share of KVM's interface.
     pub paravirt: CommonState,
+    /// The PCI bus with its host bridge.
+    pub pci: PciBusState,
     /// Each virtio device with its transport; disks' images are the host's files.
-    pub virtio: Vec<MmioState>,
+    pub virtio: Vec<VirtioState>,
+}
+
+/// The state of a virtio device, on its transport.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtioState {
+    /// On MMIO.
+    Mmio(MmioState),
+    /// On PCI.
+    Pci(PciState),
 }
 
 /// One processor's state.

@@ -3,7 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)] // each test uses a part
 
 use machine::console::{Input, Line};
-use machine::{BootConfig, Config, End, File, Lines, Machine};
+use machine::{BootConfig, Config, End, File, Lines, Machine, Transport};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -131,6 +131,7 @@ pub fn config() -> Config {
             modules: vec![],
         },
         devices: vec![],
+        transport: Transport::Pci,
         debug_exit: false,
         deterministic: false,
         timeout: Some(std::time::Duration::from_secs(10)), // a test that fails must not hang

@@ -2,16 +2,21 @@
 
 use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
+use crate::msi::{Msi, MsiSink};
+use crate::pci::PciFunction as _;
+use crate::saved::RestoreError;
 pub(super) use crate::virtio::blk::DiskAccess::{self, ReadOnly, ReadWrite};
 use crate::virtio::blk::{Block, Storage};
-use crate::virtio::{Service, VirtioDevice, VirtioMmio};
+use crate::virtio::{MmioState, PciState, Service, TransportState};
+use crate::virtio::{VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
+use proptest::prelude::*;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sync::lock;
-use x86::addr::{Gpa, Width};
+use x86::addr::{Gpa, PortWidth};
 
 pub(super) const RAM: u64 = 1 << 20;
 /// Entries of the queue.
@@ -112,52 +117,237 @@ impl IrqInputs for Pin {
     }
 }
 
+/// The messages that the device has sent.
+#[derive(Default)]
+pub(super) struct Inbox(pub(super) Mutex<Vec<Msi>>);
+
+impl MsiSink for Inbox {
+    fn send(&self, msi: Msi) -> bool {
+        lock(&self.0).push(msi);
+        true
+    }
+}
+
+/// The transport under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    Mmio,
+    Pci,
+}
+
+/// Runs `test` on every transport.
+pub(super) fn on_each(test: impl Fn(On)) {
+    [On::Mmio, On::Pci].into_iter().for_each(test);
+}
+
+/// Any transport.
+pub(super) fn on_any() -> impl Strategy<Value = On> {
+    prop_oneof![Just(On::Mmio), Just(On::Pci)]
+}
+
+/// A device behind its transport.
+#[derive(Clone)]
+pub(super) enum Device {
+    Mmio(Arc<Mutex<VirtioMmio>>),
+    Pci(Arc<Mutex<VirtioPci>>),
+}
+
+/// Its saved state.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    Mmio(MmioState),
+    Pci(PciState),
+}
+
+impl State {
+    pub(super) fn transport(&self) -> &TransportState {
+        match self {
+            Self::Mmio(state) => &state.transport,
+            Self::Pci(state) => &state.transport,
+        }
+    }
+
+    pub(super) fn interrupt_status(&self) -> u32 {
+        match self {
+            Self::Mmio(state) => state.interrupt_status,
+            Self::Pci(state) => state.isr.into(),
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn pause(&self) {
+        match self {
+            Self::Mmio(device) => lock(device).pause(),
+            Self::Pci(device) => lock(device).pause(),
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        match self {
+            Self::Mmio(device) => lock(device).resume(),
+            Self::Pci(device) => lock(device).resume(),
+        }
+    }
+
+    pub(super) fn save(&self) -> State {
+        match self {
+            Self::Mmio(device) => State::Mmio(lock(device).save()),
+            Self::Pci(device) => State::Pci(lock(device).save()),
+        }
+    }
+
+    pub(super) fn restore(&self, state: &State) -> Result<(), RestoreError> {
+        match (self, state) {
+            (Self::Mmio(device), State::Mmio(state)) => lock(device).restore(state),
+            (Self::Pci(device), State::Pci(state)) => lock(device).restore(state),
+            _ => panic!("a state of the other transport"),
+        }
+    }
+}
+
 /// A descriptor: address, length, flags, next.
 pub(super) type Descriptor = (u64, u32, u16, u16);
 
 pub(super) struct Driver {
     pub(super) ram: GuestRam,
-    pub(super) device: Arc<Mutex<VirtioMmio>>,
+    pub(super) device: Device,
     pin: Arc<Pin>,
+    pub(super) inbox: Arc<Inbox>,
+    /// What ISR status has told and is not acknowledged: PCI's forgets what it has told.
+    told: AtomicU32,
     available: u16,
     used: u16,
 }
 
 /// A device on `platter` and fresh RAM, not initialized.
-pub(super) fn device(platter: &Platter, access: DiskAccess) -> Driver {
+pub(super) fn device(on: On, platter: &Platter, access: DiskAccess) -> Driver {
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
-    device_on(ram, platter, access)
+    device_on(on, ram, platter, access)
 }
 
 /// The same on this RAM.
-pub(super) fn device_on(ram: GuestRam, platter: &Platter, access: DiskAccess) -> Driver {
-    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0", Service::Thread)
-        .expect("thread");
-    driver_of(ram, Box::new(block))
+pub(super) fn device_on(on: On, ram: GuestRam, platter: &Platter, access: DiskAccess) -> Driver {
+    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0", Service::Thread);
+    driver_of(on, ram, Box::new(block.expect("thread")))
 }
 
-/// A driver of `device`, behind its transport.
-pub(super) fn driver_of(ram: GuestRam, device: Box<dyn VirtioDevice>) -> Driver {
-    let pin = Arc::new(Pin::default());
+/// A driver of `device`, behind its transport. On PCI, it may use memory.
+pub(super) fn driver_of(on: On, ram: GuestRam, device: Box<dyn VirtioDevice>) -> Driver {
+    let (pin, inbox) = (Arc::new(Pin::default()), Arc::new(Inbox::default()));
     let irq = IrqLine::to_pin(16, Arc::clone(&pin) as _);
-    let device = VirtioMmio::new(device, ram.clone(), irq);
-    Driver { ram, device, pin, available: 0, used: 0 }
+    let device = match on {
+        On::Mmio => Device::Mmio(VirtioMmio::new(device, ram.clone(), irq)),
+        On::Pci => {
+            let function = VirtioPci::new(device, ram.clone(), irq, Arc::clone(&inbox) as _);
+            lock(&function).config_write(4, PortWidth::B2, 6);
+            Device::Pci(function)
+        }
+    };
+    Driver { ram, device, pin, inbox, told: AtomicU32::new(0), available: 0, used: 0 }
 }
 
 /// A device that a driver has running with `features` besides VERSION_1.
-pub(super) fn running(platter: &Platter, features: u64) -> Driver {
-    let mut driver = device(platter, ReadWrite);
+pub(super) fn running(on: On, platter: &Platter, features: u64) -> Driver {
+    let mut driver = device(on, platter, ReadWrite);
     driver.initialize(features);
     driver
 }
 
+/// Where the MMIO transport's `register` is in BAR 0 of a function, and how wide.
+fn pci_field(register: u64) -> Option<(u32, PortWidth)> {
+    let field = match register {
+        0x10 => (0x04, PortWidth::B4),
+        0x14 => (0x00, PortWidth::B4),
+        0x20 => (0x0C, PortWidth::B4),
+        0x24 => (0x08, PortWidth::B4),
+        0x30 => (0x16, PortWidth::B2),
+        0x34 | 0x38 => (0x18, PortWidth::B2),
+        0x44 => (0x1C, PortWidth::B2),
+        0x70 => (0x14, PortWidth::B1),
+        0x80 | 0x84 => (0x20 + (register as u32 & 4), PortWidth::B4),
+        0x90 | 0x94 => (0x28 + (register as u32 & 4), PortWidth::B4),
+        0xa0 | 0xa4 => (0x30 + (register as u32 & 4), PortWidth::B4),
+        0xfc => (0x15, PortWidth::B1),
+        0x100..0x1100 => (0x2000 + (register as u32 - 0x100), PortWidth::B4),
+        _ => return None,
+    };
+    Some(field)
+}
+
 impl Driver {
+    /// A load from the MMIO transport's `register`, or from what it is on PCI.
     pub(super) fn load(&self, register: u64) -> u32 {
-        lock(&self.device).read(register, Width::B4) as u32
+        match (&self.device, register) {
+            (Device::Mmio(device), _) => lock(device).read(register, PortWidth::B4.into()) as u32,
+            (Device::Pci(_), 0x60) => {
+                let isr = self.read_bar(0, 0x1000, PortWidth::B1);
+                self.told.fetch_or(isr, Ordering::SeqCst) | isr
+            }
+            (Device::Pci(_), _) => {
+                let field = pci_field(register);
+                field.map_or(u32::MAX, |(offset, width)| self.read_bar(0, offset, width))
+            }
+        }
     }
 
+    /// A store to it.
     pub(super) fn store(&self, register: u64, value: u32) {
-        lock(&self.device).write(register, Width::B4, value.into());
+        match (&self.device, register) {
+            (Device::Mmio(device), _) => {
+                lock(device).write(register, PortWidth::B4.into(), value.into());
+            }
+            (Device::Pci(_), 0x50) => {
+                self.write_bar(0, 0x3000 + 4 * (value & 0x3FF), PortWidth::B2, value);
+            }
+            (Device::Pci(_), 0x64) => {
+                self.load(0x60);
+                self.told.fetch_and(!value, Ordering::SeqCst);
+            }
+            (Device::Pci(_), _) => {
+                if register == 0x70 && value == 0 {
+                    self.told.store(0, Ordering::SeqCst);
+                }
+                if let Some((offset, width)) = pci_field(register) {
+                    self.write_bar(0, offset, width, value & width.mask());
+                }
+            }
+        }
+    }
+
+    /// A load from byte `offset` of the device's configuration.
+    pub(super) fn load_config(&self, offset: u32, width: PortWidth) -> u32 {
+        match &self.device {
+            Device::Mmio(device) => {
+                lock(device).read(u64::from(offset) + 0x100, width.into()) as u32
+            }
+            Device::Pci(_) => self.read_bar(0, 0x2000 + offset, width),
+        }
+    }
+
+    /// A store to it.
+    pub(super) fn store_config(&self, offset: u32, width: PortWidth, value: u32) {
+        match &self.device {
+            Device::Mmio(device) => {
+                lock(device).write(u64::from(offset) + 0x100, width.into(), value.into());
+            }
+            Device::Pci(_) => self.write_bar(0, 0x2000 + offset, width, value),
+        }
+    }
+
+    pub(super) fn function(&self) -> &Mutex<VirtioPci> {
+        match &self.device {
+            Device::Pci(device) => device,
+            Device::Mmio(_) => panic!("on MMIO"),
+        }
+    }
+
+    pub(super) fn read_bar(&self, bar: usize, offset: u32, width: PortWidth) -> u32 {
+        lock(self.function()).read(bar, offset, width)
+    }
+
+    pub(super) fn write_bar(&self, bar: usize, offset: u32, width: PortWidth, value: u32) {
+        lock(self.function()).write(bar, offset, width, value);
     }
 
     /// 3.1.1 and 4.2.3, with an empty ring. Gives Status.
@@ -281,13 +471,13 @@ impl Driver {
         u32::from_le_bytes(self.bytes(gpa, 4).try_into().expect("4"))
     }
 
-    /// Whether the interrupt line is up.
+    /// Whether the interrupt line is up, or was until ISR status was read.
     pub(super) fn interrupted(&self) -> bool {
-        self.pin.0.load(Ordering::SeqCst)
+        self.pin.0.load(Ordering::SeqCst) || self.told.load(Ordering::SeqCst) != 0
     }
 
     /// Waits until the worker is idle: everything it wants to say is said.
     pub(super) fn settle(&self) {
-        let _ = lock(&self.device).save();
+        let _ = self.device.save();
     }
 }

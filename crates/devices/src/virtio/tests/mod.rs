@@ -2,6 +2,7 @@
 
 mod driver;
 mod hostile;
+mod pci;
 mod queues;
 mod saved;
 
@@ -23,7 +24,7 @@ const UNSUPP: u8 = 2;
 
 #[test]
 fn the_device_introduces_itself() {
-    let driver = device(&Platter::new(0x1_2345), ReadOnly);
+    let driver = device(On::Mmio, &Platter::new(0x1_2345), ReadOnly);
     let registers = [0x0, 0x4, 0x8, 0x34, 0x44, 0x60, 0x70, 0xfc].map(|at| driver.load(at));
     assert_eq!(registers, [0x7472_6976, 2, 2, 256, 0, 0, 0, 0]);
     assert_eq!([driver.load(0x100), driver.load(0x104)], [0x1_2345, 0], "capacity");
@@ -39,15 +40,17 @@ fn the_device_introduces_itself() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let platter = Platter::new(64);
-    let mut driver = running(&platter, F_FLUSH);
-    let text: Vec<u8> = (0..1024_u32).map(|i| ((i * i) >> 3) as u8).collect();
-    driver.ram.write(Gpa(DATA), &text).expect("RAM");
-    assert_eq!(driver.request(OUT, 62, 1024), (OK, 1));
-    assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..], text);
-    driver.ram.write(Gpa(DATA), &[0; 1024]).expect("RAM");
-    assert_eq!(driver.request(IN, 62, 1024), (OK, 1025));
-    assert_eq!(driver.bytes(Gpa(DATA), 1024), text);
+    on_each(|on| {
+        let platter = Platter::new(64);
+        let mut driver = running(on, &platter, F_FLUSH);
+        let text: Vec<u8> = (0..1024_u32).map(|i| ((i * i) >> 3) as u8).collect();
+        driver.ram.write(Gpa(DATA), &text).expect("RAM");
+        assert_eq!(driver.request(OUT, 62, 1024), (OK, 1));
+        assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..], text);
+        driver.ram.write(Gpa(DATA), &[0; 1024]).expect("RAM");
+        assert_eq!(driver.request(IN, 62, 1024), (OK, 1025));
+        assert_eq!(driver.bytes(Gpa(DATA), 1024), text);
+    });
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn a_request_is_served_before_its_notification_ends() {
     let platter = Platter::new(64);
     let block = Block::new(Box::new(platter.clone()), ReadWrite, "gemello-disk0", Service::AtOnce);
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
-    let mut driver = driver_of(ram, Box::new(block.expect("no thread is needed")));
+    let mut driver = driver_of(On::Pci, ram, Box::new(block.expect("no thread is needed")));
     driver.initialize(F_FLUSH);
     driver.ram.write(Gpa(DATA), &[7; 512]).expect("RAM");
     for (kind, sector) in [(OUT, 62), (IN, 62), (OUT, 1 << 40)] {
@@ -82,216 +85,241 @@ fn a_request_is_served_before_its_notification_ends() {
 
 #[test]
 fn a_request_may_be_cut_anyhow_and_be_indirect() {
-    let platter = Platter::new(64);
-    let mut driver = running(&platter, 0);
-    let expected = platter.0.lock().unwrap().bytes[3 * 512..5 * 512].to_vec();
-    let parts = [
-        (HEADER, 3, false),
-        (HEADER + 3, 0, false),
-        (HEADER + 3, 13, false),
-        (DATA, 1, true),
-        (DATA + 1, 700, true),
-        // The rest of the data, and the status.
-        (DATA + 701, 324, true),
-    ];
-    for table in [DESCRIPTORS, TABLE] {
-        driver.header(IN, 3);
-        driver.ram.write(Gpa(DATA), &[0xFF; 1025]).expect("RAM");
-        driver.chain(table, &parts);
-        if table == TABLE {
-            let len = 16 * parts.len() as u32;
-            driver.describe(DESCRIPTORS, 0, (TABLE, len, INDIRECT, 0));
+    on_each(|on| {
+        let platter = Platter::new(64);
+        let mut driver = running(on, &platter, 0);
+        let expected = platter.0.lock().unwrap().bytes[3 * 512..5 * 512].to_vec();
+        let parts = [
+            (HEADER, 3, false),
+            (HEADER + 3, 0, false),
+            (HEADER + 3, 13, false),
+            (DATA, 1, true),
+            (DATA + 1, 700, true),
+            // The rest of the data, and the status.
+            (DATA + 701, 324, true),
+        ];
+        for table in [DESCRIPTORS, TABLE] {
+            driver.header(IN, 3);
+            driver.ram.write(Gpa(DATA), &[0xFF; 1025]).expect("RAM");
+            driver.chain(table, &parts);
+            if table == TABLE {
+                let len = 16 * parts.len() as u32;
+                driver.describe(DESCRIPTORS, 0, (TABLE, len, INDIRECT, 0));
+            }
+            assert_eq!(driver.submit(), Some(1025));
+            assert_eq!(driver.bytes(Gpa(DATA), 1024), expected);
+            assert_eq!(driver.bytes(Gpa(DATA + 1024), 1), [OK]);
         }
-        assert_eq!(driver.submit(), Some(1025));
-        assert_eq!(driver.bytes(Gpa(DATA), 1024), expected);
-        assert_eq!(driver.bytes(Gpa(DATA + 1024), 1), [OK]);
-    }
+    });
 }
 
 #[test]
 fn long_transfers_go_in_pieces() {
-    let platter = Platter::new(2048);
-    let mut driver = running(&platter, 0);
-    let len = 0x9_0000; // two pieces and a quarter
-    assert_eq!(driver.request(IN, 100, len), (OK, len + 1));
-    let expected = platter.0.lock().unwrap().bytes[100 * 512..][..len as usize].to_vec();
-    assert!(driver.bytes(Gpa(DATA), len as usize) == expected);
-    assert_eq!(driver.request(OUT, 1, len), (OK, 1));
-    assert!(platter.0.lock().unwrap().bytes[512..][..len as usize] == expected);
+    on_each(|on| {
+        let platter = Platter::new(2048);
+        let mut driver = running(on, &platter, 0);
+        let len = 0x9_0000; // two pieces and a quarter
+        assert_eq!(driver.request(IN, 100, len), (OK, len + 1));
+        let expected = platter.0.lock().unwrap().bytes[100 * 512..][..len as usize].to_vec();
+        assert!(driver.bytes(Gpa(DATA), len as usize) == expected);
+        assert_eq!(driver.request(OUT, 1, len), (OK, 1));
+        assert!(platter.0.lock().unwrap().bytes[512..][..len as usize] == expected);
+    });
 }
 
 #[test]
 fn a_flush_is_honoured() {
-    let platter = Platter::new(8);
-    let durable = |sector: usize| platter.0.lock().unwrap().durable[sector * 512];
-    let mut driver = running(&platter, F_FLUSH);
-    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
-    driver.request(OUT, 2, 512);
-    assert_ne!(durable(2), 0xAB, "write-back: nothing is durable yet");
-    driver.header(FLUSH, 0);
-    driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (STATUS, 1, true)]);
-    assert_eq!((driver.submit(), driver.status()), (Some(1), OK));
-    assert_eq!((durable(2), platter.0.lock().unwrap().flushes), (0xAB, 1));
-    platter.0.lock().unwrap().failing = true;
-    driver.header(FLUSH, 0);
-    assert_eq!((driver.submit(), driver.status()), (Some(1), IOERR), "a lost flush is told");
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let durable = |sector: usize| platter.0.lock().unwrap().durable[sector * 512];
+        let mut driver = running(on, &platter, F_FLUSH);
+        driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
+        driver.request(OUT, 2, 512);
+        assert_ne!(durable(2), 0xAB, "write-back: nothing is durable yet");
+        driver.header(FLUSH, 0);
+        driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (STATUS, 1, true)]);
+        assert_eq!((driver.submit(), driver.status()), (Some(1), OK));
+        assert_eq!((durable(2), platter.0.lock().unwrap().flushes), (0xAB, 1));
+        platter.0.lock().unwrap().failing = true;
+        driver.header(FLUSH, 0);
+        assert_eq!((driver.submit(), driver.status()), (Some(1), IOERR), "a lost flush is told");
+    });
 }
 
 #[test]
 fn without_flush_every_write_is_durable() {
-    let platter = Platter::new(8);
-    let mut driver = running(&platter, 0);
-    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
-    assert_eq!(driver.request(OUT, 2, 512), (OK, 1));
-    assert_eq!(platter.0.lock().unwrap().durable[2 * 512], 0xAB);
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let mut driver = running(on, &platter, 0);
+        driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
+        assert_eq!(driver.request(OUT, 2, 512), (OK, 1));
+        assert_eq!(platter.0.lock().unwrap().durable[2 * 512], 0xAB);
+    });
 }
 
 #[test]
 fn identity_and_unknown_requests() {
-    let mut driver = running(&Platter::new(8), 0);
-    assert_eq!(driver.request(GET_ID, 0, 20), (OK, 21));
-    assert_eq!(driver.bytes(Gpa(DATA), 20), *b"gemello-disk0\0\0\0\0\0\0\0");
-    assert_eq!(driver.request(GET_ID, 0, 4), (OK, 5));
-    for kind in [2, 3, 11, 13, 14, 0x8000_0000, u32::MAX] {
-        assert_eq!(driver.request(kind, 0, 512), (UNSUPP, 0), "type {kind}");
-    }
+    on_each(|on| {
+        let mut driver = running(on, &Platter::new(8), 0);
+        assert_eq!(driver.request(GET_ID, 0, 20), (OK, 21));
+        assert_eq!(driver.bytes(Gpa(DATA), 20), *b"gemello-disk0\0\0\0\0\0\0\0");
+        assert_eq!(driver.request(GET_ID, 0, 4), (OK, 5));
+        for kind in [2, 3, 11, 13, 14, 0x8000_0000, u32::MAX] {
+            assert_eq!(driver.request(kind, 0, 512), (UNSUPP, 0), "type {kind}");
+        }
+    });
 }
 
 #[test]
 fn a_read_only_disk_stays_as_it_is() {
-    let platter = Platter::new(8);
-    let mut driver = device(&platter, ReadOnly);
-    driver.initialize(F_FLUSH | F_RO);
-    driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
-    assert_eq!(driver.request(OUT, 2, 512).0, IOERR);
-    assert_eq!(driver.request(IN, 2, 512).0, OK);
-    assert_ne!(platter.0.lock().unwrap().bytes[2 * 512], 0xAB);
-    assert_ne!(driver.bytes(Gpa(DATA), 1), [0xAB]);
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let mut driver = device(on, &platter, ReadOnly);
+        driver.initialize(F_FLUSH | F_RO);
+        driver.ram.write(Gpa(DATA), &[0xAB; 512]).expect("RAM");
+        assert_eq!(driver.request(OUT, 2, 512).0, IOERR);
+        assert_eq!(driver.request(IN, 2, 512).0, OK);
+        assert_ne!(platter.0.lock().unwrap().bytes[2 * 512], 0xAB);
+        assert_ne!(driver.bytes(Gpa(DATA), 1), [0xAB]);
+    });
 }
 
 #[test]
 fn the_hosts_errors_are_told() {
-    let platter = Platter::new(8);
-    let mut driver = running(&platter, F_FLUSH);
-    platter.0.lock().unwrap().failing = true;
-    assert_eq!(driver.request(IN, 0, 512), (IOERR, 0));
-    assert_eq!(driver.request(OUT, 0, 512).0, IOERR);
-    platter.0.lock().unwrap().failing = false;
-    assert_eq!(driver.request(IN, 0, 512).0, OK);
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let mut driver = running(on, &platter, F_FLUSH);
+        platter.0.lock().unwrap().failing = true;
+        assert_eq!(driver.request(IN, 0, 512), (IOERR, 0));
+        assert_eq!(driver.request(OUT, 0, 512).0, IOERR);
+        platter.0.lock().unwrap().failing = false;
+        assert_eq!(driver.request(IN, 0, 512).0, OK);
+    });
 }
 
 #[test]
 fn the_line_is_up_until_the_interrupt_is_acknowledged() {
-    let mut driver = running(&Platter::new(8), 0);
-    assert!(!driver.interrupted());
-    driver.request(IN, 0, 512);
-    driver.settle();
-    assert!(driver.interrupted());
-    assert_eq!(driver.load(0x60), 1);
-    driver.store(0x64, 2);
-    assert!(driver.interrupted(), "the other bit");
-    driver.store(0x64, 1);
-    assert!(!driver.interrupted());
-    assert_eq!(driver.load(0x60), 0);
+    on_each(|on| {
+        let mut driver = running(on, &Platter::new(8), 0);
+        assert!(!driver.interrupted());
+        driver.request(IN, 0, 512);
+        driver.settle();
+        assert!(driver.interrupted());
+        assert_eq!(driver.load(0x60), 1);
+        driver.store(0x64, 2);
+        assert!(driver.interrupted(), "the other bit");
+        driver.store(0x64, 1);
+        assert!(!driver.interrupted());
+        assert_eq!(driver.load(0x60), 0);
+    });
 }
 
 #[test]
 fn a_driver_that_polls_gets_no_interrupt() {
-    let mut driver = running(&Platter::new(8), 0);
-    driver.ram.write(Gpa(AVAILABLE), &1_u16.to_le_bytes()).expect("RAM");
-    driver.request(IN, 0, 512);
-    driver.settle();
-    assert!(!driver.interrupted(), "VIRTQ_AVAIL_F_NO_INTERRUPT");
-    let mut driver = running(&Platter::new(8), EVENT_IDX);
-    let used_event = AVAILABLE + 4 + 2 * u64::from(SIZE);
-    driver.ram.write(Gpa(used_event), &2_u16.to_le_bytes()).expect("RAM");
-    for expected in [false, false, true] {
+    on_each(|on| {
+        let mut driver = running(on, &Platter::new(8), 0);
+        driver.ram.write(Gpa(AVAILABLE), &1_u16.to_le_bytes()).expect("RAM");
         driver.request(IN, 0, 512);
         driver.settle();
-        assert_eq!(driver.interrupted(), expected, "used_event is 2");
-    }
-    assert_eq!(driver.u16_at(Gpa(USED + 4 + 8 * u64::from(SIZE))), 3, "avail_event");
+        assert!(!driver.interrupted(), "VIRTQ_AVAIL_F_NO_INTERRUPT");
+        let mut driver = running(on, &Platter::new(8), EVENT_IDX);
+        let used_event = AVAILABLE + 4 + 2 * u64::from(SIZE);
+        driver.ram.write(Gpa(used_event), &2_u16.to_le_bytes()).expect("RAM");
+        for expected in [false, false, true] {
+            driver.request(IN, 0, 512);
+            driver.settle();
+            assert_eq!(driver.interrupted(), expected, "used_event is 2");
+        }
+        assert_eq!(driver.u16_at(Gpa(USED + 4 + 8 * u64::from(SIZE))), 3, "avail_event");
+    });
 }
 
 #[test]
 fn engines_are_told_what_the_device_wrote() {
-    let mut driver = running(&Platter::new(8), 0);
-    let mut processor = driver.ram.reader(Box::new(|| ()));
-    let pages = [DATA, STATUS, USED].map(|gpa| Gpa(gpa).page());
-    pages.iter().for_each(|&gpa| assert_eq!(processor.hold_code(gpa), None, "nobody else"));
-    driver.request(IN, 1, 1024);
-    driver.settle();
-    let mut written = Vec::new();
-    processor.catch_up(|change| match change {
-        Change::Wrote { gpa, len } => written.push((gpa, len)),
-        other => panic!("{other:?}"),
+    on_each(|on| {
+        let mut driver = running(on, &Platter::new(8), 0);
+        let mut processor = driver.ram.reader(Box::new(|| ()));
+        let pages = [DATA, STATUS, USED].map(|gpa| Gpa(gpa).page());
+        pages.iter().for_each(|&gpa| assert_eq!(processor.hold_code(gpa), None, "nobody else"));
+        driver.request(IN, 1, 1024);
+        driver.settle();
+        let mut written = Vec::new();
+        processor.catch_up(|change| match change {
+            Change::Wrote { gpa, len } => written.push((gpa, len)),
+            other => panic!("{other:?}"),
+        });
+        processor.release_code(pages);
+        assert!(
+            written.contains(&(Gpa(DATA), 1024)) && written.contains(&(Gpa(STATUS), 1)),
+            "{written:x?}"
+        );
+        assert!(written.iter().any(|&(gpa, len)| gpa == Gpa(USED) && len >= 12), "{written:x?}");
     });
-    processor.release_code(pages);
-    assert!(
-        written.contains(&(Gpa(DATA), 1024)) && written.contains(&(Gpa(STATUS), 1)),
-        "{written:x?}"
-    );
-    assert!(written.iter().any(|&(gpa, len)| gpa == Gpa(USED) && len >= 12), "{written:x?}");
 }
 
 /// A reset returns only after the request in progress, and nothing is written after it (2.4.1).
 #[test]
 fn a_reset_waits_for_the_request_in_progress() {
-    let platter = Platter::new(8);
-    let gate = Arc::new(AtomicBool::new(true));
-    platter.0.lock().unwrap().gate = Some(Arc::clone(&gate));
-    let mut driver = running(&platter, 0);
-    driver.header(IN, 0);
-    driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
-    driver.offer(0);
-    driver.notify();
-    thread::sleep(Duration::from_millis(20)); // so that the request has probably begun
-    let (told, end) = mpsc::channel();
-    thread::scope(|scope| {
-        let driver = &driver;
-        scope.spawn(move || {
-            driver.store(0x70, 0);
-            told.send(driver.status()).expect("somebody listens");
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let gate = Arc::new(AtomicBool::new(true));
+        platter.0.lock().unwrap().gate = Some(Arc::clone(&gate));
+        let mut driver = running(on, &platter, 0);
+        driver.header(IN, 0);
+        driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+        driver.offer(0);
+        driver.notify();
+        thread::sleep(Duration::from_millis(20)); // so that the request has probably begun
+        let (told, end) = mpsc::channel();
+        thread::scope(|scope| {
+            let driver = &driver;
+            scope.spawn(move || {
+                driver.store(0x70, 0);
+                told.send(driver.status()).expect("somebody listens");
+            });
+            let early = end.recv_timeout(Duration::from_millis(50));
+            gate.store(false, Ordering::SeqCst);
+            let status = early.or_else(|_| end.recv()).expect("the reset ends");
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(driver.status(), status, "written after the reset");
         });
-        let early = end.recv_timeout(Duration::from_millis(50));
-        gate.store(false, Ordering::SeqCst);
-        let status = early.or_else(|_| end.recv()).expect("the reset ends");
-        thread::sleep(Duration::from_millis(20));
-        assert_eq!(driver.status(), status, "written after the reset");
+        assert_eq!(driver.load(0x70), 0);
+        assert!(!driver.interrupted());
+        driver.initialize(0);
+        assert_eq!(driver.request(IN, 0, 512).0, OK);
     });
-    assert_eq!(driver.load(0x70), 0);
-    assert!(!driver.interrupted());
-    driver.initialize(0);
-    assert_eq!(driver.request(IN, 0, 512).0, OK);
 }
 
 #[test]
 fn many_requests_at_once_are_all_answered() {
-    let platter = Platter::new(64);
-    let mut driver = running(&platter, EVENT_IDX);
-    for round in 0..200_u64 {
-        for slot in 0..4_u16 {
-            let (header, data) = (HEADER + 16 * u64::from(slot), DATA + 512 * u64::from(slot));
-            let sector = (round + u64::from(slot)) % 64;
-            let mut bytes = [0; 16];
-            bytes[8..].copy_from_slice(&sector.to_le_bytes());
-            driver.ram.write(Gpa(header), &bytes).expect("RAM");
-            let (first, status) = (3 * slot, STATUS + u64::from(slot));
-            driver.describe(DESCRIPTORS, first, (header, 16, NEXT, first + 1));
-            driver.describe(DESCRIPTORS, first + 1, (data, 512, NEXT | WRITE, first + 2));
-            driver.describe(DESCRIPTORS, first + 2, (status, 1, WRITE, 0));
-            driver.offer(first);
-            driver.notify();
+    on_each(|on| {
+        let platter = Platter::new(64);
+        let mut driver = running(on, &platter, EVENT_IDX);
+        for round in 0..200_u64 {
+            for slot in 0..4_u16 {
+                let (header, data) = (HEADER + 16 * u64::from(slot), DATA + 512 * u64::from(slot));
+                let sector = (round + u64::from(slot)) % 64;
+                let mut bytes = [0; 16];
+                bytes[8..].copy_from_slice(&sector.to_le_bytes());
+                driver.ram.write(Gpa(header), &bytes).expect("RAM");
+                let (first, status) = (3 * slot, STATUS + u64::from(slot));
+                driver.describe(DESCRIPTORS, first, (header, 16, NEXT, first + 1));
+                driver.describe(DESCRIPTORS, first + 1, (data, 512, NEXT | WRITE, first + 2));
+                driver.describe(DESCRIPTORS, first + 2, (status, 1, WRITE, 0));
+                driver.offer(first);
+                driver.notify();
+            }
+            for _ in 0..4 {
+                assert_eq!(driver.wait(), Some(513));
+            }
+            let got: Vec<_> =
+                (0..4).map(|slot| driver.bytes(Gpa(DATA + 512 * slot), 1)[0]).collect();
+            let content = &platter.0.lock().unwrap().bytes;
+            let expected: Vec<_> =
+                (0..4).map(|slot| content[(round + slot) as usize % 64 * 512]).collect();
+            assert_eq!(got, expected);
         }
-        for _ in 0..4 {
-            assert_eq!(driver.wait(), Some(513));
-        }
-        let got: Vec<_> = (0..4).map(|slot| driver.bytes(Gpa(DATA + 512 * slot), 1)[0]).collect();
-        let content = &platter.0.lock().unwrap().bytes;
-        let expected: Vec<_> =
-            (0..4).map(|slot| content[(round + slot) as usize % 64 * 512]).collect();
-        assert_eq!(got, expected);
-    }
+    });
 }
 
 proptest! {
@@ -300,10 +328,11 @@ proptest! {
     /// Any requests in any order, against a disk that is an array.
     #[test]
     fn requests_do_what_an_array_does(
+        on in on_any(),
         requests in prop::collection::vec((0..6_u32, 0..20_u64, 0..6_u32, any::<u8>()), 1..20)
     ) {
         let platter = Platter::new(16);
-        let mut driver = running(&platter, F_FLUSH);
+        let mut driver = running(on, &platter, F_FLUSH);
         let mut model = platter.0.lock().unwrap().bytes.clone();
         for (kind, sector, sectors, fill) in requests {
             let (at, len) = (sector as usize * 512, sectors as usize * 512);

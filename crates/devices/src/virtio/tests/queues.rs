@@ -2,7 +2,6 @@
 //! that are answered late, out of order and from other threads, and a configuration that changes.
 
 use super::driver::*;
-use crate::bus::MmioDevice as _;
 use crate::saved::RestoreError;
 use crate::virtio::chain::Chain;
 use crate::virtio::saved::DeviceState;
@@ -11,7 +10,7 @@ use memory::GuestRam;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use sync::lock;
-use x86::addr::{Gpa, Width};
+use x86::addr::{Gpa, PortWidth};
 
 /// Where the rings of queue `number` are.
 const fn rings(number: u64) -> [u64; 3] {
@@ -133,10 +132,10 @@ impl VirtioDevice for Holder {
 }
 
 /// A driver that has both queues of a [`Holder`] ready, but not the device running.
-fn set_up(ram: GuestRam) -> (Driver, Held, ConfigSpace) {
+fn set_up(on: On, ram: GuestRam) -> (Driver, Held, ConfigSpace) {
     let (held, config) = (Held::default(), ConfigSpace::new([1, 2, 3, 4, 0, 0, 0, 0]));
     let holder = Holder { held: held.clone(), queues: Vec::new(), config: config.clone() };
-    let driver = driver_of(ram, Box::new(holder));
+    let driver = driver_of(on, ram, Box::new(holder));
     (driver, held, config)
 }
 
@@ -157,8 +156,8 @@ fn run(driver: &Driver) {
     assert_eq!(driver.load(0x70), 0xf);
 }
 
-fn running() -> (Driver, Held, ConfigSpace) {
-    let parts = set_up(GuestRam::new(&[(Gpa(0), RAM)]).expect("memory"));
+fn running(on: On) -> (Driver, Held, ConfigSpace) {
+    let parts = set_up(on, GuestRam::new(&[(Gpa(0), RAM)]).expect("memory"));
     run(&parts.0);
     parts
 }
@@ -187,82 +186,90 @@ fn used(driver: &Driver, number: u64) -> Vec<(u16, u16)> {
 
 #[test]
 fn chains_are_answered_in_any_order_from_any_thread() {
-    let (driver, held, _) = running();
-    offer(&driver, 1, &[3, 0, 7]);
-    assert_eq!((held.heads(), driver.interrupted()), (vec![3, 0, 7], false));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            held.answer(7, 70);
-            held.answer(3, 30);
+    on_each(|on| {
+        let (driver, held, _) = running(on);
+        offer(&driver, 1, &[3, 0, 7]);
+        assert_eq!((held.heads(), driver.interrupted()), (vec![3, 0, 7], false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                held.answer(7, 70);
+                held.answer(3, 30);
+            });
         });
+        assert!(driver.interrupted());
+        offer(&driver, 1, &[7]);
+        held.answer(0, 1);
+        held.answer(7, 2);
+        assert_eq!(used(&driver, 1), [(7, 70), (3, 30), (0, 1), (7, 2)]);
+        assert_eq!(used(&driver, 0), []);
     });
-    assert!(driver.interrupted());
-    offer(&driver, 1, &[7]);
-    held.answer(0, 1);
-    held.answer(7, 2);
-    assert_eq!(used(&driver, 1), [(7, 70), (3, 30), (0, 1), (7, 2)]);
-    assert_eq!(used(&driver, 0), []);
 }
 
 #[test]
 fn chains_in_flight_are_given_again_after_a_pause_and_after_restoring() {
-    let (driver, held, _) = running();
-    offer(&driver, 0, &[3, 0, 7, 5]);
-    held.answer(0, 1);
-    lock(&driver.device).pause();
-    assert!(held.heads().is_empty());
-    lock(&driver.device).resume();
-    assert_eq!(held.heads(), [3, 7, 5]);
-    held.answer(7, 2);
-    let state = lock(&driver.device).save();
-    let position = &state.transport.queues[0].position;
-    assert_eq!((position.next_avail, position.next_used), (4, 2));
-    assert_eq!(position.in_flight, [3, 5]);
+    on_each(|on| {
+        let (driver, held, _) = running(on);
+        offer(&driver, 0, &[3, 0, 7, 5]);
+        held.answer(0, 1);
+        driver.device.pause();
+        assert!(held.heads().is_empty());
+        driver.device.resume();
+        assert_eq!(held.heads(), [3, 7, 5]);
+        held.answer(7, 2);
+        let state = driver.device.save();
+        let position = &state.transport().queues[0].position;
+        assert_eq!((position.next_avail, position.next_used), (4, 2));
+        assert_eq!(position.in_flight, [3, 5]);
 
-    let (other, held, _) = set_up(driver.ram.clone());
-    lock(&other.device).restore(&state).expect("its own state");
-    assert_eq!(held.heads(), [3, 5]);
-    offer(&other, 0, &[0]);
-    held.answer(0, 3);
-    held.answer(5, 4);
-    held.answer(3, 5);
-    assert_eq!(used(&other, 0), [(0, 1), (7, 2), (0, 3), (5, 4), (3, 5)]);
-    assert!(lock(&other.device).save().transport.queues[0].position.in_flight.is_empty());
+        let (other, held, _) = set_up(on, driver.ram.clone());
+        other.device.restore(&state).expect("its own state");
+        assert_eq!(held.heads(), [3, 5]);
+        offer(&other, 0, &[0]);
+        held.answer(0, 3);
+        held.answer(5, 4);
+        held.answer(3, 5);
+        assert_eq!(used(&other, 0), [(0, 1), (7, 2), (0, 3), (5, 4), (3, 5)]);
+        assert!(other.device.save().transport().queues[0].position.in_flight.is_empty());
+    });
 }
 
 #[test]
 fn an_answer_after_the_reset_has_no_effect() {
-    let (driver, held, _) = running();
-    offer(&driver, 0, &[0]);
-    let (queue, chain) = held.take(0);
-    driver.store(0x70, 0);
-    let [_, _, ring] = rings(0);
-    let before = driver.bytes(Gpa(ring), 0x100);
-    queue.complete(chain.head, 64).expect("nothing to go wrong");
-    assert_eq!((driver.bytes(Gpa(ring), 0x100), driver.interrupted()), (before, false));
+    on_each(|on| {
+        let (driver, held, _) = running(on);
+        offer(&driver, 0, &[0]);
+        let (queue, chain) = held.take(0);
+        driver.store(0x70, 0);
+        let [_, _, ring] = rings(0);
+        let before = driver.bytes(Gpa(ring), 0x100);
+        queue.complete(chain.head, 64).expect("nothing to go wrong");
+        assert_eq!((driver.bytes(Gpa(ring), 0x100), driver.interrupted()), (before, false));
+    });
 }
 
 #[test]
 fn a_driver_that_offers_more_chains_than_descriptors_breaks_the_device() {
-    let (driver, held, _) = running();
-    for _ in 0..SIZE {
+    on_each(|on| {
+        let (driver, held, _) = running(on);
+        for _ in 0..SIZE {
+            offer(&driver, 0, &[4]);
+        }
+        assert_eq!((held.heads().len(), driver.load(0x70)), (SIZE.into(), 0xf));
         offer(&driver, 0, &[4]);
-    }
-    assert_eq!((held.heads().len(), driver.load(0x70)), (SIZE.into(), 0xf));
-    offer(&driver, 0, &[4]);
-    assert_eq!((held.heads().len(), driver.load(0x70)), (SIZE.into(), 0x4f));
-    offer(&driver, 0, &[4]);
-    assert_eq!(lock(&held.0).refused, 1, "the queue is closed");
-    driver.store(0x70, 0);
-    driver.ram.write(Gpa(0x1_0000), &[0; 0x4000]).expect("RAM");
-    run(&driver);
-    offer(&driver, 0, &[4]);
-    assert_eq!(held.heads(), [4]);
+        assert_eq!((held.heads().len(), driver.load(0x70)), (SIZE.into(), 0x4f));
+        offer(&driver, 0, &[4]);
+        assert_eq!(lock(&held.0).refused, 1, "the queue is closed");
+        driver.store(0x70, 0);
+        driver.ram.write(Gpa(0x1_0000), &[0; 0x4000]).expect("RAM");
+        run(&driver);
+        offer(&driver, 0, &[4]);
+        assert_eq!(held.heads(), [4]);
+    });
 }
 
 #[test]
 fn a_queue_switched_off_leaves_the_other_running() {
-    let (driver, held, _) = running();
+    let (driver, held, _) = running(On::Mmio);
     offer(&driver, 0, &[1]);
     offer(&driver, 1, &[2]);
     driver.store(0x30, 0);
@@ -276,21 +283,23 @@ fn a_queue_switched_off_leaves_the_other_running() {
 
 #[test]
 fn the_configuration_is_written_and_changes_with_a_new_generation() {
-    let (driver, held, config) = running();
-    let load = |offset, size| lock(&driver.device).read(offset, size);
-    assert_eq!(driver.load(0x100), 0x0403_0201);
-    driver.store(0x100, u32::MAX);
-    driver.store(0x104, 0x0807_0605);
-    lock(&driver.device).write(0x106, Width::B1, 0xAA);
-    assert_eq!((driver.load(0x100), driver.load(0x104)), (0x0403_0201, 0x08AA_0605));
-    assert_eq!((load(0x103, Width::B1), load(0x106, Width::B2)), (0x04, 0x08AA));
-    assert_eq!((load(0x108, Width::B4), load(0x107, Width::B2)), (0, 0x08));
-    let before = driver.load(0xfc);
-    config.update(|bytes| bytes[0] = 9);
-    lock(&held.0).irq.as_ref().expect("active").config();
-    assert_ne!(driver.load(0xfc), before);
-    assert_eq!((driver.load(0x100), driver.load(0x60)), (0x0403_0209, 2));
-    assert!(driver.interrupted());
-    driver.store(0x70, 0);
-    assert_eq!(driver.load(0x104), 0, "what the driver wrote is forgotten");
+    on_each(|on| {
+        let (driver, held, config) = running(on);
+        let load = |offset, width| driver.load_config(offset, width);
+        assert_eq!(driver.load(0x100), 0x0403_0201);
+        driver.store(0x100, u32::MAX);
+        driver.store(0x104, 0x0807_0605);
+        driver.store_config(6, PortWidth::B1, 0xAA);
+        assert_eq!((driver.load(0x100), driver.load(0x104)), (0x0403_0201, 0x08AA_0605));
+        assert_eq!((load(3, PortWidth::B1), load(6, PortWidth::B2)), (0x04, 0x08AA));
+        assert_eq!((load(8, PortWidth::B4), load(7, PortWidth::B1)), (0, 0x08));
+        let before = driver.load(0xfc);
+        config.update(|bytes| bytes[0] = 9);
+        lock(&held.0).irq.as_ref().expect("active").config();
+        assert_ne!(driver.load(0xfc), before);
+        assert_eq!((driver.load(0x100), driver.load(0x60)), (0x0403_0209, 2));
+        assert!(driver.interrupted());
+        driver.store(0x70, 0);
+        assert_eq!(driver.load(0x104), 0, "what the driver wrote is forgotten");
+    });
 }

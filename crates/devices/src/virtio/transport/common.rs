@@ -59,6 +59,8 @@ pub(super) struct Transport {
     ram: GuestRam,
     /// The machine stands still, and so does the device.
     paused: bool,
+    /// The transport lets the device touch memory; [`Transport::allow_memory`] changes it.
+    pub(super) allowed: bool,
 }
 
 impl Transport {
@@ -71,7 +73,7 @@ impl Transport {
         let features = device.features() | COMMON_FEATURES;
         let negotiation = Negotiation::new(features, device.queues());
         let irq = Arc::new(DeviceIrq { needs_reset: AtomicBool::new(false), interrupts });
-        Self { negotiation, device, queues: Vec::new(), irq, ram, paused: false }
+        Self { negotiation, device, queues: Vec::new(), irq, ram, paused: false, allowed: true }
     }
 
     /// Whether the driver broke the rules since the last reset.
@@ -142,9 +144,18 @@ impl Transport {
         }
     }
 
+    /// Whether the device may touch memory from now on. If not it rests, as in a pause.
+    pub(super) fn allow_memory(&mut self, allowed: bool) {
+        if std::mem::replace(&mut self.allowed, allowed) == allowed {
+            return;
+        }
+        if allowed { self.start() } else { self.stop() }
+    }
+
     /// Lets the device serve the ready queues, if the driver has it running and has not broken it.
     pub(super) fn start(&mut self) {
-        if self.paused || !self.negotiation.running() || self.needs_reset() {
+        let rests = self.paused || !self.allowed || self.needs_reset();
+        if rests || !self.negotiation.running() {
             return;
         }
         let features = self.negotiation.driver_features;

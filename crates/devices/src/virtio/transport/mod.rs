@@ -4,7 +4,9 @@
 mod common;
 mod mmio;
 mod negotiation;
+mod pci;
 mod saved;
 
 pub use mmio::{MmioState, VirtioMmio};
+pub use pci::{PciState, VirtioPci};
 pub use saved::{QueueState, TransportState};

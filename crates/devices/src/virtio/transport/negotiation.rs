@@ -54,6 +54,16 @@ pub(super) struct Negotiation {
     pub(super) queues: Vec<QueueChoice>,
 }
 
+/// Sets the lower half of an address.
+pub(super) fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !u64::from(u32::MAX) | u64::from(value);
+}
+
+/// Sets the upper half.
+pub(super) fn set_high(address: &mut u64, value: u32) {
+    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
 impl QueueChoice {
     fn new(max: u16) -> Self {
         let position = QueuePosition::default();
@@ -89,6 +99,11 @@ impl Negotiation {
     /// The 32 bits of the device's features that `select` names.
     pub(super) fn device_features(&self, select: u32) -> u32 {
         self.device_features.checked_shr(select.saturating_mul(32)).unwrap_or(0) as u32
+    }
+
+    /// The 32 bits of the features that the driver has accepted.
+    pub(super) fn accepted_features(&self, select: u32) -> u32 {
+        self.driver_features.checked_shr(select.saturating_mul(32)).unwrap_or(0) as u32
     }
 
     /// The driver accepts `value` of the 32 features that `select` names. FEATURES_OK settles them.

@@ -5,6 +5,7 @@ use crate::bus::MmioDevice;
 use crate::irq::IrqLine;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::transport::common::Transport;
+use crate::virtio::transport::negotiation::{set_high, set_low};
 use memory::GuestRam;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -128,14 +129,6 @@ impl VirtioMmio {
         let bytes = value.to_le_bytes();
         self.transport.device.write_config(offset, &bytes[..width.bytes()]);
     }
-}
-
-fn set_low(address: &mut u64, value: u32) {
-    *address = *address & !u64::from(u32::MAX) | u64::from(value);
-}
-
-fn set_high(address: &mut u64, value: u32) {
-    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
 }
 
 impl MmioDevice for VirtioMmio {

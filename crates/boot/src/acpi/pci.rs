@@ -1,0 +1,124 @@
+//! PCI in the firmware tables: the MCFG (PCI Firmware 3.2, 4.1.2), and the host bridge in the DSDT
+//! (4.2, 4.5; ACPI 6.4, 6.2.11, 6.2.13).
+
+use super::{byte, table};
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal,
+    IO, If, Memory32Fixed, Method, Name, Or, Package, PackageBuilder, Path, ResourceTemplate,
+    Return, Uuid,
+};
+use std::ops::RangeInclusive;
+use x86::addr::Gsi;
+
+/// A PCI host bridge with one bus, of number 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PciHost {
+    /// Guest-physical address of the enhanced configuration window, [`PciHost::ECAM_SIZE`] bytes.
+    pub ecam: u32,
+    /// The guest-physical addresses that BARs may have.
+    pub memory: RangeInclusive<u32>,
+    /// The interrupt that INTA# of each device is wired to, by device number: level triggered,
+    /// active low, shared.
+    pub interrupts: Vec<(u8, Gsi)>,
+}
+
+impl PciHost {
+    /// Bytes of a bus's configuration window.
+    pub const ECAM_SIZE: u32 = 1 << 20;
+
+    /// Some host bridge, for tests.
+    pub(super) fn example() -> Self {
+        let interrupts = (1..32).map(|device| (device, Gsi(16 + u32::from(device) % 8)));
+        Self {
+            ecam: 0xE000_0000,
+            memory: 0xC000_0000..=0xDFFF_FFFF,
+            interrupts: interrupts.collect(),
+        }
+    }
+}
+
+/// What _OSC is asked about: a PCI host bridge's capabilities.
+const OSC_PCI: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
+/// _OSC's first word: the UUID is not known; some capability was not granted.
+const UNKNOWN_UUID: u8 = 1 << 2;
+const MASKED: u8 = 1 << 4;
+
+/// The MCFG: where the configuration window of bus 0 is.
+pub(super) fn mcfg(host: &PciHost) -> Vec<u8> {
+    let mut t = table(*b"MCFG", 44, 1);
+    t.append_slice(&u64::from(host.ecam).to_le_bytes());
+    // Segment group, first bus, last bus, reserved.
+    t.append_slice(&[0; 8]);
+    t.as_slice().to_vec()
+}
+
+/// The host bridge, and the board's resource that its configuration window is.
+pub(super) fn devices(out: &mut Vec<u8>, host: &PciHost) {
+    let window = Memory32Fixed::new(true, host.ecam, PciHost::ECAM_SIZE);
+    super::dsdt::device(out, "MBRD", "PNP0C02", &[&window]);
+    let hid = Name::new("_HID".into(), &EISAName::new("PNP0A08"));
+    let cid = Name::new("_CID".into(), &EISAName::new("PNP0A03"));
+    let zero = byte(0);
+    let uid = Name::new("_UID".into(), &zero);
+    let segment = Name::new("_SEG".into(), &zero);
+    let bus = Name::new("_BBN".into(), &zero);
+    let resources = resources(host);
+    let routing = routing(host);
+    let mut osc = Vec::new();
+    control(&mut osc);
+    let osc = Raw(osc);
+    let children: Vec<&dyn Aml> =
+        vec![&hid, &cid, &uid, &segment, &bus, &resources, &routing, &osc];
+    Device::new("PCI0".into(), children).to_aml_bytes(out);
+}
+
+/// _CRS: the bus, the ports of configuration mechanism #1, the window for BARs.
+fn resources(host: &PciHost) -> Name {
+    let buses = AddressSpace::new_bus_number(0_u16, 0);
+    let ports = IO::new(0xCF8, 0xCF8, 1, 8);
+    let (first, last) = (*host.memory.start(), *host.memory.end());
+    let cache = AddressSpaceCacheable::NotCacheable;
+    let memory = AddressSpace::new_memory(cache, true, first, last, None);
+    Name::new("_CRS".into(), &ResourceTemplate::new(vec![&buses, &ports, &memory]))
+}
+
+/// _PRT: address (device, any function), pin, no link device, interrupt.
+fn routing(host: &PciHost) -> Name {
+    let mut table = PackageBuilder::new();
+    for (device, gsi) in &host.interrupts {
+        let address = u32::from(*device) << 16 | 0xFFFF;
+        let (inta, no_link) = (byte(0), byte(0));
+        table.add_element(&Package::new(vec![&address, &inta, &no_link, &gsi.0]));
+    }
+    Name::new("_PRT".into(), &table)
+}
+
+/// _OSC: the system gets no control of features, none of which is here.
+fn control(out: &mut Vec<u8>) {
+    let (uuid, buffer) = (Uuid::new(OSC_PCI), Arg(3));
+    let (status, granted): (Path, Path) = ("CDW1".into(), "CDW3".into());
+    let (zero, eight) = (byte(0), byte(8));
+    let status_field = CreateDWordField::new(&status, &buffer, &zero);
+    let granted_field = CreateDWordField::new(&granted, &buffer, &eight);
+    let (masked, unknown) = (byte(MASKED), byte(UNKNOWN_UUID));
+    let (tell_masked, tell_unknown) =
+        (Or::new(&status, &status, &masked), Or::new(&status, &status, &unknown));
+    let nothing = And::new(&granted, &granted, &zero);
+    let asked = If::new(&granted, vec![&tell_masked]);
+    let ours = Equal::new(&Arg(0), &uuid);
+    let known = If::new(&ours, vec![&granted_field, &asked, &nothing]);
+    let other = Else::new(vec![&tell_unknown]);
+    let result = Return::new(&buffer);
+    let children: Vec<&dyn Aml> = vec![&status_field, &known, &other, &result];
+    Method::new("_OSC".into(), 4, true, children).to_aml_bytes(out);
+}
+
+/// Code that is encoded already.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}

@@ -1,0 +1,302 @@
+//! The root bus, and the three ways to it: configuration mechanism #1 (PCI Local Bus 3.0,
+//! 3.2.2.3.2), the enhanced one (PCI Firmware 3.2, 4.1; PCI Express 5.0, 7.2.2), and memory.
+
+use super::decoder::Decoder;
+use super::host_bridge::HostBridge;
+use super::saved::PciBusState;
+use crate::bus::{Bus, BusError, SharedMmio, SharedPio};
+use crate::saved::{Check, RestoreError};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use sync::lock;
+use x86::addr::{Gpa, Port, PortWidth, Width};
+
+/// CONFIG_ADDRESS.
+const ADDRESS: Port = Port(0xCF8);
+/// CONFIG_DATA.
+const DATA: Port = Port(0xCFC);
+/// CONFIG_ADDRESS: accesses to CONFIG_DATA are configuration accesses.
+const ENABLE: u32 = 1 << 31;
+/// CONFIG_ADDRESS: what can be written.
+pub(super) const ADDRESS_BITS: u32 = ENABLE | 0x00FF_FFFC;
+/// Slots of a bus.
+const SLOTS: usize = 32;
+
+/// A function, 0 of its device.
+pub trait PciFunction: Send {
+    /// A naturally aligned read of the configuration space, `register` of which is below 4096.
+    fn config_read(&mut self, register: u16, width: PortWidth) -> u32;
+
+    /// A naturally aligned write.
+    fn config_write(&mut self, register: u16, width: PortWidth, value: u32);
+
+    /// Where each BAR is, now and from now on.
+    fn decoders(&self) -> Vec<Arc<Decoder>>;
+
+    /// A naturally aligned load from `offset` of a BAR.
+    fn read(&mut self, bar: usize, offset: u32, width: PortWidth) -> u32;
+
+    /// A store.
+    fn write(&mut self, bar: usize, offset: u32, width: PortWidth, value: u32);
+}
+
+/// Where the bus is, for the processors.
+#[derive(Clone, Debug)]
+pub struct PciLayout {
+    /// The enhanced configuration window of bus 0, 1 MiB.
+    pub ecam: Gpa,
+    /// The addresses that the host bridge passes on.
+    pub memory: RangeInclusive<Gpa>,
+}
+
+impl PciLayout {
+    /// Bytes of the configuration window.
+    pub const ECAM_SIZE: u64 = 1 << 20;
+}
+
+/// A function in its slot.
+struct Slot {
+    function: Arc<Mutex<dyn PciFunction>>,
+    decoders: Vec<Arc<Decoder>>,
+}
+
+impl Slot {
+    fn new(function: Arc<Mutex<dyn PciFunction>>) -> Self {
+        let decoders = lock(&function).decoders();
+        Self { function, decoders }
+    }
+}
+
+/// Bus 0 with its functions, the host bridge among them.
+pub struct PciBus {
+    host_bridge: Arc<Mutex<HostBridge>>,
+    /// In the order of their device numbers.
+    slots: Vec<Slot>,
+    /// CONFIG_ADDRESS. Its users take turns; it needs no lock.
+    address: AtomicU32,
+}
+
+impl PciBus {
+    /// How many functions there can be besides the host bridge.
+    pub const FUNCTIONS_MAX: usize = SLOTS - 1;
+
+    /// A bus with `functions`, which get the device numbers from 1 on.
+    pub fn new(functions: impl IntoIterator<Item = Arc<Mutex<dyn PciFunction>>>) -> Arc<Self> {
+        let host_bridge = Arc::new(Mutex::new(HostBridge::new()));
+        let first = Arc::clone(&host_bridge) as Arc<Mutex<dyn PciFunction>>;
+        let all = std::iter::once(first).chain(functions);
+        let slots: Vec<_> = all.take(SLOTS).map(Slot::new).collect();
+        Arc::new(Self { host_bridge, slots, address: AtomicU32::new(0) })
+    }
+
+    /// Puts the bus at its ports and addresses.
+    ///
+    /// # Errors
+    /// Something is there already.
+    pub fn attach(self: &Arc<Self>, bus: &mut Bus, layout: &PciLayout) -> Result<(), BusError> {
+        let PciLayout { ecam, memory } = layout;
+        let ports = Arc::new(Ports(Arc::clone(self)));
+        bus.add_pio("pci address", ADDRESS..=ADDRESS.wrapping_add(3), Arc::clone(&ports) as _)?;
+        bus.add_pio("pci data", DATA..=DATA.wrapping_add(3), ports)?;
+        let last = ecam.saturating_add(PciLayout::ECAM_SIZE - 1);
+        bus.add_mmio("pci ecam", *ecam..=last, Arc::new(Ecam(Arc::clone(self))))?;
+        let window = Window { bus: Arc::clone(self), base: *memory.start() };
+        bus.add_mmio("pci memory", memory.clone(), Arc::new(window))
+    }
+
+    /// The saved state: all but the functions'.
+    pub fn save(&self) -> PciBusState {
+        PciBusState {
+            version: PciBusState::VERSION,
+            address: self.address.load(Ordering::Relaxed),
+            host_bridge: lock(&self.host_bridge).save(),
+        }
+    }
+
+    /// Goes on from `state`.
+    ///
+    /// # Errors
+    /// The state is another version's, or not one of a bus; nothing was changed.
+    pub fn restore(&self, state: &PciBusState) -> Result<(), RestoreError> {
+        let PciBusState { version, address, host_bridge } = state;
+        let check = Check::version("PCI bus", *version, PciBusState::VERSION)?;
+        check.bits("address", *address, ADDRESS_BITS)?;
+        lock(&self.host_bridge).restore(host_bridge)?;
+        self.address.store(*address, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The function that `place` names: device number and function number, as in bits 7 to 0 of a
+    /// routing ID.
+    fn function(&self, place: u32) -> Option<&Arc<Mutex<dyn PciFunction>>> {
+        let (device, function) = (place >> 3, place & 7);
+        let slot = self.slots.get(device as usize).filter(|_| function == 0)?;
+        Some(&slot.function)
+    }
+
+    fn config_read(&self, place: u32, register: u16, width: PortWidth) -> u32 {
+        let Some(function) = self.function(place) else { return width.mask() };
+        match unaligned(register.into(), width) {
+            None => lock(function).config_read(register, width) & width.mask(),
+            Some(half) => {
+                let low = self.config_read(place, register, half);
+                let high = self.config_read(place, register + half.bytes() as u16, half);
+                low | high << half.bits()
+            }
+        }
+    }
+
+    fn config_write(&self, place: u32, register: u16, width: PortWidth, value: u32) {
+        let Some(function) = self.function(place) else { return };
+        match unaligned(register.into(), width) {
+            None => lock(function).config_write(register, width, value & width.mask()),
+            Some(half) => {
+                self.config_write(place, register, half, value & half.mask());
+                let next = register + half.bytes() as u16;
+                self.config_write(place, next, half, value >> half.bits());
+            }
+        }
+    }
+
+    /// The function, BAR and offset at `gpa`. Where several BARs claim it, the first one.
+    fn find(&self, gpa: Gpa) -> Option<(&Mutex<dyn PciFunction>, usize, u32)> {
+        self.slots.iter().find_map(|slot| {
+            let mut bars = slot.decoders.iter().enumerate();
+            let (bar, offset) = bars.find_map(|(bar, at)| Some((bar, at.offset_of(gpa)?)))?;
+            Some((&*slot.function, bar, offset))
+        })
+    }
+
+    fn load(&self, gpa: Gpa, width: PortWidth) -> u32 {
+        if let Some(half) = unaligned(gpa.0, width) {
+            let low = self.load(gpa, half);
+            return low | self.load(gpa.wrapping_add(half.bytes() as u64), half) << half.bits();
+        }
+        match self.find(gpa) {
+            Some((function, bar, offset)) => lock(function).read(bar, offset, width) & width.mask(),
+            None => width.mask(),
+        }
+    }
+
+    fn store(&self, gpa: Gpa, width: PortWidth, value: u32) {
+        if let Some(half) = unaligned(gpa.0, width) {
+            self.store(gpa, half, value & half.mask());
+            let next = gpa.wrapping_add(half.bytes() as u64);
+            return self.store(next, half, value >> half.bits());
+        }
+        if let Some((function, bar, offset)) = self.find(gpa) {
+            lock(function).write(bar, offset, width, value & width.mask());
+        }
+    }
+}
+
+/// Half of `width`, unless an access of `width` at `place` is naturally aligned.
+fn unaligned(place: u64, width: PortWidth) -> Option<PortWidth> {
+    width.half().filter(|_| !place.is_multiple_of(width.bytes() as u64))
+}
+
+/// The bus takes no access wider than four bytes: the widest that a port has, too.
+fn narrow(width: Width) -> PortWidth {
+    PortWidth::try_from(width.bytes()).unwrap_or(PortWidth::B4)
+}
+
+/// CONFIG_ADDRESS and CONFIG_DATA.
+struct Ports(Arc<PciBus>);
+
+impl Ports {
+    /// The function and register that CONFIG_ADDRESS selects, for the byte at `port`.
+    fn selected(&self, port: Port) -> Option<(u32, u16)> {
+        let address = self.0.address.load(Ordering::Relaxed);
+        let (bus, place) = (address >> 16 & 0xFF, address >> 8 & 0xFF);
+        let register = (address & 0xFC) as u16 | port.0 & 3;
+        (address & ENABLE != 0 && bus == 0).then_some((place, register))
+    }
+}
+
+impl SharedPio for Ports {
+    fn read(&self, port: Port, width: PortWidth) -> u32 {
+        if port >= DATA {
+            return self.selected(port).map_or(width.mask(), |(place, register)| {
+                self.0.config_read(place, register, width)
+            });
+        }
+        // CONFIG_ADDRESS is nothing but a doubleword.
+        match width {
+            PortWidth::B4 => self.0.address.load(Ordering::Relaxed),
+            _ => width.mask(),
+        }
+    }
+
+    fn write(&self, port: Port, width: PortWidth, value: u32) {
+        if port >= DATA {
+            if let Some((place, register)) = self.selected(port) {
+                self.0.config_write(place, register, width, value);
+            }
+        } else if width == PortWidth::B4 {
+            self.0.address.store(value & ADDRESS_BITS, Ordering::Relaxed);
+        }
+    }
+
+    fn max_width(&self) -> PortWidth {
+        PortWidth::B4
+    }
+}
+
+/// The enhanced configuration window of bus 0.
+struct Ecam(Arc<PciBus>);
+
+/// The function and register at `offset` of the window.
+fn ecam_place(offset: u64) -> (u32, u16) {
+    ((offset >> 12) as u32 & 0xFF, offset as u16 & 0xFFF)
+}
+
+impl SharedMmio for Ecam {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        let (place, register) = ecam_place(offset);
+        self.0.config_read(place, register, narrow(width)).into()
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        let (place, register) = ecam_place(offset);
+        self.0.config_write(place, register, narrow(width), value as u32);
+    }
+
+    fn max_width(&self) -> Width {
+        Width::B4
+    }
+}
+
+/// The addresses that the host bridge passes on.
+struct Window {
+    bus: Arc<PciBus>,
+    base: Gpa,
+}
+
+impl SharedMmio for Window {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.bus.load(self.base.wrapping_add(offset), narrow(width)).into()
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        self.bus.store(self.base.wrapping_add(offset), narrow(width), value as u32);
+    }
+
+    fn claims(&self, offset: u64) -> bool {
+        self.bus.find(self.base.wrapping_add(offset)).is_some()
+    }
+
+    fn max_width(&self) -> Width {
+        Width::B4
+    }
+}
+
+impl fmt::Debug for PciBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PciBus")
+            .field("address", &format_args!("{:#x}", self.address.load(Ordering::Relaxed)))
+            .field("functions", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
