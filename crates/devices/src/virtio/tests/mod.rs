@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
-use sync::lock;
 use x86::addr::Gpa;
 
 const OK: u8 = 0;
@@ -74,12 +73,12 @@ fn a_request_is_served_before_its_notification_ends() {
     }
     assert_eq!(platter.0.lock().unwrap().bytes[62 * 512..63 * 512], [7; 512]);
     // One that comes while the device stands still is served when it goes on.
-    lock(&driver.device).pause();
+    driver.device.pause();
     driver.header(IN, 0);
     driver.offer(0);
     driver.notify();
     assert_eq!(driver.u16_at(Gpa(USED + 2)), 3);
-    lock(&driver.device).resume();
+    driver.device.resume();
     assert_eq!(driver.u16_at(Gpa(USED + 2)), 4);
 }
 
