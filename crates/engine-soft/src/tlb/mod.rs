@@ -175,19 +175,13 @@ impl Tlb {
     }
 
     /// As [`Targets::set_slot`], in `view`.
-    ///
-    /// [`Targets::set_slot`]: crate::translate::targets::Targets::set_slot
-    pub(crate) fn set_slot(&mut self, view: usize, slot: u32) {
-        self.views[view].targets.set_slot(slot);
+    pub(crate) fn set_slot(&mut self, view: usize, slot: u32, distance: i32) {
+        self.views[view].targets.set_slot(slot, distance);
     }
 
-    /// As [`Targets::clear_slot`], in all views.
-    ///
-    /// [`Targets::clear_slot`]: crate::translate::targets::Targets::clear_slot
-    pub(crate) fn clear_slot(&mut self, slot: u32) {
-        self.views.iter_mut().filter(|view| !view.targets.slots.is_empty()).for_each(|view| {
-            view.targets.clear_slot(slot);
-        });
+    /// As [`Targets::replace_slot`], in all views.
+    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
+        self.views.iter_mut().for_each(|view| view.targets.replace_slot(slot, distance));
     }
 
     /// Empties all tables of targets.

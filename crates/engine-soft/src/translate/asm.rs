@@ -333,23 +333,22 @@ impl Asm {
         self.at(true, &[0x03], reg, base, disp);
     }
 
-    /// MOVZX r32, byte [base + disp32]; the place of the displacement. Not for RSP or R12.
+    /// MOVSXD to, dword [base + disp32]; the place of the displacement. Not for RSP or R12.
     pub(super) fn load_slot(&mut self, to: u8, base: u8) -> usize {
-        self.bytes(&[
-            0x40 | (to >> 3) << 2 | base >> 3,
-            0x0f,
-            0xb6,
-            0x80 | (to & 7) << 3 | base & 7,
-        ]);
+        self.bytes(&[0x48 | (to >> 3) << 2 | base >> 3, 0x63, 0x80 | (to & 7) << 3 | base & 7]);
         self.bytes(&[0; 4]);
         self.here() - 4
     }
 
-    /// CMP byte [base + disp32], 0; the place of the displacement. Not for RSP or R12. Changes
-    /// flags.
-    pub(super) fn test_slot(&mut self, base: u8) -> usize {
-        self.bytes(&[0x40 | base >> 3, 0x80, 0xb8 | base & 7, 0, 0, 0, 0, 0]);
-        self.here() - 5
+    /// LEA to, [RIP + rel32], to be resolved.
+    pub(super) fn lea_code(&mut self, to: u8) -> usize {
+        self.bytes(&[0x48 | (to >> 3) << 2, 0x8d, 0x05 | (to & 7) << 3, 0, 0, 0, 0]);
+        self.here() - 4
+    }
+
+    /// JMP reg.
+    pub(super) fn jmp_register(&mut self, reg: u8) {
+        self.bytes(&[0x40 | reg >> 3, 0xff, 0xe0 | reg & 7]);
     }
 
     /// JMP [base + disp].

@@ -23,7 +23,6 @@ use super::append::AppendOnly;
 use super::epochs::{Epochs, Member, Notify};
 use super::generation::{Emits, Generation, Options, RegionRecord, RegionStubs, Site};
 use super::index::Index;
-use super::links::CrossPageBranch;
 use super::region::Region;
 use super::site::{ExitSite, StubTarget, Translation};
 use super::{figures, scratch};
@@ -290,9 +289,9 @@ impl Drop for TranslationCache {
 }
 
 impl Ticket<'_> {
-    /// Lets every processor find the translation `t` of `region`: its entries. `None`: there is no
-    /// room, or its code has changed.
-    pub(super) fn publish(self, region: &Region, t: Translation) -> Option<Vec<(Key, Entries)>> {
+    /// Lets every processor find the translation `t` of `region`. `None`: there is no room, or its
+    /// code has changed.
+    pub(super) fn publish(self, region: &Region, t: Translation) -> Option<Entries> {
         let mut state = sync::lock(&self.cache.state);
         self.cache.follow(&mut state);
         let entries = state.place(&self, region, t);
@@ -305,13 +304,13 @@ impl Ticket<'_> {
 }
 
 impl State {
-    /// Puts a translation into the area.
+    /// Puts a translation into the area. Returns where its first block is entered.
     fn place(
         &mut self,
         ticket: &Ticket<'_>,
         region: &Region,
         mut t: Translation,
-    ) -> Option<Vec<(Key, Entries)>> {
+    ) -> Option<Entries> {
         if self.number != ticket.number || !self.index.end(ticket.id) {
             return None;
         }
@@ -337,7 +336,7 @@ impl State {
                 dead.iter().for_each(|dead| generation.relink(dead, entries));
             }
         }
-        Some(entries)
+        entries.iter().find(|(key, _)| *key == region.blocks[0].key).map(|(_, entries)| *entries)
     }
 
     /// Resolves what in `t` depends on where it will stand: that offset in the area. `None`: there
@@ -363,7 +362,7 @@ impl State {
         }
         t.site_numbers.iter().for_each(|&place| add(&mut t.code, place, site));
         let numbered = t.slots.iter().enumerate();
-        numbered.for_each(|(n, &place)| add(&mut t.code, place, branch + n as u32));
+        numbered.for_each(|(n, &place)| add(&mut t.code, place, 4 * (branch + n as u32)));
         for exit in &mut t.sites {
             match exit {
                 ExitSite::Link { place, .. } => *place += base as u32,
@@ -400,10 +399,7 @@ fn add(code: &mut [u8], place: usize, n: u32) {
 fn record(generation: &Generation, region: &Region, t: Translation, base: u32) {
     let number = generation.regions.len();
     let entries = t.entries.iter().map(|(key, e)| (*key, e.placed(base, number))).collect();
-    append(
-        &generation.branches,
-        t.cross_page.into_iter().map(|b| CrossPageBranch { jump: base + b.jump, ..b }),
-    );
+    append(&generation.branches, t.cross_page.iter().map(|branch| branch.placed(base)));
     let causes: Vec<_> = figures::causes(&region.insns, &t.sites);
     append(
         &generation.sites,

@@ -5,7 +5,7 @@ use super::discover;
 use super::emit::{self, Options};
 use super::region::Region;
 use super::{listing, run, scratch, spill};
-use crate::block::{Entries, Key};
+use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
 use std::sync::atomic::Ordering;
@@ -40,11 +40,14 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
         Begun::Now(ticket) => {
             block.translation.heat.set(u32::MAX);
             let mut region = discover::discover(cpu, block)?;
-            match make(cpu, &mut region, ticket) {
-                Ok(entries) => adopt_all(cpu, &entries),
+            let entries = make(cpu, &mut region, ticket);
+            match entries {
+                Ok(Some(entries)) => adopt(block, entries),
+                // It cannot be translated.
+                Ok(None) => {}
                 Err(NotNow) => block.translation.heat.set(cpu.hot),
             }
-            block.translation.shared.get()
+            entries.ok().flatten()
         }
     }
 }
@@ -53,15 +56,6 @@ pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
 fn adopt(block: &Block, entries: Entries) {
     block.translation.heat.set(u32::MAX);
     block.translation.shared.set(Some(entries));
-}
-
-/// The blocks that `entries` are of are translated.
-fn adopt_all(cpu: &Cpu, entries: &[(Key, Entries)]) {
-    for (key, entries) in entries {
-        if let Some(block) = cpu.core.mmu.blocks.get(*key) {
-            block.translation.shared.set(Some(*entries));
-        }
-    }
 }
 
 /// The per-access translation of `block`, made if there is none; noted at the `site` whose check
@@ -88,8 +82,7 @@ fn make_per_access(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
         Begun::Known(entries) => Some(entries),
         Begun::Now(ticket) => {
             let mut region = discover::per_access(cpu, block)?;
-            let entries = make(cpu, &mut region, ticket).ok()?;
-            entries.iter().find(|(key, _)| *key == block.key).map(|(_, entries)| *entries)
+            make(cpu, &mut region, ticket).ok().flatten()
         }
     }
 }
@@ -97,12 +90,7 @@ fn make_per_access(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
 /// There is no room for it, or its code has changed meanwhile.
 struct NotNow;
 
-/// Translates and publishes `region`: the entries of its blocks, none if it cannot be translated.
-fn make(
-    cpu: &mut Cpu,
-    region: &mut Region,
-    ticket: Ticket<'_>,
-) -> Result<Vec<(Key, Entries)>, NotNow> {
+fn make(cpu: &mut Cpu, region: &mut Region, ticket: Ticket<'_>) -> Result<Option<Entries>, NotNow> {
     let options = Options { wanted: cpu.translator.options(), bmi2: cpu.translator.bmi2 };
     let began = Instant::now();
     let spilled = if cpu.hot == 0 { spill::any(region) } else { spill::choose(region) };
@@ -110,7 +98,7 @@ fn make(
         match emit::translate(region, spilled, options) {
             Ok(translation) => break translation,
             Err(n) if region.leave(n) => {}
-            Err(_) => return Ok(Vec::new()),
+            Err(_) => return Ok(None),
         }
     };
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
@@ -119,5 +107,5 @@ fn make(
     let entries = ticket.publish(region, translation).ok_or(NotNow)?;
     cpu.translator.blocks += region.blocks.len() as u64;
     cpu.translator.figures.translated(region.insns.len(), began.elapsed());
-    Ok(entries)
+    Ok(Some(entries))
 }

@@ -1,18 +1,16 @@
 //! What is recorded of links between pages: each branch to another page, and where code pages were
 //! entered.
 
-use crate::block::{Key, Table};
+use crate::block::Table;
 use std::collections::HashSet;
-use std::sync::OnceLock;
 
-/// A branch to another page. It takes its link where its slot in the view at hand says that it
-/// holds ([`super::targets`]).
-#[derive(Debug)]
+/// A branch to another page. It goes by its slot in the view at hand ([`super::targets`]).
+#[derive(Clone, Copy, Debug)]
 pub(super) struct CrossPageBranch {
-    /// The rel32 of the jump to the linked code.
-    pub(super) jump: u32,
-    /// The block that it leads to, of all processors' for which it holds; set once.
-    pub(super) target: OnceLock<Key>,
+    /// Where it goes without a link, as an offset in the code area.
+    pub(super) detour: u32,
+    /// Where it goes by the table of targets.
+    pub(super) table: u32,
     /// From its page's start to its target.
     pub(super) to: i32,
     /// Guest-physical page of the branch.
@@ -25,12 +23,25 @@ pub(super) struct CrossPageBranch {
     pub(super) flags_saved: bool,
 }
 
-/// What a cross-page branch does where it is not linked: it goes to page + `to`.
+impl CrossPageBranch {
+    /// The same, of code that stands at `base`.
+    pub(super) fn placed(self, base: u32) -> Self {
+        Self { detour: base + self.detour, table: base + self.table, ..self }
+    }
+
+    /// What its slot holds if it goes to `place`.
+    pub(super) fn distance(&self, place: u32) -> i32 {
+        (i64::from(place) - i64::from(self.detour)) as i32
+    }
+}
+
+/// What cross-page branch `branch` does where it is not linked: it goes to page + `to`, whose page
+/// is the one at hand already.
 #[derive(Clone, Copy)]
 pub(super) struct Detour {
     pub(super) branch: usize,
-    /// The jump that leads here.
-    pub(super) from: usize,
+    /// Where in the code the distance to the slot's target is counted from.
+    pub(super) place: usize,
     pub(super) to: i32,
     /// The code there may need flags.
     pub(super) live: bool,

@@ -400,7 +400,7 @@ pub(crate) fn link(cpu: &mut Cpu, exit: u32, next: &Block) {
     if let ExitSite::CrossPage { branch, .. } = site {
         cpu.jit.relink_countdown = cross_page::RELINK_COUNTDOWN;
         if let Some(entries) = translation_of(cpu, next) {
-            cross_page::link(cpu, branch, next.key, entries);
+            cross_page::link(cpu, branch, next.key.gpa(), entries);
         }
         return;
     }

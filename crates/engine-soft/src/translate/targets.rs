@@ -51,8 +51,9 @@ pub(crate) struct Targets {
     pub(crate) local: bool,
     /// Pages that links of direct branches lead to.
     pub(crate) linked: HashSet<u64>,
-    /// For each branch to another page, by number: not 0 if its link holds.
-    pub(crate) slots: Box<[u8]>,
+    /// For each branch to another page, by number: how far its target lies from where it goes
+    /// without a link. 0: there is none.
+    pub(crate) slots: Box<[i32]>,
     /// Slots that are not 0, and perhaps others.
     filled_slots: Vec<u32>,
 }
@@ -87,18 +88,20 @@ impl Targets {
         }
     }
 
-    /// The link of branch number `slot` holds.
-    pub(crate) fn set_slot(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot as usize).filter(|place| **place == 0) {
-            *place = 1;
-            self.filled_slots.push(slot);
+    /// Branch number `slot` goes `distance` bytes from where it goes without a link.
+    pub(crate) fn set_slot(&mut self, slot: u32, distance: i32) {
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            if *place == 0 {
+                self.filled_slots.push(slot);
+            }
+            *place = distance;
         }
     }
 
-    /// The link of branch number `slot` does not hold.
-    pub(crate) fn clear_slot(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = 0;
+    /// As [`Targets::set_slot`], if it is linked.
+    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
+        if let Some(place) = self.slots.get_mut(slot as usize).filter(|place| **place != 0) {
+            *place = distance;
         }
     }
 
