@@ -55,7 +55,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt::Result {
-    let ProcessorStats { engine, exits, busy, usage } = processor;
+    let ProcessorStats { engine, exits, async_faults, busy, usage } = processor;
     let seconds = busy.as_secs_f64();
     let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
     writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
@@ -100,6 +100,9 @@ fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt
         writeln!(f, "  lockstep: {}", lockstep_line(lockstep))?;
     }
     writeln!(f, "  exits: {}", exits_line(exits))?;
+    if *async_faults > 0 {
+        writeln!(f, "  async page faults {async_faults:>19}  pages that the guest waited for")?;
+    }
     for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
         writeln!(f, "  {:<22} {count:>14}", format!("exception {}", exception(vector)))?;
     }
@@ -202,11 +205,12 @@ fn lockstep_line(lockstep: &Lockstep) -> String {
 }
 
 fn exits_line(exits: &Exits) -> String {
-    let Exits { slice_over, kicked, halted, reset, shutdown, fatal } = exits;
+    let Exits { slice_over, kicked, halted, absent, reset, shutdown, fatal } = exits;
     let all = [
         ("halted", halted),
         ("kicked", kicked),
         ("slice over", slice_over),
+        ("page absent", absent),
         ("reset", reset),
         ("shutdown", shutdown),
         ("engine failure", fatal),
@@ -239,7 +243,13 @@ mod tests {
         let usage = Usage { quanta: 7, steal: Duration::from_millis(250), ..Default::default() };
         let stats = Stats {
             wall: Duration::from_secs(2),
-            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1), usage }],
+            processors: vec![ProcessorStats {
+                engine,
+                exits,
+                async_faults: 9,
+                busy: Duration::from_secs(1),
+                usage,
+            }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
@@ -248,6 +258,7 @@ mod tests {
             "2.0 million",
             "waited 0.250 s",
             "quantum used up                   7",
+            "async page faults                   9",
             "25.0 %",
             "exception #PF",
             "exception 15",

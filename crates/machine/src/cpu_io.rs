@@ -1,14 +1,15 @@
 //! The machine as one processor sees it during an instruction: the bus, its local APIC, its part of
 //! KVM's interface.
 
+use crate::arrivals::Arrivals;
 use crate::clock::ProcessorTsc;
 use crate::layout;
 use devices::bus::Bus;
 use devices::irqchip::Lapic;
 use devices::paravirt::Paravirt;
 use std::sync::Arc;
-use vcpu::{CpuIo, Hypercall, HypercallError, Kick, MsrFault, Signals};
-use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
+use vcpu::{CpuIo, Hypercall, HypercallError, Interruptible, Kick, MsrFault, Signals};
+use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
 
 /// One processor's side of the machine. Used by that processor's thread alone.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct ProcessorIo {
     pub(crate) tsc: Arc<ProcessorTsc>,
     pub(crate) paravirt: Paravirt,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl ProcessorIo {
@@ -82,6 +84,13 @@ impl CpuIo for ProcessorIo {
 
     fn set_task_priority(&mut self, class: u8) {
         self.lapic.set_task_priority(class);
+    }
+
+    fn page_absent(&mut self, gpa: Gpa, guest: Interruptible) -> Option<La> {
+        if !self.paravirt.takes_async_fault(guest) || !self.arrivals.request(gpa) {
+            return None;
+        }
+        self.paravirt.async_fault(gpa.page())
     }
 
     fn tsc_offset_changed(&mut self, offset: u64) {

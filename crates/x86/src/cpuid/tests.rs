@@ -170,8 +170,9 @@ fn every_leaf_tells_of_the_same_processors() {
 #[test]
 fn kvms_interface_can_be_hidden_and_one_of_its_features() {
     let ask = |text, leaf| cpuid(&CpuModel::parse(text).unwrap(), &CpuState::reset(), leaf, 0);
-    // CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, PV_UNHALT, PV_SEND_IPI, CLOCKSOURCE_STABLE_BIT.
-    let usual = 1 | 1 << 1 | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 24;
+    // CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, ASYNC_PF, PV_UNHALT, PV_SEND_IPI, ASYNC_PF_INT,
+    // CLOCKSOURCE_STABLE_BIT.
+    let usual = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 7 | 1 << 11 | 1 << 14 | 1 << 24;
     assert_eq!(ask("gemello-v2", 0x4000_0001), [usual, 0, 0, 0]);
     assert_eq!(ask("gemello-v2,-kvmclock", 0x4000_0001)[0], usual & !(1 << 3 | 1 << 24));
     // STEAL_TIME, which PV_TLB_FLUSH needs; PV_SCHED_YIELD.
