@@ -5,6 +5,7 @@ use crate::end::End;
 use crate::error::BuildError;
 use crate::layout;
 use crate::power::Stopper;
+use host::Owner;
 use memory::{Backing, FETCHERS, GuestRam, Pager, swap_file};
 
 /// The machine's RAM, on a swap file if it has a budget.
@@ -26,24 +27,24 @@ pub(crate) fn start(
     let (stopper, owner) = (stopper.clone(), stopper.owner());
     let on_loss = move |why: &str| stopper.stop(End::MemoryLost(why.into()));
     let (pager, reclaimer) = Pager::new(ram, resident, Box::new(on_loss))?;
-    let reclaims = owner.clone();
-    thread("pager", move || {
-        reclaims.run(|| reclaimer.run());
-    })?;
+    thread("pager", &owner, || reclaimer.run())?;
     for _ in 0..FETCHERS {
-        let (fetcher, owner) = (pager.fetcher(), owner.clone());
-        thread("page-in", move || {
-            owner.run(|| fetcher.run());
-        })?;
+        let fetcher = pager.fetcher();
+        thread("page-in", &owner, || fetcher.run())?;
     }
     Ok(Some(pager))
 }
 
-/// Has a thread of its own do `work`, which ends when the pager is dropped.
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
+/// Has a thread of its own do `work` in the name of `owner`; it ends when the pager is dropped.
+fn thread(
+    name: &str,
+    owner: &Owner,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(), BuildError> {
+    let owner = owner.clone();
     let work = move || {
         let _ = host::give_up_privileges();
-        work();
+        owner.run(work);
     };
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(BuildError::Host)?;
     Ok(())

@@ -503,7 +503,7 @@ fn eight_debians_within_their_budgets_answer() {
     let mut house = House::new("eight");
     let content = "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\ndebian = \"cloud\"\n";
     // More than the budget, and read again.
-    let ask = ("head -c 300M /dev/zero | tr '\\0' x >/tmp/x; md5sum /tmp/x", MD5);
+    let ask = ("dd if=/dev/zero bs=1M count=300 | tr '\\0' x >/tmp/x; md5sum /tmp/x", MD5);
     crowd(&mut house, (COUNT, content), "/root # ", ask);
     let (kib, threads) = taken(&house.children[0]);
     eprintln!("{COUNT} Debians: {} MiB, {threads} threads", kib >> 10);

@@ -161,10 +161,10 @@ pub(super) fn listing() -> String {
     let line = |group: Group| {
         let rows = ROWS.iter().filter(|row| row.group == group);
         let names: Vec<_> = rows.map(|row| row.name).collect();
-        format!("  {:<9}{}", format!("{}:", group.name()), names.join(" "))
+        format!("  {:<10}{}", format!("{}:", group.name()), names.join(" "))
     };
     let crowds = crowd::CROWDS.map(|crowd| crowd.name).join(" ");
-    let crowds = format!("  {:<9}{crowds}", format!("{}:", crowd::GROUP));
+    let crowds = format!("  {:<10}{crowds}", format!("{}:", crowd::GROUP));
     Group::ALL.map(line).into_iter().chain([crowds]).collect::<Vec<_>>().join("\n")
 }
 
