@@ -8,11 +8,15 @@ use x86::addr::Vector;
 
 /// The counters of a run as a table.
 #[derive(Debug)]
-pub(crate) struct Table<'a>(pub(crate) &'a Stats);
+pub(crate) struct Table<'a> {
+    pub(crate) stats: &'a Stats,
+    /// Bytes of the guest's memory that are in the host's, if that is known.
+    pub(crate) resident: Option<u64>,
+}
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, unclaimed } = self.0;
+        let Stats { wall, processors, paging, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -20,6 +24,8 @@ impl fmt::Display for Table<'_> {
         }
         if let Some(paging) = paging {
             paging_rows(f, paging, wall.as_secs_f64())?;
+        } else if let Some(resident) = self.resident {
+            writeln!(f, "guest memory, {:.1} MiB resident", mib(resident))?;
         }
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
@@ -247,7 +253,7 @@ mod tests {
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
-        let text = Table(&stats).to_string();
+        let text = Table { stats: &stats, resident: None }.to_string();
         for expected in [
             "2.0 million",
             "waited 0.250 s",

@@ -15,14 +15,17 @@ mod access;
 mod advice;
 mod attributes;
 mod contract;
+mod follower;
 mod log;
 mod pager;
 mod ram;
 mod reader;
+mod resident;
 mod split;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
+pub use follower::Follower;
 pub use log::{Change, Notify, REMEMBERED};
 pub use pager::{
     Arrival, FETCHERS, Fetcher, LEAST_RESIDENT, OnLoss, Pager, PagerStats, Reclaimer, swap_file,
