@@ -87,6 +87,8 @@ pub(crate) struct Core {
     /// A string instruction was interrupted between two iterations.
     pub(crate) mid_repeat: bool,
     pub(crate) instructions: u64,
+    /// PAUSEs before the machine is asked whether others wait; translated code counts, too.
+    pub(crate) pauses: i32,
     pub(crate) exit: Option<Exit>,
     /// `--trace cpu` is on: single-step everything.
     pub(crate) trace: bool,
@@ -127,6 +129,7 @@ impl Core {
             data_hits: 0,
             mid_repeat: false,
             instructions: 0,
+            pauses: 0,
             exit: None,
             trace: false,
             features: FeatureTable::new(&model),
@@ -177,6 +180,9 @@ impl Core {
 
     /// Where [`Core::view`] lies.
     pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
+
+    /// Where [`Core::pauses`] lies.
+    pub(crate) const PAUSES_OFFSET: usize = std::mem::offset_of!(Self, pauses);
 
     /// Where [`Core::fetch`] lies.
     pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);

@@ -181,7 +181,8 @@ impl Cpus {
         let processor = |(vcpu, ((signals, lapic), tsc))| {
             let paravirt = Paravirt::new(common, Arc::clone(&tsc) as _);
             let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
-            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own };
+            let io =
+                ProcessorIo { bus, lapic, tsc, paravirt, signals: own, rivals: None, spins: false };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };

@@ -6,6 +6,7 @@ use crate::layout;
 use devices::bus::Bus;
 use devices::irqchip::Lapic;
 use devices::paravirt::Paravirt;
+use sched::Rivals;
 use std::sync::Arc;
 use vcpu::{CpuIo, Hypercall, HypercallError, Kick, MsrFault, Signals};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
@@ -18,7 +19,14 @@ pub(crate) struct ProcessorIo {
     pub(crate) tsc: Arc<ProcessorTsc>,
     pub(crate) paravirt: Paravirt,
     pub(crate) signals: Arc<Signals>,
+    /// Whether other processors of the machine wait for a host thread. `None`: there are no others.
+    pub(crate) rivals: Option<Rivals>,
+    /// It spins while others wait: its turn is to end.
+    pub(crate) spins: bool,
 }
+
+/// PAUSEs between two looks whether a processor that spins keeps others waiting: some microseconds.
+const SPIN: u32 = 256;
 
 impl ProcessorIo {
     /// The offset in the local APIC's page, if `gpa` lies there.
@@ -82,6 +90,15 @@ impl CpuIo for ProcessorIo {
 
     fn set_task_priority(&mut self, class: u8) {
         self.lapic.set_task_priority(class);
+    }
+
+    fn spins(&mut self) -> u32 {
+        let Some(rivals) = &self.rivals else { return u32::MAX };
+        if rivals.wait() {
+            self.spins = true;
+            self.signals.kick(Kick::Quantum);
+        }
+        SPIN
     }
 
     fn tsc_offset_changed(&mut self, offset: u64) {

@@ -79,8 +79,13 @@ impl Machine {
         if board.control.phase() != Phase::Paused {
             board.start_time();
         }
+        let several = board.processors.len() > 1;
         for (number, processor) in board.processors.iter().enumerate() {
-            let signals = Arc::clone(&lock(processor).signals);
+            let signals = {
+                let mut processor = lock(processor);
+                processor.io.rivals = several.then(|| crew.group.rivals());
+                Arc::clone(&processor.signals)
+            };
             let task = ProcessorTask { board: Arc::clone(board), number };
             crew.add(Box::new(task), &signals);
         }

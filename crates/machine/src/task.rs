@@ -28,7 +28,7 @@ impl sched::Task for ProcessorTask {
             Turn::Again => sched::Turn::Again,
             Turn::Yield(to) => {
                 let crew = board.control.crew();
-                sched::Turn::Yield(crew.and_then(|crew| crew.task(to)))
+                sched::Turn::Yield(crew.zip(to).and_then(|(crew, to)| crew.task(to)))
             }
             Turn::Park(set) => sched::Turn::Park(set),
             Turn::Ended(end) => {

@@ -148,6 +148,12 @@ pub trait CpuIo {
         let _ = call;
         Err(HypercallError::Unknown)
     }
+    /// The guest has executed as many PAUSEs as was said last, and may be spinning for what another
+    /// processor has to do; asked at the first one, too. After how many more to ask again. An
+    /// engine whose host watches spinning processors itself never asks.
+    fn spins(&mut self) -> u32 {
+        u32::MAX
+    }
     /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now
     /// on.
     fn tsc_offset_changed(&mut self, offset: u64) {
