@@ -80,6 +80,9 @@ impl CpuIo for ProcessorIo {
 
     fn ack_interrupt(&mut self) -> Option<Vector> {
         let vector = self.lapic.ack_interrupt();
+        if self.lapic.take_stall() {
+            self.paravirt.was_stopped();
+        }
         tracing::trace!(target: "irq", ?vector, "acknowledged");
         vector
     }

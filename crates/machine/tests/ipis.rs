@@ -11,7 +11,7 @@ use iced_x86::code_asm::*;
 use machine::{BootConfig, Config, End, File, Lines, Machine, layout};
 use sched::{Pool, QUANTUM, Share};
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::config;
 use x86::addr::Gpa;
 
@@ -253,6 +253,21 @@ fn random_interrupts_wake_halted_processors_always() {
         assert_eq!(machine.run(), End::DebugExit(DONE as u8), "{vcpus} {workers} {tokens}");
         let halts: u64 = machine.stats().processors.iter().skip(1).map(|p| p.exits.halted).sum();
         assert!(halts > u64::from(rounds()) / 8, "they hardly halt: {halts}");
+    }
+}
+
+/// From the sender's write to its ICR to the receiver's own, the scheduler's wake-up between them.
+#[test]
+#[ignore = "a time: for a quiet host"]
+fn an_interrupt_reaches_a_halted_processor_within_100_microseconds() {
+    for workers in [1, 2] {
+        let code = passes_tokens_on(2, rounds());
+        let mut machine = machine(3, workers, QUANTUM, bootstrap(2, 1, 1), &code);
+        let began = Instant::now();
+        assert_eq!(machine.run(), End::DebugExit(DONE as u8));
+        let each = began.elapsed() / rounds();
+        println!("{workers} threads: {each:?}");
+        assert!(each < Duration::from_micros(100), "{each:?}");
     }
 }
 

@@ -12,6 +12,7 @@ mod image;
 mod machine;
 mod measure;
 mod progress;
+mod scaling;
 mod set;
 mod talk;
 mod tether;
@@ -27,6 +28,7 @@ use image::Files;
 use machine::{Machine, Programs};
 use measure::Run;
 use progress::Progress;
+use scaling::Scaling;
 use set::Row;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -41,12 +43,15 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         println!("{}", set::listing());
         return Ok(exit::OK);
     }
-    let rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
+    let mut rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
+    if arguments.vcpus.is_some() {
+        rows = scaling::rows(rows, arguments.only.is_empty());
+    }
     let qemu = qemu_version();
     let machines = machines(&arguments.on, qemu.is_some())?;
     let guest = guest::program(arguments.guest.as_deref())?;
     let fetched = debian::fetch(debian::Flavour::Cloud, debian::Refresh::IfMissing)?;
-    let programs = programs(guest, &rows, &fetched)?;
+    let programs = programs(guest, &rows, &fetched, arguments.vcpus.unwrap_or(1))?;
     let description = Host {
         cpu: host::cpu(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -65,12 +70,21 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         rounds: arguments.rounds,
         progress: Progress::new(),
     };
-    let samples = run.samples(&rows);
-    drop(run); // and with it the progress line
-    match samples {
-        Ok(samples) => {
+    let json = arguments.json;
+    let report = match arguments.vcpus {
+        None => run.samples(&rows).map(|samples| {
             let report = Report::new(description, &samples);
-            println!("{}", if arguments.json { report.json() } else { report.table() });
+            if json { report.json() } else { report.table() }
+        }),
+        Some(count) => run.side_by_side(&rows, count).map(|samples| {
+            let report = Scaling::new(description, count, &samples);
+            if json { report.json() } else { report.table() }
+        }),
+    };
+    drop(run); // and with it the progress line
+    match report {
+        Ok(report) => {
+            println!("{report}");
             Ok(exit::OK)
         }
         Err(error) => {
@@ -100,7 +114,12 @@ fn qemu_version() -> Option<String> {
     Some(text.lines().next()?.replace("emulator version ", ""))
 }
 
-fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<Programs> {
+fn programs(
+    guest: PathBuf,
+    rows: &[Row],
+    fetched: &debian::Fetched,
+    vcpus: u32,
+) -> Result<Programs> {
     let compiler = if rows.iter().any(|row| row.name == "gcc") {
         Some(debian::compiler().context("the row gcc needs Debian's compiler")?)
     } else {
@@ -115,6 +134,7 @@ fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<P
         compiler,
         files,
         model: model()?,
+        vcpus,
     })
 }
 
