@@ -171,6 +171,36 @@ const FEATURES: &[(F, &[Proof])] = &[
         ],
     ),
     (
+        F::KvmAsyncPf,
+        &[
+            Test(
+                "crates/machine/tests/paging.rs::\
+                 a_guest_is_told_of_an_absent_page_and_when_it_has_come",
+            ),
+            Test(
+                "crates/machine/tests/paging.rs::\
+                 machines_without_a_pager_or_kvms_interface_do_not_offer_it",
+            ),
+            Test(
+                "crates/devices/src/paravirt/tests/async_pf.rs::\
+                 a_guest_is_told_only_where_it_can_switch_to_other_work",
+            ),
+        ],
+    ),
+    (
+        F::KvmAsyncPfInt,
+        &[
+            Test(
+                "crates/devices/src/paravirt/tests/async_pf.rs::\
+                 pages_that_are_ready_are_told_one_after_the_other",
+            ),
+            Test(
+                "crates/devices/src/paravirt/tests/async_pf.rs::\
+                 registers_take_what_the_features_allow",
+            ),
+        ],
+    ),
+    (
         F::KvmStealTime,
         &[
             Test(

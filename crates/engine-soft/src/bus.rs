@@ -11,7 +11,7 @@ use crate::mmu::{Mmu, Reached};
 use crate::observer::{CodeCache, Recorder};
 use crate::ram;
 use std::sync::atomic::{AtomicU8, Ordering};
-use x86::addr::{Gpa, La, Width};
+use x86::addr::{Gpa, La, Vector, Width};
 use x86::bus::{self, AccessKind, Privilege, SystemBus, TlbEffect};
 use x86::exception::Exception;
 use x86::state::PagingState;
@@ -66,7 +66,10 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
                 }
             },
             Reached::Device { .. } if self.mmu.refuses() => 0,
-            Reached::Device { gpa } => self.machine.read(Gpa(gpa), size),
+            Reached::Device { gpa } => {
+                self.mmu.commit();
+                self.machine.read(Gpa(gpa), size)
+            }
         }
     }
 
@@ -86,7 +89,10 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
                 self.mmu.wrote(gpa, u64::from(size));
             }
             Reached::Device { .. } if self.mmu.refuses() => {}
-            Reached::Device { gpa } => self.machine.write(Gpa(gpa), size, value),
+            Reached::Device { gpa } => {
+                self.mmu.commit();
+                self.machine.write(Gpa(gpa), size, value);
+            }
         }
     }
 
@@ -162,9 +168,32 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
     }
 }
 
+impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
+    /// Makes `access`, once the pages are there that it needs: the operations of `x86` cannot be
+    /// left half way.
+    fn waiting<T>(
+        &mut self,
+        mut access: impl FnMut(&mut Self) -> Result<T, AccessFault>,
+    ) -> Result<T, Exception> {
+        self.mmu.commit();
+        loop {
+            match access(self).map_err(AccessFault::exception) {
+                Ok(made) => return Ok(made),
+                Err(Ok(exception)) => return Err(exception),
+                Err(Err(page)) => self.wait_for(page)?,
+            }
+        }
+    }
+
+    fn wait_for(&mut self, page: Gpa) -> Result<(), Exception> {
+        let lost = self.mmu.await_page(page.0).is_err();
+        if lost { Err(Exception::plain(Vector::MC)) } else { Ok(()) }
+    }
+}
+
 impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
     fn read(&mut self, la: La, size: Width, privilege: Privilege) -> Result<u64, Exception> {
-        Ok(self.load(la, size, privilege)?)
+        self.waiting(|bus| bus.load(la, size, privilege))
     }
 
     fn write(
@@ -174,7 +203,7 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
         value: u64,
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        Ok(self.store(la, size, value, privilege)?)
+        self.waiting(|bus| bus.store(la, size, value, privilege))
     }
 
     fn read_quadwords(
@@ -183,7 +212,9 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
         into: &mut [[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.mmu.run_of(la.0, into.len(), AccessKind::Read, privilege)? {
+        let count = into.len();
+        let run = |bus: &mut Self| bus.mmu.run_of(la.0, count, AccessKind::Read, privilege);
+        if let Some(host) = self.waiting(run)? {
             for (n, word) in into.iter_mut().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 *word = unsafe { ram::load::<u64>(host.add(8 * n)) }.to_le_bytes();
@@ -199,7 +230,8 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
         from: &[[u8; 8]],
         privilege: Privilege,
     ) -> Result<(), Exception> {
-        if let Some(host) = self.mmu.run_of(la.0, from.len(), AccessKind::Write, privilege)? {
+        let run = |bus: &mut Self| bus.mmu.run_of(la.0, from.len(), AccessKind::Write, privilege);
+        if let Some(host) = self.waiting(run)? {
             for (n, word) in from.iter().enumerate() {
                 // SAFETY: `run_of` found all quadwords in one page of RAM.
                 unsafe { ram::store(host.add(8 * n), u64::from_le_bytes(*word)) };
@@ -210,11 +242,12 @@ impl<B: CodeCache, R: Recorder + Default> SystemBus for Bus<'_, B, R> {
     }
 
     fn probe_write(&mut self, la: La, len: u64, privilege: Privilege) -> Result<(), Exception> {
-        Ok(self.mmu.probe_write(la, len, privilege)?)
+        self.waiting(|bus| bus.mmu.probe_write(la, len, privilege))
     }
 
     fn fetch_or_u8(&mut self, la: La, bits: u8) -> Result<u8, Exception> {
-        match self.mmu.reach(la.0, AccessKind::Write, Privilege::Implicit)? {
+        let reach = |bus: &mut Self| bus.mmu.reach(la.0, AccessKind::Write, Privilege::Implicit);
+        match self.waiting(reach)? {
             Reached::Ram { host, gpa } => {
                 // SAFETY: one byte of RAM; guest memory is only accessed by volatile or atomic
                 // operations.

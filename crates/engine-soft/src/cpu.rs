@@ -40,19 +40,16 @@ impl Cpu {
     /// Where [`Core::pauses`] lies.
     pub(crate) const PAUSES_OFFSET: usize = offset_of!(Self, core) + Core::PAUSES_OFFSET;
 
-    /// A processor around `core`, interpreted, of which `code_cache` bytes hold translations.
-    ///
-    /// # Errors
-    /// The host denies executable memory.
-    pub(crate) fn new(core: Core, code_cache: usize) -> std::io::Result<Self> {
-        Ok(Self {
+    /// A processor around `core`, interpreted, with `translator`.
+    pub(crate) fn new(core: Core, translator: Translator) -> Self {
+        Self {
             core,
             jit: Context::default(),
             stack_sources: [(std::ptr::null(), 0); 2],
-            translator: Translator::new(code_cache)?,
+            translator,
             cached_exits: Vec::new(),
             hot: u32::MAX,
             limited: false,
-        })
+        }
     }
 }

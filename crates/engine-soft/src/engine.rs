@@ -3,6 +3,8 @@
 use crate::soft_vcpu::{CODE_CACHE, SoftVcpu};
 use crate::thunk;
 use crate::tier::Tier;
+use crate::translate::{self, TranslationCache};
+use std::sync::Arc;
 use vcpu::{Capabilities, Engine, EngineError, EngineVm, Unavailable, Vcpu, VmParts};
 use x86::addr::VcpuId;
 use x86::cpuid::{CpuModel, Feature};
@@ -12,7 +14,7 @@ use x86::cpuid::{CpuModel, Feature};
 pub struct SoftEngine {
     /// Who runs guest code.
     pub tier: Tier,
-    /// Bytes for translated code, for each processor.
+    /// Bytes for translated code, which the processors of a machine share.
     pub code_cache: usize,
     /// Count every instruction, translated ones too, which slows those by some per cent.
     pub count: bool,
@@ -25,10 +27,10 @@ impl Default for SoftEngine {
 }
 
 /// What the processors of one machine share.
-#[derive(Debug)]
 struct SoftVm {
     engine: SoftEngine,
     parts: VmParts,
+    translations: Arc<TranslationCache>,
 }
 
 impl Engine for SoftEngine {
@@ -58,7 +60,9 @@ impl Engine for SoftEngine {
             let features = missing.iter().map(|feature| feature.name()).collect();
             return Err(EngineError::Model { model: parts.model.name.to_string(), features });
         }
-        Ok(Box::new(SoftVm { engine: *self, parts }))
+        let translations = translate::code_cache(parts.ram.clone(), self.code_cache)
+            .map_err(|source| EngineError::Host { what: "executable memory", source })?;
+        Ok(Box::new(SoftVm { engine: *self, parts, translations: Arc::new(translations) }))
     }
 }
 
@@ -66,10 +70,13 @@ impl EngineVm for SoftVm {
     fn add_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let (ram, model) =
             (self.parts.ram.clone(), CpuModel { apic_id: id.0, ..self.parts.model.clone() });
-        let SoftEngine { tier, code_cache, count } = self.engine;
-        let mut vcpu = SoftVcpu::with_tier(ram, model, tier, code_cache).map_err(|source| {
-            EngineError::Host { what: "executable memory, or catching signals", source }
-        })?;
+        let SoftEngine { tier, count, .. } = self.engine;
+        let made = self
+            .translations
+            .share()
+            .and_then(|translations| SoftVcpu::sharing(translations, ram, model, tier));
+        let what = "executable memory, or catching signals";
+        let mut vcpu = made.map_err(|source| EngineError::Host { what, source })?;
         if count {
             vcpu.count_instructions();
         }

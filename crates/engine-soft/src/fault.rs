@@ -1,6 +1,6 @@
-//! Why an access faults.
+//! Why an access faults, or cannot be made now.
 
-use x86::addr::Vector;
+use x86::addr::{Gpa, Vector};
 use x86::exception::Exception;
 
 /// What an access raises.
@@ -11,14 +11,29 @@ pub(crate) enum AccessFault {
     NonCanonical,
     /// This, whatever the access refers to.
     Raised(Exception),
+    /// None: the page at this guest-physical address is absent and takes time to come. The
+    /// instruction has done nothing yet, and is begun anew when the page is there.
+    Absent(Gpa),
 }
 
 impl AccessFault {
-    /// What a reference to the stack raises.
-    pub(crate) const fn on_stack(self) -> Exception {
+    /// The same of a reference to the stack.
+    pub(crate) const fn on_stack(self) -> Self {
         match self {
-            Self::NonCanonical => Exception::with_code(Vector::SS, 0),
-            Self::Raised(exception) => exception,
+            Self::NonCanonical => Self::Raised(Exception::with_code(Vector::SS, 0)),
+            Self::Raised(_) | Self::Absent(_) => self,
+        }
+    }
+
+    /// What is delivered.
+    ///
+    /// # Errors
+    /// Nothing: the page at this address must come first.
+    pub(crate) const fn exception(self) -> Result<Exception, Gpa> {
+        match self {
+            Self::NonCanonical => Ok(Exception::gp(0)),
+            Self::Raised(exception) => Ok(exception),
+            Self::Absent(gpa) => Err(gpa),
         }
     }
 }
@@ -26,15 +41,5 @@ impl AccessFault {
 impl From<Exception> for AccessFault {
     fn from(exception: Exception) -> Self {
         Self::Raised(exception)
-    }
-}
-
-/// What a reference to anything but the stack raises.
-impl From<AccessFault> for Exception {
-    fn from(fault: AccessFault) -> Self {
-        match fault {
-            AccessFault::NonCanonical => Self::gp(0),
-            AccessFault::Raised(exception) => exception,
-        }
     }
 }

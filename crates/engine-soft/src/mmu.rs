@@ -53,6 +53,15 @@ enum Walked {
     Absent(u64),
 }
 
+/// What becomes of an access to an absent page that takes time to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnAbsent {
+    /// It fails by [`AccessFault::Absent`]: nothing of the instruction is done yet.
+    Leave,
+    /// It waits, on this thread.
+    Wait,
+}
+
 /// Drops what `change` concerns.
 fn apply(
     change: Change,
@@ -95,6 +104,11 @@ pub(crate) struct Mmu<B: CodeCache, R: Recorder> {
     pub(crate) watched: [Option<u64>; 4],
     /// What others do to memory.
     pub(crate) reader: Reader,
+    /// How instructions begin.
+    pub(crate) patience: OnAbsent,
+    /// What the instruction under way is at now. It waits once it relies on a probe, or has
+    /// accessed a device: it cannot be begun anew then.
+    on_absent: OnAbsent,
     /// Device writes when [`Mmu::watch_devices`] was called.
     device_writes: u64,
     pub(crate) refills: u64,
@@ -114,6 +128,8 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
     ) -> Self {
         Self {
             reader: ram.reader(notify),
+            patience: OnAbsent::Wait,
+            on_absent: OnAbsent::Wait,
             device_writes: 0,
             ram,
             tlb,
@@ -169,7 +185,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         loop {
             match self.walk(la, kind, privilege)? {
                 Walked::To(target) => return Ok(target),
-                Walked::Absent(gpa) => self.await_page(gpa)?,
+                Walked::Absent(gpa) => self.bring(gpa)?,
             }
         }
     }
@@ -231,12 +247,35 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
         Ok(Walked::To(Target::Ram { host, gpa: t.gpa.0 }))
     }
 
+    /// An instruction begins: nothing of it is done.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.on_absent = self.patience;
+    }
+
+    /// The instruction under way cannot be begun anew.
+    pub(crate) fn commit(&mut self) {
+        self.on_absent = OnAbsent::Wait;
+    }
+
+    /// Has the absent page of `gpa` come, unless the instruction is to leave instead.
+    #[cold]
+    fn bring(&mut self, gpa: u64) -> Result<(), AccessFault> {
+        if self.ram.bring_at_once(Gpa(gpa)) {
+            return Ok(());
+        }
+        match self.on_absent {
+            OnAbsent::Leave if self.ram.has_pager() => Err(AccessFault::Absent(Gpa(gpa))),
+            _ => self.await_page(gpa),
+        }
+    }
+
     /// Waits until the page of `gpa` is back, and takes note of changes meanwhile: host addresses
     /// from before are not good any more.
     ///
     /// An error means that memory is lost: the machine is about to end, and nothing is delivered.
     #[cold]
-    fn await_page(&mut self, gpa: u64) -> Result<(), AccessFault> {
+    pub(crate) fn await_page(&mut self, gpa: u64) -> Result<(), AccessFault> {
         let Self { ram, reader, blocks, tlb, log, .. } = self;
         reader.await_page(Gpa(gpa), |change| apply(change, ram, blocks, tlb, log));
         self.let_go();
@@ -496,6 +535,7 @@ impl<B: CodeCache, R: Recorder + Default> Mmu<B, R> {
             let next = self.wrap(la.0, (la.0 & !PAGE_MASK).wrapping_add(n << 12), privilege);
             self.reach(next, AccessKind::Write, privilege)?;
         }
+        self.commit();
         Ok(())
     }
 

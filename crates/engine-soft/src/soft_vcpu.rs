@@ -2,8 +2,10 @@
 
 use crate::core::{Above, Core};
 use crate::cpu::Cpu;
+use crate::mmu::OnAbsent;
 use crate::tier::{self, Tier};
 use crate::translate::lockstep::{Lockstep, Sabotage};
+use crate::translate::{TranslationCache, Translator};
 use crate::{interp, translate};
 use iced_x86::Instruction;
 use memory::GuestRam;
@@ -42,18 +44,47 @@ impl SoftVcpu {
         tier: Tier,
         code_cache: usize,
     ) -> std::io::Result<Self> {
+        let cache = Arc::new(translate::code_cache(ram.clone(), code_cache)?);
+        Self::sharing(cache, ram, model, tier)
+    }
+
+    /// One more processor of the same machine, which has the same translations: for tests.
+    ///
+    /// # Errors
+    /// As [`SoftVcpu::new`].
+    #[doc(hidden)]
+    pub fn sibling(&self, tier: Tier) -> std::io::Result<Self> {
+        let (cache, core) = (self.cpu.translator.cache(), &self.cpu.core);
+        Self::sharing(cache.share()?, core.mmu.ram.clone(), core.model.clone(), tier)
+    }
+
+    /// As [`SoftVcpu::new`], with a choice of tier, and with the translations in `cache`: those of
+    /// the same RAM, by processors of the same model (but for its number) and tier.
+    pub(crate) fn sharing(
+        cache: Arc<TranslationCache>,
+        ram: GuestRam,
+        model: CpuModel,
+        tier: Tier,
+    ) -> std::io::Result<Self> {
         let above = Above { stale: interp::control::stale, alone: alone(tier) };
-        let core = Core::new(ram, model, above)?;
-        let mut cpu = Box::new(Cpu::new(core, code_cache)?);
+        let mut core = Core::new(ram, model, above)?;
+        core.mmu.tlb.slots = cache.slots();
+        let translator = Translator::new(cache, core.signals.clone());
+        let mut cpu = Box::new(Cpu::new(core, translator));
         let lockstep = (tier == Tier::Lockstep).then(Box::default);
         cpu.hot = tier.hot();
+        if lockstep.is_none() {
+            // What was run ahead of, and must be reached, has no place to leave at.
+            cpu.core.mmu.patience = OnAbsent::Leave;
+        }
         if cpu.hot != u32::MAX {
             translate::interrupt::install()?;
             cpu.core.signals.set_interrupt(Arc::new(translate::interrupt::send));
         }
         cpu.translator.compared = lockstep.is_some();
-        cpu.translator.counting |= cpu.translator.compared;
-        cpu.translator.polls |= cpu.translator.compared;
+        if cpu.translator.compared {
+            translate::limit(&cpu);
+        }
         Ok(Self { cpu, lockstep })
     }
 
@@ -68,7 +99,7 @@ impl SoftVcpu {
     /// Counts instructions in translated code, too, which slows it by some per cent. Without, and
     /// without a limit, those count as none.
     pub fn count_instructions(&mut self) {
-        translate::count(&mut self.cpu);
+        translate::count(&self.cpu);
     }
 
     /// Translates every block at its first run rather than when it is hot: for tests.
@@ -115,6 +146,7 @@ impl Vcpu for SoftVcpu {
         let running = translate::interrupt::Running::begin(&mut self.cpu);
         let exit = tier::run(&mut self.cpu, self.lockstep.as_deref_mut(), slice);
         drop(running);
+        translate::detach(&mut self.cpu);
         self.cpu.core.machine.release();
         self.cpu.core.mmu.deactivate();
         exit

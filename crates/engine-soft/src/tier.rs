@@ -142,7 +142,7 @@ fn run_next(
     // where translated code is entered: `current` is not used after either.
     let current = unsafe { &*block };
     if translating
-        && let Some(host) = current.translation.shared.get().or_else(|| warm(cpu, current))
+        && let Some(host) = translate::translation_of(cpu, current).or_else(|| warm(cpu, current))
     {
         let entry = translate::entry_of(cpu, current, host);
         return run_translated(cpu, lockstep, entry, limit);
@@ -223,17 +223,12 @@ fn run_per_access(
     let block = fetch::block_at_rip(&mut cpu.core, Extent::Run)?;
     // SAFETY: the lookup found `block` alive; `free_dead` has not run since.
     let block = unsafe { &*block };
-    let made = translate::per_access(cpu, block, site);
-    Some(match made {
-        Ok(Some(host)) => {
+    Some(match translate::per_access(cpu, block, site) {
+        Some(host) => {
             let entry = translate::entry_beside(cpu, block, host);
             lockstep::enter(lockstep, cpu, entry)
         }
-        Ok(None) => translate::ExitReason::Interpret(Err(None)),
-        Err(_) => {
-            translate::forget(cpu);
-            translate::ExitReason::Interpret(Err(None))
-        }
+        None => translate::ExitReason::Interpret(Err(None)),
     })
 }
 
@@ -248,20 +243,18 @@ fn look_up(cpu: &mut Cpu, site: Option<u32>) -> Option<*const Block> {
     Some(block)
 }
 
-/// Counts a run of `block`, and translates it when it has become hot.
+/// Counts a run of `block`, and translates it when it has become hot; or finds its translation.
 fn warm(cpu: &mut Cpu, block: &Block) -> Option<crate::block::Entries> {
     let heat = block.translation.heat.get();
     if heat == u32::MAX {
         return None;
     }
-    if heat < cpu.hot {
-        block.translation.heat.set(heat + 1);
-        return None;
+    if heat >= cpu.hot {
+        return translate::translate(cpu, block);
     }
-    if translate::translate(cpu, block).is_err() {
-        translate::forget(cpu);
-    }
-    block.translation.shared.get()
+    block.translation.heat.set(heat + 1);
+    // What another processor has translated serves this one at once.
+    if heat == 0 { translate::known(cpu, block) } else { None }
 }
 
 /// The successor of `current` by link `slot`; makes the link if it is sound.
@@ -285,6 +278,7 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
 #[inline(always)]
 fn run_block(core: &mut Core, block: &Block) -> End {
     core.stats.blocks += 1;
+    core.mmu.begin();
     core.state.gpr[gpr::BLOCK_IP] = core.state.rip;
     let first = block.ops.as_ptr();
     let mut op = first;

@@ -2,6 +2,7 @@
 //! against mistakes made on purpose.
 
 use engine_soft::Sabotage;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use test_support::{Rng, setting};
 
@@ -24,13 +25,24 @@ fn interrupting_the_translator_changes_nothing() {
     each_guest(generated::disturbed);
 }
 
+#[test]
+fn pages_that_have_to_come_first_change_nothing() {
+    let swap = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    each_of(8, |data| generated::paged(data, swap));
+}
+
 /// Each guest from its own number: `FUZZ_FROM` and `FUZZ_SECONDS` look further, or at one again.
 fn each_guest(judge: fn(&[u8])) {
+    each_of(100, judge);
+}
+
+/// As [`each_guest`], so many at the least.
+fn each_of(least: u64, judge: impl Fn(&[u8])) {
     let from = setting("FUZZ_FROM").unwrap_or(0);
     let length = Duration::from_secs(setting("FUZZ_SECONDS").unwrap_or(8));
     let began = Instant::now();
     for n in from.. {
-        if began.elapsed() > length && n - from >= 100 {
+        if began.elapsed() > length && n - from >= least {
             println!("guests {from} to {n}");
             break;
         }

@@ -1,9 +1,10 @@
-//! Two processors on one RAM: what one does to memory the other sees, on both tiers and whatever it
-//! runs.
+//! Two processors on one RAM: what one does to memory the other sees, on both tiers, whatever it
+//! runs, and whether or not they share their translations.
 
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use iced_x86::code_asm::*;
 use memory::GuestRam;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,8 +46,36 @@ fn ram() -> GuestRam {
     ram
 }
 
+/// How processors run.
+struct How {
+    tier: Tier,
+    /// They have the translations of this one, which runs nothing; of each RAM its own.
+    first: Option<RefCell<Option<(usize, SoftVcpu)>>>,
+}
+
+impl How {
+    fn translates(&self) -> bool {
+        self.tier == Tier::Translate
+    }
+
+    fn make(&self, ram: &GuestRam) -> SoftVcpu {
+        let new = || {
+            SoftVcpu::with_tier(ram.clone(), CpuModel::gemello_v2(), self.tier, CODE_CACHE / 16)
+                .expect("an engine")
+        };
+        let Some(first) = &self.first else { return new() };
+        let which = ram.host_address(Gpa(0), 1).expect("RAM") as usize;
+        let mut first = first.borrow_mut();
+        if first.as_ref().is_none_or(|(other, _)| *other != which) {
+            *first = Some((which, new()));
+        }
+        let (_, first) = first.as_ref().expect("just made");
+        first.sibling(self.tier).expect("an engine")
+    }
+}
+
 /// A processor in 64-bit mode at level 0, at `rip`.
-fn processor(ram: &GuestRam, tier: Tier, n: usize, rip: u64) -> SoftVcpu {
+fn processor(ram: &GuestRam, how: &How, n: usize, rip: u64) -> SoftVcpu {
     let mut state = CpuState::reset();
     let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
     state.seg = [segment(0x10, 0xc093); 6];
@@ -60,10 +89,8 @@ fn processor(ram: &GuestRam, tier: Tier, n: usize, rip: u64) -> SoftVcpu {
     state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
     state.paging.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
     state.paging.efer = Efer::LME | Efer::LMA;
-    let model = CpuModel::gemello_v2();
-    let mut vcpu =
-        SoftVcpu::with_tier(ram.clone(), model, tier, CODE_CACHE / 16).expect("an engine");
-    if tier == Tier::Translate {
+    let mut vcpu = how.make(ram);
+    if how.translates() {
         vcpu.translate_at_once();
     }
     vcpu.set(Elements::all(), &state).expect("a state");
@@ -119,8 +146,10 @@ fn soon(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn on_both_tiers(test: impl Fn(Tier)) {
-    [Tier::Interpret, Tier::Translate].into_iter().for_each(test);
+fn on_both_tiers(test: impl Fn(&How)) {
+    test(&How { tier: Tier::Interpret, first: None });
+    test(&How { tier: Tier::Translate, first: None });
+    test(&How { tier: Tier::Translate, first: Some(RefCell::default()) });
 }
 
 /// A loop at `at` that tells what its own operand is.
@@ -153,14 +182,14 @@ fn storing_code() -> Vec<u8> {
 /// Nobody interrupts the loop: it must see the change all the same.
 #[test]
 fn a_loop_that_the_other_patches_goes_on_as_patched() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         let code = telling_loop(CODE[0], OUT[0]);
         ram.write(Gpa(CODE[0]), &code).expect("RAM");
         ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
         let place = operand(CODE[0], &code, PATCHED);
-        let mut runs = [processor(&ram, tier, 0, CODE[0])];
-        let mut patches = processor(&ram, tier, 1, CODE[1]);
+        let mut runs = [processor(&ram, how, 0, CODE[0])];
+        let mut patches = processor(&ram, how, 1, CODE[1]);
         // The right to write the page is in its TLB before the other makes that a code page.
         store(&mut patches, CODE[0] + 0x800, 1);
         beside(&mut runs, || {
@@ -169,7 +198,7 @@ fn a_loop_that_the_other_patches_goes_on_as_patched() {
                 soon("the loop is as it was", || ram.read_u32(Gpa(OUT[0])) == n as u32);
             }
         });
-        if tier == Tier::Translate {
+        if how.translates() {
             assert!(runs[0].statistics().translated_blocks > 20, "it was meant to be translated");
         }
     });
@@ -179,7 +208,7 @@ fn a_loop_that_the_other_patches_goes_on_as_patched() {
 /// decodes, again and again.
 #[test]
 fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         for round in 0..8 {
             let ram = ram();
             let code = telling_loop(CODE[0], OUT[0]);
@@ -196,8 +225,8 @@ fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
             ram.write(Gpa(CODE[1]), &writing).expect("RAM");
             let set = |n: u32| ram.write(Gpa(FLAG), &n.to_le_bytes()).expect("RAM");
             set(1);
-            let mut writes = [processor(&ram, tier, 1, CODE[1])];
-            let mut runs = [processor(&ram, tier, 0, CODE[0])];
+            let mut writes = [processor(&ram, how, 1, CODE[1])];
+            let mut runs = [processor(&ram, how, 0, CODE[0])];
             beside(&mut writes, || {
                 soon("it writes", || ram.read_u32(Gpa(OUT[1])) == 1);
                 beside(&mut runs, || {
@@ -213,7 +242,7 @@ fn a_processor_that_writes_already_is_seen_by_one_that_begins_to_run_that() {
 
 #[test]
 fn a_call_goes_to_what_the_other_has_put_there() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         let caller = assemble(CODE[0], |a| {
             let mut again = a.create_label();
@@ -230,8 +259,8 @@ fn a_call_goes_to_what_the_other_has_put_there() {
         ram.write(Gpa(CALLED), &called).expect("RAM");
         ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
         let place = operand(CALLED, &called, PATCHED);
-        let mut runs = [processor(&ram, tier, 0, CODE[0])];
-        let mut patches = processor(&ram, tier, 1, CODE[1]);
+        let mut runs = [processor(&ram, how, 0, CODE[0])];
+        let mut patches = processor(&ram, how, 1, CODE[1]);
         beside(&mut runs, || {
             for n in 0..100 {
                 store(&mut patches, place, n);
@@ -246,7 +275,7 @@ fn a_call_goes_to_what_the_other_has_put_there() {
 /// `serialize` may change any register but RSI and RSP.
 fn next_instruction_after(serialize: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) {
     const ROUNDS: u32 = 500;
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         let reads = assemble(CODE[0], |a| {
             let (mut again, mut stale) = (a.create_label(), a.create_label());
@@ -276,7 +305,7 @@ fn next_instruction_after(serialize: impl Fn(&mut CodeAssembler) -> Result<(), I
         });
         ram.write(Gpa(CODE[0]), &reads).expect("RAM");
         ram.write(Gpa(CODE[1]), &writes).expect("RAM");
-        let mut both = [processor(&ram, tier, 0, CODE[0]), processor(&ram, tier, 1, CODE[1])];
+        let mut both = [processor(&ram, how, 0, CODE[0]), processor(&ram, how, 1, CODE[1])];
         beside(&mut both, || {
             soon("they do not get on", || ram.read_u32(Gpa(ACK)) >= ROUNDS);
         });
@@ -318,7 +347,7 @@ fn the_instruction_after_a_move_to_cr3_is_the_one_that_is_there() {
 /// What a device (here: this thread) writes to code that both run.
 #[test]
 fn both_run_what_a_device_has_written() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         let mut place = [0; 2];
         for n in 0..2 {
@@ -328,7 +357,7 @@ fn both_run_what_a_device_has_written() {
             ram.write(Gpa(at), &code).expect("RAM");
             place[n] = operand(at, &code, PATCHED);
         }
-        let mut both = [0, 1].map(|n| processor(&ram, tier, n, CALLED + 0x100 * n as u64));
+        let mut both = [0, 1].map(|n| processor(&ram, how, n, CALLED + 0x100 * n as u64));
         beside(&mut both, || {
             for n in 0..100_u32 {
                 for place in place {
@@ -345,7 +374,7 @@ fn both_run_what_a_device_has_written() {
 /// A page is taken away under both while they write to it.
 #[test]
 fn no_write_lands_on_a_page_that_was_taken_and_none_is_lost() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         for (n, at) in CODE.into_iter().enumerate() {
             let code = assemble(at, |a| {
@@ -360,7 +389,7 @@ fn no_write_lands_on_a_page_that_was_taken_and_none_is_lost() {
             });
             ram.write(Gpa(at), &code).expect("RAM");
         }
-        let mut both = [0, 1].map(|n| processor(&ram, tier, n, CODE[n]));
+        let mut both = [0, 1].map(|n| processor(&ram, how, n, CODE[n]));
         let mut page = vec![0; 0x1000];
         beside(&mut both, || {
             soon("both write", || (0..2).all(|n| ram.read_u64(Gpa(DATA + 0x100 + 8 * n)) != 0));
@@ -393,14 +422,14 @@ fn no_write_lands_on_a_page_that_was_taken_and_none_is_lost() {
 /// Neither decoded code nor instruction translations outlive the page they came from.
 #[test]
 fn code_on_a_page_that_was_taken_is_what_came_back() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         for (n, out) in OUT.into_iter().enumerate() {
             let at = CALLED + 0x100 * n as u64;
             ram.write(Gpa(at), &telling_loop(at, out)).expect("RAM");
         }
         let place = operand(CALLED, &telling_loop(CALLED, OUT[0]), PATCHED);
-        let mut both = [0, 1].map(|n| processor(&ram, tier, n, CALLED + 0x100 * n as u64));
+        let mut both = [0, 1].map(|n| processor(&ram, how, n, CALLED + 0x100 * n as u64));
         beside(&mut both, || {
             for n in 0..60_u32 {
                 ram.revoke(Gpa(CALLED), 0x1000).expect("not pinned");
@@ -421,7 +450,7 @@ fn code_on_a_page_that_was_taken_is_what_came_back() {
 /// instead for a table.
 #[test]
 fn page_tables_that_were_taken_are_waited_for() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         let code = assemble(CODE[0], |a| {
             let mut again = a.create_label();
@@ -432,7 +461,7 @@ fn page_tables_that_were_taken_are_waited_for() {
             a.jmp(again)
         });
         ram.write(Gpa(CODE[0]), &code).expect("RAM");
-        let mut one = [processor(&ram, tier, 0, CODE[0])];
+        let mut one = [processor(&ram, how, 0, CODE[0])];
         let mut tables = vec![0; 0x3000];
         beside(&mut one, || {
             for _ in 0..200 {
@@ -453,7 +482,7 @@ fn page_tables_that_were_taken_are_waited_for() {
 /// and that is all there is.
 #[test]
 fn dirty_pages_are_all_that_has_changed() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         for (n, at) in CODE.into_iter().enumerate() {
             // A word on one page after the other, by a linear congruence.
@@ -472,7 +501,7 @@ fn dirty_pages_are_all_that_has_changed() {
             });
             ram.write(Gpa(at), &code).expect("RAM");
         }
-        let mut both = [0, 1].map(|n| processor(&ram, tier, n, CODE[n]));
+        let mut both = [0, 1].map(|n| processor(&ram, how, n, CODE[n]));
         let mut copy = vec![0; ram.size() as usize];
         let mut copied = 0;
         let mut take = |ram: &GuestRam, copy: &mut [u8]| {
@@ -505,10 +534,10 @@ fn dirty_pages_are_all_that_has_changed() {
 /// A processor that does not run holds up nobody, and has taken note when it runs again.
 #[test]
 fn one_that_sleeps_is_not_waited_for() {
-    on_both_tiers(|tier| {
+    on_both_tiers(|how| {
         let ram = ram();
         ram.write(Gpa(CODE[1]), &storing_code()).expect("RAM");
-        let mut sleeper = processor(&ram, tier, 1, CODE[1]);
+        let mut sleeper = processor(&ram, how, 1, CODE[1]);
         store(&mut sleeper, DATA, 1);
         ram.revoke(Gpa(DATA), 0x1000).expect("nobody runs");
         ram.write(Gpa(DATA), &[0; 8]).expect("RAM");

@@ -4,6 +4,7 @@ use crate::bench::arguments::Bench;
 use crate::debian::Flavour;
 use crate::engine::{self, Choice};
 use crate::exit;
+use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
@@ -28,6 +29,7 @@ Examples:
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
   gemello run machine.toml                       a machine that a file describes
+  gemello run web.toml db.toml                   several, in one process; see gemello ps --help
   gemello bench --only user                      how fast it is here, beside the host and QEMU
   gemello doctor                                 what this host offers
 
@@ -42,6 +44,19 @@ Examples:
 
 Ctrl-A r boots a restored machine again, from the same files.
 A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
+
+const CONTROL_EXAMPLES: &str = "\
+Examples:
+  gemello run web.toml db.toml               two machines in one process
+  gemello ps                                 what runs; --json for programs
+  gemello console web                        its console here; Ctrl-A d leaves it
+  gemello pause web
+  gemello resume web
+  gemello stats web                          memory, paging, processor time, switches
+  gemello stop web db                        asks their guests to shut down
+  gemello stop web --force                   ends it at once
+
+A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
@@ -86,6 +101,57 @@ pub(crate) enum Command {
     /// Tell what this host offers
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
+    /// List the machines that run
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Ps {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask guests to shut down, and wait until they have
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Stop {
+        /// Machines
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// End them at once, whatever their guests do
+        #[arg(long)]
+        force: bool,
+        /// How long they may take [default: 30s]
+        #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+        timeout: Option<Time>,
+    },
+    /// Have machines stand still
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Pause {
+        /// Machines
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Have paused machines go on
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Resume {
+        /// Machines
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Watch machines for a second: their memory and processors
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Stats {
+        /// Machines [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// A machine's console on this terminal
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Console {
+        /// A machine
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
@@ -111,6 +177,11 @@ pub(crate) struct Run {
     /// override (a file called debian: ./debian)
     #[arg(value_name = "debian|FILE")]
     pub(crate) what: Option<OsString>,
+
+    /// Further machines of the same process, each a file whose name ends in .toml
+    #[arg(value_name = "FILE.toml",
+        value_parser = OsStringValueParser::new().try_map(machine_file))]
+    pub(crate) more: Vec<PathBuf>,
 
     /// With `debian`: run this in the guest in place of a shell
     #[arg(last = true, value_name = "CMD")]
@@ -181,6 +252,11 @@ pub(crate) struct Run {
     /// End the run after this time: 30 (seconds), 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", value_parser = Time::parse)]
     pub(crate) timeout: Option<Time>,
+
+    /// Where the first serial line ends: terminal, pty, or log:FILE [default: terminal; pty where
+    /// several machines run]
+    #[arg(long, value_name = "PLACE", value_parser = ConsolePlace::parse)]
+    pub(crate) console: Option<ConsolePlace>,
 
     /// Write the guest's second serial line (with `debian -- CMD`: the kernel's messages) to this
     /// file
@@ -253,6 +329,13 @@ pub(crate) struct SchedOptions {
     /// [default: all]
     #[arg(long, value_name = "P%", value_parser = CpuLimit::parse)]
     pub(crate) cpu_limit: Option<CpuLimit>,
+}
+
+/// The file of a further machine.
+fn machine_file(word: OsString) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(word);
+    let is_one = path.extension().is_some_and(|extension| extension == "toml");
+    if is_one { Ok(path) } else { Err("the name of a machine's file ends in .toml") }
 }
 
 /// One of these words; each is a value of `T`.
@@ -344,7 +427,14 @@ mod tests {
     /// Every command in the help texts and in README.md, up to its explanation.
     fn shown_commands() -> Vec<String> {
         let readme = include_str!("../../../README.md");
-        let help = [EXAMPLES, RESTORE_EXAMPLES, FETCH_EXAMPLES, DOCTOR_EXAMPLES, BENCH_EXAMPLES];
+        let help = [
+            EXAMPLES,
+            RESTORE_EXAMPLES,
+            CONTROL_EXAMPLES,
+            FETCH_EXAMPLES,
+            DOCTOR_EXAMPLES,
+            BENCH_EXAMPLES,
+        ];
         let lines = help.into_iter().chain([readme]).flat_map(str::lines);
         let indented = lines.filter_map(|line| line.strip_prefix("  ")).map(str::trim);
         let commands = indented.filter_map(|line| {

@@ -8,6 +8,8 @@
 //!     ▲                │     Ctrl-A   ──► that key,    back to Plain
 //!     └────────────────┘     another  ──► Ctrl-A and that key, back to Plain
 //! ```
+//! With `gemello console`, which has no machine of its own, only d and h are keys for gemello, and
+//! d quits.
 
 /// Ctrl-A.
 const ESCAPE: u8 = 1;
@@ -22,10 +24,32 @@ Ctrl-A Ctrl-A  send Ctrl-A to the guest
 Inside: poweroff or reboot ends it cleanly.
 ";
 
+/// What Ctrl-A h prints in `gemello console`.
+pub(crate) const HELP_ATTACHED: &str = "
+Ctrl-A d       leave the console; the machine goes on
+Ctrl-A h       this help
+Ctrl-A Ctrl-A  send Ctrl-A to the guest
+";
+
+/// Keys after Ctrl-A, in small letters, and what they mean.
+type Keys = &'static [(u8, Wish)];
+
+/// Those of a terminal that is a machine's.
+pub(crate) const OWN: Keys = &[
+    (b'x', Wish::Quit),
+    (b's', Wish::Save),
+    (b'r', Wish::Reset),
+    (b'h', Wish::Help),
+    (b'?', Wish::Help),
+];
+
+/// Those of a terminal that looks at a machine's console.
+pub(crate) const ATTACHED: Keys = &[(b'd', Wish::Quit), (b'h', Wish::Help), (b'?', Wish::Help)];
+
 /// What the user wants of gemello rather than of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// End the machine.
+    /// End the machine, or leave its console.
     Quit,
     /// Explain the keys.
     Help,
@@ -36,12 +60,18 @@ pub(crate) enum Wish {
 }
 
 /// Tells keys for gemello from keys for the guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Escape {
+    known: Keys,
     escaped: bool,
 }
 
 impl Escape {
+    /// With these keys.
+    pub(crate) fn new(known: Keys) -> Self {
+        Self { known, escaped: false }
+    }
+
     /// Appends what of `keys` is the guest's to `guest`; the first wish ends it (what follows is
     /// dropped for Quit).
     pub(crate) fn keys(&mut self, keys: &[u8], guest: &mut impl Extend<u8>) -> Vec<Wish> {
@@ -55,16 +85,17 @@ impl Escape {
                 }
                 continue;
             }
-            match key {
-                b'x' | b'X' => {
-                    wishes.push(Wish::Quit);
-                    return wishes;
+            let small = key.to_ascii_lowercase();
+            let known = self.known.iter().find(|(known, _)| *known == small);
+            match (key, known) {
+                (_, Some((_, wish))) => {
+                    wishes.push(*wish);
+                    if *wish == Wish::Quit {
+                        return wishes;
+                    }
                 }
-                b's' | b'S' => wishes.push(Wish::Save),
-                b'r' | b'R' => wishes.push(Wish::Reset),
-                b'h' | b'H' | b'?' => wishes.push(Wish::Help),
-                ESCAPE => guest.extend([ESCAPE]),
-                other => guest.extend([ESCAPE, other]),
+                (ESCAPE, None) => guest.extend([ESCAPE]),
+                (other, None) => guest.extend([ESCAPE, other]),
             }
         }
         wishes
@@ -76,7 +107,7 @@ mod tests {
     use super::*;
 
     fn typed(pieces: &[&[u8]]) -> (Vec<u8>, Vec<Wish>) {
-        let (mut escape, mut guest) = (Escape::default(), Vec::new());
+        let (mut escape, mut guest) = (Escape::new(OWN), Vec::new());
         let wishes = pieces.iter().flat_map(|p| escape.keys(p, &mut guest)).collect();
         (guest, wishes)
     }
@@ -90,5 +121,14 @@ mod tests {
         assert_eq!(typed(&[b"\x01\x01x"]), (b"\x01x".to_vec(), vec![]));
         assert_eq!(typed(&[b"\x01d"]), (b"\x01d".to_vec(), vec![]));
         assert_eq!(typed(&[b"a\x01xb"]), (b"a".to_vec(), vec![Wish::Quit]));
+        assert_eq!(typed(&[b"\x01X"]), (vec![], vec![Wish::Quit]));
+    }
+
+    #[test]
+    fn a_console_that_is_looked_at_is_left_not_ended() {
+        let (mut escape, mut guest) = (Escape::new(ATTACHED), Vec::new());
+        assert_eq!(escape.keys(b"a\x01x\x01s\x01h", &mut guest), [Wish::Help]);
+        assert_eq!(escape.keys(b"\x01D", &mut guest), [Wish::Quit]);
+        assert_eq!(guest, b"a\x01x\x01s");
     }
 }

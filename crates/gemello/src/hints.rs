@@ -140,10 +140,13 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
         "start" | "boot" | "create" | "exec" if !rest.is_empty() => {
             Some(format!("to boot a guest: {}", command(&["run"], rest)))
         }
-        "ps" | "ls" | "stop" | "kill" | "rm" | "attach" => Some(
-            "a guest lives as long as the gemello that runs it: Ctrl-A x, or a signal, ends both"
-                .into(),
-        ),
+        "ls" => Some("for what runs: gemello ps".into()),
+        "kill" => {
+            Some(format!("to end a machine at once: {}", command(&["stop", "--force"], rest)))
+        }
+        "attach" => Some(format!("for a machine's console: {}", command(&["console"], rest))),
+        "unpause" => Some(format!("to have it go on: {}", command(&["resume"], rest))),
+        "rm" => Some("nothing is left of a machine that has ended".into()),
         "version" | "-v" | "-version" => Some("for the version: gemello --version".into()),
         _ if Path::new(verb).is_file() => {
             Some(format!("to boot this file: {}", command(&["run"], words)))
@@ -279,7 +282,9 @@ mod tests {
             ("gemello nucleus", "gemello run --nucleus"),
             ("gemello pull debian", "gemello fetch debian"),
             ("gemello exec debian -- ls", "gemello run debian -- ls"),
-            ("gemello ps", "Ctrl-A x"),
+            ("gemello ls", "gemello ps"),
+            ("gemello kill web", "gemello stop --force web"),
+            ("gemello attach web", "gemello console web"),
             ("gemello -v", "gemello --version"),
             ("gemello --kernel a --memory 1G", "gemello run --kernel a --memory 1G"),
             ("gemello run debian uname -a", "gemello run debian -- uname -a"),

@@ -1,17 +1,19 @@
-//! Standard input as a serial line's input.
+//! What a user types, or a pipe gives, as a serial line's input.
 
 use crate::debian::quote::Quoter;
 use crate::escape::{Escape, HELP, Wish};
+use crate::gate::Gate;
 use crate::handover::{self, Answers};
-use crate::{again, save, terminal};
-use machine::End;
+use crate::place::Place;
+use crate::terminal;
+use crate::wishes::Wishes;
 use machine::console::Input;
+use machine::{End, Notifier};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Read ahead of the guest at the most: a pipe's writer is then held back.
 const AHEAD: usize = 4096;
@@ -20,7 +22,7 @@ const AHEAD: usize = 4096;
 /// at any time.
 const TYPED_AHEAD: usize = 64 << 10;
 
-/// How standard input becomes what the guest receives.
+/// How what comes from its source becomes what the guest receives.
 #[derive(Debug)]
 pub(crate) enum Form {
     /// A terminal in raw mode, with its escape key.
@@ -31,37 +33,15 @@ pub(crate) enum Form {
     Stream(Quoter),
 }
 
-/// Lets input through once open. Clones are the same gate.
+/// The input of a machine's first serial line: its source's bytes, and those that users of its
+/// console type. Clones are the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    /// One that is open, and stays so.
-    pub(crate) fn opened() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-
-    /// One that lets nothing through yet.
-    pub(crate) fn closed() -> Self {
-        Self(Arc::new(AtomicBool::new(false)))
-    }
-
-    pub(crate) fn open(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn close(&self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
+pub(crate) struct ConsoleInput {
+    source: Place,
+    wishes: Wishes,
+    notifier: Arc<OnceLock<Notifier>>,
+    flow: Arc<Mutex<Flow>>,
 }
-
-/// Standard input. Clones are the same one.
-#[derive(Clone, Debug)]
-pub(crate) struct StandardInput(Arc<Mutex<Flow>>);
 
 /// What of the input is saved with the machine. A [`Quoter`] is between two lines whenever it is
 /// not at work.
@@ -87,18 +67,41 @@ struct Flow {
     answers: Answers,
 }
 
-impl StandardInput {
-    /// In this form, held back until `gate` opens; goes on from `state`.
-    pub(crate) fn new(form: Form, gate: Gate, state: InputState) -> Self {
+impl ConsoleInput {
+    /// From `source`, in this form, held back until `gate` opens; goes on from `state`.
+    pub(crate) fn new(source: Place, form: Form, gate: Gate, state: InputState) -> Self {
         let InputState { queue, ended, read } = state;
         let ended = ended && matches!(form, Form::Stream(_)); // others have no end
         let (queue, answers) = (queue.into(), Answers::default());
-        Self(Arc::new(Mutex::new(Flow { form, gate, queue, ended, read, answers })))
+        let flow = Arc::new(Mutex::new(Flow { form, gate, queue, ended, read, answers }));
+        Self { source, wishes: Wishes::default(), notifier: Arc::default(), flow }
+    }
+
+    /// What its escape key can have done.
+    pub(crate) fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
+    /// Notifies this when something is typed.
+    pub(crate) fn notify_through(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Gives the guest what of `keys` there is room for; how many those are.
+    pub(crate) fn typed(&self, keys: &[u8]) -> usize {
+        let mut flow = sync::lock(&self.flow);
+        let count = keys.len().min(TYPED_AHEAD.saturating_sub(flow.queue.len()));
+        flow.queue.extend(keys.get(..count).unwrap_or_default());
+        drop(flow);
+        if let Some(notifier) = self.notifier.get() {
+            notifier.notify();
+        }
+        count
     }
 
     /// What is saved with the machine.
     pub(crate) fn state(&self) -> InputState {
-        let flow = sync::lock(&self.0);
+        let flow = sync::lock(&self.flow);
         let queue = flow.queue.iter().copied().collect();
         let ended = flow.ended && matches!(flow.form, Form::Stream(_));
         InputState { queue, ended, read: flow.read }
@@ -106,7 +109,7 @@ impl StandardInput {
 }
 
 impl Flow {
-    fn data(&mut self, bytes: &[u8]) -> Result<(), End> {
+    fn data(&mut self, bytes: &[u8], wishes: &Wishes) -> Result<(), End> {
         self.read = self.read.saturating_add(bytes.len() as u64);
         match &mut self.form {
             Form::Bytes => self.queue.extend(bytes),
@@ -118,8 +121,8 @@ impl Flow {
                 for wish in escape.keys(bytes, &mut guest) {
                     match wish {
                         Wish::Help => terminal::tell(HELP),
-                        Wish::Save => save::request(),
-                        Wish::Reset => again::request(),
+                        Wish::Save => wishes.save(),
+                        Wish::Reset => wishes.reset(),
                         Wish::Quit => return Err(End::Interrupted),
                     }
                 }
@@ -142,29 +145,30 @@ impl Flow {
     }
 }
 
-impl Input for StandardInput {
+impl Input for ConsoleInput {
     fn source(&self) -> Option<BorrowedFd<'_>> {
-        let flow = sync::lock(&self.0);
+        let flow = sync::lock(&self.flow);
         let read = matches!(flow.form, Form::Terminal(_)) || flow.queue.len() < AHEAD;
-        (read && !flow.ended).then(rustix::stdio::stdin)
+        self.source.source().filter(|_| read && !flow.ended)
     }
 
     fn read(&mut self) -> Result<(), End> {
         let mut buffer = [0; AHEAD];
-        let mut flow = sync::lock(&self.0);
-        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+        let Some(source) = self.source.source() else { return Ok(()) };
+        let mut flow = sync::lock(&self.flow);
+        match rustix::io::read(source, &mut buffer) {
             Ok(0) => flow.end(),
-            Ok(count) => flow.data(buffer.get(..count).unwrap_or_default()),
+            Ok(count) => flow.data(buffer.get(..count).unwrap_or_default(), &self.wishes),
             Err(Errno::INTR | Errno::AGAIN) => Ok(()),
             Err(error) => {
-                tracing::debug!(target: "console", %error, "standard input");
+                tracing::debug!(target: "console", %error, "the console's input");
                 flow.end()
             }
         }
     }
 
     fn take(&mut self, room: usize) -> Vec<u8> {
-        let mut flow = sync::lock(&self.0);
+        let mut flow = sync::lock(&self.flow);
         if !flow.gate.is_open() {
             return Vec::new();
         }
@@ -176,17 +180,18 @@ impl Input for StandardInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::escape::OWN;
 
-    fn input(form: Form, gate: &Gate) -> StandardInput {
-        StandardInput::new(form, gate.clone(), InputState::default())
+    fn input(form: Form, gate: &Gate) -> ConsoleInput {
+        ConsoleInput::new(Place::Standard, form, gate.clone(), InputState::default())
     }
 
-    fn data(input: &StandardInput, bytes: &[u8]) -> Result<(), End> {
-        sync::lock(&input.0).data(bytes)
+    fn data(input: &ConsoleInput, bytes: &[u8]) -> Result<(), End> {
+        sync::lock(&input.flow).data(bytes, &input.wishes)
     }
 
-    fn end(input: &StandardInput) -> Result<(), End> {
-        sync::lock(&input.0).end()
+    fn end(input: &ConsoleInput) -> Result<(), End> {
+        sync::lock(&input.flow).end()
     }
 
     #[test]
@@ -207,10 +212,22 @@ mod tests {
         assert!(pipe.source().is_none());
         pipe.take(1);
         assert!(pipe.source().is_some());
-        let keys = input(Form::Terminal(Escape::default()), &Gate::opened());
+        let keys = input(Form::Terminal(Escape::new(OWN)), &Gate::opened());
         data(&keys, &[b'x'; TYPED_AHEAD]).expect("no wish");
         assert!(keys.source().is_some());
         assert_eq!(data(&keys, b"\x01x"), Err(End::Interrupted));
+    }
+
+    #[test]
+    fn what_is_typed_beside_the_source_is_bounded_and_arrives() {
+        let mut pipe = input(Form::Bytes, &Gate::opened());
+        end(&pipe).expect("no terminal");
+        assert_eq!(pipe.typed(b"help\n"), 5);
+        assert_eq!(pipe.take(9), b"help\n");
+        assert_eq!(pipe.typed(&[b'x'; TYPED_AHEAD + 7]), TYPED_AHEAD);
+        assert_eq!(pipe.typed(b"y"), 0);
+        pipe.take(1);
+        assert_eq!(pipe.typed(b"yz"), 1);
     }
 
     #[test]
@@ -221,7 +238,7 @@ mod tests {
         let mut stream = input(Form::Stream(Quoter::default()), &Gate::opened());
         assert_eq!(end(&stream), Ok(()));
         assert_eq!(stream.take(9), [4]);
-        let keys = input(Form::Terminal(Escape::default()), &Gate::opened());
+        let keys = input(Form::Terminal(Escape::new(OWN)), &Gate::opened());
         assert_eq!(end(&keys), Err(End::Interrupted));
     }
 
@@ -240,13 +257,13 @@ mod tests {
         for chunk in chunks {
             data(&saved, chunk).expect("no wish");
             sent.extend(saved.take(3));
-            saved = StandardInput::new(form(), Gate::opened(), saved.state());
+            saved = ConsoleInput::new(Place::Standard, form(), Gate::opened(), saved.state());
             assert!(saved.source().is_some(), "the new process' input goes on");
         }
         end(&saved).expect("no terminal");
         let state = saved.state();
         assert_eq!(state.read, 13);
-        saved = StandardInput::new(form(), Gate::opened(), state);
+        saved = ConsoleInput::new(Place::Standard, form(), Gate::opened(), state);
         assert!(saved.source().is_none(), "a stream ends once");
         sent.extend(saved.take(usize::MAX));
         assert_eq!(sent, whole);
@@ -256,8 +273,8 @@ mod tests {
     #[test]
     fn only_a_streams_end_is_saved() {
         let ended = InputState { ended: true, ..InputState::default() };
-        for form in [Form::Bytes, Form::Terminal(Escape::default())] {
-            let restored = StandardInput::new(form, Gate::opened(), ended.clone());
+        for form in [Form::Bytes, Form::Terminal(Escape::new(OWN))] {
+            let restored = ConsoleInput::new(Place::Standard, form, Gate::opened(), ended.clone());
             assert!(restored.source().is_some());
         }
         let bytes = input(Form::Bytes, &Gate::opened());

@@ -11,15 +11,19 @@ mod advice;
 mod again;
 mod bench;
 mod cli;
+mod console;
+mod control;
 mod debian;
 mod disk;
 mod doctor;
 mod engine;
 mod escape;
 mod exit;
+mod gate;
 mod handover;
 mod hints;
 mod host_memory;
+mod hosted;
 mod input;
 mod limits;
 mod nucleus;
@@ -27,6 +31,7 @@ mod outfile;
 mod output;
 mod pairs;
 mod pipe;
+mod place;
 mod plan;
 mod refusal;
 mod restore;
@@ -35,13 +40,16 @@ mod save;
 mod screen;
 mod session;
 mod settings;
+mod several;
 mod shell;
 mod side;
 mod signals;
 mod statistics;
 mod terminal;
+mod to_its_end;
 mod trace;
 mod window;
+mod wishes;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};
@@ -76,6 +84,12 @@ fn main() -> ExitCode {
         Command::Fetch(arguments) => match arguments.what {
             Guest::Debian => debian::fetch(arguments.flavour, Refresh::Always).map(|_| exit::OK),
         },
+        Command::Ps { json } => control::commands::ps(*json),
+        Command::Stop { names, force, timeout } => control::commands::stop(names, *force, *timeout),
+        Command::Pause { names } => control::commands::pause(names),
+        Command::Resume { names } => control::commands::resume(names),
+        Command::Stats { names, json } => control::commands::stats(names, *json),
+        Command::Console { name } => control::console(name),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
         Command::Doctor => {

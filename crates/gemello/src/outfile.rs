@@ -6,6 +6,7 @@
 
 use crate::output::LogFile;
 use crate::settings::RunSettings;
+use crate::settings::console::ConsolePlace;
 use crate::trace;
 use anyhow::{Context as _, Result, bail};
 use machine::{Config, SavedMachine};
@@ -60,13 +61,16 @@ impl InUse {
 /// A file cannot be written, or is in use.
 pub(crate) fn open(
     run: &RunSettings,
-    log: &LogFile,
+    (log, console): (&LogFile, Option<&LogFile>),
     config: &Config,
     sources: &[PathBuf],
 ) -> Result<()> {
     let mut in_use = InUse::of(config, sources);
     if let Some(path) = &run.log {
         log.open(create(path, "log", &mut in_use)?);
+    }
+    if let (Some(ConsolePlace::Log(path)), Some(console)) = (&run.console, console) {
+        console.open(create(path, "console's log", &mut in_use)?);
     }
     if let Some(path) = &run.trace_file {
         trace::open(create(path, "trace", &mut in_use)?);
@@ -87,10 +91,10 @@ pub(crate) fn open_log(path: &Path, log: &LogFile, saved: &SavedMachine) -> Resu
     Ok(())
 }
 
-/// Closes what the run has written; false if a file has not taken all of it.
-pub(crate) fn are_whole(log: &LogFile) -> bool {
+/// Closes the trace; false if its file has not taken all of it.
+pub(crate) fn is_trace_whole() -> bool {
     match trace::finish() {
-        Ok(()) => !log.is_lost(),
+        Ok(()) => true,
         Err(error) => {
             eprintln!("gemello: the trace is not complete: {error}");
             false

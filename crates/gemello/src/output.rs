@@ -1,8 +1,8 @@
 //! The second serial line's output: the log file, and what the guest's init reports there.
 
 use crate::debian::report::{Report, Scanner};
+use crate::gate::Gate;
 use crate::handover;
-use crate::input::Gate;
 use machine::Notifier;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
@@ -88,7 +88,7 @@ impl Progress {
     }
 }
 
-/// The file for the second serial line, which is opened after the line is made. Clones share it.
+/// The file for a serial line's output, which is opened after the line is made. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogFile {
     file: Arc<OnceLock<File>>,
@@ -106,12 +106,24 @@ impl LogFile {
         self.lost.load(Ordering::SeqCst)
     }
 
-    fn write(&self, bytes: &[u8]) {
+    /// Writes `bytes`, as long as the file takes them.
+    fn put(&self, bytes: &[u8]) {
         let Some(mut file) = self.file.get().filter(|_| !self.is_lost()) else { return };
         if let Err(error) = file.write_all(bytes) {
             self.lost.store(true, Ordering::SeqCst);
             crate::terminal::tell(&format!("gemello: the log ends here: {error}\n"));
         }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -134,7 +146,7 @@ impl Write for Log {
         if let Some(progress) = &self.progress {
             progress.hear(bytes);
         }
-        self.file.write(bytes);
+        self.file.put(bytes);
         Ok(bytes.len())
     }
 

@@ -1,6 +1,7 @@
 //! What is booted, and how the user's side of it behaves.
 
 use crate::debian::{self, Errors, Mode, Refresh, Session};
+use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
 use crate::side::{Kind, Side};
@@ -25,26 +26,28 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For a guest that has the first line, and knows nothing of us.
-    fn of(boot: BootConfig) -> Self {
-        Self { boot, side: Side::new(Kind::Console, terminal::window()), sources: Vec::new() }
+    /// For a guest that has the first line, which ends at `place`, and knows nothing of us.
+    fn of(boot: BootConfig, place: Place) -> Self {
+        let side = Side::new(Kind::Console, place, terminal::window());
+        Self { boot, side, sources: Vec::new() }
     }
 }
 
-/// What `settings` say to boot; `kernel` is its kernel, where that has been read already.
+/// What `settings` say to boot, its console at `place`; `kernel` is its kernel, where that has been
+/// read already.
 ///
 /// # Errors
 /// They say nothing, or a guest's file cannot be had.
-pub(crate) fn plan(settings: &Settings, kernel: Option<File>) -> Result<Plan> {
+pub(crate) fn plan(settings: &Settings, kernel: Option<File>, place: Place) -> Result<Plan> {
     let boot = &settings.boot;
     if boot.debian.is_some() {
-        return debian_plan(settings);
+        return debian_plan(settings, place);
     }
     if let Some(word) = &boot.nucleus {
-        return Ok(nucleus_plan(boot, word));
+        return Ok(Plan::of(nucleus_boot(boot, word), place));
     }
     match kernel.or_else(|| boot.kernel.clone().map(File::Path)) {
-        Some(kernel) => Ok(kernel_plan(boot, kernel)),
+        Some(kernel) => Ok(Plan::of(kernel_boot(boot, kernel), place)),
         None if !boot.command.is_empty() => {
             let command = ["gemello", "run", "debian", "--"].map(OsString::from).into_iter();
             let command = shell::command(command.chain(words(&boot.command)));
@@ -61,37 +64,38 @@ fn words(words: &[Word]) -> Vec<OsString> {
     words.iter().map(|Word(word)| word.clone()).collect()
 }
 
-fn nucleus_plan(boot: &BootSettings, word: &str) -> Plan {
+fn nucleus_boot(boot: &BootSettings, word: &str) -> BootConfig {
     let cmdline = match &boot.cmdline {
         Some(more) => format!("{word} {more}"),
         None => word.to_owned(),
     };
-    Plan::of(BootConfig {
+    BootConfig {
         kernel: File::Bytes { name: "the nucleus".into(), bytes: nucleus::IMAGE.into() },
         initrd: None,
         cmdline,
         modules: Vec::new(),
-    })
+    }
 }
 
-fn kernel_plan(boot: &BootSettings, kernel: File) -> Plan {
+fn kernel_boot(boot: &BootSettings, kernel: File) -> BootConfig {
     let module = |ModuleSettings { path, arguments }: &ModuleSettings| {
         (File::Path(path.clone()), arguments.clone())
     };
-    Plan::of(BootConfig {
+    BootConfig {
         kernel,
         initrd: boot.initrd.clone().map(File::Path),
         cmdline: boot.cmdline.clone().unwrap_or_else(|| CMDLINE.into()),
         modules: boot.module.iter().map(module).collect(),
-    })
+    }
 }
 
-fn debian_plan(settings: &Settings) -> Result<Plan> {
+fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
     let fetched = debian::fetch(settings.boot.debian.unwrap_or_default(), Refresh::IfMissing)?;
-    let mode = mode(words(&settings.boot.command));
-    let errors = errors(&mode);
+    let own = matches!(place, Place::Standard);
+    let mode = mode(words(&settings.boot.command), own);
+    let errors = if own { errors(&mode) } else { Errors::WithOutput };
     let window = terminal::window();
-    let side = Side::new(kind(&mode, errors), window);
+    let side = Side::new(kind(&mode, errors), place, window);
     let session = Session {
         errors,
         window,
@@ -123,9 +127,9 @@ fn kind(mode: &Mode, errors: Errors) -> Kind {
 }
 
 /// A command has a terminal where both its input and its output are one, as in a pipeline of the
-/// host's.
-fn mode(command: Vec<OsString>) -> Mode {
-    let terminal = terminal::input_is_terminal() && terminal::output_is_terminal();
+/// host's. They are this program's own where `own` is.
+fn mode(command: Vec<OsString>, own: bool) -> Mode {
+    let terminal = !own || terminal::input_is_terminal() && terminal::output_is_terminal();
     match (command.is_empty(), terminal) {
         (true, _) => Mode::Shell,
         (false, true) => Mode::Command(command),

@@ -1,14 +1,17 @@
 //! `gemello restore`: a saved machine goes on.
 
 use crate::cli::Restore;
+use crate::control::{self, Name};
 use crate::output::LogFile;
-use crate::run::{self, Running};
+use crate::place::Place;
+use crate::save::Saver;
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
 use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
-use crate::{engine, outfile, pairs, save};
+use crate::to_its_end::{Ready, to_its_end};
+use crate::{engine, outfile, pairs};
 use anyhow::Result;
 use machine::{Machine, SavedMachine};
 
@@ -27,7 +30,9 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         disks.try_for_each(|(n, disk)| session.unwritten(n, disk))?;
     }
     let SavedSession { name, kind, side, .. } = session;
-    let (name, side) = (arguments.name.clone().unwrap_or(name), Side::restored(kind, side));
+    let side = Side::restored(kind, Place::Standard, side);
+    let name = arguments.name.clone().map_or(Name::ByDefault(name), Name::Said);
+    let (name, claim) = control::claim(&name)?;
     let log = LogFile::default();
     let options = engine::Options { count: arguments.stats, ..engine.options() };
     let mut machine = Machine::from_saved(&mut saved, side.lines(&log), &*engine::make(options))?;
@@ -36,8 +41,10 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         outfile::open_log(path, &log, &saved)?;
     }
     if let Some(path) = &arguments.save {
-        save::arm(path, machine.handle(), hardware, SavedSession::teller(&name, &side))?;
+        let session = SavedSession::teller(&name, &side);
+        side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
     let sched = SchedSettings::from(&arguments.sched);
-    run::to_its_end(machine, &Running { side, stats: arguments.stats, log, sched })
+    let stats = arguments.stats;
+    to_its_end(vec![Ready { name, claim, machine, side, stats, log, sched }], &sched)
 }

@@ -1,24 +1,23 @@
-//! `gemello run`: from settings to a machine, and from its end to an exit code.
+//! `gemello run`: from settings to machines. `to_its_end.rs` runs them.
 
 use crate::cli::Run;
-use crate::nucleus;
-use crate::output::{LogFile, Progress};
+use crate::control::{self, Name};
+use crate::output::LogFile;
+use crate::place::{Place, Pty};
 use crate::plan::{self, Plan};
+use crate::save::{self, Saver};
 use crate::session::SavedSession;
 use crate::settings::Settings;
+use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
-use crate::settings::name::MachineName;
+use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
-use crate::settings::sched::SchedSettings;
 use crate::settings::values::{Size, Time};
-use crate::side::Side;
-use crate::statistics::Table;
+use crate::to_its_end::{Ready, to_its_end};
 use crate::trace::To;
-use crate::{
-    advice, again, engine, exit, host_memory, outfile, pairs, pipe, save, signals, terminal, trace,
-};
-use anyhow::{Context as _, Result};
-use machine::{BootConfig, Config, Device, End, Lines, Machine, Paging};
+use crate::{advice, engine, exit, host_memory, nucleus, outfile, pairs, pipe, several, trace};
+use anyhow::Result;
+use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging};
 use std::path::PathBuf;
 
 /// Runs what `arguments` ask for, and gives the exit code.
@@ -26,24 +25,54 @@ use std::path::PathBuf;
 /// # Errors
 /// Wrong arguments or files, or something this host lacks: nothing was run.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
-    let Given { settings, names, kernel } = options::gather(arguments)?;
-    let result = pairs::check(&settings).and_then(|()| {
-        if arguments.print_config {
-            print!("{}", options::print(&settings)?);
-            return Ok(exit::OK);
-        }
-        let to = if settings.run.trace_file.is_some() { To::File } else { To::StandardError };
-        trace::start(&settings.run.trace, to);
-        let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
-        start(&settings, &name, plan::plan(&settings, kernel)?)
-    });
-    result.map_err(|error| anyhow::Error::msg(advice::message(&error, &names)))
+    let machines = options::gather_all(arguments)?;
+    if let [only] = &machines[..]
+        && arguments.print_config
+    {
+        let printed = pairs::check(&only.settings).and_then(|()| options::print(&only.settings));
+        print!("{}", told(printed, &only.names)?);
+        return Ok(exit::OK);
+    }
+    let process = several::process(&machines)?;
+    let to = if process.trace_file.is_some() { To::File } else { To::StandardError };
+    trace::start(&process.trace, to);
+    let alone = machines.len() == 1;
+    let mut ready = Vec::new();
+    for Given { settings, names, kernel } in machines {
+        let place = place(&settings, alone);
+        let made = place.and_then(|place| start(&settings, &names, kernel, place));
+        ready.push(told(made, &names)?);
+    }
+    if !alone {
+        ready.iter().for_each(several::announce);
+    }
+    to_its_end(ready, &process.sched)
 }
 
-/// Builds the machine of `settings`, called `name`, which boots what `plan` says, and runs it to
-/// its end.
-fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
-    let Plan { boot, side, sources } = plan;
+/// What went wrong, with each field called as in `names`.
+fn told<T>(result: Result<T>, names: &Names) -> Result<T> {
+    result.map_err(|error| anyhow::Error::msg(advice::message(&error, names)))
+}
+
+/// Where the console of a machine of `settings` is.
+fn place(settings: &Settings, alone: bool) -> Result<Place> {
+    pairs::check(settings)?;
+    Ok(match &settings.run.console {
+        Some(ConsolePlace::Terminal) => Place::Standard,
+        None if alone => Place::Standard,
+        None | Some(ConsolePlace::Pty) => Place::Pty(Pty::open()?),
+        Some(ConsolePlace::Log(_)) => Place::Log(LogFile::default()),
+    })
+}
+
+/// Builds the machine of `settings`, which boots what they say, its console at `place`.
+fn start(settings: &Settings, names: &Names, kernel: Option<File>, place: Place) -> Result<Ready> {
+    let console = if let Place::Log(file) = &place { Some(file.clone()) } else { None };
+    let Plan { boot, side, sources } = plan::plan(settings, kernel, place)?;
+    let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
+    let said = settings.machine.name.is_some();
+    let (name, claim) =
+        control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
     let config = config(settings, boot)?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
@@ -53,12 +82,13 @@ fn start(settings: &Settings, name: &MachineName, plan: Plan) -> Result<u8> {
     tracing::debug!(target: "boot", %name, "built");
     if let Some(path) = &settings.run.save {
         let hardware = save::lasting(config.hardware())?;
-        save::arm(path, machine.handle(), hardware, SavedSession::teller(name, &side))?;
+        let session = SavedSession::teller(&name, &side);
+        side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
-    outfile::open(&settings.run, &log, &config, &sources)?;
+    outfile::open(&settings.run, (&log, console.as_ref()), &config, &sources)?;
     drop(config); // the boot files: they are in the guest's memory now
     let (stats, sched) = (settings.run.stats(), settings.sched);
-    to_its_end(machine, &Running { side, stats, log, sched })
+    Ok(Ready { name, claim, machine, side, stats, log, sched })
 }
 
 /// The machine of `settings`. Boot files that come through pipes are read here.
@@ -99,100 +129,6 @@ fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> 
         None => error.into(),
     };
     Machine::build(config, lines, &*engine::make(options)).map_err(told)
-}
-
-/// How a machine is run, beside what it is.
-pub(crate) struct Running {
-    /// The user's side of it.
-    pub(crate) side: Side,
-    /// Print counters at the end.
-    pub(crate) stats: bool,
-    /// Where the second serial line goes.
-    pub(crate) log: LogFile,
-    /// How its processors get the host's.
-    pub(crate) sched: SchedSettings,
-}
-
-/// Runs the machine to its end, and gives the exit code.
-///
-/// # Errors
-/// The terminal cannot be had: nothing was run.
-pub(crate) fn to_its_end(mut machine: Machine, how: &Running) -> Result<u8> {
-    how.side.notify(&machine);
-    // What a command has read and written is not to be had again.
-    if !how.side.kind().is_command() {
-        let side = how.side.clone();
-        again::arm(machine.handle(), move || side.begin_anew());
-    }
-    confine();
-    save::check()?;
-    signals::end_machine(machine.stopper());
-    let raw = if how.side.is_raw() {
-        Some(terminal::Raw::enter().context("cannot make the terminal raw")?)
-    } else {
-        None
-    };
-    let end = match how.sched.pool(machine.processors()) {
-        Ok(pool) => {
-            machine.set_pool(pool, how.sched.share());
-            machine.run()
-        }
-        Err(end) => end,
-    };
-    drop(raw);
-    if how.stats {
-        eprint!("{}", Table(&machine.stats()));
-    }
-    explain(&end);
-    let code = code(&end, how.side.command().as_ref());
-    Ok(if outfile::are_whole(&how.log) || code != exit::OK { code } else { exit::FAILED })
-}
-
-/// Everything is open: what the guest runs on, and whatever this thread starts, has no privileges.
-/// The machine's other threads have given up theirs.
-fn confine() {
-    if let Err(error) = host::give_up_privileges() {
-        eprintln!(
-            "gemello: the host keeps this program's privileges, which it wants to give up: {error}"
-        );
-    }
-}
-
-/// The command's status, where there was a command and it came to its end.
-fn code(end: &End, progress: Option<&Progress>) -> u8 {
-    match (end, progress) {
-        (End::PowerOff | End::Reset, Some(progress)) => progress.status().unwrap_or_else(|| {
-            eprintln!(
-                "gemello: the guest ended before its command did; --log FILE shows its messages"
-            );
-            exit::NO_STATUS
-        }),
-        _ => exit::code(end, signals::received()),
-    }
-}
-
-/// Says why a run ended, where that is no matter of course.
-fn explain(end: &End) {
-    match end {
-        End::TripleFault(report) => {
-            eprint!("gemello: triple fault; the guest's last state:\n{report}");
-        }
-        End::EngineFailed(text) => {
-            eprintln!("gemello: the engine failed, please report this: {text}");
-        }
-        End::MemoryLost(why) => eprintln!(
-            "gemello: the guest's memory is lost: {why}; look after the disk that --swap names"
-        ),
-        End::GuestPanic(lines) => {
-            eprintln!("gemello: the guest's kernel panicked; its last lines:\n{lines}");
-        }
-        End::TimedOut => eprintln!("gemello: the time given with --timeout is over"),
-        End::OutputFailed(text) => {
-            eprintln!("gemello: cannot write the guest's output: {text}");
-        }
-        End::NotStarted(text) => eprintln!("gemello: this host cannot run the machine: {text}"),
-        End::PowerOff | End::Reset | End::DebugExit(_) | End::Interrupted | End::OutputClosed => {}
-    }
 }
 
 /// A guest's memory unless the user says otherwise.

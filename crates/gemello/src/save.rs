@@ -1,4 +1,4 @@
-//! Saving the running machine to the file given with `--save`: by Ctrl-A s on the terminal, or by
+//! Saving a running machine to the file given with `--save`: by Ctrl-A s on the terminal, or by
 //! SIGUSR1.
 //!
 //! The guest stands still while it is saved, and goes on. One save at a time; it has a thread of
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// The machine that can be saved, and how.
-struct Saver {
+pub(crate) struct Saver {
     path: PathBuf,
     handle: MachineHandle,
     hardware: Hardware,
@@ -35,8 +35,6 @@ pub(crate) struct Beside {
     pub(crate) note: String,
 }
 
-static SAVER: Mutex<Option<Arc<Saver>>> = Mutex::new(None);
-
 /// `hardware` as it can be found again when it is restored: its disks by absolute names.
 ///
 /// # Errors
@@ -54,68 +52,62 @@ pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
     Ok(Hardware { devices, ..hardware })
 }
 
-/// From now on [`request`] saves this machine to `path`.
-///
-/// # Errors
-/// There is something else than a saved machine, which is not overwritten.
-pub(crate) fn arm(
-    path: &Path,
-    handle: MachineHandle,
-    hardware: Hardware,
-    session: Session,
-) -> Result<()> {
-    if std::fs::symlink_metadata(path).is_ok() && !SavedMachine::is_one(path) {
-        bail!("--save {}: what is there is no saved machine; name another file", path.display());
-    }
-    let path = path.to_owned();
-    let saver = Saver { path, handle, hardware, session, busy: Mutex::new(()) };
-    *sync::lock(&SAVER) = Some(Arc::new(saver));
-    Ok(())
-}
-
-/// That the machine can be saved where it is to be: with what rights are left.
-///
-/// # Errors
-/// The host would refuse it.
-pub(crate) fn check() -> Result<()> {
-    let saver = sync::lock(&SAVER).clone();
-    let Some(saver) = saver else { return Ok(()) };
-    let place = match saver.path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let refused = |error: Errno| {
-        let (file, place) = (saver.path.display(), place.display());
-        let root = match error {
-            Errno::ACCESS if rustix::process::geteuid().is_root() => {
-                "; a guest runs without root's privileges"
-            }
-            _ => "",
-        };
-        anyhow!("--save {file}: cannot write in {place}: {}{root}", std::io::Error::from(error))
-    };
-    rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)
-}
-
-/// Saves the machine, on another thread, and tells how it went.
-pub(crate) fn request() {
-    let saver = sync::lock(&SAVER).clone();
-    let Some(saver) = saver else {
-        terminal::tell(
-            "\ngemello: nothing is saved: start with --save FILE to save the machine there\n",
-        );
-        return;
-    };
-    let work = move || {
-        let Ok(_busy) = saver.busy.try_lock() else { return };
-        terminal::tell(&format!("\ngemello: {}\n", saver.save()));
-    };
-    if std::thread::Builder::new().name("save".into()).spawn(work).is_err() {
-        terminal::tell("\ngemello: cannot save the machine: the host refuses a thread\n");
-    }
-}
-
 impl Saver {
+    /// Saves this machine to `path` whenever it is asked to.
+    ///
+    /// # Errors
+    /// There is something else than a saved machine, which is not overwritten.
+    pub(crate) fn new(
+        path: &Path,
+        handle: MachineHandle,
+        hardware: Hardware,
+        session: Session,
+    ) -> Result<Self> {
+        if std::fs::symlink_metadata(path).is_ok() && !SavedMachine::is_one(path) {
+            bail!(
+                "--save {}: what is there is no saved machine; name another file",
+                path.display()
+            );
+        }
+        let path = path.to_owned();
+        Ok(Self { path, handle, hardware, session, busy: Mutex::new(()) })
+    }
+
+    /// That the machine can be saved where it is to be: with what rights are left.
+    ///
+    /// # Errors
+    /// The host would refuse it.
+    pub(crate) fn check(&self) -> Result<()> {
+        let place = match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let refused = |error: Errno| {
+            let (file, place) = (self.path.display(), place.display());
+            let root = match error {
+                Errno::ACCESS if rustix::process::geteuid().is_root() => {
+                    "; a guest runs without root's privileges"
+                }
+                _ => "",
+            };
+            let error = std::io::Error::from(error);
+            anyhow!("--save {file}: cannot write in {place}: {error}{root}")
+        };
+        rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)
+    }
+
+    /// Saves the machine, on another thread, and tells how it went.
+    pub(crate) fn request(self: &Arc<Self>) {
+        let saver = Arc::clone(self);
+        let work = move || {
+            let Ok(_busy) = saver.busy.try_lock() else { return };
+            terminal::tell(&format!("\ngemello: {}\n", saver.save()));
+        };
+        if std::thread::Builder::new().name("save".into()).spawn(work).is_err() {
+            terminal::tell("\ngemello: cannot save the machine: the host refuses a thread\n");
+        }
+    }
+
     fn save(&self) -> String {
         let began = Instant::now();
         let (mut name, mut note) = (String::new(), String::new());

@@ -103,6 +103,7 @@ impl DiskMark {
 mod tests {
     use super::*;
     use crate::debian::Errors;
+    use crate::place::Place;
     use machine::{Device, Trust};
     use serde_json::json;
 
@@ -123,7 +124,7 @@ mod tests {
             devices: vec![Device::Disk(disk.clone())],
             debug_exit: false,
         };
-        let side = Side::new(Kind::Console, (24, 80));
+        let side = Side::new(Kind::Console, Place::Standard, (24, 80));
         let now = SavedSession::of(&MachineName::of_image(&path), &side, &hardware);
         assert!(now.unwritten(0, &disk).is_ok());
         for disks in [vec![], vec![None]] {
@@ -175,7 +176,7 @@ mod tests {
             let Ok(value) = serde_json::from_slice(&bytes) else { continue };
             let Ok(session) = read(&value) else { continue };
             taken += 1;
-            let side = Side::restored(session.kind, session.side);
+            let side = Side::restored(session.kind, Place::Standard, session.side);
             side.lines(&crate::output::LogFile::default());
             side.state();
         }

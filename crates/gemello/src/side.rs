@@ -3,13 +3,17 @@
 //! What a guest has been sent, or has reported, belongs to the machine, and goes on with it. What
 //! the user has begun at a terminal (half an escape sequence, say) belongs to that terminal.
 
+use crate::console::Console;
 use crate::debian::Errors;
 use crate::debian::quote::Quoter;
-use crate::escape::Escape;
-use crate::input::{Form, Gate, InputState, StandardInput};
+use crate::escape::{Escape, OWN};
+use crate::gate::Gate;
+use crate::input::{ConsoleInput, Form, InputState};
 use crate::output::{Log, LogFile, Progress, ProgressState, Standard};
+use crate::place::Place;
 use crate::terminal;
-use crate::window::{self, Window, WindowState};
+use crate::window::{Window, WindowState};
+use crate::wishes::Wishes;
 use machine::console::{Input, Line};
 use machine::{Lines, Machine};
 use serde::{Deserialize, Serialize};
@@ -39,16 +43,24 @@ impl Kind {
         matches!(self, Self::Terminal(Errors::Apart) | Self::Pipes(Errors::Apart))
     }
 
-    fn hears_of_the_window(self) -> bool {
-        matches!(self, Self::Shell | Self::Terminal(_))
+    /// Whether the guest's init listens to us.
+    fn has_our_init(self) -> bool {
+        self != Self::Console
     }
 
-    /// How standard input becomes what the guest receives. A guest that was given a terminal keeps
-    /// it, also where the input is none.
-    fn form(self) -> Form {
-        match self {
-            Self::Pipes(_) => Form::Stream(Quoter::default()),
-            _ if terminal::input_is_terminal() => Form::Terminal(Escape::default()),
+    /// Whether the first line is a console, which others may see and type into.
+    pub(crate) fn has_a_console(self) -> bool {
+        !matches!(self, Self::Pipes(_))
+    }
+
+    /// How what comes from `place` becomes what the guest receives. A guest that was given a
+    /// terminal keeps it, also where the input is none.
+    fn form(self, place: &Place) -> Form {
+        match (self, place) {
+            (Self::Pipes(_), _) => Form::Stream(Quoter::default()),
+            (_, Place::Standard) if terminal::input_is_terminal() => {
+                Form::Terminal(Escape::new(OWN))
+            }
             _ => Form::Bytes,
         }
     }
@@ -67,40 +79,48 @@ pub(crate) struct SideState {
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
     kind: Kind,
+    place: Place,
     raw: bool,
-    input: StandardInput,
+    input: ConsoleInput,
+    console: Console,
     window: Window,
     progress: Progress,
 }
 
 impl Side {
-    /// For a guest that begins, and was told of a `window` of this size.
-    pub(crate) fn new(kind: Kind, window: (u16, u16)) -> Self {
-        Self::restored(
-            kind,
-            SideState { window: WindowState::told(window), ..SideState::default() },
-        )
+    /// For a guest that begins, with its console at `place`, and was told of a `window` of this
+    /// size.
+    pub(crate) fn new(kind: Kind, place: Place, window: (u16, u16)) -> Self {
+        let state = SideState { window: WindowState::told(window), ..SideState::default() };
+        Self::restored(kind, place, state)
     }
 
-    /// For a guest that was saved, with this state.
-    pub(crate) fn restored(kind: Kind, state: SideState) -> Self {
+    /// For a guest that was saved, with this state, and has its console at `place` from now on.
+    pub(crate) fn restored(kind: Kind, place: Place, state: SideState) -> Self {
         let SideState { input, window, progress } = state;
         let ready = if progress.ready { Gate::opened() } else { Gate::closed() };
         // A command hears nothing before it is ready.
         let gate = if kind.is_command() { ready.clone() } else { Gate::opened() };
-        let form = kind.form();
+        let form = kind.form(&place);
+        let told = window.told;
+        let window = Window::new(window, ready.clone());
+        if !matches!(place, Place::Standard) || !kind.has_a_console() {
+            window.resize(told);
+        }
         Self {
             kind,
             raw: matches!(form, Form::Terminal(_)),
-            input: StandardInput::new(form, gate, input),
-            window: Window::new(window, ready.clone()),
+            input: ConsoleInput::new(place.clone(), form, gate, input),
+            console: Console::default(),
+            place,
+            window,
             progress: Progress::new(ready, progress),
         }
     }
 
     /// What is saved. Nothing moves meanwhile between this and the machine.
     pub(crate) fn state(&self) -> SideState {
-        let Self { kind: _, raw: _, input, window, progress } = self;
+        let Self { kind: _, place: _, raw: _, input, console: _, window, progress } = self;
         SideState { input: input.state(), window: window.state(), progress: progress.state() }
     }
 
@@ -111,6 +131,36 @@ impl Side {
     /// Whether the user's terminal becomes the guest's.
     pub(crate) fn is_raw(&self) -> bool {
         self.raw
+    }
+
+    /// Where the console is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The console, as others see it and type into it.
+    pub(crate) fn console(&self) -> (&Console, &ConsoleInput) {
+        (&self.console, &self.input)
+    }
+
+    /// What can be done with the machine by a key.
+    pub(crate) fn wishes(&self) -> &Wishes {
+        self.input.wishes()
+    }
+
+    /// Someone looks at the console through a window of this size. A machine on this program's own
+    /// terminal keeps the size of that.
+    pub(crate) fn resize(&self, size: (u16, u16)) {
+        if !matches!(self.place, Place::Standard) {
+            self.window.resize(size);
+        }
+    }
+
+    /// Asks a guest that has our init to power off.
+    pub(crate) fn power_off(&self) {
+        if self.kind.has_our_init() {
+            self.window.power_off();
+        }
     }
 
     /// What is known of the command, if it is one.
@@ -130,18 +180,19 @@ impl Side {
 
     /// The lines of the machine, the second one's output with a copy in `log`.
     pub(crate) fn lines(&self, log: &LogFile) -> Lines {
-        let reports = (self.kind != Kind::Console).then(|| self.progress.clone());
-        let window = self.kind.hears_of_the_window();
-        let window = window.then(|| Box::new(self.window.clone()) as Box<dyn Input>);
-        let output = |place| Some(Box::new(place) as Box<dyn Write + Send>);
-        let errors = self.kind.has_errors_apart().then_some(Standard::Error);
+        let our_init = self.kind.has_our_init();
+        let reports = our_init.then(|| self.progress.clone());
+        let window = our_init.then(|| Box::new(self.window.clone()) as Box<dyn Input>);
+        let mut output = self.place.writer();
+        if self.kind.has_a_console() {
+            output = self.console.beside(output);
+        }
+        let errors = self.kind.has_errors_apart();
+        let errors = errors.then(|| Box::new(Standard::Error) as Box<dyn Write + Send>);
         Lines {
-            com1: Line {
-                input: Some(Box::new(self.input.clone())),
-                output: output(Standard::Output),
-            },
+            com1: Line { input: Some(Box::new(self.input.clone())), output: Some(output) },
             com2: Line { input: window, output: Some(Box::new(Log::new(log.clone(), reports))) },
-            com3: Line { input: None, output: errors.and_then(output) },
+            com3: Line { input: None, output: errors },
         }
     }
 
@@ -154,7 +205,11 @@ impl Side {
     /// Lets the machine know of what changes here.
     pub(crate) fn notify(&self, machine: &Machine) {
         self.progress.notify_through(machine.notifier());
-        window::notify_through(machine.notifier());
+        self.window.notify_through(machine.notifier());
+        self.input.notify_through(machine.notifier());
+        if matches!(self.place, Place::Standard) {
+            self.window.follow();
+        }
     }
 }
 
@@ -162,21 +217,29 @@ impl Side {
 mod tests {
     use super::*;
 
+    fn new(kind: Kind) -> Side {
+        Side::new(kind, Place::Standard, (24, 80))
+    }
+
+    fn restored(kind: Kind, state: SideState) -> Side {
+        Side::restored(kind, Place::Standard, state)
+    }
+
     #[test]
     fn what_is_saved_is_there_again() {
         for kind in [Kind::Console, Kind::Shell, Kind::Terminal(Errors::Apart)] {
-            assert!(!Side::new(kind, (24, 80)).state().progress.ready);
+            assert!(!new(kind).state().progress.ready);
         }
         let state = SideState {
             input: InputState { queue: b"a\x16\x04".to_vec(), ended: true, read: 1 << 40 },
             window: WindowState { told: (24, 80), line: b"50 ".to_vec() },
             progress: ProgressState { ready: true, status: Some(7), line: b"gemello-i".to_vec() },
         };
-        let side = Side::restored(Kind::Pipes(Errors::Apart), state.clone());
+        let side = restored(Kind::Pipes(Errors::Apart), state.clone());
         assert_eq!(side.state(), state);
         assert_eq!(side.command().and_then(|progress| progress.status()), Some(7));
         // A terminal's end ends the machine, and is never saved.
-        let shell = Side::restored(Kind::Shell, state.clone());
+        let shell = restored(Kind::Shell, state.clone());
         assert_eq!(shell.state().input, InputState { ended: false, ..state.input });
     }
 
@@ -187,7 +250,7 @@ mod tests {
             progress: ProgressState { ready: true, status: None, line: b"gemello-i".to_vec() },
             ..SideState::default()
         };
-        let side = Side::restored(Kind::Shell, state);
+        let side = restored(Kind::Shell, state);
         side.begin_anew();
         assert_eq!(side.state(), SideState::default());
     }
@@ -195,14 +258,14 @@ mod tests {
     #[test]
     fn each_line_ends_where_the_guest_uses_it() {
         let has = |kind| {
-            let Lines { com2, com3, .. } = Side::new(kind, (24, 80)).lines(&LogFile::default());
+            let Lines { com2, com3, .. } = new(kind).lines(&LogFile::default());
             (com2.input.is_some(), com3.output.is_some())
         };
         assert_eq!(has(Kind::Console), (false, false));
         assert_eq!(has(Kind::Shell), (true, false));
         assert_eq!(has(Kind::Terminal(Errors::WithOutput)), (true, false));
         assert_eq!(has(Kind::Terminal(Errors::Apart)), (true, true));
-        assert_eq!(has(Kind::Pipes(Errors::WithOutput)), (false, false));
-        assert_eq!(has(Kind::Pipes(Errors::Apart)), (false, true));
+        assert_eq!(has(Kind::Pipes(Errors::WithOutput)), (true, false));
+        assert_eq!(has(Kind::Pipes(Errors::Apart)), (true, true));
     }
 }

@@ -1,20 +1,18 @@
-//! Signals from outside: end the machine in good order, the terminal restored.
+//! Signals from outside: end the machines in good order, the terminal restored.
 
-use crate::{limits, save, terminal, window};
+use crate::{hosted, limits, terminal, window};
 use anyhow::{Result, anyhow};
-use machine::{End, Stopper};
+use machine::End;
 use signal_hook::consts::{
     SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-/// How long the machine may take to end before the process is ended without it.
+/// How long machines may take to end before the process is ended without that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-static MACHINE: Mutex<Option<Stopper>> = Mutex::new(None);
 
 /// Starts the thread that receives them.
 ///
@@ -34,7 +32,7 @@ pub(crate) fn handle() -> Result<()> {
                     window::changed();
                 }
                 SIGWINCH => window::changed(),
-                SIGUSR1 => save::request(),
+                SIGUSR1 => hosted::all().iter().for_each(|machine| machine.side.wishes().save()),
                 SIGXFSZ => {} // the write that went too far fails, and is told as that
                 _ => end(signal),
             }
@@ -47,22 +45,17 @@ pub(crate) fn handle() -> Result<()> {
     Ok(())
 }
 
-/// From now on signals end this machine rather than the process.
-pub(crate) fn end_machine(stopper: Stopper) {
-    *sync::lock(&MACHINE) = Some(stopper);
-}
-
-/// The signal that ended the machine, if one did.
+/// The signal that ended the machines, if one did.
 pub(crate) fn received() -> Option<i32> {
     Some(RECEIVED.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
 }
 
 fn end(signal: i32) {
     let first = RECEIVED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    let machine = sync::lock(&MACHINE).clone();
-    match machine {
-        Some(stopper) if first => {
-            stopper.stop(End::Interrupted);
+    let machines = hosted::all();
+    match machines.is_empty() {
+        false if first => {
+            machines.iter().for_each(|machine| machine.handle.stop(End::Interrupted));
             let patience = move || {
                 std::thread::sleep(PATIENCE);
                 leave(signal);

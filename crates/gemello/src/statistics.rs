@@ -8,11 +8,15 @@ use x86::addr::Vector;
 
 /// The counters of a run as a table.
 #[derive(Debug)]
-pub(crate) struct Table<'a>(pub(crate) &'a Stats);
+pub(crate) struct Table<'a> {
+    pub(crate) stats: &'a Stats,
+    /// Bytes of the guest's memory that are in the host's, if that is known.
+    pub(crate) resident: Option<u64>,
+}
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, unclaimed } = self.0;
+        let Stats { wall, processors, paging, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -20,6 +24,8 @@ impl fmt::Display for Table<'_> {
         }
         if let Some(paging) = paging {
             paging_rows(f, paging, wall.as_secs_f64())?;
+        } else if let Some(resident) = self.resident {
+            writeln!(f, "guest memory, {:.1} MiB resident", mib(resident))?;
         }
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
@@ -49,7 +55,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt::Result {
-    let ProcessorStats { engine, exits, busy, usage } = processor;
+    let ProcessorStats { engine, exits, async_faults, busy, usage } = processor;
     let seconds = busy.as_secs_f64();
     let mips = if seconds > 0.0 { engine.instructions as f64 / seconds / 1e6 } else { 0.0 };
     writeln!(f, "  busy {seconds:>15.3} s, {mips:.1} million guest instructions a second")?;
@@ -94,6 +100,9 @@ fn processor_rows(f: &mut fmt::Formatter<'_>, processor: &ProcessorStats) -> fmt
         writeln!(f, "  lockstep: {}", lockstep_line(lockstep))?;
     }
     writeln!(f, "  exits: {}", exits_line(exits))?;
+    if *async_faults > 0 {
+        writeln!(f, "  async page faults {async_faults:>19}  pages that the guest waited for")?;
+    }
     for (vector, &count) in engine.exceptions.iter().enumerate().filter(|&(_, &c)| c > 0) {
         writeln!(f, "  {:<22} {count:>14}", format!("exception {}", exception(vector)))?;
     }
@@ -196,11 +205,12 @@ fn lockstep_line(lockstep: &Lockstep) -> String {
 }
 
 fn exits_line(exits: &Exits) -> String {
-    let Exits { slice_over, kicked, halted, reset, shutdown, fatal } = exits;
+    let Exits { slice_over, kicked, halted, absent, reset, shutdown, fatal } = exits;
     let all = [
         ("halted", halted),
         ("kicked", kicked),
         ("slice over", slice_over),
+        ("page absent", absent),
         ("reset", reset),
         ("shutdown", shutdown),
         ("engine failure", fatal),
@@ -233,15 +243,22 @@ mod tests {
         let usage = Usage { quanta: 7, steal: Duration::from_millis(250), ..Default::default() };
         let stats = Stats {
             wall: Duration::from_secs(2),
-            processors: vec![ProcessorStats { engine, exits, busy: Duration::from_secs(1), usage }],
+            processors: vec![ProcessorStats {
+                engine,
+                exits,
+                async_faults: 9,
+                busy: Duration::from_secs(1),
+                usage,
+            }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
-        let text = Table(&stats).to_string();
+        let text = Table { stats: &stats, resident: None }.to_string();
         for expected in [
             "2.0 million",
             "waited 0.250 s",
             "quantum used up                   7",
+            "async page faults                   9",
             "25.0 %",
             "exception #PF",
             "exception 15",

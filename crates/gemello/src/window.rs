@@ -1,9 +1,8 @@
-//! The size of the user's window, told to the guest whenever it changes.
-//!
-//! The guest's init reads lines `ROWS COLS` on the second serial line, from when it has said
-//! that it is ready (`debian/init.sh`).
+//! What the guest's init is told on the second serial line, from when it has said that it is ready
+//! (`debian/init.sh`): lines `ROWS COLS` whenever the user's window has another size, and
+//! `poweroff`.
 
-use crate::input::Gate;
+use crate::gate::Gate;
 use crate::terminal;
 use machine::console::Input;
 use machine::{End, Notifier};
@@ -12,28 +11,35 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-static CHANGED: AtomicBool = AtomicBool::new(false);
-static NOTIFIER: OnceLock<Notifier> = OnceLock::new();
+/// The one that follows this program's own terminal.
+static OWN: Mutex<Option<Window>> = Mutex::new(None);
 
-/// The window may have another size: SIGWINCH, or back from the background.
+/// This program's terminal may have another size: SIGWINCH, or back from the background.
 pub(crate) fn changed() {
-    CHANGED.store(true, Ordering::SeqCst);
-    if let Some(notifier) = NOTIFIER.get() {
-        notifier.notify();
+    if let Some(window) = &*sync::lock(&OWN) {
+        window.look_again();
     }
-}
-
-/// Notifies this at each change.
-pub(crate) fn notify_through(notifier: Notifier) {
-    let _ = NOTIFIER.set(notifier);
 }
 
 /// The second serial line's input. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     ready: Gate,
-    state: Arc<Mutex<WindowState>>,
+    shared: Arc<Shared>,
 }
+
+#[derive(Debug)]
+struct Shared {
+    /// The size may be another than the guest was told.
+    changed: AtomicBool,
+    /// The size where it is not that of this program's terminal.
+    size: Mutex<Option<(u16, u16)>>,
+    notifier: OnceLock<Notifier>,
+    state: Mutex<WindowState>,
+}
+
+/// Asks the guest to power off.
+const POWER_OFF: &[u8] = b"poweroff\n";
 
 /// What a guest knows of the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +68,53 @@ impl WindowState {
 impl Window {
     /// For a guest that knows what `state` says, and hears more once it is `ready`.
     pub(crate) fn new(state: WindowState, ready: Gate) -> Self {
-        CHANGED.store(true, Ordering::SeqCst); // look once when it is ready
-        Self { ready, state: Arc::new(Mutex::new(state)) }
+        let shared = Shared {
+            changed: AtomicBool::new(true), // look once when it is ready
+            size: Mutex::new(None),
+            notifier: OnceLock::new(),
+            state: Mutex::new(state),
+        };
+        Self { ready, shared: Arc::new(shared) }
+    }
+
+    /// From now on it follows this program's own terminal.
+    pub(crate) fn follow(&self) {
+        *sync::lock(&OWN) = Some(self.clone());
+    }
+
+    /// Notifies this when there is something to tell.
+    pub(crate) fn notify_through(&self, notifier: Notifier) {
+        let _ = self.shared.notifier.set(notifier);
+    }
+
+    /// The window has this size, whatever that of this program's terminal.
+    pub(crate) fn resize(&self, size: (u16, u16)) {
+        *sync::lock(&self.shared.size) = Some(size);
+        self.look_again();
+    }
+
+    /// Asks the guest to power off.
+    pub(crate) fn power_off(&self) {
+        sync::lock(&self.shared.state).line.extend(POWER_OFF);
+        self.look_again();
+    }
+
+    fn look_again(&self) {
+        self.shared.changed.store(true, Ordering::SeqCst);
+        if let Some(notifier) = self.shared.notifier.get() {
+            notifier.notify();
+        }
     }
 
     /// Another guest begins, which knows no size that it can be sure of.
     pub(crate) fn begin_anew(&self) {
-        *sync::lock(&self.state) = WindowState::default();
-        CHANGED.store(true, Ordering::SeqCst);
+        *sync::lock(&self.shared.state) = WindowState::default();
+        self.shared.changed.store(true, Ordering::SeqCst);
     }
 
     /// What is saved with the machine.
     pub(crate) fn state(&self) -> WindowState {
-        sync::lock(&self.state).clone()
+        sync::lock(&self.shared.state).clone()
     }
 }
 
@@ -88,9 +128,13 @@ impl Input for Window {
     }
 
     fn take(&mut self, room: usize) -> Vec<u8> {
-        let mut state = sync::lock(&self.state);
-        if self.ready.is_open() && CHANGED.swap(false, Ordering::SeqCst) {
-            state.look(terminal::window());
+        let mut state = sync::lock(&self.shared.state);
+        if !self.ready.is_open() {
+            return Vec::new();
+        }
+        if self.shared.changed.swap(false, Ordering::SeqCst) {
+            let size = *sync::lock(&self.shared.size);
+            state.look(size.unwrap_or_else(terminal::window));
         }
         let count = room.min(state.line.len());
         state.line.drain(..count).collect()
@@ -103,8 +147,9 @@ mod tests {
 
     #[test]
     fn each_new_size_is_a_line_however_little_room_there_is() {
-        let mut window = Window::new(WindowState::told((24, 80)), Gate::closed());
-        let mut state = sync::lock(&window.state);
+        let mut window = Window::new(WindowState::told((24, 80)), Gate::opened());
+        window.resize((24, 80));
+        let mut state = sync::lock(&window.shared.state);
         for size in [(24, 80), (50, 132), (50, 132), (24, 80)] {
             state.look(size);
         }
@@ -116,7 +161,8 @@ mod tests {
                 break;
             }
             pieces.push(piece);
-            window = Window::new(window.state(), Gate::closed()); // saved and restored
+            window = Window::new(window.state(), Gate::opened()); // saved and restored
+            window.resize((24, 80));
         }
         assert!(pieces.iter().all(|piece| piece.len() <= 4));
         assert_eq!(pieces.concat(), b"50 132\n24 80\n");

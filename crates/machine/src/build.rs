@@ -1,6 +1,7 @@
 //! The recipe of a machine, top to bottom: RAM, processors, interrupt chips, devices, bus, boot
 //! image.
 
+use crate::arrivals::Arrivals;
 use crate::board::Board;
 use crate::boot_files::BootFile;
 use crate::clock::{ProcessorTsc, VmClock};
@@ -94,7 +95,8 @@ fn assemble(
     let wake = notifier.clone();
     timers.on_wake(move || wake.notify());
     let clock = Arc::new(VmClock::new(model.tsc_hz, 0, 0));
-    let cpus = Cpus::new(engine, &ram, &model, &clock, &timers)?;
+    let shown = shown(&model, hardware);
+    let cpus = Cpus::new(engine, &ram, &shown, &clock, &timers)?;
     let irqchips = IrqChips::new(cpus.lapics.clone(), layout::IOAPIC_ID);
     cpus.connect_the_8259();
     let control = Arc::new(Control::new(cpus.signals.clone(), notifier.clone()));
@@ -112,9 +114,10 @@ fn assemble(
     };
     let chipset = wiring.chipset(hardware, lines)?;
     let Wiring { feeds, pumps, power, .. } = wiring;
-    let paravirt = kvm_interface(engine, &model, &ram, &irqchips, &cpus)?;
+    let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus)?;
     let virtio = virtio::build(&hardware.devices, &ram, &irqchips)?;
     let bus = Arc::new(bus(&irqchips, &chipset, &virtio, power, hardware.debug_exit)?);
+    let processors = cpus.on(&ram, &bus, &paravirt);
     let board = Board {
         ram,
         pager,
@@ -124,7 +127,7 @@ fn assemble(
         irqchips,
         chipset,
         virtio,
-        processors: cpus.on(&bus, &paravirt),
+        processors,
         paravirt,
         bus,
         notifier,
@@ -174,19 +177,27 @@ impl Cpus {
         }
     }
 
-    /// The processors, which reach devices over `bus`, and share `common` of KVM's interface.
-    fn on(self, bus: &Arc<Bus>, common: &Arc<paravirt::Common>) -> Vec<Mutex<Processor>> {
+    /// The processors, which have `ram`, reach devices over `bus`, and share `common` of KVM's
+    /// interface.
+    fn on(
+        self,
+        ram: &GuestRam,
+        bus: &Arc<Bus>,
+        common: &Arc<paravirt::Common>,
+    ) -> Vec<Mutex<Processor>> {
         let Self { vcpus, signals, tscs, lapics } = self;
         let sides = signals.into_iter().zip(lapics).zip(tscs);
-        let processor = |(vcpu, ((signals, lapic), tsc))| {
-            let paravirt = Paravirt::new(common, Arc::clone(&tsc) as _);
+        let processor = |(id, (vcpu, ((signals, lapic), tsc)))| {
+            let paravirt = Paravirt::new(common, VcpuId(id), Arc::clone(&tsc) as _);
+            let arrivals = Arrivals::new(ram, &signals);
             let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
+            let (rivals, spins) = (None, false);
             let io =
-                ProcessorIo { bus, lapic, tsc, paravirt, signals: own, rivals: None, spins: false };
+                ProcessorIo { bus, lapic, tsc, paravirt, signals: own, arrivals, rivals, spins };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };
-        vcpus.into_iter().zip(sides).map(processor).collect()
+        (0..).zip(vcpus.into_iter().zip(sides)).map(processor).collect()
     }
 }
 
@@ -195,6 +206,16 @@ fn processor_model(wanted: &CpuModel, vcpus: u32) -> CpuModel {
     let frequency = crate::frequency::host_tsc_frequency();
     tracing::debug!(target: "cpu", ?frequency, "TSC");
     CpuModel { tsc_hz: frequency.hz, cpus: vcpus, ..wanted.clone() }
+}
+
+/// `model`, as the processors of a machine of `hardware` show it.
+fn shown(model: &CpuModel, hardware: &Hardware) -> CpuModel {
+    let mut shown = model.clone();
+    if hardware.paging.is_none() {
+        // No page is ever absent.
+        shown.features = shown.features.disable(Feature::KvmAsyncPf);
+    }
+    shown
 }
 
 /// The model that a saved machine had.

@@ -1,6 +1,7 @@
 //! The machine as one processor sees it during an instruction: the bus, its local APIC, its part of
 //! KVM's interface.
 
+use crate::arrivals::Arrivals;
 use crate::clock::ProcessorTsc;
 use crate::layout;
 use devices::bus::Bus;
@@ -8,8 +9,8 @@ use devices::irqchip::Lapic;
 use devices::paravirt::Paravirt;
 use sched::Rivals;
 use std::sync::Arc;
-use vcpu::{CpuIo, Hypercall, HypercallError, Kick, MsrFault, Signals};
-use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
+use vcpu::{CpuIo, Hypercall, HypercallError, Interruptible, Kick, MsrFault, Signals};
+use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
 
 /// One processor's side of the machine. Used by that processor's thread alone.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct ProcessorIo {
     pub(crate) tsc: Arc<ProcessorTsc>,
     pub(crate) paravirt: Paravirt,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) arrivals: Arrivals,
     /// Whether other processors of the machine wait for a host thread. `None`: there are no others.
     pub(crate) rivals: Option<Rivals>,
     /// It spins while others wait: its turn is to end.
@@ -102,6 +104,13 @@ impl CpuIo for ProcessorIo {
             self.signals.kick(Kick::Quantum);
         }
         SPIN
+    }
+
+    fn page_absent(&mut self, gpa: Gpa, guest: Interruptible) -> Option<La> {
+        if !self.paravirt.takes_async_fault(guest) || !self.arrivals.request(gpa) {
+            return None;
+        }
+        self.paravirt.async_fault(gpa.page())
     }
 
     fn tsc_offset_changed(&mut self, offset: u64) {

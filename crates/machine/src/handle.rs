@@ -138,6 +138,26 @@ impl MachineHandle {
         self.one_at_a_time(|| self.board.control.at_rest(|| self.board.counters()))
     }
 
+    /// Presses the power button (ACPI 6.5, 4.8.2.2.1): a guest that listens to it shuts down. One
+    /// that is paused hears of it when it goes on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn press_power_button(&self) -> Result<(), ControlError> {
+        self.one_at_a_time(|| {
+            if self.phase() == Phase::Ended {
+                return Err(ControlError::Ended { attempt: "press the power button of" });
+            }
+            lock(&self.board.chipset.acpi).press_power_button();
+            Ok(())
+        })
+    }
+
+    /// Bytes of the guest's memory that are in the host's now, if the host tells.
+    pub fn resident(&self) -> Option<u64> {
+        self.board.ram.resident()
+    }
+
     /// Ends the machine.
     pub fn stop(&self, end: End) {
         self.board.control.stop(end);

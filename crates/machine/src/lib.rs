@@ -11,6 +11,7 @@
 //! requests first, then a processor's.
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod board;
 mod boot_files;
 mod build;

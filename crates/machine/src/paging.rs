@@ -5,7 +5,7 @@ use crate::end::End;
 use crate::error::BuildError;
 use crate::layout;
 use crate::power::Stopper;
-use memory::{Backing, GuestRam, Pager, swap_file};
+use memory::{Backing, FETCHERS, GuestRam, Pager, swap_file};
 
 /// The machine's RAM, on a swap file if it has a budget.
 pub(crate) fn ram(hardware: &Hardware) -> Result<GuestRam, BuildError> {
@@ -26,10 +26,20 @@ pub(crate) fn start(
     let stopper = stopper.clone();
     let on_loss = move |why: &str| stopper.stop(End::MemoryLost(why.into()));
     let (pager, reclaimer) = Pager::new(ram, resident, Box::new(on_loss))?;
+    thread("pager", || reclaimer.run())?;
+    for _ in 0..FETCHERS {
+        let fetcher = pager.fetcher();
+        thread("page-in", || fetcher.run())?;
+    }
+    Ok(Some(pager))
+}
+
+/// Has a thread of its own do `work`, which ends when the pager is dropped.
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
     let work = move || {
         let _ = host::give_up_privileges();
-        reclaimer.run();
+        work();
     };
-    std::thread::Builder::new().name("pager".into()).spawn(work).map_err(BuildError::Host)?;
-    Ok(Some(pager))
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(BuildError::Host)?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vcpu::{Elements, Exit, Signal, SignalSet, Signals, Slice, StateError, Vcpu};
 use x86::addr::VcpuId;
+use x86::regs::Rflags;
 use x86::state::{Activity, CpuState};
 
 /// What comes after a turn.
@@ -48,12 +49,15 @@ impl Processor {
         Ok(match exit {
             Exit::SliceOver | Exit::Kicked(_) => {
                 self.take_unhalt_signal();
+                self.take_arrivals();
                 let to = self.io.paravirt.take_yield();
                 let spins = std::mem::take(&mut self.io.spins);
                 if spins || to.is_some() { Turn::Yield(to) } else { Turn::Again }
             }
             Exit::Halted(_) if self.goes_on()? => Turn::Again,
             Exit::Halted(set) => Turn::Park(set),
+            Exit::Absent(gpa) if self.io.arrivals.request(gpa) => Turn::Park(self.interrupting()?),
+            Exit::Absent(_) => Turn::Again,
             Exit::Reset => {
                 self.reset()?;
                 Turn::Again
@@ -80,6 +84,7 @@ impl Processor {
     /// It is about to run, after it has waited for `waited` in all; before the first turn and after
     /// each [`Processor::leaves`].
     pub(crate) fn arrives(&mut self, waited: Duration) -> Result<(), StateError> {
+        self.take_arrivals();
         if self.io.paravirt.arrives(waited) {
             let mut state = CpuState::reset();
             self.vcpu.get(Elements::CONTROL, &mut state)?;
@@ -100,6 +105,22 @@ impl Processor {
             self.signals.clear(Signal::Unhalt);
             self.io.paravirt.unhalt();
         }
+    }
+
+    /// Tells the guest of pages that have come. The signal is no state of the processor's.
+    fn take_arrivals(&mut self) {
+        for page in self.io.arrivals.take() {
+            self.io.paravirt.page_came(page);
+        }
+    }
+
+    /// What a processor runs for that waits for a page: its arrival, and what would interrupt it.
+    fn interrupting(&mut self) -> Result<SignalSet, StateError> {
+        let mut state = CpuState::reset();
+        self.vcpu.get(Elements::GENERAL | Elements::EVENTS, &mut state)?;
+        let open = !state.blocking.sti && !state.blocking.mov_ss;
+        state.flags.set(Rflags::IF, open && state.flags.has(Rflags::IF));
+        Ok(SignalSet::waking(&state))
     }
 
     /// The processor has halted. Whether another has ended that by hypercall, and it goes on.

@@ -166,7 +166,8 @@ impl Board {
         let processor = |(p, usage): (&Mutex<Processor>, Usage)| {
             let p = lock(p);
             let (engine, exits, busy) = (p.vcpu.statistics(), p.exits.clone(), p.busy);
-            ProcessorStats { engine, exits, busy, usage }
+            let async_faults = p.io.paravirt.async_faults();
+            ProcessorStats { engine, exits, async_faults, busy, usage }
         };
         let processors = self.processors.iter().zip(usage).map(processor).collect();
         Stats {

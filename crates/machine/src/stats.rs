@@ -15,6 +15,8 @@ pub struct Exits {
     pub kicked: u64,
     /// HLT.
     pub halted: u64,
+    /// A page had to come first.
+    pub absent: u64,
     /// INIT or start-up IPI.
     pub reset: u64,
     /// Triple fault.
@@ -29,6 +31,7 @@ impl Exits {
             Exit::SliceOver => &mut self.slice_over,
             Exit::Kicked(_) => &mut self.kicked,
             Exit::Halted(_) => &mut self.halted,
+            Exit::Absent(_) => &mut self.absent,
             Exit::Reset => &mut self.reset,
             Exit::Shutdown => &mut self.shutdown,
             Exit::Fatal(_) => &mut self.fatal,
@@ -44,6 +47,8 @@ pub struct ProcessorStats {
     pub engine: Statistics,
     /// The run loop's.
     pub exits: Exits,
+    /// Pages that the guest was told to wait for: asynchronous page faults.
+    pub async_faults: u64,
     /// Host time spent in the engine.
     pub busy: Duration,
     /// What it has had of the host's processors.

@@ -15,16 +15,21 @@ mod access;
 mod advice;
 mod attributes;
 mod contract;
+mod follower;
 mod log;
 mod pager;
 mod ram;
 mod reader;
+mod resident;
 mod split;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
+pub use follower::Follower;
 pub use log::{Change, Notify, REMEMBERED};
-pub use pager::{LEAST_RESIDENT, OnLoss, Pager, PagerStats, Reclaimer, swap_file};
+pub use pager::{
+    Arrival, FETCHERS, Fetcher, LEAST_RESIDENT, OnLoss, Pager, PagerStats, Reclaimer, swap_file,
+};
 pub use ram::{Backing, Error, GuestRam, Page, Region};
 pub use reader::Reader;
 pub use split::SplitLock;

@@ -130,6 +130,8 @@ pub(crate) struct ChangeLog {
     /// Changes posted since the machine was made. Moved under the lock, read without it.
     epoch: AtomicU64,
     members: AtomicU32,
+    /// See [`crate::Follower`].
+    followers: AtomicU32,
     /// Threads that wait for `progress`.
     waiting: AtomicU32,
     state: Mutex<State>,
@@ -147,6 +149,25 @@ impl ChangeLog {
     #[inline]
     pub(crate) fn members(&self) -> u32 {
         self.members.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody but a reader of its own wants to know of a change.
+    #[inline]
+    pub(crate) fn has_audience(&self) -> bool {
+        self.members() > 1 || self.followers.load(Ordering::Relaxed) != 0
+    }
+
+    /// One more follower, which has seen everything so far. Returns the epoch.
+    pub(crate) fn follow(&self) -> u64 {
+        let _state = self.lock();
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        self.epoch()
+    }
+
+    /// One follower less.
+    pub(crate) fn unfollow(&self) {
+        let _state = self.lock();
+        self.followers.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,7 +229,8 @@ impl ChangeLog {
                 Ordering::SeqCst,
             );
         }
-        (epoch, state.members.clone())
+        let others = by.is_none_or(|by| !state.is_alone(by.id));
+        (epoch, if others { state.members.clone() } else { Vec::new() })
     }
 
     /// Interrupts those of `members` that run and have not acknowledged `epoch`, and wakes who
@@ -274,9 +296,9 @@ impl ChangeLog {
         self.wake();
     }
 
-    /// The next changes after epoch `seen`, at most [`BATCH`], without those that `member` posted;
-    /// and the epoch of the last. `None`: the log does not reach back so far.
-    pub(crate) fn next(&self, member: &Member, seen: u64) -> Option<Batch> {
+    /// The next changes after epoch `seen`, at most [`BATCH`], without those that reader `own`
+    /// posted; and the epoch of the last. `None`: the log does not reach back so far.
+    pub(crate) fn next(&self, own: Option<u32>, seen: u64) -> Option<Batch> {
         let state = self.lock();
         let now = self.epoch();
         let missed = usize::try_from(now.wrapping_sub(seen)).ok()?;
@@ -284,7 +306,7 @@ impl ChangeLog {
         let count = missed.min(BATCH);
         let mut batch = Batch { list: [None; BATCH], until: seen + count as u64, now };
         for (place, posted) in batch.list.iter_mut().zip(state.recent.iter().skip(first)) {
-            *place = (posted.by != Some(member.id)).then_some(posted.change);
+            *place = (own.is_none() || posted.by != own).then_some(posted.change);
         }
         Some(batch)
     }

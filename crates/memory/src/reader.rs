@@ -58,7 +58,7 @@ impl Reader {
     /// and acknowledges them. `apply` drops what the change concerns; it must not post.
     pub fn catch_up(&mut self, mut apply: impl FnMut(Change)) {
         loop {
-            match self.log().next(&self.member, self.seen) {
+            match self.log().next(Some(self.member.id()), self.seen) {
                 Some(batch) => {
                     batch.list.into_iter().flatten().for_each(&mut apply);
                     self.seen = batch.until;
@@ -98,7 +98,7 @@ impl Reader {
     /// This processor has changed `len` bytes at `gpa`, and has dropped what it held of them
     /// itself.
     pub fn wrote(&mut self, gpa: Gpa, len: u64) {
-        if !self.is_alone() && self.ram.holds_code(gpa, len) {
+        if self.log().has_audience() && self.ram.holds_code(gpa, len) {
             self.post(Change::Wrote { gpa, len });
         }
     }

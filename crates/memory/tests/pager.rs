@@ -4,7 +4,7 @@ use memory::{Backing, Error, GuestRam, Pager, PagerStats, Reader, swap_file};
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use x86::addr::Gpa;
@@ -117,6 +117,19 @@ impl Processor {
     }
 }
 
+impl Processor {
+    /// Waits until the gate is open. Nobody waits for this processor meanwhile.
+    fn pass<'a>(&mut self, gate: &'a RwLock<()>) -> RwLockReadGuard<'a, ()> {
+        loop {
+            match gate.try_read() {
+                Ok(pass) => return pass,
+                Err(_) => self.reader.catch_up(|_| ()),
+            }
+            thread::yield_now();
+        }
+    }
+}
+
 impl Drop for Processor {
     fn drop(&mut self) {
         self.reader.deactivate();
@@ -133,6 +146,8 @@ fn what_was_written_comes_back_and_the_budget_holds() {
     let paged = Paged::new();
     let pages = SIZE / PAGE;
     let end = Instant::now() + Duration::from_secs(4);
+    // Nobody touches memory while it is looked at: what is resident is read region by region.
+    let gate = &RwLock::new(());
     let most = thread::scope(|scope| {
         // Each has a word of its own in every page, and counts in it.
         for own in 0..2 {
@@ -143,6 +158,7 @@ fn what_was_written_comes_back_and_the_budget_holds() {
                 let mut seed = own + 1;
                 for n in (0..pages).chain((0..).map(move |_| random(&mut seed) % pages)) {
                     let gpa = page(n).wrapping_add(8 * own);
+                    let _pass = processor.pass(gate);
                     let was = processor.change(gpa, |old| old + 1).expect("memory");
                     assert_eq!(was, counts[n as usize], "page {n}");
                     counts[n as usize] += 1;
@@ -160,18 +176,22 @@ fn what_was_written_comes_back_and_the_budget_holds() {
             while Instant::now() < end {
                 let n = random(&mut seed) % pages;
                 let gpa = page(n).wrapping_add(64);
+                let pass = gate.read().expect("the gate");
                 let mut was = [0; 8];
                 ram.read(gpa, &mut was).expect("RAM");
                 assert_eq!(u64::from_le_bytes(was), counts[n as usize], "page {n}");
                 counts[n as usize] += 1;
                 ram.write(gpa, &counts[n as usize].to_le_bytes()).expect("RAM");
                 ram.wrote(gpa, 8);
+                drop(pass);
                 ram.settle();
             }
         });
         let mut most = 0;
         while Instant::now() < end {
+            let closed = gate.write().expect("the gate");
             most = most.max(paged.resident());
+            drop(closed);
             thread::sleep(Duration::from_millis(20));
         }
         most
@@ -179,6 +199,23 @@ fn what_was_written_comes_back_and_the_budget_holds() {
     let stats = paged.stats();
     assert!(stats.page_ins > 1000 && stats.page_outs > 1000, "{stats:?}");
     assert!(most > BUDGET / 2 && most <= BUDGET + BUDGET / 50, "{most} bytes, {stats:?}");
+}
+
+/// Where the host's disk keeps places for the whole file: what is zero gives none back.
+#[test]
+fn memory_keeps_its_place_on_the_disk() {
+    use std::os::unix::fs::MetadataExt as _;
+    let paged = Paged::new();
+    let fd = paged.ram.descriptor().expect("a file").as_raw_fd();
+    let place = || fs::metadata(format!("/proc/self/fd/{fd}")).expect("there").blocks() * 512;
+    assert!(place() >= SIZE, "{}", place());
+    let mut processor = Processor::new(&paged.ram);
+    for n in 0..SIZE / PAGE {
+        assert_eq!(processor.change(page(n), |_| n % 3), Some(0));
+        assert_eq!(processor.change(page(n), |_| 0), Some(n % 3));
+    }
+    assert!(paged.stats().zero > SIZE / 2, "{:?}", paged.stats());
+    assert!(place() >= SIZE, "{}", place());
 }
 
 #[test]
@@ -222,6 +259,9 @@ fn what_cannot_be_is_refused() {
     assert!(refused.to_string().contains("it is in memory"), "{refused}");
     let refused = swap_file(Path::new("/nonexistent"), SIZE).expect_err("no folder");
     assert!(refused.to_string().contains("/nonexistent"), "{refused}");
+    let on_disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let refused = swap_file(on_disk, 1 << 60).expect_err("no room").to_string();
+    assert!(refused.contains("1099511627776 MiB") && refused.contains("are free"), "{refused}");
     let ram = GuestRam::new(&[(Gpa(0), SIZE)]).expect("RAM");
     assert!(Pager::new(&ram, BUDGET, Box::new(|_| ())).is_err(), "anonymous memory");
 }

@@ -21,9 +21,10 @@ pub use stats::{Lockstep, Statistics, Translator};
 pub use tsc::host_tsc;
 
 use std::sync::Arc;
-use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
+use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
 pub use x86::elements::Elements;
-use x86::state::CpuState;
+use x86::regs::{Cr0, Rflags};
+use x86::state::{Blocking, CpuState};
 
 /// A virtual processor.
 pub trait Vcpu: Send {
@@ -101,11 +102,15 @@ pub enum Exit {
     /// The slice's instructions have run.
     SliceOver,
     /// [`Signals::kick`] was called, for these reasons; the engine has cleared them. Or
-    /// [`Signal::Unhalt`] was raised, which is left for the machine.
+    /// [`Signal::Unhalt`] or [`Signal::Arrival`] was raised, which is left for the machine.
     Kicked(Kicks),
     /// HLT (or wait-for-SIPI): nothing to do until a signal of this set ([`SignalSet::waking`]) is
     /// up; see [`Signals::park`].
     Halted(SignalSet),
+    /// The instruction at RIP, or its fetch, needs the page at this guest-physical address, which
+    /// is absent and takes time to come. Nothing of the instruction is done: the machine has the
+    /// page brought in ([`memory::GuestRam::request`]), and runs the processor again.
+    Absent(Gpa),
     /// Triple fault.
     Shutdown,
     /// [`Signal::Init`] or [`Signal::Sipi`] was raised and is left for the machine to act on.
@@ -154,10 +159,43 @@ pub trait CpuIo {
     fn spins(&mut self) -> u32 {
         u32::MAX
     }
+    /// The instruction at RIP needs the page of `gpa`, as [`Exit::Absent`] says. To be told to a
+    /// guest that can do something else meanwhile: an address that the engine puts in CR2 of a page
+    /// fault with error code 0, in place of the instruction. `None`: the engine leaves `run`.
+    fn page_absent(&mut self, gpa: Gpa, guest: Interruptible) -> Option<La> {
+        let _ = (gpa, guest);
+        None
+    }
     /// The guest has written IA32_TSC or IA32_TSC_ADJUST: guest TSC = host TSC + `offset` from now
     /// on.
     fn tsc_offset_changed(&mut self, offset: u64) {
         let _ = offset;
+    }
+}
+
+/// Whether a guest with paging would take a maskable interrupt now, and in the midst of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruptible {
+    /// RFLAGS.IF is clear, the instruction before holds interrupts back, or there is no paging.
+    No,
+    /// Code of CPL 0 would be interrupted.
+    Kernel,
+    /// Code of another CPL.
+    User,
+}
+
+impl Interruptible {
+    /// As `state` has it.
+    pub fn of(state: &CpuState) -> Self {
+        let Blocking { sti, mov_ss, nmi: _ } = state.blocking;
+        let paging = state.paging.cr0.contains(Cr0::PG);
+        if !paging || !state.flags.has(Rflags::IF) || sti || mov_ss {
+            Self::No
+        } else if state.cpl == 0 {
+            Self::Kernel
+        } else {
+            Self::User
+        }
     }
 }
 

@@ -35,6 +35,9 @@ pub enum Signal {
     /// Another processor has ended this one's next HLT (KVM_HC_KICK_CPU): leave `run` as for a
     /// kick. The machine takes note, and clears this.
     Unhalt = 1 << 6,
+    /// A page has come that the processor waits for ([`crate::Exit::Absent`]), or that its guest
+    /// was told to wait for: leave `run` as for a kick. The machine takes note, and clears this.
+    Arrival = 1 << 7,
 }
 
 /// A set of signals.
@@ -51,11 +54,11 @@ impl SignalSet {
         Self(self.0 | signal as u32)
     }
 
-    /// What ends the halt of a processor in `state`. A kick counts always. HLT with interrupts
-    /// masked ends by NMI, INIT and [`Signal::Unhalt`] only, and the wait for a start-up IPI by
-    /// nothing else (SDM vol. 3, 9.4.4).
+    /// What ends the halt of a processor in `state`. A kick counts always, and so does an arrival.
+    /// HLT with interrupts masked ends by NMI, INIT and [`Signal::Unhalt`] only, and the wait for a
+    /// start-up IPI by nothing else (SDM vol. 3, 9.4.4).
     pub fn waking(state: &CpuState) -> Self {
-        let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init);
+        let always = Self::EMPTY.with(Signal::Kick).with(Signal::Init).with(Signal::Arrival);
         let halted = always.with(Signal::Nmi).with(Signal::Unhalt);
         match state.activity {
             Activity::WaitForSipi => always.with(Signal::Sipi),

@@ -40,7 +40,7 @@ pub struct Translator {
     pub stopped: u64,
     /// Exits by faults of the host.
     pub faults: u64,
-    /// Bytes of code in the cache.
+    /// Bytes of code in the cache, which the processors of a machine share.
     pub code_used: u64,
     /// Room in the cache.
     pub code_capacity: u64,

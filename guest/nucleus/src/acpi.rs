@@ -15,9 +15,21 @@ pub enum SoftOff {
     SleepControl(u64, u8),
 }
 
+/// Where the fixed power button is heard (4.8.2.2.1).
+#[derive(Clone, Copy, Debug)]
+pub struct PowerButton {
+    /// PM1a_EVT: status.
+    pub status: u16,
+    /// PM1a_EVT: enable.
+    pub enable: u16,
+    /// The IOAPIC's input for the SCI.
+    pub sci: u16,
+}
+
 #[derive(Debug, Default)]
 pub struct Acpi {
     pub soft_off: Option<SoftOff>,
+    pub power_button: Option<PowerButton>,
     /// Register blocks of virtio-mmio devices (_HID LNRO0005).
     pub virtio: Vec<u64>,
 }
@@ -47,8 +59,18 @@ impl Acpi {
                 _ => None,
             }
         });
-        Some(Self { soft_off, virtio: virtio(&dsdt) })
+        Some(Self { soft_off, power_button: power_button(&fadt), virtio: virtio(&dsdt) })
     }
+}
+
+/// What the FADT says of a power button (5.2.9: SCI_INT, PM1a_EVT_BLK, PM1_EVT_LEN, PWR_BUTTON).
+fn power_button(fadt: &[u8]) -> Option<PowerButton> {
+    const NO_FIXED_BUTTON: u32 = 1 << 4;
+    let block = u32_at(fadt, 56).filter(|&port| port != 0)? as u16;
+    let half = u16::from(*fadt.get(88)?) / 2;
+    let sci = u16::from(*fadt.get(46)?);
+    let there = u32_at(fadt, 112)? & NO_FIXED_BUTTON == 0 && half != 0;
+    there.then_some(PowerButton { status: block, enable: block + half, sci })
 }
 
 fn is_rsdp(at: u64) -> bool {

@@ -45,6 +45,15 @@ pub fn start() {
     ioapic(0x10 + 2 * COM1_INPUT, tables::CONSOLE.into()); // edge, active high, not masked
 }
 
+/// Has the level at the IOAPIC's `input`, which is active low, interrupt as `vector`.
+pub fn connect_level(input: u16, vector: u8) {
+    const ACTIVE_LOW: u32 = 1 << 13;
+    const LEVEL: u32 = 1 << 15;
+    let input = u32::from(input);
+    ioapic(0x11 + 2 * input, get(reg::ID) >> 24 << 24);
+    ioapic(0x10 + 2 * input, LEVEL | ACTIVE_LOW | u32::from(vector));
+}
+
 fn get(register: u32) -> u32 {
     get32(DEFAULT_BASE + u64::from(register))
 }

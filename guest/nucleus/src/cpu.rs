@@ -23,6 +23,13 @@ pub fn inb(port: u16) -> u8 {
     value
 }
 
+pub fn inw(port: u16) -> u16 {
+    let value;
+    // SAFETY: reading a port of a device the nucleus owns changes no memory of Rust's.
+    unsafe { asm!("in ax, dx", out("ax") value, in("dx") port, options(nomem, nostack)) };
+    value
+}
+
 pub fn outb(port: u16, value: u8) {
     // SAFETY: no device on the ports used here writes to memory of its own accord.
     unsafe { asm!("out dx, al", in("al") value, in("dx") port, options(nostack)) };

@@ -14,7 +14,7 @@ const MESSAGE: &str = "the demo's programs start";
 
 /// Shows everything. Whatever else runs is left alone, but makes the figures less clear.
 pub fn run(k: &mut Kernel) {
-    const STEPS: [fn(&mut Kernel); 14] = [
+    const STEPS: [fn(&mut Kernel); 15] = [
         bootstrap,
         multiprogramming,
         context_switch,
@@ -29,6 +29,7 @@ pub fn run(k: &mut Kernel) {
         copy_on_write,
         swapping,
         synchronization,
+        machines,
     ];
     for (number, step) in STEPS.into_iter().enumerate() {
         print!("\n[{}] ", number + 1);
@@ -315,4 +316,36 @@ fn synchronization(k: &mut Kernel) {
     let (end, _) = finish(k, "semaphores", "");
     k.quantum = quantum;
     println!("  no two were in it at the same time: {}", views::ended(end));
+}
+
+/// Nothing runs here but this loop, so a gap between two readings of the clock is the host's doing.
+fn machines(k: &mut Kernel) {
+    const SLOTS: usize = 100;
+    const GAP: u64 = 500;
+    println!(
+        "Machines in turn: a host processor runs several machines as the nucleus runs processes"
+    );
+    let mut slots = [b'#'; SLOTS];
+    let (mut gaps, mut away) = (0, 0);
+    let begin = clock::microseconds();
+    let mut last = begin;
+    loop {
+        let now = clock::microseconds();
+        let slot = |time: u64| ((time - begin) / 1000) as usize;
+        if now - last > GAP {
+            gaps += 1;
+            away += now - last;
+            let gone = slot(last).min(SLOTS)..slot(now).min(SLOTS);
+            slots[gone].fill(b'.');
+        }
+        if slot(now) >= SLOTS {
+            break;
+        }
+        last = now;
+    }
+    let line = core::str::from_utf8(&slots).unwrap_or_default();
+    println!("  a mark for each millisecond, # with the processor, . without:");
+    println!("  ~{line}");
+    println!("  away ~{gaps} times, ~{} of {SLOTS} ms; quantum here {} us", away / 1000, k.quantum);
+    println!("  (to see two alternate: gemello run a.toml b.toml --pcpus 1)");
 }

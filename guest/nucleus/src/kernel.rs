@@ -1,5 +1,6 @@
 //! Everything the nucleus knows, in one place, and the life and death of processes.
 
+use crate::acpi::{PowerButton, SoftOff};
 use crate::boot_info::BootInfo;
 use crate::cpu::Features;
 use crate::elf;
@@ -56,6 +57,8 @@ pub struct Kernel {
     pub boot_time: u64,
     /// Tests end processes on purpose: no reports then.
     pub quiet: bool,
+    pub soft_off: Option<SoftOff>,
+    pub power_button: Option<PowerButton>,
 }
 
 impl Kernel {
@@ -82,6 +85,8 @@ impl Kernel {
             foreground: 0,
             boot_time: 0,
             quiet: false,
+            soft_off: None,
+            power_button: None,
         }
     }
 

@@ -71,6 +71,9 @@ extern "C" fn kernel_main(magic: u32, boot_info: u32) -> ! {
     apic::start();
 
     let mut kernel = Kernel::new(info, features, frames, root);
+    kernel.soft_off = acpi.soft_off;
+    kernel.power_button = acpi.power_button;
+    acpi.power_button.into_iter().for_each(power::listen);
     let disk = find_disk(&mut kernel, &acpi);
     kernel.boot_time = clock::microseconds();
     banner(&kernel, clock_source, disk);

@@ -16,7 +16,7 @@
 
 use crate::kernel::Kernel;
 use crate::process::{Pid, State, Wait};
-use crate::{apic, clock, cpu, entry, tables};
+use crate::{apic, clock, cpu, entry, power, tables};
 
 /// Length of a quantum unless told otherwise, in microseconds.
 pub const QUANTUM: u64 = 5000;
@@ -108,6 +108,13 @@ impl Kernel {
         self.interrupts[vector as usize] += 1;
         if vector == tables::CONSOLE {
             self.console_input();
+        }
+        if vector == tables::POWER
+            && let Some(button) = self.power_button
+            && power::was_pressed(button)
+        {
+            println!("\nthe power button was pressed");
+            power::off(self.soft_off);
         }
         if vector != tables::SPURIOUS {
             apic::end_of_interrupt();

@@ -12,10 +12,11 @@ pub const USER_DATA: u16 = 0x20 | 3;
 pub const USER_CODE: u16 = 0x28 | 3;
 const TASK: u16 = 0x30;
 
-/// The vector of the trap for system calls, of the timer and of the console.
+/// The vectors of the trap for system calls, of the timer, the console and the power button.
 pub const TRAP: u8 = 0x80;
 pub const TIMER: u8 = 0x20;
 pub const CONSOLE: u8 = 0x24;
+pub const POWER: u8 = 0x29;
 pub const SPURIOUS: u8 = 0xFF;
 /// Not a vector: what entry.s notes for SYSCALL.
 pub const SYSCALL: u64 = 0x100;

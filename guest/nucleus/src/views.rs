@@ -187,6 +187,7 @@ pub fn interrupts(k: &Kernel) {
         let what = match vector as u8 {
             tables::TIMER => "timer",
             tables::CONSOLE => "console",
+            tables::POWER => "power button",
             tables::TRAP => "system calls by INT 80H",
             n if n < 32 => NAMES[n as usize].1,
             _ => "",

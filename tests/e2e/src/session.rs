@@ -58,7 +58,8 @@ impl Terminal {
         tcsetwinsize(&self.0, size).expect("a terminal");
     }
 
-    fn open(&self) -> File {
+    /// The side that a program has.
+    pub fn other(&self) -> File {
         open(&self.1)
     }
 }
@@ -86,9 +87,10 @@ impl Session {
         let terminal = Terminal::new();
         let mut on_it = Command::new("setsid"); // gives it the terminal, and becomes the program
         on_it.args(["--ctty"]).arg(command.get_program()).args(command.get_args());
-        on_it.stdin(terminal.open());
+        let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        on_it.envs(set).stdin(terminal.other());
         let end = |file: &Option<File>| {
-            file.as_ref().map_or_else(|| terminal.open(), |file| file.try_clone().expect("a file"))
+            file.as_ref().map_or_else(|| terminal.other(), |file| file.try_clone().expect("a file"))
         };
         on_it.stdout(end(&ends.output)).stderr(end(&ends.error));
         let child = on_it.spawn().expect("setsid starts");

@@ -5,14 +5,15 @@ use e2e::{RESET, cache, code, debian, gemello, prints, run, text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Not run here: what measures, needs a key pressed first, or fetches another kernel. `saved.rs`
 /// and `bench.rs` do.
-const LEFT_OUT: [&str; 4] =
-    ["gemello bench", "gemello restore", "--tier lockstep", "--flavour full"];
+const LEFT_OUT: [&str; 5] =
+    ["gemello bench", "gemello restore", "--tier lockstep", "--flavour full", " web"];
 
 /// The commands in `text`'s indented lines, up to their explanation.
 fn commands(text: &str) -> Vec<String> {
@@ -22,9 +23,13 @@ fn commands(text: &str) -> Vec<String> {
     shown.filter(ours).map(str::to_owned).collect()
 }
 
+fn of_the_readme() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    commands(&fs::read_to_string(path).expect("README.md"))
+}
+
 fn every_command() -> BTreeSet<String> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let mut all = BTreeSet::from_iter(commands(&fs::read_to_string(root).expect("README.md")));
+    let mut all = BTreeSet::from_iter(of_the_readme());
     for help in [&["--help"][..], &["run", "--help"], &["fetch", "--help"], &["doctor", "--help"]] {
         let output = run(help);
         assert_eq!(code(&output), 0, "{help:?}");
@@ -40,7 +45,8 @@ fn every_command() -> BTreeSet<String> {
 
 /// A folder with `gemello` in the path, and what the examples name.
 fn place() -> PathBuf {
-    let place = std::env::temp_dir().join(format!("gemello-examples-{}", std::process::id()));
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let place = std::env::temp_dir().join(format!("gemello-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&place);
     fs::create_dir_all(place.join("bin")).expect("a directory");
     std::os::unix::fs::symlink(
@@ -53,6 +59,9 @@ fn place() -> PathBuf {
     file("kernel.elf", &prints(b"text\r\n", RESET));
     file("init.bin", b"content");
     file("data.img", &[0; 1 << 20]);
+    for name in ["web.toml", "db.toml"] {
+        file(name, b"[boot]\nnucleus = \"\"\n");
+    }
     file("machine.toml", b"[boot]\nkernel = \"kernel.elf\"\n");
     fs::copy(cache().join("cloud/vmlinuz"), place.join("vmlinuz")).expect("Debian's kernel");
     initrd(&place);
@@ -103,4 +112,57 @@ fn each_works_as_it_is_shown() {
     }
     assert!(tried > 15, "{tried}");
     fs::remove_dir_all(&place).expect("it is there");
+}
+
+/// A command line in `place`, with a runtime folder of its own.
+fn shell(line: &str, place: &Path) -> Command {
+    let path = format!("{}:{}", place.join("bin").display(), std::env::var("PATH").expect("PATH"));
+    let mut shell = Command::new("timeout");
+    shell.args(["90", "sh", "-c", line]).current_dir(place).env("PATH", path);
+    shell.env("XDG_RUNTIME_DIR", place.join("runtime")).stdin(Stdio::null());
+    shell
+}
+
+/// What is said to running machines, in the order in which it is shown.
+#[test]
+fn what_is_said_to_running_machines_works() {
+    let _turn = debian("cloud");
+    let place = place();
+    fs::create_dir(place.join("runtime")).expect("a folder");
+    fs::set_permissions(place.join("runtime"), fs::Permissions::from_mode(0o700)).expect("mine");
+    let there = |name: &str| place.join(format!("runtime/gemello/{name}.sock")).exists();
+    for shown in [of_the_readme(), commands(&text(&run(&["ps", "--help"]).stdout))] {
+        let mut shown = shown.into_iter().filter(|line| line.contains(" web"));
+        let first = shown.next().expect("machines are run first");
+        let mut machines: Option<Child> = None;
+        for line in shown {
+            if !there("web") || !there("db") {
+                end(machines.take());
+                machines = Some(shell(&format!("exec {first}"), &place).spawn().expect("sh"));
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while !there("web") || !there("db") {
+                    assert!(Instant::now() < deadline, "{first}");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            let console = line.contains("console");
+            let said = if console { format!("timeout 5 {line}") } else { line.clone() };
+            let output = shell(&said, &place).output().expect("sh");
+            let told = text(&output.stdout) + &text(&output.stderr);
+            if console {
+                assert!(told.contains("nucleus>"), "{line}: {told}");
+            } else {
+                assert_eq!(code(&output), 0, "{line}: {told}");
+            }
+        }
+        end(machines);
+    }
+    fs::remove_dir_all(&place).expect("it is there");
+}
+
+fn end(machines: Option<Child>) {
+    if let Some(mut machines) = machines {
+        let _ = machines.kill();
+        let _ = machines.wait();
+    }
 }

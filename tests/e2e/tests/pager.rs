@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use test_support::setting;
 
 /// Where swap files are: on a disk, other than the host's temporary folder may be.
@@ -31,46 +31,110 @@ fn resident(pid: u32) -> Option<u64> {
     Some(sum)
 }
 
-/// Waits for `child`, and stops it for a moment at times. The most that [`resident`] said.
+/// Whether all threads of `pid` stand still, or it has ended.
+fn stands(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
+    // The state follows the name, which ends with a parenthesis.
+    let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.chars().nth(1));
+    tasks.filter_map(stat).filter_map(state).all(|state| "TZX".contains(state))
+}
+
+/// Waits for `child`. The most that [`resident`] said, every 100 ms: while it is stopped, since the
+/// host tells of one region after the other.
 fn most_resident(child: &mut Child) -> u64 {
     let pid = Pid::from_child(child);
     let mut most = 0;
-    for turn in 0_u64.. {
-        if child.try_wait().expect("a child").is_some() {
-            break;
+    while child.try_wait().expect("a child").is_none() {
+        kill_process(pid, Signal::STOP).expect("it runs");
+        let limit = Instant::now() + Duration::from_secs(20);
+        while !stands(child.id()) && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(1));
         }
         most = most.max(resident(child.id()).unwrap_or(0));
-        if turn % 20 == 19 {
-            kill_process(pid, Signal::STOP).expect("it runs");
-            thread::sleep(Duration::from_millis(200));
-            kill_process(pid, Signal::CONT).expect("it is there");
-        }
+        kill_process(pid, Signal::CONT).expect("it is there");
         thread::sleep(Duration::from_millis(100));
     }
     most
 }
 
-/// A Debian with `memory` MiB that fills `mib` of them and changes them for `seconds`, of which
-/// `budget` MiB may be resident.
+/// A Debian with two processors and `memory` MiB. Two processes fill `mib` of them and change them
+/// for `seconds`, a disk writes to them, and `budget` MiB may be resident.
 fn fill_and_check(memory: u64, mib: u64, budget: u64, seconds: u64) {
     let _turn = debian("cloud");
-    let script =
-        format!("cp /dev/vda /run/fill; chmod +x /run/fill; /run/fill {mib} {seconds} /dev/vda");
+    let fill = format!("/run/fill {} {seconds} /dev/vda", mib / 2);
+    let script = format!(
+        "cp /dev/vda /run/fill; chmod +x /run/fill; {fill} & {fill} && wait $! && echo both; \
+         grep HYP: /proc/interrupts"
+    );
     let (memory, resident) = (format!("{memory}M"), format!("{budget}M"));
     let (disk, seconds) = (program_disk("fill"), format!("{}", 10 * seconds + 300));
     let mut command = command(&["run", "debian", "--memory", &memory, "--resident", &resident]);
-    command.args(["--swap", SWAP, "--disk", &disk, "--stats", "--timeout", &seconds]);
+    command.args(["--vcpus", "2", "--swap", SWAP, "--disk", &disk]);
+    command.args(["--stats", "--timeout", &seconds]);
     command.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("gemello");
     let most = most_resident(&mut child);
     let told = child.wait_with_output().expect("its output");
     let (out, err) = (text(&told.stdout), text(&told.stderr));
     assert_eq!(code(&told), 0, "{out}{err}");
-    assert!(out.contains("all right: "), "{out}{err}");
+    assert_eq!(out.matches("all right: ").count(), 2, "{out}{err}");
+    assert!(out.contains("both"), "{out}{err}");
+    told_of_pages(&out, &err);
     let budget = budget << 20;
     assert!(most > budget / 2 && most <= budget + budget / 50, "{most} of {budget} bytes\n{err}");
     assert!(err.contains("page-ins"), "{err}");
     println!("{out}{err}at most {most} bytes resident");
+}
+
+/// The guest was told of pages that were absent, and when they had come.
+fn told_of_pages(out: &str, err: &str) {
+    let ready = out.lines().find_map(|line| line.trim().strip_prefix("HYP:")).expect(out);
+    let ready = ready.split_whitespace().map_while(|count| count.parse::<u64>().ok()).sum::<u64>();
+    let faults = err.lines().filter_map(|line| line.trim().strip_prefix("async page faults"));
+    let count = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
+    let faults: u64 = faults.filter_map(count).sum();
+    // Each processor is told once at the start that all are there.
+    assert!(faults > 0 && ready > 2, "{faults} absent, {ready} told of\n{out}{err}");
+}
+
+#[test]
+fn a_guest_runs_other_work_while_a_page_comes_in() {
+    let _turn = debian("cloud");
+    let script = "cp /dev/vda /run/fill; chmod +x /run/fill; n=0; \
+                  while :; do n=$((n+1)); [ $((n%100)) = 0 ] && echo $n >> /run/n; done & \
+                  /run/fill 16 1 /dev/vda && kill $! && echo counted $(tail -n 1 /run/n); \
+                  grep HYP: /proc/interrupts";
+    let disk = program_disk("fill");
+    let mut command = command(&["run", "debian", "--memory", "192M", "--resident", "32M"]);
+    command.args(["--swap", SWAP, "--disk", &disk, "--stats", "--timeout", "5m"]);
+    let told = command.args(["--", "sh", "-c", script]).output().expect("gemello");
+    let (out, err) = (text(&told.stdout), text(&told.stderr));
+    assert_eq!(code(&told), 0, "{out}{err}");
+    assert!(out.contains("all right: "), "{out}{err}");
+    let counted = out.lines().find_map(|line| line.trim().strip_prefix("counted "));
+    assert!(counted.is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 100)), "{out}{err}");
+    told_of_pages(&out, &err);
+}
+
+#[test]
+fn a_machine_that_is_killed_leaves_no_file() {
+    let folder = std::path::Path::new(SWAP).join(format!("killed-{}", std::process::id()));
+    fs::create_dir(&folder).expect("a folder");
+    let idle = scratch("killed", &e2e::idle());
+    let mut command =
+        command(&["run", "--kernel", idle.to_str().expect("text"), "--memory", "64M"]);
+    command.args(["--resident", "16M", "--timeout", "5m"]).arg("--swap").arg(&folder);
+    let mut child = command.stdin(Stdio::null()).spawn().expect("gemello");
+    let limit = Instant::now() + Duration::from_secs(60);
+    let maps = || fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap_or_default();
+    while !maps().contains(folder.to_str().expect("text")) {
+        assert!(Instant::now() < limit, "no swap file: {}", maps());
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it is gone");
+    fs::remove_dir(&folder).expect("it is empty");
 }
 
 #[test]
@@ -128,15 +192,24 @@ fn budgets_and_folders_that_cannot_be_are_refused() {
 fn more_memory_than_the_host_has_is_said_unless_it_has_a_budget() {
     let idle = scratch("idle", &e2e::writes_debug_exit());
     let idle = idle.to_str().expect("text");
-    let told = |arguments: &[&str]| {
-        let fixed = ["run", "--kernel", idle, "--debug-exit", "--memory", "900G"];
-        let output = run(&[&fixed[..], arguments].concat());
-        assert_eq!(code(&output) & 1, 1, "{}", text(&output.stderr));
-        text(&output.stderr)
-    };
-    let warned = told(&[]);
+    let fixed = ["run", "--kernel", idle, "--debug-exit", "--memory", "900G"];
+    let output = run(&fixed);
+    let warned = text(&output.stderr);
+    assert_eq!(code(&output) & 1, 1, "{warned}");
     assert!(warned.contains("921600 MiB of guest memory are more than"), "{warned}");
     assert!(warned.contains("--resident SIZE"), "{warned}");
-    let bounded = told(&["--resident", "16M", "--swap", SWAP]);
-    assert_eq!(bounded, "", "nothing to warn of");
+    let output = run(&[&fixed[..], &["--resident", "16M", "--swap", SWAP]].concat());
+    let bounded = text(&output.stderr);
+    assert!(!bounded.contains("that this host can give"), "{bounded}");
+}
+
+#[test]
+fn a_disk_without_room_for_the_swap_file_is_told_at_the_start() {
+    let mut limited = std::process::Command::new("prlimit");
+    limited.args(["--fsize=33554432"]).arg(test_support::gemello());
+    limited.args(["run", "--nucleus", "demo", "--memory", "64M", "--resident", "16M"]);
+    let output = limited.args(["--swap", SWAP]).output().expect("prlimit");
+    let told = text(&output.stderr);
+    assert_eq!(code(&output), 2, "{told}");
+    assert!(told.contains("cannot create a swap file in"), "{told}");
 }

@@ -145,9 +145,9 @@ fn every_stressor_finds_its_results_right() {
 }
 
 /// All at once: messages, futexes, processes, page tables, signals, barriers.
-const STORM: &str = "--switch 2 --msg 2 --sockpair 2 --pipe 2 --futex 2 --mutex 2 --yield 2 --fork 2 \
-                     --mmap 1 --mremap 1 --mprotect 2 --tlb-shootdown 1 --vm 1 --sigq 2 \
-                     --sigsuspend 2 --sigsegv 1 --membarrier 1 --cpu 1";
+const STORM: &str = "--switch 2 --msg 2 --sockpair 2 --pipe 2 --futex 2 --mutex 2 --yield 2 \
+                     --fork 2 --mmap 1 --mremap 1 --mprotect 2 --tlb-shootdown 1 --vm 1 \
+                     --sigq 2 --sigsuspend 2 --sigsegv 1 --membarrier 1 --cpu 1";
 
 /// Patches the kernel's code as long as there is no file `/done`: the function tracer changes all
 /// its functions, statistics and events change static keys. Says how often.

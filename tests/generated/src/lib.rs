@@ -12,7 +12,7 @@ mod code;
 mod scene;
 mod twins;
 
-pub use twins::{disturbed, sabotaged, twins};
+pub use twins::{disturbed, paged, sabotaged, twins};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 
 use engine_soft::{SoftVcpu, Tier};
@@ -130,6 +130,7 @@ fn go(vcpu: &mut SoftVcpu, io: &mut Anything) {
                 io.signals.raise(wake);
             }
             Exit::Shutdown | Exit::Reset => return,
+            Exit::Absent(page) => panic!("{page:#x} is absent, of memory without a pager"),
             Exit::Fatal(why) => panic!("the engine gave up: {why}"),
         }
         if io.random.one_in(16) {

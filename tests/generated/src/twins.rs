@@ -10,8 +10,11 @@ use super::Bytes;
 use super::blocks::{self, SLOT, SLOTS};
 use super::scene::{descriptor, gate, segment};
 use engine_soft::{Sabotage, SoftVcpu, Tier};
-use memory::GuestRam;
+use memory::{Arrival, Backing, GuestRam, LEAST_RESIDENT, Pager, swap_file};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use test_support::Rng;
 use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
 use x86::addr::Gpa;
@@ -20,6 +23,8 @@ use x86::regs::{Cr0, Cr4, Efer};
 use x86::state::{CpuState, Flags, Seg, Segment, TableRegister, gpr};
 
 const RAM: &[(Gpa, u64)] = &[(Gpa(0), 0x4_0000)];
+/// Where memory lies that no guest knows of.
+const OTHERS: Gpa = Gpa(1 << 32);
 const TABLES: u64 = 0x1000;
 /// The table of 4 KiB pages.
 const PAGE_TABLE: u64 = 0x4000;
@@ -95,6 +100,82 @@ pub fn disturbed(data: &[u8]) {
     }
 }
 
+/// As [`twins`], but memory is the pager's: each page is away when the guest first needs it,
+/// wherever in an instruction that is.
+///
+/// # Panics
+/// If that changes anything.
+pub fn paged(data: &[u8], swap: &Path) {
+    if data.first().is_some_and(|mode| mode & WILD != 0) {
+        return;
+    }
+    let reference = end(data, Tier::Interpret, None);
+    if reference.exit == Exit::SliceOver {
+        return;
+    }
+    for tier in [Tier::Interpret, Tier::Translate] {
+        let paged = Paged::new(swap);
+        let ram = &paged.ram;
+        let way = |vcpu: &mut SoftVcpu, slice: Slice| {
+            paged.all_away();
+            brought(vcpu, slice, ram)
+        };
+        compare(&reference, &run_on(ram, data, tier, None, way));
+    }
+}
+
+/// Runs `vcpu` to its end, and has the pages brought that it asks for.
+fn brought(vcpu: &mut SoftVcpu, slice: Slice, ram: &GuestRam) -> Exit {
+    let (tell, told) = std::sync::mpsc::channel();
+    let arrival: Arrival = Arc::new(move |page| tell.send(page).expect("somebody waits"));
+    loop {
+        match vcpu.run(&mut NoDevices, slice) {
+            Exit::Absent(page) => {
+                if ram.request(page, &arrival) {
+                    told.recv().expect("it comes");
+                }
+            }
+            exit => return exit,
+        }
+    }
+}
+
+/// Memory with a pager whose budget other pages take up.
+struct Paged {
+    ram: GuestRam,
+    pager: Option<Pager>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Paged {
+    fn new(swap: &Path) -> Self {
+        let ranges = [RAM[0], (OTHERS, 2 * LEAST_RESIDENT)];
+        let file = swap_file(swap, ranges.iter().map(|r| r.1).sum()).expect("a swap file");
+        let backing = Backing::File { file, offset: 0, private: false };
+        let ram = GuestRam::create(backing, &ranges).expect("some memory");
+        let lost = |why: &str| panic!("{why}");
+        let (pager, reclaimer) = Pager::new(&ram, LEAST_RESIDENT, Box::new(lost)).expect("a pager");
+        let fetcher = pager.fetcher();
+        let threads = vec![thread::spawn(|| reclaimer.run()), thread::spawn(|| fetcher.run())];
+        Self { ram, pager: Some(pager), threads }
+    }
+
+    /// Has all of the guest's pages leave memory: others come, of twice the budget.
+    fn all_away(&self) {
+        for page in (0..2 * LEAST_RESIDENT).step_by(0x1000) {
+            self.ram.write(OTHERS.wrapping_add(page), &[1]).expect("in RAM");
+            self.ram.settle();
+        }
+    }
+}
+
+impl Drop for Paged {
+    fn drop(&mut self) {
+        drop(self.pager.take());
+        self.threads.drain(..).for_each(|thread| thread.join().expect("no panic"));
+    }
+}
+
 /// Runs `vcpu` to its end, interrupted from another thread every few microseconds.
 fn kicked(vcpu: &mut SoftVcpu, slice: Slice) -> Exit {
     let (signals, done) = (vcpu.signals(), AtomicBool::new(false));
@@ -153,12 +234,22 @@ fn run(
     sabotage: Option<Sabotage>,
     way: impl FnOnce(&mut SoftVcpu, Slice) -> Exit,
 ) -> End {
+    run_on(&GuestRam::new(RAM).expect("some memory"), data, tier, sabotage, way)
+}
+
+/// The same on `ram`, which holds zeros.
+fn run_on(
+    ram: &GuestRam,
+    data: &[u8],
+    tier: Tier,
+    sabotage: Option<Sabotage>,
+    way: impl FnOnce(&mut SoftVcpu, Slice) -> Exit,
+) -> End {
     let mut bytes = Bytes(data);
     let mode = bytes.u8();
     let mut random = Rng::new(bytes.u64());
-    let ram = GuestRam::new(RAM).expect("some memory");
     let model = CpuModel::parse("gemello-v3").expect("a known model");
-    let state = build(&ram, mode, &mut random);
+    let state = build(ram, mode, &mut random);
     let mut vcpu = SoftVcpu::with_tier(ram.clone(), model, tier, CODE_CACHE).expect("an engine");
     if mode & 2 == 0 {
         vcpu.translate_at_once();

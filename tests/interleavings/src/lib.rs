@@ -1,5 +1,6 @@
-//! The sources of `vcpu::Signals` and of the scheduler, with a model's locks and atomics in place
-//! of the host's. The tests run them under every interleaving of a few threads.
+//! The sources of `vcpu::Signals`, of the scheduler and of the code cache's epochs, with a model's
+//! locks and atomics in place of the host's. The tests run them under every interleaving of a few
+//! threads.
 //!
 //! Those files take their locks and atomics from the crate `sync`, which is this one here: the same
 //! text is compiled against loom's. Time is what [`clock`] says.
@@ -15,6 +16,8 @@ extern crate self as vcpu;
 pub mod clock;
 pub mod models;
 
+#[path = "../../../crates/engine-soft/src/translate/epochs.rs"]
+mod epochs;
 #[path = "../../../crates/sched/src/hub.rs"]
 mod hub;
 #[path = "../../../crates/sched/src/ids.rs"]

@@ -2,6 +2,7 @@
 //! waits for ever.
 
 use crate::clock::Clock;
+use crate::epochs::Epochs;
 use crate::hub::Hub;
 use crate::ids::{MachineId, Worker};
 use crate::share::Share;
@@ -217,4 +218,62 @@ pub fn a_quantums_end_against_a_wake_up() {
     model.add(&spins, Box::new(spin));
     halts.raise(Signal::Intr);
     model.join();
+}
+
+/// What an epoch has; how many were freed.
+struct Value(Arc<AtomicUsize>);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The first epoch, and how many of its successors' values were freed.
+fn epochs() -> (Arc<Epochs<Value>>, Arc<AtomicUsize>) {
+    let freed = Arc::new(AtomicUsize::new(0));
+    (Arc::new(Epochs::new(Value(freed.clone()))), freed)
+}
+
+/// Begins another epoch on a thread of its own; tells whether it did.
+fn advance(
+    epochs: &Arc<Epochs<Value>>,
+    freed: &Arc<AtomicUsize>,
+) -> thread::JoinHandle<Result<bool, ()>> {
+    let (epochs, freed) = (epochs.clone(), freed.clone());
+    thread::spawn(move || epochs.advance(|| Ok(Value(freed))))
+}
+
+/// A processor that is parked has nothing of an epoch that has passed, and finds none when it runs.
+pub fn parking_against_a_new_epoch() {
+    let (epochs, freed) = epochs();
+    let mut member = epochs.join(Box::new(|| {}));
+    member.renew();
+    let other = advance(&epochs, &freed);
+    member.park();
+    assert_eq!(other.join().expect("it ends"), Ok(true));
+    assert_eq!(freed.load(Ordering::SeqCst), 1, "the old value is kept");
+    assert!(!member.resume() && member.held().is_none());
+    member.renew();
+    assert!(member.is_current());
+}
+
+/// What a processor runs is not freed; a third value comes when the first is.
+pub fn running_against_new_epochs() {
+    let (epochs, freed) = epochs();
+    let mut member = epochs.join(Box::new(|| {}));
+    member.renew();
+    let others = [advance(&epochs, &freed), advance(&epochs, &freed)];
+    for _ in 0..2 {
+        let number = member.number();
+        assert!(freed.load(Ordering::SeqCst) < number as usize, "what runs was freed");
+        if !member.is_current() {
+            member.renew();
+            assert!(member.number() > number);
+        }
+    }
+    let began = others.map(|other| other.join().expect("it ends"));
+    assert!(began.contains(&Ok(true)));
+    member.renew();
+    assert_eq!(freed.load(Ordering::SeqCst) as u64 + 1, epochs.number());
 }

@@ -48,3 +48,13 @@ fn parking_against_a_kick() {
 fn a_quantums_end_against_a_wake_up() {
     every(Some(3), models::a_quantums_end_against_a_wake_up);
 }
+
+#[test]
+fn parking_against_a_new_epoch() {
+    every(None, models::parking_against_a_new_epoch);
+}
+
+#[test]
+fn running_against_new_epochs() {
+    every(Some(4), models::running_against_new_epochs);
+}

@@ -18,7 +18,7 @@ const BOOLS: usize = 1;
 
 /// What does not keep a budget yet, by the beginning of its path or by its name: bounds that only
 /// shrink.
-const LONGER_FILES: [(&str, usize); 1] = [("crates/engine-soft/src/translate/emit.rs", 658)];
+const LONGER_FILES: [(&str, usize); 1] = [("crates/engine-soft/src/translate/emit.rs", 645)];
 const LONGER_FUNCTIONS: [(&str, usize); 0] = [];
 const MORE_BOOLS: [(&str, usize); 0] = [];
 const UNUSED: [(&str, usize); 5] = [

@@ -22,7 +22,6 @@ const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 // Flags (table 5.10).
 const WBINVD: u32 = 1 << 0;
 const PROC_C1: u32 = 1 << 2;
-const NO_FIXED_POWER_BUTTON: u32 = 1 << 4;
 const NO_FIXED_SLEEP_BUTTON: u32 = 1 << 5;
 const NO_FIXED_RTC_WAKE: u32 = 1 << 6;
 const TMR_VAL_EXT: u32 = 1 << 8;
@@ -82,11 +81,5 @@ fn boot_architecture(config: &AcpiConfig) -> u16 {
 
 fn flags(config: &AcpiConfig) -> u32 {
     let timer = if config.pm_timer_32bit { TMR_VAL_EXT } else { 0 };
-    WBINVD
-        | PROC_C1
-        | NO_FIXED_POWER_BUTTON
-        | NO_FIXED_SLEEP_BUTTON
-        | NO_FIXED_RTC_WAKE
-        | RESET_REG_SUP
-        | timer
+    WBINVD | PROC_C1 | NO_FIXED_SLEEP_BUTTON | NO_FIXED_RTC_WAKE | RESET_REG_SUP | timer
 }

@@ -28,6 +28,18 @@ impl Area {
         byte
     }
 
+    /// The 32-bit number at `offset`.
+    pub(super) fn word(&self, ram: &GuestRam, offset: u64) -> u32 {
+        u32::from_le_bytes(self.bytes(ram, offset))
+    }
+
+    /// Puts `value` at `offset`.
+    pub(super) fn set_word(&self, ram: &GuestRam, offset: u64, value: u32) {
+        // Pinned memory is there.
+        let _ = ram.write(self.at(offset), &value.to_le_bytes());
+        ram.wrote(self.at(offset), 4);
+    }
+
     /// The 64-bit number at `offset`.
     pub(super) fn long(&self, ram: &GuestRam, offset: u64) -> u64 {
         u64::from_le_bytes(self.bytes(ram, offset))

@@ -8,6 +8,7 @@
 //! Pure: [`clock`], which has the clock's arithmetic.
 
 mod area;
+mod async_pf;
 mod clock;
 mod ipi;
 mod registers;
@@ -16,12 +17,13 @@ mod steal;
 #[cfg(test)]
 mod tests;
 
-pub use saved::{CommonState, ParavirtState};
+pub use saved::{AsyncPfState, CommonState, ParavirtState};
 
 use crate::chipset::WallClock;
-use crate::irqchip::Interconnect;
+use crate::irqchip::{DeliveryMode, DestinationMode, Interconnect, Message, Trigger};
 use crate::time::Tsc;
 use area::Area;
+use async_pf::AsyncPf;
 use clock::{Moment, Rate};
 use memory::GuestRam;
 use registers::{ENABLED, PAIRING_WALL_CLOCK, WALL_CLOCK_SIZE, call, msr, time_info};
@@ -30,8 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use steal::Steal;
-use vcpu::{Hypercall, HypercallError, MsrFault, Signals};
-use x86::addr::{Gpa, VcpuId};
+use vcpu::{Hypercall, HypercallError, Interruptible, MsrFault, Signals};
+use x86::addr::{Gpa, La, VcpuId};
 use x86::cpuid::{CpuModel, Feature, FeatureSet};
 
 /// How often a moment on two clocks is looked for.
@@ -94,11 +96,13 @@ impl fmt::Debug for Common {
 /// One processor's part.
 pub struct Paravirt {
     common: Arc<Common>,
+    id: VcpuId,
     tsc: Arc<dyn Tsc>,
     /// MSR_KVM_SYSTEM_TIME, and the record that it asks for.
     system_time: u64,
     area: Option<Area>,
     steal: Steal,
+    async_pf: AsyncPf,
     /// The next HLT has been ended already.
     unhalted: bool,
     /// The guest wants another processor to run rather than this one.
@@ -119,17 +123,22 @@ enum Register {
     WallClock,
     SystemTime,
     StealTime,
+    AsyncPfEnable,
+    AsyncPfVector,
+    AsyncPfAcknowledge,
 }
 
 impl Paravirt {
-    /// The part of the processor with `tsc`.
-    pub fn new(common: &Arc<Common>, tsc: Arc<dyn Tsc>) -> Self {
+    /// The part of processor `id`, which has `tsc`.
+    pub fn new(common: &Arc<Common>, id: VcpuId, tsc: Arc<dyn Tsc>) -> Self {
         Self {
             common: Arc::clone(common),
+            id,
             tsc,
             system_time: 0,
             area: None,
             steal: Steal::default(),
+            async_pf: AsyncPf::default(),
             unhalted: false,
             yields: None,
         }
@@ -143,6 +152,9 @@ impl Paravirt {
             msr::WALL_CLOCK => (Register::WallClock, Feature::KvmClock),
             msr::SYSTEM_TIME => (Register::SystemTime, Feature::KvmClock),
             msr::STEAL_TIME => (Register::StealTime, Feature::KvmStealTime),
+            msr::ASYNC_PF_EN => (Register::AsyncPfEnable, Feature::KvmAsyncPf),
+            msr::ASYNC_PF_INT => (Register::AsyncPfVector, Feature::KvmAsyncPfInt),
+            msr::ASYNC_PF_ACK => (Register::AsyncPfAcknowledge, Feature::KvmAsyncPfInt),
             _ => return None,
         };
         self.offers(feature).then_some(register)
@@ -158,6 +170,9 @@ impl Paravirt {
             Register::WallClock => self.common.wall_clock.load(Ordering::SeqCst),
             Register::SystemTime => self.system_time,
             Register::StealTime => self.steal.register(),
+            Register::AsyncPfEnable => self.async_pf.control(),
+            Register::AsyncPfVector => self.async_pf.vector().0.into(),
+            Register::AsyncPfAcknowledge => 0,
         }))
     }
 
@@ -170,6 +185,10 @@ impl Paravirt {
                 self.tell_time(0);
             }
             Register::StealTime => return Some(self.steal.write(&self.common.ram, value)),
+            Register::AsyncPfEnable => return Some(self.enable_async_faults(value)),
+            Register::AsyncPfVector => return Some(self.async_pf.set_vector(value)),
+            Register::AsyncPfAcknowledge if value & 1 != 0 => self.tell_ready(),
+            Register::AsyncPfAcknowledge => {}
         }
         Some(Ok(()))
     }
@@ -215,13 +234,55 @@ impl Paravirt {
     pub fn init(&mut self) {
         self.place_time(0);
         self.steal.place(&self.common.ram, 0);
+        self.async_pf.init();
         self.unhalted = false;
+    }
+
+    fn enable_async_faults(&mut self, value: u64) -> Result<(), MsrFault> {
+        if !AsyncPf::is_valid(value, self.offers(Feature::KvmAsyncPfInt)) {
+            return Err(MsrFault);
+        }
+        self.async_pf.enable(&self.common.ram, value)?;
+        self.tell_ready();
+        Ok(())
+    }
+
+    /// Whether the guest, interrupted as `guest` says, can be told that a page is not present.
+    pub fn takes_async_fault(&self, guest: Interruptible) -> bool {
+        self.async_pf.can_tell(&self.common.ram, guest)
+    }
+
+    /// The guest is told that the page at `page` is not present, as [`Paravirt::takes_async_fault`]
+    /// permits: by a page fault with this address. [`Paravirt::page_came`] must follow.
+    pub fn async_fault(&mut self, page: Gpa) -> Option<La> {
+        self.async_pf.not_present(&self.common.ram, self.id, page)
+    }
+
+    /// The page at `page` has come: the guest is told if it waits for it.
+    pub fn page_came(&mut self, page: Gpa) {
+        self.async_pf.came(page);
+        self.tell_ready();
+    }
+
+    /// Asynchronous page faults up to now.
+    pub fn async_faults(&self) -> u64 {
+        self.async_pf.faults()
+    }
+
+    fn tell_ready(&mut self) {
+        let (interconnect, destination) = (&self.common.interconnect, self.id.0);
+        let (delivery, mode) = (DeliveryMode::Fixed, DestinationMode::Physical);
+        self.async_pf.tell(&self.common.ram, |vector| {
+            let trigger = Trigger::Edge;
+            interconnect.deliver(&Message { vector, delivery, trigger, mode, destination })
+        });
     }
 
     /// The processor is about to run, after it has waited for `waited` in all. True: all its
     /// translations of linear addresses must be dropped before it does.
     #[must_use]
     pub fn arrives(&mut self, waited: Duration) -> bool {
+        self.tell_ready();
         self.steal.arrives(&self.common.ram, waited) && self.offers(Feature::KvmPvTlbFlush)
     }
 

@@ -11,8 +11,14 @@ pub(super) mod msr {
     pub(crate) const WALL_CLOCK: u32 = 0x4b56_4d00;
     /// MSR_KVM_SYSTEM_TIME_NEW.
     pub(crate) const SYSTEM_TIME: u32 = 0x4b56_4d01;
+    /// MSR_KVM_ASYNC_PF_EN.
+    pub(crate) const ASYNC_PF_EN: u32 = 0x4b56_4d02;
     /// MSR_KVM_STEAL_TIME.
     pub(crate) const STEAL_TIME: u32 = 0x4b56_4d03;
+    /// MSR_KVM_ASYNC_PF_INT: the vector of *ready*.
+    pub(crate) const ASYNC_PF_INT: u32 = 0x4b56_4d06;
+    /// MSR_KVM_ASYNC_PF_ACK: bit 0 says that the guest has taken the last token.
+    pub(crate) const ASYNC_PF_ACK: u32 = 0x4b56_4d07;
 }
 
 /// Hypercalls.
@@ -58,6 +64,27 @@ pub(super) mod steal_time {
     pub(crate) const AWAY: u8 = 1 << 0;
     /// Another processor asks for a flush of the TLB before it does again (KVM_VCPU_FLUSH_TLB).
     pub(crate) const FLUSH_TLB: u8 = 1 << 1;
+}
+
+/// `struct kvm_vcpu_pv_apf_data`: flags, token.
+pub(super) mod async_pf {
+    /// Its bytes, and its alignment.
+    pub(crate) const SIZE: u64 = 64;
+    /// What of MSR_KVM_ASYNC_PF_EN is no address.
+    pub(crate) const FLAGS: u64 = SIZE - 1;
+    /// Kernel code may be told, too.
+    pub(crate) const SEND_ALWAYS: u64 = 1 << 1;
+    /// *Ready* comes by interrupt (KVM_ASYNC_PF_DELIVERY_AS_INT). Nothing comes otherwise.
+    pub(crate) const BY_INTERRUPT: u64 = 1 << 3;
+    /// Bits of the register that must be clear: delivery as an exit to a hypervisor in the guest,
+    /// and two that mean nothing.
+    pub(crate) const RESERVED: u64 = 1 << 2 | 3 << 4;
+    /// Where its flags are.
+    pub(crate) const FLAG: u64 = 0;
+    /// The page fault at hand is an asynchronous one (KVM_PV_REASON_PAGE_NOT_PRESENT).
+    pub(crate) const NOT_PRESENT: u32 = 1;
+    /// Where the token is of a page that is ready.
+    pub(crate) const TOKEN: u64 = 4;
 }
 
 /// `struct pvclock_wall_clock`: version, seconds, nanoseconds.

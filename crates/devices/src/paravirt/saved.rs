@@ -1,6 +1,9 @@
 //! Saved state of KVM's interface: its registers. The records are in guest memory, and the clock is
 //! a function of the TSC.
 
+pub use super::async_pf::AsyncPfState;
+
+use super::async_pf::AsyncPf;
 use super::steal::Steal;
 use super::{Common, Paravirt};
 use crate::saved::{Check, RestoreError};
@@ -20,13 +23,15 @@ pub struct ParavirtState {
     pub system_time: u64,
     /// MSR_KVM_STEAL_TIME.
     pub steal_time: u64,
+    /// Asynchronous page faults.
+    pub async_pf: AsyncPfState,
     /// The next HLT has been ended already.
     pub unhalted: bool,
 }
 
 impl ParavirtState {
     /// The version that this build writes, and the only one that it reads.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 }
 
 /// What the processors have in common.
@@ -74,11 +79,22 @@ impl Common {
 impl Paravirt {
     /// The saved state.
     pub fn save(&self) -> ParavirtState {
-        let Self { common: _, tsc: _, system_time, area: _, steal, unhalted, yields: _ } = self;
+        let Self {
+            common: _,
+            id: _,
+            tsc: _,
+            system_time,
+            area: _,
+            steal,
+            async_pf,
+            unhalted,
+            yields: _,
+        } = self;
         ParavirtState {
             version: ParavirtState::VERSION,
             system_time: *system_time,
             steal_time: steal.register(),
+            async_pf: async_pf.save(),
             unhalted: *unhalted,
         }
     }
@@ -88,7 +104,7 @@ impl Paravirt {
     /// # Errors
     /// The state is another version's or another machine's; nothing was changed.
     pub fn restore(&mut self, state: &ParavirtState) -> Result<(), RestoreError> {
-        let ParavirtState { version, system_time, steal_time, unhalted } = *state;
+        let ParavirtState { version, system_time, steal_time, ref async_pf, unhalted } = *state;
         let check = Check::version(NAME, version, ParavirtState::VERSION)?;
         self.common.register(check, "system_time", system_time)?;
         let there = self.offers(Feature::KvmStealTime) && Steal::is_valid(steal_time);
@@ -96,9 +112,22 @@ impl Paravirt {
         check.that(there || steal_time == 0, "steal_time", text, "a valid register")?;
         let there = self.offers(Feature::KvmPvUnhalt);
         check.that(there || !unhalted, "unhalted", unhalted, false)?;
+        let text = format_args!("{async_pf:x?}");
+        let restored = self.restored_async_pf(async_pf);
+        check.that(restored.is_some(), "async_pf", text, "valid registers")?;
+        self.async_pf = restored.unwrap_or_default();
         self.place_time(system_time);
         self.steal.place(&self.common.ram, steal_time);
         self.unhalted = unhalted;
         Ok(())
+    }
+
+    fn restored_async_pf(&self, state: &AsyncPfState) -> Option<AsyncPf> {
+        let interrupts = self.offers(Feature::KvmAsyncPfInt);
+        let there = self.offers(Feature::KvmAsyncPf) || state.control == 0;
+        let valid = there
+            && AsyncPf::is_valid(state.control, interrupts)
+            && (interrupts || state.interrupt == 0);
+        self.async_pf.restored(&self.common.ram, state).filter(|_| valid)
     }
 }

@@ -1,7 +1,7 @@
 //! All blocks of one virtual processor: found by key, killed by what is written to their code.
 
 use super::arena::Arena;
-use super::page::{CodeDependency, CodePage, granules, meet};
+use super::page::{CodePage, granules, meet};
 use super::{Block, BlockId, Entries, Key, Table};
 use crate::observer::CodeCache;
 use crate::op::Handler;
@@ -20,9 +20,6 @@ pub(crate) struct BlockCache<C> {
     /// Pointers to living blocks.
     jump: Zeroed<[(Key, *const Block<C>); JUMP_ENTRIES]>,
     pages: Table<u64, CodePage>,
-    /// Translations that dead blocks are part of, to be made to leave before translated code runs
-    /// again.
-    pub(crate) invalidated_regions: Vec<u32>,
     /// Pages that have lost their last block, for others to be told.
     released: Vec<u64>,
     ops: usize,
@@ -49,7 +46,6 @@ impl<C> BlockCache<C> {
             blocks: Table::default(),
             jump,
             pages: Table::default(),
-            invalidated_regions: Vec::new(),
             released: Vec::new(),
             ops: 0,
             epoch: 1,
@@ -96,19 +92,6 @@ impl<C> BlockCache<C> {
         self.get(key).and_then(|block| block.translation.shared.get())
     }
 
-    /// The translations of blocks that begin on the page of `key`, in its mode, with where on the
-    /// page.
-    pub(crate) fn translations_beside(&self, key: Key) -> impl Iterator<Item = (u64, Entries)> {
-        let page = key.gpa() & !0xfff;
-        let blocks = self.pages.get(&(page >> 12)).into_iter().flat_map(|page| &page.blocks);
-        blocks.filter_map(move |&id| {
-            let block = self.arena.get(id)?;
-            let offset = block.key.gpa() & 0xfff;
-            let entries = block.translation.shared.get()?;
-            (block.key == key.elsewhere(page | offset)).then_some((offset, entries))
-        })
-    }
-
     /// Whether everything should be thrown away before more is entered.
     pub(crate) fn is_full(&self) -> bool {
         self.ops > CAPACITY
@@ -134,15 +117,6 @@ impl<C> BlockCache<C> {
         block
     }
 
-    /// Translation `number` relies on what the `len` bytes at `gpa` are, on a page that it has
-    /// blocks on.
-    pub(crate) fn depend(&mut self, gpa: u64, len: u64, number: u32) {
-        if let Some(page) = self.pages.get_mut(&(gpa >> 12)) {
-            page.granules |= granules((gpa, len));
-            page.dependencies.push(CodeDependency { gpa, len, number });
-        }
-    }
-
     /// `len` bytes at `gpa` (within one page) are about to change: kills the blocks there. True if
     /// the page holds no code any more.
     fn written_on_page(&mut self, gpa: u64, len: u64) -> bool {
@@ -155,8 +129,6 @@ impl<C> BlockCache<C> {
         if page.granules & granules((gpa, len)) == 0 {
             return false;
         }
-        let wrong = page.dependencies.extract_if(.., |p| meet((p.gpa, p.len), (gpa, len)));
-        self.invalidated_regions.extend(wrong.map(|dependency| dependency.number));
         let arena = &self.arena;
         let hit = |id: &BlockId| {
             arena.get(*id).is_some_and(|b| b.extents().iter().any(|&part| meet(part, (gpa, len))))
@@ -179,7 +151,6 @@ impl<C> BlockCache<C> {
         let Some(block) = self.arena.retire(id) else { return };
         block.redirect(self.stale);
         block.translation.separate();
-        self.invalidated_regions.append(&mut block.translation.regions.borrow_mut());
         let (key, frames) = (block.key, block.frames());
         self.ops -= block.ops.len();
         if self.blocks.get(&key) == Some(&id) {
@@ -200,9 +171,8 @@ impl<C> BlockCache<C> {
             self.close_page(frame);
             return;
         }
-        let depended = page.dependencies.iter().fold(0, |bits, p| bits | granules((p.gpa, p.len)));
         let blocks = page.blocks.iter().filter_map(|&id| self.arena.get(id));
-        page.granules = blocks.fold(depended, |bits, b| bits | covered(b.extents(), frame));
+        page.granules = blocks.fold(0, |bits, b| bits | covered(b.extents(), frame));
     }
 
     /// Kills everything (the cache is full, or memory was replaced).
@@ -211,7 +181,6 @@ impl<C> BlockCache<C> {
             let Some(block) = self.arena.retire(id) else { continue };
             block.redirect(self.stale);
             block.translation.separate();
-            self.invalidated_regions.append(&mut block.translation.regions.borrow_mut());
             self.jump[key.slot(JUMP_ENTRIES)] = (Key::NONE, std::ptr::null());
         }
         self.released.extend(self.pages.drain().map(|(frame, _)| frame << 12));
@@ -221,11 +190,8 @@ impl<C> BlockCache<C> {
 
     /// Separates all blocks from their translations.
     pub(crate) fn forget_translations(&mut self) {
-        self.invalidated_regions.clear();
-        self.pages.values_mut().for_each(|page| page.dependencies.clear());
         for block in self.blocks.values().filter_map(|&id| self.arena.get(id)) {
             block.translation.separate();
-            block.translation.regions.borrow_mut().clear();
             block.translation.heat.set(0);
         }
     }

@@ -12,9 +12,10 @@ mod page;
 
 pub(crate) use arena::BlockId;
 pub(crate) use cache::BlockCache;
+pub(crate) use page::{granules, meet};
 
 use crate::op::{Handler, Op};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -51,8 +52,6 @@ pub(crate) struct TranslationSlot {
     pub(crate) heat: Cell<u32>,
     /// The translation whose checks serve several accesses each.
     pub(crate) shared: Cell<Option<Entries>>,
-    /// Numbers of the translations that its code is in.
-    pub(crate) regions: RefCell<Vec<u32>>,
     /// The translation whose accesses are checked each by itself.
     pub(crate) per_access: Cell<Option<Entries>>,
 }
@@ -76,6 +75,9 @@ pub(crate) struct Entries {
     pub(crate) near: u32,
     /// Entry from the same page with the vector registers loaded.
     pub(crate) body: u32,
+    /// Where the former two lead once the translation is dead, and where the latter two do.
+    pub(crate) dead_saved: u32,
+    pub(crate) dead: u32,
     /// The translation's number.
     pub(crate) region: u32,
 }
@@ -88,6 +90,8 @@ impl Entries {
             flags_saved: base + self.flags_saved,
             near: base + self.near,
             body: base + self.body,
+            dead_saved: base + self.dead_saved,
+            dead: base + self.dead,
             region,
         }
     }
@@ -118,7 +122,7 @@ impl Key {
     }
 
     /// The same mode at `gpa`.
-    const fn elsewhere(self, gpa: u64) -> Self {
+    pub(crate) const fn elsewhere(self, gpa: u64) -> Self {
         Self::new(gpa, (self.0 >> 56) as u8)
     }
 

@@ -2,14 +2,6 @@
 
 use super::BlockId;
 
-/// Translation `number` relies on `len` bytes at `gpa` without containing them: a write there
-/// invalidates it.
-pub(super) struct CodeDependency {
-    pub(super) gpa: u64,
-    pub(super) len: u64,
-    pub(super) number: u32,
-}
-
 /// The code on one guest-physical page.
 #[derive(Default)]
 pub(super) struct CodePage {
@@ -17,12 +9,10 @@ pub(super) struct CodePage {
     pub(super) granules: u64,
     /// Blocks with code here, each once.
     pub(super) blocks: Vec<BlockId>,
-    /// Code that translations rely on without containing it.
-    pub(super) dependencies: Vec<CodeDependency>,
 }
 
 /// The granules that `len` bytes at `gpa` touch, within one page.
-pub(super) fn granules((gpa, len): (u64, u64)) -> u64 {
+pub(crate) fn granules((gpa, len): (u64, u64)) -> u64 {
     if len == 0 {
         return 0;
     }
@@ -32,6 +22,6 @@ pub(super) fn granules((gpa, len): (u64, u64)) -> u64 {
 }
 
 /// Whether two pieces of memory, (gpa, len), have bytes in common.
-pub(super) const fn meet((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> bool {
+pub(crate) const fn meet((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> bool {
     a < b + b_len && b < a + a_len
 }

@@ -1,6 +1,9 @@
 //! What becomes of faults and events: delivery through the IDT (SDM vol. 3, 6.9).
 
 use crate::core::{Core, Op};
+use crate::fault::AccessFault;
+use vcpu::{Exit, Interruptible};
+use x86::addr::Gpa;
 use x86::exception::Exception;
 use x86::interrupt::{self, Event};
 use x86::regs::Rflags;
@@ -14,26 +17,41 @@ pub(super) fn resume_flag(core: &mut Core) {
     }
 }
 
-/// Delivers the exception of `op`, which has faulted, at its RIP.
+/// Delivers the exception of `op`, which has faulted, at its RIP; or leaves `run` there, if it
+/// needs an absent page.
 #[cold]
 pub(crate) fn fault(core: &mut Core, op: &Op) {
     core.state.rip = core.ip(op);
     core.data_hits = 0;
     let on_stack = op.seg == Seg::Ss as u8;
-    let exception = if on_stack { core.fault.on_stack() } else { core.fault.into() };
-    raise(core, exception);
+    fail(core, if on_stack { core.fault.on_stack() } else { core.fault });
 }
 
 /// Delivers `Core::fault` with the state as it is: RIP could not be fetched, or an operation set
 /// RIP itself.
 #[cold]
 pub(crate) fn fault_here(core: &mut Core) {
-    raise(core, core.fault.into());
+    fail(core, core.fault);
 }
 
-fn raise(core: &mut Core, exception: Exception) {
-    core.stats.exceptions[exception.vector.0 as usize & 31] += 1;
-    deliver(core, Event::Exception(exception));
+fn fail(core: &mut Core, fault: AccessFault) {
+    match fault.exception() {
+        Ok(exception) => {
+            core.stats.exceptions[exception.vector.0 as usize & 31] += 1;
+            deliver(core, Event::Exception(exception));
+        }
+        Err(page) => core.exit = Some(Exit::Absent(page)),
+    }
+}
+
+/// The instruction at RIP needs the absent page at `gpa`: its guest is told by an asynchronous page
+/// fault, or it leaves `run`.
+pub(super) fn absent(core: &mut Core, gpa: Gpa) -> Option<Exit> {
+    let guest = Interruptible::of(&core.state);
+    let token = core.machine.io().and_then(|io| io.page_absent(gpa, guest));
+    let Some(token) = token else { return Some(Exit::Absent(gpa)) };
+    deliver(core, Event::Exception(Exception::pf(token, 0)));
+    None
 }
 
 /// Delivers through the IDT. A fault during delivery ends in a double fault or in shutdown.
@@ -50,7 +68,7 @@ pub(crate) fn deliver(core: &mut Core, event: Event) {
     }
     if let Some(why) = core.mmu.ram.lost() {
         // The event is what became of an access to it, or was delivered by such.
-        core.exit = Some(vcpu::Exit::Fatal(format!("guest memory is lost: {why}")));
+        core.exit = Some(Exit::Fatal(format!("guest memory is lost: {why}")));
     }
     core.state.blocking.sti = false;
     core.state.blocking.mov_ss = false;

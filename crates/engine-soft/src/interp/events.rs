@@ -1,7 +1,7 @@
 //! Events between instructions: interrupts, NMIs, single step, breakpoints and halts (SDM vol. 3,
 //! 6.9).
 
-use super::deliver::{deliver, fault, fault_here, resume_flag};
+use super::deliver::{absent, deliver, fault, fault_here, resume_flag};
 use super::fetch::{self, Extent};
 use crate::core::Core;
 use crate::op::{OWN_STEP, Step};
@@ -27,8 +27,10 @@ pub(crate) enum Pending {
 
 /// Looks at everything that can happen between two instructions, in the order of its priority.
 pub(crate) fn poll_events(core: &mut Core, limit: u64) -> Pending {
-    if let Some(exit) = core.exit.take() {
-        return Pending::Exit(exit);
+    match core.exit.take() {
+        Some(Exit::Absent(gpa)) => return absent(core, gpa).map_or(Pending::Again, Pending::Exit),
+        Some(exit) => return Pending::Exit(exit),
+        None => {}
     }
     if core.signals.is_raised(Signal::Changes) {
         // The flag is cleared before its cause is read: a later post raises it again.
@@ -74,7 +76,7 @@ fn linear_ip(core: &Core) -> u64 {
 /// Kicks, resets, NMI, interrupts.
 fn signals(core: &mut Core, raised: u32) -> Option<Pending> {
     let up = |signal: Signal| raised & signal as u32 != 0;
-    if up(Signal::Kick) || up(Signal::Unhalt) {
+    if up(Signal::Kick) || up(Signal::Unhalt) || up(Signal::Arrival) {
         return Some(Pending::Exit(Exit::Kicked(core.signals.take_kicks())));
     }
     // A start-up IPI means nothing to a processor that does not wait for one; the machine takes it.
@@ -111,6 +113,7 @@ pub(crate) fn single_step(core: &mut Core) {
     let Some(block) = fetch::block_at_rip(core, Extent::Instruction) else { return };
     let stepping = core.state.flags.system & Rflags::TF.bits() != 0;
     let resumed = core.state.flags.system & Rflags::RF.bits() != 0;
+    let blocking = core.state.blocking;
     core.state.flags.system &= !Rflags::RF.bits();
     core.mid_repeat = false;
     core.state.blocking.sti = false;
@@ -125,16 +128,22 @@ pub(crate) fn single_step(core: &mut Core) {
     #[allow(unsafe_code)]
     let block = unsafe { &*block };
     core.stats.blocks += 1;
+    core.mmu.begin();
     core.state.gpr[x86::state::gpr::BLOCK_IP] = core.state.rip;
     let op = &block.ops[0];
     let step = (op.run.get())(core, op);
     match step {
-        Step::Fault => {
-            fault(core, op);
-            return;
-        }
-        Step::FaultHere => {
-            fault_here(core);
+        Step::Fault | Step::FaultHere => {
+            match step {
+                Step::Fault => fault(core, op),
+                _ => fault_here(core),
+            }
+            if matches!(core.exit, Some(Exit::Absent(_))) {
+                // It has not begun.
+                core.state.blocking = blocking;
+                core.state.flags.system |= if resumed { Rflags::RF.bits() } else { 0 };
+                core.refresh();
+            }
             return;
         }
         Step::Next => core.state.rip = core.next_ip(op),

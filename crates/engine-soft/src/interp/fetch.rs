@@ -111,6 +111,7 @@ fn gpa_of(target: Target) -> u64 {
 
 #[inline(never)]
 fn find_or_decode(core: &mut Core, extent: Extent) -> Fallible<*const Block> {
+    core.mmu.begin();
     let la = linear_rip(core)?;
     let gpa = gpa_of(translate(core, la)?);
     let key = Key::new(gpa, core.mode_key | extent.mode_bit());

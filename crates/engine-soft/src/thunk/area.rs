@@ -3,11 +3,16 @@
 //! The area is shared memory mapped twice, once to write and once to execute. The memory is a
 //! memfd's, or anonymous where the host denies memfds (seccomp, `vm.memfd_noexec`). Where the host
 //! allows no second mapping, there is one whose protection is toggled around each write, which is
-//! slow. One thread owns an area.
+//! slow, and denies others to run what is there meanwhile ([`CodeArea::may_be_shared`]).
+//!
+//! Code that is in place is changed by the word, so that who runs it meanwhile finds the old or the
+//! new (AMD APM vol. 2, 7.6.1: an aligned quadword, instruction boundaries as they were).
 #![allow(unsafe_code)] // Reason: mmap, and writing through the raw pointers it gives.
 
 use std::io;
 use std::ptr::{self, NonNull};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::guard::Registration;
 
@@ -17,12 +22,18 @@ pub(crate) struct CodeArea {
     write: NonNull<u8>,
     exec: NonNull<u8>,
     len: usize,
-    used: usize,
+    /// Bytes in use. Whoever writes holds the lock.
+    used: Mutex<usize>,
     guard: Option<Registration>,
 }
 
 // SAFETY: the mappings belong to this value alone; nothing in it is tied to the creating thread.
 unsafe impl Send for CodeArea {}
+// SAFETY: it is written under the lock of `used`, where nobody runs yet or by the word.
+unsafe impl Sync for CodeArea {}
+
+/// Where code of an area begins.
+const ALIGNMENT: usize = 16;
 
 impl CodeArea {
     /// An empty area of `capacity` bytes, rounded up to whole pages.
@@ -31,7 +42,7 @@ impl CodeArea {
         let (write, exec) = mapping(len)?;
         let start = exec.as_ptr() as usize;
         match Registration::new(start, start + len) {
-            Ok(guard) => Ok(Self { write, exec, len, used: 0, guard: Some(guard) }),
+            Ok(guard) => Ok(Self { write, exec, len, used: Mutex::new(0), guard: Some(guard) }),
             Err(error) => {
                 unmap(write, exec, len);
                 Err(error)
@@ -44,12 +55,18 @@ impl CodeArea {
     pub(crate) fn new_translated(capacity: usize) -> io::Result<Self> {
         let len = capacity.max(1).next_multiple_of(4096);
         let (write, exec) = mapping(len)?;
-        Ok(Self { write, exec, len, used: 0, guard: None })
+        Ok(Self { write, exec, len, used: Mutex::new(0), guard: None })
     }
 
-    /// Where the next `len` bytes would go, as an offset; `None`: they do not fit.
+    /// Whether code may be written while other threads run what is there.
+    pub(crate) fn may_be_shared(&self) -> bool {
+        self.write != self.exec
+    }
+
+    /// Where the next `len` bytes go, as an offset, if nobody comes between; `None`: they do not
+    /// fit.
     pub(crate) fn next(&self, len: usize) -> Option<usize> {
-        let start = self.used;
+        let start = self.used().next_multiple_of(ALIGNMENT);
         start.checked_add(len).filter(|end| *end <= self.len).map(|_| start)
     }
 
@@ -64,51 +81,72 @@ impl CodeArea {
         (start, start + self.len)
     }
 
-    /// Overwrites code that is in place. It must not be executing.
-    pub(crate) fn patch(&mut self, offset: usize, code: &[u8]) {
-        if offset + code.len() > self.used || !self.writable(true) {
+    /// Overwrites `code` at `offset`, which lies in one aligned quadword. Others may run it: they
+    /// find the old or the new, if instructions begin where they did.
+    pub(crate) fn patch(&self, offset: usize, code: &[u8]) {
+        let used = sync::lock(&self.used);
+        let (start, from) = (offset & !7, offset & 7);
+        assert!(from + code.len() <= 8, "a patch across quadwords");
+        if start + 8 > self.len || offset + code.len() > *used || !self.writable(true) {
             return;
         }
-        // SAFETY: inside the used part (checked), which only `self` writes.
-        unsafe {
-            ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(offset), code.len());
-        }
+        // SAFETY: an aligned quadword inside the mapping (checked), which is changed under the lock
+        // only and lives as long as `self`.
+        let word = unsafe { AtomicU64::from_ptr(self.write.as_ptr().add(start).cast()) };
+        let mut bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        bytes[from..from + code.len()].copy_from_slice(code);
+        word.store(u64::from_le_bytes(bytes), Ordering::Release);
         self.writable(false);
+    }
+
+    /// Resolves the rel32 at `place`, which may be patched, to `to`, both offsets.
+    pub(crate) fn patch_rel32(&self, place: u32, to: u32) {
+        let rel = i64::from(to) - (i64::from(place) + 4);
+        self.patch(place as usize, &(rel as i32).to_le_bytes());
+    }
+
+    /// Puts a jump to `to` in place of the instruction of five bytes at `place`, both offsets.
+    pub(crate) fn patch_jump(&self, place: u32, to: u32) {
+        let rel = (i64::from(to) - (i64::from(place) + 5)) as i32;
+        let [a, b, c, d] = rel.to_le_bytes();
+        self.patch(place as usize, &[0xe9, a, b, c, d]);
     }
 
     /// Appends `code` at the next 16-byte boundary; its executable address, or `None` if it does
     /// not fit.
-    pub(crate) fn push(&mut self, code: &[u8]) -> Option<NonNull<u8>> {
-        let start = self.used;
+    pub(crate) fn push(&self, code: &[u8]) -> Option<NonNull<u8>> {
+        let mut used = sync::lock(&self.used);
+        let start = used.next_multiple_of(ALIGNMENT);
         let end = start.checked_add(code.len()).filter(|end| *end <= self.len)?;
         if !self.writable(true) {
             return None;
         }
-        // SAFETY: start..end lies inside the mapping (checked above), which only `self` writes;
-        // `code` is another object.
+        // SAFETY: start..end lies inside the mapping (checked above) and is not in use, so that
+        // nobody runs or reads it; `code` is another object.
         unsafe {
             ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().add(start), code.len());
         }
         if !self.writable(false) {
             return None;
         }
-        self.used = end;
+        *used = end;
         // SAFETY: start <= len, so the result stays inside the mapping.
         Some(unsafe { self.exec.add(start) })
     }
 
     /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        self.used = 0;
+    pub(super) fn clear(&mut self) {
+        *sync::lock(&self.used) = 0;
     }
 
     /// A copy of `len` bytes of code at `offset`, as far as they are in use.
     pub(crate) fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
-        let end = offset.saturating_add(len).min(self.used);
+        let used = sync::lock(&self.used);
+        let end = offset.saturating_add(len).min(*used);
         let len = end.saturating_sub(offset);
         let mut copy = vec![0; len];
-        // SAFETY: inside the used part, which is mapped readable; nobody writes meanwhile
-        // (`&self`).
+        // SAFETY: inside the used part, which is mapped readable; nobody writes while the lock is
+        // held.
         unsafe {
             ptr::copy_nonoverlapping(self.exec.as_ptr().add(end - len), copy.as_mut_ptr(), len);
         };
@@ -118,17 +156,17 @@ impl CodeArea {
     /// The first bytes of the code at `offset`; zeros beyond the area's end.
     pub(crate) fn glance(&self, offset: usize) -> [u8; 4] {
         let mut bytes = [0; 4];
-        let len = self.len.saturating_sub(offset).min(bytes.len());
-        // SAFETY: inside the area, which is mapped readable.
-        unsafe {
-            ptr::copy_nonoverlapping(self.exec.as_ptr().add(offset), bytes.as_mut_ptr(), len);
-        };
+        for (n, byte) in bytes.iter_mut().enumerate().take(self.len.saturating_sub(offset)) {
+            // SAFETY: inside the area, which is mapped readable; volatile, since another thread may
+            // patch it.
+            *byte = unsafe { self.exec.as_ptr().add(offset + n).read_volatile() };
+        }
         bytes
     }
 
     /// Bytes in use.
     pub(crate) fn used(&self) -> usize {
-        self.used
+        *sync::lock(&self.used)
     }
 
     fn writable(&self, on: bool) -> bool {
@@ -136,8 +174,8 @@ impl CodeArea {
             return true;
         }
         let protection = libc::PROT_READ | if on { libc::PROT_WRITE } else { libc::PROT_EXEC };
-        // SAFETY: the range is this area's own mapping; its one thread is here and so not executing
-        // in it.
+        // SAFETY: the range is this area's own mapping; the one thread that uses it is here and so
+        // not executing in it (`may_be_shared`).
         unsafe { libc::mprotect(self.exec.as_ptr().cast(), self.len, protection) == 0 }
     }
 }
@@ -297,7 +335,7 @@ mod tests {
             let Ok((write, exec)) = pair else { continue };
             let start = exec.as_ptr() as usize;
             let guard = Registration::new(start, start + 4096).expect("a free slot");
-            let mut area = CodeArea { write, exec, len: 4096, used: 0, guard: Some(guard) };
+            let area = CodeArea { write, exec, len: 4096, used: Mutex::new(0), guard: Some(guard) };
             let code = area.push(&[0xb8, 42, 0, 0, 0, 0xc3]).expect("room");
             // SAFETY: the bytes are `mov eax, 42; ret`, a function of the type it is called as.
             let function: extern "sysv64" fn() -> u32 =

@@ -55,12 +55,15 @@ fn full() -> io::Error {
     io::Error::other(format!("more than {SLOTS} code areas in one process; drop some first"))
 }
 
-/// What the guard needs to end translated code: it sets `exit` and `fault_pc` and continues at
-/// `leave`, with all registers as they were.
+/// What the guard needs to end translated code of any processor: it sets `exit` and `fault_pc` and
+/// continues at `leave`, with all registers as they were. GS points to the processor there; the
+/// first three are offsets in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Translated {
-    pub(crate) exit: *mut u32,
-    pub(crate) fault_pc: *mut u64,
+    /// The processor's own address.
+    pub(crate) this: usize,
+    pub(crate) exit: usize,
+    pub(crate) fault_pc: usize,
     pub(crate) leave: u64,
 }
 
@@ -71,7 +74,7 @@ pub(crate) struct TranslatedRegistration {
 }
 
 impl TranslatedRegistration {
-    /// Registers start..end. `data`'s pointers must stay good as long as the registration.
+    /// Registers start..end, where GS points to what `data` says.
     pub(crate) fn new(start: usize, end: usize, data: Translated) -> io::Result<Self> {
         install()?;
         let data = Box::into_raw(Box::new(data));
@@ -101,11 +104,17 @@ fn leave_translated(uc: &mut libc::ucontext_t) -> bool {
     let rip = uc.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
     let Some(data) = TRANSLATED.find(rip) else { return false };
     let data = data as *const Translated;
-    // SAFETY: registered, so alive; the processor it belongs to is the one interrupted.
+    // SAFETY: registered, so alive: this thread runs there. Translated code runs with GS at its
+    // thread's processor (`translate::run::attach`), which the kernel leaves as it is for handlers;
+    // the offsets are that type's.
     unsafe {
-        *(*data).exit = u32::MAX;
-        *(*data).fault_pc = rip as u64;
-        uc.uc_mcontext.gregs[libc::REG_RIP as usize] = (*data).leave as i64;
+        let Translated { this, exit, fault_pc, leave } = *data;
+        let cpu: *mut u8;
+        std::arch::asm!("mov {}, gs:[{}]", out(reg) cpu, in(reg) this,
+            options(nostack, readonly, preserves_flags));
+        cpu.add(exit).cast::<u32>().write(u32::MAX);
+        cpu.add(fault_pc).cast::<u64>().write(rip as u64);
+        uc.uc_mcontext.gregs[libc::REG_RIP as usize] = leave as i64;
     }
     // It may have been stepped through.
     uc.uc_mcontext.gregs[libc::REG_EFL as usize] &= !TF;

@@ -181,7 +181,7 @@ impl HostFeatures {
 struct Scratch([u8; 32]);
 
 fn probe_all() -> HostFeatures {
-    let Ok(mut area) = CodeArea::new(4096) else { return HostFeatures::baseline() };
+    let Ok(area) = CodeArea::new(4096) else { return HostFeatures::baseline() };
     let mut found = 0;
     for feature in Feature::ALL {
         let mut code = vec![0x31, 0xc0]; // xor eax, eax
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_undefined_opcode_is_absent() {
-        let mut area = CodeArea::new(4096).expect("code area");
+        let area = CodeArea::new(4096).expect("code area");
         let entry = area.push(&[0x0f, 0x0b]).expect("room");
         let mut state = CpuState::reset();
         // SAFETY: UD2 faults, and the registered area's guard returns from it.

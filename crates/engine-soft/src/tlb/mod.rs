@@ -23,7 +23,7 @@ pub(crate) use extent::PAGE_MASK;
 pub(crate) use fetch::{FETCH_ENTRIES, FetchEntry, fetch_index};
 
 use crate::observer::{Mapping, Rights, TlbObserver};
-use crate::translate::targets::{ADDRESS, HOST, TARGET_ENTRIES, target_slot, vacant};
+use crate::translate::targets::{ADDRESS, HOST, target_slot};
 use data::{Page, no_page};
 use std::io;
 use view::View;
@@ -62,8 +62,8 @@ pub(crate) struct Tlb {
     views: Vec<View>,
     pcids: [Option<u16>; SLOTS],
     victim: usize,
-    /// The last generation given to an address space.
-    last_generation: u32,
+    /// Branches to other pages that translated code may have.
+    pub(crate) slots: usize,
     /// The slot of the current PCID.
     pub(crate) slot: usize,
     pub(crate) flushes: u64,
@@ -81,7 +81,7 @@ impl Tlb {
             views: (0..VIEWS).map(|_| View::new()).collect::<io::Result<_>>()?,
             pcids,
             victim: 0,
-            last_generation: 0,
+            slots: 0,
             slot: 0,
             flushes: 0,
             losses: 0,
@@ -134,14 +134,15 @@ impl Tlb {
         view.note(page, size, global);
     }
 
-    /// The table of targets of `view`, made on first use.
-    pub(crate) fn targets(&mut self, view: usize) -> u64 {
+    /// The table of targets of `view`, and the slots of its branches to other pages, made on first
+    /// use.
+    #[inline]
+    pub(crate) fn branch_tables(&mut self, view: usize) -> (u64, u64) {
         let targets = &mut self.views[view].targets;
         if targets.table.is_empty() {
-            targets.table = vec![[0; 2]; TARGET_ENTRIES].into_boxed_slice();
-            targets.table[0] = vacant(0);
+            targets.make(self.slots);
         }
-        targets.table.as_ptr() as u64
+        (targets.table.as_ptr() as u64, targets.slots.as_ptr() as u64)
     }
 
     /// Where `la` is in host code, if `view`'s table of targets knows.
@@ -161,39 +162,26 @@ impl Tlb {
             && view.targets.fill(la, host, &entry)
     }
 
-    /// As [`Tlb::fill_target`], for a link from another page. The link is valid while
-    /// [`Tlb::generation`] equals the returned value. `None`: it must not be made.
-    pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> Option<u32> {
+    /// As [`Tlb::fill_target`], for a link from another page, which [`Tlb::set_slot`] may make
+    /// then. False: it must not be made.
+    pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> bool {
         self.fill_target(view, la, host);
         let targets = &mut self.views[view].targets;
-        if *targets.table.get(target_slot(la))? != [la, host] {
-            return None;
+        let known = targets.table.get(target_slot(la)).is_some_and(|entry| *entry == [la, host]);
+        if known {
+            targets.linked.insert(la & !PAGE_MASK);
         }
-        if targets.generation == 0 {
-            // The last one is never given: code that waits for its first has it.
-            self.last_generation =
-                self.last_generation.checked_add(1).filter(|&next| next != u32::MAX)?;
-            targets.generation = self.last_generation;
-        }
-        targets.linked.insert(la & !PAGE_MASK);
-        Some(targets.generation)
+        known
     }
 
-    /// The generation of `view`'s address space, for links between pages; 0: it has none.
-    #[inline(always)]
-    pub(crate) fn generation(&self, view: usize) -> u32 {
-        self.views[view].targets.generation
+    /// As [`Targets::set_slot`], in `view`.
+    pub(crate) fn set_slot(&mut self, view: usize, slot: u32, distance: i32) {
+        self.views[view].targets.set_slot(slot, distance);
     }
 
-    /// Whether links between pages of the kernel's do not hold any more.
-    #[inline(always)]
-    pub(crate) fn kernel_changed(&self) -> bool {
-        self.views[SUPERVISOR].targets.changed | self.views[SUPERVISOR_AC].targets.changed
-    }
-
-    /// They have been taken away.
-    pub(crate) fn kernel_links_dropped(&mut self) {
-        self.supervisor().iter_mut().for_each(|view| view.targets.changed = false);
+    /// As [`Targets::replace_slot`], in all views.
+    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
+        self.views.iter_mut().for_each(|view| view.targets.replace_slot(slot, distance));
     }
 
     /// Empties all tables of targets.
@@ -268,10 +256,6 @@ impl Tlb {
     fn flush_non_global_supervisor(&mut self, observer: &mut impl TlbObserver) {
         self.flush_non_global_of(SUPERVISOR, observer);
         self.flush_non_global_of(SUPERVISOR_AC, observer);
-    }
-
-    fn supervisor(&mut self) -> &mut [View] {
-        &mut self.views[SUPERVISOR..=SUPERVISOR_AC]
     }
 
     /// Drops everything.
@@ -361,7 +345,7 @@ fn lost(view: usize, observer: &mut impl TlbObserver) -> impl FnMut(u64, Rights)
 mod tests {
     use super::fetch::NO_FETCH;
     use super::*;
-    use crate::translate::targets::Targets;
+    use crate::translate::targets::{TARGET_ENTRIES, Targets, vacant};
     use crate::zeroed::own_pages;
 
     /// One translation that a processor was given: (page, bytes of its page, global).
@@ -396,7 +380,7 @@ mod tests {
             FetchEntry { tag: page, gpa: page & 0xffff_f000, global, size },
             &mut (),
         );
-        tlb.targets(view);
+        tlb.branch_tables(view);
         tlb.fill_target(view, page | 5, 77);
         (page, size, global)
     }
@@ -502,7 +486,7 @@ mod tests {
     #[test]
     fn a_table_of_targets_is_emptied_whole() {
         let mut targets = Targets::new();
-        targets.table = vec![[0; 2]; TARGET_ENTRIES].into_boxed_slice();
+        targets.make(0);
         let page = FetchEntry { size: 0x1000, ..NO_FETCH };
         let used = TARGET_ENTRIES / 4;
         for slot in 0..used as u64 {
@@ -515,7 +499,7 @@ mod tests {
     #[test]
     fn no_address_is_a_target_before_it_is_entered() {
         let mut tlb = Tlb::new().expect("room");
-        tlb.targets(SUPERVISOR);
+        tlb.branch_tables(SUPERVISOR);
         let table = &tlb.view(SUPERVISOR).targets.table;
         let vacant = |slot: usize| target_slot(table[slot][ADDRESS]) != slot;
         assert!((0..TARGET_ENTRIES).all(vacant));

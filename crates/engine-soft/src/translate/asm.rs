@@ -65,11 +65,6 @@ impl Asm {
         self.gs(true, &[0x89], reg, offset);
     }
 
-    /// MOV r32, gs:[offset].
-    pub(super) fn load32(&mut self, reg: u8, offset: usize) {
-        self.gs(false, &[0x8b], reg, offset);
-    }
-
     /// MOVZX r32, byte gs:[offset].
     pub(super) fn load_byte(&mut self, reg: u8, offset: usize) {
         self.gs(false, &[0x0f, 0xb6], reg, offset);
@@ -167,14 +162,6 @@ impl Asm {
     /// LEA to, [base + disp].
     pub(super) fn lea(&mut self, to: u8, base: u8, disp: i32) {
         self.at(true, &[0x8d], to, base, disp);
-    }
-
-    /// LEA r32, [base + disp] with a displacement of 32 bits whatever it is, in the last four
-    /// bytes. Not for R8 to R15 nor RSP.
-    pub(super) fn lea32_far(&mut self, to: u8, base: u8, disp: i32) {
-        debug_assert!(to < 8 && base < 8 && base != RSP);
-        self.bytes(&[0x8d, 0x80 | to << 3 | base]);
-        self.bytes(&disp.to_le_bytes());
     }
 
     /// XCHG a, b.
@@ -335,6 +322,24 @@ impl Asm {
         self.at(true, &[0x03], reg, base, disp);
     }
 
+    /// MOVSXD to, dword [base + disp32]; the place of the displacement. Not for RSP or R12.
+    pub(super) fn load_slot(&mut self, to: u8, base: u8) -> usize {
+        self.bytes(&[0x48 | (to >> 3) << 2 | base >> 3, 0x63, 0x80 | (to & 7) << 3 | base & 7]);
+        self.bytes(&[0; 4]);
+        self.here() - 4
+    }
+
+    /// LEA to, [RIP + rel32], to be resolved.
+    pub(super) fn lea_code(&mut self, to: u8) -> usize {
+        self.bytes(&[0x48 | (to >> 3) << 2, 0x8d, 0x05 | (to & 7) << 3, 0, 0, 0, 0]);
+        self.here() - 4
+    }
+
+    /// JMP reg.
+    pub(super) fn jmp_register(&mut self, reg: u8) {
+        self.bytes(&[0x40 | reg >> 3, 0xff, 0xe0 | reg & 7]);
+    }
+
     /// JMP [base + disp].
     pub(super) fn jmp_at(&mut self, base: u8, disp: i32) {
         self.at(false, &[0xff], 4, base, disp);
@@ -413,6 +418,35 @@ impl Asm {
     pub(super) fn jcc(&mut self, cc: u8) -> usize {
         self.bytes(&[0x0f, 0x80 | cc, 0, 0, 0, 0]);
         self.here() - 4
+    }
+
+    /// NOPs until `bytes` bytes that begin `ahead` bytes from here lie in one aligned quadword.
+    fn align(&mut self, ahead: usize, bytes: usize) {
+        const NOPS: [&[u8]; 5] =
+            [&[], &[0x90], &[0x66, 0x90], &[0x0f, 0x1f, 0], &[0x0f, 0x1f, 0x40, 0]];
+        let at = (self.here() + ahead) % 8;
+        if at + bytes > 8 {
+            self.bytes(NOPS[8 - at]);
+        }
+    }
+
+    /// As [`Asm::jmp`], of which the displacement may be replaced while others run it.
+    pub(super) fn jmp_patchable(&mut self) -> usize {
+        self.align(1, 4);
+        self.jmp()
+    }
+
+    /// As [`Asm::jcc`], of which the displacement may be replaced while others run it.
+    pub(super) fn jcc_patchable(&mut self, cc: u8) -> usize {
+        self.align(2, 4);
+        self.jcc(cc)
+    }
+
+    /// A NOP in place of which a jump may be put while others run it; where it is.
+    pub(super) fn patch_point(&mut self) -> usize {
+        self.align(0, 5);
+        self.bytes(&NOP);
+        self.here() - NOP.len()
     }
 
     /// JRCXZ rel8, to be resolved by [`Asm::short_here`].

@@ -7,7 +7,7 @@
 
 use super::address::{Access, Expression};
 use super::asm::Place;
-use super::asm::{ADDRESS, NOP, RAX, RCX, RSP, SECOND, THIRD};
+use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
 use super::emit::{
     Cold, ENTERED, Emitter, LOOKED_UP, Need, PAGE, POLL, TARGETS, TMP_FLAGS, VECTORS_OUT,
     spill_slot,
@@ -19,6 +19,7 @@ use super::scratch::{STANDARD, Scratch};
 use super::site::{ExitSite, FaultMapEntry, StubTarget};
 use super::targets::{TARGET_MASK, TARGET_SCALE};
 use crate::block::Entries;
+use crate::tlb::PAGE_MASK;
 
 impl Emitter<'_> {
     /// Entry of the head, right before its code.
@@ -49,22 +50,21 @@ impl Emitter<'_> {
         let cross_page = at(self);
         self.asm.lea(ADDRESS, ADDRESS, -start);
         self.asm.store(PAGE, ADDRESS);
-        let flags_saved = at(self);
+        // Once this is invalidated, a jump to the dispatcher stands at each of the other entries.
+        let flags_saved = self.asm.patch_point() as u32;
         if b.live_in {
             self.asm.mov(SECOND, RAX);
             self.asm.load_word(RAX, TMP_FLAGS);
             self.asm.flags_from_ax();
             self.asm.mov(RAX, SECOND);
-        } else {
-            // Its own place: once this is invalidated, jumps to this entry must exit with the
-            // saved flags.
-            self.asm.bytes(&NOP);
         }
-        let near = at(self);
-        if self.region.vectors {
+        let near = self.asm.patch_point() as u32;
+        let body = if self.region.vectors {
             self.require_vectors();
-        }
-        let body = at(self);
+            self.asm.patch_point() as u32
+        } else {
+            near
+        };
         if !self.region.per_access {
             self.tally(ENTERED, SECOND);
         }
@@ -74,7 +74,22 @@ impl Emitter<'_> {
         for r in bits(STANDARD & !self.spilled) {
             self.asm.load(r, spill_slot(r));
         }
-        Entries { cross_page, flags_saved, near, body, region: 0 }
+        Entries { cross_page, flags_saved, near, body, dead_saved: 0, dead: 0, region: 0 }
+    }
+
+    /// What each entry becomes once this is invalidated: an exit to the dispatcher.
+    pub(super) fn dead_entries(&mut self) {
+        for n in 0..self.entries.len() {
+            let delta = (self.entries[n].0.gpa() & PAGE_MASK) as i32;
+            let dead = self.asm.here() as u32;
+            self.saved = false;
+            self.save_flags(SECOND);
+            let dead_saved = self.asm.here() as u32;
+            let site = self.site(ExitSite::Dead { delta });
+            self.leave_by(site, StubTarget::Leave);
+            let entries = &mut self.entries[n].1;
+            (entries.dead, entries.dead_saved) = (dead, dead_saved);
+        }
     }
 
     /// Loads the vector registers if they are not in the host's, without touching flags.
@@ -142,7 +157,7 @@ impl Emitter<'_> {
 
     /// Stops here if the machine wants the processor, where translated code polls at all.
     fn poll(&mut self) -> Option<()> {
-        if self.options.polls { self.poll_now() } else { Some(()) }
+        if self.options.wanted.polls { self.poll_now() } else { Some(()) }
     }
 
     /// Stops here if the machine wants the processor: faults on purpose, and the fault is at this
@@ -187,7 +202,7 @@ impl Emitter<'_> {
     /// Leaves the region for page + `to`.
     fn out(&mut self, to: i32, live: bool) {
         if on_page(to) {
-            let place = self.asm.jmp();
+            let place = self.asm.jmp_patchable();
             self.link(place, to);
             return;
         }
@@ -288,13 +303,17 @@ impl Emitter<'_> {
             }
             return Some(());
         }
+        if taken.is_none() && on_page(to) && self.spilled == STANDARD {
+            let place = self.asm.jcc_patchable(cc);
+            self.link(place, to);
+            return self.edge(through, None, next);
+        }
         let place = self.asm.jcc(cc);
         match taken {
             Some(b) => {
                 self.pass_scratch_state(b);
                 self.inner.push((place, b));
             }
-            None if on_page(to) && self.spilled == STANDARD => self.link(place, to),
             None => self.cold.push(Cold::Branch {
                 from: place,
                 to,

@@ -1,147 +1,111 @@
 //! From a hot block to a translation in the code cache.
 
+use super::cache::{Begun, Ticket, Wanted};
 use super::discover;
-use super::emit::{self, Options, Translation};
+use super::emit::{self, Options};
 use super::region::Region;
-use super::site::{ExitSite, FaultMapEntry, StubTarget};
-use super::translator::{Full, RegionRecord, Translator, patch};
-use super::{invalidate, listing, scratch, spill};
-use crate::block::{Entries, Key};
+use super::{listing, run, scratch, spill};
+use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
-use crate::tlb::PAGE_MASK;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use x86::state::Mode;
 
-/// Translates `block`, if it can be. Returns whether the cache is full.
-pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Result<(), Full> {
-    block.translation.heat.set(u32::MAX);
+/// The translation of `block` that another processor has made, or this one for another view of it.
+pub(crate) fn known(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
     if cpu.core.mode != Mode::Long64 {
-        return Ok(());
+        return None;
     }
-    let Some(mut region) = discover::discover(cpu, block) else { return Ok(()) };
-    make(cpu, &mut region)
+    run::renew(cpu);
+    let found = cpu.translator.cache.find(block.key, cpu.translator.member.number());
+    found.inspect(|entries| adopt(block, *entries))
+}
+
+/// Translates `block`, if it can be and nobody else is at it.
+pub(crate) fn translate(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
+    if cpu.core.mode != Mode::Long64 {
+        block.translation.heat.set(u32::MAX);
+        return None;
+    }
+    run::renew(cpu);
+    let wanted = Wanted { key: block.key, per_access: false, second_page: block.second_page };
+    let cache = cpu.translator.cache.clone();
+    match cache.begin(wanted, cpu.translator.asker(cpu.core.mmu.behind())) {
+        Begun::Later => None,
+        Begun::Known(entries) => {
+            adopt(block, entries);
+            Some(entries)
+        }
+        Begun::Now(ticket) => {
+            block.translation.heat.set(u32::MAX);
+            let mut region = discover::discover(cpu, block)?;
+            let entries = make(cpu, &mut region, ticket);
+            match entries {
+                Ok(Some(entries)) => adopt(block, entries),
+                // It cannot be translated.
+                Ok(None) => {}
+                Err(NotNow) => block.translation.heat.set(cpu.hot),
+            }
+            entries.ok().flatten()
+        }
+    }
+}
+
+/// `block` is translated.
+fn adopt(block: &Block, entries: Entries) {
+    block.translation.heat.set(u32::MAX);
+    block.translation.shared.set(Some(entries));
 }
 
 /// The per-access translation of `block`, made if there is none; noted at the `site` whose check
 /// sent us here. `None`: it cannot be had.
-pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Result<Option<Entries>, Full> {
-    if block.translation.per_access.get().is_none() {
-        let Some(mut region) = discover::per_access(cpu, block) else { return Ok(None) };
-        make(cpu, &mut region)?;
+pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Option<Entries> {
+    if run::renew(cpu) {
+        return None;
     }
-    let made = block.translation.per_access.get();
-    let alive = made.is_some_and(|entries| cpu.translator.alive(entries.region));
-    if let Some(ExitSite::Check { per_access, spilled, .. }) =
-        cpu.translator.sites.get_mut(site as usize)
-        && *spilled == scratch::STANDARD
-        && alive
-    {
-        *per_access = made;
+    let made = run::alive(cpu, &block.translation.per_access);
+    let entries = made.or_else(|| make_per_access(cpu, block))?;
+    block.translation.per_access.set(Some(entries));
+    let site = cpu.translator.generation().and_then(|generation| generation.sites.get(site));
+    if let Some(site) = site.filter(|site| site.exit.spills() == Some(scratch::STANDARD)) {
+        site.per_access.store(entries.near, Ordering::Release);
     }
-    Ok(made)
+    Some(entries)
 }
 
-fn make(cpu: &mut Cpu, region: &mut Region) -> Result<(), Full> {
-    let options = Options {
-        first_site: cpu.translator.sites.len(),
-        first_cross_page: cpu.translator.cross_page.branches.len(),
-        polls: cpu.translator.polls,
-        counting: cpu.translator.counting,
-        bmi2: cpu.translator.bmi2,
-    };
+fn make_per_access(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
+    let wanted = Wanted { key: block.key, per_access: true, second_page: block.second_page };
+    let cache = cpu.translator.cache.clone();
+    match cache.begin(wanted, cpu.translator.asker(cpu.core.mmu.behind())) {
+        Begun::Later => None,
+        Begun::Known(entries) => Some(entries),
+        Begun::Now(ticket) => {
+            let mut region = discover::per_access(cpu, block)?;
+            make(cpu, &mut region, ticket).ok().flatten()
+        }
+    }
+}
+
+/// There is no room for it, or its code has changed meanwhile.
+struct NotNow;
+
+fn make(cpu: &mut Cpu, region: &mut Region, ticket: Ticket<'_>) -> Result<Option<Entries>, NotNow> {
+    let options = Options { wanted: cpu.translator.options(), bmi2: cpu.translator.bmi2 };
     let began = Instant::now();
     let spilled = if cpu.hot == 0 { spill::any(region) } else { spill::choose(region) };
     let translation = loop {
         match emit::translate(region, spilled, options) {
             Ok(translation) => break translation,
             Err(n) if region.leave(n) => {}
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         }
     };
-    place(cpu, region, translation)?;
-    cpu.translator.figures.translated(region.insns.len(), began.elapsed());
-    Ok(())
-}
-
-/// Puts a translation into the area and tells the blocks it was made of.
-fn place(cpu: &mut Cpu, region: &Region, mut t: Translation) -> Result<(), Full> {
-    let translator = &mut cpu.translator;
-    let base = resolve(translator, &mut t)?;
-    let number = translator.regions.len() as u32;
-    t.cross_page.iter_mut().for_each(|branch| branch.place(number, base as u32));
-    translator.cross_page.branches.append(&mut t.cross_page);
-    translator.area.push(&t.code).ok_or(Full)?;
-    translator.extents.push((base as u32, t.code.len() as u32));
     if tracing::enabled!(target: "blocks", tracing::Level::TRACE) {
-        let host = translator.area.address(base);
-        listing::trace(&region.insns, cpu.core.state.rip, region.blocks[0].key, &t, host);
+        listing::trace(&region.insns, cpu.core.state.rip, region.blocks[0].key, &translation);
     }
-    translator.figures.placed(&region.insns, &t.sites);
-    translator.sites.append(&mut t.sites);
-    let moved = t.fault_map.iter().map(|s| FaultMapEntry { offset: s.offset + base as u32, ..*s });
-    translator.fault_map.extend(moved);
-    translator.blocks += region.blocks.len() as u64;
-    let entries: Vec<(Key, Entries)> = t
-        .entries
-        .iter()
-        .map(|(key, entries)| (*key, entries.placed(base as u32, number)))
-        .collect();
-    if !region.per_access {
-        for (key, entries) in &entries {
-            invalidate::relink(translator, *key, *entries);
-        }
-    }
-    translator.regions.push(RegionRecord { entries: entries.clone(), dead: false });
-    publish(cpu, region, number, &entries);
-    Ok(())
-}
-
-/// Resolves what in `t` depends on where it will stand: that offset in the area.
-fn resolve(translator: &mut Translator, t: &mut Translation) -> Result<usize, Full> {
-    let stubs = translator.stubs().ok_or(Full)?;
-    let inside = translator.region_stubs(t.spilled).ok_or(Full)?;
-    let base = translator.area.next(t.code.len()).ok_or(Full)?;
-    for (place, out) in &t.jumps {
-        let target = match out {
-            StubTarget::Leave => stubs.boundary.leave,
-            StubTarget::LeaveRegion => inside.leave,
-            StubTarget::Fill(register) => inside.fill[usize::from(*register)],
-            StubTarget::LoadVectors => stubs.load_vectors,
-        };
-        patch(&mut t.code, *place, base, target);
-    }
-    for site in &mut t.sites {
-        match site {
-            ExitSite::Link { place, .. } => *place += base as u32,
-            ExitSite::Check { retry, .. } => *retry += base as u32,
-            ExitSite::Target { .. }
-            | ExitSite::Dead { .. }
-            | ExitSite::CrossPage { .. }
-            | ExitSite::Interpret { .. } => {}
-        }
-    }
-    Ok(base)
-}
-
-/// Tells the block cache what region `number` depends on, and its blocks where to enter it.
-fn publish(cpu: &mut Cpu, region: &Region, number: u32, entries: &[(Key, Entries)]) {
-    let page = region.blocks[0].key.gpa() & !PAGE_MASK;
-    for dependency in &region.dependencies {
-        cpu.core.mmu.blocks.depend(
-            page + u64::from(dependency.offset),
-            dependency.len.into(),
-            number,
-        );
-    }
-    for b in &region.blocks {
-        let Some(block) = cpu.core.mmu.blocks.get(b.key) else { continue };
-        let translation = &block.translation;
-        translation.regions.borrow_mut().push(number);
-        if let Some((_, entries)) = entries.iter().find(|(key, _)| *key == b.key) {
-            let cell =
-                if region.per_access { &translation.per_access } else { &translation.shared };
-            cell.set(Some(*entries));
-        }
-    }
+    let entries = ticket.publish(region, translation).ok_or(NotNow)?;
+    cpu.translator.blocks += region.blocks.len() as u64;
+    cpu.translator.figures.translated(region.insns.len(), began.elapsed());
+    Ok(Some(entries))
 }

@@ -55,9 +55,8 @@ pub(crate) struct Context {
     pub(crate) looked_up: u64,
     /// The table of indirect-branch targets of the current view.
     pub(crate) targets: u64,
-    /// What the links of user code to other pages must have been made for; 0: there are none (see
-    /// `super::cross_page`).
-    pub(crate) generation: u32,
+    /// The slots of branches to other pages of the current view (see `super::cross_page`).
+    pub(crate) slots: u64,
     /// Counts down where links to other pages do not hold.
     pub(crate) relink_countdown: i32,
     /// The host's MXCSR.
@@ -68,6 +67,8 @@ pub(crate) struct Context {
     pub(crate) enter: u64,
     /// The processor itself, for what stub calls.
     pub(crate) cpu: u64,
+    /// Where the code lies that may run: start and end.
+    code: [u64; 2],
     /// All registers as a fault found them.
     pub(crate) raw: [u64; 16],
     /// The missed check needs each access checked by itself.
@@ -89,6 +90,31 @@ impl Context {
             std::ptr::write_volatile(&raw mut self.stop, 0);
             std::ptr::write_volatile(&raw mut self.poll, poll);
         }
+    }
+
+    /// Code may run from `start` to `end`. A signal's handler may ask at any time, and finds
+    /// nothing or one of both ranges.
+    pub(crate) fn set_code(&mut self, start: u64, end: u64) {
+        for (n, value) in [(1, 0), (0, start), (1, end)] {
+            // SAFETY: a field of this processor, which its own thread's handler reads.
+            unsafe { std::ptr::write_volatile(&raw mut self.code[n], value) };
+        }
+    }
+
+    /// Where the code lies that may run.
+    #[inline(always)]
+    pub(crate) fn code_start(&self) -> u64 {
+        self.code[0]
+    }
+
+    /// Where in the code that may run `rip` is; `None`: it is elsewhere.
+    ///
+    /// # Safety
+    /// `this` is the context of the processor that this thread runs.
+    pub(crate) unsafe fn offset(this: *const Self, rip: u64) -> Option<u32> {
+        // SAFETY: the caller passes the context of this thread's processor, which is interrupted.
+        let [start, end] = unsafe { std::ptr::read_volatile(&raw const (*this).code) };
+        (start..end).contains(&rip).then(|| (rip - start) as u32)
     }
 
     /// Translated code is not entered, and stops at its next poll.
@@ -128,12 +154,13 @@ impl Default for Context {
             entered: 0,
             looked_up: 0,
             targets: 0,
-            generation: 0,
+            slots: 0,
             relink_countdown: 0,
             host_mxcsr: 0x1f80,
             leave: 0,
             enter: 0,
             cpu: 0,
+            code: [0; 2],
             raw: [0; 16],
             per_access: false,
         }

@@ -83,8 +83,10 @@ fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let block = cpu.core.mmu.blocks.get(Key::new(page | offset, cpu.core.mode_key))?;
     let heat = block.translation.heat.get();
     let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
-    let free = block.second_page.is_none() && block.translation.shared.get().is_none();
-    (warm && free).then_some((block.key, block.len))
+    let free = block.second_page.is_none() && super::run::translation_of(cpu, block).is_none();
+    let number = cpu.translator.member.number();
+    let found = || cpu.translator.cache.find(block.key, number);
+    (warm && free && found().is_none()).then_some((block.key, block.len))
 }
 
 /// Decodes the block of `key`, `len` bytes, into the region; false if not even its first

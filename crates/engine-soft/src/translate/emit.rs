@@ -23,6 +23,7 @@ use super::scratch::{Held, Scratch};
 use super::site::ExitSite;
 use super::site::FaultMapEntry;
 use super::site::StubTarget;
+use super::site::Translation;
 use crate::block::Key;
 use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
@@ -46,6 +47,7 @@ pub(super) const POLL: usize = JIT + offset_of!(Context, poll);
 pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
 pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
 pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
+pub(super) const SLOTS: usize = JIT + offset_of!(Context, slots);
 pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
 const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
@@ -69,21 +71,6 @@ pub(super) fn segment_base(number: u8) -> usize {
 /// Where the selector of segment `number` lies.
 pub(super) fn segment_selector(number: u8) -> usize {
     segment_base(number) - offset_of!(Segment, base) + offset_of!(Segment, selector)
-}
-
-/// A finished translation, offsets into `code`.
-pub(super) struct Translation {
-    pub(super) code: Vec<u8>,
-    /// Entries of blocks that others may enter.
-    pub(super) entries: Vec<(Key, crate::block::Entries)>,
-    /// Registers spilled within.
-    pub(super) spilled: u16,
-    pub(super) sites: Vec<ExitSite>,
-    pub(super) cross_page: Vec<CrossPageBranch>,
-    /// Jumps out of this code: places of rel32.
-    pub(super) jumps: Vec<(usize, StubTarget)>,
-    /// What a fault means from each offset on, ascending.
-    pub(super) fault_map: Vec<FaultMapEntry>,
 }
 
 /// What an address check must spare.
@@ -132,6 +119,8 @@ pub(super) struct Emitter<'a> {
     pub(super) cross_page: Vec<CrossPageBranch>,
     pub(super) cold: Vec<Cold>,
     pub(super) jumps: Vec<(usize, StubTarget)>,
+    pub(super) site_numbers: Vec<usize>,
+    pub(super) slots: Vec<usize>,
     pub(super) fault_map: Vec<FaultMapEntry>,
     /// Where each block's code begins.
     pub(super) labels: Vec<Option<usize>>,
@@ -147,14 +136,7 @@ pub(super) struct Emitter<'a> {
 /// What a translation depends on beside the guest's code.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    /// Number of the first site.
-    pub(super) first_site: usize,
-    /// Number of the first cross-page branch.
-    pub(super) first_cross_page: usize,
-    /// Poll in every loop.
-    pub(super) polls: bool,
-    /// Count instructions.
-    pub(super) counting: bool,
+    pub(super) wanted: super::generation::Options,
     /// The host has BMI2.
     pub(super) bmi2: bool,
 }
@@ -184,6 +166,8 @@ pub(super) fn translate(
         cross_page: Vec::new(),
         cold: Vec::with_capacity(some),
         jumps: Vec::with_capacity(some),
+        site_numbers: Vec::with_capacity(some),
+        slots: Vec::new(),
         fault_map: Vec::with_capacity(3 * some),
         labels: vec![None; blocks],
         inner: Vec::with_capacity(2 * blocks),
@@ -199,6 +183,8 @@ pub(super) fn translate(
         sites: e.sites,
         cross_page: e.cross_page,
         jumps: e.jumps,
+        site_numbers: e.site_numbers,
+        slots: e.slots,
         fault_map: e.fault_map,
     })
 }
@@ -219,6 +205,7 @@ impl Emitter<'_> {
         for (place, block) in std::mem::take(&mut self.inner) {
             self.asm.resolve(place, self.labels[block]?);
         }
+        self.dead_entries();
         Some(())
     }
 
@@ -236,7 +223,7 @@ impl Emitter<'_> {
         }
         self.labels[b] = Some(self.asm.here());
         let (first, count) = (self.block().first, self.block().count);
-        if self.options.counting {
+        if self.options.wanted.counting {
             self.map_faults(first, count as u16);
             self.moved();
             self.count(count)?;
@@ -311,14 +298,14 @@ impl Emitter<'_> {
 
     /// Counts one more, if translations count, by way of `register`; flags untouched.
     pub(super) fn tally(&mut self, counter: usize, register: u8) {
-        if self.options.counting {
+        if self.options.wanted.counting {
             self.add(counter, 1, register);
         }
     }
 
     pub(super) fn site(&mut self, site: ExitSite) -> usize {
         self.sites.push(site);
-        self.options.first_site + self.sites.len() - 1
+        self.sites.len() - 1
     }
 
     /// Instructions from `n` to its block's end.
@@ -351,7 +338,6 @@ impl Emitter<'_> {
             recipe: self.recipe(n),
             retry: retry as u32,
             spilled: self.spilled,
-            per_access: None,
         })
     }
 
@@ -638,6 +624,7 @@ impl Emitter<'_> {
             StubTarget::Leave | StubTarget::LoadVectors => ADDRESS,
         };
         self.asm.load_immediate32(register, site as u32);
+        self.site_numbers.push(self.asm.here() - 4);
         let jump = self.asm.jmp();
         self.jumps.push((jump, out));
     }

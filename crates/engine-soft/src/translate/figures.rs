@@ -3,9 +3,11 @@
 //! Translated code itself counts no exits: each exit has a number already, and its meaning is noted
 //! when it is made.
 
+use super::append::AppendOnly;
 use super::flow::Class;
+use super::generation::Site;
 use super::insn::GuestInsn;
-use super::site::ExitSite;
+use super::site::{Cause, ExitSite};
 use iced_x86::Mnemonic;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,27 +19,10 @@ const NAMED: usize = 10;
 const BUCKET: u64 = 10;
 const BUCKETS: usize = 512;
 
-/// Why an exit is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The operand's page is not in the TLB, or not for this access, or the operand crosses its
-    /// end.
-    Miss,
-    /// The instruction is left to the interpreter.
-    Left(Mnemonic),
-    /// A direct jump that is not linked yet.
-    Unlinked,
-    /// The target of a branch is not in the table.
-    Target,
-    /// The code that was gone to has been rewritten.
-    Dead,
-}
-
 /// See the module.
 #[derive(Default)]
 pub(super) struct Figures {
-    /// For each exit: why, and how often. Exits are numbered anew when all translations are
-    /// dropped.
+    /// For each exit of the generation at hand that was taken: why, and how often.
     exits: Vec<(Option<Cause>, u64)>,
     sums: Statistics,
     left: HashMap<Mnemonic, u64>,
@@ -46,18 +31,22 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// The translation of `guest` adds `sites`.
-    pub(super) fn placed(&mut self, guest: &[GuestInsn], sites: &[ExitSite]) {
-        for (n, site) in sites.iter().enumerate() {
-            self.exits.push((Some(cause(guest, site, &sites[n + 1..])), 0));
+    /// Exit number `site` of `sites` was taken.
+    #[inline]
+    pub(super) fn exit(&mut self, site: u32, sites: &AppendOnly<Site>) {
+        match self.exits.get_mut(site as usize) {
+            Some((Some(_), count)) => *count += 1,
+            _ => self.first_exit(site, sites),
         }
     }
 
-    /// Exit number `site` was taken.
-    pub(super) fn exit(&mut self, site: u32) {
-        if let Some(exit) = self.exits.get_mut(site as usize) {
-            exit.1 += 1;
+    #[cold]
+    fn first_exit(&mut self, site: u32, sites: &AppendOnly<Site>) {
+        let Some(cause) = sites.get(site).map(|site| site.cause) else { return };
+        if self.exits.len() <= site as usize {
+            self.exits.resize((site as usize + 1).next_power_of_two(), (None, 0));
         }
+        self.exits[site as usize] = (Some(cause), 1);
     }
 
     /// Whether exit number `site` counts as a direct jump that is not linked yet.
@@ -138,6 +127,11 @@ fn add(sums: &mut Statistics, left: &mut HashMap<Mnemonic, u64>, cause: Option<C
         }
         None => {}
     }
+}
+
+/// What each of `sites` means, which translate `guest`.
+pub(super) fn causes(guest: &[GuestInsn], sites: &[ExitSite]) -> Vec<Cause> {
+    (0..).zip(sites).map(|(n, site)| cause(guest, site, &sites[n + 1..])).collect()
 }
 
 /// What an exit means, from the instruction it belongs to and the exits behind it.

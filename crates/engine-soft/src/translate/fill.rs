@@ -6,6 +6,7 @@ use super::site::ExitSite;
 use crate::cpu::Cpu;
 use crate::mmu::Target;
 use crate::tlb::PAGE_MASK;
+use std::sync::atomic::Ordering;
 use x86::bus::AccessKind;
 use x86::state::gpr;
 
@@ -25,21 +26,24 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
     // SAFETY: the stub passes the processor that GS points to, which `enter` lent to translated
     // code; nothing else refers to it now.
     let cpu = unsafe { &mut *cpu };
-    let Some(ExitSite::Check { check, retry, per_access, saved, undone, recipe, .. }) =
-        cpu.translator.sites.get(cpu.jit.exit as usize).copied()
-    else {
-        return 0;
-    };
+    let exit = cpu.jit.exit;
+    let Some(generation) = cpu.translator.generation() else { return 0 };
+    let Some(site) = generation.sites.get(exit) else { return 0 };
+    let ExitSite::Check { check, retry, saved, undone, recipe, .. } = site.exit else { return 0 };
+    let retry = generation.area.address(retry as usize);
+    // The entry of one that is dead leads to the dispatcher.
+    let per_access = Some(site.per_access.load(Ordering::Acquire)).filter(|&entry| entry != 0);
+    let per_access = per_access.map(|entry| generation.area.address(entry as usize));
     match attempt(cpu, &check) {
-        Filled::Retry => cpu.translator.area.address(retry as usize),
+        Filled::Retry => retry,
         Filled::PerAccess => match per_access {
             // Saved flags have to be where an entry expects them.
-            Some(entries) if !saved && cpu.translator.alive(entries.region) => {
+            Some(entry) if !saved => {
                 cpu.translator.noted = recipe
                     .and_then(|recipe| recipe.flags(&cpu.core.state.gpr, cpu.translator.noted));
                 // It counts from its own beginning.
                 cpu.jit.count = cpu.jit.count.saturating_sub(u64::from(undone));
-                cpu.translator.area.address(entries.near as usize)
+                entry
             }
             _ => {
                 cpu.jit.per_access = true;
@@ -71,6 +75,8 @@ fn attempt_here(cpu: &mut Cpu, check: &Check) -> Filled {
     }
     let kind = if check.access_write { AccessKind::Write } else { AccessKind::Read };
     let privilege = cpu.core.privilege();
+    // An absent page is found so again by the interpreter, which leaves exactly.
+    cpu.core.mmu.begin();
     match cpu.core.mmu.translate(la, kind, privilege) {
         Ok(Target::Ram { .. }) => {}
         Ok(Target::Device { .. }) | Err(_) => return Filled::Interpret,

@@ -121,23 +121,20 @@ unsafe fn stop(cpu: *mut Cpu, uc: &mut libc::ucontext_t) {
     let rip = registers[libc::REG_RIP as usize] as u64;
     let flags = &mut registers[libc::REG_EFL as usize];
     *flags &= !TF;
-    // SAFETY: the caller passes a living processor, and the place of its code area never changes.
-    let (start, end) = unsafe { (*cpu).translator.area.range() };
-    if !(start as u64..end as u64).contains(&rip) {
-        // SAFETY: the caller passes the processor that this thread runs, so this context is its
-        // own.
-        unsafe { Context::close(&raw mut (*cpu).jit) };
-        return;
-    }
     // SAFETY: the caller passes the processor that this thread runs, so this context is its own.
-    unsafe { Context::close(&raw mut (*cpu).jit) };
-    // SAFETY: translated code and stub are interrupted, so no code changes the translator or holds
+    let offset = unsafe {
+        Context::close(&raw mut (*cpu).jit);
+        Context::offset(&raw const (*cpu).jit, rip)
+    };
+    let Some(offset) = offset else { return };
+    // SAFETY: translated code and stub are interrupted, so no code changes this processor or holds
     // a reference to it.
     let cpu = unsafe { &mut *cpu };
-    if cpu.translator.begins_instruction((rip - start as u64) as u32) {
+    let Some(generation) = cpu.translator.generation() else { return };
+    if generation.begins_instruction(offset) {
         (cpu.jit.exit, cpu.jit.fault_pc) = (FAULTED, rip);
         registers[libc::REG_RIP as usize] = cpu.jit.leave as i64;
-    } else if !repeats(cpu.translator.area.glance((rip - start as u64) as usize)) {
+    } else if !repeats(generation.area.glance(offset as usize)) {
         *flags |= TF;
     }
 }

@@ -5,11 +5,12 @@
 //! `fault_map` tells. What comes before the first and after the last (entries and exits) stands
 //! under a heading of its own.
 
-use super::emit::Translation;
+use super::generation::RegionRecord;
 use super::insn::GuestInsn;
-use super::site::FaultMapEntry;
+use super::site::{FaultMapEntry, Translation};
 use crate::block::Key;
 use crate::cpu::Cpu;
+use crate::thunk::area::CodeArea;
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Formatter, Instruction, NasmFormatter, OpKind};
 use std::fmt::Write as _;
@@ -33,10 +34,10 @@ impl From<&GuestInsn> for Line {
     }
 }
 
-/// Writes the translation `t` of the code at `rip`, placed at `base`, to the trace.
-pub(super) fn trace(guest: &[GuestInsn], rip: u64, key: Key, t: &Translation, base: u64) {
+/// Writes the translation `t` of the code at `rip` to the trace, as if it stood at 0.
+pub(super) fn trace(guest: &[GuestInsn], rip: u64, key: Key, t: &Translation) {
     let lines: Vec<Line> = guest.iter().map(Line::from).collect();
-    let text = listing(&lines, rip & !PAGE_MASK, &t.code, base, &t.fault_map);
+    let text = listing(&lines, rip & !PAGE_MASK, &t.code, 0, &t.fault_map);
     tracing::trace!(target: "blocks", rip = format_args!("{rip:#x}"),
         gpa = format_args!("{:#x}", key.gpa()),
         guest = guest.len(), host = t.code.len(), "translated\n{text}");
@@ -116,34 +117,27 @@ pub(super) fn of_blocks(cpu: &Cpu, first: u64, others: impl Iterator<Item = u64>
         }
     }
     for (entries, page, gpa) in translations {
-        let Some((base, len)) = cpu.translator.extent(entries.cross_page) else { continue };
-        if seen.contains(&base) || seen.len() == SHOWN {
+        let Some(generation) = cpu.translator.generation() else { continue };
+        let Some(region) = generation.region_at(entries.cross_page) else { continue };
+        if seen.contains(&region.base) || seen.len() == SHOWN {
             continue;
         }
-        seen.push(base);
+        seen.push(region.base);
         let _ = writeln!(out, " page {page:#x}");
-        out.push_str(&of_extent(cpu, page, gpa, base, len));
+        out.push_str(&of_region(cpu, page, gpa, &generation.area, region));
     }
     out
 }
 
-fn of_extent(cpu: &Cpu, page: u64, gpa: u64, base: u32, len: u32) -> String {
-    let translator = &cpu.translator;
-    let inside = |s: &&FaultMapEntry| (base..base + len).contains(&s.offset);
-    let fault_map: Vec<_> = translator
-        .fault_map
-        .iter()
-        .filter(inside)
-        .map(|s| FaultMapEntry { offset: s.offset - base, ..*s })
-        .collect();
+fn of_region(cpu: &Cpu, page: u64, gpa: u64, area: &CodeArea, region: &RegionRecord) -> String {
     let mut guest: Vec<Line> = Vec::new();
-    for start in &fault_map {
+    for start in &region.fault_map {
         if guest.last().is_none_or(|line| line.delta != start.delta) {
             guest.extend(instruction(cpu, gpa, start.delta));
         }
     }
-    let code = translator.area.bytes(base as usize, len as usize);
-    listing(&guest, page, &code, translator.area.address(base as usize), &fault_map)
+    let code = area.bytes(region.base as usize, region.len as usize);
+    listing(&guest, page, &code, area.address(region.base as usize), &region.fault_map)
 }
 
 /// The guest instruction `delta` bytes into the page at `gpa`.

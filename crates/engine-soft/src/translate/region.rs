@@ -4,6 +4,7 @@ use super::address::Moves;
 use super::flow::Class;
 use super::insn::GuestInsn;
 use crate::block::Key;
+use crate::tlb::PAGE_MASK;
 
 /// A straight run of instructions.
 pub(super) struct BasicBlock {
@@ -44,6 +45,20 @@ pub(super) struct CodeDependency {
 }
 
 impl Region {
+    /// The guest's code that it relies on, each piece within one page: address and bytes.
+    pub(super) fn relies_on(&self) -> impl Iterator<Item = (u64, u64)> {
+        let page = self.blocks[0].key.gpa() & !PAGE_MASK;
+        let pieces = self.blocks.iter().flat_map(move |b| {
+            let (start, end) = (b.start as u64, b.end as u64);
+            let here = end.min(PAGE_MASK + 1);
+            let beyond = self.second_page.map(|second| (second, end - here));
+            [Some((page + start, here - start)), beyond]
+        });
+        let around = self.dependencies.iter();
+        let around = around.map(move |d| Some((page + u64::from(d.offset), u64::from(d.len))));
+        pieces.chain(around).flatten().filter(|piece| piece.1 != 0)
+    }
+
     /// The block that begins at page + `delta`.
     pub(super) fn at(&self, delta: i32) -> Option<usize> {
         self.blocks.iter().position(|b| b.start == delta)

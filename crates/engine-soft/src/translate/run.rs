@@ -2,20 +2,20 @@
 #![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
 use super::context::{FAULTED, NOT_ENTERED};
+use super::generation::Options;
 use super::recipe::Recipe;
 use super::scratch::bits;
 use super::site::ExitSite;
 use super::site::FaultMapEntry;
 use super::thread;
-use super::translator::CachedExit;
-use super::translator::patch_rel32;
-use super::{cross_page, invalidate, stack_page};
+use super::translator::{CachedExit, Translator};
+use super::{cross_page, stack_page};
 use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
-use crate::thunk::guard::{Translated, TranslatedRegistration};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, Mnemonic};
+use std::cell::Cell;
 use x86::addr::Gpa;
 use x86::state::{Mode, gpr};
 
@@ -33,7 +33,9 @@ pub(crate) enum ExitReason {
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
     let site = site as usize;
-    let (delta, undone, recipe) = match cpu.translator.sites.get(site).copied() {
+    let Some(generation) = cpu.translator.generation() else { return };
+    let sites = &generation.sites;
+    let (delta, undone, recipe) = match sites.get(site as u32).map(|site| site.exit) {
         Some(ExitSite::Interpret { delta, undone, saved: false, shadow: false, recipe }) => {
             (delta, undone, recipe)
         }
@@ -41,7 +43,7 @@ pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
         _ => return,
     };
     if cpu.cached_exits.len() <= site {
-        cpu.cached_exits.resize_with(cpu.translator.sites.len(), || CachedExit::NONE);
+        cpu.cached_exits.resize_with(sites.len() as usize, || CachedExit::NONE);
     }
     cpu.cached_exits[site] =
         CachedExit { block, epoch: cpu.core.mmu.blocks.epoch, delta, undone, recipe };
@@ -66,6 +68,65 @@ pub(crate) fn attach(cpu: &mut Cpu) {
     let this = std::ptr::from_mut(cpu);
     cpu.jit.cpu = this as u64;
     thread::set_gs(this.cast::<u8>());
+    if !cpu.translator.member.resume() {
+        renew(cpu);
+    }
+}
+
+/// The processor runs no translated code until [`attach`]: others need not wait for it.
+pub(crate) fn detach(cpu: &mut Cpu) {
+    cpu.translator.member.park();
+}
+
+/// Moves to the current generation of translations, if this processor has another. True if it had.
+#[inline]
+pub(super) fn renew(cpu: &mut Cpu) -> bool {
+    let old = !cpu.translator.member.is_current();
+    if old {
+        move_on(cpu);
+    }
+    old
+}
+
+/// Drops whatever this processor has of its generation, and takes the current one.
+#[cold]
+fn move_on(cpu: &mut Cpu) {
+    cpu.core.mmu.blocks.forget_translations();
+    cpu.cached_exits.clear();
+    cpu.core.mmu.tlb.forget_targets();
+    cpu.translator.code_pages.clear();
+    if cpu.translator.member.number() != 0 {
+        cpu.translator.figures.dropped();
+    }
+    cpu.jit.set_code(0, 0);
+    cpu.translator.member.renew();
+    let Some(generation) = cpu.translator.generation() else { return };
+    cpu.jit.enter = generation.area.address(generation.stubs.enter);
+    cpu.jit.leave = generation.area.address(generation.stubs.fault);
+    let (start, end) = generation.area.range();
+    cpu.jit.set_code(start as u64, end as u64);
+}
+
+/// The translation in `cell`, if it is still good.
+#[inline]
+pub(super) fn alive(cpu: &Cpu, cell: &Cell<Option<Entries>>) -> Option<Entries> {
+    let entries = cell.get()?;
+    if cpu.translator.alive(entries.region) {
+        return Some(entries);
+    }
+    cell.set(None);
+    None
+}
+
+/// The translation of `block`, if it is known and still good.
+#[inline(always)]
+pub(crate) fn translation_of(cpu: &Cpu, block: &Block) -> Option<Entries> {
+    block.translation.shared.get()?;
+    let entries = alive(cpu, &block.translation.shared);
+    if entries.is_none() {
+        block.translation.heat.set(cpu.hot);
+    }
+    entries
 }
 
 /// The translation at RIP, if the table of targets knows it.
@@ -77,10 +138,15 @@ pub(crate) fn entry_at_rip(cpu: &Cpu) -> Option<Entry> {
     cpu.core.mmu.tlb.target(cpu.core.fetch_view, cpu.core.state.rip).map(Entry)
 }
 
+/// The host address of `offset` in the code of this processor's generation.
+fn address(cpu: &Cpu, offset: u32) -> u64 {
+    cpu.jit.code_start() + u64::from(offset)
+}
+
 /// The translation `entries` of `block`, at RIP, which the table of targets will know from now on.
 pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
-    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.core.state.rip);
-    let address = cpu.translator.area.address(entries.cross_page as usize);
+    cross_page::note_mapping(cpu, block.key.gpa(), cpu.core.state.rip);
+    let address = address(cpu, entries.cross_page);
     if cpu.core.mmu.tlb.fill_target(cpu.core.fetch_view, cpu.core.state.rip, address) {
         prefill_targets(cpu, block);
     }
@@ -91,27 +157,32 @@ pub(crate) fn entry_of(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry 
 /// that page: a new process fills the table page by page rather than branch by branch.
 fn prefill_targets(cpu: &mut Cpu, block: &Block) {
     let page = cpu.core.state.rip & !PAGE_MASK;
-    for (offset, entries) in cpu.core.mmu.blocks.translations_beside(block.key) {
-        let address = cpu.translator.area.address(entries.cross_page as usize);
+    let number = cpu.translator.member.number();
+    for (offset, entries) in cpu.translator.cache.beside(block.key, number) {
+        let address = address(cpu, entries.cross_page);
         cpu.core.mmu.tlb.fill_target(cpu.core.fetch_view, page | offset, address);
     }
 }
 
 /// The translation `entries` of `block`, at RIP, which is not to be found by others.
 pub(crate) fn entry_beside(cpu: &mut Cpu, block: &Block, entries: Entries) -> Entry {
-    cross_page::note_mapping(&mut cpu.translator, block.key.gpa(), cpu.core.state.rip);
+    cross_page::note_mapping(cpu, block.key.gpa(), cpu.core.state.rip);
     cpu.core.state.gpr[gpr::BLOCK_IP] = cpu.core.state.rip & !PAGE_MASK;
-    Entry(cpu.translator.area.address(entries.near as usize))
+    Entry(address(cpu, entries.near))
 }
 
 /// Runs translated code until it leaves.
 #[inline(always)]
 pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
-    if !cpu.core.mmu.blocks.invalidated_regions.is_empty() && invalidate::invalidate(cpu).is_err() {
-        forget(cpu);
+    let translator = &cpu.translator;
+    if (translator.version != translator.cache.version()
+        || translator.cache.is_behind(cpu.core.mmu.seen()))
+        && renewed_or_caught_up(cpu)
+    {
         return ExitReason::Interpret(Err(None));
     }
-    if cpu.translator.registration.is_none() && !register(cpu) {
+    if cpu.limited && !cpu.translator.options().polls {
+        // It would not stop in time.
         return ExitReason::Interpret(Err(None));
     }
     cpu.jit.open(cpu.limited);
@@ -119,11 +190,23 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
     }
-    cpu.jit.targets = cpu.core.mmu.tlb.targets(cpu.core.fetch_view);
-    cross_page::drop_stale_links(cpu);
+    (cpu.jit.targets, cpu.jit.slots) = cpu.core.mmu.tlb.branch_tables(cpu.core.fetch_view);
     stack_page::revalidate(cpu);
     go(cpu, entry);
     left(cpu)
+}
+
+/// Takes note of translations that have come and gone. True if this processor has moved to another
+/// generation: entries from before are none.
+#[cold]
+fn renewed_or_caught_up(cpu: &mut Cpu) -> bool {
+    if cpu.translator.cache.is_behind(cpu.core.mmu.seen()) {
+        cpu.translator.cache.catch_up();
+    }
+    cpu.translator.version = cpu.translator.cache.version();
+    // Code that was written before that is what this processor of the host's runs now.
+    thread::serialize();
+    renew(cpu)
 }
 
 /// From the entry stub's entry to its exit.
@@ -154,22 +237,6 @@ fn go(cpu: &mut Cpu, entry: Entry) {
     }
 }
 
-/// Makes the stub and tells the fault guard of this processor's code.
-#[cold]
-fn register(cpu: &mut Cpu) -> bool {
-    let Some(stubs) = cpu.translator.stubs() else { return false };
-    cpu.jit.enter = cpu.translator.area.address(stubs.enter);
-    cpu.jit.leave = cpu.translator.area.address(stubs.fault);
-    let (start, end) = cpu.translator.area.range();
-    let data = Translated {
-        exit: &raw mut cpu.jit.exit,
-        fault_pc: &raw mut cpu.jit.fault_pc,
-        leave: cpu.jit.leave,
-    };
-    cpu.translator.registration = TranslatedRegistration::new(start, end, data).ok();
-    cpu.translator.registration.is_some()
-}
-
 fn left(cpu: &mut Cpu) -> ExitReason {
     let page = cpu.core.state.gpr[gpr::BLOCK_IP];
     cpu.translator.exits += 1;
@@ -183,27 +250,45 @@ fn left(cpu: &mut Cpu) -> ExitReason {
         cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
         flags_at(cpu, false, recipe);
         account_exit(cpu, undone);
-        cpu.translator.figures.exit(exit);
+        count_exit(cpu, exit);
         return ExitReason::Interpret(Ok(block));
     }
     left_anew(cpu, page, exit)
+}
+
+/// Counts the exit for `--stats`.
+#[inline]
+fn count_exit(cpu: &mut Cpu, exit: u32) {
+    let Translator { member, figures, .. } = &mut cpu.translator;
+    if let Some(generation) = member.held() {
+        figures.exit(exit, &generation.sites);
+    }
+}
+
+/// What exit number `exit` means.
+fn site(cpu: &Cpu, exit: u32) -> Option<ExitSite> {
+    cpu.translator.generation()?.sites.get(exit).map(|site| site.exit)
 }
 
 fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
     if exit == FAULTED {
         return faulted(cpu, page);
     }
-    cpu.translator.figures.exit(exit);
-    match cpu.translator.sites.get(exit as usize).copied() {
+    count_exit(cpu, exit);
+    match site(cpu, exit) {
         Some(ExitSite::Link { delta, .. }) => {
             cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
             account_exit(cpu, 0);
             ExitReason::Next(Some(exit))
         }
+        Some(ExitSite::Dead { delta }) => {
+            cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
+            cpu.core.state.flags.arith = cpu.jit.flags;
+            account_exit(cpu, 0);
+            ExitReason::Next(None)
+        }
         Some(
-            site @ (ExitSite::Target { delta, saved }
-            | ExitSite::Dead { delta, saved }
-            | ExitSite::CrossPage { delta, saved, .. }),
+            site @ (ExitSite::Target { delta, saved } | ExitSite::CrossPage { delta, saved, .. }),
         ) => {
             cpu.core.state.rip = page.wrapping_add(i64::from(delta) as u64);
             if saved {
@@ -237,10 +322,10 @@ fn faulted(cpu: &mut Cpu, page: u64) -> ExitReason {
     cpu.translator.faults += 1;
     let told = cpu.limited || cpu.core.signals.bits() != 0;
     cpu.translator.figures.fault(told);
-    let offset = cpu.jit.fault_pc.wrapping_sub(cpu.translator.area.address(0)) as u32;
-    let fault_map = &cpu.translator.fault_map;
-    let index = fault_map.partition_point(|s| s.offset <= offset).saturating_sub(1);
-    let Some(start) = fault_map.get(index).copied() else {
+    let offset = cpu.jit.fault_pc.wrapping_sub(cpu.jit.code_start()) as u32;
+    let generation = cpu.translator.generation();
+    let region = generation.and_then(|generation| generation.region_at(offset));
+    let Some(start) = region.and_then(|region| region.fault(offset)) else {
         return ExitReason::Interpret(Err(None));
     };
     for r in bits(!start.spilled) {
@@ -303,31 +388,34 @@ fn account_exit(cpu: &mut Cpu, undone: u16) {
     cpu.translator.instructions += ran;
 }
 
-/// Links the exit at `site` to `next`, which has been found to be its successor.
-pub(crate) fn link(cpu: &mut Cpu, site: u32, next: &Block) {
-    if let Some(ExitSite::CrossPage { branch, delta, .. }) =
-        cpu.translator.sites.get(site as usize).copied()
-    {
-        return cross_page::link(cpu, branch, delta, next);
+/// Links the exit at `exit` to `next`, which has been found to be its successor.
+pub(crate) fn link(cpu: &mut Cpu, exit: u32, next: &Block) {
+    let Some(site) = site(cpu, exit) else { return };
+    if let ExitSite::CrossPage { branch, .. } = site {
+        cpu.jit.relink_countdown = cross_page::RELINK_COUNTDOWN;
+        if let Some(entries) = translation_of(cpu, next) {
+            cross_page::link(cpu, branch, next.key.gpa(), entries);
+        }
+        return;
     }
-    let Some(entries) = next.translation.shared.get() else {
+    let Some(entries) = translation_of(cpu, next) else {
         if next.translation.heat.get() == u32::MAX && next.second_page.is_none() {
             // It is not going to be translated as long as it lives.
-            cache_exit(cpu, site, next);
-            if cpu.translator.figures.is_unlinked(site)
+            cache_exit(cpu, exit, next);
+            if cpu.translator.figures.is_unlinked(exit)
                 && let Some(mnemonic) = first_of(cpu, next)
             {
-                cpu.translator.figures.interprets(site, mnemonic);
+                cpu.translator.figures.interprets(exit, mnemonic);
             }
         }
         return;
     };
-    if let Some(ExitSite::Link { place, vectors, .. }) =
-        cpu.translator.sites.get(site as usize).copied()
+    if let ExitSite::Link { place, vectors, .. } = site
+        && let Some(generation) = cpu.translator.generation()
     {
         // Where the vector registers are loaded the entry need not look.
         let to = if vectors { entries.body } else { entries.near };
-        patch_rel32(&mut cpu.translator, place, to);
+        generation.area.patch_rel32(place, to);
         cpu.translator.links += 1;
     }
 }
@@ -342,29 +430,14 @@ fn first_of(cpu: &Cpu, block: &Block) -> Option<Mnemonic> {
     Some(Decoder::with_ip(64, bytes, 0, options).decode().mnemonic())
 }
 
-/// Drops all translations.
-pub(crate) fn forget(cpu: &mut Cpu) {
-    cpu.core.mmu.blocks.forget_translations();
-    cpu.cached_exits.clear();
-    cpu.core.mmu.tlb.forget_targets();
-    cpu.translator.reset();
-}
-
 /// Has translated code poll, and count its instructions, from now on: it is to stop now and then.
-pub(crate) fn limit(cpu: &mut Cpu) {
-    count(cpu);
-    if !cpu.translator.polls {
-        cpu.translator.polls = true;
-        forget(cpu);
-    }
+pub(crate) fn limit(cpu: &Cpu) {
+    cpu.translator.demand(Options { polls: true, counting: true });
 }
 
 /// Has translated code count its instructions from now on.
-pub(crate) fn count(cpu: &mut Cpu) {
-    if !cpu.translator.counting {
-        cpu.translator.counting = true;
-        forget(cpu);
-    }
+pub(crate) fn count(cpu: &Cpu) {
+    cpu.translator.demand(Options { polls: false, counting: true });
 }
 
 #[cfg(test)]
@@ -382,11 +455,10 @@ mod tests {
                 .expect("an engine");
         let cpu = &mut *vcpu.cpu;
         attach(cpu);
-        assert!(register(cpu), "no stubs");
         // The exit as a translation: it takes the register that the entry puts RIP in for the
         // number of a site.
-        let leave = cpu.translator.stubs().expect("it is made").boundary.leave;
-        let entry = Entry(cpu.translator.area.address(leave));
+        let generation = cpu.translator.generation().expect("it runs");
+        let entry = Entry(generation.area.address(generation.stubs.boundary.leave));
         cpu.core.state.rip = 0x1234;
         for (stop, exit) in [(0, 0x1234), (1, NOT_ENTERED)] {
             // What a signal's handler does that finds the thread between the last look at the

@@ -2,8 +2,29 @@
 //! means at each place.
 
 use super::address::Check;
+use super::links::CrossPageBranch;
 use super::recipe::Recipe;
-use crate::block::Entries;
+use crate::block::{Entries, Key};
+use iced_x86::Mnemonic;
+
+/// A finished translation, offsets into `code`.
+pub(super) struct Translation {
+    pub(super) code: Vec<u8>,
+    /// Entries of blocks that others may enter.
+    pub(super) entries: Vec<(Key, Entries)>,
+    /// Registers spilled within.
+    pub(super) spilled: u16,
+    pub(super) sites: Vec<ExitSite>,
+    pub(super) cross_page: Vec<CrossPageBranch>,
+    /// Jumps out of this code: places of rel32.
+    pub(super) jumps: Vec<(usize, StubTarget)>,
+    /// Where the code has the number of a site, counted from its own first.
+    pub(super) site_numbers: Vec<usize>,
+    /// Where it has the place of a cross-page branch's slot, as if its own first were at 0.
+    pub(super) slots: Vec<usize>,
+    /// What a fault means from each offset on, ascending.
+    pub(super) fault_map: Vec<FaultMapEntry>,
+}
 
 /// What an exit means. Status flags that are *saved* are in `Context::flags`, others in RFLAGS.
 #[derive(Clone, Copy, Debug)]
@@ -13,9 +34,8 @@ pub(super) enum ExitSite {
     /// Go on at page + delta, of which the table of targets knows nothing; status flags are saved
     /// if `saved`.
     Target { delta: i32, saved: bool },
-    /// Go on at page + delta, where there was a translation, which is dead; status flags are
-    /// saved if `saved`.
-    Dead { delta: i32, saved: bool },
+    /// Go on at page + delta, where there was a translation, which is dead; status flags are saved.
+    Dead { delta: i32 },
     /// Go on at page + delta, on another page; cross-page branch number `branch` may be linked to
     /// it. Status flags are saved if `saved`.
     CrossPage { branch: u32, delta: i32, saved: bool },
@@ -34,9 +54,33 @@ pub(super) enum ExitSite {
         retry: u32,
         /// Registers spilled in the region.
         spilled: u16,
-        /// The per-access translation from that instruction on, once there is one.
-        per_access: Option<Entries>,
     },
+}
+
+impl ExitSite {
+    /// The registers that the region of a check spills.
+    pub(super) fn spills(&self) -> Option<u16> {
+        match *self {
+            Self::Check { spilled, .. } => Some(spilled),
+            _ => None,
+        }
+    }
+}
+
+/// Why an exit is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The operand's page is not in the TLB, or not for this access, or the operand crosses its
+    /// end.
+    Miss,
+    /// The instruction is left to the interpreter.
+    Left(Mnemonic),
+    /// A direct jump that is not linked yet.
+    Unlinked,
+    /// The target of a branch is not in the table.
+    Target,
+    /// The code that was gone to has been rewritten.
+    Dead,
 }
 
 /// A stub that code jumps to.

@@ -2,19 +2,21 @@
 //! registers.
 //!
 //! Stubs that leave or call from within a region depend on the registers it spills. They are made
-//! once for each such set.
+//! once for each such set in a generation.
 
 use super::asm::{ADDRESS, Asm, RAX, RSP};
+use super::cache::TranslationCache;
 use super::context::Context;
 use super::emit::{ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot};
 use super::fill::fill;
+use super::generation::{Emits, RegionStubs, Stubs};
 use super::scratch::STANDARD;
 use super::scratch::{bits, last};
-use super::translator::RegionStubs;
-use super::translator::Stubs;
-use super::translator::Translator;
 use crate::cpu::Cpu;
 use crate::thunk::area::CodeArea;
+use crate::thunk::guard::Translated;
+use memory::GuestRam;
+use std::io;
 use std::mem::offset_of;
 use x86::state::CpuState;
 
@@ -27,11 +29,28 @@ const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
 
+/// What a code cache does not know of processors.
+const EMITS: Emits = Emits { stubs: make, for_region, guarded };
+
+/// The code cache of a machine with `ram`, of `capacity` bytes of host code.
+///
+/// # Errors
+/// The host denies executable memory.
+pub(crate) fn code_cache(ram: GuestRam, capacity: usize) -> io::Result<TranslationCache> {
+    TranslationCache::new(ram, capacity, EMITS)
+}
+
+/// What the fault guard needs of code that is left at host address `leave`.
+fn guarded(leave: u64) -> Translated {
+    Translated { this: CPU, exit: EXIT, fault_pc: JIT + offset_of!(Context, fault_pc), leave }
+}
+
 // At the boundary exits tell their site in ADDRESS, within a region in the last register spilled:
 // one code takes both.
 const _: () = assert!(STANDARD.ilog2() == ADDRESS as u32);
 
-fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
+/// The code that enters and leaves translations. `None`: there is no room.
+fn make(area: &CodeArea, avx: bool) -> Option<Stubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let enter = asm.here();
@@ -55,7 +74,7 @@ fn make(area: &mut CodeArea, avx: bool) -> Option<Stubs> {
 }
 
 /// The pieces for regions that spill `spilled`.
-fn for_region(area: &mut CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
+fn for_region(area: &CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
     let mut asm = Asm::default();
     let base = area.next(4096)?;
     let leave = asm.here();
@@ -193,28 +212,4 @@ fn emit_fill(asm: &mut Asm, spilled: u16, avx: bool) {
     asm.store_byte_imm(VECTORS_OUT, 1);
     asm.bytes(&UNALIGN);
     asm.bytes(&[0xc3]);
-}
-
-impl Translator {
-    /// The code that enters and leaves translations, made on first use.
-    pub(super) fn stubs(&mut self) -> Option<Stubs> {
-        if self.stubs.is_none() {
-            self.stubs = make(&mut self.area, self.avx);
-        }
-        self.stubs
-    }
-
-    /// The stub for regions that spill `spilled`.
-    pub(super) fn region_stubs(&mut self, spilled: u16) -> Option<RegionStubs> {
-        if let Some(known) = self.region_stubs.get(&spilled) {
-            return Some(*known);
-        }
-        let made = if spilled == STANDARD {
-            self.stubs()?.boundary
-        } else {
-            for_region(&mut self.area, spilled, self.avx)?
-        };
-        self.region_stubs.insert(spilled, made);
-        Some(made)
-    }
 }

@@ -1,5 +1,6 @@
-//! The table of targets of a view: from guest code addresses to translations, for indirect branches
-//! and for branches to other pages; and the address space's generation, which such links compare.
+//! What leads translated code of a view on: the table of targets, from guest code addresses to
+//! translations, for indirect branches and branches to other pages; and the slots of direct
+//! branches to other pages that are linked in this view.
 
 use crate::tlb::extent::{Extent, Large, PAGE_MASK, Regions};
 use crate::tlb::fetch::FetchEntry;
@@ -50,10 +51,11 @@ pub(crate) struct Targets {
     pub(crate) local: bool,
     /// Pages that links of direct branches lead to.
     pub(crate) linked: HashSet<u64>,
-    /// The address space's generation as long as none of these goes; 0 while there is none.
-    pub(crate) generation: u32,
-    /// One has gone.
-    pub(crate) changed: bool,
+    /// For each branch to another page, by number: how far its target lies from where it goes
+    /// without a link. 0: there is none.
+    pub(crate) slots: Box<[i32]>,
+    /// Slots that are not 0, and perhaps others.
+    filled_slots: Vec<u32>,
 }
 
 impl Targets {
@@ -65,21 +67,46 @@ impl Targets {
             large: Large::new(),
             local: false,
             linked: HashSet::new(),
-            generation: 0,
-            changed: false,
+            slots: Box::default(),
+            filled_slots: Vec::new(),
         }
+    }
+
+    /// Makes the tables, the latter of `slots` entries.
+    #[cold]
+    pub(crate) fn make(&mut self, slots: usize) {
+        self.table = vec![[0; 2]; TARGET_ENTRIES].into_boxed_slice();
+        self.table[0] = vacant(0);
+        self.slots = vec![0; slots].into_boxed_slice();
     }
 
     /// Links to other pages do not hold any more.
     pub(crate) fn sever(&mut self) {
-        if !self.linked.is_empty() {
-            self.linked.clear();
-            self.generation = 0;
-            self.changed = true;
+        self.linked.clear();
+        for slot in self.filled_slots.drain(..) {
+            self.slots[slot as usize] = 0;
+        }
+    }
+
+    /// Branch number `slot` goes `distance` bytes from where it goes without a link.
+    pub(crate) fn set_slot(&mut self, slot: u32, distance: i32) {
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            if *place == 0 {
+                self.filled_slots.push(slot);
+            }
+            *place = distance;
+        }
+    }
+
+    /// As [`Targets::set_slot`], if it is linked.
+    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
+        if let Some(place) = self.slots.get_mut(slot as usize).filter(|place| **place != 0) {
+            *place = distance;
         }
     }
 
     pub(crate) fn clear(&mut self) {
+        self.sever();
         if self.filled.is_empty() {
             return;
         }
@@ -94,7 +121,6 @@ impl Targets {
         self.pages.clear();
         self.large.clear();
         self.local = false;
-        self.sever();
     }
 
     pub(crate) fn vacate(&mut self) {

@@ -108,6 +108,31 @@ fn write_gs(base: *mut u8) {
     }
 }
 
+/// Has this processor of the host's drop what it has fetched of code: what others have written to
+/// code before, it runs from now on (SDM vol. 3, 10.1.3 and 10.3: IRET serializes at any level).
+pub(super) fn serialize() {
+    // SAFETY: IRET to the next instruction, with the stack pointer, flags and segments as they are.
+    // The red zone is skipped.
+    unsafe {
+        std::arch::asm!(
+            "mov {old}, rsp",
+            "sub rsp, 128",
+            "mov {segment:e}, ss",
+            "push {segment}",
+            "push {old}",
+            "pushfq",
+            "mov {segment:e}, cs",
+            "push {segment}",
+            "lea {segment}, [rip + 2f]",
+            "push {segment}",
+            "iretq",
+            "2:",
+            old = out(reg) _,
+            segment = out(reg) _,
+        );
+    }
+}
+
 /// Whether WRGSBASE is enabled (AT_HWCAP2 bit 1).
 fn fsgsbase() -> bool {
     // SAFETY: getauxval reads the auxiliary vector, which the kernel has placed before `main`.

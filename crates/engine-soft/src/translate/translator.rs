@@ -1,46 +1,32 @@
-//! The code cache of one virtual processor: translations, what is recorded of them, and the stubs
-//! that they share.
+//! What one virtual processor has of translated code: its share of the machine's code cache, and
+//! what it alone needs to make and run translations.
 
+use super::cache::{Asker, TranslationCache};
 use super::context::Context;
+use super::epochs::Member;
 use super::figures::Figures;
-use super::links::CrossPageLinks;
+use super::generation::{Generation, Options};
+use super::links::CodePages;
 use super::recipe::Recipe;
-use super::site::{ExitSite, FaultMapEntry};
-use crate::block::{Entries, Key};
 use crate::thunk;
-use crate::thunk::area::CodeArea;
-use crate::thunk::guard::TranslatedRegistration;
 use iced_x86::InstructionInfoFactory;
-use std::collections::HashMap;
-use std::io;
+use std::sync::Arc;
+use vcpu::{Signal, Signals};
 
 /// Runs of a block in the interpreter before it is translated.
 pub(crate) const HOT: u32 = 24;
 
-/// The code cache of one virtual processor.
+/// See the module.
 pub(crate) struct Translator {
-    /// Dropped before the area: as soon as that is unmapped another thread may have code there.
-    pub(super) registration: Option<TranslatedRegistration>,
-    pub(super) area: CodeArea,
-    pub(super) stubs: Option<Stubs>,
-    /// The stubs of regions, by the registers they spill.
-    pub(super) region_stubs: HashMap<u16, RegionStubs>,
-    pub(super) regions: Vec<RegionRecord>,
-    pub(super) sites: Vec<ExitSite>,
-    /// What a fault means from each offset in the area on, ascending.
-    pub(super) fault_map: Vec<FaultMapEntry>,
+    pub(super) cache: Arc<TranslationCache>,
+    /// The generation that this processor runs. All that it remembers by number or by offset is of
+    /// that one.
+    pub(super) member: Member<Generation>,
+    /// The cache's, up to which this processor's host has taken note of code that has changed.
+    pub(super) version: u64,
     pub(super) factory: InstructionInfoFactory,
-    pub(super) avx: bool,
     pub(super) bmi2: bool,
-    pub(super) cross_page: CrossPageLinks,
-    /// Translations of dead blocks, which others may still jump to.
-    pub(super) retired: HashMap<Key, Vec<Entries>>,
-    /// Count instructions in translated code.
-    pub(crate) counting: bool,
-    /// Translated code polls.
-    pub(crate) polls: bool,
-    /// Where each translation lies, ascending: offset and length.
-    pub(super) extents: Vec<(u32, u32)>,
+    pub(super) code_pages: CodePages,
     /// The interpreter runs the same code for comparison: both must read the same time.
     pub(crate) compared: bool,
     pub(super) figures: Figures,
@@ -57,28 +43,17 @@ pub(crate) struct Translator {
 }
 
 impl Translator {
-    /// A cache of `capacity` bytes of host code.
-    ///
-    /// # Errors
-    /// The host denies executable memory.
-    pub(crate) fn new(capacity: usize) -> io::Result<Self> {
+    /// The share of a processor, with `signals`, in `cache`.
+    pub(crate) fn new(cache: Arc<TranslationCache>, signals: Arc<Signals>) -> Self {
         let host = thunk::HostFeatures::probe();
-        Ok(Self {
-            area: CodeArea::new_translated(capacity)?,
-            stubs: None,
-            region_stubs: HashMap::new(),
-            regions: Vec::new(),
-            sites: Vec::new(),
-            fault_map: Vec::new(),
+        let member = cache.join(Box::new(move || signals.raise(Signal::Changes)));
+        Self {
+            cache,
+            member,
+            version: 0,
             factory: InstructionInfoFactory::new(),
-            avx: host.has(thunk::Feature::Avx),
             bmi2: host.has(thunk::Feature::Bmi2),
-            cross_page: CrossPageLinks::default(),
-            retired: HashMap::new(),
-            counting: false,
-            polls: false,
-            registration: None,
-            extents: Vec::new(),
+            code_pages: CodePages::default(),
             compared: false,
             figures: Figures::default(),
             noted: None,
@@ -88,98 +63,52 @@ impl Translator {
             links: 0,
             exits: 0,
             faults: 0,
-        })
+        }
+    }
+
+    /// The code cache that it shares.
+    pub(crate) fn cache(&self) -> &Arc<TranslationCache> {
+        &self.cache
+    }
+
+    /// The generation that this processor runs; `None`: it does not run.
+    #[inline(always)]
+    pub(super) fn generation(&self) -> Option<&Generation> {
+        self.member.held()
+    }
+
+    /// What its translations do.
+    pub(super) fn options(&self) -> Options {
+        self.generation().map_or_else(Options::default, |generation| generation.options)
+    }
+
+    /// Has all processors' translations do what `options` say, too.
+    pub(super) fn demand(&self, options: Options) {
+        self.cache.demand(options);
     }
 
     /// Whether the translation with number `region` is still good.
+    #[inline(always)]
     pub(super) fn alive(&self, region: u32) -> bool {
-        self.regions.get(region as usize).is_some_and(|region| !region.dead)
+        self.generation().is_some_and(|generation| generation.is_alive(region))
+    }
+
+    /// As which this processor asks the cache.
+    pub(super) fn asker(&self, behind: bool) -> Asker {
+        Asker { number: self.member.number(), behind }
     }
 
     /// The figures for `--stats`.
     pub(crate) fn statistics(&self, counted: &Context) -> vcpu::Translator {
-        let (start, end) = self.area.range();
+        let (code_used, code_capacity) = self.cache.usage();
         vcpu::Translator {
             looked_up: counted.looked_up,
             entered: counted.entered,
-            code_used: self.area.used() as u64,
-            code_capacity: (end - start) as u64,
+            code_used,
+            code_capacity,
             ..self.figures.statistics()
         }
     }
-
-    /// Whether a guest instruction begins at `offset`, so that its state is whole there.
-    pub(super) fn begins_instruction(&self, offset: u32) -> bool {
-        let last = self.fault_map.partition_point(|s| s.offset <= offset).checked_sub(1);
-        last.is_some_and(|n| self.fault_map[n].offset == offset && self.fault_map[n].boundary)
-    }
-
-    /// Offset and length of the translation that `offset` lies in.
-    pub(super) fn extent(&self, offset: u32) -> Option<(u32, u32)> {
-        let last = self.extents.partition_point(|e| e.0 <= offset).checked_sub(1)?;
-        self.extents.get(last).copied().filter(|e| offset < e.0 + e.1)
-    }
-
-    /// Forgets every translation. No block may refer to one any more.
-    pub(crate) fn reset(&mut self) {
-        self.area.clear();
-        self.stubs = None;
-        self.region_stubs.clear();
-        self.regions.clear();
-        self.sites.clear();
-        self.fault_map.clear();
-        self.registration = None;
-        self.cross_page.clear();
-        self.retired.clear();
-        self.extents.clear();
-        self.figures.dropped();
-    }
-}
-
-/// A region that was translated.
-pub(crate) struct RegionRecord {
-    pub(super) entries: Vec<(Key, Entries)>,
-    pub(super) dead: bool,
-}
-
-/// There is no room: [`forget`] everything.
-pub(crate) struct Full;
-
-/// Resolves the rel32 at `place` of the code area to `to`.
-pub(super) fn patch_rel32(translator: &mut Translator, place: u32, to: u32) {
-    let rel = i64::from(to) - (i64::from(place) + 4);
-    translator.area.patch(place as usize, &(rel as i32).to_le_bytes());
-}
-
-/// Resolves the rel32 at `place` of code that will stand at `base` to `target`, both offsets in the
-/// area.
-pub(super) fn patch(code: &mut [u8], place: usize, base: usize, target: usize) {
-    let rel = target as i64 - (base + place + 4) as i64;
-    code[place..place + 4].copy_from_slice(&(rel as i32).to_le_bytes());
-}
-
-/// Offsets in the code area.
-#[derive(Clone, Copy)]
-pub(super) struct Stubs {
-    /// To be called with the target in RDI; goes there with RIP in ADDRESS, and returns with all
-    /// registers changed but RSP.
-    pub(super) enter: usize,
-    /// Where faults go: all registers to `Context::raw`, then out.
-    pub(super) fault: usize,
-    /// Loads the vector registers and MXCSR and jumps to ADDRESS.
-    pub(super) load_vectors: usize,
-    /// At a region's boundary.
-    pub(super) boundary: RegionStubs,
-}
-
-/// What depends on the registers spilled.
-#[derive(Clone, Copy)]
-pub(super) struct RegionStubs {
-    /// Where every exit goes: stores the guest's registers and returns from `enter`.
-    pub(super) leave: usize,
-    /// Calls [`fill`], and goes on where it says or leaves: by the register that the site's number
-    /// is in, 0 for those not spilled.
-    pub(super) fill: [usize; 16],
 }
 
 /// What an exit to the interpreter led to when it was taken before.

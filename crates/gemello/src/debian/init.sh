@@ -7,7 +7,8 @@
 # ttyS0 is the user's terminal, or carries the input and output of a command that has pipes; ttyS2 carries the standard
 # error that is apart. The kernel's messages go to ttyS0 in shell mode, and to ttyS1 in the others. On ttyS1 this script
 # also tells gemello "ready" (the lines are set up, send input) and "status N" (the command has ended): see
-# crates/gemello/src/debian/report.rs, which reads them. What it hears there is the size of the user's window.
+# crates/gemello/src/debian/report.rs, which reads them. What it hears there is the size of the user's window, and
+# "poweroff".
 
 # Process 1 sets the system up, starts the session (this script again, as "session"), and then only takes the signals by
 # which busybox's poweroff and reboot speak to an init.
@@ -65,10 +66,18 @@ report() {
 # The user's terminal, and its size from now on.
 terminal() {
 	stty -F /dev/ttyS0 sane crtscts rows "$rows" cols "$cols"
+	hear
+}
+
+# What gemello says on ttyS1 from now on.
+hear() {
 	exec 5<>/dev/ttyS1
 	stty -F /dev/ttyS1 sane -echo
 	while read -r rows cols; do
-		stty -F /dev/ttyS0 rows "$rows" cols "$cols"
+		case $rows in
+		poweroff) /bin/busybox poweroff -f ;;
+		*) stty -F /dev/ttyS0 rows "$rows" cols "$cols" ;;
+		esac
 	done <&5 >/dev/null 3>&- &
 }
 
@@ -143,11 +152,12 @@ pipe)
 	input=$!
 	carry_out out /dev/ttyS0
 	carry_errors
+	hear
 	report ready
 	if [ $errors = apart ]; then
-		(command_line) </run/in >/run/out 2>/run/err 3>&- 4>&-
+		(command_line) </run/in >/run/out 2>/run/err 3>&- 4>&- 5>&-
 	else
-		(command_line) </run/in >/run/out 2>&1 3>&-
+		(command_line) </run/in >/run/out 2>&1 3>&- 5>&-
 	fi
 	status=$?
 	kill -9 $input 2>/dev/null

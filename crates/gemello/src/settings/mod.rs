@@ -5,6 +5,7 @@
 //! [`Settings::over`] lays the command line over a file. [`names`] knows how each field is called
 //! in either spelling, [`file`] reads one, [`options`] the other.
 
+pub(crate) mod console;
 pub(crate) mod disk;
 pub(crate) mod file;
 pub(crate) mod module;
@@ -21,6 +22,7 @@ mod tests;
 use crate::debian::Flavour;
 use crate::engine::{self, Choice, Options};
 use crate::trace::Topic;
+use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
 use module::{ModuleSettings, Word};
@@ -115,6 +117,8 @@ pub(crate) struct EngineSettings {
 pub(crate) struct RunSettings {
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) timeout: Option<Time>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) console: Option<ConsolePlace>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) log: Option<PathBuf>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -175,11 +179,16 @@ impl Settings {
         let Self { machine, boot, disk, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
-        let RunSettings { timeout: _, log, trace: _, trace_file, stats: _, save } = run;
+        let RunSettings { timeout: _, console, log, trace: _, trace_file, stats: _, save } = run;
+        let console = console.as_mut().and_then(ConsolePlace::path);
         let single =
             [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
-        single.chain(modules).chain(disk.iter_mut().map(|disk| &mut disk.path)).collect()
+        single
+            .chain(console)
+            .chain(modules)
+            .chain(disk.iter_mut().map(|disk| &mut disk.path))
+            .collect()
     }
 }
 
@@ -250,9 +259,10 @@ impl RunSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, log, trace, trace_file, stats, save } = self;
+        let Self { timeout, console, log, trace, trace_file, stats, save } = self;
         Self {
             timeout: timeout.or(lower.timeout),
+            console: console.or(lower.console),
             log: log.or(lower.log),
             trace: list(trace, lower.trace),
             trace_file: trace_file.or(lower.trace_file),

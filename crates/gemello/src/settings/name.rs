@@ -22,6 +22,16 @@ impl MachineName {
             stem.chars().map(kept).skip_while(|&c| !is_first(c)).take(MOST).collect();
         Self(if name.is_empty() { "machine".into() } else { name })
     }
+
+    /// The name of the machine of this number among those that would be called so.
+    pub(crate) fn numbered(&self, number: usize) -> Self {
+        if number <= 1 {
+            return self.clone();
+        }
+        let end = format!("-{number}");
+        let most = MOST.saturating_sub(end.len());
+        Self(self.0.chars().take(most).collect::<String>() + &end)
+    }
 }
 
 fn is_first(c: char) -> bool {
@@ -100,5 +110,9 @@ mod tests {
             assert_eq!(made.to_string(), name, "{path}");
             assert_eq!(MachineName::parse(name), Ok(made));
         }
+        let long = MachineName::parse(&longest).expect("a name").numbered(12);
+        assert_eq!(long.to_string(), format!("{}-12", &longest[3..]));
+        let short = MachineName::parse("a").expect("a name");
+        assert_eq!([1, 2].map(|n| short.numbered(n).to_string()), ["a", "a-2"]);
     }
 }

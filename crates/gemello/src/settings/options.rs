@@ -28,7 +28,27 @@ enum What {
     Image(Option<File>),
 }
 
-/// What `arguments` say, and the file that they name.
+/// What `arguments` say of each machine, and the files that they name. The options are laid over
+/// each of the files.
+///
+/// # Errors
+/// They contradict each other, or a file is refused.
+pub(crate) fn gather_all(arguments: &Run) -> Result<Vec<Given>> {
+    if arguments.print_config && !arguments.more.is_empty() {
+        bail!("--print-config prints one machine's file; leave the others out");
+    }
+    let mut machines = vec![gather(arguments)?];
+    for path in &arguments.more {
+        let settings = file::read(path)?.unwrap_or_default(); // its name says that it is one
+        let options = Settings::from(arguments);
+        let names =
+            Names { options: options.clone(), file: Some((path.clone(), settings.clone())) };
+        machines.push(Given { settings: options.over(settings), names, kernel: None });
+    }
+    Ok(machines)
+}
+
+/// What `arguments` say of the first machine, and the file that they name.
 ///
 /// # Errors
 /// They contradict each other, or the file is refused.
@@ -106,6 +126,7 @@ impl From<&Run> for Settings {
     fn from(arguments: &Run) -> Self {
         let Run {
             what: _, // `gather`'s
+            more: _, // `gather_all`'s
             command,
             name,
             kernel,
@@ -122,6 +143,7 @@ impl From<&Run> for Settings {
             engine,
             sched,
             timeout,
+            console,
             log,
             trace,
             trace_file,
@@ -151,6 +173,7 @@ impl From<&Run> for Settings {
         };
         let run = RunSettings {
             timeout: *timeout,
+            console: console.clone(),
             log: log.clone(),
             trace: trace.clone(),
             trace_file: trace_file.clone(),

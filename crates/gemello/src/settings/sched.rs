@@ -24,7 +24,8 @@ pub(crate) struct SchedSettings {
 }
 
 impl SchedSettings {
-    pub(super) fn over(self, lower: Self) -> Self {
+    /// These, and where they say nothing, those of `lower`.
+    pub(crate) fn over(self, lower: Self) -> Self {
         let Self { pcpus, quantum, cpu_weight, cpu_limit } = self;
         Self {
             pcpus: pcpus.or(lower.pcpus),

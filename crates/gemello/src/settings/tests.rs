@@ -1,5 +1,6 @@
 //! Both spellings of settings mean the same, and the document describes all of them.
 
+use super::console::ConsolePlace;
 use super::disk::{DiskFormat, DiskSettings};
 use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
@@ -51,6 +52,7 @@ fn all() -> Settings {
         },
         run: RunSettings {
             timeout: Some(Time(Duration::from_millis(1500))),
+            console: Some(ConsolePlace::Log("/c".into())),
             log: Some("/l".into()),
             trace: vec![Topic::Irq, Topic::Ports],
             trace_file: Some("/t".into()),
@@ -68,7 +70,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 27] = [
+const OPTIONS: [(&str, &[&str]); 28] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -89,6 +91,7 @@ const OPTIONS: [(&str, &[&str]); 27] = [
     ("cpu_weight", &["--cpu-weight", "300"]),
     ("cpu_limit", &["--cpu-limit", "150%"]),
     ("timeout", &["--timeout", "1.25s"]),
+    ("console", &["--console", "pty"]),
     ("log", &["--log", "/l"]),
     ("trace", &["--trace", "irq,unclaimed"]),
     ("trace_file", &["--trace-file", "/t"]),
@@ -125,7 +128,7 @@ fn every_option_is_tried() {
     let command = Cli::command();
     let run = command.find_subcommand("run").expect("run");
     let options = run.get_arguments().map(|option| option.get_id().as_str());
-    let apart = ["what", "command", "print_config", "help"];
+    let apart = ["what", "more", "command", "print_config", "help"];
     for option in options.filter(|option| !apart.contains(option)) {
         assert!(OPTIONS.iter().any(|(name, _)| *name == option), "--{option} is not tried");
     }

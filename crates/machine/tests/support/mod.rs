@@ -38,7 +38,8 @@ pub struct Scripted {
 
 impl Vcpu for Scripted {
     fn run(&mut self, io: &mut dyn CpuIo, _slice: Slice) -> Exit {
-        if self.signals.is_raised(Signal::Kick) || self.signals.is_raised(Signal::Unhalt) {
+        let leaves = [Signal::Kick, Signal::Unhalt, Signal::Arrival];
+        if leaves.into_iter().any(|signal| self.signals.is_raised(signal)) {
             return Exit::Kicked(self.signals.take_kicks());
         }
         let (signals, flushes) = (&self.signals, self.flushes);

@@ -5,8 +5,9 @@
 //! bytes ([`store`]), gemello decides which ([`residency`]).
 //!
 //! Every page that no processor has asked for is [`ABSENT`]. A processor that misses it asks
-//! ([`Shared::ask_for`]), on its own thread: it brings the page in itself, or waits until the
-//! [`Reclaimer`] has made room. Devices do not ask: they may hold what a processor waits for. The
+//! ([`GuestRam::ask_for`]), on its own thread: it brings the page in itself, or waits until the
+//! [`Reclaimer`] has made room. Or it goes elsewhere meanwhile, and has a [`Fetcher`] bring it
+//! ([`GuestRam::request`]). Devices do not ask: they may hold what a processor waits for. The
 //! host's kernel brings pages in for them, the pager counts these ([`GuestRam::note`]), and the
 //! reclaimer makes up for it.
 //!
@@ -15,17 +16,18 @@
 
 mod guard;
 mod list;
+mod requests;
 mod residency;
 mod store;
+mod swap;
 
 use crate::log::Change;
 use crate::ram::{PAGE, Region, Shared};
 use crate::{ABSENT, Error, GuestRam};
 use guard::Guard;
+use requests::Requests;
 use residency::{Place, Residency, Want};
-use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -44,6 +46,12 @@ pub const LEAST_RESIDENT: u64 = 4 << 20;
 
 /// What is said of a page that the host itself could not bring back.
 const UNREADABLE: &str = "a page of the swap file could not be read";
+
+pub use requests::{Arrival, Fetcher};
+pub use swap::swap_file;
+
+/// Threads that bring pages in at a time: a disk serves several requests faster than one by one.
+pub const FETCHERS: usize = 4;
 
 /// Told once, when the memory of a machine is lost: why.
 pub type OnLoss = Box<dyn Fn(&str) + Send + Sync>;
@@ -72,6 +80,7 @@ pub(crate) struct Inner {
     residency: Mutex<Residency>,
     budget: u64,
     guard: Guard,
+    requests: Requests,
     /// Room was made so many times.
     rooms: AtomicU64,
     page_ins: AtomicU64,
@@ -83,8 +92,12 @@ pub(crate) struct Inner {
     stop: AtomicBool,
 }
 
-/// Keeps a machine's memory within its budget. Dropping it ends the [`Reclaimer`].
-pub struct Pager(Arc<Inner>);
+/// Keeps a machine's memory within its budget. Dropping it ends the [`Reclaimer`] and each
+/// [`Fetcher`].
+pub struct Pager {
+    ram: GuestRam,
+    inner: Arc<Inner>,
+}
 
 /// The pager's own thread, to be.
 pub struct Reclaimer {
@@ -92,24 +105,6 @@ pub struct Reclaimer {
     inner: Arc<Inner>,
     /// The page that the next look begins at.
     next: usize,
-}
-
-/// A file of `bytes` bytes in the folder `at`, without a name: it is gone with the process.
-///
-/// # Errors
-/// The folder is none, is in memory itself, or does not take such a file.
-pub fn swap_file(at: &Path, bytes: u64) -> Result<File, Error> {
-    let refused = |why: String| Error::Swap { folder: at.display().to_string(), why };
-    let file = host::nameless_file(at).map_err(|error| refused(error.to_string()))?;
-    let system = rustix::fs::fstatfs(&file).map_err(|error| refused(error.to_string()))?;
-    // What is "on" such a file system is in memory.
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    if [TMPFS, RAMFS].contains(&(system.f_type as i64)) {
-        return Err(refused("it is in memory (tmpfs)".into()));
-    }
-    file.set_len(bytes).map_err(|error| refused(error.to_string()))?;
-    Ok(file)
 }
 
 impl Pager {
@@ -133,6 +128,7 @@ impl Pager {
             residency: Mutex::new(Residency::new(pages, resident / PAGE)),
             budget: resident,
             guard: Guard::new(regions).map_err(|error| refused(error.to_string()))?,
+            requests: Requests::default(),
             rooms: AtomicU64::new(0),
             page_ins: AtomicU64::new(0),
             page_outs: AtomicU64::new(0),
@@ -146,35 +142,42 @@ impl Pager {
         }
         (0..pages).for_each(|n| ram.mark_absent(n));
         let reclaimer = Reclaimer { ram: ram.clone(), inner: inner.clone(), next: 0 };
-        Ok((Self(inner), reclaimer))
+        Ok((Self { ram: ram.clone(), inner }, reclaimer))
+    }
+
+    /// One that brings in what is requested ([`GuestRam::request`]). Without any, nothing comes.
+    pub fn fetcher(&self) -> Fetcher {
+        Fetcher { ram: self.ram.clone(), inner: self.inner.clone() }
     }
 
     /// The counters up to now.
     pub fn stats(&self) -> PagerStats {
-        let counts = lock(&self.0.residency).counts();
+        let counts = lock(&self.inner.residency).counts();
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
         PagerStats {
-            budget: self.0.budget,
+            budget: self.inner.budget,
             resident: counts.resident * PAGE,
             swapped: counts.out * PAGE,
             zero: counts.zero * PAGE,
-            page_ins: count(&self.0.page_ins),
-            page_outs: count(&self.0.page_outs),
-            rescued: count(&self.0.rescued),
+            page_ins: count(&self.inner.page_ins),
+            page_outs: count(&self.inner.page_outs),
+            rescued: count(&self.inner.rescued),
         }
     }
 }
 
 impl std::fmt::Debug for Pager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Pager").field(&self.stats()).finish()
+        f.debug_struct("Pager").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Pager {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::SeqCst);
-        self.0.guard.ring();
+        self.inner.stop.store(true, Ordering::SeqCst);
+        self.inner.guard.ring();
+        self.inner.requests.close();
+        self.ram.log().wake();
     }
 }
 
@@ -314,6 +317,20 @@ impl Inner {
         if self.lost.set(why.into()).is_ok() {
             (self.on_loss)(why);
             ram.log().wake();
+        }
+    }
+
+    /// Brings `page` in, however long that takes; not at all once memory is lost or the pager gone.
+    fn bring(&self, ram: &GuestRam, page: usize) {
+        let done = || {
+            let present = ram.attributes().get(page) & ABSENT == 0;
+            present || self.lost.get().is_some() || self.stop.load(Ordering::SeqCst)
+        };
+        while !done() {
+            let rooms = self.rooms.load(Ordering::SeqCst);
+            self.ask(ram, page);
+            let changed = |_: &_| done() || self.rooms.load(Ordering::SeqCst) != rooms;
+            ram.log().wait_until(None, changed);
         }
     }
 

@@ -83,6 +83,8 @@ const STANDBY: u64 = 4;
 const FREE: u64 = 64;
 /// Pages kept free at the most.
 const MOST_FREE: u64 = 2048;
+/// Parts of the budget that processors leave to devices, which do not ask.
+const FOR_DEVICES: u64 = 128;
 
 impl Residency {
     /// `pages` pages of zeros, of which `budget` may be resident at a time.
@@ -113,11 +115,20 @@ impl Residency {
             Place::Zero => Source::Nothing,
             Place::Out => Source::File,
         };
-        if self.counts.resident >= self.budget {
+        if !self.has_room() {
             return Want::Later;
         }
         self.enter(page, Place::Coming);
         Want::Come(source)
+    }
+
+    /// Whether a processor that asks for `page` has it without I/O.
+    pub(super) fn comes_at_once(&self, page: usize) -> bool {
+        match self.places[page] {
+            Place::Active | Place::Standby => true,
+            Place::Zero => self.has_room(),
+            Place::Out | Place::Coming | Place::Leaving => false,
+        }
     }
 
     /// `page`, which was coming, is there.
@@ -153,7 +164,7 @@ impl Residency {
     /// The pages that have been on standby for longest, at most `most`, which leave now; none while
     /// enough is free.
     pub(super) fn expel(&mut self, most: usize) -> Vec<usize> {
-        let excess = (self.counts.resident + 2 * self.reserve()).saturating_sub(self.budget);
+        let excess = (self.counts.resident + 2 * self.reserve()).saturating_sub(self.most());
         let mut pages = Vec::new();
         for _ in 0..excess.min(most as u64) {
             let Some(page) = self.standby.pop(&mut self.links) else { break };
@@ -177,12 +188,21 @@ impl Residency {
 
     /// Whether pages must leave for others to find room.
     pub(super) fn is_short(&self) -> bool {
-        self.counts.resident + self.reserve() > self.budget
+        self.counts.resident + self.reserve() > self.most()
     }
 
     /// Whether no more is resident than may be.
     pub(super) fn is_within(&self) -> bool {
         self.counts.resident <= self.budget
+    }
+
+    /// Pages that are resident at the most for what processors ask for.
+    fn most(&self) -> u64 {
+        self.budget - self.budget / FOR_DEVICES
+    }
+
+    fn has_room(&self) -> bool {
+        self.counts.resident < self.most()
     }
 
     fn reserve(&self) -> u64 {
@@ -284,7 +304,11 @@ mod tests {
                 match event {
                     0 | 1 => {
                         let before = r.places[page];
-                        match r.want(page) {
+                        let at_once = r.comes_at_once(page);
+                        let want = r.want(page);
+                        let no_io = [Want::Here, Want::Rescued, Want::Come(Source::Nothing)];
+                        prop_assert_eq!(at_once, no_io.contains(&want));
+                        match want {
                             Want::Come(source) => {
                                 prop_assert_eq!(source == Source::File, before == Place::Out);
                                 coming.push(page);

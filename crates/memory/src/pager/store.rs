@@ -10,6 +10,7 @@ use super::residency::Source;
 use crate::GuestRam;
 use crate::ram::PAGE;
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 use std::io;
 use std::ops::Range;
@@ -71,7 +72,7 @@ impl<'a> Store<'a> {
     /// Makes the page resident. An error of the file shows here rather than at an access.
     pub(super) fn bring(self, page: usize, source: Source) -> io::Result<()> {
         let advice = match source {
-            // The file gets a block for it now, or says that there is none.
+            // Where it has no place on the disk it gets one now, or this says that there is none.
             Source::Nothing => Advice::LinuxPopulateWrite,
             Source::File => Advice::LinuxPopulateRead,
         };
@@ -112,11 +113,15 @@ impl<'a> Store<'a> {
         self.advise(run, Advice::LinuxPageOut)
     }
 
-    /// Makes `run`, which holds zeros, a hole of the file, and takes it out of memory.
+    /// Makes `run`, which holds zeros, as new as it was in the file, and takes it out of memory. It
+    /// keeps its place on the disk where the file system can do that; else it becomes a hole.
     pub(super) fn discard(self, run: &Range<usize>) -> io::Result<()> {
         let (offset, len) = extent(run);
-        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(self.file.as_fd(), how, offset, len)?)
+        let free = |how| fallocate(self.file.as_fd(), how | FallocateFlags::KEEP_SIZE, offset, len);
+        match free(FallocateFlags::ZERO_RANGE) {
+            Err(Errno::OPNOTSUPP) => Ok(free(FallocateFlags::PUNCH_HOLE)?),
+            done => Ok(done?),
+        }
     }
 
     /// Which pages of `run` are in memory, whoever brought them.

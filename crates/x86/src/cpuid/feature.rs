@@ -145,11 +145,13 @@ features! {
     KvmClockOld "kvmclock_old" H1Eax 0,
     KvmNopIoDelay "kvm_nopiodelay" H1Eax 1,
     KvmClock "kvmclock" H1Eax 3,
+    KvmAsyncPf "kvm_asyncpf" H1Eax 4,
     KvmStealTime "kvm_steal_time" H1Eax 5,
     KvmPvUnhalt "kvm_pv_unhalt" H1Eax 7,
     KvmPvTlbFlush "kvm_pv_tlb_flush" H1Eax 9,
     KvmPvIpi "kvm_pv_ipi" H1Eax 11,
     KvmPvSchedYield "kvm_pv_sched_yield" H1Eax 13,
+    KvmAsyncPfInt "kvm_asyncpf_int" H1Eax 14,
     KvmClockStable "kvmclock_stable_bit" H1Eax 24,
 }
 
@@ -212,6 +214,8 @@ const REQUIRES: &[(Feature, Feature)] = &[
     (Feature::KvmClock, Feature::Kvm),
     (Feature::KvmClock, Feature::Tsc),
     (Feature::KvmClockStable, Feature::KvmClock),
+    (Feature::KvmAsyncPf, Feature::Kvm),
+    (Feature::KvmAsyncPfInt, Feature::KvmAsyncPf),
     (Feature::KvmStealTime, Feature::Kvm),
     (Feature::KvmPvUnhalt, Feature::Kvm),
     (Feature::KvmPvTlbFlush, Feature::KvmStealTime),

@@ -1,5 +1,6 @@
 //! The clock against a guest's arithmetic, written from the documents; the registers' manners.
 
+mod async_pf;
 mod processors;
 
 use super::clock::{Moment, Rate, time_record};
@@ -168,7 +169,7 @@ fn rig(model: &str) -> Rig {
         interconnect: Interconnect::new(lapics.iter().map(|lapic| lapic.clone() as _).collect()),
         signals: signals.clone(),
     });
-    let paravirt = Paravirt::new(&common, Arc::clone(&hands) as _);
+    let paravirt = Paravirt::new(&common, VcpuId(0), Arc::clone(&hands) as _);
     Rig { ram, hands, signals, lapics, common, paravirt }
 }
 

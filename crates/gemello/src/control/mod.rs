@@ -1,0 +1,20 @@
+//! Running machines, reached from other processes of the same user.
+//!
+//! Each machine has a socket in a folder of the user's ([`folder`]), called after the machine: it
+//! is the list of what runs, and holds the name. Requests and answers are lines of JSON
+//! ([`protocol`]). One thread of the process that runs machines listens for all of them
+//! ([`server`]); `gemello ps` and its kin ask ([`client`], [`commands`], [`attach`]).
+//!
+//! Only the user's own processes are answered. What comes is read with bounds of length and time,
+//! on a thread for each connection, and takes no lock that a machine waits for.
+
+mod attach;
+mod client;
+pub(crate) mod commands;
+mod figures;
+mod folder;
+mod protocol;
+mod server;
+
+pub(crate) use attach::console;
+pub(crate) use server::{Claim, Name, Serving, claim};

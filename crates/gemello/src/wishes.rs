@@ -1,0 +1,66 @@
+//! What the user can have done with one machine by a key: to save it, to reset it.
+//!
+//! The user's side of a machine is there before the machine is, so both are armed later.
+
+use crate::again::Resettable;
+use crate::save::Saver;
+use crate::terminal;
+use anyhow::Result;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// What can be done with one machine. Clones are the same one's.
+#[derive(Clone, Default)]
+pub(crate) struct Wishes(Arc<Armed>);
+
+#[derive(Default)]
+struct Armed {
+    saver: OnceLock<Arc<Saver>>,
+    resettable: OnceLock<Resettable>,
+}
+
+impl fmt::Debug for Wishes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wishes").finish_non_exhaustive()
+    }
+}
+
+impl Wishes {
+    /// From now on the machine can be saved.
+    pub(crate) fn arm_save(&self, saver: Saver) {
+        let _ = self.0.saver.set(Arc::new(saver));
+    }
+
+    /// From now on the machine can be reset.
+    pub(crate) fn arm_reset(&self, resettable: Resettable) {
+        let _ = self.0.resettable.set(resettable);
+    }
+
+    /// That the machine can be saved where it is to be, if anywhere.
+    ///
+    /// # Errors
+    /// The host would refuse it.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.0.saver.get().map_or(Ok(()), |saver| saver.check())
+    }
+
+    /// Saves the machine, or says why not.
+    pub(crate) fn save(&self) {
+        match self.0.saver.get() {
+            Some(saver) => saver.request(),
+            None => terminal::tell(
+                "\ngemello: nothing is saved: start with --save FILE to save the machine there\n",
+            ),
+        }
+    }
+
+    /// Resets the machine, or says why not.
+    pub(crate) fn reset(&self) {
+        match self.0.resettable.get() {
+            Some(resettable) => resettable.request(),
+            None => terminal::tell(
+                "\ngemello: the machine of a command is not reset; run the command again\n",
+            ),
+        }
+    }
+}
