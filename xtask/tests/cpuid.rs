@@ -255,7 +255,6 @@ const FEATURES: &[(F, &[Proof])] = &[
     ),
 ];
 
-const ALL_OF_KVM: &str = "gemello-v3,+kvm_pv_tlb_flush,+kvm_pv_sched_yield";
 const KVM_RECORD: &str = "crates/devices/src/paravirt/tests/mod.rs::\
                           a_record_is_written_when_it_is_asked_for_and_has_an_even_version";
 const KVM_ABSENT: &str =
@@ -389,7 +388,7 @@ fn processors() -> Vec<(CpuModel, CpuState)> {
     long.paging.cr4 = Cr4::OSXSAVE | Cr4::PKE;
     long.seg[Seg::Cs as usize].access |= Segment::L;
     long.xcr0 = 0x207;
-    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku", ALL_OF_KVM];
+    let models = ["gemello-v2", "gemello-v3", "gemello-v3,+smap,+pku"];
     let mut all = Vec::new();
     for name in models {
         let one = CpuModel::parse(name).expect("a known model");

@@ -4,10 +4,13 @@
 //! ```text
 //! bench-guest NAME                one row: prints "NAME VALUE NANOSECONDS"
 //! bench-guest serve BUSYBOX GCC   rows by name from standard input, until it ends
+//! bench-guest one NAME BUSYBOX GCC  one row for a second, beside others (what NAME COUNT starts)
 //! bench-guest exit                exits (what the row forkexec starts)
 //! /init                           the same as serve, on the serial line; with "bench=boot" on the
 //!                                 kernel's command line: tells the uptime and powers off
 //! ```
+//!
+//! A request is a row's name, or NAME COUNT: by so many processes at once, for a second.
 //!
 //! An answer is one line: `@bench NAME VALUE NANOSECONDS`, `@bench NAME none` where the machine
 //! lacks what the row needs, or `@bench fail MESSAGE`. The value is hexadecimal and the same
@@ -17,6 +20,7 @@
 mod kernels;
 mod measure;
 mod programs;
+mod side;
 
 use measure::Outcome;
 use programs::Tools;
@@ -34,6 +38,11 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", busybox, compiler] => {
             in_scratch(&Tools { busybox: busybox.into(), compiler: compiler.into() })
+        }
+        ["one", name, busybox, compiler] => {
+            let tools = Tools { busybox: busybox.into(), compiler: compiler.into() };
+            println!("{}", beside_others(name, &tools));
+            ExitCode::SUCCESS
         }
         [name] => {
             println!("{}", line(name, &measure::row(name, &Tools::in_a_guest())));
@@ -74,10 +83,25 @@ fn in_scratch(tools: &Tools) -> ExitCode {
 
 fn serve(tools: &Tools) {
     say("@bench ready");
-    for name in io::stdin().lock().lines().map_while(Result::ok) {
-        let name = name.trim();
-        say(&line(name, &measure::row(name, tools)));
+    for request in io::stdin().lock().lines().map_while(Result::ok) {
+        match request.trim().split_once(' ').map(|(name, count)| (name, count.parse())) {
+            None => say(&line(request.trim(), &measure::row(request.trim(), tools))),
+            Some((name, Ok(count))) => say(&line(name, &side::by_side(name, count, tools))),
+            Some(_) => say(&format!("@bench fail no row and count: {request:?}")),
+        }
     }
+}
+
+/// What a process says of its row, which has a directory of its own.
+fn beside_others(name: &str, tools: &Tools) -> String {
+    let place = PathBuf::from(std::process::id().to_string());
+    let entered = std::fs::create_dir(&place).and_then(|()| std::env::set_current_dir(&place));
+    if let Err(error) = entered {
+        return format!("@bench fail cannot use {}: {error}", place.display());
+    }
+    let said = line(name, &side::one(name, tools));
+    let _ = std::env::set_current_dir("..").and_then(|()| std::fs::remove_dir_all(&place));
+    said
 }
 
 fn line(name: &str, outcome: &Outcome) -> String {

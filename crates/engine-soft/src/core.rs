@@ -101,6 +101,8 @@ pub(crate) struct Core {
     /// A string instruction was interrupted between two iterations.
     pub(crate) mid_repeat: bool,
     pub(crate) instructions: u64,
+    /// PAUSEs before the machine is asked whether others wait; translated code counts, too.
+    pub(crate) pauses: i32,
     pub(crate) exit: Option<Exit>,
     /// The machine's time, if it is counted in instructions.
     pub(crate) time: Option<Time>,
@@ -143,6 +145,7 @@ impl Core {
             data_hits: 0,
             mid_repeat: false,
             instructions: 0,
+            pauses: 0,
             exit: None,
             time: None,
             trace: false,
@@ -194,6 +197,9 @@ impl Core {
 
     /// Where [`Core::view`] lies.
     pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
+
+    /// Where [`Core::pauses`] lies.
+    pub(crate) const PAUSES_OFFSET: usize = std::mem::offset_of!(Self, pauses);
 
     /// Where [`Core::fetch`] lies.
     pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);

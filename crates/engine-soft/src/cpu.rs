@@ -43,6 +43,9 @@ impl Cpu {
     /// Where the instruction entries of the current view lie.
     pub(crate) const FETCH_OFFSET: usize = offset_of!(Self, core) + Core::FETCH_OFFSET;
 
+    /// Where [`Core::pauses`] lies.
+    pub(crate) const PAUSES_OFFSET: usize = offset_of!(Self, core) + Core::PAUSES_OFFSET;
+
     /// A processor around `core`, interpreted, with `translator`.
     pub(crate) fn new(core: Core, translator: Translator) -> Self {
         Self {

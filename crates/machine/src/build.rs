@@ -212,7 +212,9 @@ impl Cpus {
             let paravirt = Paravirt::new(common, VcpuId(id), Arc::clone(&tsc) as _);
             let arrivals = Arrivals::new(ram, &signals);
             let (bus, own) = (Arc::clone(bus), Arc::clone(&signals));
-            let io = ProcessorIo { bus, lapic, tsc, paravirt, signals: own, arrivals };
+            let (rivals, spins) = (None, false);
+            let io =
+                ProcessorIo { bus, lapic, tsc, paravirt, signals: own, arrivals, rivals, spins };
             let (exits, busy) = (Exits::default(), Duration::ZERO);
             Mutex::new(Processor { vcpu, signals, io, exits, busy })
         };

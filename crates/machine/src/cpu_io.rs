@@ -7,6 +7,7 @@ use crate::layout;
 use devices::bus::Bus;
 use devices::irqchip::Lapic;
 use devices::paravirt::Paravirt;
+use sched::Rivals;
 use std::sync::Arc;
 use vcpu::{CpuIo, Hypercall, HypercallError, Interruptible, Kick, MsrFault, Signals};
 use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
@@ -20,7 +21,14 @@ pub(crate) struct ProcessorIo {
     pub(crate) paravirt: Paravirt,
     pub(crate) signals: Arc<Signals>,
     pub(crate) arrivals: Arrivals,
+    /// Whether other processors of the machine wait for a host thread. `None`: there are no others.
+    pub(crate) rivals: Option<Rivals>,
+    /// It spins while others wait: its turn is to end.
+    pub(crate) spins: bool,
 }
+
+/// PAUSEs between two looks whether a processor that spins keeps others waiting: some microseconds.
+const SPIN: u32 = 256;
 
 impl ProcessorIo {
     /// The offset in the local APIC's page, if `gpa` lies there.
@@ -74,6 +82,9 @@ impl CpuIo for ProcessorIo {
 
     fn ack_interrupt(&mut self) -> Option<Vector> {
         let vector = self.lapic.ack_interrupt();
+        if self.lapic.take_stall() {
+            self.paravirt.was_stopped();
+        }
         tracing::trace!(target: "irq", ?vector, "acknowledged");
         vector
     }
@@ -84,6 +95,15 @@ impl CpuIo for ProcessorIo {
 
     fn set_task_priority(&mut self, class: u8) {
         self.lapic.set_task_priority(class);
+    }
+
+    fn spins(&mut self) -> u32 {
+        let Some(rivals) = &self.rivals else { return u32::MAX };
+        if rivals.wait() {
+            self.spins = true;
+            self.signals.kick(Kick::Quantum);
+        }
+        SPIN
     }
 
     fn page_absent(&mut self, gpa: Gpa, guest: Interruptible) -> Option<La> {

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sync::lock;
 use vcpu::{Kick, Residence, Signals, Slice};
+use x86::addr::VcpuId;
 
 /// Instructions that a processor runs while others could.
 const QUANTUM: u64 = 100_000;
@@ -150,7 +151,9 @@ impl Turns {
         self.left = self.left.saturating_sub(self.board.clock.now().saturating_sub(now));
         match turn {
             Turn::Again => {}
-            Turn::Yield(to) => (self.left, self.wanted) = (0, Some(to.0 as usize)),
+            Turn::Yield(to) => {
+                (self.left, self.wanted) = (0, to.map(|VcpuId(number)| number as usize));
+            }
             Turn::Park(set) => {
                 if self.processors[number].park(set) {
                     self.leave();

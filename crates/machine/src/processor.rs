@@ -18,8 +18,8 @@ use x86::state::{Activity, CpuState};
 pub(crate) enum Turn {
     /// Another turn, now or when it is this processor's time again.
     Again,
-    /// It spins for what another processor has to do: that one first, which waits to run.
-    Yield(VcpuId),
+    /// It spins for what another processor has to do: others run first, and above all this one.
+    Yield(Option<VcpuId>),
     /// Nothing, until one of these signals is up.
     Park(SignalSet),
     /// The machine's end.
@@ -50,7 +50,9 @@ impl Processor {
             Exit::SliceOver | Exit::Kicked(_) => {
                 self.take_unhalt_signal();
                 self.take_arrivals();
-                self.io.paravirt.take_yield().map_or(Turn::Again, Turn::Yield)
+                let to = self.io.paravirt.take_yield();
+                let spins = std::mem::take(&mut self.io.spins);
+                if spins || to.is_some() { Turn::Yield(to) } else { Turn::Again }
             }
             Exit::Halted(_) if self.goes_on()? => Turn::Again,
             Exit::Halted(set) => Turn::Park(set),

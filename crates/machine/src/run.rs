@@ -97,8 +97,13 @@ impl Machine {
 
     fn add_processors(&self, crew: &Crew) {
         let board = &self.board;
+        let several = board.processors.len() > 1;
         for (number, processor) in board.processors.iter().enumerate() {
-            let signals = Arc::clone(&lock(processor).signals);
+            let signals = {
+                let mut processor = lock(processor);
+                processor.io.rivals = several.then(|| crew.group.rivals());
+                Arc::clone(&processor.signals)
+            };
             let owner = self.stopper().owner();
             let task = ProcessorTask { board: Arc::clone(board), number, owner };
             crew.add(Box::new(task), &signals);

@@ -35,7 +35,7 @@ impl sched::Task for ProcessorTask {
             Some(Turn::Again) => sched::Turn::Again,
             Some(Turn::Yield(to)) => {
                 let crew = board.control.crew();
-                sched::Turn::Yield(crew.and_then(|crew| crew.task(to)))
+                sched::Turn::Yield(crew.zip(to).and_then(|(crew, to)| crew.task(to)))
             }
             Some(Turn::Park(set)) => sched::Turn::Park(set),
             Some(Turn::Ended(end)) => {

@@ -293,9 +293,7 @@ fn a_processor_that_was_away_flushes_its_tlb_before_it_runs_if_asked() {
         assert_eq!(ram.swap_byte(PREEMPTED, 0), Some(0), "it runs");
         Exit::Shutdown
     });
-    let cpu = CpuModel::parse("gemello-v2,+kvm_pv_tlb_flush").expect("a known model");
-    let script = vec![registers, sleeps, wakes];
-    let mut machine = machine(&machine::Config { cpu, ..config() }, Lines::default(), script);
+    let mut machine = machine(&config(), Lines::default(), vec![registers, sleeps, wakes]);
     memory.set(machine.ram().clone()).expect("once");
     assert!(matches!(machine.run(), End::TripleFault(_)));
     assert_eq!(machine.ram().swap_byte(PREEMPTED, 0), Some(1), "it has left");

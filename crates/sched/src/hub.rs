@@ -7,6 +7,7 @@
 use crate::clock::Clock;
 use crate::ids::{MachineId, TaskId, Worker};
 use crate::policy::{Call, Policy};
+use crate::rivals::Rivals;
 use crate::share::Share;
 use crate::task::Task;
 use crate::usage::Usage;
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) policy: Policy,
     /// By their ids.
     pub(crate) tasks: Vec<Option<Resident>>,
+    /// By the ids of the machines.
+    rivals: Vec<Rivals>,
     /// No worker takes another task.
     pub(crate) closed: bool,
     /// The timer looks again at this time.
@@ -62,8 +65,9 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     pub(crate) fn new(workers: usize, quantum: Duration, clock: Clock) -> Self {
         let policy = Policy::new(workers, quantum);
+        let (tasks, rivals) = (Vec::new(), Vec::new());
         Self {
-            state: Mutex::new(State { policy, tasks: Vec::new(), closed: false, armed: None }),
+            state: Mutex::new(State { policy, tasks, rivals, closed: false, armed: None }),
             idle: (0..workers).map(|_| Condvar::new()).collect(),
             alarm: Condvar::new(),
             still: Condvar::new(),
@@ -77,7 +81,18 @@ impl Hub {
 
     /// A machine without tasks.
     pub(crate) fn add_machine(&self, share: Share) -> MachineId {
-        self.lock().policy.add_machine(share, self.clock.now())
+        let mut state = self.lock();
+        let id = state.policy.add_machine(share, self.clock.now());
+        if state.rivals.len() <= id.0 {
+            state.rivals.resize_with(id.0 + 1, Rivals::default);
+        }
+        state.rivals[id.0] = Rivals::default();
+        id
+    }
+
+    /// What tells the machine's tasks whether others of them wait.
+    pub(crate) fn rivals(&self, machine: MachineId) -> Rivals {
+        self.lock().rivals[machine.0].clone()
     }
 
     /// A task of `machine`, parked until it is woken.
@@ -167,6 +182,7 @@ impl Hub {
     /// Kicks and wakes as the policy has called for, and sets the timer.
     fn carry_out(&self, state: MutexGuard<'_, State>, calls: &[Call]) {
         state.kick(calls, Kick::Quantum);
+        state.tell_rivals();
         let early = state.is_early();
         drop(state);
         // After the lock is free: a worker that wakes needs it.
@@ -219,6 +235,12 @@ impl State {
             signals.settle(Residence::Queued);
         }
         self.policy.wake(id, now)
+    }
+
+    /// Tells each machine's tasks whether others of them wait.
+    pub(crate) fn tell_rivals(&self) {
+        let machines = self.rivals.iter().enumerate();
+        machines.for_each(|(id, rivals)| rivals.tell(self.policy.waits(MachineId(id))));
     }
 
     /// Takes a task out of the pool.

@@ -21,6 +21,7 @@ mod hub;
 mod ids;
 mod policy;
 mod pool;
+mod rivals;
 mod share;
 mod switch;
 mod task;
@@ -28,6 +29,7 @@ mod usage;
 
 pub use ids::TaskId;
 pub use pool::{Group, Pool, QUANTUM, workers};
+pub use rivals::Rivals;
 pub use share::{Limit, Share, Weight};
 pub use task::{Task, Turn};
 pub use usage::Usage;

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::ids::{MachineId, TaskId, Worker};
+use crate::rivals::Rivals;
 use crate::share::Share;
 use crate::switch;
 use crate::task::Task;
@@ -113,6 +114,11 @@ impl Group {
     /// What a task of this group has had up to now.
     pub fn usage(&self, task: TaskId) -> Usage {
         self.hub().usage(task).unwrap_or_default()
+    }
+
+    /// Tells its tasks whether others of them wait for a worker.
+    pub fn rivals(&self) -> Rivals {
+        self.hub().rivals(self.id)
     }
 
     fn hub(&self) -> &Arc<Hub> {

@@ -47,6 +47,7 @@ fn switch(hub: &Hub, worker: Worker, ran: Option<Ran>) -> Option<Loaded> {
     }
     while !state.closed {
         let next = load(&mut state, worker, now);
+        state.tell_rivals();
         hub.set_alarm(&state);
         if next.is_some() {
             return next;

@@ -62,13 +62,14 @@ fn a_limited_machine_rests_though_nobody_else_wants_to_run() {
     let began = Instant::now();
     let tasks = [spinner(&group), spinner(&group)];
     std::thread::sleep(Duration::from_millis(1500));
-    group.hold();
-    let passed = began.elapsed();
-    let ran: Duration = tasks.iter().map(|task| group.usage(*task).ran).sum();
-    let share = ran.as_secs_f64() / passed.as_secs_f64();
-    // One period's budget may have been used before the first has passed.
-    assert!(share < 0.25 * 1.03 + 0.02, "{share}");
-    assert!(share > 0.15, "{share}");
+    let share = || {
+        let ran: Duration = tasks.iter().map(|task| group.usage(*task).ran).sum();
+        ran.as_secs_f64() / began.elapsed().as_secs_f64()
+    };
+    // One period's budget may have been used before the first has passed. What a busy host has
+    // drawn out is paid by the next periods.
+    until("the limit holds", || share() < 0.25 * 1.03 + 0.02);
+    until("it is used", || share() > 0.15);
 }
 
 #[test]

@@ -155,6 +155,12 @@ pub trait CpuIo {
         let _ = call;
         Err(HypercallError::Unknown)
     }
+    /// The guest has executed as many PAUSEs as was said last, and may be spinning for what another
+    /// processor has to do; asked at the first one, too. After how many more to ask again. An
+    /// engine whose host watches spinning processors itself never asks.
+    fn spins(&mut self) -> u32 {
+        u32::MAX
+    }
     /// The instruction at RIP needs the page of `gpa`, as [`Exit::Absent`] says. To be told to a
     /// guest that can do something else meanwhile: an address that the engine puts in CR2 of a page
     /// fault with error code 0, in place of the instruction. `None`: the engine leaves `run`.

@@ -38,6 +38,46 @@ fn debian_does_without_it() {
     assert!(messages.trim_end().ends_with("\ntsc"), "{messages}");
 }
 
+#[test]
+fn debian_takes_what_helps_processors_that_share_a_thread() {
+    let _turn = debian("cloud");
+    let script = "dmesg; for n in 1 2 3 4; do (while :; do :; done) & all=\"$all $!\"; done; \
+                  sleep 1; kill -9 $all; head -1 /proc/stat";
+    let arguments = ["run", "debian", "--vcpus", "4", "--pcpus", "1", "--timeout", "60", "--"];
+    let output = run(&[&arguments[..], &["sh", "-c", script]].concat());
+    let said = text(&output.stdout);
+    for line in [
+        "PV spinlocks enabled",
+        "KVM setup pv remote TLB flush",
+        "setup PV sched yield",
+        "setup PV IPIs",
+    ] {
+        assert!(said.contains(line), "no {line:?} in {said}");
+    }
+    // cpu, user, nice, system, idle, iowait, irq, softirq, steal: hundredths of a second.
+    let times: Vec<_> = said.lines().last().expect("a line").split_whitespace().collect();
+    let steal: u64 = times[8].parse().expect("a number");
+    assert!(steal > 50, "four processors on one thread for a second: {times:?}");
+}
+
+/// The kernel's watchdog allows 4 s then. One processor is busy, the other idle.
+#[test]
+fn a_guest_whose_process_was_stopped_reports_no_lockup() {
+    let _turn = debian("cloud");
+    let mut session = Session::start(command(&["run", "debian", "--vcpus", "2"]));
+    session.expect("# ", BOOT);
+    session.send("echo 2 > /proc/sys/kernel/watchdog_thresh; echo th\"at\" is set\n");
+    session.expect("that is set", SOON);
+    session.send("(while :; do :; done) & sleep 3; echo b\"e\"fore\n");
+    session.expect("before", SOON);
+    session.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(10));
+    session.signal(Signal::CONT);
+    session.send("sleep 6; dmesg | grep -ciE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n");
+    let (seen, _) = session.expect("after", SOON);
+    assert!(seen.lines().any(|line| line.trim() == "0"), "{seen}");
+}
+
 /// Longer than the kernel lets a processor be away (20 s by default, cut to 4 s here).
 #[test]
 fn a_guest_that_was_away_reports_no_stall() {

@@ -105,6 +105,25 @@ fn many_processes_get_their_results_right() {
     }
 }
 
+/// More processors than threads: those that wait for each other go on, and no page can be written
+/// once it is said that it cannot.
+#[test]
+#[ignore = "longer: eight processors that wait for each other"]
+fn processors_that_share_threads_wait_for_each_other() {
+    let disk = program_disk("storm");
+    let loads = ["lock", "pipes", "protect", "replace", "map"];
+    for (vcpus, pcpus) in [(4, "1"), (4, "2"), (8, "1"), (8, "2")] {
+        let script = format!(
+            "cat /dev/vda > /storm; chmod +x /storm; \
+             for load in {}; do /storm $load 3 {vcpus} || exit 1; done",
+            loads.join(" ")
+        );
+        let said = guest(vcpus, &["--pcpus", pcpus, "--disk", &disk], &script);
+        eprintln!("{vcpus} on {pcpus}\n{said}");
+        assert_eq!(said.lines().count(), loads.len(), "{said}");
+    }
+}
+
 /// What x86's memory order forbids is never seen. What it allows is, where the host has two
 /// processors: stores are buffered, and no fence hides that.
 #[test]

@@ -24,6 +24,8 @@ mod hub;
 mod ids;
 #[path = "../../../crates/sched/src/policy/mod.rs"]
 mod policy;
+#[path = "../../../crates/sched/src/rivals.rs"]
+mod rivals;
 #[path = "../../../crates/sched/src/share.rs"]
 mod share;
 #[path = "../../../crates/vcpu/src/signals.rs"]

@@ -224,8 +224,8 @@ impl Paravirt {
         self.tell_time(0);
     }
 
-    /// The machine goes on after it stood still, or was saved: the guest's watchdogs are to hear of
-    /// it.
+    /// The machine goes on after it stood still, or was saved, or the host has not run it for a
+    /// while: the guest's watchdogs are to hear of it.
     pub fn was_stopped(&self) {
         self.tell_time(time_info::GUEST_STOPPED);
     }

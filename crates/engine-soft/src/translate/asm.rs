@@ -108,7 +108,7 @@ impl Asm {
         self.gs(true, &[0x2b], reg, offset);
     }
 
-    /// OR (`form` 1) or AND (4) dword gs:[offset], imm32. Changes flags.
+    /// OR (`form` 1), AND (4) or SUB (5) dword gs:[offset], imm32. Changes flags.
     pub(super) fn alu_gs_imm(&mut self, form: u8, offset: usize, imm: u32) {
         self.gs(false, &[0x81], form, offset);
         self.bytes(&imm.to_le_bytes());

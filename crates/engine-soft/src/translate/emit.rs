@@ -428,8 +428,7 @@ impl Emitter<'_> {
             Class::Leave => self.leave(n)?,
             // Whoever is waited for does not run meanwhile.
             Class::Pause if self.options.wanted.bounded => {}
-            // Without the guest's prefixes: AMD takes it for XCHG with REX.B.
-            Class::Pause => self.asm.bytes(&[0xf3, 0x90]),
+            Class::Pause => self.pause(n)?,
             Class::Swapgs => self.swapgs()?,
             Class::Cli => self.clear_flag(n, Rflags::IF.bits() as u32)?,
             // What follows must be known to be able to say that it is in the shadow.

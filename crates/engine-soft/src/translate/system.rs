@@ -4,10 +4,13 @@
 use super::asm::RAX;
 use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
 use super::forms::Field;
+use crate::cpu::Cpu;
 use std::mem::offset_of;
 use x86::state::{CpuState, PagingState};
 
 const RDX: u8 = 2;
+/// Jcc's condition S.
+const SIGN: u8 = 8;
 
 impl Emitter<'_> {
     /// Puts flags by if they are live, since what follows changes RFLAGS.
@@ -52,6 +55,17 @@ impl Emitter<'_> {
             Field::Selector(segment) => self.asm.load_word(host, segment_selector(segment)),
         }
         self.set_value(to, host);
+        Some(())
+    }
+
+    /// PAUSE, counted down. The last of many is the interpreter's, which asks the machine.
+    pub(super) fn pause(&mut self, n: usize) -> Option<()> {
+        self.flags_aside(n)?;
+        self.asm.alu_gs_imm(5, Cpu::PAUSES_OFFSET, 1);
+        let last = self.asm.jcc(SIGN);
+        self.interpret_from(last, n);
+        // Without the guest's prefixes: AMD takes it for XCHG with REX.B.
+        self.asm.bytes(&[0xf3, 0x90]);
         Some(())
     }
 

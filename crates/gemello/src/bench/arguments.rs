@@ -16,6 +16,10 @@ pub(crate) struct Bench {
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
 
+    /// Compare what one process does with as many at once, on a guest of so many processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=64))]
+    pub(crate) vcpus: Option<u32>,
+
     /// On these machines [default: all, tcg where QEMU is installed]
     #[arg(long, value_name = "MACHINE,...", value_enum, value_delimiter = ',')]
     pub(crate) on: Vec<Machine>,

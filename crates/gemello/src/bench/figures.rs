@@ -23,11 +23,18 @@ impl Samples {
         self.taken[machine as usize].push(nanoseconds);
     }
 
+    pub(super) fn row(&self) -> Row {
+        self.row
+    }
+
+    /// Of one machine, in nanoseconds.
+    pub(super) fn median(&self, machine: Machine) -> Option<f64> {
+        median(&self.taken[machine as usize])
+    }
+
     fn line(&self) -> Line {
-        let median = |machine: Machine| {
-            let samples = &self.taken[machine as usize];
-            median(samples).map(|nanoseconds| self.row.unit.of(nanoseconds))
-        };
+        let median =
+            |machine| self.median(machine).map(|nanoseconds| self.row.unit.of(nanoseconds));
         Line {
             name: self.row.name,
             group: self.row.group,
@@ -153,7 +160,7 @@ fn means(name: &str, lines: &[&Line]) -> String {
 }
 
 /// Three significant digits, or all before the point.
-fn shown(figure: Option<f64>) -> String {
+pub(super) fn shown(figure: Option<f64>) -> String {
     match figure {
         None => "-".into(),
         Some(value) if value >= 100.0 => format!("{value:.0}"),
@@ -176,7 +183,7 @@ fn ratio(figure: Option<f64>, to: Option<f64>) -> Option<f64> {
     Some(figure? / to.filter(|&to| to > 0.0)?)
 }
 
-fn geometric_mean(values: &[f64]) -> Option<f64> {
+pub(super) fn geometric_mean(values: &[f64]) -> Option<f64> {
     let logarithms: f64 = values.iter().map(|value| value.ln()).sum();
     (!values.is_empty()).then(|| (logarithms / values.len() as f64).exp())
 }

@@ -52,6 +52,8 @@ pub(super) struct Programs {
     pub(super) files: Files,
     /// gemello's processor model.
     pub(super) model: &'static str,
+    /// A guest's processors.
+    pub(super) vcpus: u32,
 }
 
 impl Programs {
@@ -95,11 +97,12 @@ impl Programs {
     /// The machine alone: a processor, memory, a serial line.
     fn computer(&self, machine: Machine, mib: u32) -> Command {
         let mut command = tethered(&self.gemello);
+        let vcpus = self.vcpus.to_string();
         match machine {
             Machine::Native => unreachable!("a guest on no machine"),
             Machine::Tcg => {
                 command.args(["qemu-system-x86_64", "-M", QEMU_MACHINE, "-accel", "tcg"]);
-                command.args(["-cpu", "max", "-smp", "1", "-m", &mib.to_string()]);
+                command.args(["-cpu", "max", "-smp", &vcpus, "-m", &mib.to_string()]);
                 command.args(["-no-user-config", "-nodefaults", "-display", "none"]);
                 command.args(["-serial", "stdio", "-no-reboot"]);
             }
@@ -107,6 +110,7 @@ impl Programs {
                 let tier = if machine == Machine::T0 { Tier::Interpret } else { Tier::Translate };
                 command.arg(&self.gemello).args(["run", "--tier", tier.name()]);
                 command.args(["--cpu", self.model, "--memory", &format!("{mib}M")]);
+                command.args(["--vcpus", &vcpus]);
             }
         }
         command

@@ -55,7 +55,7 @@ impl Run<'_> {
         for row in rows.iter_mut().filter(|row| matches!(row.row.kind, Kind::Asked(_))) {
             for (machine, server) in &mut servers {
                 self.progress.say(row.row.name, *machine);
-                let answer = ask(server, row.row.name);
+                let answer = ask(server, row.row.name, row.row.name);
                 let answer = answer
                     .with_context(|| format!("row {} on {}", row.row.name, machine.name()))?;
                 row.note(*machine, answer)?;
@@ -73,6 +73,34 @@ impl Run<'_> {
             bail!("{} cannot serve: {first}", machine.name());
         }
         Ok(talk)
+    }
+
+    /// Has each of `rows` done by one process and by `count` at once.
+    ///
+    /// # Errors
+    /// As [`Run::samples`].
+    pub(super) fn side_by_side(&mut self, rows: &[Row], count: u32) -> Result<Vec<[Samples; 2]>> {
+        let both = |row: &Row| [Measured::new(*row), Measured::new(*row)];
+        let mut rows: Vec<_> = rows.iter().map(both).collect();
+        for round in 1..=self.rounds {
+            self.progress.round(round, self.rounds);
+            let machines = self.machines(round);
+            let mut servers = machines
+                .map(|machine| Ok((machine, self.server(machine)?)))
+                .collect::<Result<Vec<_>>>()?;
+            for pair in &mut rows {
+                for (machine, server) in &mut servers {
+                    self.progress.say(pair[0].row.name, *machine);
+                    for (row, count) in pair.iter_mut().zip([1, count]) {
+                        let request = format!("{} {count}", row.row.name);
+                        let answer = ask(server, &request, row.row.name)
+                            .with_context(|| format!("row {request} on {}", machine.name()))?;
+                        row.note(*machine, answer)?;
+                    }
+                }
+            }
+        }
+        Ok(rows.into_iter().map(|pair| pair.map(|row| row.samples)).collect())
     }
 
     /// Rows that are a boot.
@@ -166,8 +194,9 @@ enum Answer {
     Lacking,
 }
 
-fn ask(server: &mut Talk, name: &str) -> Result<Answer> {
-    server.say(&format!("{name}\n"))?;
+/// The answer to `request`, which is about the row `name`.
+fn ask(server: &mut Talk, request: &str, name: &str) -> Result<Answer> {
+    server.say(&format!("{request}\n"))?;
     parse(name, &server.hear("@bench ", "\n", ROW)?)
 }
 

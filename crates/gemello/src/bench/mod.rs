@@ -13,6 +13,7 @@ mod image;
 mod machine;
 mod measure;
 mod progress;
+mod scaling;
 mod set;
 mod talk;
 mod tether;
@@ -28,6 +29,7 @@ use image::Files;
 use machine::{Machine, Programs};
 use measure::Run;
 use progress::Progress;
+use scaling::Scaling;
 use set::Row;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -42,10 +44,12 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         println!("{}", set::listing());
         return Ok(exit::OK);
     }
-    let rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
+    let mut rows = set::select(&arguments.only).map_err(anyhow::Error::msg)?;
+    if arguments.vcpus.is_some() {
+        rows = scaling::rows(rows, arguments.only.is_empty());
+    }
     let qemu = qemu_version();
     let machines = machines(&arguments.on, qemu.is_some())?;
-    let crowds = crowd::select(&arguments.only);
     let fetched = debian::fetch(debian::Flavour::Cloud, debian::Refresh::IfMissing)?;
     let description = Host {
         cpu: host::cpu(),
@@ -59,16 +63,24 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         guest: fetched.release.trim().replace('\n', ", "),
         rounds: arguments.rounds,
     };
-    let samples = samples(arguments, &rows, &machines, &fetched)?;
-    let gemello = this_program()?;
-    let measure = |samples| -> Result<_> {
-        let taken = crowds.iter().map(|crowd| crowd.measure(&gemello));
-        Ok((samples, taken.collect::<Result<Vec<_>>>()?))
+    let report = match arguments.vcpus {
+        None => {
+            let each = |run: &mut Run<'_>, rows: &[Row]| run.samples(rows);
+            let samples = measure(arguments, &rows, &machines, &fetched, each)?;
+            samples.and_then(|samples| crowded(arguments, description, &samples))
+        }
+        Some(count) => {
+            let side_by_side = |run: &mut Run<'_>, rows: &[Row]| run.side_by_side(rows, count);
+            let samples = measure(arguments, &rows, &machines, &fetched, side_by_side)?;
+            samples.map(|samples| {
+                let report = Scaling::new(description, count, &samples);
+                if arguments.json { report.json() } else { report.table() }
+            })
+        }
     };
-    match samples.and_then(measure) {
-        Ok((samples, crowds)) => {
-            let report = Report::new(description, &samples, crowds);
-            println!("{}", if arguments.json { report.json() } else { report.table() });
+    match report {
+        Ok(report) => {
+            println!("{report}");
             Ok(exit::OK)
         }
         Err(error) => {
@@ -78,23 +90,33 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
     }
 }
 
-/// What the machines say of `rows`. The inner error: one fails, or gives a wrong result.
+/// What `how` has the machines say of `rows`. The inner error: one fails, or gives a wrong result.
 ///
 /// # Errors
 /// Something that this host lacks: nothing was measured.
-fn samples(
+fn measure<T>(
     arguments: &Bench,
     rows: &[Row],
     machines: &[Machine],
     fetched: &debian::Fetched,
-) -> Result<Result<Vec<Samples>>> {
+    how: impl FnOnce(&mut Run<'_>, &[Row]) -> Result<Vec<T>>,
+) -> Result<Result<Vec<T>>> {
     if rows.is_empty() {
         return Ok(Ok(Vec::new()));
     }
     let guest = guest::program(arguments.guest.as_deref())?;
-    let programs = programs(guest, rows, fetched)?;
+    let programs = programs(guest, rows, fetched, arguments.vcpus.unwrap_or(1))?;
     let (rounds, progress) = (arguments.rounds, Progress::new());
-    Ok(Run { programs: &programs, machines, rounds, progress }.samples(rows))
+    Ok(how(&mut Run { programs: &programs, machines, rounds, progress }, rows))
+}
+
+/// The report of `samples` and of the crowds asked for, which are measured now.
+fn crowded(arguments: &Bench, description: Host, samples: &[Samples]) -> Result<String> {
+    let gemello = this_program()?;
+    let crowds = crowd::select(&arguments.only);
+    let taken = crowds.iter().map(|crowd| crowd.measure(&gemello)).collect::<Result<_>>()?;
+    let report = Report::new(description, samples, taken);
+    Ok(if arguments.json { report.json() } else { report.table() })
 }
 
 /// The machines asked for, in the table's order; without a word, all that are here.
@@ -117,7 +139,12 @@ fn qemu_version() -> Option<String> {
     Some(text.lines().next()?.replace("emulator version ", ""))
 }
 
-fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<Programs> {
+fn programs(
+    guest: PathBuf,
+    rows: &[Row],
+    fetched: &debian::Fetched,
+    vcpus: u32,
+) -> Result<Programs> {
     let compiler = if rows.iter().any(|row| row.name == "gcc") {
         Some(debian::compiler().context("the row gcc needs Debian's compiler")?)
     } else {
@@ -132,6 +159,7 @@ fn programs(guest: PathBuf, rows: &[Row], fetched: &debian::Fetched) -> Result<P
         compiler,
         files,
         model: model()?,
+        vcpus,
     })
 }
 

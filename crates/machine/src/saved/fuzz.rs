@@ -37,7 +37,7 @@ fn config() -> Config {
     bytes.resize(64, 0x90);
     let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes: bytes.into() };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
-    let cpu = CpuModel::parse("gemello-v2,+kvm_pv_tlb_flush").expect("a known model");
+    let cpu = CpuModel::gemello_v2();
     let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
     let memory = 4 << 20;
     let (paging, timeout) = (None, None);

@@ -211,6 +211,11 @@ impl Policy {
         calls
     }
 
+    /// Whether a task of `id` waits for a worker and may run.
+    pub(crate) fn waits(&self, id: MachineId) -> bool {
+        self.machines[id.0].as_ref().is_some_and(Machine::contends)
+    }
+
     /// Whether no task of `id` runs.
     pub(crate) fn stands(&self, id: MachineId) -> bool {
         self.machine(id).running == 0

@@ -23,12 +23,7 @@ const V2: FeatureSet = FeatureSet::ALL
     .difference(V3_ADDS)
     // Selectable, not default: each access would have to be judged with them.
     .without(Feature::Smap)
-    .without(Feature::Pku)
-    // Selectable, not default: what they gain or cost under the machine's scheduler is not measured
-    // yet.
-    .without(Feature::KvmStealTime)
-    .without(Feature::KvmPvTlbFlush)
-    .without(Feature::KvmPvSchedYield);
+    .without(Feature::Pku);
 
 /// What every 64-bit kernel or program uses without asking, as all processors with long mode have
 /// it: without one of these a guest dies early and says nothing.

@@ -24,11 +24,11 @@ use super::interconnect::{Interconnect, Receiver};
 use super::message::{DeliveryMode, Message};
 use crate::irq::IrqInputs;
 use crate::saved::RestoreError;
-use crate::time::{Clock, Expire, Instant, Timer, TimerQueue, Tsc};
+use crate::time::{Clock, Expire, Instant, SECOND, Timer, TimerQueue, Tsc};
 use access::Illegal;
 use registers::*;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use sync::lock;
 use timer::Deadline;
@@ -63,8 +63,14 @@ pub struct Lapic {
     interconnect: OnceLock<Weak<Interconnect>>,
     /// Where the register page is, or [`NO_PAGE`]: written with the lock held, read without.
     page: AtomicU64,
+    /// See [`Lapic::take_stall`].
+    stalled: AtomicBool,
     inner: Mutex<Inner>,
 }
+
+/// A timer's interrupt that is taken so late in VM nanoseconds shows that the host has not run the
+/// processor: it was stopped, or slept.
+const STALL: u64 = SECOND;
 
 /// No page is at this address.
 const NO_PAGE: u64 = u64::MAX;
@@ -73,6 +79,10 @@ struct Inner {
     core: Core,
     /// What the host timer is set to.
     armed: Option<Deadline>,
+    /// That in VM nanoseconds.
+    due: u64,
+    /// When the timer was due whose interrupt has not been taken yet.
+    overdue: Option<u64>,
 }
 
 impl Lapic {
@@ -93,7 +103,8 @@ impl Lapic {
             timer: timers.timer("lapic"),
             interconnect: OnceLock::new(),
             page: AtomicU64::new(page_of(&core)),
-            inner: Mutex::new(Inner { core, armed: None }),
+            stalled: AtomicBool::new(false),
+            inner: Mutex::new(Inner { core, armed: None, due: 0, overdue: None }),
         });
         let owner: Arc<dyn Expire> = Arc::clone(&lapic) as _;
         lapic.timer.connect(Arc::downgrade(&owner));
@@ -188,11 +199,21 @@ impl Lapic {
         let mut inner = lock(&self.inner);
         let acknowledged = inner.core.acknowledge();
         self.publish(&inner);
+        let overdue = inner.overdue.take();
         drop(inner);
+        if overdue.is_some_and(|due| self.clock.now().saturating_sub(due) > STALL) {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
         match acknowledged? {
             Acknowledged::Vector(vector) => Some(vector),
             Acknowledged::External => self.interconnect()?.acknowledge_external(),
         }
+    }
+
+    /// Whether the timer's interrupt was taken more than a second late since the last call: the
+    /// guest must be told before it looks at its watchdogs. For the thread that acknowledges.
+    pub fn take_stall(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) && self.stalled.swap(false, Ordering::Relaxed)
     }
 
     /// Whether an interrupt is deliverable: what [`Signal::Intr`] says.
@@ -306,10 +327,12 @@ impl Lapic {
             return;
         }
         inner.armed = wanted;
-        self.timer.set(wanted.map(|deadline| match deadline {
+        let due = wanted.map(|deadline| match deadline {
             Deadline::At(ns) => ns,
             Deadline::Tsc(tsc) => self.clock.now().saturating_add(self.tsc.ns_until(tsc)),
-        }));
+        });
+        inner.due = due.unwrap_or(0);
+        self.timer.set(due);
     }
 
     /// Does what an access asked of the neighbours. The lock is not held.
@@ -371,7 +394,10 @@ impl Expire for Lapic {
     fn expired(&self, _now: u64) {
         // The queue has disarmed the host timer. The guest's TSC may still be short of the deadline
         // by rounding; then the deadline stands and is armed anew.
-        lock(&self.inner).armed = None;
+        let mut inner = lock(&self.inner);
+        inner.armed = None;
+        inner.overdue = inner.overdue.or(Some(inner.due));
+        drop(inner);
         self.access(Core::advance);
     }
 }

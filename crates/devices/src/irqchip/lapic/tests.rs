@@ -226,6 +226,34 @@ fn one_shot_masks_and_tsc_deadline() {
     assert_eq!(rig.timers.next_deadline(), None);
 }
 
+/// Whether the host was late to look at the timer, or the processor to take its interrupt.
+#[test]
+fn a_stall_is_told_by_the_timer_once() {
+    let rig = rig(1).enabled();
+    let lapic = rig.lapic(0);
+    put(lapic, LVT_TIMER, 2 << 17 | 0x41);
+    let second = 1_000_000_000;
+    let mut begin = 0;
+    for (looked_at, taken_at, stalled) in [
+        (0, 0, false),
+        (second / 2, second - 1, false),
+        (0, 3 * second, true),
+        (3 * second, 3 * second, true),
+        (second / 4, second / 2, false),
+    ] {
+        let due = begin + 1000;
+        assert_eq!(lapic.msr_write(IA32_TSC_DEADLINE, due), Some(Ok(())));
+        rig.clock.set(due + looked_at);
+        rig.timers.expire(due + looked_at);
+        rig.clock.set(due + taken_at);
+        assert_eq!(lapic.ack_interrupt(), Some(Vector(0x41)));
+        assert_eq!(lapic.take_stall(), stalled, "{looked_at} {taken_at}");
+        assert!(!lapic.take_stall(), "it was told");
+        put(lapic, EOI, 0);
+        begin = due + taken_at;
+    }
+}
+
 #[test]
 fn errors_latch_on_a_write_and_interrupt_once() {
     let rig = rig(1).enabled();

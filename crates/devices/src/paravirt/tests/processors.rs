@@ -8,7 +8,7 @@ use vcpu::{Hypercall, HypercallError, MsrFault, Residence, Signal};
 use x86::addr::{Gpa, VcpuId, Vector};
 
 const STEAL: u32 = 0x4b56_4d03;
-const ALL: &str = "gemello-v2,+kvm_pv_tlb_flush,+kvm_pv_sched_yield";
+const ALL: &str = "gemello-v2";
 const NMI: u64 = 4 << 8;
 
 fn send(rig: &mut Rig, arguments: [u64; 4], bits: u32) -> Result<u64, HypercallError> {
@@ -124,7 +124,7 @@ fn a_flush_is_asked_for_once_and_never_lost() {
     assert_eq!(record(&rig).2, 0);
     rig.paravirt.leaves();
     assert!(!rig.paravirt.arrives(Duration::ZERO));
-    let mut without = self::rig("gemello-v2,+kvm_steal_time");
+    let mut without = self::rig("gemello-v2,-kvm_pv_tlb_flush");
     without.paravirt.msr_write(STEAL, AT | 1);
     without.ram.swap_byte(Gpa(AT + 16), 3);
     assert!(!without.paravirt.arrives(Duration::ZERO), "not offered");
@@ -177,7 +177,7 @@ fn registers_and_calls_are_those_of_the_features() {
     let odd = ParavirtState { steal_time: AT | 3, ..state.clone() };
     assert!(rig.paravirt.restore(&odd).is_err());
 
-    let mut without = self::rig("gemello-v2,-kvm_pv_unhalt,-kvm_pv_ipi");
+    let mut without = self::rig("gemello-v2,-kvm_steal_time,-kvm_pv_unhalt,-kvm_pv_ipi");
     assert_eq!(without.paravirt.msr_write(STEAL, 0), None);
     for call in [5, 10, 11] {
         assert_eq!(without.call(call, 0, 0), Err(HypercallError::Unknown), "{call}");

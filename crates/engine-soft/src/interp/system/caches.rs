@@ -4,6 +4,7 @@ use super::{drain_stores, privileged, protected};
 use crate::core::Op;
 use crate::core::{Core, LEGACY};
 use crate::op::{Fallible, Step, step, step_to};
+use vcpu::CpuIo;
 use x86::addr::La;
 use x86::bus::AccessKind;
 use x86::control;
@@ -72,8 +73,13 @@ pub(crate) fn fence(_: &mut Core, _: &Op) -> Step {
     Step::Next
 }
 
-/// PAUSE.
-pub(crate) fn pause(_: &mut Core, _: &Op) -> Step {
+/// PAUSE: one of many has the machine asked whether somebody waits for the host's thread.
+pub(crate) fn pause(core: &mut Core, _: &Op) -> Step {
+    core.pauses = core.pauses.saturating_sub(1);
+    if core.pauses < 0 {
+        let more = core.machine.io().map_or(u32::MAX, CpuIo::spins);
+        core.pauses = i32::try_from(more).unwrap_or(i32::MAX) - 1;
+    }
     std::hint::spin_loop();
     Step::Next
 }
