@@ -216,18 +216,16 @@ impl Settings {
 
 impl MachineSettings {
     fn over(self, lower: Self) -> Self {
-        let Self { name, memory, resident, swap, cpu, vcpus, transport, debug_exit, deterministic } =
-            self;
         Self {
-            name: name.or(lower.name),
-            memory: memory.or(lower.memory),
-            resident: resident.or(lower.resident),
-            swap: swap.or(lower.swap),
-            cpu: cpu.or(lower.cpu),
-            vcpus: vcpus.or(lower.vcpus),
-            transport: transport.or(lower.transport),
-            debug_exit: debug_exit.or(lower.debug_exit),
-            deterministic: deterministic.or(lower.deterministic),
+            name: self.name.or(lower.name),
+            memory: self.memory.or(lower.memory),
+            resident: self.resident.or(lower.resident),
+            swap: self.swap.or(lower.swap),
+            cpu: self.cpu.or(lower.cpu),
+            vcpus: self.vcpus.or(lower.vcpus),
+            transport: self.transport.or(lower.transport),
+            debug_exit: self.debug_exit.or(lower.debug_exit),
+            deterministic: self.deterministic.or(lower.deterministic),
         }
     }
 }
