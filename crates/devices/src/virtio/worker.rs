@@ -190,14 +190,17 @@ impl Shared {
             let interrupted = || self.interrupted.load(Ordering::Relaxed);
             let mut drain = || job.drain(&mut server, &interrupted);
             let drained = match owner {
-                Some(owner) => owner.run(drain),
-                None => Some(drain()),
+                Some(owner) => owner.run(drain).is_some(),
+                None => {
+                    drain();
+                    true
+                }
             };
             let mut mailbox = lock(&self.mailbox);
             mailbox.job = Some(job);
             mailbox.serving = false;
             self.resting.notify_all();
-            if drained.is_none() {
+            if !drained {
                 return;
             }
         }
