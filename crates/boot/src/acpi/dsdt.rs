@@ -52,7 +52,7 @@ fn isa_irq(irq: u32) -> Interrupt {
 }
 
 /// A device that is its id, its resources and nothing else.
-pub(super) fn device(out: &mut Vec<u8>, name: &str, id: &str, resources: &[&dyn Aml]) {
+fn device(out: &mut Vec<u8>, name: &str, id: &str, resources: &[&dyn Aml]) {
     let hid = Name::new("_HID".into(), &EISAName::new(id));
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources.to_vec()));
     Device::new(name.into(), vec![&hid, &crs]).to_aml_bytes(out);

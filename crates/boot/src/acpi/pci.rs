@@ -56,7 +56,9 @@ pub(super) fn mcfg(host: &PciHost) -> Vec<u8> {
 /// The host bridge, and the board's resource that its configuration window is.
 pub(super) fn devices(out: &mut Vec<u8>, host: &PciHost) {
     let window = Memory32Fixed::new(true, host.ecam, PciHost::ECAM_SIZE);
-    super::dsdt::device(out, "MBRD", "PNP0C02", &[&window]);
+    let board = Name::new("_HID".into(), &EISAName::new("PNP0C02"));
+    let reserved = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window]));
+    Device::new("MBRD".into(), vec![&board, &reserved]).to_aml_bytes(out);
     let hid = Name::new("_HID".into(), &EISAName::new("PNP0A08"));
     let cid = Name::new("_CID".into(), &EISAName::new("PNP0A03"));
     let zero = byte(0);

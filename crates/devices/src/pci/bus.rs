@@ -2,10 +2,11 @@
 //! 3.2.2.3.2), the enhanced one (PCI Firmware 3.2, 4.1; PCI Express 5.0, 7.2.2), and memory.
 
 use super::decoder::Decoder;
-use super::host_bridge::HostBridge;
-use super::saved::PciBusState;
+use super::function::PciFunction;
+use super::host_bridge::{HostBridge, HostBridgeState};
 use crate::bus::{Bus, BusError, SharedMmio, SharedPio};
 use crate::saved::{Check, RestoreError};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,24 +25,6 @@ pub(super) const ADDRESS_BITS: u32 = ENABLE | 0x00FF_FFFC;
 /// Slots of a bus.
 const SLOTS: usize = 32;
 
-/// A function, 0 of its device.
-pub trait PciFunction: Send {
-    /// A naturally aligned read of the configuration space, `register` of which is below 4096.
-    fn config_read(&mut self, register: u16, width: PortWidth) -> u32;
-
-    /// A naturally aligned write.
-    fn config_write(&mut self, register: u16, width: PortWidth, value: u32);
-
-    /// Where each BAR is, now and from now on.
-    fn decoders(&self) -> Vec<Arc<Decoder>>;
-
-    /// A naturally aligned load from `offset` of a BAR.
-    fn read(&mut self, bar: usize, offset: u32, width: PortWidth) -> u32;
-
-    /// A store.
-    fn write(&mut self, bar: usize, offset: u32, width: PortWidth, value: u32);
-}
-
 /// Where the bus is, for the processors.
 #[derive(Clone, Debug)]
 pub struct PciLayout {
@@ -54,6 +37,23 @@ pub struct PciLayout {
 impl PciLayout {
     /// Bytes of the configuration window.
     pub const ECAM_SIZE: u64 = 1 << 20;
+}
+
+/// The state of the bus without its functions, version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciBusState {
+    /// [`PciBusState::VERSION`] of the writer.
+    pub version: u32,
+    /// CONFIG_ADDRESS.
+    pub address: u32,
+    /// The host bridge.
+    pub host_bridge: HostBridgeState,
+}
+
+impl PciBusState {
+    /// The version that this build writes.
+    pub const VERSION: u32 = 1;
 }
 
 /// A function in its slot.

@@ -4,9 +4,9 @@
 //! of a chipset would promise registers that are not here. A number of our own would be somebody
 //! else's: only members of PCI-SIG get them.
 
-use super::bus::PciFunction;
 use super::config::{Config, Identity};
 use super::decoder::Decoder;
+use super::function::PciFunction;
 use super::saved::ConfigState;
 use crate::saved::{Check, RestoreError};
 use serde::{Deserialize, Serialize};

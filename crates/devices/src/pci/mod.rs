@@ -22,6 +22,7 @@
 mod bus;
 mod config;
 mod decoder;
+mod function;
 mod host_bridge;
 mod msix;
 pub(crate) mod registers;
@@ -29,10 +30,11 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-pub use bus::{PciBus, PciFunction, PciLayout};
+pub use bus::{PciBus, PciBusState, PciLayout};
 pub(crate) use config::{Config, Identity};
 pub use decoder::Decoder;
+pub use function::PciFunction;
 pub use host_bridge::{HostBridge, HostBridgeState};
 pub(crate) use msix::Msix;
 pub use msix::MsixState;
-pub use saved::{ConfigState, PciBusState};
+pub use saved::ConfigState;

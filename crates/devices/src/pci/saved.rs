@@ -1,7 +1,6 @@
-//! Saved state of configuration spaces and of the bus.
+//! Saved state of configuration spaces.
 
 use super::config::Config;
-use super::host_bridge::HostBridgeState;
 use super::registers::{INTERRUPT_STATUS, STATUS};
 use crate::saved::{Check, RestoreError};
 use serde::{Deserialize, Serialize};
@@ -10,23 +9,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConfigState(Vec<u32>);
-
-/// The state of the bus without its functions, version 1.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PciBusState {
-    /// [`PciBusState::VERSION`] of the writer.
-    pub version: u32,
-    /// CONFIG_ADDRESS.
-    pub address: u32,
-    /// The host bridge.
-    pub host_bridge: HostBridgeState,
-}
-
-impl PciBusState {
-    /// The version that this build writes.
-    pub const VERSION: u32 = 1;
-}
 
 impl Config {
     /// The saved state.

@@ -1,6 +1,6 @@
 //! The common configuration structure (virtio 1.2, 4.1.4.3).
 
-use super::function::VirtioPci;
+use super::function::{Select, VirtioPci};
 use super::layout::ROOM;
 use crate::virtio::transport::negotiation::{set_high, set_low};
 use x86::addr::PortWidth;
@@ -25,14 +25,6 @@ const QUEUE_DRIVER: u32 = 0x28;
 const QUEUE_DRIVER_HIGH: u32 = 0x2C;
 const QUEUE_DEVICE: u32 = 0x30;
 const QUEUE_DEVICE_HIGH: u32 = 0x34;
-
-/// The registers that say what others are about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Select {
-    pub(super) device_features: u32,
-    pub(super) driver_features: u32,
-    pub(super) queue: u16,
-}
 
 /// The width of the field at `offset`; `None` where there is none.
 fn width_of(offset: u32) -> Option<PortWidth> {

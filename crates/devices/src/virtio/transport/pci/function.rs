@@ -1,6 +1,5 @@
 //! A virtio device as a PCI function: its configuration space and its BARs.
 
-use super::common_config::Select;
 use super::interrupt::{Interrupt, Mode};
 use super::layout::{self, NOTIFY_STEP, Places, Structure};
 use crate::irq::IrqLine;
@@ -22,6 +21,14 @@ pub struct VirtioPci {
     pub(super) transport: Transport,
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) select: Select,
+}
+
+/// The registers that say what others are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Select {
+    pub(super) device_features: u32,
+    pub(super) driver_features: u32,
+    pub(super) queue: u16,
 }
 
 // Offsets in struct virtio_pci_cfg_cap (virtio 1.2, 4.1.4.9).

@@ -1,8 +1,7 @@
 //! Saved state of the PCI transport.
 
 use super::super::saved::TransportState;
-use super::common_config::Select;
-use super::function::VirtioPci;
+use super::function::{Select, VirtioPci};
 use super::interrupt::{ISR_BITS, NO_VECTOR, Registers, Vectors};
 use crate::pci::registers::BUS_MASTER;
 use crate::pci::{ConfigState, MsixState};
