@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What would differ: dates, times, random numbers, interrupts, where things lie in memory; a disk,
 /// and input.
 const SCRIPT: &str = "date +%s.%N; cat /proc/uptime /proc/interrupts /proc/self/maps; \
-    head -c 1M /dev/urandom | sha256sum; \
+    head -c 1048576 /dev/urandom | sha256sum; \
     dd if=/dev/vda bs=64k 2>/dev/null | sha256sum; cat | sha256sum; sleep 1; nproc";
 
 /// What a run said, and its digest.
