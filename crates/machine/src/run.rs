@@ -24,6 +24,7 @@ use crate::machine::Machine;
 use crate::processor::Processor;
 use crate::stats::{ProcessorStats, Stats};
 use crate::task::ProcessorTask;
+use crate::virtio::Slotted;
 use memory::Pager;
 use sched::{Pool, QUANTUM, Usage};
 use std::io;
@@ -179,13 +180,13 @@ impl Board {
             Some(_) => Processor::follow_clock,
         };
         self.processors.iter().for_each(|processor| go_on(&mut lock(processor)));
-        self.virtio.iter().for_each(|device| device.resume());
+        self.virtio.iter().for_each(Slotted::resume);
         self.notifier.notify();
     }
 
     /// Has time and devices stand still, so that memory does. No processor runs.
     pub(crate) fn stop_time(&self) {
-        self.virtio.iter().for_each(|device| device.pause());
+        self.virtio.iter().for_each(Slotted::pause);
         self.clock.stop();
     }
 

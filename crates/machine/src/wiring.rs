@@ -122,6 +122,7 @@ impl Wiring<'_> {
 }
 
 /// The devices of a machine.
+#[derive(Clone, Copy)]
 pub(crate) struct Devices<'a> {
     pub(crate) chipset: &'a Chipset,
     pub(crate) pci: &'a Arc<PciBus>,
