@@ -44,7 +44,7 @@ impl Machine {
                 command.arg("run").arg(kernel).args(["--memory", "64M", "--debug-exit"]);
                 command.args(["--cmdline", cmdline]);
                 if let Some(disk) = disk {
-                    command.arg("--disk").arg(disk);
+                    command.args(["--transport", "mmio", "--disk"]).arg(disk);
                 }
             }
             Machine::Qemu => {

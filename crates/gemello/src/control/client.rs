@@ -4,7 +4,7 @@ use super::folder::Folder;
 use super::protocol::{self, Answer, Call, Reply, Request, VERSION};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::net::sockopt::socket_peercred;
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -20,12 +20,24 @@ pub(super) struct Link {
 }
 
 /// Whether someone listens at the socket `path`.
-pub(super) fn is_alive(path: &Path) -> bool {
+///
+/// # Errors
+/// This process cannot ask: it has no descriptor left, say.
+pub(super) fn is_alive(path: &Path) -> io::Result<bool> {
     match UnixStream::connect(path) {
-        Ok(_) => true,
+        Ok(_) => Ok(true),
         // Nobody has it open any more, or nobody ever had.
-        Err(error) => !matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound),
+        Err(e) if matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => {
+            Ok(false)
+        }
+        // So many wait there already.
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    matches!(is_alive(path), Ok(false))
 }
 
 /// Every machine of this user that can be reached, by name. What processes have left that were
@@ -39,9 +51,9 @@ pub(super) fn all() -> Result<Vec<Link>> {
     for (name, path) in folder.sockets() {
         match Link::at(&name, &path) {
             Ok(link) => found.push(link),
-            Err(_) if !is_alive(&path) => {
+            Err(_) if is_gone(&path) => {
                 let _lock = folder.lock()?;
-                if !is_alive(&path) {
+                if is_gone(&path) {
                     let _ = std::fs::remove_file(&path);
                 }
             }
@@ -59,7 +71,7 @@ impl Link {
     pub(super) fn to(name: &str) -> Result<Self> {
         let folder = Folder::open()?;
         let path = folder.socket(name);
-        if !is_alive(&path) {
+        if is_gone(&path) {
             bail!("no machine called {name} runs; gemello ps lists those that do");
         }
         Self::at(name, &path).with_context(|| format!("cannot reach the machine {name}"))

@@ -73,12 +73,15 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Option<Claim>)> {
     for number in 1..=most {
         let name = wanted.numbered(number);
         let path = folder.socket(&name.to_string());
-        if !is_alive(&path) {
-            return match Claim::at(&path) {
-                Ok(claim) => Ok((name, Some(claim))),
-                Err(error) => unreached(&error),
-            };
+        match is_alive(&path) {
+            Ok(true) => continue,
+            Err(error) => return unreached(&error.into()),
+            Ok(false) => {}
         }
+        return match Claim::at(&path) {
+            Ok(claim) => Ok((name, Some(claim))),
+            Err(error) => unreached(&error),
+        };
     }
     bail!(
         "a machine called {wanted} runs already; give this one another `name`, or end that one: \
