@@ -1,10 +1,11 @@
 //! Files that a run writes beside its standard output: `--log`, `--trace-file`.
 //!
-//! A wrong name must not cost the user a disk: such a file is opened when all else is known to be
-//! good, and only then emptied; never if this run reads it or another machine has it. Files are
-//! compared by device and inode, so no link hides one.
+//! A wrong name must not cost the user a disk: such a file is opened when all machines of the run
+//! are known to be good, and only then emptied; never if one of them reads it or another machine
+//! has it. Files are compared by device and inode, so no link hides one.
 
 use crate::output::LogFile;
+use crate::place::Place;
 use crate::settings::RunSettings;
 use crate::settings::console::ConsolePlace;
 use crate::trace;
@@ -23,23 +24,21 @@ type Identity = (u64, u64);
 
 /// The files that this run has in use, and what for.
 #[derive(Debug, Default)]
-struct InUse(Vec<(Identity, String)>);
+pub(crate) struct InUse(Vec<(Identity, String)>);
 
 impl InUse {
     /// What the machine of `config` is made of, and `sources`, which parts of it were made from.
-    fn of(config: &Config, sources: &[PathBuf]) -> Self {
-        let mut this = Self::default();
+    pub(crate) fn add_machine(&mut self, config: &Config, sources: &[PathBuf]) {
         let boot = &config.boot;
         let files = [(&boot.kernel, "kernel")].into_iter();
         let files = files.chain(boot.initrd.iter().map(|file| (file, "initrd")));
         for (file, role) in files.chain(boot.modules.iter().map(|(file, _)| (file, "module"))) {
             if let machine::File::Path(path) = file {
-                this.add(path, role);
+                self.add(path, role);
             }
         }
-        config.hardware().disks().for_each(|disk| this.add(&disk.path, "disk"));
-        sources.iter().for_each(|path| this.add(path, "source"));
-        this
+        config.hardware().disks().for_each(|disk| self.add(&disk.path, "disk"));
+        sources.iter().for_each(|path| self.add(path, "source"));
     }
 
     /// The file at `path` is this run's `role`.
@@ -55,26 +54,32 @@ impl InUse {
     }
 }
 
-/// Opens what `run` says to write, now that nothing else can go wrong.
+/// Opens what `run` says that its machine is to write, now that nothing else can go wrong: the log
+/// of its second line, and `console` if that is one.
 ///
 /// # Errors
 /// A file cannot be written, or is in use.
 pub(crate) fn open(
     run: &RunSettings,
-    (log, console): (&LogFile, Option<&LogFile>),
-    config: &Config,
-    sources: &[PathBuf],
+    log: &LogFile,
+    console: &Place,
+    in_use: &mut InUse,
 ) -> Result<()> {
-    let mut in_use = InUse::of(config, sources);
     if let Some(path) = &run.log {
-        log.open(create(path, "log", &mut in_use)?);
+        log.open(create(path, "log", in_use)?);
     }
-    if let (Some(ConsolePlace::Log(path)), Some(console)) = (&run.console, console) {
-        console.open(create(path, "console's log", &mut in_use)?);
+    if let (Some(ConsolePlace::Log(path)), Place::Log(console)) = (&run.console, console) {
+        console.open(create(path, "console's log", in_use)?);
     }
-    if let Some(path) = &run.trace_file {
-        trace::open(create(path, "trace", &mut in_use)?);
-    }
+    Ok(())
+}
+
+/// Opens the process's trace.
+///
+/// # Errors
+/// It cannot be written, or is in use.
+pub(crate) fn open_trace(path: &Path, in_use: &mut InUse) -> Result<()> {
+    trace::open(create(path, "trace", in_use)?);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::Run;
 use crate::control::{self, Name};
+use crate::outfile::{self, InUse};
 use crate::output::LogFile;
 use crate::place::{Place, Pty};
 use crate::plan::{self, Plan};
@@ -15,7 +16,7 @@ use crate::settings::options::{self, Given};
 use crate::settings::values::{Size, Time};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
-use crate::{advice, engine, exit, host_memory, nucleus, outfile, pairs, pipe, several, trace};
+use crate::{advice, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
 use anyhow::Result;
 use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging};
 use std::path::PathBuf;
@@ -37,11 +38,19 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let to = if process.trace_file.is_some() { To::File } else { To::StandardError };
     trace::start(&process.trace, to);
     let alone = machines.len() == 1;
-    let mut ready = Vec::new();
+    let (mut ready, mut in_use, mut writes) = (Vec::new(), InUse::default(), Vec::new());
     for Given { settings, names, kernel } in machines {
-        let place = place(&settings, alone);
-        let made = place.and_then(|place| start(&settings, &names, kernel, place));
+        let checked = pairs::check(&settings).and_then(|()| place(&settings, alone));
+        let made = checked.and_then(|place| start(&settings, &names, kernel, place, &mut in_use));
         ready.push(told(made, &names)?);
+        writes.push((settings.run, names));
+    }
+    // No file is emptied before it is known what all machines read.
+    for (one, (run, names)) in ready.iter().zip(&writes) {
+        told(outfile::open(run, &one.log, one.side.place(), &mut in_use), names)?;
+    }
+    if let (Some(path), Some((_, names))) = (&process.trace_file, writes.first()) {
+        told(outfile::open_trace(path, &mut in_use), names)?;
     }
     if !alone {
         ready.iter().for_each(several::announce);
@@ -56,7 +65,6 @@ fn told<T>(result: Result<T>, names: &Names) -> Result<T> {
 
 /// Where the console of a machine of `settings` is.
 fn place(settings: &Settings, alone: bool) -> Result<Place> {
-    pairs::check(settings)?;
     Ok(match &settings.run.console {
         Some(ConsolePlace::Terminal) => Place::Standard,
         None if alone => Place::Standard,
@@ -65,9 +73,15 @@ fn place(settings: &Settings, alone: bool) -> Result<Place> {
     })
 }
 
-/// Builds the machine of `settings`, which boots what they say, its console at `place`.
-fn start(settings: &Settings, names: &Names, kernel: Option<File>, place: Place) -> Result<Ready> {
-    let console = if let Place::Log(file) = &place { Some(file.clone()) } else { None };
+/// Builds the machine of `settings`, which boots what they say, its console at `place`. What it
+/// reads is `in_use` then.
+fn start(
+    settings: &Settings,
+    names: &Names,
+    kernel: Option<File>,
+    place: Place,
+    in_use: &mut InUse,
+) -> Result<Ready> {
     let Plan { boot, side, sources } = plan::plan(settings, kernel, place)?;
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
     let said = settings.machine.name.is_some();
@@ -85,7 +99,7 @@ fn start(settings: &Settings, names: &Names, kernel: Option<File>, place: Place)
         let session = SavedSession::teller(&name, &side);
         side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
-    outfile::open(&settings.run, (&log, console.as_ref()), &config, &sources)?;
+    in_use.add_machine(&config, &sources);
     drop(config); // the boot files: they are in the guest's memory now
     let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
     let sched = settings.sched;

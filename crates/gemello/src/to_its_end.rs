@@ -50,7 +50,7 @@ struct Running {
     /// It is the only one, and so is who is meant.
     alone: bool,
     /// It can be reached as long as this is there.
-    _serving: Option<Serving>,
+    serving: Option<Serving>,
 }
 
 /// Runs the machines to their ends on one pool of workers, which `sched` describes, and gives the
@@ -76,7 +76,7 @@ pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<
     let codes = match (&mut running[..], &pool) {
         (_, Err(end)) => {
             drop(raw);
-            running.iter().map(|one| one.report(end)).collect()
+            running.iter_mut().map(|one| one.report(end)).collect()
         }
         ([one], Ok(_)) => {
             let end = one.machine.run();
@@ -104,7 +104,7 @@ fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
     let size = (machine.ram().size(), machine.processors());
     let hosted = Arc::new(Hosted::new(name, machine.handle(), side, size));
     let serving = claim.map(|claim| claim.serve(&hosted));
-    Running { machine, hosted, printed: report, log, alone, _serving: serving }
+    Running { machine, hosted, printed: report, log, alone, serving }
 }
 
 /// Runs each machine on a thread of its own; their exit codes, in their order.
@@ -115,12 +115,13 @@ fn all_at_once(machines: Vec<Running>) -> Vec<u8> {
             let end = one.machine.run();
             one.report(&end)
         };
-        (hosted, thread::Builder::new().name("machine".into()).spawn(work))
+        // Nothing of a machine that has ended is to be kept here.
+        thread::Builder::new().name("machine".into()).spawn(work).map_err(|error| (hosted, error))
     };
     let begun: Vec<_> = machines.into_iter().map(begin).collect();
-    let code = |(hosted, begun): (Arc<Hosted>, io::Result<JoinHandle<u8>>)| match begun {
+    let code = |begun: Result<JoinHandle<u8>, (Arc<Hosted>, io::Error)>| match begun {
         Ok(thread) => thread.join().unwrap_or(exit::FAILED),
-        Err(error) => {
+        Err((hosted, error)) => {
             explain(&End::no_thread(&error), &format!("{}: ", hosted.name));
             hosted.end(exit::BAD_INPUT);
             exit::BAD_INPUT
@@ -131,7 +132,7 @@ fn all_at_once(machines: Vec<Running>) -> Vec<u8> {
 
 impl Running {
     /// Says how the machine has ended; the exit code.
-    fn report(&self, end: &End) -> u8 {
+    fn report(&mut self, end: &End) -> u8 {
         let before = if self.alone { String::new() } else { format!("{}: ", self.hosted.name) };
         if self.printed.stats {
             let resident = self.machine.handle().resident();
@@ -146,9 +147,12 @@ impl Running {
         explain(end, &before);
         let code = code(end, &before, self.hosted.side.command().as_ref());
         let code = if self.log.is_lost() && code == exit::OK { exit::FAILED } else { code };
+        // Its name is free before anyone is told of its end.
+        self.serving = None;
         self.hosted.end(code);
         if !self.alone {
             hosted::leave(&self.hosted);
+            self.hosted.side.wishes().disarm();
         }
         code
     }

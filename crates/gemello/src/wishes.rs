@@ -7,16 +7,17 @@ use crate::save::Saver;
 use crate::terminal;
 use anyhow::Result;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// What can be done with one machine. Clones are the same one's.
 #[derive(Clone, Default)]
-pub(crate) struct Wishes(Arc<Armed>);
+pub(crate) struct Wishes(Arc<Mutex<Armed>>);
 
 #[derive(Default)]
 struct Armed {
-    saver: OnceLock<Arc<Saver>>,
-    resettable: OnceLock<Resettable>,
+    saver: Option<Arc<Saver>>,
+    resettable: Option<Resettable>,
 }
 
 impl fmt::Debug for Wishes {
@@ -28,12 +29,22 @@ impl fmt::Debug for Wishes {
 impl Wishes {
     /// From now on the machine can be saved.
     pub(crate) fn arm_save(&self, saver: Saver) {
-        let _ = self.0.saver.set(Arc::new(saver));
+        lock(&self.0).saver = Some(Arc::new(saver));
     }
 
     /// From now on the machine can be reset.
     pub(crate) fn arm_reset(&self, resettable: Resettable) {
-        let _ = self.0.resettable.set(resettable);
+        lock(&self.0).resettable = Some(resettable);
+    }
+
+    /// Nothing can be done with the machine any more: what is armed keeps its memory.
+    pub(crate) fn disarm(&self) {
+        let armed = std::mem::take(&mut *lock(&self.0));
+        drop(armed);
+    }
+
+    fn saver(&self) -> Option<Arc<Saver>> {
+        lock(&self.0).saver.clone()
     }
 
     /// That the machine can be saved where it is to be, if anywhere.
@@ -41,12 +52,12 @@ impl Wishes {
     /// # Errors
     /// The host would refuse it.
     pub(crate) fn check(&self) -> Result<()> {
-        self.0.saver.get().map_or(Ok(()), |saver| saver.check())
+        self.saver().map_or(Ok(()), |saver| saver.check())
     }
 
     /// Saves the machine, or says why not.
     pub(crate) fn save(&self) {
-        match self.0.saver.get() {
+        match self.saver() {
             Some(saver) => saver.request(),
             None => terminal::tell(
                 "\ngemello: nothing is saved: start with --save FILE to save the machine there\n",
@@ -56,7 +67,8 @@ impl Wishes {
 
     /// Resets the machine, or says why not.
     pub(crate) fn reset(&self) {
-        match self.0.resettable.get() {
+        let resettable = lock(&self.0).resettable.clone();
+        match resettable {
             Some(resettable) => resettable.request(),
             None => terminal::tell(
                 "\ngemello: the machine of a command is not reset; run the command again\n",

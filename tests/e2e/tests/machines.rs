@@ -263,6 +263,62 @@ fn names_are_unique_and_free_again() {
     assert!(text(&refused.stderr).contains("no machine called web runs"));
 }
 
+#[test]
+fn a_log_never_empties_what_another_machine_reads() {
+    let house = House::new("emptied");
+    let kernel = prints(b"intact", HALT);
+    let path = house.runtime.join("kernel");
+    fs::write(&path, &kernel).expect("a file");
+    let named = path.to_str().expect("text");
+    let reads = house.file("reads.toml", &format!("[boot]\nkernel = \"{named}\"\n"));
+    for key in ["log = \"", "console = \"log:"] {
+        let writes = house.file("writes.toml", &format!("{NUCLEUS}[run]\n{key}{named}\"\n"));
+        let refused = house.run(&["run", &writes, &reads]);
+        let message = text(&refused.stderr);
+        assert_eq!(code(&refused), 2, "{message}");
+        assert!(message.contains("it is the kernel of this run"), "{message}");
+        assert_eq!(fs::read(&path).expect("a file"), kernel);
+    }
+}
+
+#[test]
+fn a_process_has_one_trace() {
+    let mut house = House::new("trace");
+    let files = [house.file("a.toml", NUCLEUS), house.file("b.toml", NUCLEUS)];
+    let trace = house.runtime.join("trace.txt");
+    let to = trace.to_str().expect("text");
+    house.start(&["run", &files[0], &files[1], "--trace", "irq", "--trace-file", to]);
+    for name in ["a", "b"] {
+        house.console(name).expect("nucleus> ", LONG);
+    }
+    house.told(&["stop", "a", "b"]);
+    assert_eq!(house.end(), 0);
+    assert!(fs::metadata(&trace).expect("a file").len() > 0);
+}
+
+/// Its name is free as soon as its end is told, and so, soon, is its memory.
+#[test]
+fn a_machine_that_has_ended_gives_all_back() {
+    let mut house = House::new("back");
+    let large = "[machine]\nmemory = \"1G\"\n[boot]\nnucleus = \"\"\n";
+    let files = [house.file("stays.toml", NUCLEUS), house.file("goes.toml", large)];
+    house.start(&["run", &files[0], &files[1]]);
+    until("both", || (house.names() == ["goes", "stays"]).then_some(()));
+    let id = house.children[0].id();
+    let mapped = || {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let value = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux");
+        value.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    let before = mapped();
+    house.told(&["stop", "--force", "goes"]);
+    assert_eq!(house.names(), ["stays"]);
+    assert!(!house.socket("goes").exists());
+    until("its memory", || (mapped() + (1 << 20) <= before).then_some(()));
+    house.told(&["stop", "stays"]);
+    assert!(!house.socket("stays").exists());
+}
+
 /// A single machine on its terminal can be reached, too, and left.
 #[test]
 fn a_console_is_left_and_the_terminal_given_back() {

@@ -1,6 +1,7 @@
 //! A machine's counters as they are told: plain numbers, summed over its life.
 
 use crate::hosted::Hosted;
+use crate::statistics::mib;
 use machine::{PagerStats, ProcessorStats, Stats};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -119,11 +120,11 @@ impl fmt::Display for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, seconds: _, page_ins_a_second, page_outs_a_second, memory, vcpus } = self;
         let MemoryFigures { size, resident, swapped, zero, .. } = memory;
-        let resident = resident.map_or_else(|| "-".into(), |bytes| mib(bytes).to_string());
+        let resident = resident.map_or_else(|| "-".into(), |bytes| format!("{:.1}", mib(bytes)));
         writeln!(f, "{name}")?;
         writeln!(
             f,
-            "  memory {} MiB: resident {resident}, swapped out {}, zero {}; page-ins \
+            "  memory {:.1} MiB: resident {resident}, swapped out {:.1}, zero {:.1}; page-ins \
              {page_ins_a_second:.1} a second, page-outs {page_outs_a_second:.1}",
             mib(*size),
             mib(*swapped),
@@ -148,11 +149,6 @@ impl fmt::Display for Watched {
         }
         Ok(())
     }
-}
-
-/// In mebibytes, to be shown.
-fn mib(bytes: u64) -> impl fmt::Display {
-    fmt::from_fn(move |f| write!(f, "{:.1}", bytes as f64 / f64::from(1 << 20)))
 }
 
 #[cfg(test)]

@@ -46,8 +46,19 @@ pub(crate) enum Name {
 /// A machine's name, held by its socket, which does not answer yet.
 #[derive(Debug)]
 pub(crate) struct Claim {
+    // Removed while it still listens: nobody else can have taken the name by then.
+    socket: Socket,
     listener: UnixListener,
-    path: PathBuf,
+}
+
+/// A socket's file, which goes with this.
+#[derive(Debug)]
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Takes a name among this user's machines: the machine's name, and what holds it. Without a folder
@@ -95,8 +106,7 @@ impl Claim {
         let _ = std::fs::remove_file(path); // of a process that has gone
         let attempt = || format!("cannot make the socket {}", path.display());
         let listener = UnixListener::bind(path).with_context(attempt)?;
-        // It goes with this claim, whatever follows.
-        let claim = Self { listener, path: path.to_owned() };
+        let claim = Self { socket: Socket(path.to_owned()), listener };
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(attempt)?;
         claim.listener.set_nonblocking(true).with_context(attempt)?;
         Ok(claim)
@@ -105,25 +115,20 @@ impl Claim {
     /// Answers for `machine` from now on, until what is returned is dropped. Where the host refuses
     /// a thread for that, the machine cannot be reached.
     pub(crate) fn serve(self, machine: &Arc<Hosted>) -> Serving {
+        let Self { socket, listener } = self;
         let (machine, served) = (Arc::clone(machine), Arc::default());
-        let listening = Arc::new(Listening { claim: self, machine, served });
+        let listening = Arc::new(Listening { listener, machine, served });
         if let Some(server) = Server::the() {
             server.change(|all| all.push(Arc::clone(&listening)));
         }
-        Serving(listening)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        Serving { socket: Some(socket), listening }
     }
 }
 
 /// A socket, and whom it is for.
 #[derive(Debug)]
 struct Listening {
-    claim: Claim,
+    listener: UnixListener,
     machine: Arc<Hosted>,
     /// Connections that are served.
     served: Arc<AtomicUsize>,
@@ -131,12 +136,16 @@ struct Listening {
 
 /// A machine that can be reached; not any more once this is dropped, and its name is free.
 #[derive(Debug)]
-pub(crate) struct Serving(Arc<Listening>);
+pub(crate) struct Serving {
+    socket: Option<Socket>,
+    listening: Arc<Listening>,
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {
+        drop(self.socket.take());
         if let Some(server) = Server::the() {
-            server.change(|all| all.retain(|one| !Arc::ptr_eq(one, &self.0)));
+            server.change(|all| all.retain(|one| !Arc::ptr_eq(one, &self.listening)));
         }
     }
 }
@@ -178,7 +187,7 @@ impl Server {
     fn listen(&self) {
         let listening = sync::lock(&self.listening).clone();
         let mut fds = vec![PollFd::new(&self.changed, PollFlags::IN)];
-        fds.extend(listening.iter().map(|one| PollFd::new(&one.claim.listener, PollFlags::IN)));
+        fds.extend(listening.iter().map(|one| PollFd::new(&one.listener, PollFlags::IN)));
         if poll(&mut fds, None).is_err() {
             return;
         }
@@ -187,7 +196,7 @@ impl Server {
             if fd.revents().is_empty() {
                 continue;
             }
-            match one.claim.listener.accept() {
+            match one.listener.accept() {
                 Ok((stream, _)) => one.admit(stream),
                 // Out of descriptors, say: it would be ready again at once.
                 Err(_) => thread::sleep(AGAIN),
