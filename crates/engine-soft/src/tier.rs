@@ -279,7 +279,14 @@ fn follow(cpu: &mut Cpu, current: &Block, slot: usize, epoch: u64) -> Option<*co
 /// Runs the ops of one block.
 #[inline(always)]
 fn run_block(core: &mut Core, block: &Block) -> End {
-    if core.time.is_some() { run_ops::<true>(core, block) } else { run_ops::<false>(core, block) }
+    if core.time.is_some() { run_timed(core, block) } else { run_ops::<false>(core, block) }
+}
+
+/// Out of line: a deterministic machine's alone.
+#[cold]
+#[inline(never)]
+fn run_timed(core: &mut Core, block: &Block) -> End {
+    run_ops::<true>(core, block)
 }
 
 /// As [`run_block`]; if `TIMED`, the machine knows the time at each op.

@@ -207,7 +207,11 @@ fn renewed_or_caught_up(cpu: &mut Cpu) -> bool {
     if cpu.translator.cache.is_behind(cpu.core.mmu.seen()) {
         cpu.translator.cache.catch_up();
     }
-    cpu.translator.version = cpu.translator.cache.version();
+    let version = cpu.translator.cache.version();
+    if version == cpu.translator.version {
+        return false; // nothing came of what was written
+    }
+    cpu.translator.version = version;
     // Code that was written before that is what this processor of the host's runs now.
     thread::serialize();
     renew(cpu)
