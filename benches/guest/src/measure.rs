@@ -24,17 +24,25 @@ const LONG: u64 = 1_000_000_000;
 
 /// Runs the row called `name`; `tools` are the programs that some rows start.
 pub(crate) fn row(name: &str, tools: &Tools) -> Outcome {
+    row_by(name, tools, timed)
+}
+
+/// Times a pass of so many operations, at the most so often.
+pub(crate) type Timing = fn(f64, usize, &mut dyn FnMut() -> Result<u64, String>) -> Outcome;
+
+/// As [`row`], timed by `how`.
+pub(crate) fn row_by(name: &str, tools: &Tools, how: Timing) -> Outcome {
     if name == "avx2" && !kernels::has_avx2() {
         return Outcome::Lacking;
     }
     if let Some(mut kernel) = Kernel::prepare(name) {
         let operations = kernel.operations() as f64;
-        return timed(operations, MOST, &mut || Ok(kernel.pass()));
+        return how(operations, MOST, &mut || Ok(kernel.pass()));
     }
     // Once, as a user starts it: what a translator has to do for a program it has not seen is part
     // of it.
     match programs::find(name, tools) {
-        Ok(Some(mut program)) => timed(1.0, 1, &mut || program.pass()),
+        Ok(Some(mut program)) => how(1.0, 1, &mut || program.pass()),
         Ok(None) => Outcome::Failed(format!("there is no row {name}")),
         Err(error) => Outcome::Failed(format!("{name}: {error}")),
     }

@@ -1,8 +1,8 @@
 //! A row by several processes at once, side by side on several processors.
 
-use crate::kernels::{self, Kernel};
-use crate::measure::Outcome;
-use crate::programs::{self, Tools};
+use crate::kernels;
+use crate::measure::{self, Outcome};
+use crate::programs::Tools;
 use std::process::{Command, Stdio};
 
 /// How long each process keeps on, in nanoseconds.
@@ -10,21 +10,10 @@ const WHILE: u64 = 1_000_000_000;
 
 /// One of the processes: the mean time of an operation of the row `name`, after a first pass.
 pub(crate) fn one(name: &str, tools: &Tools) -> Outcome {
-    if name == "avx2" && !kernels::has_avx2() {
-        return Outcome::Lacking;
-    }
-    if let Some(mut kernel) = Kernel::prepare(name) {
-        let operations = kernel.operations() as f64;
-        return keep_on(operations, &mut || Ok(kernel.pass()));
-    }
-    match programs::find(name, tools) {
-        Ok(Some(mut program)) => keep_on(1.0, &mut || program.pass()),
-        Ok(None) => Outcome::Failed(format!("there is no row {name}")),
-        Err(error) => Outcome::Failed(format!("{name}: {error}")),
-    }
+    measure::row_by(name, tools, keep_on)
 }
 
-fn keep_on(operations: f64, pass: &mut dyn FnMut() -> Result<u64, String>) -> Outcome {
+fn keep_on(operations: f64, _: usize, pass: &mut dyn FnMut() -> Result<u64, String>) -> Outcome {
     let value = match pass() {
         Ok(value) => value,
         Err(message) => return Outcome::Failed(message),

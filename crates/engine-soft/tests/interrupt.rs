@@ -1,5 +1,7 @@
 //! Translated code that asks for nothing stops when it is told to, whatever it is at.
 
+mod long_mode;
+
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use memory::GuestRam;
 use std::sync::mpsc;
@@ -7,8 +9,7 @@ use std::time::Duration;
 use vcpu::{Elements, Exit, NoDevices, Signal, Slice, Vcpu};
 use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
-use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{CpuState, Flags, Seg, Segment, gpr};
+use x86::state::{Flags, gpr};
 
 const TABLES: u64 = 0x1000;
 const CODE: u64 = 0x8000;
@@ -30,17 +31,8 @@ fn machine(code: &[u8]) -> SoftVcpu {
         put(TABLES + 0x2000 + 8 * n, n << 21 | 0x83);
     }
     ram.write(Gpa(CODE), code).expect("in RAM");
-    let mut state = CpuState::reset();
-    let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
-    state.seg = [segment(0x10, 0xc093); 6];
-    state.seg[Seg::Cs as usize] = segment(8, 0xa09b);
-    state.flags = Flags::from_bits(2);
-    state.rip = CODE;
+    let mut state = long_mode::at(CODE, TABLES);
     state.gpr[gpr::RSP] = STACK;
-    state.paging.cr3 = TABLES;
-    state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
-    state.paging.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
-    state.paging.efer = Efer::LME | Efer::LMA;
     let model = CpuModel::gemello_v2();
     let mut vcpu =
         SoftVcpu::with_tier(ram, model, Tier::Translate, CODE_CACHE / 16).expect("an engine");

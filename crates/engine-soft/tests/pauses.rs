@@ -1,13 +1,14 @@
 //! PAUSE: counted on both tiers, so that the machine hears of a processor that spins.
 
+mod long_mode;
+
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use iced_x86::code_asm::*;
 use memory::GuestRam;
 use vcpu::{CpuIo, Elements, Exit, MsrFault, NoDevices, Slice, Vcpu};
 use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
 use x86::cpuid::CpuModel;
-use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{CpuState, Flags, Seg, Segment, gpr};
+use x86::state::gpr;
 
 const CODE: u64 = 0x1_0000;
 const TABLES: u64 = 0x1000;
@@ -54,9 +55,8 @@ fn processor(tier: Tier, pauses: u32) -> SoftVcpu {
     put(TABLES, (TABLES + 0x1000) | 3);
     put(TABLES + 0x1000, (TABLES + 0x2000) | 3);
     put(TABLES + 0x2000, 0x83);
-    let mut a = CodeAssembler::new(64).expect("64 bits");
-    let (mut live, mut dead) = (a.create_label(), a.create_label());
-    let mut write = || {
+    let code = long_mode::assemble(CODE, |a| {
+        let (mut live, mut dead) = (a.create_label(), a.create_label());
         a.mov(ecx, pauses / 2)?;
         a.set_label(&mut live)?;
         a.dec(ecx)?;
@@ -67,21 +67,11 @@ fn processor(tier: Tier, pauses: u32) -> SoftVcpu {
         a.pause()?;
         a.dec(ecx)?;
         a.jnz(dead)?;
-        a.hlt()?;
-        a.assemble(CODE)
-    };
-    ram.write(Gpa(CODE), &write().expect("it assembles")).expect("in RAM");
+        a.hlt()
+    });
+    ram.write(Gpa(CODE), &code).expect("in RAM");
 
-    let mut state = CpuState::reset();
-    let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
-    state.seg = [segment(0x10, 0xc093); 6];
-    state.seg[Seg::Cs as usize] = segment(8, 0xa09b);
-    state.flags = Flags::from_bits(2);
-    state.rip = CODE;
-    state.paging.cr3 = TABLES;
-    state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
-    state.paging.cr4 = Cr4::PAE;
-    state.paging.efer = Efer::LME | Efer::LMA;
+    let state = long_mode::at(CODE, TABLES);
     let model = CpuModel::gemello_v2();
     let mut vcpu = SoftVcpu::with_tier(ram, model, tier, CODE_CACHE / 16).expect("an engine");
     if tier == Tier::Translate {

@@ -1,8 +1,11 @@
 //! Processors of one machine share their translations: what one has translated the others find,
 //! what one rewrites all run anew, and the cache stays as large as it may be.
 
+mod long_mode;
+
 use engine_soft::SoftEngine;
 use iced_x86::code_asm::*;
+use long_mode::assemble;
 use memory::GuestRam;
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
@@ -11,8 +14,7 @@ use vcpu::{Elements, Engine as _, EngineVm, Exit, Kick, NoDevices, Slice, Vcpu, 
 use x86::addr::{Gpa, VcpuId};
 use x86::bus::PhysicalMemory as _;
 use x86::cpuid::CpuModel;
-use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{Activity, CpuState, Flags, Seg, Segment, gpr};
+use x86::state::{Activity, CpuState, gpr};
 
 const MIB: u64 = 1 << 20;
 /// Each processor's page tables.
@@ -66,18 +68,9 @@ impl Machine {
             self.put(at, (at + 0x1000) | 3);
         }
         (0..512).for_each(|page| self.map(n, page << 12, page << 12));
-        let mut state = CpuState::reset();
-        let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
-        state.seg = [segment(0x10, 0xc093); 6];
-        state.seg[Seg::Cs as usize] = segment(8, 0xa09b);
-        state.flags = Flags::from_bits(2);
-        state.rip = rip;
+        let mut state = long_mode::at(rip, tables(n));
         state.gpr[gpr::RSP] = STACK + 0x1000 * u64::from(n + 1);
         state.gpr[gpr::RDI] = n.into();
-        state.paging.cr3 = tables(n);
-        state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
-        state.paging.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
-        state.paging.efer = Efer::LME | Efer::LMA;
         let mut vcpu = self.vm.add_vcpu(VcpuId(n)).expect("a processor");
         vcpu.set(Elements::all(), &state).expect("a state");
         vcpu
@@ -107,13 +100,6 @@ fn tables(n: u32) -> u64 {
     TABLES + TABLES_SIZE * u64::from(n)
 }
 
-type IcedError = iced_x86::IcedError;
-
-fn assemble(at: u64, write: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
-    let mut a = CodeAssembler::new(64).expect("64 bits");
-    write(&mut a).and_then(|()| a.assemble(at)).expect("it assembles")
-}
-
 fn halts(vcpu: &mut dyn Vcpu) {
     let exit = vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED);
     assert!(matches!(exit, Exit::Halted(_)), "{exit:?}");
@@ -130,11 +116,11 @@ fn sum_from(vcpu: &mut dyn Vcpu, rip: u64) -> u64 {
     state.gpr[gpr::RBX]
 }
 
-/// A loop with a call, on two pages.
-fn warm_code() -> Vec<u8> {
+/// A page of code: calls what is on the next one so many `times`, and halts.
+fn calls(times: u32) -> Vec<u8> {
     let mut code = assemble(CODE, |a| {
         let mut again = a.create_label();
-        a.mov(ecx, 100_000)?;
+        a.mov(ecx, times)?;
         a.set_label(&mut again)?;
         a.call(CODE + 0x1000)?;
         a.dec(ecx)?;
@@ -142,6 +128,12 @@ fn warm_code() -> Vec<u8> {
         a.hlt()
     });
     code.resize(0x1000, 0x90);
+    code
+}
+
+/// A loop with a call, on two pages.
+fn warm_code() -> Vec<u8> {
+    let mut code = calls(100_000);
     code.extend(assemble(CODE + 0x1000, |a| {
         a.add(rbx, rcx)?;
         a.ret()
@@ -169,16 +161,7 @@ fn what_one_has_translated_the_others_find() {
 /// The page after the code's is another for each: a branch goes where its own page tables say.
 #[test]
 fn a_branch_to_another_page_goes_by_each_ones_own_tables() {
-    let mut code = assemble(CODE, |a| {
-        let mut again = a.create_label();
-        a.mov(ecx, 10_000)?;
-        a.set_label(&mut again)?;
-        a.call(CODE + 0x1000)?;
-        a.dec(ecx)?;
-        a.jnz(again)?;
-        a.hlt()
-    });
-    code.resize(0x1000, 0x90);
+    let code = calls(10_000);
     let machine = Machine::new(&code);
     let page = |n: u32| CODE + 0x1000 * u64::from(n + 1);
     let mut all: Vec<_> = (0..PROCESSORS).map(|n| machine.processor(n, CODE)).collect();

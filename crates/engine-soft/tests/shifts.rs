@@ -2,6 +2,8 @@
 //! own instruction does, on both tiers.
 #![allow(unsafe_code)] // runs the host's own shifts; see docs/UNSAFE.md
 
+mod long_mode;
+
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -10,8 +12,7 @@ use std::arch::asm;
 use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
 use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
-use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{CpuState, Seg, Segment, gpr};
+use x86::state::gpr;
 
 const CODE: u64 = 0x1000;
 const STACK: u64 = 0x8000;
@@ -68,15 +69,8 @@ fn run(tier: Tier, emit: Emit, value: u64, flags: u64) -> u64 {
         ram.write(Gpa(TABLES + 0x1000 * level), &entry.to_le_bytes()).expect("in RAM");
     }
     ram.write(Gpa(TABLES + 0x2000), &0x83u64.to_le_bytes()).expect("in RAM");
-    let mut state = CpuState::reset();
-    state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::ET;
-    state.paging.cr3 = TABLES;
-    state.paging.cr4 = Cr4::PAE;
-    state.paging.efer = Efer::LME | Efer::LMA;
-    let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
-    state.seg = [flat(0xc093); 6];
-    state.seg[Seg::Cs as usize] = flat(0xa09b);
-    (state.rip, state.gpr[gpr::RSP], state.gpr[gpr::RAX]) = (CODE, STACK - 8, value);
+    let mut state = long_mode::at(CODE, TABLES);
+    (state.gpr[gpr::RSP], state.gpr[gpr::RAX]) = (STACK - 8, value);
     let mut vcpu = SoftVcpu::with_tier(ram, CpuModel::gemello_v2(), tier, CODE_CACHE / 16)
         .expect("the engine runs here");
     if tier == Tier::Translate {

@@ -1,8 +1,12 @@
 //! Two processors on one RAM: what one does to memory the other sees, on both tiers, whatever it
 //! runs, and whether or not they share their translations.
 
+mod long_mode;
+
 use engine_soft::{CODE_CACHE, SoftVcpu, Tier};
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use long_mode::assemble;
 use memory::GuestRam;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,8 +16,7 @@ use vcpu::{Elements, Exit, Kick, NoDevices, Signals, Slice, Vcpu};
 use x86::addr::Gpa;
 use x86::bus::PhysicalMemory as _;
 use x86::cpuid::CpuModel;
-use x86::regs::{Cr0, Cr4, Efer};
-use x86::state::{Activity, CpuState, Flags, Seg, Segment, gpr};
+use x86::state::{Activity, gpr};
 
 const GDT: u64 = 0x6000;
 const TABLES: u64 = 0x1000;
@@ -76,19 +79,10 @@ impl How {
 
 /// A processor in 64-bit mode at level 0, at `rip`.
 fn processor(ram: &GuestRam, how: &How, n: usize, rip: u64) -> SoftVcpu {
-    let mut state = CpuState::reset();
-    let segment = |selector, access| Segment { base: 0, limit: u32::MAX, selector, access };
-    state.seg = [segment(0x10, 0xc093); 6];
-    state.seg[Seg::Cs as usize] = segment(8, 0xa09b);
+    let mut state = long_mode::at(rip, TABLES);
     state.gdtr.base = GDT;
     state.gdtr.limit = 23;
-    state.flags = Flags::from_bits(2);
-    state.rip = rip;
     state.gpr[gpr::RSP] = STACK[n];
-    state.paging.cr3 = TABLES;
-    state.paging.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
-    state.paging.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
-    state.paging.efer = Efer::LME | Efer::LMA;
     let mut vcpu = how.make(ram);
     if how.translates() {
         vcpu.translate_at_once();
@@ -96,13 +90,6 @@ fn processor(ram: &GuestRam, how: &How, n: usize, rip: u64) -> SoftVcpu {
     vcpu.set(Elements::all(), &state).expect("a state");
     vcpu
 }
-
-fn assemble(at: u64, write: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
-    let mut a = CodeAssembler::new(64).expect("64 bits");
-    write(&mut a).and_then(|()| a.assemble(at)).expect("it assembles")
-}
-
-type IcedError = iced_x86::IcedError;
 
 /// Where `code`, at `at`, has the immediate operand `imm`.
 fn operand(at: u64, code: &[u8], imm: u32) -> u64 {

@@ -12,7 +12,7 @@ use devices::chipset::{SystemWallClock, WallClock};
 use devices::time::{self, Clock, SECOND, Tsc};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vcpu::InstructionClock;
 
 /// Ticks of a deterministic machine's TSC in a second.
@@ -91,7 +91,7 @@ impl VmClock {
     pub fn stop(&self) {
         let Some(mut state) = self.state() else { return };
         if let Some(since) = state.since.take() {
-            state.base = state.base.saturating_add(nanoseconds(since));
+            state.base = state.base.saturating_add(nanoseconds(since.elapsed()));
             state.stopped_tsc = vcpu::host_tsc();
         }
     }
@@ -153,7 +153,7 @@ impl Clock for VmClock {
 
 impl State {
     fn now(&self) -> u64 {
-        self.since.map_or(self.base, |since| self.base.saturating_add(nanoseconds(since)))
+        self.since.map_or(self.base, |since| self.base.saturating_add(nanoseconds(since.elapsed())))
     }
 
     fn host_tsc(&self) -> u64 {
@@ -248,15 +248,14 @@ impl Tsc for ProcessorTsc {
     }
 }
 
-fn nanoseconds(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::thread::sleep;
-    use std::time::Duration;
 
     const HZ: u64 = 1_000_000_000;
 

@@ -9,6 +9,7 @@
 //! the host's time decides whether that is first.
 
 use crate::board::Board;
+use crate::clock::nanoseconds;
 use crate::end::End;
 use crate::io_thread::{self, Feed, Waited};
 use crate::processor::Turn;
@@ -67,7 +68,6 @@ impl Turns {
         let signals = Arc::<Signals>::default();
         let notifier = board.notifier.clone();
         signals.set_interrupt(Arc::new(move |_| notifier.notify()));
-        let nanoseconds = |limit: Duration| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         Self {
             processors: board.processors.iter().map(|p| Arc::clone(&lock(p).signals)).collect(),
             timeout: timeout.map(|limit| board.clock.now().saturating_add(nanoseconds(limit))),

@@ -1,15 +1,13 @@
 //! What a machine came to, in two hashes: whether two runs were the same.
 
 use crate::machine::Machine;
+use crate::reset::each_piece;
 use devices::time::{Clock as _, SECOND};
 use memory::GuestRam;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::io;
 use vcpu::StateError;
-
-/// Bytes of memory that are hashed together.
-const CHUNK: u64 = 1 << 20;
 
 /// A machine's state and memory, and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +56,10 @@ impl Machine {
 
 fn hash(ram: &GuestRam) -> Result<[u8; 32], memory::Error> {
     let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK as usize];
-    for region in ram.regions() {
-        let mut done = 0;
-        while done < region.len {
-            let bytes = &mut chunk[..CHUNK.min(region.len - done) as usize];
-            ram.read(region.gpa.wrapping_add(done), bytes)?;
-            hasher.update(&bytes);
-            ram.settle();
-            done += bytes.len() as u64;
-        }
-    }
+    each_piece(ram, |_, piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
     Ok(hasher.finalize().into())
 }
 

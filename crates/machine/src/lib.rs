@@ -5,10 +5,11 @@
 //! machine never asks which engine it has: processors come from the engine that its user passes.
 //!
 //! Threads: those of the pool that runs its processors ([`sched::Pool`]), one for I/O
-//! ([`console::Input`], timers), one per serial line's output. Lock order: the devices' (see the
-//! crate `devices`), then this crate's leaves: a line's output queue, the clock, the control of the
-//! run; then the scheduler's. A request to a running machine ([`MachineHandle`]) takes the lock for
-//! requests first, then a processor's.
+//! ([`console::Input`], timers; a deterministic machine has none), one per serial line's output,
+//! with a budget those of the pager. Lock order: the devices' (see the crate `devices`), then this
+//! crate's leaves: a line's output queue, the clock, the control of the run; then the scheduler's.
+//! A request to a running machine ([`MachineHandle`]) takes the lock for requests first, then a
+//! processor's.
 #![forbid(unsafe_code)]
 
 mod arrivals;

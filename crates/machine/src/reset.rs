@@ -59,18 +59,31 @@ impl Board {
 
 /// Zeroes all memory. Pages that hold only zeros are not written: the host need not back them.
 fn clear(ram: &GuestRam) -> Result<(), memory::Error> {
-    let (mut chunk, zeros) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let zeros = vec![0; CHUNK];
+    each_piece(ram, |gpa, piece| {
+        let zeros = &zeros[..piece.len()];
+        if piece != zeros {
+            ram.write(gpa, zeros)?;
+            ram.wrote(gpa, zeros.len() as u64);
+        }
+        Ok(())
+    })
+}
+
+/// Shows all memory to `look`, a piece at a time.
+pub(crate) fn each_piece(
+    ram: &GuestRam,
+    mut look: impl FnMut(Gpa, &[u8]) -> Result<(), memory::Error>,
+) -> Result<(), memory::Error> {
+    let mut piece = vec![0; CHUNK];
     for region in ram.regions() {
         let mut done = 0;
         while done < region.len {
             let (gpa, len) = (region.gpa.wrapping_add(done), (region.len - done).min(CHUNK as u64));
-            let chunk = &mut chunk[..len as usize];
-            ram.read(gpa, chunk)?;
+            let piece = &mut piece[..len as usize];
+            ram.read(gpa, piece)?;
             ram.settle();
-            if *chunk != zeros[..len as usize] {
-                ram.write(gpa, &zeros[..len as usize])?;
-                ram.wrote(gpa, len);
-            }
+            look(gpa, piece)?;
             done += len;
         }
     }

@@ -8,40 +8,19 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use machine::console::{Input, Line};
 use machine::{
-    BootConfig, BuildError, Config, Digest, End, File, Lines, Machine, MachineState, Paging, layout,
+    BootConfig, BuildError, Config, Digest, End, Lines, Machine, MachineState, Paging, layout,
 };
 use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use support::guest::*;
 use support::{Collector, PipeInput, config, script_engine};
 use x86::addr::Gpa;
 
-/// Where the second processor begins: its page, and the page's number.
-const START: u64 = 0x8000;
-const START_PAGE: u32 = 0x08;
 /// How many notes there are, and where they are.
 const NOTED: u32 = 0x9000;
 const NOTES: u32 = 0x2_0000;
-/// The local APIC (SDM vol. 3, table 12-1): SVR, ICR; to all but the sender: INIT, start-up.
-const SVR: u32 = layout::LAPIC.0 as u32 + 0xF0;
-const ICR_LOW: u32 = layout::LAPIC.0 as u32 + 0x300;
-const INIT: u32 = 3 << 18 | 5 << 8 | 1 << 14;
-const START_UP: u32 = 3 << 18 | 6 << 8 | 1 << 14 | START_PAGE;
-const KERNEL: u64 = 0x10_0000;
-/// Ends the run, and says so.
-const DEBUG_EXIT: u32 = 0xF4;
-const DONE: u32 = 0x55;
-
-fn assemble(
-    bits: u32,
-    at: u64,
-    write: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
-) -> Vec<u8> {
-    let mut a = CodeAssembler::new(bits).expect("16 or 32 bits");
-    write(&mut a).and_then(|()| a.assemble(at)).expect("it assembles")
-}
-
 /// Takes the next of 4096 notes, which is where EDI points then.
 fn next_note(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(edi, 1)?;
@@ -72,7 +51,7 @@ fn trampoline() -> Vec<u8> {
 fn noting() -> Vec<u8> {
     const PM_TIMER: i32 = layout::ACPI_PM.0 as i32 + 8;
     const COM1: i32 = layout::COM1.0 as i32;
-    let code = assemble(32, KERNEL + 32, |a| {
+    let code = assemble(32, CODE, |a| {
         let (mut anew, mut again, mut quiet) =
             (a.create_label(), a.create_label(), a.create_label());
         a.mov(dword_ptr(SVR), 0x1FF)?;
@@ -120,19 +99,8 @@ fn noting() -> Vec<u8> {
     kernel(&code)
 }
 
-/// A Multiboot kernel of `code`, which follows its header (Multiboot 0.6.96, 3.1.3).
-fn kernel(code: &[u8]) -> Vec<u8> {
-    const MAGIC: u32 = 0x1BAD_B002;
-    const FLAGS: u32 = 1 << 16;
-    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
-    let (at, end) = (KERNEL as u32, KERNEL as u32 + 32 + code.len() as u32);
-    let words = [MAGIC, FLAGS, checksum, at, at, end, end, at + 32];
-    words.iter().flat_map(|word| word.to_le_bytes()).chain(code.iter().copied()).collect()
-}
-
 fn booting(image: Vec<u8>, cmdline: &str) -> Config {
-    let kernel = File::Bytes { name: "test kernel".into(), bytes: image.into() };
-    let boot = BootConfig { kernel, initrd: None, cmdline: cmdline.into(), modules: vec![] };
+    let boot = BootConfig { cmdline: cmdline.into(), ..boot(image) };
     // Its own time: as many instructions as nanoseconds.
     let timeout = Some(Duration::from_secs(20));
     Config { boot, debug_exit: true, deterministic: true, timeout, ..config() }
@@ -255,7 +223,7 @@ fn a_restored_machine_goes_on_the_same_each_time() {
 
 #[test]
 fn an_idle_machine_jumps_to_the_end_of_its_time() {
-    let halted = kernel(&assemble(32, KERNEL + 32, |a| {
+    let halted = kernel(&assemble(32, CODE, |a| {
         a.cli()?;
         a.hlt()
     }));

@@ -5,51 +5,31 @@
 mod support;
 
 use engine_soft::{SoftEngine, Tier};
-use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use machine::{BootConfig, Config, End, File, Lines, Machine, layout};
+use machine::{Config, End, Lines, Machine};
 use sched::{Limit, Pool, QUANTUM, Share, Weight};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 use support::config;
+use support::guest::*;
 use x86::addr::Gpa;
 
 const WHILE: Duration = Duration::from_secs(10);
-/// Where the start-up IPI begins: its page, and the page's number.
-const START: u64 = 0x8000;
-const START_PAGE: u32 = 0x08;
-const KERNEL: u64 = 0x10_0000;
-/// The local APIC (SDM vol. 3, table 12-1), and its ICR: to all but the sender; INIT; start-up.
-const SVR: u64 = layout::LAPIC.0 + 0xF0;
-const ICR_LOW: u64 = layout::LAPIC.0 + 0x300;
-const INIT: u32 = 3 << 18 | 5 << 8 | 1 << 14;
-const START_UP: u32 = 3 << 18 | 6 << 8 | 1 << 14 | START_PAGE;
 /// `1: jmp 1b`
 const FOR_EVER: [u8; 2] = [0xEB, 0xFE];
 
-/// Starts the other processors, and never rests.
-fn code() -> Result<Vec<u8>, IcedError> {
-    let mut a = CodeAssembler::new(32)?;
-    let mut busy = a.create_label();
-    a.mov(dword_ptr(SVR as u32), 0x1FF)?;
-    a.mov(dword_ptr(ICR_LOW as u32), INIT)?;
-    a.mov(dword_ptr(ICR_LOW as u32), START_UP)?;
-    a.set_label(&mut busy)?;
-    a.jmp(busy)?;
-    a.assemble(KERNEL + 32)
-}
-
-/// As a Multiboot kernel (Multiboot 0.6.96, 3.1.3).
-fn kernel() -> Vec<u8> {
-    const MAGIC: u32 = 0x1BAD_B002;
-    const FLAGS: u32 = 1 << 16;
-    let code = code().expect("it assembles");
-    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
-    let (at, end) = (KERNEL as u32, KERNEL as u32 + 32 + code.len() as u32);
-    let words = [MAGIC, FLAGS, checksum, at, at, end, end, at + 32];
-    words.iter().flat_map(|word| word.to_le_bytes()).chain(code).collect()
+/// A kernel that starts the other processors, and never rests.
+fn kernel_that_never_rests() -> Vec<u8> {
+    kernel(&assemble(32, CODE, |a| {
+        let mut busy = a.create_label();
+        a.mov(dword_ptr(SVR), 0x1FF)?;
+        a.mov(dword_ptr(ICR_LOW), INIT)?;
+        a.mov(dword_ptr(ICR_LOW), START_UP)?;
+        a.set_label(&mut busy)?;
+        a.jmp(busy)
+    }))
 }
 
 fn pool() -> Pool {
@@ -58,9 +38,8 @@ fn pool() -> Pool {
 
 /// A machine of `vcpus` processors that never rest, with `share` of `pool`.
 fn busy(pool: &Pool, vcpus: u32, share: Share) -> Machine {
-    let kernel = File::Bytes { name: "test kernel".into(), bytes: kernel().into() };
-    let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
-    let config = Config { vcpus, boot, timeout: Some(WHILE), ..config() };
+    let config =
+        Config { vcpus, boot: boot(kernel_that_never_rests()), timeout: Some(WHILE), ..config() };
     let engine = SoftEngine { tier: Tier::Translate, code_cache: 1 << 20, count: false };
     let mut machine = Machine::build(&config, Lines::default(), &engine).expect("a machine");
     machine.ram().write(Gpa(START), &FOR_EVER).expect("RAM");

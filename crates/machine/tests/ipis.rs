@@ -6,19 +6,16 @@
 mod support;
 
 use engine_soft::{SoftEngine, Tier};
-use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use machine::{BootConfig, Config, End, File, Lines, Machine, layout};
+use machine::{Config, End, Lines, Machine};
 use sched::{Pool, QUANTUM, Share};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 use support::config;
+use support::guest::*;
 use x86::addr::Gpa;
 
-/// Where the start-up IPI begins: its page, and the page's number.
-const START: u64 = 0x8000;
-const START_PAGE: u32 = 0x08;
-/// Its interrupt's handler, in the same page.
+/// The interrupt's handler, in the page that the start-up IPI begins with.
 const HANDLER: u32 = 0xC00;
 /// How many processors have started, and how many rounds they have had, all together.
 const STARTED: i32 = 0x9000;
@@ -33,30 +30,11 @@ const STACKS: u32 = 0x7000;
 const VECTOR: u32 = 0x41;
 const ENTRY: u64 = 4 * VECTOR as u64;
 const FIXED: u32 = 1 << 14 | VECTOR;
-/// Local APIC: its page's registers, and MSRs of its x2APIC mode (SDM vol. 3, tables 12-1, 12-6).
-const SVR: u64 = layout::LAPIC.0 + 0xF0;
-const ICR_LOW: u64 = layout::LAPIC.0 + 0x300;
-const ICR_HIGH: u64 = layout::LAPIC.0 + 0x310;
+/// MSRs of the local APIC's x2APIC mode (SDM vol. 3, table 12-6).
 const IA32_APIC_BASE: u32 = 0x1B;
 const X2APIC_EOI: u32 = 0x80B;
 const X2APIC_SVR: u32 = 0x80F;
 const X2APIC_ICR: u32 = 0x830;
-/// ICR: to all but the sender; INIT, asserted; start-up.
-const OTHERS: u32 = 3 << 18;
-const INIT: u32 = 5 << 8 | 1 << 14;
-const START_UP: u32 = 6 << 8 | 1 << 14 | START_PAGE;
-const KERNEL: u64 = 0x10_0000;
-/// The port that ends the run, and what is said there.
-const DEBUG_EXIT: u32 = 0xF4;
-const DONE: u32 = 0x55;
-
-type Written = Result<(), IcedError>;
-
-fn assemble(bits: u32, at: u64, write: impl FnOnce(&mut CodeAssembler) -> Written) -> Vec<u8> {
-    let mut a = CodeAssembler::new(bits).expect("16, 32 or 64 bits");
-    write(&mut a).and_then(|()| a.assemble(at)).expect("it assembles")
-}
-
 /// In real mode: a stack and x2APIC mode; ESI is the APIC id. Counts itself.
 fn starts(a: &mut CodeAssembler) -> Written {
     a.xor(ax, ax)?;
@@ -181,33 +159,22 @@ fn handler() -> Vec<u8> {
     })
 }
 
-/// A Multiboot kernel of `code`, which follows its header (Multiboot 0.6.96, 3.1.3).
-fn kernel(code: &[u8]) -> Vec<u8> {
-    const MAGIC: u32 = 0x1BAD_B002;
-    const FLAGS: u32 = 1 << 16;
-    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
-    let (at, end) = (KERNEL as u32, KERNEL as u32 + 32 + code.len() as u32);
-    let words = [MAGIC, FLAGS, checksum, at, at, end, end, at + 32];
-    let header = words.iter().flat_map(|word| word.to_le_bytes());
-    header.chain(code.iter().copied()).collect()
-}
-
 /// The bootstrap processor: starts the `others`, sends a token to each of the first `tokens`, and
 /// spins until `ends` have ended.
 fn bootstrap(others: u32, tokens: u32, ends: u32) -> Vec<u8> {
-    let code = assemble(32, KERNEL + 32, |a| {
+    let code = assemble(32, CODE, |a| {
         let (mut started, mut wait) = (a.create_label(), a.create_label());
-        a.mov(dword_ptr(SVR as u32), 0x1FF)?;
-        a.mov(dword_ptr(ICR_LOW as u32), OTHERS | INIT)?;
-        a.mov(dword_ptr(ICR_LOW as u32), OTHERS | START_UP)?;
+        a.mov(dword_ptr(SVR), 0x1FF)?;
+        a.mov(dword_ptr(ICR_LOW), INIT)?;
+        a.mov(dword_ptr(ICR_LOW), START_UP)?;
         a.set_label(&mut started)?;
         a.pause()?;
         a.cmp(dword_ptr(STARTED), others)?;
         a.jb(started)?;
         for token in 1..=tokens {
             a.lock().inc(dword_ptr(INBOX + 4 * token as i32))?;
-            a.mov(dword_ptr(ICR_HIGH as u32), token << 24)?;
-            a.mov(dword_ptr(ICR_LOW as u32), FIXED)?;
+            a.mov(dword_ptr(ICR_HIGH), token << 24)?;
+            a.mov(dword_ptr(ICR_LOW), FIXED)?;
         }
         a.set_label(&mut wait)?;
         a.pause()?;
@@ -222,10 +189,8 @@ fn bootstrap(others: u32, tokens: u32, ends: u32) -> Vec<u8> {
 
 /// A machine of `vcpus` processors with `image`, on `workers` threads. The others run `code`.
 fn machine(vcpus: u32, workers: usize, quantum: Duration, image: Vec<u8>, code: &[u8]) -> Machine {
-    let kernel = File::Bytes { name: "test kernel".into(), bytes: image.into() };
-    let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let timeout = Some(Duration::from_secs(60) + Duration::from_micros(100) * rounds());
-    let config = Config { vcpus, boot, debug_exit: true, timeout, ..config() };
+    let config = Config { vcpus, boot: boot(image), debug_exit: true, timeout, ..config() };
     let engine = SoftEngine { tier: Tier::Translate, code_cache: 1 << 20, count: false };
     let mut machine = Machine::build(&config, Lines::default(), &engine).expect("a machine");
     let ram = machine.ram();

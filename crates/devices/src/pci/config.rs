@@ -83,7 +83,8 @@ impl Config {
         at
     }
 
-    fn set(&mut self, register: u16, bytes: &[u8]) {
+    /// Puts `bytes` where the guest reads them.
+    pub(crate) fn set(&mut self, register: u16, bytes: &[u8]) {
         let at = usize::from(register);
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -131,11 +132,6 @@ impl Config {
         let status = self.word(STATUS) & !INTERRUPT_STATUS;
         let bit = if asks { INTERRUPT_STATUS } else { 0 };
         self.set(STATUS, &(status | bit).to_le_bytes());
-    }
-
-    /// Puts `bytes` where the guest would read them.
-    pub(crate) fn put(&mut self, register: u16, bytes: [u8; 4]) {
-        self.set(register, &bytes);
     }
 
     /// Each BAR's addresses.

@@ -24,7 +24,7 @@ const IDENTITY: Identity = Identity {
 
 /// See the module.
 #[derive(Debug)]
-pub struct HostBridge {
+pub(super) struct HostBridge {
     config: Config,
 }
 

@@ -34,7 +34,7 @@ pub use bus::{PciBus, PciBusState, PciLayout};
 pub(crate) use config::{Config, Identity};
 pub use decoder::Decoder;
 pub use function::PciFunction;
-pub use host_bridge::{HostBridge, HostBridgeState};
+pub use host_bridge::HostBridgeState;
 pub(crate) use msix::Msix;
 pub use msix::MsixState;
 pub use saved::ConfigState;

@@ -289,36 +289,15 @@ fn damaged(path: &Path, error: &io::Error) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Device, Scratch, Transport};
+    use crate::config::{Config, Device, Scratch};
     use crate::{Lines, Machine};
     use engine_soft::SoftEngine;
-    use x86::cpuid::CpuModel;
 
-    /// A Multiboot kernel of no instructions (Multiboot 0.6.96, 3.1.3).
     fn config() -> Config {
-        let checksum = 0_u32.wrapping_sub(0x1BAD_B002).wrapping_sub(1 << 16);
-        let at = 0x10_0000;
-        let words = [0x1BAD_B002, 1 << 16, checksum, at, at, at + 64, at + 64, at + 32];
-        let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
-        bytes.resize(64, 0xF4);
-        let kernel = config::File::Bytes { name: "a kernel".into(), bytes: bytes.into() };
-        let boot = BootConfig { kernel, initrd: None, cmdline: "a b".into(), modules: vec![] };
+        let small = super::super::fuzz::config();
+        let boot = BootConfig { cmdline: "a b".into(), ..small.boot };
         let devices = [1 << 20, 3 << 20].map(|bytes| Device::Scratch(Scratch { bytes })).to_vec();
-        let cpu = CpuModel::gemello_v2();
-        let memory = 4 << 20;
-        let (paging, timeout) = (None, None);
-        Config {
-            memory,
-            paging,
-            cpu,
-            vcpus: 1,
-            boot,
-            devices,
-            transport: Transport::Pci,
-            debug_exit: false,
-            deterministic: false,
-            timeout,
-        }
+        Config { boot, devices, debug_exit: false, ..small }
     }
 
     #[test]

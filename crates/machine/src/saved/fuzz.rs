@@ -29,7 +29,7 @@ const CHANGE: usize = 12;
 
 /// What is small and saved: a machine with a Multiboot kernel of no instructions (Multiboot 0.6.96,
 /// 3.1.3).
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let checksum = 0_u32.wrapping_sub(0x1BAD_B002).wrapping_sub(1 << 16);
     let at = 0x10_0000;
     let words = [0x1BAD_B002, 1 << 16, checksum, at, at, at + 64, at + 64, at + 32];

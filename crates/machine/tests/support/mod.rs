@@ -2,8 +2,10 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)] // each test uses a part
 
+pub mod guest;
+
 use machine::console::{Input, Line};
-use machine::{BootConfig, Config, End, File, Lines, Machine, Transport};
+use machine::{Config, End, Lines, Machine, Transport};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -106,16 +108,9 @@ impl EngineVm for Script {
     }
 }
 
-/// A Multiboot kernel of no instructions: a header with addresses (Multiboot 0.6.96, 3.1.3).
+/// A kernel of no instructions but HLT.
 pub fn kernel() -> Vec<u8> {
-    const MAGIC: u32 = 0x1BAD_B002;
-    const FLAGS: u32 = 1 << 16;
-    const AT: u32 = 0x10_0000;
-    let checksum = 0_u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
-    let words = [MAGIC, FLAGS, checksum, AT, AT, AT + 64, AT + 64, AT + 32];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    bytes.resize(64, 0xf4);
-    bytes
+    guest::kernel(&[0xf4; 32])
 }
 
 pub fn config() -> Config {
@@ -124,12 +119,7 @@ pub fn config() -> Config {
         paging: None,
         cpu: CpuModel::gemello_v2(),
         vcpus: 1,
-        boot: BootConfig {
-            kernel: File::Bytes { name: "test kernel".into(), bytes: kernel().into() },
-            initrd: None,
-            cmdline: String::new(),
-            modules: vec![],
-        },
+        boot: guest::boot(kernel()),
         devices: vec![],
         transport: Transport::Pci,
         debug_exit: false,

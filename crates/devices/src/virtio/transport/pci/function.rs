@@ -122,7 +122,7 @@ impl VirtioPci {
         let data = self.places.window + WINDOW_DATA;
         let value = self.read(bar, offset, width) & width.mask();
         let kept = self.config.dword(data) & !width.mask();
-        self.config.put(data, (kept | value).to_le_bytes());
+        self.config.set(data, &(kept | value).to_le_bytes());
     }
 
     fn write_window(&mut self) {

@@ -106,13 +106,8 @@ impl Interrupt {
         self.change(|registers| registers.msix.write(offset, width, value));
     }
 
-    /// Saving and restoring.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Registers) -> T) -> T {
-        self.change(work)
-    }
-
     /// The line is driven and messages are sent under the lock, so that they follow the registers.
-    fn change<T>(&self, change: impl FnOnce(&mut Registers) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Registers) -> T) -> T {
         let mut registers = lock(&self.registers);
         let result = change(&mut registers);
         self.line.set(registers.mode == Mode::Pin && registers.isr != 0);

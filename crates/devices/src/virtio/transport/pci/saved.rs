@@ -47,7 +47,7 @@ impl VirtioPci {
         self.transport.stop();
         let (transport, config) = (self.transport.save(), self.config.save());
         let Select { device_features, driver_features, queue } = self.select;
-        let (isr, vectors, msix) = self.interrupt.with(|registers| {
+        let (isr, vectors, msix) = self.interrupt.change(|registers| {
             let Registers { isr, vectors, msix, mode: _ } = registers;
             (*isr, vectors.clone(), msix.save())
         });
@@ -96,14 +96,14 @@ impl VirtioPci {
         let check = Check::version("virtio PCI device", *version, PciState::VERSION)?;
         check.bits("isr", *isr, ISR_BITS)?;
         self.config.check(check, config)?;
-        let own = self.interrupt.with(|registers| registers.vectors.queues.len());
+        let own = self.interrupt.change(|registers| registers.vectors.queues.len());
         check.that(queue_vectors.len() == own, "queue_vectors", queue_vectors.len(), own)?;
-        let count = self.interrupt.with(|registers| registers.msix.count());
+        let count = self.interrupt.change(|registers| registers.msix.count());
         for vector in queue_vectors.iter().chain([config_vector]) {
             let there = *vector < count || *vector == NO_VECTOR;
             check.that(there, "vector", vector, format_args!("below {count}, or none"))?;
         }
-        let msix = self.interrupt.with(|registers| registers.msix.checked(check, msix))?;
+        let msix = self.interrupt.change(|registers| registers.msix.checked(check, msix))?;
         self.transport.restore(check, transport)?;
         self.config.restore(config);
         self.select = Select {
@@ -113,7 +113,7 @@ impl VirtioPci {
         };
         let vectors = Vectors { config: *config_vector, queues: queue_vectors.clone() };
         let registers = Registers { isr: *isr, vectors, msix, mode: self.mode() };
-        self.interrupt.with(|own| *own = registers);
+        self.interrupt.change(|own| *own = registers);
         Ok(())
     }
 }
