@@ -1,8 +1,10 @@
 //! The virtio devices that the configuration asks for, each in its slot.
 //!
-//! A new kind of device is one variant of [`Device`] and one arm of [`make`].
+//! A new kind of device is one variant of [`Device`] and one arm of [`build`].
 
 use crate::config::{Device, Disk, Hardware, Scratch, Transport};
+use crate::console::Line;
+use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
 use crate::saved::state::VirtioState;
@@ -12,6 +14,7 @@ use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::console::ConsolePort;
 use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
 use std::fs::File;
@@ -26,6 +29,8 @@ pub(crate) struct Slotted {
     transport: Attached,
     /// What a scratch disk holds.
     content: Option<File>,
+    /// What a console device has.
+    ports: Vec<ConsolePort>,
 }
 
 /// A device on its transport.
@@ -34,23 +39,36 @@ enum Attached {
     Mmio(Arc<Mutex<VirtioMmio>>, VirtioSlot),
 }
 
-/// The devices of `hardware` on their transports, paused until the machine runs.
+/// The devices of `hardware` on their transports, paused until the machine runs; the other ends of
+/// console devices' ports are `lines`.
 pub(crate) fn build(
     hardware: &Hardware,
     ram: &GuestRam,
     irqchips: &IrqChips,
+    lines: Vec<Line>,
+    ends: &mut Ends,
 ) -> Result<Vec<Slotted>, BuildError> {
     let (wanted, mut free) = (&hardware.devices, layout::PCI_MEMORY.start().0 as u32);
     let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
-    let mut slotted = Vec::new();
+    let (mut slotted, mut lines) = (Vec::new(), lines.into_iter());
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content) = make(device, before, service)?;
+        let (made, content, ports) = match device {
+            Device::Console(ports) => {
+                let (console, ports) = ends.console(ports, &mut lines, service)?;
+                (Box::new(console) as Box<dyn VirtioDevice>, None, ports)
+            }
+            Device::Disk(disk) => (a_disk(disk, before, service)?, None, Vec::new()),
+            Device::Scratch(scratch) => {
+                let (disk, content) = a_scratch_disk(scratch, before, service)?;
+                (disk, Some(content), Vec::new())
+            }
+        };
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
         };
-        let made = Slotted { name: name(device), transport, content };
+        let made = Slotted { name: name(device), transport, content, ports };
         made.pause();
         slotted.push(made);
     }
@@ -82,30 +100,42 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
-type Made = (Box<dyn VirtioDevice>, Option<File>);
+/// Disk `number`.
+fn a_disk(
+    disk: &Disk,
+    number: usize,
+    service: Service,
+) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let Disk { path, read_only, trust } = disk;
+    let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
+    on_image(RawImage::open(path, access, *trust)?, access, number, service)
+}
 
-/// Device `number` of its kind, and the content of a scratch disk.
-fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildError> {
-    let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
-        let serial = format!("gemello-disk{number}");
-        Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
-    };
-    match device {
-        Device::Disk(Disk { path, read_only, trust }) => {
-            let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            Ok((disk(RawImage::open(path, access, *trust)?, access)?, None))
-        }
-        Device::Scratch(Scratch { bytes }) => {
-            let content = scratch::make(*bytes)?;
-            let image = RawImage::over(content.try_clone()?)?;
-            Ok((disk(image, DiskAccess::ReadWrite)?, Some(content)))
-        }
-    }
+/// Disk `number`, and its content.
+fn a_scratch_disk(
+    &Scratch { bytes }: &Scratch,
+    number: usize,
+    service: Service,
+) -> Result<(Box<dyn VirtioDevice>, File), BuildError> {
+    let content = scratch::make(bytes)?;
+    let image = RawImage::over(content.try_clone()?)?;
+    Ok((on_image(image, DiskAccess::ReadWrite, number, service)?, content))
+}
+
+fn on_image(
+    image: RawImage,
+    access: DiskAccess,
+    number: usize,
+    service: Service,
+) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let serial = format!("gemello-disk{number}");
+    Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
 }
 
 fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
+        Device::Console(_) => "console",
     }
 }
 
@@ -144,6 +174,11 @@ impl Slotted {
     /// What a scratch disk holds; it changes as long as the machine's devices go on.
     pub(crate) fn content(&self) -> Option<&File> {
         self.content.as_ref()
+    }
+
+    /// The ports of a console device.
+    pub(crate) fn ports(&self) -> &[ConsolePort] {
+        &self.ports
     }
 
     /// Has the device rest, so that guest memory stands still.
