@@ -28,7 +28,10 @@ if [ "$1" != session ]; then
 	mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 	mount -t tmpfs -o mode=1777 tmpfs /tmp
 	mount -t tmpfs -o mode=0755 tmpfs /run
-	[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+	ln -s /proc/self/fd /dev/fd
+	ln -s fd/0 /dev/stdin
+	ln -s fd/1 /dev/stdout
+	ln -s fd/2 /dev/stderr
 	for driver in /etc/gemello/drivers/*.ko; do
 		[ -e "$driver" ] && insmod "$driver"
 	done

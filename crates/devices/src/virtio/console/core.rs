@@ -68,11 +68,12 @@ impl Core {
     }
 
     fn try_serve(&mut self, wait: bool) -> Result<bool, Broken> {
+        // First what the driver says: what it sent before it closed a port is in the ring then.
+        self.hear()?;
         let mut more = false;
         for port in &mut self.ports {
             more |= port.send(wait, &mut self.buffer)?;
         }
-        self.hear()?;
         self.tell()?;
         self.ports.iter_mut().try_for_each(Port::look_for_room)?;
         Ok(more)
