@@ -104,11 +104,21 @@ struct State {
     ended: bool,
     /// There was no room for something.
     refused: bool,
+    /// Until when a little output waits for more.
+    gathering: Option<Instant>,
+    /// Somebody waits until all is written.
+    hurried: usize,
     /// Nothing more is accepted: the place is gone, or the machine has stopped.
     closed: bool,
     /// What the place's refusal means to the machine.
     end: Option<End>,
 }
+
+/// While output flows, a little of it waits so long for more: then the thread and the place's
+/// reader wake for some kilobytes, not for each byte of a UART. The first of it never waits.
+const GATHER: Duration = Duration::from_millis(1);
+/// As much does not wait.
+const ENOUGH: usize = 16 << 10;
 
 /// How long a writer waits for room until it checks whether the run has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -250,6 +260,7 @@ impl Shared {
             let result = place.write_all(&bytes).and_then(|()| place.flush());
             let mut state = self.lock();
             state.writing = false;
+            state.gathering = Some(Instant::now() + GATHER);
             state.closed |= result.is_err();
             state.end = result.as_ref().err().map(end_of_output).or(state.end.take());
             self.changed.notify_all();
@@ -265,6 +276,8 @@ impl Shared {
     /// passed before that.
     fn drain(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
+        state.hurried += 1;
+        self.changed.notify_all();
         while (state.writing || !state.queue.is_empty()) && !state.closed {
             let Some(deadline) = deadline else {
                 state = self.wait(state);
@@ -272,11 +285,26 @@ impl Shared {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                state.hurried -= 1;
                 return false;
             }
             (state, _) = sync::wait_for(&self.changed, state, left);
         }
+        state.hurried -= 1;
         true
+    }
+
+    /// Waits for more output where there is little and more is likely to come soon.
+    fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(until) = state.gathering.take() else { return state };
+        while state.queue.len() < ENOUGH && !state.closed && !state.ended && state.hurried == 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = sync::wait_for(&self.changed, state, left);
+        }
+        state
     }
 
     /// What to write next; `None` when closed or ended, and empty.
@@ -298,6 +326,7 @@ impl Shared {
                 stopper.stop(End::GuestPanic(report));
             }
         }
+        let mut state = self.gather(state);
         state.writing = true;
         let bytes = std::mem::take(&mut state.queue);
         let refused = std::mem::take(&mut state.refused);
@@ -319,9 +348,9 @@ impl Write for PumpWriter {
             (state, _) = sync::wait_for(&self.shared.changed, state, LOOK);
         }
         if !state.closed && state.queue.len() < QUEUE_MAX {
-            let wake = state.queue.is_empty();
+            let before = state.queue.len();
             state.queue.extend_from_slice(bytes);
-            if wake {
+            if before == 0 || before < ENOUGH && state.queue.len() >= ENOUGH {
                 self.shared.changed.notify_all();
             }
         }
@@ -430,5 +459,30 @@ mod tests {
         assert!(!pump.output().is_written_by(soon()));
         open.send(()).expect("it waits");
         assert!(pump.output().is_written_by(soon() + Duration::from_secs(5)));
+    }
+
+    /// The first of it comes at once, the rest in pieces, and all of it when somebody waits for it.
+    #[test]
+    fn output_that_flows_is_gathered() {
+        let (pump, open, read) = slow();
+        for _ in 0..100_000 {
+            open.send(()).expect("it waits");
+        }
+        let mut writer = pump.writer();
+        for byte in 0..50_000_u32 {
+            writer.write_all(&[byte as u8]).expect("queued");
+        }
+        pump.drain(None);
+        let pieces: Vec<Vec<u8>> = read.try_iter().collect();
+        let all = pieces.concat();
+        assert!(all.len() == 50_000 && (0_u32..).zip(&all).all(|(n, &byte)| n as u8 == byte));
+        assert!(pieces.len() < 5000, "{} pieces", pieces.len());
+        // Nobody has to wait for one that waits for more.
+        let began = Instant::now();
+        for _ in 0..100 {
+            writer.write_all(b"x").expect("queued");
+            pump.drain(None);
+        }
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 }
