@@ -29,6 +29,7 @@ use super::worker::Service;
 use super::{Activation, VirtioDevice};
 use crate::saved::RestoreError;
 use host::Owner;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
@@ -68,6 +69,8 @@ struct Shared {
     mailbox: Mutex<Mailbox>,
     /// To the thread: there is something to do.
     work: Condvar,
+    /// Asks the thread to let go after its step: locks are not given in turn.
+    stopping: AtomicBool,
     service: Service,
 }
 
@@ -103,6 +106,7 @@ impl Console {
             core: Mutex::new(core),
             mailbox: Mutex::default(),
             work: Condvar::new(),
+            stopping: AtomicBool::new(false),
             service,
         });
         let thread =
@@ -144,8 +148,13 @@ impl Shared {
 
     fn run(&self) {
         while self.is_notified() {
-            while lock(&self.core).serve(false) {}
+            while self.step() {}
         }
+    }
+
+    /// One step, unless the device is to stand still; whether there is more to do.
+    fn step(&self) -> bool {
+        !self.stopping.load(Ordering::SeqCst) && lock(&self.core).serve(false)
     }
 
     /// Waits for something to do. False: the device is gone.
@@ -237,7 +246,9 @@ impl VirtioDevice for Console {
     }
 
     fn quiesce(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
         lock(&self.shared.core).disconnect();
+        self.shared.stopping.store(false, Ordering::SeqCst);
     }
 
     fn reset(&mut self) {

@@ -445,6 +445,31 @@ fn a_driver_may_begin_anew_while_data_flow() {
     });
 }
 
+/// 128 MiB in one chain, of which there is no end in sight.
+#[test]
+fn what_takes_long_holds_no_reset_up() {
+    on_each(|on| {
+        let mut guest = Guest::ready(on);
+        guest.say(&message(1, 6, 1));
+        let parts: Vec<_> = (0..256).map(|_| (0, 1 << 19, false)).collect();
+        guest.driver.chain(0x7_0000, &parts);
+        let [descriptors, available, _] = rings(OUT);
+        guest.driver.describe(descriptors, 0, (0x7_0000, 16 * 256, INDIRECT, 0));
+        guest.driver.ram.write(Gpa(available + 2), &[1, 0, 0, 0]).expect("RAM");
+        guest.driver.store(0x50, OUT as u32);
+        until("begun", || guest.outlet(|out| !out.bytes.is_empty()));
+        guest.driver.store(0x70, 0);
+        let taken = guest.outlet(|out| out.bytes.len());
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(guest.outlet(|out| out.bytes.len()), taken);
+        guest.begin();
+        guest.say(&message(1, 6, 1));
+        guest.send(OUT, b"well");
+        guest.used(OUT);
+        assert!(guest.outlet(|out| out.bytes.ends_with(b"well")));
+    });
+}
+
 #[test]
 fn at_once_means_before_the_notification_ends() {
     let mut guest = Guest::new(On::Pci, Service::AtOnce);
