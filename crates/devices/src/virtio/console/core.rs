@@ -27,6 +27,8 @@ pub(super) fn queues_of(number: usize) -> [usize; 2] {
     if number == 0 { [0, 1] } else { [2 * number + 2, 2 * number + 3] }
 }
 
+/// Messages of the driver's in a step, so that one that never ends keeps nobody out.
+const AT_ONCE: usize = 64;
 /// The control queues' numbers.
 const CONTROL: [usize; 2] = [2, 3];
 
@@ -69,8 +71,7 @@ impl Core {
 
     fn try_serve(&mut self, wait: bool) -> Result<bool, Broken> {
         // First what the driver says: what it sent before it closed a port is in the ring then.
-        self.hear()?;
-        let mut more = false;
+        let mut more = self.hear()?;
         for port in &mut self.ports {
             more |= port.send(wait, &mut self.buffer)?;
         }
@@ -98,10 +99,11 @@ impl Core {
         self.disconnect();
     }
 
-    /// Takes what the driver says.
-    fn hear(&mut self) -> Result<(), Broken> {
-        let Some(Control { from_driver, .. }) = &mut self.control else { return Ok(()) };
-        while let Some(chain) = from_driver.next()? {
+    /// Takes what the driver says; whether it may have said more.
+    fn hear(&mut self) -> Result<bool, Broken> {
+        let Some(Control { from_driver, .. }) = &mut self.control else { return Ok(false) };
+        for _ in 0..AT_ONCE {
+            let Some(chain) = from_driver.next()? else { return Ok(false) };
             let queue = &from_driver.queue;
             let mut bytes = [0; MESSAGE];
             let whole = chain.readable.len() >= MESSAGE as u64;
@@ -110,7 +112,7 @@ impl Core {
             }
             queue.complete(chain.head, 0)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Tells the driver what it does not know yet, as far as it has buffers.
