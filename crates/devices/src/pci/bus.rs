@@ -128,35 +128,31 @@ impl PciBus {
         Ok(())
     }
 
-    /// The function that `place` names: device number and function number, as in bits 7 to 0 of a
-    /// routing ID.
-    fn function(&self, place: u32) -> Option<&Arc<Mutex<dyn PciFunction>>> {
-        let (device, function) = (place >> 3, place & 7);
+    /// The function whose configuration space `at` lies in, and the register there: the offset in
+    /// the enhanced configuration window, so a routing ID and a register of 12 bits.
+    fn register(&self, at: u32) -> Option<(&Mutex<dyn PciFunction>, u16)> {
+        let (device, function) = (at >> 15, at >> 12 & 7);
         let slot = self.slots.get(device as usize).filter(|_| function == 0)?;
-        Some(&slot.function)
+        Some((&*slot.function, at as u16 & 0xFFF))
     }
 
-    fn config_read(&self, place: u32, register: u16, width: PortWidth) -> u32 {
-        let Some(function) = self.function(place) else { return width.mask() };
-        match unaligned(register.into(), width) {
-            None => lock(function).config_read(register, width) & width.mask(),
-            Some(half) => {
-                let low = self.config_read(place, register, half);
-                let high = self.config_read(place, register + half.bytes() as u16, half);
-                low | high << half.bits()
-            }
+    fn config_read(&self, at: u32, width: PortWidth) -> u32 {
+        if let Some(half) = unaligned(at.into(), width) {
+            let low = self.config_read(at, half);
+            return low | self.config_read(at + half.bytes() as u32, half) << half.bits();
         }
+        self.register(at).map_or(width.mask(), |(function, register)| {
+            lock(function).config_read(register, width) & width.mask()
+        })
     }
 
-    fn config_write(&self, place: u32, register: u16, width: PortWidth, value: u32) {
-        let Some(function) = self.function(place) else { return };
-        match unaligned(register.into(), width) {
-            None => lock(function).config_write(register, width, value & width.mask()),
-            Some(half) => {
-                self.config_write(place, register, half, value & half.mask());
-                let next = register + half.bytes() as u16;
-                self.config_write(place, next, half, value >> half.bits());
-            }
+    fn config_write(&self, at: u32, width: PortWidth, value: u32) {
+        if let Some(half) = unaligned(at.into(), width) {
+            self.config_write(at, half, value & half.mask());
+            return self.config_write(at + half.bytes() as u32, half, value >> half.bits());
+        }
+        if let Some((function, register)) = self.register(at) {
+            lock(function).config_write(register, width, value & width.mask());
         }
     }
 
@@ -206,21 +202,19 @@ fn narrow(width: Width) -> PortWidth {
 struct Ports(Arc<PciBus>);
 
 impl Ports {
-    /// The function and register that CONFIG_ADDRESS selects, for the byte at `port`.
-    fn selected(&self, port: Port) -> Option<(u32, u16)> {
+    /// What CONFIG_ADDRESS selects, for the byte at `port`: see [`PciBus::register`].
+    fn selected(&self, port: Port) -> Option<u32> {
         let address = self.0.address.load(Ordering::Relaxed);
         let (bus, place) = (address >> 16 & 0xFF, address >> 8 & 0xFF);
-        let register = (address & 0xFC) as u16 | port.0 & 3;
-        (address & ENABLE != 0 && bus == 0).then_some((place, register))
+        let register = address & 0xFC | u32::from(port.0 & 3);
+        (address & ENABLE != 0 && bus == 0).then_some(place << 12 | register)
     }
 }
 
 impl SharedPio for Ports {
     fn read(&self, port: Port, width: PortWidth) -> u32 {
         if port >= DATA {
-            return self.selected(port).map_or(width.mask(), |(place, register)| {
-                self.0.config_read(place, register, width)
-            });
+            return self.selected(port).map_or(width.mask(), |at| self.0.config_read(at, width));
         }
         // CONFIG_ADDRESS is nothing but a doubleword.
         match width {
@@ -231,8 +225,8 @@ impl SharedPio for Ports {
 
     fn write(&self, port: Port, width: PortWidth, value: u32) {
         if port >= DATA {
-            if let Some((place, register)) = self.selected(port) {
-                self.0.config_write(place, register, width, value);
+            if let Some(at) = self.selected(port) {
+                self.0.config_write(at, width, value);
             }
         } else if width == PortWidth::B4 {
             self.0.address.store(value & ADDRESS_BITS, Ordering::Relaxed);
@@ -247,20 +241,13 @@ impl SharedPio for Ports {
 /// The enhanced configuration window of bus 0.
 struct Ecam(Arc<PciBus>);
 
-/// The function and register at `offset` of the window.
-fn ecam_place(offset: u64) -> (u32, u16) {
-    ((offset >> 12) as u32 & 0xFF, offset as u16 & 0xFFF)
-}
-
 impl SharedMmio for Ecam {
     fn read(&self, offset: u64, width: Width) -> u64 {
-        let (place, register) = ecam_place(offset);
-        self.0.config_read(place, register, narrow(width)).into()
+        self.0.config_read(offset as u32, narrow(width)).into()
     }
 
     fn write(&self, offset: u64, width: Width, value: u64) {
-        let (place, register) = ecam_place(offset);
-        self.0.config_write(place, register, narrow(width), value as u32);
+        self.0.config_write(offset as u32, narrow(width), value as u32);
     }
 
     fn max_width(&self) -> Width {

@@ -231,6 +231,15 @@ fn a_bar_may_move_while_it_is_used() {
     });
 }
 
+/// One that begins in the last register of a function ends at the next function, which is none.
+#[test]
+fn an_access_over_a_functions_end_is_split() {
+    let rig = rig();
+    rig.bus.mmio_write(Gpa(ECAM + 0xBFFD), Width::B4, 0);
+    let seen = rig.bus.mmio_read(Gpa(ECAM + 0x8FFD), Width::B4);
+    assert_eq!(seen >> 24, 0xFF, "{seen:#x}");
+}
+
 proptest! {
     /// Any access anywhere: nothing panics, a function sees aligned accesses within its BARs only,
     /// and the identities stay.
