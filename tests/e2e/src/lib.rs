@@ -2,8 +2,8 @@
 //! guests.
 //!
 //! The engine is no pleasure unoptimized, so the tests always run the release build, whatever
-//! profile they have themselves. Boots take turns: two at once would only be slower and spoil
-//! timings.
+//! profile they have themselves. Boots take turns, two at a time; tests that measure have the host
+//! alone.
 #![forbid(unsafe_code)]
 
 mod guests;
@@ -15,7 +15,7 @@ pub use test_support::gemello;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex};
 
 /// `gemello` with `arguments`, its standard input empty.
 pub fn command(arguments: &[&str]) -> Command {
@@ -39,10 +39,43 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Debian in the cache, and the right to boot it: held for the length of a test.
-pub fn debian(flavour: &str) -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = sync::lock(&TURN);
+/// The right to boot Debian: held for the length of a test.
+pub struct Turn {
+    boots: usize,
+}
+
+/// How many may boot at once, and who waits for a turn.
+const BOOTS: usize = 2;
+static FREE: Mutex<usize> = Mutex::new(BOOTS);
+static FREED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take(boots: usize) -> Self {
+        let free = sync::lock(&FREE);
+        let free = FREED.wait_while(free, |free| *free < boots);
+        *free.expect("no test panics here") -= boots;
+        Self { boots }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *sync::lock(&FREE) += self.boots;
+        FREED.notify_all();
+    }
+}
+
+/// Debian in the cache, and a turn.
+pub fn debian(flavour: &str) -> Turn {
+    fetched(flavour, Turn::take(1))
+}
+
+/// As [`debian`], with nobody beside: for what is measured.
+pub fn debian_alone(flavour: &str) -> Turn {
+    fetched(flavour, Turn::take(BOOTS))
+}
+
+fn fetched(flavour: &str, turn: Turn) -> Turn {
     static FETCHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut fetched = sync::lock(&FETCHED);
     if !fetched.iter().any(|f| f == flavour) {

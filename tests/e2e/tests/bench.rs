@@ -1,6 +1,6 @@
 //! `gemello bench` from the command line, on rows that are quick.
 
-use e2e::{Session, code, command, debian, run, text};
+use e2e::{Session, code, command, debian_alone, run, text};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ fn figure(row: &Value, machine: &str, least: f64, most: f64) -> f64 {
 
 #[test]
 fn rows_are_measured_on_every_machine_and_told_as_json() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let machines = if qemu() { "native,t1,tcg" } else { "native,t1" };
     let output = run(&[
         "bench",
@@ -74,7 +74,7 @@ fn rows_are_measured_on_every_machine_and_told_as_json() {
 
 #[test]
 fn the_interpreter_takes_part_and_the_table_shows_it() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let output = run(&["bench", "--rounds", "2", "--only", "getppid", "--on", "t0"]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let table = text(&output.stdout);
@@ -110,7 +110,7 @@ fn without_a_cargo_it_says_what_else_helps() {
 
 #[test]
 fn a_guest_program_with_other_results_is_found_out() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let liar = e2e::scratch(
         "liar",
         b"#!/bin/sh\necho '@bench ready'\nwhile read name; do echo \"@bench $name 7 1.0\"; done\n",
@@ -136,7 +136,7 @@ fn running(word: &str) -> Vec<String> {
 
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let session = Session::start(command(&["bench", "--only", "vm", "--rounds", "1000"]));
     // Its machines boot files below its entry in /proc.
     let mark = format!("/proc/{}/fd/", session.pid().as_raw_nonzero());

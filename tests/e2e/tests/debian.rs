@@ -1,6 +1,6 @@
 //! Debian's unmodified kernels on gemello, to the shell and through commands.
 
-use e2e::{Session, code, command, debian, run, scratch, text};
+use e2e::{Session, code, command, debian, debian_alone, run, scratch, text};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ fn sleeps_a_second(session: &mut Session) {
 
 #[test]
 fn the_cloud_kernel_boots_to_a_shell_that_works() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let mut session = shell(&[]);
     exercise(&mut session);
     sleeps_a_second(&mut session);
@@ -91,7 +91,7 @@ fn the_cloud_kernel_boots_to_a_shell_that_works() {
 
 #[test]
 fn the_full_kernel_boots_to_a_shell_that_works() {
-    let _turn = debian("full");
+    let _turn = debian_alone("full");
     let mut session = shell(&["--flavour", "full"]);
     exercise(&mut session);
     session.send("exit\n");
@@ -129,7 +129,7 @@ fn input_may_come_early_and_end_early() {
 /// kernel does late and what a busy host books to whoever runs at its tick does not.
 #[test]
 fn an_idle_guest_uses_under_two_percent() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let session = shell(&[]);
     let stat = format!("/proc/{}/stat", session.pid().as_raw_nonzero());
     let ticks = || {

@@ -1,6 +1,6 @@
 //! Several machines in one process, and running machines reached from other processes.
 
-use e2e::{Ends, HALT, Session, code, command, debian, prints, scratch, text};
+use e2e::{Ends, HALT, Session, code, command, debian_alone, prints, scratch, text};
 use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
@@ -486,7 +486,7 @@ fn two_machines_take_turns_on_one_processor() {
 /// Debian's shell and a command of its: both end when they are asked to.
 #[test]
 fn debian_ends_when_it_is_asked_to() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let mut house = House::new("debian");
     let shell = house.file("shell.toml", "[boot]\ndebian = \"cloud\"\n");
     house.start(&["run", &shell]);
@@ -555,7 +555,7 @@ fn fifty_nuclei_in_one_process_answer() {
 #[ignore = "second step: eight Debians, 256 MiB in memory of 1 GiB each"]
 fn eight_debians_within_their_budgets_answer() {
     const COUNT: usize = 8;
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let mut house = House::new("eight");
     let content = "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\ndebian = \"cloud\"\n";
     // More than the budget, and read again.

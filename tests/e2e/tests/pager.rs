@@ -2,7 +2,7 @@
 //!
 //! `PAGER_MIB=1536 PAGER_RESIDENT=256 PAGER_SECONDS=60` makes the ignored test as large.
 
-use e2e::{Ends, Session, code, command, debian, program_disk, run, scratch, text};
+use e2e::{Ends, Session, code, command, debian_alone, program_disk, run, scratch, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ fn most_resident(child: &mut Child) -> u64 {
 /// A Debian with two processors and `memory` MiB. Two processes fill `mib` of them and change them
 /// for `seconds`, a disk writes to them, and `budget` MiB may be resident.
 fn fill_and_check(memory: u64, mib: u64, budget: u64, seconds: u64) {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let fill = format!("/run/fill {} {seconds} /dev/vda", mib / 2);
     let script = format!(
         "cp /dev/vda /run/fill; chmod +x /run/fill; {fill} & {fill} && wait $! && echo both; \
@@ -100,7 +100,7 @@ fn told_of_pages(out: &str, err: &str) {
 
 #[test]
 fn a_guest_runs_other_work_while_a_page_comes_in() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let script = "cp /dev/vda /run/fill; chmod +x /run/fill; n=0; \
                   while :; do n=$((n+1)); [ $((n%100)) = 0 ] && echo $n >> /run/n; done & \
                   /run/fill 16 1 /dev/vda && kill $! && echo counted $(tail -n 1 /run/n); \
@@ -152,7 +152,7 @@ fn a_guest_has_much_more_memory_than_it_may_take_of_the_hosts() {
 
 #[test]
 fn a_swap_file_that_fails_ends_the_machine_with_the_cause() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let mut command = command(&["run", "debian", "--memory", "256M", "--resident", "48M"]);
     command.args(["--swap", SWAP, "--timeout", "5m"]);
     let (mut session, _terminal) = Session::on_terminal(&command, &Ends::default());

@@ -1,7 +1,7 @@
 //! A host that gives little: address space, files, sizes, places. What cannot be done is told in a
 //! line with a status of its own; nothing is ever ended by a signal.
 
-use e2e::{Session, code, command, debian, gemello, idle, run, scratch, text};
+use e2e::{Session, code, command, debian_alone, gemello, idle, run, scratch, text};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ fn little_address_space_is_told() {
 
 #[test]
 fn little_address_space_is_told_by_debian() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let arguments = ["run", "debian", "--memory", "128M", "--timeout", "5m", "--", "true"];
     for mib in [40, 100, 160, 220, 280, 340, 400, 460] {
         let limit = format!("--as={}", mib * MIB);

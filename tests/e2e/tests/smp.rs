@@ -2,7 +2,7 @@
 //!
 //! `LITMUS_ROUNDS=1000000` runs each litmus test that often, for as long as that takes.
 
-use e2e::{code, debian, program_disk, run, scratch, text};
+use e2e::{code, debian_alone, program_disk, run, scratch, text};
 
 /// What the kernel complains of where processors, interrupts or clocks go wrong.
 const COMPLAINTS: [&str; 12] = [
@@ -23,7 +23,7 @@ const COMPLAINTS: [&str; 12] = [
 /// Runs `script` in a guest with `vcpus` processors and gives its output. It must succeed, and the
 /// kernel must not complain.
 fn guest(vcpus: u32, more: &[&str], script: &str) -> String {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let log = scratch(&format!("smp-{vcpus}.log"), b"");
     let (number, path) = (vcpus.to_string(), log.to_str().expect("text"));
     let mut words = vec!["run", "debian", "--vcpus", &number, "--log", path, "--memory", "1G"];

@@ -4,7 +4,7 @@
 //! makes half an hour; `STRESS_SAVES=20` saves and restores the machine that often under load;
 //! `STORM_SECONDS=1200` keeps four processors in a storm for twenty minutes, twice.
 
-use e2e::{Ends, Session, cache, code, command, debian, run, succeeds, text};
+use e2e::{Ends, Session, cache, code, command, debian_alone, run, succeeds, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -115,7 +115,7 @@ const COMPLAINTS: &str =
 #[test]
 #[ignore = "a second for each stressor; STRESS_SECONDS=75 for half an hour"]
 fn every_stressor_finds_its_results_right() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let seconds = number("STRESS_SECONDS", 1);
     let options = STRESSORS.map(|stressor| {
         format!("stress-ng --verify --oomable --vm-bytes 64M --timeout {seconds} --{stressor} 1")
@@ -160,7 +160,7 @@ const PATCHES: &str = "mount -t tracefs nodev /sys/kernel/tracing || exit 1; n=0
 #[test]
 #[ignore = "half a minute for each number of workers; STORM_SECONDS=1200 for long"]
 fn four_processors_in_a_storm_find_their_results_right() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let seconds = number("STORM_SECONDS", 10);
     let script = format!(
         "cd / && tar xf /dev/vda || exit; ({PATCHES}) & stress-ng --verify --oomable \
@@ -185,7 +185,7 @@ fn four_processors_in_a_storm_find_their_results_right() {
 #[test]
 #[ignore = "saves and restores twice; STRESS_SAVES=20 for more"]
 fn a_machine_under_stress_is_saved_and_goes_on_elsewhere() {
-    let _turn = debian("cloud");
+    let _turn = debian_alone("cloud");
     let saves = number("STRESS_SAVES", 2);
     let place = std::env::temp_dir().join(format!("gemello-stress-{}", std::process::id()));
     std::fs::create_dir_all(&place).expect("a scratch directory");
