@@ -126,7 +126,7 @@ fn assemble(
     let Wiring { feeds, pumps, power, .. } = wiring;
     let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
     // Their threads work in the machine's name, too.
-    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips));
+    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips, cpus.vcpus.len()));
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
     let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));
     let devices = Devices { chipset: &chipset, pci: &pci, virtio: &virtio };

@@ -57,7 +57,7 @@ pub use config::{
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
-pub use devices::virtio::blk::{Format, ImageError, Trust};
+pub use devices::virtio::blk::Cache;
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BuildError, ControlError, ResetError, SaveError};

@@ -11,8 +11,9 @@ use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
-use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
+use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
@@ -39,13 +40,15 @@ pub(crate) fn build(
     hardware: &Hardware,
     ram: &GuestRam,
     irqchips: &IrqChips,
+    vcpus: usize,
 ) -> Result<Vec<Slotted>, BuildError> {
     let (wanted, mut free) = (&hardware.devices, layout::PCI_MEMORY.start().0 as u32);
     let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
+    let queues = u16::try_from(vcpus).unwrap_or(u16::MAX);
     let mut slotted = Vec::new();
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content) = make(device, before, service)?;
+        let (made, content) = make(device, before, queues, service)?;
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
@@ -84,21 +87,26 @@ fn on_mmio(
 
 type Made = (Box<dyn VirtioDevice>, Option<File>);
 
-/// Device `number` of its kind, and the content of a scratch disk.
-fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildError> {
-    let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
-        let serial = format!("gemello-disk{number}");
-        Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
-    };
+/// Device `number` of its kind, for `queues` processors, and the content of a scratch disk.
+fn make(device: &Device, number: usize, queues: u16, service: Service) -> Result<Made, BuildError> {
+    let serial = format!("gemello-disk{number}");
     match device {
-        Device::Disk(Disk { path, read_only, trust }) => {
+        Device::Disk(disk) => {
+            let Disk { path, read_only, serial: own, cache, limit, format: _, backing: _ } = disk;
             let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            Ok((disk(RawImage::open(path, access, *trust)?, access)?, None))
+            let (serial, name) = (own.clone().unwrap_or(serial), path.display().to_string());
+            let recipe = Recipe { access, serial, name, cache: *cache, limit: *limit, queues };
+            let block = Block::new(disk.image().open(access)?, recipe, service)?;
+            Ok((Box::new(block), None))
         }
         Device::Scratch(Scratch { bytes }) => {
             let content = scratch::make(*bytes)?;
-            let image = RawImage::over(content.try_clone()?)?;
-            Ok((disk(image, DiskAccess::ReadWrite)?, Some(content)))
+            let image: Box<dyn Storage> = Box::new(RawImage::over(content.try_clone()?)?);
+            let (access, cache, limit) =
+                (DiskAccess::ReadWrite, Cache::Writeback, Limit::default());
+            let name = format!("scratch disk {number}");
+            let recipe = Recipe { access, serial, name, cache, limit, queues };
+            Ok((Box::new(Block::new(image, recipe, service)?), Some(content)))
         }
     }
 }
