@@ -90,7 +90,7 @@ impl Image {
             None => None,
             Some(name) => Some(self.below(name, depth)?),
         };
-        qcow2::layer(&self.path, opened, access, header, below)
+        qcow2::layer(&self.path, opened, access, &header, below)
     }
 
     /// Its checked header.

@@ -47,7 +47,7 @@ pub(crate) fn layer(
     path: &Path,
     opened: ImageFile,
     access: DiskAccess,
-    header: Header,
+    header: &Header,
     below: Option<Layer>,
 ) -> Result<Layer, ImageError> {
     let no = |error: io::Error| ImageError::Qcow2 { path: path.to_owned(), why: error.to_string() };

@@ -33,6 +33,19 @@ pub enum ToolError {
         /// Why not.
         source: io::Error,
     },
+    /// The disk would lose its end.
+    #[error(
+        "{path} has {now} bytes, and what lies beyond {wanted} would be lost",
+        path = path.display()
+    )]
+    Shrinks {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the disk has.
+        now: u64,
+        /// Bytes that it was to have.
+        wanted: u64,
+    },
     /// It would do harm, or makes no sense.
     #[error("{path}: {why}", path = path.display())]
     Refused {
@@ -206,11 +219,7 @@ pub fn resize(image: &Image, bytes: u64, shrink: Shrink) -> Result<(), ToolError
     let (opened, format) = image.begin(DiskAccess::ReadWrite)?;
     let check = |now: u64| {
         if bytes < now && shrink == Shrink::Refused {
-            let why = format!(
-                "it has {now} bytes, and what lies beyond {bytes} would be lost; give --shrink if \
-                 the guest has been told to use less"
-            );
-            return Err(refused(path, why));
+            return Err(ToolError::Shrinks { path: path.clone(), now, wanted: bytes });
         }
         Ok(())
     };
@@ -251,7 +260,7 @@ pub fn commit(image: &Image) -> Result<PathBuf, ToolError> {
         return Err(refused(path, "it has snapshots in it, which need it as it is; delete them"));
     }
     let below = image.backing(named)?;
-    let mut over = qcow2::layer(path, opened, DiskAccess::ReadWrite, header.clone(), None)?.access;
+    let mut over = qcow2::layer(path, opened, DiskAccess::ReadWrite, &header, None)?.access;
     let mut base = writable(&below)?;
     if base.size() < over.size() {
         base.resize(over.size(), PreallocateMode::None).map_err(host("grow", &below.path))?;

@@ -3,9 +3,9 @@
 use crate::exit;
 use crate::settings::disk::ANY;
 use crate::settings::values::{Size, Text as _};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
-use disk_image::tools::{self, Info, New, Qcow2Info, Shrink};
+use disk_image::tools::{self, Info, New, Qcow2Info, Shrink, ToolError};
 use disk_image::{Backing, Image, ImageFormat};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl ImageArguments {
 /// It cannot be done, or would do harm.
 pub(crate) fn run(command: &DiskCommand) -> Result<u8> {
     match command {
-        DiskCommand::Create(create) => tools::create(&create.path, &create.new())?,
+        DiskCommand::Create(create) => tools::create(&create.path, &create.recipe())?,
         DiskCommand::Info { image, json } => {
             let info = tools::info(&image.image())?;
             match json {
@@ -119,7 +119,13 @@ pub(crate) fn run(command: &DiskCommand) -> Result<u8> {
         }
         DiskCommand::Resize { image, size: Size(bytes), shrink } => {
             let shrink = if *shrink { Shrink::Allowed } else { Shrink::Refused };
-            tools::resize(&image.image(), *bytes, shrink)?;
+            let resized = tools::resize(&image.image(), *bytes, shrink);
+            resized.map_err(|error| match error {
+                ToolError::Shrinks { .. } => {
+                    anyhow!("{error}; give --shrink if the guest has been told to use less")
+                }
+                error => error.into(),
+            })?;
         }
         DiskCommand::Commit { image } => {
             let base = tools::commit(&image.image())?;
@@ -130,7 +136,7 @@ pub(crate) fn run(command: &DiskCommand) -> Result<u8> {
 }
 
 impl Create {
-    fn new(&self) -> New {
+    fn recipe(&self) -> New {
         let Self { path, size, format, backing, backing_format } = self;
         let by_name = path.extension().is_some_and(|extension| extension == "qcow2");
         let usual = match by_name || backing.is_some() {

@@ -4,12 +4,13 @@
 //! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver that does not
 //! negotiate FLUSH gets write-through (5.2.6.2).
 
+mod recipe;
 mod request;
 pub(super) mod saved;
 mod shared;
 
+pub use recipe::{Cache, Recipe};
 pub use saved::BlockState;
-pub use shared::Cache;
 
 use self::request::{Disk, RANGE_SECTORS, RANGES};
 use self::shared::Shared;
@@ -18,7 +19,7 @@ use super::saved::DeviceState;
 use super::worker::{Serve, Service, Worker};
 use super::{Activation, ConfigSpace, Queue, VirtioDevice};
 use crate::saved::{Check, RestoreError};
-use disk_image::{DiskAccess, Limit, SECTOR, Storage};
+use disk_image::{DiskAccess, SECTOR, Storage};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -37,23 +38,6 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const QUEUES_MAX: u16 = 8;
 /// Bytes that the host writes in one piece.
 const PHYSICAL: u32 = 4096;
-
-/// What a disk is to be.
-#[derive(Clone, Debug)]
-pub struct Recipe {
-    /// Whether the guest can write.
-    pub access: DiskAccess,
-    /// What it calls itself: 20 bytes at the most are told.
-    pub serial: String,
-    /// What messages call it.
-    pub name: String,
-    /// When writes are safe.
-    pub cache: Cache,
-    /// What it may do in a second. A disk that serves at once keeps none.
-    pub limit: Limit,
-    /// Queues that are of use: one for each processor. It has eight at the most.
-    pub queues: u16,
-}
 
 /// A disk.
 pub struct Block {

@@ -128,7 +128,7 @@ impl Disk {
                 self.written(write_through)
             }
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
-                self.ranges(ram, kind, payload)?;
+                self.ranges(ram, kind, &payload)?;
                 self.written(write_through)
             }
             VIRTIO_BLK_T_FLUSH => Ok(self.shared.flush().map(|()| 0)?),
@@ -150,7 +150,7 @@ impl Disk {
     }
 
     /// Discards or zeroes the ranges in `payload`: all of them, or none if one makes no sense.
-    fn ranges(&self, ram: &GuestRam, kind: u32, payload: Segments) -> Result<(), Refusal> {
+    fn ranges(&self, ram: &GuestRam, kind: u32, payload: &Segments) -> Result<(), Refusal> {
         self.writable()?;
         let bytes = payload.len();
         let most = u64::from(RANGES) * RANGE as u64;

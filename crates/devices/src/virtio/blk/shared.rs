@@ -1,5 +1,6 @@
 //! What all queues of a disk share.
 
+use super::recipe::{Cache, Recipe};
 use disk_image::{DiskAccess, Limit, Limiter, Storage};
 use std::io;
 use std::sync::Mutex;
@@ -9,19 +10,6 @@ use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
 
 /// Between two messages about the host's errors.
 const MESSAGES: Duration = Duration::from_secs(10);
-
-/// When the guest's writes are safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cache {
-    /// After a flush.
-    #[default]
-    Writeback,
-    /// When they are answered.
-    Writethrough,
-    /// When the machine has ended and the host has written its cache: a flush does not wait.
-    Unsafe,
-}
 
 /// A disk, as its threads use it.
 pub(super) struct Shared {
@@ -39,8 +27,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(storage: Box<dyn Storage>, recipe: super::Recipe) -> Self {
-        let super::Recipe { access, serial, name, cache, limit, queues: _ } = recipe;
+    pub(super) fn new(storage: Box<dyn Storage>, recipe: Recipe) -> Self {
+        let Recipe { access, serial, name, cache, limit, queues: _ } = recipe;
         let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
         id.iter_mut().zip(serial.bytes()).for_each(|(to, from)| *to = from);
         let limited = |limit: Limit| Mutex::new(Limiter::new(limit, Duration::ZERO));
