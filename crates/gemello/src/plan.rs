@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, Errors, Mode, Refresh, Session};
+use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
@@ -100,7 +100,14 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         errors,
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        disks: (!settings.disk.is_empty()).then(|| settings.transport()),
+        transport: settings.transport(),
+        devices: [
+            (!settings.disk.is_empty()).then_some(DeviceKind::Disk),
+            (!side.ports().is_empty()).then_some(DeviceKind::Console),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;

@@ -25,6 +25,7 @@ mod crew;
 mod deterministic;
 mod digest;
 mod end;
+mod ends;
 mod error;
 mod firmware;
 pub mod frequency;
@@ -53,11 +54,12 @@ pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch, Transport,
+    MEMORY_UNIT, PORT_NAME_MAX, PORTS_MAX, Paging, Port, SCRATCH_MAX, Scratch, Transport,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::blk::Cache;
+pub use devices::virtio::console::PortStats;
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BuildError, ControlError, ResetError, SaveError};

@@ -1,8 +1,10 @@
 //! The virtio devices that the configuration asks for, each in its slot.
 //!
-//! A new kind of device is one variant of [`Device`] and one arm of [`make`].
+//! A new kind of device is one variant of [`Device`] and one arm of [`build`].
 
 use crate::config::{Device, Disk, Hardware, Scratch, Transport};
+use crate::console::Line;
+use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
 use crate::saved::state::VirtioState;
@@ -12,6 +14,7 @@ use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
 use devices::virtio::blk::{Block, Cache, Recipe};
+use devices::virtio::console::ConsolePort;
 use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
@@ -27,6 +30,8 @@ pub(crate) struct Slotted {
     transport: Attached,
     /// What a scratch disk holds.
     content: Option<File>,
+    /// What a console device has.
+    ports: Vec<ConsolePort>,
 }
 
 /// A device on its transport.
@@ -35,25 +40,37 @@ enum Attached {
     Mmio(Arc<Mutex<VirtioMmio>>, VirtioSlot),
 }
 
-/// The devices of `hardware` on their transports, paused until the machine runs.
+/// The devices of `hardware` on their transports, paused until the machine runs; the other ends of
+/// console devices' ports are `lines`.
 pub(crate) fn build(
     hardware: &Hardware,
     ram: &GuestRam,
     irqchips: &IrqChips,
-    vcpus: usize,
+    queues: u16,
+    lines: Vec<Line>,
+    ends: &mut Ends,
 ) -> Result<Vec<Slotted>, BuildError> {
     let (wanted, mut free) = (&hardware.devices, layout::PCI_MEMORY.start().0 as u32);
     let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
-    let queues = u16::try_from(vcpus).unwrap_or(u16::MAX);
-    let mut slotted = Vec::new();
+    let (mut slotted, mut lines) = (Vec::new(), lines.into_iter());
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content) = make(device, before, queues, service)?;
+        let (made, content, ports) = match device {
+            Device::Console(ports) => {
+                let (console, ports) = ends.console(ports, &mut lines, service)?;
+                (Box::new(console) as Box<dyn VirtioDevice>, None, ports)
+            }
+            Device::Disk(disk) => (a_disk(disk, before, queues, service)?, None, Vec::new()),
+            Device::Scratch(scratch) => {
+                let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
+                (disk, Some(content), Vec::new())
+            }
+        };
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
         };
-        let made = Slotted { name: name(device), transport, content };
+        let made = Slotted { name: name(device), transport, content, ports };
         made.pause();
         slotted.push(made);
     }
@@ -85,35 +102,45 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
-type Made = (Box<dyn VirtioDevice>, Option<File>);
+/// Disk `number`, with `queues` queues if they are of use.
+fn a_disk(
+    disk: &Disk,
+    number: usize,
+    queues: u16,
+    service: Service,
+) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let Disk { path, read_only, serial, cache, limit, format: _, backing: _ } = disk;
+    let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
+    let serial = serial.clone().unwrap_or_else(|| usual_serial(number));
+    let name = path.display().to_string();
+    let recipe = Recipe { access, serial, name, cache: *cache, limit: *limit, queues };
+    Ok(Box::new(Block::new(disk.image().open(access)?, recipe, service)?))
+}
 
-/// Device `number` of its kind, for `queues` processors, and the content of a scratch disk.
-fn make(device: &Device, number: usize, queues: u16, service: Service) -> Result<Made, BuildError> {
-    let serial = format!("gemello-disk{number}");
-    match device {
-        Device::Disk(disk) => {
-            let Disk { path, read_only, serial: own, cache, limit, format: _, backing: _ } = disk;
-            let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            let (serial, name) = (own.clone().unwrap_or(serial), path.display().to_string());
-            let recipe = Recipe { access, serial, name, cache: *cache, limit: *limit, queues };
-            let block = Block::new(disk.image().open(access)?, recipe, service)?;
-            Ok((Box::new(block), None))
-        }
-        Device::Scratch(Scratch { bytes }) => {
-            let content = scratch::make(*bytes)?;
-            let image: Box<dyn Storage> = Box::new(RawImage::over(content.try_clone()?)?);
-            let (access, cache, limit) =
-                (DiskAccess::ReadWrite, Cache::Writeback, Limit::default());
-            let name = format!("scratch disk {number}");
-            let recipe = Recipe { access, serial, name, cache, limit, queues };
-            Ok((Box::new(Block::new(image, recipe, service)?), Some(content)))
-        }
-    }
+/// Disk `number`, and its content.
+fn a_scratch_disk(
+    &Scratch { bytes }: &Scratch,
+    number: usize,
+    queues: u16,
+    service: Service,
+) -> Result<(Box<dyn VirtioDevice>, File), BuildError> {
+    let content = scratch::make(bytes)?;
+    let image: Box<dyn Storage> = Box::new(RawImage::over(content.try_clone()?)?);
+    let (access, cache, limit) = (DiskAccess::ReadWrite, Cache::Writeback, Limit::default());
+    let (serial, name) = (usual_serial(number), format!("scratch disk {number}"));
+    let recipe = Recipe { access, serial, name, cache, limit, queues };
+    Ok((Box::new(Block::new(image, recipe, service)?), content))
+}
+
+/// What disk `number` calls itself unless it is told.
+fn usual_serial(number: usize) -> String {
+    format!("gemello-disk{number}")
 }
 
 fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
+        Device::Console(_) => "console",
     }
 }
 
@@ -152,6 +179,11 @@ impl Slotted {
     /// What a scratch disk holds; it changes as long as the machine's devices go on.
     pub(crate) fn content(&self) -> Option<&File> {
         self.content.as_ref()
+    }
+
+    /// The ports of a console device.
+    pub(crate) fn ports(&self) -> &[ConsolePort] {
+        &self.ports
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -16,6 +16,7 @@
 
 pub mod blk;
 mod chain;
+pub mod console;
 mod device;
 mod irq;
 mod queue;

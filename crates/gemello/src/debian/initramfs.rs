@@ -1,6 +1,7 @@
 //! The initial file system: busybox, `init.sh`, and a small file that says what this run is about.
 
 use super::cpio::Archive;
+use super::packages::DeviceKind;
 use crate::shell::quoted;
 use machine::Transport;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,10 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: OsString,
-    /// The machine has disks on this transport: load their drivers.
-    pub(crate) disks: Option<Transport>,
+    /// How the machine's devices are reached.
+    pub(crate) transport: Transport,
+    /// What devices it has whose drivers are to be loaded.
+    pub(crate) devices: Vec<DeviceKind>,
 }
 
 /// Where standard error goes.
@@ -33,11 +36,11 @@ pub(crate) struct Session {
 pub(crate) enum Errors {
     /// Where standard output goes, in one order.
     WithOutput,
-    /// To `ttyS2`.
+    /// To a port of its own.
     Apart,
 }
 
-/// How `ttyS0` is used.
+/// How the user's side is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// An interactive shell.
@@ -63,7 +66,7 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, &run_file(session));
-    if session.disks.is_some() {
+    if !drivers.is_empty() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
             archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
@@ -108,7 +111,14 @@ mod tests {
 
     fn session(mode: Mode) -> Session {
         let errors = Errors::WithOutput;
-        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: None }
+        Session {
+            mode,
+            errors,
+            window: (24, 80),
+            term: "xterm".into(),
+            transport: Transport::Pci,
+            devices: vec![],
+        }
     }
 
     /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/debian/apt/             apt's private state
-//! <cache>/debian/<flavour>/       vmlinuz, busybox, the disks' drivers, RELEASE: complete, made by
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, devices' drivers, RELEASE: complete, made by
 //!                                 one rename
 //! ```
 
@@ -41,24 +41,50 @@ impl Flavour {
     }
 }
 
-/// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in
-/// which they are loaded; each for one transport, or for any.
-const DRIVERS: [(&str, Option<Transport>); 7] = [
-    ("virtio/virtio_ring.ko", None),
-    ("virtio/virtio.ko", None),
-    ("virtio/virtio_pci_legacy_dev.ko", Some(Transport::Pci)),
-    ("virtio/virtio_pci_modern_dev.ko", Some(Transport::Pci)),
-    ("virtio/virtio_pci.ko", Some(Transport::Pci)),
-    ("virtio/virtio_mmio.ko", Some(Transport::Mmio)),
-    ("block/virtio_blk.ko", None),
+/// A kind of device with a driver of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceKind {
+    Disk,
+    Console,
+}
+
+/// What a driver is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    Any,
+    Transport(Transport),
+    Device(DeviceKind),
+}
+
+/// The drivers that gemello's devices need, below the kernel's `kernel/drivers`, in the order in
+/// which they are loaded.
+const DRIVERS: [(&str, For); 8] = [
+    ("virtio/virtio_ring.ko", For::Any),
+    ("virtio/virtio.ko", For::Any),
+    ("virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
+    ("virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
+    ("virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
+    ("virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
+    ("block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
+    ("char/virtio_console.ko", For::Device(DeviceKind::Console)),
 ];
 
 /// A driver in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Driver {
     pub(crate) path: PathBuf,
-    /// The transport that alone needs it.
-    pub(crate) transport: Option<Transport>,
+    serves: For,
+}
+
+impl Driver {
+    /// Whether a machine with these devices needs it.
+    pub(crate) fn serves(&self, transport: Transport, devices: &[DeviceKind]) -> bool {
+        match self.serves {
+            For::Any => !devices.is_empty(),
+            For::Transport(own) => !devices.is_empty() && own == transport,
+            For::Device(kind) => devices.contains(&kind),
+        }
+    }
 }
 
 /// What a fetch leaves in the cache.
@@ -68,7 +94,7 @@ pub(crate) struct Fetched {
     pub(crate) kernel: PathBuf,
     /// busybox, a static executable.
     pub(crate) busybox: PathBuf,
-    /// Drivers for disks, in the order in which they are loaded.
+    /// Drivers for devices, in the order in which they are loaded.
     pub(crate) drivers: Vec<Driver>,
     /// The kernel package's name and version, then busybox's.
     pub(crate) release: String,
@@ -77,7 +103,7 @@ pub(crate) struct Fetched {
 impl Fetched {
     fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
-        let driver = |(name, transport)| Driver { path: place.join(base_name(name)), transport };
+        let driver = |(name, serves)| Driver { path: place.join(base_name(name)), serves };
         let fetched = Self {
             kernel: place.join("vmlinuz"),
             busybox: place.join("busybox"),
