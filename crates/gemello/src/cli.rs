@@ -2,6 +2,7 @@
 
 use crate::bench::arguments::Bench;
 use crate::debian::Flavour;
+use crate::disk_command::{self, DiskCommand};
 use crate::engine::{self, Choice};
 use crate::exit;
 use crate::settings::console::ConsolePlace;
@@ -99,6 +100,9 @@ pub(crate) enum Command {
     /// Fetch a guest into the cache, or bring it up to date
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch(Fetch),
+    /// Make, look at, resize and commit disk images
+    #[command(after_help = disk_command::EXAMPLES, subcommand)]
+    Disk(DiskCommand),
     /// Tell what this host offers
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
@@ -211,9 +215,10 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(|text| ModuleSettings::parse(&text)))]
     pub(crate) module: Vec<ModuleSettings>,
 
-    /// Disk: a raw image file, for reading only with ,ro; one that looks like another format only
-    /// with ,format=raw; may be repeated
-    #[arg(long, value_name = "FILE[,ro][,format=raw]",
+    /// Disk: a raw or qcow2 image file; options are ro, format=raw|qcow2, serial=TEXT,
+    /// cache=writeback|writethrough|unsafe, backing=FILE|allow, iops=NUMBER, bps=SIZE; a comma in a
+    /// name is written twice; may be repeated
+    #[arg(long, value_name = "FILE[,ro][,OPTION]...",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
 
@@ -455,6 +460,7 @@ mod tests {
             FETCH_EXAMPLES,
             DOCTOR_EXAMPLES,
             BENCH_EXAMPLES,
+            disk_command::EXAMPLES,
         ];
         let lines = help.into_iter().chain([readme]).flat_map(str::lines);
         let indented = lines.filter_map(|line| line.strip_prefix("  ")).map(str::trim);

@@ -4,7 +4,7 @@
 //! there.
 
 use crate::shell;
-use machine::{Format, ImageError};
+use disk_image::{Format, ImageError};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

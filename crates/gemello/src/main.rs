@@ -15,6 +15,7 @@ mod console;
 mod control;
 mod debian;
 mod disk;
+mod disk_command;
 mod doctor;
 mod engine;
 mod escape;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         Command::Console { name } => control::console(name),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
+        Command::Disk(command) => disk_command::run(command),
         Command::Doctor => {
             doctor::doctor();
             Ok(exit::OK)

@@ -10,7 +10,7 @@ use crate::settings::RunSettings;
 use crate::settings::console::ConsolePlace;
 use crate::trace;
 use anyhow::{Context as _, Result, bail};
-use machine::{Config, SavedMachine};
+use machine::{Config, Disk, SavedMachine};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::stdio::{stderr, stdout};
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -37,8 +37,15 @@ impl InUse {
                 self.add(path, role);
             }
         }
-        config.hardware().disks().for_each(|disk| self.add(&disk.path, "disk"));
+        config.hardware().disks().for_each(|disk| self.add_disk(disk));
         sources.iter().for_each(|path| self.add(path, "source"));
+    }
+
+    /// `disk`, with what it is built on.
+    fn add_disk(&mut self, disk: &Disk) {
+        self.add(&disk.path, "disk");
+        let files = disk.image().files().unwrap_or_default();
+        files.iter().skip(1).for_each(|path| self.add(path, "disk's backing file"));
     }
 
     /// The file at `path` is this run's `role`.
@@ -90,7 +97,7 @@ pub(crate) fn open_trace(path: &Path, in_use: &mut InUse) -> Result<()> {
 pub(crate) fn open_log(path: &Path, log: &LogFile, saved: &SavedMachine) -> Result<()> {
     let mut in_use = InUse::default();
     in_use.add(saved.path(), "saved machine");
-    saved.header.hardware.disks().for_each(|disk| in_use.add(&disk.path, "disk"));
+    saved.header.hardware.disks().for_each(|disk| in_use.add_disk(disk));
     saved.header.boot_paths().for_each(|path| in_use.add(path, "boot file"));
     log.open(create(path, "log", &mut in_use)?);
     Ok(())

@@ -114,7 +114,9 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
     let memory = settings.machine.memory.map_or(default_memory, |Size(bytes)| bytes);
     let timeout = settings.run.timeout.map(|Time(time)| time);
     pipe::read_all(&mut boot, memory, timeout)?;
-    let disks = settings.disk.iter().map(DiskSettings::disk).map(Device::Disk);
+    let disks = settings.disk.iter().map(DiskSettings::disk);
+    let disks = disks.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
+    let disks = disks.into_iter().map(Device::Disk);
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let console = (!ports.is_empty()).then_some(Device::Console(ports));

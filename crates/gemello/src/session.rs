@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// The version that is written, and the only one that is read.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What is written beside the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +21,9 @@ pub(crate) struct SavedSession {
     pub(crate) name: MachineName,
     pub(crate) kind: Kind,
     pub(crate) side: SideState,
-    /// How each disk's file was when the machine was saved, if that could be told: it must not have
-    /// been written since.
-    disks: Vec<Option<DiskMark>>,
+    /// How each disk's files were when the machine was saved, if that could be told: they must not
+    /// have been written since.
+    disks: Vec<Option<Vec<DiskMark>>>,
 }
 
 impl SavedSession {
@@ -39,7 +39,7 @@ impl SavedSession {
 
     /// That of the machine `name` of `hardware`, as it stands.
     fn of(name: &MachineName, side: &Side, hardware: &Hardware) -> Self {
-        let disks = hardware.disks().map(|disk| DiskMark::of(&disk.path).ok()).collect();
+        let disks = hardware.disks().map(|disk| DiskMark::all(disk).ok()).collect();
         let (name, kind, side) = (name.clone(), side.kind(), side.state());
         Self { version: VERSION, name, kind, side, disks }
     }
@@ -68,9 +68,9 @@ impl SavedSession {
     /// # Errors
     /// It has, or nobody knows.
     pub(crate) fn unwritten(&self, n: usize, disk: &Disk) -> Result<()> {
-        let now = DiskMark::of(&disk.path)
+        let now = DiskMark::all(disk)
             .with_context(|| format!("cannot read the machine's disk {}", disk.path.display()))?;
-        if self.disks.get(n).copied().flatten() == Some(now) {
+        if self.disks.get(n).and_then(Option::as_ref) == Some(&now) {
             return Ok(());
         }
         bail!(
@@ -91,6 +91,11 @@ struct DiskMark {
 }
 
 impl DiskMark {
+    /// Of every file that `disk` consists of.
+    fn all(disk: &Disk) -> std::io::Result<Vec<Self>> {
+        disk.image().files()?.iter().map(|path| Self::of(path)).collect()
+    }
+
     /// As the file at `path` is now.
     fn of(path: &Path) -> std::io::Result<Self> {
         let data = std::fs::metadata(path)?;
@@ -104,10 +109,10 @@ mod tests {
     use super::*;
     use crate::debian::Errors;
     use crate::place::Place;
-    use machine::{Device, Transport, Trust};
+    use machine::{Device, Transport};
     use serde_json::json;
 
-    fn session(disks: Vec<Option<DiskMark>>) -> SavedSession {
+    fn session(disks: Vec<Option<Vec<DiskMark>>>) -> SavedSession {
         let (kind, side) = (Kind::Pipes(Errors::Apart), SideState::default());
         let name = MachineName::of_image(Path::new("a"));
         SavedSession { version: VERSION, name, kind, side, disks }
@@ -117,7 +122,7 @@ mod tests {
     fn a_disk_of_which_nothing_is_known_counts_as_written() {
         let path = std::env::temp_dir().join(format!("gemello-mark-{}", std::process::id()));
         std::fs::write(&path, [0; 512]).expect("a file");
-        let disk = Disk { path: path.clone(), read_only: false, trust: Trust::default() };
+        let disk = Disk::new(path.clone());
         let hardware = Hardware {
             memory: 0,
             paging: None,

@@ -126,7 +126,8 @@ fn assemble(
     let chipset = wiring.chipset(hardware, lines)?;
     let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
     // Their threads work in the machine's name, too.
-    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips, ports, &mut ends));
+    let queues = u16::try_from(cpus.vcpus.len()).unwrap_or(u16::MAX);
+    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips, queues, ports, &mut ends));
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
     let Ends { feeds, pumps, .. } = ends;
     let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));

@@ -2,7 +2,8 @@
 
 use crate::layout;
 use devices::pci::PciBus;
-use devices::virtio::blk::Trust;
+use devices::virtio::blk::Cache;
+use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -161,13 +162,43 @@ pub struct Scratch {
 
 /// A virtio disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// A raw image file or a block device of the host.
+    /// An image file or a block device of the host.
     pub path: PathBuf,
     /// Whether the guest can only read it.
     pub read_only: bool,
-    /// Whether a file that looks like another format's is refused.
-    pub trust: Trust,
+    /// The format that it is said to have; without, its content tells.
+    pub format: Option<ImageFormat>,
+    /// The files that it may be built on.
+    pub backing: Backing,
+    /// What the disk calls itself; without, it counts.
+    pub serial: Option<String>,
+    /// When the guest's writes are safe.
+    pub cache: Cache,
+    /// What it may do in a second.
+    pub limit: Limit,
+}
+
+impl Disk {
+    /// The disk in the file at `path`, all else as usual.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            read_only: false,
+            format: None,
+            backing: Backing::default(),
+            serial: None,
+            cache: Cache::default(),
+            limit: Limit::default(),
+        }
+    }
+
+    /// Its image.
+    pub fn image(&self) -> Image {
+        let Self { path, format, backing, .. } = self;
+        Image { path: path.clone(), format: *format, backing: backing.clone() }
+    }
 }
 
 /// A file to read when the machine is built, or bytes that are there already.
@@ -240,6 +271,12 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// Disks of a deterministic machine answer before the guest goes on.
+    #[error(
+        "a deterministic machine's disks answer at once; leave out a disk's `iops` and `bps`, or \
+         `deterministic`"
+    )]
+    DeterministicLimit,
     /// Ports that no console device can have.
     #[error(
         "a console device has 1 to {PORTS_MAX} ports, their names up to {PORT_NAME_MAX} bytes; set \
@@ -293,6 +330,9 @@ impl Hardware {
         }
         if self.deterministic && self.paging.is_some() {
             return Err(ConfigError::DeterministicPaging);
+        }
+        if self.deterministic && self.disks().any(|disk| !disk.limit.is_none()) {
+            return Err(ConfigError::DeterministicLimit);
         }
         let (found, slots) = (self.devices.len(), self.transport.slots());
         if found > slots {
@@ -434,7 +474,7 @@ mod tests {
 
     #[test]
     fn every_device_needs_a_slot() {
-        let disk = Disk { path: "disk.img".into(), read_only: false, trust: Trust::default() };
+        let disk = Disk::new("disk.img".into());
         let disk = Device::Disk(disk);
         for (transport, slots) in [(Transport::Mmio, 8), (Transport::Pci, 31)] {
             let with = |found| {

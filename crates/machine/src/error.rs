@@ -6,7 +6,7 @@ use crate::saved::file::FileError;
 use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
-use devices::virtio::blk::ImageError;
+use disk_image::ImageError;
 use std::io;
 use vcpu::{EngineError, StateError};
 

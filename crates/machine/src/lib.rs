@@ -58,7 +58,7 @@ pub use config::{
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
-pub use devices::virtio::blk::{Format, ImageError, Trust};
+pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
 pub use digest::{Digest, DigestError};
 pub use end::End;

@@ -13,9 +13,10 @@ use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
-use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
 use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
+use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,7 @@ pub(crate) fn build(
     hardware: &Hardware,
     ram: &GuestRam,
     irqchips: &IrqChips,
+    queues: u16,
     lines: Vec<Line>,
     ends: &mut Ends,
 ) -> Result<Vec<Slotted>, BuildError> {
@@ -58,9 +60,9 @@ pub(crate) fn build(
                 let (console, ports) = ends.console(ports, &mut lines, service)?;
                 (Box::new(console) as Box<dyn VirtioDevice>, None, ports)
             }
-            Device::Disk(disk) => (a_disk(disk, before, service)?, None, Vec::new()),
+            Device::Disk(disk) => (a_disk(disk, before, queues, service)?, None, Vec::new()),
             Device::Scratch(scratch) => {
-                let (disk, content) = a_scratch_disk(scratch, before, service)?;
+                let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
                 (disk, Some(content), Vec::new())
             }
         };
@@ -100,36 +102,39 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
-/// Disk `number`.
+/// Disk `number`, with `queues` queues if they are of use.
 fn a_disk(
     disk: &Disk,
     number: usize,
+    queues: u16,
     service: Service,
 ) -> Result<Box<dyn VirtioDevice>, BuildError> {
-    let Disk { path, read_only, trust } = disk;
+    let Disk { path, read_only, serial, cache, limit, format: _, backing: _ } = disk;
     let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-    on_image(RawImage::open(path, access, *trust)?, access, number, service)
+    let serial = serial.clone().unwrap_or_else(|| usual_serial(number));
+    let name = path.display().to_string();
+    let recipe = Recipe { access, serial, name, cache: *cache, limit: *limit, queues };
+    Ok(Box::new(Block::new(disk.image().open(access)?, recipe, service)?))
 }
 
 /// Disk `number`, and its content.
 fn a_scratch_disk(
     &Scratch { bytes }: &Scratch,
     number: usize,
+    queues: u16,
     service: Service,
 ) -> Result<(Box<dyn VirtioDevice>, File), BuildError> {
     let content = scratch::make(bytes)?;
-    let image = RawImage::over(content.try_clone()?)?;
-    Ok((on_image(image, DiskAccess::ReadWrite, number, service)?, content))
+    let image: Box<dyn Storage> = Box::new(RawImage::over(content.try_clone()?)?);
+    let (access, cache, limit) = (DiskAccess::ReadWrite, Cache::Writeback, Limit::default());
+    let (serial, name) = (usual_serial(number), format!("scratch disk {number}"));
+    let recipe = Recipe { access, serial, name, cache, limit, queues };
+    Ok((Box::new(Block::new(image, recipe, service)?), content))
 }
 
-fn on_image(
-    image: RawImage,
-    access: DiskAccess,
-    number: usize,
-    service: Service,
-) -> Result<Box<dyn VirtioDevice>, BuildError> {
-    let serial = format!("gemello-disk{number}");
-    Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
+/// What disk `number` calls itself unless it is told.
+fn usual_serial(number: usize) -> String {
+    format!("gemello-disk{number}")
 }
 
 fn name(device: &Device) -> &'static str {

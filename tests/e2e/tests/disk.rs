@@ -2,6 +2,7 @@
 
 use e2e::{cache, code, command, debian, kernel, run, scratch, text, unpack};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use test_support::Rng;
@@ -69,8 +70,8 @@ fn record(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), cont
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
 
-/// busybox, the modules and [`INIT`].
-fn initramfs() -> PathBuf {
+/// busybox, the modules and `init`.
+fn initramfs(init: &str) -> PathBuf {
     let mut archive = Vec::new();
     for directory in ["bin", "dev", "proc", "sys", "modules"] {
         record(&mut archive, directory, 0o40_755, (0, 0), &[]);
@@ -84,7 +85,7 @@ fn initramfs() -> PathBuf {
         let name = module.rsplit('/').next().expect("a name");
         record(&mut archive, &format!("modules/{name}.ko"), 0o100_644, (0, 0), &content);
     }
-    record(&mut archive, "init", 0o100_755, (0, 0), INIT.as_bytes());
+    record(&mut archive, "init", 0o100_755, (0, 0), init.as_bytes());
     record(&mut archive, "TRAILER!!!", 0, (0, 0), &[]);
     scratch("disk-initrd", &archive)
 }
@@ -143,7 +144,7 @@ fn reads_and_writes(transport: &str, option: &str) -> String {
         .args(["--transport", transport, "--kernel"])
         .arg(cache().join("cloud/vmlinuz"))
         .arg("--initrd")
-        .arg(initramfs())
+        .arg(initramfs(INIT))
         .arg("--disk")
         .arg(&first)
         .arg("--disk")
@@ -166,6 +167,65 @@ fn reads_and_writes(transport: &str, option: &str) -> String {
     }
     assert_eq!(sum(&second, 0, 1 << 20), before[1], "a read-only disk was written");
     transcript
+}
+
+/// Process 1 of the qcow2 test: it writes, discards, and says what it finds.
+const SECOND_INIT: &str = r#"#!/bin/busybox sh
+for applet in mount insmod cat dd sha256sum poweroff blkdiscard sync; do
+    alias $applet="busybox $applet"
+done
+mount -t devtmpfs d /dev; mount -t sysfs s /sys
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
+    virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
+echo =size $(cat /sys/block/vda/size) $(cat /sys/block/vda/serial)
+echo =cpus $(echo /sys/block/vda/mq/*)
+echo =found $(sha256sum < /dev/vda)
+dd if=/dev/urandom of=/noise bs=64k count=64 2> /dev/null
+dd if=/noise of=/dev/vda bs=1M seek=4 conv=fsync 2> /dev/null && echo =noise $(sha256sum < /noise)
+dd if=/noise of=/dev/vda bs=1M seek=10 count=4 conv=fsync 2> /dev/null
+blkdiscard -o 10485760 -l 4194304 /dev/vda && echo =discarded
+poweroff -f
+"#;
+
+/// A qcow2 image on a raw one: Debian reads the one through the other, writes to the first alone,
+/// gives space back, and what it wrote is in the second after a commit.
+#[test]
+fn debian_writes_to_an_overlay_that_is_committed() {
+    let _turn = debian("cloud");
+    let base = image("overlay-base.img", 16 << 20);
+    let over = base.with_file_name("overlay.qcow2");
+    let _ = fs::remove_file(&over);
+    let tool = |words: &[&str], files: &[&Path]| {
+        let output = command(&["disk"]).args(words).args(files).output().expect("gemello starts");
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output.stderr));
+    };
+    tool(&["create", "--backing"], &[&base, &over]);
+    let before = sum(&base, 0, 16 << 20);
+    let output = command(&["run", "--timeout", "3m", "--vcpus", "2", "--kernel"])
+        .arg(cache().join("cloud/vmlinuz"))
+        .args(["--cmdline", "console=ttyS0 quiet panic=-1", "--initrd"])
+        .arg(initramfs(SECOND_INIT))
+        .arg("--disk")
+        .arg(format!("{},serial=over-1,bps=1G", over.display()))
+        .output()
+        .expect("gemello starts");
+    let transcript = text(&output.stdout);
+    assert_eq!(code(&output), 0, "{transcript}");
+    assert_eq!(sum(&base, 0, 16 << 20), before, "a backing file was written");
+    // The last 4 MiB were written and given back.
+    let taken = fs::metadata(&over).expect("an image").blocks() * 512;
+    assert!((4 << 20..7 << 20).contains(&taken), "{taken} bytes on the host");
+    tool(&["commit"], &[&over]);
+    let noise = sum(&base, 4 << 20, 4 << 20);
+    for answer in [
+        "=size 32768 over-1".to_owned(),
+        "=cpus /sys/block/vda/mq/0 /sys/block/vda/mq/1".to_owned(),
+        format!("=found {before} -"),
+        format!("=noise {noise} -"),
+        "=discarded".to_owned(),
+    ] {
+        assert!(transcript.contains(&format!("{answer}\r\n")), "no {answer:?} in {transcript}");
+    }
 }
 
 /// 32-bit code that drives the disk by straight stores, for flat segments and no paging.

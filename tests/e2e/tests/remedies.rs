@@ -52,8 +52,7 @@ fn paste(line: &str, directory: &Path, kept: &Path) -> PathBuf {
 }
 
 /// Each format's first bytes and last sector, and how it is called.
-const FORMATS: [(&[u8], &[u8], &str, &str); 12] = [
-    (b"QFI\xfb\0\0\0\x03", b"", "a qcow2 image", "-f qcow2"),
+const FORMATS: [(&[u8], &[u8], &str, &str); 11] = [
     (b"KDMV\x01\0\0\0", b"", "a VMDK image", "-f vmdk"),
     (b"# Disk DescriptorFile\nversion=1\n", b"", "a VMDK image", "-f vmdk"),
     (b"conectix\0\0\0\x02", b"", "a VHD image", "-f vpc"),
@@ -93,7 +92,6 @@ fn a_disk_in_another_format_is_refused_by_name() {
 #[test]
 fn a_proposed_conversion_works_when_pasted() {
     let formats = [
-        ("qcow2", "a qcow2 image"),
         ("qcow", "a qcow (version 1) image"),
         ("qed", "a QED image"),
         ("vmdk", "a VMDK image"),
@@ -182,8 +180,10 @@ fn what_others_call_disk_options_is_explained() {
     let image = scratch("options.img", &[0; 1024]);
     let with = |text: &str| with_disk(text.replace("IMG", image.to_str().expect("text")));
     for (argument, pieces) in [
-        ("IMG,readonly=on", ["readonly=on", "ro and format=raw"]),
-        ("IMG,format=qcow2", ["raw image", "convert"]),
+        ("IMG,readonly=on", ["readonly=on", "ro, format="]),
+        ("IMG,format=vmdk", ["raw or qcow2", "convert"]),
+        ("IMG,cache=none", ["writeback", "unsafe"]),
+        ("IMG,iops=0", ["number of requests", "500"]),
         ("file=IMG,format=raw", ["the file's name alone", "--disk /"]),
         (",ro", ["names no file", "--disk FILE"]),
         ("", ["names no file", "--disk FILE"]),

@@ -15,6 +15,7 @@ use host::Owner;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{fmt, io};
 use sync::lock;
 
@@ -23,6 +24,11 @@ pub(super) trait Serve: Send + 'static {
     /// Serves one request, and answers it with [`Queue::complete`]. `features` are the negotiated
     /// ones.
     fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken>;
+
+    /// How long the next request has to wait.
+    fn wait(&mut self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// When a device serves a request.
@@ -164,6 +170,9 @@ impl Thread {
         let shared = &*self.shared;
         let mut mailbox = lock(&shared.mailbox);
         shared.interrupted.store(true, Ordering::Relaxed);
+        if let Some(handle) = &self.handle {
+            handle.thread().unpark();
+        }
         while mailbox.serving {
             mailbox = sync::wait(&shared.resting, mailbox);
         }
@@ -241,6 +250,12 @@ impl Job {
         loop {
             queue.busy()?;
             while !interrupted() {
+                let wait = server.wait();
+                if !wait.is_zero() {
+                    // [`Thread::stop`] ends it.
+                    thread::park_timeout(wait);
+                    continue;
+                }
                 let Some(chain) = queue.next()? else { break };
                 server.serve(queue, chain, self.features)?;
             }

@@ -1,73 +1,178 @@
 //! `--disk` and `[[disk]]`.
 
+use super::optional;
+use super::values::{Size, Text as _};
 use crate::shell;
-use machine::{Disk, Trust};
+use disk_image::{Backing, ImageFormat, Limit};
+use machine::{Cache, Disk};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
+use std::num::NonZeroU64;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+/// What `backing` says that permits any file.
+pub(crate) const ANY: &str = "allow";
+/// Bytes of a serial number at the most (virtio 1.2, 5.2.6).
+const SERIAL_MAX: usize = 20;
+/// For messages.
+const OPTIONS: &str = "ro, format=, serial=, cache=, backing=, iops= and bps=";
+
 /// A disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DiskSettings {
     pub(crate) path: PathBuf,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) read_only: bool,
-    /// Without it, a file that looks like another format's is refused.
+    /// Without it, the content tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) format: Option<DiskFormat>,
-}
-
-/// A format that a file is said to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum DiskFormat {
-    /// The disk's bytes and nothing else.
-    Raw,
+    pub(crate) format: Option<ImageFormat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<Cache>,
+    /// A file that it may be built on, or [`ANY`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backing: Option<PathBuf>,
+    /// Requests in a second at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) iops: Option<NonZeroU64>,
+    /// Bytes in a second at the most.
+    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
+    pub(crate) bps: Option<Size>,
 }
 
 impl DiskSettings {
-    /// `FILE[,ro][,format=raw]`; a file whose name ends like an option is taken whole if it exists.
+    /// `FILE[,OPTION]…`; two commas are one of a name. A file whose name ends like an option is
+    /// taken whole if it exists.
     ///
     /// # Errors
     /// An option that is not known, or no file.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
         let mut file = text.as_bytes();
-        let (mut read_only, mut format) = (false, None);
+        let mut disk = Self::default();
         while !exists(file) {
-            let Some(comma) = file.iter().rposition(|&b| b == b',') else { break };
-            let (rest, option) = (&file[..comma], &file[comma + 1..]);
-            match option {
-                b"ro" => read_only = true,
-                b"format=raw" => format = Some(DiskFormat::Raw),
-                _ if option.starts_with(b"format=") => {
-                    return Err("a disk is a raw image here; convert it, and leave the format out"
-                        .to_owned());
-                }
-                _ if exists(rest) => {
+            let Some((rest, option)) = last_option(file) else { break };
+            if !disk.take(option)? {
+                if exists(rest) {
                     let option = shell::shown(OsStr::from_bytes(option));
-                    return Err(format!(
-                        "no option is called {option}; there are ro and format=raw"
-                    ));
+                    return Err(format!("no option is called {option}; there are {OPTIONS}"));
                 }
-                _ => break, // a name with a comma
+                break; // a name with a comma
             }
             file = rest;
         }
         named(file)?;
-        Ok(Self { path: PathBuf::from(OsStr::from_bytes(file)), read_only, format })
+        disk.path = path(file);
+        Ok(disk)
+    }
+
+    /// Notes `option`. False: it is none.
+    fn take(&mut self, option: &[u8]) -> Result<bool, String> {
+        if option == b"ro" {
+            self.read_only = true;
+            return Ok(true);
+        }
+        let Some(equals) = option.iter().position(|&byte| byte == b'=') else { return Ok(false) };
+        let (key, value) = (&option[..equals], &option[equals + 1..]);
+        let text = String::from_utf8_lossy(value);
+        match key {
+            b"format" => self.format = Some(format(value)?),
+            b"serial" => self.serial = Some(serial(&path(value))?),
+            b"cache" => self.cache = Some(cache(value)?),
+            b"backing" => self.backing = Some(path(value)),
+            b"iops" => {
+                let iops = text.parse();
+                self.iops = Some(iops.map_err(|_| "iops is a number of requests, such as 500")?);
+            }
+            b"bps" => self.bps = Some(Size::parse(&text).map_err(|why| format!("bps: {why}"))?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Every path in it.
+    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let backing = self.backing.as_mut().filter(|file| file.as_path() != Path::new(ANY));
+        std::iter::once(&mut self.path).chain(backing)
     }
 
     /// As the machine takes it.
-    pub(crate) fn disk(&self) -> Disk {
-        let Self { path, read_only, format } = self;
-        let trust = match format {
-            None => Trust::Recognized,
-            Some(DiskFormat::Raw) => Trust::Raw,
+    ///
+    /// # Errors
+    /// A value that no disk can have.
+    pub(crate) fn disk(&self) -> Result<Disk, String> {
+        let Self { path, read_only, format, serial, cache, backing, iops, bps } = self;
+        let backing = match backing {
+            None => Backing::SameFolder,
+            Some(any) if any == Path::new(ANY) => Backing::Allow,
+            Some(file) => Backing::File(file.clone()),
         };
-        Disk { path: path.clone(), read_only: *read_only, trust }
+        if let Some(serial) = serial {
+            self::serial(Path::new(serial))?;
+        }
+        let bps = bps.map(|Size(bytes)| NonZeroU64::new(bytes).ok_or("bps: 0 bytes are none"));
+        Ok(Disk {
+            path: path.clone(),
+            read_only: *read_only,
+            format: *format,
+            backing,
+            serial: serial.clone(),
+            cache: cache.unwrap_or_default(),
+            limit: Limit { iops: *iops, bps: bps.transpose()? },
+        })
     }
+}
+
+fn format(value: &[u8]) -> Result<ImageFormat, String> {
+    ImageFormat::named(value).ok_or_else(|| {
+        "a disk is raw or qcow2 here; convert it, or leave the format out".to_owned()
+    })
+}
+
+fn cache(value: &[u8]) -> Result<Cache, String> {
+    match value {
+        b"writeback" => Ok(Cache::Writeback),
+        b"writethrough" => Ok(Cache::Writethrough),
+        b"unsafe" => Ok(Cache::Unsafe),
+        _ => Err("cache is writeback, writethrough or unsafe".to_owned()),
+    }
+}
+
+fn serial(value: &Path) -> Result<String, String> {
+    let text = value.to_str().filter(|text| {
+        (1..=SERIAL_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    let text = text.ok_or("a serial number has 1 to 20 letters, digits and signs, no space")?;
+    Ok(text.to_owned())
+}
+
+/// `text` with two commas as one.
+fn path(text: &[u8]) -> PathBuf {
+    if Path::new(OsStr::from_bytes(text)).exists() {
+        return PathBuf::from(OsStr::from_bytes(text));
+    }
+    let (mut plain, mut rest) = (Vec::new(), text);
+    while let Some((&byte, after)) = rest.split_first() {
+        plain.push(byte);
+        rest = if rest.starts_with(b",,") { &rest[2..] } else { after };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(plain))
+}
+
+/// What is before the last comma that stands alone, and what follows it.
+fn last_option(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut at, mut last) = (0, None);
+    while at < text.len() {
+        if text[at..].starts_with(b",,") {
+            at += 1;
+        } else if text[at] == b',' {
+            last = Some(at);
+        }
+        at += 1;
+    }
+    last.map(|comma| (&text[..comma], &text[comma + 1..]))
 }
 
 /// That `file` names one, and nothing else before it.
@@ -83,5 +188,5 @@ fn named(file: &[u8]) -> Result<(), String> {
 }
 
 fn exists(file: &[u8]) -> bool {
-    !file.is_empty() && Path::new(OsStr::from_bytes(file)).exists()
+    !file.is_empty() && path(file).exists()
 }

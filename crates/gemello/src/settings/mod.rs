@@ -209,7 +209,7 @@ impl Settings {
         single
             .chain(console)
             .chain(modules)
-            .chain(disk.iter_mut().map(|disk| &mut disk.path))
+            .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()
     }
 }

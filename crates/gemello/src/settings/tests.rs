@@ -1,7 +1,7 @@
 //! Both spellings of settings mean the same, and the document describes all of them.
 
 use super::console::ConsolePlace;
-use super::disk::{DiskFormat, DiskSettings};
+use super::disk::DiskSettings;
 use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
 use super::sched::{CpuLimit, CpuWeight, Quantum};
@@ -10,8 +10,10 @@ use super::*;
 use crate::cli::{Cli, Command, Run};
 use ::sched::{Limit, Weight};
 use clap::{CommandFactory as _, Parser as _};
+use disk_image::ImageFormat;
+use machine::Cache;
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 /// Everything is said, what does not go together included.
@@ -38,8 +40,17 @@ fn all() -> Settings {
             module: vec![ModuleSettings { path: "/m".into(), arguments: "a=b".into() }],
         },
         disk: vec![
-            DiskSettings { path: "/a".into(), read_only: true, format: Some(DiskFormat::Raw) },
-            DiskSettings { path: "/b".into(), read_only: false, format: None },
+            DiskSettings {
+                path: "/a".into(),
+                read_only: true,
+                format: Some(ImageFormat::Qcow2),
+                serial: Some("a-1".into()),
+                cache: Some(Cache::Unsafe),
+                backing: Some("/c".into()),
+                iops: NonZeroU64::new(500),
+                bps: Some(Size(10 << 20)),
+            },
+            DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
         engine: EngineSettings {
             name: Some(Choice::Soft),
@@ -79,7 +90,7 @@ const OPTIONS: [(&str, &[&str]); 31] = [
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
     ("module", &["--module", "/m=a b", "--module", "/n"]),
-    ("disk", &["--disk", "/a,ro", "--disk", "/b,format=raw"]),
+    ("disk", &["--disk", "/a,ro,serial=x,cache=unsafe,iops=5,bps=1M", "--disk", "/b,,,format=raw"]),
     ("name", &["--name", "web-1"]),
     ("memory", &["--memory", "1536M"]),
     ("resident", &["--resident", "64M"]),

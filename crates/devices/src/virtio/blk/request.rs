@@ -1,25 +1,31 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
-use super::image::{DiskAccess, SECTOR, Storage};
+use super::shared::Shared;
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
+use disk_image::{DiskAccess, SECTOR, Space};
 use memory::GuestRam;
 use std::io;
+use std::sync::Arc;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
 /// Bytes before the data: type, reserved, sector.
 const HEADER: usize = 16;
 /// Bytes that are moved at once at the most.
 const CHUNK: usize = 256 << 10;
+/// Bytes of a range to discard or to zero (struct virtio_blk_discard_write_zeroes).
+const RANGE: usize = 16;
+/// Such ranges in a request at the most.
+pub(super) const RANGES: u32 = 16;
+/// Sectors of such a range at the most: none keeps the disk busy for long.
+pub(super) const RANGE_SECTORS: u32 = 1 << 21;
 
-/// A disk as its requests see it.
+/// What one queue's requests are served with.
 pub(super) struct Disk {
-    pub(super) storage: Box<dyn Storage>,
-    pub(super) access: DiskAccess,
-    /// What GET_ID answers, padded with zeros.
-    pub(super) id: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    pub(super) shared: Arc<Shared>,
     /// For data on its way; grows to [`CHUNK`].
     pub(super) buffer: Vec<u8>,
 }
@@ -37,6 +43,12 @@ enum Refusal {
     Beyond { sector: u64, bytes: u64 },
     #[error("the disk is read only")]
     ReadOnly,
+    #[error("{0} bytes are no ranges, or too many")]
+    NoRanges(u64),
+    #[error("a range of {0} sectors, more than {RANGE_SECTORS}")]
+    LongRange(u32),
+    #[error("flags {0:#x} of a range")]
+    Flags(u32),
     #[error("its buffers are not (all) RAM")]
     NotRam,
     #[error("the host: {0}")]
@@ -52,7 +64,7 @@ impl From<NotRam> for Refusal {
 impl Refusal {
     fn status(&self) -> u32 {
         match self {
-            Self::Unsupported(_) => VIRTIO_BLK_S_UNSUPP,
+            Self::Unsupported(_) | Self::Flags(_) => VIRTIO_BLK_S_UNSUPP,
             _ => VIRTIO_BLK_S_IOERR,
         }
     }
@@ -81,6 +93,9 @@ impl Disk {
             Ok(written) => (VIRTIO_BLK_S_OK, written),
             Err(why) => {
                 tracing::debug!(target: "virtio", "disk request refused: {why}");
+                if let Refusal::Host(error) = &why {
+                    self.shared.tell(error);
+                }
                 (why.status(), 0)
             }
         };
@@ -105,22 +120,79 @@ impl Disk {
         readable.read(ram, &mut header)?;
         let kind = u32::from_le_bytes(std::array::from_fn(|i| header[i]));
         let sector = u64::from_le_bytes(std::array::from_fn(|i| header[8 + i]));
+        self.shared.pay(data.len() + payload.len());
         match kind {
             VIRTIO_BLK_T_IN => self.read(ram, sector, data),
             VIRTIO_BLK_T_OUT => {
                 self.write(ram, sector, payload)?;
-                if write_through {
-                    self.storage.flush()?;
-                }
-                Ok(0)
+                self.written(write_through)
             }
-            VIRTIO_BLK_T_FLUSH if self.access == DiskAccess::ReadOnly => Ok(0),
-            VIRTIO_BLK_T_FLUSH => self.storage.flush().map(|()| 0).map_err(Refusal::from),
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
+                self.ranges(ram, kind, &payload)?;
+                self.written(write_through)
+            }
+            VIRTIO_BLK_T_FLUSH => Ok(self.shared.flush().map(|()| 0)?),
             VIRTIO_BLK_T_GET_ID => {
-                data.write(ram, &self.id)?;
-                Ok(data.len().min(self.id.len() as u64))
+                let id = &self.shared.id;
+                data.write(ram, id)?;
+                Ok(data.len().min(id.len() as u64))
             }
             _ => Err(Refusal::Unsupported(kind)),
+        }
+    }
+
+    /// What was written is answered with no bytes, and as safe as the driver expects.
+    fn written(&self, write_through: bool) -> Result<u64, Refusal> {
+        if write_through {
+            self.shared.flush()?;
+        }
+        Ok(0)
+    }
+
+    /// Discards or zeroes the ranges in `payload`: all of them, or none if one makes no sense.
+    fn ranges(&self, ram: &GuestRam, kind: u32, payload: &Segments) -> Result<(), Refusal> {
+        self.writable()?;
+        let bytes = payload.len();
+        let most = u64::from(RANGES) * RANGE as u64;
+        if bytes == 0 || !bytes.is_multiple_of(RANGE as u64) || bytes > most {
+            return Err(Refusal::NoRanges(bytes));
+        }
+        let mut list = vec![0; bytes as usize];
+        payload.read(ram, &mut list)?;
+        let ranges: Result<Vec<_>, _> =
+            list.chunks_exact(RANGE).map(|range| self.range(kind, range)).collect();
+        for (offset, bytes, space) in ranges? {
+            match kind {
+                VIRTIO_BLK_T_DISCARD => self.shared.storage.discard(offset, bytes)?,
+                _ => self.shared.storage.write_zeroes(offset, bytes, space)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a range begins, its bytes, and what becomes of the space.
+    fn range(&self, kind: u32, range: &[u8]) -> Result<(u64, u64, Space), Refusal> {
+        let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| range[at + i]));
+        let sector = u64::from_le_bytes(std::array::from_fn(|i| range[i]));
+        let (sectors, flags) = (half(8), half(12));
+        let space = match flags {
+            0 => Space::Keep,
+            VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP if kind == VIRTIO_BLK_T_WRITE_ZEROES => {
+                Space::GiveBack
+            }
+            _ => return Err(Refusal::Flags(flags)),
+        };
+        if sectors > RANGE_SECTORS {
+            return Err(Refusal::LongRange(sectors));
+        }
+        let bytes = u64::from(sectors) * SECTOR;
+        Ok((self.on_disk(sector, bytes)?, bytes, space))
+    }
+
+    fn writable(&self) -> Result<(), Refusal> {
+        match self.shared.access {
+            DiskAccess::ReadOnly => Err(Refusal::ReadOnly),
+            DiskAccess::ReadWrite => Ok(()),
         }
     }
 
@@ -129,7 +201,7 @@ impl Disk {
         while !data.is_empty() {
             let rest = data.split_off(CHUNK as u64);
             let buffer = room(&mut self.buffer, data.len());
-            self.storage.read(offset, buffer)?;
+            self.shared.storage.read(offset, buffer)?;
             data.write(ram, buffer)?;
             offset += data.len();
             data = rest;
@@ -138,15 +210,13 @@ impl Disk {
     }
 
     fn write(&mut self, ram: &GuestRam, sector: u64, mut data: Segments) -> Result<(), Refusal> {
-        if self.access == DiskAccess::ReadOnly {
-            return Err(Refusal::ReadOnly);
-        }
+        self.writable()?;
         let mut offset = self.place(ram, sector, &data)?;
         while !data.is_empty() {
             let rest = data.split_off(CHUNK as u64);
             let buffer = room(&mut self.buffer, data.len());
             data.read(ram, buffer)?;
-            self.storage.write(offset, buffer)?;
+            self.shared.storage.write(offset, buffer)?;
             offset += data.len();
             data = rest;
         }
@@ -156,16 +226,21 @@ impl Disk {
     /// The byte where the transfer of `data` begins, if all of it is sectors of the disk and in
     /// RAM.
     fn place(&self, ram: &GuestRam, sector: u64, data: &Segments) -> Result<u64, Refusal> {
-        let bytes = data.len();
+        let offset = self.on_disk(sector, data.len())?;
+        if !data.in_ram(ram) {
+            return Err(Refusal::NotRam);
+        }
+        Ok(offset)
+    }
+
+    /// The byte where `bytes` from `sector` begin, if they are sectors of the disk.
+    fn on_disk(&self, sector: u64, bytes: u64) -> Result<u64, Refusal> {
         if bytes == 0 || !bytes.is_multiple_of(SECTOR) {
             return Err(Refusal::Uneven(bytes));
         }
         let end = sector.checked_add(bytes / SECTOR);
-        if end.is_none_or(|end| end > self.storage.sectors()) {
+        if end.is_none_or(|end| end > self.shared.storage.sectors()) {
             return Err(Refusal::Beyond { sector, bytes });
-        }
-        if !data.in_ram(ram) {
-            return Err(Refusal::NotRam);
         }
         sector.checked_mul(SECTOR).ok_or(Refusal::Beyond { sector, bytes })
     }

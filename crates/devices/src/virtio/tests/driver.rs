@@ -5,10 +5,11 @@ use crate::irq::{IrqInputs, IrqLine};
 use crate::msi::{Msi, MsiSink};
 use crate::pci::PciFunction as _;
 use crate::saved::RestoreError;
-pub(super) use crate::virtio::blk::DiskAccess::{self, ReadOnly, ReadWrite};
-use crate::virtio::blk::{Block, Storage};
+use crate::virtio::blk::{Block, Cache, Recipe};
 use crate::virtio::{MmioState, PciState, Service, TransportState};
 use crate::virtio::{VirtioDevice, VirtioMmio, VirtioPci};
+pub(super) use disk_image::DiskAccess::{self, ReadOnly, ReadWrite};
+use disk_image::{Limit, Space, Storage};
 use memory::GuestRam;
 use proptest::prelude::*;
 use std::io;
@@ -40,6 +41,10 @@ pub(super) const IN: u32 = 0;
 pub(super) const OUT: u32 = 1;
 pub(super) const FLUSH: u32 = 4;
 pub(super) const GET_ID: u32 = 8;
+pub(super) const DISCARD: u32 = 11;
+pub(super) const ZEROES: u32 = 13;
+/// What a [`Platter`] reads as where it was discarded.
+pub(super) const DISCARDED: u8 = 0xD5;
 
 pub(super) const VERSION_1: u64 = 1 << 32;
 pub(super) const EVENT_IDX: u64 = 1 << 29;
@@ -70,6 +75,11 @@ impl Platter {
         Self(Arc::new(Mutex::new(Content { bytes, durable, ..Content::default() })))
     }
 
+    fn fill(&self, offset: u64, bytes: u64, with: u8) -> io::Result<()> {
+        let range = offset as usize..(offset + bytes) as usize;
+        self.access(|content| content.bytes[range].fill(with))
+    }
+
     fn access<T>(&self, work: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
         let gate = lock(&self.0).gate.clone();
         while gate.as_ref().is_some_and(|gate| gate.load(Ordering::SeqCst)) {
@@ -88,21 +98,33 @@ impl Storage for Platter {
         lock(&self.0).bytes.len() as u64 / 512
     }
 
-    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    fn granule(&self) -> u32 {
+        4096
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let at = offset as usize;
         self.access(|content| into.copy_from_slice(&content.bytes[at..at + into.len()]))
     }
 
-    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+    fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         let at = offset as usize;
         self.access(|content| content.bytes[at..at + from.len()].copy_from_slice(from))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.access(|content| {
             content.durable = content.bytes.clone();
             content.flushes += 1;
         })
+    }
+
+    fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.fill(offset, bytes, DISCARDED)
+    }
+
+    fn write_zeroes(&self, offset: u64, bytes: u64, _: Space) -> io::Result<()> {
+        self.fill(offset, bytes, 0)
     }
 }
 
@@ -226,9 +248,16 @@ pub(super) fn device(on: On, platter: &Platter, access: DiskAccess) -> Driver {
     device_on(on, ram, platter, access)
 }
 
+/// A disk with one queue.
+pub(super) fn recipe(access: DiskAccess) -> Recipe {
+    let (serial, name) = ("gemello-disk0".to_owned(), "a platter".to_owned());
+    let (cache, limit) = (Cache::Writeback, Limit::default());
+    Recipe { access, serial, name, cache, limit, queues: 1 }
+}
+
 /// The same on this RAM.
 pub(super) fn device_on(on: On, ram: GuestRam, platter: &Platter, access: DiskAccess) -> Driver {
-    let block = Block::new(Box::new(platter.clone()), access, "gemello-disk0", Service::Thread);
+    let block = Block::new(Box::new(platter.clone()), recipe(access), Service::Thread);
     driver_of(on, ram, Box::new(block.expect("thread")))
 }
 
@@ -447,6 +476,15 @@ impl Driver {
             DESCRIPTORS,
             &[(HEADER, 16, false), (DATA, len, kind != OUT), (STATUS, 1, true)],
         );
+        let written = self.submit().expect("answered");
+        (self.status(), written)
+    }
+
+    /// A request whose data the device reads.
+    pub(super) fn send(&mut self, kind: u32, sector: u64, len: u32) -> (u8, u32) {
+        self.header(kind, sector);
+        let all = [(HEADER, 16, false), (DATA, len, false), (STATUS, 1, true)];
+        self.chain(DESCRIPTORS, &all);
         let written = self.submit().expect("answered");
         (self.status(), written)
     }

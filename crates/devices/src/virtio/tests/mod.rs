@@ -8,14 +8,17 @@ mod queues;
 mod saved;
 
 use crate::virtio::Service;
-use crate::virtio::blk::Block;
+use crate::virtio::VirtioDevice as _;
+use crate::virtio::blk::{Block, Recipe};
+use disk_image::Limit;
 use driver::*;
 use memory::{Change, GuestRam};
 use proptest::prelude::*;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use x86::addr::Gpa;
 
 const OK: u8 = 0;
@@ -35,7 +38,7 @@ fn the_device_introduces_itself() {
         u64::from(driver.load(0x10))
     };
     let all = features(0) | features(1) << 32;
-    assert_eq!(all, VERSION_1 | EVENT_IDX | 1 << 28 | F_FLUSH | F_RO | 1 << 6 | 1 << 2);
+    assert_eq!(all, VERSION_1 | EVENT_IDX | 1 << 28 | F_FLUSH | F_RO | 0x1444);
 }
 
 #[test]
@@ -56,7 +59,7 @@ fn what_is_written_is_read_back() {
 #[test]
 fn a_request_is_served_before_its_notification_ends() {
     let platter = Platter::new(64);
-    let block = Block::new(Box::new(platter.clone()), ReadWrite, "gemello-disk0", Service::AtOnce);
+    let block = Block::new(Box::new(platter.clone()), recipe(ReadWrite), Service::AtOnce);
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
     let mut driver = driver_of(On::Pci, ram, Box::new(block.expect("no thread is needed")));
     driver.initialize(F_FLUSH);
@@ -164,10 +167,84 @@ fn identity_and_unknown_requests() {
         assert_eq!(driver.request(GET_ID, 0, 20), (OK, 21));
         assert_eq!(driver.bytes(Gpa(DATA), 20), *b"gemello-disk0\0\0\0\0\0\0\0");
         assert_eq!(driver.request(GET_ID, 0, 4), (OK, 5));
-        for kind in [2, 3, 11, 13, 14, 0x8000_0000, u32::MAX] {
+        for kind in [2, 3, 12, 14, 16, 0x8000_0000, u32::MAX] {
             assert_eq!(driver.request(kind, 0, 512), (UNSUPP, 0), "type {kind}");
         }
     });
+}
+
+/// struct virtio_blk_discard_write_zeroes.
+fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    [&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+}
+
+#[test]
+fn ranges_are_discarded_and_zeroed() {
+    on_each(|on| {
+        let platter = Platter::new(64);
+        let mut driver = running(on, &platter, F_FLUSH);
+        let mut ask = |kind: u32, list: &[Vec<u8>]| {
+            let list = list.concat();
+            driver.ram.write(Gpa(DATA), &list).expect("RAM");
+            driver.send(kind, 0, list.len() as u32)
+        };
+        let two = [range(1, 2, 0), range(63, 1, 0)];
+        assert_eq!(ask(DISCARD, &two), (OK, 1));
+        assert_eq!(ask(ZEROES, &[range(8, 1, 0), range(10, 1, 1)]), (OK, 1));
+        let found = platter.0.lock().unwrap().bytes.clone();
+        let sector = |number: usize| found[number * 512..][..512].to_vec();
+        assert!([1, 2, 63].into_iter().all(|number| sector(number) == [DISCARDED; 512]));
+        assert!([8, 10].into_iter().all(|number| sector(number) == [0; 512]));
+        let fresh = Platter::new(64).0.lock().unwrap().bytes.clone();
+        assert!([0, 3, 9, 11].into_iter().all(|n| sector(n) == fresh[n * 512..][..512]));
+        // None of several is done if one makes no sense.
+        for (kind, bad, status) in [
+            (DISCARD, range(64, 1, 0), IOERR),
+            (DISCARD, range(u64::MAX, 1, 0), IOERR),
+            (DISCARD, range(0, 0, 0), IOERR),
+            (ZEROES, range(0, u32::MAX, 0), IOERR),
+            (DISCARD, range(0, 1, 1), UNSUPP),
+            (ZEROES, range(0, 1, 2), UNSUPP),
+            (ZEROES, vec![0; 15], IOERR),
+        ] {
+            assert_eq!(ask(kind, &[range(20, 1, 0), bad]).0, status);
+        }
+        assert_eq!(ask(DISCARD, &vec![range(20, 1, 0); 17]).0, IOERR);
+        assert_eq!(ask(DISCARD, &[]).0, IOERR);
+        assert!(platter.0.lock().unwrap().bytes == found);
+    });
+}
+
+/// Two requests in flight: one waits for the host, the other queue's is answered.
+#[test]
+fn queues_do_not_wait_for_each_other() {
+    let platter = Platter::new(64);
+    let recipe = Recipe { queues: 3, ..recipe(ReadWrite) };
+    let block = Block::new(Box::new(platter), recipe, Service::Thread).expect("threads");
+    assert_eq!(block.queues(), [256; 3]);
+    let mut count = [0; 2];
+    block.read_config(34, &mut count);
+    assert_eq!(count, [3, 0], "num_queues");
+}
+
+#[test]
+fn a_rate_holds_requests_back_and_a_pause_does_not_wait_for_it() {
+    let platter = Platter::new(64);
+    let limit = Limit { iops: None, bps: NonZeroU64::new(1) };
+    let recipe = Recipe { limit, ..recipe(ReadWrite) };
+    let block = Block::new(Box::new(platter), recipe, Service::Thread).expect("a thread");
+    let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
+    let mut driver = driver_of(On::Pci, ram, Box::new(block));
+    driver.initialize(F_FLUSH);
+    assert_eq!(driver.request(IN, 0, 512), (OK, 513), "the first is let go");
+    let begun = Instant::now();
+    driver.header(IN, 1);
+    driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    driver.offer(0);
+    driver.notify();
+    driver.device.pause();
+    assert_eq!(driver.status(), UNTOUCHED, "the second waits for minutes");
+    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 #[test]

@@ -1,17 +1,42 @@
-//! What an image file is, told by its content: the formats of other programs, which are no disk as
-//! they stand.
+//! What an image file is, told by its content.
 //!
-//! Used as raw, such a file shows the guest the container in place of the disk, and the first write
-//! damages it. The answer is a guess by magic numbers, which a guest can write to its own disk: so
-//! nothing is ever *opened* in another format, it is refused, and who knows better insists on the
-//! bytes.
+//! Used as raw, a file in another format shows the guest the container in place of the disk, and
+//! the first write damages it. The answer is a guess by magic numbers, which a guest can write to
+//! its own raw disk. So a guess alone never opens a further file ([`Backing`](super::Backing)),
+//! what is neither raw nor qcow2 is refused, and who knows better insists on a format.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// A format that is not raw.
+/// A format that a disk may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// The disk's bytes and nothing else.
+    Raw,
+    /// QEMU's format, version 2 or 3.
+    Qcow2,
+}
+
+impl ImageFormat {
+    /// As an option says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    /// The format called `name`.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        [Self::Raw, Self::Qcow2].into_iter().find(|format| format.name().as_bytes() == name)
+    }
+}
+
+/// What a file's content says that it is: a format that is not raw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names are the documentation
 pub enum Format {
@@ -105,7 +130,7 @@ const TAILS: &[(usize, &[u8], Format)] = &[
 ///
 /// # Errors
 /// It cannot be read.
-pub(super) fn recognize(file: &File, bytes: u64) -> io::Result<Option<Format>> {
+pub(crate) fn recognize(file: &File, bytes: u64) -> io::Result<Option<Format>> {
     let mut head = vec![0; bytes.min(HEAD) as usize];
     file.read_exact_at(&mut head, 0)?;
     let end = bytes.min(TAIL);

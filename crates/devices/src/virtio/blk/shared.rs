@@ -1,0 +1,81 @@
+//! What all queues of a disk share.
+
+use super::recipe::{Cache, Recipe};
+use disk_image::{DiskAccess, Limit, Limiter, Storage};
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use sync::lock;
+use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
+
+/// Between two messages about the host's errors.
+const MESSAGES: Duration = Duration::from_secs(10);
+
+/// A disk, as its threads use it.
+pub(super) struct Shared {
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) access: DiskAccess,
+    /// What GET_ID answers, padded with zeros.
+    pub(super) id: [u8; VIRTIO_BLK_ID_BYTES as usize],
+    cache: Cache,
+    /// For messages.
+    name: String,
+    limiter: Option<Mutex<Limiter>>,
+    begun: Instant,
+    /// When the host's last error was told.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    pub(super) fn new(storage: Box<dyn Storage>, recipe: Recipe) -> Self {
+        let Recipe { access, serial, name, cache, limit, queues: _ } = recipe;
+        let mut id = [0; VIRTIO_BLK_ID_BYTES as usize];
+        id.iter_mut().zip(serial.bytes()).for_each(|(to, from)| *to = from);
+        let limited = |limit: Limit| Mutex::new(Limiter::new(limit, Duration::ZERO));
+        let limiter = (!limit.is_none()).then(|| limited(limit));
+        let (begun, told) = (Instant::now(), Mutex::default());
+        Self { storage, access, id, cache, name, limiter, begun, told }
+    }
+
+    /// Makes what was written as safe as the disk's cache is to be.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        match (self.access, self.cache) {
+            (DiskAccess::ReadOnly, _) => Ok(()),
+            (DiskAccess::ReadWrite, Cache::Unsafe) => self.storage.settle(),
+            (DiskAccess::ReadWrite, _) => self.storage.flush(),
+        }
+    }
+
+    /// How long the next request has to wait.
+    pub(super) fn wait(&self) -> Duration {
+        let wait = |limiter: &Mutex<Limiter>| lock(limiter).wait(self.begun.elapsed());
+        self.limiter.as_ref().map_or(Duration::ZERO, wait)
+    }
+
+    /// Counts a request that moves `bytes`.
+    pub(super) fn pay(&self, bytes: u64) {
+        if let Some(limiter) = &self.limiter {
+            lock(limiter).pay(bytes);
+        }
+    }
+
+    /// Tells the user of the host's `error`, which the guest sees as one of its disk.
+    pub(super) fn tell(&self, error: &io::Error) {
+        let mut told = lock(&self.told);
+        if told.is_some_and(|last| last.elapsed() < MESSAGES) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let remedy = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "make room on the host, and the guest can write again"
+            }
+            io::ErrorKind::UnexpectedEof => "give the file its old size back",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "permit the file again"
+            }
+            _ => "the host's log may tell more",
+        };
+        tracing::warn!(target: "virtio", "the disk {} fails: {error}; {remedy}", self.name);
+    }
+}

@@ -1,0 +1,96 @@
+//! A raw image, or a block device of the host: the disk's bytes and nothing else.
+
+use super::file::ImageFile;
+use super::{ImageError, SECTOR, Space, Storage};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Bytes of zeros written at once where the host cannot do it by itself.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A raw image, locked while it is open.
+#[derive(Debug)]
+pub struct RawImage {
+    file: File,
+    sectors: u64,
+}
+
+impl RawImage {
+    /// The image that `opened`, from `path`, is.
+    pub(crate) fn new(path: &Path, opened: ImageFile) -> Result<Self, ImageError> {
+        let ImageFile { file, bytes } = opened;
+        if bytes < SECTOR {
+            return Err(ImageError::TooSmall { path: path.to_owned(), bytes });
+        }
+        if !bytes.is_multiple_of(SECTOR) {
+            return Err(ImageError::Uneven { path: path.to_owned(), bytes });
+        }
+        Ok(Self { file, sectors: bytes / SECTOR })
+    }
+
+    /// Over a file of this process's own, which nobody else can have: its whole sectors.
+    ///
+    /// # Errors
+    /// Its size cannot be told.
+    pub fn over(file: File) -> io::Result<Self> {
+        let sectors = file.metadata()?.len() / SECTOR;
+        Ok(Self { file, sectors })
+    }
+
+    fn write_plain_zeroes(&self, mut offset: u64, mut bytes: u64) -> io::Result<()> {
+        while bytes > 0 {
+            let now = bytes.min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..now as usize], offset)?;
+            offset += now;
+            bytes -= now;
+        }
+        Ok(())
+    }
+}
+
+impl Storage for RawImage {
+    fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn granule(&self) -> u32 {
+        4096
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(from, offset)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, hole, offset, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    fn write_zeroes(&self, offset: u64, bytes: u64, space: Space) -> io::Result<()> {
+        let how = match space {
+            Space::GiveBack => FallocateFlags::PUNCH_HOLE,
+            Space::Keep => FallocateFlags::ZERO_RANGE,
+        };
+        match fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.write_plain_zeroes(offset, bytes)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
