@@ -9,7 +9,7 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
-use crate::settings::values::{CodeCache, Size, Text, Time};
+use crate::settings::values::{self, CodeCache, Size, Text, Time};
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -248,6 +248,11 @@ pub(crate) struct Run {
     /// mmio]
     #[arg(long, value_name = "pci|mmio", value_parser = Transport::parse)]
     pub(crate) transport: Option<Transport>,
+
+    /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
+    /// --deterministic]
+    #[arg(long, value_name = "on|off", value_parser = values::switch)]
+    pub(crate) rng: Option<bool>,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

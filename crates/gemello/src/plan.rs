@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, Errors, Mode, Refresh, Session};
+use crate::debian::{self, Errors, Mode, Refresh, Session, Virtio};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
@@ -100,7 +100,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         errors,
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        disks: (!settings.disk.is_empty()).then(|| settings.transport()),
+        virtio: virtio(settings),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -116,6 +116,13 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         side,
         sources,
     })
+}
+
+fn virtio(settings: &Settings) -> Virtio {
+    let disk = (!settings.disk.is_empty()).then_some(debian::Kind::Disk);
+    let rng = settings.rng().then_some(debian::Kind::Rng);
+    let kinds = [disk, rng].into_iter().flatten().collect();
+    Virtio { transport: settings.transport(), kinds }
 }
 
 fn kind(mode: &Mode, errors: Errors) -> Kind {

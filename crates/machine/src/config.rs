@@ -130,6 +130,8 @@ pub enum Device {
     Disk(Disk),
     /// A disk whose content is the machine's own.
     Scratch(Scratch),
+    /// Random bytes of the host's.
+    Entropy,
 }
 
 /// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
@@ -201,6 +203,12 @@ pub enum ConfigError {
         "a deterministic machine keeps all of its memory; leave out `resident`, or `deterministic`"
     )]
     DeterministicPaging,
+    /// No two runs would get the same bytes.
+    #[error(
+        "a deterministic machine has no random bytes of the host's; leave out `rng`, or \
+         `deterministic`"
+    )]
+    DeterministicEntropy,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -243,7 +251,7 @@ impl Hardware {
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
         self.devices.iter().filter_map(|device| match device {
             Device::Disk(disk) => Some(disk),
-            Device::Scratch(_) => None,
+            _ => None,
         })
     }
 
@@ -270,6 +278,9 @@ impl Hardware {
         if self.deterministic && self.paging.is_some() {
             return Err(ConfigError::DeterministicPaging);
         }
+        if self.deterministic && self.devices.contains(&Device::Entropy) {
+            return Err(ConfigError::DeterministicEntropy);
+        }
         let (found, slots) = (self.devices.len(), self.transport.slots());
         if found > slots {
             return Err(ConfigError::TooManyDevices { found, slots });
@@ -285,7 +296,7 @@ impl Device {
                 let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
             }
-            Self::Disk(_) => Ok(()),
+            Self::Disk(_) | Self::Entropy => Ok(()),
         }
     }
 }
@@ -401,6 +412,16 @@ mod tests {
         };
         assert_eq!(with(false), Ok(()));
         assert_eq!(with(true), Err(ConfigError::DeterministicPaging));
+    }
+
+    #[test]
+    fn a_deterministic_machine_has_no_random_bytes() {
+        let with = |deterministic| {
+            let devices = vec![Device::Entropy];
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(false), Ok(()));
+        assert_eq!(with(true), Err(ConfigError::DeterministicEntropy));
     }
 
     #[test]

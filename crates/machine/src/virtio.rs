@@ -12,7 +12,7 @@ use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
-use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
+use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
@@ -100,12 +100,14 @@ fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildE
             let image = RawImage::over(content.try_clone()?)?;
             Ok((disk(image, DiskAccess::ReadWrite)?, Some(content)))
         }
+        Device::Entropy => Ok((Box::new(Entropy::new(service)?), None)),
     }
 }
 
 fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
+        Device::Entropy => "rng",
     }
 }
 

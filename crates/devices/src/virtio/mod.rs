@@ -17,6 +17,7 @@
 pub mod blk;
 mod chain;
 mod device;
+mod entropy;
 mod irq;
 mod queue;
 pub mod saved;
@@ -26,6 +27,7 @@ mod transport;
 mod worker;
 
 pub use device::{Activation, ConfigSpace, VirtioDevice};
+pub use entropy::Entropy;
 pub use irq::VirtioIrq;
 pub use queue::{Queue, QueuePosition};
 pub use transport::{MmioState, PciState, QueueState, TransportState, VirtioMmio, VirtioPci};

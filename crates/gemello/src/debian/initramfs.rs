@@ -1,8 +1,8 @@
 //! The initial file system: busybox, `init.sh`, and a small file that says what this run is about.
 
 use super::cpio::Archive;
+use super::packages::Virtio;
 use crate::shell::quoted;
-use machine::Transport;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,8 +24,8 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: OsString,
-    /// The machine has disks on this transport: load their drivers.
-    pub(crate) disks: Option<Transport>,
+    /// Load the drivers of these.
+    pub(crate) virtio: Virtio,
 }
 
 /// Where standard error goes.
@@ -63,7 +63,7 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, &run_file(session));
-    if session.disks.is_some() {
+    if !drivers.is_empty() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
             archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
@@ -103,12 +103,14 @@ fn run_file(session: &Session) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::Transport;
     use std::ffi::OsStr;
     use std::process::Command;
 
     fn session(mode: Mode) -> Session {
         let errors = Errors::WithOutput;
-        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: None }
+        let virtio = Virtio { transport: Transport::Pci, kinds: vec![] };
+        Session { mode, errors, window: (24, 80), term: "xterm".into(), virtio }
     }
 
     /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.

@@ -77,6 +77,8 @@ pub(crate) struct MachineSettings {
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) transport: Option<Transport>,
     #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) rng: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) deterministic: Option<bool>,
@@ -181,6 +183,14 @@ impl Settings {
         self.machine.transport.unwrap_or(unsaid)
     }
 
+    /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
+    /// taken has none.
+    pub(crate) fn rng(&self) -> bool {
+        let fits = self.disk.len() < self.transport().slots();
+        let alike = self.machine.deterministic.unwrap_or_default();
+        self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
+    }
+
     /// Has relative paths begin at `base`.
     pub(crate) fn resolve(&mut self, base: &Path) {
         let at = |path: &mut PathBuf| *path = base.join(&*path);
@@ -224,6 +234,7 @@ impl MachineSettings {
             cpu: self.cpu.or(lower.cpu),
             vcpus: self.vcpus.or(lower.vcpus),
             transport: self.transport.or(lower.transport),
+            rng: self.rng.or(lower.rng),
             debug_exit: self.debug_exit.or(lower.debug_exit),
             deterministic: self.deterministic.or(lower.deterministic),
         }

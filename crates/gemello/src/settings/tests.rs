@@ -25,6 +25,7 @@ fn all() -> Settings {
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
             transport: Some(Transport::Mmio),
+            rng: Some(false),
             debug_exit: Some(true),
             deterministic: Some(true),
         },
@@ -73,7 +74,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 31] = [
+const OPTIONS: [(&str, &[&str]); 32] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -87,6 +88,7 @@ const OPTIONS: [(&str, &[&str]); 31] = [
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
+    ("rng", &["--rng", "off"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -226,10 +228,23 @@ fn every_field_has_a_name_of_the_command_line() {
         "cpu",
         "vcpus",
         "transport",
+        "rng",
+        "deterministic",
     ] {
         let text = names.render(&format!("change `{word}`"));
         assert!(text.starts_with("change --"), "{text}");
     }
+}
+
+#[test]
+fn a_machine_has_random_bytes_where_it_may() {
+    let rng = |words: &[&str]| options::gather(&arguments(words)).expect("it").settings.rng();
+    assert!(rng(&["debian"]) && rng(&["--kernel", "/k"]));
+    assert!(!rng(&["--nucleus"]) && !rng(&["debian", "--deterministic"]));
+    assert!(!rng(&["debian", "--rng", "off"]) && rng(&["--nucleus", "--rng", "on"]));
+    let disks = ["--disk", "/d"].repeat(8);
+    assert!(rng(&[&["debian"], &disks[..]].concat()));
+    assert!(!rng(&[&["debian", "--transport", "mmio"], &disks[..]].concat()), "no slot is left");
 }
 
 #[test]

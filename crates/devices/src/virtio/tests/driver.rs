@@ -350,6 +350,11 @@ impl Driver {
         lock(self.function()).write(bar, offset, width, value);
     }
 
+    /// Goes on in the rings where `other` is.
+    pub(super) fn take_place_of(&mut self, other: &Self) {
+        (self.available, self.used) = (other.available, other.used);
+    }
+
     /// 3.1.1 and 4.2.3, with an empty ring. Gives Status.
     pub(super) fn initialize(&mut self, features: u64) -> u32 {
         self.ram.write(Gpa(DESCRIPTORS), &[0; 0x3000]).expect("RAM");

@@ -1,6 +1,7 @@
 //! The block device behind its transport, with the test as the guest.
 
 mod driver;
+mod entropy;
 mod hostile;
 mod pci;
 mod queues;

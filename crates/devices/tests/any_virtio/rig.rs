@@ -1,0 +1,186 @@
+//! A virtio device with a driver made of bytes: for property tests and for cargo-fuzz.
+//!
+//! The device serves its queues at once, so a run is the same each time. Besides not panicking, a
+//! step keeps a promise: saved state restores to itself.
+
+use devices::bus::MmioDevice as _;
+use devices::irq::{IrqInputs, IrqLine};
+use devices::virtio::blk::{Block, DiskAccess, SECTOR, Storage};
+use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
+use memory::GuestRam;
+use std::io;
+use std::sync::{Arc, Mutex};
+use sync::lock;
+use x86::addr::{Gpa, Width};
+
+const RAM: u64 = 1 << 20;
+/// Entries of each queue.
+const SIZE: u16 = 16;
+/// Where the rings of a queue are: a page each for descriptors, available ring, used ring.
+const RINGS: u64 = 0x1_0000;
+const QUEUES: u64 = 5;
+/// How many devices there are to choose from.
+pub(crate) const KINDS: u8 = 2;
+
+struct Nowhere;
+
+impl IrqInputs for Nowhere {
+    fn set_input(&self, _pin: u8, _level: bool) {}
+}
+
+/// A device and its driver.
+pub(crate) struct Rig {
+    ram: GuestRam,
+    device: Arc<Mutex<VirtioMmio>>,
+}
+
+/// A disk of 64 sectors in memory.
+struct Sectors(Vec<u8>);
+
+impl Storage for Sectors {
+    fn sectors(&self) -> u64 {
+        self.0.len() as u64 / SECTOR
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.copy_from_slice(&self.0[offset as usize..][..into.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.0[offset as usize..][..from.len()].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn make(kind: u8) -> Box<dyn VirtioDevice> {
+    const NO_THREAD: &str = "no thread is needed";
+    match kind % KINDS {
+        0 => Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)),
+        _ => {
+            let sectors = Box::new(Sectors(vec![7; 64 * SECTOR as usize]));
+            let access = DiskAccess::ReadWrite;
+            Box::new(Block::new(sectors, access, "disk", Service::AtOnce).expect(NO_THREAD))
+        }
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(kind: u8) -> Self {
+        let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
+        let device = make(kind);
+        let line = IrqLine::to_pin(16, Arc::new(Nowhere));
+        Self { device: VirtioMmio::new(device, ram.clone(), line), ram }
+    }
+
+    fn load(&self, register: u64) -> u64 {
+        lock(&self.device).read(register, Width::B4)
+    }
+
+    fn store(&self, register: u64, value: u64) {
+        lock(&self.device).write(register, Width::B4, value & 0xFFFF_FFFF);
+    }
+
+    fn poke(&self, at: u64, bytes: &[u8]) {
+        let _ = self.ram.write(Gpa(at), bytes);
+    }
+
+    fn ring(queue: u64, part: u64) -> u64 {
+        RINGS + (queue % QUEUES * 3 + part) * 0x1000
+    }
+
+    /// What the used ring of `queue` counts.
+    pub(crate) fn used(&self, queue: u64) -> u16 {
+        let mut index = [0; 2];
+        self.ram.read(Gpa(Self::ring(queue, 2) + 2), &mut index).expect("RAM");
+        u16::from_le_bytes(index)
+    }
+
+    pub(crate) fn needs_reset(&self) -> bool {
+        self.load(0x70) & 0x40 != 0
+    }
+
+    /// Initializes the device as 3.1.1 says, with the features `wanted` of the first 32.
+    fn handshake(&self, wanted: u64) {
+        self.store(0x70, 0);
+        self.store(0x70, 3);
+        self.store(0x14, 0);
+        let offered = self.load(0x10);
+        for (select, features) in [(0, offered & wanted), (1, 1)] {
+            self.store(0x24, select);
+            self.store(0x20, features);
+        }
+        self.store(0x70, 0xb);
+        for queue in 0..QUEUES {
+            self.store(0x30, queue);
+            self.store(0x38, SIZE.into());
+            for (part, register) in [(0, 0x80), (1, 0x90), (2, 0xa0)] {
+                self.poke(Self::ring(queue, part), &[0; 0x1000]);
+                self.store(register, Self::ring(queue, part));
+                self.store(register + 4, 0);
+            }
+            self.store(0x44, 1);
+        }
+        self.store(0x70, 0xf);
+    }
+
+    /// Puts descriptor `head` of `queue` into its available ring.
+    fn offer(&self, queue: u64, head: u16) {
+        let ring = Self::ring(queue, 1);
+        let mut index = [0; 2];
+        self.ram.read(Gpa(ring + 2), &mut index).expect("RAM");
+        let index = u16::from_le_bytes(index);
+        self.poke(ring + 4 + 2 * u64::from(index % SIZE), &head.to_le_bytes());
+        self.poke(ring + 2, &index.wrapping_add(1).to_le_bytes());
+        self.store(0x50, queue % QUEUES);
+    }
+
+    /// One step of eight bytes: operation, and what it is about.
+    pub(crate) fn step(&self, step: [u8; 8]) {
+        let [operation, a, b, c, v0, v1, v2, v3] = step;
+        let value = u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
+        let place = u64::from(a) << 12 | u64::from(b) << 4;
+        match operation % 11 {
+            0 => self.poke(place, &[v0, v1, v2, v3][..usize::from(c % 4) + 1]),
+            1 => self.store(u64::from(a) << 2, value),
+            2 => drop(self.load(u64::from(a) << 2)),
+            3 => self.handshake(if c == 0 { u64::from(u32::MAX) } else { value }),
+            4 => {
+                // Addresses in and around RAM; lengths short and long.
+                let gpa = value & 0x1F_FFFF;
+                let len = u32::from(v3) << (b % 25);
+                let at = Self::ring(a.into(), 0) + 16 * u64::from(b % SIZE as u8);
+                let next = u16::from(b % SIZE as u8) + 1;
+                self.poke(at, &gpa.to_le_bytes());
+                self.poke(at + 8, &len.to_le_bytes());
+                self.poke(at + 12, &u16::from(c & 7).to_le_bytes());
+                self.poke(at + 14, &next.to_le_bytes());
+            }
+            5 => self.offer(a.into(), u16::from(b) % (SIZE + 1)),
+            6 => self.store(0x50, value & 7),
+            7 => self.store(0x100 + u64::from(a), value),
+            8 => lock(&self.device).pause(),
+            9 => lock(&self.device).resume(),
+            _ => {
+                let mut device = lock(&self.device);
+                let state = device.save();
+                device.restore(&state).expect("its own state");
+                assert_eq!(device.save(), state);
+            }
+        }
+    }
+}
+
+/// Has a driver do to a device what `data` says, eight bytes a step. Must neither panic nor hang.
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some((&kind, steps)) = data.split_first() else { return };
+    let rig = Rig::new(kind);
+    rig.handshake(u32::MAX.into());
+    for step in steps.chunks_exact(8).take(1024) {
+        rig.step(step.try_into().unwrap_or_default());
+    }
+}
