@@ -28,6 +28,7 @@ mod end;
 mod error;
 mod firmware;
 pub mod frequency;
+mod generation;
 mod handle;
 mod init;
 mod io_thread;
