@@ -54,6 +54,7 @@ Examples:
   gemello pause web
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
+  gemello balloon web 256M                   has the guest keep 256M and give the rest back
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 
@@ -145,6 +146,16 @@ pub(crate) enum Command {
         /// Print one JSON document
         #[arg(long)]
         json: bool,
+    },
+    /// Take memory from a guest, or give it back; without SIZE, tell how it is
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Balloon {
+        /// A machine that runs with --balloon
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// How much of its memory the guest keeps
+        #[arg(value_name = "SIZE", value_parser = Size::parse)]
+        memory: Option<Size>,
     },
     /// A machine's console on this terminal
     #[command(after_help = CONTROL_EXAMPLES)]
@@ -253,6 +264,10 @@ pub(crate) struct Run {
     /// --deterministic]
     #[arg(long, value_name = "on|off", value_parser = values::switch)]
     pub(crate) rng: Option<bool>,
+
+    /// Let `gemello balloon` take memory from the guest, and the guest give back what it has freed
+    #[arg(long)]
+    pub(crate) balloon: bool,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

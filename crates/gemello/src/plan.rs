@@ -121,7 +121,8 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
 fn virtio(settings: &Settings) -> Virtio {
     let disk = (!settings.disk.is_empty()).then_some(debian::Kind::Disk);
     let rng = settings.rng().then_some(debian::Kind::Rng);
-    let kinds = [disk, rng].into_iter().flatten().collect();
+    let balloon = settings.balloon().then_some(debian::Kind::Balloon);
+    let kinds = [disk, rng, balloon].into_iter().flatten().collect();
     Virtio { transport: settings.transport(), kinds }
 }
 

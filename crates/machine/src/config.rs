@@ -132,6 +132,8 @@ pub enum Device {
     Scratch(Scratch),
     /// Random bytes of the host's.
     Entropy,
+    /// A memory balloon.
+    Balloon,
 }
 
 /// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
@@ -296,7 +298,7 @@ impl Device {
                 let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
             }
-            Self::Disk(_) | Self::Entropy => Ok(()),
+            Self::Disk(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
     }
 }

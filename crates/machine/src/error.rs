@@ -71,6 +71,17 @@ pub enum ControlError {
     State(#[from] StateError),
 }
 
+/// Why a machine's balloon cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BalloonError {
+    /// It has ended.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// It has none.
+    #[error("the machine has no balloon; start it with `balloon`")]
+    NoBalloon,
+}
+
 /// A machine cannot be saved to a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {

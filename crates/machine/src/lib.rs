@@ -58,10 +58,11 @@ pub use config::{
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
+pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::{Format, ImageError, Trust};
 pub use digest::{Digest, DigestError};
 pub use end::End;
-pub use error::{BuildError, ControlError, ResetError, SaveError};
+pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use memory::PagerStats;

@@ -11,6 +11,7 @@ use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
+use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
@@ -24,8 +25,15 @@ pub(crate) struct Slotted {
     /// For traces.
     name: &'static str,
     transport: Attached,
+    side: Side,
+}
+
+/// The host's side of a device, beside the guest's.
+#[derive(Default)]
+pub(crate) struct Side {
     /// What a scratch disk holds.
-    content: Option<File>,
+    pub(crate) content: Option<File>,
+    pub(crate) balloon: Option<BalloonControl>,
 }
 
 /// A device on its transport.
@@ -45,12 +53,12 @@ pub(crate) fn build(
     let mut slotted = Vec::new();
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content) = make(device, before, service)?;
+        let (made, side) = make(device, before, hardware.memory, service)?;
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
         };
-        let made = Slotted { name: name(device), transport, content };
+        let made = Slotted { name: name(device), transport, side };
         made.pause();
         slotted.push(made);
     }
@@ -82,10 +90,10 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
-type Made = (Box<dyn VirtioDevice>, Option<File>);
+type Made = (Box<dyn VirtioDevice>, Side);
 
-/// Device `number` of its kind, and the content of a scratch disk.
-fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildError> {
+/// Device `number` of its kind in a machine with `memory` bytes, and the host's side of it.
+fn make(device: &Device, number: usize, memory: u64, service: Service) -> Result<Made, BuildError> {
     let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
         let serial = format!("gemello-disk{number}");
         Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
@@ -93,14 +101,20 @@ fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildE
     match device {
         Device::Disk(Disk { path, read_only, trust }) => {
             let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            Ok((disk(RawImage::open(path, access, *trust)?, access)?, None))
+            Ok((disk(RawImage::open(path, access, *trust)?, access)?, Side::default()))
         }
         Device::Scratch(Scratch { bytes }) => {
             let content = scratch::make(*bytes)?;
             let image = RawImage::over(content.try_clone()?)?;
-            Ok((disk(image, DiskAccess::ReadWrite)?, Some(content)))
+            let side = Side { content: Some(content), ..Side::default() };
+            Ok((disk(image, DiskAccess::ReadWrite)?, side))
         }
-        Device::Entropy => Ok((Box::new(Entropy::new(service)?), None)),
+        Device::Entropy => Ok((Box::new(Entropy::new(service)?), Side::default())),
+        Device::Balloon => {
+            let balloon = Balloon::new(memory, service)?;
+            let side = Side { balloon: Some(balloon.control()), ..Side::default() };
+            Ok((Box::new(balloon), side))
+        }
     }
 }
 
@@ -108,6 +122,7 @@ fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
         Device::Entropy => "rng",
+        Device::Balloon => "balloon",
     }
 }
 
@@ -143,9 +158,9 @@ impl Slotted {
         bus.add_mmio(self.name, slot.address..=Gpa(last), Arc::clone(device) as _)
     }
 
-    /// What a scratch disk holds; it changes as long as the machine's devices go on.
-    pub(crate) fn content(&self) -> Option<&File> {
-        self.content.as_ref()
+    /// The host's side; a scratch disk's content changes as long as the machine's devices go on.
+    pub(crate) fn side(&self) -> &Side {
+        &self.side
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -14,6 +14,8 @@
 //! queue's ring, then the interrupt, then the line. A device's thread takes the last four, each
 //! after the other's release, and never the transport's.
 
+mod attendant;
+pub mod balloon;
 pub mod blk;
 mod chain;
 mod device;

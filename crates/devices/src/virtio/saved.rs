@@ -1,5 +1,6 @@
 //! Saved state of the devices behind the transports.
 
+use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceState {
     /// A disk.
     Block(BlockState),
+    /// A memory balloon.
+    Balloon(BalloonState),
     /// A device that keeps nothing.
     Stateless,
 }

@@ -5,11 +5,13 @@
 
 use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
+use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, DiskAccess, SECTOR, Storage};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
 use memory::GuestRam;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use sync::lock;
 use x86::addr::{Gpa, Width};
 
@@ -20,7 +22,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 2;
+pub(crate) const KINDS: u8 = 3;
 
 struct Nowhere;
 
@@ -32,6 +34,7 @@ impl IrqInputs for Nowhere {
 pub(crate) struct Rig {
     ram: GuestRam,
     device: Arc<Mutex<VirtioMmio>>,
+    balloon: Option<BalloonControl>,
 }
 
 /// A disk of 64 sectors in memory.
@@ -57,14 +60,20 @@ impl Storage for Sectors {
     }
 }
 
-fn make(kind: u8) -> Box<dyn VirtioDevice> {
+/// A device, and what the host has of a balloon.
+fn make(kind: u8) -> (Box<dyn VirtioDevice>, Option<BalloonControl>) {
     const NO_THREAD: &str = "no thread is needed";
     match kind % KINDS {
-        0 => Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)),
+        0 => (Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)), None),
+        1 => {
+            let balloon = Balloon::new(RAM, Service::AtOnce).expect(NO_THREAD);
+            let control = balloon.control();
+            (Box::new(balloon), Some(control))
+        }
         _ => {
             let sectors = Box::new(Sectors(vec![7; 64 * SECTOR as usize]));
             let access = DiskAccess::ReadWrite;
-            Box::new(Block::new(sectors, access, "disk", Service::AtOnce).expect(NO_THREAD))
+            (Box::new(Block::new(sectors, access, "disk", Service::AtOnce).expect(NO_THREAD)), None)
         }
     }
 }
@@ -72,9 +81,9 @@ fn make(kind: u8) -> Box<dyn VirtioDevice> {
 impl Rig {
     pub(crate) fn new(kind: u8) -> Self {
         let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
-        let device = make(kind);
+        let (device, balloon) = make(kind);
         let line = IrqLine::to_pin(16, Arc::new(Nowhere));
-        Self { device: VirtioMmio::new(device, ram.clone(), line), ram }
+        Self { device: VirtioMmio::new(device, ram.clone(), line), ram, balloon }
     }
 
     fn load(&self, register: u64) -> u64 {
@@ -139,12 +148,21 @@ impl Rig {
         self.store(0x50, queue % QUEUES);
     }
 
+    /// The host wants something.
+    fn host_event(&self, value: u64) {
+        if let Some(balloon) = &self.balloon {
+            balloon.want(value);
+            let report = balloon.report(Duration::ZERO);
+            assert!(report.wanted <= RAM);
+        }
+    }
+
     /// One step of eight bytes: operation, and what it is about.
     pub(crate) fn step(&self, step: [u8; 8]) {
         let [operation, a, b, c, v0, v1, v2, v3] = step;
         let value = u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
         let place = u64::from(a) << 12 | u64::from(b) << 4;
-        match operation % 11 {
+        match operation % 12 {
             0 => self.poke(place, &[v0, v1, v2, v3][..usize::from(c % 4) + 1]),
             1 => self.store(u64::from(a) << 2, value),
             2 => drop(self.load(u64::from(a) << 2)),
@@ -165,6 +183,7 @@ impl Rig {
             7 => self.store(0x100 + u64::from(a), value),
             8 => lock(&self.device).pause(),
             9 => lock(&self.device).resume(),
+            10 => self.host_event(value),
             _ => {
                 let mut device = lock(&self.device);
                 let state = device.save();

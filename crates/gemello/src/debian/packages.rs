@@ -43,7 +43,7 @@ impl Flavour {
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded, and what needs each.
-const DRIVERS: [(&str, Needs); 8] = [
+const DRIVERS: [(&str, Needs); 9] = [
     ("drivers/virtio/virtio_ring.ko", Needs::Virtio),
     ("drivers/virtio/virtio.ko", Needs::Virtio),
     ("drivers/virtio/virtio_pci_legacy_dev.ko", Needs::On(Transport::Pci)),
@@ -52,6 +52,7 @@ const DRIVERS: [(&str, Needs); 8] = [
     ("drivers/virtio/virtio_mmio.ko", Needs::On(Transport::Mmio)),
     ("drivers/block/virtio_blk.ko", Needs::Kind(Kind::Disk)),
     ("drivers/char/hw_random/virtio-rng.ko", Needs::Kind(Kind::Rng)),
+    ("drivers/virtio/virtio_balloon.ko", Needs::Kind(Kind::Balloon)),
 ];
 
 /// What needs a driver.
@@ -70,6 +71,7 @@ enum Needs {
 pub(crate) enum Kind {
     Disk,
     Rng,
+    Balloon,
 }
 
 /// The virtio devices of a machine, as its guest finds them.

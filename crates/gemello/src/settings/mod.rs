@@ -79,6 +79,8 @@ pub(crate) struct MachineSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) rng: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) balloon: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) deterministic: Option<bool>,
@@ -186,9 +188,15 @@ impl Settings {
     /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
     /// taken has none.
     pub(crate) fn rng(&self) -> bool {
-        let fits = self.disk.len() < self.transport().slots();
+        let others = self.disk.len() + usize::from(self.balloon());
+        let fits = others < self.transport().slots();
         let alike = self.machine.deterministic.unwrap_or_default();
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
+    }
+
+    /// Whether its memory can be given back while it runs.
+    pub(crate) fn balloon(&self) -> bool {
+        self.machine.balloon.unwrap_or_default()
     }
 
     /// Has relative paths begin at `base`.
@@ -235,6 +243,7 @@ impl MachineSettings {
             vcpus: self.vcpus.or(lower.vcpus),
             transport: self.transport.or(lower.transport),
             rng: self.rng.or(lower.rng),
+            balloon: self.balloon.or(lower.balloon),
             debug_exit: self.debug_exit.or(lower.debug_exit),
             deterministic: self.deterministic.or(lower.deterministic),
         }

@@ -142,6 +142,7 @@ impl From<&Run> for Settings {
             vcpus,
             transport,
             rng,
+            balloon,
             engine,
             sched,
             timeout,
@@ -166,6 +167,7 @@ impl From<&Run> for Settings {
             vcpus: *vcpus,
             transport: *transport,
             rng: *rng,
+            balloon: flag(*balloon),
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };

@@ -26,6 +26,7 @@ fn all() -> Settings {
             vcpus: Some(4),
             transport: Some(Transport::Mmio),
             rng: Some(false),
+            balloon: Some(true),
             debug_exit: Some(true),
             deterministic: Some(true),
         },
@@ -74,7 +75,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 32] = [
+const OPTIONS: [(&str, &[&str]); 33] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -89,6 +90,7 @@ const OPTIONS: [(&str, &[&str]); 32] = [
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
     ("rng", &["--rng", "off"]),
+    ("balloon", &["--balloon"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -229,6 +231,7 @@ fn every_field_has_a_name_of_the_command_line() {
         "vcpus",
         "transport",
         "rng",
+        "balloon",
         "deterministic",
     ] {
         let text = names.render(&format!("change `{word}`"));

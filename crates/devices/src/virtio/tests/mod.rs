@@ -1,5 +1,6 @@
 //! The block device behind its transport, with the test as the guest.
 
+mod balloon;
 mod driver;
 mod entropy;
 mod hostile;
