@@ -10,6 +10,7 @@ use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
+use crate::settings::vsock::VsockSettings;
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -227,6 +228,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[,ro][,format=raw]",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
+
+    /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
+    /// or listens at PATH_port for the guest [default cid: 3]
+    #[arg(long, value_name = "[cid=N,]path=PATH",
+        value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
+    pub(crate) vsock: Option<VsockSettings>,
 
     /// What the machine is called: letters, digits, - _ and . [default: debian, nucleus, or the
     /// name of the machine's file or image]

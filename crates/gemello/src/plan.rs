@@ -122,7 +122,8 @@ fn virtio(settings: &Settings) -> Virtio {
     let disk = (!settings.disk.is_empty()).then_some(debian::Kind::Disk);
     let rng = settings.rng().then_some(debian::Kind::Rng);
     let balloon = settings.balloon().then_some(debian::Kind::Balloon);
-    let kinds = [disk, rng, balloon].into_iter().flatten().collect();
+    let vsock = settings.vsock.as_ref().map(|_| debian::Kind::Vsock);
+    let kinds = [disk, rng, balloon, vsock].into_iter().flatten().collect();
     Virtio { transport: settings.transport(), kinds }
 }
 

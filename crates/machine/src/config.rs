@@ -22,6 +22,9 @@ pub const MEMORY_UNIT: u64 = 4096;
 /// How many processors a machine may have.
 pub(crate) const VCPUS: RangeInclusive<u32> = 1..=64;
 
+/// Context IDs that a guest may have: those below and the last have meanings of their own.
+const CIDS: RangeInclusive<u32> = 3..=u32::MAX - 1;
+
 /// A machine to build.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -134,6 +137,8 @@ pub enum Device {
     Entropy,
     /// A memory balloon.
     Balloon,
+    /// Sockets between the guest and the host.
+    Vsock(Vsock),
 }
 
 /// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
@@ -143,6 +148,16 @@ pub enum Device {
 pub struct Scratch {
     /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
     pub bytes: u64,
+}
+
+/// Sockets between a guest and the host, by Firecracker's convention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's context ID, 3 to 2^32 - 2.
+    pub cid: u32,
+    /// The socket at which programs of the host's reach the guest.
+    pub path: PathBuf,
 }
 
 /// A virtio disk.
@@ -211,6 +226,20 @@ pub enum ConfigError {
          `deterministic`"
     )]
     DeterministicEntropy,
+    /// Another's context ID.
+    #[error("no guest has cid {found}; set that of `vsock` to 3 or more, below 4294967295")]
+    Cid {
+        /// Asked for.
+        found: u32,
+    },
+    /// What comes by sockets, and when, is the host's affair.
+    #[error(
+        "a deterministic machine has no sockets to the host; leave out `vsock`, or `deterministic`"
+    )]
+    DeterministicVsock,
+    /// A guest has one address.
+    #[error("a machine has one `vsock`; leave out the others")]
+    SecondVsock,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -283,6 +312,13 @@ impl Hardware {
         if self.deterministic && self.devices.contains(&Device::Entropy) {
             return Err(ConfigError::DeterministicEntropy);
         }
+        let vsocks = self.devices.iter().filter(|device| matches!(device, Device::Vsock(_)));
+        match vsocks.count() {
+            0 => {}
+            _ if self.deterministic => return Err(ConfigError::DeterministicVsock),
+            1 => {}
+            _ => return Err(ConfigError::SecondVsock),
+        }
         let (found, slots) = (self.devices.len(), self.transport.slots());
         if found > slots {
             return Err(ConfigError::TooManyDevices { found, slots });
@@ -297,6 +333,13 @@ impl Device {
             Self::Scratch(Scratch { bytes: found }) => {
                 let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
+            }
+            Self::Vsock(Vsock { cid, .. }) => {
+                if CIDS.contains(cid) {
+                    Ok(())
+                } else {
+                    Err(ConfigError::Cid { found: *cid })
+                }
             }
             Self::Disk(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
@@ -424,6 +467,21 @@ mod tests {
         };
         assert_eq!(with(false), Ok(()));
         assert_eq!(with(true), Err(ConfigError::DeterministicEntropy));
+    }
+
+    #[test]
+    fn a_guest_has_one_address_of_its_own() {
+        let with = |cids: &[u32], deterministic| {
+            let vsock = |&cid: &u32| Device::Vsock(Vsock { cid, path: "v".into() });
+            let devices = cids.iter().map(vsock).collect();
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!((with(&[3], false), with(&[u32::MAX - 1], false)), (Ok(()), Ok(())));
+        for found in [0, 1, 2, u32::MAX] {
+            assert_eq!(with(&[found], false), Err(ConfigError::Cid { found }));
+        }
+        assert_eq!(with(&[3, 4], false), Err(ConfigError::SecondVsock));
+        assert_eq!(with(&[3], true), Err(ConfigError::DeterministicVsock));
     }
 
     #[test]

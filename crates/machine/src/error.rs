@@ -7,6 +7,7 @@ use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
 use devices::virtio::blk::ImageError;
+use devices::virtio::vsock::VsockError;
 use std::io;
 use vcpu::{EngineError, StateError};
 
@@ -25,6 +26,9 @@ pub enum BuildError {
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
+    /// A socket.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),

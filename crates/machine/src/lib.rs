@@ -54,7 +54,7 @@ pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch, Transport,
+    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch, Transport, Vsock,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};

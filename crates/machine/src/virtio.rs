@@ -2,7 +2,7 @@
 //!
 //! A new kind of device is one variant of [`Device`] and one arm of [`make`].
 
-use crate::config::{Device, Disk, Hardware, Scratch, Transport};
+use crate::config::{Device, Disk, Hardware, Scratch, Transport, Vsock};
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
 use crate::saved::state::VirtioState;
@@ -11,8 +11,10 @@ use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
+use devices::virtio;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::vsock::{Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
 use std::fs::File;
@@ -34,6 +36,8 @@ pub(crate) struct Side {
     /// What a scratch disk holds.
     pub(crate) content: Option<File>,
     pub(crate) balloon: Option<BalloonControl>,
+    /// Where programs reach the guest's sockets.
+    socket: Option<Arc<SocketFile>>,
 }
 
 /// A device on its transport.
@@ -115,6 +119,11 @@ fn make(device: &Device, number: usize, memory: u64, service: Service) -> Result
             let side = Side { balloon: Some(balloon.control()), ..Side::default() };
             Ok((Box::new(balloon), side))
         }
+        Device::Vsock(Vsock { cid, path }) => {
+            let place = Place::new(path)?;
+            let side = Side { socket: Some(place.file()), ..Side::default() };
+            Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
+        }
     }
 }
 
@@ -123,6 +132,7 @@ fn name(device: &Device) -> &'static str {
         Device::Disk(_) | Device::Scratch(_) => "disk",
         Device::Entropy => "rng",
         Device::Balloon => "balloon",
+        Device::Vsock(_) => "vsock",
     }
 }
 
@@ -149,6 +159,11 @@ impl Slotted {
             Attached::Pci(function) => Some(Arc::clone(function) as _),
             Attached::Mmio(..) => None,
         }
+    }
+
+    /// The machine has ended: what names it on the host goes.
+    pub(crate) fn leave(&self) {
+        self.side.socket.as_deref().inspect(|socket| socket.remove());
     }
 
     /// Puts the device at its place, if it has one of its own.

@@ -9,13 +9,12 @@
 use super::Queue;
 use super::chain::Broken;
 use host::Owner;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use sync::lock;
 
 /// What a device does with its queues.
@@ -29,15 +28,16 @@ pub(super) trait Attend: Send + 'static {
     /// The queues are used no more: chains that were taken and not answered are forgotten.
     fn stop(&mut self) {}
 
+    /// There is nothing to attend to, and somebody has rung.
+    fn idle(&mut self) {}
+
     /// Files of the host to wait for, and for what.
     fn files(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         Vec::new()
     }
 
-    /// For how long to wait at the most.
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
+    /// What has come of each of [`Attend::files`].
+    fn ready(&mut self, _files: &[PollFlags]) {}
 }
 
 /// What is attended to.
@@ -124,8 +124,11 @@ impl Attendant {
             Self::Thread { shared, .. } => shared.ring(),
             Self::AtOnce(own) => {
                 let (attend, job) = &mut *lock(own);
-                if let Some(now) = job.take() {
-                    *job = attend_to(now, &mut **attend, || true);
+                let ready = vec![PollFlags::all(); attend.files().len()];
+                attend.ready(&ready);
+                match job.take() {
+                    Some(now) => *job = attend_to(now, &mut **attend, || true),
+                    None => attend.idle(),
                 }
             }
         }
@@ -187,7 +190,10 @@ impl Shared {
                 own = turn;
             }
             if !more {
-                self.wait(own.is_some().then_some(&attend));
+                self.wait(own.is_some().then_some(&mut attend));
+            }
+            if own.is_none() {
+                attend.idle();
             }
         }
     }
@@ -216,17 +222,16 @@ impl Shared {
     }
 
     /// Waits for the bell, and for what `attend` waits for.
-    fn wait(&self, attend: Option<&impl Attend>) {
-        let files = attend.map(Attend::files).unwrap_or_default();
+    fn wait(&self, mut attend: Option<&mut impl Attend>) {
+        let files = attend.as_ref().map(|attend| attend.files()).unwrap_or_default();
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         fds.extend(files.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
-        let limit = attend.and_then(Attend::patience);
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: limit.as_secs().min(1 << 30) as i64,
-            tv_nsec: limit.subsec_nanos().into(),
-        });
-        let _ = poll(&mut fds, limit.as_ref());
+        let _ = poll(&mut fds, None);
+        let came: Vec<_> = fds.iter().skip(1).map(PollFd::revents).collect();
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        if let Some(attend) = &mut attend {
+            attend.ready(&came);
+        }
     }
 
     /// The thread has gone.

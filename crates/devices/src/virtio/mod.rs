@@ -26,6 +26,7 @@ pub mod saved;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod vsock;
 mod worker;
 
 pub use device::{Activation, ConfigSpace, VirtioDevice};

@@ -2,6 +2,7 @@
 
 use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
+use super::vsock::VsockState;
 use serde::{Deserialize, Serialize};
 
 /// What a device keeps beyond its transport's registers and queues.
@@ -12,6 +13,8 @@ pub enum DeviceState {
     Block(BlockState),
     /// A memory balloon.
     Balloon(BalloonState),
+    /// Sockets.
+    Vsock(VsockState),
     /// A device that keeps nothing.
     Stateless,
 }

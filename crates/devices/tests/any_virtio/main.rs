@@ -16,12 +16,14 @@ proptest! {
 /// The rig gets far enough for a device to answer.
 #[test]
 fn a_proper_driver_is_served() {
-    let describe = [4, 0, 0, 2, 0, 0x80, 0, 64];
     for kind in 0..rig::KINDS {
         let rig = rig::Rig::new(kind);
-        for step in [[3, 0, 0, 0, 0, 0, 0, 0], describe, [5, 0, 0, 0, 0, 0, 0, 0]] {
-            rig.step(step);
+        rig.step([3, 0, 0, 0, 0, 0, 0, 0]);
+        for queue in 0..2 {
+            rig.step([4, queue, 0, 2, 0, 0x80, 0, 64]);
+            rig.step([5, queue, 0, 0, 0, 0, 0, 0]);
         }
-        assert!(rig.used(0) > 0 || rig.needs_reset(), "device {kind} says nothing");
+        let said = rig.used(0) > 0 || rig.used(1) > 0 || rig.needs_reset();
+        assert!(said, "device {kind} says nothing");
     }
 }

@@ -7,9 +7,14 @@ use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, DiskAccess, SECTOR, Storage};
+use devices::virtio::vsock::{Place, Vsock};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
 use memory::GuestRam;
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use sync::lock;
@@ -22,7 +27,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 3;
+pub(crate) const KINDS: u8 = 4;
 
 struct Nowhere;
 
@@ -34,7 +39,16 @@ impl IrqInputs for Nowhere {
 pub(crate) struct Rig {
     ram: GuestRam,
     device: Arc<Mutex<VirtioMmio>>,
+    host: Side,
+}
+
+/// What the host has of a device.
+#[derive(Default)]
+struct Side {
     balloon: Option<BalloonControl>,
+    /// Where programs reach the guest, and those that have come.
+    socket: Option<PathBuf>,
+    programs: RefCell<Vec<UnixStream>>,
 }
 
 /// A disk of 64 sectors in memory.
@@ -60,20 +74,32 @@ impl Storage for Sectors {
     }
 }
 
-/// A device, and what the host has of a balloon.
-fn make(kind: u8) -> (Box<dyn VirtioDevice>, Option<BalloonControl>) {
+/// A device, and the host's side of it.
+fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
     const NO_THREAD: &str = "no thread is needed";
     match kind % KINDS {
-        0 => (Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)), None),
+        0 => (Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)), Side::default()),
         1 => {
             let balloon = Balloon::new(RAM, Service::AtOnce).expect(NO_THREAD);
             let control = balloon.control();
-            (Box::new(balloon), Some(control))
+            (Box::new(balloon), Side { balloon: Some(control), ..Side::default() })
+        }
+        2 => {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("gemello-rig-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let place = Place::new(&path).expect("a socket");
+            let vsock = Vsock::at_once(3, place).expect(NO_THREAD);
+            (Box::new(vsock), Side { socket: Some(path), ..Side::default() })
         }
         _ => {
             let sectors = Box::new(Sectors(vec![7; 64 * SECTOR as usize]));
             let access = DiskAccess::ReadWrite;
-            (Box::new(Block::new(sectors, access, "disk", Service::AtOnce).expect(NO_THREAD)), None)
+            (
+                Box::new(Block::new(sectors, access, "disk", Service::AtOnce).expect(NO_THREAD)),
+                Side::default(),
+            )
         }
     }
 }
@@ -81,9 +107,9 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Option<BalloonControl>) {
 impl Rig {
     pub(crate) fn new(kind: u8) -> Self {
         let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
-        let (device, balloon) = make(kind);
+        let (device, host) = make(kind);
         let line = IrqLine::to_pin(16, Arc::new(Nowhere));
-        Self { device: VirtioMmio::new(device, ram.clone(), line), ram, balloon }
+        Self { device: VirtioMmio::new(device, ram.clone(), line), ram, host }
     }
 
     fn load(&self, register: u64) -> u64 {
@@ -150,7 +176,20 @@ impl Rig {
 
     /// The host wants something.
     fn host_event(&self, value: u64) {
-        if let Some(balloon) = &self.balloon {
+        let mut programs = self.host.programs.borrow_mut();
+        if let Some(path) = &self.host.socket
+            && programs.len() < 16
+        {
+            let mut program = UnixStream::connect(path).expect("it listens");
+            let greeting = format!("CONNECT {}\n", value & 3);
+            program.write_all(&greeting.as_bytes()[..(value >> 8) as usize % 11]).expect("taken");
+            programs.push(program);
+        } else if value & 1 == 0 {
+            programs.clear();
+        } else {
+            programs.iter_mut().for_each(|program| drop(program.write(b"hello")));
+        }
+        if let Some(balloon) = &self.host.balloon {
             balloon.want(value);
             let report = balloon.report(Duration::ZERO);
             assert!(report.wanted <= RAM);
@@ -186,9 +225,11 @@ impl Rig {
             10 => self.host_event(value),
             _ => {
                 let mut device = lock(&self.device);
+                device.pause();
                 let state = device.save();
                 device.restore(&state).expect("its own state");
                 assert_eq!(device.save(), state);
+                device.resume();
             }
         }
     }

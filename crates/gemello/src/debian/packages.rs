@@ -43,7 +43,7 @@ impl Flavour {
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded, and what needs each.
-const DRIVERS: [(&str, Needs); 9] = [
+const DRIVERS: [(&str, Needs); 12] = [
     ("drivers/virtio/virtio_ring.ko", Needs::Virtio),
     ("drivers/virtio/virtio.ko", Needs::Virtio),
     ("drivers/virtio/virtio_pci_legacy_dev.ko", Needs::On(Transport::Pci)),
@@ -53,6 +53,9 @@ const DRIVERS: [(&str, Needs); 9] = [
     ("drivers/block/virtio_blk.ko", Needs::Kind(Kind::Disk)),
     ("drivers/char/hw_random/virtio-rng.ko", Needs::Kind(Kind::Rng)),
     ("drivers/virtio/virtio_balloon.ko", Needs::Kind(Kind::Balloon)),
+    ("net/vmw_vsock/vsock.ko", Needs::Kind(Kind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", Needs::Kind(Kind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", Needs::Kind(Kind::Vsock)),
 ];
 
 /// What needs a driver.
@@ -72,6 +75,7 @@ pub(crate) enum Kind {
     Disk,
     Rng,
     Balloon,
+    Vsock,
 }
 
 /// The virtio devices of a machine, as its guest finds them.

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 34] = [
+pub(crate) const FIELDS: [Field; 35] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -50,6 +50,7 @@ pub(crate) const FIELDS: [Field; 34] = [
     field("cmdline", "boot.cmdline", "--cmdline", |s| s.boot.cmdline.is_some()),
     field("modules", "boot.module", "--module", |s| !s.boot.module.is_empty()),
     field("disks", "disk", "--disk", |s| !s.disk.is_empty()),
+    field("vsock", "vsock", "--vsock", |s| s.vsock.is_some()),
     field("engine", "engine.name", "--engine", |s| s.engine.name.is_some()),
     field("tier", "engine.tier", "--tier", |s| s.engine.tier.is_some()),
     field("code_cache", "engine.code_cache", "--code-cache", |s| s.engine.code_cache.is_some()),

@@ -135,6 +135,7 @@ impl From<&Run> for Settings {
             cmdline,
             module,
             disk,
+            vsock,
             memory,
             resident,
             swap,
@@ -190,7 +191,8 @@ impl From<&Run> for Settings {
             digest: flag(*digest),
             save: save.clone(),
         };
-        Self { machine, boot, disk: disk.clone(), engine: engine.into(), sched: sched.into(), run }
+        let (disk, vsock) = (disk.clone(), vsock.clone());
+        Self { machine, boot, disk, vsock, engine: engine.into(), sched: sched.into(), run }
     }
 }
 

@@ -43,6 +43,7 @@ fn all() -> Settings {
             DiskSettings { path: "/a".into(), read_only: true, format: Some(DiskFormat::Raw) },
             DiskSettings { path: "/b".into(), read_only: false, format: None },
         ],
+        vsock: Some(VsockSettings { cid: Some(5), path: "/v".into() }),
         engine: EngineSettings {
             name: Some(Choice::Soft),
             tier: Some(Tier::Lockstep),
@@ -75,13 +76,14 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 33] = [
+const OPTIONS: [(&str, &[&str]); 34] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro", "--disk", "/b,format=raw"]),
+    ("vsock", &["--vsock", "cid=5,path=/v"]),
     ("name", &["--name", "web-1"]),
     ("memory", &["--memory", "1536M"]),
     ("resident", &["--resident", "64M"]),
@@ -232,6 +234,7 @@ fn every_field_has_a_name_of_the_command_line() {
         "transport",
         "rng",
         "balloon",
+        "vsock",
         "deterministic",
     ] {
         let text = names.render(&format!("change `{word}`"));

@@ -383,7 +383,12 @@ impl Driver {
         self.set_queue_of(0, size, rings);
     }
 
-    fn set_queue_of(&self, number: u32, size: u32, [descriptors, available, used]: [u64; 3]) {
+    pub(super) fn set_queue_of(
+        &self,
+        number: u32,
+        size: u32,
+        [descriptors, available, used]: [u64; 3],
+    ) {
         self.store(0x30, number);
         self.store(0x38, size);
         for (register, address) in [(0x80, descriptors), (0x90, available), (0xa0, used)] {

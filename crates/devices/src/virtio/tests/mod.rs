@@ -7,6 +7,7 @@ mod hostile;
 mod pci;
 mod queues;
 mod saved;
+mod vsock;
 
 use crate::virtio::Service;
 use crate::virtio::blk::Block;
