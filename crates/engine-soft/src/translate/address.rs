@@ -172,7 +172,7 @@ fn step_of(i: &Instruction, class: Class) -> Option<(u8, i32)> {
         Class::PushRegister | Class::PushImmediate | Class::PushMemory | Class::PushFlags => {
             return Some((4, -8));
         }
-        Class::PopRegister => return Some((4, 8)),
+        Class::PopRegister if i.op0_register() != Register::RSP => return Some((4, 8)),
         _ => {}
     }
     if i.op_count() == 0 || i.op0_kind() != OpKind::Register {

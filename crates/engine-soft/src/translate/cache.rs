@@ -35,6 +35,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86::addr::Gpa;
 
+/// Requests for which a host that has refused memory for code is not asked again.
+const UNASKED: u32 = 1 << 14;
 /// Bytes of code for which there is one slot of a cross-page branch: none has fewer.
 const CODE_PER_SLOT: usize = 64;
 
@@ -63,6 +65,8 @@ struct State {
     number: u64,
     /// No more fits into the generation.
     full: bool,
+    /// Requests until the host is asked again, which has refused the next one.
+    refused: u32,
     /// What the next generation's translations do.
     options: Options,
     /// The stubs of regions, by the registers they spill.
@@ -130,6 +134,7 @@ impl TranslationCache {
             generation: epochs.current(),
             number: epochs.number(),
             full: false,
+            refused: 0,
             options: Options::default(),
             region_stubs: HashMap::new(),
             index: Index::default(),
@@ -249,12 +254,17 @@ impl TranslationCache {
 
     /// Begins another generation, if all have left the last but one.
     fn advance(&self, state: &mut State) {
+        if state.refused > 0 {
+            state.refused -= 1;
+            return;
+        }
         let new = || Generation::new(self.capacity, state.options, &self.emits);
         match self.epochs.advance(new) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
                 tracing::warn!(%error, "no room for translations: interpreting");
+                state.refused = UNASKED;
                 return;
             }
         }

@@ -157,7 +157,9 @@ fn cause(guest: &[GuestInsn], site: &ExitSite, behind: &[ExitSite]) -> Cause {
         {
             Cause::Target
         }
-        Class::Other | Class::Repeat(_) | Class::Bit(_) => Cause::Left(g.i.mnemonic()),
+        Class::Other | Class::Repeat(_) | Class::Bit(_) | Class::Pause | Class::Sti => {
+            Cause::Left(g.i.mnemonic())
+        }
         Class::Memory(_) if g.usage.high_byte => Cause::Left(g.i.mnemonic()),
         _ => Cause::Miss,
     }

@@ -183,7 +183,7 @@ fn by_code(i: &Instruction) -> Option<Class> {
             Class::PushMemory
         }
         Code::Pushfq => Class::PushFlags,
-        Code::Pop_r64 if i.op0_register() != Register::RSP => Class::PopRegister,
+        Code::Pop_r64 => Class::PopRegister,
         Code::Mov_AL_moffs8
         | Code::Mov_AX_moffs16
         | Code::Mov_EAX_moffs32

@@ -77,7 +77,9 @@ impl Emitter<'_> {
             self.scratch.stale_guest(to, None);
             self.scratch.hold(host, Held::Guest(to));
         }
-        self.asm.lea(RSP, RSP, 8);
+        if to != RSP {
+            self.asm.lea(RSP, RSP, 8);
+        }
         Some(())
     }
 

@@ -137,7 +137,6 @@ fn ends_block(i: &Instruction) -> bool {
         M::Popf
         | M::Popfd
         | M::Popfq
-        | M::Sti
         | M::Stac
         | M::Clac
         | M::Hlt
