@@ -110,6 +110,7 @@ fn the_hosts_memory_follows_to_half_and_back() {
 }
 
 #[test]
+#[ignore = "second step: with a pager"]
 fn it_follows_under_a_pager_too() {
     to_half_and_back("paged", &["--resident", "384M", "--transport", "mmio"]);
 }
