@@ -1,6 +1,6 @@
 //! What serves the queues: packets of the guest's in, the host's bytes and notes out.
 
-use super::connection::{Connection, Host, Ports};
+use super::connection::{Connection, Host, Ports, waits};
 use super::greeting::{Greeting, Heard};
 use super::packet::{HEADER, Header, RW, SHUT_BOTH, SHUT_SEND, SHUTDOWN};
 use super::table::{CONNECTIONS, Table};
@@ -41,6 +41,9 @@ pub(super) struct Server {
     table: Table,
     shared: Arc<Shared>,
     greetings: Vec<Greeting>,
+    /// The host has no descriptor for another program: it waits for a turn that something else
+    /// brings.
+    refused: bool,
     /// A buffer of the guest's that nothing has been put into yet.
     spare: Option<Chain>,
     /// The guest has buffers, as far as is known.
@@ -59,9 +62,16 @@ enum Whose {
 
 impl Server {
     pub(super) fn new(listener: UnixListener, table: Table, shared: Arc<Shared>) -> Self {
-        let greetings = Vec::new();
-        let buffer = vec![0; MOST];
-        Self { listener, table, shared, greetings, spare: None, takes: true, buffer }
+        Self {
+            listener,
+            table,
+            shared,
+            greetings: Vec::new(),
+            refused: false,
+            spare: None,
+            takes: true,
+            buffer: vec![0; MOST],
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -71,7 +81,7 @@ impl Server {
     /// What is waited for, and for what.
     fn interests(&self) -> Vec<(Whose, BorrowedFd<'_>, PollFlags)> {
         let mut all = Vec::new();
-        if !self.is_full() {
+        if !self.is_full() && !self.refused {
             all.push((Whose::Program, self.listener.as_fd(), PollFlags::IN));
         }
         for greeting in &self.greetings {
@@ -87,9 +97,15 @@ impl Server {
 
     fn welcome(&mut self) {
         while !self.is_full() {
-            let Ok((stream, _)) = self.listener.accept() else { return };
-            if stream.set_nonblocking(true).is_ok() {
-                self.greetings.push(Greeting::new(stream));
+            match self.listener.accept() {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    self.greetings.push(Greeting::new(stream));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.refused = !waits(&error);
+                    return;
+                }
             }
         }
     }
