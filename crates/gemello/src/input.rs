@@ -1,6 +1,5 @@
-//! What a user types, or a pipe gives, as a serial line's input.
+//! What a user types, or a pipe gives, as a line's input.
 
-use crate::debian::quote::Quoter;
 use crate::escape::{Escape, HELP, Wish};
 use crate::gate::Gate;
 use crate::handover::{self, Answers};
@@ -15,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Read ahead of the guest at the most: a pipe's writer is then held back.
+/// Read ahead of the guest at the most, and at once: a pipe's writer is then held back.
 const AHEAD: usize = 4096;
+/// The same of a stream: as much as a pipe holds.
+const STREAM_AHEAD: usize = 64 << 10;
 
 /// Bytes a terminal may be ahead of its guest; a terminal is always read, since Ctrl-A x must work
 /// at any time.
@@ -29,8 +30,8 @@ pub(crate) enum Form {
     Terminal(Escape),
     /// Bytes as they are; their end is no event for the guest.
     Bytes,
-    /// A stream with an end, quoted for `init.sh`'s pipe mode.
-    Stream(Quoter),
+    /// A stream with an end.
+    Stream,
 }
 
 /// The input of a machine's first serial line: its source's bytes, and those that users of its
@@ -43,15 +44,13 @@ pub(crate) struct ConsoleInput {
     flow: Arc<Mutex<Flow>>,
 }
 
-/// What of the input is saved with the machine. A [`Quoter`] is between two lines whenever it is
-/// not at work.
+/// What of the input is saved with the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InputState {
     /// What the guest is to receive yet, as it receives it.
     pub(crate) queue: Vec<u8>,
-    /// The stream is at its end, and the guest has been told or will be by the queue: nothing that
-    /// follows is part of it.
+    /// The stream is at its end: nothing that follows is part of it.
     pub(crate) ended: bool,
     /// Bytes that have been read so far.
     pub(crate) read: u64,
@@ -71,7 +70,7 @@ impl ConsoleInput {
     /// From `source`, in this form, held back until `gate` opens; goes on from `state`.
     pub(crate) fn new(source: Place, form: Form, gate: Gate, state: InputState) -> Self {
         let InputState { queue, ended, read } = state;
-        let ended = ended && matches!(form, Form::Stream(_)); // others have no end
+        let ended = ended && matches!(form, Form::Stream); // others have no end
         let (queue, answers) = (queue.into(), Answers::default());
         let flow = Arc::new(Mutex::new(Flow { form, gate, queue, ended, read, answers }));
         Self { source, wishes: Wishes::default(), notifier: Arc::default(), flow }
@@ -103,17 +102,21 @@ impl ConsoleInput {
     pub(crate) fn state(&self) -> InputState {
         let flow = sync::lock(&self.flow);
         let queue = flow.queue.iter().copied().collect();
-        let ended = flow.ended && matches!(flow.form, Form::Stream(_));
+        let ended = flow.ended && matches!(flow.form, Form::Stream);
         InputState { queue, ended, read: flow.read }
     }
 }
 
 impl Flow {
+    /// How much may be read ahead of the guest.
+    fn ahead(&self) -> usize {
+        if matches!(self.form, Form::Stream) { STREAM_AHEAD } else { AHEAD }
+    }
+
     fn data(&mut self, bytes: &[u8], wishes: &Wishes) -> Result<(), End> {
         self.read = self.read.saturating_add(bytes.len() as u64);
         match &mut self.form {
-            Form::Bytes => self.queue.extend(bytes),
-            Form::Stream(quoter) => quoter.data(bytes, &mut self.queue),
+            Form::Bytes | Form::Stream => self.queue.extend(bytes),
             Form::Terminal(escape) => {
                 handover::hear(&mut self.answers, bytes);
                 let room = self.queue.len() < TYPED_AHEAD;
@@ -137,8 +140,7 @@ impl Flow {
     fn end(&mut self) -> Result<(), End> {
         self.ended = true;
         match &mut self.form {
-            Form::Bytes => {}
-            Form::Stream(quoter) => quoter.end(&mut self.queue),
+            Form::Bytes | Form::Stream => {}
             Form::Terminal(_) => return Err(End::Interrupted), // hung up
         }
         Ok(())
@@ -148,15 +150,16 @@ impl Flow {
 impl Input for ConsoleInput {
     fn source(&self) -> Option<BorrowedFd<'_>> {
         let flow = sync::lock(&self.flow);
-        let read = matches!(flow.form, Form::Terminal(_)) || flow.queue.len() < AHEAD;
+        let read = matches!(flow.form, Form::Terminal(_)) || flow.queue.len() < flow.ahead();
         self.source.source().filter(|_| read && !flow.ended)
     }
 
     fn read(&mut self) -> Result<(), End> {
-        let mut buffer = [0; AHEAD];
+        let mut buffer = [0; STREAM_AHEAD];
         let Some(source) = self.source.source() else { return Ok(()) };
         let mut flow = sync::lock(&self.flow);
-        match rustix::io::read(source, &mut buffer) {
+        let ahead = flow.ahead();
+        match rustix::io::read(source, &mut buffer[..ahead]) {
             Ok(0) => flow.end(),
             Ok(count) => flow.data(buffer.get(..count).unwrap_or_default(), &self.wishes),
             Err(Errno::INTR | Errno::AGAIN) => Ok(()),
@@ -172,8 +175,15 @@ impl Input for ConsoleInput {
         if !flow.gate.is_open() {
             return Vec::new();
         }
-        let count = room.min(flow.queue.len());
-        flow.queue.drain(..count).collect()
+        if flow.queue.len() <= room {
+            return std::mem::take(&mut flow.queue).into();
+        }
+        flow.queue.drain(..room).collect()
+    }
+
+    fn has_ended(&self) -> bool {
+        let flow = sync::lock(&self.flow);
+        flow.ended && flow.queue.is_empty() && matches!(flow.form, Form::Stream)
     }
 }
 
@@ -235,9 +245,9 @@ mod tests {
         let pipe = input(Form::Bytes, &Gate::opened());
         assert_eq!(end(&pipe), Ok(()));
         assert!(pipe.source().is_none());
-        let mut stream = input(Form::Stream(Quoter::default()), &Gate::opened());
+        let stream = input(Form::Stream, &Gate::opened());
         assert_eq!(end(&stream), Ok(()));
-        assert_eq!(stream.take(9), [4]);
+        assert!(stream.has_ended() && !pipe.has_ended());
         let keys = input(Form::Terminal(Escape::new(OWN)), &Gate::opened());
         assert_eq!(end(&keys), Err(End::Interrupted));
     }
@@ -246,7 +256,7 @@ mod tests {
     /// of one that is not.
     #[test]
     fn a_stream_goes_on_after_a_save() {
-        let form = || Form::Stream(Quoter::default());
+        let form = || Form::Stream;
         let chunks: [&[u8]; 4] = [b"ab", b"\x04\x16", b"line\nrest", b""];
         let mut straight = input(form(), &Gate::opened());
         chunks.iter().for_each(|chunk| data(&straight, chunk).expect("no wish"));
@@ -259,13 +269,16 @@ mod tests {
             sent.extend(saved.take(3));
             saved = ConsoleInput::new(Place::Standard, form(), Gate::opened(), saved.state());
             assert!(saved.source().is_some(), "the new process' input goes on");
+            assert!(!saved.has_ended());
         }
         end(&saved).expect("no terminal");
         let state = saved.state();
         assert_eq!(state.read, 13);
         saved = ConsoleInput::new(Place::Standard, form(), Gate::opened(), state);
         assert!(saved.source().is_none(), "a stream ends once");
+        assert!(!saved.has_ended(), "something is left");
         sent.extend(saved.take(usize::MAX));
+        assert!(saved.has_ended());
         assert_eq!(sent, whole);
     }
 

@@ -176,6 +176,28 @@ impl Write for Standard {
     }
 }
 
+/// Standard output, which is closed when this is dropped: its reader finds the end.
+#[derive(Debug)]
+pub(crate) struct Closing;
+
+impl Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Standard::Output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // Something stays there, so that no file that is opened later becomes standard output.
+        let nothing = File::options().write(true).open("/dev/null");
+        let _ = nothing.map(rustix::stdio::dup2_stdout);
+    }
+}
+
 fn write(place: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::io::write(place, bytes) {

@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, Errors, Mode, Refresh, Session, Virtio};
+use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
@@ -100,7 +100,8 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         errors,
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        virtio: virtio(settings),
+        transport: settings.transport(),
+        devices: devices(settings, !side.ports().is_empty()),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -118,13 +119,16 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
     })
 }
 
-fn virtio(settings: &Settings) -> Virtio {
-    let disk = (!settings.disk.is_empty()).then_some(debian::Kind::Disk);
-    let rng = settings.rng().then_some(debian::Kind::Rng);
-    let balloon = settings.balloon().then_some(debian::Kind::Balloon);
-    let vsock = settings.vsock.as_ref().map(|_| debian::Kind::Vsock);
-    let kinds = [disk, rng, balloon, vsock].into_iter().flatten().collect();
-    Virtio { transport: settings.transport(), kinds }
+/// The kinds of devices whose drivers are wanted; one has `ports`.
+fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
+    let all = [
+        (DeviceKind::Disk, !settings.disk.is_empty()),
+        (DeviceKind::Console, ports),
+        (DeviceKind::Balloon, settings.balloon()),
+        (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Rng, settings.rng()),
+    ];
+    all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()
 }
 
 fn kind(mode: &Mode, errors: Errors) -> Kind {

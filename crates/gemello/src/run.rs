@@ -18,7 +18,7 @@ use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
 use crate::{advice, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
 use anyhow::Result;
-use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging};
+use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port};
 use std::path::PathBuf;
 
 /// Runs what `arguments` ask for, and gives the exit code.
@@ -87,7 +87,7 @@ fn start(
     let said = settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
-    let config = config(settings, boot)?;
+    let config = config(settings, boot, side.ports())?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
     }
@@ -106,8 +106,9 @@ fn start(
     Ok(Ready { name, claim, machine, side, report, log, sched })
 }
 
-/// The machine of `settings`. Boot files that come through pipes are read here.
-fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
+/// The machine of `settings`, with a console device if it has `ports`. Boot files that come through
+/// pipes are read here.
+fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result<Config> {
     let nucleus = settings.boot.nucleus.is_some();
     let default_memory = if nucleus { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let memory = settings.machine.memory.map_or(default_memory, |Size(bytes)| bytes);
@@ -119,6 +120,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
     let balloon = settings.balloon().then_some(Device::Balloon);
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
     let rng = settings.rng().then_some(Device::Entropy);
+    let console = (!ports.is_empty()).then_some(Device::Console(ports));
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
         swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),
@@ -129,7 +131,7 @@ fn config(settings: &Settings, mut boot: BootConfig) -> Result<Config> {
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
-        devices: disks.chain(swap).chain(balloon).chain(vsock).chain(rng).collect(),
+        devices: disks.chain(swap).chain(console).chain(balloon).chain(vsock).chain(rng).collect(),
         transport: settings.transport(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         deterministic: settings.machine.deterministic.unwrap_or_default(),

@@ -1,23 +1,21 @@
-//! The user's side of a machine: what its serial lines end in, and what of that is saved with it.
+//! The user's side of a machine: what its lines end in, and what of that is saved with it.
 //!
 //! What a guest has been sent, or has reported, belongs to the machine, and goes on with it. What
 //! the user has begun at a terminal (half an escape sequence, say) belongs to that terminal.
 
 use crate::console::Console;
 use crate::debian::Errors;
-use crate::debian::quote::Quoter;
 use crate::escape::{Escape, OWN};
 use crate::gate::Gate;
 use crate::input::{ConsoleInput, Form, InputState};
-use crate::output::{Log, LogFile, Progress, ProgressState, Standard};
+use crate::output::{Closing, Log, LogFile, Progress, ProgressState, Standard};
 use crate::place::Place;
 use crate::terminal;
 use crate::window::{Window, WindowState};
 use crate::wishes::Wishes;
 use machine::console::{Input, Line};
-use machine::{Lines, Machine};
+use machine::{Lines, Machine, Port};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 
 /// What a guest uses its lines for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +36,14 @@ impl Kind {
         matches!(self, Self::Terminal(_) | Self::Pipes(_))
     }
 
-    /// Whether standard error has a line of its own.
-    fn has_errors_apart(self) -> bool {
-        matches!(self, Self::Terminal(Errors::Apart) | Self::Pipes(Errors::Apart))
+    /// The streams of a command that have a port each.
+    fn streams(self) -> &'static [Stream] {
+        match self {
+            Self::Console | Self::Shell | Self::Terminal(Errors::WithOutput) => &[],
+            Self::Terminal(Errors::Apart) => &[Stream::Error],
+            Self::Pipes(Errors::WithOutput) => &[Stream::Input, Stream::Output],
+            Self::Pipes(Errors::Apart) => &[Stream::Input, Stream::Output, Stream::Error],
+        }
     }
 
     /// Whether the guest's init listens to us.
@@ -57,12 +60,33 @@ impl Kind {
     /// terminal keeps it, also where the input is none.
     fn form(self, place: &Place) -> Form {
         match (self, place) {
-            (Self::Pipes(_), _) => Form::Stream(Quoter::default()),
+            (Self::Pipes(_), _) => Form::Stream,
             (_, Place::Standard) if terminal::input_is_terminal() => {
                 Form::Terminal(Escape::new(OWN))
             }
             _ => Form::Bytes,
         }
+    }
+}
+
+/// A command's stream at a port of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Input,
+    Output,
+    Error,
+}
+
+impl Stream {
+    /// The port, as `debian/init.sh` looks for it.
+    fn port(self) -> Port {
+        let name = match self {
+            Self::Input => "gemello.stdin",
+            Self::Output => "gemello.stdout",
+            Self::Error => "gemello.stderr",
+        };
+        let input = self == Self::Input;
+        Port { name: name.into(), input, output: !input }
     }
 }
 
@@ -178,21 +202,34 @@ impl Side {
         }
     }
 
+    /// The ports that the machine has for it.
+    pub(crate) fn ports(&self) -> Vec<Port> {
+        self.kind.streams().iter().map(|stream| stream.port()).collect()
+    }
+
+    /// The other end of `stream`.
+    fn line(&self, stream: Stream) -> Line {
+        match stream {
+            Stream::Input => Line { input: Some(Box::new(self.input.clone())), output: None },
+            Stream::Output => Line { input: None, output: Some(Box::new(Closing)) },
+            Stream::Error => Line { input: None, output: Some(Box::new(Standard::Error)) },
+        }
+    }
+
     /// The lines of the machine, the second one's output with a copy in `log`.
     pub(crate) fn lines(&self, log: &LogFile) -> Lines {
         let our_init = self.kind.has_our_init();
         let reports = our_init.then(|| self.progress.clone());
         let window = our_init.then(|| Box::new(self.window.clone()) as Box<dyn Input>);
-        let mut output = self.place.writer();
-        if self.kind.has_a_console() {
-            output = self.console.beside(output);
-        }
-        let errors = self.kind.has_errors_apart();
-        let errors = errors.then(|| Box::new(Standard::Error) as Box<dyn Write + Send>);
+        let console = || Line {
+            input: Some(Box::new(self.input.clone())),
+            output: Some(self.console.beside(self.place.writer())),
+        };
         Lines {
-            com1: Line { input: Some(Box::new(self.input.clone())), output: Some(output) },
+            com1: if self.kind.has_a_console() { console() } else { Line::default() },
             com2: Line { input: window, output: Some(Box::new(Log::new(log.clone(), reports))) },
-            com3: Line { input: None, output: errors },
+            com3: Line::default(),
+            ports: self.kind.streams().iter().map(|&stream| self.line(stream)).collect(),
         }
     }
 
@@ -258,14 +295,20 @@ mod tests {
     #[test]
     fn each_line_ends_where_the_guest_uses_it() {
         let has = |kind| {
-            let Lines { com2, com3, .. } = new(kind).lines(&LogFile::default());
-            (com2.input.is_some(), com3.output.is_some())
+            let side = new(kind);
+            let Lines { com1, com2, ports, .. } = side.lines(&LogFile::default());
+            let fits = |(port, line): (&Port, &Line)| {
+                port.input == line.input.is_some() && port.output == line.output.is_some()
+            };
+            assert_eq!(side.ports().len(), ports.len());
+            assert!(side.ports().iter().zip(&ports).all(fits));
+            (com1.input.is_some(), com2.input.is_some(), ports.len())
         };
-        assert_eq!(has(Kind::Console), (false, false));
-        assert_eq!(has(Kind::Shell), (true, false));
-        assert_eq!(has(Kind::Terminal(Errors::WithOutput)), (true, false));
-        assert_eq!(has(Kind::Terminal(Errors::Apart)), (true, true));
-        assert_eq!(has(Kind::Pipes(Errors::WithOutput)), (true, false));
-        assert_eq!(has(Kind::Pipes(Errors::Apart)), (true, true));
+        assert_eq!(has(Kind::Console), (true, false, 0));
+        assert_eq!(has(Kind::Shell), (true, true, 0));
+        assert_eq!(has(Kind::Terminal(Errors::WithOutput)), (true, true, 0));
+        assert_eq!(has(Kind::Terminal(Errors::Apart)), (true, true, 1));
+        assert_eq!(has(Kind::Pipes(Errors::WithOutput)), (false, true, 2));
+        assert_eq!(has(Kind::Pipes(Errors::Apart)), (false, true, 3));
     }
 }

@@ -1,6 +1,6 @@
 //! `--stats`: the counters of a run as a table.
 
-use machine::{Exits, PagerStats, ProcessorStats, Stats, Unclaimed};
+use machine::{Exits, PagerStats, PortStats, ProcessorStats, Stats, Unclaimed};
 use sched::Usage;
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
@@ -16,7 +16,7 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, unclaimed } = self.stats;
+        let Stats { wall, processors, paging, ports, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -26,6 +26,12 @@ impl fmt::Display for Table<'_> {
             paging_rows(f, paging, wall.as_secs_f64())?;
         } else if let Some(resident) = self.resident {
             writeln!(f, "guest memory, {:.1} MiB resident", mib(resident))?;
+        }
+        if !ports.is_empty() {
+            writeln!(f, "bytes that went through ports")?;
+        }
+        for PortStats { name, received, sent } in ports {
+            writeln!(f, "  {name:<24} {received:>12} to the guest {sent:>12} from it")?;
         }
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
@@ -251,6 +257,7 @@ mod tests {
                 usage,
             }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
+            ports: vec![PortStats { name: "gemello.stdin".into(), received: 77, sent: 88 }],
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table { stats: &stats, resident: None }.to_string();
@@ -266,6 +273,7 @@ mod tests {
             "port 0x002e",
             "at most 3.0 MiB resident",
             "2.5 a second",
+            "77 to the guest           88 from it",
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }

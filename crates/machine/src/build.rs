@@ -9,6 +9,7 @@ use crate::config::{BootConfig, Config, Hardware, VCPUS};
 use crate::console::Pump;
 use crate::control::Control;
 use crate::cpu_io::ProcessorIo;
+use crate::ends::{Ends, Wake};
 use crate::error::BuildError;
 use crate::firmware;
 use crate::generation::Generation;
@@ -20,7 +21,7 @@ use crate::saved::file::{FileError, Header, SavedMachine};
 use crate::saved::state::{MachineState, RestoreError};
 use crate::stats::Exits;
 use crate::virtio::Slotted;
-use crate::wiring::{Devices, Lines, Wake, Wiring, bus, power_sink};
+use crate::wiring::{Devices, Lines, Wiring, bus, power_sink};
 use crate::{deterministic, layout, paging, virtio};
 use devices::bus::Bus;
 use devices::chipset::WallClock;
@@ -93,7 +94,7 @@ fn assemble(
     hardware: &Hardware,
     model: CpuModel,
     boot: BootConfig<BootFile>,
-    lines: Lines,
+    mut lines: Lines,
     engine: &dyn Engine,
 ) -> Result<Machine, BuildError> {
     let ram = paging::ram(hardware)?;
@@ -115,22 +116,22 @@ fn assemble(
     let stopper = Stopper(Arc::clone(&control));
     let pager = paging::start(hardware, &ram, &stopper)?;
     let owner = stopper.owner();
+    let power = power_sink(&stopper);
+    let mut ends = Ends { wake, stopper, feeds: Vec::new(), pumps: Vec::new() };
+    let ports = std::mem::take(&mut lines.ports);
     let mut wiring = Wiring {
         clock: &clock,
         timers: &timers,
         irqchips: &irqchips,
-        power: power_sink(&stopper),
-        wake: &wake,
-        stopper,
-        feeds: Vec::new(),
-        pumps: Vec::new(),
+        power: power.clone(),
+        ends: &mut ends,
     };
     let chipset = wiring.chipset(hardware, lines)?;
-    let Wiring { feeds, pumps, power, .. } = wiring;
     let paravirt = kvm_interface(engine, &shown, &ram, &irqchips, &cpus, clock.wall())?;
     // Their threads work in the machine's name, too.
-    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips));
+    let made = owner.run(|| virtio::build(hardware, &ram, &irqchips, ports, &mut ends));
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
+    let Ends { feeds, pumps, .. } = ends;
     let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));
     let generation = Generation::new(hardware, irqchips.isa_line(layout::IRQ_GENERATION))?;
     let devices = Devices { chipset: &chipset, pci: &pci, virtio: &virtio };

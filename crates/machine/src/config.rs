@@ -16,6 +16,10 @@ pub const MEMORY_MIN: u64 = 2 << 20;
 pub const MEMORY_MAX: u64 = 1 << 40;
 /// The most bytes of a scratch disk.
 pub const SCRATCH_MAX: u64 = 1 << 40;
+/// The most ports of a console device.
+pub const PORTS_MAX: usize = 16;
+/// The most bytes of a port's name.
+pub const PORT_NAME_MAX: usize = 64;
 /// RAM comes in units of this many bytes.
 pub const MEMORY_UNIT: u64 = 4096;
 
@@ -133,12 +137,26 @@ pub enum Device {
     Disk(Disk),
     /// A disk whose content is the machine's own.
     Scratch(Scratch),
+    /// A console device with these ports: byte streams between programs of the guest and the host.
+    Console(Vec<Port>),
     /// Random bytes of the host's.
     Entropy,
     /// A memory balloon.
     Balloon,
     /// Sockets between the guest and the host.
     Vsock(Vsock),
+}
+
+/// A port of a console device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// What the guest knows it by, [`PORT_NAME_MAX`] bytes at the most.
+    pub name: String,
+    /// Whether the guest receives something.
+    pub input: bool,
+    /// Whether the guest sends something.
+    pub output: bool,
 }
 
 /// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
@@ -261,6 +279,12 @@ pub enum ConfigError {
         /// Bytes asked for.
         found: u64,
     },
+    /// Ports that no console device can have.
+    #[error(
+        "a console device has 1 to {PORTS_MAX} ports, their names up to {PORT_NAME_MAX} bytes; set \
+         `ports` so"
+    )]
+    Ports,
     /// A timeout that has passed at once.
     #[error("a timeout of zero ends the run before it begins; give `timeout` a positive time")]
     TimeoutZero,
@@ -333,6 +357,11 @@ impl Device {
             Self::Scratch(Scratch { bytes: found }) => {
                 let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
+            }
+            Self::Console(ports) => {
+                let good = (1..=PORTS_MAX).contains(&ports.len())
+                    && ports.iter().all(|port| port.name.len() <= PORT_NAME_MAX);
+                if good { Ok(()) } else { Err(ConfigError::Ports) }
             }
             Self::Vsock(Vsock { cid, .. }) => {
                 if CIDS.contains(cid) {

@@ -4,13 +4,14 @@ use crate::end::End;
 use crate::panic::{SILENCE, Witness};
 use crate::power::Stopper;
 use devices::time::Clock;
+use devices::virtio::console::PortOutput;
 use rustix::fd::BorrowedFd;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The input of a serial line. Called on the I/O thread alone, or where there is none, on that of
+/// The input of a line. Called on the I/O thread alone, or where there is none, on that of
 /// the processors.
 pub trait Input: Send {
     /// The descriptor to poll for reading; `None` while nothing shall be read: the queue is full,
@@ -22,17 +23,22 @@ pub trait Input: Send {
     /// # Errors
     /// Why the run is to end.
     fn read(&mut self) -> Result<(), End>;
-    /// Up to `room` bytes that the guest shall receive now. `room` is what the UART takes at the
-    /// moment.
+    /// Up to `room` bytes that the guest shall receive now. `room` is what the guest takes at
+    /// the moment.
     fn take(&mut self, room: usize) -> Vec<u8>;
+    /// Whether nothing more will be there to be taken: a line that has an end is at it.
+    fn has_ended(&self) -> bool {
+        false
+    }
 }
 
-/// One serial line of the machine.
+/// One line of the machine: a serial one, or a port of a console device.
 #[derive(Default)]
 pub struct Line {
     /// The source of its input, if it has one.
     pub input: Option<Box<dyn Input>>,
-    /// Where its output goes; dropped if nowhere.
+    /// Where its output goes; lost if nowhere. Dropped when the guest ends it, which it can at a
+    /// port.
     pub output: Option<Box<dyn Write + Send>>,
 }
 
@@ -63,7 +69,9 @@ pub(crate) struct Output(Arc<Shared>);
 impl Output {
     /// Another guest begins: what was heard of this one's panic is forgotten.
     pub(crate) fn begin_anew(&self) {
-        self.0.witness().begin_anew();
+        if let Some(mut witness) = self.0.witness() {
+            witness.begin_anew();
+        }
     }
 
     /// Waits until everything has been written, up to `deadline`; whether it has.
@@ -72,12 +80,19 @@ impl Output {
     }
 }
 
-#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// A leaf, too.
-    witness: Mutex<Witness>,
+    /// Of a line that a kernel may use. A leaf, too.
+    witness: Option<Mutex<Witness>>,
+    /// Who is told of room, once it was refused some.
+    room: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -85,11 +100,25 @@ struct State {
     queue: Vec<u8>,
     /// The thread is writing what it has taken from the queue.
     writing: bool,
+    /// The guest has ended its output: nothing will follow what is queued.
+    ended: bool,
+    /// There was no room for something.
+    refused: bool,
+    /// Until when a little output waits for more.
+    gathering: Option<Instant>,
+    /// Somebody waits until all is written.
+    hurried: usize,
     /// Nothing more is accepted: the place is gone, or the machine has stopped.
     closed: bool,
     /// What the place's refusal means to the machine.
     end: Option<End>,
 }
+
+/// While output flows, a little of it waits so long for more: then the thread and the place's
+/// reader wake for some kilobytes, not for each byte of a UART. The first of it never waits.
+const GATHER: Duration = Duration::from_millis(1);
+/// As much does not wait.
+const ENOUGH: usize = 16 << 10;
 
 /// How long a writer waits for room until it checks whether the run has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -99,8 +128,16 @@ impl Shared {
         sync::lock(&self.state)
     }
 
-    fn witness(&self) -> MutexGuard<'_, Witness> {
-        sync::lock(&self.witness)
+    fn witness(&self) -> Option<MutexGuard<'_, Witness>> {
+        self.witness.as_ref().map(sync::lock)
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.witness().is_some_and(|witness| witness.has_ended())
+    }
+
+    fn report(&self) -> Option<String> {
+        self.witness().and_then(|witness| witness.report())
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -109,19 +146,21 @@ impl Shared {
 }
 
 impl Pump {
-    /// Starts the thread that writes to `place` what a guest says, whose time is `clock`.
+    /// Starts the thread that writes to `place` what a guest says. Where its kernel may speak, too,
+    /// its time is `clock`.
     ///
     /// # Errors
     /// The host refuses another thread.
     pub(crate) fn start(
         mut place: Box<dyn Write + Send>,
         stopper: Stopper,
-        clock: Arc<dyn Clock>,
+        clock: Option<Arc<dyn Clock>>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
-            witness: Mutex::new(Witness::new(clock)),
+            witness: clock.map(Witness::new).map(Mutex::new),
+            room: OnceLock::new(),
         });
         let mine = Arc::clone(&shared);
         let kept = stopper.clone();
@@ -129,10 +168,8 @@ impl Pump {
             // It reads what a guest says. The place is open; where the host refuses, all is as
             // before.
             let _ = host::give_up_privileges();
-            let carried = stopper.owner().run(|| mine.carry_to(&mut *place, &stopper));
-            if carried.is_none() {
-                close(&mine);
-            }
+            let _ = stopper.owner().run(|| mine.carry_to(&mut *place, &stopper));
+            close(&mine);
         };
         std::thread::Builder::new().name("console".into()).spawn(work)?;
         Ok(Self { shared, stopper: kept })
@@ -141,6 +178,16 @@ impl Pump {
     /// What a UART writes to.
     pub(crate) fn writer(&self) -> Box<dyn Write + Send> {
         Box::new(PumpWriter { shared: Arc::clone(&self.shared), stopper: self.stopper.clone() })
+    }
+
+    /// What a port writes to.
+    pub(crate) fn port(&self) -> Box<dyn PortOutput> {
+        Box::new(PumpWriter { shared: Arc::clone(&self.shared), stopper: self.stopper.clone() })
+    }
+
+    /// `room` is called when a port's output takes something again.
+    pub(crate) fn on_room(&self, room: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.room.set(Box::new(room));
     }
 
     /// Waits until everything has been written, for `limit` at the most.
@@ -155,7 +202,7 @@ impl Pump {
 
     /// The last lines of a guest's kernel that has panicked on this line.
     pub(crate) fn panic(&self) -> Option<String> {
-        self.shared.witness().report()
+        self.shared.report()
     }
 
     /// For the machine's other threads.
@@ -188,18 +235,32 @@ fn end_of_output(error: &io::Error) -> End {
 }
 
 fn close(shared: &Shared) {
-    shared.lock().closed = true;
-    shared.changed.notify_all();
+    let mut state = shared.lock();
+    state.closed = true;
+    let refused = std::mem::take(&mut state.refused);
+    drop(state);
+    shared.tell_of_room(refused);
 }
 
 impl Shared {
-    /// Writes what is queued to `place`, until the queue is closed and empty.
+    /// The state has changed; who was `refused` room has some now.
+    fn tell_of_room(&self, refused: bool) {
+        self.changed.notify_all();
+        if let Some(room) = self.room.get().filter(|_| refused) {
+            room();
+        }
+    }
+
+    /// Writes what is queued to `place`, until the queue is at its end, or closed and empty.
     fn carry_to(&self, place: &mut (dyn Write + Send), stopper: &Stopper) {
         while let Some(bytes) = self.next(stopper) {
-            self.witness().hear(&bytes);
+            if let Some(mut witness) = self.witness() {
+                witness.hear(&bytes);
+            }
             let result = place.write_all(&bytes).and_then(|()| place.flush());
             let mut state = self.lock();
             state.writing = false;
+            state.gathering = Some(Instant::now() + GATHER);
             state.closed |= result.is_err();
             state.end = result.as_ref().err().map(end_of_output).or(state.end.take());
             self.changed.notify_all();
@@ -215,6 +276,8 @@ impl Shared {
     /// passed before that.
     fn drain(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
+        state.hurried += 1;
+        self.changed.notify_all();
         while (state.writing || !state.queue.is_empty()) && !state.closed {
             let Some(deadline) = deadline else {
                 state = self.wait(state);
@@ -222,34 +285,53 @@ impl Shared {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                state.hurried -= 1;
                 return false;
             }
             (state, _) = sync::wait_for(&self.changed, state, left);
         }
+        state.hurried -= 1;
         true
     }
 
-    /// What to write next; `None` when closed and empty.
+    /// Waits for more output where there is little and more is likely to come soon.
+    fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(until) = state.gathering.take() else { return state };
+        while state.queue.len() < ENOUGH && !state.closed && !state.ended && state.hurried == 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = sync::wait_for(&self.changed, state, left);
+        }
+        state
+    }
+
+    /// What to write next; `None` when closed or ended, and empty.
     fn next(&self, stopper: &Stopper) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.queue.is_empty() {
-            if state.closed {
+            if state.closed || state.ended {
                 return None;
             }
-            if !self.witness().has_ended() || stopper.is_ended() {
+            if !self.has_panicked() || stopper.is_ended() {
                 state = self.wait(state);
                 continue;
             }
             let silent;
             (state, silent) = sync::wait_for(&self.changed, state, SILENCE);
-            let report = self.witness().report();
-            if let Some(report) = report.filter(|_| silent.timed_out() && state.queue.is_empty()) {
+            if let Some(report) =
+                self.report().filter(|_| silent.timed_out() && state.queue.is_empty())
+            {
                 stopper.stop(End::GuestPanic(report));
             }
         }
+        let mut state = self.gather(state);
         state.writing = true;
         let bytes = std::mem::take(&mut state.queue);
-        self.changed.notify_all();
+        let refused = std::mem::take(&mut state.refused);
+        drop(state);
+        self.tell_of_room(refused);
         Some(bytes)
     }
 }
@@ -266,9 +348,9 @@ impl Write for PumpWriter {
             (state, _) = sync::wait_for(&self.shared.changed, state, LOOK);
         }
         if !state.closed && state.queue.len() < QUEUE_MAX {
-            let wake = state.queue.is_empty();
+            let before = state.queue.len();
             state.queue.extend_from_slice(bytes);
-            if wake {
+            if before == 0 || before < ENOUGH && state.queue.len() >= ENOUGH {
                 self.shared.changed.notify_all();
             }
         }
@@ -277,6 +359,24 @@ impl Write for PumpWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl PortOutput for PumpWriter {
+    fn has_room(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        let room = state.closed || state.queue.len() < QUEUE_MAX;
+        state.refused |= !room;
+        room
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let _ = self.write(bytes);
+    }
+
+    fn close(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -314,7 +414,7 @@ mod tests {
         let (open, gate) = channel();
         let (seen, read) = channel();
         let clock = ManualClock::new();
-        let pump = Pump::start(Box::new(Slow { gate, seen }), stopper(), clock);
+        let pump = Pump::start(Box::new(Slow { gate, seen }), stopper(), Some(clock));
         (pump.expect("a thread"), open, read)
     }
 
@@ -359,5 +459,30 @@ mod tests {
         assert!(!pump.output().is_written_by(soon()));
         open.send(()).expect("it waits");
         assert!(pump.output().is_written_by(soon() + Duration::from_secs(5)));
+    }
+
+    /// The first of it comes at once, the rest in pieces, and all of it when somebody waits for it.
+    #[test]
+    fn output_that_flows_is_gathered() {
+        let (pump, open, read) = slow();
+        for _ in 0..100_000 {
+            open.send(()).expect("it waits");
+        }
+        let mut writer = pump.writer();
+        for byte in 0..50_000_u32 {
+            writer.write_all(&[byte as u8]).expect("queued");
+        }
+        pump.drain(None);
+        let pieces: Vec<Vec<u8>> = read.try_iter().collect();
+        let all = pieces.concat();
+        assert!(all.len() == 50_000 && (0_u32..).zip(&all).all(|(n, &byte)| n as u8 == byte));
+        assert!(pieces.len() < 5000, "{} pieces", pieces.len());
+        // Nobody has to wait for one that waits for more.
+        let began = Instant::now();
+        for _ in 0..100 {
+            writer.write_all(b"x").expect("queued");
+            pump.drain(None);
+        }
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 }

@@ -12,6 +12,7 @@ use crate::notifier::Notifier;
 use crate::power::Stopper;
 use devices::chipset::Uart;
 use devices::time::{Clock as _, TimerQueue};
+use devices::virtio::console::ConsolePort;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd as _;
 use std::sync::{Arc, Mutex};
@@ -20,10 +21,18 @@ use std::time::{Duration, Instant};
 /// How long until a UART is tried again that a processor had.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// One serial line's input and the UART that it goes to.
+/// One line's input, and what it goes to.
 pub(crate) struct Feed {
     pub(crate) input: Box<dyn Input>,
-    pub(crate) uart: Arc<Mutex<Uart>>,
+    pub(crate) to: Receiver,
+}
+
+/// What takes input.
+pub(crate) enum Receiver {
+    /// A serial line.
+    Uart(Arc<Mutex<Uart>>),
+    /// A port of a console device.
+    Port(ConsolePort),
 }
 
 /// What the thread works on.
@@ -141,12 +150,25 @@ pub(crate) fn wait(
 impl Feed {
     /// Whether the guest takes something now.
     pub(crate) fn is_wanted(&self) -> bool {
-        sync::lock(&self.uart).wants_input() > 0
+        match &self.to {
+            Receiver::Uart(uart) => sync::lock(uart).wants_input() > 0,
+            Receiver::Port(port) => port.room() > 0,
+        }
     }
 
-    /// Gives the UART what it takes now. False: a processor has it.
+    /// Gives the guest what it takes now. False: a processor has the UART.
     pub(crate) fn offer(&mut self) -> bool {
-        let Some(mut uart) = sync::try_lock(&self.uart) else { return false };
+        let uart = match &self.to {
+            Receiver::Uart(uart) => uart,
+            Receiver::Port(port) => {
+                while port.receive(|room| self.input.take(room)) > 0 {}
+                if self.input.has_ended() {
+                    port.hang_up();
+                }
+                return true;
+            }
+        };
+        let Some(mut uart) = sync::try_lock(uart) else { return false };
         loop {
             let bytes = match uart.wants_input() {
                 0 => return true,

@@ -25,6 +25,7 @@ mod crew;
 mod deterministic;
 mod digest;
 mod end;
+mod ends;
 mod error;
 mod firmware;
 pub mod frequency;
@@ -54,12 +55,13 @@ pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, Paging, SCRATCH_MAX, Scratch, Transport, Vsock,
+    MEMORY_UNIT, PORT_NAME_MAX, PORTS_MAX, Paging, Port, SCRATCH_MAX, Scratch, Transport, Vsock,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::{Format, ImageError, Trust};
+pub use devices::virtio::console::PortStats;
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};

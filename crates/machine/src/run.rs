@@ -25,6 +25,7 @@ use crate::processor::Processor;
 use crate::stats::{ProcessorStats, Stats};
 use crate::task::ProcessorTask;
 use crate::virtio::Slotted;
+use devices::virtio::console::ConsolePort;
 use memory::Pager;
 use sched::{Pool, QUANTUM, Usage};
 use std::io;
@@ -214,6 +215,7 @@ impl Board {
             wall: *lock(&self.wall),
             processors,
             paging: self.pager.as_ref().map(Pager::stats),
+            ports: self.virtio.iter().flat_map(Slotted::ports).map(ConsolePort::stats).collect(),
             unclaimed: self.bus.unclaimed(),
         }
     }

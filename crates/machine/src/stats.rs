@@ -1,6 +1,7 @@
 //! The counters of a run, as data. The program renders them.
 
 use devices::bus::Unclaimed;
+use devices::virtio::console::PortStats;
 use memory::PagerStats;
 use sched::Usage;
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub struct Stats {
     pub processors: Vec<ProcessorStats>,
     /// Where its memory is, if it has a budget.
     pub paging: Option<PagerStats>,
+    /// What has passed through each port of its console devices.
+    pub ports: Vec<PortStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }

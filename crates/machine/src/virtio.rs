@@ -1,8 +1,10 @@
 //! The virtio devices that the configuration asks for, each in its slot.
 //!
-//! A new kind of device is one variant of [`Device`] and one arm of [`make`].
+//! A new kind of device is one variant of [`Device`] and one arm of [`build`].
 
 use crate::config::{Device, Disk, Hardware, Scratch, Transport, Vsock};
+use crate::console::Line;
+use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
 use crate::saved::state::VirtioState;
@@ -14,6 +16,7 @@ use devices::saved::RestoreError;
 use devices::virtio;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::console::ConsolePort;
 use devices::virtio::vsock::{Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
@@ -38,6 +41,8 @@ pub(crate) struct Side {
     pub(crate) balloon: Option<BalloonControl>,
     /// Where programs reach the guest's sockets.
     socket: Option<Arc<SocketFile>>,
+    /// What a console device has.
+    ports: Vec<ConsolePort>,
 }
 
 /// A device on its transport.
@@ -46,18 +51,34 @@ enum Attached {
     Mmio(Arc<Mutex<VirtioMmio>>, VirtioSlot),
 }
 
-/// The devices of `hardware` on their transports, paused until the machine runs.
+/// The devices of `hardware` on their transports, paused until the machine runs; the other ends of
+/// console devices' ports are `lines`.
 pub(crate) fn build(
     hardware: &Hardware,
     ram: &GuestRam,
     irqchips: &IrqChips,
+    lines: Vec<Line>,
+    ends: &mut Ends,
 ) -> Result<Vec<Slotted>, BuildError> {
     let (wanted, mut free) = (&hardware.devices, layout::PCI_MEMORY.start().0 as u32);
     let service = if hardware.deterministic { Service::AtOnce } else { Service::Thread };
-    let mut slotted = Vec::new();
+    let (mut slotted, mut lines) = (Vec::new(), lines.into_iter());
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, side) = make(device, before, hardware.memory, service)?;
+        let (made, side): Made = match device {
+            Device::Console(ports) => {
+                let (console, ports) = ends.console(ports, &mut lines, service)?;
+                (Box::new(console), Side { ports, ..Side::default() })
+            }
+            Device::Disk(disk) => (a_disk(disk, before, service)?, Side::default()),
+            Device::Scratch(scratch) => {
+                let (disk, content) = a_scratch_disk(scratch, before, service)?;
+                (disk, Side { content: Some(content), ..Side::default() })
+            }
+            Device::Entropy => (Box::new(Entropy::new(service)?), Side::default()),
+            Device::Balloon => a_balloon(hardware.memory, service)?,
+            Device::Vsock(vsock) => sockets(vsock)?,
+        };
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
@@ -94,42 +115,59 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
+/// A device, and the host's side of it.
 type Made = (Box<dyn VirtioDevice>, Side);
 
-/// Device `number` of its kind in a machine with `memory` bytes, and the host's side of it.
-fn make(device: &Device, number: usize, memory: u64, service: Service) -> Result<Made, BuildError> {
-    let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
-        let serial = format!("gemello-disk{number}");
-        Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
-    };
-    match device {
-        Device::Disk(Disk { path, read_only, trust }) => {
-            let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            Ok((disk(RawImage::open(path, access, *trust)?, access)?, Side::default()))
-        }
-        Device::Scratch(Scratch { bytes }) => {
-            let content = scratch::make(*bytes)?;
-            let image = RawImage::over(content.try_clone()?)?;
-            let side = Side { content: Some(content), ..Side::default() };
-            Ok((disk(image, DiskAccess::ReadWrite)?, side))
-        }
-        Device::Entropy => Ok((Box::new(Entropy::new(service)?), Side::default())),
-        Device::Balloon => {
-            let balloon = Balloon::new(memory, service)?;
-            let side = Side { balloon: Some(balloon.control()), ..Side::default() };
-            Ok((Box::new(balloon), side))
-        }
-        Device::Vsock(Vsock { cid, path }) => {
-            let place = Place::new(path)?;
-            let side = Side { socket: Some(place.file()), ..Side::default() };
-            Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
-        }
-    }
+/// The balloon of a machine with `memory` bytes.
+fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
+    let balloon = Balloon::new(memory, service)?;
+    let side = Side { balloon: Some(balloon.control()), ..Side::default() };
+    Ok((Box::new(balloon), side))
+}
+
+/// The sockets that a guest has.
+fn sockets(Vsock { cid, path }: &Vsock) -> Result<Made, BuildError> {
+    let place = Place::new(path)?;
+    let side = Side { socket: Some(place.file()), ..Side::default() };
+    Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
+}
+
+/// Disk `number`.
+fn a_disk(
+    disk: &Disk,
+    number: usize,
+    service: Service,
+) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let Disk { path, read_only, trust } = disk;
+    let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
+    on_image(RawImage::open(path, access, *trust)?, access, number, service)
+}
+
+/// Disk `number`, and its content.
+fn a_scratch_disk(
+    &Scratch { bytes }: &Scratch,
+    number: usize,
+    service: Service,
+) -> Result<(Box<dyn VirtioDevice>, File), BuildError> {
+    let content = scratch::make(bytes)?;
+    let image = RawImage::over(content.try_clone()?)?;
+    Ok((on_image(image, DiskAccess::ReadWrite, number, service)?, content))
+}
+
+fn on_image(
+    image: RawImage,
+    access: DiskAccess,
+    number: usize,
+    service: Service,
+) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let serial = format!("gemello-disk{number}");
+    Ok(Box::new(Block::new(Box::new(image), access, &serial, service)?))
 }
 
 fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
+        Device::Console(_) => "console",
         Device::Entropy => "rng",
         Device::Balloon => "balloon",
         Device::Vsock(_) => "vsock",
@@ -176,6 +214,11 @@ impl Slotted {
     /// The host's side; a scratch disk's content changes as long as the machine's devices go on.
     pub(crate) fn side(&self) -> &Side {
         &self.side
+    }
+
+    /// The ports of a console device.
+    pub(crate) fn ports(&self) -> &[ConsolePort] {
+        &self.side.ports
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -4,9 +4,10 @@
 use crate::board::Chipset;
 use crate::clock::VmClock;
 use crate::config::Hardware;
-use crate::console::{Line, Pump};
+use crate::console::Line;
+use crate::ends::Ends;
 use crate::error::BuildError;
-use crate::io_thread::Feed;
+use crate::io_thread::{Feed, Receiver};
 use crate::layout;
 use crate::power::Stopper;
 use crate::virtio::Slotted;
@@ -22,7 +23,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use x86::addr::Port;
 
-/// The serial lines' other ends.
+/// The lines' other ends.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// COM1, the console.
@@ -31,6 +32,8 @@ pub struct Lines {
     pub com2: Line,
     /// COM3.
     pub com3: Line,
+    /// The ports of the console devices, in their order.
+    pub ports: Vec<Line>,
 }
 
 pub(crate) fn power_sink(stopper: &Stopper) -> PowerSink {
@@ -38,20 +41,14 @@ pub(crate) fn power_sink(stopper: &Stopper) -> PowerSink {
     PowerSink::new(move |event| stopper.power(event))
 }
 
-/// What devices ring.
-pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
-
 /// What the chipset is wired to.
 pub(crate) struct Wiring<'a> {
     pub(crate) clock: &'a Arc<VmClock>,
     pub(crate) timers: &'a Arc<TimerQueue>,
     pub(crate) irqchips: &'a IrqChips,
     pub(crate) power: PowerSink,
-    /// Has timers and inputs looked after soon.
-    pub(crate) wake: &'a Wake,
-    pub(crate) stopper: Stopper,
-    pub(crate) feeds: Vec<Feed>,
-    pub(crate) pumps: Vec<Pump>,
+    /// The lines' other ends.
+    pub(crate) ends: &'a mut Ends,
 }
 
 impl Wiring<'_> {
@@ -96,12 +93,7 @@ impl Wiring<'_> {
     fn uart(&mut self, base: Port, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
         let output = match line.output {
             None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
-            Some(place) => {
-                let pump = Pump::start(place, self.stopper.clone(), Arc::clone(self.clock) as _)?;
-                let writer = pump.writer();
-                self.pumps.push(pump);
-                writer
-            }
+            Some(place) => self.ends.serial(place, Arc::clone(self.clock) as _)?,
         };
         let uart = Uart::new(UartConfig {
             base,
@@ -111,11 +103,11 @@ impl Wiring<'_> {
             output,
         });
         if let Some(input) = line.input {
-            let wake = Arc::clone(self.wake);
+            let wake = Arc::clone(&self.ends.wake);
             let mut locked = sync::lock(&uart);
             locked.on_drain(move || wake());
             drop(locked);
-            self.feeds.push(Feed { input, uart: Arc::clone(&uart) });
+            self.ends.feeds.push(Feed { input, to: Receiver::Uart(Arc::clone(&uart)) });
         }
         Ok(uart)
     }

@@ -243,7 +243,12 @@ fn init_resets_the_processor() {
 #[test]
 fn output_reaches_its_place_before_the_run_returns() {
     let [com1, com2, com3] = std::array::from_fn(|_| Collector::default());
-    let lines = Lines { com1: collecting(&com1), com2: collecting(&com2), com3: collecting(&com3) };
+    let lines = Lines {
+        com1: collecting(&com1),
+        com2: collecting(&com2),
+        com3: collecting(&com3),
+        ..Lines::default()
+    };
     let script = vec![
         step(|guest| {
             for byte in b"hello" {

@@ -18,6 +18,7 @@ mod attendant;
 pub mod balloon;
 pub mod blk;
 mod chain;
+pub mod console;
 mod device;
 mod entropy;
 mod irq;

@@ -2,6 +2,7 @@
 
 use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
+use super::console::ConsoleState;
 use super::vsock::VsockState;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ pub enum DeviceState {
     Balloon(BalloonState),
     /// Sockets.
     Vsock(VsockState),
+    /// A console.
+    Console(ConsoleState),
     /// A device that keeps nothing.
     Stateless,
 }

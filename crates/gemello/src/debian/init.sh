@@ -4,8 +4,9 @@
 # /etc/gemello/run, made for each run, sets: mode (shell, command or pipe), errors (with-output or apart), rows, cols,
 # TERM, and for the last two modes defines the function `command_line`.
 #
-# ttyS0 is the user's terminal, or carries the input and output of a command that has pipes; ttyS2 carries the standard
-# error that is apart. The kernel's messages go to ttyS0 in shell mode, and to ttyS1 in the others. On ttyS1 this script
+# ttyS0 is the user's terminal. A command that has pipes has its input, its output and its error at ports of a virtio
+# console device, each called after it; a command on a terminal has its error there if that is apart. The kernel's
+# messages go to ttyS0 in shell mode, and to ttyS1 in the others. On ttyS1 this script
 # also tells gemello "ready" (the lines are set up, send input) and "status N" (the command has ended): see
 # crates/gemello/src/debian/report.rs, which reads them. What it hears there is the size of the user's window, and
 # "poweroff".
@@ -27,7 +28,10 @@ if [ "$1" != session ]; then
 	mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 	mount -t tmpfs -o mode=1777 tmpfs /tmp
 	mount -t tmpfs -o mode=0755 tmpfs /run
-	[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+	ln -s /proc/self/fd /dev/fd
+	ln -s fd/0 /dev/stdin
+	ln -s fd/1 /dev/stdout
+	ln -s fd/2 /dev/stderr
 	for driver in /etc/gemello/drivers/*.ko; do
 		[ -e "$driver" ] && insmod "$driver"
 	done
@@ -81,28 +85,45 @@ hear() {
 	done <&5 >/dev/null 3>&- &
 }
 
-# Bytes pass through this line unchanged. In: canonical mode, where gemello quotes with ^V and ends with ^D.
-transparent() {
-	stty -F "$1" raw cs8 -parenb -echo icanon iexten crtscts \
-		intr undef quit undef erase undef kill undef eol undef eol2 undef start undef stop undef \
-		susp undef rprnt undef werase undef eof ^D lnext ^V
+# Sets port to the device file of the port gemello.$1, which the driver makes when it comes to it.
+find_port() {
+	while :; do
+		for file in /sys/class/virtio-ports/*/name; do
+			if [ -e "$file" ] && [ "$(cat "$file")" = "gemello.$1" ]; then
+				port=${file%/name}
+				port=/dev/${port##*/}
+				return
+			fi
+		done
+		usleep 2000
+	done
 }
 
-# What is written to the pipe /run/$1 goes to the line $2.
+# What is written to the pipe /run/$1 goes to the port of that name. Programs may open the pipe again, and the port not.
 carry_out() {
+	find_port "$1"
 	mkfifo "/run/$1"
-	cat <"/run/$1" >"$2" 3>&- &
+	dd bs=64k <"/run/$1" >"$port" 2>/dev/null 3>&- &
 	carriers="$carriers $!"
+	ports="$ports $port"
 }
 
 carry_errors() {
-	[ $errors = apart ] || return
-	exec 4<>/dev/ttyS2
-	transparent /dev/ttyS2
-	carry_out err /dev/ttyS2
+	if [ $errors = apart ]; then
+		carry_out stderr
+	fi
 }
 
-# Ends what the command has left behind and might still write, until all that was written has been carried out.
+# What comes from the port goes to the pipe /run/stdin. The port's end is the pipe's.
+carry_in() {
+	find_port stdin
+	mkfifo /run/stdin
+	dd bs=64k <"$port" >/run/stdin 2>/dev/null 3>&- &
+	input=$!
+}
+
+# Ends what the command has left behind and might still write, until all that was written has been carried out, and the
+# host has taken it: then it hangs up.
 carried_out() {
 	[ "$carriers" ] || return
 	while :; do
@@ -117,11 +138,12 @@ carried_out() {
 	done &
 	wait $carriers
 	kill -9 $! 2>/dev/null
-	stty -F /dev/ttyS0 -echo
-	[ $errors = apart ] && stty -F /dev/ttyS2 -echo
+	for port in $ports; do
+		cat "$port" >/dev/null
+	done
 }
 
-carriers=
+carriers= ports=
 case $mode in
 shell)
 	terminal
@@ -135,7 +157,7 @@ command)
 	carry_errors
 	report ready
 	if [ $errors = apart ]; then
-		(command_line) </dev/ttyS0 >/dev/ttyS0 2>/run/err 3>&- 4>&- 5>&-
+		(command_line) </dev/ttyS0 >/dev/ttyS0 2>/run/stderr 3>&- 5>&-
 	else
 		(command_line) </dev/ttyS0 >/dev/ttyS0 2>&1 3>&- 5>&-
 	fi
@@ -145,19 +167,15 @@ command)
 	report status $status
 	;;
 pipe)
-	transparent /dev/ttyS0
-	mkfifo /run/in
-	# Not cat: it uses sendfile, and Linux keeps the pipe locked while that waits for the line, also against a reader that exits.
-	dd bs=4k </dev/ttyS0 >/run/in 2>/dev/null 3>&- &
-	input=$!
-	carry_out out /dev/ttyS0
+	carry_in
+	carry_out stdout
 	carry_errors
 	hear
 	report ready
 	if [ $errors = apart ]; then
-		(command_line) </run/in >/run/out 2>/run/err 3>&- 4>&- 5>&-
+		(command_line) </run/stdin >/run/stdout 2>/run/stderr 3>&- 5>&-
 	else
-		(command_line) </run/in >/run/out 2>&1 3>&- 5>&-
+		(command_line) </run/stdin >/run/stdout 2>&1 3>&- 5>&-
 	fi
 	status=$?
 	kill -9 $input 2>/dev/null

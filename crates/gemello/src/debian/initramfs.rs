@@ -1,8 +1,9 @@
 //! The initial file system: busybox, `init.sh`, and a small file that says what this run is about.
 
 use super::cpio::Archive;
-use super::packages::Virtio;
+use super::packages::DeviceKind;
 use crate::shell::quoted;
+use machine::Transport;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,8 +25,10 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: OsString,
-    /// Load the drivers of these.
-    pub(crate) virtio: Virtio,
+    /// How the machine's devices are reached.
+    pub(crate) transport: Transport,
+    /// What devices it has whose drivers are to be loaded.
+    pub(crate) devices: Vec<DeviceKind>,
 }
 
 /// Where standard error goes.
@@ -33,11 +36,11 @@ pub(crate) struct Session {
 pub(crate) enum Errors {
     /// Where standard output goes, in one order.
     WithOutput,
-    /// To `ttyS2`.
+    /// To a port of its own.
     Apart,
 }
 
-/// How `ttyS0` is used.
+/// How the user's side is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// An interactive shell.
@@ -103,14 +106,19 @@ fn run_file(session: &Session) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machine::Transport;
     use std::ffi::OsStr;
     use std::process::Command;
 
     fn session(mode: Mode) -> Session {
         let errors = Errors::WithOutput;
-        let virtio = Virtio { transport: Transport::Pci, kinds: vec![] };
-        Session { mode, errors, window: (24, 80), term: "xterm".into(), virtio }
+        Session {
+            mode,
+            errors,
+            window: (24, 80),
+            term: "xterm".into(),
+            transport: Transport::Pci,
+            devices: vec![],
+        }
     }
 
     /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.

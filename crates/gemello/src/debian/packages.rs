@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <cache>/debian/apt/             apt's private state
-//! <cache>/debian/<flavour>/       vmlinuz, busybox, the devices' drivers, RELEASE: complete, made
-//!                                 by one rename
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, devices' drivers, RELEASE: complete, made by
+//!                                 one rename
 //! ```
 
 use super::apt::{self, Apt};
@@ -41,72 +41,57 @@ impl Flavour {
     }
 }
 
-/// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
-/// which they are loaded, and what needs each.
-const DRIVERS: [(&str, Needs); 12] = [
-    ("drivers/virtio/virtio_ring.ko", Needs::Virtio),
-    ("drivers/virtio/virtio.ko", Needs::Virtio),
-    ("drivers/virtio/virtio_pci_legacy_dev.ko", Needs::On(Transport::Pci)),
-    ("drivers/virtio/virtio_pci_modern_dev.ko", Needs::On(Transport::Pci)),
-    ("drivers/virtio/virtio_pci.ko", Needs::On(Transport::Pci)),
-    ("drivers/virtio/virtio_mmio.ko", Needs::On(Transport::Mmio)),
-    ("drivers/block/virtio_blk.ko", Needs::Kind(Kind::Disk)),
-    ("drivers/char/hw_random/virtio-rng.ko", Needs::Kind(Kind::Rng)),
-    ("drivers/virtio/virtio_balloon.ko", Needs::Kind(Kind::Balloon)),
-    ("net/vmw_vsock/vsock.ko", Needs::Kind(Kind::Vsock)),
-    ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", Needs::Kind(Kind::Vsock)),
-    ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", Needs::Kind(Kind::Vsock)),
-];
-
-/// What needs a driver.
-#[derive(Clone, Copy, Debug)]
-enum Needs {
-    /// Any virtio device.
-    Virtio,
-    /// Any on this transport.
-    On(Transport),
-    /// Those of this kind.
-    Kind(Kind),
-}
-
-/// A kind of virtio device.
+/// A kind of device with a driver of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum DeviceKind {
     Disk,
+    Console,
     Rng,
     Balloon,
     Vsock,
 }
 
-/// The virtio devices of a machine, as its guest finds them.
-#[derive(Clone, Debug)]
-pub(crate) struct Virtio {
-    pub(crate) transport: Transport,
-    pub(crate) kinds: Vec<Kind>,
+/// What a driver is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    Any,
+    Transport(Transport),
+    Device(DeviceKind),
 }
 
-impl Virtio {
-    /// Whether these devices need it.
-    fn needs(&self, needs: Needs) -> bool {
-        match needs {
-            Needs::Virtio => !self.kinds.is_empty(),
-            Needs::On(transport) => !self.kinds.is_empty() && transport == self.transport,
-            Needs::Kind(kind) => self.kinds.contains(&kind),
-        }
-    }
-}
+/// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
+/// which they are loaded.
+const DRIVERS: [(&str, For); 13] = [
+    ("drivers/virtio/virtio_ring.ko", For::Any),
+    ("drivers/virtio/virtio.ko", For::Any),
+    ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
+    ("drivers/block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
+    ("drivers/char/virtio_console.ko", For::Device(DeviceKind::Console)),
+    ("drivers/char/hw_random/virtio-rng.ko", For::Device(DeviceKind::Rng)),
+    ("drivers/virtio/virtio_balloon.ko", For::Device(DeviceKind::Balloon)),
+    ("net/vmw_vsock/vsock.ko", For::Device(DeviceKind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", For::Device(DeviceKind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", For::Device(DeviceKind::Vsock)),
+];
 
 /// A driver in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Driver {
     pub(crate) path: PathBuf,
-    needs: Needs,
+    serves: For,
 }
 
 impl Driver {
     /// Whether a machine with these devices needs it.
-    pub(crate) fn is_for(&self, virtio: &Virtio) -> bool {
-        virtio.needs(self.needs)
+    pub(crate) fn serves(&self, transport: Transport, devices: &[DeviceKind]) -> bool {
+        match self.serves {
+            For::Any => !devices.is_empty(),
+            For::Transport(own) => !devices.is_empty() && own == transport,
+            For::Device(kind) => devices.contains(&kind),
+        }
     }
 }
 
@@ -117,7 +102,7 @@ pub(crate) struct Fetched {
     pub(crate) kernel: PathBuf,
     /// busybox, a static executable.
     pub(crate) busybox: PathBuf,
-    /// Drivers, in the order in which they are loaded.
+    /// Drivers for devices, in the order in which they are loaded.
     pub(crate) drivers: Vec<Driver>,
     /// The kernel package's name and version, then busybox's.
     pub(crate) release: String,
@@ -126,7 +111,7 @@ pub(crate) struct Fetched {
 impl Fetched {
     fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
-        let driver = |(name, needs)| Driver { path: place.join(base_name(name)), needs };
+        let driver = |(name, serves)| Driver { path: place.join(base_name(name)), serves };
         let fetched = Self {
             kernel: place.join("vmlinuz"),
             busybox: place.join("busybox"),

@@ -194,7 +194,8 @@ impl Settings {
     /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
     /// taken has none.
     pub(crate) fn rng(&self) -> bool {
-        let others = [self.balloon(), self.vsock.is_some()];
+        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
+        let others = [self.balloon(), self.vsock.is_some(), ports];
         let others = self.disk.len() + others.into_iter().filter(|there| *there).count();
         let fits = others < self.transport().slots();
         let alike = self.machine.deterministic.unwrap_or_default();

@@ -3,6 +3,11 @@
 //!
 //! The transmitter is infinitely fast: a byte written to THR is out, and THR is empty again, before
 //! the write ends. The receiver takes what it is given; the sender asks [`Core::room`] first.
+//!
+//! A driver fills the FIFO in its handler: it reads IIR, which ends the THRE interrupt, then LSR,
+//! and writes to THR, which would raise the next at once. So the interrupt output stays up from IIR
+//! to THR: a fall and a rise between would be another edge for the interrupt chips, and pending for
+//! the rest of the handler. Whatever else happens to the chip, or some time, ends that.
 
 use super::registers::*;
 use std::collections::VecDeque;
@@ -10,6 +15,9 @@ use std::collections::VecDeque;
 /// Consecutive reads of LSR, with nothing sent in between, that show a guest waiting for input by
 /// polling.
 const POLLS: u8 = 32;
+
+/// VM nanoseconds from reading IIR that a driver has to begin to fill the FIFO.
+const HOLD: u64 = 20_000;
 
 /// The chip.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub(super) struct Core {
     pub(super) touched: u64,
     /// Reads of LSR since the last byte was sent.
     pub(super) polls: u8,
+    /// Until when the output stays up though nothing is pending.
+    pub(super) held_until: Option<u64>,
 }
 
 impl Core {
@@ -51,6 +61,7 @@ impl Core {
             timeout: false,
             touched: 0,
             polls: 0,
+            held_until: None,
         }
     }
 
@@ -62,7 +73,7 @@ impl Core {
             IER if dlab => (self.divisor >> 8) as u8,
             RBR_THR => self.read_rbr(now),
             IER => self.ier,
-            IIR_FCR => self.read_iir(),
+            IIR_FCR => self.read_iir(now),
             LCR => self.lcr,
             MCR => self.mcr,
             LSR => self.read_lsr(),
@@ -89,10 +100,31 @@ impl Core {
         None
     }
 
+    /// Whether a byte written to THR goes out and changes nothing: one was written just before.
+    pub(super) fn sends_on(&self) -> bool {
+        self.thre && self.polls == 0 && self.mcr & MCR_LOOP == 0 && self.lcr & LCR_DLAB == 0
+    }
+
+    /// Whether a driver that fills the FIFO reads the register `offset` before it does.
+    pub(super) fn is_read_while_filling(offset: u8) -> bool {
+        matches!(offset & 7, LSR | MSR)
+    }
+
+    /// Whether it writes to the register `offset`.
+    pub(super) fn is_filled_by(offset: u8) -> bool {
+        offset & 7 == RBR_THR
+    }
+
+    /// Lets the output fall if it is only held up; whether it was held.
+    pub(super) fn let_go(&mut self) -> bool {
+        self.held_until.take().is_some()
+    }
+
     /// Whether the interrupt output is up.
     pub(super) fn interrupt(&self) -> bool {
         // In loopback the OUT2 pin is inactive.
-        self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2 && self.cause() != IIR_NONE
+        let up = self.held_until.is_some() || self.cause() != IIR_NONE;
+        self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2 && up
     }
 
     /// How many bytes the receiver takes now. A guest that neither has the receive interrupt on
@@ -187,10 +219,11 @@ impl Core {
         byte
     }
 
-    fn read_iir(&mut self) -> u8 {
+    fn read_iir(&mut self, now: u64) -> u8 {
         let cause = self.cause();
         if cause == IIR_THRE {
             self.thre = false;
+            self.held_until = Some(now.saturating_add(HOLD));
         }
         cause | if self.fifo() { IIR_FIFO } else { 0 }
     }
@@ -207,6 +240,7 @@ impl Core {
 
     fn write_thr(&mut self, byte: u8, now: u64) -> Option<u8> {
         self.thre = true;
+        self.held_until = None;
         self.polls = 0;
         if self.mcr & MCR_LOOP != 0 {
             self.receive(byte, now);

@@ -73,6 +73,7 @@ impl Uart {
     /// Offers received bytes; returns how many were accepted. Offer the rest when the drain
     /// callback rings.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        self.let_go();
         let accepted = bytes.len().min(self.core.room());
         let now = self.clock.now();
         for &byte in bytes.iter().take(accepted) {
@@ -125,6 +126,13 @@ impl Uart {
         self.timer.set(self.core.timeout_at());
     }
 
+    /// The driver does not fill the FIFO now: the next cause is an edge.
+    fn let_go(&mut self) {
+        if self.core.let_go() {
+            self.irq.set(self.core.interrupt());
+        }
+    }
+
     fn ring(&self, room_before: usize) {
         if room_before == 0
             && self.core.room() > 0
@@ -148,6 +156,9 @@ impl Uart {
     fn access<R>(&mut self, body: impl FnOnce(&mut Core, u64) -> R) -> R {
         let now = self.clock.now();
         let room = self.core.room();
+        if self.core.held_until.is_some_and(|until| now > until) {
+            self.let_go();
+        }
         self.core.advance(now);
         let result = body(&mut self.core, now);
         self.drive();
@@ -159,11 +170,19 @@ impl Uart {
 impl PioDevice for Uart {
     fn read(&mut self, port: Port, _width: PortWidth) -> u32 {
         let offset = port.0.wrapping_sub(self.base.0) as u8;
+        if !Core::is_read_while_filling(offset) {
+            self.let_go();
+        }
         u32::from(self.access(|core, now| core.read(offset, now)))
     }
 
     fn write(&mut self, port: Port, _width: PortWidth, value: u32) {
         let offset = port.0.wrapping_sub(self.base.0) as u8;
+        match Core::is_filled_by(offset) {
+            true if self.core.sends_on() => return self.send(value as u8),
+            true => {}
+            false => self.let_go(),
+        }
         if let Some(byte) = self.access(|core, now| core.write(offset, value as u8, now)) {
             self.send(byte);
         }
@@ -172,6 +191,7 @@ impl PioDevice for Uart {
 
 impl ExpireMut for Uart {
     fn expired(&mut self, _now: u64) {
+        self.let_go();
         self.access(|_, _| ());
     }
 }

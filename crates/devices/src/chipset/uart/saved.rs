@@ -37,11 +37,13 @@ pub struct UartState {
     pub touched: u64,
     /// Reads of LSR since the last byte was sent.
     pub polls: u8,
+    /// Until when the interrupt output stays up though nothing is pending, in VM nanoseconds.
+    pub held_until: Option<u64>,
 }
 
 impl UartState {
     /// The version that this build writes, and the only one that it reads.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 }
 
 impl Core {
@@ -60,6 +62,7 @@ impl Core {
             timeout,
             touched,
             polls,
+            held_until,
         } = self;
         UartState {
             version: UartState::VERSION,
@@ -76,6 +79,7 @@ impl Core {
             timeout: *timeout,
             touched: *touched,
             polls: *polls,
+            held_until: *held_until,
         }
     }
 
@@ -96,6 +100,7 @@ impl Core {
             timeout,
             touched,
             polls,
+            held_until,
         } = state;
         let check = Check::version("serial line", *version, UartState::VERSION)?;
         check.bits("ier", *ier, IER_BITS)?;
@@ -122,6 +127,7 @@ impl Core {
             timeout: *timeout,
             touched: *touched,
             polls: *polls,
+            held_until: *held_until,
         };
         check.within("rx", rx.len(), 0..=core.capacity())?;
         Ok(core)

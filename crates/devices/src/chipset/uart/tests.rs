@@ -58,6 +58,7 @@ fn priorities_of_the_interrupts() {
     assert_eq!(core.read(2, 0), 0xC0, "then the modem lines");
     core.read(6, 0);
     assert_eq!(core.read(2, 0), 0xC1);
+    assert!(core.let_go(), "held up for a driver that fills the FIFO");
     assert!(!core.interrupt());
 }
 
@@ -179,4 +180,102 @@ fn output_reaches_the_sink_and_state_survives() {
     lock(&other).restore(&saved).expect("its own state");
     assert_eq!(lock(&other).save(), saved);
     assert_eq!(other_timers.next_deadline(), timers.next_deadline());
+}
+
+/// The edges of the interrupt output, and its level.
+#[derive(Default)]
+struct Edges(AtomicU32, AtomicU32);
+
+impl crate::irq::IrqInputs for Edges {
+    fn set_input(&self, _pin: u8, level: bool) {
+        if self.1.swap(level.into(), Ordering::SeqCst) == 0 && level {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A driver that has something to send, its THRE interrupt on, and the edges that it gets.
+fn sending() -> (Arc<ManualClock>, Sink, Arc<Mutex<Uart>>, Arc<Edges>) {
+    let (clock, timers, sink) = (ManualClock::new(), TimerQueue::new(), Sink::default());
+    let edges = Arc::<Edges>::default();
+    let uart = Uart::new(UartConfig {
+        base: Port(0x3F8),
+        clock: Arc::clone(&clock) as _,
+        timers,
+        irq: IrqLine::to_pin(4, Arc::clone(&edges) as _),
+        output: Box::new(sink.clone()),
+    });
+    for (port, value) in [(0x3FA, 0x01), (0x3FC, 0x0B), (0x3F9, IER_RDA | IER_THRE)] {
+        lock(&uart).write(Port(port), PortWidth::B1, value.into());
+    }
+    (clock, sink, uart, edges)
+}
+
+impl Edges {
+    /// Edges so far, and the level.
+    fn seen(&self) -> (u32, bool) {
+        (self.0.load(Ordering::SeqCst), self.1.load(Ordering::SeqCst) != 0)
+    }
+}
+
+const IIR_PORT: Port = Port(0x3FA);
+const LSR_PORT: Port = Port(0x3FD);
+const THR_PORT: Port = Port(0x3F8);
+
+#[test]
+fn a_handler_that_fills_the_fifo_again_and_again_has_one_edge() {
+    let (_, sink, uart, edges) = sending();
+    let mut uart = lock(&uart);
+    assert_eq!(edges.seen(), (1, true));
+    for _ in 0..5 {
+        assert_eq!(uart.read(IIR_PORT, PortWidth::B1), 0xC2);
+        uart.read(LSR_PORT, PortWidth::B1);
+        (0..16).for_each(|byte| uart.write(THR_PORT, PortWidth::B1, byte));
+        assert_eq!(edges.seen(), (1, true));
+    }
+    assert_eq!(lock(&sink.0).len(), 80);
+    uart.read(IIR_PORT, PortWidth::B1);
+    uart.write(Port(0x3F9), PortWidth::B1, IER_RDA.into());
+    assert_eq!(edges.seen(), (1, false), "nothing more to send");
+    uart.write(Port(0x3F9), PortWidth::B1, (IER_RDA | IER_THRE).into());
+    assert_eq!(edges.seen(), (2, true));
+}
+
+/// Between IIR and THR.
+#[test]
+fn whatever_else_happens_is_an_edge_of_its_own() {
+    type Happens = fn(&ManualClock, &mut Uart);
+    let happens: [(&str, Happens); 4] = [
+        ("data come", |_, uart| {
+            uart.write(IIR_PORT, PortWidth::B1, 0x01);
+            uart.read(IIR_PORT, PortWidth::B1);
+            assert_eq!(uart.receive(b"x"), 1);
+            uart.core.advance(u64::MAX / 2);
+            uart.drive();
+        }),
+        ("IER", |_, uart| {
+            for enabled in [0, IER_THRE] {
+                uart.write(Port(0x3F9), PortWidth::B1, enabled.into());
+            }
+        }),
+        ("time", |clock, uart| {
+            clock.advance(1_000_000);
+            uart.write(THR_PORT, PortWidth::B1, 0);
+        }),
+        ("IIR says that there is nothing", |_, uart| {
+            assert_eq!(uart.read(IIR_PORT, PortWidth::B1), 0xC1);
+            uart.write(THR_PORT, PortWidth::B1, 0);
+        }),
+    ];
+    for (what, happens) in happens {
+        let (clock, _, uart, edges) = sending();
+        let mut uart = lock(&uart);
+        assert_eq!(uart.read(IIR_PORT, PortWidth::B1), 0xC2);
+        assert_eq!(edges.seen(), (1, true), "{what}");
+        let saved = uart.save();
+        uart.restore(&saved).expect("its own state");
+        assert_eq!((uart.save(), edges.seen()), (saved, (1, true)), "{what}");
+        happens(&clock, &mut uart);
+        assert_eq!(edges.seen(), (2, true), "{what}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The block device behind its transport, with the test as the guest.
 
 mod balloon;
+mod console;
 mod driver;
 mod entropy;
 mod hostile;

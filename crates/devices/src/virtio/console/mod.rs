@@ -1,0 +1,279 @@
+//! The console device with several ports (virtio 1.2, 5.3): byte streams between the host and
+//! programs of the guest.
+//!
+//! ```text
+//!   input ──► ConsolePort::receive ──► the guest's buffers       (on the input's thread)
+//!   guest ──notify──► mailbox ──► the console's thread ──► PortOutput
+//! ```
+//! Nothing is kept between: what the guest has no buffers for stays with the input, what the output
+//! has no room for stays in the guest. A port that the guest closes is closed on the host's side as
+//! soon as everything written before is taken, and the guest is told then: its driver's readers see
+//! the end. An input that ends closes the port, too; the driver's readers get what there is, and
+//! then the end.
+//!
+//! Locks: the device is one lock, held for a step of bounded length. The mailbox is another, so
+//! that a notification does not wait for a step.
+
+mod control;
+mod core;
+mod port;
+mod saved;
+
+pub use port::{PortOutput, PortStats};
+pub use saved::{ConsoleState, News, PortState};
+
+use self::core::{Core, queues_of};
+use self::port::Port;
+use super::saved::DeviceState;
+use super::worker::Service;
+use super::{Activation, VirtioDevice};
+use crate::saved::RestoreError;
+use host::Owner;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread::{self, JoinHandle};
+use std::{fmt, io};
+use sync::lock;
+use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
+
+/// VIRTIO_CONSOLE_F_MULTIPORT.
+const MULTIPORT: u64 = 1 << 1;
+/// Entries of a queue with data. Linux puts a page into each entry of those that it receives by.
+const DATA_QUEUE: u16 = 128;
+/// Entries of a queue that carries nothing, as it goes the other way.
+const IDLE_QUEUE: u16 = 2;
+/// Entries of the control queues.
+const CONTROL_QUEUE: u16 = 32;
+/// Where max_nr_ports is in struct virtio_console_config (5.3.4).
+const MAX_NR_PORTS: usize = 4;
+
+/// A port to be made.
+pub struct PortConfig {
+    /// What the guest knows it by.
+    pub name: String,
+    /// Where what the guest sends goes.
+    pub output: Option<Box<dyn PortOutput>>,
+    /// Whether the guest receives something.
+    pub input: bool,
+}
+
+/// A console device.
+pub struct Console {
+    shared: Arc<Shared>,
+    queues: Vec<u16>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    mailbox: Mutex<Mailbox>,
+    /// To the thread: there is something to do.
+    work: Condvar,
+    service: Service,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    notified: bool,
+    ending: bool,
+}
+
+/// A port's end on the host. Clones are the same one; they do not keep the device.
+#[derive(Clone)]
+pub struct ConsolePort {
+    shared: Weak<Shared>,
+    number: usize,
+}
+
+impl Console {
+    /// A device with these ports.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub fn new(ports: Vec<PortConfig>, service: Service) -> io::Result<Self> {
+        let mut queues = vec![CONTROL_QUEUE; 2 * ports.len() + 2];
+        for (number, port) in ports.iter().enumerate() {
+            let sizes = [port.input, port.output.is_some()]
+                .map(|used| if used { DATA_QUEUE } else { IDLE_QUEUE });
+            queues_of(number).into_iter().zip(sizes).for_each(|(at, size)| queues[at] = size);
+        }
+        let port =
+            |(number, PortConfig { name, output, input: _ })| Port::new(number, name, output);
+        let core = Core::new((0..).zip(ports).map(port).collect());
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            mailbox: Mutex::default(),
+            work: Condvar::new(),
+            service,
+        });
+        let thread =
+            (service == Service::Thread).then(|| start(Arc::clone(&shared))).transpose()?;
+        Ok(Self { shared, queues, thread })
+    }
+
+    /// Each port's end on the host, in their order.
+    pub fn ports(&self) -> Vec<ConsolePort> {
+        let port = |number| ConsolePort { shared: Arc::downgrade(&self.shared), number };
+        (0..lock(&self.shared.core).ports.len()).map(port).collect()
+    }
+}
+
+fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let owner = Owner::current();
+    let work = move || {
+        // It does what a guest asks for; where the host refuses, all is as before.
+        let _ = host::give_up_privileges();
+        match owner {
+            Some(owner) => drop(owner.run(|| shared.run())),
+            None => shared.run(),
+        }
+    };
+    thread::Builder::new().name("ports".into()).spawn(work)
+}
+
+impl Shared {
+    /// Has the queues looked into.
+    fn wake(&self) {
+        match self.service {
+            Service::Thread => {
+                lock(&self.mailbox).notified = true;
+                self.work.notify_one();
+            }
+            Service::AtOnce => while lock(&self.core).serve(true) {},
+        }
+    }
+
+    fn run(&self) {
+        while self.is_notified() {
+            while lock(&self.core).serve(false) {}
+        }
+    }
+
+    /// Waits for something to do. False: the device is gone.
+    fn is_notified(&self) -> bool {
+        let mut mailbox = lock(&self.mailbox);
+        while !mailbox.notified && !mailbox.ending {
+            mailbox = sync::wait(&self.work, mailbox);
+        }
+        mailbox.notified = false;
+        !mailbox.ending
+    }
+}
+
+impl ConsolePort {
+    fn with<T: Default>(&self, work: impl FnOnce(&mut Core, usize) -> T) -> T {
+        self.shared.upgrade().map_or_else(T::default, |it| work(&mut lock(&it.core), self.number))
+    }
+
+    /// How many bytes the guest takes now: none before it opens the port.
+    pub fn room(&self) -> usize {
+        self.with(Core::room)
+    }
+
+    /// Gives the guest what `take` gives, which is told how much the guest takes now, if that is
+    /// anything. `take` is called with the device locked. How many bytes the guest has got.
+    pub fn receive(&self, take: impl FnOnce(usize) -> Vec<u8>) -> usize {
+        self.with(|core, number| match core.room(number) {
+            0 => 0,
+            room => core.receive(number, &take(room)),
+        })
+    }
+
+    /// The input has ended: the guest finds its end after what it has got.
+    pub fn hang_up(&self) {
+        if self.with(|core, number| core.ports[number].hang_up()) {
+            self.wake();
+        }
+    }
+
+    /// `drained` is called when [`ConsolePort::room`] has risen from 0. It is called with the
+    /// device locked and must only ring a bell (an eventfd).
+    pub fn on_drain(&self, drained: impl Fn() + Send + 'static) {
+        self.with(|core, number| core.ports[number].drained = Some(Box::new(drained)));
+    }
+
+    /// The port's output has room again.
+    pub fn wake(&self) {
+        self.shared.upgrade().inspect(|shared| shared.wake());
+    }
+
+    /// What has passed.
+    pub fn stats(&self) -> PortStats {
+        self.with(|core, number| core.ports[number].stats().clone())
+    }
+}
+
+impl VirtioDevice for Console {
+    fn kind(&self) -> u32 {
+        VIRTIO_ID_CONSOLE
+    }
+
+    fn features(&self) -> u64 {
+        MULTIPORT
+    }
+
+    fn queues(&self) -> &[u16] {
+        &self.queues
+    }
+
+    fn read_config(&self, offset: usize, into: &mut [u8]) {
+        let mut config = [0; 12];
+        let ports = self.queues.len() as u32 / 2 - 1;
+        config[MAX_NR_PORTS..MAX_NR_PORTS + 4].copy_from_slice(&ports.to_le_bytes());
+        into.fill(0);
+        into.iter_mut().zip(config.iter().skip(offset)).for_each(|(into, byte)| *into = *byte);
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        let Activation { features, queues, irq: _, ram: _ } = activation;
+        // Without MULTIPORT there would be one port and no control queue, and it a console.
+        if features & MULTIPORT != 0 {
+            lock(&self.shared.core).connect(queues);
+            self.shared.wake();
+        }
+    }
+
+    fn notify(&mut self, _queue: usize) {
+        self.shared.wake();
+    }
+
+    fn quiesce(&mut self) {
+        lock(&self.shared.core).disconnect();
+    }
+
+    fn reset(&mut self) {
+        lock(&self.shared.core).reset();
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::Console(lock(&self.shared.core).save())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let DeviceState::Console(state) = state else {
+            return Err(RestoreError::Kind { device: "console" });
+        };
+        lock(&self.shared.core).restore(state)
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        lock(&self.shared.mailbox).ending = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").field("queues", &self.queues).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConsolePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConsolePort({})", self.number)
+    }
+}
