@@ -5,6 +5,7 @@
 
 mod dsdt;
 mod fadt;
+mod generation;
 mod madt;
 mod pci;
 
@@ -13,6 +14,7 @@ use crate::{Piece, layout};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml as _, aml};
+pub use generation::GENERATION_ID;
 pub use pci::PciHost;
 use x86::addr::{Gpa, Gsi, Port};
 
@@ -51,6 +53,9 @@ pub struct AcpiConfig {
     pub i8042: bool,
     /// The PCI host bridge.
     pub pci: PciHost,
+    /// The edge-triggered IRQ (and GSI) that says that the VM generation ID has changed. Whoever
+    /// raises it puts the ID at [`GENERATION_ID`].
+    pub generation_irq: u8,
     /// The virtio devices on the MMIO transport; 256 at the most.
     pub virtio: Vec<VirtioMmio>,
 }
@@ -97,6 +102,7 @@ impl AcpiConfig {
             rtc: true,
             i8042: true,
             pci: PciHost::example(),
+            generation_irq: 10,
             virtio: Vec::new(),
         }
     }
@@ -117,6 +123,7 @@ pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
     let mut area = Area { next: layout::ACPI_START.0, pieces: Vec::new() };
     let rsdp_gpa = area.next;
     area.next += 64;
+    area.next += generation::ROOM;
     let facs = area.add(facs(), "ACPI FACS");
     let dsdt = area.add(dsdt::dsdt(&config), "ACPI DSDT");
     let fadt = area.add(fadt::fadt(&config, facs, dsdt), "ACPI FADT");
@@ -260,6 +267,21 @@ mod tests {
         assert_eq!(count(&[0, 0, 0, 0xC0, 0xFF, 0xFF, 0xFF, 0xDF]), 1);
         // Device 9's INTA#: a package of address, pin, no link, GSI.
         assert_eq!(count(&[0x0C, 0xFF, 0xFF, 9, 0, 0, 0, 0x0A, 17]), 1);
+    }
+
+    #[test]
+    fn the_generation_id_is_where_the_tables_say() {
+        let pieces = check(&AcpiConfig::example());
+        let end = GENERATION_ID.0 + generation::ROOM;
+        let free = |p: &Piece| p.gpa.0 >= end || p.gpa.0 + p.bytes.len() as u64 <= GENERATION_ID.0;
+        assert!(pieces.iter().all(free));
+        let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;
+        let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|window| window == bytes);
+        assert!(has(b"VM_Gen_Counter\0") && has(b"ACPI0013\0"));
+        // ADDR is a package (20.2.5.4) of two numbers: DWord E0040H, zero.
+        assert!(has(b"ADDR\x12\x08\x02\x0C\x40\x00\x0E\x00"));
+        // Interrupt (6.4.3.6): consumer, edge, active high, exclusive.
+        assert!(has(&[0x89, 6, 0, 0b0011, 1, 10, 0, 0, 0]));
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod place;
 mod pvh;
 mod source;
 
-pub use acpi::{AcpiConfig, PciHost, VirtioMmio};
+pub use acpi::{AcpiConfig, GENERATION_ID, PciHost, VirtioMmio};
 pub use e820::{E820Entry, E820Type};
 pub use error::BootError;
 pub use source::Source;

@@ -10,7 +10,8 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
-use crate::settings::values::{CodeCache, Size, Text, Time};
+use crate::settings::values::{self, CodeCache, Size, Text, Time};
+use crate::settings::vsock::VsockSettings;
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +56,7 @@ Examples:
   gemello pause web
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
+  gemello balloon web 256M                   has the guest keep 256M and give the rest back
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 
@@ -150,6 +152,16 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take memory from a guest, or give it back; without SIZE, tell how it is
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Balloon {
+        /// A machine that runs with --balloon
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// How much of its memory the guest keeps
+        #[arg(value_name = "SIZE", value_parser = Size::parse)]
+        memory: Option<Size>,
+    },
     /// A machine's console on this terminal
     #[command(after_help = CONTROL_EXAMPLES)]
     Console {
@@ -222,6 +234,12 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
 
+    /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
+    /// or listens at PATH_port for the guest [default cid: 3]
+    #[arg(long, value_name = "[cid=N,]path=PATH",
+        value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
+    pub(crate) vsock: Option<VsockSettings>,
+
     /// What the machine is called: letters, digits, - _ and . [default: debian, nucleus, or the
     /// name of the machine's file or image]
     #[arg(long, value_name = "NAME", value_parser = MachineName::parse)]
@@ -253,6 +271,15 @@ pub(crate) struct Run {
     /// mmio]
     #[arg(long, value_name = "pci|mmio", value_parser = Transport::parse)]
     pub(crate) transport: Option<Transport>,
+
+    /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
+    /// --deterministic]
+    #[arg(long, value_name = "on|off", value_parser = values::switch)]
+    pub(crate) rng: Option<bool>,
+
+    /// Let `gemello balloon` take memory from the guest, and the guest give back what it has freed
+    #[arg(long)]
+    pub(crate) balloon: bool,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

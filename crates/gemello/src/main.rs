@@ -90,6 +90,7 @@ fn main() -> ExitCode {
         Command::Pause { names } => control::commands::pause(names),
         Command::Resume { names } => control::commands::resume(names),
         Command::Stats { names, json } => control::commands::stats(names, *json),
+        Command::Balloon { name, memory } => control::commands::balloon(name, *memory),
         Command::Console { name } => control::console(name),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),

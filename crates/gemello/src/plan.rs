@@ -101,13 +101,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
         transport: settings.transport(),
-        devices: [
-            (!settings.disk.is_empty()).then_some(DeviceKind::Disk),
-            (!side.ports().is_empty()).then_some(DeviceKind::Console),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
+        devices: devices(settings, !side.ports().is_empty()),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -123,6 +117,18 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         side,
         sources,
     })
+}
+
+/// The kinds of devices whose drivers are wanted; one has `ports`.
+fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
+    let all = [
+        (DeviceKind::Disk, !settings.disk.is_empty()),
+        (DeviceKind::Console, ports),
+        (DeviceKind::Balloon, settings.balloon()),
+        (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Rng, settings.rng()),
+    ];
+    all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()
 }
 
 fn kind(mode: &Mode, errors: Errors) -> Kind {

@@ -119,6 +119,9 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
     let disks = disks.into_iter().map(Device::Disk);
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
+    let balloon = settings.balloon().then_some(Device::Balloon);
+    let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
+    let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
@@ -130,7 +133,7 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
-        devices: disks.chain(swap).chain(console).collect(),
+        devices: disks.chain(swap).chain(console).chain(balloon).chain(vsock).chain(rng).collect(),
         transport: settings.transport(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         deterministic: settings.machine.deterministic.unwrap_or_default(),

@@ -6,7 +6,7 @@
 
 use crate::terminal;
 use anyhow::{Result, anyhow, bail};
-use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine};
+use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine, Vsock};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -35,18 +35,30 @@ pub(crate) struct Beside {
     pub(crate) note: String,
 }
 
-/// `hardware` as it can be found again when it is restored: its disks by absolute names.
+/// The absolute name of the file `path`, which is a machine's `what`.
+fn absolute(path: &Path, what: &str) -> Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    if path.to_str().is_none() {
+        bail!("--save: the name of {what} {} is no UTF-8 text; rename it", path.display());
+    }
+    Ok(path)
+}
+
+/// `hardware` as it can be found again when it is restored: its files by absolute names.
 ///
 /// # Errors
-/// A disk has no name.
+/// One has no such name.
 pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
     let device = |device: Device| -> Result<Device> {
-        let Device::Disk(disk) = device else { return Ok(device) };
-        let path = std::path::absolute(&disk.path)?;
-        if path.to_str().is_none() {
-            bail!("--save: the name of disk {} is no UTF-8 text; rename it", path.display());
+        match device {
+            Device::Disk(disk) => {
+                Ok(Device::Disk(Disk { path: absolute(&disk.path, "disk")?, ..disk }))
+            }
+            Device::Vsock(vsock) => {
+                Ok(Device::Vsock(Vsock { path: absolute(&vsock.path, "socket")?, ..vsock }))
+            }
+            other => Ok(other),
         }
-        Ok(Device::Disk(Disk { path, ..disk }))
     };
     let devices = hardware.devices.into_iter().map(device).collect::<Result<_>>()?;
     Ok(Hardware { devices, ..hardware })

@@ -5,6 +5,7 @@ use crate::clock::VmClock;
 use crate::config::{BootConfig, Transport};
 use crate::console::Output;
 use crate::control::Control;
+use crate::generation::Generation;
 use crate::notifier::Notifier;
 use crate::processor::Processor;
 use crate::saved::state::MachineState;
@@ -49,6 +50,7 @@ pub(crate) struct Board {
     pub(crate) chipset: Chipset,
     pub(crate) paravirt: Arc<paravirt::Common>,
     pub(crate) pci: Arc<PciBus>,
+    pub(crate) generation: Generation,
     /// How the guest reaches its virtio devices.
     pub(crate) transport: Transport,
     pub(crate) virtio: Vec<Slotted>,

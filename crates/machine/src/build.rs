@@ -12,6 +12,7 @@ use crate::cpu_io::ProcessorIo;
 use crate::ends::{Ends, Wake};
 use crate::error::BuildError;
 use crate::firmware;
+use crate::generation::Generation;
 use crate::machine::Machine;
 use crate::notifier::Notifier;
 use crate::power::Stopper;
@@ -59,6 +60,7 @@ impl Machine {
         machine.timeout = config.timeout;
         let board = &machine.board;
         firmware::place(&board.ram, &plan)?;
+        board.generation.place(&board.ram)?;
         board.begin(&plan.cpu)?;
         Ok(machine)
     }
@@ -82,6 +84,7 @@ impl Machine {
         let mut machine = assemble(&hardware, model, saved.boot()?, lines, engine)?;
         saved.load(&machine.board.ram, &machine.board.scratch())?;
         machine.restore(&state).map_err(refused)?;
+        machine.board.generation.renew(&machine.board.ram)?;
         Ok(machine)
     }
 }
@@ -131,6 +134,7 @@ fn assemble(
     let virtio = made.unwrap_or_else(|| Err(io::Error::other("a device panicked").into()))?;
     let Ends { feeds, pumps, .. } = ends;
     let pci = PciBus::new(virtio.iter().filter_map(Slotted::function));
+    let generation = Generation::new(hardware, irqchips.isa_line(layout::IRQ_GENERATION))?;
     let devices = Devices { chipset: &chipset, pci: &pci, virtio: &virtio };
     let bus = Arc::new(bus(&irqchips, devices, power, hardware.debug_exit)?);
     let processors = cpus.on(&ram, &bus, &paravirt);
@@ -143,6 +147,7 @@ fn assemble(
         irqchips,
         chipset,
         pci,
+        generation,
         transport: hardware.transport,
         virtio,
         processors,

@@ -27,6 +27,9 @@ pub const MEMORY_UNIT: u64 = 4096;
 /// How many processors a machine may have.
 pub(crate) const VCPUS: RangeInclusive<u32> = 1..=64;
 
+/// Context IDs that a guest may have: those below and the last have meanings of their own.
+const CIDS: RangeInclusive<u32> = 3..=u32::MAX - 1;
+
 /// A machine to build.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -137,6 +140,12 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
+    /// Random bytes of the host's.
+    Entropy,
+    /// A memory balloon.
+    Balloon,
+    /// Sockets between the guest and the host.
+    Vsock(Vsock),
 }
 
 /// A port of a console device.
@@ -158,6 +167,16 @@ pub struct Port {
 pub struct Scratch {
     /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
     pub bytes: u64,
+}
+
+/// Sockets between a guest and the host, by Firecracker's convention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's context ID, 3 to 2^32 - 2.
+    pub cid: u32,
+    /// The socket at which programs of the host's reach the guest.
+    pub path: PathBuf,
 }
 
 /// A virtio disk.
@@ -250,6 +269,26 @@ pub enum ConfigError {
         "a deterministic machine keeps all of its memory; leave out `resident`, or `deterministic`"
     )]
     DeterministicPaging,
+    /// No two runs would get the same bytes.
+    #[error(
+        "a deterministic machine has no random bytes of the host's; leave out `rng`, or \
+         `deterministic`"
+    )]
+    DeterministicEntropy,
+    /// Another's context ID.
+    #[error("no guest has cid {found}; set that of `vsock` to 3 or more, below 4294967295")]
+    Cid {
+        /// Asked for.
+        found: u32,
+    },
+    /// What comes by sockets, and when, is the host's affair.
+    #[error(
+        "a deterministic machine has no sockets to the host; leave out `vsock`, or `deterministic`"
+    )]
+    DeterministicVsock,
+    /// A guest has one address.
+    #[error("a machine has one `vsock`; leave out the others")]
+    SecondVsock,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -304,7 +343,7 @@ impl Hardware {
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
         self.devices.iter().filter_map(|device| match device {
             Device::Disk(disk) => Some(disk),
-            Device::Scratch(_) | Device::Console(_) => None,
+            _ => None,
         })
     }
 
@@ -334,6 +373,16 @@ impl Hardware {
         if self.deterministic && self.disks().any(|disk| !disk.limit.is_none()) {
             return Err(ConfigError::DeterministicLimit);
         }
+        if self.deterministic && self.devices.contains(&Device::Entropy) {
+            return Err(ConfigError::DeterministicEntropy);
+        }
+        let vsocks = self.devices.iter().filter(|device| matches!(device, Device::Vsock(_)));
+        match vsocks.count() {
+            0 => {}
+            _ if self.deterministic => return Err(ConfigError::DeterministicVsock),
+            1 => {}
+            _ => return Err(ConfigError::SecondVsock),
+        }
         let (found, slots) = (self.devices.len(), self.transport.slots());
         if found > slots {
             return Err(ConfigError::TooManyDevices { found, slots });
@@ -354,7 +403,14 @@ impl Device {
                     && ports.iter().all(|port| port.name.len() <= PORT_NAME_MAX);
                 if good { Ok(()) } else { Err(ConfigError::Ports) }
             }
-            Self::Disk(_) => Ok(()),
+            Self::Vsock(Vsock { cid, .. }) => {
+                if CIDS.contains(cid) {
+                    Ok(())
+                } else {
+                    Err(ConfigError::Cid { found: *cid })
+                }
+            }
+            Self::Disk(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
     }
 }
@@ -470,6 +526,31 @@ mod tests {
         };
         assert_eq!(with(false), Ok(()));
         assert_eq!(with(true), Err(ConfigError::DeterministicPaging));
+    }
+
+    #[test]
+    fn a_deterministic_machine_has_no_random_bytes() {
+        let with = |deterministic| {
+            let devices = vec![Device::Entropy];
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(false), Ok(()));
+        assert_eq!(with(true), Err(ConfigError::DeterministicEntropy));
+    }
+
+    #[test]
+    fn a_guest_has_one_address_of_its_own() {
+        let with = |cids: &[u32], deterministic| {
+            let vsock = |&cid: &u32| Device::Vsock(Vsock { cid, path: "v".into() });
+            let devices = cids.iter().map(vsock).collect();
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!((with(&[3], false), with(&[u32::MAX - 1], false)), (Ok(()), Ok(())));
+        for found in [0, 1, 2, u32::MAX] {
+            assert_eq!(with(&[found], false), Err(ConfigError::Cid { found }));
+        }
+        assert_eq!(with(&[3, 4], false), Err(ConfigError::SecondVsock));
+        assert_eq!(with(&[3], true), Err(ConfigError::DeterministicVsock));
     }
 
     #[test]

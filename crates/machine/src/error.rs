@@ -6,6 +6,7 @@ use crate::saved::file::FileError;
 use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
+use devices::virtio::vsock::VsockError;
 use disk_image::ImageError;
 use std::io;
 use vcpu::{EngineError, StateError};
@@ -25,6 +26,9 @@ pub enum BuildError {
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
+    /// A socket.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -69,6 +73,17 @@ pub enum ControlError {
     /// The engine does not tell or take a processor's state.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Why a machine's balloon cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BalloonError {
+    /// It has ended.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// It has none.
+    #[error("the machine has no balloon; start it with `balloon`")]
+    NoBalloon,
 }
 
 /// A machine cannot be saved to a file.

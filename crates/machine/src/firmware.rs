@@ -59,6 +59,7 @@ fn acpi(cpus: u32, virtio: Vec<boot::VirtioMmio>) -> AcpiConfig {
         rtc: true,
         i8042: true,
         pci,
+        generation_irq: layout::IRQ_GENERATION,
         virtio,
     }
 }

@@ -5,11 +5,12 @@ use crate::boot_files::BootFile;
 use crate::config::Hardware;
 use crate::control::Phase;
 use crate::end::End;
-use crate::error::{ControlError, ResetError, SaveError};
+use crate::error::{BalloonError, ControlError, ResetError, SaveError};
 use crate::saved::file::{self, Content, Header};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use crate::virtio::Slotted;
+use devices::virtio::balloon::{BalloonControl, BalloonReport};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ pub struct MachineHandle {
 /// How long the reader of a machine's output may hold up saving it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a guest may take to tell of its memory.
+const STATISTICS: Duration = Duration::from_millis(500);
+
 /// What a machine did before it was asked to stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Was {
@@ -43,7 +47,7 @@ impl Board {
 
     /// What its scratch disks hold.
     pub(crate) fn scratch(&self) -> Vec<&File> {
-        self.virtio.iter().filter_map(Slotted::content).collect()
+        self.virtio.iter().filter_map(|device| device.side().content.as_ref()).collect()
     }
 }
 
@@ -156,6 +160,34 @@ impl MachineHandle {
     /// Bytes of the guest's memory that are in the host's now, if the host tells.
     pub fn resident(&self) -> Option<u64> {
         self.board.ram.resident()
+    }
+
+    /// Has the guest keep `memory` bytes of its memory and give the rest to the host, in its own
+    /// time.
+    ///
+    /// # Errors
+    /// The machine has ended, or has no balloon.
+    pub fn set_balloon(&self, memory: u64) -> Result<(), BalloonError> {
+        let balloon = self.balloon()?;
+        balloon.want(self.board.ram.size().saturating_sub(memory));
+        Ok(())
+    }
+
+    /// How it is with the machine's balloon. Statistics that its guest does not give soon are those
+    /// that it has given before.
+    ///
+    /// # Errors
+    /// The machine has ended, or has no balloon.
+    pub fn balloon_report(&self) -> Result<BalloonReport, BalloonError> {
+        Ok(self.balloon()?.report(STATISTICS))
+    }
+
+    fn balloon(&self) -> Result<&BalloonControl, BalloonError> {
+        if self.phase() == Phase::Ended {
+            return Err(ControlError::Ended { attempt: "change the memory of" }.into());
+        }
+        let mut sides = self.board.virtio.iter().map(Slotted::side);
+        sides.find_map(|side| side.balloon.as_ref()).ok_or(BalloonError::NoBalloon)
     }
 
     /// Ends the machine.

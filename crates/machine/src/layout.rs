@@ -14,7 +14,7 @@
 //! 1_0000_0000  the rest of RAM             0600-060F                      ACPI PM1a, PM timer
 //!                                          0CF8-0CFF                      PCI configuration
 //!                                          0CF9                           reset control
-//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI
+//! IRQ 0 PIT · 1 keyboard · 3 COM2 · 4 COM1 and COM3 · 8 RTC · 9 ACPI SCI · 10 generation ID
 //! GSI 16-23 PCI devices' INTA#, or virtio devices on MMIO
 //! ```
 //! What a boot image is given (boot_params, page tables, firmware tables) is laid out by
@@ -122,6 +122,8 @@ pub const IRQ_COM3: u8 = 4;
 pub const IRQ_RTC: u8 = 8;
 /// ACPI's system control interrupt.
 pub const IRQ_SCI: u8 = 9;
+/// The VM generation ID has changed.
+pub const IRQ_GENERATION: u8 = 10;
 
 /// RAM of `bytes` as runs, ascending and disjoint.
 ///

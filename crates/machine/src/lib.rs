@@ -29,6 +29,7 @@ mod ends;
 mod error;
 mod firmware;
 pub mod frequency;
+mod generation;
 mod handle;
 mod init;
 mod io_thread;
@@ -54,15 +55,16 @@ pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
     BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, PORT_NAME_MAX, PORTS_MAX, Paging, Port, SCRATCH_MAX, Scratch, Transport,
+    MEMORY_UNIT, PORT_NAME_MAX, PORTS_MAX, Paging, Port, SCRATCH_MAX, Scratch, Transport, Vsock,
 };
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
+pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
 pub use digest::{Digest, DigestError};
 pub use end::End;
-pub use error::{BuildError, ControlError, ResetError, SaveError};
+pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use memory::PagerStats;

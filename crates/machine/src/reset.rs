@@ -39,6 +39,7 @@ impl Board {
         let failed = |error: &dyn std::error::Error| ResetError::Failed(error.to_string());
         clear(&self.ram).map_err(|error| failed(&error))?;
         firmware::place(&self.ram, &plan).map_err(|error| failed(&error))?;
+        self.generation.place(&self.ram).map_err(|error| failed(&error))?;
         self.begin_anew(&plan.cpu).map_err(|error| failed(&error))
     }
 

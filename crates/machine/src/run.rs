@@ -196,6 +196,7 @@ impl Board {
         let crew = self.control.crew();
         self.control.finish();
         crew.inspect(|crew| *lock(&self.usage) = crew.usage());
+        self.virtio.iter().for_each(Slotted::leave);
     }
 
     /// The counters up to now. No processor runs.

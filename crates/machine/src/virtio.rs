@@ -2,7 +2,7 @@
 //!
 //! A new kind of device is one variant of [`Device`] and one arm of [`build`].
 
-use crate::config::{Device, Disk, Hardware, Scratch, Transport};
+use crate::config::{Device, Disk, Hardware, Scratch, Transport, Vsock};
 use crate::console::Line;
 use crate::ends::Ends;
 use crate::error::BuildError;
@@ -13,9 +13,12 @@ use devices::bus::{Bus, BusError};
 use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
+use devices::virtio;
+use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
-use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
+use devices::virtio::vsock::{Place, SocketFile};
+use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
 use std::fs::File;
@@ -28,8 +31,17 @@ pub(crate) struct Slotted {
     /// For traces.
     name: &'static str,
     transport: Attached,
+    side: Side,
+}
+
+/// The host's side of a device, beside the guest's.
+#[derive(Default)]
+pub(crate) struct Side {
     /// What a scratch disk holds.
-    content: Option<File>,
+    pub(crate) content: Option<File>,
+    pub(crate) balloon: Option<BalloonControl>,
+    /// Where programs reach the guest's sockets.
+    socket: Option<Arc<SocketFile>>,
     /// What a console device has.
     ports: Vec<ConsolePort>,
 }
@@ -55,22 +67,25 @@ pub(crate) fn build(
     let (mut slotted, mut lines) = (Vec::new(), lines.into_iter());
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content, ports) = match device {
+        let (made, side): Made = match device {
             Device::Console(ports) => {
                 let (console, ports) = ends.console(ports, &mut lines, service)?;
-                (Box::new(console) as Box<dyn VirtioDevice>, None, ports)
+                (Box::new(console), Side { ports, ..Side::default() })
             }
-            Device::Disk(disk) => (a_disk(disk, before, queues, service)?, None, Vec::new()),
+            Device::Disk(disk) => (a_disk(disk, before, queues, service)?, Side::default()),
             Device::Scratch(scratch) => {
                 let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
-                (disk, Some(content), Vec::new())
+                (disk, Side { content: Some(content), ..Side::default() })
             }
+            Device::Entropy => (Box::new(Entropy::new(service)?), Side::default()),
+            Device::Balloon => a_balloon(hardware.memory, service)?,
+            Device::Vsock(vsock) => sockets(vsock)?,
         };
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
         };
-        let made = Slotted { name: name(device), transport, content, ports };
+        let made = Slotted { name: name(device), transport, side };
         made.pause();
         slotted.push(made);
     }
@@ -100,6 +115,23 @@ fn on_mmio(
 ) -> Attached {
     let line = irqchips.gsi_line(slot.gsi);
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
+}
+
+/// A device, and the host's side of it.
+type Made = (Box<dyn VirtioDevice>, Side);
+
+/// The balloon of a machine with `memory` bytes.
+fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
+    let balloon = Balloon::new(memory, service)?;
+    let side = Side { balloon: Some(balloon.control()), ..Side::default() };
+    Ok((Box::new(balloon), side))
+}
+
+/// The sockets that a guest has.
+fn sockets(Vsock { cid, path }: &Vsock) -> Result<Made, BuildError> {
+    let place = Place::new(path)?;
+    let side = Side { socket: Some(place.file()), ..Side::default() };
+    Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
 }
 
 /// Disk `number`, with `queues` queues if they are of use.
@@ -141,6 +173,9 @@ fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
         Device::Console(_) => "console",
+        Device::Entropy => "rng",
+        Device::Balloon => "balloon",
+        Device::Vsock(_) => "vsock",
     }
 }
 
@@ -169,6 +204,11 @@ impl Slotted {
         }
     }
 
+    /// The machine has ended: what names it on the host goes.
+    pub(crate) fn leave(&self) {
+        self.side.socket.as_deref().inspect(|socket| socket.remove());
+    }
+
     /// Puts the device at its place, if it has one of its own.
     pub(crate) fn attach(&self, bus: &mut Bus) -> Result<(), BusError> {
         let Attached::Mmio(device, slot) = &self.transport else { return Ok(()) };
@@ -176,14 +216,14 @@ impl Slotted {
         bus.add_mmio(self.name, slot.address..=Gpa(last), Arc::clone(device) as _)
     }
 
-    /// What a scratch disk holds; it changes as long as the machine's devices go on.
-    pub(crate) fn content(&self) -> Option<&File> {
-        self.content.as_ref()
+    /// The host's side; a scratch disk's content changes as long as the machine's devices go on.
+    pub(crate) fn side(&self) -> &Side {
+        &self.side
     }
 
     /// The ports of a console device.
     pub(crate) fn ports(&self) -> &[ConsolePort] {
-        &self.ports
+        &self.side.ports
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -16,6 +16,7 @@ mod advice;
 mod attributes;
 mod contract;
 mod follower;
+mod give_up;
 mod log;
 mod pager;
 mod ram;

@@ -291,3 +291,38 @@ fn what_cannot_be_is_refused() {
     let ram = GuestRam::new(&[(Gpa(0), SIZE)]).expect("RAM");
     assert!(Pager::new(&ram, BUDGET, Box::new(|_| ())).is_err(), "anonymous memory");
 }
+
+/// What a guest gives up leaves memory and the swap file, and is zeros when it is needed again.
+#[test]
+fn what_is_given_up_is_nowhere() {
+    let paged = Paged::new();
+    let mut processor = Processor::new(&paged.ram);
+    for n in 0..SIZE / PAGE {
+        processor.change(page(n), |_| n + 1).expect("not lost");
+    }
+    let half = SIZE / 2;
+    // Twice what may be resident: pages that are there, and pages that are in the file.
+    let given: Vec<_> = [(Gpa(0), half), (Gpa(1 << 32), half / 2)].into();
+    let pin = paged.ram.hold(Gpa(0x5000), 8).expect("RAM");
+    let mut gone = 0;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // A page that is leaving just now stays, and may be given up again.
+    while gone < half + half / 2 - PAGE {
+        assert!(Instant::now() < deadline, "{gone} bytes have gone");
+        processor.reader.catch_up(|_| ());
+        gone = paged.ram.give_up(&given).expect("the host does");
+    }
+    let stats = paged.stats();
+    assert_eq!(stats.zero, half + half / 2 - PAGE);
+    assert_eq!(stats.zero + stats.swapped + stats.resident, SIZE);
+    for n in 0..SIZE / PAGE {
+        let expected = if page(n) != Gpa(0x5000) && n < 9216 { 0 } else { n + 1 };
+        let found = processor.change(page(n), |_| 2 * n).expect("not lost");
+        assert_eq!(found, expected, "page {n}");
+    }
+    for n in 0..SIZE / PAGE {
+        assert_eq!(processor.change(page(n), |old| old), Some(2 * n), "page {n}");
+    }
+    drop((pin, processor));
+    assert!(paged.end().is_empty());
+}

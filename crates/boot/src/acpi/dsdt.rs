@@ -1,7 +1,7 @@
 //! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, PCI,
 //! virtio devices, \_S5.
 
-use super::{AcpiConfig, VirtioMmio, byte, pci, table};
+use super::{AcpiConfig, VirtioMmio, byte, generation, pci, table};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
@@ -40,6 +40,7 @@ fn system_bus(config: &AcpiConfig) -> Vec<u8> {
         device(&mut inside, "PS2K", "PNP0303", &[&ports[0], &ports[1], &isa_irq(1)]);
     }
     pci::devices(&mut inside, &config.pci);
+    generation::devices(&mut inside, config.generation_irq);
     for (id, device) in (0..=0xff).zip(&config.virtio) {
         virtio_mmio(&mut inside, id, *device);
     }

@@ -185,6 +185,11 @@ impl Segments {
         self.list.iter().map(|&(_, len)| u64::from(len)).sum()
     }
 
+    /// Its pieces: guest-physical address and bytes.
+    pub(crate) fn ranges(&self) -> Vec<(Gpa, u64)> {
+        self.list.iter().map(|&(gpa, len)| (gpa, len.into())).collect()
+    }
+
     /// Whether every byte lies in RAM.
     pub(crate) fn in_ram(&self, ram: &GuestRam) -> bool {
         let inside = |&(gpa, len): &(Gpa, u32)| {

@@ -14,19 +14,24 @@
 //! queue's ring, then the interrupt, then the line. A device's thread takes the last four, each
 //! after the other's release, and never the transport's.
 
+mod attendant;
+pub mod balloon;
 pub mod blk;
 mod chain;
 pub mod console;
 mod device;
+mod entropy;
 mod irq;
 mod queue;
 pub mod saved;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod vsock;
 mod worker;
 
 pub use device::{Activation, ConfigSpace, VirtioDevice};
+pub use entropy::Entropy;
 pub use irq::VirtioIrq;
 pub use queue::{Queue, QueuePosition};
 pub use transport::{MmioState, PciState, QueueState, TransportState, VirtioMmio, VirtioPci};

@@ -1,7 +1,9 @@
 //! Saved state of the devices behind the transports.
 
+use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
 use super::console::ConsoleState;
+use super::vsock::VsockState;
 use serde::{Deserialize, Serialize};
 
 /// What a device keeps beyond its transport's registers and queues.
@@ -10,6 +12,10 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceState {
     /// A disk.
     Block(BlockState),
+    /// A memory balloon.
+    Balloon(BalloonState),
+    /// Sockets.
+    Vsock(VsockState),
     /// A console.
     Console(ConsoleState),
     /// A device that keeps nothing.

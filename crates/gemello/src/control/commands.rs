@@ -1,10 +1,10 @@
-//! `gemello ps`, `stop`, `pause`, `resume` and `stats`.
+//! `gemello ps`, `stop`, `pause`, `resume`, `stats` and `balloon`.
 
 use super::client::{self, Link};
 use super::figures::{Figures, Watched};
-use super::protocol::{Answer, Info, Request};
+use super::protocol::{Answer, Balloon, Info, Request};
 use crate::exit;
-use crate::settings::values::Time;
+use crate::settings::values::{Size, Time};
 use anyhow::{Context as _, Result, bail};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -128,6 +128,39 @@ fn each(names: &[String], request: &Request) -> Result<u8> {
         }
     }
     Ok(exit::OK)
+}
+
+/// Has the guest of a machine keep `memory`, if that is said, and tells how it is.
+///
+/// # Errors
+/// There is no such machine, it has no balloon, or does not answer.
+pub(crate) fn balloon(name: &str, memory: Option<Size>) -> Result<u8> {
+    let mut link = Link::to(name)?;
+    let memory = memory.map(|Size(bytes)| bytes);
+    match link.ask(&Request::Balloon { memory })? {
+        Some(Answer::Balloon(balloon)) => print!("{}", told(&balloon)),
+        Some(other) => bail!("{name} answered {other:?}"),
+        None => bail!("{name} has just ended"),
+    }
+    Ok(exit::OK)
+}
+
+fn told(balloon: &Balloon) -> String {
+    let Balloon { memory, target, keeps, reported, free, available, caches } = balloon;
+    let mut text = String::new();
+    let mut line = |what: &str, bytes: Option<u64>| {
+        let shown =
+            bytes.map_or_else(|| "-".into(), |bytes| format!("{}M", (bytes + (1 << 19)) >> 20));
+        let _ = writeln!(text, "{what:<28}{shown:>10}");
+    };
+    line("memory", Some(*memory));
+    line("the guest is to keep", Some(*target));
+    line("the guest keeps", Some(*keeps));
+    line("  of that free", *free);
+    line("  available to programs", *available);
+    line("  copies of files", *caches);
+    line("reported free so far", Some(*reported));
+    text
 }
 
 /// Watches machines for a moment, all without a name, and tells their counters.

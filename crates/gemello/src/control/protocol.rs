@@ -44,6 +44,8 @@ pub(super) enum Request {
     Kill,
     /// To tell when it has ended, for so long at the most.
     Wait { milliseconds: u64 },
+    /// To have its guest keep so many bytes of its memory, if any, and to tell how that goes.
+    Balloon { memory: Option<u64> },
     /// Its console, seen through a window of this size.
     Console { rows: u16, cols: u16 },
 }
@@ -62,6 +64,7 @@ pub(super) enum Answer {
     /// It is so.
     Done,
     Info(Info),
+    Balloon(Balloon),
     Figures(Figures),
     /// It has ended with this exit status.
     Ended {
@@ -90,6 +93,25 @@ pub(super) struct Info {
     pub(super) resident: Option<u64>,
     /// Where its console is: `terminal`, a pseudo-terminal's path, or `log`.
     pub(super) console: String,
+}
+
+/// How it is with a machine's balloon, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Balloon {
+    /// The machine's memory.
+    pub(super) memory: u64,
+    /// What the guest is to keep.
+    pub(super) target: u64,
+    /// What it says that it keeps.
+    pub(super) keeps: u64,
+    /// What it has reported as free so far.
+    pub(super) reported: u64,
+    /// What it says is free.
+    pub(super) free: Option<u64>,
+    /// What it says that new programs could have.
+    pub(super) available: Option<u64>,
+    /// What it says that copies of files take.
+    pub(super) caches: Option<u64>,
 }
 
 /// The request in `line`.
@@ -135,6 +157,8 @@ mod tests {
             Request::PowerButton,
             Request::Kill,
             Request::Wait { milliseconds: u64::MAX },
+            Request::Balloon { memory: None },
+            Request::Balloon { memory: Some(1 << 40) },
             Request::Console { rows: 24, cols: 80 },
         ] {
             let line = line(&Call { version: VERSION, request: request.clone() });

@@ -6,12 +6,13 @@
 use super::client::is_alive;
 use super::figures::Figures;
 use super::folder::Folder;
-use super::protocol::{self, Answer, Info, LINE_MAX, Reply, Request, VERSION};
+use super::protocol::{self, Answer, Balloon, Info, LINE_MAX, Reply, Request, VERSION};
 use crate::hosted::Hosted;
 use crate::place::Place;
 use crate::settings::name::MachineName;
+use crate::settings::names::Names;
 use anyhow::{Context as _, Result, bail};
-use machine::{ControlError, End, Phase};
+use machine::{BalloonError, BalloonReport, ControlError, End, Phase};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt::socket_peercred;
@@ -366,6 +367,8 @@ fn answer(machine: &Hosted, request: &Request) -> Answer {
             machine.side.power_off();
             done(machine.handle.press_power_button())
         }
+        Request::Balloon { memory } => balloon(machine, *memory)
+            .unwrap_or_else(|error| Answer::Refused(Names::default().render(&error.to_string()))),
         Request::Kill => {
             machine.handle.stop(End::Interrupted);
             Answer::Done
@@ -376,6 +379,24 @@ fn answer(machine: &Hosted, request: &Request) -> Answer {
         }
         Request::Console { .. } => Answer::Refused("ask for it alone".into()),
     }
+}
+
+/// Has the guest of `machine` keep `memory`, if that is asked for, and tells how it is.
+fn balloon(machine: &Hosted, memory: Option<u64>) -> Result<Answer, BalloonError> {
+    if let Some(memory) = memory {
+        machine.handle.set_balloon(memory)?;
+    }
+    let BalloonReport { wanted, given, reported, stats } = machine.handle.balloon_report()?;
+    let memory = machine.memory;
+    Ok(Answer::Balloon(Balloon {
+        memory,
+        target: memory.saturating_sub(wanted),
+        keeps: memory.saturating_sub(given),
+        reported,
+        free: stats.free,
+        available: stats.available,
+        caches: stats.caches,
+    }))
 }
 
 /// The longest that a peer may have a thread wait.

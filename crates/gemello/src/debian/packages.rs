@@ -46,6 +46,9 @@ impl Flavour {
 pub(crate) enum DeviceKind {
     Disk,
     Console,
+    Rng,
+    Balloon,
+    Vsock,
 }
 
 /// What a driver is for.
@@ -56,17 +59,22 @@ enum For {
     Device(DeviceKind),
 }
 
-/// The drivers that gemello's devices need, below the kernel's `kernel/drivers`, in the order in
+/// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded.
-const DRIVERS: [(&str, For); 8] = [
-    ("virtio/virtio_ring.ko", For::Any),
-    ("virtio/virtio.ko", For::Any),
-    ("virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
-    ("virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
-    ("virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
-    ("virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
-    ("block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
-    ("char/virtio_console.ko", For::Device(DeviceKind::Console)),
+const DRIVERS: [(&str, For); 13] = [
+    ("drivers/virtio/virtio_ring.ko", For::Any),
+    ("drivers/virtio/virtio.ko", For::Any),
+    ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
+    ("drivers/block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
+    ("drivers/char/virtio_console.ko", For::Device(DeviceKind::Console)),
+    ("drivers/char/hw_random/virtio-rng.ko", For::Device(DeviceKind::Rng)),
+    ("drivers/virtio/virtio_balloon.ko", For::Device(DeviceKind::Balloon)),
+    ("net/vmw_vsock/vsock.ko", For::Device(DeviceKind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", For::Device(DeviceKind::Vsock)),
+    ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", For::Device(DeviceKind::Vsock)),
 ];
 
 /// A driver in the cache.
@@ -185,7 +193,7 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
         bail!("the package busybox-static holds no bin/busybox");
     };
     let version = kernel.trim_start_matches("linux-image-");
-    let modules = files.join("lib/modules").join(version).join("kernel/drivers");
+    let modules = files.join("lib/modules").join(version).join("kernel");
     let draft = Draft::new(root, "publish")?;
     let keep = || -> std::io::Result<()> {
         fs::rename(&image, draft.path().join("vmlinuz"))?;

@@ -15,6 +15,7 @@ mod optional;
 pub(crate) mod options;
 pub(crate) mod sched;
 pub(crate) mod values;
+pub(crate) mod vsock;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use values::{CodeCache, Size, Time};
+use vsock::VsockSettings;
 use x86::cpuid::CpuModel;
 
 /// All that a run can be told.
@@ -47,6 +49,9 @@ pub(crate) struct Settings {
     /// Its disks, in the order in which the guest counts them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) disk: Vec<DiskSettings>,
+    /// Its sockets to the host.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) vsock: Option<VsockSettings>,
     /// What runs it.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) engine: EngineSettings,
@@ -76,6 +81,10 @@ pub(crate) struct MachineSettings {
     pub(crate) vcpus: Option<u32>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) transport: Option<Transport>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) rng: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) balloon: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -151,11 +160,12 @@ impl Settings {
     /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
     /// the other whole; so does what is booted.
     pub(crate) fn over(self, lower: Self) -> Self {
-        let Self { machine, boot, disk, engine, sched, run } = self;
+        let Self { machine, boot, disk, vsock, engine, sched, run } = self;
         Self {
             machine: machine.over(lower.machine),
             boot: boot.over(lower.boot),
             disk: list(disk, lower.disk),
+            vsock: vsock.or(lower.vsock),
             engine: engine.over(lower.engine),
             sched: sched.over(lower.sched),
             run: run.over(lower.run),
@@ -181,6 +191,22 @@ impl Settings {
         self.machine.transport.unwrap_or(unsaid)
     }
 
+    /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
+    /// taken has none.
+    pub(crate) fn rng(&self) -> bool {
+        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
+        let others = [self.balloon(), self.vsock.is_some(), ports];
+        let others = self.disk.len() + others.into_iter().filter(|there| *there).count();
+        let fits = others < self.transport().slots();
+        let alike = self.machine.deterministic.unwrap_or_default();
+        self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
+    }
+
+    /// Whether its memory can be given back while it runs.
+    pub(crate) fn balloon(&self) -> bool {
+        self.machine.balloon.unwrap_or_default()
+    }
+
     /// Has relative paths begin at `base`.
     pub(crate) fn resolve(&mut self, base: &Path) {
         let at = |path: &mut PathBuf| *path = base.join(&*path);
@@ -189,7 +215,7 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine, boot, disk, engine: _, sched: _, run } = self;
+        let Self { machine, boot, disk, vsock, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
         let RunSettings {
@@ -209,6 +235,7 @@ impl Settings {
         single
             .chain(console)
             .chain(modules)
+            .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()
     }
@@ -224,6 +251,8 @@ impl MachineSettings {
             cpu: self.cpu.or(lower.cpu),
             vcpus: self.vcpus.or(lower.vcpus),
             transport: self.transport.or(lower.transport),
+            rng: self.rng.or(lower.rng),
+            balloon: self.balloon.or(lower.balloon),
             debug_exit: self.debug_exit.or(lower.debug_exit),
             deterministic: self.deterministic.or(lower.deterministic),
         }

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 32] = [
+pub(crate) const FIELDS: [Field; 35] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -36,6 +36,8 @@ pub(crate) const FIELDS: [Field; 32] = [
     field("cpu", "machine.cpu", "--cpu", |s| s.machine.cpu.is_some()),
     field("vcpus", "machine.vcpus", "--vcpus", |s| s.machine.vcpus.is_some()),
     field("transport", "machine.transport", "--transport", |s| s.machine.transport.is_some()),
+    field("rng", "machine.rng", "--rng", |s| s.machine.rng.is_some()),
+    field("balloon", "machine.balloon", "--balloon", |s| s.machine.balloon.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),
     field("deterministic", "machine.deterministic", "--deterministic", |s| {
         s.machine.deterministic.is_some()
@@ -48,6 +50,7 @@ pub(crate) const FIELDS: [Field; 32] = [
     field("cmdline", "boot.cmdline", "--cmdline", |s| s.boot.cmdline.is_some()),
     field("modules", "boot.module", "--module", |s| !s.boot.module.is_empty()),
     field("disks", "disk", "--disk", |s| !s.disk.is_empty()),
+    field("vsock", "vsock", "--vsock", |s| s.vsock.is_some()),
     field("engine", "engine.name", "--engine", |s| s.engine.name.is_some()),
     field("tier", "engine.tier", "--tier", |s| s.engine.tier.is_some()),
     field("code_cache", "engine.code_cache", "--code-cache", |s| s.engine.code_cache.is_some()),

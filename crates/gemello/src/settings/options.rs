@@ -135,12 +135,15 @@ impl From<&Run> for Settings {
             cmdline,
             module,
             disk,
+            vsock,
             memory,
             resident,
             swap,
             cpu,
             vcpus,
             transport,
+            rng,
+            balloon,
             engine,
             sched,
             timeout,
@@ -164,6 +167,8 @@ impl From<&Run> for Settings {
             cpu: cpu.clone(),
             vcpus: *vcpus,
             transport: *transport,
+            rng: *rng,
+            balloon: flag(*balloon),
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };
@@ -186,7 +191,8 @@ impl From<&Run> for Settings {
             digest: flag(*digest),
             save: save.clone(),
         };
-        Self { machine, boot, disk: disk.clone(), engine: engine.into(), sched: sched.into(), run }
+        let (disk, vsock) = (disk.clone(), vsock.clone());
+        Self { machine, boot, disk, vsock, engine: engine.into(), sched: sched.into(), run }
     }
 }
 

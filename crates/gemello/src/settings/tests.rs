@@ -27,6 +27,8 @@ fn all() -> Settings {
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
             transport: Some(Transport::Mmio),
+            rng: Some(false),
+            balloon: Some(true),
             debug_exit: Some(true),
             deterministic: Some(true),
         },
@@ -52,6 +54,7 @@ fn all() -> Settings {
             },
             DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
+        vsock: Some(VsockSettings { cid: Some(5), path: "/v".into() }),
         engine: EngineSettings {
             name: Some(Choice::Soft),
             tier: Some(Tier::Lockstep),
@@ -84,13 +87,14 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 31] = [
+const OPTIONS: [(&str, &[&str]); 34] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro,serial=x,cache=unsafe,iops=5,bps=1M", "--disk", "/b,,,format=raw"]),
+    ("vsock", &["--vsock", "cid=5,path=/v"]),
     ("name", &["--name", "web-1"]),
     ("memory", &["--memory", "1536M"]),
     ("resident", &["--resident", "64M"]),
@@ -98,6 +102,8 @@ const OPTIONS: [(&str, &[&str]); 31] = [
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
+    ("rng", &["--rng", "off"]),
+    ("balloon", &["--balloon"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -237,10 +243,25 @@ fn every_field_has_a_name_of_the_command_line() {
         "cpu",
         "vcpus",
         "transport",
+        "rng",
+        "balloon",
+        "vsock",
+        "deterministic",
     ] {
         let text = names.render(&format!("change `{word}`"));
         assert!(text.starts_with("change --"), "{text}");
     }
+}
+
+#[test]
+fn a_machine_has_random_bytes_where_it_may() {
+    let rng = |words: &[&str]| options::gather(&arguments(words)).expect("it").settings.rng();
+    assert!(rng(&["debian"]) && rng(&["--kernel", "/k"]));
+    assert!(!rng(&["--nucleus"]) && !rng(&["debian", "--deterministic"]));
+    assert!(!rng(&["debian", "--rng", "off"]) && rng(&["--nucleus", "--rng", "on"]));
+    let disks = ["--disk", "/d"].repeat(8);
+    assert!(rng(&[&["debian"], &disks[..]].concat()));
+    assert!(!rng(&[&["debian", "--transport", "mmio"], &disks[..]].concat()), "no slot is left");
 }
 
 #[test]

@@ -175,6 +175,18 @@ impl Text for Choice {
     }
 }
 
+/// `on` or `off`.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".into()),
+    }
+}
+
 fn list<T>(all: impl IntoIterator<Item = T>, name: impl Fn(T) -> &'static str) -> String {
     all.into_iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -28,6 +28,7 @@ use guard::Guard;
 use requests::Requests;
 use residency::{Place, Residency, Want};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -48,6 +49,7 @@ pub const LEAST_RESIDENT: u64 = 4 << 20;
 const UNREADABLE: &str = "a page of the swap file could not be read";
 
 pub use requests::{Arrival, Fetcher};
+pub(crate) use store::runs;
 pub use swap::swap_file;
 
 /// Threads that bring pages in at a time: a disk serves several requests faster than one by one.
@@ -332,6 +334,35 @@ impl Inner {
             let changed = |_: &_| done() || self.rooms.load(Ordering::SeqCst) != rooms;
             ram.log().wait_until(None, changed);
         }
+    }
+
+    /// Makes of ascending `pages` what they were in the beginning: zeros, absent and nowhere. Those
+    /// that a device holds, or that are on their way, stay. What was done.
+    pub(crate) fn give_up(&self, ram: &GuestRam, pages: &[usize]) -> io::Result<Vec<Range<usize>>> {
+        let store = Store::of(ram).ok_or(io::ErrorKind::NotFound)?;
+        let mut residency = lock(&self.residency);
+        // A device that is about to write pins the page under this lock.
+        let state = ram.log().lock();
+        let free = |&page: &usize| !state.pins.contains_key(&page) && residency.can_forget(page);
+        let pages: Vec<_> = pages.iter().copied().filter(free).collect();
+        let runs = runs(ram, &pages);
+        for run in &runs {
+            store.discard(run)?;
+            for page in run.clone() {
+                residency.forget(page);
+                ram.mark_absent(page);
+            }
+        }
+        if runs.is_empty() {
+            return Ok(runs);
+        }
+        // Not waited for: who still writes there finds a page of zeros, which is counted later.
+        let (epoch, members) = ram.log().enter(state, Change::Absent, None);
+        self.rooms.fetch_add(1, Ordering::SeqCst);
+        drop(residency);
+        ram.log().interrupt(&members, epoch, None);
+        ram.log().wake();
+        Ok(runs)
     }
 
     /// A processor needs `page`, and tries again if it is absent after this.

@@ -6,6 +6,8 @@
 //!       │                                   └───────want───────┘                 │
 //!       └──────────────────────────────────left──────────────────────────────────┘
 //! ```
+//! What the guest gives up is Zero again, unless it is coming or leaving.
+//!
 //! Two queues, first in, first out. The oldest active pages retire to standby: no processor may
 //! touch them without asking, but their contents stay in place. A page that is asked for there goes
 //! back at no cost; one that nobody has asked for until its turn comes leaves. This comes close to
@@ -186,6 +188,29 @@ impl Residency {
         self.places[page] = place;
     }
 
+    /// Whether `page` is neither on its way in nor out.
+    pub(super) fn can_forget(&self, page: usize) -> bool {
+        !matches!(self.places[page], Place::Coming | Place::Leaving)
+    }
+
+    /// `page`, of which that is so, holds zeros and is nowhere.
+    pub(super) fn forget(&mut self, page: usize) {
+        match self.places[page] {
+            Place::Zero | Place::Coming | Place::Leaving => return,
+            Place::Out => self.counts.out -= 1,
+            Place::Active => {
+                self.active.remove(&mut self.links, page);
+                self.counts.resident -= 1;
+            }
+            Place::Standby => {
+                self.standby.remove(&mut self.links, page);
+                self.counts.resident -= 1;
+            }
+        }
+        self.counts.zero += 1;
+        self.places[page] = Place::Zero;
+    }
+
     /// Whether pages must leave for others to find room.
     pub(super) fn is_short(&self) -> bool {
         self.counts.resident + self.reserve() > self.most()
@@ -288,7 +313,7 @@ mod tests {
 
     /// What can happen, with a number that chooses a page.
     fn events() -> impl Strategy<Value = Vec<(u8, usize)>> {
-        prop::collection::vec((0..6u8, 0..PAGES), 1..400)
+        prop::collection::vec((0..7u8, 0..PAGES), 1..400)
     }
 
     proptest! {
@@ -321,6 +346,12 @@ mod tests {
                     2 => coming.drain(..).for_each(|page| r.came(page)),
                     3 => { r.retire(page); }
                     4 => leaving.extend(r.expel(page)),
+                    5 => {
+                        if r.can_forget(page) {
+                            r.forget(page);
+                            prop_assert_eq!(r.places[page], Place::Zero);
+                        }
+                    }
                     _ if page % 8 == 0 => {
                         found += u64::from(matches!(r.places[page], Place::Zero | Place::Out));
                         r.found(page);

@@ -26,7 +26,7 @@ pub(super) struct Store<'a> {
 }
 
 /// Cuts ascending `pages` into runs that follow each other in RAM and in one region.
-pub(super) fn runs(ram: &GuestRam, pages: &[usize]) -> Vec<Range<usize>> {
+pub(crate) fn runs(ram: &GuestRam, pages: &[usize]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for &page in pages {
         let starts_region = ram.regions().iter().any(|region| region.first_page() == page);

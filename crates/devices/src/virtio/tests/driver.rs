@@ -379,8 +379,18 @@ impl Driver {
         lock(self.function()).write(bar, offset, width, value);
     }
 
+    /// Goes on in the rings where `other` is.
+    pub(super) fn take_place_of(&mut self, other: &Self) {
+        (self.available, self.used) = (other.available, other.used);
+    }
+
     /// 3.1.1 and 4.2.3, with an empty ring. Gives Status.
     pub(super) fn initialize(&mut self, features: u64) -> u32 {
+        self.initialize_queue(0, features)
+    }
+
+    /// The same with queue `number` alone.
+    pub(super) fn initialize_queue(&mut self, number: u32, features: u64) -> u32 {
         self.ram.write(Gpa(DESCRIPTORS), &[0; 0x3000]).expect("RAM");
         (self.available, self.used) = (0, 0);
         let features = features | VERSION_1;
@@ -393,13 +403,22 @@ impl Driver {
         }
         self.store(0x70, 0xb);
         assert_eq!(self.load(0x70), 0xb, "FEATURES_OK");
-        self.set_queue(SIZE.into(), [DESCRIPTORS, AVAILABLE, USED]);
+        self.set_queue_of(number, SIZE.into(), [DESCRIPTORS, AVAILABLE, USED]);
         self.store(0x70, 0xf);
         self.load(0x70)
     }
 
-    pub(super) fn set_queue(&self, size: u32, [descriptors, available, used]: [u64; 3]) {
-        self.store(0x30, 0);
+    pub(super) fn set_queue(&self, size: u32, rings: [u64; 3]) {
+        self.set_queue_of(0, size, rings);
+    }
+
+    pub(super) fn set_queue_of(
+        &self,
+        number: u32,
+        size: u32,
+        [descriptors, available, used]: [u64; 3],
+    ) {
+        self.store(0x30, number);
         self.store(0x38, size);
         for (register, address) in [(0x80, descriptors), (0x90, available), (0xa0, used)] {
             self.store(register, address as u32);
@@ -442,7 +461,16 @@ impl Driver {
     }
 
     pub(super) fn notify(&self) {
-        self.store(0x50, 0);
+        self.notify_queue(0);
+    }
+
+    pub(super) fn notify_queue(&self, number: u32) {
+        self.store(0x50, number);
+    }
+
+    /// Whether a used buffer waits to be taken.
+    pub(super) fn has_answer(&self) -> bool {
+        self.u16_at(Gpa(USED + 2)) != self.used
     }
 
     /// Offers descriptor 0 and waits for the device: what it wrote, or `None` if it wants a reset.

@@ -1,11 +1,14 @@
 //! The block device behind its transport, with the test as the guest.
 
+mod balloon;
 mod console;
 mod driver;
+mod entropy;
 mod hostile;
 mod pci;
 mod queues;
 mod saved;
+mod vsock;
 
 use crate::virtio::Service;
 use crate::virtio::VirtioDevice as _;

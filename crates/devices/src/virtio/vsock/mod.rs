@@ -1,0 +1,127 @@
+//! The socket device (virtio 1.2, 5.10): streams between programs in the guest and on the host.
+//!
+//! ```text
+//! program ──► PATH, "CONNECT port\n" ──► the guest's port          (answer: "OK port\n")
+//! guest's program ──► port P of CID 2 ──► PATH_P, where a program of the host's listens
+//! ```
+//! That is Firecracker's convention. Each side has as much on its way as the other has room for, so
+//! nothing is dropped and nothing grows. One thread serves all connections. A restored guest is
+//! told that its connections have ended.
+
+mod connection;
+mod greeting;
+mod packet;
+mod place;
+pub(super) mod saved;
+mod server;
+mod table;
+
+pub use place::{Place, SocketFile, VsockError};
+pub use saved::VsockState;
+
+use self::server::{Server, Shared};
+use self::table::Table;
+use super::attendant::{Attendant, Job};
+use super::saved::DeviceState;
+use super::{Activation, VirtioDevice};
+use crate::saved::{Check, RestoreError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+/// Entries of each queue at the most.
+const QUEUE_SIZE: u16 = 256;
+
+/// A guest's sockets.
+#[derive(Debug)]
+pub struct Vsock {
+    cid: u32,
+    shared: Arc<Shared>,
+    attendant: Attendant,
+    /// Its file goes with it.
+    _place: Place,
+}
+
+impl Vsock {
+    /// Of the guest `cid`, at `place`.
+    ///
+    /// # Errors
+    /// The host has no thread or descriptor left.
+    pub fn new(cid: u32, place: Place) -> io::Result<Self> {
+        Self::with(cid, place, |server| Attendant::new("vsock".into(), server))
+    }
+
+    /// The same without a thread, for tests: whoever notifies serves.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn at_once(cid: u32, place: Place) -> io::Result<Self> {
+        Self::with(cid, place, |server| Ok(Attendant::at_once(server)))
+    }
+
+    fn with(
+        cid: u32,
+        place: Place,
+        attendant: impl FnOnce(Server) -> io::Result<Attendant>,
+    ) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let table = Table::new(cid.into(), place.path().to_owned());
+        let server = Server::new(place.listener()?, table, Arc::clone(&shared));
+        Ok(Self { cid, shared, attendant: attendant(server)?, _place: place })
+    }
+}
+
+impl VirtioDevice for Vsock {
+    fn kind(&self) -> u32 {
+        VIRTIO_ID_VSOCK
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queues(&self) -> &[u16] {
+        &[QUEUE_SIZE; 3]
+    }
+
+    fn read_config(&self, offset: usize, into: &mut [u8]) {
+        let cid = u64::from(self.cid).to_le_bytes();
+        into.fill(0);
+        into.iter_mut().zip(cid.iter().skip(offset)).for_each(|(to, from)| *to = *from);
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        let Activation { features, queues, irq: _, ram: _ } = activation;
+        self.attendant.start(Job { queues, features });
+    }
+
+    fn notify(&mut self, _queue: usize) {
+        self.attendant.ring();
+    }
+
+    fn quiesce(&mut self) {
+        self.attendant.stop();
+    }
+
+    fn reset(&mut self) {
+        self.shared.untold.store(false, Ordering::SeqCst);
+        self.shared.forget.store(true, Ordering::SeqCst);
+        self.attendant.ring();
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::Vsock(VsockState { version: VsockState::VERSION, cid: self.cid })
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let &DeviceState::Vsock(VsockState { version, cid }) = state else {
+            return Err(RestoreError::Kind { device: "socket device" });
+        };
+        let check = Check::version("socket device", version, VsockState::VERSION)?;
+        check.that(cid == self.cid, "cid", cid, self.cid)?;
+        self.shared.forget.store(true, Ordering::SeqCst);
+        self.shared.untold.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
