@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, Errors, Mode, Refresh, Session};
+use crate::debian::{self, Errors, Kind as DeviceKind, Mode, Refresh, Session, Virtio};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
@@ -100,7 +100,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         errors,
         window,
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        disks: (!settings.disk.is_empty()).then(|| settings.transport()),
+        virtio: virtio(settings),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -116,6 +116,13 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         side,
         sources,
     })
+}
+
+/// The devices that need drivers.
+fn virtio(settings: &Settings) -> Virtio {
+    let disks = (!settings.disk.is_empty()).then_some(DeviceKind::Disk);
+    let net = settings.user_net().map(|_| DeviceKind::Net);
+    Virtio { transport: settings.transport(), kinds: disks.into_iter().chain(net).collect() }
 }
 
 fn kind(mode: &Mode, errors: Errors) -> Kind {

@@ -3,6 +3,7 @@
 use crate::layout;
 use devices::pci::PciBus;
 use devices::virtio::blk::Trust;
+use devices::virtio::net::UserConfig;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -130,6 +131,8 @@ pub enum Device {
     Disk(Disk),
     /// A disk whose content is the machine's own.
     Scratch(Scratch),
+    /// A network behind the host's sockets.
+    Net(UserConfig),
 }
 
 /// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
@@ -201,6 +204,9 @@ pub enum ConfigError {
         "a deterministic machine keeps all of its memory; leave out `resident`, or `deterministic`"
     )]
     DeterministicPaging,
+    /// When a packet comes is the host's affair.
+    #[error("a deterministic machine has no network; leave out `net`, or `deterministic`")]
+    DeterministicNet,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -243,7 +249,7 @@ impl Hardware {
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
         self.devices.iter().filter_map(|device| match device {
             Device::Disk(disk) => Some(disk),
-            Device::Scratch(_) => None,
+            Device::Scratch(_) | Device::Net(_) => None,
         })
     }
 
@@ -270,6 +276,9 @@ impl Hardware {
         if self.deterministic && self.paging.is_some() {
             return Err(ConfigError::DeterministicPaging);
         }
+        if self.deterministic && self.devices.iter().any(|it| matches!(it, Device::Net(_))) {
+            return Err(ConfigError::DeterministicNet);
+        }
         let (found, slots) = (self.devices.len(), self.transport.slots());
         if found > slots {
             return Err(ConfigError::TooManyDevices { found, slots });
@@ -285,7 +294,7 @@ impl Device {
                 let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
             }
-            Self::Disk(_) => Ok(()),
+            Self::Disk(_) | Self::Net(_) => Ok(()),
         }
     }
 }
@@ -401,6 +410,16 @@ mod tests {
         };
         assert_eq!(with(false), Ok(()));
         assert_eq!(with(true), Err(ConfigError::DeterministicPaging));
+    }
+
+    #[test]
+    fn a_deterministic_machine_has_no_network() {
+        let with = |deterministic| {
+            let devices = vec![Device::Net(UserConfig::default())];
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(false), Ok(()));
+        assert_eq!(with(true), Err(ConfigError::DeterministicNet));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
 use devices::virtio::blk::ImageError;
+use devices::virtio::net::UserError;
 use std::io;
 use vcpu::{EngineError, StateError};
 
@@ -22,6 +23,9 @@ pub enum BuildError {
     /// A disk's image.
     #[error(transparent)]
     Disk(#[from] ImageError),
+    /// A network.
+    #[error(transparent)]
+    Net(#[from] UserError),
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),

@@ -58,6 +58,7 @@ pub use config::{
 pub use control::Phase;
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::blk::{Format, ImageError, Trust};
+pub use devices::virtio::net::{Forward, Protocol, Switch, UserConfig};
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BuildError, ControlError, ResetError, SaveError};

@@ -12,6 +12,7 @@ use devices::irqchip::IrqChips;
 use devices::pci::PciFunction;
 use devices::saved::RestoreError;
 use devices::virtio::blk::{Block, DiskAccess, RawImage};
+use devices::virtio::net::{Forward, Mac, Net, UserNet};
 use devices::virtio::{Service, VirtioDevice, VirtioMmio, VirtioPci};
 use memory::GuestRam;
 use std::fs::File;
@@ -24,8 +25,16 @@ pub(crate) struct Slotted {
     /// For traces.
     name: &'static str,
     transport: Attached,
+    own: Own,
+}
+
+/// What the machine knows of a device beside its registers.
+#[derive(Default)]
+struct Own {
     /// What a scratch disk holds.
     content: Option<File>,
+    /// The ports of the host's that lead to the guest.
+    forwards: Vec<Forward>,
 }
 
 /// A device on its transport.
@@ -45,12 +54,12 @@ pub(crate) fn build(
     let mut slotted = Vec::new();
     for (index, (device, slot)) in wanted.iter().zip(0..).enumerate() {
         let before = wanted.iter().take(index).filter(|other| same_kind(other, device)).count();
-        let (made, content) = make(device, before, service)?;
+        let (made, own) = make(device, before, service)?;
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
             Transport::Mmio => on_mmio(made, virtio_slot(slot), ram, irqchips),
         };
-        let made = Slotted { name: name(device), transport, content };
+        let made = Slotted { name: name(device), transport, own };
         made.pause();
         slotted.push(made);
     }
@@ -82,9 +91,9 @@ fn on_mmio(
     Attached::Mmio(VirtioMmio::new(device, ram.clone(), line), slot)
 }
 
-type Made = (Box<dyn VirtioDevice>, Option<File>);
+type Made = (Box<dyn VirtioDevice>, Own);
 
-/// Device `number` of its kind, and the content of a scratch disk.
+/// Device `number` of its kind.
 fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildError> {
     let disk = |image, access| -> Result<Box<dyn VirtioDevice>, BuildError> {
         let serial = format!("gemello-disk{number}");
@@ -93,12 +102,19 @@ fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildE
     match device {
         Device::Disk(Disk { path, read_only, trust }) => {
             let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
-            Ok((disk(RawImage::open(path, access, *trust)?, access)?, None))
+            Ok((disk(RawImage::open(path, access, *trust)?, access)?, Own::default()))
         }
         Device::Scratch(Scratch { bytes }) => {
             let content = scratch::make(*bytes)?;
             let image = RawImage::over(content.try_clone()?)?;
-            Ok((disk(image, DiskAccess::ReadWrite)?, Some(content)))
+            let own = Own { content: Some(content), ..Own::default() };
+            Ok((disk(image, DiskAccess::ReadWrite)?, own))
+        }
+        Device::Net(config) => {
+            let backend = UserNet::new(config)?;
+            let own = Own { forwards: backend.forwards(), ..Own::default() };
+            let mac = Mac::of(number as u8);
+            Ok((Box::new(Net::new(mac, Box::new(backend))?), own))
         }
     }
 }
@@ -106,6 +122,7 @@ fn make(device: &Device, number: usize, service: Service) -> Result<Made, BuildE
 fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
+        Device::Net(_) => "net",
     }
 }
 
@@ -143,7 +160,12 @@ impl Slotted {
 
     /// What a scratch disk holds; it changes as long as the machine's devices go on.
     pub(crate) fn content(&self) -> Option<&File> {
-        self.content.as_ref()
+        self.own.content.as_ref()
+    }
+
+    /// The ports of the host's that lead to the guest through this device.
+    pub(crate) fn forwards(&self) -> &[Forward] {
+        &self.own.forwards
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -18,6 +18,7 @@ pub mod blk;
 mod chain;
 mod device;
 mod irq;
+pub mod net;
 mod queue;
 pub mod saved;
 #[cfg(test)]

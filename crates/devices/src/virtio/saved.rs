@@ -1,6 +1,7 @@
 //! Saved state of the devices behind the transports.
 
 use super::blk::saved::BlockState;
+use super::net::saved::NetState;
 use serde::{Deserialize, Serialize};
 
 /// What a device keeps beyond its transport's registers and queues.
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceState {
     /// A disk.
     Block(BlockState),
+    /// A network device.
+    Net(NetState),
     /// A device that keeps nothing.
     Stateless,
 }

@@ -1,14 +1,17 @@
 //! The initial file system: busybox, `init.sh`, and a small file that says what this run is about.
 
 use super::cpio::Archive;
+use super::packages::{Kind, Virtio};
 use crate::shell::quoted;
-use machine::Transport;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
 /// Process 1 of the guest.
 const INIT: &[u8] = include_bytes!("init.sh");
+
+/// What udhcpc calls when it has a lease.
+const LEASE: &[u8] = include_bytes!("lease.sh");
 
 /// `/etc/profile`, read by login and interactive shells.
 const PROFILE: &str = "export PS1='\\w # '\nalias ll='ls -l'\n";
@@ -24,8 +27,8 @@ pub(crate) struct Session {
     pub(crate) window: (u16, u16),
     /// The user's `TERM`.
     pub(crate) term: OsString,
-    /// The machine has disks on this transport: load their drivers.
-    pub(crate) disks: Option<Transport>,
+    /// Load the drivers of these.
+    pub(crate) virtio: Virtio,
 }
 
 /// Where standard error goes.
@@ -63,7 +66,10 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, &run_file(session));
-    if session.disks.is_some() {
+    if session.virtio.kinds.contains(&Kind::Net) {
+        archive.file("etc/gemello/lease", 0o755, LEASE);
+    }
+    if !drivers.is_empty() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
             archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
@@ -103,12 +109,14 @@ fn run_file(session: &Session) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::Transport;
     use std::ffi::OsStr;
     use std::process::Command;
 
     fn session(mode: Mode) -> Session {
         let errors = Errors::WithOutput;
-        Session { mode, errors, window: (24, 80), term: "xterm".into(), disks: None }
+        let virtio = Virtio { transport: Transport::Pci, kinds: vec![] };
+        Session { mode, errors, window: (24, 80), term: "xterm".into(), virtio }
     }
 
     /// The host's shell, as oracle of the quoting; `setsid` without its options stands for itself.

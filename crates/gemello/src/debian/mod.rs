@@ -14,7 +14,7 @@ pub(crate) use cache::directory as cache_directory;
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
 pub(crate) use initramfs::{Errors, Mode, Session};
-pub(crate) use packages::{Driver, Fetched, Flavour, Refresh, fetch, releases};
+pub(crate) use packages::{Driver, Fetched, Flavour, Kind, Refresh, Virtio, fetch, releases};
 
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -26,7 +26,7 @@ use std::path::Path;
 /// A cached file cannot be read.
 pub(crate) fn initramfs(fetched: &Fetched, session: &Session) -> Result<Vec<u8>> {
     let busybox = cached(&fetched.busybox)?;
-    let wanted = |driver: &&Driver| driver.transport.is_none() || driver.transport == session.disks;
+    let wanted = |driver: &&Driver| driver.is_for(&session.virtio);
     let drivers = fetched.drivers.iter().filter(wanted).map(|driver| cached(&driver.path));
     let drivers = drivers.collect::<Result<Vec<_>>>()?;
     Ok(initramfs::build(&busybox, &drivers, session))

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <cache>/debian/apt/             apt's private state
-//! <cache>/debian/<flavour>/       vmlinuz, busybox, the disks' drivers, RELEASE: complete, made by
-//!                                 one rename
+//! <cache>/debian/<flavour>/       vmlinuz, busybox, the devices' drivers, RELEASE: complete, made
+//!                                 by one rename
 //! ```
 
 use super::apt::{self, Apt};
@@ -41,24 +41,69 @@ impl Flavour {
     }
 }
 
-/// The drivers that gemello's disks need, below the kernel's `kernel/drivers`, in the order in
-/// which they are loaded; each for one transport, or for any.
-const DRIVERS: [(&str, Option<Transport>); 7] = [
-    ("virtio/virtio_ring.ko", None),
-    ("virtio/virtio.ko", None),
-    ("virtio/virtio_pci_legacy_dev.ko", Some(Transport::Pci)),
-    ("virtio/virtio_pci_modern_dev.ko", Some(Transport::Pci)),
-    ("virtio/virtio_pci.ko", Some(Transport::Pci)),
-    ("virtio/virtio_mmio.ko", Some(Transport::Mmio)),
-    ("block/virtio_blk.ko", None),
+/// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
+/// which they are loaded, and what needs each.
+const DRIVERS: [(&str, Needs); 10] = [
+    ("drivers/virtio/virtio_ring.ko", Needs::Virtio),
+    ("drivers/virtio/virtio.ko", Needs::Virtio),
+    ("drivers/virtio/virtio_pci_legacy_dev.ko", Needs::On(Transport::Pci)),
+    ("drivers/virtio/virtio_pci_modern_dev.ko", Needs::On(Transport::Pci)),
+    ("drivers/virtio/virtio_pci.ko", Needs::On(Transport::Pci)),
+    ("drivers/virtio/virtio_mmio.ko", Needs::On(Transport::Mmio)),
+    ("drivers/block/virtio_blk.ko", Needs::Kind(Kind::Disk)),
+    ("net/core/failover.ko", Needs::Kind(Kind::Net)),
+    ("drivers/net/net_failover.ko", Needs::Kind(Kind::Net)),
+    ("drivers/net/virtio_net.ko", Needs::Kind(Kind::Net)),
 ];
+
+/// What needs a driver.
+#[derive(Clone, Copy, Debug)]
+enum Needs {
+    /// Any virtio device.
+    Virtio,
+    /// Any on this transport.
+    On(Transport),
+    /// Those of this kind.
+    Kind(Kind),
+}
+
+/// A kind of virtio device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Disk,
+    Net,
+}
+
+/// The virtio devices of a machine, as its guest finds them.
+#[derive(Clone, Debug)]
+pub(crate) struct Virtio {
+    pub(crate) transport: Transport,
+    pub(crate) kinds: Vec<Kind>,
+}
+
+impl Virtio {
+    /// Whether these devices need it.
+    fn needs(&self, needs: Needs) -> bool {
+        match needs {
+            Needs::Virtio => !self.kinds.is_empty(),
+            Needs::On(transport) => !self.kinds.is_empty() && transport == self.transport,
+            Needs::Kind(kind) => self.kinds.contains(&kind),
+        }
+    }
+}
 
 /// A driver in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Driver {
     pub(crate) path: PathBuf,
-    /// The transport that alone needs it.
-    pub(crate) transport: Option<Transport>,
+    needs: Needs,
+}
+
+impl Driver {
+    /// Whether a machine with these devices needs it.
+    pub(crate) fn is_for(&self, virtio: &Virtio) -> bool {
+        virtio.needs(self.needs)
+    }
 }
 
 /// What a fetch leaves in the cache.
@@ -68,7 +113,7 @@ pub(crate) struct Fetched {
     pub(crate) kernel: PathBuf,
     /// busybox, a static executable.
     pub(crate) busybox: PathBuf,
-    /// Drivers for disks, in the order in which they are loaded.
+    /// Drivers, in the order in which they are loaded.
     pub(crate) drivers: Vec<Driver>,
     /// The kernel package's name and version, then busybox's.
     pub(crate) release: String,
@@ -77,7 +122,7 @@ pub(crate) struct Fetched {
 impl Fetched {
     fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
-        let driver = |(name, transport)| Driver { path: place.join(base_name(name)), transport };
+        let driver = |(name, needs)| Driver { path: place.join(base_name(name)), needs };
         let fetched = Self {
             kernel: place.join("vmlinuz"),
             busybox: place.join("busybox"),
@@ -159,7 +204,7 @@ fn build(apt: &Apt, kernel: &str, release: &str, root: &Path, place: &Path) -> R
         bail!("the package busybox-static holds no bin/busybox");
     };
     let version = kernel.trim_start_matches("linux-image-");
-    let modules = files.join("lib/modules").join(version).join("kernel/drivers");
+    let modules = files.join("lib/modules").join(version).join("kernel");
     let draft = Draft::new(root, "publish")?;
     let keep = || -> std::io::Result<()> {
         fs::rename(&image, draft.path().join("vmlinuz"))?;

@@ -11,6 +11,7 @@ pub(crate) mod file;
 pub(crate) mod module;
 pub(crate) mod name;
 pub(crate) mod names;
+pub(crate) mod net;
 mod optional;
 pub(crate) mod options;
 pub(crate) mod sched;
@@ -25,9 +26,10 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
-use machine::Transport;
+use machine::{Transport, UserConfig};
 use module::{ModuleSettings, Word};
 use name::MachineName;
+use net::NetChoice;
 use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -76,6 +78,8 @@ pub(crate) struct MachineSettings {
     pub(crate) vcpus: Option<u32>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) transport: Option<Transport>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) net: Option<NetChoice>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -175,6 +179,14 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
+    /// Its network behind the host's sockets, if it has one.
+    pub(crate) fn user_net(&self) -> Option<&UserConfig> {
+        match &self.machine.net {
+            Some(NetChoice::User(config)) => Some(config),
+            Some(NetChoice::None) | None => None,
+        }
+    }
+
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
     pub(crate) fn transport(&self) -> Transport {
         let unsaid = if self.boot.nucleus.is_some() { Transport::Mmio } else { Transport::Pci };
@@ -224,6 +236,7 @@ impl MachineSettings {
             cpu: self.cpu.or(lower.cpu),
             vcpus: self.vcpus.or(lower.vcpus),
             transport: self.transport.or(lower.transport),
+            net: self.net.or(lower.net),
             debug_exit: self.debug_exit.or(lower.debug_exit),
             deterministic: self.deterministic.or(lower.deterministic),
         }

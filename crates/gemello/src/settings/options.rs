@@ -141,6 +141,7 @@ impl From<&Run> for Settings {
             cpu,
             vcpus,
             transport,
+            net,
             engine,
             sched,
             timeout,
@@ -164,6 +165,7 @@ impl From<&Run> for Settings {
             cpu: cpu.clone(),
             vcpus: *vcpus,
             transport: *transport,
+            net: net.clone(),
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };
