@@ -9,6 +9,7 @@ use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
+use crate::settings::net::NetChoice;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
 use crate::settings::vsock::VsockSettings;
@@ -271,6 +272,13 @@ pub(crate) struct Run {
     /// mmio]
     #[arg(long, value_name = "pci|mmio", value_parser = Transport::parse)]
     pub(crate) transport: Option<Transport>,
+
+    /// The guest's network: none, or user: one behind this host's sockets, without privileges. A
+    /// forward=tcp:127.0.0.1:8080:80 leads from a port of this host's (0: any) to one of the
+    /// guest's; host-loopback=on lets the guest reach this host's loopback at 10.0.2.2; restrict=on
+    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: none]
+    #[arg(long, value_name = "none|user[,OPTIONS]", value_parser = NetChoice::parse)]
+    pub(crate) net: Option<NetChoice>,
 
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
     /// --deterministic]

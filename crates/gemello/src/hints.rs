@@ -20,7 +20,8 @@ enum Here {
     Say(&'static str),
 }
 
-const NO_NETWORK: Here = Here::Say("a machine has no network yet; leave it out");
+const NETWORK: Here =
+    Here::Say("a network is --net user, and a port forward=tcp:127.0.0.1:8080:80 after a comma");
 const NO_SHARING: Here =
     Here::Say("folders cannot be shared with a guest yet; give files as a disk: --disk FILE,ro");
 const NO_DISPLAY: Here =
@@ -33,9 +34,9 @@ const NO_DEVICES: Here =
 const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-m", "--mem", "--ram", "-memory"], true, Here::With("--memory", with_unit)),
     (&["-smp", "--smp", "--cpus", "-c", "--cpu-count"], true, Here::With("--vcpus", processors)),
-    (&["-net", "-netdev", "-nic", "--net", "--network"], true, NO_NETWORK),
-    (&["-p", "--publish", "--expose", "--dns", "--link"], true, NO_NETWORK),
-    (&["-P", "--publish-all"], false, NO_NETWORK),
+    (&["-net", "-netdev", "-nic", "--network"], true, NETWORK),
+    (&["-p", "--publish", "--expose", "--dns", "--link"], true, NETWORK),
+    (&["-P", "--publish-all"], false, NETWORK),
     (&["-v", "--volume", "--mount", "-virtfs", "-fsdev", "--share"], true, NO_SHARING),
     (&["-hda", "-hdb", "-hdc", "-hdd", "-sd", "-disk"], true, Here::Option("--disk")),
     (&["-drive", "--drive", "-blockdev"], true, Here::With("--disk", drive)),
@@ -297,8 +298,8 @@ mod tests {
             ("gemello run debian -smp cores=2,cpus=4", "it is --vcpus 4"),
             ("gemello run debian --cpus=1.5", "it is --vcpus 2"),
             ("gemello run debian -c 8", "it is --vcpus 8"),
-            ("gemello run debian -net user", "no network"),
-            ("gemello run debian -p 80:80", "-p 80:80: a machine has no network"),
+            ("gemello run debian -net user", "--net user"),
+            ("gemello run debian -p 80:80", "-p 80:80: a network is --net user"),
             ("gemello run debian -v /a:/b", "--disk FILE,ro"),
             ("gemello run debian -hda a.img", "it is --disk a.img"),
             ("gemello -drive if=virtio,file=a.img,readonly=on", "it is --disk a.img,ro"),

@@ -8,12 +8,12 @@ use crate::place::{Place, Pty};
 use crate::plan::{self, Plan};
 use crate::save::{self, Saver};
 use crate::session::SavedSession;
-use crate::settings::Settings;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
 use crate::settings::values::{Size, Time};
+use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
 use crate::{advice, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
@@ -94,6 +94,7 @@ fn start(
     let log = LogFile::default();
     let machine = build(&config, side.lines(&log), settings)?;
     tracing::debug!(target: "boot", %name, "built");
+    settings::net::announce(&config, &machine.forwards());
     if let Some(path) = &settings.run.save {
         let hardware = save::lasting(config.hardware())?;
         let session = SavedSession::teller(&name, &side);
@@ -123,6 +124,7 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
+    let net = settings.user_net().cloned().map(Device::Net);
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
         swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),
@@ -133,7 +135,14 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
         cpu: settings.machine.cpu.as_deref().cloned().unwrap_or_else(engine::default_model),
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
-        devices: disks.chain(swap).chain(console).chain(balloon).chain(vsock).chain(rng).collect(),
+        devices: disks
+            .chain(swap)
+            .chain(console)
+            .chain(net)
+            .chain(balloon)
+            .chain(vsock)
+            .chain(rng)
+            .collect(),
         transport: settings.transport(),
         debug_exit: settings.machine.debug_exit.unwrap_or(nucleus),
         deterministic: settings.machine.deterministic.unwrap_or_default(),

@@ -3,6 +3,7 @@
 use crate::layout;
 use devices::pci::PciBus;
 use devices::virtio::blk::Cache;
+use devices::virtio::net::UserConfig;
 use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -140,6 +141,8 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
+    /// A network behind the host's sockets.
+    Net(UserConfig),
     /// Random bytes of the host's.
     Entropy,
     /// A memory balloon.
@@ -289,6 +292,9 @@ pub enum ConfigError {
     /// A guest has one address.
     #[error("a machine has one `vsock`; leave out the others")]
     SecondVsock,
+    /// When a packet comes is the host's affair.
+    #[error("a deterministic machine has no network; leave out `net`, or `deterministic`")]
+    DeterministicNet,
     /// No processor, or more than a machine may have.
     #[error("a machine has {} to {} processors; set `vcpus` to one of these", VCPUS.start(),
         VCPUS.end())]
@@ -376,6 +382,9 @@ impl Hardware {
         if self.deterministic && self.devices.contains(&Device::Entropy) {
             return Err(ConfigError::DeterministicEntropy);
         }
+        if self.deterministic && self.devices.iter().any(|it| matches!(it, Device::Net(_))) {
+            return Err(ConfigError::DeterministicNet);
+        }
         let vsocks = self.devices.iter().filter(|device| matches!(device, Device::Vsock(_)));
         match vsocks.count() {
             0 => {}
@@ -410,7 +419,7 @@ impl Device {
                     Err(ConfigError::Cid { found: *cid })
                 }
             }
-            Self::Disk(_) | Self::Entropy | Self::Balloon => Ok(()),
+            Self::Disk(_) | Self::Net(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
     }
 }
@@ -551,6 +560,16 @@ mod tests {
         }
         assert_eq!(with(&[3, 4], false), Err(ConfigError::SecondVsock));
         assert_eq!(with(&[3], true), Err(ConfigError::DeterministicVsock));
+    }
+
+    #[test]
+    fn a_deterministic_machine_has_no_network() {
+        let with = |deterministic| {
+            let devices = vec![Device::Net(UserConfig::default())];
+            Config { devices, deterministic, ..config(512 << 20) }.validate()
+        };
+        assert_eq!(with(false), Ok(()));
+        assert_eq!(with(true), Err(ConfigError::DeterministicNet));
     }
 
     #[test]

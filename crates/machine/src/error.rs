@@ -6,6 +6,7 @@ use crate::saved::file::FileError;
 use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
+use devices::virtio::net::UserError;
 use devices::virtio::vsock::VsockError;
 use disk_image::ImageError;
 use std::io;
@@ -23,6 +24,9 @@ pub enum BuildError {
     /// A disk's image.
     #[error(transparent)]
     Disk(#[from] ImageError),
+    /// A network.
+    #[error(transparent)]
+    Net(#[from] UserError),
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),

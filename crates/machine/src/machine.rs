@@ -7,6 +7,8 @@ use crate::io_thread::Feed;
 use crate::notifier::Notifier;
 use crate::power::Stopper;
 use crate::stats::Stats;
+use crate::virtio::Slotted;
+use devices::virtio::net::Forward;
 use memory::GuestRam;
 use sched::{Pool, Share};
 use std::fmt;
@@ -66,6 +68,11 @@ impl Machine {
     /// far as the host has as many.
     pub fn set_pool(&mut self, pool: Pool, share: Share) {
         (self.pool, self.share) = (Some(pool), share);
+    }
+
+    /// The ports of the host's that lead to the guest, as they are open now.
+    pub fn forwards(&self) -> Vec<Forward> {
+        self.board.virtio.iter().flat_map(Slotted::forwards).copied().collect()
     }
 
     /// Asks things of the machine from any thread.

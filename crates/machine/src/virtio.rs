@@ -17,6 +17,7 @@ use devices::virtio;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
+use devices::virtio::net::{Forward, Mac, Net, UserConfig, UserNet};
 use devices::virtio::vsock::{Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
@@ -44,6 +45,8 @@ pub(crate) struct Side {
     socket: Option<Arc<SocketFile>>,
     /// What a console device has.
     ports: Vec<ConsolePort>,
+    /// The ports of the host's that lead to the guest.
+    forwards: Vec<Forward>,
 }
 
 /// A device on its transport.
@@ -77,6 +80,7 @@ pub(crate) fn build(
                 let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
                 (disk, Side { content: Some(content), ..Side::default() })
             }
+            Device::Net(config) => a_network(config, before)?,
             Device::Entropy => (Box::new(Entropy::new(service)?), Side::default()),
             Device::Balloon => a_balloon(hardware.memory, service)?,
             Device::Vsock(vsock) => sockets(vsock)?,
@@ -125,6 +129,13 @@ fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
     let balloon = Balloon::new(memory, service)?;
     let side = Side { balloon: Some(balloon.control()), ..Side::default() };
     Ok((Box::new(balloon), side))
+}
+
+/// Network device `number`.
+fn a_network(config: &UserConfig, number: usize) -> Result<Made, BuildError> {
+    let backend = UserNet::new(config)?;
+    let side = Side { forwards: backend.forwards(), ..Side::default() };
+    Ok((Box::new(Net::new(Mac::of(number as u8), Box::new(backend))?), side))
 }
 
 /// The sockets that a guest has.
@@ -176,6 +187,7 @@ fn name(device: &Device) -> &'static str {
         Device::Entropy => "rng",
         Device::Balloon => "balloon",
         Device::Vsock(_) => "vsock",
+        Device::Net(_) => "net",
     }
 }
 
@@ -224,6 +236,11 @@ impl Slotted {
     /// The ports of a console device.
     pub(crate) fn ports(&self) -> &[ConsolePort] {
         &self.side.ports
+    }
+
+    /// The ports of the host's that lead to the guest through this device.
+    pub(crate) fn forwards(&self) -> &[Forward] {
+        &self.side.forwards
     }
 
     /// Has the device rest, so that guest memory stands still.

@@ -22,6 +22,7 @@ pub mod console;
 mod device;
 mod entropy;
 mod irq;
+pub mod net;
 mod queue;
 pub mod saved;
 #[cfg(test)]

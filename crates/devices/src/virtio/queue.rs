@@ -10,6 +10,7 @@ use memory::{GuestRam, Pin};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use sync::lock;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -115,6 +116,31 @@ impl Queue {
         Ok(())
     }
 
+    /// Gives chains back together: the driver sees all of them or none. Each with the bytes
+    /// written.
+    pub(crate) fn complete_all(&self, chains: Vec<(Head, u32)>) -> Result<(), Broken> {
+        let wanted = lock(&self.shared.ring).put_all(&self.shared.ram, chains)?;
+        if wanted {
+            self.shared.irq.queue(self.shared.number);
+        }
+        Ok(())
+    }
+
+    /// Takes chains back that were not used: they are the next ones again, in this order.
+    pub(crate) fn put_back(&self, chains: Vec<(Head, u32)>) {
+        let mut ring = lock(&self.shared.ring);
+        for (head, _) in chains.into_iter().rev() {
+            let head = head.spend();
+            let again = ring.again;
+            let at = ring.in_flight.iter().skip(again).position(|&taken| taken == head);
+            if let Some(at) = at {
+                ring.in_flight.remove(again + at);
+                ring.in_flight.push_front(head);
+                ring.again += 1;
+            }
+        }
+    }
+
     /// The driver need not notify: the queue is being looked at.
     pub(crate) fn busy(&self) -> Result<(), Broken> {
         let Ring { split, .. } = &mut *lock(&self.shared.ring);
@@ -184,6 +210,38 @@ impl Ring {
         self.split.add_used(ram.mmap(), head, written)?;
         ram.wrote(Gpa(self.split.used_ring()), 6 + 8 * u64::from(self.split.size()));
         Ok(self.split.needs_notification(ram.mmap())? && !self.interrupts_unwanted(ram))
+    }
+
+    /// As [`Ring::put`], of chains that the driver sees together.
+    fn put_all(&mut self, ram: &GuestRam, chains: Vec<(Head, u32)>) -> Result<bool, Broken> {
+        let (size, old) = (self.split.size(), self.split.next_used());
+        let mut new = old;
+        for (head, written) in chains {
+            let head = head.spend();
+            let taken = self.in_flight.iter().skip(self.again).position(|&taken| taken == head);
+            let Some(at) = taken.filter(|_| !self.closed) else { return Ok(false) };
+            self.in_flight.remove(self.again + at);
+            let element = [u32::from(head).to_le_bytes(), written.to_le_bytes()].concat();
+            let place = self.split.used_ring() + 4 + 8 * u64::from(new % size);
+            ram.mmap()
+                .write_slice(&element, GuestAddress(place))
+                .map_err(virtio_queue::Error::GuestMemory)?;
+            new = new.wrapping_add(1);
+        }
+        self.split.set_next_used(new);
+        let index = GuestAddress(self.split.used_ring() + 2);
+        ram.mmap()
+            .store(new.to_le(), index, Ordering::Release)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        ram.wrote(Gpa(self.split.used_ring()), 6 + 8 * u64::from(size));
+        fence(Ordering::SeqCst);
+        if !self.split.event_idx_enabled() {
+            return Ok(new != old && !self.interrupts_unwanted(ram));
+        }
+        let event = GuestAddress(self.split.avail_ring() + 4 + 2 * u64::from(size));
+        let event = ram.mmap().load::<u16>(event, Ordering::Relaxed);
+        let event = u16::from_le(event.map_err(virtio_queue::Error::GuestMemory)?);
+        Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)) // 2.7.7.2
     }
 
     /// The coarse wish of drivers without VIRTIO_F_EVENT_IDX (2.7.7).

@@ -3,6 +3,7 @@
 use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
 use super::console::ConsoleState;
+use super::net::saved::NetState;
 use super::vsock::VsockState;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub enum DeviceState {
     Vsock(VsockState),
     /// A console.
     Console(ConsoleState),
+    /// A network device.
+    Net(NetState),
     /// A device that keeps nothing.
     Stateless,
 }

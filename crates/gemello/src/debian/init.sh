@@ -37,6 +37,10 @@ if [ "$1" != session ]; then
 	done
 	hostname gemello
 	ip link set lo up 2>/dev/null
+	if [ -e /sys/class/net/eth0 ]; then
+		ip link set eth0 up
+		udhcpc -i eth0 -n -q -f -S -t 5 -T 1 -s /etc/gemello/lease 2>/dev/null
+	fi
 	trap '/bin/busybox poweroff -f' USR1 USR2
 	trap '/bin/busybox reboot -f' TERM
 	# Not with "&", which would make the session ignore ^C.

@@ -11,6 +11,9 @@ use std::os::unix::ffi::OsStrExt as _;
 /// Process 1 of the guest.
 const INIT: &[u8] = include_bytes!("init.sh");
 
+/// What udhcpc calls when it has a lease.
+const LEASE: &[u8] = include_bytes!("lease.sh");
+
 /// `/etc/profile`, read by login and interactive shells.
 const PROFILE: &str = "export PS1='\\w # '\nalias ll='ls -l'\n";
 
@@ -66,6 +69,9 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
     archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     archive.file("etc/gemello/run", 0o600, &run_file(session));
+    if session.devices.contains(&DeviceKind::Net) {
+        archive.file("etc/gemello/lease", 0o755, LEASE);
+    }
     if !drivers.is_empty() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
@@ -106,6 +112,7 @@ fn run_file(session: &Session) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::Transport;
     use std::ffi::OsStr;
     use std::process::Command;
 

@@ -45,6 +45,7 @@ impl Flavour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceKind {
     Disk,
+    Net,
     Console,
     Rng,
     Balloon,
@@ -61,7 +62,7 @@ enum For {
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded.
-const DRIVERS: [(&str, For); 13] = [
+const DRIVERS: [(&str, For); 16] = [
     ("drivers/virtio/virtio_ring.ko", For::Any),
     ("drivers/virtio/virtio.ko", For::Any),
     ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
@@ -69,6 +70,9 @@ const DRIVERS: [(&str, For); 13] = [
     ("drivers/virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
     ("drivers/virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
     ("drivers/block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
+    ("net/core/failover.ko", For::Device(DeviceKind::Net)),
+    ("drivers/net/net_failover.ko", For::Device(DeviceKind::Net)),
+    ("drivers/net/virtio_net.ko", For::Device(DeviceKind::Net)),
     ("drivers/char/virtio_console.ko", For::Device(DeviceKind::Console)),
     ("drivers/char/hw_random/virtio-rng.ko", For::Device(DeviceKind::Rng)),
     ("drivers/virtio/virtio_balloon.ko", For::Device(DeviceKind::Balloon)),

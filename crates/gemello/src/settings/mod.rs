@@ -11,6 +11,7 @@ pub(crate) mod file;
 pub(crate) mod module;
 pub(crate) mod name;
 pub(crate) mod names;
+pub(crate) mod net;
 mod optional;
 pub(crate) mod options;
 pub(crate) mod sched;
@@ -26,9 +27,10 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
-use machine::Transport;
+use machine::{Transport, UserConfig};
 use module::{ModuleSettings, Word};
 use name::MachineName;
+use net::NetChoice;
 use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -81,6 +83,8 @@ pub(crate) struct MachineSettings {
     pub(crate) vcpus: Option<u32>,
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) transport: Option<Transport>,
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) net: Option<NetChoice>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) rng: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -185,6 +189,14 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
+    /// Its network behind the host's sockets, if it has one.
+    pub(crate) fn user_net(&self) -> Option<&UserConfig> {
+        match &self.machine.net {
+            Some(NetChoice::User(config)) => Some(config),
+            Some(NetChoice::None) | None => None,
+        }
+    }
+
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
     pub(crate) fn transport(&self) -> Transport {
         let unsaid = if self.boot.nucleus.is_some() { Transport::Mmio } else { Transport::Pci };
@@ -251,6 +263,7 @@ impl MachineSettings {
             cpu: self.cpu.or(lower.cpu),
             vcpus: self.vcpus.or(lower.vcpus),
             transport: self.transport.or(lower.transport),
+            net: self.net.or(lower.net),
             rng: self.rng.or(lower.rng),
             balloon: self.balloon.or(lower.balloon),
             debug_exit: self.debug_exit.or(lower.debug_exit),

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 35] = [
+pub(crate) const FIELDS: [Field; 36] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -36,6 +36,7 @@ pub(crate) const FIELDS: [Field; 35] = [
     field("cpu", "machine.cpu", "--cpu", |s| s.machine.cpu.is_some()),
     field("vcpus", "machine.vcpus", "--vcpus", |s| s.machine.vcpus.is_some()),
     field("transport", "machine.transport", "--transport", |s| s.machine.transport.is_some()),
+    field("net", "machine.net", "--net", |s| s.machine.net.is_some()),
     field("rng", "machine.rng", "--rng", |s| s.machine.rng.is_some()),
     field("balloon", "machine.balloon", "--balloon", |s| s.machine.balloon.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),

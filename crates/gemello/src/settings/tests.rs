@@ -4,6 +4,7 @@ use super::console::ConsolePlace;
 use super::disk::DiskSettings;
 use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
+use super::net::NetChoice;
 use super::sched::{CpuLimit, CpuWeight, Quantum};
 use super::values::{CodeCache, Size, Text as _, Time};
 use super::*;
@@ -27,6 +28,7 @@ fn all() -> Settings {
             cpu: Some(Box::new(CpuModel::parse("gemello-v2,+smap").expect("a model"))),
             vcpus: Some(4),
             transport: Some(Transport::Mmio),
+            net: Some(NetChoice::parse("user,host-loopback=on").expect("a network")),
             rng: Some(false),
             balloon: Some(true),
             debug_exit: Some(true),
@@ -87,7 +89,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 34] = [
+const OPTIONS: [(&str, &[&str]); 35] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -102,6 +104,7 @@ const OPTIONS: [(&str, &[&str]); 34] = [
     ("cpu", &["--cpu", "gemello-v2,-pcid"]),
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
+    ("net", &["--net", "user,forward=tcp:127.0.0.1:0:80,forward=udp:0.0.0.0:5:6,dns=1.2.3.4:5353"]),
     ("rng", &["--rng", "off"]),
     ("balloon", &["--balloon"]),
     ("engine", &["--engine", "soft"]),

@@ -5,6 +5,7 @@ mod console;
 mod driver;
 mod entropy;
 mod hostile;
+mod net;
 mod pci;
 mod queues;
 mod saved;

@@ -1,0 +1,198 @@
+//! The network device behind its transport, its cable in a backend that the test holds.
+
+use super::driver::*;
+use crate::virtio::net::{Mac, Net};
+use ::net::{Backend, Delivery, Frame, Guest, Sums};
+use memory::GuestRam;
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use sync::lock;
+use x86::addr::Gpa;
+
+const MRG_RXBUF: u64 = 1 << 15;
+const GUEST_TSO4: u64 = 1 << 7 | GUEST_CSUM;
+const GUEST_CSUM: u64 = 1 << 1;
+/// Where the rings of the transmit queue are.
+const TRANSMIT: [u64; 3] = [0x2_0000, 0x2_1000, 0x2_2000];
+
+/// What the test and the device's thread share.
+#[derive(Default)]
+struct Wire {
+    to_guest: VecDeque<Vec<u8>>,
+    from_guest: Vec<(Vec<u8>, Sums)>,
+    refused: usize,
+    resets: usize,
+}
+
+struct Cable {
+    wire: Arc<Mutex<Wire>>,
+    silent: OwnedFd,
+}
+
+impl Backend for Cable {
+    fn transmit(&mut self, frame: &[u8], sums: Sums, _guest: &mut dyn Guest) {
+        lock(&self.wire).from_guest.push((frame.to_vec(), sums));
+    }
+
+    fn work(&mut self, guest: &mut dyn Guest) {
+        let mut wire = lock(&self.wire);
+        while let Some(frame) = wire.to_guest.front() {
+            let (header, rest) = frame.split_at(2);
+            let (checksum, segment) = (Some((34, 16)), Some(1460));
+            let frame = Frame { parts: [header, rest, &[]], checksum, segment };
+            if guest.deliver(&frame) == Delivery::Full {
+                wire.refused += 1;
+                return;
+            }
+            wire.to_guest.pop_front();
+        }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.silent.as_fd()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn reset(&mut self) {
+        lock(&self.wire).resets += 1;
+    }
+}
+
+/// A driver that has both queues, and the wire.
+fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
+    let wire = Arc::<Mutex<Wire>>::default();
+    let silent = eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor");
+    let cable = Cable { wire: Arc::clone(&wire), silent };
+    let net = Net::new(Mac::of(0), Box::new(cable)).expect("a thread");
+    let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
+    let driver = driver_of(on, ram, Box::new(net));
+    let features = features | VERSION_1;
+    for status in [0, 1, 3] {
+        driver.store(0x70, status);
+    }
+    for select in 0..2 {
+        driver.store(0x24, select);
+        driver.store(0x20, (features >> (32 * select)) as u32);
+    }
+    driver.store(0x70, 0xb);
+    for (number, [descriptors, available, used]) in
+        [(0, [DESCRIPTORS, AVAILABLE, USED]), (1, TRANSMIT)]
+    {
+        driver.store(0x30, number);
+        driver.store(0x38, SIZE.into());
+        driver.store(0x80, descriptors as u32);
+        driver.store(0x90, available as u32);
+        driver.store(0xa0, used as u32);
+        driver.store(0x44, 1);
+    }
+    driver.store(0x70, 0xf);
+    assert_eq!(driver.load(0x70), 0xf);
+    (driver, wire)
+}
+
+/// Gives the receive queue buffer `number`, of `len` bytes.
+fn give(driver: &mut Driver, number: u16, len: u32) {
+    driver.describe(DESCRIPTORS, number, (place(number), len, WRITE, 0));
+    driver.offer(number);
+}
+
+fn place(number: u16) -> u64 {
+    DATA + 0x1000 * u64::from(number)
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_frame_lies_in_as_many_buffers_as_it_needs_and_in_none_before() {
+    on_each(|on| {
+        let (mut driver, wire) = running(on, MRG_RXBUF | GUEST_TSO4);
+        let frame: Vec<u8> = (0..250).collect();
+        lock(&wire).to_guest.push_back(frame.clone());
+        give(&mut driver, 0, 100);
+        give(&mut driver, 1, 100);
+        driver.notify();
+        until("it is tried", || lock(&wire).refused > 0);
+        assert_eq!(driver.u16_at(Gpa(USED + 2)), 0, "two buffers are too few");
+        give(&mut driver, 2, 100);
+        driver.notify();
+        until("it comes", || driver.u16_at(Gpa(USED + 2)) != 0);
+        assert_eq!(driver.u16_at(Gpa(USED + 2)), 3, "all at once");
+        assert_eq!([driver.wait(), driver.wait(), driver.wait()], [100, 100, 62].map(Some));
+        let read = |number, len| driver.bytes(Gpa(place(number)), len);
+        let all = [read(0, 100), read(1, 100), read(2, 62)].concat();
+        // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers (5.1.6)
+        assert_eq!(all[..12], [1, 1, 2, 0, 0xB4, 5, 34, 0, 16, 0, 3, 0]);
+        assert_eq!(all[12..], frame);
+        until("it interrupts", || driver.interrupted());
+    });
+}
+
+#[test]
+fn without_merging_a_frame_needs_one_buffer() {
+    on_each(|on| {
+        let (mut driver, wire) = running(on, 0);
+        lock(&wire).to_guest.extend([vec![7; 200], vec![8; 50]]);
+        give(&mut driver, 0, 100);
+        give(&mut driver, 1, 100);
+        driver.notify();
+        assert_eq!([driver.wait(), driver.wait()], [Some(0), Some(62)]);
+        assert_eq!(driver.bytes(Gpa(place(1) + 12), 50), [8; 50]);
+    });
+}
+
+/// Sends the chain of `parts` from descriptor 0.
+fn transmit(driver: &Driver, parts: &[(u64, u32, bool)]) {
+    let [descriptors, available, used] = TRANSMIT;
+    driver.chain(descriptors, parts);
+    let index = driver.u16_at(Gpa(available + 2));
+    let slot = available + 4 + 2 * u64::from(index % SIZE);
+    driver.ram.write(Gpa(slot), &[0, 0]).expect("RAM");
+    driver.ram.write(Gpa(available + 2), &index.wrapping_add(1).to_le_bytes()).expect("RAM");
+    driver.store(0x50, 1);
+    until("it is taken", || driver.u16_at(Gpa(used + 2)) == index.wrapping_add(1));
+}
+
+#[test]
+fn frames_go_out_whatever_their_pieces_and_what_is_none_does_not() {
+    on_each(|on| {
+        let (driver, wire) = running(on, 1);
+        driver.ram.write(Gpa(HEADER), &[1]).expect("RAM");
+        driver.ram.write(Gpa(DATA), &[9; 70_000]).expect("RAM");
+        transmit(&driver, &[(HEADER, 12, false), (DATA, 3, false), (DATA, 4, false)]);
+        transmit(&driver, &[(HEADER, 5, false), (HEADER + 5, 7 + 9, false)]);
+        transmit(&driver, &[(HEADER, 11, false)]);
+        transmit(&driver, &[(HEADER, 12, false), (DATA, 70_000, false)]);
+        transmit(&driver, &[(HEADER, 12, false), (RAM - 1, 2, false)]);
+        transmit(&driver, &[(HEADER, 12, true)]);
+        let wire = lock(&wire);
+        let sizes = wire.from_guest.iter().map(|(frame, sums)| (frame.len(), *sums));
+        assert_eq!(sizes.collect::<Vec<_>>(), [(7, Sums::Partial), (9, Sums::Partial)]);
+    });
+}
+
+#[test]
+fn a_reset_reaches_the_cable_and_a_pause_does_not() {
+    on_each(|on| {
+        let (driver, wire) = running(on, 0);
+        let before = lock(&wire).resets;
+        driver.device.pause();
+        let state = driver.device.save();
+        driver.device.restore(&state).expect("its own");
+        driver.device.resume();
+        assert_eq!(lock(&wire).resets, before);
+        driver.store(0x70, 0);
+        until("it is told", || lock(&wire).resets > before);
+    });
+}

@@ -1,0 +1,72 @@
+//! What a user-mode network is told.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddrV4;
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    #[default]
+    Off,
+}
+
+impl Switch {
+    /// Whether it is off.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
+/// A network behind the host's sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserConfig {
+    /// Ports of the host's that lead to the guest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<Forward>,
+    /// Whether the gateway's address leads to the host's loopback.
+    #[serde(skip_serializing_if = "Switch::is_off")]
+    pub host_loopback: Switch,
+    /// Whether the guest reaches nothing but what is said here: forwards, the host's loopback.
+    #[serde(skip_serializing_if = "Switch::is_off")]
+    pub restrict: Switch,
+    /// The resolver that answers the guest [default: those of /etc/resolv.conf].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<SocketAddrV4>,
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// A port of the host's that leads to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The host's address; with port 0 the host chooses one.
+    pub host: SocketAddrV4,
+    /// The guest's port.
+    pub guest: u16,
+}

@@ -1,0 +1,392 @@
+//! UDP, ICMP echo and DNS: each flow has a socket of the host's, and ends when it has been silent.
+
+use super::context::{About, Context, PROHIBITED};
+use super::reach::Reach;
+use super::resolvers::DNS_PORT;
+use super::slab::{Id, Kind, Slab, Timer};
+use super::wire::{GATEWAY, GUEST, Ip, RESOLVER};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+use smoltcp::wire::{IpProtocol, checksum};
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+/// Flows at the most; the most silent end for new ones.
+const FLOWS_MAX: usize = 1024;
+/// How long a flow may be silent (RFC 4787, 4.3: two minutes at least).
+const SILENCE: Duration = Duration::from_secs(120);
+/// How long an echo may take.
+const ECHO: Duration = Duration::from_secs(10);
+/// How long a resolver may take before the next is asked.
+const ANSWER: Duration = Duration::from_millis(1500);
+/// How often each resolver is asked.
+const ROUNDS: usize = 2;
+/// Datagrams of one flow that are taken in a turn.
+const SHARE: usize = 64;
+/// Payload of the longest datagram: an IPv4 packet's, less the UDP header.
+const PAYLOAD_MAX: usize = 65507;
+/// ICMP's types (RFC 792).
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+
+/// The protocol, the guest's port or identifier, and the other end as the guest sees it.
+type Key = (u8, u16, SocketAddrV4);
+
+#[derive(Debug)]
+struct Flow {
+    key: Key,
+    socket: Option<UdpSocket>,
+    what: What,
+    timer: Timer,
+}
+
+#[derive(Debug)]
+enum What {
+    Udp,
+    Echo,
+    /// A query of the guest's; which resolver was asked last, and how many were.
+    Query(Vec<u8>, SocketAddrV4, usize),
+    /// A peer of the host's that came to this forward.
+    Peer(Id, SocketAddr),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    flows: Slab<Flow>,
+    by_key: HashMap<Key, Id>,
+    buffer: Vec<u8>,
+    next_port: u16,
+}
+
+/// Where the guest's datagram has to go that came to a forward.
+pub(super) type Answer = (Id, SocketAddr);
+
+impl Datagrams {
+    pub(super) fn new() -> Self {
+        Self {
+            flows: Slab::new(Kind::Datagrams),
+            by_key: HashMap::new(),
+            buffer: vec![0; PAYLOAD_MAX],
+            next_port: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// The guest has sent `payload` from its `port` to `remote`. If that is a forward's peer, where
+    /// to send it is the answer.
+    pub(super) fn udp(
+        &mut self,
+        port: u16,
+        remote: SocketAddrV4,
+        payload: &[u8],
+        reach: &Reach,
+        cx: &mut Context<'_>,
+    ) -> Option<Answer> {
+        let about = About { protocol: IpProtocol::Udp, port, remote, word: 0 };
+        if remote == SocketAddrV4::new(RESOLVER, DNS_PORT) && !reach.resolves() {
+            cx.unreachable(about, PROHIBITED, 0);
+            return None;
+        }
+        if remote == SocketAddrV4::new(RESOLVER, DNS_PORT) {
+            self.query((IpProtocol::Udp.into(), port, remote), payload, reach, cx);
+            return None;
+        }
+        let key = (IpProtocol::Udp.into(), port, remote);
+        let id = match self.by_key.get(&key) {
+            Some(&id) => id,
+            None => {
+                let Some(target) = reach.address(remote) else {
+                    cx.unreachable(about, PROHIBITED, 0);
+                    return None;
+                };
+                let socket = connected(target);
+                match socket.and_then(|socket| self.add(key, Some(socket), What::Udp, cx)) {
+                    Ok(id) => id,
+                    Err(error) => {
+                        cx.tell(about, &error);
+                        return None;
+                    }
+                }
+            }
+        };
+        let flow = self.flows.get_mut(id)?;
+        cx.timers.set(id, &mut flow.timer, Some(cx.now + SILENCE));
+        if let What::Peer(forward, peer) = flow.what {
+            return Some((forward, peer));
+        }
+        let socket = flow.socket.as_ref()?;
+        // An error is that of an earlier one, perhaps: once more.
+        if let Err(error) = socket.send(payload).or_else(|_| socket.send(payload)) {
+            match Errno::from_io_error(&error) {
+                Some(Errno::MSGSIZE) => {
+                    let mtu = sockopt::ip_mtu(socket).unwrap_or(0);
+                    cx.too_long(about, mtu.try_into().unwrap_or(u16::MAX));
+                }
+                _ => {
+                    cx.tell(about, &error);
+                }
+            }
+        }
+        None
+    }
+
+    /// The guest sends an ICMP message to `to`.
+    pub(super) fn icmp(
+        &mut self,
+        to: Ipv4Addr,
+        message: &[u8],
+        reach: &Reach,
+        cx: &mut Context<'_>,
+    ) {
+        let [ECHO_REQUEST, 0, _, _, high, low, ..] = *message else { return };
+        if message.len() < 8 || checksum::data(message) != !0 {
+            return;
+        }
+        if to == GATEWAY || to == RESOLVER {
+            return self.reply(to, message, cx);
+        }
+        let ident = u16::from_be_bytes([high, low]);
+        let remote = SocketAddrV4::new(to, 0);
+        let key = (IpProtocol::Icmp.into(), ident, remote);
+        let about = About { protocol: IpProtocol::Icmp, port: 0x0800, remote, word: 0 };
+        let id = match self.by_key.get(&key) {
+            Some(&id) => id,
+            None => {
+                let Some(target) = reach.address(remote) else {
+                    return cx.unreachable(about, PROHIBITED, 0);
+                };
+                match echo_socket(target).and_then(|it| self.add(key, Some(it), What::Echo, cx)) {
+                    Ok(id) => id,
+                    Err(error) => {
+                        cx.tell(about, &error);
+                        return;
+                    }
+                }
+            }
+        };
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        cx.timers.set(id, &mut flow.timer, Some(cx.now + ECHO));
+        if let Some(Err(error)) = flow.socket.as_ref().map(|socket| socket.send(message)) {
+            cx.tell(about, &error);
+        }
+    }
+
+    /// Answers an echo request to `from`, which is us.
+    fn reply(&self, from: Ipv4Addr, request: &[u8], cx: &mut Context<'_>) {
+        let mut reply = request.to_vec();
+        echo_reply(&mut reply, None);
+        cx.cable.packet(Ip { source: from, protocol: IpProtocol::Icmp }, GUEST, &reply, cx.guest);
+    }
+
+    fn query(&mut self, key: Key, payload: &[u8], reach: &Reach, cx: &mut Context<'_>) {
+        let Some(&resolver) = reach.resolvers.list().first() else { return };
+        let socket = connected(resolver);
+        // A socket that refuses at once is as one that refuses later.
+        let socket = socket.inspect(|socket| drop(socket.send(payload))).ok();
+        let what = What::Query(payload.to_vec(), resolver, 1);
+        if let Ok(id) = self.add(key, socket, what, cx)
+            && let Some(flow) = self.flows.get_mut(id)
+        {
+            cx.timers.set(id, &mut flow.timer, Some(cx.now + ANSWER));
+        }
+    }
+
+    /// Asks the next resolver; after the last, gives the query up.
+    fn ask_next(&mut self, id: Id, reach: &Reach, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        let What::Query(payload, resolver, asked) = &mut flow.what else { return };
+        let list = reach.resolvers.list();
+        let at = list.iter().position(|one| one == resolver).map_or(0, |at| at + 1);
+        let next = list.get(at % list.len().max(1));
+        let Some(&next) = next.filter(|_| *asked < ROUNDS * list.len()) else {
+            let (port, answer) = (flow.key.1, server_failure(payload));
+            self.remove(id, cx);
+            let source = SocketAddrV4::new(RESOLVER, DNS_PORT);
+            let to = SocketAddrV4::new(GUEST, port);
+            return cx.cable.udp(source, to, &answer, cx.guest);
+        };
+        (*resolver, *asked) = (next, *asked + 1);
+        let socket = connected(next);
+        flow.socket = socket.inspect(|socket| drop(socket.send(payload))).ok();
+        if let Some(socket) = &flow.socket {
+            let _ = cx.watch(socket, id, EventFlags::IN);
+        }
+        cx.timers.set(id, &mut flow.timer, Some(cx.now + ANSWER));
+    }
+
+    /// A peer of the host's has sent `payload` to the `forward` that leads to the guest's `port`.
+    pub(super) fn visit(
+        &mut self,
+        (forward, peer): Answer,
+        port: u16,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let same = |flow: &&Flow| match flow.what {
+            What::Peer(own, who) => (own, who) == (forward, peer),
+            _ => false,
+        };
+        let known = self.flows.values().find(same).map(|flow| flow.key);
+        let key = match known {
+            Some(key) => key,
+            None => {
+                self.next_port = self.next_port.wrapping_add(1);
+                let remote = SocketAddrV4::new(GATEWAY, 32768 + self.next_port % 28000);
+                let key = (IpProtocol::Udp.into(), port, remote);
+                if self.add(key, None, What::Peer(forward, peer), cx).is_err() {
+                    return;
+                }
+                key
+            }
+        };
+        if let Some(&id) = self.by_key.get(&key)
+            && let Some(flow) = self.flows.get_mut(id)
+        {
+            cx.timers.set(id, &mut flow.timer, Some(cx.now + SILENCE));
+        }
+        cx.cable.udp(key.2, SocketAddrV4::new(GUEST, port), payload, cx.guest);
+    }
+
+    fn add(
+        &mut self,
+        key: Key,
+        socket: Option<UdpSocket>,
+        what: What,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Id> {
+        if self.flows.len() >= FLOWS_MAX
+            && let Some(oldest) = cx.timers.first_of(Kind::Datagrams)
+        {
+            self.remove(oldest, cx);
+        }
+        if let Some(socket) = &socket {
+            cx.watch(socket, self.flows.next_id(), EventFlags::IN)?;
+        }
+        let keyed = !matches!(what, What::Query(..));
+        let mut flow = Flow { key, socket, what, timer: Timer::default() };
+        cx.timers.set(self.flows.next_id(), &mut flow.timer, Some(cx.now + SILENCE));
+        let id = self.flows.insert(flow);
+        if keyed {
+            self.by_key.insert(key, id);
+        }
+        Ok(id)
+    }
+
+    fn remove(&mut self, id: Id, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.remove(id) else { return };
+        cx.timers.forget(id, &flow.timer);
+        if self.by_key.get(&flow.key) == Some(&id) {
+            self.by_key.remove(&flow.key);
+        }
+    }
+
+    /// The host's socket has something.
+    pub(super) fn ready(&mut self, id: Id, reach: &mut Reach, cx: &mut Context<'_>) {
+        for _ in 0..SHARE {
+            let Some(flow) = self.flows.get_mut(id) else { return };
+            let Some(socket) = &flow.socket else { return };
+            let (_, port, remote) = flow.key;
+            let received = socket.recv(&mut self.buffer);
+            let len = match received {
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) if matches!(flow.what, What::Query(..)) => {
+                    return self.ask_next(id, reach, cx);
+                }
+                Err(error) => {
+                    let about = About { protocol: IpProtocol::Udp, port, remote, word: 0 };
+                    cx.tell(about, &error);
+                    return;
+                }
+            };
+            let payload = &mut self.buffer[..len];
+            let to = SocketAddrV4::new(GUEST, port);
+            match &flow.what {
+                What::Udp | What::Peer(..) => {
+                    cx.cable.udp(remote, to, payload, cx.guest);
+                    cx.timers.set(id, &mut flow.timer, Some(cx.now + SILENCE));
+                }
+                What::Echo if len >= 8 => {
+                    echo_reply(payload, Some(port));
+                    let ip = Ip { source: *remote.ip(), protocol: IpProtocol::Icmp };
+                    cx.cable.packet(ip, GUEST, payload, cx.guest);
+                }
+                What::Echo => {}
+                What::Query(asked, resolver, _) => {
+                    if payload.get(..2) != asked.get(..2) {
+                        continue; // another query's
+                    }
+                    reach.resolvers.prefer(*resolver);
+                    cx.cable.udp(remote, to, payload, cx.guest);
+                    return self.remove(id, cx);
+                }
+            }
+        }
+    }
+
+    /// `id` may have been silent too long.
+    pub(super) fn expired(&mut self, id: Id, reach: &Reach, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        if !cx.timers.expired(id, &mut flow.timer, cx.now) {
+            return;
+        }
+        match flow.what {
+            What::Query(..) => self.ask_next(id, reach, cx),
+            _ => self.remove(id, cx),
+        }
+    }
+
+    /// Ends all.
+    pub(super) fn clear(&mut self, cx: &mut Context<'_>) {
+        while let Some(id) = cx.timers.first_of(Kind::Datagrams) {
+            self.remove(id, cx);
+        }
+        self.by_key.clear();
+        self.flows = Slab::new(Kind::Datagrams);
+    }
+}
+
+fn connected(target: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(target)?;
+    Ok(socket)
+}
+
+/// Linux's socket for echoes, which `net.ipv4.ping_group_range` allows.
+fn echo_socket(target: SocketAddrV4) -> io::Result<UdpSocket> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let icmp = Some(ipproto::ICMP);
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, icmp)?;
+    let socket = UdpSocket::from(socket);
+    socket.connect(target)?;
+    Ok(socket)
+}
+
+/// Makes `message` a reply, with its own identifier or this one.
+fn echo_reply(message: &mut [u8], ident: Option<u16>) {
+    message[0] = ECHO_REPLY;
+    if let Some(ident) = ident {
+        message[4..6].copy_from_slice(&ident.to_be_bytes());
+    }
+    message[2..4].fill(0);
+    let sum = !checksum::data(message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The answer of a server that cannot answer (RFC 1035, 4.1.1).
+fn server_failure(query: &[u8]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    if let Some(flags) = answer.get_mut(2..4) {
+        flags[0] |= 0x80;
+        flags[1] = 0x82;
+    }
+    answer
+}

@@ -1,0 +1,419 @@
+//! A network behind the host's sockets, without privileges: the guest is alone in 10.0.2.0/24 with
+//! a router, which translates addresses.
+//!
+//! ```text
+//! 10.0.2.15  the guest, by DHCP
+//! 10.0.2.2   the router; with `host_loopback`, the host's 127.0.0.1
+//! 10.0.2.3   the resolver: asks the host's
+//! ```
+//! Each connection and each flow of datagrams has a socket of the host's. Nothing but what
+//! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`dhcp`].
+
+mod context;
+mod datagrams;
+mod dhcp;
+mod fragments;
+mod reach;
+mod resolvers;
+mod ring;
+mod slab;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use self::context::Context;
+use self::datagrams::Datagrams;
+use self::fragments::Fragments;
+use self::reach::Reach;
+use self::slab::{Id, Kind, Slab, Timers};
+use self::tcp::Tcp;
+use self::wire::{Cable, GATEWAY, GUEST, OUR_MAC, RESOLVER};
+use crate::config::{Forward, Protocol, UserConfig};
+use crate::{Backend, ETHERNET_HEADER, Guest, Sums};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use smoltcp::phy::{Checksum, ChecksumCapabilities};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
+    TcpPacket, TcpRepr, UdpPacket,
+};
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+/// Sockets that are looked at in a turn.
+const EVENTS: usize = 64;
+/// Bytes of the longest datagram.
+const DATAGRAM_MAX: usize = 65507;
+
+/// Why there is no such network.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// A port of the host's cannot be had.
+    #[error(
+        "cannot listen at {}:{address} for the guest: {source}; free that port, or give another in \
+         `net`, or 0 for any", protocol.name()
+    )]
+    Forward {
+        /// What it speaks.
+        protocol: Protocol,
+        /// Where.
+        address: SocketAddrV4,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The host has no descriptor left.
+    #[error("cannot set the guest's network up: {0}; raise the limit of open files (ulimit -n)")]
+    Host(#[from] io::Error),
+}
+
+/// How much is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatStats {
+    /// TCP connections.
+    pub connections: usize,
+    /// Flows of datagrams.
+    pub flows: usize,
+    /// TCP connections that there ever were.
+    pub opened: u64,
+}
+
+/// A port of the host's.
+#[derive(Debug)]
+enum Door {
+    Tcp(TcpListener, Forward),
+    Udp(UdpSocket, Forward),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct UserNet {
+    epoll: OwnedFd,
+    cable: Cable,
+    reach: Reach,
+    tcp: Tcp,
+    datagrams: Datagrams,
+    fragments: Fragments,
+    doors: Slab<Door>,
+    timers: Timers,
+    began: Instant,
+}
+
+impl UserNet {
+    /// The network of `config`; its forwards are open from now on.
+    ///
+    /// # Errors
+    /// A port is taken, or the host has no descriptor left.
+    pub fn new(config: &UserConfig) -> Result<Self, UserError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let mut doors = Slab::new(Kind::Forward);
+        for forward in &config.forward {
+            let Forward { protocol, host: address, .. } = *forward;
+            let refused = |source| UserError::Forward { protocol, address, source };
+            let door = Door::open(*forward).map_err(refused)?;
+            let data = epoll::EventData::new_u64(doors.next_id().word());
+            epoll::add(&epoll, door.descriptor(), data, epoll::EventFlags::IN)
+                .map_err(io::Error::from)?;
+            doors.insert(door);
+        }
+        Ok(Self {
+            epoll,
+            cable: Cable::new(),
+            reach: Reach::new(config),
+            tcp: Tcp::new(),
+            datagrams: Datagrams::new(),
+            fragments: Fragments::default(),
+            doors,
+            timers: Timers::default(),
+            began: Instant::now(),
+        })
+    }
+
+    /// The forwards, with the ports that the host has chosen.
+    pub fn forwards(&self) -> Vec<Forward> {
+        self.doors.values().map(Door::forward).collect()
+    }
+
+    /// How much is open.
+    pub fn stats(&self) -> NatStats {
+        NatStats {
+            connections: self.tcp.len(),
+            flows: self.datagrams.len(),
+            opened: self.tcp.opened,
+        }
+    }
+
+    /// Everything but a context, and the context.
+    fn split<'a>(&'a mut self, guest: &'a mut dyn Guest) -> (Parts<'a>, Context<'a>) {
+        let Self { epoll, cable, reach, tcp, datagrams, fragments, doors, timers, began } = self;
+        let parts = Parts { reach, tcp, datagrams, fragments, doors };
+        let now = Instant::now();
+        (parts, Context { cable, guest, timers, epoll, now, began: *began })
+    }
+}
+
+struct Parts<'a> {
+    reach: &'a mut Reach,
+    tcp: &'a mut Tcp,
+    datagrams: &'a mut Datagrams,
+    fragments: &'a mut Fragments,
+    doors: &'a mut Slab<Door>,
+}
+
+impl Door {
+    fn open(forward: Forward) -> io::Result<Self> {
+        match forward.protocol {
+            Protocol::Tcp => {
+                let listener = TcpListener::bind(forward.host)?;
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(listener, forward))
+            }
+            Protocol::Udp => {
+                let socket = UdpSocket::bind(forward.host)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Udp(socket, forward))
+            }
+        }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener, _) => listener.as_fd(),
+            Self::Udp(socket, _) => socket.as_fd(),
+        }
+    }
+
+    fn forward(&self) -> Forward {
+        let (forward, address) = match self {
+            Self::Tcp(listener, forward) => (*forward, listener.local_addr()),
+            Self::Udp(socket, forward) => (*forward, socket.local_addr()),
+        };
+        match address {
+            Ok(SocketAddr::V4(host)) => Forward { host, ..forward },
+            _ => forward,
+        }
+    }
+}
+
+impl Parts<'_> {
+    /// The guest's IPv4 packet.
+    fn packet(&mut self, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
+        let Ok(packet) = Ipv4Packet::new_checked(bytes) else { return };
+        if packet.version() != 4 || !packet.verify_checksum() {
+            return;
+        }
+        let (source, to) = (packet.src_addr(), packet.dst_addr());
+        if packet.more_frags() || packet.frag_offset() != 0 {
+            if source == GUEST
+                && let Some(payload) = self.fragments.add(&packet, cx.now)
+            {
+                self.payload(packet.next_header(), to, &payload, Sums::Whole, cx);
+            }
+            return;
+        }
+        if source == GUEST {
+            return self.payload(packet.next_header(), to, packet.payload(), sums, cx);
+        }
+        // Who has no address yet asks for one.
+        let dhcp = UdpPacket::new_checked(packet.payload())
+            .is_ok_and(|udp| udp.dst_port() == dhcp::SERVER_PORT);
+        if source.is_unspecified() && packet.next_header() == IpProtocol::Udp && dhcp {
+            self.payload(IpProtocol::Udp, to, packet.payload(), sums, cx);
+        }
+    }
+
+    /// The payload of a packet of the guest's to `to`.
+    fn payload(
+        &mut self,
+        protocol: IpProtocol,
+        to: std::net::Ipv4Addr,
+        payload: &[u8],
+        sums: Sums,
+        cx: &mut Context<'_>,
+    ) {
+        match protocol {
+            IpProtocol::Tcp => {
+                let mut checks = ChecksumCapabilities::ignored();
+                if sums == Sums::Whole {
+                    checks.tcp = Checksum::Both;
+                }
+                let Ok(packet) = TcpPacket::new_checked(payload) else { return };
+                let repr = TcpRepr::parse(&packet, &GUEST.into(), &to.into(), &checks);
+                if let Ok(repr) = repr
+                    && to != GUEST
+                {
+                    let remote = SocketAddrV4::new(to, repr.dst_port);
+                    self.tcp.segment(remote, &repr, self.reach, cx);
+                }
+            }
+            IpProtocol::Udp => self.udp(to, payload, sums, cx),
+            IpProtocol::Icmp if to != GUEST => self.datagrams.icmp(to, payload, self.reach, cx),
+            _ => {}
+        }
+    }
+
+    fn udp(&mut self, to: std::net::Ipv4Addr, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
+        let Ok(packet) = UdpPacket::new_checked(bytes) else { return };
+        // A sum of 0 is none, and a guest without address is no part of it.
+        let checked = sums == Sums::Whole && packet.checksum() != 0;
+        if packet.dst_port() == dhcp::SERVER_PORT && (to == GATEWAY || to.is_broadcast()) {
+            return dhcp::answer(packet.payload(), self.reach.restrict(), cx);
+        }
+        if checked && !packet.verify_checksum(&GUEST.into(), &to.into()) || packet.src_port() == 0 {
+            return;
+        }
+        let quiet = to.is_broadcast() || to.is_multicast() || to == GUEST || to.octets()[3] == 255;
+        if quiet {
+            return;
+        }
+        let remote = SocketAddrV4::new(to, packet.dst_port());
+        let answer =
+            self.datagrams.udp(packet.src_port(), remote, packet.payload(), self.reach, cx);
+        if let Some((door, peer)) = answer
+            && let Some(Door::Udp(socket, _)) = self.doors.get_mut(door)
+        {
+            let _ = socket.send_to(packet.payload(), peer); // or it is lost, as datagrams are
+        }
+    }
+
+    fn arp(bytes: &[u8], cx: &mut Context<'_>) {
+        let Ok(packet) = ArpPacket::new_checked(bytes) else { return };
+        let Ok(ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr,
+            source_protocol_addr,
+            target_protocol_addr: asked,
+            ..
+        }) = ArpRepr::parse(&packet)
+        else {
+            return;
+        };
+        if asked != GATEWAY && asked != RESOLVER {
+            return;
+        }
+        let reply = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Reply,
+            source_hardware_addr: OUR_MAC,
+            source_protocol_addr: asked,
+            target_hardware_addr: source_hardware_addr,
+            target_protocol_addr: source_protocol_addr,
+        };
+        let mut frame = cx.cable.frame(EthernetProtocol::Arp, reply.buffer_len());
+        reply.emit(&mut ArpPacket::new_unchecked(&mut frame[ETHERNET_HEADER..]));
+        cx.cable.give(frame, cx.guest);
+    }
+
+    /// Somebody has come to a door.
+    fn visit(&mut self, id: Id, cx: &mut Context<'_>) {
+        match self.doors.get_mut(id) {
+            Some(Door::Tcp(listener, forward)) => {
+                for _ in 0..EVENTS {
+                    let Ok((stream, _)) = listener.accept() else { return };
+                    if stream.set_nonblocking(true).is_ok() {
+                        self.tcp.accepted(stream, forward.guest, cx);
+                    }
+                }
+            }
+            Some(Door::Udp(socket, forward)) => {
+                let mut buffer = vec![0; DATAGRAM_MAX];
+                for _ in 0..EVENTS {
+                    let Ok((len, peer)) = socket.recv_from(&mut buffer) else { return };
+                    let payload = &buffer[..len];
+                    self.datagrams.visit((id, peer), forward.guest, payload, cx);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn events(&mut self, cx: &mut Context<'_>) {
+        let none =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let mut events = [none; EVENTS];
+        let now = Timespec::default();
+        let count = match epoll::wait(cx.epoll, &mut events[..], Some(&now)) {
+            Ok(count) => count,
+            Err(Errno::INTR) => 0,
+            Err(error) => {
+                tracing::warn!(target: "net", "cannot watch the guest's sockets: {error}");
+                0
+            }
+        };
+        for event in &events[..count] {
+            let id = Id::from_word(event.data.u64());
+            match id.kind() {
+                Kind::Connection => self.tcp.ready(id, event.flags, cx),
+                Kind::Datagrams => self.datagrams.ready(id, self.reach, cx),
+                Kind::Forward => self.visit(id, cx),
+            }
+        }
+    }
+}
+
+impl Backend for UserNet {
+    fn transmit(&mut self, bytes: &[u8], sums: Sums, guest: &mut dyn Guest) {
+        let Ok(frame) = EthernetFrame::new_checked(bytes) else { return };
+        if !frame.src_addr().is_unicast() {
+            return;
+        }
+        self.cable.guest_mac = frame.src_addr();
+        if frame.dst_addr() != OUR_MAC && frame.dst_addr().is_unicast() {
+            return;
+        }
+        let (mut parts, mut cx) = self.split(guest);
+        match frame.ethertype() {
+            EthernetProtocol::Arp => Parts::arp(frame.payload(), &mut cx),
+            EthernetProtocol::Ipv4 => parts.packet(frame.payload(), sums, &mut cx),
+            _ => {}
+        }
+    }
+
+    fn work(&mut self, guest: &mut dyn Guest) {
+        let (mut parts, mut cx) = self.split(guest);
+        parts.events(&mut cx);
+        while let Some(id) = cx.timers.pop(cx.now) {
+            match id.kind() {
+                Kind::Connection => parts.tcp.expired(id, &mut cx),
+                Kind::Datagrams => parts.datagrams.expired(id, parts.reach, &mut cx),
+                Kind::Forward => {}
+            }
+        }
+        if cx.cable.flush(cx.guest) {
+            parts.tcp.unblock();
+        }
+        parts.tcp.work(&mut cx);
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let busy = self.tcp.is_busy().then(Instant::now);
+        busy.or(self.timers.soonest())
+    }
+
+    fn reset(&mut self) {
+        let mut nobody = Nobody;
+        let (parts, mut cx) = self.split(&mut nobody);
+        parts.tcp.clear(&mut cx);
+        parts.datagrams.clear(&mut cx);
+        parts.fragments.clear();
+        self.cable.clear();
+    }
+}
+
+/// A guest that is not there.
+struct Nobody;
+
+impl Guest for Nobody {
+    fn abilities(&self) -> crate::Abilities {
+        crate::Abilities::default()
+    }
+
+    fn deliver(&mut self, _frame: &crate::Frame<'_>) -> crate::Delivery {
+        crate::Delivery::Taken
+    }
+}

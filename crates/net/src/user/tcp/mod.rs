@@ -1,0 +1,286 @@
+//! All TCP connections, and the ports of the host's that lead to the guest.
+
+mod conn;
+
+use self::conn::{Conn, Fate, RING_LEAST, State};
+use super::context::{About, Context};
+use super::reach::Reach;
+use super::slab::{Id, Kind, Slab};
+use super::wire::GATEWAY;
+use rustix::event::epoll::EventFlags;
+use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use smoltcp::wire::{IpProtocol, TcpControl, TcpRepr, TcpSeqNumber};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+/// Connections at the most.
+const CONNECTIONS_MAX: usize = 4096;
+/// Bytes that all rings may hold together, beyond what each holds at first.
+const RINGS_MAX: usize = 128 << 20;
+
+/// The guest's port, and the other end as the guest sees it.
+type Key = (u16, SocketAddrV4);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    conns: Slab<Conn>,
+    by_key: HashMap<Key, Id>,
+    /// Those that have something to do.
+    queue: VecDeque<Id>,
+    /// Those that have something for the guest, when it has room.
+    blocked: Vec<Id>,
+    spare: usize,
+    numbers: RandomState,
+    /// The next port of the gateway's that a forward uses.
+    next_port: u16,
+    /// How many there ever were.
+    pub(super) opened: u64,
+}
+
+impl Tcp {
+    pub(super) fn new() -> Self {
+        Self {
+            conns: Slab::new(Kind::Connection),
+            by_key: HashMap::new(),
+            queue: VecDeque::new(),
+            blocked: Vec::new(),
+            spare: RINGS_MAX,
+            numbers: RandomState::new(),
+            next_port: 0,
+            opened: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether somebody has something to do now.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The guest has sent `segment` to `remote`.
+    pub(super) fn segment(
+        &mut self,
+        remote: SocketAddrV4,
+        segment: &TcpRepr<'_>,
+        reach: &Reach,
+        cx: &mut Context<'_>,
+    ) {
+        let key = (segment.src_port, remote);
+        if let Some(&id) = self.by_key.get(&key) {
+            if let Some(conn) = self.conns.get_mut(id) {
+                let fate = conn.segment(segment);
+                self.settle(id, fate, cx);
+                self.enqueue(id);
+            }
+            return;
+        }
+        match (segment.control, segment.ack_number) {
+            (TcpControl::Syn, None) => {
+                let connected = self.connect(key, segment, reach, cx);
+                if connected.is_err_and(|error| !cx.tell(about(key, segment.seq_number.0), &error))
+                {
+                    refuse(remote, segment, cx);
+                }
+            }
+            (TcpControl::Rst, _) => {}
+            _ => refuse(remote, segment, cx),
+        }
+    }
+
+    fn connect(
+        &mut self,
+        key: Key,
+        syn: &TcpRepr<'_>,
+        reach: &Reach,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        let (_, remote) = key;
+        let target = reach.tcp(remote).filter(|_| self.len() < CONNECTIONS_MAX);
+        let target = target.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        match connect(&socket, &target) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut conn =
+            Conn::new(key.0, remote, socket.into(), State::Connecting, self.number(key, cx));
+        conn.take_options(syn);
+        self.add(key, conn, cx)?;
+        Ok(())
+    }
+
+    /// A peer of the host's has come to a port that leads to the guest's `port`.
+    pub(super) fn accepted(&mut self, stream: TcpStream, port: u16, cx: &mut Context<'_>) {
+        if self.len() >= CONNECTIONS_MAX {
+            return reset(&stream);
+        }
+        let Some(remote) = self.free_port(port) else { return reset(&stream) };
+        let key = (port, remote);
+        let mut conn = Conn::new(port, remote, stream, State::Opening, self.number(key, cx));
+        conn.open(cx);
+        if let Err(error) = self.add(key, conn, cx) {
+            tracing::warn!(target: "net", "a forwarded connection is lost: {error}");
+        }
+    }
+
+    /// One of the gateway's that the guest's `port` is not connected with.
+    fn free_port(&mut self, port: u16) -> Option<SocketAddrV4> {
+        for _ in 0..=CONNECTIONS_MAX {
+            self.next_port = self.next_port.wrapping_add(1);
+            let remote = SocketAddrV4::new(GATEWAY, 32768 + self.next_port % 28000);
+            if !self.by_key.contains_key(&(port, remote)) {
+                return Some(remote);
+            }
+        }
+        None
+    }
+
+    /// A first sequence number (RFC 6528): it moves with time, and cannot be guessed.
+    fn number(&self, key: Key, cx: &Context<'_>) -> u32 {
+        let ticks = cx.now.duration_since(cx.began).as_micros() / 4;
+        (self.numbers.hash_one(key) as u32).wrapping_add(ticks as u32)
+    }
+
+    fn add(&mut self, key: Key, conn: Conn, cx: &mut Context<'_>) -> io::Result<()> {
+        let _ = set_tcp_nodelay(&conn.stream, true); // the guest has decided when to send
+        let _ = set_socket_keepalive(&conn.stream, true);
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        cx.watch(&conn.stream, self.conns.next_id(), flags)?;
+        let id = self.conns.insert(conn);
+        self.by_key.insert(key, id);
+        self.opened += 1;
+        self.enqueue(id);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, id: Id) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && !std::mem::replace(&mut conn.queued, true)
+        {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// The host's socket is ready.
+    pub(super) fn ready(&mut self, id: Id, events: EventFlags, cx: &mut Context<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let ended = events.intersects(EventFlags::ERR | EventFlags::HUP);
+        conn.readable |= ended || events.intersects(EventFlags::IN | EventFlags::RDHUP);
+        conn.writable |= ended || events.contains(EventFlags::OUT);
+        if conn.state == State::Connecting && conn.writable {
+            match conn.stream.take_error() {
+                Ok(None) => conn.open(cx),
+                error => {
+                    let error = error.ok().flatten();
+                    let about = about((conn.guest_port, conn.remote), conn.syn());
+                    let told = error.is_some_and(|error| cx.tell(about, &error));
+                    return self.settle(id, if told { Fate::Done } else { Fate::Broken }, cx);
+                }
+            }
+        }
+        self.enqueue(id);
+    }
+
+    /// It may be time for `id` to send again.
+    pub(super) fn expired(&mut self, id: Id, cx: &mut Context<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if cx.timers.expired(id, &mut conn.timer, cx.now) {
+            let fate = conn.resend(cx);
+            let due = conn.due(cx.now);
+            cx.timers.set(id, &mut conn.timer, due);
+            self.settle(id, fate, cx);
+        }
+    }
+
+    /// The guest has room again.
+    pub(super) fn unblock(&mut self) {
+        for id in std::mem::take(&mut self.blocked) {
+            self.enqueue(id);
+        }
+    }
+
+    /// Has each that has something to do do it, once.
+    pub(super) fn work(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..self.queue.len() {
+            let Some(id) = self.queue.pop_front() else { break };
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            conn.queued = false;
+            let fate = conn.pump(cx);
+            for ring in conn.busy_rings() {
+                if self.spare >= ring.limit() {
+                    self.spare -= ring.limit();
+                    ring.raise();
+                }
+            }
+            let due = conn.due(cx.now);
+            cx.timers.set(id, &mut conn.timer, due);
+            self.settle(id, fate, cx);
+        }
+    }
+
+    fn settle(&mut self, id: Id, fate: Fate, cx: &mut Context<'_>) {
+        match fate {
+            Fate::Lives => return,
+            Fate::Again => return self.enqueue(id),
+            Fate::Blocked => return self.blocked.push(id),
+            Fate::Done | Fate::Broken | Fate::Refused => {}
+        }
+        let Some(conn) = self.conns.remove(id) else { return };
+        match fate {
+            Fate::Broken => conn.reset(cx),
+            Fate::Refused => reset(&conn.stream),
+            _ => {}
+        }
+        cx.timers.forget(id, &conn.timer);
+        self.by_key.remove(&(conn.guest_port, conn.remote));
+        self.spare += conn.to_guest.limit() + conn.from_guest.limit() - 2 * RING_LEAST;
+    }
+
+    /// Ends all; peers of the host's are told.
+    pub(super) fn clear(&mut self, cx: &mut Context<'_>) {
+        let ids: Vec<_> = self.by_key.values().copied().collect();
+        ids.into_iter().for_each(|id| self.settle(id, Fate::Refused, cx));
+        (self.queue, self.blocked) = Default::default();
+    }
+}
+
+/// A packet of `key`'s with this sequence number.
+fn about((port, remote): Key, number: i32) -> About {
+    About { protocol: IpProtocol::Tcp, port, remote, word: number.cast_unsigned() }
+}
+
+/// Tells the host's peer that the connection is broken.
+fn reset(stream: &TcpStream) {
+    let _ = set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+/// Tells the guest that there is no such connection (RFC 9293, 3.10.7.1).
+fn refuse(remote: SocketAddrV4, segment: &TcpRepr<'_>, cx: &mut Context<'_>) {
+    let opens = segment.control == TcpControl::Syn;
+    let len = segment.payload.len() + usize::from(opens || segment.control == TcpControl::Fin);
+    let after = TcpSeqNumber(segment.seq_number.0.wrapping_add(len as i32));
+    let repr = TcpRepr {
+        src_port: remote.port(),
+        dst_port: segment.src_port,
+        control: TcpControl::Rst,
+        seq_number: segment.ack_number.unwrap_or(TcpSeqNumber(0)),
+        ack_number: segment.ack_number.is_none().then_some(after),
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    cx.cable.tcp(*remote.ip(), &repr, (&[], &[]), u16::MAX, cx.guest);
+}
