@@ -75,7 +75,7 @@ pub(super) fn build(busybox: &[u8], drivers: &[Vec<u8>], session: &Session) -> V
     if !drivers.is_empty() {
         archive.directory("etc/gemello/drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
-            archive.file(&format!("etc/gemello/drivers/{number}.ko"), 0o644, driver);
+            archive.file(&format!("etc/gemello/drivers/{number:02}.ko"), 0o644, driver);
         }
     }
     archive.finish()
