@@ -1,10 +1,8 @@
 //! The configuration of a machine, checked before anything is built.
 
+use crate::device::{Device, Disk, PORT_NAME_MAX, PORTS_MAX, SCRATCH_MAX, Scratch, Vsock};
 use crate::layout;
 use devices::pci::PciBus;
-use devices::virtio::blk::Cache;
-use devices::virtio::net::UserConfig;
-use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -16,12 +14,6 @@ use x86::cpuid::CpuModel;
 pub const MEMORY_MIN: u64 = 2 << 20;
 /// The most RAM in bytes: the page walk's physical address width, less the device hole.
 pub const MEMORY_MAX: u64 = 1 << 40;
-/// The most bytes of a scratch disk.
-pub const SCRATCH_MAX: u64 = 1 << 40;
-/// The most ports of a console device.
-pub const PORTS_MAX: usize = 16;
-/// The most bytes of a port's name.
-pub const PORT_NAME_MAX: usize = 64;
 /// RAM comes in units of this many bytes.
 pub const MEMORY_UNIT: u64 = 4096;
 
@@ -128,98 +120,6 @@ impl Transport {
             Self::Pci => PciBus::FUNCTIONS_MAX,
             Self::Mmio => layout::VIRTIO_MAX,
         }
-    }
-}
-
-/// A virtio device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Device {
-    /// A disk of the host's. The guest counts the disks in their order.
-    Disk(Disk),
-    /// A disk whose content is the machine's own.
-    Scratch(Scratch),
-    /// A console device with these ports: byte streams between programs of the guest and the host.
-    Console(Vec<Port>),
-    /// A network behind the host's sockets.
-    Net(UserConfig),
-    /// Random bytes of the host's.
-    Entropy,
-    /// A memory balloon.
-    Balloon,
-    /// Sockets between the guest and the host.
-    Vsock(Vsock),
-}
-
-/// A port of a console device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// What the guest knows it by, [`PORT_NAME_MAX`] bytes at the most.
-    pub name: String,
-    /// Whether the guest receives something.
-    pub input: bool,
-    /// Whether the guest sends something.
-    pub output: bool,
-}
-
-/// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
-/// file when it is saved, and gone with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scratch {
-    /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
-    pub bytes: u64,
-}
-
-/// Sockets between a guest and the host, by Firecracker's convention.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vsock {
-    /// The guest's context ID, 3 to 2^32 - 2.
-    pub cid: u32,
-    /// The socket at which programs of the host's reach the guest.
-    pub path: PathBuf,
-}
-
-/// A virtio disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Disk {
-    /// An image file or a block device of the host.
-    pub path: PathBuf,
-    /// Whether the guest can only read it.
-    pub read_only: bool,
-    /// The format that it is said to have; without, its content tells.
-    pub format: Option<ImageFormat>,
-    /// The files that it may be built on.
-    pub backing: Backing,
-    /// What the disk calls itself; without, it counts.
-    pub serial: Option<String>,
-    /// When the guest's writes are safe.
-    pub cache: Cache,
-    /// What it may do in a second.
-    pub limit: Limit,
-}
-
-impl Disk {
-    /// The disk in the file at `path`, all else as usual.
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            read_only: false,
-            format: None,
-            backing: Backing::default(),
-            serial: None,
-            cache: Cache::default(),
-            limit: Limit::default(),
-        }
-    }
-
-    /// Its image.
-    pub fn image(&self) -> Image {
-        let Self { path, format, backing, .. } = self;
-        Image { path: path.clone(), format: *format, backing: backing.clone() }
     }
 }
 
@@ -488,6 +388,7 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devices::virtio::net::UserConfig;
 
     fn config(memory: u64) -> Config {
         let kernel = File::Bytes { name: "kernel".into(), bytes: Cow::Borrowed(&[]) };

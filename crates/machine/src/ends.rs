@@ -1,8 +1,8 @@
 //! The host's ends of the machine's lines, as they are made: what is fed from them, what carries
 //! output to them.
 
-use crate::config::Port;
 use crate::console::{Line, Pump};
+use crate::device::Port;
 use crate::io_thread::{Feed, Receiver};
 use crate::power::Stopper;
 use devices::time::Clock;

@@ -23,6 +23,7 @@ mod control;
 mod cpu_io;
 mod crew;
 mod deterministic;
+mod device;
 mod digest;
 mod end;
 mod ends;
@@ -54,10 +55,11 @@ pub use boot::BootError;
 pub use boot_files::BootFileError;
 pub use clock::VmClock;
 pub use config::{
-    BootConfig, Config, ConfigError, Device, Disk, File, Hardware, MEMORY_MAX, MEMORY_MIN,
-    MEMORY_UNIT, PORT_NAME_MAX, PORTS_MAX, Paging, Port, SCRATCH_MAX, Scratch, Transport, Vsock,
+    BootConfig, Config, ConfigError, File, Hardware, MEMORY_MAX, MEMORY_MIN, MEMORY_UNIT, Paging,
+    Transport,
 };
 pub use control::Phase;
+pub use device::{Device, Disk, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Vsock};
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;

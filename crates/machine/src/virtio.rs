@@ -2,8 +2,9 @@
 //!
 //! A new kind of device is one variant of [`Device`] and one arm of [`build`].
 
-use crate::config::{Device, Disk, Hardware, Scratch, Transport, Vsock};
+use crate::config::{Hardware, Transport};
 use crate::console::Line;
+use crate::device::{Device, Disk, Scratch, Vsock};
 use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};

@@ -289,7 +289,8 @@ fn damaged(path: &Path, error: &io::Error) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Device, Scratch};
+    use crate::config::Config;
+    use crate::device::{Device, Scratch};
     use crate::{Lines, Machine};
     use engine_soft::SoftEngine;
 

@@ -4,7 +4,8 @@
 use super::file::{self, Content, Header, SavedMachine};
 use crate::board::Board;
 use crate::boot_files::BootFile;
-use crate::config::{BootConfig, Config, Device, File, Scratch, Transport};
+use crate::config::{BootConfig, Config, File, Transport};
+use crate::device::{Device, Scratch};
 use crate::{Lines, Machine, ResetError};
 use engine_soft::{SoftEngine, Tier};
 use serde_json::{Value, json};
