@@ -35,7 +35,7 @@ impl ImageFile {
             Ok(Locked::Busy) => return Err(ImageError::Busy { path: path.to_owned() }),
             // Some network file systems know no locks.
             Err(why) => {
-                tracing::warn!(target: "virtio", "cannot lock the disk {}: {why}", path.display());
+                tracing::warn!(target: "host", "cannot lock the disk {}: {why}", path.display());
             }
         }
         // A block device's size is where it ends; its metadata says 0.

@@ -11,6 +11,7 @@ use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
 use crate::to_its_end::{Ready, Report, to_its_end};
+use crate::trace::{self, To};
 use crate::{engine, outfile, pairs};
 use anyhow::Result;
 use machine::{Machine, SavedMachine};
@@ -20,6 +21,7 @@ use machine::{Machine, SavedMachine};
 /// # Errors
 /// The file, or something this host lacks: nothing was run.
 pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
+    trace::start(&[], To::StandardError);
     let engine = EngineSettings::from(&arguments.engine);
     pairs::code_cache(&engine)?;
     let mut saved = SavedMachine::open(&arguments.file)?;
@@ -33,6 +35,9 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     }
     let SavedSession { name, kind, side, .. } = session;
     let side = Side::restored(kind, Place::Standard, side);
+    if !hardware.deterministic {
+        side.set_clock();
+    }
     let name = arguments.name.clone().map_or(Name::ByDefault(name), Name::Said);
     let (name, claim) = control::claim(&name)?;
     let log = LogFile::default();

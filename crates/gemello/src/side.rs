@@ -187,6 +187,13 @@ impl Side {
         }
     }
 
+    /// Tells a restored guest that has our init that its clock has stood still.
+    pub(crate) fn set_clock(&self) {
+        if self.kind.has_our_init() {
+            self.window.set_clock();
+        }
+    }
+
     /// What is known of the command, if it is one.
     pub(crate) fn command(&self) -> Option<Progress> {
         self.kind.is_command().then(|| self.progress.clone())

@@ -1,12 +1,15 @@
-//! `--trace`: which of the machine's events are written down.
+//! `--trace`: which of the machine's events are written down; and what the user is told unasked.
 
+use crate::terminal;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Mutex;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Full};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -51,6 +54,24 @@ struct Direct;
 impl Write for Direct {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The target of warnings that the user is told unasked: the host has failed a machine, and the
+/// user can help. Whoever warns says the same thing seldom.
+const TOLD: &str = "host";
+
+/// Standard error, as the user reads it.
+struct Told;
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        terminal::tell(&format!("gemello: {}", String::from_utf8_lossy(bytes)));
         Ok(bytes.len())
     }
 
@@ -106,22 +127,28 @@ pub(crate) enum To {
     StandardError,
 }
 
-/// Follows the `topics`: for the file that [`open`] gets, or on standard error. Without topics
-/// nothing is set up, and events cost nothing.
+/// An event is its words.
+fn plain<S>() -> fmt::Layer<S, DefaultFields, Format<Full, ()>> {
+    fmt::layer().without_time().with_level(false).with_ansi(false)
+}
+
+/// Tells the user what [`TOLD`] is for, and follows the `topics`: for the file that [`open`] gets,
+/// or on standard error. Events of other topics cost nothing.
 pub(crate) fn start(topics: &[Topic], to: To) {
+    let warnings = Targets::new().with_target(TOLD, LevelFilter::WARN);
+    let told = plain().with_target(false).with_writer(|| Told).with_filter(warnings);
+    let registry = tracing_subscriber::registry().with(told);
     if topics.is_empty() {
-        return;
+        return registry.init();
     }
     let mut targets = Targets::new().with_default(LevelFilter::ERROR);
     for topic in topics {
         targets = targets.with_target(topic.target(), LevelFilter::TRACE);
     }
-    let format = fmt::layer().without_time().with_level(false).with_ansi(false);
-    let registry = tracing_subscriber::registry().with(targets);
     if to == To::File {
-        registry.with(format.with_writer(|| Buffered)).init();
+        registry.with(plain().with_writer(|| Buffered).with_filter(targets)).init();
     } else {
-        registry.with(format.with_writer(|| Direct)).init();
+        registry.with(plain().with_writer(|| Direct).with_filter(targets)).init();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the guest's init is told on the second serial line, from when it has said that it is ready
-//! (`debian/init.sh`): lines `ROWS COLS` whenever the user's window has another size, and
-//! `poweroff`.
+//! (`debian/init.sh`): lines `ROWS COLS` whenever the user's window has another size, `clock` after
+//! a restore, and `poweroff`.
 
 use crate::gate::Gate;
 use crate::terminal;
@@ -40,6 +40,9 @@ struct Shared {
 
 /// Asks the guest to power off.
 const POWER_OFF: &[u8] = b"poweroff\n";
+
+/// Has the guest set its clock, which has stood still, by its RTC.
+const SET_CLOCK: &[u8] = b"clock\n";
 
 /// What a guest knows of the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +98,16 @@ impl Window {
 
     /// Asks the guest to power off.
     pub(crate) fn power_off(&self) {
-        sync::lock(&self.shared.state).line.extend(POWER_OFF);
+        self.say(POWER_OFF);
+    }
+
+    /// Has the guest set its clock.
+    pub(crate) fn set_clock(&self) {
+        self.say(SET_CLOCK);
+    }
+
+    fn say(&self, line: &[u8]) {
+        sync::lock(&self.shared.state).line.extend(line);
         self.look_again();
     }
 

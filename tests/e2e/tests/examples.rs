@@ -59,6 +59,8 @@ fn place() -> PathBuf {
     file("kernel.elf", &prints(b"text\r\n", RESET));
     file("init.bin", b"content");
     file("data.img", &[0; 1 << 20]);
+    let base = place.join("base.qcow2");
+    assert_eq!(code(&run(&["disk", "create", base.to_str().expect("text"), "1M"])), 0);
     for name in ["web.toml", "db.toml"] {
         file(name, b"[boot]\nnucleus = \"\"\n");
     }

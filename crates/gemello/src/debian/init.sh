@@ -8,8 +8,8 @@
 # console device, each called after it; a command on a terminal has its error there if that is apart. The kernel's
 # messages go to ttyS0 in shell mode, and to ttyS1 in the others. On ttyS1 this script
 # also tells gemello "ready" (the lines are set up, send input) and "status N" (the command has ended): see
-# crates/gemello/src/debian/report.rs, which reads them. What it hears there is the size of the user's window, and
-# "poweroff".
+# crates/gemello/src/debian/report.rs, which reads them. What it hears there is the size of the user's window, "clock"
+# where the system's clock has stood still in a saved machine, and "poweroff".
 
 # Process 1 sets the system up, starts the session (this script again, as "session"), and then only takes the signals by
 # which busybox's poweroff and reboot speak to an init.
@@ -84,6 +84,7 @@ hear() {
 	while read -r rows cols; do
 		case $rows in
 		poweroff) /bin/busybox poweroff -f ;;
+		clock) hwclock -s -u ;;
 		*) stty -F /dev/ttyS0 rows "$rows" cols "$cols" ;;
 		esac
 	done <&5 >/dev/null 3>&- &

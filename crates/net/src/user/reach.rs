@@ -57,10 +57,11 @@ fn ours(ip: Ipv4Addr) -> bool {
     ip & NETMASK == GATEWAY & NETMASK
 }
 
-/// Whether no single host elsewhere can have it (RFC 6890).
+/// Whether no single host elsewhere can have it (RFC 6890). Addresses of the host's own link are
+/// among these: clouds tell a machine its secrets there.
 fn special(ip: Ipv4Addr) -> bool {
     let first = ip.octets()[0];
-    first == 0 || first == 127 || first >= 224
+    first == 0 || first == 127 || first >= 224 || ip.is_link_local()
 }
 
 /// Whether it is one of the host's own: a socket can be bound to it. Where that cannot be told, it
@@ -86,7 +87,7 @@ mod tests {
             let address = SocketAddrV4::new(own.parse().expect("an address"), 80);
             assert_eq!(reach.address(address), None, "{own}");
         }
-        for nobody in ["224.0.0.1", "255.255.255.255", "240.0.0.1"] {
+        for nobody in ["224.0.0.1", "255.255.255.255", "240.0.0.1", "169.254.169.254"] {
             let address = SocketAddrV4::new(nobody.parse().expect("an address"), 80);
             assert_eq!(reach.address(address), None, "{nobody}");
         }

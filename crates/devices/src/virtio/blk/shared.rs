@@ -76,6 +76,6 @@ impl Shared {
             }
             _ => "the host's log may tell more",
         };
-        tracing::warn!(target: "virtio", "the disk {} fails: {error}; {remedy}", self.name);
+        tracing::warn!(target: "host", "the disk {} fails: {error}; {remedy}", self.name);
     }
 }

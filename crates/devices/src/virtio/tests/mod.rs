@@ -221,7 +221,7 @@ fn ranges_are_discarded_and_zeroed() {
 
 /// Two requests in flight: one waits for the host, the other queue's is answered.
 #[test]
-fn queues_do_not_wait_for_each_other() {
+fn a_disk_has_as_many_queues_as_are_of_use() {
     let platter = Platter::new(64);
     let recipe = Recipe { queues: 3, ..recipe(ReadWrite) };
     let block = Block::new(Box::new(platter), recipe, Service::Thread).expect("threads");
