@@ -86,9 +86,10 @@ fn fetched(flavour: &str, turn: Turn) -> Turn {
     turn
 }
 
-/// A file of this test's own in the build's scratch directory.
+/// A file of this test's own, whose thread is called after it.
 pub fn scratch(name: &str, content: &[u8]) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("gemello-e2e-{}", std::process::id()));
+    let process = std::env::temp_dir().join(format!("gemello-e2e-{}", std::process::id()));
+    let directory = process.join(std::thread::current().name().unwrap_or_default());
     std::fs::create_dir_all(&directory).expect("a scratch directory");
     let path = directory.join(name);
     std::fs::write(&path, content).expect("a scratch file");

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 use test_support::Rng;
 
@@ -44,6 +45,8 @@ poweroff -f
 /// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory
 /// can fetch.
 fn drivers() -> PathBuf {
+    static UNPACKED: Mutex<()> = Mutex::new(());
+    let _once = sync::lock(&UNPACKED);
     let release = fs::read_to_string(cache().join("cloud/RELEASE")).expect("Debian is fetched");
     let package = release.split_whitespace().next().expect("a package").to_owned();
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(release.replace([' ', '\n', ':'], "_"));
