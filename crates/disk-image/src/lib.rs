@@ -20,6 +20,7 @@ pub mod tools;
 pub use error::ImageError;
 pub use format::{Format, ImageFormat};
 pub use limit::{Limit, Limiter};
+pub use lock::claim;
 pub use open::{Backing, Image};
 pub use raw::RawImage;
 

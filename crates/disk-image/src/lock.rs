@@ -59,6 +59,20 @@ pub(crate) fn lock(file: &File, access: DiskAccess) -> io::Result<Locked> {
     Ok(Locked::Yes)
 }
 
+/// Locks `file`, which can be written and is no image, against all who would use it as one, until
+/// it is closed. False: somebody does.
+///
+/// # Errors
+/// The host cannot lock this file at all.
+pub fn claim(file: &File) -> io::Result<bool> {
+    let all = libc::flock { l_len: 2 * (UNSHARED - USED), ..range(libc::F_WRLCK, USED) };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&all)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A lock of `kind` on one byte.
 fn range(kind: i32, byte: i64) -> libc::flock {
     libc::flock {

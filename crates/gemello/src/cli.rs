@@ -57,7 +57,7 @@ Examples:
   gemello pause web
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
-  gemello balloon web 256M                   has the guest keep 256M and give the rest back
+  gemello balloon debian 256M                has the guest keep 256M and give the rest back
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use machine::{Config, Disk, SavedMachine};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::stdio::{stderr, stdout};
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -145,12 +145,9 @@ fn create(path: &Path, role: &str, in_use: &mut InUse) -> Result<File> {
         bail!("{}: it is a disk of this host; name a file", attempt());
     }
     if metadata.is_file() {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                bail!("{}: another machine has it in use; name another file", attempt());
-            }
-            // Some network file systems know no locks.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
+        // Some network file systems know no locks.
+        if matches!(disk_image::claim(&file), Ok(false)) {
+            bail!("{}: another machine has it in use; name another file", attempt());
         }
         if !is_standard_output(&metadata) {
             file.set_len(0).with_context(attempt)?;

@@ -73,6 +73,7 @@ pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<
     let pool = sched.pool(processors);
     let mut running: Vec<_> = machines.into_iter().map(|it| prepare(it, &pool, alone)).collect();
     hosted::enter(&running.iter().map(|one| Arc::clone(&one.hosted)).collect::<Vec<_>>());
+    host::forget_code();
     let codes = match (&mut running[..], &pool) {
         (_, Err(end)) => {
             drop(raw);

@@ -1,10 +1,10 @@
 //! Virtio disks: Debian's own driver and the tiniest one, and what cannot be a disk.
 
 use e2e::{Session, cache, code, command, debian, kernel, run, scratch, text, unpack};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 use test_support::Rng;
@@ -142,7 +142,13 @@ fn a_truncated_image_is_an_error_of_the_guests_disk() {
     let _turn = debian("cloud");
     let path = image("truncated.img", 4 << 20);
     let disk = format!("{},format=raw", path.to_str().expect("text"));
-    let mut session = Session::start(command(&["run", "debian", "--disk", &disk]));
+    let errors = scratch("truncated.txt", b"");
+    let mut start = command(&["run", "debian", "--disk", &disk]);
+    start.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child =
+        start.stderr(File::create(&errors).expect("a file")).spawn().expect("gemello starts");
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let mut session = Session::over(child, input.expect("piped"), output.expect("piped"));
     session.expect("# ", Duration::from_secs(60));
     fs::OpenOptions::new()
         .write(true)
@@ -152,9 +158,9 @@ fn a_truncated_image_is_an_error_of_the_guests_disk() {
     session.send(
         "for at in 0 3; do dd if=/dev/vda of=/dev/null bs=1M skip=$at count=1; done; poweroff\n",
     );
-    let (status, said) = session.finish(Duration::from_secs(60));
+    let (status, _) = session.finish(Duration::from_secs(60));
     assert_eq!(status, 0);
-    let path = path.display();
+    let (said, path) = (fs::read_to_string(&errors).expect("text"), path.display());
     assert!(said.contains(&format!("gemello: the disk {path} fails: ")), "{said}");
     assert!(said.contains("give the file its old size back"), "{said}");
 }

@@ -2,7 +2,8 @@
 //! success.
 
 use e2e::{Session, code, command, idle, kernel, run, scratch, text, writes_debug_exit};
-use std::fs::{self, File};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -95,8 +96,8 @@ fn another_machines_disk_is_never_written() {
         let first = command(&["run", &guest, "--disk", &given, "--timeout", "30"]);
         let first = Session::start(first);
         let deadline = Instant::now() + SOON;
-        let lock = || File::options().append(true).open(&disk).expect("there").try_lock();
-        while lock().is_ok() {
+        let inode = format!(":{} ", fs::metadata(&disk).expect("there").ino());
+        while !fs::read_to_string("/proc/locks").expect("Linux").contains(&inode) {
             assert!(Instant::now() < deadline, "it never locks its disk");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -104,6 +105,22 @@ fn another_machines_disk_is_never_written() {
         assert_eq!(fs::read(&disk).expect("there"), [7; 4096]);
         drop(first);
     }
+}
+
+/// And the other way round.
+#[test]
+fn another_machines_log_is_no_disk() {
+    let (log, guest) = (path("running.log", b""), path("logs.elf", &idle()));
+    let first = Session::start(command(&["run", &guest, "--log", &log, "--timeout", "30"]));
+    let deadline = Instant::now() + SOON;
+    let inode = format!(":{} ", fs::metadata(&log).expect("there").ino());
+    while !fs::read_to_string("/proc/locks").expect("Linux").contains(&inode) {
+        assert!(Instant::now() < deadline, "it never locks its log");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let disk = format!("{log},format=raw");
+    refused(&run(&["run", &guest, "--disk", &disk]), &["in use", &log]);
+    drop(first);
 }
 
 #[test]
