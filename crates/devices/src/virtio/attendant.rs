@@ -1,20 +1,22 @@
 //! What serves all queues of a device together: one thread, which also waits for files of the
 //! host; or whoever notifies.
 //!
-//! The thread waits until the driver notifies, somebody rings, or a file is ready, and then attends
-//! to all that there is. It looks at its mailbox between two turns, so a turn must be short.
+//! The thread waits until the driver notifies, somebody rings, a file is ready, or a deadline has
+//! passed, and then attends to all that there is. It looks at its mailbox between two turns, so a turn must be short.
 //!
 //! Locks: the mailbox is a leaf; what is attended to is the thread's own.
 
 use super::Queue;
 use super::chain::Broken;
+use super::worker::Service;
 use host::Owner;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use sync::lock;
 
 /// What a device does with its queues.
@@ -27,6 +29,11 @@ pub(super) trait Attend: Send + 'static {
 
     /// The queues are used no more: chains that were taken and not answered are forgotten.
     fn stop(&mut self) {}
+
+    /// When there is something to do at the latest, whatever comes.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
     /// There is nothing to attend to, and somebody has rung.
     fn idle(&mut self) {}
@@ -76,11 +83,18 @@ struct Mailbox {
 }
 
 impl Attendant {
-    /// An idle thread called `name`.
+    /// An idle one: a thread called `name`, or whoever notifies attends to all.
     ///
     /// # Errors
     /// The host has no thread or descriptor left.
-    pub(super) fn new(name: String, attend: impl Attend) -> io::Result<Self> {
+    pub(super) fn new(name: String, attend: impl Attend, service: Service) -> io::Result<Self> {
+        match service {
+            Service::Thread => Self::start_thread(name, attend),
+            Service::AtOnce => Ok(Self::AtOnce(Mutex::new((Box::new(attend), None)))),
+        }
+    }
+
+    fn start_thread(name: String, attend: impl Attend) -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared { mailbox: Mutex::default(), bell, stopped: Condvar::new() });
         let mine = Arc::clone(&shared);
@@ -97,11 +111,6 @@ impl Attendant {
         };
         let handle = Some(thread::Builder::new().name(name).spawn(work)?);
         Ok(Self::Thread { shared, handle })
-    }
-
-    /// Without a thread: whoever notifies attends to all.
-    pub(super) fn at_once(attend: impl Attend) -> Self {
-        Self::AtOnce(Mutex::new((Box::new(attend), None)))
     }
 
     /// Attends to `job` from now on.
@@ -226,7 +235,10 @@ impl Shared {
         let files = attend.as_ref().map(|attend| attend.files()).unwrap_or_default();
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         fds.extend(files.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
-        let _ = poll(&mut fds, None);
+        let deadline = attend.as_ref().and_then(|attend| attend.deadline());
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let _ = poll(&mut fds, left.as_ref());
         let came: Vec<_> = fds.iter().skip(1).map(PollFd::revents).collect();
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
         if let Some(attend) = &mut attend {

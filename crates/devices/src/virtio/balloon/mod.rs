@@ -58,10 +58,7 @@ impl Balloon {
     pub fn new(memory: u64, service: Service) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(memory));
         let server = Server { shared: Arc::clone(&shared), held: None };
-        let attendant = match service {
-            Service::Thread => Attendant::new("balloon".into(), server)?,
-            Service::AtOnce => Attendant::at_once(server),
-        };
+        let attendant = Attendant::new("balloon".into(), server, service)?;
         Ok(Self { shared, attendant: Arc::new(attendant) })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   input ──► ConsolePort::receive ──► the guest's buffers       (on the input's thread)
-//!   guest ──notify──► mailbox ──► the console's thread ──► PortOutput
+//!   guest ──notify──► the console's thread ──► PortOutput
 //! ```
 //! Nothing is kept between: what the guest has no buffers for stays with the input, what the output
 //! has no room for stays in the guest. A port that the guest closes is closed on the host's side as
@@ -11,8 +11,8 @@
 //! the end. An input that ends closes the port, too; the driver's readers get what there is, and
 //! then the end.
 //!
-//! Locks: the device is one lock, held for a step of bounded length. The mailbox is another, so
-//! that a notification does not wait for a step.
+//! Locks: the device is one lock, held for a step of bounded length. A notification does not take
+//! it.
 
 mod control;
 mod core;
@@ -24,14 +24,13 @@ pub use saved::{ConsoleState, News, PortState};
 
 use self::core::{Core, queues_of};
 use self::port::Port;
+use super::attendant::{Attend, Attendant, Job};
+use super::chain::Broken;
 use super::saved::DeviceState;
 use super::worker::Service;
 use super::{Activation, VirtioDevice};
 use crate::saved::RestoreError;
-use host::Owner;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, Weak};
 use std::{fmt, io};
 use sync::lock;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
@@ -61,23 +60,25 @@ pub struct PortConfig {
 pub struct Console {
     shared: Arc<Shared>,
     queues: Vec<u16>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    core: Mutex<Core>,
-    mailbox: Mutex<Mailbox>,
-    /// To the thread: there is something to do.
-    work: Condvar,
-    /// Asks the thread to let go after its step: locks are not given in turn.
-    stopping: AtomicBool,
-    service: Service,
+    /// It has the queues: who feeds a port uses them, too.
+    core: Arc<Mutex<Core>>,
+    attendant: Attendant,
 }
 
-#[derive(Default)]
-struct Mailbox {
-    notified: bool,
-    ending: bool,
+/// What the device does by itself.
+struct Server {
+    core: Arc<Mutex<Core>>,
+    /// For room in the outputs.
+    waits: bool,
+}
+
+impl Attend for Server {
+    fn attend(&mut self, _job: &Job) -> Result<bool, (usize, Broken)> {
+        Ok(lock(&self.core).serve(self.waits))
+    }
 }
 
 /// A port's end on the host. Clones are the same one; they do not keep the device.
@@ -102,69 +103,16 @@ impl Console {
         let port =
             |(number, PortConfig { name, output, input: _ })| Port::new(number, name, output);
         let core = Core::new((0..).zip(ports).map(port).collect());
-        let shared = Arc::new(Shared {
-            core: Mutex::new(core),
-            mailbox: Mutex::default(),
-            work: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            service,
-        });
-        let thread =
-            (service == Service::Thread).then(|| start(Arc::clone(&shared))).transpose()?;
-        Ok(Self { shared, queues, thread })
+        let core = Arc::new(Mutex::new(core));
+        let server = Server { core: Arc::clone(&core), waits: service == Service::AtOnce };
+        let attendant = Attendant::new("ports".into(), server, service)?;
+        Ok(Self { shared: Arc::new(Shared { core, attendant }), queues })
     }
 
     /// Each port's end on the host, in their order.
     pub fn ports(&self) -> Vec<ConsolePort> {
         let port = |number| ConsolePort { shared: Arc::downgrade(&self.shared), number };
         (0..lock(&self.shared.core).ports.len()).map(port).collect()
-    }
-}
-
-fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    let owner = Owner::current();
-    let work = move || {
-        // It does what a guest asks for; where the host refuses, all is as before.
-        let _ = host::give_up_privileges();
-        match owner {
-            Some(owner) => drop(owner.run(|| shared.run())),
-            None => shared.run(),
-        }
-    };
-    thread::Builder::new().name("ports".into()).spawn(work)
-}
-
-impl Shared {
-    /// Has the queues looked into.
-    fn wake(&self) {
-        match self.service {
-            Service::Thread => {
-                lock(&self.mailbox).notified = true;
-                self.work.notify_one();
-            }
-            Service::AtOnce => while lock(&self.core).serve(true) {},
-        }
-    }
-
-    fn run(&self) {
-        while self.is_notified() {
-            while self.step() {}
-        }
-    }
-
-    /// One step, unless the device is to stand still; whether there is more to do.
-    fn step(&self) -> bool {
-        !self.stopping.load(Ordering::SeqCst) && lock(&self.core).serve(false)
-    }
-
-    /// Waits for something to do. False: the device is gone.
-    fn is_notified(&self) -> bool {
-        let mut mailbox = lock(&self.mailbox);
-        while !mailbox.notified && !mailbox.ending {
-            mailbox = sync::wait(&self.work, mailbox);
-        }
-        mailbox.notified = false;
-        !mailbox.ending
     }
 }
 
@@ -202,7 +150,7 @@ impl ConsolePort {
 
     /// The port's output has room again.
     pub fn wake(&self) {
-        self.shared.upgrade().inspect(|shared| shared.wake());
+        self.shared.upgrade().inspect(|shared| shared.attendant.ring());
     }
 
     /// What has passed.
@@ -237,18 +185,17 @@ impl VirtioDevice for Console {
         // Without MULTIPORT there would be one port and no control queue, and it a console.
         if features & MULTIPORT != 0 {
             lock(&self.shared.core).connect(queues);
-            self.shared.wake();
+            self.shared.attendant.start(Job { queues: Vec::new(), features });
         }
     }
 
     fn notify(&mut self, _queue: usize) {
-        self.shared.wake();
+        self.shared.attendant.ring();
     }
 
     fn quiesce(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.attendant.stop();
         lock(&self.shared.core).disconnect();
-        self.shared.stopping.store(false, Ordering::SeqCst);
     }
 
     fn reset(&mut self) {
@@ -264,16 +211,6 @@ impl VirtioDevice for Console {
             return Err(RestoreError::Kind { device: "console" });
         };
         lock(&self.shared.core).restore(state)
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        lock(&self.shared.mailbox).ending = true;
-        self.shared.work.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

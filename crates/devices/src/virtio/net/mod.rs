@@ -7,17 +7,21 @@
 mod mac;
 mod port;
 pub(super) mod saved;
-mod thread;
+mod server;
 
 pub use ::net::{Forward, Protocol, Switch, UserConfig, UserError, UserNet};
 pub use mac::Mac;
 pub use saved::NetState;
 
-use self::thread::Thread;
+use self::server::Server;
+use super::attendant::{Attendant, Job};
 use super::saved::DeviceState;
+use super::worker::Service;
 use super::{Activation, ConfigSpace, VirtioDevice};
 use crate::saved::{Check, RestoreError};
 use ::net::Backend;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -47,7 +51,9 @@ const FEATURES: u64 = 1 << VIRTIO_NET_F_CSUM
 pub struct Net {
     config: ConfigSpace,
     mac: Mac,
-    thread: Thread,
+    attendant: Attendant,
+    /// What is open is to be forgotten.
+    reset: Arc<AtomicBool>,
 }
 
 impl Net {
@@ -56,8 +62,10 @@ impl Net {
     /// # Errors
     /// The host has no thread or descriptor left.
     pub fn new(mac: Mac, backend: Box<dyn Backend>) -> io::Result<Self> {
-        let thread = Thread::new("net".into(), backend)?;
-        Ok(Self { config: ConfigSpace::new(config(mac)), mac, thread })
+        let reset = Arc::<AtomicBool>::default();
+        let server = Server::new(backend, Arc::clone(&reset));
+        let attendant = Attendant::new("net".into(), server, Service::Thread)?;
+        Ok(Self { config: ConfigSpace::new(config(mac)), mac, attendant, reset })
     }
 }
 
@@ -93,25 +101,25 @@ impl VirtioDevice for Net {
     }
 
     fn activate(&mut self, activation: Activation) {
-        let Activation { features, mut queues, irq: _, ram: _ } = activation;
-        queues.resize(2, None);
-        self.thread.start(queues[RX].take(), queues[TX].take(), features);
+        let Activation { features, queues, irq: _, ram: _ } = activation;
+        self.attendant.start(Job { queues, features });
     }
 
     fn notify(&mut self, _queue: usize) {
-        self.thread.notify();
+        self.attendant.ring();
     }
 
     fn quiesce(&mut self) {
-        self.thread.stop();
+        self.attendant.stop();
     }
 
     fn reset(&mut self) {
-        self.thread.reset();
+        self.reset.store(true, Ordering::SeqCst);
+        self.attendant.ring();
     }
 
     fn save(&self) -> DeviceState {
-        let Self { config: _, mac, thread: _ } = self;
+        let Self { config: _, mac, attendant: _, reset: _ } = self;
         DeviceState::Net(NetState { version: NetState::VERSION, mac: *mac })
     }
 

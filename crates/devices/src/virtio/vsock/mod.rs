@@ -23,6 +23,7 @@ use self::server::{Server, Shared};
 use self::table::Table;
 use super::attendant::{Attendant, Job};
 use super::saved::DeviceState;
+use super::worker::Service;
 use super::{Activation, VirtioDevice};
 use crate::saved::{Check, RestoreError};
 use std::io;
@@ -49,7 +50,7 @@ impl Vsock {
     /// # Errors
     /// The host has no thread or descriptor left.
     pub fn new(cid: u32, place: Place) -> io::Result<Self> {
-        Self::with(cid, place, |server| Attendant::new("vsock".into(), server))
+        Self::with(cid, place, Service::Thread)
     }
 
     /// The same without a thread, for tests: whoever notifies serves.
@@ -57,18 +58,15 @@ impl Vsock {
     /// # Errors
     /// The host has no descriptor left.
     pub fn at_once(cid: u32, place: Place) -> io::Result<Self> {
-        Self::with(cid, place, |server| Ok(Attendant::at_once(server)))
+        Self::with(cid, place, Service::AtOnce)
     }
 
-    fn with(
-        cid: u32,
-        place: Place,
-        attendant: impl FnOnce(Server) -> io::Result<Attendant>,
-    ) -> io::Result<Self> {
+    fn with(cid: u32, place: Place, service: Service) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let table = Table::new(cid.into(), place.path().to_owned());
         let server = Server::new(place.listener()?, table, Arc::clone(&shared));
-        Ok(Self { cid, shared, attendant: attendant(server)?, _place: place })
+        let attendant = Attendant::new("vsock".into(), server, service)?;
+        Ok(Self { cid, shared, attendant, _place: place })
     }
 }
 

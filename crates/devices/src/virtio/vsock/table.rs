@@ -82,11 +82,11 @@ impl Table {
     /// The guest's packet, with its data.
     pub(super) fn take(&mut self, header: &Header, data: &[u8]) {
         let ports = Ports { guest: header.src_port, host: header.dst_port };
-        if header.src_cid != self.guest_cid || header.op == RST && header.kind == STREAM {
-            // From nobody; or the end of it.
-            if header.src_cid == self.guest_cid {
-                self.connections.remove(&ports);
-            }
+        if header.src_cid != self.guest_cid {
+            return; // from nobody
+        }
+        if header.op == RST && header.kind == STREAM {
+            self.connections.remove(&ports);
             return;
         }
         let done = match self.connections.get_mut(&ports) {
