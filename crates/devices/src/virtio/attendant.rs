@@ -2,7 +2,8 @@
 //! host; or whoever notifies.
 //!
 //! The thread waits until the driver notifies, somebody rings, a file is ready, or a deadline has
-//! passed, and then attends to all that there is. It looks at its mailbox between two turns, so a turn must be short.
+//! passed, and then attends to all that there is. It looks at its mailbox between two turns, so a
+//! turn must be short.
 //!
 //! Locks: the mailbox is a leaf; what is attended to is the thread's own.
 

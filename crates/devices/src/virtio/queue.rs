@@ -107,6 +107,23 @@ impl Queue {
         Ok(Some(chain))
     }
 
+    /// Does `work` with each chain, `most` at the most: a driver on another processor may always
+    /// have one more. True: there may be more; else the driver has to notify.
+    pub(crate) fn each(
+        &self,
+        most: usize,
+        mut work: impl FnMut(Chain) -> Result<(), Broken>,
+    ) -> Result<bool, Broken> {
+        for _ in 0..most {
+            match self.next()? {
+                Some(chain) => work(chain)?,
+                None if self.rest()? => {}
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Gives a chain back with `written` bytes in it, and interrupts if the driver wants that.
     pub(crate) fn complete(&self, head: Head, written: u32) -> Result<(), Broken> {
         let wanted = lock(&self.shared.ring).put(&self.shared.ram, head.spend(), written)?;

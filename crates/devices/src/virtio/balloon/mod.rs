@@ -31,6 +31,8 @@ use x86::addr::Gpa;
 
 /// Entries of each queue at the most.
 const QUEUE_SIZE: u16 = 256;
+/// Chains of a queue that are answered in a turn.
+const BATCH: usize = 64;
 /// Page numbers that are looked at together.
 const PIECE: u64 = 1024;
 
@@ -139,20 +141,19 @@ impl Attend for Server {
         let first = if stats { STATS + 1 } else { STATS };
         let ready = |&number: &usize| job.queues.get(number).is_some_and(Option::is_some);
         let reporting = (first..job.queues.len()).rev().find(ready).filter(|_| reports);
+        let mut more = false;
         for (number, queue) in job.queues.iter().enumerate() {
             let Some(queue) = queue else { continue };
             let result = match number {
-                INFLATE => drain(queue, |chain| Ok(self.inflate(queue.ram(), chain))),
-                DEFLATE => drain(queue, |chain| Ok(chain.head)),
+                INFLATE => answer(queue, |chain| self.inflate(queue.ram(), chain)),
+                DEFLATE => answer(queue, |chain| chain.head),
                 STATS if stats => self.statistics(queue),
-                _ if Some(number) == reporting => {
-                    drain(queue, |chain| Ok(self.report(queue, chain)))
-                }
-                _ => Ok(()),
+                _ if Some(number) == reporting => answer(queue, |chain| self.report(queue, chain)),
+                _ => Ok(false),
             };
-            result.map_err(|why| (number, why))?;
+            more |= result.map_err(|why| (number, why))?;
         }
-        Ok(false)
+        Ok(more)
     }
 
     fn stop(&mut self) {
@@ -160,16 +161,9 @@ impl Attend for Server {
     }
 }
 
-/// Answers all that `queue` holds by what `work` does.
-fn drain(queue: &Queue, mut work: impl FnMut(Chain) -> Result<Head, Broken>) -> Result<(), Broken> {
-    loop {
-        while let Some(chain) = queue.next()? {
-            queue.complete(work(chain)?, 0)?;
-        }
-        if !queue.rest()? {
-            return Ok(());
-        }
-    }
+/// Answers what `queue` holds by what `work` does. True: there may be more.
+fn answer(queue: &Queue, work: impl Fn(Chain) -> Head) -> Result<bool, Broken> {
+    queue.each(BATCH, |chain| queue.complete(work(chain), 0))
 }
 
 impl Server {
@@ -207,29 +201,24 @@ impl Server {
         })
     }
 
-    /// Reads new statistics, and gives the buffer back where the host wants newer ones.
-    fn statistics(&mut self, queue: &Queue) -> Result<(), Broken> {
-        loop {
-            while let Some(chain) = queue.next()? {
-                let mut bytes = [0; stats::MOST];
-                let Chain { head, readable, writable: _ } = chain;
-                let len = readable.len().min(stats::MOST as u64) as usize;
-                if readable.read(queue.ram(), &mut bytes[..len]).is_ok() {
-                    self.shared.tell(GuestStats::parse(&bytes[..len]));
-                }
-                // A driver has one buffer; what else it gives goes back at once.
-                if let Some(before) = self.held.replace(head) {
-                    queue.complete(before, 0)?;
-                }
+    /// Reads new statistics, and gives the buffer back where the host wants newer ones. True: there
+    /// may be more.
+    fn statistics(&mut self, queue: &Queue) -> Result<bool, Broken> {
+        let more = queue.each(BATCH, |chain| {
+            let mut bytes = [0; stats::MOST];
+            let Chain { head, readable, writable: _ } = chain;
+            let len = readable.len().min(stats::MOST as u64) as usize;
+            if readable.read(queue.ram(), &mut bytes[..len]).is_ok() {
+                self.shared.tell(GuestStats::parse(&bytes[..len]));
             }
-            if self.shared.wants_stats()
-                && let Some(head) = self.held.take()
-            {
-                queue.complete(head, 0)?;
-            }
-            if !queue.rest()? {
-                return Ok(());
-            }
+            // A driver has one buffer; what else it gives goes back at once.
+            self.held.replace(head).map_or(Ok(()), |before| queue.complete(before, 0))
+        })?;
+        if self.shared.wants_stats()
+            && let Some(head) = self.held.take()
+        {
+            queue.complete(head, 0)?;
         }
+        Ok(more)
     }
 }

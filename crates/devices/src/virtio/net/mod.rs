@@ -32,9 +32,6 @@ use virtio_bindings::virtio_net::{
 
 /// Entries of each queue at the most.
 const QUEUE_SIZE: u16 = 256;
-/// Receive queue and transmit queue (5.1.2).
-const RX: usize = 0;
-const TX: usize = 1;
 /// Bytes of a packet without its Ethernet header.
 const MTU: u16 = 1500;
 

@@ -1,7 +1,6 @@
 //! What serves a network device: it moves frames between the rings and the backend.
 
 use super::port::{Port, outgoing};
-use super::{RX, TX};
 use crate::virtio::Queue;
 use crate::virtio::attendant::{Attend, Job};
 use crate::virtio::chain::Broken;
@@ -12,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// Receive queue and transmit queue (5.1.2).
+const RX: usize = 0;
+const TX: usize = 1;
 /// Frames of the guest's that are taken before the backend has its turn.
 const BATCH: usize = 64;
 

@@ -144,13 +144,7 @@ fn run(driver: &Driver) {
         driver.store(register, value);
     }
     for number in 0..2 {
-        let [descriptors, available, used] = rings(number);
-        driver.store(0x30, number as u32);
-        driver.store(0x38, SIZE.into());
-        driver.store(0x80, descriptors as u32);
-        driver.store(0x90, available as u32);
-        driver.store(0xa0, used as u32);
-        driver.store(0x44, 1);
+        driver.set_queue_of(number as u32, SIZE.into(), rings(number));
     }
     driver.store(0x70, 0xf);
     assert_eq!(driver.load(0x70), 0xf);
@@ -164,15 +158,18 @@ fn running(on: On) -> (Driver, Held, ConfigSpace) {
 
 /// Offers `heads` to queue `number`, each a chain of one descriptor, and tells the device.
 fn offer(driver: &Driver, number: u64, heads: &[u16]) {
-    let [descriptors, available, _] = rings(number);
-    for &head in heads {
-        driver.describe(descriptors, head, (DATA, 64, WRITE, 0));
-        let index = driver.u16_at(Gpa(available + 2));
-        let slot = available + 4 + 2 * u64::from(index % SIZE);
-        driver.ram.write(Gpa(slot), &head.to_le_bytes()).expect("RAM");
-        driver.ram.write(Gpa(available + 2), &index.wrapping_add(1).to_le_bytes()).expect("RAM");
-    }
+    heads.iter().for_each(|&head| put(driver, number, head));
     driver.store(0x50, number as u32);
+}
+
+/// Offers `head` without a word to the device.
+fn put(driver: &Driver, number: u64, head: u16) {
+    let [descriptors, available, _] = rings(number);
+    driver.describe(descriptors, head, (DATA, 64, WRITE, 0));
+    let index = driver.u16_at(Gpa(available + 2));
+    let slot = available + 4 + 2 * u64::from(index % SIZE);
+    driver.ram.write(Gpa(slot), &head.to_le_bytes()).expect("RAM");
+    driver.ram.write(Gpa(available + 2), &index.wrapping_add(1).to_le_bytes()).expect("RAM");
 }
 
 /// What the used ring of queue `number` holds: chain and length.
@@ -202,6 +199,30 @@ fn chains_are_answered_in_any_order_from_any_thread() {
         held.answer(7, 2);
         assert_eq!(used(&driver, 1), [(7, 70), (3, 30), (0, 1), (7, 2)]);
         assert_eq!(used(&driver, 0), []);
+    });
+}
+
+/// It has one more whenever one is answered, as a driver on another processor may.
+#[test]
+fn a_driver_without_end_keeps_no_device_busy() {
+    on_each(|on| {
+        let (driver, held, _) = running(on);
+        offer(&driver, 0, &[3]);
+        let queue = lock(&held.0).chains[0].0.clone();
+        held.answer(3, 0);
+        let mut answered = 0;
+        let mut answer = |chain: Chain, more: bool| {
+            answered += 1;
+            assert!(answered <= 7, "it goes on for ever");
+            if more {
+                put(&driver, 0, 3);
+            }
+            queue.complete(chain.head, 0)
+        };
+        put(&driver, 0, 3);
+        assert!(queue.each(5, |chain| answer(chain, true)).expect("a good ring"), "there is one");
+        assert!(!queue.each(5, |chain| answer(chain, false)).expect("a good ring"));
+        assert_eq!(answered, 6);
     });
 }
 

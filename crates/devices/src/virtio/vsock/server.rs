@@ -128,14 +128,18 @@ impl Server {
         }
     }
 
-    /// Tells a restored guest that its connections have ended (5.10.6.6.1).
-    fn tell(&self, events: &Queue) -> Result<(), Broken> {
-        while self.shared.untold.load(Ordering::SeqCst) {
+    /// Tells a restored guest that its connections have ended (5.10.6.6.1). True: there may be a
+    /// buffer for that.
+    fn tell(&self, events: &Queue) -> Result<bool, Broken> {
+        for _ in 0..BATCH {
+            if !self.shared.untold.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
             let Some(Chain { head, writable, .. }) = events.next()? else {
                 if events.rest()? {
                     continue;
                 }
-                return Ok(());
+                return Ok(false);
             };
             let event = TRANSPORT_RESET.to_le_bytes();
             let told =
@@ -143,7 +147,7 @@ impl Server {
             self.shared.untold.store(!told, Ordering::SeqCst);
             events.complete(head, if told { EVENT as u32 } else { 0 })?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes packets from the guest. True: there are more.
@@ -252,12 +256,12 @@ impl Attend for Server {
         let queue = |number| job.queues.get(number).and_then(Option::as_ref);
         self.takes = true;
         self.forget();
+        let mut more = false;
         if let Some(events) = queue(EVENTS) {
-            self.tell(events).map_err(|why| (EVENTS, why))?;
+            more |= self.tell(events).map_err(|why| (EVENTS, why))?;
         }
         self.welcome();
         self.greet();
-        let mut more = false;
         if let Some(queue) = queue(TO_HOST) {
             more |= self.take(queue).map_err(|why| (TO_HOST, why))?;
         }
