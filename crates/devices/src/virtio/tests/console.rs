@@ -124,25 +124,12 @@ impl Guest {
     }
 
     fn initialize(&mut self) {
-        let (driver, features) = (&self.driver, MULTIPORT | VERSION_1);
-        for status in [0, 1, 3] {
-            driver.store(0x70, status);
-        }
-        for select in 0..2 {
-            driver.store(0x24, select);
-            driver.store(0x20, (features >> (32 * select)) as u32);
-        }
-        driver.store(0x70, 0xb);
+        let driver = &self.driver;
+        driver.negotiate(MULTIPORT);
         for queue in 0..QUEUES {
-            let [descriptors, available, used] = rings(queue);
-            driver.ram.write(Gpa(descriptors), &[0; 0x3000]).expect("RAM");
-            driver.store(0x30, queue as u32);
-            driver.store(0x38, ENTRIES.into());
-            for (register, address) in [(0x80, descriptors), (0x90, available), (0xa0, used)] {
-                driver.store(register, address as u32);
-                driver.store(register + 4, 0);
-            }
-            driver.store(0x44, 1);
+            let rings = rings(queue);
+            driver.ram.write(Gpa(rings[0]), &[0; 0x3000]).expect("RAM");
+            driver.set_queue_of(queue as u32, ENTRIES.into(), rings);
         }
         (self.available, self.used) = Default::default();
         driver.store(0x70, 0xf);

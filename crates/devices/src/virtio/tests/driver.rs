@@ -393,6 +393,14 @@ impl Driver {
     pub(super) fn initialize_queue(&mut self, number: u32, features: u64) -> u32 {
         self.ram.write(Gpa(DESCRIPTORS), &[0; 0x3000]).expect("RAM");
         (self.available, self.used) = (0, 0);
+        self.negotiate(features);
+        self.set_queue_of(number, SIZE.into(), [DESCRIPTORS, AVAILABLE, USED]);
+        self.store(0x70, 0xf);
+        self.load(0x70)
+    }
+
+    /// From the reset to FEATURES_OK, with `features` and VERSION_1.
+    pub(super) fn negotiate(&self, features: u64) {
         let features = features | VERSION_1;
         self.store(0x70, 0);
         self.store(0x70, 1);
@@ -403,9 +411,6 @@ impl Driver {
         }
         self.store(0x70, 0xb);
         assert_eq!(self.load(0x70), 0xb, "FEATURES_OK");
-        self.set_queue_of(number, SIZE.into(), [DESCRIPTORS, AVAILABLE, USED]);
-        self.store(0x70, 0xf);
-        self.load(0x70)
     }
 
     pub(super) fn set_queue(&self, size: u32, rings: [u64; 3]) {

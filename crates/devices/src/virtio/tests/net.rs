@@ -72,24 +72,9 @@ fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
     let net = Net::new(Mac::of(0), Box::new(cable)).expect("a thread");
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
     let driver = driver_of(on, ram, Box::new(net));
-    let features = features | VERSION_1;
-    for status in [0, 1, 3] {
-        driver.store(0x70, status);
-    }
-    for select in 0..2 {
-        driver.store(0x24, select);
-        driver.store(0x20, (features >> (32 * select)) as u32);
-    }
-    driver.store(0x70, 0xb);
-    for (number, [descriptors, available, used]) in
-        [(0, [DESCRIPTORS, AVAILABLE, USED]), (1, TRANSMIT)]
-    {
-        driver.store(0x30, number);
-        driver.store(0x38, SIZE.into());
-        driver.store(0x80, descriptors as u32);
-        driver.store(0x90, available as u32);
-        driver.store(0xa0, used as u32);
-        driver.store(0x44, 1);
+    driver.negotiate(features);
+    for (number, rings) in [(0, [DESCRIPTORS, AVAILABLE, USED]), (1, TRANSMIT)] {
+        driver.set_queue_of(number, SIZE.into(), rings);
     }
     driver.store(0x70, 0xf);
     assert_eq!(driver.load(0x70), 0xf);

@@ -116,13 +116,7 @@ impl Guest {
     fn initialize(&mut self) {
         let driver = &self.driver;
         (self.offered, self.taken) = ([0; 3], [0; 3]);
-        driver.store(0x70, 0);
-        driver.store(0x70, 3);
-        for (select, features) in [(0, EVENT_IDX as u32), (1, 1)] {
-            driver.store(0x24, select);
-            driver.store(0x20, features);
-        }
-        driver.store(0x70, 0xb);
+        driver.negotiate(EVENT_IDX);
         for queue in 0..3 {
             let rings = [0, 1, 2].map(|part| ring(queue, part));
             rings.iter().for_each(|&at| driver.ram.write(Gpa(at), &[0; 0x1000]).expect("RAM"));
