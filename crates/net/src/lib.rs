@@ -16,7 +16,7 @@ mod config;
 mod user;
 
 pub use config::{Forward, Protocol, Switch, UserConfig};
-pub use user::{NatStats, UserError, UserNet};
+pub use user::{UserError, UserNet};
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;

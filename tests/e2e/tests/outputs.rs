@@ -87,6 +87,16 @@ fn what_a_run_reads_is_never_written() {
     assert_eq!(fs::read(&disk).expect("there"), [7; 4096]);
 }
 
+/// Waits until somebody has locked `file`.
+fn until_locked(file: &str) {
+    let deadline = Instant::now() + SOON;
+    let inode = format!(":{} ", fs::metadata(file).expect("there").ino());
+    while !fs::read_to_string("/proc/locks").expect("Linux").contains(&inode) {
+        assert!(Instant::now() < deadline, "{file} is never locked");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn another_machines_disk_is_never_written() {
     for read_only in ["", ",ro"] {
@@ -95,12 +105,7 @@ fn another_machines_disk_is_never_written() {
         let given = format!("{disk}{read_only}");
         let first = command(&["run", &guest, "--disk", &given, "--timeout", "30"]);
         let first = Session::start(first);
-        let deadline = Instant::now() + SOON;
-        let inode = format!(":{} ", fs::metadata(&disk).expect("there").ino());
-        while !fs::read_to_string("/proc/locks").expect("Linux").contains(&inode) {
-            assert!(Instant::now() < deadline, "it never locks its disk");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until_locked(&disk);
         refused(&run(&["run", &guest, "--log", &disk]), &["another machine", &disk]);
         assert_eq!(fs::read(&disk).expect("there"), [7; 4096]);
         drop(first);
@@ -112,12 +117,7 @@ fn another_machines_disk_is_never_written() {
 fn another_machines_log_is_no_disk() {
     let (log, guest) = (path("running.log", b""), path("logs.elf", &idle()));
     let first = Session::start(command(&["run", &guest, "--log", &log, "--timeout", "30"]));
-    let deadline = Instant::now() + SOON;
-    let inode = format!(":{} ", fs::metadata(&log).expect("there").ino());
-    while !fs::read_to_string("/proc/locks").expect("Linux").contains(&inode) {
-        assert!(Instant::now() < deadline, "it never locks its log");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until_locked(&log);
     let disk = format!("{log},format=raw");
     refused(&run(&["run", &guest, "--disk", &disk]), &["in use", &log]);
     drop(first);

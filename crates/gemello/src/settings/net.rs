@@ -1,7 +1,7 @@
 //! `--net` and `machine.net`.
 
-use super::values::Text;
-use machine::{Config, Device, Forward, Protocol, Switch, UserConfig};
+use super::values::{self, Text};
+use machine::{Config, Device, Forward, Protocol, UserConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The port of a resolver that is named without one.
@@ -33,8 +33,10 @@ impl Text for NetChoice {
         for word in words {
             match word.split_once('=') {
                 Some(("forward", forward)) => config.forward.push(self::forward(forward)?),
-                Some(("host-loopback", switch)) => config.host_loopback = self::switch(switch)?,
-                Some(("restrict", switch)) => config.restrict = self::switch(switch)?,
+                Some(("host-loopback", switch)) => {
+                    config.host_loopback = values::switch(switch)?.into();
+                }
+                Some(("restrict", switch)) => config.restrict = values::switch(switch)?.into(),
                 Some(("dns", address)) => config.dns = Some(resolver(address)?),
                 _ => {
                     return Err(format!(
@@ -65,14 +67,6 @@ impl Text for NetChoice {
             text += &format!(",dns={dns}");
         }
         text
-    }
-}
-
-fn switch(text: &str) -> Result<Switch, String> {
-    match text {
-        "on" => Ok(Switch::On),
-        "off" => Ok(Switch::Off),
-        _ => Err(format!("{text} is neither on nor off")),
     }
 }
 

@@ -183,7 +183,7 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        _ => Err("it is on or off".into()),
+        _ => Err(format!("{text} is neither on nor off")),
     }
 }
 

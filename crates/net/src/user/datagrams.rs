@@ -75,6 +75,7 @@ impl Datagrams {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.flows.len()
     }

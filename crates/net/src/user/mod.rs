@@ -69,17 +69,6 @@ pub enum UserError {
     Host(#[from] io::Error),
 }
 
-/// How much is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NatStats {
-    /// TCP connections.
-    pub connections: usize,
-    /// Flows of datagrams.
-    pub flows: usize,
-    /// TCP connections that there ever were.
-    pub opened: u64,
-}
-
 /// A port of the host's.
 #[derive(Debug)]
 enum Door {
@@ -134,15 +123,6 @@ impl UserNet {
     /// The forwards, with the ports that the host has chosen.
     pub fn forwards(&self) -> Vec<Forward> {
         self.doors.values().map(Door::forward).collect()
-    }
-
-    /// How much is open.
-    pub fn stats(&self) -> NatStats {
-        NatStats {
-            connections: self.tcp.len(),
-            flows: self.datagrams.len(),
-            opened: self.tcp.opened,
-        }
     }
 
     /// Everything but a context, and the context.

@@ -3,8 +3,8 @@
 use crate::{Delivery, ETHERNET_HEADER, Frame, Guest};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket,
-    TcpRepr, UdpPacket, checksum,
+    EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl,
+    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, checksum,
 };
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -25,6 +25,21 @@ pub(super) const MTU: usize = 1500;
 pub(super) const IP_HEADER: usize = 20;
 /// Bytes of a TCP header without options.
 pub(super) const TCP_HEADER: usize = 20;
+/// A segment without options and without data.
+pub(super) const BARE: TcpRepr<'static> = TcpRepr {
+    src_port: 0,
+    dst_port: 0,
+    control: TcpControl::None,
+    seq_number: TcpSeqNumber(0),
+    ack_number: None,
+    window_len: 0,
+    window_scale: None,
+    max_seg_size: None,
+    sack_permitted: false,
+    sack_ranges: [None; 3],
+    timestamp: None,
+    payload: &[],
+};
 /// Frames that wait for the guest at the most; more are lost.
 const PENDING_MAX: usize = 1024;
 /// Bytes of the longest headers before TCP payload.

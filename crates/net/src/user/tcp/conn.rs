@@ -7,7 +7,7 @@
 use super::super::context::Context;
 use super::super::ring::Ring;
 use super::super::slab::Timer;
-use super::super::wire::{IP_HEADER, MTU, TCP_HEADER};
+use super::super::wire::{BARE, IP_HEADER, MTU, TCP_HEADER};
 use crate::{Delivery, ETHERNET_HEADER, FRAME_MAX};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use std::io::{ErrorKind, Write as _};
@@ -194,12 +194,7 @@ impl Conn {
             seq_number: TcpSeqNumber(number.cast_signed()),
             ack_number: Some(TcpSeqNumber(self.expected.cast_signed())),
             window_len: window,
-            window_scale: None,
-            max_seg_size: None,
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload: &[],
+            ..BARE
         }
     }
 

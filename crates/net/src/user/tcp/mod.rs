@@ -6,7 +6,7 @@ use self::conn::{Conn, Fate, RING_LEAST, State};
 use super::context::{About, Context};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab};
-use super::wire::GATEWAY;
+use super::wire::{BARE, GATEWAY};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
@@ -38,8 +38,6 @@ pub(super) struct Tcp {
     numbers: RandomState,
     /// The next port of the gateway's that a forward uses.
     next_port: u16,
-    /// How many there ever were.
-    pub(super) opened: u64,
 }
 
 impl Tcp {
@@ -52,7 +50,6 @@ impl Tcp {
             spare: RINGS_MAX,
             numbers: RandomState::new(),
             next_port: 0,
-            opened: 0,
         }
     }
 
@@ -157,7 +154,6 @@ impl Tcp {
         cx.watch(&conn.stream, self.conns.next_id(), flags)?;
         let id = self.conns.insert(conn);
         self.by_key.insert(key, id);
-        self.opened += 1;
         self.enqueue(id);
         Ok(())
     }
@@ -275,12 +271,7 @@ fn refuse(remote: SocketAddrV4, segment: &TcpRepr<'_>, cx: &mut Context<'_>) {
         seq_number: segment.ack_number.unwrap_or(TcpSeqNumber(0)),
         ack_number: segment.ack_number.is_none().then_some(after),
         window_len: 0,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
+        ..BARE
     };
     cx.cable.tcp(*remote.ip(), &repr, (&[], &[]), u16::MAX, cx.guest);
 }
