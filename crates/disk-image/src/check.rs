@@ -5,6 +5,7 @@
 //! is counted as used, and the refcount blocks are without a gap. What the data's clusters are
 //! counted is not looked at: that takes long, and harms nobody but the guest.
 
+use super::header::Header;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,23 +15,17 @@ const TABLE_MAX: u64 = 32 << 20;
 /// The bits of an entry that are an offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
-/// What is wrong with the image in `file`, of `bytes` bytes.
+/// What is wrong with the image in `file`, of `bytes` bytes, that has this `header`.
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn tables(file: &File, bytes: u64) -> io::Result<Result<(), String>> {
-    let mut header = [0; 104];
-    file.read_exact_at(&mut header, 0)?;
-    let half = |at: usize| u32::from_be_bytes(std::array::from_fn(|i| header[at + i]));
-    let whole = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| header[at + i]));
-    let order = if half(4) == 2 { 4 } else { half(96) };
+pub(crate) fn tables(file: &File, bytes: u64, header: &Header) -> io::Result<Result<(), String>> {
+    let order = header.refcount_order;
     if order > 6 {
         return Ok(Err(format!("its reference counts have 2^{order} bits")));
     }
-    let image = Tables { file, bytes, cluster: 1 << half(20), order };
-    let refcounts = (whole(48), u64::from(half(56)) * image.cluster);
-    let level1 = (whole(40), u64::from(half(36)) * 8);
-    match image.check(refcounts, level1) {
+    let image = Tables { file, bytes, cluster: header.cluster.into(), order };
+    match image.check(header.refcount_table, header.level1) {
         Ok(()) => Ok(Ok(())),
         Err(Wrong::Here(why)) => Ok(Err(why)),
         Err(Wrong::Host(error)) => Err(error),

@@ -23,6 +23,12 @@ pub(crate) struct Header {
     pub(crate) cluster: u32,
     pub(crate) snapshots: u32,
     pub(crate) encrypted: bool,
+    /// A reference count has two to this power bits.
+    pub(crate) refcount_order: u32,
+    /// Where the refcount table is, and its bytes.
+    pub(crate) refcount_table: (u64, u64),
+    /// Where the L1 table is, and its bytes.
+    pub(crate) level1: (u64, u64),
     pub(crate) backing: Option<BackingName>,
 }
 
@@ -72,8 +78,18 @@ impl Header {
                 Some(BackingName { name, format: backing_format(file, extensions)? })
             }
         };
-        let (snapshots, encrypted) = (half(60), half(32) != 0);
-        Ok(Ok(Self { version, size, cluster: 1 << bits, snapshots, encrypted, backing }))
+        let cluster = 1 << bits;
+        Ok(Ok(Self {
+            version,
+            size,
+            cluster,
+            snapshots: half(60),
+            encrypted: half(32) != 0,
+            refcount_order: if version == 2 { 4 } else { half(96) },
+            refcount_table: (whole(48), u64::from(half(56)) * u64::from(cluster)),
+            level1: (whole(40), u64::from(half(36)) * 8),
+            backing,
+        }))
     }
 }
 

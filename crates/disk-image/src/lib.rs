@@ -15,6 +15,7 @@ mod lock;
 mod open;
 mod qcow2;
 mod raw;
+mod space;
 pub mod tools;
 
 pub use error::ImageError;

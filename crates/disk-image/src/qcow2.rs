@@ -7,13 +7,11 @@
 use super::check;
 use super::file::ImageFile;
 use super::header::Header;
-use super::{DiskAccess, ImageError, SECTOR, Space, Storage};
+use super::{DiskAccess, ImageError, SECTOR, Space, Storage, space};
 use imago::file::File as HostFile;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{FormatAccess, ShallowMapping, StorageOpenOptions};
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -53,7 +51,7 @@ pub(crate) fn layer(
     let no = |error: io::Error| ImageError::Qcow2 { path: path.to_owned(), why: error.to_string() };
     let file = opened.file.try_clone().map_err(no)?;
     let writable = access == DiskAccess::ReadWrite;
-    if writable && let Err(why) = check::tables(&file, opened.bytes).map_err(no)? {
+    if writable && let Err(why) = check::tables(&file, opened.bytes, header).map_err(no)? {
         return Err(ImageError::Qcow2 { path: path.to_owned(), why });
     }
     let storage = host_file(path, opened, access).map_err(no)?;
@@ -111,7 +109,6 @@ impl Qcow2Image {
     /// Gives the host the space of the range's whole clusters, as far as only this disk uses them:
     /// they read as zeros. Before they are freed, for whoever gets them then may fill them at once.
     fn give_back(&self, access: &Access, offset: u64, bytes: u64) -> io::Result<()> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let cluster = u64::from(self.granule);
         let (mut at, end) = (offset.next_multiple_of(cluster), offset + bytes);
         let end = end - end % cluster;
@@ -121,10 +118,7 @@ impl Qcow2Image {
                 break;
             }
             if let ShallowMapping::Raw { offset: there, writable: true, .. } = mapping {
-                match fallocate(&self.file, hole, there, len) {
-                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                space::punch(&self.file, there, len)?;
             }
             at += len;
         }
@@ -188,12 +182,8 @@ impl Storage for Qcow2Image {
         };
         match done {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                let zeros = vec![0; bytes.min(1 << 20) as usize];
                 let access = self.shared();
-                let ends = offset + bytes;
-                (offset..ends).step_by(1 << 20).try_for_each(|at| {
-                    access.write(&zeros[..(ends - at).min(1 << 20) as usize], at)
-                })
+                space::zero(offset, bytes, |zeros, at| access.write(zeros, at))
             }
             done => done,
         }

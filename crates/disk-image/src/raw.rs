@@ -1,15 +1,12 @@
 //! A raw image, or a block device of the host: the disk's bytes and nothing else.
 
 use super::file::ImageFile;
-use super::{ImageError, SECTOR, Space, Storage};
-use rustix::fs::{FallocateFlags, fallocate};
+use super::{ImageError, SECTOR, Space, Storage, space};
+use rustix::fs::FallocateFlags;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-
-/// Bytes of zeros written at once where the host cannot do it by itself.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A raw image, locked while it is open.
 #[derive(Debug)]
@@ -39,16 +36,6 @@ impl RawImage {
         let sectors = file.metadata()?.len() / SECTOR;
         Ok(Self { file, sectors })
     }
-
-    fn write_plain_zeroes(&self, mut offset: u64, mut bytes: u64) -> io::Result<()> {
-        while bytes > 0 {
-            let now = bytes.min(ZEROS.len() as u64);
-            self.file.write_all_at(&ZEROS[..now as usize], offset)?;
-            offset += now;
-            bytes -= now;
-        }
-        Ok(())
-    }
 }
 
 impl Storage for RawImage {
@@ -73,11 +60,7 @@ impl Storage for RawImage {
     }
 
     fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, hole, offset, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            done => Ok(done?),
-        }
+        space::punch(&self.file, offset, bytes)
     }
 
     fn write_zeroes(&self, offset: u64, bytes: u64, space: Space) -> io::Result<()> {
@@ -85,12 +68,9 @@ impl Storage for RawImage {
             Space::GiveBack => FallocateFlags::PUNCH_HOLE,
             Space::Keep => FallocateFlags::ZERO_RANGE,
         };
-        match fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, bytes) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.write_plain_zeroes(offset, bytes)
-            }
-            Err(error) => Err(error.into()),
+        if space::allocate(&self.file, how, offset, bytes)? {
+            return Ok(());
         }
+        space::zero(offset, bytes, |zeros, at| self.file.write_all_at(zeros, at))
     }
 }
