@@ -31,6 +31,7 @@ Examples:
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
+  gemello run --disk system.qcow2                the kernel that lies on the disk
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
   gemello run machine.toml                       a machine that a file describes
   gemello run web.toml db.toml                   several, in one process; see gemello ps --help

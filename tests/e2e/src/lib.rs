@@ -129,6 +129,26 @@ pub fn program_disk(name: &str) -> String {
     format!("{},ro,format=raw", program.to_str().expect("text"))
 }
 
+/// A disk in `format` that boots by itself: the newest of its two kernels says so.
+pub fn system_disk(format: &str) -> PathBuf {
+    let image = scratch("system.raw", b"");
+    let root = image.with_file_name("root");
+    let boot = root.join("boot");
+    std::fs::create_dir_all(&boot).expect("a folder");
+    for (version, said) in [("9", "the older kernel"), ("57", "the newest kernel")] {
+        let kernel = boot.join(format!("vmlinuz-6.1.0-{version}-amd64"));
+        std::fs::write(kernel, prints(said.as_bytes(), RESET)).expect("a kernel");
+    }
+    let mut make = Command::new("/usr/sbin/mke2fs");
+    succeeds(make.args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg("8M"));
+    let disk = image.with_file_name(format!("system.{format}"));
+    if format != "raw" {
+        let mut convert = Command::new("qemu-img");
+        succeeds(convert.args(["convert", "-O", format]).arg(&image).arg(&disk));
+    }
+    disk
+}
+
 /// Runs a helper program that has to succeed.
 pub fn succeeds(command: &mut Command) {
     let output = command.output().expect("it starts");
