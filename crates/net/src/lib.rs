@@ -18,6 +18,7 @@ mod user;
 pub use config::{Forward, Protocol, Switch, UserConfig};
 pub use user::{UserError, UserNet};
 
+use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -31,8 +32,18 @@ pub const FRAME_MAX: usize = ETHERNET_HEADER + 65535;
 pub struct Abilities {
     /// It takes frames whose transport checksum covers the pseudo header alone.
     pub checksum: bool,
-    /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Frame::segment`] says.
+    /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Offload::segment`] says.
     pub segmentation: bool,
+}
+
+/// What the sender of a frame has left to whoever takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Where the transport header begins and, from there, where its checksum is, if that covers the
+    /// pseudo header alone.
+    pub checksum: Option<(u16, u16)>,
+    /// Payload of each TCP segment that the frame stands for.
+    pub segment: Option<u16>,
 }
 
 /// A frame for the guest.
@@ -40,11 +51,8 @@ pub struct Abilities {
 pub struct Frame<'a> {
     /// Its bytes, in pieces.
     pub parts: [&'a [u8]; 3],
-    /// Where the transport header begins and, from there, where its checksum is, if that covers the
-    /// pseudo header alone.
-    pub checksum: Option<(u16, u16)>,
-    /// Payload of each TCP segment that the frame stands for.
-    pub segment: Option<u16>,
+    /// What is left to the guest, within its abilities.
+    pub offload: Offload,
 }
 
 impl Frame<'_> {
@@ -63,13 +71,14 @@ pub enum Delivery {
     Full,
 }
 
-/// How far the sums of a frame of the guest's are to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
-    /// Each is there, and can be checked.
-    Whole,
-    /// The guest leaves the transport's to us.
-    Partial,
+/// Whether a cable leads anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// It does.
+    Up,
+    /// Nobody is at the other end.
+    Down,
 }
 
 /// The guest's side.
@@ -83,8 +92,8 @@ pub trait Guest {
 
 /// The network's side.
 pub trait Backend: Send {
-    /// The guest has sent `frame`.
-    fn transmit(&mut self, frame: &[u8], sums: Sums, guest: &mut dyn Guest);
+    /// The guest has sent `frame`, and left `offload` to us: that may be nonsense.
+    fn transmit(&mut self, frame: &[u8], offload: Offload, guest: &mut dyn Guest);
 
     /// Looks what the host's side has, and whether a deadline has passed; answers what was
     /// transmitted. Called after frames were transmitted, too.
@@ -98,4 +107,9 @@ pub trait Backend: Send {
 
     /// The guest's driver begins anew: what it had open is closed.
     fn reset(&mut self);
+
+    /// Whether the cable leads anywhere now. What changes it makes work.
+    fn link(&self) -> Link {
+        Link::Up
+    }
 }

@@ -30,7 +30,7 @@ use self::slab::{Id, Kind, Slab, Timers};
 use self::tcp::Tcp;
 use self::wire::{Cable, GATEWAY, GUEST, OUR_MAC, RESOLVER};
 use crate::config::{Forward, Protocol, UserConfig};
-use crate::{Backend, ETHERNET_HEADER, Guest, Sums};
+use crate::{Backend, ETHERNET_HEADER, Guest, Offload};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
@@ -47,6 +47,15 @@ use std::time::Instant;
 const EVENTS: usize = 64;
 /// Bytes of the longest datagram.
 const DATAGRAM_MAX: usize = 65507;
+
+/// How far the sums of a frame of the guest's are to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sums {
+    /// Each is there, and can be checked.
+    Whole,
+    /// The guest leaves the transport's to us.
+    Partial,
+}
 
 /// Why there is no such network.
 #[derive(Debug, thiserror::Error)]
@@ -333,7 +342,8 @@ impl Parts<'_> {
 }
 
 impl Backend for UserNet {
-    fn transmit(&mut self, bytes: &[u8], sums: Sums, guest: &mut dyn Guest) {
+    fn transmit(&mut self, bytes: &[u8], offload: Offload, guest: &mut dyn Guest) {
+        let sums = if offload.checksum.is_some() { Sums::Partial } else { Sums::Whole };
         let Ok(frame) = EthernetFrame::new_checked(bytes) else { return };
         if !frame.src_addr().is_unicast() {
             return;

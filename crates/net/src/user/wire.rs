@@ -1,6 +1,6 @@
 //! Frames for the guest, and the cable to it.
 
-use crate::{Delivery, ETHERNET_HEADER, Frame, Guest};
+use crate::{Delivery, ETHERNET_HEADER, Frame, Guest, Offload};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl,
@@ -182,7 +182,8 @@ impl Cable {
             packet.set_checksum(pseudo);
             let parts = [&bytes[..at + header], payload.0, payload.1];
             let segment = (len > usize::from(mss)).then_some(mss);
-            return guest.deliver(&Frame { parts, checksum: Some((at as u16, 16)), segment });
+            let offload = Offload { checksum: Some((at as u16, 16)), segment };
+            return guest.deliver(&Frame { parts, offload });
         }
         self.whole.clear();
         self.whole.extend_from_slice(payload.0);
