@@ -276,7 +276,8 @@ pub(crate) struct Run {
     /// The guest's network: none, or user: one behind this host's sockets, without privileges. A
     /// forward=tcp:127.0.0.1:8080:80 leads from a port of this host's (0: any) to one of the
     /// guest's; host-loopback=on lets the guest reach this host's loopback at 10.0.2.2; restrict=on
-    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: none]
+    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver. mac=ADDRESS is the address of
+    /// the guest's device [default: none]
     #[arg(long, value_name = "none|user[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 
@@ -308,6 +309,10 @@ pub(crate) struct Run {
     /// file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+
+    /// Write every frame of the guest's network to this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Follow these in detail, on standard error or in --trace-file
     #[arg(long, value_name = "TOPICS", value_enum, value_delimiter = ',')]
@@ -442,6 +447,10 @@ pub(crate) struct Restore {
     /// Write the guest's second serial line to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+
+    /// Write every frame of the guest's network to this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Take the disks as they are, also where their files were written since the machine was saved
     #[arg(long)]

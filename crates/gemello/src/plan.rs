@@ -123,7 +123,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
 fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
     let all = [
         (DeviceKind::Disk, !settings.disk.is_empty()),
-        (DeviceKind::Net, settings.user_net().is_some()),
+        (DeviceKind::Net, settings.net().is_some()),
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),

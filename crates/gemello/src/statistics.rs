@@ -1,6 +1,9 @@
 //! `--stats`: the counters of a run as a table.
 
-use machine::{Exits, PagerStats, PortStats, ProcessorStats, Stats, Unclaimed};
+use machine::{
+    Activity, Exits, Link, NetStats, PagerStats, PortStats, ProcessorStats, Stats, Traffic,
+    Unclaimed,
+};
 use sched::Usage;
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
@@ -16,7 +19,7 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, ports, unclaimed } = self.stats;
+        let Stats { wall, processors, paging, ports, net, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -32,6 +35,9 @@ impl fmt::Display for Table<'_> {
         }
         for PortStats { name, received, sent } in ports {
             writeln!(f, "  {name:<24} {received:>12} to the guest {sent:>12} from it")?;
+        }
+        if let Some(net) = net {
+            network_rows(f, net)?;
         }
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
@@ -54,6 +60,16 @@ fn paging_rows(f: &mut fmt::Formatter<'_>, stats: &PagerStats, seconds: f64) -> 
         writeln!(f, "  {name:<24} {count:>10} {:>10.1} a second", count as f64 / seconds)?;
     }
     Ok(())
+}
+
+fn network_rows(f: &mut fmt::Formatter<'_>, stats: &NetStats) -> fmt::Result {
+    let NetStats { received, sent, link, activity: Activity { lost } } = stats;
+    let plugged = if *link == Link::Up { "" } else { ", which is unplugged" };
+    writeln!(f, "network{plugged}")?;
+    for (name, Traffic { frames, bytes }) in [("to the guest", received), ("from it", sent)] {
+        writeln!(f, "  {name:<24} {frames:>10} frames {bytes:>16} bytes")?;
+    }
+    writeln!(f, "  {:<24} {lost:>10} frames, for which there was no room", "lost")
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {
@@ -258,6 +274,12 @@ mod tests {
             }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             ports: vec![PortStats { name: "gemello.stdin".into(), received: 77, sent: 88 }],
+            net: Some(NetStats {
+                received: Traffic { frames: 3, bytes: 4242 },
+                sent: Traffic::default(),
+                link: Link::Up,
+                activity: Activity { lost: 6 },
+            }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table { stats: &stats, resident: None }.to_string();
@@ -273,6 +295,8 @@ mod tests {
             "port 0x002e",
             "at most 3.0 MiB resident",
             "2.5 a second",
+            "3 frames             4242 bytes",
+            "6 frames, for",
             "77 to the guest           88 from it",
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");

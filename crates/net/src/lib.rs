@@ -6,17 +6,23 @@
 //!       └───────── Guest ◄─deliver─┘
 //! ```
 //! One thread, the device's, calls a [`Backend`]: with each frame of the guest's, and whenever its
-//! descriptor is readable or its deadline has passed. It never blocks, and takes no lock.
+//! descriptor is readable or its deadline has passed. It never blocks; its locks are leaves, and
+//! held for moments.
 //!
 //! Whatever frames a guest sends: a backend neither panics nor keeps more than a bounded amount of
 //! memory and descriptors for it.
 #![forbid(unsafe_code)]
 
+mod cable;
+mod capture;
 mod config;
 mod user;
+mod watch;
 
+pub use cable::{Cable, CableError, Plugged};
+pub use capture::Sink;
 pub use config::{Forward, Protocol, Switch, UserConfig};
-pub use user::{UserError, UserNet};
+pub use watch::{NetStats, Traffic, Watch};
 
 use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
@@ -90,6 +96,13 @@ pub trait Guest {
     fn deliver(&mut self, frame: &Frame<'_>) -> Delivery;
 }
 
+/// What the other end of a cable has open, and what it has lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Frames that found no room, from the guest or to it.
+    pub lost: u64,
+}
+
 /// The network's side.
 pub trait Backend: Send {
     /// The guest has sent `frame`, and left `offload` to us: that may be nonsense.
@@ -111,5 +124,10 @@ pub trait Backend: Send {
     /// Whether the cable leads anywhere now. What changes it makes work.
     fn link(&self) -> Link {
         Link::Up
+    }
+
+    /// What it has open, and has lost so far.
+    fn activity(&self) -> Activity {
+        Activity::default()
     }
 }

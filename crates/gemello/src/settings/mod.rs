@@ -27,10 +27,10 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
-use machine::{Transport, UserConfig};
+use machine::Transport;
 use module::{ModuleSettings, Word};
 use name::MachineName;
-use net::NetChoice;
+use net::{NetChoice, NetSettings};
 use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -139,6 +139,8 @@ pub(crate) struct RunSettings {
     pub(crate) console: Option<ConsolePlace>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) log: Option<PathBuf>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) pcap: Option<PathBuf>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) trace: Vec<Topic>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -189,10 +191,10 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
-    /// Its network behind the host's sockets, if it has one.
-    pub(crate) fn user_net(&self) -> Option<&UserConfig> {
+    /// Its network, if it has one.
+    pub(crate) fn net(&self) -> Option<NetSettings> {
         match &self.machine.net {
-            Some(NetChoice::User(config)) => Some(config),
+            Some(NetChoice::Some(net)) => Some(net.clone()),
             Some(NetChoice::None) | None => None,
         }
     }
@@ -234,6 +236,7 @@ impl Settings {
             timeout: _,
             console,
             log,
+            pcap,
             trace: _,
             trace_file,
             stats: _,
@@ -242,7 +245,7 @@ impl Settings {
         } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
         let single =
-            [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
+            [&mut machine.swap, kernel, initrd, log, pcap, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
         single
             .chain(console)
@@ -329,11 +332,12 @@ impl RunSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, console, log, trace, trace_file, stats, digest, save } = self;
+        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save } = self;
         Self {
             timeout: timeout.or(lower.timeout),
             console: console.or(lower.console),
             log: log.or(lower.log),
+            pcap: pcap.or(lower.pcap),
             trace: list(trace, lower.trace),
             trace_file: trace_file.or(lower.trace_file),
             stats: stats.or(lower.stats),

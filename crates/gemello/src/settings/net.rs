@@ -1,7 +1,8 @@
 //! `--net` and `machine.net`.
 
+use super::name::MachineName;
 use super::values::{self, Text};
-use machine::{Config, Device, Forward, Protocol, UserConfig};
+use machine::{Cable, Config, Device, Forward, Mac, Network, Protocol, UserConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The port of a resolver that is named without one.
@@ -11,63 +12,109 @@ const DNS: u16 = 53;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NetChoice {
     None,
-    /// One behind the host's sockets.
+    Some(NetSettings),
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetSettings {
+    /// Its address, if that is said.
+    mac: Option<Mac>,
+    joined: Joined,
+}
+
+/// What it is joined to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Joined {
+    /// A network behind the host's sockets.
     User(UserConfig),
 }
+
+/// For messages.
+const KINDS: &str = "user and none";
 
 impl Text for NetChoice {
     const SUCH_AS: &'static str = "a network such as \"user,forward=tcp:127.0.0.1:8080:80\"";
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.split(',');
-        match words.next() {
-            Some("user") => {}
-            Some("none") if words.next().is_none() => return Ok(Self::None),
-            Some("none") => return Err("no network has no options; write none alone".into()),
-            other => {
-                let other = other.unwrap_or_default();
-                return Err(format!("no network is called {other}; there are user and none"));
-            }
-        }
-        let mut config = UserConfig::default();
+        let first = words.next().unwrap_or_default();
+        let mut joined = match first {
+            "none" if words.next().is_none() => return Ok(Self::None),
+            "none" => return Err("no network has no options; write none alone".into()),
+            "user" => Joined::User(UserConfig::default()),
+            other => return Err(format!("no network is called {other}; there are {KINDS}")),
+        };
+        let mut mac = None;
         for word in words {
-            match word.split_once('=') {
-                Some(("forward", forward)) => config.forward.push(self::forward(forward)?),
-                Some(("host-loopback", switch)) => {
-                    config.host_loopback = values::switch(switch)?.into();
-                }
-                Some(("restrict", switch)) => config.restrict = values::switch(switch)?.into(),
-                Some(("dns", address)) => config.dns = Some(resolver(address)?),
-                _ => {
-                    return Err(format!(
-                        "no option is called {word}; there are forward=, host-loopback=, \
-                         restrict= and dns="
-                    ));
-                }
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match &mut joined {
+                _ if key == "mac" => mac = Some(address(value)?),
+                Joined::User(config) => user_option(config, key, value)?,
             }
         }
-        Ok(Self::User(config))
+        Ok(Self::Some(NetSettings { mac, joined }))
     }
 
     fn text(&self) -> String {
-        let Self::User(UserConfig { forward, host_loopback, restrict, dns }) = self else {
-            return "none".into();
+        let Self::Some(NetSettings { mac, joined }) = self else { return "none".into() };
+        let mut text = match joined {
+            Joined::User(config) => user_text(config),
         };
-        let mut text = "user".to_owned();
-        for forward in forward {
-            text += &format!(",forward={}", shown(forward));
-        }
-        if !host_loopback.is_off() {
-            text += ",host-loopback=on";
-        }
-        if !restrict.is_off() {
-            text += ",restrict=on";
-        }
-        if let Some(dns) = dns {
-            text += &format!(",dns={dns}");
+        if let Some(mac) = mac {
+            text += &format!(",mac={mac}");
         }
         text
     }
+}
+
+impl NetSettings {
+    /// As the machine `name` takes it.
+    pub(crate) fn network(&self, name: &MachineName) -> Network {
+        let mac = self.mac.unwrap_or_else(|| Mac::of_machine(&name.to_string()));
+        let cable = match &self.joined {
+            Joined::User(config) => Cable::User(config.clone()),
+        };
+        Network { mac, cable }
+    }
+}
+
+fn address(text: &str) -> Result<Mac, String> {
+    text.parse().map_err(|why| format!("mac={text}: {why}"))
+}
+
+fn user_option(config: &mut UserConfig, key: &str, value: &str) -> Result<(), String> {
+    match key {
+        "forward" => config.forward.push(forward(value)?),
+        "host-loopback" => config.host_loopback = values::switch(value)?.into(),
+        "restrict" => config.restrict = values::switch(value)?.into(),
+        "dns" => config.dns = Some(resolver(value)?),
+        _ => {
+            return Err(format!(
+                "no option is called {key}; there are forward=, host-loopback=, restrict=, dns= \
+                 and mac="
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn user_text(config: &UserConfig) -> String {
+    let UserConfig { forward, host_loopback, restrict, dns } = config;
+    let mut text = "user".to_owned();
+    for forward in forward {
+        text += &format!(",forward={}", shown(forward));
+    }
+    if !host_loopback.is_off() {
+        text += ",host-loopback=on";
+    }
+    if !restrict.is_off() {
+        text += ",restrict=on";
+    }
+    if let Some(dns) = dns {
+        text += &format!(",dns={dns}");
+    }
+    text
 }
 
 /// `tcp:[ADDRESS:]PORT:GUEST-PORT`; without address, the loopback's.
@@ -99,7 +146,7 @@ fn shown(Forward { protocol, host, guest }: &Forward) -> String {
 /// Tells which ports the host has chosen for the `open` forwards of `config`.
 pub(crate) fn announce(config: &Config, open: &[Forward]) {
     let forwards = config.devices.iter().filter_map(|device| match device {
-        Device::Net(config) => Some(&config.forward),
+        Device::Net(Network { cable: Cable::User(config), .. }) => Some(&config.forward),
         _ => None,
     });
     for (asked, open) in forwards.flatten().zip(open) {
@@ -119,7 +166,7 @@ mod tests {
             "none",
             "user",
             "user,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:0:53",
-            "user,host-loopback=on,restrict=on,dns=192.0.2.1:53",
+            "user,host-loopback=on,restrict=on,dns=192.0.2.1:53,mac=52:54:00:12:34:56",
         ] {
             assert_eq!(NetChoice::parse(text).map(|net| net.text()), Ok(text.to_owned()));
         }
@@ -139,6 +186,7 @@ mod tests {
             ("user,forward=tcp:80:0", "write tcp:127.0.0.1:8080:80"),
             ("user,forward=tcp:::1:80:80", "write tcp:127.0.0.1:8080:80"),
             ("user,dns=localhost", "write dns=192.0.2.1"),
+            ("user,mac=ff:ff:ff:ff:ff:ff", "six bytes such as"),
         ] {
             let refusal = NetChoice::parse(text).expect_err(text);
             assert!(refusal.contains(remedy), "{text}: {refusal}");

@@ -30,7 +30,7 @@ use self::slab::{Id, Kind, Slab, Timers};
 use self::tcp::Tcp;
 use self::wire::{Cable, GATEWAY, GUEST, OUR_MAC, RESOLVER};
 use crate::config::{Forward, Protocol, UserConfig};
-use crate::{Backend, ETHERNET_HEADER, Guest, Offload};
+use crate::{Activity, Backend, ETHERNET_HEADER, Guest, Offload};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
@@ -87,7 +87,7 @@ enum Door {
 
 /// See the module.
 #[derive(Debug)]
-pub struct UserNet {
+pub(crate) struct UserNet {
     epoll: OwnedFd,
     cable: Cable,
     reach: Reach,
@@ -104,7 +104,7 @@ impl UserNet {
     ///
     /// # Errors
     /// A port is taken, or the host has no descriptor left.
-    pub fn new(config: &UserConfig) -> Result<Self, UserError> {
+    pub(crate) fn new(config: &UserConfig) -> Result<Self, UserError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut doors = Slab::new(Kind::Forward);
         for forward in &config.forward {
@@ -130,7 +130,7 @@ impl UserNet {
     }
 
     /// The forwards, with the ports that the host has chosen.
-    pub fn forwards(&self) -> Vec<Forward> {
+    pub(crate) fn forwards(&self) -> Vec<Forward> {
         self.doors.values().map(Door::forward).collect()
     }
 
@@ -392,6 +392,10 @@ impl Backend for UserNet {
         parts.datagrams.clear(&mut cx);
         parts.fragments.clear();
         self.cable.clear();
+    }
+
+    fn activity(&self) -> Activity {
+        Activity { lost: self.cable.lost }
     }
 }
 

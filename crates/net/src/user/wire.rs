@@ -50,6 +50,7 @@ const HEADERS_MAX: usize = ETHERNET_HEADER + IP_HEADER + 60;
 pub(super) struct Cable {
     pub(super) guest_mac: EthernetAddress,
     pending: VecDeque<Vec<u8>>,
+    pub(super) lost: u64,
     ident: u16,
     /// For payload of a guest that takes no pieces.
     whole: Vec<u8>,
@@ -65,7 +66,7 @@ pub(super) struct Ip {
 impl Cable {
     pub(super) fn new() -> Self {
         let guest_mac = EthernetAddress::BROADCAST;
-        Self { guest_mac, pending: VecDeque::new(), ident: 0, whole: Vec::new() }
+        Self { guest_mac, pending: VecDeque::new(), lost: 0, ident: 0, whole: Vec::new() }
     }
 
     /// Drops what waits.
@@ -95,6 +96,8 @@ impl Cable {
         }
         if self.pending.len() < PENDING_MAX {
             self.pending.push_back(frame);
+        } else {
+            self.lost += 1;
         }
     }
 

@@ -10,8 +10,11 @@ mod port;
 pub(super) mod saved;
 mod server;
 
-pub use ::net::{Forward, Link, Protocol, Switch, UserConfig, UserError, UserNet};
-pub use mac::Mac;
+pub use ::net::{
+    Activity, Cable, CableError, Forward, Link, NetStats, Plugged, Protocol, Sink, Switch, Traffic,
+    UserConfig, Watch,
+};
+pub use mac::{Mac, NoMac};
 pub use saved::NetState;
 
 use self::carrier::Carrier;
