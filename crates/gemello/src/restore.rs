@@ -8,6 +8,7 @@ use crate::place::Place;
 use crate::save::Saver;
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
+use crate::settings::net::find_switch;
 use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
@@ -27,6 +28,7 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     pairs::code_cache(&engine)?;
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session = SavedSession::read(&saved.header.session, &arguments.file)?;
+    find_switch(&mut saved.header.hardware)?;
     let hardware = saved.header.hardware.clone();
     let sched = SchedSettings::from(&arguments.sched);
     pairs::turns(hardware.deterministic, &sched)?;

@@ -113,8 +113,8 @@ fn start(
     Ok(Ready { name, claim, machine, side, report, log, capture, sched })
 }
 
-/// The machine of `settings`, which is called `name`, with a console device if it has `ports`. Boot files that come through
-/// pipes are read here.
+/// The machine of `settings`, which is called `name`, with a console device if it has `ports`. Boot
+/// files that come through pipes are read here.
 fn config(
     settings: &Settings,
     name: &MachineName,
@@ -135,7 +135,7 @@ fn config(
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
-    let net = settings.net().map(|net| Device::Net(net.network(name)));
+    let net = settings.net().map(|net| net.network(name)).transpose()?.map(Device::Net);
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
         swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),

@@ -16,7 +16,16 @@
 mod cable;
 mod capture;
 mod config;
+mod inbound;
+mod offload;
+mod ready;
+mod stream;
+mod switch;
+mod tap;
+#[cfg(test)]
+mod testing;
 mod user;
+mod vnet;
 mod watch;
 
 pub use cable::{Cable, CableError, Plugged};

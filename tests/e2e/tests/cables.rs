@@ -1,8 +1,10 @@
 //! What a network device can be joined to, and what is written down of it, with Debian's own
 //! driver.
 
-use e2e::{cache, code, debian, run, scratch, text};
+use e2e::{Session, cache, code, command, debian, debian_alone, run, scratch, text};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -53,7 +55,7 @@ fn a_capture_has_every_frame() {
     let counted = |name: &str| {
         let line = stats.lines().find(|line| line.trim_start().starts_with(name));
         let words = line.unwrap_or_else(|| panic!("{stats}")).split_whitespace();
-        words.skip_while(|word| word.parse::<usize>().is_err()).next()?.parse().ok()
+        words.flat_map(str::parse::<usize>).next()
     };
     assert_eq!(counted("from it "), Some(sent), "{stats}");
     assert_eq!(counted("to the guest "), Some(frames.len() - sent), "{stats}");
@@ -83,4 +85,105 @@ fn a_capture_is_where_it_may_be_and_a_full_disk_is_told() {
         assert!(pieces.iter().all(|piece| message.contains(piece)), "{message}");
     }
     assert!(fs::metadata(kernel).expect("there").len() > 1 << 20);
+}
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// A machine that runs `script`, joined to `net`.
+fn machine(name: &str, net: &str, script: &str) -> Session {
+    let arguments = ["run", "debian", "--name", name, "--net", net, "--timeout", "5m", "--"];
+    Session::start(command(&[&arguments[..], &["sh", "-c", script]].concat()))
+}
+
+/// A name that no other run of these tests uses.
+fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+/// Machine 1 has 10.9.0.1 and sends 4 MiB to who comes; machine `number` has that address, fetches
+/// them, and tells the sum. Each pings the first.
+fn scripts(number: u8) -> (String, String) {
+    let up = |number| format!("ip addr add 10.9.0.{number}/24 broadcast + dev eth0; ");
+    let send = "mkdir /www; head -c 4194304 /dev/urandom >/www/x; md5sum </www/x; \
+                httpd -p 80 -h /www; read line";
+    let fetch = "until ping -c 1 -W 1 10.9.0.1 >/dev/null; do sleep 0.2; done; \
+                 wget -q -O /tmp/x http://10.9.0.1/x; md5sum </tmp/x";
+    (up(1) + send, up(number) + fetch)
+}
+
+/// The sum in what a machine said.
+fn sum(said: &str) -> &str {
+    said.lines().find_map(|line| line.strip_suffix("  -")).unwrap_or_else(|| panic!("{said}"))
+}
+
+#[test]
+fn machines_of_several_processes_share_a_switch() {
+    let _turn = debian_alone("cloud");
+    let (net, (first, second)) = (format!("switch={}", unique("lab")), scripts(2));
+    let mut one = machine(&unique("one"), &net, &first);
+    let (told, _) = one.expect("  -\n", LONG);
+    let two = machine(&unique("two"), &net, &second);
+    let (status, fetched) = two.finish(LONG);
+    assert_eq!(status, 0, "{fetched}");
+    assert_eq!(sum(&told), sum(&fetched));
+    // A broadcast reaches all, and each has an address of its own.
+    let ask = "ip addr add 10.9.0.3/24 broadcast + dev eth0; ping -c 1 10.9.0.1 >/dev/null; \
+               cat /sys/class/net/eth0/address; \
+               arping -c 1 -f -I eth0 10.9.0.1";
+    let (status, asked) = machine(&unique("three"), &net, ask).finish(LONG);
+    assert_eq!(status, 0, "{asked}");
+    assert!(asked.contains("Received 1 response"), "{asked}");
+    one.send("\n");
+    assert_eq!(one.finish(LONG).0, 0);
+}
+
+#[test]
+fn a_program_at_a_socket_is_a_network() {
+    let _turn = debian("cloud");
+    let path = scratch("passt.sock", b"");
+    fs::remove_file(&path).expect("just made");
+    let script = "cat /sys/class/net/eth0/carrier; \
+                  until [ \"$(cat /sys/class/net/eth0/carrier)\" = 1 ]; do sleep 0.1; done; \
+                  echo plugged; ip addr add 10.9.0.1/24 dev eth0; \
+                  until arping -c 1 -w 1 -I eth0 10.9.0.9; do :; done; \
+                  until [ \"$(cat /sys/class/net/eth0/carrier)\" = 0 ]; do sleep 0.1; done; \
+                  echo unplugged";
+    let net = format!("unix={}", path.display());
+    let mut guest = machine(&unique("unix"), &net, script);
+    guest.expect("0\n", LONG);
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let (mut peer, _) = listener.accept().expect("the guest's");
+    guest.expect("plugged", LONG);
+    // Who has 10.9.0.9? We do.
+    loop {
+        let mut length = [0; 4];
+        peer.read_exact(&mut length).expect("a length");
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        peer.read_exact(&mut frame).expect("a frame");
+        if frame[12..14] == [8, 6] && frame[38..42] == [10, 9, 0, 9] {
+            let (asker, us) = (frame[6..12].to_vec(), [0x52, 0, 0, 0, 0, 9]);
+            let mut reply =
+                [&asker[..], &us, &frame[12..20], &[0, 2], &us, &[10, 9, 0, 9]].concat();
+            reply.extend([&asker[..], &frame[28..32]].concat());
+            peer.write_all(&(reply.len() as u32).to_be_bytes()).expect("taken");
+            peer.write_all(&reply).expect("taken");
+            break;
+        }
+    }
+    guest.expect("Received 1 response", LONG);
+    drop((peer, listener));
+    fs::remove_file(&path).expect("there");
+    guest.expect("unplugged", LONG);
+    assert_eq!(guest.finish(LONG).0, 0);
+}
+
+/// A device that works needs an administrator: `docs/config.md` says how it was tried.
+#[test]
+fn a_tap_device_that_is_not_there_is_told_with_the_remedy() {
+    let _turn = debian("cloud");
+    let output = run(&["run", "debian", "--net", "tap=gemello-none", "--", "true"]);
+    let message = text(&output.stderr);
+    assert_eq!(code(&output), 2, "{message}");
+    let remedies = ["ip tuntap add dev gemello-none", "modprobe tun", "/dev/net/tun"];
+    assert!(remedies.iter().any(|remedy| message.contains(remedy)), "{message}");
 }

@@ -244,11 +244,16 @@ impl Settings {
             save,
         } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
+        let net = match &mut machine.net {
+            Some(NetChoice::Some(net)) => net.path(),
+            Some(NetChoice::None) | None => None,
+        };
         let single =
             [&mut machine.swap, kernel, initrd, log, pcap, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
         single
             .chain(console)
+            .chain(net)
             .chain(modules)
             .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))

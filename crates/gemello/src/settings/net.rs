@@ -2,8 +2,10 @@
 
 use super::name::MachineName;
 use super::values::{self, Text};
-use machine::{Cable, Config, Device, Forward, Mac, Network, Protocol, UserConfig};
+use crate::control;
+use machine::{Cable, Config, Device, Forward, Hardware, Mac, Network, Protocol, UserConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 
 /// The port of a resolver that is named without one.
 const DNS: u16 = 53;
@@ -28,29 +30,43 @@ pub(crate) struct NetSettings {
 enum Joined {
     /// A network behind the host's sockets.
     User(UserConfig),
+    /// A program's socket.
+    Unix(PathBuf),
+    /// A switch among this user's machines.
+    Switch(MachineName),
+    /// A TAP device.
+    Tap(String),
 }
 
 /// For messages.
-const KINDS: &str = "user and none";
+const KINDS: &str = "user, unix=PATH, switch=NAME, tap=NAME and none";
 
 impl Text for NetChoice {
     const SUCH_AS: &'static str = "a network such as \"user,forward=tcp:127.0.0.1:8080:80\"";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let mut words = text.split(',');
+        let mut words = words(text).into_iter();
         let first = words.next().unwrap_or_default();
-        let mut joined = match first {
-            "none" if words.next().is_none() => return Ok(Self::None),
-            "none" => return Err("no network has no options; write none alone".into()),
-            "user" => Joined::User(UserConfig::default()),
-            other => return Err(format!("no network is called {other}; there are {KINDS}")),
+        let mut joined = match first.split_once('=').unwrap_or((&first, "")) {
+            ("none", "") if words.len() == 0 => return Ok(Self::None),
+            ("none", "") => return Err("no network has no options; write none alone".into()),
+            ("user", "") => Joined::User(UserConfig::default()),
+            ("unix", path) if !path.is_empty() => Joined::Unix(path.into()),
+            ("switch", name) => Joined::Switch(MachineName::parse(name)?),
+            ("tap", name) if !name.is_empty() => Joined::Tap(name.into()),
+            _ => return Err(format!("no network is called {first}; there are {KINDS}")),
         };
         let mut mac = None;
         for word in words {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let (key, value) = word.split_once('=').unwrap_or((&word, ""));
             match &mut joined {
                 _ if key == "mac" => mac = Some(address(value)?),
                 Joined::User(config) => user_option(config, key, value)?,
+                Joined::Unix(_) | Joined::Switch(_) | Joined::Tap(_) => {
+                    return Err(format!(
+                        "no option of this network is called {key}; there is mac="
+                    ));
+                }
             }
         }
         Ok(Self::Some(NetSettings { mac, joined }))
@@ -60,6 +76,9 @@ impl Text for NetChoice {
         let Self::Some(NetSettings { mac, joined }) = self else { return "none".into() };
         let mut text = match joined {
             Joined::User(config) => user_text(config),
+            Joined::Unix(path) => format!("unix={}", path.display().to_string().replace(',', ",,")),
+            Joined::Switch(name) => format!("switch={name}"),
+            Joined::Tap(name) => format!("tap={name}"),
         };
         if let Some(mac) = mac {
             text += &format!(",mac={mac}");
@@ -70,13 +89,56 @@ impl Text for NetChoice {
 
 impl NetSettings {
     /// As the machine `name` takes it.
-    pub(crate) fn network(&self, name: &MachineName) -> Network {
+    ///
+    /// # Errors
+    /// There is no folder for a switch.
+    pub(crate) fn network(&self, name: &MachineName) -> anyhow::Result<Network> {
         let mac = self.mac.unwrap_or_else(|| Mac::of_machine(&name.to_string()));
         let cable = match &self.joined {
             Joined::User(config) => Cable::User(config.clone()),
+            Joined::Unix(path) => Cable::Unix { path: path.clone() },
+            Joined::Switch(name) => {
+                Cable::Switch { folder: control::folder()?, name: name.to_string() }
+            }
+            Joined::Tap(name) => Cable::Tap { name: name.clone() },
         };
-        Network { mac, cable }
+        Ok(Network { mac, cable })
     }
+
+    /// Its path, if it has one.
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.joined {
+            Joined::Unix(path) => Some(path),
+            Joined::User(_) | Joined::Switch(_) | Joined::Tap(_) => None,
+        }
+    }
+}
+
+/// Has a saved machine of `hardware` find its switch where this user's are now.
+///
+/// # Errors
+/// There is no folder for it.
+pub(crate) fn find_switch(hardware: &mut Hardware) -> anyhow::Result<()> {
+    for device in &mut hardware.devices {
+        if let Device::Net(Network { cable: Cable::Switch { folder, .. }, .. }) = device {
+            *folder = control::folder()?;
+        }
+    }
+    Ok(())
+}
+
+/// `text` at its commas; two commas are one of a word.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == ',' && rest.next_if_eq(&',').is_none() {
+            words.push(String::new());
+        } else if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words
 }
 
 fn address(text: &str) -> Result<Mac, String> {
@@ -164,6 +226,9 @@ mod tests {
     fn what_is_written_is_read_back() {
         for text in [
             "none",
+            "unix=/run/pa,,sst.sock",
+            "switch=lab.1,mac=52:54:00:12:34:56",
+            "tap=tap0",
             "user",
             "user,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:0:53",
             "user,host-loopback=on,restrict=on,dns=192.0.2.1:53,mac=52:54:00:12:34:56",
@@ -178,7 +243,12 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused_with_the_remedy() {
         for (text, remedy) in [
-            ("bridge", "there are user and none"),
+            ("bridge", "there are user, unix=PATH"),
+            ("user=x", "there are user, unix=PATH"),
+            ("unix", "there are user, unix=PATH"),
+            ("unix=a,restrict=on", "there is mac="),
+            ("switch=", "a name has 1 to 64"),
+            ("switch=a/b", "a name has letters"),
             ("none,restrict=on", "write none alone"),
             ("user,forwards=1", "there are forward="),
             ("user,restrict=yes", "neither on nor off"),
