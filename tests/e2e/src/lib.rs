@@ -9,7 +9,7 @@
 mod guests;
 mod session;
 
-pub use guests::{HALT, RESET, idle, kernel, prints, writes_debug_exit, zero_idt};
+pub use guests::{HALT, RESET, SECOND_PRESS, idle, kernel, prints, writes_debug_exit, zero_idt};
 pub use session::{Ends, Session, Terminal, open, pty};
 pub use test_support::gemello;
 
