@@ -279,7 +279,8 @@ pub(crate) struct Run {
     /// address of the guest's device. With user, a
     /// forward=tcp:127.0.0.1:8080:80 leads from a port of this host's (0: any) to one of the
     /// guest's; host-loopback=on lets the guest reach this host's loopback at 10.0.2.2; restrict=on
-    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: none]
+    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: for debian user,
+    /// unless it is deterministic; else none]
     #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 

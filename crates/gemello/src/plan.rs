@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
+use crate::debian::{self, Addresses, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
@@ -102,6 +102,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
         transport: settings.transport(),
         devices: devices(settings, !side.ports().is_empty()),
+        addresses: settings.net().map_or(Addresses::None, |net| net.addresses()),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;

@@ -1,7 +1,7 @@
 //! `--stats`: the counters of a run as a table.
 
 use machine::{
-    Activity, Exits, Link, NetStats, PagerStats, PortStats, ProcessorStats, Stats, Traffic,
+    Activity, Exits, Flows, Link, NetStats, PagerStats, PortStats, ProcessorStats, Stats, Traffic,
     Unclaimed,
 };
 use sched::Usage;
@@ -64,13 +64,26 @@ fn paging_rows(f: &mut fmt::Formatter<'_>, stats: &PagerStats, seconds: f64) -> 
 }
 
 fn network_rows(f: &mut fmt::Formatter<'_>, stats: &NetStats) -> fmt::Result {
-    let NetStats { received, sent, link, activity: Activity { lost } } = stats;
+    let NetStats { received, sent, link, activity: Activity { lost, flows } } = stats;
     let plugged = if *link == Link::Up { "" } else { ", which is unplugged" };
     writeln!(f, "network{plugged}")?;
     for (name, Traffic { frames, bytes }) in [("to the guest", received), ("from it", sent)] {
         writeln!(f, "  {name:<24} {frames:>10} frames {bytes:>16} bytes")?;
     }
-    writeln!(f, "  {:<24} {lost:>10} frames, for which there was no room", "lost")
+    writeln!(f, "  {:<24} {lost:>10} frames, for which there was no room", "lost")?;
+    match flows {
+        Some(flows) => writeln!(f, "  open: {}", flows_line(flows)),
+        None => Ok(()),
+    }
+}
+
+/// What is open, as text.
+pub(crate) fn flows_line(flows: &Flows) -> String {
+    let Flows { tcp_opening, tcp_open, udp, echo, dns } = flows;
+    format!(
+        "TCP connections {tcp_open}, about to be {tcp_opening}; UDP flows {udp}, echo requests \
+         {echo}, DNS queries {dns}"
+    )
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {
@@ -280,7 +293,7 @@ mod tests {
                 received: Traffic { frames: 3, bytes: 4242 },
                 sent: Traffic::default(),
                 link: Link::Up,
-                activity: Activity { lost: 6 },
+                activity: Activity { lost: 6, flows: Some(Flows { udp: 9, ..Flows::default() }) },
             }),
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
@@ -299,6 +312,7 @@ mod tests {
             "2.5 a second",
             "3 frames             4242 bytes",
             "6 frames, for",
+            "UDP flows 9",
             "77 to the guest           88 from it",
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");

@@ -67,7 +67,8 @@ pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
 pub use devices::virtio::net::{
-    Activity, Cable, Forward, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic, UserConfig,
+    Activity, Cable, Flows, Forward, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
+    UserConfig,
 };
 pub use digest::{Digest, DigestError};
 pub use end::End;

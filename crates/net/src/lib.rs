@@ -110,6 +110,23 @@ pub trait Guest {
 pub struct Activity {
     /// Frames that found no room, from the guest or to it.
     pub lost: u64,
+    /// What is open now, where the other end knows flows.
+    pub flows: Option<Flows>,
+}
+
+/// Flows by their state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// TCP connections that one side has not answered yet.
+    pub tcp_opening: usize,
+    /// TCP connections that are there, half closed ones included.
+    pub tcp_open: usize,
+    /// Peers of UDP ports.
+    pub udp: usize,
+    /// ICMP echo requests that wait for an answer, or did a moment ago.
+    pub echo: usize,
+    /// Queries that wait for an answer.
+    pub dns: usize,
 }
 
 /// The network's side.

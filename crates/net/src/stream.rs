@@ -228,7 +228,7 @@ impl Backend for Stream {
     }
 
     fn activity(&self) -> Activity {
-        Activity { lost: self.lost }
+        Activity { lost: self.lost, flows: None }
     }
 }
 

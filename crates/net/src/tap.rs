@@ -78,6 +78,6 @@ impl Backend for Tap {
     }
 
     fn activity(&self) -> Activity {
-        Activity { lost: self.lost }
+        Activity { lost: self.lost, flows: None }
     }
 }

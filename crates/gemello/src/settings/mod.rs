@@ -191,12 +191,23 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
-    /// Its network, if it has one.
+    /// Its network, if it has one. Where nobody says so, Debian has the one behind the host's
+    /// sockets, if a slot is left, unless it is to be the same each time.
     pub(crate) fn net(&self) -> Option<NetSettings> {
+        let alike = self.machine.deterministic.unwrap_or_default();
+        let fits = self.slots() < self.transport().slots();
         match &self.machine.net {
             Some(NetChoice::Some(net)) => Some(net.clone()),
+            None if self.boot.debian.is_some() && fits && !alike => Some(NetSettings::user()),
             Some(NetChoice::None) | None => None,
         }
+    }
+
+    /// How many slots are taken by what it is given in any case.
+    fn slots(&self) -> usize {
+        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
+        let others = [self.balloon(), self.vsock.is_some(), ports];
+        self.disk.len() + others.into_iter().filter(|there| *there).count()
     }
 
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
@@ -208,9 +219,7 @@ impl Settings {
     /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
     /// taken has none.
     pub(crate) fn rng(&self) -> bool {
-        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
-        let others = [self.balloon(), self.vsock.is_some(), ports];
-        let others = self.disk.len() + others.into_iter().filter(|there| *there).count();
+        let others = self.slots() + usize::from(self.net().is_some());
         let fits = others < self.transport().slots();
         let alike = self.machine.deterministic.unwrap_or_default();
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())

@@ -3,6 +3,7 @@
 use super::name::MachineName;
 use super::values::{self, Text};
 use crate::control;
+use crate::debian::Addresses;
 use machine::{Cable, Config, Device, Forward, Hardware, Mac, Network, Protocol, UserConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -88,6 +89,20 @@ impl Text for NetChoice {
 }
 
 impl NetSettings {
+    /// A network behind the host's sockets, all else as usual.
+    pub(crate) fn user() -> Self {
+        Self { mac: None, joined: Joined::User(UserConfig::default()) }
+    }
+
+    /// How Debian gets its addresses there.
+    pub(crate) fn addresses(&self) -> Addresses {
+        match self.joined {
+            Joined::User(_) => Addresses::Known,
+            Joined::Unix(_) | Joined::Tap(_) => Addresses::Asked,
+            Joined::Switch(_) => Addresses::None,
+        }
+    }
+
     /// As the machine `name` takes it.
     ///
     /// # Errors

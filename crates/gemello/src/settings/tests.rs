@@ -284,3 +284,21 @@ fn a_machine_is_called_after_what_it_boots() {
     let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
     assert_eq!(said.name(file).to_string(), "said");
 }
+
+#[test]
+fn debian_has_a_network_unless_something_speaks_against_it() {
+    let net = |words: &[&str]| options::gather(&arguments(words)).expect("it").settings.net();
+    assert!(net(&["debian"]).is_some());
+    let disks = ["--disk", "/a"].repeat(8);
+    let full = [&["debian", "--transport", "mmio"][..], &disks].concat();
+    for without in [
+        &["debian", "--net", "none"][..],
+        &["debian", "--deterministic"],
+        &["--nucleus"],
+        &["--kernel", "/k"],
+        &full,
+    ] {
+        assert_eq!(net(without), None, "{without:?}");
+    }
+    assert!(net(&["debian", "--deterministic", "--net", "user"]).is_some(), "and is refused");
+}

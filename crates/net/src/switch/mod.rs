@@ -264,6 +264,6 @@ impl Backend for Port {
     }
 
     fn activity(&self) -> Activity {
-        Activity { lost: self.lost }
+        Activity { lost: self.lost, flows: None }
     }
 }

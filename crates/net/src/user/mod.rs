@@ -30,7 +30,7 @@ use self::slab::{Id, Kind, Slab, Timers};
 use self::tcp::Tcp;
 use self::wire::{Cable, GATEWAY, GUEST, OUR_MAC, RESOLVER};
 use crate::config::{Forward, Protocol, UserConfig};
-use crate::{Activity, Backend, ETHERNET_HEADER, Guest, Offload};
+use crate::{Activity, Backend, ETHERNET_HEADER, Flows, Guest, Offload};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
@@ -395,7 +395,10 @@ impl Backend for UserNet {
     }
 
     fn activity(&self) -> Activity {
-        Activity { lost: self.cable.lost }
+        let mut flows = Flows::default();
+        self.tcp.count(&mut flows);
+        self.datagrams.count(&mut flows);
+        Activity { lost: self.cable.lost, flows: Some(flows) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames for the guest, and the cable to it.
 
+use crate::config::UserConfig;
 use crate::{Delivery, ETHERNET_HEADER, Frame, Guest, Offload};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -10,13 +11,13 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The router, at which the guest also finds the host.
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(super) const GATEWAY: Ipv4Addr = UserConfig::GATEWAY;
 /// Who answers DNS queries.
-pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub(super) const RESOLVER: Ipv4Addr = UserConfig::RESOLVER;
 /// The guest.
-pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+pub(super) const GUEST: Ipv4Addr = UserConfig::GUEST;
 /// The network's.
-pub(super) const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
+pub(super) const NETMASK: Ipv4Addr = UserConfig::NETMASK;
 /// Of all our addresses.
 pub(super) const OUR_MAC: EthernetAddress = EthernetAddress([0x52, 0x55, 10, 0, 2, 2]);
 /// Bytes of an IP packet on the cable at the most, segments to be cut aside.

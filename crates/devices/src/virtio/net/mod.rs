@@ -11,8 +11,8 @@ pub(super) mod saved;
 mod server;
 
 pub use ::net::{
-    Activity, Cable, CableError, Forward, Link, NetStats, Plugged, Protocol, Sink, Switch, Traffic,
-    UserConfig, Watch,
+    Activity, Cable, CableError, Flows, Forward, Link, NetStats, Plugged, Protocol, Sink, Switch,
+    Traffic, UserConfig, Watch,
 };
 pub use mac::{Mac, NoMac};
 pub use saved::NetState;
