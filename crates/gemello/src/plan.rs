@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
+use crate::debian::{self, Addresses, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
@@ -141,6 +141,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
         transport: settings.transport(),
         devices: devices(settings, !side.ports().is_empty()),
+        addresses: settings.net().map_or(Addresses::None, |net| net.addresses()),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -162,7 +163,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
 fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
     let all = [
         (DeviceKind::Disk, !settings.disk.is_empty()),
-        (DeviceKind::Net, settings.user_net().is_some()),
+        (DeviceKind::Net, settings.net().is_some()),
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),

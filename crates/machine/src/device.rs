@@ -1,7 +1,7 @@
 //! The devices that a machine may be given, beyond what every PC has.
 
 use devices::virtio::blk::Cache;
-use devices::virtio::net::UserConfig;
+use devices::virtio::net::{Cable, Mac};
 use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
-    /// A network behind the host's sockets.
-    Net(UserConfig),
+    /// A network device.
+    Net(Network),
     /// Random bytes of the host's.
     Entropy,
     /// A memory balloon.
@@ -52,6 +52,16 @@ pub struct Port {
 pub struct Scratch {
     /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
     pub bytes: u64,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its address.
+    pub mac: Mac,
+    /// What it is joined to.
+    pub cable: Cable,
 }
 
 /// Sockets between a guest and the host, by Firecracker's convention.

@@ -26,6 +26,7 @@ use crate::stats::{ProcessorStats, Stats};
 use crate::task::ProcessorTask;
 use crate::virtio::Slotted;
 use devices::virtio::console::ConsolePort;
+use devices::virtio::net::Watch;
 use memory::Pager;
 use sched::{Pool, QUANTUM, Usage};
 use std::io;
@@ -223,6 +224,7 @@ impl Board {
             paging: self.pager.as_ref().map(Pager::stats),
             ports: self.virtio.iter().flat_map(Slotted::ports).map(ConsolePort::stats).collect(),
             service: self.control.service.total(),
+            net: self.watch().map(Watch::stats),
             unclaimed: self.bus.unclaimed(),
         }
     }

@@ -2,6 +2,7 @@
 
 use devices::bus::Unclaimed;
 use devices::virtio::console::PortStats;
+use devices::virtio::net::NetStats;
 use memory::PagerStats;
 use sched::Usage;
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub struct Stats {
     pub paging: Option<PagerStats>,
     /// What has passed through each port of its console devices.
     pub ports: Vec<PortStats>,
+    /// What has passed through its network device, if it has one.
+    pub net: Option<NetStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }
