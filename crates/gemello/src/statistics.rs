@@ -16,12 +16,13 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, ports, unclaimed } = self.stats;
+        let Stats { wall, processors, service, paging, ports, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
             processor_rows(f, processor)?;
         }
+        writeln!(f, "devices and I/O ran {:.3} s on host threads", service.as_secs_f64())?;
         if let Some(paging) = paging {
             paging_rows(f, paging, wall.as_secs_f64())?;
         } else if let Some(resident) = self.resident {
@@ -249,6 +250,7 @@ mod tests {
         let usage = Usage { quanta: 7, steal: Duration::from_millis(250), ..Default::default() };
         let stats = Stats {
             wall: Duration::from_secs(2),
+            service: Duration::from_millis(250),
             processors: vec![ProcessorStats {
                 engine,
                 exits,

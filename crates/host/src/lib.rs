@@ -1,12 +1,13 @@
 //! What gemello asks of its own process: privileges given up, an end in good order when the
 //! host refuses memory, signal handlers that pass on what is not theirs, files without a name,
-//! panics that end one machine, code that only starting up needed.
+//! panics that end one machine, time used for one, code that only starting up needed.
 
 mod allocation;
 mod nameless;
 mod owner;
 mod privileges;
 mod ranges;
+mod service_time;
 mod signal;
 mod text;
 
@@ -15,5 +16,6 @@ pub use nameless::nameless_file;
 pub use owner::Owner;
 pub use privileges::give_up_privileges;
 pub use ranges::Ranges;
+pub use service_time::{Counted, ServiceTime};
 pub use signal::{Handler, chain, install_handler};
 pub use text::forget_code;

@@ -73,7 +73,10 @@ impl Machine {
         let owner = self.stopper().owner();
         thread::scope(|scope| {
             let refused = |error| board.control.stop(End::no_thread(&error));
-            let serve = move || owner.run(|| service.run()).unwrap_or_default();
+            let serve = move || {
+                let _counted = owner.count_thread();
+                owner.run(|| service.run()).unwrap_or_default()
+            };
             let io = named("I/O").spawn_scoped(scope, serve).map_err(&refused);
             if io.is_ok() {
                 self.start(|crew| self.add_processors(crew)).unwrap_or_else(refused);
@@ -117,7 +120,10 @@ impl Machine {
         let board = &self.board;
         let own = || Pool::new(sched::workers(None, self.tasks()), QUANTUM);
         let pool = self.pool.clone().map_or_else(own, Ok)?;
-        let crew = Arc::new(Crew::new(pool.enlist(self.share)));
+        let service = board.control.service.clone();
+        let group = pool.enlist(self.share);
+        group.charge_for(move || service.total());
+        let crew = Arc::new(Crew::new(group));
         let _turn = lock(&board.commands);
         board.control.begin(&crew);
         if board.control.phase() != Phase::Paused {
@@ -216,6 +222,7 @@ impl Board {
             processors,
             paging: self.pager.as_ref().map(Pager::stats),
             ports: self.virtio.iter().flat_map(Slotted::ports).map(ConsolePort::stats).collect(),
+            service: self.control.service.total(),
             unclaimed: self.bus.unclaimed(),
         }
     }

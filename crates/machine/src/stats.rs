@@ -63,6 +63,8 @@ pub struct Stats {
     pub wall: Duration,
     /// Each processor.
     pub processors: Vec<ProcessorStats>,
+    /// What the threads have used that serve it beside its processors.
+    pub service: Duration,
     /// Where its memory is, if it has a budget.
     pub paging: Option<PagerStats>,
     /// What has passed through each port of its console devices.
