@@ -99,8 +99,8 @@ impl Vectors {
     /// The host's.
     pub fn write_to(&self, file: &File, offset: u64) -> io::Result<usize> {
         let (rest, at) = (self.rest(), offset as libc::off64_t);
-        // SAFETY: the pieces lie in live mappings of guest memory that `ram` keeps, and the host only
-        // reads them. `GuestRam::vectors` made the list.
+        // SAFETY: the pieces lie in live mappings of guest memory that `ram` keeps, and the host
+        // only reads them. `GuestRam::vectors` made the list.
         outcome(unsafe {
             libc::pwritev2(file.as_raw_fd(), rest.as_ptr(), rest.len() as i32, at, 0)
         })
