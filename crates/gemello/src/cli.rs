@@ -230,8 +230,8 @@ pub(crate) struct Run {
     pub(crate) module: Vec<ModuleSettings>,
 
     /// Disk: a raw or qcow2 image file; options are ro, format=raw|qcow2, serial=TEXT,
-    /// cache=writeback|writethrough|unsafe, backing=FILE|allow, iops=NUMBER, bps=SIZE; a comma in a
-    /// name is written twice; may be repeated
+    /// cache=writeback|writethrough|none|unsafe, backing=FILE|allow, iops=NUMBER, bps=SIZE; a comma
+    /// in a name is written twice; may be repeated
     #[arg(long, value_name = "FILE[,ro][,OPTION]...",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,

@@ -110,7 +110,8 @@ impl Disk {
 
     /// Its image.
     pub fn image(&self) -> Image {
-        let Self { path, format, backing, .. } = self;
-        Image { path: path.clone(), format: *format, backing: backing.clone() }
+        let Self { path, format, backing, cache, .. } = self;
+        let (path, backing) = (path.clone(), backing.clone());
+        Image { path, format: *format, backing, cache: cache.of_the_host() }
     }
 }

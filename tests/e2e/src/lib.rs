@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod guests;
+mod initramfs;
 mod session;
 
 pub use guests::{HALT, RESET, SECOND_PRESS, idle, kernel, prints, writes_debug_exit, zero_idt};
+pub use initramfs::{Initramfs, packages};
 pub use session::{Ends, Session, Terminal, open, pty};
 pub use test_support::gemello;
 

@@ -4,7 +4,7 @@
 //! makes half an hour; `STRESS_SAVES=20` saves and restores the machine that often under load;
 //! `STORM_SECONDS=1200` keeps four processors in a storm for twenty minutes, twice.
 
-use e2e::{Ends, Session, cache, code, command, debian_alone, run, succeeds, text};
+use e2e::{Ends, Session, code, command, debian_alone, run, succeeds, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -80,20 +80,10 @@ fn disk() -> PathBuf {
     if archive.exists() {
         return archive;
     }
-    let root = place.join("root");
-    std::fs::create_dir_all(&root).expect("a scratch directory");
-    let mut fetch = Command::new("apt-get");
-    fetch.arg("download").args(PACKAGES).env("APT_CONFIG", cache().join("apt/apt.conf"));
-    succeeds(fetch.current_dir(&place));
-    for entry in std::fs::read_dir(&place).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|e| e == "deb") {
-            succeeds(Command::new("dpkg-deb").arg("-x").arg(path).arg(&root));
-        }
-    }
+    let root = e2e::packages(&place, &PACKAGES);
     let draft = place.join("draft.tar");
     let mut tar = Command::new("tar");
-    tar.arg("-C").arg(&root).args(["--exclude=./usr/share", "-cf"]).arg(&draft).arg(".");
+    tar.arg("-C").arg(&root).arg("-cf").arg(&draft).arg(".");
     succeeds(&mut tar);
     std::fs::rename(draft, &archive).expect("a rename");
     archive
