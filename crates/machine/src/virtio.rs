@@ -136,7 +136,7 @@ fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
 fn a_network(config: &UserConfig, number: usize) -> Result<Made, BuildError> {
     let backend = UserNet::new(config)?;
     let side = Side { forwards: backend.forwards(), ..Side::default() };
-    Ok((Box::new(Net::new(Mac::of(number as u8), Box::new(backend))?), side))
+    Ok((Box::new(Net::new(Mac::of(number as u8), Box::new(backend), Service::Thread)?), side))
 }
 
 /// The sockets that a guest has.
