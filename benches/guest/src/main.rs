@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! bench-guest NAME                one row: prints "NAME VALUE NANOSECONDS"
-//! bench-guest serve BUSYBOX GCC   rows by name from standard input, until it ends
-//! bench-guest one NAME BUSYBOX GCC  one row for a second, beside others (what NAME COUNT starts)
+//! bench-guest serve BUSYBOX GCC SERVER  rows by name from standard input, until it ends
+//! bench-guest one NAME BUSYBOX GCC SERVER  one row for a second (what NAME COUNT starts)
 //! bench-guest exit                exits (what the row forkexec starts)
 //! /init                           the same as serve, on the serial line; with "bench=boot" on the
 //!                                 kernel's command line: tells the uptime and powers off
@@ -19,6 +19,7 @@
 
 mod kernels;
 mod measure;
+mod network;
 mod programs;
 mod side;
 
@@ -36,12 +37,9 @@ fn main() -> ExitCode {
     }
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", busybox, compiler] => {
-            in_scratch(&Tools { busybox: busybox.into(), compiler: compiler.into() })
-        }
-        ["one", name, busybox, compiler] => {
-            let tools = Tools { busybox: busybox.into(), compiler: compiler.into() };
-            println!("{}", beside_others(name, &tools));
+        ["serve", busybox, compiler, server] => in_scratch(&Tools::at(busybox, compiler, server)),
+        ["one", name, busybox, compiler, server] => {
+            println!("{}", beside_others(name, &Tools::at(busybox, compiler, server)));
             ExitCode::SUCCESS
         }
         [name] => {
@@ -49,7 +47,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: bench-guest NAME | serve BUSYBOX GCC | exit");
+            eprintln!("usage: bench-guest NAME | serve BUSYBOX GCC SERVER | exit");
             ExitCode::from(2)
         }
     }

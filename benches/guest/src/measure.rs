@@ -1,6 +1,7 @@
 //! How a row is timed.
 
 use crate::kernels::{self, Kernel};
+use crate::network::{self, PASS_MIB};
 use crate::programs::{self, Tools};
 
 /// What became of a row.
@@ -38,6 +39,11 @@ pub(crate) fn row_by(name: &str, tools: &Tools, how: Timing) -> Outcome {
     if let Some(mut kernel) = Kernel::prepare(name) {
         let operations = kernel.operations() as f64;
         return how(operations, MOST, &mut || Ok(kernel.pass()));
+    }
+    match network::find(name, tools) {
+        Ok(None) => {}
+        Ok(Some(mut transfer)) => return how(PASS_MIB as f64, MOST, &mut || transfer.pass()),
+        Err(error) => return Outcome::Failed(format!("{name}: {error}")),
     }
     // Once, as a user starts it: what a translator has to do for a program it has not seen is part
     // of it.

@@ -21,18 +21,26 @@ const SOURCES: [&str; 7] = [
     include_str!("../c/numbers.c"),
 ];
 
-/// Programs of others that rows start.
+/// What rows need of others.
 pub(crate) struct Tools {
     /// A static busybox.
     pub(crate) busybox: PathBuf,
     /// Debian's compiler: `cc1`, `ld.so`, `lib`.
     pub(crate) compiler: PathBuf,
+    /// The address of the server that rows of the network talk with.
+    pub(crate) server: String,
 }
 
 impl Tools {
     /// Where gemello's initial file system has them.
     pub(crate) fn in_a_guest() -> Self {
-        Self { busybox: "/bin/busybox".into(), compiler: "/gcc".into() }
+        let words = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let server = words.split_whitespace().find_map(|word| word.strip_prefix("server="));
+        Self::at("/bin/busybox", "/gcc", server.unwrap_or_default())
+    }
+
+    pub(crate) fn at(busybox: &str, compiler: &str, server: &str) -> Self {
+        Self { busybox: busybox.into(), compiler: compiler.into(), server: server.into() }
     }
 }
 

@@ -35,7 +35,7 @@ fn keep_on(operations: f64, _: usize, pass: &mut dyn FnMut() -> Result<u64, Stri
 /// The row `name` by `count` processes at once: the time in which all together do an operation.
 pub(crate) fn by_side(name: &str, count: u32, tools: &Tools) -> Outcome {
     let mut command = Command::new("/proc/self/exe");
-    command.arg("one").arg(name).arg(&tools.busybox).arg(&tools.compiler);
+    command.arg("one").arg(name).arg(&tools.busybox).arg(&tools.compiler).arg(&tools.server);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let started: Result<Vec<_>, _> = (0..count).map(|_| command.spawn()).collect();
     let outputs = started.and_then(|all| {

@@ -1,7 +1,7 @@
 //! Images with real file systems, made by `mke2fs`, and what is left of them after damage.
 
 use disk_boot::{Boot, FindError, find};
-use disk_image::{Backing, DiskAccess, Image, ImageFormat, Storage};
+use disk_image::{DiskAccess, Image, ImageFormat, Storage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +42,7 @@ fn ext4(name: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
 fn boots(name: &str, bytes: &[u8]) -> Result<Boot, FindError> {
     let path = folder(&format!("{name}-disk")).join("disk.img");
     fs::write(&path, bytes).expect("a file");
-    let image = Image { path, format: Some(ImageFormat::Raw), backing: Backing::default() };
+    let image = Image { format: Some(ImageFormat::Raw), ..Image::at(path) };
     let disk: Arc<dyn Storage> = Arc::from(image.open(DiskAccess::ReadOnly).expect("a disk"));
     find(&disk)
 }

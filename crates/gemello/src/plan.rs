@@ -8,7 +8,7 @@ use crate::settings::{BootSettings, Settings};
 use crate::side::{Kind, Side};
 use crate::{nucleus, shell, terminal};
 use anyhow::{Context as _, Result, anyhow, bail};
-use disk_image::DiskAccess;
+use disk_image::{DiskAccess, HostCache, Image};
 use machine::{BootConfig, File};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -80,6 +80,7 @@ fn disk_plan(settings: &Settings, place: Place) -> Result<Plan> {
 
 fn found(disk: &DiskSettings) -> Result<disk_boot::Boot> {
     let image = disk.disk().map_err(anyhow::Error::msg)?.image();
+    let image = Image { cache: HostCache::Used, ..image };
     // Closed again, and unlocked, before the machine opens it.
     let storage = Arc::from(image.open(DiskAccess::ReadOnly)?);
     disk_boot::find(&storage).with_context(|| shell::shown(disk.path.as_os_str()))

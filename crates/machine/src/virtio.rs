@@ -138,7 +138,7 @@ fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
 fn a_network(Network { mac, cable }: &Network) -> Result<Made, BuildError> {
     let Plugged { backend, watch, forwards } = cable.plug()?;
     let side = Side { forwards, watch: Some(watch), ..Side::default() };
-    Ok((Box::new(Net::new(*mac, backend)?), side))
+    Ok((Box::new(Net::new(*mac, backend, Service::Thread)?), side))
 }
 
 /// The sockets that a guest has.

@@ -7,6 +7,8 @@ use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
+use devices::virtio::console::{Console, PortConfig, PortOutput};
+use devices::virtio::net::{Cable, Mac, Net, Switch, UserConfig};
 use devices::virtio::vsock::{Place, Vsock};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
 use disk_image::{DiskAccess, Limit, SECTOR, Space, Storage};
@@ -28,7 +30,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 4;
+pub(crate) const KINDS: u8 = 6;
 
 struct Nowhere;
 
@@ -94,6 +96,19 @@ impl Storage for Sectors {
     }
 }
 
+/// Takes everything.
+struct Sink;
+
+impl PortOutput for Sink {
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    fn put(&mut self, _bytes: &[u8]) {}
+
+    fn close(&mut self) {}
+}
+
 /// A device, and the host's side of it.
 fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
     const NO_THREAD: &str = "no thread is needed";
@@ -112,6 +127,23 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
             let place = Place::new(&path).expect("a socket");
             let vsock = Vsock::at_once(3, place).expect(NO_THREAD);
             (Box::new(vsock), Side { socket: Some(path), ..Side::default() })
+        }
+        3 => {
+            // Any address may be tried: nothing leads elsewhere.
+            let config = UserConfig { restrict: Switch::On, ..UserConfig::default() };
+            let plugged = Cable::User(config).plug().expect("a network");
+            let net = Net::new(Mac::of_machine("rig"), plugged.backend, Service::AtOnce);
+            (Box::new(net.expect(NO_THREAD)), Side::default())
+        }
+        4 => {
+            let port = |output: Option<Box<dyn PortOutput>>| PortConfig {
+                name: "port".into(),
+                input: output.is_none(),
+                output,
+            };
+            let ports = vec![port(None), port(Some(Box::new(Sink)))];
+            let console = Console::new(ports, Service::AtOnce).expect(NO_THREAD);
+            (Box::new(console), Side::default())
         }
         _ => {
             let sectors = Box::new(Sectors(Mutex::new(vec![7; 64 * SECTOR as usize])));

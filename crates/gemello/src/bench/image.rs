@@ -1,6 +1,6 @@
 //! The files that machines boot, without names: nothing is left behind, however the run ends.
 
-use crate::debian::Archive;
+use crate::debian::{Archive, Driver};
 use crate::nucleus;
 use anyhow::{Context as _, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -20,12 +20,19 @@ pub(super) struct Files {
 
 impl Files {
     /// `guest` becomes process 1, with `busybox` and, if there is one, the compiler unpacked in a
-    /// directory.
+    /// directory, and `drivers` in the order in which they are to be loaded.
     ///
     /// # Errors
     /// A file cannot be read, or memory is short.
-    pub(super) fn new(guest: &Path, busybox: &Path, compiler: Option<&Path>) -> Result<Self> {
-        let small = base(&read(guest)?, &read(busybox)?);
+    pub(super) fn new(
+        guest: &Path,
+        busybox: &Path,
+        compiler: Option<&Path>,
+        drivers: &[&Driver],
+    ) -> Result<Self> {
+        let drivers: Vec<_> =
+            drivers.iter().map(|driver| read(&driver.path)).collect::<Result<_>>()?;
+        let small = base(&read(guest)?, &read(busybox)?, &drivers);
         let large = match compiler {
             None => None,
             Some(place) => {
@@ -55,7 +62,7 @@ impl Files {
     }
 }
 
-fn base(guest: &[u8], busybox: &[u8]) -> Vec<u8> {
+fn base(guest: &[u8], busybox: &[u8], drivers: &[Vec<u8>]) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.directory(directory, 0o755);
@@ -64,6 +71,12 @@ fn base(guest: &[u8], busybox: &[u8]) -> Vec<u8> {
     archive.character_device("dev/null", 0o666, (1, 3));
     archive.file("bin/busybox", 0o755, busybox);
     archive.file("init", 0o755, guest);
+    if !drivers.is_empty() {
+        archive.directory("drivers", 0o755);
+        for (number, driver) in drivers.iter().enumerate() {
+            archive.file(&format!("drivers/{number:02}.ko"), 0o644, driver);
+        }
+    }
     archive.finish()
 }
 

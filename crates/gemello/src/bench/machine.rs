@@ -1,6 +1,7 @@
 //! The machines that are compared, as commands.
 
 use super::image::Files;
+use super::server::Server;
 use clap::ValueEnum;
 use engine_soft::Tier;
 use std::ffi::OsStr;
@@ -49,6 +50,8 @@ pub(super) struct Programs {
     pub(super) busybox: PathBuf,
     /// Where the compiler was unpacked, if it was wanted.
     pub(super) compiler: Option<PathBuf>,
+    /// What rows of the network talk with, if there are any.
+    pub(super) server: Option<Server>,
     pub(super) files: Files,
     /// gemello's processor model.
     pub(super) model: &'static str,
@@ -66,9 +69,18 @@ impl Programs {
                 let mut command = Command::new(&self.guest);
                 command.arg("serve").arg(&self.busybox);
                 command.arg(self.compiler.as_deref().unwrap_or(OsStr::new("").as_ref()));
+                command.arg(self.server.as_ref().map(Server::for_this_host).unwrap_or_default());
                 command
             }
-            _ => self.linux(machine, &initrd, ""),
+            _ => match &self.server {
+                None => self.linux(machine, &initrd, ""),
+                Some(server) => {
+                    let words = format!(" server={}", server.for_a_guest());
+                    let mut command = self.linux(machine, &initrd, &words);
+                    command.args(network(machine));
+                    command
+                }
+            },
         }
     }
 
@@ -119,6 +131,14 @@ impl Programs {
 
 /// Both of QEMU's sorts of machine that suit were tried: see docs/adr/0018-the-benchmark.md.
 const QEMU_MACHINE: &str = "q35";
+
+/// A user-mode network from which the host's loopback is reached.
+fn network(machine: Machine) -> &'static [&'static str] {
+    match machine {
+        Machine::Tcg => &["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"],
+        _ => &["--net", "user,host-loopback=on"],
+    }
+}
 
 /// How this machine's program calls an option.
 fn option(machine: Machine, name: &'static str) -> String {

@@ -14,12 +14,14 @@ mod machine;
 mod measure;
 mod progress;
 mod scaling;
+mod server;
 mod set;
 mod talk;
 mod tether;
 
 pub(crate) use tether::tethered;
 
+use crate::debian::{DeviceKind, Driver};
 use crate::{debian, exit};
 use anyhow::{Context as _, Result, bail};
 use arguments::Bench;
@@ -30,6 +32,7 @@ use machine::{Machine, Programs};
 use measure::Run;
 use progress::Progress;
 use scaling::Scaling;
+use server::Server;
 use set::Row;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -150,13 +153,19 @@ fn programs(
     } else {
         None
     };
-    let files = Files::new(&guest, &fetched.busybox, compiler.as_deref())?;
+    let network = rows.iter().any(Row::is_of_the_network);
+    let server = network.then(Server::start).transpose()?;
+    let wanted =
+        |driver: &&Driver| network && driver.serves(::machine::Transport::Pci, &[DeviceKind::Net]);
+    let drivers: Vec<_> = fetched.drivers.iter().filter(wanted).collect();
+    let files = Files::new(&guest, &fetched.busybox, compiler.as_deref(), &drivers)?;
     Ok(Programs {
         gemello: this_program()?,
         guest,
         kernel: fetched.kernel.clone(),
         busybox: fetched.busybox.clone(),
         compiler,
+        server,
         files,
         model: model()?,
         vcpus,

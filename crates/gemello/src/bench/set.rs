@@ -80,6 +80,17 @@ pub(super) struct Row {
     pub(super) kind: Kind,
 }
 
+/// The rows of the network.
+const OUT: &str = "netout";
+const IN: &str = "netin";
+
+impl Row {
+    /// Whether it needs a network.
+    pub(super) fn is_of_the_network(&self) -> bool {
+        [OUT, IN].contains(&self.name)
+    }
+}
+
 const fn user(name: &'static str, unit: Unit, value: u64) -> Row {
     Row { name, group: Group::User, unit, kind: Kind::Asked(Some(value)) }
 }
@@ -95,7 +106,7 @@ const fn whole(name: &'static str, kind: Kind) -> Row {
 use Unit::{Microseconds as US, Milliseconds as MS, Nanoseconds as NS};
 
 /// All rows, in the order in which they are run and shown.
-pub(super) const ROWS: [Row; 36] = [
+pub(super) const ROWS: [Row; 38] = [
     user("list256k", NS, 0x1_f3e0_c000),
     user("list64m", NS, 0x7f_fff8_0000),
     user("hash", NS, 0x8c_f697_5597_0000),
@@ -126,6 +137,8 @@ pub(super) const ROWS: [Row; 36] = [
     kernel("forkexec", 60 * 7),
     kernel("filecopy", 0x1d00_682c_1e41_0000),
     kernel("signal", 10_000),
+    kernel(OUT, 0x3fc_0000),
+    kernel(IN, 0x3fc_0000),
     whole("script200", Kind::Asked(Some(200))),
     whole("sha256sum64m", Kind::Asked(Some(0x7fcf_d210_6c86_e8f9))),
     whole("gcc", Kind::Asked(None)),
@@ -182,7 +195,7 @@ mod tests {
         assert_eq!(names(&[]).expect("all").len(), ROWS.len());
         assert_eq!(names(&["getppid", "fib"]), Ok(vec!["fib", "getppid"]));
         let kernel = names(&["kernel", "pipe"]).expect("a group");
-        assert_eq!((kernel.len(), kernel[0], kernel[11]), (12, "getppid", "signal"));
+        assert_eq!((kernel.len(), kernel[0], kernel[13]), (14, "getppid", "netin"));
     }
 
     #[test]

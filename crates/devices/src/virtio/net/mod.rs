@@ -56,15 +56,16 @@ pub struct Net {
 }
 
 impl Net {
-    /// One with the address `mac`, its cable in `backend`.
+    /// One with the address `mac`, its cable in `backend`, which has a thread unless `service` says
+    /// otherwise: without one it is looked at only when the driver notifies.
     ///
     /// # Errors
     /// The host has no thread or descriptor left.
-    pub fn new(mac: Mac, backend: Box<dyn Backend>) -> io::Result<Self> {
+    pub fn new(mac: Mac, backend: Box<dyn Backend>, service: Service) -> io::Result<Self> {
         let reset = Arc::<AtomicBool>::default();
         let carrier = Carrier::new(mac, backend.link());
         let server = Server::new(backend, carrier.clone(), Arc::clone(&reset));
-        let attendant = Attendant::new("net".into(), server, Service::Thread)?;
+        let attendant = Attendant::new("net".into(), server, service)?;
         Ok(Self { carrier, mac, attendant, reset })
     }
 }

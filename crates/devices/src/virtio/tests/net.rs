@@ -1,6 +1,7 @@
 //! The network device behind its transport, its cable in a backend that the test holds.
 
 use super::driver::*;
+use crate::virtio::Service;
 use crate::virtio::net::{Mac, Net};
 use ::net::{Backend, Delivery, Frame, Guest, Link, Offload};
 use memory::GuestRam;
@@ -74,7 +75,7 @@ fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
     let wire = Arc::<Mutex<Wire>>::default();
     let silent = eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor");
     let cable = Cable { wire: Arc::clone(&wire), silent };
-    let net = Net::new(Mac::of_machine("a"), Box::new(cable)).expect("a thread");
+    let net = Net::new(Mac::of_machine("a"), Box::new(cable), Service::Thread).expect("a thread");
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
     let driver = driver_of(on, ram, Box::new(net));
     driver.negotiate(features);
