@@ -3,6 +3,7 @@
 use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
 use crate::settings::module::{ModuleSettings, Word};
+use crate::settings::share::ShareSettings;
 use crate::settings::{BootSettings, Settings};
 use crate::side::{Kind, Side};
 use crate::{nucleus, shell, terminal};
@@ -102,6 +103,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
         transport: settings.transport(),
         devices: devices(settings, !side.ports().is_empty()),
+        shares: settings.share.iter().map(ShareSettings::mount).collect(),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -127,6 +129,7 @@ fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Share, !settings.share.is_empty()),
         (DeviceKind::Rng, settings.rng()),
     ];
     all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()

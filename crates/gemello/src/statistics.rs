@@ -1,6 +1,6 @@
 //! `--stats`: the counters of a run as a table.
 
-use machine::{Exits, PagerStats, PortStats, ProcessorStats, Stats, Unclaimed};
+use machine::{Exits, PagerStats, PortStats, ProcessorStats, ShareStats, Stats, Unclaimed};
 use sched::Usage;
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
@@ -16,7 +16,7 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, ports, unclaimed } = self.stats;
+        let Stats { wall, processors, paging, ports, shares, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -33,6 +33,7 @@ impl fmt::Display for Table<'_> {
         for PortStats { name, received, sent } in ports {
             writeln!(f, "  {name:<24} {received:>12} to the guest {sent:>12} from it")?;
         }
+        shares.iter().try_for_each(|share| share_rows(f, share))?;
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
             for Unclaimed { place, reads, writes } in unclaimed {
@@ -54,6 +55,16 @@ fn paging_rows(f: &mut fmt::Formatter<'_>, stats: &PagerStats, seconds: f64) -> 
         writeln!(f, "  {name:<24} {count:>10} {:>10.1} a second", count as f64 / seconds)?;
     }
     Ok(())
+}
+
+fn share_rows(f: &mut fmt::Formatter<'_>, stats: &ShareStats) -> fmt::Result {
+    let ShareStats { tag, requests, errors, read, written, known, kept } = stats;
+    writeln!(f, "shared folder {tag}")?;
+    writeln!(f, "  {:<24} {requests:>10}, {errors} answered with an error", "requests")?;
+    for (name, bytes) in [("read", *read), ("written", *written)] {
+        writeln!(f, "  {name:<24} {:>10.1} MiB", mib(bytes))?;
+    }
+    writeln!(f, "  {:<24} {known:>10}, {kept} kept open", "files that it knows")
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {
@@ -258,6 +269,7 @@ mod tests {
             }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             ports: vec![PortStats { name: "gemello.stdin".into(), received: 77, sent: 88 }],
+            shares: vec![ShareStats { tag: "src".into(), read: 4 << 20, ..Default::default() }],
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table { stats: &stats, resident: None }.to_string();
@@ -272,6 +284,8 @@ mod tests {
             "halted 3",
             "port 0x002e",
             "at most 3.0 MiB resident",
+            "shared folder src",
+            "4.0 MiB",
             "2.5 a second",
             "77 to the guest           88 from it",
         ] {

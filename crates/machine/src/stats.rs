@@ -4,6 +4,7 @@ use devices::bus::Unclaimed;
 use devices::virtio::console::PortStats;
 use memory::PagerStats;
 use sched::Usage;
+use share::ShareStats;
 use std::time::Duration;
 use vcpu::{Exit, Statistics};
 
@@ -67,6 +68,8 @@ pub struct Stats {
     pub paging: Option<PagerStats>,
     /// What has passed through each port of its console devices.
     pub ports: Vec<PortStats>,
+    /// What has been done with each shared folder.
+    pub shares: Vec<ShareStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }

@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) transport: Transport,
     /// What devices it has whose drivers are to be loaded.
     pub(crate) devices: Vec<DeviceKind>,
+    /// Shared folders to mount: what each is called, and the mount's options after a `:`.
+    pub(crate) shares: Vec<String>,
 }
 
 /// Where standard error goes.
@@ -97,6 +99,8 @@ fn run_file(session: &Session) -> Vec<u8> {
     let mut text =
         format!("mode={mode} errors={errors} rows={rows} cols={cols} TERM=").into_bytes();
     text.extend(quoted(session.term.as_bytes()));
+    text.extend(b"\nshares=");
+    text.extend(quoted(session.shares.join(" ").as_bytes()));
     text.push(b'\n');
     if let Some((start, words)) = command {
         text.extend(format!("command_line() {{ exec {start}").bytes());
@@ -125,6 +129,7 @@ mod tests {
             term: "xterm".into(),
             transport: Transport::Pci,
             devices: vec![],
+            shares: vec![],
         }
     }
 
