@@ -71,7 +71,9 @@ impl GuestRam {
                     FilePlace::At(offset) => (file_offset(offset.checked_add(total))?, 0),
                     FilePlace::End => (0, libc::RWF_APPEND),
                 };
-                // SAFETY: as in `read_file`; the kernel only reads.
+                // SAFETY: the vector's pieces are in one live mapping each, found by
+                // `host_address`, which this object keeps alive during the call. Nothing in Rust
+                // refers to them: the kernel reads them as a device does.
                 result(unsafe { libc::pwritev2(file.as_raw_fd(), vector, len, at, flags) })
             });
             match written {
