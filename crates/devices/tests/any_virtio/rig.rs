@@ -7,10 +7,12 @@ use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
+use devices::virtio::fs::Fs;
 use devices::virtio::vsock::{Place, Vsock};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
 use disk_image::{DiskAccess, Limit, SECTOR, Space, Storage};
 use memory::GuestRam;
+use share::{Options, Share};
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
@@ -28,7 +30,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 4;
+pub(crate) const KINDS: u8 = 5;
 
 struct Nowhere;
 
@@ -112,6 +114,14 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
             let place = Place::new(&path).expect("a socket");
             let vsock = Vsock::at_once(3, place).expect(NO_THREAD);
             (Box::new(vsock), Side { socket: Some(path), ..Side::default() })
+        }
+        3 => {
+            // A folder in which each guest finds the same, and can change nothing.
+            let options = Options { read_only: true, ..Options::default() };
+            let share = Share::open("/usr".as_ref(), options);
+            let share = Arc::new(share.expect("a folder"));
+            let fs = Fs::new("rig", share, 1, Service::AtOnce).expect(NO_THREAD);
+            (Box::new(fs), Side::default())
         }
         _ => {
             let sectors = Box::new(Sectors(Mutex::new(vec![7; 64 * SECTOR as usize])));
