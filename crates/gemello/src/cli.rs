@@ -11,6 +11,7 @@ use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
 use crate::settings::net::NetChoice;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
+use crate::settings::share::ShareSettings;
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
 use crate::settings::vsock::VsockSettings;
 use crate::trace::Topic;
@@ -241,6 +242,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "[cid=N,]path=PATH",
         value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
     pub(crate) vsock: Option<VsockSettings>,
+
+    /// Folder of this host's that the guest can mount by TAG [default: the folder's name]; with
+    /// `debian` it is at /mnt/TAG. Options are ro, owner=me|keep|UID (who owns this user's files in
+    /// the guest: root, the host's number, UID), cache=auto|always|none; a comma in a name is
+    /// written twice; may be repeated
+    #[arg(long, value_name = "DIR[:TAG][,ro][,OPTION]...",
+        value_parser = OsStringValueParser::new().try_map(|text| ShareSettings::parse(&text)))]
+    pub(crate) share: Vec<ShareSettings>,
 
     /// What the machine is called: letters, digits, - _ and . [default: debian, nucleus, or the
     /// name of the machine's file or image]

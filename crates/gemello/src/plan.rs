@@ -4,6 +4,7 @@ use crate::debian::{self, Addresses, DeviceKind, Errors, Mode, Refresh, Session}
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
+use crate::settings::share::ShareSettings;
 use crate::settings::{BootSettings, Settings};
 use crate::side::{Kind, Side};
 use crate::{nucleus, shell, terminal};
@@ -143,6 +144,7 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         transport: settings.transport(),
         devices: devices(settings, !side.ports().is_empty()),
         addresses: settings.net().map_or(Addresses::None, |net| net.addresses()),
+        shares: settings.share.iter().map(ShareSettings::mount).collect(),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -168,6 +170,7 @@ fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Share, !settings.share.is_empty()),
         (DeviceKind::Rng, settings.rng()),
     ];
     all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()

@@ -1,8 +1,8 @@
 //! `--stats`: the counters of a run as a table.
 
 use machine::{
-    Activity, Exits, Flows, Link, NetStats, PagerStats, PortStats, ProcessorStats, Stats, Traffic,
-    Unclaimed,
+    Activity, Exits, Flows, Link, NetStats, PagerStats, PortStats, ProcessorStats, ShareStats,
+    Stats, Traffic, Unclaimed,
 };
 use sched::Usage;
 use std::fmt;
@@ -19,7 +19,7 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, service, paging, ports, net, unclaimed } = self.stats;
+        let Stats { wall, processors, service, paging, ports, net, shares, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
@@ -40,6 +40,7 @@ impl fmt::Display for Table<'_> {
         if let Some(net) = net {
             network_rows(f, net)?;
         }
+        shares.iter().try_for_each(|share| share_rows(f, share))?;
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
             for Unclaimed { place, reads, writes } in unclaimed {
@@ -84,6 +85,16 @@ pub(crate) fn flows_line(flows: &Flows) -> String {
         "TCP connections {tcp_open}, about to be {tcp_opening}; UDP flows {udp}, echo requests \
          {echo}, DNS queries {dns}"
     )
+}
+
+fn share_rows(f: &mut fmt::Formatter<'_>, stats: &ShareStats) -> fmt::Result {
+    let ShareStats { tag, requests, errors, read, written, known, kept } = stats;
+    writeln!(f, "shared folder {tag}")?;
+    writeln!(f, "  {:<24} {requests:>10}, {errors} answered with an error", "requests")?;
+    for (name, bytes) in [("read", *read), ("written", *written)] {
+        writeln!(f, "  {name:<24} {:>10.1} MiB", mib(bytes))?;
+    }
+    writeln!(f, "  {:<24} {known:>10}, {kept} kept open", "files that it knows")
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {
@@ -295,6 +306,7 @@ mod tests {
                 link: Link::Up,
                 activity: Activity { lost: 6, flows: Some(Flows { udp: 9, ..Flows::default() }) },
             }),
+            shares: vec![ShareStats { tag: "src".into(), read: 4 << 20, ..Default::default() }],
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table { stats: &stats, resident: None }.to_string();
@@ -309,6 +321,8 @@ mod tests {
             "halted 3",
             "port 0x002e",
             "at most 3.0 MiB resident",
+            "shared folder src",
+            "4.0 MiB",
             "2.5 a second",
             "3 frames             4242 bytes",
             "6 frames, for",

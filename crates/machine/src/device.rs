@@ -4,6 +4,7 @@ use devices::virtio::blk::Cache;
 use devices::virtio::net::{Cable, Mac};
 use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
+use share::Options;
 use std::path::PathBuf;
 
 /// The most bytes of a scratch disk.
@@ -31,6 +32,8 @@ pub enum Device {
     Balloon,
     /// Sockets between the guest and the host.
     Vsock(Vsock),
+    /// A folder of the host's.
+    Share(Share),
 }
 
 /// A port of a console device.
@@ -62,6 +65,18 @@ pub struct Network {
     pub mac: Mac,
     /// What it is joined to.
     pub cable: Cable,
+}
+
+/// A folder of the host's that the guest can mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The folder.
+    pub path: PathBuf,
+    /// What the guest mounts: letters, digits, `-`, `_` and `.`, 36 at the most.
+    pub tag: String,
+    /// How it is shared.
+    pub options: Options,
 }
 
 /// Sockets between a guest and the host, by Firecracker's convention.

@@ -9,6 +9,7 @@ use devices::bus::BusError;
 use devices::virtio::net::CableError;
 use devices::virtio::vsock::VsockError;
 use disk_image::ImageError;
+use share::ShareError;
 use std::io;
 use vcpu::{EngineError, StateError};
 
@@ -33,6 +34,9 @@ pub enum BuildError {
     /// A socket.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A shared folder.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),

@@ -60,7 +60,7 @@ pub use config::{
 };
 pub use control::Phase;
 pub use device::{
-    Device, Disk, Network, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Vsock,
+    Device, Disk, Network, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Share, Vsock,
 };
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
@@ -80,5 +80,6 @@ pub use notifier::Notifier;
 pub use power::Stopper;
 pub use saved::file::{FileError, SavedMachine};
 pub use saved::{MachineState, RestoreError, VirtioState};
+pub use share::{Cache as ShareCache, Options as ShareOptions, Owner, ShareStats};
 pub use stats::{Exits, ProcessorStats, Stats};
 pub use wiring::Lines;

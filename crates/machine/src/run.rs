@@ -222,6 +222,7 @@ impl Board {
             wall: *lock(&self.wall),
             processors,
             paging: self.pager.as_ref().map(Pager::stats),
+            shares: self.virtio.iter().filter_map(Slotted::share_stats).collect(),
             ports: self.virtio.iter().flat_map(Slotted::ports).map(ConsolePort::stats).collect(),
             service: self.control.service.total(),
             net: self.watch().map(Watch::stats),

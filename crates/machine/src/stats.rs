@@ -5,6 +5,7 @@ use devices::virtio::console::PortStats;
 use devices::virtio::net::NetStats;
 use memory::PagerStats;
 use sched::Usage;
+use share::ShareStats;
 use std::time::Duration;
 use vcpu::{Exit, Statistics};
 
@@ -72,6 +73,8 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// What has passed through its network device, if it has one.
     pub net: Option<NetStats>,
+    /// What has been done with each shared folder.
+    pub shares: Vec<ShareStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }

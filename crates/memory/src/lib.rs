@@ -15,6 +15,7 @@ mod access;
 mod advice;
 mod attributes;
 mod contract;
+mod file_io;
 mod follower;
 mod give_up;
 mod log;
@@ -27,6 +28,7 @@ mod vectors;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
+pub use file_io::FilePlace;
 pub use follower::Follower;
 pub use log::{Change, Notify, REMEMBERED};
 pub use pager::{

@@ -120,11 +120,8 @@ pub fn unpack(package: &str, place: &Path) {
 
 /// The option of a disk whose first bytes are `guest/NAME.c` as a static program.
 pub fn program_disk(name: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c"));
     let program = scratch(name, b"");
-    let mut compile = Command::new("cc");
-    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
-    succeeds(compile.arg(&program).arg(source));
+    compile(name, &program);
     let mut bytes = std::fs::read(&program).expect("what was compiled");
     bytes.resize(bytes.len().next_multiple_of(4096), 0);
     std::fs::write(&program, bytes).expect("a disk");
@@ -149,6 +146,14 @@ pub fn system_disk(format: &str) -> PathBuf {
         succeeds(convert.args(["convert", "-O", format]).arg(&image).arg(&disk));
     }
     disk
+}
+
+/// Makes `guest/NAME.c` a static program at `place`.
+pub fn compile(name: &str, place: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c"));
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
+    succeeds(compile.arg(place).arg(source));
 }
 
 /// Runs a helper program that has to succeed.

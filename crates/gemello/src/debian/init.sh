@@ -2,8 +2,8 @@
 # gemello's init: process 1 of the guest that `gemello run debian` boots.
 #
 # /etc/gemello/run, made for each run, sets: mode (shell, command or pipe), errors (with-output or apart), rows, cols,
-# TERM, net (known, with address, netmask, gateway and resolver; asked; none), and for the last two modes defines the
-# function `command_line`.
+# TERM, net (known, with address, netmask, gateway and resolver; asked; none), shares (folders of the host's to mount
+# below /mnt, each TAG:OPTIONS), and for the last two modes defines the function `command_line`.
 #
 # ttyS0 is the user's terminal. A command that has pipes has its input, its output and its error at ports of a virtio
 # console device, each called after it; a command on a terminal has its error there if that is apart. The kernel's
@@ -61,6 +61,10 @@ if [ "$1" != session ]; then
 	else
 		network
 	fi
+	for share in $shares; do
+		mkdir -p "/mnt/${share%%:*}"
+		mount -t virtiofs -o "${share#*:}" "${share%%:*}" "/mnt/${share%%:*}"
+	done
 	trap '/bin/busybox poweroff -f' USR1 USR2
 	trap '/bin/busybox reboot -f' TERM
 	# Not with "&", which would make the session ignore ^C.

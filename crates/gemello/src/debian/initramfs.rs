@@ -34,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) devices: Vec<DeviceKind>,
     /// How its network gets addresses.
     pub(crate) addresses: Addresses,
+    /// Shared folders to mount: what each is called, and the mount's options after a `:`.
+    pub(crate) shares: Vec<String>,
 }
 
 /// How the guest gets the addresses of its network.
@@ -122,6 +124,8 @@ fn run_file(session: &Session) -> Vec<u8> {
         Addresses::None => " net=none".into(),
     };
     text.extend(addresses.bytes());
+    text.extend(b"\nshares=");
+    text.extend(quoted(session.shares.join(" ").as_bytes()));
     text.push(b'\n');
     if let Some((start, words)) = command {
         text.extend(format!("command_line() {{ exec {start}").bytes());
@@ -151,6 +155,7 @@ mod tests {
             transport: Transport::Pci,
             devices: vec![],
             addresses: Addresses::Known,
+            shares: vec![],
         }
     }
 

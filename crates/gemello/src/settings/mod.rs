@@ -5,6 +5,7 @@
 //! [`Settings::over`] lays the command line over a file. [`names`] knows how each field is called
 //! in either spelling, [`file`] reads one, [`options`] the other.
 
+mod commas;
 pub(crate) mod console;
 pub(crate) mod disk;
 pub(crate) mod file;
@@ -15,6 +16,7 @@ pub(crate) mod net;
 mod optional;
 pub(crate) mod options;
 pub(crate) mod sched;
+pub(crate) mod share;
 pub(crate) mod values;
 pub(crate) mod vsock;
 
@@ -33,6 +35,7 @@ use name::MachineName;
 use net::{NetChoice, NetSettings};
 use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
+use share::ShareSettings;
 use std::path::{Path, PathBuf};
 use values::{CodeCache, Size, Time};
 use vsock::VsockSettings;
@@ -54,6 +57,9 @@ pub(crate) struct Settings {
     /// Its sockets to the host.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) vsock: Option<VsockSettings>,
+    /// Folders of the host's that it can mount.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) share: Vec<ShareSettings>,
     /// What runs it.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) engine: EngineSettings,
@@ -166,12 +172,13 @@ impl Settings {
     /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
     /// the other whole; so does what is booted.
     pub(crate) fn over(self, lower: Self) -> Self {
-        let Self { machine, boot, disk, vsock, engine, sched, run } = self;
+        let Self { machine, boot, disk, vsock, share, engine, sched, run } = self;
         Self {
             machine: machine.over(lower.machine),
             boot: boot.over(lower.boot),
             disk: list(disk, lower.disk),
             vsock: vsock.or(lower.vsock),
+            share: list(share, lower.share),
             engine: engine.over(lower.engine),
             sched: sched.over(lower.sched),
             run: run.over(lower.run),
@@ -207,7 +214,8 @@ impl Settings {
     fn slots(&self) -> usize {
         let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
         let others = [self.balloon(), self.vsock.is_some(), ports];
-        self.disk.len() + others.into_iter().filter(|there| *there).count()
+        let others = others.into_iter().filter(|there| *there).count();
+        self.disk.len() + self.share.len() + others
     }
 
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
@@ -238,7 +246,7 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine, boot, disk, vsock, engine: _, sched: _, run } = self;
+        let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
         let RunSettings {
@@ -265,6 +273,7 @@ impl Settings {
             .chain(net)
             .chain(modules)
             .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
+            .chain(share.iter_mut().map(|share| &mut share.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()
     }

@@ -136,6 +136,7 @@ impl From<&Run> for Settings {
             module,
             disk,
             vsock,
+            share,
             memory,
             resident,
             swap,
@@ -195,8 +196,8 @@ impl From<&Run> for Settings {
             digest: flag(*digest),
             save: save.clone(),
         };
-        let (disk, vsock) = (disk.clone(), vsock.clone());
-        Self { machine, boot, disk, vsock, engine: engine.into(), sched: sched.into(), run }
+        let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
+        Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
     }
 }
 
