@@ -22,7 +22,7 @@ pub(crate) fn entry(volume: &Volume) -> Option<Entry> {
 /// The variables that GRUB keeps between boots.
 pub(crate) fn environment(volume: &Volume) -> Vec<(String, String)> {
     let path = |configuration: &&str| configuration.replace("grub.cfg", "grubenv");
-    let text = CONFIGURATIONS.iter().find_map(|it| volume.text(&path(&it)));
+    let text = CONFIGURATIONS.iter().find_map(|it| volume.text(&path(it)));
     let text = text.filter(|text| text.starts_with(ENVIRONMENT)).unwrap_or_default();
     let variable = |line: &str| {
         let (name, value) = line.split_once('=')?;

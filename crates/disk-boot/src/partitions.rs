@@ -102,7 +102,7 @@ fn gpt(disk: &dyn Storage) -> Option<Vec<Range<u64>>> {
     let header = sector(disk, 1).filter(|bytes| bytes.starts_with(GPT))?;
     let (start, count, size) = (long(&header, 72), word(&header, 80), word(&header, 84));
     // The specification has a size of 128 times a power of two; all that exist have 128.
-    let fits = size >= 128 && u64::from(size) <= SECTOR && SECTOR % u64::from(size) == 0;
+    let fits = size >= 128 && u64::from(size) <= SECTOR && SECTOR.is_multiple_of(u64::from(size));
     let each = fits.then(|| SECTOR / u64::from(size))?;
     let mut found = Vec::new();
     for n in 0..u64::from(count).min(MOST as u64) {
