@@ -299,7 +299,7 @@ mod tests {
             ("gemello run debian -c 8", "it is --vcpus 8"),
             ("gemello run debian -net user", "--net user"),
             ("gemello run debian -p 80:80", "-p 80:80: a network is --net user"),
-            ("gemello run debian -v /a:/b", "--disk FILE,ro"),
+            ("gemello run debian -v /a:/b", "--share DIR"),
             ("gemello run debian -hda a.img", "it is --disk a.img"),
             ("gemello -drive if=virtio,file=a.img,readonly=on", "it is --disk a.img,ro"),
             ("gemello run debian -nographic", "on this terminal"),
