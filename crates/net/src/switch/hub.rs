@@ -138,7 +138,7 @@ impl Ports {
             }
             let _ = set_socket_send_buffer_size(&socket, BUFFER); // or the usual one
             self.next += 1;
-            let (greeted, waiting, bytes) = (false, [Rc::from(HELLO)].into(), HELLO.len());
+            let (greeted, waiting, bytes) = (false, VecDeque::new(), 0);
             self.ports.push(Port { number: self.next, socket, greeted, waiting, bytes });
         }
     }
@@ -164,7 +164,11 @@ impl Ports {
                 if message != HELLO {
                     return Err(Errno::PROTO);
                 }
+                // It is told when it is on the switch, not before.
                 port.greeted = true;
+                port.bytes += HELLO.len();
+                port.waiting.push_back(Rc::from(HELLO));
+                port.flush()?;
             } else if let Some(frame) = message.get(HEADER..)
                 && len <= MESSAGE_MAX
             {

@@ -29,7 +29,8 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut pairs = text.split(':');
         for byte in &mut bytes {
-            let pair = pairs.next().filter(|pair| pair.len() == 2).ok_or(NoMac)?;
+            let digits = |pair: &&str| pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let pair = pairs.next().filter(|pair| pair.len() == 2).filter(digits).ok_or(NoMac)?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| NoMac)?;
         }
         // Of one station, and not all zeros.
