@@ -164,10 +164,11 @@ impl Ports {
                 if message != HELLO {
                     return Err(Errno::PROTO);
                 }
-                // Answered now and not before: who has the answer misses no frame.
+                // It is told when it is on the switch, not before.
                 port.greeted = true;
-                port.waiting.push_back(Rc::from(HELLO));
                 port.bytes += HELLO.len();
+                port.waiting.push_back(Rc::from(HELLO));
+                port.flush()?;
             } else if let Some(frame) = message.get(HEADER..)
                 && len <= MESSAGE_MAX
             {
