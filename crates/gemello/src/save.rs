@@ -6,7 +6,7 @@
 
 use crate::terminal;
 use anyhow::{Result, anyhow, bail};
-use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine, Share, Vsock};
+use machine::{Cable, Device, Disk, Hardware, MachineHandle, Network, SavedMachine, Share, Vsock};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,10 @@ pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
             }
             Device::Share(share) => {
                 Ok(Device::Share(Share { path: absolute(&share.path, "folder")?, ..share }))
+            }
+            Device::Net(Network { mac, cable: Cable::Unix { path } }) => {
+                let path = absolute(&path, "socket")?;
+                Ok(Device::Net(Network { mac, cable: Cable::Unix { path } }))
             }
             other => Ok(other),
         }

@@ -443,7 +443,8 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use devices::virtio::net::UserConfig;
+    use crate::device::Network;
+    use devices::virtio::net::{Cable, Mac, UserConfig};
 
     fn config(memory: u64) -> Config {
         let kernel = File::Bytes { name: "kernel".into(), bytes: Cow::Borrowed(&[]) };
@@ -521,7 +522,8 @@ mod tests {
     #[test]
     fn a_deterministic_machine_has_no_network() {
         let with = |deterministic| {
-            let devices = vec![Device::Net(UserConfig::default())];
+            let cable = Cable::User(UserConfig::default());
+            let devices = vec![Device::Net(Network { mac: Mac::of_machine("a"), cable })];
             Config { devices, deterministic, ..config(512 << 20) }.validate()
         };
         assert_eq!(with(false), Ok(()));

@@ -1,7 +1,7 @@
 //! The devices that a machine may be given, beyond what every PC has.
 
 use devices::virtio::blk::Cache;
-use devices::virtio::net::UserConfig;
+use devices::virtio::net::{Cable, Mac};
 use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use share::Options;
@@ -24,8 +24,8 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
-    /// A network behind the host's sockets.
-    Net(UserConfig),
+    /// A network device.
+    Net(Network),
     /// Random bytes of the host's.
     Entropy,
     /// A memory balloon.
@@ -67,6 +67,16 @@ pub struct Share {
     pub tag: String,
     /// How it is shared.
     pub options: Options,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its address.
+    pub mac: Mac,
+    /// What it is joined to.
+    pub cable: Cable,
 }
 
 /// Sockets between a guest and the host, by Firecracker's convention.
@@ -115,7 +125,8 @@ impl Disk {
 
     /// Its image.
     pub fn image(&self) -> Image {
-        let Self { path, format, backing, .. } = self;
-        Image { path: path.clone(), format: *format, backing: backing.clone() }
+        let Self { path, format, backing, cache, .. } = self;
+        let (path, backing) = (path.clone(), backing.clone());
+        Image { path, format: *format, backing, cache: cache.of_the_host() }
     }
 }

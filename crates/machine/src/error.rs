@@ -6,7 +6,7 @@ use crate::saved::file::FileError;
 use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
-use devices::virtio::net::UserError;
+use devices::virtio::net::CableError;
 use devices::virtio::vsock::VsockError;
 use disk_image::ImageError;
 use share::ShareError;
@@ -27,7 +27,7 @@ pub enum BuildError {
     Disk(#[from] ImageError),
     /// A network.
     #[error(transparent)]
-    Net(#[from] UserError),
+    Net(#[from] CableError),
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),

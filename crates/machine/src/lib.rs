@@ -60,13 +60,16 @@ pub use config::{
 };
 pub use control::Phase;
 pub use device::{
-    Device, Disk, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Share, Vsock,
+    Device, Disk, Network, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Share, Vsock,
 };
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
-pub use devices::virtio::net::{Forward, Protocol, Switch, UserConfig};
+pub use devices::virtio::net::{
+    Activity, Cable, Flows, Forward, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
+    UserConfig,
+};
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};

@@ -4,7 +4,7 @@
 
 use crate::config::{Hardware, Transport};
 use crate::console::Line;
-use crate::device::{self, Device, Disk, Scratch, Vsock};
+use crate::device::{self, Device, Disk, Network, Scratch, Vsock};
 use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
@@ -19,7 +19,7 @@ use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
 use devices::virtio::fs::Fs;
-use devices::virtio::net::{Forward, Mac, Net, UserConfig, UserNet};
+use devices::virtio::net::{Forward, Net, Plugged, Watch};
 use devices::virtio::vsock::{Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
@@ -52,6 +52,8 @@ pub(crate) struct Side {
     forwards: Vec<Forward>,
     /// A shared folder, and what the guest calls it.
     share: Option<(String, Arc<Share>)>,
+    /// Looks at a network device's cable.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// A device on its transport.
@@ -85,7 +87,7 @@ pub(crate) fn build(
                 let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
                 (disk, Side { content: Some(content), ..Side::default() })
             }
-            Device::Net(config) => a_network(config, before)?,
+            Device::Net(network) => a_network(network)?,
             Device::Entropy => (Box::new(Entropy::new(service)?), Side::default()),
             Device::Balloon => a_balloon(hardware.memory, service)?,
             Device::Vsock(vsock) => sockets(vsock)?,
@@ -137,11 +139,11 @@ fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
     Ok((Box::new(balloon), side))
 }
 
-/// Network device `number`.
-fn a_network(config: &UserConfig, number: usize) -> Result<Made, BuildError> {
-    let backend = UserNet::new(config)?;
-    let side = Side { forwards: backend.forwards(), ..Side::default() };
-    Ok((Box::new(Net::new(Mac::of(number as u8), Box::new(backend))?), side))
+/// A network device, its cable plugged in.
+fn a_network(Network { mac, cable }: &Network) -> Result<Made, BuildError> {
+    let Plugged { backend, watch, forwards } = cable.plug()?;
+    let side = Side { forwards, watch: Some(watch), ..Side::default() };
+    Ok((Box::new(Net::new(*mac, backend)?), side))
 }
 
 /// The sockets that a guest has.

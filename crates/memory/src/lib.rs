@@ -24,6 +24,7 @@ mod ram;
 mod reader;
 mod resident;
 mod split;
+mod vectors;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
@@ -36,3 +37,4 @@ pub use pager::{
 pub use ram::{Backing, Error, GuestRam, Page, Region};
 pub use reader::Reader;
 pub use split::SplitLock;
+pub use vectors::{Patience, Vectors};

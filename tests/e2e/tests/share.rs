@@ -155,7 +155,8 @@ fn the_hosts_programs_work_in_a_share() {
         tar xf repo.tar -C out
         diff -r repo out/repo
         for mode in delete wal; do
-            sqlite3 -cmd '.timeout 60000' db "pragma journal_mode=$mode; create table if not exists t(a)"
+            sqlite3 -cmd '.timeout 60000' db "pragma journal_mode=$mode"
+            sqlite3 -cmd '.timeout 60000' db 'create table if not exists t(a)'
             for i in 1 2 3 4 5; do
                 sqlite3 -cmd '.timeout 60000' db "insert into t values($i)" &
             done

@@ -3,7 +3,7 @@
 use super::cpio::Archive;
 use super::packages::DeviceKind;
 use crate::shell::quoted;
-use machine::Transport;
+use machine::{Transport, UserConfig};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,6 +34,19 @@ pub(crate) struct Session {
     pub(crate) devices: Vec<DeviceKind>,
     /// Shared folders to mount: what each is called, and the mount's options after a `:`.
     pub(crate) shares: Vec<String>,
+    /// How its network gets addresses.
+    pub(crate) addresses: Addresses,
+}
+
+/// How the guest gets the addresses of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// They are those of gemello's own network, and known before.
+    Known,
+    /// It asks by DHCP.
+    Asked,
+    /// Not by itself.
+    None,
 }
 
 /// Where standard error goes.
@@ -99,6 +112,18 @@ fn run_file(session: &Session) -> Vec<u8> {
     let mut text =
         format!("mode={mode} errors={errors} rows={rows} cols={cols} TERM=").into_bytes();
     text.extend(quoted(session.term.as_bytes()));
+    let addresses = match session.addresses {
+        Addresses::Known => format!(
+            " net=known address={} netmask={} gateway={} resolver={}",
+            UserConfig::GUEST,
+            UserConfig::NETMASK,
+            UserConfig::GATEWAY,
+            UserConfig::RESOLVER
+        ),
+        Addresses::Asked => " net=asked".into(),
+        Addresses::None => " net=none".into(),
+    };
+    text.extend(addresses.bytes());
     text.extend(b"\nshares=");
     text.extend(quoted(session.shares.join(" ").as_bytes()));
     text.push(b'\n');
@@ -130,6 +155,7 @@ mod tests {
             transport: Transport::Pci,
             devices: vec![],
             shares: vec![],
+            addresses: Addresses::Known,
         }
     }
 

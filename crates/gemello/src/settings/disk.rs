@@ -136,8 +136,9 @@ fn cache(value: &[u8]) -> Result<Cache, String> {
     match value {
         b"writeback" => Ok(Cache::Writeback),
         b"writethrough" => Ok(Cache::Writethrough),
+        b"none" => Ok(Cache::None),
         b"unsafe" => Ok(Cache::Unsafe),
-        _ => Err("cache is writeback, writethrough or unsafe".to_owned()),
+        _ => Err("cache is writeback, writethrough, none or unsafe".to_owned()),
     }
 }
 

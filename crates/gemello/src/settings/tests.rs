@@ -80,6 +80,7 @@ fn all() -> Settings {
             timeout: Some(Time(Duration::from_millis(1500))),
             console: Some(ConsolePlace::Log("/c".into())),
             log: Some("/l".into()),
+            pcap: Some("/p".into()),
             trace: vec![Topic::Irq, Topic::Ports],
             trace_file: Some("/t".into()),
             stats: Some(true),
@@ -97,7 +98,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 36] = [
+const OPTIONS: [(&str, &[&str]); 37] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -125,6 +126,7 @@ const OPTIONS: [(&str, &[&str]); 36] = [
     ("cpu_limit", &["--cpu-limit", "150%"]),
     ("timeout", &["--timeout", "1.25s"]),
     ("console", &["--console", "pty"]),
+    ("pcap", &["--pcap", "/p"]),
     ("log", &["--log", "/l"]),
     ("trace", &["--trace", "irq,unclaimed"]),
     ("trace_file", &["--trace-file", "/t"]),
@@ -291,4 +293,22 @@ fn a_machine_is_called_after_what_it_boots() {
     let name = Some(MachineName::parse("said").expect("a name"));
     let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
     assert_eq!(said.name(file).to_string(), "said");
+}
+
+#[test]
+fn debian_has_a_network_unless_something_speaks_against_it() {
+    let net = |words: &[&str]| options::gather(&arguments(words)).expect("it").settings.net();
+    assert!(net(&["debian"]).is_some());
+    let disks = ["--disk", "/a"].repeat(8);
+    let full = [&["debian", "--transport", "mmio"][..], &disks].concat();
+    for without in [
+        &["debian", "--net", "none"][..],
+        &["debian", "--deterministic"],
+        &["--nucleus"],
+        &["--kernel", "/k"],
+        &full,
+    ] {
+        assert_eq!(net(without), None, "{without:?}");
+    }
+    assert!(net(&["debian", "--deterministic", "--net", "user"]).is_some(), "and is refused");
 }
