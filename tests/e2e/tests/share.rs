@@ -129,7 +129,7 @@ fn with_the_hosts_programs(work: &Path, share: &str, job: &str, as_user: &str) -
          mount -t tmpfs tmpfs $h/tmp; chmod 1777 $h/tmp; mkdir $h/tmp/w; \
          mount --bind /mnt/work $h/tmp/w; \
          HOME=/tmp PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
-         exec chroot $h {as_user} sh -e /tmp/w/job"
+         exec chroot $h {as_user} /bin/sh -e /tmp/w/job"
     );
     guest(&["/:host,ro", share], &script)
 }
@@ -175,7 +175,7 @@ fn the_hosts_programs_work_in_a_share() {
     "#;
     let _turn = debian_alone("cloud");
     for (owner, as_user) in
-        [("me", ""), ("1000", "setpriv --reuid 1000 --regid 1000 --clear-groups")]
+        [("me", ""), ("1000", "/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups")]
     {
         let (path, name) = folder("work");
         let share = format!("{name},owner={owner}");
