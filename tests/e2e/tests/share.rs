@@ -129,7 +129,7 @@ fn with_the_hosts_programs(work: &Path, share: &str, job: &str, as_user: &str) -
          mount -t tmpfs tmpfs $h/tmp; chmod 1777 $h/tmp; mkdir $h/tmp/w; \
          mount --bind /mnt/work $h/tmp/w; \
          HOME=/tmp PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
-         exec chroot $h {as_user} sh -e /tmp/w/job"
+         exec chroot $h {as_user} /bin/sh -e /tmp/w/job"
     );
     guest(&["/:host,ro", share], &script)
 }
@@ -155,7 +155,8 @@ fn the_hosts_programs_work_in_a_share() {
         tar xf repo.tar -C out
         diff -r repo out/repo
         for mode in delete wal; do
-            sqlite3 -cmd '.timeout 60000' db "pragma journal_mode=$mode; create table if not exists t(a)"
+            sqlite3 -cmd '.timeout 60000' db "pragma journal_mode=$mode"
+            sqlite3 -cmd '.timeout 60000' db 'create table if not exists t(a)'
             for i in 1 2 3 4 5; do
                 sqlite3 -cmd '.timeout 60000' db "insert into t values($i)" &
             done
@@ -174,7 +175,7 @@ fn the_hosts_programs_work_in_a_share() {
     "#;
     let _turn = debian_alone("cloud");
     for (owner, as_user) in
-        [("me", ""), ("1000", "setpriv --reuid 1000 --regid 1000 --clear-groups")]
+        [("me", ""), ("1000", "/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups")]
     {
         let (path, name) = folder("work");
         let share = format!("{name},owner={owner}");
