@@ -64,7 +64,7 @@ pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
-pub use devices::virtio::net::{Forward, Protocol, Switch, UserConfig};
+pub use devices::virtio::net::{Forward, Ipv6, Protocol, Switch, UserConfig};
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};

@@ -15,7 +15,7 @@
 mod config;
 mod user;
 
-pub use config::{Forward, Protocol, Switch, UserConfig};
+pub use config::{Forward, Ipv6, Protocol, Switch, UserConfig};
 pub use user::{UserError, UserNet};
 
 use std::os::fd::BorrowedFd;
@@ -33,6 +33,8 @@ pub struct Abilities {
     pub checksum: bool,
     /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Frame::segment`] says.
     pub segmentation: bool,
+    /// The same of IPv6 frames.
+    pub segmentation_v6: bool,
 }
 
 /// A frame for the guest.
@@ -48,6 +50,11 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    /// Whether it carries IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.parts[0].get(12..14) == Some(&[0x86, 0xDD])
+    }
+
     /// Its bytes.
     pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()

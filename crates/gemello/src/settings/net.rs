@@ -1,8 +1,8 @@
 //! `--net` and `machine.net`.
 
 use super::values::{self, Text};
-use machine::{Config, Device, Forward, Protocol, UserConfig};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use machine::{Config, Device, Forward, Ipv6, Protocol, UserConfig};
+use std::net::{IpAddr, SocketAddr};
 
 /// The port of a resolver that is named without one.
 const DNS: u16 = 53;
@@ -38,10 +38,11 @@ impl Text for NetChoice {
                 }
                 Some(("restrict", switch)) => config.restrict = values::switch(switch)?.into(),
                 Some(("dns", address)) => config.dns = Some(resolver(address)?),
+                Some(("ipv6", choice)) => config.ipv6 = ipv6(choice)?,
                 _ => {
                     return Err(format!(
                         "no option is called {word}; there are forward=, host-loopback=, \
-                         restrict= and dns="
+                         restrict=, dns= and ipv6="
                     ));
                 }
             }
@@ -50,7 +51,7 @@ impl Text for NetChoice {
     }
 
     fn text(&self) -> String {
-        let Self::User(UserConfig { forward, host_loopback, restrict, dns }) = self else {
+        let Self::User(UserConfig { forward, host_loopback, restrict, dns, ipv6 }) = self else {
             return "none".into();
         };
         let mut text = "user".to_owned();
@@ -65,6 +66,11 @@ impl Text for NetChoice {
         }
         if let Some(dns) = dns {
             text += &format!(",dns={dns}");
+        }
+        match ipv6 {
+            Ipv6::Auto => {}
+            Ipv6::On => text += ",ipv6=on",
+            Ipv6::Off => text += ",ipv6=off",
         }
         text
     }
@@ -81,14 +87,26 @@ fn forward(text: &str) -> Result<Forward, String> {
     };
     let (host, guest) = rest.rsplit_once(':').ok_or_else(wrong)?;
     let (address, port) = host.rsplit_once(':').unwrap_or(("127.0.0.1", host));
-    let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+    let address: IpAddr = match address.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(inner) => inner.parse().map(IpAddr::V6).map_err(|_| wrong())?,
+        None => address.parse().map(IpAddr::V4).map_err(|_| wrong())?,
+    };
     let port = port.parse().map_err(|_| wrong())?;
     let guest = guest.parse().ok().filter(|guest| *guest != 0).ok_or_else(wrong)?;
-    Ok(Forward { protocol, host: SocketAddrV4::new(address, port), guest })
+    Ok(Forward { protocol, host: SocketAddr::new(address, port), guest })
 }
 
-fn resolver(text: &str) -> Result<SocketAddrV4, String> {
-    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, DNS)));
+fn ipv6(text: &str) -> Result<Ipv6, String> {
+    match text {
+        "auto" => Ok(Ipv6::Auto),
+        "on" => Ok(Ipv6::On),
+        "off" => Ok(Ipv6::Off),
+        _ => Err(format!("ipv6={text} is none of auto, on and off")),
+    }
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DNS)));
     address.map_err(|_| format!("{text} is no resolver; write dns=192.0.2.1, or with a port"))
 }
 
@@ -120,6 +138,8 @@ mod tests {
             "user",
             "user,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:0:53",
             "user,host-loopback=on,restrict=on,dns=192.0.2.1:53",
+            "user,forward=tcp:[::1]:8080:80,dns=[2001:db8::1]:53,ipv6=on",
+            "user,ipv6=off",
         ] {
             assert_eq!(NetChoice::parse(text).map(|net| net.text()), Ok(text.to_owned()));
         }
@@ -138,6 +158,7 @@ mod tests {
             ("user,forward=80:80", "write tcp:127.0.0.1:8080:80"),
             ("user,forward=tcp:80:0", "write tcp:127.0.0.1:8080:80"),
             ("user,forward=tcp:::1:80:80", "write tcp:127.0.0.1:8080:80"),
+            ("user,ipv6=maybe", "none of auto, on and off"),
             ("user,dns=localhost", "write dns=192.0.2.1"),
         ] {
             let refusal = NetChoice::parse(text).expect_err(text);

@@ -1,15 +1,15 @@
 //! The network device (virtio 1.2, 5.1): a receive queue, a transmit queue, one thread, one
 //! [`Backend`].
 //!
-//! Frames are as long as IP allows where the driver takes that (GUEST_TSO4, HOST_TSO4), and their
-//! checksums are left out both ways: the cable is memory.
+//! Frames are as long as IP allows where the driver takes that (GUEST_TSO4, HOST_TSO4, and those of
+//! IPv6), and their checksums are left out both ways: the cable is memory.
 
 mod mac;
 mod port;
 pub(super) mod saved;
 mod server;
 
-pub use ::net::{Forward, Protocol, Switch, UserConfig, UserError, UserNet};
+pub use ::net::{Forward, Ipv6, Protocol, Switch, UserConfig, UserError, UserNet};
 pub use mac::Mac;
 pub use saved::NetState;
 
@@ -25,9 +25,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
-    VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
 /// Entries of each queue at the most.
@@ -40,7 +40,9 @@ const FEATURES: u64 = 1 << VIRTIO_NET_F_CSUM
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_MAC
     | 1 << VIRTIO_NET_F_GUEST_TSO4
+    | 1 << VIRTIO_NET_F_GUEST_TSO6
     | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
     | 1 << VIRTIO_NET_F_MRG_RXBUF
     | 1 << VIRTIO_NET_F_STATUS;
 
