@@ -27,6 +27,17 @@ pub enum ImageError {
         /// Why.
         source: io::Error,
     },
+    /// The host cannot leave its cache out.
+    #[error(
+        "cannot open the disk {path} past the host's page cache: {source}; its file system may not \
+         know O_DIRECT: use the cache, which is cache=writeback", path = path.display()
+    )]
+    Direct {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Another program's format.
     #[error(
         "the disk {path} is {format}, which cannot be used as it is (format=raw insists on its \

@@ -3,7 +3,6 @@
 //! A qcow2 image is read and written by the crate `imago`; which files an image may make us open is
 //! decided here ([`Backing`]). Every file that is opened is locked (`lock.rs`): one writer, or any
 //! number of readers, gemello's and QEMU's.
-#![forbid(unsafe_code)]
 
 mod check;
 mod error;
@@ -15,8 +14,11 @@ mod lock;
 mod open;
 mod qcow2;
 mod raw;
+mod ring;
 mod space;
+mod straight;
 pub mod tools;
+mod transfer;
 
 pub use error::ImageError;
 pub use format::{Format, ImageFormat};
@@ -24,6 +26,9 @@ pub use limit::{Limit, Limiter};
 pub use lock::claim;
 pub use open::{Backing, Image};
 pub use raw::RawImage;
+pub use ring::Ring;
+pub use straight::{HostCache, Straight};
+pub use transfer::Transfer;
 
 use std::io;
 
@@ -86,6 +91,12 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// The host's.
     fn write_zeroes(&self, offset: u64, bytes: u64, space: Space) -> io::Result<()>;
+
+    /// The file in which each byte of the disk is at its own place, if there is one. Whoever uses
+    /// it keeps to the disk's size.
+    fn straight(&self) -> Option<&Straight> {
+        None
+    }
 
     /// Hands the host what is still kept in this process, so that the file stands still.
     ///

@@ -4,7 +4,7 @@ use super::file::ImageFile;
 use super::format;
 use super::header::{BackingName, Header};
 use super::qcow2::{self, Layer, Qcow2Image};
-use super::{DiskAccess, ImageError, ImageFormat, RawImage, Storage};
+use super::{DiskAccess, HostCache, ImageError, ImageFormat, RawImage, Storage};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -40,9 +40,17 @@ pub struct Image {
     pub format: Option<ImageFormat>,
     /// The files that it may be built on.
     pub backing: Backing,
+    /// What the host keeps of it in memory.
+    pub cache: HostCache,
 }
 
 impl Image {
+    /// What is at `path`, with nothing said about it.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let (backing, cache) = (Backing::default(), HostCache::default());
+        Self { path: path.into(), format: None, backing, cache }
+    }
+
     /// Opens and locks it, and what it is built on.
     ///
     /// # Errors
@@ -51,7 +59,7 @@ impl Image {
     pub fn open(&self, access: DiskAccess) -> Result<Box<dyn Storage>, ImageError> {
         let (opened, format) = self.begin(access)?;
         match format {
-            ImageFormat::Raw => Ok(Box::new(RawImage::new(&self.path, opened)?)),
+            ImageFormat::Raw => Ok(Box::new(RawImage::new(&self.path, opened, self.cache)?)),
             ImageFormat::Qcow2 => {
                 let layer = self.layers(opened, access, 1)?;
                 Ok(Box::new(Qcow2Image::new(layer, access, &self.path)?))
@@ -130,7 +138,7 @@ impl Image {
         // Also what `qcow2` in a chain names: only the first file can be one by its look alone.
         self.permit(named, &path)?;
         let format = format.or_else(|| by_name(&path));
-        Ok(Self { path, format, backing: self.backing.clone() })
+        Ok(Self { path, format, backing: self.backing.clone(), cache: self.cache })
     }
 
     fn permit(&self, named: &BackingName, path: &Path) -> Result<(), ImageError> {

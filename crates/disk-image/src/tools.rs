@@ -111,7 +111,7 @@ struct Base {
 
 /// The file at `backing` as the image at `path` names it.
 fn base(path: &Path, backing: &Path, format: Option<ImageFormat>) -> Result<Base, ToolError> {
-    let image = Image { path: backing.to_owned(), format, backing: Backing::Allow };
+    let image = Image { backing: Backing::Allow, format, ..Image::at(backing) };
     let (opened, format) = image.begin(DiskAccess::ReadOnly)?;
     let bytes = match format {
         ImageFormat::Raw => opened.bytes,

@@ -2,7 +2,7 @@
 //! says, also after the image was opened again; and QEMU's tools find it sound, if they are there.
 
 use disk_image::tools::{self, New, Shrink, ToolError};
-use disk_image::{Backing, DiskAccess, Image, ImageError, ImageFormat, SECTOR, Space, Storage};
+use disk_image::{DiskAccess, Image, ImageError, ImageFormat, SECTOR, Space, Storage};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +26,7 @@ impl Folder {
     }
 
     fn image(&self, name: &str) -> Image {
-        Image { path: self.0.join(name), format: None, backing: Backing::SameFolder }
+        Image::at(self.0.join(name))
     }
 }
 

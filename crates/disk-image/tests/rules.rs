@@ -21,14 +21,14 @@ impl Folder {
         let path = self.0.join(name);
         let backing = backing.map(|path| (path.to_owned(), None));
         tools::create(&path, &New { format, bytes: Some(1 << 20), backing }).expect("made");
-        Image { path, format: None, backing: Backing::SameFolder }
+        Image::at(path)
     }
 
     /// A file of `bytes` zeros.
     fn file(&self, name: &str, bytes: u64) -> Image {
         let path = self.0.join(name);
         std::fs::File::create(&path).and_then(|file| file.set_len(bytes)).expect("a file");
-        Image { path, format: None, backing: Backing::SameFolder }
+        Image::at(path)
     }
 }
 
@@ -70,8 +70,7 @@ fn another_format_is_refused_by_name_unless_its_bytes_are_insisted_on() {
 
 #[test]
 fn what_is_not_there_or_no_file_is_named() {
-    let image =
-        |path: &str| Image { path: path.into(), format: None, backing: Backing::SameFolder };
+    let image = |path: &str| Image::at(path);
     let text = refusal(&image("/nonexistent/disk.img"));
     assert!(text.contains("/nonexistent/disk.img for reading and writing"), "{text}");
     assert!(text.contains("create an image"), "{text}");

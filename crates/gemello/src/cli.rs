@@ -11,6 +11,7 @@ use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
 use crate::settings::net::NetChoice;
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
+use crate::settings::share::ShareSettings;
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
 use crate::settings::vsock::VsockSettings;
 use crate::trace::Topic;
@@ -31,6 +32,7 @@ Examples:
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
+  gemello run --disk system.qcow2                the kernel that lies on the disk
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
   gemello run machine.toml                       a machine that a file describes
   gemello run web.toml db.toml                   several, in one process; see gemello ps --help
@@ -229,8 +231,8 @@ pub(crate) struct Run {
     pub(crate) module: Vec<ModuleSettings>,
 
     /// Disk: a raw or qcow2 image file; options are ro, format=raw|qcow2, serial=TEXT,
-    /// cache=writeback|writethrough|unsafe, backing=FILE|allow, iops=NUMBER, bps=SIZE; a comma in a
-    /// name is written twice; may be repeated
+    /// cache=writeback|writethrough|none|unsafe, backing=FILE|allow, iops=NUMBER, bps=SIZE; a comma
+    /// in a name is written twice; may be repeated
     #[arg(long, value_name = "FILE[,ro][,OPTION]...",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
@@ -240,6 +242,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "[cid=N,]path=PATH",
         value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
     pub(crate) vsock: Option<VsockSettings>,
+
+    /// Folder of this host's that the guest can mount by TAG [default: the folder's name]; with
+    /// `debian` it is at /mnt/TAG. Options are ro, owner=me|keep|UID (who owns this user's files in
+    /// the guest: root, the host's number, UID), cache=auto|always|none; a comma in a name is
+    /// written twice; may be repeated
+    #[arg(long, value_name = "DIR[:TAG][,ro][,OPTION]...",
+        value_parser = OsStringValueParser::new().try_map(|text| ShareSettings::parse(&text)))]
+    pub(crate) share: Vec<ShareSettings>,
 
     /// What the machine is called: letters, digits, - _ and . [default: debian, nucleus, or the
     /// name of the machine's file or image]
@@ -273,11 +283,15 @@ pub(crate) struct Run {
     #[arg(long, value_name = "pci|mmio", value_parser = Transport::parse)]
     pub(crate) transport: Option<Transport>,
 
-    /// The guest's network: none, or user: one behind this host's sockets, without privileges. A
+    /// The guest's network: none; user, one behind this host's sockets, without privileges;
+    /// switch=NAME, an Ethernet that machines of this user share; unix=PATH, a program such as
+    /// passt or QEMU that listens there; tap=NAME, a TAP device that is there. mac=ADDRESS is the
+    /// address of the guest's device. With user, a
     /// forward=tcp:127.0.0.1:8080:80 leads from a port of this host's (0: any) to one of the
     /// guest's; host-loopback=on lets the guest reach this host's loopback at 10.0.2.2; restrict=on
-    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: none]
-    #[arg(long, value_name = "none|user[,OPTIONS]", value_parser = NetChoice::parse)]
+    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: for debian user,
+    /// unless it is deterministic; else none]
+    #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
@@ -308,6 +322,10 @@ pub(crate) struct Run {
     /// file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+
+    /// Write every frame of the guest's network to this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Follow these in detail, on standard error or in --trace-file
     #[arg(long, value_name = "TOPICS", value_enum, value_delimiter = ',')]
@@ -442,6 +460,10 @@ pub(crate) struct Restore {
     /// Write the guest's second serial line to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+
+    /// Write every frame of the guest's network to this file, for tcpdump or Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
 
     /// Take the disks as they are, also where their files were written since the machine was saved
     #[arg(long)]

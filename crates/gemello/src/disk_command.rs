@@ -99,7 +99,7 @@ impl ImageArguments {
             Some(any) if any == Path::new(ANY) => Backing::Allow,
             Some(file) => Backing::File(file.clone()),
         };
-        Image { path: self.path.clone(), format: self.format, backing }
+        Image { format: self.format, backing, ..Image::at(&self.path) }
     }
 }
 

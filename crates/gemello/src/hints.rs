@@ -22,8 +22,7 @@ enum Here {
 
 const NETWORK: Here =
     Here::Say("a network is --net user, and a port forward=tcp:127.0.0.1:8080:80 after a comma");
-const NO_SHARING: Here =
-    Here::Say("folders cannot be shared with a guest yet; give files as a disk: --disk FILE,ro");
+const SHARING: Here = Here::Say("a folder is shared with --share DIR[:TAG][,ro]");
 const NO_DISPLAY: Here =
     Here::Say("a machine has no display, its serial console is on this terminal; leave it out");
 const NO_NEED: Here = Here::Say("it is so by itself; leave it out");
@@ -37,7 +36,7 @@ const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-net", "-netdev", "-nic", "--network"], true, NETWORK),
     (&["-p", "--publish", "--expose", "--dns", "--link"], true, NETWORK),
     (&["-P", "--publish-all"], false, NETWORK),
-    (&["-v", "--volume", "--mount", "-virtfs", "-fsdev", "--share"], true, NO_SHARING),
+    (&["-v", "--volume", "--mount", "-virtfs", "-fsdev"], true, SHARING),
     (&["-hda", "-hdb", "-hdc", "-hdd", "-sd", "-disk"], true, Here::Option("--disk")),
     (&["-drive", "--drive", "-blockdev"], true, Here::With("--disk", drive)),
     (&["-cdrom"], true, Here::With("--disk", |file| format!("{file},ro"))),

@@ -1,4 +1,4 @@
-//! Files that a run writes beside its standard output: `--log`, `--trace-file`.
+//! Files that a run writes beside its standard output: `--log`, `--pcap`, `--trace-file`.
 //!
 //! A wrong name must not cost the user a disk: such a file is opened when all machines of the run
 //! are known to be good, and only then emptied; never if one of them reads it or another machine
@@ -10,7 +10,7 @@ use crate::settings::RunSettings;
 use crate::settings::console::ConsolePlace;
 use crate::trace;
 use anyhow::{Context as _, Result, bail};
-use machine::{Config, Disk, SavedMachine};
+use machine::{Config, Disk, MachineHandle, SavedMachine};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::stdio::{stderr, stdout};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -27,6 +27,15 @@ type Identity = (u64, u64);
 pub(crate) struct InUse(Vec<(Identity, String)>);
 
 impl InUse {
+    /// What the machine `saved` is made of.
+    pub(crate) fn of_saved(saved: &SavedMachine) -> Self {
+        let mut in_use = Self::default();
+        in_use.add(saved.path(), "saved machine");
+        saved.header.hardware.disks().for_each(|disk| in_use.add_disk(disk));
+        saved.header.boot_paths().for_each(|path| in_use.add(path, "boot file"));
+        in_use
+    }
+
     /// What the machine of `config` is made of, and `sources`, which parts of it were made from.
     pub(crate) fn add_machine(&mut self, config: &Config, sources: &[PathBuf]) {
         let boot = &config.boot;
@@ -81,6 +90,15 @@ pub(crate) fn open(
     Ok(())
 }
 
+/// Opens the log of a restored machine.
+///
+/// # Errors
+/// It cannot be written, or is in use.
+pub(crate) fn open_log(path: &Path, log: &LogFile, in_use: &mut InUse) -> Result<()> {
+    log.open(create(path, "log", in_use)?);
+    Ok(())
+}
+
 /// Opens the process's trace.
 ///
 /// # Errors
@@ -90,16 +108,20 @@ pub(crate) fn open_trace(path: &Path, in_use: &mut InUse) -> Result<()> {
     Ok(())
 }
 
-/// Opens the log of the machine `saved`.
+/// Opens the capture of the network of `machine`, and begins it.
 ///
 /// # Errors
-/// It cannot be written, or is in use.
-pub(crate) fn open_log(path: &Path, log: &LogFile, saved: &SavedMachine) -> Result<()> {
-    let mut in_use = InUse::default();
-    in_use.add(saved.path(), "saved machine");
-    saved.header.hardware.disks().for_each(|disk| in_use.add_disk(disk));
-    saved.header.boot_paths().for_each(|path| in_use.add(path, "boot file"));
-    log.open(create(path, "log", &mut in_use)?);
+/// The machine has no network, or the file cannot be written, or is in use.
+pub(crate) fn open_capture(
+    path: &Path,
+    capture: &LogFile,
+    machine: &MachineHandle,
+    in_use: &mut InUse,
+) -> Result<()> {
+    capture.open(create(path, "capture", in_use)?);
+    if !machine.capture(Box::new(capture.clone())) {
+        bail!("there is no network to write to {}; leave out `pcap`", path.display());
+    }
     Ok(())
 }
 

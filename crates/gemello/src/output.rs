@@ -88,15 +88,28 @@ impl Progress {
     }
 }
 
-/// The file for a serial line's output, which is opened after the line is made. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// A file for what a machine puts out, which is opened after the machine is made. Clones share it.
+#[derive(Clone, Debug)]
 pub(crate) struct LogFile {
+    /// For messages: `log`, `capture`.
+    what: &'static str,
     file: Arc<OnceLock<File>>,
     lost: Arc<AtomicBool>,
 }
 
+impl Default for LogFile {
+    fn default() -> Self {
+        Self::of("log")
+    }
+}
+
 impl LogFile {
-    /// From now on the line's output goes there.
+    /// One for `what`.
+    pub(crate) fn of(what: &'static str) -> Self {
+        Self { what, file: Arc::default(), lost: Arc::default() }
+    }
+
+    /// From now on the output goes there.
     pub(crate) fn open(&self, file: File) {
         let _ = self.file.set(file);
     }
@@ -111,7 +124,8 @@ impl LogFile {
         let Some(mut file) = self.file.get().filter(|_| !self.is_lost()) else { return };
         if let Err(error) = file.write_all(bytes) {
             self.lost.store(true, Ordering::SeqCst);
-            crate::terminal::tell(&format!("gemello: the log ends here: {error}\n"));
+            let what = self.what;
+            crate::terminal::tell(&format!("gemello: the {what} ends here: {error}\n"));
         }
     }
 }

@@ -22,6 +22,9 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.machine.swap.is_some() && settings.machine.resident.is_none() {
         bail!("`swap` is for what does not fit a budget; say with `resident` how large that is");
     }
+    if settings.run.pcap.is_some() && settings.net().is_none() {
+        bail!("`pcap` is for a network; say with `net` which, or leave it out");
+    }
     turns(settings.machine.deterministic.unwrap_or_default(), &settings.sched)?;
     code_cache(&settings.engine)
 }

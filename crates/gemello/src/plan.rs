@@ -1,15 +1,19 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, DeviceKind, Errors, Mode, Refresh, Session};
+use crate::debian::{self, Addresses, DeviceKind, Errors, Mode, Refresh, Session};
 use crate::place::Place;
+use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
+use crate::settings::share::ShareSettings;
 use crate::settings::{BootSettings, Settings};
 use crate::side::{Kind, Side};
 use crate::{nucleus, shell, terminal};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use disk_image::{DiskAccess, HostCache, Image};
 use machine::{BootConfig, File};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
@@ -53,10 +57,47 @@ pub(crate) fn plan(settings: &Settings, kernel: Option<File>, place: Place) -> R
             let command = shell::command(command.chain(words(&boot.command)));
             bail!("a command needs a guest: {command}")
         }
+        None if !settings.disk.is_empty() => disk_plan(settings, place),
         None => bail!(
-            "nothing to boot: give debian, an image, a machine's file, or --kernel FILE; \
-             see gemello run --help"
+            "nothing to boot: give debian, an image, a machine's file, --disk FILE, or --kernel \
+             FILE; see gemello run --help"
         ),
+    }
+}
+
+/// The kernel that lies on the first disk which has one.
+fn disk_plan(settings: &Settings, place: Place) -> Result<Plan> {
+    let mut failed = None;
+    for disk in &settings.disk {
+        match found(disk) {
+            Ok(boot) => return Ok(Plan::of(disk_boot(settings, boot, disk), place)),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| anyhow!("no disk to boot from")))
+}
+
+fn found(disk: &DiskSettings) -> Result<disk_boot::Boot> {
+    let image = disk.disk().map_err(anyhow::Error::msg)?.image();
+    let image = Image { cache: HostCache::Used, ..image };
+    // Closed again, and unlocked, before the machine opens it.
+    let storage = Arc::from(image.open(DiskAccess::ReadOnly)?);
+    disk_boot::find(&storage).with_context(|| shell::shown(disk.path.as_os_str()))
+}
+
+fn disk_boot(settings: &Settings, boot: disk_boot::Boot, disk: &DiskSettings) -> BootConfig {
+    let disk_boot::Boot { title, kernel, initrd, cmdline } = boot;
+    tracing::info!(target: "boot", %title, kernel = %kernel.path, %cmdline, "found on the disk");
+    let name = |path: &str| format!("{path} of {}", disk.path.display());
+    let file =
+        |it: disk_boot::DiskFile| File::Bytes { name: name(&it.path), bytes: it.bytes.into() };
+    BootConfig {
+        kernel: file(kernel),
+        initrd: initrd.map(file),
+        cmdline: settings.boot.cmdline.clone().unwrap_or(cmdline),
+        modules: Vec::new(),
     }
 }
 
@@ -102,6 +143,8 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
         term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
         transport: settings.transport(),
         devices: devices(settings, !side.ports().is_empty()),
+        addresses: settings.net().map_or(Addresses::None, |net| net.addresses()),
+        shares: settings.share.iter().map(ShareSettings::mount).collect(),
         mode,
     };
     let initrd = debian::initramfs(&fetched, &session)?;
@@ -123,10 +166,11 @@ fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
 fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
     let all = [
         (DeviceKind::Disk, !settings.disk.is_empty()),
-        (DeviceKind::Net, settings.user_net().is_some()),
+        (DeviceKind::Net, settings.net().is_some()),
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Share, !settings.share.is_empty()),
         (DeviceKind::Rng, settings.rng()),
     ];
     all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()

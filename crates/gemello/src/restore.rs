@@ -2,11 +2,13 @@
 
 use crate::cli::Restore;
 use crate::control::{self, Name};
+use crate::outfile::InUse;
 use crate::output::LogFile;
 use crate::place::Place;
 use crate::save::Saver;
 use crate::session::SavedSession;
 use crate::settings::EngineSettings;
+use crate::settings::net::find_switch;
 use crate::settings::sched::SchedSettings;
 use crate::settings::values::Time;
 use crate::side::Side;
@@ -26,6 +28,7 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     pairs::code_cache(&engine)?;
     let mut saved = SavedMachine::open(&arguments.file)?;
     let session = SavedSession::read(&saved.header.session, &arguments.file)?;
+    find_switch(&mut saved.header.hardware)?;
     let hardware = saved.header.hardware.clone();
     let sched = SchedSettings::from(&arguments.sched);
     pairs::turns(hardware.deterministic, &sched)?;
@@ -45,13 +48,17 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let options = engine::Options { count, ..engine.options() };
     let mut machine = Machine::from_saved(&mut saved, side.lines(&log), &*engine::make(options))?;
     machine.set_timeout(arguments.timeout.map(|Time(time)| time));
+    let (mut in_use, capture) = (InUse::of_saved(&saved), LogFile::of("capture"));
     if let Some(path) = &arguments.log {
-        outfile::open_log(path, &log, &saved)?;
+        outfile::open_log(path, &log, &mut in_use)?;
+    }
+    if let Some(path) = &arguments.pcap {
+        outfile::open_capture(path, &capture, &machine.handle(), &mut in_use)?;
     }
     if let Some(path) = &arguments.save {
         let session = SavedSession::teller(&name, &side);
         side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
     let report = Report { stats: arguments.stats, digest: arguments.digest };
-    to_its_end(vec![Ready { name, claim, machine, side, report, log, sched }], &sched)
+    to_its_end(vec![Ready { name, claim, machine, side, report, log, capture, sched }], &sched)
 }

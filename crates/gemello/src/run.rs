@@ -10,8 +10,10 @@ use crate::save::{self, Saver};
 use crate::session::SavedSession;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
+use crate::settings::name::MachineName;
 use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
+use crate::settings::share::ShareSettings;
 use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
@@ -48,6 +50,10 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     // No file is emptied before it is known what all machines read.
     for (one, (run, names)) in ready.iter().zip(&writes) {
         told(outfile::open(run, &one.log, one.side.place(), &mut in_use), names)?;
+        if let Some(path) = &run.pcap {
+            let machine = one.machine.handle();
+            told(outfile::open_capture(path, &one.capture, &machine, &mut in_use), names)?;
+        }
     }
     if let (Some(path), Some((_, names))) = (&process.trace_file, writes.first()) {
         told(outfile::open_trace(path, &mut in_use), names)?;
@@ -87,7 +93,7 @@ fn start(
     let said = settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
-    let config = config(settings, boot, side.ports())?;
+    let config = config(settings, &name, boot, side.ports())?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
     }
@@ -104,12 +110,18 @@ fn start(
     drop(config); // the boot files: they are in the guest's memory now
     let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
     let sched = settings.sched;
-    Ok(Ready { name, claim, machine, side, report, log, sched })
+    let capture = LogFile::of("capture");
+    Ok(Ready { name, claim, machine, side, report, log, capture, sched })
 }
 
-/// The machine of `settings`, with a console device if it has `ports`. Boot files that come through
-/// pipes are read here.
-fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result<Config> {
+/// The machine of `settings`, which is called `name`, with a console device if it has `ports`. Boot
+/// files that come through pipes are read here.
+fn config(
+    settings: &Settings,
+    name: &MachineName,
+    mut boot: BootConfig,
+    ports: Vec<Port>,
+) -> Result<Config> {
     let nucleus = settings.boot.nucleus.is_some();
     let default_memory = if nucleus { nucleus::MEMORY } else { DEFAULT_MEMORY };
     let memory = settings.machine.memory.map_or(default_memory, |Size(bytes)| bytes);
@@ -122,9 +134,10 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let balloon = settings.balloon().then_some(Device::Balloon);
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
+    let shares = settings.share.iter().map(ShareSettings::share).map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
-    let net = settings.user_net().cloned().map(Device::Net);
+    let net = settings.net().map(|net| net.network(name)).transpose()?.map(Device::Net);
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,
         swap: settings.machine.swap.clone().unwrap_or_else(swap_folder),
@@ -141,6 +154,7 @@ fn config(settings: &Settings, mut boot: BootConfig, ports: Vec<Port>) -> Result
             .chain(net)
             .chain(balloon)
             .chain(vsock)
+            .chain(shares)
             .chain(rng)
             .collect(),
         transport: settings.transport(),

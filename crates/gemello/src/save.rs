@@ -6,7 +6,7 @@
 
 use crate::terminal;
 use anyhow::{Result, anyhow, bail};
-use machine::{Device, Disk, Hardware, MachineHandle, SavedMachine, Vsock};
+use machine::{Cable, Device, Disk, Hardware, MachineHandle, Network, SavedMachine, Share, Vsock};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,13 @@ pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
             }
             Device::Vsock(vsock) => {
                 Ok(Device::Vsock(Vsock { path: absolute(&vsock.path, "socket")?, ..vsock }))
+            }
+            Device::Net(Network { mac, cable: Cable::Unix { path } }) => {
+                let path = absolute(&path, "socket")?;
+                Ok(Device::Net(Network { mac, cable: Cable::Unix { path } }))
+            }
+            Device::Share(share) => {
+                Ok(Device::Share(Share { path: absolute(&share.path, "folder")?, ..share }))
             }
             other => Ok(other),
         }

@@ -1,6 +1,9 @@
 //! `--stats`: the counters of a run as a table.
 
-use machine::{Exits, PagerStats, PortStats, ProcessorStats, Stats, Unclaimed};
+use machine::{
+    Activity, Exits, Flows, Link, NetStats, PagerStats, PortStats, ProcessorStats, ShareStats,
+    Stats, Traffic, Unclaimed,
+};
 use sched::Usage;
 use std::fmt;
 use vcpu::{Lockstep, Statistics, Translator};
@@ -16,12 +19,13 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { wall, processors, paging, ports, unclaimed } = self.stats;
+        let Stats { wall, processors, service, paging, ports, net, shares, unclaimed } = self.stats;
         writeln!(f, "wall time {:>12.3} s", wall.as_secs_f64())?;
         for (number, processor) in processors.iter().enumerate() {
             writeln!(f, "processor {number}")?;
             processor_rows(f, processor)?;
         }
+        writeln!(f, "devices and I/O ran {:.3} s on host threads", service.as_secs_f64())?;
         if let Some(paging) = paging {
             paging_rows(f, paging, wall.as_secs_f64())?;
         } else if let Some(resident) = self.resident {
@@ -33,6 +37,10 @@ impl fmt::Display for Table<'_> {
         for PortStats { name, received, sent } in ports {
             writeln!(f, "  {name:<24} {received:>12} to the guest {sent:>12} from it")?;
         }
+        if let Some(net) = net {
+            network_rows(f, net)?;
+        }
+        shares.iter().try_for_each(|share| share_rows(f, share))?;
         if !unclaimed.is_empty() {
             writeln!(f, "accesses to places where no device is")?;
             for Unclaimed { place, reads, writes } in unclaimed {
@@ -54,6 +62,39 @@ fn paging_rows(f: &mut fmt::Formatter<'_>, stats: &PagerStats, seconds: f64) -> 
         writeln!(f, "  {name:<24} {count:>10} {:>10.1} a second", count as f64 / seconds)?;
     }
     Ok(())
+}
+
+fn network_rows(f: &mut fmt::Formatter<'_>, stats: &NetStats) -> fmt::Result {
+    let NetStats { received, sent, link, activity: Activity { lost, flows } } = stats;
+    let plugged = if *link == Link::Up { "" } else { ", which is unplugged" };
+    writeln!(f, "network{plugged}")?;
+    for (name, Traffic { frames, bytes }) in [("to the guest", received), ("from it", sent)] {
+        writeln!(f, "  {name:<24} {frames:>10} frames {bytes:>16} bytes")?;
+    }
+    writeln!(f, "  {:<24} {lost:>10} frames, for which there was no room", "lost")?;
+    match flows {
+        Some(flows) => writeln!(f, "  open: {}", flows_line(flows)),
+        None => Ok(()),
+    }
+}
+
+/// What is open, as text.
+pub(crate) fn flows_line(flows: &Flows) -> String {
+    let Flows { tcp_opening, tcp_open, udp, echo, dns } = flows;
+    format!(
+        "TCP connections {tcp_open}, about to be {tcp_opening}; UDP flows {udp}, echo requests \
+         {echo}, DNS queries {dns}"
+    )
+}
+
+fn share_rows(f: &mut fmt::Formatter<'_>, stats: &ShareStats) -> fmt::Result {
+    let ShareStats { tag, requests, errors, read, written, known, kept } = stats;
+    writeln!(f, "shared folder {tag}")?;
+    writeln!(f, "  {:<24} {requests:>10}, {errors} answered with an error", "requests")?;
+    for (name, bytes) in [("read", *read), ("written", *written)] {
+        writeln!(f, "  {name:<24} {:>10.1} MiB", mib(bytes))?;
+    }
+    writeln!(f, "  {:<24} {known:>10}, {kept} kept open", "files that it knows")
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {
@@ -249,6 +290,7 @@ mod tests {
         let usage = Usage { quanta: 7, steal: Duration::from_millis(250), ..Default::default() };
         let stats = Stats {
             wall: Duration::from_secs(2),
+            service: Duration::from_millis(250),
             processors: vec![ProcessorStats {
                 engine,
                 exits,
@@ -258,6 +300,13 @@ mod tests {
             }],
             paging: Some(PagerStats { budget: 3 << 20, page_ins: 5, ..Default::default() }),
             ports: vec![PortStats { name: "gemello.stdin".into(), received: 77, sent: 88 }],
+            net: Some(NetStats {
+                received: Traffic { frames: 3, bytes: 4242 },
+                sent: Traffic::default(),
+                link: Link::Up,
+                activity: Activity { lost: 6, flows: Some(Flows { udp: 9, ..Flows::default() }) },
+            }),
+            shares: vec![ShareStats { tag: "src".into(), read: 4 << 20, ..Default::default() }],
             unclaimed: vec![Unclaimed { place: Place::Port(Port(0x2e)), reads: 1, writes: 2 }],
         };
         let text = Table { stats: &stats, resident: None }.to_string();
@@ -272,7 +321,12 @@ mod tests {
             "halted 3",
             "port 0x002e",
             "at most 3.0 MiB resident",
+            "shared folder src",
+            "4.0 MiB",
             "2.5 a second",
+            "3 frames             4242 bytes",
+            "6 frames, for",
+            "UDP flows 9",
             "77 to the guest           88 from it",
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");

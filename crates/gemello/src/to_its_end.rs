@@ -28,6 +28,8 @@ pub(crate) struct Ready {
     pub(crate) report: Report,
     /// Where the second serial line goes.
     pub(crate) log: LogFile,
+    /// Where the frames of its network go.
+    pub(crate) capture: LogFile,
     /// How its processors get the host's.
     pub(crate) sched: SchedSettings,
 }
@@ -47,6 +49,7 @@ struct Running {
     hosted: Arc<Hosted>,
     printed: Report,
     log: LogFile,
+    capture: LogFile,
     /// It is the only one, and so is who is meant.
     alone: bool,
     /// It can be reached as long as this is there.
@@ -92,7 +95,7 @@ pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<
 
 /// Connects a machine with its user and with the pool. It can be reached from now on.
 fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
-    let Ready { name, claim, mut machine, side, report, log, sched } = ready;
+    let Ready { name, claim, mut machine, side, report, log, capture, sched } = ready;
     side.notify(&machine);
     // What a command has read and written is not to be had again.
     if !side.kind().is_command() {
@@ -105,7 +108,7 @@ fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
     let size = (machine.ram().size(), machine.processors());
     let hosted = Arc::new(Hosted::new(name, machine.handle(), side, size));
     let serving = claim.map(|claim| claim.serve(&hosted));
-    Running { machine, hosted, printed: report, log, alone, serving }
+    Running { machine, hosted, printed: report, log, capture, alone, serving }
 }
 
 /// Runs each machine on a thread of its own; their exit codes, in their order.
@@ -147,7 +150,8 @@ impl Running {
         }
         explain(end, &before);
         let code = code(end, &before, self.hosted.side.command().as_ref());
-        let code = if self.log.is_lost() && code == exit::OK { exit::FAILED } else { code };
+        let lost = self.log.is_lost() || self.capture.is_lost();
+        let code = if lost && code == exit::OK { exit::FAILED } else { code };
         // Its name is free before anyone is told of its end.
         self.serving = None;
         self.hosted.end(code);

@@ -1,13 +1,15 @@
 //! What gemello asks of its own process: privileges given up, an end in good order when the
 //! host refuses memory, signal handlers that pass on what is not theirs, files without a name,
-//! panics that end one machine, code that only starting up needed.
+//! panics that end one machine, time used for one, TAP devices, code that only starting up needed.
 
 mod allocation;
 mod nameless;
 mod owner;
 mod privileges;
 mod ranges;
+mod service_time;
 mod signal;
+mod tap;
 mod text;
 
 pub use allocation::{Allocator, at_exhaustion, leave, one_arena};
@@ -15,5 +17,7 @@ pub use nameless::nameless_file;
 pub use owner::Owner;
 pub use privileges::give_up_privileges;
 pub use ranges::Ranges;
+pub use service_time::{Counted, ServiceTime};
 pub use signal::{Handler, chain, install_handler};
+pub use tap::{Tap, TapError};
 pub use text::forget_code;

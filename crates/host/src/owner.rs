@@ -2,8 +2,10 @@
 //!
 //! A panic is a defect of gemello's. In a process of several machines it is the end of the machine
 //! that met it, not of the others. So what a thread does for a machine, it does in the machine's
-//! name: a panic ends there, and the machine is told.
+//! name: a panic ends there, and the machine is told. Threads that do nothing else have their
+//! processor time counted as the machine's ([`ServiceTime`]).
 
+use crate::service_time::{Counted, ServiceTime};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
@@ -12,7 +14,10 @@ use std::sync::Arc;
 
 /// Who is told of a panic. Clones are the same one.
 #[derive(Clone)]
-pub struct Owner(Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Owner {
+    tell: Arc<dyn Fn(&str) + Send + Sync>,
+    service: ServiceTime,
+}
 
 thread_local! {
     static CURRENT: RefCell<Option<Owner>> = const { RefCell::new(None) };
@@ -27,8 +32,14 @@ impl fmt::Debug for Owner {
 impl Owner {
     /// One that `tell` tells what a panic said. It has to see to it that what the work has left
     /// half done is not used any more.
-    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    /// `service` is told of the threads that serve it.
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static, service: ServiceTime) -> Self {
+        Self { tell: Arc::new(tell), service }
+    }
+
+    /// Counts the calling thread's processor time as this one's, as long as the result lives.
+    pub fn count_thread(&self) -> Counted {
+        self.service.count()
     }
 
     /// In whose name this thread works now: for a thread that it starts.
@@ -41,7 +52,7 @@ impl Owner {
         let before = CURRENT.replace(Some(self.clone()));
         let result = catch_unwind(AssertUnwindSafe(work));
         CURRENT.set(before);
-        result.map_err(|panic| (self.0)(said(&*panic))).ok()
+        result.map_err(|panic| (self.tell)(said(&*panic))).ok()
     }
 }
 
@@ -60,7 +71,8 @@ mod tests {
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let owner = |name: &'static str| {
             let told = Arc::clone(&told);
-            Owner::new(move |why| told.lock().expect("sound").push(format!("{name}: {why}")))
+            let tell = move |why: &str| told.lock().expect("sound").push(format!("{name}: {why}"));
+            Owner::new(tell, ServiceTime::default())
         };
         let (outer, inner) = (owner("outer"), owner("inner"));
         assert!(Owner::current().is_none());

@@ -1,8 +1,9 @@
 //! The configuration of a machine, checked before anything is built.
 
-use crate::device::{Device, Disk, PORT_NAME_MAX, PORTS_MAX, SCRATCH_MAX, Scratch, Vsock};
+use crate::device::{Device, Disk, PORT_NAME_MAX, PORTS_MAX, SCRATCH_MAX, Scratch, Share, Vsock};
 use crate::layout;
 use devices::pci::PciBus;
+use devices::virtio::fs::TAG;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -189,6 +190,26 @@ pub enum ConfigError {
         "a deterministic machine has no sockets to the host; leave out `vsock`, or `deterministic`"
     )]
     DeterministicVsock,
+    /// What is in a folder of the host's, and when, is the host's affair.
+    #[error(
+        "a deterministic machine has no shared folders; leave out `shares`, or `deterministic`"
+    )]
+    DeterministicShare,
+    /// No name that a guest can mount.
+    #[error(
+        "a shared folder cannot be called {found:?}: letters, digits, - _ and ., {TAG} at the \
+         most, and no . first; write DIR:TAG in `shares`"
+    )]
+    ShareTag {
+        /// Asked for.
+        found: String,
+    },
+    /// Two folders of one name.
+    #[error("two shared folders are called {found:?}; write DIR:TAG in `shares`")]
+    SameTag {
+        /// Which.
+        found: String,
+    },
     /// A guest has one address.
     #[error("a machine has one `vsock`; leave out the others")]
     SecondVsock,
@@ -285,6 +306,7 @@ impl Hardware {
         if self.deterministic && self.devices.iter().any(|it| matches!(it, Device::Net(_))) {
             return Err(ConfigError::DeterministicNet);
         }
+        self.validate_shares()?;
         let vsocks = self.devices.iter().filter(|device| matches!(device, Device::Vsock(_)));
         match vsocks.count() {
             0 => {}
@@ -297,6 +319,38 @@ impl Hardware {
             return Err(ConfigError::TooManyDevices { found, slots });
         }
         self.devices.iter().try_for_each(Device::validate)
+    }
+}
+
+impl Hardware {
+    /// Its shared folders.
+    fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.devices.iter().filter_map(|device| match device {
+            Device::Share(share) => Some(share),
+            _ => None,
+        })
+    }
+
+    fn validate_shares(&self) -> Result<(), ConfigError> {
+        if self.deterministic && self.shares().next().is_some() {
+            return Err(ConfigError::DeterministicShare);
+        }
+        for (at, Share { tag, .. }) in self.shares().enumerate() {
+            if self.shares().skip(at + 1).any(|other| other.tag == *tag) {
+                return Err(ConfigError::SameTag { found: tag.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Share {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let good = (1..=TAG).contains(&self.tag.len())
+            && !self.tag.starts_with('.')
+            && self.tag.bytes().all(fits);
+        if good { Ok(()) } else { Err(ConfigError::ShareTag { found: self.tag.clone() }) }
     }
 }
 
@@ -319,6 +373,7 @@ impl Device {
                     Err(ConfigError::Cid { found: *cid })
                 }
             }
+            Self::Share(share) => share.validate(),
             Self::Disk(_) | Self::Net(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
     }
@@ -388,7 +443,8 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use devices::virtio::net::UserConfig;
+    use crate::device::Network;
+    use devices::virtio::net::{Cable, Mac, UserConfig};
 
     fn config(memory: u64) -> Config {
         let kernel = File::Bytes { name: "kernel".into(), bytes: Cow::Borrowed(&[]) };
@@ -466,7 +522,8 @@ mod tests {
     #[test]
     fn a_deterministic_machine_has_no_network() {
         let with = |deterministic| {
-            let devices = vec![Device::Net(UserConfig::default())];
+            let cable = Cable::User(UserConfig::default());
+            let devices = vec![Device::Net(Network { mac: Mac::of_machine("a"), cable })];
             Config { devices, deterministic, ..config(512 << 20) }.validate()
         };
         assert_eq!(with(false), Ok(()));

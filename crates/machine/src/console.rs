@@ -168,7 +168,9 @@ impl Pump {
             // It reads what a guest says. The place is open; where the host refuses, all is as
             // before.
             let _ = host::give_up_privileges();
-            let _ = stopper.owner().run(|| mine.carry_to(&mut *place, &stopper));
+            let owner = stopper.owner();
+            let _counted = owner.count_thread();
+            let _ = owner.run(|| mine.carry_to(&mut *place, &stopper));
             close(&mine);
         };
         std::thread::Builder::new().name("console".into()).spawn(work)?;

@@ -12,6 +12,7 @@
 use crate::crew::Crew;
 use crate::end::End;
 use crate::notifier::Notifier;
+use host::ServiceTime;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use vcpu::{Kick, Signals};
@@ -38,6 +39,8 @@ pub(crate) struct Control {
     over: AtomicBool,
     signals: Vec<Arc<Signals>>,
     notifier: Notifier,
+    /// Of the threads that serve the machine beside its processors.
+    pub(crate) service: ServiceTime,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ impl Control {
             over: AtomicBool::new(false),
             signals,
             notifier,
+            service: ServiceTime::default(),
         }
     }
 

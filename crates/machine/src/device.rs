@@ -1,9 +1,10 @@
 //! The devices that a machine may be given, beyond what every PC has.
 
 use devices::virtio::blk::Cache;
-use devices::virtio::net::UserConfig;
+use devices::virtio::net::{Cable, Mac};
 use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
+use share::Options;
 use std::path::PathBuf;
 
 /// The most bytes of a scratch disk.
@@ -23,14 +24,16 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
-    /// A network behind the host's sockets.
-    Net(UserConfig),
+    /// A network device.
+    Net(Network),
     /// Random bytes of the host's.
     Entropy,
     /// A memory balloon.
     Balloon,
     /// Sockets between the guest and the host.
     Vsock(Vsock),
+    /// A folder of the host's.
+    Share(Share),
 }
 
 /// A port of a console device.
@@ -52,6 +55,28 @@ pub struct Port {
 pub struct Scratch {
     /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
     pub bytes: u64,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Its address.
+    pub mac: Mac,
+    /// What it is joined to.
+    pub cable: Cable,
+}
+
+/// A folder of the host's that the guest can mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The folder.
+    pub path: PathBuf,
+    /// What the guest mounts: letters, digits, `-`, `_` and `.`, 36 at the most.
+    pub tag: String,
+    /// How it is shared.
+    pub options: Options,
 }
 
 /// Sockets between a guest and the host, by Firecracker's convention.
@@ -100,7 +125,8 @@ impl Disk {
 
     /// Its image.
     pub fn image(&self) -> Image {
-        let Self { path, format, backing, .. } = self;
-        Image { path: path.clone(), format: *format, backing: backing.clone() }
+        let Self { path, format, backing, cache, .. } = self;
+        let (path, backing) = (path.clone(), backing.clone());
+        Image { path, format: *format, backing, cache: cache.of_the_host() }
     }
 }

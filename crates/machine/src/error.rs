@@ -6,9 +6,10 @@ use crate::saved::file::FileError;
 use crate::scratch::ScratchError;
 use boot::BootError;
 use devices::bus::BusError;
-use devices::virtio::net::UserError;
+use devices::virtio::net::CableError;
 use devices::virtio::vsock::VsockError;
 use disk_image::ImageError;
+use share::ShareError;
 use std::io;
 use vcpu::{EngineError, StateError};
 
@@ -26,13 +27,16 @@ pub enum BuildError {
     Disk(#[from] ImageError),
     /// A network.
     #[error(transparent)]
-    Net(#[from] UserError),
+    Net(#[from] CableError),
     /// A scratch disk.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
     /// A socket.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A shared folder.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),

@@ -11,6 +11,7 @@ use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use crate::virtio::Slotted;
 use devices::virtio::balloon::{BalloonControl, BalloonReport};
+use devices::virtio::net::{Sink, Watch};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +44,11 @@ impl Board {
     fn still<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
         let _still = lock(&self.serving);
         work(self)
+    }
+
+    /// Looks at its network device's cable.
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.virtio.iter().find_map(|device| device.side().watch.as_ref())
     }
 
     /// What its scratch disks hold.
@@ -160,6 +166,12 @@ impl MachineHandle {
     /// Bytes of the guest's memory that are in the host's now, if the host tells.
     pub fn resident(&self) -> Option<u64> {
         self.board.ram.resident()
+    }
+
+    /// Has all frames that pass through its network device from now on written to `sink`, which
+    /// tells by itself if it is full. False: it has no network, or there is a sink already.
+    pub fn capture(&self, sink: Sink) -> bool {
+        self.board.watch().is_some_and(|watch| watch.capture(sink))
     }
 
     /// Has the guest keep `memory` bytes of its memory and give the rest to the host, in its own

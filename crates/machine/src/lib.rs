@@ -59,12 +59,17 @@ pub use config::{
     Transport,
 };
 pub use control::Phase;
-pub use device::{Device, Disk, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Vsock};
+pub use device::{
+    Device, Disk, Network, PORT_NAME_MAX, PORTS_MAX, Port, SCRATCH_MAX, Scratch, Share, Vsock,
+};
 pub use devices::bus::{Place, Unclaimed};
 pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
-pub use devices::virtio::net::{Forward, Ipv6, Protocol, Switch, UserConfig};
+pub use devices::virtio::net::{
+    Activity, Cable, Flows, Forward, Ipv6, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
+    UserConfig,
+};
 pub use digest::{Digest, DigestError};
 pub use end::End;
 pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};
@@ -75,5 +80,6 @@ pub use notifier::Notifier;
 pub use power::Stopper;
 pub use saved::file::{FileError, SavedMachine};
 pub use saved::{MachineState, RestoreError, VirtioState};
+pub use share::{Cache as ShareCache, Options as ShareOptions, Owner, ShareStats};
 pub use stats::{Exits, ProcessorStats, Stats};
 pub use wiring::Lines;

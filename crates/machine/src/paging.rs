@@ -44,6 +44,7 @@ fn thread(
     let owner = owner.clone();
     let work = move || {
         let _ = host::give_up_privileges();
+        let _counted = owner.count_thread();
         owner.run(work);
     };
     std::thread::Builder::new().name(name.into()).spawn(work).map_err(BuildError::Host)?;

@@ -31,7 +31,8 @@ impl Stopper {
     /// In whose name threads work for the machine: a panic ends it.
     pub(crate) fn owner(&self) -> host::Owner {
         let stopper = self.clone();
-        host::Owner::new(move |why| stopper.stop(End::Defect(why.into())))
+        let tell = move |why: &str| stopper.stop(End::Defect(why.into()));
+        host::Owner::new(tell, self.0.service.clone())
     }
 
     pub(crate) fn power(&self, event: PowerEvent) {

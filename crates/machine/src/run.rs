@@ -26,6 +26,7 @@ use crate::stats::{ProcessorStats, Stats};
 use crate::task::ProcessorTask;
 use crate::virtio::Slotted;
 use devices::virtio::console::ConsolePort;
+use devices::virtio::net::Watch;
 use memory::Pager;
 use sched::{Pool, QUANTUM, Usage};
 use std::io;
@@ -73,7 +74,10 @@ impl Machine {
         let owner = self.stopper().owner();
         thread::scope(|scope| {
             let refused = |error| board.control.stop(End::no_thread(&error));
-            let serve = move || owner.run(|| service.run()).unwrap_or_default();
+            let serve = move || {
+                let _counted = owner.count_thread();
+                owner.run(|| service.run()).unwrap_or_default()
+            };
             let io = named("I/O").spawn_scoped(scope, serve).map_err(&refused);
             if io.is_ok() {
                 self.start(|crew| self.add_processors(crew)).unwrap_or_else(refused);
@@ -117,7 +121,10 @@ impl Machine {
         let board = &self.board;
         let own = || Pool::new(sched::workers(None, self.tasks()), QUANTUM);
         let pool = self.pool.clone().map_or_else(own, Ok)?;
-        let crew = Arc::new(Crew::new(pool.enlist(self.share)));
+        let service = board.control.service.clone();
+        let group = pool.enlist(self.share);
+        group.charge_for(move || service.total());
+        let crew = Arc::new(Crew::new(group));
         let _turn = lock(&board.commands);
         board.control.begin(&crew);
         if board.control.phase() != Phase::Paused {
@@ -215,7 +222,10 @@ impl Board {
             wall: *lock(&self.wall),
             processors,
             paging: self.pager.as_ref().map(Pager::stats),
+            shares: self.virtio.iter().filter_map(Slotted::share_stats).collect(),
             ports: self.virtio.iter().flat_map(Slotted::ports).map(ConsolePort::stats).collect(),
+            service: self.control.service.total(),
+            net: self.watch().map(Watch::stats),
             unclaimed: self.bus.unclaimed(),
         }
     }

@@ -2,8 +2,10 @@
 
 use devices::bus::Unclaimed;
 use devices::virtio::console::PortStats;
+use devices::virtio::net::NetStats;
 use memory::PagerStats;
 use sched::Usage;
+use share::ShareStats;
 use std::time::Duration;
 use vcpu::{Exit, Statistics};
 
@@ -63,10 +65,16 @@ pub struct Stats {
     pub wall: Duration,
     /// Each processor.
     pub processors: Vec<ProcessorStats>,
+    /// What the threads have used that serve it beside its processors.
+    pub service: Duration,
     /// Where its memory is, if it has a budget.
     pub paging: Option<PagerStats>,
     /// What has passed through each port of its console devices.
     pub ports: Vec<PortStats>,
+    /// What has passed through its network device, if it has one.
+    pub net: Option<NetStats>,
+    /// What has been done with each shared folder.
+    pub shares: Vec<ShareStats>,
     /// What the guest touched that is not there.
     pub unclaimed: Vec<Unclaimed>,
 }

@@ -4,7 +4,7 @@
 
 use crate::config::{Hardware, Transport};
 use crate::console::Line;
-use crate::device::{Device, Disk, Scratch, Vsock};
+use crate::device::{self, Device, Disk, Network, Scratch, Vsock};
 use crate::ends::Ends;
 use crate::error::BuildError;
 use crate::layout::{self, VirtioSlot, virtio_slot};
@@ -18,11 +18,13 @@ use devices::virtio;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
-use devices::virtio::net::{Forward, Mac, Net, UserConfig, UserNet};
+use devices::virtio::fs::Fs;
+use devices::virtio::net::{Forward, Net, Plugged, Watch};
 use devices::virtio::vsock::{Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
+use share::{Share, ShareStats};
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 use sync::lock;
@@ -48,6 +50,10 @@ pub(crate) struct Side {
     ports: Vec<ConsolePort>,
     /// The ports of the host's that lead to the guest.
     forwards: Vec<Forward>,
+    /// Looks at a network device's cable.
+    pub(crate) watch: Option<Watch>,
+    /// A shared folder, and what the guest calls it.
+    share: Option<(String, Arc<Share>)>,
 }
 
 /// A device on its transport.
@@ -81,10 +87,11 @@ pub(crate) fn build(
                 let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
                 (disk, Side { content: Some(content), ..Side::default() })
             }
-            Device::Net(config) => a_network(config, before)?,
+            Device::Net(network) => a_network(network)?,
             Device::Entropy => (Box::new(Entropy::new(service)?), Side::default()),
             Device::Balloon => a_balloon(hardware.memory, service)?,
             Device::Vsock(vsock) => sockets(vsock)?,
+            Device::Share(share) => a_share(share, queues, service)?,
         };
         let transport = match hardware.transport {
             Transport::Pci => on_pci(made, slot, &mut free, ram, irqchips),
@@ -132,11 +139,11 @@ fn a_balloon(memory: u64, service: Service) -> Result<Made, BuildError> {
     Ok((Box::new(balloon), side))
 }
 
-/// Network device `number`.
-fn a_network(config: &UserConfig, number: usize) -> Result<Made, BuildError> {
-    let backend = UserNet::new(config)?;
-    let side = Side { forwards: backend.forwards(), ..Side::default() };
-    Ok((Box::new(Net::new(Mac::of(number as u8), Box::new(backend), Service::Thread)?), side))
+/// A network device, its cable plugged in.
+fn a_network(Network { mac, cable }: &Network) -> Result<Made, BuildError> {
+    let Plugged { backend, watch, forwards } = cable.plug()?;
+    let side = Side { forwards, watch: Some(watch), ..Side::default() };
+    Ok((Box::new(Net::new(*mac, backend, Service::Thread)?), side))
 }
 
 /// The sockets that a guest has.
@@ -144,6 +151,17 @@ fn sockets(Vsock { cid, path }: &Vsock) -> Result<Made, BuildError> {
     let place = Place::new(path)?;
     let side = Side { socket: Some(place.file()), ..Side::default() };
     Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
+}
+
+/// A shared folder.
+fn a_share(
+    device::Share { path, tag, options }: &device::Share,
+    queues: u16,
+    service: Service,
+) -> Result<Made, BuildError> {
+    let share = Arc::new(Share::open(path, *options)?);
+    let fs = Fs::new(tag, Arc::clone(&share), queues, service)?;
+    Ok((Box::new(fs), Side { share: Some((tag.clone(), share)), ..Side::default() }))
 }
 
 /// Disk `number`, with `queues` queues if they are of use.
@@ -189,6 +207,7 @@ fn name(device: &Device) -> &'static str {
         Device::Balloon => "balloon",
         Device::Vsock(_) => "vsock",
         Device::Net(_) => "net",
+        Device::Share(_) => "share",
     }
 }
 
@@ -237,6 +256,12 @@ impl Slotted {
     /// The ports of a console device.
     pub(crate) fn ports(&self) -> &[ConsolePort] {
         &self.side.ports
+    }
+
+    /// What has been done with a shared folder.
+    pub(crate) fn share_stats(&self) -> Option<ShareStats> {
+        let (tag, share) = self.side.share.as_ref()?;
+        Some(ShareStats { tag: tag.clone(), ..share.stats() })
     }
 
     /// The ports of the host's that lead to the guest through this device.

@@ -15,6 +15,7 @@ mod access;
 mod advice;
 mod attributes;
 mod contract;
+mod file_io;
 mod follower;
 mod give_up;
 mod log;
@@ -23,9 +24,11 @@ mod ram;
 mod reader;
 mod resident;
 mod split;
+mod vectors;
 
 pub use attributes::{ABSENT, CODE, DIRTY, PINNED, TRACK_DIRTY};
 pub use contract::Pin;
+pub use file_io::FilePlace;
 pub use follower::Follower;
 pub use log::{Change, Notify, REMEMBERED};
 pub use pager::{
@@ -34,3 +37,4 @@ pub use pager::{
 pub use ram::{Backing, Error, GuestRam, Page, Region};
 pub use reader::Reader;
 pub use split::SplitLock;
+pub use vectors::{Patience, Vectors};

@@ -1,7 +1,7 @@
 //! What a user-mode network is told.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// On or off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,17 @@ pub struct UserConfig {
     /// Whether the guest has IPv6.
     #[serde(skip_serializing_if = "Ipv6::is_auto")]
     pub ipv6: Ipv6,
+}
+
+impl UserConfig {
+    /// The guest's address.
+    pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+    /// The router's, at which the guest also finds the host.
+    pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+    /// Of who answers DNS queries.
+    pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+    /// The network's mask.
+    pub const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 }
 
 /// What a port speaks.

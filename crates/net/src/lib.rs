@@ -6,18 +6,34 @@
 //!       └───────── Guest ◄─deliver─┘
 //! ```
 //! One thread, the device's, calls a [`Backend`]: with each frame of the guest's, and whenever its
-//! descriptor is readable or its deadline has passed. It never blocks, and takes no lock.
+//! descriptor is readable or its deadline has passed. It never blocks; its locks are leaves, and
+//! held for moments.
 //!
 //! Whatever frames a guest sends: a backend neither panics nor keeps more than a bounded amount of
 //! memory and descriptors for it.
 #![forbid(unsafe_code)]
 
+mod cable;
+mod capture;
 mod config;
+mod inbound;
+mod offload;
+mod ready;
+mod stream;
+mod switch;
+mod tap;
+#[cfg(test)]
+mod testing;
 mod user;
+mod vnet;
+mod watch;
 
+pub use cable::{Cable, CableError, Plugged};
+pub use capture::Sink;
 pub use config::{Forward, Ipv6, Protocol, Switch, UserConfig};
-pub use user::{UserError, UserNet};
+pub use watch::{NetStats, Traffic, Watch};
 
+use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -31,17 +47,15 @@ pub const FRAME_MAX: usize = ETHERNET_HEADER + 65535;
 pub struct Abilities {
     /// It takes frames whose transport checksum covers the pseudo header alone.
     pub checksum: bool,
-    /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Frame::segment`] says.
+    /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Offload::segment`] says.
     pub segmentation: bool,
     /// The same of IPv6 frames.
     pub segmentation_v6: bool,
 }
 
-/// A frame for the guest.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Frame<'a> {
-    /// Its bytes, in pieces.
-    pub parts: [&'a [u8]; 3],
+/// What the sender of a frame has left to whoever takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
     /// Where the transport header begins and, from there, where its checksum is, if that covers the
     /// pseudo header alone.
     pub checksum: Option<(u16, u16)>,
@@ -49,10 +63,19 @@ pub struct Frame<'a> {
     pub segment: Option<u16>,
 }
 
+/// A frame for the guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frame<'a> {
+    /// Its bytes, in pieces.
+    pub parts: [&'a [u8]; 3],
+    /// What is left to the guest, within its abilities.
+    pub offload: Offload,
+}
+
 impl Frame<'_> {
     /// Whether it carries IPv6.
     pub fn is_ipv6(&self) -> bool {
-        self.parts[0].get(12..14) == Some(&[0x86, 0xDD])
+        offload::is_ipv6(self.parts[0])
     }
 
     /// Its bytes.
@@ -70,13 +93,14 @@ pub enum Delivery {
     Full,
 }
 
-/// How far the sums of a frame of the guest's are to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
-    /// Each is there, and can be checked.
-    Whole,
-    /// The guest leaves the transport's to us.
-    Partial,
+/// Whether a cable leads anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// It does.
+    Up,
+    /// Nobody is at the other end.
+    Down,
 }
 
 /// The guest's side.
@@ -88,10 +112,34 @@ pub trait Guest {
     fn deliver(&mut self, frame: &Frame<'_>) -> Delivery;
 }
 
+/// What the other end of a cable has open, and what it has lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Frames that found no room, from the guest or to it.
+    pub lost: u64,
+    /// What is open now, where the other end knows flows.
+    pub flows: Option<Flows>,
+}
+
+/// Flows by their state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// TCP connections that one side has not answered yet.
+    pub tcp_opening: usize,
+    /// TCP connections that are there, half closed ones included.
+    pub tcp_open: usize,
+    /// Peers of UDP ports.
+    pub udp: usize,
+    /// ICMP echo requests that wait for an answer, or did a moment ago.
+    pub echo: usize,
+    /// Queries that wait for an answer.
+    pub dns: usize,
+}
+
 /// The network's side.
 pub trait Backend: Send {
-    /// The guest has sent `frame`.
-    fn transmit(&mut self, frame: &[u8], sums: Sums, guest: &mut dyn Guest);
+    /// The guest has sent `frame`, and left `offload` to us: that may be nonsense.
+    fn transmit(&mut self, frame: &[u8], offload: Offload, guest: &mut dyn Guest);
 
     /// Looks what the host's side has, and whether a deadline has passed; answers what was
     /// transmitted. Called after frames were transmitted, too.
@@ -105,4 +153,14 @@ pub trait Backend: Send {
 
     /// The guest's driver begins anew: what it had open is closed.
     fn reset(&mut self);
+
+    /// Whether the cable leads anywhere now. What changes it makes work.
+    fn link(&self) -> Link {
+        Link::Up
+    }
+
+    /// What it has open, and has lost so far.
+    fn activity(&self) -> Activity {
+        Activity::default()
+    }
 }

@@ -35,10 +35,20 @@ pub(crate) struct State {
     pub(crate) tasks: Vec<Option<Resident>>,
     /// By the ids of the machines.
     rivals: Vec<Rivals>,
+    /// By the ids of the machines.
+    services: Vec<Option<Service>>,
     /// No worker takes another task.
     pub(crate) closed: bool,
     /// The timer looks again at this time.
     armed: Option<Duration>,
+}
+
+/// Other threads that work for a machine.
+struct Service {
+    /// What they have used in all.
+    used: Box<dyn Fn() -> Duration + Send>,
+    /// How much of it the machine is charged for.
+    charged: Duration,
 }
 
 /// A task and what reaches it.
@@ -65,9 +75,10 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     pub(crate) fn new(workers: usize, quantum: Duration, clock: Clock) -> Self {
         let policy = Policy::new(workers, quantum);
-        let (tasks, rivals) = (Vec::new(), Vec::new());
+        let (tasks, rivals, services) = (Vec::new(), Vec::new(), Vec::new());
+        let state = State { policy, tasks, rivals, services, closed: false, armed: None };
         Self {
-            state: Mutex::new(State { policy, tasks, rivals, closed: false, armed: None }),
+            state: Mutex::new(state),
             idle: (0..workers).map(|_| Condvar::new()).collect(),
             alarm: Condvar::new(),
             still: Condvar::new(),
@@ -88,6 +99,17 @@ impl Hub {
         }
         state.rivals[id.0] = Rivals::default();
         id
+    }
+
+    /// Charges `machine`, if it is limited, for what `used` tells from now on.
+    pub(crate) fn charge_for(&self, machine: MachineId, used: Box<dyn Fn() -> Duration + Send>) {
+        let mut state = self.lock();
+        if state.services.len() <= machine.0 {
+            state.services.resize_with(machine.0 + 1, || None);
+        }
+        let charged = used();
+        let limited = state.policy.is_limited(machine);
+        state.services[machine.0] = limited.then_some(Service { used, charged });
     }
 
     /// What tells the machine's tasks whether others of them wait.
@@ -147,8 +169,9 @@ impl Hub {
         let ids = state.policy.tasks_of(machine);
         let gone: Vec<_> = ids.into_iter().filter_map(|id| state.forget(id)).collect();
         state.policy.remove_machine(machine);
+        let service = state.services.get_mut(machine.0).and_then(Option::take);
         drop(state);
-        drop(gone);
+        drop((gone, service));
     }
 
     /// What a task has had up to now.
@@ -210,7 +233,9 @@ impl Hub {
         if state.closed {
             return false;
         }
-        let calls = state.policy.tick(self.clock.now());
+        let now = self.clock.now();
+        state.charge_services(now);
+        let calls = state.policy.tick(now);
         if !calls.is_empty() {
             self.carry_out(state, &calls);
             return true;
@@ -235,6 +260,16 @@ impl State {
             signals.settle(Residence::Queued);
         }
         self.policy.wake(id, now)
+    }
+
+    /// Charges machines for what other threads have used for them since the last time.
+    fn charge_services(&mut self, now: Duration) {
+        for (id, service) in self.services.iter_mut().enumerate() {
+            let Some(service) = service else { continue };
+            let used = (service.used)();
+            let since = used.saturating_sub(std::mem::replace(&mut service.charged, used));
+            self.policy.charge(MachineId(id), since, now);
+        }
     }
 
     /// Tells each machine's tasks whether others of them wait.

@@ -111,6 +111,13 @@ impl Group {
         self.hub().release(self.id);
     }
 
+    /// Counts as its tasks' time, too, what `used` tells: what other threads have used for the
+    /// machine in all. It is asked where a limit is kept, with the scheduler's lock held, and must
+    /// not block.
+    pub fn charge_for(&self, used: impl Fn() -> Duration + Send + 'static) {
+        self.hub().charge_for(self.id, Box::new(used));
+    }
+
     /// What a task of this group has had up to now.
     pub fn usage(&self, task: TaskId) -> Usage {
         self.hub().usage(task).unwrap_or_default()

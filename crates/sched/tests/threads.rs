@@ -56,6 +56,20 @@ fn machines_get_time_by_weight() {
 }
 
 #[test]
+fn what_other_threads_use_is_taken_off_a_limit() {
+    let pool = pool(2, QUANTUM);
+    let group = pool.enlist(Share { limit: Limit::percent(40), ..Share::default() });
+    // A fifth of a host processor.
+    let began = Instant::now();
+    group.charge_for(move || began.elapsed() / 5);
+    let task = spinner(&group);
+    std::thread::sleep(Duration::from_millis(1500));
+    let share = || group.usage(task).ran.as_secs_f64() / began.elapsed().as_secs_f64();
+    until("the limit holds", || share() < 0.2 * 1.05 + 0.02);
+    until("it is used", || share() > 0.1);
+}
+
+#[test]
 fn a_limited_machine_rests_though_nobody_else_wants_to_run() {
     let pool = pool(2, QUANTUM);
     let group = pool.enlist(Share { limit: Limit::percent(25), ..Share::default() });

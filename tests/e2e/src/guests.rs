@@ -56,3 +56,16 @@ pub fn prints(text: &[u8], code: &[u8]) -> Vec<u8> {
 pub const RESET: &[u8] = &[0xB0, 6, 0x66, 0xBA, 0xF9, 0x0C, 0xEE, 0xF4, 0xEB, 0xFD];
 /// Code that halts for ever: cli; 1: hlt; jmp 1b.
 pub const HALT: &[u8] = &[0xFA, 0xF4, 0xEB, 0xFD];
+
+/// Code that misses the power button's first press, as a guest that is still starting does, and
+/// powers off by the next: PM1 status is at port 600h, PM1 control at 604h.
+#[rustfmt::skip]
+pub const SECOND_PRESS: &[u8] = &[
+    0x66, 0xBA, 0x00, 0x06,             // mov dx, 600h
+    0x66, 0xED, 0xF6, 0xC4, 1, 0x74, 0xF9, // 1: in ax, dx; test ah, PWRBTN; jz 1b
+    0x66, 0xEF,                         // out dx, ax: clears it
+    0x66, 0xED, 0xF6, 0xC4, 1, 0x74, 0xF9, // 2: in ax, dx; test ah, PWRBTN; jz 2b
+    0x66, 0xBA, 0x04, 0x06,             // mov dx, 604h
+    0x66, 0xB8, 0x00, 0x34,             // mov ax, SLP_TYP of S5 and SLP_EN
+    0x66, 0xEF, 0xF4, 0xEB, 0xFD,       // out dx, ax; 3: hlt; jmp 3b
+];

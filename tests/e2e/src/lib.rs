@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod guests;
+mod initramfs;
 mod session;
 
-pub use guests::{HALT, RESET, idle, kernel, prints, writes_debug_exit, zero_idt};
+pub use guests::{HALT, RESET, SECOND_PRESS, idle, kernel, prints, writes_debug_exit, zero_idt};
+pub use initramfs::{Initramfs, packages};
 pub use session::{Ends, Session, Terminal, open, pty};
 pub use test_support::gemello;
 
@@ -118,15 +120,40 @@ pub fn unpack(package: &str, place: &Path) {
 
 /// The option of a disk whose first bytes are `guest/NAME.c` as a static program.
 pub fn program_disk(name: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c"));
     let program = scratch(name, b"");
-    let mut compile = Command::new("cc");
-    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
-    succeeds(compile.arg(&program).arg(source));
+    compile(name, &program);
     let mut bytes = std::fs::read(&program).expect("what was compiled");
     bytes.resize(bytes.len().next_multiple_of(4096), 0);
     std::fs::write(&program, bytes).expect("a disk");
     format!("{},ro,format=raw", program.to_str().expect("text"))
+}
+
+/// A disk in `format` that boots by itself: the newest of its two kernels says so.
+pub fn system_disk(format: &str) -> PathBuf {
+    let image = scratch("system.raw", b"");
+    let root = image.with_file_name("root");
+    let boot = root.join("boot");
+    std::fs::create_dir_all(&boot).expect("a folder");
+    for (version, said) in [("9", "the older kernel"), ("57", "the newest kernel")] {
+        let kernel = boot.join(format!("vmlinuz-6.1.0-{version}-amd64"));
+        std::fs::write(kernel, prints(said.as_bytes(), RESET)).expect("a kernel");
+    }
+    let mut make = Command::new("/usr/sbin/mke2fs");
+    succeeds(make.args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg("8M"));
+    let disk = image.with_file_name(format!("system.{format}"));
+    if format != "raw" {
+        let mut convert = Command::new("qemu-img");
+        succeeds(convert.args(["convert", "-O", format]).arg(&image).arg(&disk));
+    }
+    disk
+}
+
+/// Makes `guest/NAME.c` a static program at `place`.
+pub fn compile(name: &str, place: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.c"));
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
+    succeeds(compile.arg(place).arg(source));
 }
 
 /// Runs a helper program that has to succeed.

@@ -1,32 +1,16 @@
 //! Virtio disks: Debian's own driver and the tiniest one, and what cannot be a disk.
 
-use e2e::{Session, cache, code, command, debian, kernel, run, scratch, text, unpack};
+use e2e::{Initramfs, Session, cache, code, command, debian, kernel, run, scratch, text};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 use test_support::Rng;
 
-/// Debian's modules, in the order in which they need each other.
-const MODULES: [&str; 7] = [
-    "virtio/virtio_ring",
-    "virtio/virtio",
-    "virtio/virtio_pci_legacy_dev",
-    "virtio/virtio_pci_modern_dev",
-    "virtio/virtio_pci",
-    "virtio/virtio_mmio",
-    "block/virtio_blk",
-];
-
 /// Process 1: each line that it prints and that begins with `=` is an answer.
-const INIT: &str = r#"#!/bin/busybox sh
-for applet in mount insmod cat dd sha256sum poweroff; do alias $applet="busybox $applet"; done
-export PATH=/bin
-mount -t devtmpfs d /dev; mount -t proc p /proc; mount -t sysfs s /sys
-for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
-    virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
+const INIT: &str = r#"
+for applet in cat dd sha256sum poweroff; do alias $applet="busybox $applet"; done
 for disk in vda vdb; do
     at=/sys/block/$disk
     echo =$disk size $(cat $at/size) ro $(cat $at/ro) $(cat $at/serial)
@@ -42,56 +26,9 @@ echo =again $(dd if=/dev/vda bs=4k skip=100 count=1024 2> /dev/null | sha256sum)
 poweroff -f
 "#;
 
-/// The folder of the cloud kernel's drivers: from its package, which gemello's own apt directory
-/// can fetch.
-fn drivers() -> PathBuf {
-    static UNPACKED: Mutex<()> = Mutex::new(());
-    let _once = sync::lock(&UNPACKED);
-    let release = fs::read_to_string(cache().join("cloud/RELEASE")).expect("Debian is fetched");
-    let package = release.split_whitespace().next().expect("a package").to_owned();
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(release.replace([' ', '\n', ':'], "_"));
-    let version = package.trim_start_matches("linux-image-");
-    let drivers = place.join("lib/modules").join(version).join("kernel/drivers");
-    if drivers.join("block/virtio_blk.ko").exists() {
-        return drivers;
-    }
-    unpack(&package, &place);
-    drivers
-}
-
-/// One record of the kernel's initramfs format
-/// (Documentation/driver-api/early-userspace/buffer-format.rst).
-fn record(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
-    let inode = archive.len() as u32; // any number of its own
-    let size = content.len() as u32;
-    let fields =
-        [inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
-    archive.extend_from_slice(b"070701");
-    fields.iter().for_each(|field| archive.extend(format!("{field:08X}").bytes()));
-    archive.extend(name.bytes().chain([0]));
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(content);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-/// busybox, the modules and `init`.
+/// An initramfs with `init` as process 1.
 fn initramfs(init: &str) -> PathBuf {
-    let mut archive = Vec::new();
-    for directory in ["bin", "dev", "proc", "sys", "modules"] {
-        record(&mut archive, directory, 0o40_755, (0, 0), &[]);
-    }
-    record(&mut archive, "dev/console", 0o20_600, (5, 1), &[]);
-    let busybox = fs::read(cache().join("cloud/busybox")).expect("busybox");
-    record(&mut archive, "bin/busybox", 0o100_755, (0, 0), &busybox);
-    let drivers = drivers();
-    for module in MODULES {
-        let content = fs::read(drivers.join(module).with_extension("ko")).expect("a module");
-        let name = module.rsplit('/').next().expect("a name");
-        record(&mut archive, &format!("modules/{name}.ko"), 0o100_644, (0, 0), &content);
-    }
-    record(&mut archive, "init", 0o100_755, (0, 0), init.as_bytes());
-    record(&mut archive, "TRAILER!!!", 0, (0, 0), &[]);
-    scratch("disk-initrd", &archive)
+    Initramfs::new(env!("CARGO_TARGET_TMPDIR")).file(init)
 }
 
 /// An image of `bytes` bytes of noise.
@@ -203,13 +140,8 @@ fn reads_and_writes(transport: &str, option: &str) -> String {
 }
 
 /// Process 1 of the qcow2 test: it writes, discards, and says what it finds.
-const SECOND_INIT: &str = r#"#!/bin/busybox sh
-for applet in mount insmod cat dd sha256sum poweroff blkdiscard sync; do
-    alias $applet="busybox $applet"
-done
-mount -t devtmpfs d /dev; mount -t sysfs s /sys
-for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
-    virtio_mmio virtio_blk; do insmod /modules/$module.ko; done
+const SECOND_INIT: &str = r#"
+for applet in cat dd sha256sum poweroff blkdiscard; do alias $applet="busybox $applet"; done
 echo =size $(cat /sys/block/vda/size) $(cat /sys/block/vda/serial)
 echo =cpus $(echo /sys/block/vda/mq/*)
 echo =found $(sha256sum < /dev/vda)

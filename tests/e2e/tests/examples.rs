@@ -1,7 +1,8 @@
 //! Every command that the help and README.md show, run as it is shown, in a folder that has the
 //! files it names. gemello's own tests hold that each is parsed; what takes minutes is left out.
 
-use e2e::{RESET, cache, code, debian, gemello, prints, run, text};
+use e2e::{RESET, cache, code, debian, gemello, prints, run, system_disk, text};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -67,6 +68,7 @@ fn place() -> PathBuf {
     file("data.img", &[0; 1 << 20]);
     let base = place.join("base.qcow2");
     assert_eq!(code(&run(&["disk", "create", base.to_str().expect("text"), "1M"])), 0);
+    fs::copy(system_disk("qcow2"), place.join("system.qcow2")).expect("a disk");
     for name in ["web.toml", "db.toml"] {
         file(name, b"[boot]\nnucleus = \"\"\n");
     }
@@ -168,9 +170,11 @@ fn what_is_said_to_running_machines_works() {
     fs::remove_dir_all(&place).expect("it is there");
 }
 
+/// Ends the machines, if they run still. SIGTERM, which `timeout` passes on: killed, it would leave
+/// them behind.
 fn end(machines: Option<Child>) {
     if let Some(mut machines) = machines {
-        let _ = machines.kill();
+        let _ = kill_process(Pid::from_child(&machines), Signal::TERM);
         let _ = machines.wait();
     }
 }

@@ -1,6 +1,6 @@
 //! Several machines in one process, and running machines reached from other processes.
 
-use e2e::{Ends, HALT, Session, code, command, debian_alone, prints, scratch, text};
+use e2e::{Ends, HALT, SECOND_PRESS, Session, code, command, debian_alone, prints, scratch, text};
 use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
@@ -261,6 +261,19 @@ fn names_are_unique_and_free_again() {
     let refused = house.run(&["pause", "web"]);
     assert_eq!(code(&refused), 2);
     assert!(text(&refused.stderr).contains("no machine called web runs"));
+}
+
+#[test]
+fn a_guest_that_misses_the_power_button_is_asked_again() {
+    let mut house = House::new("again");
+    let kernel = house.runtime.join("kernel");
+    fs::write(&kernel, prints(b"starting", SECOND_PRESS)).expect("a file");
+    let named = kernel.to_str().expect("text");
+    let file = house.file("late.toml", &format!("[boot]\nkernel = \"{named}\"\n"));
+    house.start(&["run", &file]);
+    until("late", || (house.names() == ["late"]).then_some(()));
+    house.told(&["stop", "late"]);
+    assert_eq!(house.end(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How the host's processors are shared out, from the command line.
 
-use e2e::{code, kernel, run, scratch, text};
+use e2e::{code, debian, kernel, run, scratch, text};
 
 /// `cli; 1: jmp 1b`
 fn busy() -> String {
@@ -26,6 +26,22 @@ fn a_limit_bounds_a_guest_that_never_halts() {
     let most = number(&stats, "wall time ") * 0.2 * 1.03 + 0.02;
     assert!(ran > 0.05 && ran < most, "{ran} s, {most} s at the most");
     assert!(number(&stats, "context switches ") > 10.0, "{stats}");
+}
+
+#[test]
+fn what_devices_use_counts_against_a_limit() {
+    let _turn = debian("cloud");
+    let disk = scratch("zeros", &vec![0; 192 << 20]);
+    let disk = format!("{},ro,format=raw", disk.to_str().expect("text"));
+    let read = "for i in 1 2 3 4; do dd if=/dev/vda of=/dev/null bs=1M iflag=direct; done";
+    let machine = ["run", "debian", "--cpu-limit", "40%", "--stats", "--disk", &disk];
+    let output = run(&[&machine[..], &["--", "sh", "-c", read]].concat());
+    let stats = text(&output.stderr);
+    assert_eq!(code(&output), 0, "{stats}");
+    let devices = number(&stats, "devices and I/O ran ");
+    let all = number(&stats, "ran ") + devices;
+    let most = number(&stats, "wall time ") * 0.4 * 1.03 + 0.02;
+    assert!(devices > 0.05 && all < most, "{devices} of {all} s, {most} s at the most");
 }
 
 #[test]

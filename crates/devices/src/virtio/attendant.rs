@@ -103,6 +103,7 @@ impl Attendant {
         let work = move || {
             // It does what a guest asks for. Where the host refuses, all is as before.
             let _ = host::give_up_privileges();
+            let _counted = owner.as_ref().map(Owner::count_thread);
             match owner {
                 // A panic ends whom the device belongs to, and the service.
                 Some(owner) => drop(owner.run(|| mine.run(attend))),

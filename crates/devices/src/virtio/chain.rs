@@ -222,6 +222,11 @@ impl Segments {
         Self { list: rest }
     }
 
+    /// Tells the engines that the host has written to it.
+    pub(crate) fn wrote(&self, ram: &GuestRam) {
+        self.list.iter().for_each(|&(gpa, len)| ram.wrote(gpa, len.into()));
+    }
+
     /// Copies as many bytes as both have, from the stream's beginning.
     pub(crate) fn read(&self, ram: &GuestRam, into: &mut [u8]) -> Result<(), NotRam> {
         let mut rest = into;

@@ -21,6 +21,7 @@ mod chain;
 pub mod console;
 mod device;
 mod entropy;
+pub mod fs;
 mod irq;
 pub mod net;
 mod queue;

@@ -174,6 +174,13 @@ impl Queue {
         Ok(more && !*closed)
     }
 
+    /// Whether [`Queue::next`] has a chain to give.
+    pub(crate) fn has_more(&self) -> Result<bool, Broken> {
+        let Ring { split, again, closed, .. } = &*lock(&self.shared.ring);
+        let next = split.avail_idx(self.ram().mmap(), Ordering::Acquire)?;
+        Ok(!*closed && (*again > 0 || next.0 != split.next_avail()))
+    }
+
     /// The device cannot go on with this queue.
     pub(crate) fn fail(&self, why: &Broken) {
         lock(&self.shared.ring).closed = true;

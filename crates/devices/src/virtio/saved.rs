@@ -3,6 +3,7 @@
 use super::balloon::BalloonState;
 use super::blk::saved::BlockState;
 use super::console::ConsoleState;
+use super::fs::FsState;
 use super::net::saved::NetState;
 use super::vsock::VsockState;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub enum DeviceState {
     Console(ConsoleState),
     /// A network device.
     Net(NetState),
+    /// A shared folder.
+    Fs(FsState),
     /// A device that keeps nothing.
     Stateless,
 }

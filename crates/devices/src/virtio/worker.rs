@@ -148,6 +148,7 @@ impl Thread {
             // It does what a guest asks for. The files are open; where the host refuses, all is as
             // before.
             let _ = host::give_up_privileges();
+            let _counted = owner.as_ref().map(Owner::count_thread);
             mine.run(server, owner.as_ref());
         };
         let handle = thread::Builder::new().name(name).spawn(work)?;

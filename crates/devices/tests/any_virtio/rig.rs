@@ -8,11 +8,13 @@ use devices::irq::{IrqInputs, IrqLine};
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::{Console, PortConfig, PortOutput};
-use devices::virtio::net::{Mac, Net, Switch, UserConfig, UserNet};
+use devices::virtio::fs::Fs;
+use devices::virtio::net::{Cable, Mac, Net, Switch, UserConfig};
 use devices::virtio::vsock::{Place, Vsock};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
 use disk_image::{DiskAccess, Limit, SECTOR, Space, Storage};
 use memory::GuestRam;
+use share::{Options, Share};
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
@@ -30,7 +32,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 6;
+pub(crate) const KINDS: u8 = 7;
 
 struct Nowhere;
 
@@ -131,8 +133,8 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
         3 => {
             // Any address may be tried: nothing leads elsewhere.
             let config = UserConfig { restrict: Switch::On, ..UserConfig::default() };
-            let network = UserNet::new(&config).expect("a network");
-            let net = Net::new(Mac::of(0), Box::new(network), Service::AtOnce);
+            let plugged = Cable::User(config).plug().expect("a network");
+            let net = Net::new(Mac::of_machine("rig"), plugged.backend, Service::AtOnce);
             (Box::new(net.expect(NO_THREAD)), Side::default())
         }
         4 => {
@@ -144,6 +146,14 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
             let ports = vec![port(None), port(Some(Box::new(Sink)))];
             let console = Console::new(ports, Service::AtOnce).expect(NO_THREAD);
             (Box::new(console), Side::default())
+        }
+        5 => {
+            // A folder in which each guest finds the same, and can change nothing.
+            let options = Options { read_only: true, ..Options::default() };
+            let share = Share::open("/usr".as_ref(), options);
+            let share = Arc::new(share.expect("a folder"));
+            let fs = Fs::new("rig", share, 1, Service::AtOnce).expect(NO_THREAD);
+            (Box::new(fs), Side::default())
         }
         _ => {
             let sectors = Box::new(Sectors(Mutex::new(vec![7; 64 * SECTOR as usize])));

@@ -386,6 +386,12 @@ impl Asm {
         self.bytes(&imm.to_le_bytes());
     }
 
+    /// TEST dword gs:[offset], imm32. Changes flags.
+    pub(super) fn test_gs_imm(&mut self, offset: usize, imm: u32) {
+        self.gs(false, &[0xf7], 0, offset);
+        self.bytes(&imm.to_le_bytes());
+    }
+
     /// XOR to, from. Changes flags.
     pub(super) fn xor(&mut self, to: u8, from: u8) {
         self.bytes(&[0x48 | from >> 3 << 2 | to >> 3, 0x31, 0xc0 | (from & 7) << 3 | to & 7]);

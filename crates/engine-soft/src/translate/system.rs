@@ -9,8 +9,11 @@ use std::mem::offset_of;
 use x86::state::{CpuState, PagingState};
 
 const RDX: u8 = 2;
-/// Jcc's condition S.
+/// Jcc's conditions NZ and S.
+const NOT_ZERO: u8 = 5;
 const SIGN: u8 = 8;
+/// RFLAGS.IF.
+const INTERRUPTS: u32 = 1 << 9;
 
 impl Emitter<'_> {
     /// Puts flags by if they are live, since what follows changes RFLAGS.
@@ -69,9 +72,14 @@ impl Emitter<'_> {
         Some(())
     }
 
+    /// STI. Where IF is set already it is the interpreter's: then it delays no interrupt (SDM vol.
+    /// 2, STI), and an exit behind it need not ask which it was.
     pub(super) fn sti(&mut self, n: usize) -> Option<()> {
         self.flags_aside(n)?;
-        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, 0x200);
+        self.asm.test_gs_imm(SYSTEM_FLAGS, INTERRUPTS);
+        let set = self.asm.jcc(NOT_ZERO);
+        self.interpret_from(set, n);
+        self.asm.alu_gs_imm(1, SYSTEM_FLAGS, INTERRUPTS);
         Some(())
     }
 

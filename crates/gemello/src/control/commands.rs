@@ -59,6 +59,9 @@ fn table(machines: &[Info]) -> String {
 
 /// Has machines end: asks their guests to shut down and waits for that, or ends them at once.
 ///
+/// A guest that has just begun does not listen to its power button yet, so it is pressed again
+/// until the machine ends. Who shuts down already makes nothing of it.
+///
 /// # Errors
 /// There is no such machine, or it does not answer.
 pub(crate) fn stop(names: &[String], force: bool, timeout: Option<Time>) -> Result<u8> {
@@ -71,7 +74,7 @@ pub(crate) fn stop(names: &[String], force: bool, timeout: Option<Time>) -> Resu
     let deadline = Instant::now() + timeout;
     let mut code = exit::OK;
     for link in &mut links {
-        if !ends(link, deadline)? {
+        if !ends(link, deadline, &request)? {
             eprintln!(
                 "gemello: {} has not ended within {} s; {}",
                 link.name,
@@ -88,8 +91,9 @@ fn help(name: &str) -> String {
     format!("gemello stop --force {name} ends it at once")
 }
 
-/// Waits until the machine has ended; false if it has not at `deadline`.
-fn ends(link: &mut Link, deadline: Instant) -> Result<bool> {
+/// Waits until the machine has ended, and repeats the `request` as long as it has not; false if it
+/// has not at `deadline`.
+fn ends(link: &mut Link, deadline: Instant, request: &Request) -> Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(WAIT);
         let milliseconds = left.as_millis() as u64;
@@ -97,6 +101,9 @@ fn ends(link: &mut Link, deadline: Instant) -> Result<bool> {
             None | Some(Answer::Ended { .. }) => return Ok(true),
             Some(_) if left.is_zero() => return Ok(false),
             Some(_) => {}
+        }
+        if link.ask(request)?.is_none() {
+            return Ok(true);
         }
     }
 }

@@ -45,6 +45,11 @@ impl Folder {
         Ok(Self(path))
     }
 
+    /// Where it is.
+    pub(super) fn into_path(self) -> PathBuf {
+        self.0
+    }
+
     /// The socket of the machine `name`.
     pub(super) fn socket(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.{SOCKET}"))

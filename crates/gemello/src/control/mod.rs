@@ -16,5 +16,15 @@ mod folder;
 mod protocol;
 mod server;
 
+use std::path::PathBuf;
+
 pub(crate) use attach::console;
 pub(crate) use server::{Claim, Name, Serving, claim};
+
+/// The folder of this user's sockets, which is nobody else's.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn folder() -> anyhow::Result<PathBuf> {
+    folder::Folder::open().map(folder::Folder::into_path)
+}

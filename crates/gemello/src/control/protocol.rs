@@ -13,7 +13,7 @@ use super::figures::Figures;
 use serde::{Deserialize, Serialize};
 
 /// The version that is spoken, and the only one that is understood.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Bytes of the longest line.
 pub(super) const LINE_MAX: usize = 16 << 10;

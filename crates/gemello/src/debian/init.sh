@@ -2,7 +2,8 @@
 # gemello's init: process 1 of the guest that `gemello run debian` boots.
 #
 # /etc/gemello/run, made for each run, sets: mode (shell, command or pipe), errors (with-output or apart), rows, cols,
-# TERM, and for the last two modes defines the function `command_line`.
+# TERM, net (known, with address, netmask, gateway and resolver; asked; none), shares (folders of the host's to mount
+# below /mnt, each TAG:OPTIONS), and for the last two modes defines the function `command_line`.
 #
 # ttyS0 is the user's terminal. A command that has pipes has its input, its output and its error at ports of a virtio
 # console device, each called after it; a command on a terminal has its error there if that is apart. The kernel's
@@ -16,6 +17,23 @@
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root LOGNAME=root
 umask 022
+
+# Sets the network up. DHCP takes ten times as long as addresses that are known.
+network() {
+	[ -e /sys/class/net/eth0 ] || return
+	case $net in
+	known)
+		echo "nameserver $resolver" >/etc/resolv.conf
+		ifconfig eth0 "$address" netmask "$netmask"
+		route add default gw "$gateway"
+		;;
+	asked)
+		ip link set eth0 up
+		udhcpc -i eth0 -n -q -f -S -t 3 -T 1 -s /etc/gemello/lease 2>/dev/null
+		;;
+	none) ip link set eth0 up ;;
+	esac
+}
 
 if [ "$1" != session ]; then
 	/bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /usr/bin /usr/sbin /usr/local/bin /sbin
@@ -37,10 +55,16 @@ if [ "$1" != session ]; then
 	done
 	hostname gemello
 	ip link set lo up 2>/dev/null
-	if [ -e /sys/class/net/eth0 ]; then
-		ip link set eth0 up
-		udhcpc -i eth0 -n -q -f -S -t 5 -T 1 -s /etc/gemello/lease 2>/dev/null
+	. /etc/gemello/run
+	if [ $mode = shell ]; then
+		network & # before the first word is typed
+	else
+		network
 	fi
+	for share in $shares; do
+		mkdir -p "/mnt/${share%%:*}"
+		mount -t virtiofs -o "${share#*:}" "${share%%:*}" "/mnt/${share%%:*}"
+	done
 	trap '/bin/busybox poweroff -f' USR1 USR2
 	trap '/bin/busybox reboot -f' TERM
 	# Not with "&", which would make the session ignore ^C.

@@ -3,7 +3,7 @@
 use super::cpio::Archive;
 use super::packages::DeviceKind;
 use crate::shell::quoted;
-use machine::Transport;
+use machine::{Transport, UserConfig};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -32,6 +32,21 @@ pub(crate) struct Session {
     pub(crate) transport: Transport,
     /// What devices it has whose drivers are to be loaded.
     pub(crate) devices: Vec<DeviceKind>,
+    /// How its network gets addresses.
+    pub(crate) addresses: Addresses,
+    /// Shared folders to mount: what each is called, and the mount's options after a `:`.
+    pub(crate) shares: Vec<String>,
+}
+
+/// How the guest gets the addresses of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// They are those of gemello's own network, and known before.
+    Known,
+    /// It asks by DHCP.
+    Asked,
+    /// Not by itself.
+    None,
 }
 
 /// Where standard error goes.
@@ -97,6 +112,20 @@ fn run_file(session: &Session) -> Vec<u8> {
     let mut text =
         format!("mode={mode} errors={errors} rows={rows} cols={cols} TERM=").into_bytes();
     text.extend(quoted(session.term.as_bytes()));
+    let addresses = match session.addresses {
+        Addresses::Known => format!(
+            " net=known address={} netmask={} gateway={} resolver={}",
+            UserConfig::GUEST,
+            UserConfig::NETMASK,
+            UserConfig::GATEWAY,
+            UserConfig::RESOLVER
+        ),
+        Addresses::Asked => " net=asked".into(),
+        Addresses::None => " net=none".into(),
+    };
+    text.extend(addresses.bytes());
+    text.extend(b"\nshares=");
+    text.extend(quoted(session.shares.join(" ").as_bytes()));
     text.push(b'\n');
     if let Some((start, words)) = command {
         text.extend(format!("command_line() {{ exec {start}").bytes());
@@ -125,6 +154,8 @@ mod tests {
             term: "xterm".into(),
             transport: Transport::Pci,
             devices: vec![],
+            addresses: Addresses::Known,
+            shares: vec![],
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) mod report;
 pub(crate) use cache::directory as cache_directory;
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
-pub(crate) use initramfs::{Errors, Mode, Session};
+pub(crate) use initramfs::{Addresses, Errors, Mode, Session};
 pub(crate) use packages::{DeviceKind, Driver, Fetched, Flavour, Refresh, fetch, releases};
 
 use anyhow::{Context as _, Result};

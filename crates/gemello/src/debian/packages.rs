@@ -50,6 +50,7 @@ pub(crate) enum DeviceKind {
     Rng,
     Balloon,
     Vsock,
+    Share,
 }
 
 /// What a driver is for.
@@ -62,7 +63,7 @@ enum For {
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded.
-const DRIVERS: [(&str, For); 16] = [
+const DRIVERS: [(&str, For); 18] = [
     ("drivers/virtio/virtio_ring.ko", For::Any),
     ("drivers/virtio/virtio.ko", For::Any),
     ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
@@ -76,6 +77,8 @@ const DRIVERS: [(&str, For); 16] = [
     ("drivers/char/virtio_console.ko", For::Device(DeviceKind::Console)),
     ("drivers/char/hw_random/virtio-rng.ko", For::Device(DeviceKind::Rng)),
     ("drivers/virtio/virtio_balloon.ko", For::Device(DeviceKind::Balloon)),
+    ("fs/fuse/fuse.ko", For::Device(DeviceKind::Share)),
+    ("fs/fuse/virtiofs.ko", For::Device(DeviceKind::Share)),
     ("net/vmw_vsock/vsock.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", For::Device(DeviceKind::Vsock)),

@@ -1,5 +1,6 @@
 //! `--disk` and `[[disk]]`.
 
+use super::commas::{exists, last_option, path};
 use super::optional;
 use super::values::{Size, Text as _};
 use crate::shell;
@@ -8,7 +9,7 @@ use machine::{Cache, Disk};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::num::NonZeroU64;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// What `backing` says that permits any file.
@@ -135,8 +136,9 @@ fn cache(value: &[u8]) -> Result<Cache, String> {
     match value {
         b"writeback" => Ok(Cache::Writeback),
         b"writethrough" => Ok(Cache::Writethrough),
+        b"none" => Ok(Cache::None),
         b"unsafe" => Ok(Cache::Unsafe),
-        _ => Err("cache is writeback, writethrough or unsafe".to_owned()),
+        _ => Err("cache is writeback, writethrough, none or unsafe".to_owned()),
     }
 }
 
@@ -146,33 +148,6 @@ fn serial(value: &Path) -> Result<String, String> {
     });
     let text = text.ok_or("a serial number has 1 to 20 letters, digits and signs, no space")?;
     Ok(text.to_owned())
-}
-
-/// `text` with two commas as one.
-fn path(text: &[u8]) -> PathBuf {
-    if Path::new(OsStr::from_bytes(text)).exists() {
-        return PathBuf::from(OsStr::from_bytes(text));
-    }
-    let (mut plain, mut rest) = (Vec::new(), text);
-    while let Some((&byte, after)) = rest.split_first() {
-        plain.push(byte);
-        rest = if rest.starts_with(b",,") { &rest[2..] } else { after };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
-}
-
-/// What is before the last comma that stands alone, and what follows it.
-fn last_option(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (mut at, mut last) = (0, None);
-    while at < text.len() {
-        if text[at..].starts_with(b",,") {
-            at += 1;
-        } else if text[at] == b',' {
-            last = Some(at);
-        }
-        at += 1;
-    }
-    last.map(|comma| (&text[..comma], &text[comma + 1..]))
 }
 
 /// That `file` names one, and nothing else before it.
@@ -185,8 +160,4 @@ fn named(file: &[u8]) -> Result<(), String> {
     let name = name.split(|&b| b == b',').next().unwrap_or(name);
     let name = shell::shown(OsStr::from_bytes(name));
     Err(format!("the file's name alone comes first: --disk {name}"))
-}
-
-fn exists(file: &[u8]) -> bool {
-    !file.is_empty() && path(file).exists()
 }

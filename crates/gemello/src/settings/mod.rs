@@ -5,6 +5,7 @@
 //! [`Settings::over`] lays the command line over a file. [`names`] knows how each field is called
 //! in either spelling, [`file`] reads one, [`options`] the other.
 
+mod commas;
 pub(crate) mod console;
 pub(crate) mod disk;
 pub(crate) mod file;
@@ -15,6 +16,7 @@ pub(crate) mod net;
 mod optional;
 pub(crate) mod options;
 pub(crate) mod sched;
+pub(crate) mod share;
 pub(crate) mod values;
 pub(crate) mod vsock;
 
@@ -27,12 +29,13 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
-use machine::{Transport, UserConfig};
+use machine::Transport;
 use module::{ModuleSettings, Word};
 use name::MachineName;
-use net::NetChoice;
+use net::{NetChoice, NetSettings};
 use sched::SchedSettings;
 use serde::{Deserialize, Serialize};
+use share::ShareSettings;
 use std::path::{Path, PathBuf};
 use values::{CodeCache, Size, Time};
 use vsock::VsockSettings;
@@ -54,6 +57,9 @@ pub(crate) struct Settings {
     /// Its sockets to the host.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) vsock: Option<VsockSettings>,
+    /// Folders of the host's that it can mount.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) share: Vec<ShareSettings>,
     /// What runs it.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) engine: EngineSettings,
@@ -139,6 +145,8 @@ pub(crate) struct RunSettings {
     pub(crate) console: Option<ConsolePlace>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) log: Option<PathBuf>,
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) pcap: Option<PathBuf>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) trace: Vec<Topic>,
     #[serde(skip_serializing_if = "is_unsaid")]
@@ -164,12 +172,13 @@ impl Settings {
     /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
     /// the other whole; so does what is booted.
     pub(crate) fn over(self, lower: Self) -> Self {
-        let Self { machine, boot, disk, vsock, engine, sched, run } = self;
+        let Self { machine, boot, disk, vsock, share, engine, sched, run } = self;
         Self {
             machine: machine.over(lower.machine),
             boot: boot.over(lower.boot),
             disk: list(disk, lower.disk),
             vsock: vsock.or(lower.vsock),
+            share: list(share, lower.share),
             engine: engine.over(lower.engine),
             sched: sched.over(lower.sched),
             run: run.over(lower.run),
@@ -189,12 +198,24 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
-    /// Its network behind the host's sockets, if it has one.
-    pub(crate) fn user_net(&self) -> Option<&UserConfig> {
+    /// Its network, if it has one. Where nobody says so, Debian has the one behind the host's
+    /// sockets, if a slot is left, unless it is to be the same each time.
+    pub(crate) fn net(&self) -> Option<NetSettings> {
+        let alike = self.machine.deterministic.unwrap_or_default();
+        let fits = self.slots() < self.transport().slots();
         match &self.machine.net {
-            Some(NetChoice::User(config)) => Some(config),
+            Some(NetChoice::Some(net)) => Some(net.clone()),
+            None if self.boot.debian.is_some() && fits && !alike => Some(NetSettings::user()),
             Some(NetChoice::None) | None => None,
         }
+    }
+
+    /// How many slots are taken by what it is given in any case.
+    fn slots(&self) -> usize {
+        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
+        let others = [self.balloon(), self.vsock.is_some(), ports];
+        let others = others.into_iter().filter(|there| *there).count();
+        self.disk.len() + self.share.len() + others
     }
 
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
@@ -206,9 +227,7 @@ impl Settings {
     /// Whether it has a source of random bytes. Where nobody says so, a machine whose slots are all
     /// taken has none.
     pub(crate) fn rng(&self) -> bool {
-        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
-        let others = [self.balloon(), self.vsock.is_some(), ports];
-        let others = self.disk.len() + others.into_iter().filter(|there| *there).count();
+        let others = self.slots() + usize::from(self.net().is_some());
         let fits = others < self.transport().slots();
         let alike = self.machine.deterministic.unwrap_or_default();
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
@@ -227,13 +246,14 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine, boot, disk, vsock, engine: _, sched: _, run } = self;
+        let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
             boot;
         let RunSettings {
             timeout: _,
             console,
             log,
+            pcap,
             trace: _,
             trace_file,
             stats: _,
@@ -241,13 +261,19 @@ impl Settings {
             save,
         } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
+        let net = match &mut machine.net {
+            Some(NetChoice::Some(net)) => net.path(),
+            Some(NetChoice::None) | None => None,
+        };
         let single =
-            [&mut machine.swap, kernel, initrd, log, trace_file, save].into_iter().flatten();
+            [&mut machine.swap, kernel, initrd, log, pcap, trace_file, save].into_iter().flatten();
         let modules = module.iter_mut().map(|module| &mut module.path);
         single
             .chain(console)
+            .chain(net)
             .chain(modules)
             .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
+            .chain(share.iter_mut().map(|share| &mut share.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()
     }
@@ -329,11 +355,12 @@ impl RunSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, console, log, trace, trace_file, stats, digest, save } = self;
+        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save } = self;
         Self {
             timeout: timeout.or(lower.timeout),
             console: console.or(lower.console),
             log: log.or(lower.log),
+            pcap: pcap.or(lower.pcap),
             trace: list(trace, lower.trace),
             trace_file: trace_file.or(lower.trace_file),
             stats: stats.or(lower.stats),

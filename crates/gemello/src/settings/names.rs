@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 36] = [
+pub(crate) const FIELDS: [Field; 38] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -52,6 +52,7 @@ pub(crate) const FIELDS: [Field; 36] = [
     field("modules", "boot.module", "--module", |s| !s.boot.module.is_empty()),
     field("disks", "disk", "--disk", |s| !s.disk.is_empty()),
     field("vsock", "vsock", "--vsock", |s| s.vsock.is_some()),
+    field("shares", "share", "--share", |s| !s.share.is_empty()),
     field("engine", "engine.name", "--engine", |s| s.engine.name.is_some()),
     field("tier", "engine.tier", "--tier", |s| s.engine.tier.is_some()),
     field("code_cache", "engine.code_cache", "--code-cache", |s| s.engine.code_cache.is_some()),
@@ -62,6 +63,7 @@ pub(crate) const FIELDS: [Field; 36] = [
     field("timeout", "run.timeout", "--timeout", |s| s.run.timeout.is_some()),
     field("console", "run.console", "--console", |s| s.run.console.is_some()),
     field("log", "run.log", "--log", |s| s.run.log.is_some()),
+    field("pcap", "run.pcap", "--pcap", |s| s.run.pcap.is_some()),
     field("trace", "run.trace", "--trace", |s| !s.run.trace.is_empty()),
     field("trace_file", "run.trace_file", "--trace-file", |s| s.run.trace_file.is_some()),
     field("stats", "run.stats", "--stats", |s| s.run.stats.is_some()),

@@ -1,8 +1,12 @@
 //! `--net` and `machine.net`.
 
+use super::name::MachineName;
 use super::values::{self, Text};
-use machine::{Config, Device, Forward, Ipv6, Protocol, UserConfig};
+use crate::control;
+use crate::debian::Addresses;
+use machine::{Cable, Config, Device, Forward, Hardware, Ipv6, Mac, Network, Protocol, UserConfig};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// The port of a resolver that is named without one.
 const DNS: u16 = 53;
@@ -11,69 +15,189 @@ const DNS: u16 = 53;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NetChoice {
     None,
-    /// One behind the host's sockets.
-    User(UserConfig),
+    Some(NetSettings),
 }
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetSettings {
+    /// Its address, if that is said.
+    mac: Option<Mac>,
+    joined: Joined,
+}
+
+/// What it is joined to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Joined {
+    /// A network behind the host's sockets.
+    User(UserConfig),
+    /// A program's socket.
+    Unix(PathBuf),
+    /// A switch among this user's machines.
+    Switch(MachineName),
+    /// A TAP device.
+    Tap(String),
+}
+
+/// For messages.
+const KINDS: &str = "user, unix=PATH, switch=NAME, tap=NAME and none";
 
 impl Text for NetChoice {
     const SUCH_AS: &'static str = "a network such as \"user,forward=tcp:127.0.0.1:8080:80\"";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let mut words = text.split(',');
-        match words.next() {
-            Some("user") => {}
-            Some("none") if words.next().is_none() => return Ok(Self::None),
-            Some("none") => return Err("no network has no options; write none alone".into()),
-            other => {
-                let other = other.unwrap_or_default();
-                return Err(format!("no network is called {other}; there are user and none"));
-            }
-        }
-        let mut config = UserConfig::default();
+        let mut words = words(text).into_iter();
+        let first = words.next().unwrap_or_default();
+        let mut joined = match first.split_once('=').unwrap_or((&first, "")) {
+            ("none", "") if words.len() == 0 => return Ok(Self::None),
+            ("none", "") => return Err("no network has no options; write none alone".into()),
+            ("user", "") => Joined::User(UserConfig::default()),
+            ("unix", path) if !path.is_empty() => Joined::Unix(path.into()),
+            ("switch", name) => Joined::Switch(MachineName::parse(name)?),
+            ("tap", name) if !name.is_empty() => Joined::Tap(name.into()),
+            _ => return Err(format!("no network is called {first}; there are {KINDS}")),
+        };
+        let mut mac = None;
         for word in words {
-            match word.split_once('=') {
-                Some(("forward", forward)) => config.forward.push(self::forward(forward)?),
-                Some(("host-loopback", switch)) => {
-                    config.host_loopback = values::switch(switch)?.into();
-                }
-                Some(("restrict", switch)) => config.restrict = values::switch(switch)?.into(),
-                Some(("dns", address)) => config.dns = Some(resolver(address)?),
-                Some(("ipv6", choice)) => config.ipv6 = ipv6(choice)?,
-                _ => {
+            let (key, value) = word.split_once('=').unwrap_or((&word, ""));
+            match &mut joined {
+                _ if key == "mac" => mac = Some(address(value)?),
+                Joined::User(config) => user_option(config, key, value)?,
+                Joined::Unix(_) | Joined::Switch(_) | Joined::Tap(_) => {
                     return Err(format!(
-                        "no option is called {word}; there are forward=, host-loopback=, \
-                         restrict=, dns= and ipv6="
+                        "no option of this network is called {key}; there is mac="
                     ));
                 }
             }
         }
-        Ok(Self::User(config))
+        Ok(Self::Some(NetSettings { mac, joined }))
     }
 
     fn text(&self) -> String {
-        let Self::User(UserConfig { forward, host_loopback, restrict, dns, ipv6 }) = self else {
-            return "none".into();
+        let Self::Some(NetSettings { mac, joined }) = self else { return "none".into() };
+        let mut text = match joined {
+            Joined::User(config) => user_text(config),
+            Joined::Unix(path) => format!("unix={}", path.display().to_string().replace(',', ",,")),
+            Joined::Switch(name) => format!("switch={name}"),
+            Joined::Tap(name) => format!("tap={name}"),
         };
-        let mut text = "user".to_owned();
-        for forward in forward {
-            text += &format!(",forward={}", shown(forward));
-        }
-        if !host_loopback.is_off() {
-            text += ",host-loopback=on";
-        }
-        if !restrict.is_off() {
-            text += ",restrict=on";
-        }
-        if let Some(dns) = dns {
-            text += &format!(",dns={dns}");
-        }
-        match ipv6 {
-            Ipv6::Auto => {}
-            Ipv6::On => text += ",ipv6=on",
-            Ipv6::Off => text += ",ipv6=off",
+        if let Some(mac) = mac {
+            text += &format!(",mac={mac}");
         }
         text
     }
+}
+
+impl NetSettings {
+    /// A network behind the host's sockets, all else as usual.
+    pub(crate) fn user() -> Self {
+        Self { mac: None, joined: Joined::User(UserConfig::default()) }
+    }
+
+    /// How Debian gets its addresses there.
+    pub(crate) fn addresses(&self) -> Addresses {
+        match self.joined {
+            Joined::User(_) => Addresses::Known,
+            Joined::Unix(_) | Joined::Tap(_) => Addresses::Asked,
+            Joined::Switch(_) => Addresses::None,
+        }
+    }
+
+    /// As the machine `name` takes it.
+    ///
+    /// # Errors
+    /// There is no folder for a switch.
+    pub(crate) fn network(&self, name: &MachineName) -> anyhow::Result<Network> {
+        let mac = self.mac.unwrap_or_else(|| Mac::of_machine(&name.to_string()));
+        let cable = match &self.joined {
+            Joined::User(config) => Cable::User(config.clone()),
+            Joined::Unix(path) => Cable::Unix { path: path.clone() },
+            Joined::Switch(name) => {
+                Cable::Switch { folder: control::folder()?, name: name.to_string() }
+            }
+            Joined::Tap(name) => Cable::Tap { name: name.clone() },
+        };
+        Ok(Network { mac, cable })
+    }
+
+    /// Its path, if it has one.
+    pub(super) fn path(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.joined {
+            Joined::Unix(path) => Some(path),
+            Joined::User(_) | Joined::Switch(_) | Joined::Tap(_) => None,
+        }
+    }
+}
+
+/// Has a saved machine of `hardware` find its switch where this user's are now.
+///
+/// # Errors
+/// There is no folder for it.
+pub(crate) fn find_switch(hardware: &mut Hardware) -> anyhow::Result<()> {
+    for device in &mut hardware.devices {
+        if let Device::Net(Network { cable: Cable::Switch { folder, .. }, .. }) = device {
+            *folder = control::folder()?;
+        }
+    }
+    Ok(())
+}
+
+/// `text` at its commas; two commas are one of a word.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == ',' && rest.next_if_eq(&',').is_none() {
+            words.push(String::new());
+        } else if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words
+}
+
+fn address(text: &str) -> Result<Mac, String> {
+    text.parse().map_err(|why| format!("mac={text}: {why}"))
+}
+
+fn user_option(config: &mut UserConfig, key: &str, value: &str) -> Result<(), String> {
+    match key {
+        "forward" => config.forward.push(forward(value)?),
+        "host-loopback" => config.host_loopback = values::switch(value)?.into(),
+        "restrict" => config.restrict = values::switch(value)?.into(),
+        "dns" => config.dns = Some(resolver(value)?),
+        "ipv6" => config.ipv6 = ipv6(value)?,
+        _ => {
+            return Err(format!(
+                "no option is called {key}; there are forward=, host-loopback=, restrict=, dns=, \
+                 ipv6= and mac="
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn user_text(config: &UserConfig) -> String {
+    let UserConfig { forward, host_loopback, restrict, dns, ipv6 } = config;
+    let mut text = "user".to_owned();
+    for forward in forward {
+        text += &format!(",forward={}", shown(forward));
+    }
+    if !host_loopback.is_off() {
+        text += ",host-loopback=on";
+    }
+    if !restrict.is_off() {
+        text += ",restrict=on";
+    }
+    if let Some(dns) = dns {
+        text += &format!(",dns={dns}");
+    }
+    match ipv6 {
+        Ipv6::Auto => {}
+        Ipv6::On => text += ",ipv6=on",
+        Ipv6::Off => text += ",ipv6=off",
+    }
+    text
 }
 
 /// `tcp:[ADDRESS:]PORT:GUEST-PORT`; without address, the loopback's.
@@ -117,7 +241,7 @@ fn shown(Forward { protocol, host, guest }: &Forward) -> String {
 /// Tells which ports the host has chosen for the `open` forwards of `config`.
 pub(crate) fn announce(config: &Config, open: &[Forward]) {
     let forwards = config.devices.iter().filter_map(|device| match device {
-        Device::Net(config) => Some(&config.forward),
+        Device::Net(Network { cable: Cable::User(config), .. }) => Some(&config.forward),
         _ => None,
     });
     for (asked, open) in forwards.flatten().zip(open) {
@@ -135,9 +259,12 @@ mod tests {
     fn what_is_written_is_read_back() {
         for text in [
             "none",
+            "unix=/run/pa,,sst.sock",
+            "switch=lab.1,mac=52:54:00:12:34:56",
+            "tap=tap0",
             "user",
             "user,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:0:53",
-            "user,host-loopback=on,restrict=on,dns=192.0.2.1:53",
+            "user,host-loopback=on,restrict=on,dns=192.0.2.1:53,mac=52:54:00:12:34:56",
             "user,forward=tcp:[::1]:8080:80,dns=[2001:db8::1]:53,ipv6=on",
             "user,ipv6=off",
         ] {
@@ -151,7 +278,12 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused_with_the_remedy() {
         for (text, remedy) in [
-            ("bridge", "there are user and none"),
+            ("bridge", "there are user, unix=PATH"),
+            ("user=x", "there are user, unix=PATH"),
+            ("unix", "there are user, unix=PATH"),
+            ("unix=a,restrict=on", "there is mac="),
+            ("switch=", "a name has 1 to 64"),
+            ("switch=a/b", "a name has letters"),
             ("none,restrict=on", "write none alone"),
             ("user,forwards=1", "there are forward="),
             ("user,restrict=yes", "neither on nor off"),
@@ -160,6 +292,7 @@ mod tests {
             ("user,forward=tcp:::1:80:80", "write tcp:127.0.0.1:8080:80"),
             ("user,ipv6=maybe", "none of auto, on and off"),
             ("user,dns=localhost", "write dns=192.0.2.1"),
+            ("user,mac=ff:ff:ff:ff:ff:ff", "six bytes such as"),
         ] {
             let refusal = NetChoice::parse(text).expect_err(text);
             assert!(refusal.contains(remedy), "{text}: {refusal}");

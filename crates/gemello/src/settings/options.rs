@@ -136,6 +136,7 @@ impl From<&Run> for Settings {
             module,
             disk,
             vsock,
+            share,
             memory,
             resident,
             swap,
@@ -150,6 +151,7 @@ impl From<&Run> for Settings {
             timeout,
             console,
             log,
+            pcap,
             trace,
             trace_file,
             stats,
@@ -187,14 +189,15 @@ impl From<&Run> for Settings {
             timeout: *timeout,
             console: console.clone(),
             log: log.clone(),
+            pcap: pcap.clone(),
             trace: trace.clone(),
             trace_file: trace_file.clone(),
             stats: flag(*stats),
             digest: flag(*digest),
             save: save.clone(),
         };
-        let (disk, vsock) = (disk.clone(), vsock.clone());
-        Self { machine, boot, disk, vsock, engine: engine.into(), sched: sched.into(), run }
+        let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
+        Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
     }
 }
 

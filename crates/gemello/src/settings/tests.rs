@@ -6,13 +6,14 @@ use super::module::{ModuleSettings, Word};
 use super::names::{FIELDS, Names};
 use super::net::NetChoice;
 use super::sched::{CpuLimit, CpuWeight, Quantum};
+use super::share::ShownOwner;
 use super::values::{CodeCache, Size, Text as _, Time};
 use super::*;
 use crate::cli::{Cli, Command, Run};
 use ::sched::{Limit, Weight};
 use clap::{CommandFactory as _, Parser as _};
 use disk_image::ImageFormat;
-use machine::Cache;
+use machine::{Cache, Owner, ShareCache};
 use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -57,6 +58,13 @@ fn all() -> Settings {
             DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
         vsock: Some(VsockSettings { cid: Some(5), path: "/v".into() }),
+        share: vec![ShareSettings {
+            path: "/s".into(),
+            tag: Some("src".into()),
+            read_only: true,
+            owner: Some(ShownOwner(Owner::User(1000))),
+            cache: Some(ShareCache::Always),
+        }],
         engine: EngineSettings {
             name: Some(Choice::Soft),
             tier: Some(Tier::Lockstep),
@@ -72,6 +80,7 @@ fn all() -> Settings {
             timeout: Some(Time(Duration::from_millis(1500))),
             console: Some(ConsolePlace::Log("/c".into())),
             log: Some("/l".into()),
+            pcap: Some("/p".into()),
             trace: vec![Topic::Irq, Topic::Ports],
             trace_file: Some("/t".into()),
             stats: Some(true),
@@ -89,7 +98,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 35] = [
+const OPTIONS: [(&str, &[&str]); 37] = [
     ("kernel", &["--kernel", "/k"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
@@ -97,6 +106,7 @@ const OPTIONS: [(&str, &[&str]); 35] = [
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro,serial=x,cache=unsafe,iops=5,bps=1M", "--disk", "/b,,,format=raw"]),
     ("vsock", &["--vsock", "cid=5,path=/v"]),
+    ("share", &["--share", "/s:src,ro,owner=1000,cache=always", "--share", "/t,owner=keep"]),
     ("name", &["--name", "web-1"]),
     ("memory", &["--memory", "1536M"]),
     ("resident", &["--resident", "64M"]),
@@ -116,6 +126,7 @@ const OPTIONS: [(&str, &[&str]); 35] = [
     ("cpu_limit", &["--cpu-limit", "150%"]),
     ("timeout", &["--timeout", "1.25s"]),
     ("console", &["--console", "pty"]),
+    ("pcap", &["--pcap", "/p"]),
     ("log", &["--log", "/l"]),
     ("trace", &["--trace", "irq,unclaimed"]),
     ("trace_file", &["--trace-file", "/t"]),
@@ -249,6 +260,7 @@ fn every_field_has_a_name_of_the_command_line() {
         "rng",
         "balloon",
         "vsock",
+        "shares",
         "deterministic",
     ] {
         let text = names.render(&format!("change `{word}`"));
@@ -281,4 +293,22 @@ fn a_machine_is_called_after_what_it_boots() {
     let name = Some(MachineName::parse("said").expect("a name"));
     let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
     assert_eq!(said.name(file).to_string(), "said");
+}
+
+#[test]
+fn debian_has_a_network_unless_something_speaks_against_it() {
+    let net = |words: &[&str]| options::gather(&arguments(words)).expect("it").settings.net();
+    assert!(net(&["debian"]).is_some());
+    let disks = ["--disk", "/a"].repeat(8);
+    let full = [&["debian", "--transport", "mmio"][..], &disks].concat();
+    for without in [
+        &["debian", "--net", "none"][..],
+        &["debian", "--deterministic"],
+        &["--nucleus"],
+        &["--kernel", "/k"],
+        &full,
+    ] {
+        assert_eq!(net(without), None, "{without:?}");
+    }
+    assert!(net(&["debian", "--deterministic", "--net", "user"]).is_some(), "and is refused");
 }

@@ -26,7 +26,7 @@ use x86::addr::Gpa;
 
 const MAGIC: &[u8; 16] = b"gemello machine\n";
 /// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// A header is no larger.
 const HEADER_MAX: u32 = 16 << 20;
 /// Boot files that are inside have no more bytes together.

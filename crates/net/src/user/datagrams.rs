@@ -4,6 +4,7 @@ use super::context::{About, Context, Unreachable};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab, Timer};
 use super::wire::{Ends, GATEWAY, GUEST, Ip, checksum_of, is_ours};
+use crate::Flows;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
@@ -75,6 +76,17 @@ impl Datagrams {
             by_key: HashMap::new(),
             buffer: vec![0; PAYLOAD_MAX],
             next_port: 0,
+        }
+    }
+
+    /// Counts them by their kind.
+    pub(super) fn count(&self, flows: &mut Flows) {
+        for flow in self.flows.values() {
+            *match flow.what {
+                What::Udp | What::Peer(..) => &mut flows.udp,
+                What::Echo => &mut flows.echo,
+                What::Query(..) => &mut flows.dns,
+            } += 1;
         }
     }
 

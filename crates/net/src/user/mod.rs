@@ -36,7 +36,7 @@ use self::wire::{
     Cable, Ends, GATEWAY, GUEST, Ip, OUR_MAC, PREFIX_V6, RESOLVER, checksum_of, is_ours,
 };
 use crate::config::{Forward, Protocol, UserConfig};
-use crate::{Backend, ETHERNET_HEADER, Guest, Sums};
+use crate::{Activity, Backend, ETHERNET_HEADER, Flows, Guest, Offload};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
@@ -53,6 +53,15 @@ use std::time::Instant;
 const EVENTS: usize = 64;
 /// Bytes of the longest datagram.
 const DATAGRAM_MAX: usize = 65507; // of IPv4, by which forwards lead to the guest
+
+/// How far the sums of a frame of the guest's are to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sums {
+    /// Each is there, and can be checked.
+    Whole,
+    /// The guest leaves the transport's to us.
+    Partial,
+}
 
 /// Why there is no such network.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +93,7 @@ enum Door {
 
 /// See the module.
 #[derive(Debug)]
-pub struct UserNet {
+pub(crate) struct UserNet {
     epoll: OwnedFd,
     cable: Cable,
     reach: Reach,
@@ -102,7 +111,7 @@ impl UserNet {
     ///
     /// # Errors
     /// A port is taken, or the host has no descriptor left.
-    pub fn new(config: &UserConfig) -> Result<Self, UserError> {
+    pub(crate) fn new(config: &UserConfig) -> Result<Self, UserError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut doors = Slab::new(Kind::Forward);
         for forward in &config.forward {
@@ -129,7 +138,7 @@ impl UserNet {
     }
 
     /// The forwards, with the ports that the host has chosen.
-    pub fn forwards(&self) -> Vec<Forward> {
+    pub(crate) fn forwards(&self) -> Vec<Forward> {
         self.doors.values().map(Door::forward).collect()
     }
 
@@ -387,7 +396,8 @@ impl Parts<'_> {
 }
 
 impl Backend for UserNet {
-    fn transmit(&mut self, bytes: &[u8], sums: Sums, guest: &mut dyn Guest) {
+    fn transmit(&mut self, bytes: &[u8], offload: Offload, guest: &mut dyn Guest) {
+        let sums = if offload.checksum.is_some() { Sums::Partial } else { Sums::Whole };
         let Ok(frame) = EthernetFrame::new_checked(bytes) else { return };
         if !frame.src_addr().is_unicast() {
             return;
@@ -439,6 +449,13 @@ impl Backend for UserNet {
         parts.fragments.clear();
         parts.router.clear();
         self.cable.clear();
+    }
+
+    fn activity(&self) -> Activity {
+        let mut flows = Flows::default();
+        self.tcp.count(&mut flows);
+        self.datagrams.count(&mut flows);
+        Activity { lost: self.cable.lost, flows: Some(flows) }
     }
 }
 

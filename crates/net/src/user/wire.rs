@@ -1,6 +1,7 @@
 //! Frames for the guest, and the cable to it.
 
-use crate::{Delivery, ETHERNET_HEADER, Frame, Guest};
+use crate::config::UserConfig;
+use crate::{Delivery, ETHERNET_HEADER, Frame, Guest, Offload};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr,
@@ -10,13 +11,13 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The router, at which the guest also finds the host.
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(super) const GATEWAY: Ipv4Addr = UserConfig::GATEWAY;
 /// Who answers DNS queries.
-pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub(super) const RESOLVER: Ipv4Addr = UserConfig::RESOLVER;
 /// The guest.
-pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+pub(super) const GUEST: Ipv4Addr = UserConfig::GUEST;
 /// The network's.
-pub(super) const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
+pub(super) const NETMASK: Ipv4Addr = UserConfig::NETMASK;
 /// The router, the resolver and the guest's network of IPv6.
 pub(super) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 2);
 pub(super) const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 3);
@@ -62,6 +63,7 @@ const HEADERS_MAX: usize = ETHERNET_HEADER + IPV6_HEADER + 60;
 pub(super) struct Cable {
     pub(super) guest_mac: EthernetAddress,
     pending: VecDeque<Vec<u8>>,
+    pub(super) lost: u64,
     ident: u16,
     /// For payload of a guest that takes no pieces.
     whole: Vec<u8>,
@@ -147,7 +149,7 @@ pub(super) fn checksum_of(ip: Ip, bytes: &[u8]) -> u16 {
 impl Cable {
     pub(super) fn new() -> Self {
         let guest_mac = EthernetAddress::BROADCAST;
-        Self { guest_mac, pending: VecDeque::new(), ident: 0, whole: Vec::new() }
+        Self { guest_mac, pending: VecDeque::new(), lost: 0, ident: 0, whole: Vec::new() }
     }
 
     /// Drops what waits.
@@ -177,6 +179,8 @@ impl Cable {
         }
         if self.pending.len() < PENDING_MAX {
             self.pending.push_back(frame);
+        } else {
+            self.lost += 1;
         }
     }
 
@@ -287,7 +291,8 @@ impl Cable {
             packet.set_checksum(pseudo);
             let parts = [&bytes[..at + header], payload.0, payload.1];
             let segment = (len > usize::from(mss)).then_some(mss);
-            return guest.deliver(&Frame { parts, checksum: Some((at as u16, 16)), segment });
+            let offload = Offload { checksum: Some((at as u16, 16)), segment };
+            return guest.deliver(&Frame { parts, offload });
         }
         self.whole.clear();
         self.whole.extend_from_slice(payload.0);

@@ -6,8 +6,8 @@
 //! nothing is left to wait for.
 
 use net::{
-    Abilities, Backend as _, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame, Guest, Ipv6,
-    Protocol, Sums, Switch, UserConfig, UserNet,
+    Abilities, Backend, Cable, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame, Guest, Ipv6,
+    Offload, Plugged, Protocol, Switch, UserConfig,
 };
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -50,8 +50,8 @@ impl Guest for Inbox {
         self.room -= 1;
         self.frames += 1;
         assert!((ETHERNET_HEADER..=FRAME_MAX).contains(&frame.size()));
-        assert!(frame.checksum.is_none() || self.abilities.checksum);
-        assert!(frame.segment.is_none() || self.abilities.segmentation);
+        assert!(frame.offload.checksum.is_none() || self.abilities.checksum);
+        assert!(frame.offload.segment.is_none() || self.abilities.segmentation);
         self.learn(&frame.parts.concat());
         Delivery::Taken
     }
@@ -79,7 +79,7 @@ impl Inbox {
 }
 
 struct Rig {
-    net: UserNet,
+    net: Box<dyn Backend>,
     inbox: Inbox,
     /// Nothing leads elsewhere: any address may be tried.
     restricted: bool,
@@ -108,8 +108,9 @@ impl Rig {
             ipv6: Ipv6::On,
             dns: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, resolver))),
         };
-        let net = UserNet::new(&config).expect("a network");
-        let doors = net.forwards().iter().map(|forward| forward.host).collect();
+        let plugged = Cable::User(config).plug().expect("a network");
+        let Plugged { backend: net, watch: _, forwards } = plugged;
+        let doors = forwards.iter().map(|forward| forward.host).collect();
         let abilities = Abilities {
             checksum: kind & 2 != 0,
             segmentation: kind & 6 == 6,
@@ -129,7 +130,8 @@ impl Rig {
             complete(&mut frame);
         }
         if self.restricted || version_4 || frame[12..14] == [8, 6] {
-            self.net.transmit(&frame, Sums::Partial, &mut self.inbox);
+            let tcp = Offload { checksum: Some((34, 16)), segment: None };
+            self.net.transmit(&frame, tcp, &mut self.inbox);
         }
         self.net.work(&mut self.inbox);
     }

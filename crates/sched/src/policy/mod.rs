@@ -179,6 +179,19 @@ impl Policy {
         calls
     }
 
+    /// Whether a limit is kept for `id`.
+    pub(crate) fn is_limited(&self, id: MachineId) -> bool {
+        self.machine(id).budget.is_some()
+    }
+
+    /// Others than its tasks have used `time` for `id`.
+    pub(crate) fn charge(&mut self, id: MachineId, time: Duration, now: Duration) {
+        self.advance(now);
+        if let Some(machine) = self.machines.get_mut(id.0).and_then(Option::as_mut) {
+            machine.charge(time);
+        }
+    }
+
     /// When [`Policy::tick`] has something to do, as far as is known now.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let budgets = self.present().filter_map(|machine| machine.budget_deadline(self.now));

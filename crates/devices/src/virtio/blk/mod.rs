@@ -1,32 +1,33 @@
-//! The block device (virtio 1.2, 5.2): some queues, a thread for each, one
+//! The block device (virtio 1.2, 5.2): some queues, a thread for each (`server.rs`), one
 //! [`Storage`](disk_image::Storage).
 //!
-//! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver that does not
-//! negotiate FLUSH gets write-through (5.2.6.2).
+//! The disk has a write cache (the host's): a write is safe after a FLUSH. A driver may turn the
+//! cache off, and one that does not negotiate FLUSH gets write-through (5.2.6.2).
 
 mod recipe;
 mod request;
 pub(super) mod saved;
+mod server;
 mod shared;
 
 pub use recipe::{Cache, Recipe};
 pub use saved::BlockState;
 
 use self::request::{Disk, RANGE_SECTORS, RANGES};
+use self::server::Server;
 use self::shared::Shared;
-use super::chain::{Broken, Chain};
+use super::attendant::{Attendant, Job};
 use super::saved::DeviceState;
-use super::worker::{Serve, Service, Worker};
-use super::{Activation, ConfigSpace, Queue, VirtioDevice};
+use super::{Activation, ConfigSpace, Service, VirtioDevice};
 use crate::saved::{Check, RestoreError};
 use disk_image::{DiskAccess, SECTOR, Storage};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
@@ -38,6 +39,8 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const QUEUES_MAX: u16 = 8;
 /// Bytes that the host writes in one piece.
 const PHYSICAL: u32 = 4096;
+/// Where struct virtio_blk_config says whether the cache is on (5.2.4).
+const WRITEBACK: usize = 32;
 
 /// A disk.
 pub struct Block {
@@ -47,7 +50,11 @@ pub struct Block {
     shared: Arc<Shared>,
     sizes: Vec<u16>,
     /// One for each queue.
-    workers: Vec<Worker>,
+    servers: Vec<Attendant>,
+    /// Whether the write cache is on before the driver chooses.
+    writeback: bool,
+    /// What the driver negotiated.
+    negotiated: u64,
 }
 
 impl Block {
@@ -56,17 +63,17 @@ impl Block {
     /// # Errors
     /// The host has no thread left.
     pub fn new(storage: Box<dyn Storage>, recipe: Recipe, service: Service) -> io::Result<Self> {
-        let mut features = 1 << VIRTIO_BLK_F_SEG_MAX
+        let features = 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | 1 << VIRTIO_BLK_F_FLUSH
             | 1 << VIRTIO_BLK_F_TOPOLOGY
-            | 1 << VIRTIO_BLK_F_MQ;
-        if recipe.cache != Cache::Writethrough {
-            features |= 1 << VIRTIO_BLK_F_FLUSH;
-        }
-        features |= match recipe.access {
-            DiskAccess::ReadOnly => 1 << VIRTIO_BLK_F_RO,
-            DiskAccess::ReadWrite => 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
-        };
+            | 1 << VIRTIO_BLK_F_CONFIG_WCE
+            | 1 << VIRTIO_BLK_F_MQ
+            | match recipe.access {
+                DiskAccess::ReadOnly => 1 << VIRTIO_BLK_F_RO,
+                DiskAccess::ReadWrite => 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
+            };
+        let writeback = recipe.cache != Cache::Writethrough;
         let queues = match service {
             Service::Thread => recipe.queues.clamp(1, QUEUES_MAX),
             Service::AtOnce => 1,
@@ -74,18 +81,41 @@ impl Block {
         let (sectors, granule) = (storage.sectors(), storage.granule());
         let serial = recipe.serial.clone();
         let shared = Arc::new(Shared::new(storage, recipe));
-        let worker = |number: u16| {
+        let server = |number: u16| {
             let disk = Disk { shared: Arc::clone(&shared), buffer: Vec::new() };
             let name = match number {
                 0 => format!("disk {serial}"),
                 _ => format!("disk {serial} {number}"),
             };
-            Worker::new(name, disk, service)
+            Attendant::new(name, Server::new(disk, service), service)
         };
-        let workers = (0..queues).map(worker).collect::<io::Result<_>>()?;
-        let config = ConfigSpace::new(config(sectors, granule, queues));
+        let servers = (0..queues).map(server).collect::<io::Result<_>>()?;
+        let mut config = config(sectors, granule, queues);
+        config[WRITEBACK] = writeback.into();
+        let config = ConfigSpace::new(config);
         let sizes = vec![QUEUE_SIZE; queues.into()];
-        Ok(Self { features, config, sectors, shared, sizes, workers })
+        Ok(Self { features, config, sectors, shared, sizes, servers, writeback, negotiated: 0 })
+    }
+
+    fn set_writeback(&self, on: bool) {
+        self.config.update(|config| config[WRITEBACK] = on.into());
+    }
+
+    fn is_writeback(&self) -> bool {
+        let mut on = [0];
+        self.config.read(WRITEBACK, &mut on);
+        on != [0]
+    }
+
+    /// Has the queues' threads write as the driver has negotiated and chosen (5.2.5.2).
+    fn choose_writes(&self) {
+        let has = |feature: u32| self.negotiated >> feature & 1 != 0;
+        let back = match (has(VIRTIO_BLK_F_FLUSH), has(VIRTIO_BLK_F_CONFIG_WCE)) {
+            (false, _) => false,
+            (true, true) => self.is_writeback(),
+            (true, false) => self.writeback,
+        };
+        self.shared.set_writes_through(!back);
     }
 }
 
@@ -132,23 +162,41 @@ impl VirtioDevice for Block {
         self.config.generation()
     }
 
+    fn write_config(&mut self, offset: usize, bytes: &[u8]) {
+        let byte = WRITEBACK.checked_sub(offset).and_then(|at| bytes.get(at));
+        if let Some(byte) = byte {
+            self.set_writeback(*byte != 0);
+            self.choose_writes();
+        }
+    }
+
     fn activate(&mut self, activation: Activation) {
         let Activation { features, queues, irq: _, ram: _ } = activation;
-        for (worker, queue) in self.workers.iter().zip(queues) {
-            if let Some(queue) = queue {
-                worker.start(queue, features);
+        self.negotiated = features;
+        if features >> VIRTIO_BLK_F_FLUSH & 1 == 0 {
+            self.set_writeback(false);
+        }
+        self.choose_writes();
+        for (server, queue) in self.servers.iter().zip(queues) {
+            if queue.is_some() {
+                server.start(Job { queues: vec![queue], features });
             }
         }
     }
 
     fn notify(&mut self, queue: usize) {
-        if let Some(worker) = self.workers.get(queue) {
-            worker.notify();
+        if let Some(server) = self.servers.get(queue) {
+            server.ring();
         }
     }
 
+    fn reset(&mut self) {
+        self.negotiated = 0;
+        self.set_writeback(self.writeback);
+    }
+
     fn quiesce(&mut self) {
-        self.workers.iter().for_each(Worker::stop);
+        self.servers.iter().for_each(Attendant::stop);
         // Who saves the machine next finds the file as it will stay.
         if let Err(error) = self.shared.storage.settle() {
             self.shared.tell(&error);
@@ -156,34 +204,26 @@ impl VirtioDevice for Block {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { features: _, config: _, sectors, shared, sizes: _, workers: _ } = self;
+        let Self { features: _, config: _, sectors, shared, sizes: _, servers: _, .. } = self;
         DeviceState::Block(BlockState {
             version: BlockState::VERSION,
             sectors: *sectors,
             read_only: shared.access == DiskAccess::ReadOnly,
+            writeback: self.is_writeback(),
         })
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let &DeviceState::Block(BlockState { version, sectors, read_only }) = state else {
+        let &DeviceState::Block(BlockState { version, sectors, read_only, writeback }) = state
+        else {
             return Err(RestoreError::Kind { device: "disk" });
         };
         let check = Check::version("disk", version, BlockState::VERSION)?;
         check.that(sectors == self.sectors, "sectors", sectors, self.sectors)?;
         let own = self.shared.access == DiskAccess::ReadOnly;
-        check.that(read_only == own, "read_only", read_only, own)
-    }
-}
-
-impl Serve for Disk {
-    fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken> {
-        let write_through = features >> VIRTIO_BLK_F_FLUSH & 1 == 0;
-        let (head, written) = Disk::serve(self, queue.ram(), chain, write_through)?;
-        queue.complete(head, written)
-    }
-
-    fn wait(&mut self) -> Duration {
-        self.shared.wait()
+        check.that(read_only == own, "read_only", read_only, own)?;
+        self.set_writeback(writeback);
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a disk is to be.
 
-use disk_image::{DiskAccess, Limit};
+use disk_image::{DiskAccess, HostCache, Limit};
 use serde::{Deserialize, Serialize};
 
 /// When the guest's writes are safe.
@@ -10,10 +10,22 @@ pub enum Cache {
     /// After a flush.
     #[default]
     Writeback,
-    /// When they are answered.
+    /// When they are answered, unless the driver chooses otherwise.
     Writethrough,
+    /// After a flush, and the host's page cache is left out where the image is raw.
+    None,
     /// When the machine has ended and the host has written its cache: a flush does not wait.
     Unsafe,
+}
+
+impl Cache {
+    /// What the host keeps of the image.
+    pub fn of_the_host(self) -> HostCache {
+        match self {
+            Self::None => HostCache::Bypassed,
+            Self::Writeback | Self::Writethrough | Self::Unsafe => HostCache::Used,
+        }
+    }
 }
 
 /// What a disk is to be.

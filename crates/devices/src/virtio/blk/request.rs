@@ -2,9 +2,9 @@
 
 use super::shared::Shared;
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
-use disk_image::{DiskAccess, SECTOR, Space};
-use memory::GuestRam;
-use std::io;
+use disk_image::{DiskAccess, SECTOR, Space, Straight, Transfer};
+use memory::{GuestRam, Vectors};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
@@ -30,9 +30,38 @@ pub(super) struct Disk {
     pub(super) buffer: Vec<u8>,
 }
 
+/// Where a request's answer goes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    head: Head,
+    /// What the driver gave for data that it reads.
+    pub(super) data: Segments,
+    status: Segments,
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It is done, and has written so many bytes of data.
+    Done(u64),
+    /// This is to be done first, and then [`Disk::resume`].
+    Start(Straight, Transfer, Then),
+}
+
+/// What a transfer was for.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// What was to be read from `offset` is there.
+    Read { offset: u64 },
+    /// `payload` is written at `offset`; it may still have to be made safe.
+    Written { offset: u64, payload: Segments },
+    /// Nothing.
+    Flushed,
+}
+
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("a request without a whole header")]
     NoHeader,
     #[error("unknown request type {0}")]
@@ -70,18 +99,12 @@ impl Refusal {
     }
 }
 
-impl Disk {
-    /// Does what `chain` asks for, writes the status, and returns how many bytes were written
-    /// without a gap from the beginning of the chain's writable part (2.7.8.2).
+impl Answer {
+    /// Where the answer to `chain` goes, and what is asked.
     ///
     /// # Errors
     /// There is no place for the status.
-    pub(super) fn serve(
-        &mut self,
-        ram: &GuestRam,
-        chain: Chain,
-        write_through: bool,
-    ) -> Result<(Head, u32), Broken> {
+    pub(super) fn to(chain: Chain, ram: &GuestRam) -> Result<(Self, Segments), Broken> {
         let Chain { head, readable, writable: mut data } = chain;
         let no_status = || Broken::NoStatus { head: head.index() };
         let data_len = data.len().checked_sub(1).ok_or_else(no_status)?;
@@ -89,29 +112,44 @@ impl Disk {
         if !status.in_ram(ram) {
             return Err(no_status());
         }
-        let (answer, written) = match self.execute(ram, readable, data, write_through) {
+        Ok((Self { head, data, status }, readable))
+    }
+
+    /// Writes the status, and returns how many bytes were written without a gap from the beginning
+    /// of the chain's writable part (2.7.8.2).
+    pub(super) fn give(
+        self,
+        ram: &GuestRam,
+        shared: &Shared,
+        outcome: Result<u64, Refusal>,
+    ) -> Result<(Head, u32), Broken> {
+        let Self { head, data, status } = self;
+        let (answer, written) = match outcome {
             Ok(written) => (VIRTIO_BLK_S_OK, written),
             Err(why) => {
                 tracing::debug!(target: "virtio", "disk request refused: {why}");
                 if let Refusal::Host(error) = &why {
-                    self.shared.tell(error);
+                    shared.tell(error);
                 }
                 (why.status(), 0)
             }
         };
-        status.write(ram, &[answer as u8]).map_err(|_| no_status())?;
-        let all = if written == data_len { written + 1 } else { written };
+        let no_status = |_| Broken::NoStatus { head: head.index() };
+        status.write(ram, &[answer as u8]).map_err(no_status)?;
+        let all = if written == data.len() { written + 1 } else { written };
         Ok((head, all.try_into().unwrap_or(u32::MAX)))
     }
+}
 
-    /// Bytes written to `data`.
-    fn execute(
+impl Disk {
+    /// Does what `readable` asks for, or says which transfer does.
+    pub(super) fn begin(
         &mut self,
         ram: &GuestRam,
         mut readable: Segments,
-        data: Segments,
-        write_through: bool,
-    ) -> Result<u64, Refusal> {
+        answer: &Answer,
+    ) -> Result<Step, Refusal> {
+        let data = &answer.data;
         let payload = readable.split_off(HEADER as u64);
         if readable.len() < HEADER as u64 {
             return Err(Refusal::NoHeader);
@@ -123,30 +161,77 @@ impl Disk {
         self.shared.pay(data.len() + payload.len());
         match kind {
             VIRTIO_BLK_T_IN => self.read(ram, sector, data),
-            VIRTIO_BLK_T_OUT => {
-                self.write(ram, sector, payload)?;
-                self.written(write_through)
-            }
+            VIRTIO_BLK_T_OUT => self.write(ram, sector, payload),
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
                 self.ranges(ram, kind, &payload)?;
-                self.written(write_through)
+                self.written()
             }
-            VIRTIO_BLK_T_FLUSH => Ok(self.shared.flush().map(|()| 0)?),
+            VIRTIO_BLK_T_FLUSH => self.flush(),
             VIRTIO_BLK_T_GET_ID => {
                 let id = &self.shared.id;
                 data.write(ram, id)?;
-                Ok(data.len().min(id.len() as u64))
+                Ok(Step::Done(data.len().min(id.len() as u64)))
             }
             _ => Err(Refusal::Unsupported(kind)),
         }
     }
 
-    /// What was written is answered with no bytes, and as safe as the driver expects.
-    fn written(&self, write_through: bool) -> Result<u64, Refusal> {
-        if write_through {
-            self.shared.flush()?;
+    /// Goes on after a transfer with this `outcome`; `data` is what the driver gave for reading.
+    pub(super) fn resume(
+        &mut self,
+        ram: &GuestRam,
+        data: &Segments,
+        then: Then,
+        outcome: io::Result<()>,
+    ) -> Result<Step, Refusal> {
+        // Past its cache, the host wants things aligned.
+        let unaligned = |error: &io::Error| error.kind() == ErrorKind::InvalidInput;
+        match then {
+            Then::Read { offset } => {
+                // The engines are told whatever came of it: a part may have been written.
+                data.wrote(ram);
+                match outcome {
+                    Err(error) if unaligned(&error) => {
+                        self.read_by_copy(ram, offset, data.clone())?;
+                    }
+                    outcome => outcome?,
+                }
+                Ok(Step::Done(data.len()))
+            }
+            Then::Written { offset, payload } => {
+                match outcome {
+                    Err(error) if unaligned(&error) => self.write_by_copy(ram, offset, payload)?,
+                    outcome => outcome?,
+                }
+                self.written()
+            }
+            Then::Flushed => {
+                outcome?;
+                Ok(Step::Done(0))
+            }
         }
-        Ok(0)
+    }
+
+    /// What was written is answered with no bytes, and as safe as the driver expects.
+    fn written(&self) -> Result<Step, Refusal> {
+        if self.shared.writes_through() { self.flush() } else { Ok(Step::Done(0)) }
+    }
+
+    /// Makes what was written as safe as the disk's cache is to be.
+    fn flush(&self) -> Result<Step, Refusal> {
+        if self.shared.syncs()
+            && let Some(straight) = self.shared.storage.straight()
+        {
+            return Ok(Step::Start(straight.clone(), Transfer::Flush, Then::Flushed));
+        }
+        self.shared.flush()?;
+        Ok(Step::Done(0))
+    }
+
+    /// Guest memory at `data` for a transfer without a copy, where the disk knows such.
+    fn vectors(&self, ram: &GuestRam, data: &Segments) -> Option<(Straight, Vectors)> {
+        let straight = self.shared.storage.straight()?.clone();
+        Some((straight, ram.vectors(data.ranges())?))
     }
 
     /// Discards or zeroes the ranges in `payload`: all of them, or none if one makes no sense.
@@ -196,8 +281,22 @@ impl Disk {
         }
     }
 
-    fn read(&mut self, ram: &GuestRam, sector: u64, mut data: Segments) -> Result<u64, Refusal> {
-        let (mut offset, total) = (self.place(ram, sector, &data)?, data.len());
+    fn read(&mut self, ram: &GuestRam, sector: u64, data: &Segments) -> Result<Step, Refusal> {
+        let offset = self.place(ram, sector, data)?;
+        if let Some((straight, vectors)) = self.vectors(ram, data) {
+            let transfer = Transfer::Read { vectors, offset };
+            return Ok(Step::Start(straight, transfer, Then::Read { offset }));
+        }
+        self.read_by_copy(ram, offset, data.clone())?;
+        Ok(Step::Done(data.len()))
+    }
+
+    fn read_by_copy(
+        &mut self,
+        ram: &GuestRam,
+        mut offset: u64,
+        mut data: Segments,
+    ) -> Result<(), Refusal> {
         while !data.is_empty() {
             let rest = data.split_off(CHUNK as u64);
             let buffer = room(&mut self.buffer, data.len());
@@ -206,12 +305,26 @@ impl Disk {
             offset += data.len();
             data = rest;
         }
-        Ok(total)
+        Ok(())
     }
 
-    fn write(&mut self, ram: &GuestRam, sector: u64, mut data: Segments) -> Result<(), Refusal> {
+    fn write(&mut self, ram: &GuestRam, sector: u64, data: Segments) -> Result<Step, Refusal> {
         self.writable()?;
-        let mut offset = self.place(ram, sector, &data)?;
+        let offset = self.place(ram, sector, &data)?;
+        if let Some((straight, vectors)) = self.vectors(ram, &data) {
+            let then = Then::Written { offset, payload: data };
+            return Ok(Step::Start(straight, Transfer::Write { vectors, offset }, then));
+        }
+        self.write_by_copy(ram, offset, data)?;
+        self.written()
+    }
+
+    fn write_by_copy(
+        &mut self,
+        ram: &GuestRam,
+        mut offset: u64,
+        mut data: Segments,
+    ) -> Result<(), Refusal> {
         while !data.is_empty() {
             let rest = data.split_off(CHUNK as u64);
             let buffer = room(&mut self.buffer, data.len());

@@ -4,6 +4,7 @@ use super::recipe::{Cache, Recipe};
 use disk_image::{DiskAccess, Limit, Limiter, Storage};
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use sync::lock;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
@@ -18,6 +19,8 @@ pub(super) struct Shared {
     /// What GET_ID answers, padded with zeros.
     pub(super) id: [u8; VIRTIO_BLK_ID_BYTES as usize],
     cache: Cache,
+    /// Whether a write is safe when it is answered.
+    through: AtomicBool,
     /// For messages.
     name: String,
     limiter: Option<Mutex<Limiter>>,
@@ -34,7 +37,23 @@ impl Shared {
         let limited = |limit: Limit| Mutex::new(Limiter::new(limit, Duration::ZERO));
         let limiter = (!limit.is_none()).then(|| limited(limit));
         let (begun, told) = (Instant::now(), Mutex::default());
-        Self { storage, access, id, cache, name, limiter, begun, told }
+        let through = AtomicBool::new(false);
+        Self { storage, access, id, cache, through, name, limiter, begun, told }
+    }
+
+    /// A write is to be safe when it is answered, or after a flush.
+    pub(super) fn set_writes_through(&self, through: bool) {
+        self.through.store(through, Ordering::Relaxed);
+    }
+
+    /// Whether a write is safe when it is answered.
+    pub(super) fn writes_through(&self) -> bool {
+        self.through.load(Ordering::Relaxed)
+    }
+
+    /// Whether a flush has the host write what it keeps.
+    pub(super) fn syncs(&self) -> bool {
+        self.access == DiskAccess::ReadWrite && self.cache != Cache::Unsafe
     }
 
     /// Makes what was written as safe as the disk's cache is to be.

@@ -4,20 +4,25 @@
 //! Frames are as long as IP allows where the driver takes that (GUEST_TSO4, HOST_TSO4, and those of
 //! IPv6), and their checksums are left out both ways: the cable is memory.
 
+mod carrier;
 mod mac;
 mod port;
 pub(super) mod saved;
 mod server;
 
-pub use ::net::{Forward, Ipv6, Protocol, Switch, UserConfig, UserError, UserNet};
-pub use mac::Mac;
+pub use ::net::{
+    Activity, Cable, CableError, Flows, Forward, Ipv6, Link, NetStats, Plugged, Protocol, Sink,
+    Switch, Traffic, UserConfig, Watch,
+};
+pub use mac::{Mac, NoMac};
 pub use saved::NetState;
 
+use self::carrier::Carrier;
 use self::server::Server;
 use super::attendant::{Attendant, Job};
 use super::saved::DeviceState;
 use super::worker::Service;
-use super::{Activation, ConfigSpace, VirtioDevice};
+use super::{Activation, VirtioDevice};
 use crate::saved::{Check, RestoreError};
 use ::net::Backend;
 use std::sync::Arc;
@@ -27,13 +32,11 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
     VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 
 /// Entries of each queue at the most.
 const QUEUE_SIZE: u16 = 256;
-/// Bytes of a packet without its Ethernet header.
-const MTU: u16 = 1500;
 
 const FEATURES: u64 = 1 << VIRTIO_NET_F_CSUM
     | 1 << VIRTIO_NET_F_GUEST_CSUM
@@ -48,7 +51,7 @@ const FEATURES: u64 = 1 << VIRTIO_NET_F_CSUM
 
 /// A network device.
 pub struct Net {
-    config: ConfigSpace,
+    carrier: Carrier,
     mac: Mac,
     attendant: Attendant,
     /// What is open is to be forgotten.
@@ -63,20 +66,11 @@ impl Net {
     /// The host has no thread or descriptor left.
     pub fn new(mac: Mac, backend: Box<dyn Backend>, service: Service) -> io::Result<Self> {
         let reset = Arc::<AtomicBool>::default();
-        let server = Server::new(backend, Arc::clone(&reset));
+        let carrier = Carrier::new(mac, backend.link());
+        let server = Server::new(backend, carrier.clone(), Arc::clone(&reset));
         let attendant = Attendant::new("net".into(), server, service)?;
-        Ok(Self { config: ConfigSpace::new(config(mac)), mac, attendant, reset })
+        Ok(Self { carrier, mac, attendant, reset })
     }
-}
-
-/// struct virtio_net_config (5.1.4) up to mtu: mac, status, max_virtqueue_pairs, mtu.
-fn config(Mac(mac): Mac) -> [u8; 12] {
-    let mut config = [0; 12];
-    config[..6].copy_from_slice(&mac);
-    config[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
-    config[8..10].copy_from_slice(&1_u16.to_le_bytes());
-    config[10..].copy_from_slice(&MTU.to_le_bytes());
-    config
 }
 
 impl VirtioDevice for Net {
@@ -93,15 +87,16 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: usize, into: &mut [u8]) {
-        self.config.read(offset, into);
+        self.carrier.config.read(offset, into);
     }
 
     fn config_generation(&self) -> u32 {
-        self.config.generation()
+        self.carrier.config.generation()
     }
 
     fn activate(&mut self, activation: Activation) {
-        let Activation { features, queues, irq: _, ram: _ } = activation;
+        let Activation { features, queues, irq, ram: _ } = activation;
+        self.carrier.tell(Some(irq));
         self.attendant.start(Job { queues, features });
     }
 
@@ -111,6 +106,7 @@ impl VirtioDevice for Net {
 
     fn quiesce(&mut self) {
         self.attendant.stop();
+        self.carrier.tell(None);
     }
 
     fn reset(&mut self) {
@@ -119,17 +115,21 @@ impl VirtioDevice for Net {
     }
 
     fn save(&self) -> DeviceState {
-        let Self { config: _, mac, attendant: _, reset: _ } = self;
-        DeviceState::Net(NetState { version: NetState::VERSION, mac: *mac })
+        let Self { carrier, mac, attendant: _, reset: _ } = self;
+        let link = carrier.link();
+        DeviceState::Net(NetState { version: NetState::VERSION, mac: *mac, link })
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let &DeviceState::Net(NetState { version, mac }) = state else {
+        let &DeviceState::Net(NetState { version, mac, link }) = state else {
             return Err(RestoreError::Kind { device: "network" });
         };
         let check = Check::version("network", version, NetState::VERSION)?;
         let (found, own) = (format_args!("{mac:?}"), format_args!("{:?}", self.mac));
-        check.that(mac == self.mac, "mac", found, own)
+        check.that(mac == self.mac, "mac", found, own)?;
+        // As the driver knows it. If it has changed since, the driver is told when it goes on.
+        self.carrier.set(link);
+        Ok(())
     }
 }
 

@@ -2,12 +2,12 @@
 
 use crate::virtio::Queue;
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
-use ::net::{Abilities, Delivery, FRAME_MAX, Frame, Guest, Sums};
+use ::net::{Abilities, Delivery, FRAME_MAX, Frame, Guest, Offload};
 use memory::GuestRam;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
-    VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN,
+    VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
 };
 
 /// Bytes of the header, num_buffers included.
@@ -89,12 +89,12 @@ fn put_back(queue: &Queue, chains: Vec<Chain>) {
 fn header(frame: &Frame<'_>, buffers: u16) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[1] = VIRTIO_NET_HDR_GSO_NONE as u8;
-    if let Some((start, offset)) = frame.checksum {
+    if let Some((start, offset)) = frame.offload.checksum {
         header[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM as u8;
         header[6..8].copy_from_slice(&start.to_le_bytes());
         header[8..10].copy_from_slice(&offset.to_le_bytes());
     }
-    if let Some(segment) = frame.segment {
+    if let Some(segment) = frame.offload.segment {
         let (v4, v6) = (VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6);
         header[1] = if frame.is_ipv6() { v6 } else { v4 } as u8;
         header[2..4].copy_from_slice(&(frame.parts[0].len() as u16).to_le_bytes());
@@ -130,13 +130,13 @@ fn fill(ram: &GuestRam, chains: Vec<Chain>, pieces: [&[u8]; 4]) -> Vec<(Head, u3
     used
 }
 
-/// The frame that the driver has put into `readable`, and how far its sums are to be trusted.
-/// `None`: it is none.
+/// The frame that the driver has put into `readable`, and what it leaves to the device. `None`: it
+/// is none.
 pub(super) fn outgoing<'a>(
     ram: &GuestRam,
     mut readable: Segments,
     buffer: &'a mut Vec<u8>,
-) -> Option<(&'a [u8], Sums)> {
+) -> Option<(&'a [u8], Offload)> {
     let frame = readable.split_off(HEADER as u64);
     let len = usize::try_from(frame.len()).ok().filter(|len| *len <= FRAME_MAX)?;
     let mut header = [0; HEADER];
@@ -146,6 +146,16 @@ pub(super) fn outgoing<'a>(
     readable.read(ram, &mut header).ok()?;
     buffer.resize(len.max(buffer.len()), 0);
     frame.read(ram, &mut buffer[..len]).ok()?;
+    Some((&buffer[..len], offload(&header)))
+}
+
+fn offload(header: &[u8; HEADER]) -> Offload {
+    let word = |at| u16::from_le_bytes([header[at], header[at + 1]]);
     let partial = u32::from(header[0]) & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0;
-    Some((&buffer[..len], if partial { Sums::Partial } else { Sums::Whole }))
+    let kind = u32::from(header[1]) & !VIRTIO_NET_HDR_GSO_ECN;
+    let long = [VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6].contains(&kind);
+    Offload {
+        checksum: partial.then(|| (word(6), word(8))),
+        segment: (partial && long).then(|| word(4)),
+    }
 }

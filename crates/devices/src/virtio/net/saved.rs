@@ -1,9 +1,10 @@
 //! Saved state of a network device. What its backend had open is not saved: it is the host's.
 
 use super::mac::Mac;
+use ::net::Link;
 use serde::{Deserialize, Serialize};
 
-/// The state of a network device, version 1.
+/// The state of a network device, version 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetState {
@@ -11,9 +12,11 @@ pub struct NetState {
     pub version: u32,
     /// Its address.
     pub mac: Mac,
+    /// Whether its cable leads anywhere, as the driver has been told.
+    pub link: Link,
 }
 
 impl NetState {
     /// The version that this build writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }

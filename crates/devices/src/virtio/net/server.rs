@@ -1,5 +1,6 @@
 //! What serves a network device: it moves frames between the rings and the backend.
 
+use super::carrier::Carrier;
 use super::port::{Port, outgoing};
 use crate::virtio::Queue;
 use crate::virtio::attendant::{Attend, Job};
@@ -20,6 +21,7 @@ const BATCH: usize = 64;
 /// See the module.
 pub(super) struct Server {
     backend: Box<dyn Backend>,
+    carrier: Carrier,
     /// The driver has begun anew.
     reset: Arc<AtomicBool>,
     /// A frame on its way.
@@ -28,8 +30,8 @@ pub(super) struct Server {
 
 impl Server {
     /// One that has `backend` forget what is open when `reset` is set.
-    pub(super) fn new(backend: Box<dyn Backend>, reset: Arc<AtomicBool>) -> Self {
-        Self { backend, reset, buffer: Vec::new() }
+    pub(super) fn new(backend: Box<dyn Backend>, carrier: Carrier, reset: Arc<AtomicBool>) -> Self {
+        Self { backend, carrier, reset, buffer: Vec::new() }
     }
 
     fn forget(&mut self) {
@@ -43,8 +45,8 @@ impl Server {
         let Some(tx) = tx else { return Ok(false) };
         for _ in 0..BATCH {
             let Some(chain) = tx.next()? else { return Ok(false) };
-            if let Some((frame, sums)) = outgoing(tx.ram(), chain.readable, &mut self.buffer) {
-                self.backend.transmit(frame, sums, port);
+            if let Some((frame, offload)) = outgoing(tx.ram(), chain.readable, &mut self.buffer) {
+                self.backend.transmit(frame, offload, port);
             }
             tx.complete(chain.head, 0)?;
         }
@@ -64,6 +66,7 @@ impl Attend for Server {
         let mut port = Port { queue: rx, features: job.features, full: false, broken: None };
         let mut more = self.take(tx, &mut port).map_err(in_tx)?;
         self.backend.work(&mut port);
+        self.carrier.set(self.backend.link());
         if let Some(why) = port.broken.take() {
             return Err(in_rx(why));
         }

@@ -9,6 +9,7 @@ mod net;
 mod pci;
 mod queues;
 mod saved;
+mod straight;
 mod vsock;
 
 use crate::virtio::Service;
@@ -42,7 +43,7 @@ fn the_device_introduces_itself() {
         u64::from(driver.load(0x10))
     };
     let all = features(0) | features(1) << 32;
-    assert_eq!(all, VERSION_1 | EVENT_IDX | 1 << 28 | F_FLUSH | F_RO | 0x1444);
+    assert_eq!(all, VERSION_1 | EVENT_IDX | 1 << 28 | F_FLUSH | F_RO | 0x1C44);
 }
 
 #[test]

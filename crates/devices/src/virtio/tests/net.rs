@@ -3,7 +3,7 @@
 use super::driver::*;
 use crate::virtio::Service;
 use crate::virtio::net::{Mac, Net};
-use ::net::{Backend, Delivery, Frame, Guest, Sums};
+use ::net::{Backend, Delivery, Frame, Guest, Link, Offload};
 use memory::GuestRam;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sync::lock;
-use x86::addr::Gpa;
+use x86::addr::{Gpa, PortWidth};
 
 const MRG_RXBUF: u64 = 1 << 15;
 const GUEST_TSO4: u64 = 1 << 7 | GUEST_CSUM;
@@ -23,9 +23,10 @@ const TRANSMIT: [u64; 3] = [0x2_0000, 0x2_1000, 0x2_2000];
 #[derive(Default)]
 struct Wire {
     to_guest: VecDeque<Vec<u8>>,
-    from_guest: Vec<(Vec<u8>, Sums)>,
+    from_guest: Vec<(Vec<u8>, Offload)>,
     refused: usize,
     resets: usize,
+    unplugged: bool,
 }
 
 struct Cable {
@@ -34,16 +35,16 @@ struct Cable {
 }
 
 impl Backend for Cable {
-    fn transmit(&mut self, frame: &[u8], sums: Sums, _guest: &mut dyn Guest) {
-        lock(&self.wire).from_guest.push((frame.to_vec(), sums));
+    fn transmit(&mut self, frame: &[u8], offload: Offload, _guest: &mut dyn Guest) {
+        lock(&self.wire).from_guest.push((frame.to_vec(), offload));
     }
 
     fn work(&mut self, guest: &mut dyn Guest) {
         let mut wire = lock(&self.wire);
         while let Some(frame) = wire.to_guest.front() {
             let (header, rest) = frame.split_at(2);
-            let (checksum, segment) = (Some((34, 16)), Some(1460));
-            let frame = Frame { parts: [header, rest, &[]], checksum, segment };
+            let offload = Offload { checksum: Some((34, 16)), segment: Some(1460) };
+            let frame = Frame { parts: [header, rest, &[]], offload };
             if guest.deliver(&frame) == Delivery::Full {
                 wire.refused += 1;
                 return;
@@ -63,6 +64,10 @@ impl Backend for Cable {
     fn reset(&mut self) {
         lock(&self.wire).resets += 1;
     }
+
+    fn link(&self) -> Link {
+        if lock(&self.wire).unplugged { Link::Down } else { Link::Up }
+    }
 }
 
 /// A driver that has both queues, and the wire.
@@ -70,7 +75,7 @@ fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
     let wire = Arc::<Mutex<Wire>>::default();
     let silent = eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor");
     let cable = Cable { wire: Arc::clone(&wire), silent };
-    let net = Net::new(Mac::of(0), Box::new(cable), Service::Thread).expect("a thread");
+    let net = Net::new(Mac::of_machine("a"), Box::new(cable), Service::Thread).expect("a thread");
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
     let driver = driver_of(on, ram, Box::new(net));
     driver.negotiate(features);
@@ -154,7 +159,8 @@ fn transmit(driver: &Driver, parts: &[(u64, u32, bool)]) {
 fn frames_go_out_whatever_their_pieces_and_what_is_none_does_not() {
     on_each(|on| {
         let (driver, wire) = running(on, 1);
-        driver.ram.write(Gpa(HEADER), &[1]).expect("RAM");
+        // As above: flags to csum_offset, with TCPV4 and ECN.
+        driver.ram.write(Gpa(HEADER), &[1, 0x81, 54, 0, 0xB4, 5, 34, 0, 16]).expect("RAM");
         driver.ram.write(Gpa(DATA), &[9; 70_000]).expect("RAM");
         transmit(&driver, &[(HEADER, 12, false), (DATA, 3, false), (DATA, 4, false)]);
         transmit(&driver, &[(HEADER, 5, false), (HEADER + 5, 7 + 9, false)]);
@@ -163,8 +169,9 @@ fn frames_go_out_whatever_their_pieces_and_what_is_none_does_not() {
         transmit(&driver, &[(HEADER, 12, false), (RAM - 1, 2, false)]);
         transmit(&driver, &[(HEADER, 12, true)]);
         let wire = lock(&wire);
-        let sizes = wire.from_guest.iter().map(|(frame, sums)| (frame.len(), *sums));
-        assert_eq!(sizes.collect::<Vec<_>>(), [(7, Sums::Partial), (9, Sums::Partial)]);
+        let sizes = wire.from_guest.iter().map(|(frame, offload)| (frame.len(), *offload));
+        let left = Offload { checksum: Some((34, 16)), segment: Some(1460) };
+        assert_eq!(sizes.collect::<Vec<_>>(), [(7, left), (9, left)]);
     });
 }
 
@@ -180,5 +187,29 @@ fn a_reset_reaches_the_cable_and_a_pause_does_not() {
         assert_eq!(lock(&wire).resets, before);
         driver.store(0x70, 0);
         until("it is told", || lock(&wire).resets > before);
+    });
+}
+
+/// Field status of the configuration space.
+fn status(driver: &Driver) -> u32 {
+    driver.load_config(6, PortWidth::B2)
+}
+
+#[test]
+fn the_driver_hears_of_a_cable_that_is_pulled() {
+    on_each(|on| {
+        let (driver, wire) = running(on, 1 << 16);
+        assert_eq!(status(&driver), 1);
+        lock(&wire).unplugged = true;
+        driver.notify();
+        until("it is told", || driver.load(0x60) & 2 != 0);
+        assert_eq!(status(&driver), 0);
+        driver.device.pause();
+        let state = driver.device.save();
+        lock(&wire).unplugged = false;
+        driver.device.restore(&state).expect("its own");
+        assert_eq!(status(&driver), 0, "as the driver knows it");
+        driver.device.resume();
+        until("it is told again", || status(&driver) == 1);
     });
 }

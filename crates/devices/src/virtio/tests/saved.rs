@@ -129,7 +129,7 @@ fn states_that_no_such_device_has_are_refused() {
             s.transport.queues[0].position.in_flight = vec![9999];
         }),
         ("another device's", |s| s.transport.device = DeviceState::Stateless),
-        ("disk has version 2, and this build reads 1", |s| block(s).version = 2),
+        ("disk has version 3, and this build reads 2", |s| block(s).version = 3),
         ("sectors = 65, which is not 64", |s| block(s).sectors = 65),
     ];
     let platter = Platter::new(64);

@@ -28,7 +28,6 @@ impl Lockstep {
         let mut unknown = false;
         self.recording.state_after(ran, &mut self.expected);
         self.expected.gpr[gpr::BLOCK_IP] = cpu.core.state.gpr[gpr::BLOCK_IP];
-        // Translated code leaves no shadow behind STI: it looked for interrupts before it.
         let (defined, found) = (self.recording.defined(ran), cpu.core.state.flags.arith);
         self.expected.flags.arith = self.expected.flags.arith & defined | found & !defined;
         if self.expected.flags.arith != found {

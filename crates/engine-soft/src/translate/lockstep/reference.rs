@@ -17,7 +17,7 @@ use iced_x86::{Decoder, DecoderError, Instruction};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use x86::addr::Gpa;
-use x86::state::{CpuState, Flags, Mode, gpr};
+use x86::state::{Blocking, CpuState, Flags, Mode, gpr};
 
 /// Longest instruction.
 const MAX_LEN: usize = 15;
@@ -81,6 +81,8 @@ pub(super) struct Done {
     pub(super) gpr: [u64; gpr::COUNT],
     pub(super) rip: u64,
     pub(super) flags: Flags,
+    /// STI's shadow, foremost.
+    blocking: Blocking,
     /// The state that holds all the rest: how many of `Recording::wide`.
     wide: usize,
     /// Writes of the log up to here.
@@ -162,6 +164,7 @@ impl Recording {
             gpr: registers,
             rip: cpu.core.state.rip,
             flags: cpu.core.state.flags,
+            blocking: cpu.core.state.blocking,
             wide: self.wides,
             writes: log(cpu).len(),
             flag_use: judged.flag_use,
@@ -203,6 +206,7 @@ impl Recording {
         state.gpr[..gpr::COUNT].copy_from_slice(&done.gpr);
         state.rip = done.rip;
         state.flags = done.flags;
+        state.blocking = done.blocking;
     }
 
     /// Whether status flags are needed after `n` instructions; `None`: the recording does not tell.

@@ -7,6 +7,7 @@ use super::context::{About, Context};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab};
 use super::wire::{BARE, Ends, GATEWAY, GUEST};
+use crate::Flows;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
@@ -52,6 +53,12 @@ impl Tcp {
 
     pub(super) fn len(&self) -> usize {
         self.conns.len()
+    }
+
+    /// Counts them by their state.
+    pub(super) fn count(&self, flows: &mut Flows) {
+        flows.tcp_open = self.conns.values().filter(|conn| conn.state == State::Open).count();
+        flows.tcp_opening = self.len() - flows.tcp_open;
     }
 
     /// Whether somebody has something to do now.

@@ -63,7 +63,7 @@ impl Rig {
     }
 
     fn send_frame(&mut self, bytes: &[u8]) {
-        self.net.transmit(bytes, Sums::Whole, &mut self.inbox);
+        self.net.transmit(bytes, Offload::default(), &mut self.inbox);
         self.net.work(&mut self.inbox);
     }
 
@@ -350,7 +350,7 @@ fn one_lease_is_given_and_others_are_refused() {
     ] {
         let mut net = UserNet::new(&UserConfig::default()).expect("a network");
         let mut inbox = Inbox::default();
-        net.transmit(&dhcp(asked, wish), Sums::Whole, &mut inbox);
+        net.transmit(&dhcp(asked, wish), Offload::default(), &mut inbox);
         let mut rig = Rig { net, inbox };
         let (from, protocol, udp) = rig.receive_ip();
         assert_eq!((from, protocol), (GATEWAY, IpProtocol::Udp));
@@ -645,7 +645,8 @@ proptest! {
                 }
                 _ => {}
             }
-            rig.net.transmit(&frame, Sums::Partial, &mut rig.inbox);
+            let partial = Offload { checksum: Some((34, 16)), segment: None };
+            rig.net.transmit(&frame, partial, &mut rig.inbox);
             rig.net.work(&mut rig.inbox);
         }
         rig.net.reset();

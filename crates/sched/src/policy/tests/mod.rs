@@ -136,6 +136,23 @@ fn a_limit_holds_with_and_without_rivals() {
 }
 
 #[test]
+fn what_other_threads_use_for_a_machine_counts() {
+    for (percent, each) in [(50, MS), (30, 2 * MS), (20, 5 * MS)] {
+        let mut sim = Sim::new(1);
+        let machine = sim.machine(limit(percent));
+        let task = sim.task(machine, Manner::Spins);
+        for _ in 0..400 {
+            sim.run(10 * MS);
+            sim.charge(machine, each);
+        }
+        let expected = (4000 * MS * percent / 100).saturating_sub(400 * each);
+        let ran = sim.usage(task).ran;
+        let near = ran.abs_diff(expected) <= 120 * MS;
+        assert!(near, "{percent} %, others {each:?} of 10 ms: {ran:?}, not {expected:?}");
+    }
+}
+
+#[test]
 fn one_that_wakes_does_not_wait_for_a_quantum() {
     let mut sim = Sim::new(1);
     let machines = [sim.machine(Share::default()), sim.machine(Share::default())];

@@ -70,6 +70,13 @@ impl Sim {
         self.policy.usage(task, self.now).expect("a task")
     }
 
+    /// Others use `time` for the machine, and the timer finds that out.
+    pub(super) fn charge(&mut self, machine: MachineId, time: Duration) {
+        self.policy.charge(machine, time, self.now);
+        let calls = self.policy.tick(self.now);
+        self.carry_out(&calls);
+    }
+
     pub(super) fn hold(&mut self, machine: MachineId) {
         let calls = self.policy.hold(machine, self.now);
         self.carry_out(&calls);

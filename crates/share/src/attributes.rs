@@ -1,0 +1,142 @@
+//! A file's attributes: as the host has them, as the guest is shown them, and what tells one file
+//! from another.
+
+use crate::message::Answer;
+use crate::owner::{Ids, Ownership};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, FileType, Mode, Statx, StatxFlags, makedev, statx};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::ffi::CStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Set-user-ID and set-group-ID.
+const SET_IDS: u32 = 0o6000;
+/// A change is so old before the next one is sure to have another time.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What tells a file from any other: its number is used again, but not with its time of birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) dev: u64,
+    ino: u64,
+    /// Zero where the file system has none.
+    born: (i64, u32),
+}
+
+/// What a cache of a file's content goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    size: u64,
+    changed: (i64, u32),
+    /// A later change may have the same time.
+    unsure: bool,
+}
+
+impl Content {
+    /// Whether what was cached when the file was like this is good now that it is like `now`.
+    pub(crate) fn holds(&self, now: &Self) -> bool {
+        self == now && !self.unsure
+    }
+}
+
+/// A file as the host has it.
+pub(crate) struct Attributes(Statx);
+
+impl Attributes {
+    /// Of what `name` is in the directory `at`.
+    pub(crate) fn of_child(at: impl AsFd, name: &CStr) -> Result<Self, Errno> {
+        Self::read(at, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Of `file` itself.
+    pub(crate) fn of(file: impl AsFd) -> Result<Self, Errno> {
+        Self::read(file, c"", AtFlags::EMPTY_PATH)
+    }
+
+    fn read(at: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Self, Errno> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        statx(at, name, flags | AtFlags::NO_AUTOMOUNT, wanted).map(Self)
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        let Self(found) = self;
+        let born = found.stx_btime;
+        let has = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+        Key {
+            dev: makedev(found.stx_dev_major, found.stx_dev_minor),
+            ino: found.stx_ino,
+            born: if has { (born.tv_sec, born.tv_nsec) } else { (0, 0) },
+        }
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.0.stx_mode.into())
+    }
+
+    /// That its content is its own, and opening it does nothing but that.
+    ///
+    /// # Errors
+    /// It is a directory, a device, a pipe or a socket.
+    pub(crate) fn is_regular(&self) -> Result<(), Errno> {
+        match self.kind() {
+            FileType::RegularFile => Ok(()),
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => Err(Errno::ACCESS),
+        }
+    }
+
+    /// The host's number for it.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.stx_ino
+    }
+
+    /// Its set-group-ID bit.
+    pub(crate) fn set_group(&self) -> Mode {
+        Mode::from_raw_mode(self.0.stx_mode.into()) & Mode::SGID
+    }
+
+    pub(crate) fn host_ids(&self) -> Ids {
+        Ids { uid: self.0.stx_uid, gid: self.0.stx_gid }
+    }
+
+    pub(crate) fn content(&self) -> Content {
+        let time = self.0.stx_mtime;
+        let since = u64::try_from(time.tv_sec)
+            .ok()
+            .map(|seconds| UNIX_EPOCH + Duration::new(seconds, time.tv_nsec));
+        let settled = since.and_then(|since| SystemTime::now().duration_since(since).ok());
+        Content {
+            size: self.0.stx_size,
+            changed: (time.tv_sec, time.tv_nsec),
+            unsure: settled.is_none_or(|age| age < SETTLED),
+        }
+    }
+
+    /// Appends `fuse_attr`. `ino` is the number that the guest is shown.
+    pub(crate) fn put(&self, answer: &mut Answer, ino: u64, ownership: &Ownership) {
+        let Self(found) = self;
+        let ids = ownership.shown(self.host_ids());
+        answer.u64(ino).u64(found.stx_size).u64(found.stx_blocks);
+        let times = [found.stx_atime, found.stx_mtime, found.stx_ctime];
+        for time in times {
+            answer.u64(time.tv_sec as u64);
+        }
+        for time in times {
+            answer.u32(time.tv_nsec);
+        }
+        let rdev = makedev(found.stx_rdev_major, found.stx_rdev_minor) as u32;
+        answer.u32(found.stx_mode.into()).u32(found.stx_nlink).u32(ids.uid).u32(ids.gid);
+        answer.u32(rdev).u32(found.stx_blksize).u32(0);
+    }
+}
+
+/// The permissions that a file of the guest's gets on the host: no program of the guest's runs
+/// there with the host user's rights for others. A directory's group is no danger.
+pub(crate) fn permissions(mode: u32, kind: FileType) -> u32 {
+    let mode = mode & 0o7777;
+    match kind {
+        FileType::Directory => mode & !0o4000,
+        _ => mode & !SET_IDS,
+    }
+}

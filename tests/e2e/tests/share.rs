@@ -1,0 +1,189 @@
+//! Folders of the host's in a guest, with Debian's own driver.
+
+use e2e::{Session, code, command, compile, debian, debian_alone, run, scratch, text};
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// An empty folder, and its name.
+fn folder(name: &str) -> (PathBuf, String) {
+    let path = scratch("beside", b"").with_file_name(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir(&path).expect("a folder");
+    let name = path.to_str().expect("text").to_owned();
+    (path, name)
+}
+
+/// Runs `script` in Debian with `shares`. The status and the output.
+fn guest(shares: &[&str], script: &str) -> (i32, String) {
+    let mut arguments = vec!["run", "debian", "--timeout", "10m"];
+    shares.iter().for_each(|share| arguments.extend(["--share", share]));
+    arguments.extend(["--", "sh", "-c", script]);
+    let output = run(&arguments);
+    (code(&output), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// The suite is a program in the share itself.
+#[test]
+fn files_are_as_posix_says_for_root_and_for_a_user() {
+    let _turn = debian("cloud");
+    let (root, roots) = folder("roots");
+    let (user, users) = folder("users");
+    for place in [&root, &user] {
+        compile("share", &place.join("share"));
+        fs::set_permissions(place, PermissionsExt::from_mode(0o777)).expect("set");
+    }
+    let users = format!("{users}:u,owner=1000");
+    let script = "cd /mnt/roots && ./share 0 && cd /mnt/u && ./share 1000";
+    let (status, said) = guest(&[&roots, &users], script);
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(said.matches(" 0 wrong").count(), 2, "{said}");
+    assert!(root.join("suite-0/big").is_file() && user.join("suite-1000/big").is_file());
+}
+
+#[test]
+fn a_read_only_share_stays_as_it_is_and_nothing_leads_out() {
+    let _turn = debian("cloud");
+    let (path, name) = folder("ro");
+    fs::write(path.join("file"), "content").expect("written");
+    fs::write(path.with_extension("secret"), "secret").expect("written");
+    symlink("../ro.secret", path.join("out")).expect("made");
+    symlink(path.with_extension("secret"), path.join("absolute")).expect("made");
+    let script = "cd /mnt/tag; cat file; mount -o remount,rw /mnt/tag; rm file; echo x > file; \
+        echo x > new; chmod 777 file; mkdir d; cat out; cat absolute; cat ../ro.secret; \
+        cat /mnt/tag/../../ro.secret; grep -c ' /mnt/tag virtiofs rw,nosuid,nodev' /proc/mounts";
+    let (status, said) = guest(&[&format!("{name}:tag,ro")], script);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.starts_with("content") && !said.contains("secret\n"), "{said}");
+    assert!(said.matches("Read-only file system").count() >= 4, "{said}");
+    assert_eq!(fs::read_to_string(path.join("file")).expect("there"), "content");
+    assert_eq!(fs::read_dir(&path).expect("a folder").count(), 3);
+}
+
+/// A guest that has files open, one of them without a name, goes on with them.
+#[test]
+fn a_restored_guest_goes_on_with_its_files() {
+    let _turn = debian("cloud");
+    let (path, name) = folder("kept");
+    let file = path.with_extension("gm");
+    let saved = file.to_str().expect("text");
+    let arguments = ["run", "debian", "--timeout", "5m", "--share", &name, "--save", saved];
+    let mut session = Session::start(command(&arguments));
+    session.expect("# ", LONG);
+    session.send("mkdir -p /mnt/kept/d; cd /mnt/kept/d; exec 7>>log 8>gone; rm gone\n");
+    session.send("echo before >&7; (while :; do echo x >&7; done) & echo \"r\"eady\n");
+    session.expect("ready", LONG);
+    session.signal(Signal::USR1);
+    let deadline = Instant::now() + LONG;
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "it is not saved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(session);
+
+    let mut session = Session::start(command(&["restore", saved, "--timeout", "5m"]));
+    session.send("kill $!; echo after >&7; tail -n 1 log; echo x >&8; ls; pwd\n");
+    session.expect("after", LONG);
+    session.expect("Input/output error", LONG);
+    session.expect("/mnt/kept/d", LONG);
+    session.send("poweroff\n");
+    let (status, said) = session.finish(LONG);
+    assert_eq!(status, 0, "{said}");
+    let log = fs::read_to_string(path.join("d/log")).expect("there");
+    assert!(log.starts_with("before\nx\n") && log.ends_with("after\n"));
+    assert!(!log.contains('\0'));
+    fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused() {
+    let (path, name) = folder("refused");
+    fs::write(path.join("file"), "").expect("written");
+    for (shares, expected) in [
+        (vec![format!("{name}/none")], "No such file or directory"),
+        (vec![format!("{name}/file:a")], "Not a directory"),
+        (vec![format!("{name}:a/b")], "cannot be called \"a/b\""),
+        (vec![format!("{name}:a"), format!("{name}:a")], "two shared folders are called \"a\""),
+        (vec![format!("{name},rw")], "no option is called rw"),
+        (vec![format!("{name},owner=root")], "owner is me"),
+    ] {
+        let mut arguments = vec!["run", "debian"];
+        shares.iter().for_each(|share| arguments.extend(["--share", share]));
+        let output = run(&arguments);
+        assert_eq!(code(&output), 2, "{shares:?}");
+        assert!(text(&output.stderr).contains(expected), "{shares:?}: {}", text(&output.stderr));
+    }
+    let output = run(&["run", "debian", "--deterministic", "--share", &name]);
+    assert!(text(&output.stderr).contains("no shared folders"), "{}", text(&output.stderr));
+}
+
+/// The host's own programs, from a share of its root that the guest can only read.
+fn with_the_hosts_programs(work: &Path, share: &str, job: &str, as_user: &str) -> (i32, String) {
+    fs::write(work.join("job"), job).expect("written");
+    let script = format!(
+        "h=/mnt/host; mount -t proc proc $h/proc; mount --bind /dev $h/dev; \
+         mount -t tmpfs tmpfs $h/tmp; chmod 1777 $h/tmp; mkdir $h/tmp/w; \
+         mount --bind /mnt/work $h/tmp/w; \
+         HOME=/tmp PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
+         exec chroot $h {as_user} sh -e /tmp/w/job"
+    );
+    guest(&["/:host,ro", share], &script)
+}
+
+#[test]
+#[ignore = "second step: git, tar, make, cc and sqlite3, as root and as a user"]
+fn the_hosts_programs_work_in_a_share() {
+    const JOB: &str = r#"
+        cd /tmp/w
+        git init -q repo
+        cd repo
+        git config user.email a@b
+        git config user.name n
+        for i in 1 2 3; do echo $i > file-$i; git add .; git commit -qm $i; done
+        git gc -q
+        git fsck
+        test -z "$(git status --short)"
+        git clone -q . ../clone
+        test "$(git -C ../clone log --oneline | wc -l)" = 3
+        cd ..
+        tar cf repo.tar repo
+        mkdir out
+        tar xf repo.tar -C out
+        diff -r repo out/repo
+        for mode in delete wal; do
+            sqlite3 -cmd '.timeout 60000' db "pragma journal_mode=$mode; create table if not exists t(a)"
+            for i in 1 2 3 4 5; do
+                sqlite3 -cmd '.timeout 60000' db "insert into t values($i)" &
+            done
+            wait
+            sqlite3 -cmd '.timeout 60000' db 'select count(*) from t; pragma integrity_check'
+        done
+        mkdir made
+        cd made
+        printf 'int main(void) { return 7; }' > a.c
+        printf 'a: a.c\n\tcc -o a a.c\n' > Makefile
+        make
+        ./a || echo status $?
+        make
+        cd ..
+        rm -rf repo clone out made repo.tar db*
+    "#;
+    let _turn = debian_alone("cloud");
+    for (owner, as_user) in
+        [("me", ""), ("1000", "setpriv --reuid 1000 --regid 1000 --clear-groups")]
+    {
+        let (path, name) = folder("work");
+        let share = format!("{name},owner={owner}");
+        let (status, said) = with_the_hosts_programs(&path, &share, JOB, as_user);
+        assert_eq!(status, 0, "{said}");
+        for expected in ["status 7", "'a' is up to date", "ok"] {
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(!said.contains("dubious"), "{said}");
+        assert_eq!(fs::read_dir(&path).expect("a folder").count(), 1, "all is removed but the job");
+    }
+}
