@@ -67,7 +67,7 @@ pub use devices::virtio::balloon::{BalloonReport, GuestStats};
 pub use devices::virtio::blk::Cache;
 pub use devices::virtio::console::PortStats;
 pub use devices::virtio::net::{
-    Activity, Cable, Flows, Forward, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
+    Activity, Cable, Flows, Forward, Ipv6, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
     UserConfig,
 };
 pub use digest::{Digest, DigestError};

@@ -1,7 +1,7 @@
 //! What a user-mode network is told.
 
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// On or off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,26 @@ impl From<bool> for Switch {
     }
 }
 
+/// Whether a guest is offered an address of IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6 {
+    /// While the host has a route into the Internet by IPv6, and the guest a way out.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: the guest's packets of IPv6 are dropped.
+    Off,
+}
+
+impl Ipv6 {
+    /// Whether it is [`Ipv6::Auto`].
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 /// A network behind the host's sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,7 +62,10 @@ pub struct UserConfig {
     pub restrict: Switch,
     /// The resolver that answers the guest [default: those of /etc/resolv.conf].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns: Option<SocketAddrV4>,
+    pub dns: Option<SocketAddr>,
+    /// Whether the guest has IPv6.
+    #[serde(skip_serializing_if = "Ipv6::is_auto")]
+    pub ipv6: Ipv6,
 }
 
 impl UserConfig {
@@ -83,7 +106,7 @@ pub struct Forward {
     /// What it speaks.
     pub protocol: Protocol,
     /// The host's address; with port 0 the host chooses one.
-    pub host: SocketAddrV4,
+    pub host: SocketAddr,
     /// The guest's port.
     pub guest: u16,
 }

@@ -27,8 +27,8 @@ impl Inbound {
     pub(crate) fn give(&mut self, bytes: &[u8], offload: Offload, guest: &mut dyn Guest) {
         let able = guest.abilities();
         let sums = offload.checksum.is_none() || able.checksum;
-        // Long IPv6 frames are not among the abilities.
-        let long = offload.segment.is_none() || able.segmentation && !is_ipv6(bytes);
+        let cuts = if is_ipv6(bytes) { able.segmentation_v6 } else { able.segmentation };
+        let long = offload.segment.is_none() || cuts;
         let Self { waiting, whole } = self;
         let mut one = |bytes: &[u8], offload| {
             let full =

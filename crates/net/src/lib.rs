@@ -30,7 +30,7 @@ mod watch;
 
 pub use cable::{Cable, CableError, Plugged};
 pub use capture::Sink;
-pub use config::{Forward, Protocol, Switch, UserConfig};
+pub use config::{Forward, Ipv6, Protocol, Switch, UserConfig};
 pub use watch::{NetStats, Traffic, Watch};
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,8 @@ pub struct Abilities {
     pub checksum: bool,
     /// It takes IPv4 frames with more TCP payload than its MTU, cut as [`Offload::segment`] says.
     pub segmentation: bool,
+    /// The same of IPv6 frames.
+    pub segmentation_v6: bool,
 }
 
 /// What the sender of a frame has left to whoever takes it.
@@ -71,6 +73,11 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    /// Whether it carries IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        offload::is_ipv6(self.parts[0])
+    }
+
     /// Its bytes.
     pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()

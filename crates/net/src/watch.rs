@@ -94,6 +94,12 @@ impl Watched {
         let mut guest = WatchedGuest { guest, received: &mut self.stats.received, capture };
         call(&mut *self.inner, &mut guest)
     }
+
+    /// Looks at what changes seldom.
+    fn tell(&mut self) {
+        (self.stats.link, self.stats.activity) = (self.inner.link(), self.inner.activity());
+        (self.told, self.changed) = (Instant::now(), false);
+    }
 }
 
 impl Backend for Watched {
@@ -110,11 +116,9 @@ impl Backend for Watched {
         if let Some(capture) = self.watch.0.capture.get() {
             lock(capture).flush();
         }
-        let now = Instant::now();
         self.changed = true;
-        if now.duration_since(self.told) >= FRESH {
-            (self.stats.link, self.stats.activity) = (self.inner.link(), self.inner.activity());
-            (self.told, self.changed) = (now, false);
+        if self.told.elapsed() >= FRESH {
+            self.tell();
         }
         *lock(&self.watch.0.stats) = self.stats;
     }
@@ -130,6 +134,8 @@ impl Backend for Watched {
 
     fn reset(&mut self) {
         self.inner.reset();
+        self.tell();
+        *lock(&self.watch.0.stats) = self.stats;
     }
 
     fn link(&self) -> Link {

@@ -4,8 +4,8 @@ use super::name::MachineName;
 use super::values::{self, Text};
 use crate::control;
 use crate::debian::Addresses;
-use machine::{Cable, Config, Device, Forward, Hardware, Mac, Network, Protocol, UserConfig};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use machine::{Cable, Config, Device, Forward, Hardware, Ipv6, Mac, Network, Protocol, UserConfig};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The port of a resolver that is named without one.
@@ -166,10 +166,11 @@ fn user_option(config: &mut UserConfig, key: &str, value: &str) -> Result<(), St
         "host-loopback" => config.host_loopback = values::switch(value)?.into(),
         "restrict" => config.restrict = values::switch(value)?.into(),
         "dns" => config.dns = Some(resolver(value)?),
+        "ipv6" => config.ipv6 = ipv6(value)?,
         _ => {
             return Err(format!(
-                "no option is called {key}; there are forward=, host-loopback=, restrict=, dns= \
-                 and mac="
+                "no option is called {key}; there are forward=, host-loopback=, restrict=, dns=, \
+                 ipv6= and mac="
             ));
         }
     }
@@ -177,7 +178,7 @@ fn user_option(config: &mut UserConfig, key: &str, value: &str) -> Result<(), St
 }
 
 fn user_text(config: &UserConfig) -> String {
-    let UserConfig { forward, host_loopback, restrict, dns } = config;
+    let UserConfig { forward, host_loopback, restrict, dns, ipv6 } = config;
     let mut text = "user".to_owned();
     for forward in forward {
         text += &format!(",forward={}", shown(forward));
@@ -190,6 +191,11 @@ fn user_text(config: &UserConfig) -> String {
     }
     if let Some(dns) = dns {
         text += &format!(",dns={dns}");
+    }
+    match ipv6 {
+        Ipv6::Auto => {}
+        Ipv6::On => text += ",ipv6=on",
+        Ipv6::Off => text += ",ipv6=off",
     }
     text
 }
@@ -205,14 +211,26 @@ fn forward(text: &str) -> Result<Forward, String> {
     };
     let (host, guest) = rest.rsplit_once(':').ok_or_else(wrong)?;
     let (address, port) = host.rsplit_once(':').unwrap_or(("127.0.0.1", host));
-    let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+    let address: IpAddr = match address.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(inner) => inner.parse().map(IpAddr::V6).map_err(|_| wrong())?,
+        None => address.parse().map(IpAddr::V4).map_err(|_| wrong())?,
+    };
     let port = port.parse().map_err(|_| wrong())?;
     let guest = guest.parse().ok().filter(|guest| *guest != 0).ok_or_else(wrong)?;
-    Ok(Forward { protocol, host: SocketAddrV4::new(address, port), guest })
+    Ok(Forward { protocol, host: SocketAddr::new(address, port), guest })
 }
 
-fn resolver(text: &str) -> Result<SocketAddrV4, String> {
-    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, DNS)));
+fn ipv6(text: &str) -> Result<Ipv6, String> {
+    match text {
+        "auto" => Ok(Ipv6::Auto),
+        "on" => Ok(Ipv6::On),
+        "off" => Ok(Ipv6::Off),
+        _ => Err(format!("ipv6={text} is none of auto, on and off")),
+    }
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DNS)));
     address.map_err(|_| format!("{text} is no resolver; write dns=192.0.2.1, or with a port"))
 }
 
@@ -247,6 +265,8 @@ mod tests {
             "user",
             "user,forward=tcp:127.0.0.1:8080:80,forward=udp:0.0.0.0:0:53",
             "user,host-loopback=on,restrict=on,dns=192.0.2.1:53,mac=52:54:00:12:34:56",
+            "user,forward=tcp:[::1]:8080:80,dns=[2001:db8::1]:53,ipv6=on",
+            "user,ipv6=off",
         ] {
             assert_eq!(NetChoice::parse(text).map(|net| net.text()), Ok(text.to_owned()));
         }
@@ -270,6 +290,7 @@ mod tests {
             ("user,forward=80:80", "write tcp:127.0.0.1:8080:80"),
             ("user,forward=tcp:80:0", "write tcp:127.0.0.1:8080:80"),
             ("user,forward=tcp:::1:80:80", "write tcp:127.0.0.1:8080:80"),
+            ("user,ipv6=maybe", "none of auto, on and off"),
             ("user,dns=localhost", "write dns=192.0.2.1"),
             ("user,mac=ff:ff:ff:ff:ff:ff", "six bytes such as"),
         ] {

@@ -56,7 +56,8 @@ fn frames_reach_who_they_are_for() {
 #[test]
 fn what_is_undone_stays_so_where_the_receiver_takes_it() {
     let [mut a, mut able, mut simple] = stations();
-    able.inbox.abilities = crate::Abilities { checksum: true, segmentation: true };
+    able.inbox.abilities =
+        crate::Abilities { checksum: true, segmentation: true, segmentation_v6: true };
     let mut long = frame(0xff, 1, &[0; 40 + 3000]);
     long[12..14].copy_from_slice(&[8, 0]);
     (long[14], long[46]) = (0x45, 5 << 4);

@@ -1,25 +1,55 @@
 //! What each part of the network works with.
 
 use super::slab::{Id, Timers};
-use super::wire::{Cable, GATEWAY, GUEST, IP_HEADER, Ip};
+use super::wire::{Cable, Ends, GATEWAY, GATEWAY_V6, Ip, checksum_of};
 use crate::Guest;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, checksum};
+use smoltcp::wire::IpProtocol;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-/// ICMP's destination unreachable (RFC 792).
-const UNREACHABLE: u8 = 3;
-/// Its codes (RFC 1122, 3.2.2.1; RFC 1812, 5.2.7.1).
-pub(super) const PORT_UNREACHABLE: u8 = 3;
-pub(super) const PROHIBITED: u8 = 13;
-const NET_UNREACHABLE: u8 = 0;
-const HOST_UNREACHABLE: u8 = 1;
-const TOO_LONG: u8 = 4;
+/// Why a packet of the guest's does not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreachable {
+    /// No way leads there.
+    Net,
+    /// Nobody is there.
+    Host,
+    /// Nobody listens.
+    Port,
+    /// It is not allowed.
+    Prohibited,
+    /// It is longer than this, which is what the path carries.
+    TooLong(u32),
+}
+
+impl Unreachable {
+    /// ICMP's type and code, and the word that follows its sum (RFC 792; RFC 1122, 3.2.2.1; RFC
+    /// 1191, 4; RFC 1812, 5.2.7.1).
+    fn version_4(self) -> ([u8; 2], u32) {
+        match self {
+            Self::Net => ([3, 0], 0),
+            Self::Host => ([3, 1], 0),
+            Self::Port => ([3, 3], 0),
+            Self::Prohibited => ([3, 13], 0),
+            Self::TooLong(mtu) => ([3, 4], mtu.min(u16::MAX.into())),
+        }
+    }
+
+    /// ICMPv6's (RFC 4443, 3.1 and 3.2).
+    fn version_6(self) -> ([u8; 2], u32) {
+        match self {
+            Self::Net => ([1, 0], 0),
+            Self::Prohibited => ([1, 1], 0),
+            Self::Host => ([1, 3], 0),
+            Self::Port => ([1, 4], 0),
+            Self::TooLong(mtu) => ([2, 0], mtu),
+        }
+    }
+}
 
 /// See the module.
 pub(super) struct Context<'a> {
@@ -35,8 +65,7 @@ pub(super) struct Context<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About {
     pub(super) protocol: IpProtocol,
-    pub(super) port: u16,
-    pub(super) remote: SocketAddrV4,
+    pub(super) ends: Ends,
     /// What follows the ports: TCP's sequence number.
     pub(super) word: u32,
 }
@@ -54,45 +83,34 @@ impl Context<'_> {
 
     /// Tells the guest of `error`. False: ICMP has no word for it.
     pub(super) fn tell(&mut self, about: About, error: &io::Error) -> bool {
-        let (code, mtu) = match Errno::from_io_error(error) {
-            Some(Errno::NETUNREACH) => (NET_UNREACHABLE, 0),
-            Some(Errno::HOSTUNREACH | Errno::TIMEDOUT | Errno::HOSTDOWN) => (HOST_UNREACHABLE, 0),
-            Some(Errno::ACCESS | Errno::PERM) => (PROHIBITED, 0),
-            Some(Errno::CONNREFUSED) if about.protocol == IpProtocol::Udp => (PORT_UNREACHABLE, 0),
+        let why = match Errno::from_io_error(error) {
+            Some(Errno::NETUNREACH | Errno::AFNOSUPPORT) => Unreachable::Net,
+            Some(Errno::HOSTUNREACH | Errno::TIMEDOUT | Errno::HOSTDOWN) => Unreachable::Host,
+            Some(Errno::ACCESS | Errno::PERM) => Unreachable::Prohibited,
+            Some(Errno::CONNREFUSED) if about.protocol == IpProtocol::Udp => Unreachable::Port,
             _ => return false,
         };
-        self.unreachable(about, code, mtu);
+        self.unreachable(about, why);
         true
     }
 
-    /// Tells the guest that a packet was longer than the `mtu` of the path.
-    pub(super) fn too_long(&mut self, about: About, mtu: u16) {
-        self.unreachable(about, TOO_LONG, mtu);
-    }
-
     /// Tells the guest that a packet of its does not arrive.
-    pub(super) fn unreachable(&mut self, about: About, code: u8, mtu: u16) {
-        let About { protocol, port, remote, word } = about;
-        let mut message = [0; 8 + IP_HEADER + 8];
-        message[0] = UNREACHABLE;
-        message[1] = code;
-        message[6..8].copy_from_slice(&mtu.to_be_bytes());
-        let repr = Ipv4Repr {
-            src_addr: GUEST,
-            dst_addr: *remote.ip(),
-            next_header: protocol,
-            payload_len: 8,
-            hop_limit: 64,
+    pub(super) fn unreachable(&mut self, about: About, why: Unreachable) {
+        let About { protocol, ends: Ends { guest, remote }, word } = about;
+        let (source, icmp, (kind, value)) = match guest.ip() {
+            IpAddr::V4(_) => (IpAddr::V4(GATEWAY), IpProtocol::Icmp, why.version_4()),
+            IpAddr::V6(_) => (IpAddr::V6(GATEWAY_V6), IpProtocol::Icmpv6, why.version_6()),
         };
-        let mut packet = Ipv4Packet::new_unchecked(&mut message[8..]);
-        repr.emit(&mut packet, &ChecksumCapabilities::default());
-        let ports = [port.to_be_bytes(), remote.port().to_be_bytes()].concat();
-        message[28..32].copy_from_slice(&ports);
-        message[32..].copy_from_slice(&word.to_be_bytes());
-        let sum = !checksum::data(&message);
+        let mut message = [&kind[..], &[0, 0], &value.to_be_bytes()].concat();
+        // The header of what was sent, and its first eight bytes.
+        message.extend(Ip { source: guest.ip(), to: remote.ip(), protocol }.header(8));
+        message.extend(guest.port().to_be_bytes());
+        message.extend(remote.port().to_be_bytes());
+        message.extend(word.to_be_bytes());
+        let source = if why == Unreachable::Port { remote.ip() } else { source };
+        let ip = Ip { source, to: guest.ip(), protocol: icmp };
+        let sum = checksum_of(ip, &message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        let source = if code == PORT_UNREACHABLE { *remote.ip() } else { GATEWAY };
-        let ip = Ip { source, protocol: IpProtocol::Icmp };
-        self.cable.packet(ip, GUEST, &message, self.guest);
+        self.cable.packet(ip, &message, self.guest);
     }
 }

@@ -1,18 +1,17 @@
 //! UDP, ICMP echo and DNS: each flow has a socket of the host's, and ends when it has been silent.
 
-use super::context::{About, Context, PROHIBITED};
+use super::context::{About, Context, Unreachable};
 use super::reach::Reach;
-use super::resolvers::DNS_PORT;
 use super::slab::{Id, Kind, Slab, Timer};
-use super::wire::{GATEWAY, GUEST, Ip, RESOLVER};
+use super::wire::{Ends, GATEWAY, GUEST, Ip, checksum_of, is_ours};
 use crate::Flows;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
-use smoltcp::wire::{IpProtocol, checksum};
+use smoltcp::wire::IpProtocol;
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// Flows at the most; the most silent end for new ones.
@@ -27,14 +26,18 @@ const ANSWER: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 2;
 /// Datagrams of one flow that are taken in a turn.
 const SHARE: usize = 64;
-/// Payload of the longest datagram: an IPv4 packet's, less the UDP header.
-const PAYLOAD_MAX: usize = 65507;
-/// ICMP's types (RFC 792).
+/// What each path carries (RFC 8200, 5).
+const MTU_LEAST: u32 = 1280;
+/// Payload of the longest datagram: an IPv6 packet's, less the UDP header.
+const PAYLOAD_MAX: usize = 65527;
+/// ICMP's types (RFC 792), and ICMPv6's (RFC 4443, 4).
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
 
-/// The protocol, the guest's port or identifier, and the other end as the guest sees it.
-type Key = (u8, u16, SocketAddrV4);
+/// The protocol and both ends; for an echo the guest's port is the identifier.
+type Key = (u8, Ends);
 
 #[derive(Debug)]
 struct Flow {
@@ -49,7 +52,7 @@ enum What {
     Udp,
     Echo,
     /// A query of the guest's; which resolver was asked last, and how many were.
-    Query(Vec<u8>, SocketAddrV4, usize),
+    Query(Vec<u8>, SocketAddr, usize),
     /// A peer of the host's that came to this forward.
     Peer(Id, SocketAddr),
 }
@@ -92,31 +95,30 @@ impl Datagrams {
         self.flows.len()
     }
 
-    /// The guest has sent `payload` from its `port` to `remote`. If that is a forward's peer, where
-    /// to send it is the answer.
+    /// The guest has sent `payload`. If that is for a forward's peer, where to send it is the
+    /// answer.
     pub(super) fn udp(
         &mut self,
-        port: u16,
-        remote: SocketAddrV4,
+        ends: Ends,
         payload: &[u8],
         reach: &Reach,
         cx: &mut Context<'_>,
     ) -> Option<Answer> {
-        let about = About { protocol: IpProtocol::Udp, port, remote, word: 0 };
-        if remote == SocketAddrV4::new(RESOLVER, DNS_PORT) && !reach.resolves() {
-            cx.unreachable(about, PROHIBITED, 0);
+        let about = About { protocol: IpProtocol::Udp, ends, word: 0 };
+        let key = (IpProtocol::Udp.into(), ends);
+        if Reach::is_resolver(ends.remote) {
+            if reach.resolves() {
+                self.query(key, payload, reach, cx);
+            } else {
+                cx.unreachable(about, Unreachable::Prohibited);
+            }
             return None;
         }
-        if remote == SocketAddrV4::new(RESOLVER, DNS_PORT) {
-            self.query((IpProtocol::Udp.into(), port, remote), payload, reach, cx);
-            return None;
-        }
-        let key = (IpProtocol::Udp.into(), port, remote);
         let id = match self.by_key.get(&key) {
             Some(&id) => id,
             None => {
-                let Some(target) = reach.address(remote) else {
-                    cx.unreachable(about, PROHIBITED, 0);
+                let Some(target) = reach.address(ends.remote) else {
+                    cx.unreachable(about, Unreachable::Prohibited);
                     return None;
                 };
                 let socket = connected(target);
@@ -139,8 +141,9 @@ impl Datagrams {
         if let Err(error) = socket.send(payload).or_else(|_| socket.send(payload)) {
             match Errno::from_io_error(&error) {
                 Some(Errno::MSGSIZE) => {
-                    let mtu = sockopt::ip_mtu(socket).unwrap_or(0);
-                    cx.too_long(about, mtu.try_into().unwrap_or(u16::MAX));
+                    let v4 = ends.remote.is_ipv4();
+                    let mtu = if v4 { sockopt::ip_mtu(socket) } else { sockopt::ipv6_mtu(socket) };
+                    cx.unreachable(about, Unreachable::TooLong(mtu.unwrap_or(MTU_LEAST)));
                 }
                 _ => {
                     cx.tell(about, &error);
@@ -150,30 +153,29 @@ impl Datagrams {
         None
     }
 
-    /// The guest sends an ICMP message to `to`.
-    pub(super) fn icmp(
-        &mut self,
-        to: Ipv4Addr,
-        message: &[u8],
-        reach: &Reach,
-        cx: &mut Context<'_>,
-    ) {
-        let [ECHO_REQUEST, 0, _, _, high, low, ..] = *message else { return };
-        if message.len() < 8 || checksum::data(message) != !0 {
+    /// The guest has sent the ICMP or ICMPv6 `message`, whose sum is right.
+    pub(super) fn icmp(&mut self, ip: Ip, message: &[u8], reach: &Reach, cx: &mut Context<'_>) {
+        let request = if ip.to.is_ipv4() { ECHO_REQUEST } else { ECHO_REQUEST_V6 };
+        let [kind, 0, _, _, high, low, _, _, ..] = *message else { return };
+        if kind != request {
             return;
         }
-        if to == GATEWAY || to == RESOLVER {
-            return self.reply(to, message, cx);
+        if is_ours(ip.to) {
+            let reply = Ip { source: ip.to, to: ip.source, ..ip };
+            return echo_reply(reply, &mut message.to_vec(), cx);
         }
         let ident = u16::from_be_bytes([high, low]);
-        let remote = SocketAddrV4::new(to, 0);
-        let key = (IpProtocol::Icmp.into(), ident, remote);
-        let about = About { protocol: IpProtocol::Icmp, port: 0x0800, remote, word: 0 };
+        let (guest, remote) = (SocketAddr::new(ip.source, ident), SocketAddr::new(ip.to, 0));
+        let ends = Ends { guest, remote };
+        let key = (ip.protocol.into(), ends);
+        // Where ports are, an ICMP packet has its type and code.
+        let quoted = Ends { guest: SocketAddr::new(ip.source, u16::from(request) << 8), remote };
+        let about = About { protocol: ip.protocol, ends: quoted, word: 0 };
         let id = match self.by_key.get(&key) {
             Some(&id) => id,
             None => {
                 let Some(target) = reach.address(remote) else {
-                    return cx.unreachable(about, PROHIBITED, 0);
+                    return cx.unreachable(about, Unreachable::Prohibited);
                 };
                 match echo_socket(target).and_then(|it| self.add(key, Some(it), What::Echo, cx)) {
                     Ok(id) => id,
@@ -189,13 +191,6 @@ impl Datagrams {
         if let Some(Err(error)) = flow.socket.as_ref().map(|socket| socket.send(message)) {
             cx.tell(about, &error);
         }
-    }
-
-    /// Answers an echo request to `from`, which is us.
-    fn reply(&self, from: Ipv4Addr, request: &[u8], cx: &mut Context<'_>) {
-        let mut reply = request.to_vec();
-        echo_reply(&mut reply, None);
-        cx.cable.packet(Ip { source: from, protocol: IpProtocol::Icmp }, GUEST, &reply, cx.guest);
     }
 
     fn query(&mut self, key: Key, payload: &[u8], reach: &Reach, cx: &mut Context<'_>) {
@@ -219,11 +214,9 @@ impl Datagrams {
         let at = list.iter().position(|one| one == resolver).map_or(0, |at| at + 1);
         let next = list.get(at % list.len().max(1));
         let Some(&next) = next.filter(|_| *asked < ROUNDS * list.len()) else {
-            let (port, answer) = (flow.key.1, server_failure(payload));
+            let ((_, ends), answer) = (flow.key, server_failure(payload));
             self.remove(id, cx);
-            let source = SocketAddrV4::new(RESOLVER, DNS_PORT);
-            let to = SocketAddrV4::new(GUEST, port);
-            return cx.cable.udp(source, to, &answer, cx.guest);
+            return cx.cable.udp(ends, &answer, cx.guest);
         };
         (*resolver, *asked) = (next, *asked + 1);
         let socket = connected(next);
@@ -251,8 +244,9 @@ impl Datagrams {
             Some(key) => key,
             None => {
                 self.next_port = self.next_port.wrapping_add(1);
-                let remote = SocketAddrV4::new(GATEWAY, 32768 + self.next_port % 28000);
-                let key = (IpProtocol::Udp.into(), port, remote);
+                let remote = SocketAddr::from((GATEWAY, 32768 + self.next_port % 28000));
+                let ends = Ends { guest: SocketAddr::from((GUEST, port)), remote };
+                let key = (IpProtocol::Udp.into(), ends);
                 if self.add(key, None, What::Peer(forward, peer), cx).is_err() {
                     return;
                 }
@@ -264,7 +258,7 @@ impl Datagrams {
         {
             cx.timers.set(id, &mut flow.timer, Some(cx.now + SILENCE));
         }
-        cx.cable.udp(key.2, SocketAddrV4::new(GUEST, port), payload, cx.guest);
+        cx.cable.udp(key.1, payload, cx.guest);
     }
 
     fn add(
@@ -305,7 +299,7 @@ impl Datagrams {
         for _ in 0..SHARE {
             let Some(flow) = self.flows.get_mut(id) else { return };
             let Some(socket) = &flow.socket else { return };
-            let (_, port, remote) = flow.key;
+            let (protocol, ends) = flow.key;
             let received = socket.recv(&mut self.buffer);
             let len = match received {
                 Ok(len) => len,
@@ -314,22 +308,21 @@ impl Datagrams {
                     return self.ask_next(id, reach, cx);
                 }
                 Err(error) => {
-                    let about = About { protocol: IpProtocol::Udp, port, remote, word: 0 };
+                    let about = About { protocol: protocol.into(), ends, word: 0 };
                     cx.tell(about, &error);
                     return;
                 }
             };
             let payload = &mut self.buffer[..len];
-            let to = SocketAddrV4::new(GUEST, port);
             match &flow.what {
                 What::Udp | What::Peer(..) => {
-                    cx.cable.udp(remote, to, payload, cx.guest);
+                    cx.cable.udp(ends, payload, cx.guest);
                     cx.timers.set(id, &mut flow.timer, Some(cx.now + SILENCE));
                 }
                 What::Echo if len >= 8 => {
-                    echo_reply(payload, Some(port));
-                    let ip = Ip { source: *remote.ip(), protocol: IpProtocol::Icmp };
-                    cx.cable.packet(ip, GUEST, payload, cx.guest);
+                    payload[4..6].copy_from_slice(&ends.guest.port().to_be_bytes());
+                    let (source, to) = (ends.remote.ip(), ends.guest.ip());
+                    echo_reply(Ip { source, to, protocol: protocol.into() }, payload, cx);
                 }
                 What::Echo => {}
                 What::Query(asked, resolver, _) => {
@@ -337,7 +330,7 @@ impl Datagrams {
                         continue; // another query's
                     }
                     reach.resolvers.prefer(*resolver);
-                    cx.cable.udp(remote, to, payload, cx.guest);
+                    cx.cable.udp(ends, payload, cx.guest);
                     return self.remove(id, cx);
                 }
             }
@@ -366,32 +359,37 @@ impl Datagrams {
     }
 }
 
-fn connected(target: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.set_nonblocking(true)?;
     socket.connect(target)?;
     Ok(socket)
 }
 
 /// Linux's socket for echoes, which `net.ipv4.ping_group_range` allows.
-fn echo_socket(target: SocketAddrV4) -> io::Result<UdpSocket> {
+fn echo_socket(target: SocketAddr) -> io::Result<UdpSocket> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let icmp = Some(ipproto::ICMP);
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, icmp)?;
+    let (family, protocol) = match target {
+        SocketAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+        SocketAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
+    let socket = socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
     let socket = UdpSocket::from(socket);
     socket.connect(target)?;
     Ok(socket)
 }
 
-/// Makes `message` a reply, with its own identifier or this one.
-fn echo_reply(message: &mut [u8], ident: Option<u16>) {
-    message[0] = ECHO_REPLY;
-    if let Some(ident) = ident {
-        message[4..6].copy_from_slice(&ident.to_be_bytes());
-    }
+/// Gives the guest `message`, with header `ip`, as an echo reply.
+fn echo_reply(ip: Ip, message: &mut [u8], cx: &mut Context<'_>) {
+    message[0] = if ip.to.is_ipv4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
     message[2..4].fill(0);
-    let sum = !checksum::data(message);
+    let sum = checksum_of(ip, message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
+    cx.cable.packet(ip, message, cx.guest);
 }
 
 /// The answer of a server that cannot answer (RFC 1035, 4.1.1).

@@ -1,10 +1,10 @@
 //! The DHCP server (RFC 2131): one lease, which lasts.
 
 use super::context::Context;
-use super::wire::{GATEWAY, GUEST, NETMASK, RESOLVER};
+use super::wire::{Ends, GATEWAY, GUEST, NETMASK, RESOLVER};
 use crate::config::Switch;
 use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Where servers listen, and clients.
 pub(super) const SERVER_PORT: u16 = 67;
@@ -59,6 +59,7 @@ pub(super) fn answer(payload: &[u8], restrict: Switch, cx: &mut Context<'_>) {
         return;
     }
     let to = if asked.broadcast || !granted { Ipv4Addr::BROADCAST } else { GUEST };
-    let source = SocketAddrV4::new(GATEWAY, SERVER_PORT);
-    cx.cable.udp(source, SocketAddrV4::new(to, CLIENT_PORT), &bytes, cx.guest);
+    let remote = SocketAddr::from((GATEWAY, SERVER_PORT));
+    let ends = Ends { guest: SocketAddr::from((to, CLIENT_PORT)), remote };
+    cx.cable.udp(ends, &bytes, cx.guest);
 }

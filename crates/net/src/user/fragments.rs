@@ -1,7 +1,8 @@
-//! Fragments of the guest's packets, put together (RFC 791, 3.2).
+//! Fragments of the guest's packets, put together (RFC 791, 3.2; RFC 8200, 4.5).
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet};
-use std::net::Ipv4Addr;
+use super::wire::{FRAGMENT, Ip};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Packets that are incomplete at a time; the oldest are lost.
@@ -11,8 +12,52 @@ const HOLES_MAX: usize = 64;
 /// How long the rest of a packet may take (RFC 1122, 3.3.2: 60 to 120 seconds).
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A piece of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    /// The packet's; with `ident` it tells what belongs together.
+    pub(super) ip: Ip,
+    ident: u32,
+    from: usize,
+    /// It is not the last.
+    more: bool,
+    payload: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn of_v4(packet: &Ipv4Packet<&'a [u8]>) -> Self {
+        let (source, to) = (packet.src_addr().into(), packet.dst_addr().into());
+        Self {
+            ip: Ip { source, to, protocol: packet.next_header() },
+            ident: packet.ident().into(),
+            from: packet.frag_offset().into(),
+            more: packet.more_frags(),
+            payload: packet.payload(),
+        }
+    }
+
+    /// The piece that `packet` is, if it is one. One that is all of a packet counts (RFC 6946).
+    pub(super) fn of_v6(packet: &Ipv6Packet<&'a [u8]>) -> Option<Self> {
+        if u8::from(packet.next_header()) != FRAGMENT {
+            return None;
+        }
+        let (&[protocol, _, high, low, a, b, c, d], payload) =
+            packet.payload().split_first_chunk()?;
+        let protocol = IpProtocol::from(protocol);
+        let (source, to) = (packet.src_addr().into(), packet.dst_addr().into());
+        let place = u16::from_be_bytes([high, low]);
+        Some(Self {
+            ip: Ip { source, to, protocol },
+            ident: u32::from_be_bytes([a, b, c, d]),
+            from: usize::from(place & !7),
+            more: place & 1 != 0,
+            payload,
+        })
+    }
+}
+
 /// What belongs together.
-type Key = (Ipv4Addr, u16, u8);
+type Key = (IpAddr, IpAddr, u8, u32);
 
 /// Packets of which some has come, the oldest first.
 #[derive(Debug, Default)]
@@ -30,15 +75,14 @@ struct Partial {
 }
 
 impl Fragments {
-    /// Adds the fragment `packet`; the whole payload, if that was the last missing.
-    pub(super) fn add(&mut self, packet: &Ipv4Packet<&[u8]>, now: Instant) -> Option<Vec<u8>> {
+    /// Adds `piece`; the whole payload, if that was the last missing.
+    pub(super) fn add(&mut self, piece: &Piece<'_>, now: Instant) -> Option<Vec<u8>> {
         self.0.retain(|partial| now.duration_since(partial.since) < PATIENCE);
-        let protocol: IpProtocol = packet.next_header();
-        let key = (packet.dst_addr(), packet.ident(), protocol.into());
-        let (from, payload) = (usize::from(packet.frag_offset()), packet.payload());
+        let &Piece { ip, ident, from, more, payload } = piece;
+        let key = (ip.source, ip.to, ip.protocol.into(), ident);
         let to = from + payload.len();
-        let uneven = packet.more_frags() && !payload.len().is_multiple_of(8);
-        if payload.is_empty() || uneven || to > usize::from(u16::MAX) - 20 {
+        let uneven = more && !payload.len().is_multiple_of(8);
+        if payload.is_empty() || uneven || to > usize::from(u16::MAX) {
             return None;
         }
         let at = self.0.iter().position(|partial| partial.key == key).unwrap_or_else(|| {
@@ -50,7 +94,7 @@ impl Fragments {
             self.0.len() - 1
         });
         let partial = self.0.get_mut(at)?;
-        if !packet.more_frags() {
+        if !more {
             partial.end = Some(to);
         }
         if !partial.add(from, payload) {

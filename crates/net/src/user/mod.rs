@@ -2,17 +2,20 @@
 //! a router, which translates addresses.
 //!
 //! ```text
-//! 10.0.2.15  the guest, by DHCP
-//! 10.0.2.2   the router; with `host_loopback`, the host's 127.0.0.1
-//! 10.0.2.3   the resolver: asks the host's
+//! 10.0.2.15                the guest, by DHCP
+//! 10.0.2.2     fec0::2     the router; with `host_loopback`, the host's 127.0.0.1 and ::1
+//! 10.0.2.3     fec0::3     the resolver: asks the host's
 //! ```
+//! By IPv6 the guest makes addresses of its own in fec0::/64, where the router offers it that.
 //! Each connection and each flow of datagrams has a socket of the host's. Nothing but what
-//! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`dhcp`].
+//! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`dhcp`],
+//! [`neighbors`].
 
 mod context;
 mod datagrams;
 mod dhcp;
 mod fragments;
+mod neighbors;
 mod reach;
 mod resolvers;
 mod ring;
@@ -24,11 +27,14 @@ mod wire;
 
 use self::context::Context;
 use self::datagrams::Datagrams;
-use self::fragments::Fragments;
+use self::fragments::{Fragments, Piece};
+use self::neighbors::Router;
 use self::reach::Reach;
 use self::slab::{Id, Kind, Slab, Timers};
 use self::tcp::Tcp;
-use self::wire::{Cable, GATEWAY, GUEST, OUR_MAC, RESOLVER};
+use self::wire::{
+    Cable, Ends, GATEWAY, GUEST, Ip, OUR_MAC, PREFIX_V6, RESOLVER, checksum_of, is_ours,
+};
 use crate::config::{Forward, Protocol, UserConfig};
 use crate::{Activity, Backend, ETHERNET_HEADER, Flows, Guest, Offload};
 use rustix::event::{Timespec, epoll};
@@ -36,17 +42,17 @@ use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
-    TcpPacket, TcpRepr, UdpPacket,
+    Ipv6Packet, TcpPacket, TcpRepr, UdpPacket,
 };
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 /// Sockets that are looked at in a turn.
 const EVENTS: usize = 64;
 /// Bytes of the longest datagram.
-const DATAGRAM_MAX: usize = 65507;
+const DATAGRAM_MAX: usize = 65507; // of IPv4, by which forwards lead to the guest
 
 /// How far the sums of a frame of the guest's are to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +75,7 @@ pub enum UserError {
         /// What it speaks.
         protocol: Protocol,
         /// Where.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Why not.
         source: io::Error,
     },
@@ -94,6 +100,7 @@ pub(crate) struct UserNet {
     tcp: Tcp,
     datagrams: Datagrams,
     fragments: Fragments,
+    router: Router,
     doors: Slab<Door>,
     timers: Timers,
     began: Instant,
@@ -123,6 +130,7 @@ impl UserNet {
             tcp: Tcp::new(),
             datagrams: Datagrams::new(),
             fragments: Fragments::default(),
+            router: Router::default(),
             doors,
             timers: Timers::default(),
             began: Instant::now(),
@@ -136,8 +144,9 @@ impl UserNet {
 
     /// Everything but a context, and the context.
     fn split<'a>(&'a mut self, guest: &'a mut dyn Guest) -> (Parts<'a>, Context<'a>) {
-        let Self { epoll, cable, reach, tcp, datagrams, fragments, doors, timers, began } = self;
-        let parts = Parts { reach, tcp, datagrams, fragments, doors };
+        let Self { epoll, cable, reach, tcp, datagrams, fragments, router, doors, timers, began } =
+            self;
+        let parts = Parts { reach, tcp, datagrams, fragments, router, doors };
         let now = Instant::now();
         (parts, Context { cable, guest, timers, epoll, now, began: *began })
     }
@@ -148,6 +157,7 @@ struct Parts<'a> {
     tcp: &'a mut Tcp,
     datagrams: &'a mut Datagrams,
     fragments: &'a mut Fragments,
+    router: &'a mut Router,
     doors: &'a mut Slab<Door>,
 }
 
@@ -180,86 +190,130 @@ impl Door {
             Self::Udp(socket, forward) => (*forward, socket.local_addr()),
         };
         match address {
-            Ok(SocketAddr::V4(host)) => Forward { host, ..forward },
-            _ => forward,
+            Ok(host) => Forward { host, ..forward },
+            Err(_) => forward,
         }
     }
 }
 
 impl Parts<'_> {
     /// The guest's IPv4 packet.
-    fn packet(&mut self, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
+    fn packet_v4(&mut self, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
         let Ok(packet) = Ipv4Packet::new_checked(bytes) else { return };
         if packet.version() != 4 || !packet.verify_checksum() {
             return;
         }
-        let (source, to) = (packet.src_addr(), packet.dst_addr());
+        let (source, protocol) = (packet.src_addr(), packet.next_header());
+        let ip = Ip { source: source.into(), to: packet.dst_addr().into(), protocol };
         if packet.more_frags() || packet.frag_offset() != 0 {
-            if source == GUEST
-                && let Some(payload) = self.fragments.add(&packet, cx.now)
-            {
-                self.payload(packet.next_header(), to, &payload, Sums::Whole, cx);
+            if source == GUEST {
+                self.piece(&Piece::of_v4(&packet), cx);
             }
             return;
         }
         if source == GUEST {
-            return self.payload(packet.next_header(), to, packet.payload(), sums, cx);
+            return self.payload(ip, packet.payload(), sums, cx);
         }
         // Who has no address yet asks for one.
         let dhcp = UdpPacket::new_checked(packet.payload())
             .is_ok_and(|udp| udp.dst_port() == dhcp::SERVER_PORT);
-        if source.is_unspecified() && packet.next_header() == IpProtocol::Udp && dhcp {
-            self.payload(IpProtocol::Udp, to, packet.payload(), sums, cx);
+        if source.is_unspecified() && protocol == IpProtocol::Udp && dhcp {
+            self.payload(ip, packet.payload(), sums, cx);
         }
     }
 
-    /// The payload of a packet of the guest's to `to`.
-    fn payload(
-        &mut self,
-        protocol: IpProtocol,
-        to: std::net::Ipv4Addr,
-        payload: &[u8],
-        sums: Sums,
-        cx: &mut Context<'_>,
-    ) {
-        match protocol {
+    /// The guest's IPv6 packet. Of headers between IP's and the payload's there may be the one of
+    /// fragments.
+    fn packet_v6(&mut self, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
+        let Ok(packet) = Ipv6Packet::new_checked(bytes) else { return };
+        if packet.version() != 6 || !self.reach.has_ipv6() {
+            return;
+        }
+        let (source, protocol) = (packet.src_addr(), packet.next_header());
+        let ip = Ip { source: source.into(), to: packet.dst_addr().into(), protocol };
+        let its_own = source.segments()[..4] == PREFIX_V6.segments()[..4]
+            && source != PREFIX_V6
+            && !is_ours(ip.source);
+        if !its_own {
+            // On the link alone.
+            let link = source.is_unspecified() || source.is_unicast_link_local();
+            if link && protocol == IpProtocol::Icmpv6 && stays_on_the_link(packet.dst_addr()) {
+                self.icmp(ip, packet.payload(), cx);
+            }
+            return;
+        }
+        match Piece::of_v6(&packet) {
+            Some(piece) => self.piece(&piece, cx),
+            None => self.payload(ip, packet.payload(), sums, cx),
+        }
+    }
+
+    fn piece(&mut self, piece: &Piece<'_>, cx: &mut Context<'_>) {
+        if let Some(payload) = self.fragments.add(piece, cx.now) {
+            self.payload(piece.ip, &payload, Sums::Whole, cx);
+        }
+    }
+
+    /// The payload of a packet of the guest's.
+    fn payload(&mut self, ip: Ip, payload: &[u8], sums: Sums, cx: &mut Context<'_>) {
+        if ip.to == ip.source {
+            return;
+        }
+        match ip.protocol {
             IpProtocol::Tcp => {
                 let mut checks = ChecksumCapabilities::ignored();
                 if sums == Sums::Whole {
                     checks.tcp = Checksum::Both;
                 }
                 let Ok(packet) = TcpPacket::new_checked(payload) else { return };
-                let repr = TcpRepr::parse(&packet, &GUEST.into(), &to.into(), &checks);
-                if let Ok(repr) = repr
-                    && to != GUEST
-                {
-                    let remote = SocketAddrV4::new(to, repr.dst_port);
-                    self.tcp.segment(remote, &repr, self.reach, cx);
+                let repr = TcpRepr::parse(&packet, &ip.source.into(), &ip.to.into(), &checks);
+                if let Ok(repr) = repr {
+                    let ends = ends(ip, repr.src_port, repr.dst_port);
+                    self.tcp.segment(ends, &repr, self.reach, cx);
                 }
             }
-            IpProtocol::Udp => self.udp(to, payload, sums, cx),
-            IpProtocol::Icmp if to != GUEST => self.datagrams.icmp(to, payload, self.reach, cx),
+            IpProtocol::Udp => self.udp(ip, payload, sums, cx),
+            IpProtocol::Icmp if ip.to.is_ipv4() => self.icmp(ip, payload, cx),
+            IpProtocol::Icmpv6 if ip.to.is_ipv6() => self.icmp(ip, payload, cx),
             _ => {}
         }
     }
 
-    fn udp(&mut self, to: std::net::Ipv4Addr, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
+    fn icmp(&mut self, ip: Ip, message: &[u8], cx: &mut Context<'_>) {
+        // The sum of all, its own place included, is 0.
+        if message.len() < 8 || checksum_of(ip, message) != 0 {
+            return;
+        }
+        if ip.to.is_ipv6() {
+            self.router.hear(ip, message, self.reach, cx);
+        }
+        if !ip.to.is_multicast() && !ip.source.is_unspecified() {
+            self.datagrams.icmp(ip, message, self.reach, cx);
+        }
+    }
+
+    fn udp(&mut self, ip: Ip, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
         let Ok(packet) = UdpPacket::new_checked(bytes) else { return };
-        // A sum of 0 is none, and a guest without address is no part of it.
-        let checked = sums == Sums::Whole && packet.checksum() != 0;
-        if packet.dst_port() == dhcp::SERVER_PORT && (to == GATEWAY || to.is_broadcast()) {
-            return dhcp::answer(packet.payload(), self.reach.restrict(), cx);
-        }
-        if checked && !packet.verify_checksum(&GUEST.into(), &to.into()) || packet.src_port() == 0 {
+        let quiet = match ip.to {
+            IpAddr::V4(to) => {
+                let all = to.is_broadcast();
+                if packet.dst_port() == dhcp::SERVER_PORT && (to == GATEWAY || all) {
+                    return dhcp::answer(packet.payload(), self.reach.restrict(), cx);
+                }
+                all || to.is_multicast() || to.octets()[3] == 255
+            }
+            IpAddr::V6(to) => to.is_multicast(),
+        };
+        // A sum of 0 is none; IPv6 has to have one (RFC 8200, 8.1).
+        let checked = sums == Sums::Whole && (packet.checksum() != 0 || ip.to.is_ipv6());
+        let wrong = checked
+            && (packet.checksum() == 0
+                || !packet.verify_checksum(&ip.source.into(), &ip.to.into()));
+        if wrong || quiet || packet.src_port() == 0 {
             return;
         }
-        let quiet = to.is_broadcast() || to.is_multicast() || to == GUEST || to.octets()[3] == 255;
-        if quiet {
-            return;
-        }
-        let remote = SocketAddrV4::new(to, packet.dst_port());
-        let answer =
-            self.datagrams.udp(packet.src_port(), remote, packet.payload(), self.reach, cx);
+        let ends = ends(ip, packet.src_port(), packet.dst_port());
+        let answer = self.datagrams.udp(ends, packet.payload(), self.reach, cx);
         if let Some((door, peer)) = answer
             && let Some(Door::Udp(socket, _)) = self.doors.get_mut(door)
         {
@@ -355,7 +409,8 @@ impl Backend for UserNet {
         let (mut parts, mut cx) = self.split(guest);
         match frame.ethertype() {
             EthernetProtocol::Arp => Parts::arp(frame.payload(), &mut cx),
-            EthernetProtocol::Ipv4 => parts.packet(frame.payload(), sums, &mut cx),
+            EthernetProtocol::Ipv4 => parts.packet_v4(frame.payload(), sums, &mut cx),
+            EthernetProtocol::Ipv6 => parts.packet_v6(frame.payload(), sums, &mut cx),
             _ => {}
         }
     }
@@ -370,6 +425,7 @@ impl Backend for UserNet {
                 Kind::Forward => {}
             }
         }
+        parts.router.work(parts.reach, &mut cx);
         if cx.cable.flush(cx.guest) {
             parts.tcp.unblock();
         }
@@ -382,7 +438,7 @@ impl Backend for UserNet {
 
     fn deadline(&self) -> Option<Instant> {
         let busy = self.tcp.is_busy().then(Instant::now);
-        busy.or(self.timers.soonest())
+        busy.or(self.timers.soonest().into_iter().chain(self.router.due()).min())
     }
 
     fn reset(&mut self) {
@@ -391,6 +447,7 @@ impl Backend for UserNet {
         parts.tcp.clear(&mut cx);
         parts.datagrams.clear(&mut cx);
         parts.fragments.clear();
+        parts.router.clear();
         self.cable.clear();
     }
 
@@ -400,6 +457,16 @@ impl Backend for UserNet {
         self.datagrams.count(&mut flows);
         Activity { lost: self.cable.lost, flows: Some(flows) }
     }
+}
+
+/// The ends of a flow of the guest's, to which a packet with header `ip` belongs.
+fn ends(ip: Ip, port: u16, remote: u16) -> Ends {
+    Ends { guest: SocketAddr::new(ip.source, port), remote: SocketAddr::new(ip.to, remote) }
+}
+
+/// Whether packets to `ip` go no further than the link.
+fn stays_on_the_link(ip: Ipv6Addr) -> bool {
+    is_ours(ip.into()) || ip.segments()[0] == 0xFF02
 }
 
 /// A guest that is not there.

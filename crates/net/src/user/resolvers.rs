@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// The port of DNS.
@@ -17,20 +17,20 @@ const RESOLVERS_MAX: usize = 3;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Resolvers {
-    said: Option<SocketAddrV4>,
-    read: RefCell<Option<(Instant, Vec<SocketAddrV4>)>>,
+    said: Option<SocketAddr>,
+    read: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
     /// Who answered last.
-    preferred: Option<SocketAddrV4>,
+    preferred: Option<SocketAddr>,
 }
 
 impl Resolvers {
     /// `said` alone, or the host's.
-    pub(super) fn new(said: Option<SocketAddrV4>) -> Self {
+    pub(super) fn new(said: Option<SocketAddr>) -> Self {
         Self { said, read: RefCell::default(), preferred: None }
     }
 
     /// All, the one to ask first at the beginning.
-    pub(super) fn list(&self) -> Vec<SocketAddrV4> {
+    pub(super) fn list(&self) -> Vec<SocketAddr> {
         let mut list = self.said.map_or_else(|| self.of_host(), |one| vec![one]);
         if let Some(at) = list.iter().position(|one| Some(*one) == self.preferred) {
             list.rotate_left(at);
@@ -39,11 +39,11 @@ impl Resolvers {
     }
 
     /// This one answers.
-    pub(super) fn prefer(&mut self, resolver: SocketAddrV4) {
+    pub(super) fn prefer(&mut self, resolver: SocketAddr) {
         self.preferred = Some(resolver);
     }
 
-    fn of_host(&self) -> Vec<SocketAddrV4> {
+    fn of_host(&self) -> Vec<SocketAddr> {
         let now = Instant::now();
         let mut read = self.read.borrow_mut();
         match &*read {
@@ -57,25 +57,17 @@ impl Resolvers {
     }
 }
 
-fn parse(text: &str) -> Vec<SocketAddrV4> {
+fn parse(text: &str) -> Vec<SocketAddr> {
     let address = |line: &str| {
         let mut words = line.split_whitespace();
         let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
-        version_4(address.parse().ok()?)
+        address.parse().ok()
     };
-    let mut list: Vec<_> = text.lines().filter_map(address).take(RESOLVERS_MAX).collect();
+    let mut list: Vec<IpAddr> = text.lines().filter_map(address).take(RESOLVERS_MAX).collect();
     if list.is_empty() {
-        list.push(Ipv4Addr::LOCALHOST); // resolv.conf(5)
+        list.push(Ipv4Addr::LOCALHOST.into()); // resolv.conf(5)
     }
-    list.into_iter().map(|address| SocketAddrV4::new(address, DNS_PORT)).collect()
-}
-
-/// `address`, if a resolver there can be asked.
-fn version_4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
+    list.into_iter().map(|address| SocketAddr::new(address, DNS_PORT)).collect()
 }
 
 #[cfg(test)]
@@ -84,10 +76,18 @@ mod tests {
 
     #[test]
     fn resolvers_are_read_as_the_library_does() {
-        let text =
-            "# x\nsearch a.b\nnameserver 192.0.2.1\nnameserver ::1\n nameserver 192.0.2.2 \n";
-        let expected = ["192.0.2.1:53", "192.0.2.2:53"].map(|text| text.parse().expect("one"));
-        assert_eq!(parse(text), expected);
+        let text = [
+            "# x",
+            "search a.b",
+            "nameserver 192.0.2.1",
+            "nameserver ::1",
+            "nameserver fe80::1%eth0",
+            " nameserver 192.0.2.2 ",
+        ];
+        let text = text.join("\n");
+        let expected =
+            ["192.0.2.1:53", "[::1]:53", "192.0.2.2:53"].map(|text| text.parse().expect("one"));
+        assert_eq!(parse(&text), expected);
         assert_eq!(parse("nameserver\n"), ["127.0.0.1:53".parse().expect("one")]);
     }
 

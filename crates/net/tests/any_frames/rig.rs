@@ -6,11 +6,11 @@
 //! nothing is left to wait for.
 
 use net::{
-    Abilities, Backend, Cable, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame, Guest,
+    Abilities, Backend, Cable, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame, Guest, Ipv6,
     Offload, Plugged, Protocol, Switch, UserConfig,
 };
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 const GUEST: [u8; 4] = [10, 0, 2, 15];
 const GATEWAY: [u8; 4] = [10, 0, 2, 2];
@@ -87,12 +87,12 @@ struct Rig {
     port: u16,
     echo: UdpSocket,
     programs: Vec<TcpStream>,
-    doors: Vec<SocketAddrV4>,
+    doors: Vec<SocketAddr>,
 }
 
 impl Rig {
     fn new(kind: u8) -> Self {
-        let here = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = TcpListener::bind(here).expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let port = listener.local_addr().expect("bound").port();
@@ -105,12 +105,17 @@ impl Rig {
             forward: vec![forward(Protocol::Tcp), forward(Protocol::Udp)],
             host_loopback: Switch::On,
             restrict: restricted.into(),
-            dns: Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, resolver)),
+            ipv6: Ipv6::On,
+            dns: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, resolver))),
         };
         let plugged = Cable::User(config).plug().expect("a network");
         let Plugged { backend: net, watch: _, forwards } = plugged;
         let doors = forwards.iter().map(|forward| forward.host).collect();
-        let abilities = Abilities { checksum: kind & 2 != 0, segmentation: kind & 6 == 6 };
+        let abilities = Abilities {
+            checksum: kind & 2 != 0,
+            segmentation: kind & 6 == 6,
+            segmentation_v6: kind & 10 == 10,
+        };
         let inbox = Inbox { flows: Default::default(), room: 64, abilities, frames: 0 };
         Self { net, inbox, restricted, listener, port, echo, programs: vec![], doors }
     }
@@ -187,6 +192,10 @@ impl Rig {
                 let sum = sum(&frame[34..]);
                 frame[36..38].copy_from_slice(&sum.to_be_bytes());
             }
+            2 if c % 3 == 2 => {
+                // IPv6, to the router or to all, whatever follows.
+                frame.splice(12..34, version_6(b, noise.len() as u16, a & 1));
+            }
             2 => frame[12..14].copy_from_slice(&[[8, 0], [8, 6], [0x86, 0xDD]][usize::from(c % 3)]),
             _ => {
                 let at = usize::from(c) % frame.len();
@@ -258,6 +267,16 @@ fn packet(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     frame.extend(payload);
     complete(&mut frame);
     frame
+}
+
+/// EtherType and header of a packet of IPv6.
+fn version_6(protocol: u8, len: u16, to: u8) -> Vec<u8> {
+    let mut header = vec![0x86, 0xDD, 0x60, 0, 0, 0];
+    header.extend(len.to_be_bytes());
+    header.extend([[6, 17, 44, 58][usize::from(protocol % 4)], 255]);
+    header.extend([0xFE, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    header.extend([0xFE, 0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2 + to]);
+    header
 }
 
 /// Puts the sum of the IPv4 header in.

@@ -1,8 +1,8 @@
 //! The network device (virtio 1.2, 5.1): a receive queue, a transmit queue, one thread, one
 //! [`Backend`].
 //!
-//! Frames are as long as IP allows where the driver takes that (GUEST_TSO4, HOST_TSO4), and their
-//! checksums are left out both ways: the cable is memory.
+//! Frames are as long as IP allows where the driver takes that (GUEST_TSO4, HOST_TSO4, and those of
+//! IPv6), and their checksums are left out both ways: the cable is memory.
 
 mod carrier;
 mod mac;
@@ -11,8 +11,8 @@ pub(super) mod saved;
 mod server;
 
 pub use ::net::{
-    Activity, Cable, CableError, Flows, Forward, Link, NetStats, Plugged, Protocol, Sink, Switch,
-    Traffic, UserConfig, Watch,
+    Activity, Cable, CableError, Flows, Forward, Ipv6, Link, NetStats, Plugged, Protocol, Sink,
+    Switch, Traffic, UserConfig, Watch,
 };
 pub use mac::{Mac, NoMac};
 pub use saved::NetState;
@@ -30,8 +30,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 
 /// Entries of each queue at the most.
@@ -42,7 +43,9 @@ const FEATURES: u64 = 1 << VIRTIO_NET_F_CSUM
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_MAC
     | 1 << VIRTIO_NET_F_GUEST_TSO4
+    | 1 << VIRTIO_NET_F_GUEST_TSO6
     | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
     | 1 << VIRTIO_NET_F_MRG_RXBUF
     | 1 << VIRTIO_NET_F_STATUS;
 

@@ -5,9 +5,9 @@ use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use ::net::{Abilities, Delivery, FRAME_MAX, Frame, Guest, Offload};
 use memory::GuestRam;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE,
-    VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN,
+    VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
 };
 
 /// Bytes of the header, num_buffers included.
@@ -58,7 +58,11 @@ impl Port<'_> {
 impl Guest for Port<'_> {
     fn abilities(&self) -> Abilities {
         let checksum = self.has(VIRTIO_NET_F_GUEST_CSUM);
-        Abilities { checksum, segmentation: checksum && self.has(VIRTIO_NET_F_GUEST_TSO4) }
+        Abilities {
+            checksum,
+            segmentation: checksum && self.has(VIRTIO_NET_F_GUEST_TSO4),
+            segmentation_v6: checksum && self.has(VIRTIO_NET_F_GUEST_TSO6),
+        }
     }
 
     fn deliver(&mut self, frame: &Frame<'_>) -> Delivery {
@@ -91,7 +95,8 @@ fn header(frame: &Frame<'_>, buffers: u16) -> [u8; HEADER] {
         header[8..10].copy_from_slice(&offset.to_le_bytes());
     }
     if let Some(segment) = frame.offload.segment {
-        header[1] = VIRTIO_NET_HDR_GSO_TCPV4 as u8;
+        let (v4, v6) = (VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6);
+        header[1] = if frame.is_ipv6() { v6 } else { v4 } as u8;
         header[2..4].copy_from_slice(&(frame.parts[0].len() as u16).to_le_bytes());
         header[4..6].copy_from_slice(&segment.to_le_bytes());
     }

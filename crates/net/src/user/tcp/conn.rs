@@ -7,11 +7,11 @@
 use super::super::context::Context;
 use super::super::ring::Ring;
 use super::super::slab::Timer;
-use super::super::wire::{BARE, IP_HEADER, MTU, TCP_HEADER};
-use crate::{Delivery, ETHERNET_HEADER, FRAME_MAX};
+use super::super::wire::{BARE, Ends, IP_HEADER, IPV6_HEADER, MTU, TCP_HEADER};
+use crate::{Abilities, Delivery};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use std::io::{ErrorKind, Write as _};
-use std::net::{Shutdown, SocketAddrV4, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 /// What a ring holds at first, and the most.
@@ -20,7 +20,9 @@ const RING_MOST: usize = 4 << 20;
 /// Our windows count in units of so many bits: [`RING_MOST`] fits.
 const WINDOW_SCALE: u8 = 7;
 /// The longest segment that we take: any.
-const MSS: u16 = 65535 - (IP_HEADER + TCP_HEADER) as u16;
+const MSS: u16 = 65535 - (IPV6_HEADER + TCP_HEADER) as u16;
+/// Bytes of the longest IP packet.
+const PACKET_MAX: usize = 65535;
 /// What a peer takes that does not say (RFC 9293, 3.7.1).
 const MSS_UNSAID: u16 = 536;
 /// How long an acknowledgement may take at first, and at the most.
@@ -62,9 +64,7 @@ pub(super) enum Fate {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Conn {
-    pub(super) guest_port: u16,
-    /// As the guest sees the other end.
-    pub(super) remote: SocketAddrV4,
+    pub(super) ends: Ends,
     pub(super) stream: TcpStream,
     pub(super) state: State,
     pub(super) timer: Timer,
@@ -106,16 +106,9 @@ fn after(a: u32, b: u32) -> i32 {
 
 impl Conn {
     /// With its first number `first`, and `expected` of the guest's.
-    pub(super) fn new(
-        guest_port: u16,
-        remote: SocketAddrV4,
-        stream: TcpStream,
-        state: State,
-        first: u32,
-    ) -> Self {
+    pub(super) fn new(ends: Ends, stream: TcpStream, state: State, first: u32) -> Self {
         Self {
-            guest_port,
-            remote,
+            ends,
             stream,
             state,
             timer: Timer::default(),
@@ -150,11 +143,17 @@ impl Conn {
     pub(super) fn take_options(&mut self, syn: &TcpRepr<'_>) {
         self.expected = seq(syn.seq_number).wrapping_add(1);
         self.edge = self.expected;
-        let most = (MTU - IP_HEADER - TCP_HEADER) as u16;
+        let most = (MTU - self.headers()) as u16;
         self.mss = syn.max_seg_size.unwrap_or(MSS_UNSAID).clamp(64, most);
         self.scaled = syn.window_scale.is_some();
         self.scale = syn.window_scale.unwrap_or(0).min(14);
         self.window = syn.window_len.into(); // a SYN's is never scaled (RFC 7323, 2.2)
+    }
+
+    /// Bytes before the payload of a segment.
+    fn headers(&self) -> usize {
+        let ip = if self.ends.guest.is_ipv4() { IP_HEADER } else { IPV6_HEADER };
+        ip + TCP_HEADER
     }
 
     /// The number of the guest's SYN.
@@ -180,7 +179,7 @@ impl Conn {
     }
 
     fn send(&self, repr: &TcpRepr<'_>, payload: (&[u8], &[u8]), cx: &mut Context<'_>) -> Delivery {
-        cx.cable.tcp(*self.remote.ip(), repr, payload, self.mss, cx.guest)
+        cx.cable.tcp(self.ends, repr, payload, self.mss, cx.guest)
     }
 
     /// A segment as it stands now.
@@ -188,8 +187,8 @@ impl Conn {
         let shift = if self.scaled { WINDOW_SCALE } else { 0 };
         let window = (self.from_guest.free() >> shift).min(usize::from(u16::MAX)) as u16;
         TcpRepr {
-            src_port: self.remote.port(),
-            dst_port: self.guest_port,
+            src_port: self.ends.remote.port(),
+            dst_port: self.ends.guest.port(),
             control,
             seq_number: TcpSeqNumber(number.cast_signed()),
             ack_number: Some(TcpSeqNumber(self.expected.cast_signed())),
@@ -383,11 +382,9 @@ impl Conn {
 
     fn send_data(&mut self, cx: &mut Context<'_>) -> Delivery {
         let mss = usize::from(self.mss);
-        let most = if cx.guest.abilities().segmentation {
-            (FRAME_MAX - ETHERNET_HEADER - IP_HEADER - TCP_HEADER) / mss * mss
-        } else {
-            mss
-        };
+        let Abilities { segmentation, segmentation_v6, .. } = cx.guest.abilities();
+        let cuts = if self.ends.guest.is_ipv4() { segmentation } else { segmentation_v6 };
+        let most = if cuts { (PACKET_MAX - self.headers()) / mss * mss } else { mss };
         loop {
             let sent = after(self.next, self.first) as usize;
             let len = self.to_guest.len().min(self.window).saturating_sub(sent).min(most);

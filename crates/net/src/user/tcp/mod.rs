@@ -6,7 +6,7 @@ use self::conn::{Conn, Fate, RING_LEAST, State};
 use super::context::{About, Context};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab};
-use super::wire::{BARE, GATEWAY};
+use super::wire::{BARE, Ends, GATEWAY, GUEST};
 use crate::Flows;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
@@ -15,7 +15,7 @@ use smoltcp::wire::{IpProtocol, TcpControl, TcpRepr, TcpSeqNumber};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Connections at the most.
@@ -23,14 +23,11 @@ const CONNECTIONS_MAX: usize = 4096;
 /// Bytes that all rings may hold together, beyond what each holds at first.
 const RINGS_MAX: usize = 128 << 20;
 
-/// The guest's port, and the other end as the guest sees it.
-type Key = (u16, SocketAddrV4);
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tcp {
     conns: Slab<Conn>,
-    by_key: HashMap<Key, Id>,
+    by_ends: HashMap<Ends, Id>,
     /// Those that have something to do.
     queue: VecDeque<Id>,
     /// Those that have something for the guest, when it has room.
@@ -45,7 +42,7 @@ impl Tcp {
     pub(super) fn new() -> Self {
         Self {
             conns: Slab::new(Kind::Connection),
-            by_key: HashMap::new(),
+            by_ends: HashMap::new(),
             queue: VecDeque::new(),
             blocked: Vec::new(),
             spare: RINGS_MAX,
@@ -69,16 +66,15 @@ impl Tcp {
         !self.queue.is_empty()
     }
 
-    /// The guest has sent `segment` to `remote`.
+    /// The guest has sent `segment`.
     pub(super) fn segment(
         &mut self,
-        remote: SocketAddrV4,
+        ends: Ends,
         segment: &TcpRepr<'_>,
         reach: &Reach,
         cx: &mut Context<'_>,
     ) {
-        let key = (segment.src_port, remote);
-        if let Some(&id) = self.by_key.get(&key) {
+        if let Some(&id) = self.by_ends.get(&ends) {
             if let Some(conn) = self.conns.get_mut(id) {
                 let fate = conn.segment(segment);
                 self.settle(id, fate, cx);
@@ -88,37 +84,37 @@ impl Tcp {
         }
         match (segment.control, segment.ack_number) {
             (TcpControl::Syn, None) => {
-                let connected = self.connect(key, segment, reach, cx);
-                if connected.is_err_and(|error| !cx.tell(about(key, segment.seq_number.0), &error))
-                {
-                    refuse(remote, segment, cx);
+                let connected = self.connect(ends, segment, reach, cx);
+                let about = about(ends, segment.seq_number.0);
+                if connected.is_err_and(|error| !cx.tell(about, &error)) {
+                    refuse(ends, segment, cx);
                 }
             }
             (TcpControl::Rst, _) => {}
-            _ => refuse(remote, segment, cx),
+            _ => refuse(ends, segment, cx),
         }
     }
 
     fn connect(
         &mut self,
-        key: Key,
+        ends: Ends,
         syn: &TcpRepr<'_>,
         reach: &Reach,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        let (_, remote) = key;
-        let target = reach.tcp(remote).filter(|_| self.len() < CONNECTIONS_MAX);
+        let target = reach.tcp(ends.remote).filter(|_| self.len() < CONNECTIONS_MAX);
         let target = target.ok_or(io::ErrorKind::ConnectionRefused)?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         match connect(&socket, &target) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut conn =
-            Conn::new(key.0, remote, socket.into(), State::Connecting, self.number(key, cx));
+        let number = self.number(ends, cx);
+        let mut conn = Conn::new(ends, socket.into(), State::Connecting, number);
         conn.take_options(syn);
-        self.add(key, conn, cx)?;
+        self.add(conn, cx)?;
         Ok(())
     }
 
@@ -127,40 +123,42 @@ impl Tcp {
         if self.len() >= CONNECTIONS_MAX {
             return reset(&stream);
         }
-        let Some(remote) = self.free_port(port) else { return reset(&stream) };
-        let key = (port, remote);
-        let mut conn = Conn::new(port, remote, stream, State::Opening, self.number(key, cx));
+        let Some(ends) = self.free_port(port) else { return reset(&stream) };
+        let mut conn = Conn::new(ends, stream, State::Opening, self.number(ends, cx));
         conn.open(cx);
-        if let Err(error) = self.add(key, conn, cx) {
+        if let Err(error) = self.add(conn, cx) {
             tracing::warn!(target: "net", "a forwarded connection is lost: {error}");
         }
     }
 
-    /// One of the gateway's that the guest's `port` is not connected with.
-    fn free_port(&mut self, port: u16) -> Option<SocketAddrV4> {
+    /// The guest's `port`, and one of the gateway's that it is not connected with.
+    fn free_port(&mut self, port: u16) -> Option<Ends> {
+        let guest = SocketAddr::from((GUEST, port));
         for _ in 0..=CONNECTIONS_MAX {
             self.next_port = self.next_port.wrapping_add(1);
-            let remote = SocketAddrV4::new(GATEWAY, 32768 + self.next_port % 28000);
-            if !self.by_key.contains_key(&(port, remote)) {
-                return Some(remote);
+            let remote = SocketAddr::from((GATEWAY, 32768 + self.next_port % 28000));
+            let ends = Ends { guest, remote };
+            if !self.by_ends.contains_key(&ends) {
+                return Some(ends);
             }
         }
         None
     }
 
     /// A first sequence number (RFC 6528): it moves with time, and cannot be guessed.
-    fn number(&self, key: Key, cx: &Context<'_>) -> u32 {
+    fn number(&self, ends: Ends, cx: &Context<'_>) -> u32 {
         let ticks = cx.now.duration_since(cx.began).as_micros() / 4;
-        (self.numbers.hash_one(key) as u32).wrapping_add(ticks as u32)
+        (self.numbers.hash_one(ends) as u32).wrapping_add(ticks as u32)
     }
 
-    fn add(&mut self, key: Key, conn: Conn, cx: &mut Context<'_>) -> io::Result<()> {
+    fn add(&mut self, conn: Conn, cx: &mut Context<'_>) -> io::Result<()> {
         let _ = set_tcp_nodelay(&conn.stream, true); // the guest has decided when to send
         let _ = set_socket_keepalive(&conn.stream, true);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         cx.watch(&conn.stream, self.conns.next_id(), flags)?;
+        let ends = conn.ends;
         let id = self.conns.insert(conn);
-        self.by_key.insert(key, id);
+        self.by_ends.insert(ends, id);
         self.enqueue(id);
         Ok(())
     }
@@ -184,7 +182,7 @@ impl Tcp {
                 Ok(None) => conn.open(cx),
                 error => {
                     let error = error.ok().flatten();
-                    let about = about((conn.guest_port, conn.remote), conn.syn());
+                    let about = about(conn.ends, conn.syn());
                     let told = error.is_some_and(|error| cx.tell(about, &error));
                     return self.settle(id, if told { Fate::Done } else { Fate::Broken }, cx);
                 }
@@ -244,21 +242,21 @@ impl Tcp {
             _ => {}
         }
         cx.timers.forget(id, &conn.timer);
-        self.by_key.remove(&(conn.guest_port, conn.remote));
+        self.by_ends.remove(&conn.ends);
         self.spare += conn.to_guest.limit() + conn.from_guest.limit() - 2 * RING_LEAST;
     }
 
     /// Ends all; peers of the host's are told.
     pub(super) fn clear(&mut self, cx: &mut Context<'_>) {
-        let ids: Vec<_> = self.by_key.values().copied().collect();
+        let ids: Vec<_> = self.by_ends.values().copied().collect();
         ids.into_iter().for_each(|id| self.settle(id, Fate::Refused, cx));
         (self.queue, self.blocked) = Default::default();
     }
 }
 
-/// A packet of `key`'s with this sequence number.
-fn about((port, remote): Key, number: i32) -> About {
-    About { protocol: IpProtocol::Tcp, port, remote, word: number.cast_unsigned() }
+/// A packet with this sequence number.
+fn about(ends: Ends, number: i32) -> About {
+    About { protocol: IpProtocol::Tcp, ends, word: number.cast_unsigned() }
 }
 
 /// Tells the host's peer that the connection is broken.
@@ -267,12 +265,12 @@ fn reset(stream: &TcpStream) {
 }
 
 /// Tells the guest that there is no such connection (RFC 9293, 3.10.7.1).
-fn refuse(remote: SocketAddrV4, segment: &TcpRepr<'_>, cx: &mut Context<'_>) {
+fn refuse(ends: Ends, segment: &TcpRepr<'_>, cx: &mut Context<'_>) {
     let opens = segment.control == TcpControl::Syn;
     let len = segment.payload.len() + usize::from(opens || segment.control == TcpControl::Fin);
     let after = TcpSeqNumber(segment.seq_number.0.wrapping_add(len as i32));
     let repr = TcpRepr {
-        src_port: remote.port(),
+        src_port: ends.remote.port(),
         dst_port: segment.src_port,
         control: TcpControl::Rst,
         seq_number: segment.ack_number.unwrap_or(TcpSeqNumber(0)),
@@ -280,5 +278,5 @@ fn refuse(remote: SocketAddrV4, segment: &TcpRepr<'_>, cx: &mut Context<'_>) {
         window_len: 0,
         ..BARE
     };
-    cx.cable.tcp(*remote.ip(), &repr, (&[], &[]), u16::MAX, cx.guest);
+    cx.cable.tcp(ends, &repr, (&[], &[]), u16::MAX, cx.guest);
 }

@@ -1,5 +1,7 @@
 //! The network by frames: a guest that is a test, and servers on the host's loopback.
 
+mod v6;
+
 use super::wire::NETMASK;
 use super::*;
 use crate::config::Switch;
@@ -27,7 +29,7 @@ struct Inbox {
 
 impl Guest for Inbox {
     fn abilities(&self) -> Abilities {
-        Abilities { checksum: false, segmentation: true }
+        Abilities { checksum: false, segmentation: true, segmentation_v6: true }
     }
 
     fn deliver(&mut self, frame: &Frame<'_>) -> Delivery {
@@ -45,8 +47,8 @@ struct Rig {
     inbox: Inbox,
 }
 
-fn loopback(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 impl Rig {
@@ -65,16 +67,18 @@ impl Rig {
         self.net.work(&mut self.inbox);
     }
 
-    fn send_ip(&mut self, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) {
-        self.send_frame(&packet(GUEST, to, protocol, payload));
+    fn send_ip(&mut self, to: impl Into<IpAddr>, protocol: IpProtocol, payload: &[u8]) {
+        let to = to.into();
+        self.send_frame(&packet(guest(to), to, protocol, payload));
     }
 
-    fn send_udp(&mut self, ports: (u16, u16), to: Ipv4Addr, payload: &[u8]) {
+    fn send_udp(&mut self, ports: (u16, u16), to: impl Into<IpAddr>, payload: &[u8]) {
+        let to = to.into();
         let repr = UdpRepr { src_port: ports.0, dst_port: ports.1 };
         let mut bytes = vec![0; 8 + payload.len()];
         repr.emit(
             &mut UdpPacket::new_unchecked(&mut bytes),
-            &GUEST.into(),
+            &guest(to).into(),
             &to.into(),
             payload.len(),
             |into| into.copy_from_slice(payload),
@@ -105,23 +109,53 @@ impl Rig {
 
     /// The next IPv4 packet: who from, which protocol, its payload.
     fn receive_ip(&mut self) -> (Ipv4Addr, IpProtocol, Vec<u8>) {
+        match self.receive_any() {
+            (IpAddr::V4(from), protocol, payload) => (from, protocol, payload),
+            other => panic!("no IPv4: {other:?}"),
+        }
+    }
+
+    /// The next packet.
+    fn receive_any(&mut self) -> (IpAddr, IpProtocol, Vec<u8>) {
         let frame = self.receive();
-        let packet = Ipv4Packet::new_checked(&frame[ETHERNET_HEADER..]).expect("IPv4");
+        let bytes = &frame[ETHERNET_HEADER..];
+        if EthernetFrame::new_unchecked(&frame).ethertype() == EthernetProtocol::Ipv6 {
+            let packet = Ipv6Packet::new_checked(bytes).expect("IPv6");
+            assert!(packet.dst_addr() == v6::GUEST_V6 || packet.dst_addr().is_multicast());
+            return (packet.src_addr().into(), packet.next_header(), packet.payload().to_vec());
+        }
+        let packet = Ipv4Packet::new_checked(bytes).expect("IPv4");
         assert!(packet.verify_checksum());
         assert!(packet.dst_addr() == GUEST || packet.dst_addr().is_broadcast());
-        (packet.src_addr(), packet.next_header(), packet.payload().to_vec())
+        (packet.src_addr().into(), packet.next_header(), packet.payload().to_vec())
     }
 }
 
-fn packet(from: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+/// The guest's address that packets to `to` come from.
+fn guest(to: IpAddr) -> IpAddr {
+    if to.is_ipv4() { GUEST.into() } else { v6::GUEST_V6.into() }
+}
+
+fn packet(
+    from: impl Into<IpAddr>,
+    to: impl Into<IpAddr>,
+    protocol: IpProtocol,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut bytes = vec![0; ETHERNET_HEADER];
+    let (src_addr, dst_addr) = match (from.into(), to.into()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (from, to),
+        (IpAddr::V6(from), IpAddr::V6(to)) => return v6::packet(from, to, protocol, payload),
+        mixed => panic!("no packet has {mixed:?}"),
+    };
     let repr = Ipv4Repr {
-        src_addr: from,
-        dst_addr: to,
+        src_addr,
+        dst_addr,
         next_header: protocol,
         payload_len: payload.len(),
         hop_limit: 64,
     };
-    let mut bytes = vec![0; ETHERNET_HEADER + repr.buffer_len() + payload.len()];
+    bytes.resize(ETHERNET_HEADER + repr.buffer_len() + payload.len(), 0);
     let mut frame = EthernetFrame::new_unchecked(&mut bytes);
     frame.set_src_addr(MAC);
     frame.set_dst_addr(OUR_MAC);
@@ -135,7 +169,7 @@ fn packet(from: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) ->
 /// The guest's end of a connection.
 struct Peer {
     port: u16,
-    remote: SocketAddrV4,
+    remote: SocketAddr,
     next: u32,
     expected: u32,
     window: u16,
@@ -168,7 +202,7 @@ impl Peer {
             payload,
         };
         let mut bytes = vec![0; repr.buffer_len()];
-        let (from, to) = (GUEST.into(), (*self.remote.ip()).into());
+        let (from, to) = (guest(self.remote.ip()).into(), self.remote.ip().into());
         repr.emit(
             &mut TcpPacket::new_unchecked(&mut bytes),
             &from,
@@ -176,15 +210,16 @@ impl Peer {
             &ChecksumCapabilities::default(),
         );
         self.next = self.next.wrapping_add(repr.segment_len() as u32);
-        rig.send_ip(*self.remote.ip(), IpProtocol::Tcp, &bytes);
+        rig.send_ip(self.remote.ip(), IpProtocol::Tcp, &bytes);
     }
 
     fn hear(&mut self, rig: &mut Rig) -> Heard {
-        let (from, protocol, bytes) = rig.receive_ip();
-        assert_eq!((from, protocol), (*self.remote.ip(), IpProtocol::Tcp));
+        let (from, protocol, bytes) = rig.receive_any();
+        assert_eq!((from, protocol), (self.remote.ip(), IpProtocol::Tcp));
         let packet = TcpPacket::new_checked(&bytes[..]).expect("TCP");
         let checks = ChecksumCapabilities::default();
-        let repr = TcpRepr::parse(&packet, &from.into(), &GUEST.into(), &checks).expect("TCP");
+        let repr =
+            TcpRepr::parse(&packet, &from.into(), &guest(from).into(), &checks).expect("TCP");
         assert_eq!((repr.src_port, repr.dst_port), (self.remote.port(), self.port));
         Heard {
             control: repr.control,
@@ -196,7 +231,12 @@ impl Peer {
 
     /// Connects with the host's `port`.
     fn connect(rig: &mut Rig, port: u16) -> Self {
-        let remote = SocketAddrV4::new(GATEWAY, port);
+        Self::connect_by(rig, GATEWAY.into(), port)
+    }
+
+    /// The same by `gateway`.
+    fn connect_by(rig: &mut Rig, gateway: IpAddr, port: u16) -> Self {
+        let remote = SocketAddr::new(gateway, port);
         let mut peer = Self { port: 4000, remote, next: 7, expected: 0, window: u16::MAX };
         peer.send(rig, TcpControl::Syn, &[]);
         let heard = peer.hear(rig);
@@ -389,7 +429,7 @@ fn refusals_are_told() {
         (Rig::new(UserConfig::default()), GATEWAY, port),
         (Rig::to_host(), Ipv4Addr::new(192, 0, 2, 1), 80),
     ] {
-        let remote = SocketAddrV4::new(to, port);
+        let remote = SocketAddr::from((to, port));
         let mut peer = Peer { port: 9, remote, next: 7, expected: 0, window: 100 };
         peer.send(&mut rig, TcpControl::Syn, &[]);
         let heard = peer.hear(&mut rig);
@@ -401,7 +441,7 @@ fn refusals_are_told() {
 #[test]
 fn a_segment_of_no_connection_is_answered_by_a_reset() {
     let mut rig = Rig::to_host();
-    let remote = SocketAddrV4::new(GATEWAY, 80);
+    let remote = SocketAddr::from((GATEWAY, 80));
     let mut peer = Peer { port: 9, remote, next: 7, expected: 1234, window: 100 };
     peer.send(&mut rig, TcpControl::None, b"since a restore");
     let heard = peer.hear(&mut rig);
@@ -443,13 +483,13 @@ fn a_forward_leads_to_the_guest() {
     udp.set_read_timeout(Some(PATIENCE)).expect("set");
     let mut buffer = [0; 9];
     let (len, from) = udp.recv_from(&mut buffer).expect("an answer");
-    assert_eq!((&buffer[..len], from), (&b"pong"[..], open[1].host.into()));
+    assert_eq!((&buffer[..len], from), (&b"pong"[..], open[1].host));
 
     let mut stream = TcpStream::connect(open[0].host).expect("it is open");
     let (_, _, bytes) = rig.receive_ip();
     let packet = TcpPacket::new_checked(&bytes[..]).expect("TCP");
     assert!(packet.syn() && packet.dst_port() == 80);
-    let remote = SocketAddrV4::new(GATEWAY, packet.src_port());
+    let remote = SocketAddr::from((GATEWAY, packet.src_port()));
     let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
     let mut peer = Peer { port: 80, remote, next: 5, expected, window: 1000 };
     peer.send(&mut rig, TcpControl::Syn, &[]);
@@ -469,7 +509,7 @@ fn a_forward_leads_to_the_guest() {
             break packet;
         }
     };
-    let remote = SocketAddrV4::new(GATEWAY, packet.src_port());
+    let remote = SocketAddr::from((GATEWAY, packet.src_port()));
     let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
     let mut peer = Peer { port: 80, remote, next: 0, expected, window: 0 };
     peer.send(&mut rig, TcpControl::Rst, &[]);
@@ -511,7 +551,7 @@ fn long_datagrams_go_in_fragments() {
         let frame = rig.receive();
         let packet = Ipv4Packet::new_checked(&frame[ETHERNET_HEADER..]).expect("IPv4");
         assert!(frame.len() <= 1514);
-        if let Some(whole) = fragments.add(&packet, Instant::now()) {
+        if let Some(whole) = fragments.add(&Piece::of_v4(&packet), Instant::now()) {
             break whole;
         }
     };
