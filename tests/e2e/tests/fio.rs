@@ -172,3 +172,43 @@ fn speed_beside_qemu() {
     }
     fs::remove_file(image).expect("it is there");
 }
+
+/// What is written by each disk's jobs is verified: in order and not, past the guest's cache.
+const VERIFY: &str = "
+for disk in vda vdb vdc; do for way in write randwrite; do
+    fio --name=v --filename=/dev/$disk --direct=1 --ioengine=libaio --iodepth=32 --rw=$way \\
+        --bsrange=512-1M --size=16M --verify=crc32c --verify_fatal=1 --thread --minimal \\
+        > /tmp/log 2>&1
+    status=$?
+    [ $status = 0 ] || busybox cat /tmp/log
+    echo \"=$disk $way $status\"
+done; done
+busybox poweroff -f
+";
+
+/// Raw by the host's cache and past it, and qcow2, with two processors.
+#[test]
+#[ignore = "second step: half a minute"]
+fn what_is_written_at_depth_is_read_back() {
+    let _turn = debian_alone("cloud");
+    let image = |name: &str, format: &str| {
+        let path = scratch(name, b"");
+        fs::remove_file(&path).expect("it is there");
+        let tool = ["disk", "create", "--format", format];
+        e2e::succeeds(e2e::command(&tool).arg(&path).arg("24M"));
+        path
+    };
+    let (raw, past) = (image("raw.img", "raw"), image("past.img", "raw"));
+    let qcow2 = image("a.qcow2", "qcow2");
+    let mut command = gemello(&raw, &initramfs(VERIFY), "2");
+    command.arg("--disk").arg(format!("{},cache=none", past.display()));
+    command.args(["--timeout", "5m", "--disk"]).arg(&qcow2);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = text(&output.expect("it starts").stdout);
+    for disk in ["vda", "vdb", "vdc"] {
+        for way in ["write", "randwrite"] {
+            assert!(output.contains(&format!("={disk} {way} 0")), "{disk} {way}: {output}");
+        }
+    }
+    e2e::succeeds(Command::new("qemu-img").arg("check").arg(qcow2));
+}

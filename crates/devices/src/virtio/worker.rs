@@ -15,7 +15,6 @@ use host::Owner;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use std::{fmt, io};
 use sync::lock;
 
@@ -24,11 +23,6 @@ pub(super) trait Serve: Send + 'static {
     /// Serves one request, and answers it with [`Queue::complete`]. `features` are the negotiated
     /// ones.
     fn serve(&mut self, queue: &Queue, chain: Chain, features: u64) -> Result<(), Broken>;
-
-    /// How long the next request has to wait.
-    fn wait(&mut self) -> Duration {
-        Duration::ZERO
-    }
 }
 
 /// When a device serves a request.
@@ -171,9 +165,6 @@ impl Thread {
         let shared = &*self.shared;
         let mut mailbox = lock(&shared.mailbox);
         shared.interrupted.store(true, Ordering::Relaxed);
-        if let Some(handle) = &self.handle {
-            handle.thread().unpark();
-        }
         while mailbox.serving {
             mailbox = sync::wait(&shared.resting, mailbox);
         }
@@ -251,12 +242,6 @@ impl Job {
         loop {
             queue.busy()?;
             while !interrupted() {
-                let wait = server.wait();
-                if !wait.is_zero() {
-                    // [`Thread::stop`] ends it.
-                    thread::park_timeout(wait);
-                    continue;
-                }
                 let Some(chain) = queue.next()? else { break };
                 server.serve(queue, chain, self.features)?;
             }
