@@ -1,6 +1,6 @@
-//! GRUB's configuration (`grub.cfg`). It is a script; what generators write of it is read: variables
-//! that are set, menu entries and submenus, `linux` and `initrd` in them. Conditions are not
-//! judged: both branches are read, in their order.
+//! GRUB's configuration (`grub.cfg`). It is a script; what generators write of it is read:
+//! variables that are set, menu entries and submenus, `linux` and `initrd` in them. Conditions are
+//! not judged: both branches are read, in their order.
 
 use crate::Entry;
 use crate::volume::Volume;
@@ -220,47 +220,7 @@ mod tests {
     use super::*;
 
     /// As Debian's update-grub writes it.
-    const DEBIAN: &str = r#"
-if [ -s $prefix/grubenv ]; then
-  set have_grubenv=true
-  load_env
-fi
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-   set next_entry=
-   save_env next_entry
-else
-   set default="0"
-fi
-if [ x"${feature_menuentry_id}" = xy ]; then
-  menuentry_id_option="--id"
-else
-  menuentry_id_option=""
-fi
-function load_video {
-  insmod all_video
-}
-### BEGIN /etc/grub.d/10_linux ###
-menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-1' {
-	load_video
-	insmod gzio
-	if [ x$grub_platform = xxen ]; then insmod xzio; insmod lzopio; fi
-	search --no-floppy --fs-uuid --set=root 1
-	echo	'Loading Linux 6.1.0-57-cloud-amd64 ...'
-	linux	/boot/vmlinuz-6.1.0-57 root=PARTUUID=2 ro  console=tty0 console=ttyS0,115200
-	initrd	/boot/initrd.img-6.1.0-57
-}
-submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-advanced-1' {
-	menuentry 'Debian GNU/Linux, with Linux 6.1.0-57' $menuentry_id_option 'new' {
-		linux	/boot/vmlinuz-6.1.0-57 root=PARTUUID=2 ro
-		initrd	/boot/initrd.img-6.1.0-57
-	}
-	menuentry 'Debian GNU/Linux, with Linux 6.1.0-9' $menuentry_id_option 'old' {
-		linux	($root)/boot/vmlinuz-6.1.0-9 root=PARTUUID=2 "quoted words" $unset single
-		initrd	/boot/microcode.img /boot/initrd.img-6.1.0-9
-	}
-}
-"#;
+    const DEBIAN: &str = include_str!("../tests/debian.cfg");
 
     fn with(variables: &[(&str, &str)]) -> Entry {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

@@ -52,19 +52,19 @@ pub struct Boot {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// No file system that can be read here.
-    #[error("no ext4 file system is on it{}; give --kernel and --initrd, which it is to boot",
+    #[error("no ext4 file system is on it{}; set `kernel` and `initrd` to what it is to boot",
         found(.0))]
     NoVolume(Vec<&'static str>),
     /// No boot loader's configuration, and no kernel in `/boot`.
     #[error(
-        "neither GRUB's configuration nor a kernel is in its /boot; give --kernel, which it is \
+        "neither GRUB's configuration nor a kernel is in its /boot; set `kernel` to what it is \
         to boot"
     )]
     NoKernel,
     /// What the configuration names cannot be read.
     #[error(
-        "its boot entry {title:?} names {path}, which cannot be read: {why}; give --kernel, \
-        which it is to boot"
+        "its boot entry {title:?} names {path}, which cannot be read: {why}; set `kernel` \
+        to what it is to boot"
     )]
     File {
         /// The entry.

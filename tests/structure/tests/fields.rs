@@ -4,7 +4,7 @@
 use structure::{packages, rust_files, strings};
 
 /// What names an option, and is one of another program's.
-const OTHERS: [&str; 1] = ["xz --format=lzma -dc"];
+const OTHERS: [&str; 2] = ["xz --format=lzma -dc", "--id"];
 
 fn names_an_option(text: &str) -> bool {
     let mut words = text.split(|c: char| c.is_whitespace() || "`'\"(".contains(c));

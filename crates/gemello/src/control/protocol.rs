@@ -176,17 +176,17 @@ mod tests {
             b"\xff\xfe",
             b"help",
             b"[]",
-            b"{\"version\":2}",
-            b"{\"version\":2,\"request\":\"frob\"}",
-            b"{\"version\":2,\"request\":\"info\",\"more\":1}",
-            b"{\"version\":2,\"request\":{\"wait\":{}}}",
-            b"{\"version\":2,\"request\":{\"wait\":{\"milliseconds\":-1}}}",
+            b"{\"version\":1}",
+            b"{\"version\":1,\"request\":\"frob\"}",
+            b"{\"version\":1,\"request\":\"info\",\"more\":1}",
+            b"{\"version\":1,\"request\":{\"wait\":{}}}",
+            b"{\"version\":1,\"request\":{\"wait\":{\"milliseconds\":-1}}}",
             &[b'['; LINE_MAX],
         ] {
             assert!(parse(wrong).expect_err("refused").contains("no request"));
         }
-        let other = parse(b"{\"version\":3,\"ask\":\"info\"}").expect_err("another version");
-        assert!(other.contains("version 3"), "{other}");
+        let other = parse(b"{\"version\":2,\"ask\":\"info\"}").expect_err("another version");
+        assert!(other.contains("version 2"), "{other}");
     }
 
     /// Whatever comes is a request or is refused.
