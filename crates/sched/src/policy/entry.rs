@@ -91,13 +91,15 @@ pub(super) struct Entry {
     pub(super) place: Place,
     /// Where it ran last.
     pub(super) worker: Worker,
+    /// It left to let others run, and waits for what they do.
+    pub(super) yielded: bool,
     pub(super) usage: Usage,
 }
 
 impl Entry {
     pub(super) fn new(machine: MachineId, vtime: Duration) -> Self {
         let (place, worker, usage) = (Place::Parked, Worker(0), Usage::default());
-        Self { machine, vtime, place, worker, usage }
+        Self { machine, vtime, place, worker, yielded: false, usage }
     }
 
     /// For how long it has waited for a worker. Its machine was released last at `released`, and is

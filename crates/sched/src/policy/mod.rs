@@ -19,6 +19,9 @@ use crate::usage::Usage;
 use entry::{Entry, Machine, Place, Running, Slot};
 use std::time::Duration;
 
+/// A quantum is so many turns of tasks that another waits for.
+const HURRY: u32 = 8;
+
 /// What a worker is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -146,10 +149,12 @@ impl Policy {
         task.settle_steal(released, now);
         (task.place, task.worker) = (Place::Running, worker);
         task.usage.switches += 1;
+        task.yielded = false;
         let vtime = task.vtime;
         let machine = self.machine_mut(id);
         machine.reached = machine.reached.max(vtime);
-        self.workers[worker.0] = Slot::Running(Running::new(chosen, now + self.quantum));
+        let ends = now + self.quantum_of(id);
+        self.workers[worker.0] = Slot::Running(Running::new(chosen, ends));
         Some(chosen)
     }
 
@@ -334,6 +339,7 @@ impl Policy {
             task.vtime = task.vtime.max(last);
         }
         self.enqueue(id);
+        self.task_mut(id).yielded = true;
         let queue = &self.machine(machine).queue;
         let Some(at) = to.and_then(|to| queue.iter().position(|other| *other == to)) else {
             return;
@@ -343,6 +349,15 @@ impl Policy {
             let queue = &mut self.machine_mut(machine).queue;
             queue.remove(at).into_iter().for_each(|to| queue.push_front(to));
         }
+    }
+
+    /// How long a task of `id` that begins now may run while others wait. A short time if one of
+    /// those waits for what the others do: it has its answer in most cases once each of them has
+    /// taken an interrupt.
+    fn quantum_of(&self, id: MachineId) -> Duration {
+        let queue = &self.machine(id).queue;
+        let hurries = queue.iter().any(|other| self.task(*other).yielded);
+        if hurries { self.quantum / HURRY } else { self.quantum }
     }
 
     /// Takes the task off its worker.

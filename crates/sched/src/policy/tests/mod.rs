@@ -184,6 +184,26 @@ fn one_that_yields_lets_all_others_run_first() {
 }
 
 #[test]
+fn one_that_waits_for_others_does_not_wait_for_their_quanta() {
+    let mut sim = Sim::new(1);
+    let machine = sim.machine(Share::default());
+    let waiter = sim.task(machine, Manner::Yields { after: MS / 10, to: None });
+    let others = [0; 3].map(|_| sim.task(machine, Manner::Spins));
+    sim.run(1000 * MS);
+    let usage = sim.usage(waiter);
+    let each = usage.steal / usage.yields as u32;
+    assert!(each < 3 * QUANTUM / 4, "it waits {each:?} each time");
+    let ran = others.map(|task| sim.usage(task).ran);
+    assert!(ran.iter().all(|one| near(*one, ran[0], 2.0)), "{ran:?}");
+    // Once nobody waits for them, they have their quanta.
+    sim.set(waiter, Manner::Spins);
+    let before = sim.history.len();
+    sim.run(400 * MS);
+    let turns = sim.history.len() - before;
+    assert!(turns <= 110, "{turns} turns of four milliseconds");
+}
+
+#[test]
 fn a_directed_yield_runs_that_one_next_but_starves_nobody() {
     let mut sim = Sim::new(1);
     let machine = sim.machine(Share::default());
