@@ -109,14 +109,14 @@ fn unique(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }
 
-/// Machine 1 has 10.9.0.1 and sends 4 MiB to who comes; machine `number` has that address, fetches
+/// Machine 1 has 10.9.0.1 and sends 1 MiB to who comes; machine `number` has that address, fetches
 /// them, and tells the sum. Each pings the first.
 fn scripts(number: u8) -> (String, String) {
     let up = |number| format!("ip addr add 10.9.0.{number}/24 broadcast + dev eth0; ");
-    let send = "mkdir /www; head -c 4194304 /dev/urandom >/www/x; md5sum </www/x; \
+    let send = "mkdir /www; head -c 1048576 /dev/urandom >/www/x; md5sum </www/x; \
                 httpd -p 80 -h /www; read line";
     let fetch = "until ping -c 1 -W 1 10.9.0.1 >/dev/null; do sleep 0.2; done; \
-                 wget -q -O /tmp/x http://10.9.0.1/x; md5sum </tmp/x";
+                 until wget -q -O /tmp/x http://10.9.0.1/x; do sleep 0.2; done; md5sum </tmp/x";
     (up(1) + send, up(number) + fetch)
 }
 
