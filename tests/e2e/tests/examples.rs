@@ -66,6 +66,7 @@ fn place() -> PathBuf {
     file("kernel.elf", &prints(b"text\r\n", RESET));
     file("init.bin", b"content");
     file("data.img", &[0; 1 << 20]);
+    fs::create_dir(place.join("src")).expect("a folder");
     let base = place.join("base.qcow2");
     assert_eq!(code(&run(&["disk", "create", base.to_str().expect("text"), "1M"])), 0);
     fs::copy(system_disk("qcow2"), place.join("system.qcow2")).expect("a disk");
