@@ -182,7 +182,7 @@ fn what_others_call_disk_options_is_explained() {
     for (argument, pieces) in [
         ("IMG,readonly=on", ["readonly=on", "ro, format="]),
         ("IMG,format=vmdk", ["raw or qcow2", "convert"]),
-        ("IMG,cache=none", ["writeback", "unsafe"]),
+        ("IMG,cache=directsync", ["writeback", "unsafe"]),
         ("IMG,iops=0", ["number of requests", "500"]),
         ("file=IMG,format=raw", ["the file's name alone", "--disk /"]),
         (",ro", ["names no file", "--disk FILE"]),
