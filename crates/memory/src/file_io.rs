@@ -2,12 +2,10 @@
 #![allow(unsafe_code)] // Reason: preadv and pwritev2 on guest pages.
 
 use crate::GuestRam;
+use crate::vectors::{PIECES, outcome};
 use rustix::fd::{AsRawFd as _, BorrowedFd};
 use std::io;
 use x86::addr::Gpa;
-
-/// Pieces of guest memory that are moved at once at the most (IOV_MAX).
-const PIECES: usize = 1024;
 
 /// Where in a file data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,7 @@ impl GuestRam {
                 // SAFETY: the vector's pieces are in one live mapping each, found by
                 // `host_address`, which this object keeps alive during the call. Nothing in Rust
                 // refers to them: the kernel writes to them as a device does.
-                result(unsafe { libc::preadv(file.as_raw_fd(), vector, len, at) })
+                outcome(unsafe { libc::preadv(file.as_raw_fd(), vector, len, at) })
             })?;
             let mut rest = count;
             for &(gpa, len) in some {
@@ -74,7 +72,7 @@ impl GuestRam {
                 // SAFETY: the vector's pieces are in one live mapping each, found by
                 // `host_address`, which this object keeps alive during the call. Nothing in Rust
                 // refers to them: the kernel reads them as a device does.
-                result(unsafe { libc::pwritev2(file.as_raw_fd(), vector, len, at, flags) })
+                outcome(unsafe { libc::pwritev2(file.as_raw_fd(), vector, len, at, flags) })
             });
             match written {
                 Ok((count, wanted)) => {
@@ -95,7 +93,7 @@ impl GuestRam {
     fn with_vector(
         &self,
         pieces: &[(Gpa, u64)],
-        work: impl FnOnce(*const libc::iovec, i32) -> io::Result<u64>,
+        work: impl FnOnce(*const libc::iovec, i32) -> io::Result<usize>,
     ) -> io::Result<(u64, u64)> {
         let fault = || io::Error::from_raw_os_error(libc::EFAULT);
         let mut holds = Vec::new();
@@ -104,12 +102,8 @@ impl GuestRam {
                 holds.push(self.hold(gpa, len).map_err(|_| fault())?);
             }
         }
-        let mut vector = Vec::with_capacity(pieces.len());
-        for &(gpa, len) in pieces {
-            let base = self.host_address(gpa, len).ok_or_else(fault)?;
-            vector.push(libc::iovec { iov_base: base.cast(), iov_len: len as usize });
-        }
-        let count = work(vector.as_ptr(), vector.len() as i32)?;
+        let vector = self.iovecs(pieces.iter().copied()).ok_or_else(fault)?;
+        let count = work(vector.as_ptr(), vector.len() as i32)? as u64;
         match self.lost() {
             // What was lost meanwhile must not get out.
             Some(_) => Err(io::Error::from_raw_os_error(libc::EIO)),
@@ -121,10 +115,6 @@ impl GuestRam {
 fn file_offset(offset: Option<u64>) -> io::Result<i64> {
     let offset = offset.and_then(|offset| offset.try_into().ok());
     offset.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
-}
-
-fn result(count: isize) -> io::Result<u64> {
-    u64::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 #[cfg(test)]

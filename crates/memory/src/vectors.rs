@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd as _;
 use x86::addr::Gpa;
 
 /// Most pieces that a call of the host's takes (IOV_MAX).
-const PIECES: usize = 1024;
+pub(crate) const PIECES: usize = 1024;
 
 /// Pieces of guest memory, one stream of bytes, which stay mapped while this lives.
 pub struct Vectors {
@@ -43,12 +43,20 @@ impl GuestRam {
         if self.shared.pager.get().is_some() {
             return None;
         }
+        let list = self.iovecs(pieces)?;
+        (list.len() <= PIECES).then(|| Vectors { ram: self.clone(), list, first: 0 })
+    }
+
+    /// Where `pieces` are in the host's mapping. `None`: one of them is not (all) RAM.
+    pub(crate) fn iovecs(
+        &self,
+        pieces: impl IntoIterator<Item = (Gpa, u64)>,
+    ) -> Option<Vec<libc::iovec>> {
         let piece = |(gpa, len): (Gpa, u64)| {
             let base = self.host_address(gpa, len)?.cast();
             Some(libc::iovec { iov_base: base, iov_len: usize::try_from(len).ok()? })
         };
-        let list: Vec<_> = pieces.into_iter().map(piece).collect::<Option<_>>()?;
-        (list.len() <= PIECES).then(|| Vectors { ram: self.clone(), list, first: 0 })
+        pieces.into_iter().map(piece).collect()
     }
 }
 
@@ -107,7 +115,8 @@ impl Vectors {
     }
 }
 
-fn outcome(done: isize) -> io::Result<usize> {
+/// Bytes that a call of the host's has transferred.
+pub(crate) fn outcome(done: isize) -> io::Result<usize> {
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 

@@ -3,9 +3,11 @@
 //! Besides not panicking, a run keeps a promise: nothing beside the folder is read or changed, and
 //! saved state restores to itself.
 
-use rustix::fd::BorrowedFd;
-use share::{Exchange, Options, Owner, Place, Share, Unreachable};
-use std::cell::RefCell;
+#[path = "message.rs"]
+mod message;
+
+use message::Message;
+use share::{Options, Owner, Share};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -17,64 +19,10 @@ const SECRET: &[u8] = b"the host's secret, which no answer may contain";
 /// Names that requests have, bad ones included.
 const NAMES: [&[u8]; 12] =
     [b"d", b"f", b"link", b"out", b"new", b"..", b".", b"../secret", b"d/f", b"", b"/", b"\xff"];
+/// No file grows larger by much.
+const FILE_MAX: u64 = 1 << 20;
 /// Bytes of a step.
 const STEP: usize = 12;
-
-/// A request and its answer.
-struct Message {
-    request: Vec<u8>,
-    answer: RefCell<Vec<u8>>,
-}
-
-impl Exchange for Message {
-    fn size(&self) -> usize {
-        self.request.len()
-    }
-
-    fn room(&self) -> usize {
-        self.answer.borrow().len()
-    }
-
-    fn read(&self, from: usize, into: &mut [u8]) -> Result<(), Unreachable> {
-        let end = from.checked_add(into.len()).ok_or(Unreachable)?;
-        into.copy_from_slice(self.request.get(from..end).ok_or(Unreachable)?);
-        Ok(())
-    }
-
-    fn write(&self, from: usize, bytes: &[u8]) -> Result<(), Unreachable> {
-        let mut answer = self.answer.borrow_mut();
-        let end = from.checked_add(bytes.len()).ok_or(Unreachable)?;
-        answer.get_mut(from..end).ok_or(Unreachable)?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn fill(
-        &self,
-        from: usize,
-        len: usize,
-        file: BorrowedFd<'_>,
-        offset: u64,
-    ) -> io::Result<usize> {
-        let mut answer = self.answer.borrow_mut();
-        Ok(rustix::io::pread(file, &mut answer[from..from + len], offset)?)
-    }
-
-    fn drain(
-        &self,
-        from: usize,
-        len: usize,
-        file: BorrowedFd<'_>,
-        place: Place,
-    ) -> io::Result<usize> {
-        let offset = match place {
-            // No file of the test's grows large.
-            Place::At(offset) if offset > 1 << 20 => return Err(io::ErrorKind::FileTooLarge.into()),
-            Place::At(offset) => offset,
-            Place::End => 0,
-        };
-        Ok(rustix::io::pwrite(file, &self.request[from..from + len], offset)?)
-    }
-}
 
 /// A folder in another one, which goes with it.
 struct Outer(PathBuf);
@@ -133,7 +81,7 @@ fn serve(share: &Share, step: &[u8; STEP], room: usize) {
     if cut >= 240 {
         request.truncate(usize::from(n0) % 80);
     }
-    let message = Message { request, answer: RefCell::new(vec![0; room]) };
+    let message = Message::bounded(request, room, FILE_MAX);
     let written = share.serve(&message);
     let answer = message.answer.into_inner();
     assert!(written <= answer.len());
@@ -146,7 +94,7 @@ fn init(share: &Share) {
     request[4] = 26;
     request[40] = 7;
     request[44] = 38;
-    let message = Message { request, answer: RefCell::new(vec![0; 80]) };
+    let message = Message::bounded(request, 80, FILE_MAX);
     assert_eq!(share.serve(&message), 80);
 }
 

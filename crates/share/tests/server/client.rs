@@ -1,10 +1,8 @@
 //! A guest's kernel, as far as a share sees it: requests made of bytes, answers taken apart.
 
-use rustix::fd::BorrowedFd;
+use crate::message::Message;
 use rustix::io::Errno;
-use share::{Exchange, Options, Place, Share, Unreachable};
-use std::cell::RefCell;
-use std::io;
+use share::{Options, Share};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,65 +30,9 @@ impl Drop for Folder {
     }
 }
 
-/// A request, and room for its answer.
-pub(crate) struct Message {
-    pub(crate) request: Vec<u8>,
-    pub(crate) answer: RefCell<Vec<u8>>,
-}
-
-impl Message {
-    pub(crate) fn new(request: Vec<u8>, room: usize) -> Self {
-        Self { request, answer: RefCell::new(vec![0; room]) }
-    }
-}
-
-impl Exchange for Message {
-    fn size(&self) -> usize {
-        self.request.len()
-    }
-
-    fn room(&self) -> usize {
-        self.answer.borrow().len()
-    }
-
-    fn read(&self, from: usize, into: &mut [u8]) -> Result<(), Unreachable> {
-        let end = from.checked_add(into.len()).ok_or(Unreachable)?;
-        into.copy_from_slice(self.request.get(from..end).ok_or(Unreachable)?);
-        Ok(())
-    }
-
-    fn write(&self, from: usize, bytes: &[u8]) -> Result<(), Unreachable> {
-        let mut answer = self.answer.borrow_mut();
-        let into = answer.get_mut(from..from + bytes.len()).ok_or(Unreachable)?;
-        into.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn fill(
-        &self,
-        from: usize,
-        len: usize,
-        file: BorrowedFd<'_>,
-        offset: u64,
-    ) -> io::Result<usize> {
-        let mut answer = self.answer.borrow_mut();
-        Ok(rustix::io::pread(file, &mut answer[from..from + len], offset)?)
-    }
-
-    fn drain(
-        &self,
-        from: usize,
-        len: usize,
-        file: BorrowedFd<'_>,
-        place: Place,
-    ) -> io::Result<usize> {
-        let bytes = &self.request[from..from + len];
-        let offset = match place {
-            Place::At(offset) => offset,
-            Place::End => rustix::fs::fstat(file)?.st_size as u64,
-        };
-        Ok(rustix::io::pwrite(file, bytes, offset)?)
-    }
+/// A request, and room for its answer, which may write anywhere in a file.
+pub(crate) fn message(request: Vec<u8>, room: usize) -> Message {
+    Message::bounded(request, room, u64::MAX)
 }
 
 /// A request's arguments.
@@ -180,7 +122,7 @@ impl Guest {
     pub(crate) fn ask(&self, opcode: u32, node: u64, arguments: Words) -> Result<Vec<u8>, Errno> {
         let len = 40 + arguments.0.len() as u32;
         let header = words().u32(len).u32(opcode).u64(77).u64(node).u32(0).u32(0).u32(1).u32(0);
-        let message = Message::new([header.0, arguments.0].concat(), 1 << 17);
+        let message = message([header.0, arguments.0].concat(), 1 << 17);
         let written = self.share.serve(&message);
         let answer = message.answer.into_inner();
         assert!(written >= 16, "an answer");
@@ -199,7 +141,7 @@ impl Guest {
 
     pub(crate) fn forget(&self, node: u64, count: u64) {
         let header = words().u32(48).u32(2).u64(1).u64(node).u64(0).u64(0).u64(count);
-        assert_eq!(self.share.serve(&Message::new(header.0, 0)), 0);
+        assert_eq!(self.share.serve(&message(header.0, 0)), 0);
     }
 
     pub(crate) fn getattr(&self, node: u64) -> Result<Attr, Errno> {

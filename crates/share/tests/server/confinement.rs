@@ -1,6 +1,6 @@
 //! Nothing leads out of the folder: no name, no link, no race, no request that makes no sense.
 
-use crate::client::{Folder, Guest, Message, ROOT, Set, words};
+use crate::client::{Folder, Guest, ROOT, Set, message, words};
 use rustix::io::Errno;
 use share::Options;
 use std::fs;
@@ -130,7 +130,7 @@ fn no_request_does_harm() {
     let mut count = 0_u64;
     while Instant::now() < deadline {
         count += 1;
-        let message = Message::new(random.request(), random.below(9000) as usize);
+        let message = message(random.request(), random.below(9000) as usize);
         let room = message.answer.borrow().len();
         assert!(guest.share.serve(&message) <= room);
         if guest.lookup(ROOT, "d0") == Err(Errno::IO) {

@@ -3,6 +3,8 @@
 mod client;
 mod confinement;
 mod files;
+#[path = "../any_request/message.rs"]
+mod message;
 mod names;
 mod saved;
 mod scale;
