@@ -28,7 +28,8 @@ fn main() {
         println!("cargo:rerun-if-changed={}", house.join(part).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let target = out.join("agent");
+    // Beside the profiles (`<target>/<profile>/build/<package>/out`): it is the same for each.
+    let target = out.ancestors().nth(4).unwrap_or(&out).join("agent");
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     cargo
         .current_dir(&house)
