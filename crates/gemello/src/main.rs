@@ -25,6 +25,7 @@ mod handover;
 mod hints;
 mod host_memory;
 mod hosted;
+mod images;
 mod input;
 mod job;
 mod limits;
@@ -95,6 +96,9 @@ fn main() -> ExitCode {
         Command::Console { name } => control::console(name),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
+        Command::Images { json } => images::commands::list(*json),
+        Command::Rm { names } => images::commands::remove(names),
+        Command::Prune => images::commands::prune(),
         Command::Disk(command) => disk_command::run(command),
         Command::Doctor => {
             doctor::doctor();

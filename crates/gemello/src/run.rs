@@ -2,6 +2,7 @@
 
 use crate::cli::Run;
 use crate::control::{self, Name};
+use crate::images::Root;
 use crate::outfile::{self, InUse};
 use crate::output::LogFile;
 use crate::place::{Place, Pty};
@@ -87,7 +88,9 @@ fn start(
     place: Place,
     in_use: &mut InUse,
 ) -> Result<Ready> {
-    let Plan { boot, side, sources } = plan::plan(settings, kernel, place)?;
+    let root = Root::of(settings)?;
+    let settings = &settings.with_root(root.as_ref().map(Root::disk));
+    let Plan { boot, side, sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
     let said = settings.machine.name.is_some();
     let (name, claim) =
@@ -107,6 +110,7 @@ fn start(
     }
     in_use.add_machine(&config, &sources);
     drop(config); // the boot files: they are in the guest's memory now
+    drop(root); // the machine has it open
     let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
     let sched = settings.sched;
     let capture = LogFile::of("capture");

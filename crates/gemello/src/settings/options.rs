@@ -1,5 +1,6 @@
 //! The command line of `gemello run` as settings, laid over a file's.
 
+use super::image::ImageName;
 use super::names::Names;
 use super::sched::SchedSettings;
 use super::values::Time;
@@ -24,6 +25,7 @@ pub(crate) struct Given {
 enum What {
     Nothing,
     Debian,
+    Oci(ImageName),
     Settings(Box<Settings>),
     Image(Option<File>),
 }
@@ -66,6 +68,7 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         }
         What::Nothing => {}
         What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
+        What::Oci(image) => options.boot.image = Some(image),
         What::Settings(settings) => {
             if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
                 options.boot.debian = arguments.flavour;
@@ -91,6 +94,8 @@ fn look(what: &OsStr, arguments: &Run) -> Result<What> {
     let path = Path::new(what);
     let found = if what == "debian" {
         What::Debian
+    } else if let Some(image) = ImageName::of_word(what) {
+        What::Oci(image)
     } else if let Some(hint) = hints::no_such_guest(what) {
         bail!("{hint}");
     } else if let Some(bytes) =
@@ -165,6 +170,7 @@ impl From<&Run> for Settings {
             debug_exit,
             deterministic,
             digest,
+            rm,
             flavour: _, // `gather`'s
             print_config: _,
         } = arguments;
@@ -184,6 +190,7 @@ impl From<&Run> for Settings {
         };
         let boot = BootSettings {
             debian: None,
+            image: None,
             rootfs: rootfs.clone(),
             rw: rw.clone(),
             command: command.iter().cloned().map(super::module::Word).collect(),
@@ -203,6 +210,7 @@ impl From<&Run> for Settings {
             stats: flag(*stats),
             digest: flag(*digest),
             save: save.clone(),
+            rm: flag(*rm),
         };
         let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
         Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }

@@ -37,6 +37,7 @@ fn all() -> Settings {
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
+            image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
             command: vec![Word("uname".into()), Word("-a b".into())],
@@ -88,6 +89,7 @@ fn all() -> Settings {
             stats: Some(true),
             digest: Some(true),
             save: Some("/s".into()),
+            rm: Some(true),
         },
     }
 }
@@ -100,7 +102,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 39] = [
+const OPTIONS: [(&str, &[&str]); 40] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -139,6 +141,7 @@ const OPTIONS: [(&str, &[&str]); 39] = [
     ("debug_exit", &["--debug-exit"]),
     ("deterministic", &["--deterministic"]),
     ("digest", &["--digest"]),
+    ("rm", &["--rm"]),
     ("flavour", &["debian", "--flavour", "full"]),
 ];
 
