@@ -139,6 +139,15 @@ static void count(struct round *r, int t)
 	asm volatile("lock incq %0" : "+m"(*r->x) : : "memory");
 }
 
+/* One counts a word, one stores it. */
+static void count_and_store(struct round *r, int t)
+{
+	if (t == 0)
+		count(r, t);
+	else
+		store(r->x, ALL);
+}
+
 /* The outcomes. A word that is split may be seen in part. */
 static int both_early(struct round *r) { return r->seen[0][0] != ALL && r->seen[1][0] != ALL; }
 static int flag_without_data(struct round *r) { return r->seen[1][0] && r->seen[1][1] != ALL; }
@@ -147,6 +156,7 @@ static int only_first(unsigned long *seen) { return seen[0] == ALL && !seen[1]; 
 static int disagree(struct round *r) { return only_first(r->seen[2]) && only_first(r->seen[3]); }
 static int in_part(struct round *r) { return r->seen[1][0] && r->seen[1][0] != ALL; }
 static int short_count(struct round *r) { return *r->x != THREADS; }
+static int store_lost(struct round *r) { return *r->x != ALL && *r->x != ALL + 1; }
 
 static const struct test {
 	const char *name;
@@ -168,6 +178,7 @@ static const struct test {
 	{ "iriw+xchg", 4, iriw_locked, disagree, { 1, 1, 1 } },
 	{ "part", 2, whole, in_part, { 1, 0, 0 } },
 	{ "lock", THREADS, count, short_count, { 1, 1, 1 } },
+	{ "lock+mov", 2, count_and_store, store_lost, { 1, 1, 1 } },
 };
 static const struct test *test;
 
