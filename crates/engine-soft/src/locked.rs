@@ -1,9 +1,9 @@
 //! Atomic read-modify-write across host threads: LOCKed operations that no thunk performs.
 //!
 //! Words on one page change by compare-exchange, which every other access observes, also where they
-//! are not aligned. What crosses a page of RAM is exchanged in two parts, one after the other, so
-//! that nothing is lost that others store meanwhile; such operations are serialized among themselves
-//! by one lock of the machine's (as a split lock serializes the bus). Only who looks at each part by
+//! are not aligned. What crosses a page of RAM is exchanged in two parts, one after the other: so
+//! nothing is lost that others store meanwhile. Such operations are serialized among themselves by
+//! one lock of the machine's (as a split lock serializes the bus). Only who looks at each part by
 //! itself may see one changed before the other. What touches a device is as atomic as the device
 //! makes it.
 #![allow(unsafe_code)] // atomics on host pointers; see docs/UNSAFE.md
@@ -16,8 +16,9 @@ use crate::word::Word;
 use memory::SplitLock;
 use x86::bus::AccessKind;
 
-/// To be held while a locked operation changes `len` bytes at `la`, which cross a page. `None`: part
-/// of it is a device's, which may take its time. The instruction is not begun anew from here on.
+/// To be held while a locked operation changes `len` bytes at `la`, which cross a page. `None`:
+/// part of it is a device's, which may take its time. The instruction is not begun anew from here
+/// on.
 pub(crate) fn split_lock(core: &mut Core, la: u64, len: u64) -> Fallible<Option<SplitLock>> {
     let privilege = core.privilege();
     for at in [la, core.mmu.wrap(la, la.wrapping_add(len - 1), privilege)] {

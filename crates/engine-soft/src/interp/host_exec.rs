@@ -262,8 +262,8 @@ fn bounce(core: &mut Core, entry: Entry, operand: MemOperand, la: u64) -> Fallib
     Ok(())
 }
 
-/// Runs a thunk on a copy of its locked operand, which crosses a page of RAM, until nobody has stored
-/// to that meanwhile.
+/// Runs a thunk on a copy of its locked operand, which crosses a page of RAM, until nobody has
+/// stored to that meanwhile.
 fn bounce_locked(core: &mut Core, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
     let before = (core.state.gpr, core.state.flags);
     let privilege = core.privilege();
