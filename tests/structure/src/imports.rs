@@ -9,8 +9,8 @@ use syn::{Attribute, Item, ItemMod, ItemUse, Path, UseTree, Visibility};
 type Module = Vec<String>;
 
 /// Each module of a crate that is a file, with those that it imports from, or names by a path that
-/// begins with `crate`, `super`, `self` or a module that it declares. Modules of tests do not count,
-/// nor does the root.
+/// begins with `crate`, `super`, `self` or a module that it declares. Modules of tests do not
+/// count, nor does the root.
 #[derive(Debug)]
 pub struct Imports(BTreeMap<Module, BTreeSet<Module>>);
 
