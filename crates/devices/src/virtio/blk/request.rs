@@ -1,6 +1,6 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
-use super::shared::Shared;
+use super::shared::{Lost, Shared};
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use disk_image::{DiskAccess, SECTOR, Space, Straight, Transfer};
 use memory::{GuestRam, Vectors};
@@ -82,6 +82,8 @@ pub(super) enum Refusal {
     NotRam,
     #[error("the host: {0}")]
     Host(#[from] io::Error),
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 impl From<NotRam> for Refusal {
@@ -206,7 +208,7 @@ impl Disk {
                 self.written()
             }
             Then::Flushed => {
-                outcome?;
+                self.shared.synced(outcome)?;
                 Ok(Step::Done(0))
             }
         }
@@ -222,6 +224,7 @@ impl Disk {
         if self.shared.syncs()
             && let Some(straight) = self.shared.storage.straight()
         {
+            self.shared.intact()?;
             return Ok(Step::Start(straight.clone(), Transfer::Flush, Then::Flushed));
         }
         self.shared.flush()?;
