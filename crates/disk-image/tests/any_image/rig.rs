@@ -40,6 +40,8 @@ const NAMES: [&str; 14] = [
 ];
 /// What a backing file is said to be.
 const FORMATS: [&str; 4] = ["raw", "qcow2", "file", "vmdk"];
+/// Where the header says how large something is, or where, and what is needed to read it.
+const OFFSETS: [u64; 8] = [8, 24, 40, 48, 64, 72, 80, 88];
 /// Where the parts of the image are, in clusters.
 const REFCOUNT_TABLE: u64 = 1;
 const REFCOUNTS: u64 = 2;
@@ -155,9 +157,7 @@ impl Draft {
         match kind % 8 {
             0 => self.put(short % 128, &[v0]),
             1 => self.put(u64::from(c % 26) * 4, &small.to_be_bytes()),
-            2 => {
-                self.put([8, 24, 40, 48, 64, 72, 80, 88][usize::from(c & 7)], &value.to_be_bytes())
-            }
+            2 => self.put(OFFSETS[usize::from(c & 7)], &value.to_be_bytes()),
             3 => self.put(REFCOUNT_TABLE * self.cluster + entry, &value.to_be_bytes()),
             4 => self.put(REFCOUNTS * self.cluster + short % self.cluster, &[v0, v1][..1]),
             5 => self.put(LEVEL1 * self.cluster + entry, &value.to_be_bytes()),

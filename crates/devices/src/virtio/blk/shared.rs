@@ -1,7 +1,6 @@
 //! What all queues of a disk share.
 
 use super::recipe::{Cache, Recipe};
-use super::request::Refusal;
 use disk_image::{DiskAccess, Limit, Limiter, Storage};
 use std::io;
 use std::sync::Mutex;
@@ -32,10 +31,16 @@ pub(super) struct Shared {
     lost: AtomicBool,
 }
 
-/// A flush fails, because one has failed before.
+/// Why a flush fails.
 #[derive(Debug, thiserror::Error)]
-#[error("what was written has been lost")]
-pub(super) struct Lost;
+pub(super) enum FlushError {
+    /// The host has not taken what it was handed.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+    /// This flush or one before has lost what was written.
+    #[error("what was written has been lost")]
+    Lost,
+}
 
 impl Shared {
     pub(super) fn new(storage: Box<dyn Storage>, recipe: Recipe) -> Self {
@@ -65,7 +70,7 @@ impl Shared {
     }
 
     /// Makes what was written as safe as the disk's cache is to be.
-    pub(super) fn flush(&self) -> Result<(), Refusal> {
+    pub(super) fn flush(&self) -> Result<(), FlushError> {
         if self.access == DiskAccess::ReadOnly {
             return Ok(());
         }
@@ -74,18 +79,18 @@ impl Shared {
             return Ok(());
         }
         self.intact()?;
-        Ok(self.synced(self.storage.sync())?)
+        self.synced(self.storage.sync())
     }
 
     /// That no flush has failed.
-    pub(super) fn intact(&self) -> Result<(), Lost> {
-        if self.lost.load(Ordering::Relaxed) { Err(Lost) } else { Ok(()) }
+    pub(super) fn intact(&self) -> Result<(), FlushError> {
+        if self.lost.load(Ordering::Relaxed) { Err(FlushError::Lost) } else { Ok(()) }
     }
 
     /// Takes what came of having the host write its cache. Where that failed, Linux may have
     /// dropped the data, and the next call would succeed without them. So there is no next call,
     /// and each flush fails.
-    pub(super) fn synced(&self, outcome: io::Result<()>) -> Result<(), Lost> {
+    pub(super) fn synced(&self, outcome: io::Result<()>) -> Result<(), FlushError> {
         if let Err(error) = outcome
             && !self.lost.swap(true, Ordering::Relaxed)
         {
