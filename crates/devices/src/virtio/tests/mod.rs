@@ -4,6 +4,7 @@ mod balloon;
 mod console;
 mod driver;
 mod entropy;
+mod fs;
 mod hostile;
 mod net;
 mod pci;
