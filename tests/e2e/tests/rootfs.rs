@@ -130,11 +130,11 @@ fn any_folder_is_a_root_and_any_kernel_boots_it() {
     let kernel = kernel_with_modules(&folder("kernel"));
     let mut command = command(&["run", "--timeout", "4m", "--rootfs"]);
     command.arg(&root).arg("--kernel").arg(&kernel).arg("--rw").arg(root.join("work"));
-    command.args(["--", "/bin/sh", "-c", "pwd; cd /work; echo * >out; echo /*"]);
+    command.args(["--", "/bin/sh", "-c", "pwd; cd /work; echo made >out; echo /*"]);
     let output = command.current_dir(root.join("work")).output().expect("gemello starts");
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "/work\n/bin /dev /etc /proc /run /sys /work\n");
-    assert_eq!(fs::read_to_string(root.join("work/out")).expect("there"), "out\n");
+    assert_eq!(fs::read_to_string(root.join("work/out")).expect("there"), "made\n");
 }
 
 /// Debian's kernel and its modules as a package has them.
