@@ -27,6 +27,7 @@ mod hints;
 mod host_memory;
 mod hosted;
 mod input;
+mod job;
 mod limits;
 mod nucleus;
 mod outfile;

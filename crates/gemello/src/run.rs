@@ -13,7 +13,6 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
-use crate::settings::share::ShareSettings;
 use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
@@ -142,7 +141,7 @@ fn config(
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let balloon = settings.balloon().then_some(Device::Balloon);
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
-    let shares = settings.share.iter().map(ShareSettings::share).map(Device::Share);
+    let shares = settings.shares().into_iter().map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
     let net = settings.net().map(|net| net.network(name)).transpose()?.map(Device::Net);

@@ -179,9 +179,10 @@ fn confine() {
 fn code(end: &End, before: &str, progress: Option<&Progress>) -> u8 {
     match (end, progress) {
         (End::PowerOff | End::Reset, Some(progress)) => progress.status().unwrap_or_else(|| {
+            let why = progress.trouble().map(|what| format!(": {what}")).unwrap_or_default();
             eprintln!(
-                "gemello: {before}the guest ended before its command did; --log FILE shows its \
-                 messages"
+                "gemello: {before}the guest ended before its command did{why}; --log FILE shows \
+                 its messages"
             );
             exit::NO_STATUS
         }),

@@ -3,7 +3,7 @@
 use super::name::MachineName;
 use super::values::{self, Text};
 use crate::control;
-use crate::debian::Addresses;
+use agent_job::Net;
 use anyhow::bail;
 use machine::{Cable, Config, Device, Forward, Hardware, Ipv6, Mac, Network, Protocol, UserConfig};
 use std::net::{IpAddr, SocketAddr};
@@ -110,12 +110,17 @@ impl NetSettings {
         Self { mac: None, joined: Joined::User(UserConfig::default()) }
     }
 
-    /// How Debian gets its addresses there.
-    pub(crate) fn addresses(&self) -> Addresses {
+    /// How the agent gets its guest addresses there: those of gemello's own network are known.
+    pub(crate) fn addresses(&self) -> Net {
         match self.joined {
-            Joined::User(_) => Addresses::Known,
-            Joined::Unix(_) | Joined::Tap(_) => Addresses::Asked,
-            Joined::Switch(_) => Addresses::None,
+            Joined::User(_) => Net::Known {
+                address: UserConfig::GUEST,
+                prefix: UserConfig::NETMASK.to_bits().leading_ones() as u8,
+                gateway: UserConfig::GATEWAY,
+                resolver: UserConfig::RESOLVER,
+            },
+            Joined::Unix(_) | Joined::Tap(_) => Net::Asked,
+            Joined::Switch(_) => Net::None,
         }
     }
 

@@ -64,6 +64,10 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     let mut options = Settings::from(arguments);
     let (mut file, mut kernel) = (None, None);
     match what {
+        // By one of Debian's kernels, which may be said.
+        What::Nothing if options.boot.rootfs.is_some() && options.boot.kernel.is_none() => {
+            options.boot.debian = arguments.flavour;
+        }
         What::Nothing => {}
         What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
         What::Settings(settings) => {
@@ -149,6 +153,8 @@ impl From<&Run> for Settings {
             command,
             name,
             kernel,
+            rootfs,
+            rw,
             nucleus,
             initrd,
             cmdline,
@@ -199,6 +205,8 @@ impl From<&Run> for Settings {
         };
         let boot = BootSettings {
             debian: None,
+            rootfs: rootfs.clone(),
+            rw: rw.clone(),
             command: command.iter().cloned().map(super::module::Word).collect(),
             nucleus: nucleus.clone(),
             kernel: kernel.clone(),

@@ -37,6 +37,8 @@ fn all() -> Settings {
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
+            rootfs: Some("/r".into()),
+            rw: vec!["/x".into()],
             command: vec![Word("uname".into()), Word("-a b".into())],
             nucleus: Some("demo".into()),
             kernel: Some("/k".into()),
@@ -98,8 +100,10 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 38] = [
+const OPTIONS: [(&str, &[&str]); 40] = [
     ("kernel", &["--kernel", "/k"]),
+    ("rootfs", &["--rootfs", "/"]),
+    ("rw", &["--rw", "/a", "--rw", "/b"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
