@@ -65,6 +65,7 @@ fn index(device: &str) -> Result<u32> {
 fn resolve_by(resolvers: &[Ipv4Addr]) -> Result<()> {
     let text: String = resolvers.iter().map(|it| format!("nameserver {it}\n")).collect();
     let path = "/etc/resolv.conf";
+    let _ = fs::create_dir("/etc"); // a root may be anything
     let _ = fs::remove_file(path); // it may be a link to what is not here
     fs::write(path, text).with_context(|| format!("cannot write {path}"))
 }

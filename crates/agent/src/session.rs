@@ -73,7 +73,7 @@ pub(crate) fn become_program(words: &[OsString]) -> ExitCode {
         return ExitCode::from(CANNOT_RUN);
     }
     let error = Command::new(program).args(arguments).exec();
-    eprintln!("gemello: cannot run {} in the guest: {error}", program.display());
+    eprintln!("gemello: cannot run '{}' in the guest: {error}", program.display());
     let missing = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
     ExitCode::from(if missing { NOT_FOUND } else { CANNOT_RUN })
 }

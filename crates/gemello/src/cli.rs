@@ -9,7 +9,7 @@ use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
-use crate::settings::net::NetChoice;
+use crate::settings::net::{NetChoice, Published};
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::share::ShareSettings;
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
@@ -62,6 +62,8 @@ Examples:
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
   gemello balloon debian 256M                has the guest keep 256M and give the rest back
+  gemello run debian --detach --name job -- sleep 60
+  gemello logs --follow job                  what it puts out; of one that has ended, the last
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 
@@ -205,6 +207,23 @@ pub(crate) enum Command {
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
+    /// The last of what a machine has put out
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Logs {
+        /// A machine
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// And all that follows, until it ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// For `run --detach`: run this in a session of its own
+    #[command(hide = true)]
+    Detached {
+        /// A command line of gemello's
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// For `bench`: become a program that ends with its parent
     #[command(hide = true)]
     Tethered {
@@ -336,6 +355,11 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 
+    /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may be
+    /// repeated
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]", value_parser = Published::parse)]
+    pub(crate) publish: Vec<Published>,
+
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
     /// --deterministic]
     #[arg(long, value_name = "on|off", value_parser = values::switch)]
@@ -406,6 +430,11 @@ pub(crate) struct Run {
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
+
+    /// Run the machines in a process of their own, and print their names: gemello ps, logs, console
+    /// and stop reach them
+    #[arg(short, long)]
+    pub(crate) detach: bool,
 
     /// Boot nothing: print a machine's file that says the same as this command line
     #[arg(long)]

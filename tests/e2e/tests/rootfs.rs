@@ -130,11 +130,11 @@ fn any_folder_is_a_root_and_any_kernel_boots_it() {
     let kernel = kernel_with_modules(&folder("kernel"));
     let mut command = command(&["run", "--timeout", "4m", "--rootfs"]);
     command.arg(&root).arg("--kernel").arg(&kernel).arg("--rw").arg(root.join("work"));
-    command.args(["--", "/bin/sh", "-c", "pwd; cd /work; echo * >out; echo /*"]);
+    command.args(["--", "/bin/sh", "-c", "pwd; cd /work; echo made >out; echo /*"]);
     let output = command.current_dir(root.join("work")).output().expect("gemello starts");
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "/work\n/bin /dev /etc /proc /run /sys /work\n");
-    assert_eq!(fs::read_to_string(root.join("work/out")).expect("there"), "out\n");
+    assert_eq!(fs::read_to_string(root.join("work/out")).expect("there"), "made\n");
 }
 
 /// Debian's kernel and its modules as a package has them.
@@ -147,27 +147,33 @@ fn kernel_with_modules(place: &Path) -> PathBuf {
     fs::create_dir(place.join("boot")).expect("made");
     let kernel = place.join("boot/vmlinuz");
     fs::copy(cache().join("cloud/vmlinuz"), &kernel).expect("a kernel");
-    let depends = [
-        ("virtio_ring", "virtio"),
-        ("virtiofs", "fuse virtio virtio_ring"),
-        ("virtio_pci", "virtio_pci_legacy_dev virtio_pci_modern_dev virtio virtio_ring"),
-        ("virtio_console", "virtio virtio_ring"),
-        ("virtio_net", "net_failover failover virtio virtio_ring"),
-        ("net_failover", "failover"),
-        ("virtio-rng", "virtio virtio_ring"),
-    ];
     let mut list = String::new();
     for entry in fs::read_dir(cache().join("cloud")).expect("a folder") {
         let path = entry.expect("an entry").path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some(module) = name.strip_suffix(".ko") else { continue };
         fs::copy(&path, modules.join(name)).expect("a module");
-        let needs = depends.iter().find(|(one, _)| *one == module).map_or("", |(_, needs)| needs);
-        let needs: Vec<_> = needs.split_whitespace().map(|it| format!("{it}.ko")).collect();
+        let mut order = Vec::new();
+        depends(module, &mut order);
+        // As depmod has it: what is loaded first comes last.
+        let needs: Vec<_> = order.iter().rev().skip(1).map(|it| format!("{it}.ko")).collect();
         list += &format!("{name}: {}\n", needs.join(" "));
     }
     fs::write(modules.join("modules.dep"), list).expect("a list");
     kernel
+}
+
+/// What `module` needs, as it says itself, and itself: each after what it needs.
+fn depends(module: &str, order: &mut Vec<String>) {
+    const WORD: &[u8] = b"\0depends=";
+    let bytes = fs::read(cache().join(format!("cloud/{module}.ko"))).expect("a module");
+    let at = bytes.windows(WORD.len()).position(|it| it == WORD).expect("it says so") + WORD.len();
+    let end = bytes[at..].iter().position(|&byte| byte == 0).expect("an end");
+    let needs = text(&bytes[at..at + end]);
+    needs.split(',').filter(|name| !name.is_empty()).for_each(|name| depends(name, order));
+    if !order.iter().any(|known| known == module) {
+        order.push(module.to_owned());
+    }
 }
 
 /// A user who may read little: what it takes to become another is made anew, and leads no further
@@ -206,12 +212,11 @@ fn a_user_can_be_root_in_the_guest_and_not_on_the_host() {
 #[test]
 fn a_shell_without_a_command_ends_by_exit() {
     let _turn = debian("cloud");
-    let here = folder("shell");
-    let mut shell = command(&["run", "--rootfs", "/", "--timeout", "4m"]);
-    shell.current_dir(&here).env("SHELL", "/bin/sh");
+    let shell = command(&["run", "--rootfs", "/", "--timeout", "4m"]);
     let (mut session, _terminal) = Session::on_terminal(&shell, &Ends::default());
     session.expect("exit ends", BOOT);
     session.send("pwd; exit\r");
+    let here = std::env::current_dir().expect("a folder").canonicalize().expect("it is there");
     session.expect(here.to_str().expect("text"), BOOT);
     assert_eq!(session.finish(BOOT).0, 0);
 }

@@ -2,6 +2,7 @@
 
 use super::image::ImageName;
 use super::names::Names;
+use super::net::{NetChoice, NetSettings, Published};
 use super::sched::SchedSettings;
 use super::values::Time;
 use super::{BootSettings, EngineSettings, MachineSettings, RunSettings, Settings, file};
@@ -38,6 +39,9 @@ enum What {
 pub(crate) fn gather_all(arguments: &Run) -> Result<Vec<Given>> {
     if arguments.print_config && !arguments.more.is_empty() {
         bail!("--print-config prints one machine's file; leave the others out");
+    }
+    if !arguments.publish.is_empty() && !arguments.more.is_empty() {
+        bail!("--publish is for one machine, and there are several; say it in each one's file");
     }
     let mut machines = vec![gather(arguments)?];
     for path in &arguments.more {
@@ -86,8 +90,23 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         );
     }
     let lower = file.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default();
+    if !arguments.publish.is_empty() {
+        let said = options.machine.net.take().or_else(|| lower.machine.net.clone());
+        options.machine.net = Some(published(said, &arguments.publish)?);
+    }
     let settings = options.clone().over(lower);
     Ok(Given { settings, names: Names { options, file }, kernel })
+}
+
+/// `net`, which is one behind the host's sockets if nothing is said, with these ports.
+fn published(net: Option<NetChoice>, ports: &[Published]) -> Result<NetChoice> {
+    let mut net = match net {
+        None => NetSettings::user(),
+        Some(NetChoice::Some(net)) => net,
+        Some(NetChoice::None) => bail!("--publish needs a network; leave out --net none"),
+    };
+    net.publish(ports)?;
+    Ok(NetChoice::Some(net))
 }
 
 fn look(what: &OsStr, arguments: &Run) -> Result<What> {
@@ -172,6 +191,8 @@ impl From<&Run> for Settings {
             digest,
             rm,
             flavour: _, // `gather`'s
+            publish: _, // `gather`'s
+            detach: _,  // `main`'s
             print_config: _,
         } = arguments;
         let machine = MachineSettings {
