@@ -155,9 +155,9 @@ fn hear_signals() -> Result<()> {
     Ok(())
 }
 
-/// The end of the machine. A disk that is the root is left as after an unmount, if nobody writes any
-/// more; else its journal has what is needed. What shared folders are told is the host's at once; to have the host
-/// write it to its disks would take time, and is for who asks for that.
+/// The end of the machine. A disk that is the root is left as after an unmount, if nobody writes
+/// any more; else its journal has what is needed. What shared folders are told is the host's at
+/// once; to have the host write it to its disks would take time, and is for who asks for that.
 pub(crate) fn end(how: RebootCommand) -> ! {
     if fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.next().is_some()) {
         rustix::fs::sync();

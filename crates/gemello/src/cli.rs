@@ -242,9 +242,9 @@ pub(crate) fn nucleus() -> Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// `debian`, `oci:` and the path of an OCI image (a folder, an archive, what docker save writes;
-    /// of several the one called so after a colon), a kernel image, or a machine's file as --print-config prints it, which the options
-    /// override (a file called debian: ./debian)
+    /// `debian`, `oci:` and the path of an OCI image (a folder, an archive, what docker save
+    /// writes; of several the one called so after a colon), a kernel image, or a machine's file as
+    /// --print-config prints it, which the options override (a file called debian: ./debian)
     #[arg(value_name = "debian|oci:PATH|FILE")]
     pub(crate) what: Option<OsString>,
 
@@ -253,8 +253,8 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(machine_file))]
     pub(crate) more: Vec<PathBuf>,
 
-    /// With `debian` or --rootfs: run this in the guest in place of a shell; with an image: in place
-    /// of its command
+    /// With `debian` or --rootfs: run this in the guest in place of a shell; with an image: in
+    /// place of its command
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 

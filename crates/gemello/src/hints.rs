@@ -53,7 +53,7 @@ const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-accel"], true, NO_KVM),
     (&["-enable-kvm"], false, NO_KVM),
     (&["-it", "-ti", "-i", "-t", "--interactive", "--tty"], false, NO_NEED),
-    (&["--rm", "-rm"], false, Here::Say("nothing of a guest is left behind; leave it out")),
+    (&["-rm"], false, Here::Say("it is --rm here, for what a machine of an image writes")),
     (&["-daemonize"], false, Here::Say("a machine in the background is --detach")),
     (&["-name"], true, Here::Option("--name")),
     (&["--hostname"], true, Here::Say("a guest names itself: -- hostname NAME; leave it out")),
@@ -151,7 +151,6 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
             Some(format!("for a machine's console: {}", command(&["console"], rest)))
         }
         "unpause" => Some(format!("to have it go on: {}", command(&["resume"], rest))),
-        "rm" => Some("nothing is left of a machine that has ended".into()),
         "version" | "-v" | "-version" => Some("for the version: gemello --version".into()),
         _ if Path::new(verb).is_file() => {
             Some(format!("to boot this file: {}", command(&["run"], words)))
@@ -312,7 +311,8 @@ mod tests {
             ("gemello -kernel bzImage -append quiet", "it is --kernel bzImage"),
             ("gemello run debian -it", "leave it out"),
             ("gemello run debian -enable-kvm", "without KVM"),
-            ("gemello run debian --rm ls", "left behind"),
+            ("gemello run debian -rm -- ls", "it is --rm"),
+            ("gemello run oci:a.tar --rm ls", "gemello run oci:a.tar --rm -- ls"),
             ("gemello run debian --cmdline -v -e A=1", "-e A=1: set it in the command"),
         ];
         for (line, piece) in cases {

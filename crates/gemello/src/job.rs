@@ -26,7 +26,8 @@ const ENVIRONMENT: [&str; 5] = [
     "ENV=/etc/profile",
 ];
 
-/// The job of a machine of `settings`, whose root is perhaps an `image`; its command has `streams`, its error where `errors` say.
+/// The job of a machine of `settings`, whose root is perhaps an `image`; its command has `streams`,
+/// its error where `errors` say.
 ///
 /// # Errors
 /// The working directory is gone, `rw` names no folder, or the image no command.

@@ -65,8 +65,8 @@ pub(crate) fn plan(
         }
         None if !settings.disk.is_empty() => disk_plan(settings, place),
         None => bail!(
-            "nothing to boot: give debian, oci:PATH, a kernel's image, a machine's file, --disk FILE, or --kernel \
-             FILE; see gemello run --help"
+            "nothing to boot: give debian, oci:PATH, a kernel's image, a machine's file, --disk \
+             FILE, or --kernel FILE; see gemello run --help"
         ),
     }
 }

@@ -104,7 +104,8 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `debian`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with it.
+/// What is booted: one of `debian`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {

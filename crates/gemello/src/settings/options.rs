@@ -149,21 +149,39 @@ fn flag(up: bool) -> Option<bool> {
     up.then_some(true)
 }
 
+/// What the options say of what is booted.
+fn boot(arguments: &Run) -> BootSettings {
+    let Run { command, kernel, rootfs, rw, nucleus, initrd, cmdline, module, .. } = arguments;
+    BootSettings {
+        debian: None,
+        image: None,
+        rootfs: rootfs.clone(),
+        rw: rw.clone(),
+        command: command.iter().cloned().map(super::module::Word).collect(),
+        nucleus: nucleus.clone(),
+        kernel: kernel.clone(),
+        initrd: initrd.clone(),
+        cmdline: cmdline.clone(),
+        module: module.clone(),
+    }
+}
+
 impl From<&Run> for Settings {
     /// Its options alone.
     fn from(arguments: &Run) -> Self {
         let Run {
             what: _, // `gather`'s
             more: _, // `gather_all`'s
-            command,
+            // `boot`'s, down to `module`.
+            command: _,
+            kernel: _,
+            rootfs: _,
+            rw: _,
+            nucleus: _,
+            initrd: _,
+            cmdline: _,
+            module: _,
             name,
-            kernel,
-            rootfs,
-            rw,
-            nucleus,
-            initrd,
-            cmdline,
-            module,
             disk,
             vsock,
             share,
@@ -209,18 +227,6 @@ impl From<&Run> for Settings {
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };
-        let boot = BootSettings {
-            debian: None,
-            image: None,
-            rootfs: rootfs.clone(),
-            rw: rw.clone(),
-            command: command.iter().cloned().map(super::module::Word).collect(),
-            nucleus: nucleus.clone(),
-            kernel: kernel.clone(),
-            initrd: initrd.clone(),
-            cmdline: cmdline.clone(),
-            module: module.clone(),
-        };
         let run = RunSettings {
             timeout: *timeout,
             console: console.clone(),
@@ -234,6 +240,7 @@ impl From<&Run> for Settings {
             rm: flag(*rm),
         };
         let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
+        let boot = boot(arguments);
         Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
     }
 }

@@ -102,7 +102,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 40] = [
+const OPTIONS: [(&str, &[&str]); 41] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
