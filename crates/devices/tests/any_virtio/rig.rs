@@ -84,7 +84,7 @@ impl Storage for Sectors {
         Ok(())
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 
