@@ -140,9 +140,10 @@ static void serve(const char *port)
 				break;
 			buffer[had += count] = 0;
 			if (strstr((char *)buffer, "\r\n\r\n")) {
+				/* The next may wait for this one's end. */
 				if (write(peer, page, sizeof page - 1) < 0)
-					break;
-				shutdown(peer, SHUT_WR);
+					perror("write");
+				break;
 			}
 		}
 		close(peer);

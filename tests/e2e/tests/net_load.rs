@@ -155,8 +155,8 @@ fn median<T: Ord + Copy>(values: &mut [T]) -> T {
 const CLIENTS: usize = 8;
 const EACH: usize = 125;
 
-/// Connects, and when `all` have, asks at each connection. How long it took to connect, and from the
-/// question to the page.
+/// Connects, and when `all` have, asks at each connection. How long it took to connect, and from
+/// the question to the page.
 fn client(address: SocketAddr, all: &Barrier) -> Vec<(Duration, Duration)> {
     let connect = |_| {
         let began = Instant::now();
