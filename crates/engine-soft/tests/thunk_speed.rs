@@ -28,7 +28,7 @@ const CASES: [(&str, &[u8]); 14] = [
 
 #[test]
 #[ignore = "a measurement"]
-fn nanoseconds_a_call() {
+fn nanoseconds_a_call_by_hand() {
     let mut bench = Bench::new();
     bench.state.x87.ftw = 0xff;
     bench.state.gpr[1] = 3;

@@ -143,7 +143,7 @@ fn qemu(image: &Path, initrd: &Path, vcpus: &str, aio: &str) -> Command {
 /// gemello and QEMU in turn on the same image, in the host's page cache. Prints a table.
 #[test]
 #[ignore = "second step: a second for each job; FIO_SECONDS=3 for figures, with QEMU beside"]
-fn speed_beside_qemu() {
+fn speed_beside_qemu_by_hand() {
     let _turn = debian_alone("cloud");
     let asked = std::env::var("FIO_SECONDS").ok().map(|n| n.parse().expect("a number"));
     let initrd = initramfs(&speed_script(asked.unwrap_or(1)));

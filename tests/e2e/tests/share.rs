@@ -1,10 +1,11 @@
 //! Folders of the host's in a guest, with Debian's own driver.
 
-use e2e::{Session, code, command, compile, debian, debian_alone, run, scratch, text};
+use e2e::{Session, code, command, compile, debian, debian_alone, gemello, run, scratch, text};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -187,4 +188,33 @@ fn the_hosts_programs_work_in_a_share() {
         assert!(!said.contains("dubious"), "{said}");
         assert_eq!(fs::read_dir(&path).expect("a folder").count(), 1, "all is removed but the job");
     }
+}
+
+/// A tree of a million files with 1024 descriptors. Prints how many the guest knew.
+#[test]
+#[ignore = "by hand: cargo test -p e2e --test share -- --ignored --nocapture million"]
+fn a_million_files_by_hand() {
+    let _turn = debian_alone("cloud");
+    let (path, name) = folder("million");
+    for d in 0..1000 {
+        let directory = path.join(d.to_string());
+        fs::create_dir(&directory).expect("a folder");
+        for f in 0..1000 {
+            fs::write(directory.join(f.to_string()), []).expect("a file");
+        }
+    }
+    let script = "cd /mnt/million; time find . -type f | wc -l; \
+        for d in 1 500 999; do echo $d >> $d/7; cat $d/7; done";
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=1024").arg(gemello()).args(["run", "debian", "--memory", "3G"]);
+    limited.args(["--stats", "--timeout", "30m", "--share", &name, "--", "sh", "-c", script]);
+    let output = limited.output().expect("prlimit");
+    let (said, table) = (text(&output.stdout), text(&output.stderr));
+    println!("{said}{table}");
+    assert_eq!(code(&output), 0);
+    assert!(said.starts_with("1000000\n") && said.ends_with("1\n500\n999\n"));
+    let known = table.lines().find(|line| line.contains("known")).expect("it is counted");
+    let mut numbers = known.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+    assert!(numbers.any(|n: u64| n > 900_000), "{known}");
+    fs::remove_dir_all(path).expect("it is there");
 }

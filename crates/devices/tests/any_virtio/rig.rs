@@ -116,7 +116,7 @@ impl Storage for Sectors {
         Ok(())
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 

@@ -50,7 +50,7 @@ fn native_outcomes_are_deterministic_and_mostly_ordinary() {
 /// Figures, not bounds: `cargo test --release -p oracle rates -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
-fn rates() {
+fn rates_by_hand() {
     use std::time::Instant;
     let mut runner = NativeRunner::new().expect("native runner");
     let mut g = generator(5);

@@ -223,7 +223,7 @@ fn a_defect_is_found_and_shrunk_to_its_instruction() {
 /// Not a bound, a figure: `cargo test --release -p oracle adapter_rate -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
-fn adapter_rate() {
+fn adapter_rate_by_hand() {
     let mut subject = toy(false);
     let mut rng = Rng::new(13);
     let cases: Vec<_> = (0..1000).map(|_| toy_case(&mut rng)).collect();
