@@ -9,7 +9,7 @@ use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
-use crate::settings::net::NetChoice;
+use crate::settings::net::{NetChoice, Published};
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::share::ShareSettings;
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
@@ -29,6 +29,7 @@ Examples:
   gemello                                        the nucleus: gemello's own small operating system
   gemello run --nucleus demo                     its guided tour of the concepts
   gemello run debian                             a shell in Debian, fetched on first use
+  gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
@@ -60,6 +61,8 @@ Examples:
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
   gemello balloon debian 256M                has the guest keep 256M and give the rest back
+  gemello run debian --detach --name job -- sleep 60
+  gemello logs --follow job                  what it puts out; of one that has ended, the last
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 
@@ -175,6 +178,23 @@ pub(crate) enum Command {
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
+    /// The last of what a machine has put out
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Logs {
+        /// A machine
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// And all that follows, until it ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// For `run --detach`: run this in a session of its own
+    #[command(hide = true)]
+    Detached {
+        /// A command line of gemello's
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// For `bench`: become a program that ends with its parent
     #[command(hide = true)]
     Tethered {
@@ -203,7 +223,7 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(machine_file))]
     pub(crate) more: Vec<PathBuf>,
 
-    /// With `debian`: run this in the guest in place of a shell
+    /// With `debian` or --rootfs: run this in the guest in place of a shell
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 
@@ -211,17 +231,27 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
 
+    /// Boot this folder of the host's as the guest's root, `/` for all of it, by --kernel or one of
+    /// Debian's kernels. The guest only reads it; what it writes is thrown away. CMD, or this
+    /// user's shell, runs as this user, here
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rootfs: Option<PathBuf>,
+
+    /// With --rootfs: a folder of the host's that the guest may write; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) rw: Vec<PathBuf>,
+
     /// Boot the nucleus, which ships with gemello: its shell, or with a word `demo` or `test`
     #[arg(long, value_name = "WORD", num_args = 0..=1, default_missing_value = "",
-        conflicts_with_all = ["kernel", "initrd", "module"])]
+        conflicts_with_all = ["kernel", "initrd", "module", "rootfs"])]
     pub(crate) nucleus: Option<String>,
 
     /// Initial file system for the kernel
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
 
-    /// Kernel command line; with `debian`: appended to gemello's own [default for a kernel:
-    /// console=ttyS0]
+    /// Kernel command line; with `debian` or --rootfs: appended to gemello's own [default for a
+    /// kernel: console=ttyS0]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) cmdline: Option<String>,
 
@@ -289,10 +319,15 @@ pub(crate) struct Run {
     /// address of the guest's device. With user, a
     /// forward=tcp:127.0.0.1:8080:80 leads from a port of this host's (0: any) to one of the
     /// guest's; host-loopback=on lets the guest reach this host's loopback at 10.0.2.2; restrict=on
-    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: for debian user,
-    /// unless it is deterministic; else none]
+    /// lets it reach nothing else; dns=ADDR[:PORT] names the resolver [default: for debian and
+    /// --rootfs user, unless it is deterministic; else none]
     #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
+
+    /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may be
+    /// repeated
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]", value_parser = Published::parse)]
+    pub(crate) publish: Vec<Published>,
 
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
     /// --deterministic]
@@ -360,6 +395,11 @@ pub(crate) struct Run {
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
+
+    /// Run the machines in a process of their own, and print their names: gemello ps, logs, console
+    /// and stop reach them
+    #[arg(short, long)]
+    pub(crate) detach: bool,
 
     /// Boot nothing: print a machine's file that says the same as this command line
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! The second serial line's output: the log file, and what the guest's init reports there.
+//! The second serial line's output: the log file, and what the guest's agent reports there.
 
 use crate::debian::report::{Report, Scanner};
 use crate::gate::Gate;
@@ -25,6 +25,8 @@ pub(crate) struct Progress {
 struct Heard {
     scanner: Scanner,
     status: Option<u8>,
+    /// The first.
+    trouble: Option<String>,
 }
 
 /// The same in a saved machine.
@@ -44,13 +46,13 @@ impl Progress {
     /// window.
     pub(crate) fn new(gate: Gate, state: ProgressState) -> Self {
         let ProgressState { ready: _, status, line } = state; // the gate is open then
-        let heard = Heard { scanner: Scanner::within(line), status };
+        let heard = Heard { scanner: Scanner::within(line), status, trouble: None };
         Self { heard: Arc::new(Mutex::new(heard)), gate, notifier: Arc::default() }
     }
 
     /// What is saved with the machine.
     pub(crate) fn state(&self) -> ProgressState {
-        let Heard { scanner, status } = &*sync::lock(&self.heard);
+        let Heard { scanner, status, trouble: _ } = &*sync::lock(&self.heard);
         let line = scanner.line().to_vec();
         ProgressState { ready: self.gate.is_open(), status: *status, line }
     }
@@ -58,7 +60,8 @@ impl Progress {
     /// Another guest begins.
     pub(crate) fn begin_anew(&self) {
         self.gate.close();
-        *sync::lock(&self.heard) = Heard { scanner: Scanner::default(), status: None };
+        let scanner = Scanner::default();
+        *sync::lock(&self.heard) = Heard { scanner, status: None, trouble: None };
     }
 
     /// Notifies this when the gate opens.
@@ -71,12 +74,20 @@ impl Progress {
         sync::lock(&self.heard).status
     }
 
+    /// Why the guest's command could not run, as its agent says.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        sync::lock(&self.heard).trouble.clone()
+    }
+
     /// Takes what the guest says on the second line.
     fn hear(&self, bytes: &[u8]) {
         let mut heard = sync::lock(&self.heard);
         for report in heard.scanner.scan(bytes) {
             match report {
                 Report::Status(status) => heard.status = Some(status),
+                Report::Trouble(what) => {
+                    heard.trouble.get_or_insert(what);
+                }
                 Report::Ready => {
                     self.gate.open();
                     if let Some(notifier) = self.notifier.get() {

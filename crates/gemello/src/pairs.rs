@@ -46,10 +46,17 @@ pub(crate) fn turns(deterministic: bool, sched: &SchedSettings) -> Result<()> {
 }
 
 fn boot(boot: &BootSettings) -> Result<()> {
-    let BootSettings { debian, command, nucleus, kernel, initrd, cmdline: _, module } = boot;
+    let BootSettings { debian, rootfs, rw, command, nucleus, kernel, initrd, cmdline: _, module } =
+        boot;
     let guests = [debian.is_some(), nucleus.is_some(), kernel.is_some()];
     if guests.into_iter().filter(|said| *said).count() > 1 {
         bail!("`debian`, `nucleus` and `kernel` each say what to boot; leave all but one out");
+    }
+    if rootfs.is_some() && nucleus.is_some() {
+        bail!("the nucleus is a whole guest; leave `rootfs` out");
+    }
+    if rootfs.is_none() && !rw.is_empty() {
+        bail!("`rw` is for folders of a root that the guest only reads; say with `rootfs` which");
     }
     if let Some(word) = nucleus {
         if !matches!(word.as_str(), "" | "demo" | "test") && !word.starts_with("test=") {
@@ -62,14 +69,16 @@ fn boot(boot: &BootSettings) -> Result<()> {
             bail!("the nucleus is a whole guest; leave `initrd` and `modules` out");
         }
     }
-    if debian.is_some() && (initrd.is_some() || !module.is_empty()) {
+    if boot.is_made_here() && (initrd.is_some() || !module.is_empty()) {
         bail!(
-            "Debian brings its own initial file system; leave `initrd` and `modules` out, or give \
-             them with `kernel`"
+            "gemello makes this guest's initial file system; leave `initrd` and `modules` out, or \
+             give them with `kernel` alone"
         );
     }
-    if kernel.is_some() && !command.is_empty() {
-        bail!("`command` is for `run debian`; give this kernel `cmdline` and `initrd`");
+    if kernel.is_some() && rootfs.is_none() && !command.is_empty() {
+        bail!(
+            "`command` is for `run debian` and `rootfs`; give this kernel `cmdline` and `initrd`"
+        );
     }
     Ok(())
 }
@@ -114,6 +123,9 @@ mod tests {
             ("gemello run debian --nucleus", "both say what to boot"),
             ("gemello run debian --kernel x", "both say what to boot"),
             ("gemello run ./vmlinuz -- ls", "a command after -- is for `run debian`"),
+            ("gemello run debian --rw /x", "--rootfs"),
+            ("gemello run --rootfs / --initrd x", "leave --initrd and --module out"),
+            ("gemello run --rootfs / --kernel x --flavour full", "--flavour"),
             ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
@@ -125,6 +137,8 @@ mod tests {
         }
         for line in [
             "gemello run debian --flavour full -- ls",
+            "gemello run --rootfs / --rw /a --rw /b --flavour full -- ls",
+            "gemello run --rootfs /a --kernel x -- ls",
             "gemello run --nucleus test",
             "gemello run --nucleus test=tlb --tier interp --trace irq",
             "gemello run --nucleus --code-cache 8M --trace blocks",

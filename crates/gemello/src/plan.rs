@@ -1,13 +1,13 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, Addresses, DeviceKind, Errors, Mode, Refresh, Session};
+use crate::debian::{self, DeviceKind, Refresh};
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
-use crate::settings::share::ShareSettings;
 use crate::settings::{BootSettings, Settings};
-use crate::side::{Kind, Side};
-use crate::{nucleus, shell, terminal};
+use crate::side::{Errors, Kind, Side};
+use crate::{job, nucleus, shell, terminal};
+use agent_job::Streams;
 use anyhow::{Context as _, Result, anyhow, bail};
 use disk_image::{DiskAccess, HostCache, Image};
 use machine::{BootConfig, File};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
 
-/// For Debian's kernel: a panic ends the machine.
+/// For a kernel with the agent: a panic ends the machine.
 const KERNEL_OPTIONS: &str = "panic=-1";
 
 /// What to boot, and how the user's side of it behaves.
@@ -44,8 +44,8 @@ impl Plan {
 /// They say nothing, or a guest's file cannot be had.
 pub(crate) fn plan(settings: &Settings, kernel: Option<File>, place: Place) -> Result<Plan> {
     let boot = &settings.boot;
-    if boot.debian.is_some() {
-        return debian_plan(settings, place);
+    if boot.is_made_here() {
+        return made_here(settings, kernel, place);
     }
     if let Some(word) = &boot.nucleus {
         return Ok(Plan::of(nucleus_boot(boot, word), place));
@@ -130,35 +130,61 @@ fn kernel_boot(boot: &BootSettings, kernel: File) -> BootConfig {
     }
 }
 
-fn debian_plan(settings: &Settings, place: Place) -> Result<Plan> {
-    let fetched = debian::fetch(settings.boot.debian.unwrap_or_default(), Refresh::IfMissing)?;
+/// For a guest that gemello makes: Debian's small system, or a root of the host's.
+fn made_here(settings: &Settings, kernel: Option<File>, place: Place) -> Result<Plan> {
     let own = matches!(place, Place::Standard);
-    let mode = mode(words(&settings.boot.command), own);
-    let errors = if own { errors(&mode) } else { Errors::WithOutput };
-    let window = terminal::window();
-    let side = Side::new(kind(&mode, errors), place, window);
-    let session = Session {
-        errors,
-        window,
-        term: std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()),
-        transport: settings.transport(),
-        devices: devices(settings, !side.ports().is_empty()),
-        addresses: settings.net().map_or(Addresses::None, |net| net.addresses()),
-        shares: settings.share.iter().map(ShareSettings::mount).collect(),
-        mode,
+    let streams = streams(&settings.boot, own);
+    let errors = if own { errors(streams) } else { Errors::WithOutput };
+    let side = Side::new(kind(streams, errors), place, terminal::window());
+    let apart = match errors {
+        Errors::Apart => agent_job::Errors::Apart,
+        Errors::WithOutput => agent_job::Errors::WithOutput,
     };
-    let initrd = debian::initramfs(&fetched, &session)?;
-    let mut sources: Vec<_> = fetched.drivers.into_iter().map(|driver| driver.path).collect();
-    sources.push(fetched.busybox);
+    let job = job::job(settings, streams, apart)?;
+    let devices = devices(settings, !side.ports().is_empty());
+    let Parts { kernel, busybox, drivers } = parts(settings, kernel, &devices)?;
+    let initrd = debian::initramfs(busybox.as_deref(), &drivers, &job)?;
     Ok(Plan {
         boot: BootConfig {
-            kernel: File::Path(fetched.kernel),
+            kernel,
             initrd: Some(File::Bytes { name: "gemello's initramfs".into(), bytes: initrd.into() }),
-            cmdline: debian_cmdline(settings),
+            cmdline: our_cmdline(settings),
             modules: Vec::new(),
         },
         side,
-        sources,
+        sources: drivers.into_iter().chain(busybox).collect(),
+    })
+}
+
+/// What a guest is made of.
+struct Parts {
+    kernel: File,
+    /// For a guest that stays in its initial file system.
+    busybox: Option<PathBuf>,
+    drivers: Vec<PathBuf>,
+}
+
+fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> Result<Parts> {
+    let BootSettings { debian, rootfs, kernel: named, .. } = &settings.boot;
+    let transport = settings.transport();
+    if let (Some(root), Some(path)) = (rootfs, named) {
+        let read =
+            || std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let image = match &kernel {
+            Some(File::Bytes { bytes, .. }) => bytes.to_vec(),
+            _ => read()?,
+        };
+        let wanted = debian::driver_names(transport, devices);
+        let drivers = debian::modules::find(&image, path, root, &wanted)?;
+        let kernel = kernel.unwrap_or_else(|| File::Path(path.clone()));
+        return Ok(Parts { kernel, busybox: None, drivers });
+    }
+    let fetched = debian::fetch(debian.unwrap_or_default(), Refresh::IfMissing)?;
+    let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
+    Ok(Parts {
+        kernel: File::Path(fetched.kernel),
+        drivers: drivers.map(|driver| driver.path.clone()).collect(),
+        busybox: rootfs.is_none().then_some(fetched.busybox),
     })
 }
 
@@ -170,43 +196,44 @@ fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
         (DeviceKind::Vsock, settings.vsock.is_some()),
-        (DeviceKind::Share, !settings.share.is_empty()),
+        (DeviceKind::Share, !settings.shares().is_empty()),
+        (DeviceKind::Overlay, settings.boot.rootfs.is_some()),
         (DeviceKind::Rng, settings.rng()),
     ];
     all.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect()
 }
 
-fn kind(mode: &Mode, errors: Errors) -> Kind {
-    match mode {
-        Mode::Shell => Kind::Shell,
-        Mode::Command(_) => Kind::Terminal(errors),
-        Mode::Pipe(_) => Kind::Pipes(errors),
+fn kind(streams: Streams, errors: Errors) -> Kind {
+    match streams {
+        Streams::Shell => Kind::Shell,
+        Streams::Terminal => Kind::Terminal(errors),
+        Streams::Pipes => Kind::Pipes(errors),
     }
 }
 
 /// A command has a terminal where both its input and its output are one, as in a pipeline of the
 /// host's. They are this program's own where `own` is.
-fn mode(command: Vec<OsString>, own: bool) -> Mode {
+fn streams(boot: &BootSettings, own: bool) -> Streams {
     let terminal = !own || terminal::input_is_terminal() && terminal::output_is_terminal();
-    match (command.is_empty(), terminal) {
-        (true, _) => Mode::Shell,
-        (false, true) => Mode::Command(command),
-        (false, false) => Mode::Pipe(command),
+    match (boot.command.is_empty(), terminal) {
+        (true, _) => Streams::Shell,
+        (false, true) => Streams::Terminal,
+        (false, false) => Streams::Pipes,
     }
 }
 
 /// Standard error is apart from the output unless both are one place: then they keep their order.
-fn errors(mode: &Mode) -> Errors {
-    let together = match mode {
-        Mode::Shell => true,
-        Mode::Command(_) => terminal::error_is_terminal(),
-        Mode::Pipe(_) => terminal::output_is_error(),
+fn errors(streams: Streams) -> Errors {
+    let together = match streams {
+        Streams::Shell => true,
+        Streams::Terminal => terminal::error_is_terminal(),
+        Streams::Pipes => terminal::output_is_error(),
     };
     if together { Errors::WithOutput } else { Errors::Apart }
 }
 
 /// The kernel's messages go to the terminal of a shell, and keep out of a command's output.
-fn debian_cmdline(settings: &Settings) -> String {
+fn our_cmdline(settings: &Settings) -> String {
     let console = match (settings.boot.command.is_empty(), settings.run.log.is_some()) {
         (true, _) => "console=ttyS0 quiet",
         (false, false) => "console=ttyS1 quiet",

@@ -13,13 +13,12 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
-use crate::settings::share::ShareSettings;
 use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
-use crate::{advice, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
-use anyhow::Result;
+use crate::{advice, detach, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
+use anyhow::{Result, bail};
 use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port};
 use std::path::PathBuf;
 
@@ -58,7 +57,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     if let (Some(path), Some((_, names))) = (&process.trace_file, writes.first()) {
         told(outfile::open_trace(path, &mut in_use), names)?;
     }
-    if !alone {
+    if !alone && !detach::is_done() {
         ready.iter().for_each(several::announce);
     }
     to_its_end(ready, &process.sched)
@@ -72,8 +71,15 @@ fn told<T>(result: Result<T>, names: &Names) -> Result<T> {
 /// Where the console of a machine of `settings` is.
 fn place(settings: &Settings, alone: bool) -> Result<Place> {
     Ok(match &settings.run.console {
+        Some(ConsolePlace::Terminal) if detach::is_done() => bail!(
+            "a detached machine has no terminal; leave out the console terminal: gemello console \
+             shows it"
+        ),
         Some(ConsolePlace::Terminal) => Place::Standard,
-        None if alone => Place::Standard,
+        // A detached command has no terminal, and no input.
+        None if alone && (!detach::is_done() || !settings.boot.command.is_empty()) => {
+            Place::Standard
+        }
         None | Some(ConsolePlace::Pty) => Place::Pty(Pty::open()?),
         Some(ConsolePlace::Log(_)) => Place::Log(LogFile::default()),
     })
@@ -93,6 +99,7 @@ fn start(
     let said = settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
+    detach::check(&name, claim.as_ref())?;
     let config = config(settings, &name, boot, side.ports())?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
@@ -134,7 +141,7 @@ fn config(
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let balloon = settings.balloon().then_some(Device::Balloon);
     let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
-    let shares = settings.share.iter().map(ShareSettings::share).map(Device::Share);
+    let shares = settings.shares().into_iter().map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));
     let net = settings.net().map(|net| net.network(name)).transpose()?.map(Device::Net);

@@ -107,8 +107,8 @@ impl DiskMark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::debian::Errors;
     use crate::place::Place;
+    use crate::side::Errors;
     use machine::{Device, Transport};
     use serde_json::json;
 

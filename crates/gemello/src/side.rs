@@ -4,7 +4,7 @@
 //! the user has begun at a terminal (half an escape sequence, say) belongs to that terminal.
 
 use crate::console::Console;
-use crate::debian::Errors;
+use crate::detach;
 use crate::escape::{Escape, OWN};
 use crate::gate::Gate;
 use crate::input::{ConsoleInput, Form, InputState};
@@ -16,17 +16,27 @@ use crate::wishes::Wishes;
 use machine::console::{Input, Line};
 use machine::{Lines, Machine, Port};
 use serde::{Deserialize, Serialize};
+use std::io::{self, Write};
+
+/// Where a command's standard error goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Errors {
+    /// Where standard output goes, in one order.
+    WithOutput,
+    /// To a port of its own.
+    Apart,
+}
 
 /// What a guest uses its lines for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// It has the first line, and knows nothing of us.
     Console,
-    /// The shell of `run debian`, which hears of the window's size.
+    /// The shell of a guest that gemello makes, which hears of the window's size.
     Shell,
-    /// A command of `run debian` on a terminal.
+    /// A command of such a guest, on a terminal.
     Terminal(Errors),
-    /// A command of `run debian` whose input and output are byte streams.
+    /// A command of such a guest, whose input and output are byte streams.
     Pipes(Errors),
 }
 
@@ -78,15 +88,15 @@ enum Stream {
 }
 
 impl Stream {
-    /// The port, as `debian/init.sh` looks for it.
+    /// The port, as the agent looks for it.
     fn port(self) -> Port {
         let name = match self {
-            Self::Input => "gemello.stdin",
-            Self::Output => "gemello.stdout",
-            Self::Error => "gemello.stderr",
+            Self::Input => "stdin",
+            Self::Output => "stdout",
+            Self::Error => "stderr",
         };
         let input = self == Self::Input;
-        Port { name: name.into(), input, output: !input }
+        Port { name: format!("{}{name}", agent_job::PORT), input, output: !input }
     }
 }
 
@@ -218,9 +228,16 @@ impl Side {
     fn line(&self, stream: Stream) -> Line {
         match stream {
             Stream::Input => Line { input: Some(Box::new(self.input.clone())), output: None },
-            Stream::Output => Line { input: None, output: Some(Box::new(Closing)) },
-            Stream::Error => Line { input: None, output: Some(Box::new(Standard::Error)) },
+            Stream::Output => self.output(Box::new(Closing)),
+            // It is a detached machine's log, which gets the last of the console.
+            Stream::Error if detach::is_done() => self.output(Box::new(io::sink())),
+            Stream::Error => self.output(Box::new(Standard::Error)),
         }
+    }
+
+    /// An output that ends at `place`, and that `gemello logs` shows.
+    fn output(&self, place: Box<dyn Write + Send>) -> Line {
+        Line { input: None, output: Some(self.console.beside(place)) }
     }
 
     /// The lines of the machine, the second one's output with a copy in `log`.

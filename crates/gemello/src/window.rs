@@ -1,6 +1,6 @@
-//! What the guest's init is told on the second serial line, from when it has said that it is ready
-//! (`debian/init.sh`): lines `ROWS COLS` whenever the user's window has another size, `clock` after
-//! a restore, and `poweroff`.
+//! What the agent is told on the second serial line, from when it has said that it is ready
+//! (`crates/agent/src/lines.rs`): lines `ROWS COLS` whenever the user's window has another size,
+//! `clock` after a restore, and `poweroff`.
 
 use crate::gate::Gate;
 use crate::terminal;

@@ -48,7 +48,7 @@ fn debian_has_a_lease_and_reaches_what_it_may() {
         }
     });
     let script = format!(
-        "udhcpc -i eth0 -n -q -f -S -s /etc/gemello/lease; \
+        "/init lease eth0; \
          ip -4 addr show eth0; ip route; cat /etc/resolv.conf; \
          nc 10.0.2.2 {port} </dev/null >/tmp/all; nc 10.0.2.2 {port} </tmp/all; \
          nc 10.0.2.2 1 </dev/null; echo refused $?; \

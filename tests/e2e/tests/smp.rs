@@ -135,7 +135,7 @@ fn memory_is_ordered_as_x86_has_it() {
         let script = format!("cat /dev/vda > /litmus; chmod +x /litmus; /litmus {rounds}");
         let said = guest(vcpus, &["--disk", &disk], &script);
         eprintln!("{said}");
-        assert_eq!(said.lines().count(), 10, "{said}");
+        assert_eq!(said.lines().count(), 39, "{said}");
         assert!(!said.contains("FORBIDDEN"), "{said}");
         let parallel = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         assert!(!parallel || !said.starts_with("sb: 0 of"), "stores are not buffered: {said}");

@@ -16,7 +16,7 @@ fn names_an_option(text: &str) -> bool {
 
 #[test]
 fn libraries_name_fields() {
-    let programs = ["gemello", "xtask", "oracle", "conformance", "nucleus-image"];
+    let programs = ["agent", "gemello", "xtask", "oracle", "conformance", "nucleus-image"];
     let packages = packages();
     let libraries = packages.iter().filter(|package| package.folder.starts_with("crates/"));
     let libraries = libraries.filter(|package| !programs.contains(&package.name.as_str()));

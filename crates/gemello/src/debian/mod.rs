@@ -1,39 +1,44 @@
 //! Debian as a guest: fetched through the host's apt, cached, and made into a kernel and an
-//! initramfs.
+//! initramfs. What the host's own files become a guest with is made here, too.
 
 pub(crate) mod apt;
 mod cache;
 mod compiler;
 mod cpio;
 mod initramfs;
+pub(crate) mod modules;
 mod packages;
 pub(crate) mod report;
 
 pub(crate) use cache::directory as cache_directory;
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
-pub(crate) use initramfs::{Addresses, Errors, Mode, Session};
-pub(crate) use packages::{DeviceKind, Driver, Fetched, Flavour, Refresh, fetch, releases};
+pub(crate) use packages::{
+    DeviceKind, Driver, Fetched, Flavour, Refresh, driver_names, fetch, releases,
+};
 
+use agent_job::Job;
 use anyhow::{Context as _, Result};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The initramfs for one run: the base, and what this run is about.
+/// The initramfs for one run: the agent with its `job`, `drivers` in the order in which they are
+/// loaded, and `busybox` if the guest stays in it.
 ///
 /// # Errors
-/// A cached file cannot be read.
-pub(crate) fn initramfs(fetched: &Fetched, session: &Session) -> Result<Vec<u8>> {
-    let busybox = cached(&fetched.busybox)?;
-    let wanted = |driver: &&Driver| driver.serves(session.transport, &session.devices);
-    let drivers = fetched.drivers.iter().filter(wanted).map(|driver| cached(&driver.path));
-    let drivers = drivers.collect::<Result<Vec<_>>>()?;
-    Ok(initramfs::build(&busybox, &drivers, session))
+/// A file cannot be read.
+pub(crate) fn initramfs(busybox: Option<&Path>, drivers: &[PathBuf], job: &Job) -> Result<Vec<u8>> {
+    let busybox = busybox.map(read).transpose()?;
+    let drivers = drivers.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    Ok(initramfs::build(busybox.as_deref(), &drivers, job))
 }
 
-fn cached(path: &Path) -> Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| {
         let path = path.display();
-        format!("cannot read {path}; delete its directory and run `gemello fetch debian`")
+        format!(
+            "cannot read {path}; if it is in gemello's cache, delete its directory and run \
+             `gemello fetch debian`"
+        )
     })
 }

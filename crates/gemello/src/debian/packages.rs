@@ -51,6 +51,8 @@ pub(crate) enum DeviceKind {
     Balloon,
     Vsock,
     Share,
+    /// No device: what is written above a root that is only read.
+    Overlay,
 }
 
 /// What a driver is for.
@@ -63,7 +65,7 @@ enum For {
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
 /// which they are loaded.
-const DRIVERS: [(&str, For); 18] = [
+const DRIVERS: [(&str, For); 19] = [
     ("drivers/virtio/virtio_ring.ko", For::Any),
     ("drivers/virtio/virtio.ko", For::Any),
     ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
@@ -79,6 +81,7 @@ const DRIVERS: [(&str, For); 18] = [
     ("drivers/virtio/virtio_balloon.ko", For::Device(DeviceKind::Balloon)),
     ("fs/fuse/fuse.ko", For::Device(DeviceKind::Share)),
     ("fs/fuse/virtiofs.ko", For::Device(DeviceKind::Share)),
+    ("fs/overlayfs/overlay.ko", For::Device(DeviceKind::Overlay)),
     ("net/vmw_vsock/vsock.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", For::Device(DeviceKind::Vsock)),
@@ -94,12 +97,24 @@ pub(crate) struct Driver {
 impl Driver {
     /// Whether a machine with these devices needs it.
     pub(crate) fn serves(&self, transport: Transport, devices: &[DeviceKind]) -> bool {
-        match self.serves {
-            For::Any => !devices.is_empty(),
-            For::Transport(own) => !devices.is_empty() && own == transport,
-            For::Device(kind) => devices.contains(&kind),
+        self.serves.serves(transport, devices)
+    }
+}
+
+impl For {
+    fn serves(self, transport: Transport, devices: &[DeviceKind]) -> bool {
+        match self {
+            Self::Any => !devices.is_empty(),
+            Self::Transport(own) => !devices.is_empty() && own == transport,
+            Self::Device(kind) => devices.contains(&kind),
         }
     }
+}
+
+/// What the drivers are called that a machine with these devices needs, with whatever kernel.
+pub(crate) fn driver_names(transport: Transport, devices: &[DeviceKind]) -> Vec<&'static str> {
+    let wanted = DRIVERS.into_iter().filter(|(_, serves)| serves.serves(transport, devices));
+    wanted.map(|(path, _)| base_name(path).trim_end_matches(".ko")).collect()
 }
 
 /// What a fetch leaves in the cache.

@@ -1,18 +1,17 @@
-//! What `init.sh` tells gemello over `ttyS1`, among the kernel's messages.
-
-/// Every report starts a line with this.
-const PREFIX: &str = "gemello-init: ";
+//! What the agent tells gemello over `ttyS1`, among the kernel's messages.
 
 /// Longest line that is looked at; the rest of a longer one is skipped.
 const LONGEST: usize = 256;
 
-/// One message of the guest's init.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One message of the agent's.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// The lines are set up: input may be sent, and the window's size.
     Ready,
     /// The command has ended with this status.
     Status(u8),
+    /// Something is not as it should be; what, on one line.
+    Trouble(String),
 }
 
 /// Finds reports in the console's output as it arrives.
@@ -50,11 +49,14 @@ impl Scanner {
 
 fn parse(line: &[u8]) -> Option<Report> {
     let text = std::str::from_utf8(line).ok()?.trim_end();
-    let report = text.strip_prefix(PREFIX)?;
+    let report = text.strip_prefix(agent_job::REPORT)?;
     if report == "ready" {
         return Some(Report::Ready);
     }
-    report.strip_prefix("status ")?.parse().ok().map(Report::Status)
+    Some(match report.strip_prefix("status ") {
+        Some(status) => Report::Status(status.parse().ok()?),
+        None => Report::Trouble(report.chars().filter(|c| !c.is_control()).collect()),
+    })
 }
 
 #[cfg(test)]
@@ -65,7 +67,8 @@ mod tests {
     fn reports_are_found_however_they_are_cut() {
         let stream =
             b"[    0.1] boot\r\n\r\ngemello-init: ready\r\nnoise gemello-init: status 3\r\n\
-            gemello-init: status 300\r\n\xff\xfe\r\ngemello-init: status 7\r\n";
+            gemello-init: status 300\r\n\xff\xfe\r\ngemello-init: status 7\r\n\
+            gemello-init: no \x1broot\r\n";
         for size in 1..stream.len() {
             let mut scanner = Scanner::default();
             let found = stream.chunks(size).flat_map(|c| {
@@ -73,7 +76,8 @@ mod tests {
                 scanner.scan(c)
             });
             let found: Vec<_> = found.collect();
-            assert_eq!(found, [Report::Ready, Report::Status(7)], "in pieces of {size}");
+            let expected = [Report::Ready, Report::Status(7), Report::Trouble("no root".into())];
+            assert_eq!(found, expected, "in pieces of {size}");
         }
     }
 

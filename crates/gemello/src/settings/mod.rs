@@ -15,6 +15,7 @@ pub(crate) mod names;
 pub(crate) mod net;
 mod optional;
 pub(crate) mod options;
+pub(crate) mod rootfs;
 pub(crate) mod sched;
 pub(crate) mod share;
 pub(crate) mod values;
@@ -29,7 +30,7 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
-use machine::Transport;
+use machine::{Share, Transport};
 use module::{ModuleSettings, Word};
 use name::MachineName;
 use net::{NetChoice, NetSettings};
@@ -101,13 +102,19 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `debian`, `nucleus` and `kernel`, and what goes with it.
+/// What is booted: one of `debian`, `rootfs`, `nucleus` and `kernel`, and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debian: Option<Flavour>,
-    /// What Debian runs in place of a shell.
+    /// A folder of the host's that becomes the root, by `kernel` or Debian's.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Folders that a guest with such a root may write.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rw: Vec<PathBuf>,
+    /// What these guests run in place of a shell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) command: Vec<Word>,
     /// A word for the nucleus; empty for its shell.
@@ -190,6 +197,7 @@ impl Settings {
     pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
         let boot = &self.boot;
         let booted = match &boot.kernel {
+            _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.debian.is_some() => Path::new("debian"),
             _ if boot.nucleus.is_some() => Path::new("nucleus"),
             kernel => kernel.as_deref().unwrap_or(Path::new("")),
@@ -198,24 +206,24 @@ impl Settings {
         self.machine.name.clone().unwrap_or_else(by_itself)
     }
 
-    /// Its network, if it has one. Where nobody says so, Debian has the one behind the host's
-    /// sockets, if a slot is left, unless it is to be the same each time.
+    /// Its network, if it has one. Where nobody says so, a guest that gemello makes has the one
+    /// behind the host's sockets, if a slot is left, unless it is to be the same each time.
     pub(crate) fn net(&self) -> Option<NetSettings> {
         let alike = self.machine.deterministic.unwrap_or_default();
         let fits = self.slots() < self.transport().slots();
         match &self.machine.net {
             Some(NetChoice::Some(net)) => Some(net.clone()),
-            None if self.boot.debian.is_some() && fits && !alike => Some(NetSettings::user()),
+            None if self.boot.is_made_here() && fits && !alike => Some(NetSettings::user()),
             Some(NetChoice::None) | None => None,
         }
     }
 
     /// How many slots are taken by what it is given in any case.
     fn slots(&self) -> usize {
-        let ports = self.boot.debian.is_some() && !self.boot.command.is_empty();
+        let ports = self.boot.is_made_here() && !self.boot.command.is_empty();
         let others = [self.balloon(), self.vsock.is_some(), ports];
         let others = others.into_iter().filter(|there| *there).count();
-        self.disk.len() + self.share.len() + others
+        self.disk.len() + self.shares().len() + others
     }
 
     /// How the guest reaches its disks. The nucleus has no driver for PCI.
@@ -233,6 +241,12 @@ impl Settings {
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
     }
 
+    /// Folders of the host's that it has, those of its root included.
+    pub(crate) fn shares(&self) -> Vec<Share> {
+        let named = self.share.iter().map(ShareSettings::share);
+        rootfs::shares(&self.boot).into_iter().chain(named).collect()
+    }
+
     /// Whether its memory can be given back while it runs.
     pub(crate) fn balloon(&self) -> bool {
         self.machine.balloon.unwrap_or_default()
@@ -247,8 +261,17 @@ impl Settings {
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
-        let BootSettings { debian: _, command: _, nucleus: _, kernel, initrd, cmdline: _, module } =
-            boot;
+        let BootSettings {
+            debian: _,
+            rootfs,
+            rw,
+            command: _,
+            nucleus: _,
+            kernel,
+            initrd,
+            cmdline: _,
+            module,
+        } = boot;
         let RunSettings {
             timeout: _,
             console,
@@ -265,10 +288,12 @@ impl Settings {
             Some(NetChoice::Some(net)) => net.path(),
             Some(NetChoice::None) | None => None,
         };
-        let single =
-            [&mut machine.swap, kernel, initrd, log, pcap, trace_file, save].into_iter().flatten();
+        let single = [&mut machine.swap, rootfs, kernel, initrd, log, pcap, trace_file, save];
         let modules = module.iter_mut().map(|module| &mut module.path);
         single
+            .into_iter()
+            .flatten()
+            .chain(rw)
             .chain(console)
             .chain(net)
             .chain(modules)
@@ -301,15 +326,22 @@ impl MachineSettings {
 impl BootSettings {
     /// Whether it says what is booted.
     fn names_a_guest(&self) -> bool {
-        self.debian.is_some() || self.nucleus.is_some() || self.kernel.is_some()
+        self.is_made_here() || self.nucleus.is_some() || self.kernel.is_some()
+    }
+
+    /// Whether gemello makes the guest: its process 1 is the agent.
+    pub(crate) fn is_made_here(&self) -> bool {
+        self.debian.is_some() || self.rootfs.is_some()
     }
 
     fn over(self, lower: Self) -> Self {
         let other_guest = self.names_a_guest();
-        let Self { debian, command, nucleus, kernel, initrd, cmdline, module } = self;
+        let Self { debian, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } = self;
         let of_guest = if other_guest { Self::default() } else { lower.clone() };
         Self {
             debian: debian.or(of_guest.debian),
+            rootfs: rootfs.or(of_guest.rootfs),
+            rw: list(rw, of_guest.rw),
             nucleus: nucleus.or(of_guest.nucleus),
             kernel: kernel.or(of_guest.kernel),
             command: list(command, lower.command),

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 38] = [
+pub(crate) const FIELDS: [Field; 40] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -44,6 +44,8 @@ pub(crate) const FIELDS: [Field; 38] = [
         s.machine.deterministic.is_some()
     }),
     field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
+    field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
+    field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),
     field("kernel", "boot.kernel", "--kernel", |s| s.boot.kernel.is_some()),

@@ -1,6 +1,7 @@
 //! The command line of `gemello run` as settings, laid over a file's.
 
 use super::names::Names;
+use super::net::{NetChoice, NetSettings, Published};
 use super::sched::SchedSettings;
 use super::values::Time;
 use super::{BootSettings, EngineSettings, MachineSettings, RunSettings, Settings, file};
@@ -37,6 +38,9 @@ pub(crate) fn gather_all(arguments: &Run) -> Result<Vec<Given>> {
     if arguments.print_config && !arguments.more.is_empty() {
         bail!("--print-config prints one machine's file; leave the others out");
     }
+    if !arguments.publish.is_empty() && !arguments.more.is_empty() {
+        bail!("--publish is for one machine, and there are several; say it in each one's file");
+    }
     let mut machines = vec![gather(arguments)?];
     for path in &arguments.more {
         let settings = file::read(path)?.unwrap_or_default(); // its name says that it is one
@@ -60,6 +64,10 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     let mut options = Settings::from(arguments);
     let (mut file, mut kernel) = (None, None);
     match what {
+        // By one of Debian's kernels, which may be said.
+        What::Nothing if options.boot.rootfs.is_some() && options.boot.kernel.is_none() => {
+            options.boot.debian = arguments.flavour;
+        }
         What::Nothing => {}
         What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
         What::Settings(settings) => {
@@ -79,8 +87,23 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         );
     }
     let lower = file.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default();
+    if !arguments.publish.is_empty() {
+        let said = options.machine.net.take().or_else(|| lower.machine.net.clone());
+        options.machine.net = Some(published(said, &arguments.publish)?);
+    }
     let settings = options.clone().over(lower);
     Ok(Given { settings, names: Names { options, file }, kernel })
+}
+
+/// `net`, which is one behind the host's sockets if nothing is said, with these ports.
+fn published(net: Option<NetChoice>, ports: &[Published]) -> Result<NetChoice> {
+    let mut net = match net {
+        None => NetSettings::user(),
+        Some(NetChoice::Some(net)) => net,
+        Some(NetChoice::None) => bail!("--publish needs a network; leave out --net none"),
+    };
+    net.publish(ports)?;
+    Ok(NetChoice::Some(net))
 }
 
 fn look(what: &OsStr, arguments: &Run) -> Result<What> {
@@ -130,6 +153,8 @@ impl From<&Run> for Settings {
             command,
             name,
             kernel,
+            rootfs,
+            rw,
             nucleus,
             initrd,
             cmdline,
@@ -160,6 +185,8 @@ impl From<&Run> for Settings {
             deterministic,
             digest,
             flavour: _, // `gather`'s
+            publish: _, // `gather`'s
+            detach: _,  // `main`'s
             print_config: _,
         } = arguments;
         let machine = MachineSettings {
@@ -178,6 +205,8 @@ impl From<&Run> for Settings {
         };
         let boot = BootSettings {
             debian: None,
+            rootfs: rootfs.clone(),
+            rw: rw.clone(),
             command: command.iter().cloned().map(super::module::Word).collect(),
             nucleus: nucleus.clone(),
             kernel: kernel.clone(),

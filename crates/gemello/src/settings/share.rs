@@ -106,7 +106,7 @@ impl ShareSettings {
     }
 
     /// What the guest calls it: as it is said, else after the folder, as far as that is fit.
-    fn tag(&self) -> String {
+    pub(crate) fn tag(&self) -> String {
         let own = || {
             let whole = std::path::absolute(&self.path).ok()?;
             let name = whole.file_name()?.to_string_lossy().into_owned();
@@ -116,12 +116,6 @@ impl ShareSettings {
             (!name.is_empty()).then_some(name)
         };
         self.tag.clone().or_else(own).unwrap_or_else(|| TAG.into())
-    }
-
-    /// For the guest's init: what to mount, and the mount's options after a `:`.
-    pub(crate) fn mount(&self) -> String {
-        let access = if self.read_only { "ro" } else { "rw" };
-        format!("{}:{access},nosuid,nodev", self.tag())
     }
 
     /// As the machine takes it.

@@ -37,6 +37,8 @@ fn all() -> Settings {
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
+            rootfs: Some("/r".into()),
+            rw: vec!["/x".into()],
             command: vec![Word("uname".into()), Word("-a b".into())],
             nucleus: Some("demo".into()),
             kernel: Some("/k".into()),
@@ -98,8 +100,10 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 37] = [
+const OPTIONS: [(&str, &[&str]); 40] = [
     ("kernel", &["--kernel", "/k"]),
+    ("rootfs", &["--rootfs", "/"]),
+    ("rw", &["--rw", "/a", "--rw", "/b"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
@@ -115,6 +119,7 @@ const OPTIONS: [(&str, &[&str]); 37] = [
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
     ("net", &["--net", "user,forward=tcp:127.0.0.1:0:80,forward=udp:0.0.0.0:5:6,dns=1.2.3.4:5353"]),
+    ("publish", &["--publish", "8080:80", "--publish", "[::1]:0:53/udp"]),
     ("rng", &["--rng", "off"]),
     ("balloon", &["--balloon"]),
     ("engine", &["--engine", "soft"]),
@@ -165,7 +170,7 @@ fn every_option_is_tried() {
     let command = Cli::command();
     let run = command.find_subcommand("run").expect("run");
     let options = run.get_arguments().map(|option| option.get_id().as_str());
-    let apart = ["what", "more", "command", "print_config", "help"];
+    let apart = ["what", "more", "command", "detach", "print_config", "help"];
     for option in options.filter(|option| !apart.contains(option)) {
         assert!(OPTIONS.iter().any(|(name, _)| *name == option), "--{option} is not tried");
     }

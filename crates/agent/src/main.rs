@@ -1,0 +1,48 @@
+//! The agent: process 1 of the guests that gemello makes itself. It sets the system up, runs one
+//! program with the streams that gemello has for it, tells its status, and powers off.
+//!
+//! ```text
+//! init ── mounts, modules, network, root      set up, in this order
+//!      ── lines: the serial lines             what gemello says, and what it is told
+//!      ── streams: ports and pipes            a thread carries each
+//!      ── session                             the same file again: becomes the program
+//! ```
+//! Called otherwise than as process 1: `lease INTERFACE` asks for addresses by DHCP.
+#![forbid(unsafe_code)]
+
+mod dhcp;
+mod init;
+mod lines;
+mod modules;
+mod mounts;
+mod netlink;
+mod network;
+mod root;
+mod session;
+mod streams;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run();
+    }
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match words.split_first() {
+        Some((word, rest)) if word == "session" => session::become_program(rest),
+        Some((word, [interface])) if word == "lease" => {
+            match network::ask(&interface.to_string_lossy()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("agent: {error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        _ => {
+            eprintln!("agent: process 1 of gemello's guests, or: agent lease INTERFACE");
+            ExitCode::FAILURE
+        }
+    }
+}

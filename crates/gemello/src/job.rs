@@ -1,0 +1,141 @@
+//! What the agent is told of a guest that gemello makes itself: from settings, and from what this
+//! process is run as.
+
+use crate::settings::module::Word;
+use crate::settings::share::ShareSettings;
+use crate::settings::{Settings, rootfs};
+use crate::{shell, terminal};
+use agent_job::{Errors, Folder, Job, Net, Program, Streams};
+use anyhow::{Context as _, Result};
+use rustix::process::{getegid, geteuid, getgroups};
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The environment in Debian's small system, TERM aside.
+const ENVIRONMENT: [&str; 5] = [
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "USER=root",
+    "LOGNAME=root",
+    "ENV=/etc/profile",
+];
+
+/// The job of a machine of `settings`, whose command has `streams`, its error where `errors` say.
+///
+/// # Errors
+/// The working directory is gone, or `rw` names no folder.
+pub(crate) fn job(settings: &Settings, streams: Streams, errors: Errors) -> Result<Job> {
+    let mounted = |share: &ShareSettings| Folder {
+        tag: share.tag(),
+        read_only: share.read_only,
+        place: Path::new("/mnt").join(share.tag()),
+    };
+    let root = settings.boot.rootfs.as_deref();
+    let mut folders: Vec<_> = settings.share.iter().map(mounted).collect();
+    for (n, path) in settings.boot.rw.iter().enumerate() {
+        folders.push(Folder { tag: rootfs::tag(n), read_only: false, place: place(root, path)? });
+    }
+    let words = settings.boot.command.iter().map(|Word(word)| word.clone()).collect();
+    Ok(Job {
+        streams,
+        errors,
+        window: terminal::window(),
+        host_name: match root {
+            Some(_) => rustix::system::uname().nodename().to_string_lossy().into_owned().into(),
+            None => "gemello".into(),
+        },
+        net: settings.net().map_or(Net::None, |net| net.addresses()),
+        root: root.map(|_| rootfs::ROOT.into()),
+        folders,
+        program: match root {
+            Some(root) => callers(words, root)?,
+            None => roots(words),
+        },
+    })
+}
+
+/// Where `path` is in the guest: where it is in the root, or where it is on the host.
+fn place(root: Option<&Path>, path: &Path) -> Result<PathBuf> {
+    let whole = || {
+        let shown = shell::shown(path.as_os_str());
+        path.canonicalize().with_context(|| format!("cannot find {shown}, which `rw` names"))
+    };
+    root.and_then(|root| rootfs::inside(root, path)).map_or_else(whole, Ok)
+}
+
+/// In Debian's small system, as its root.
+fn roots(words: Vec<OsString>) -> Program {
+    let mut term = OsString::from("TERM=");
+    term.push(env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
+    Program {
+        words: if words.is_empty() { vec!["/bin/sh".into(), "-i".into()] } else { words },
+        environment: ENVIRONMENT.into_iter().map(OsString::from).chain([term]).collect(),
+        folder: "/root".into(),
+        umask: 0o22,
+        ..Program::default()
+    }
+}
+
+/// As this process is: its user, its environment, where it is below `root`.
+fn callers(words: Vec<OsString>, root: &Path) -> Result<Program> {
+    let shell = || env::var_os("SHELL").filter(|shell| Path::new(shell).is_absolute());
+    let variable = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    let here = env::current_dir().context("cannot tell the working directory")?;
+    let groups = getgroups().context("cannot tell this user's groups")?;
+    Ok(Program {
+        words: match words.is_empty() {
+            true => vec![shell().unwrap_or_else(|| "/bin/sh".into())],
+            false => words,
+        },
+        environment: env::vars_os().map(variable).collect(),
+        folder: rootfs::inside(root, &here).unwrap_or_else(|| "/".into()),
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+        umask: umask(),
+    })
+}
+
+/// This process's umask; nothing is changed.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o22)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::BootSettings;
+
+    fn made(boot: BootSettings) -> Job {
+        let settings = Settings { boot, ..Settings::default() };
+        job(&settings, Streams::Pipes, Errors::Apart).expect("a job")
+    }
+
+    #[test]
+    fn debians_command_is_roots_and_ours_is_ours() {
+        let command = vec![Word("true".into())];
+        let debian = made(BootSettings { command: command.clone(), ..BootSettings::default() });
+        assert_eq!((debian.program.uid, &*debian.program.folder), (0, Path::new("/root")));
+        assert!(debian.root.is_none() && debian.program.environment.len() == 6);
+        let rootfs = BootSettings {
+            rootfs: Some("/".into()),
+            rw: vec![env::temp_dir()],
+            command,
+            ..BootSettings::default()
+        };
+        let Job { root, folders, program, .. } = made(rootfs);
+        assert_eq!(root.as_deref(), Some(rootfs::ROOT));
+        assert_eq!(folders.len(), 1);
+        assert_eq!(folders[0].place, env::temp_dir().canonicalize().expect("there"));
+        assert_eq!((program.uid, program.gid), (geteuid().as_raw(), getegid().as_raw()));
+        assert_eq!(program.folder, env::current_dir().expect("there").canonicalize().expect("it"));
+        assert_eq!(program.environment.len(), env::vars_os().count());
+    }
+}
