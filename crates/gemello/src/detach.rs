@@ -9,16 +9,13 @@
 use crate::control::{self, Claim};
 use crate::exit;
 use crate::hosted::Hosted;
+use crate::place;
 use crate::settings::name::MachineName;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// This process is the one that is detached.
-static DETACHED: AtomicBool = AtomicBool::new(false);
 
 /// Runs `gemello WORDS` in a process that outlives this one, and tells what its machines are
 /// called.
@@ -52,13 +49,8 @@ pub(crate) fn away(words: &[OsString]) -> Result<u8> {
 /// The host refuses it a session of its own.
 pub(crate) fn begin() -> Result<()> {
     rustix::process::setsid().context("cannot begin a session")?;
-    DETACHED.store(true, Ordering::SeqCst);
+    place::detach();
     Ok(())
-}
-
-/// Whether this process is the one that is detached.
-pub(crate) fn is_done() -> bool {
-    DETACHED.load(Ordering::SeqCst)
 }
 
 /// That the machine `name` can be reached by `claim`, if it is detached.
@@ -66,7 +58,7 @@ pub(crate) fn is_done() -> bool {
 /// # Errors
 /// It cannot: nobody would know of it.
 pub(crate) fn check(name: &MachineName, claim: Option<&Claim>) -> Result<()> {
-    if is_done() && claim.is_none() {
+    if place::is_detached() && claim.is_none() {
         bail!(
             "{name} could not be reached once it is detached: no folder for its socket can be had; \
              set XDG_RUNTIME_DIR to a folder of yours alone"
@@ -80,7 +72,7 @@ pub(crate) fn check(name: &MachineName, claim: Option<&Claim>) -> Result<()> {
 /// # Errors
 /// Nobody waits any more, or there is no place for messages.
 pub(crate) fn leave(machines: &[&MachineName]) -> Result<()> {
-    let Some(first) = machines.first().filter(|_| is_done()) else { return Ok(()) };
+    let Some(first) = machines.first().filter(|_| place::is_detached()) else { return Ok(()) };
     let messages = control::log(first).context("cannot make a file for messages")?;
     let nothing = File::options().write(true).open("/dev/null").context("cannot open /dev/null")?;
     let names: String = machines.iter().map(|name| format!("{name}\n")).collect();
@@ -92,7 +84,7 @@ pub(crate) fn leave(machines: &[&MachineName]) -> Result<()> {
 
 /// Keeps the last of what a detached machine has put out, which has ended.
 pub(crate) fn keep(machine: &Hosted) {
-    if !is_done() {
+    if !place::is_detached() {
         return;
     }
     let recent = machine.side.console().0.recent();

@@ -20,6 +20,7 @@ mod disk_command;
 mod doctor;
 mod engine;
 mod escape;
+mod examples;
 mod exit;
 mod gate;
 mod handover;
@@ -97,7 +98,7 @@ fn main() -> ExitCode {
 /// Does what `command` asks for, which the program's `arguments` say; the exit status.
 fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
     match command {
-        Command::Run(run) if run.detach && !detach::is_done() => {
+        Command::Run(run) if run.detach && !place::is_detached() => {
             detach::away(arguments.get(1..).unwrap_or_default())
         }
         Command::Detached { words } => {

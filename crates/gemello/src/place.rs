@@ -13,6 +13,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// This process has left its terminal: its streams are nobody's.
+static DETACHED: AtomicBool = AtomicBool::new(false);
+
+/// This process leaves its terminal.
+pub(crate) fn detach() {
+    DETACHED.store(true, Ordering::SeqCst);
+}
+
+/// Whether this process has left its terminal.
+pub(crate) fn is_detached() -> bool {
+    DETACHED.load(Ordering::SeqCst)
+}
+
 /// Where a machine's first serial line ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {

@@ -5,7 +5,7 @@ use crate::control::{self, Name};
 use crate::images::Root;
 use crate::outfile::{self, InUse};
 use crate::output::LogFile;
-use crate::place::{Place, Pty};
+use crate::place::{self, Place, Pty};
 use crate::plan::{self, Plan};
 use crate::save::{self, Saver};
 use crate::session::SavedSession;
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     if let (Some(path), Some((_, names))) = (&process.trace_file, writes.first()) {
         told(outfile::open_trace(path, &mut in_use), names)?;
     }
-    if !alone && !detach::is_done() {
+    if !alone && !place::is_detached() {
         ready.iter().for_each(several::announce);
     }
     to_its_end(ready, &process.sched)
@@ -72,13 +72,13 @@ fn told<T>(result: Result<T>, names: &Names) -> Result<T> {
 /// Where the console of a machine of `settings` is.
 fn place(settings: &Settings, alone: bool) -> Result<Place> {
     Ok(match &settings.run.console {
-        Some(ConsolePlace::Terminal) if detach::is_done() => bail!(
+        Some(ConsolePlace::Terminal) if place::is_detached() => bail!(
             "a detached machine has no terminal; leave out the console terminal: gemello console \
              shows it"
         ),
         Some(ConsolePlace::Terminal) => Place::Standard,
         // A detached command has no terminal, and no input.
-        None if alone && (!detach::is_done() || !settings.boot.command.is_empty()) => {
+        None if alone && (!place::is_detached() || !settings.boot.command.is_empty()) => {
             Place::Standard
         }
         None | Some(ConsolePlace::Pty) => Place::Pty(Pty::open()?),

@@ -4,12 +4,11 @@
 //! the user has begun at a terminal (half an escape sequence, say) belongs to that terminal.
 
 use crate::console::Console;
-use crate::detach;
 use crate::escape::{Escape, OWN};
 use crate::gate::Gate;
 use crate::input::{ConsoleInput, Form, InputState};
 use crate::output::{Closing, Log, LogFile, Progress, ProgressState, Standard};
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::terminal;
 use crate::window::{Window, WindowState};
 use crate::wishes::Wishes;
@@ -230,7 +229,7 @@ impl Side {
             Stream::Input => Line { input: Some(Box::new(self.input.clone())), output: None },
             Stream::Output => self.output(Box::new(Closing)),
             // It is a detached machine's log, which gets the last of the console.
-            Stream::Error if detach::is_done() => self.output(Box::new(io::sink())),
+            Stream::Error if place::is_detached() => self.output(Box::new(io::sink())),
             Stream::Error => self.output(Box::new(Standard::Error)),
         }
     }

@@ -254,7 +254,10 @@ impl Settings {
     /// Folders of the host's that it has, those of its root included.
     pub(crate) fn shares(&self) -> Vec<Share> {
         let named = self.share.iter().map(ShareSettings::share);
-        rootfs::shares(&self.boot).into_iter().chain(named).collect()
+        rootfs::shares(self.boot.rootfs.as_deref(), &self.boot.rw)
+            .into_iter()
+            .chain(named)
+            .collect()
     }
 
     /// What a machine of an image is kept as: by its name, if it was given one.

@@ -1,6 +1,5 @@
 //! `--rootfs` and `--rw`: folders of the host's that become the guest's root.
 
-use super::BootSettings;
 use machine::{Owner, Share, ShareCache, ShareOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +14,16 @@ pub(crate) fn tag(n: usize) -> String {
 
 /// What the machine shares for them. The root is taken to stay as it is: what is built upon it must
 /// not see it change. What is written goes to the host at once, and is seen as the host changes it.
-pub(super) fn shares(boot: &BootSettings) -> Vec<Share> {
-    let Some(root) = &boot.rootfs else { return Vec::new() };
+pub(super) fn shares(root: Option<&Path>, writable: &[PathBuf]) -> Vec<Share> {
+    let Some(root) = root else { return Vec::new() };
     let share = |path: &Path, tag: String, read_only, cache| Share {
         path: path.to_owned(),
         tag,
         options: ShareOptions { read_only, owner: Owner::Keep, cache },
     };
     let root = share(root, ROOT.into(), true, ShareCache::Always);
-    let writable = boot.rw.iter().enumerate();
-    let writable = writable.map(|(n, path)| share(path, tag(n), false, ShareCache::Auto));
+    let writable =
+        writable.iter().enumerate().map(|(n, path)| share(path, tag(n), false, ShareCache::Auto));
     std::iter::once(root).chain(writable).collect()
 }
 

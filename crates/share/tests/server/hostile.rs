@@ -29,7 +29,7 @@ const NAMES: [&str; 14] = [
     ".",
     "../away/x",
     "d/../../away/x",
-    "/etc/passwd",
+    "/gemello-nowhere/x",
     "",
 ];
 /// What links lead to.

@@ -1,0 +1,77 @@
+//! What the help texts show.
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  gemello                                        the nucleus: gemello's own small operating system
+  gemello run --nucleus demo                     its guided tour of the concepts
+  gemello run debian                             a shell in Debian, fetched on first use
+  gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
+  gemello run debian -- uname -a                 one command; its output, its exit status
+  sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
+  gemello run oci:image.tar -- sh                an OCI image, or what docker save writes
+  gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
+  gemello run --disk system.qcow2                the kernel that lies on the disk
+  gemello run kernel.elf --module init.bin=arg   a Multiboot image
+  gemello run machine.toml                       a machine that a file describes
+  gemello run web.toml db.toml                   several, in one process; see gemello ps --help
+  gemello bench --only user                      how fast it is here, beside the host and QEMU
+  gemello doctor                                 what this host offers
+
+On the terminal: Ctrl-A x quits, r resets, s saves (--save), h explains, Ctrl-A sends Ctrl-A.";
+
+pub(crate) const RESTORE_EXAMPLES: &str = "\
+Examples:
+  gemello run debian --save debian.gm        then Ctrl-A s, at any time
+  gemello restore debian.gm                  goes on from there, as often as you like
+  gemello restore debian.gm --save later.gm
+  gemello restore job.gm > output            a command's streams and exit status go on here
+
+Ctrl-A r boots a restored machine again, from the same files.
+A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
+
+pub(crate) const CONTROL_EXAMPLES: &str = "\
+Examples:
+  gemello run web.toml db.toml               two machines in one process
+  gemello ps                                 what runs; --json for programs
+  gemello console web                        its console here; Ctrl-A d leaves it
+  gemello pause web
+  gemello resume web
+  gemello stats web                          memory, paging, processor time, switches
+  gemello balloon debian 256M                has the guest keep 256M and give the rest back
+  gemello run debian --detach --name job -- sleep 60
+  gemello logs --follow job                  what it puts out; of one that has ended, the last
+  gemello stop web db                        asks their guests to shut down
+  gemello stop web --force                   ends it at once
+
+A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
+
+pub(crate) const IMAGE_EXAMPLES: &str = "\
+Examples:
+  gemello run oci:image.tar                  the image's own command; what it writes is thrown away
+  gemello run oci:layout:1.2 -- ls -l        an image of several in a folder, another command
+  gemello run oci:image.tar --name web       keeps what it writes, for the next run of this name
+  gemello images                             what is unpacked, what is kept, and what it takes
+  gemello rm web                             the machine's disk
+  gemello prune                              every image that no machine is kept of
+
+Images are unpacked once, to images in $XDG_CACHE_HOME/gemello, else ~/.cache/gemello.";
+
+pub(crate) const FETCH_EXAMPLES: &str = "\
+Examples:
+  gemello fetch debian                       the kernel for virtual machines, and busybox
+  gemello fetch debian --flavour full        the kernel for physical machines
+
+apt-get fetches and verifies them. They go to $XDG_CACHE_HOME/gemello, else ~/.cache/gemello;
+nothing else of this host is touched.";
+
+pub(crate) const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  gemello doctor                             the processor, the engine, the cache, the terminal
+  gemello doctor > report.txt                to go with a question";
+
+pub(crate) const BENCH_EXAMPLES: &str = "\
+Examples:
+  gemello bench                              every row, three times: some ten minutes
+  gemello bench --list                       what the rows and groups are called
+  gemello bench --only user --rounds 1       one group, once
+  gemello bench --on native,t1 --json > bench.json";
