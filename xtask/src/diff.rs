@@ -94,7 +94,7 @@ impl DeadFlags {
     /// very instruction that was to replace flags may be gone, and the program reads garbage.
     fn can_judge(self, native: &Outcome) -> bool {
         let code = layout::CODE..layout::CODE + layout::PAGE;
-        self == Self::Exact || !native.changes.iter().any(|change| code.contains(&change.address))
+        self == Self::Exact || !native.changes.iter().any(|change| code.contains(&change.address.0))
     }
 
     /// `outcome` as far as it can be judged against `native`.

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(end.gpr, case.gpr, "RSP included");
         let written = end.changes();
         assert_eq!(written.len(), 1);
-        assert_eq!((written[0].address, written[0].value), (case.gpr[RSP] - 8, case.rip() + 2));
+        assert_eq!((written[0].address.0, written[0].value), (case.gpr[RSP] - 8, case.rip() + 2));
     }
 
     #[test]

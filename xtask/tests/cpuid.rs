@@ -9,6 +9,7 @@ use iced_x86::CpuidFeature as I;
 use oracle::{Features, Generator, Options};
 use std::collections::BTreeSet;
 use std::path::Path;
+use x86::addr::VcpuId;
 use x86::cpuid::feature::Word;
 use x86::cpuid::{self, CpuModel, Feature as F};
 use x86::regs::{Cr0, Cr4, Efer};
@@ -392,7 +393,7 @@ fn processors() -> Vec<(CpuModel, CpuState)> {
     let mut all = Vec::new();
     for name in models {
         let one = CpuModel::parse(name).expect("a known model");
-        let many = CpuModel { cpus: 255, apic_id: 254, ..one.clone() };
+        let many = CpuModel { cpus: 255, apic_id: VcpuId(254), ..one.clone() };
         for model in [one, many] {
             all.extend([CpuState::reset(), long.clone()].map(|state| (model.clone(), state)));
         }

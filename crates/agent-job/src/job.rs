@@ -21,13 +21,21 @@ pub struct Job {
     pub host_name: OsString,
     /// How the network gets its addresses.
     pub net: Net,
-    /// The tag of the shared folder that becomes the root, below what the guest writes. Without
-    /// one, the root is the initial file system.
-    pub root: Option<String>,
+    /// What becomes the root. Without one, the root is the initial file system.
+    pub root: Option<Root>,
     /// Further shared folders.
     pub folders: Vec<Folder>,
     /// What is run.
     pub program: Program,
+}
+
+/// What becomes the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// The shared folder of this tag, below what the guest writes.
+    Folder(String),
+    /// The ext4 file system on this device, which the guest writes.
+    Disk(String),
 }
 
 /// What standard input and output are.
@@ -150,8 +158,10 @@ impl Job {
                 text.put("net", format!("{address} {prefix} {gateway} {resolver}"));
             }
         }
-        if let Some(root) = root {
-            text.put("root", root);
+        match root {
+            None => {}
+            Some(Root::Folder(tag)) => text.put("root", tag),
+            Some(Root::Disk(device)) => text.put("root-disk", device),
         }
         for Folder { tag, read_only, place } in folders {
             text.put(if *read_only { "folder-ro" } else { "folder-rw" }, tag);
@@ -198,7 +208,8 @@ impl Job {
             "columns" => self.window.1 = number(value)?,
             "host-name" => self.host_name = os(),
             "net" => self.net = net(text.map_err(drop)?).ok_or(())?,
-            "root" => self.root = Some(text.map_err(drop)?.into()),
+            "root" => self.root = Some(Root::Folder(text.map_err(drop)?.into())),
+            "root-disk" => self.root = Some(Root::Disk(text.map_err(drop)?.into())),
             "folder-ro" | "folder-rw" => self.folders.push(Folder {
                 tag: text.map_err(drop)?.into(),
                 read_only: key == "folder-ro",
@@ -285,7 +296,7 @@ mod tests {
                 gateway: Ipv4Addr::new(10, 0, 2, 2),
                 resolver: Ipv4Addr::new(10, 0, 2, 3),
             },
-            root: Some("root".into()),
+            root: Some(Root::Folder("root".into())),
             folders: vec![
                 Folder { tag: "a".into(), read_only: true, place: "/mnt/a b".into() },
                 Folder { tag: "b".into(), read_only: false, place: os(b"/\xff").into() },
@@ -307,7 +318,8 @@ mod tests {
         let program = Program { words: vec!["x".into()], ..Program::default() };
         let plain = Job { program, ..Job::default() };
         let asked = Job { net: Net::Asked, streams: Streams::Terminal, ..plain.clone() };
-        for job in [job(), plain, asked] {
+        let on_disk = Job { root: Some(Root::Disk("/dev/vda".into())), ..plain.clone() };
+        for job in [job(), plain, asked, on_disk] {
             assert_eq!(Job::decode(&job.encode()), Ok(job));
         }
     }

@@ -7,7 +7,7 @@
 
 mod job;
 
-pub use job::{Errors, Folder, Job, JobError, Net, Program, Streams};
+pub use job::{Errors, Folder, Job, JobError, Net, Program, Root, Streams};
 
 /// Where the job is.
 pub const JOB: &str = "etc/gemello/job";

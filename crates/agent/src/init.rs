@@ -7,6 +7,7 @@ use crate::streams::Ports;
 use crate::{modules, mounts, network, root};
 use agent_job::{JOB, Job, Streams};
 use anyhow::{Context as _, Result};
+use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
 use rustix::system::{RebootCommand, reboot, sethostname, uname};
 use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
@@ -39,7 +40,7 @@ fn live() -> Result<()> {
     modules::load()?;
     sethostname(job.host_name.as_bytes()).context("cannot set the host's name")?;
     match &job.root {
-        Some(tag) => root::enter(tag, &job.program)?,
+        Some(root) => root::enter(root, &job.program)?,
         None => mounts::own_root()?,
     }
     if job.streams == Streams::Shell {
@@ -156,11 +157,13 @@ fn hear_signals() -> Result<()> {
     Ok(())
 }
 
-/// The end of the machine. What shared folders are told is the host's at once; to have the host
-/// write it to its disks would take time, and is for who asks for that.
+/// The end of the machine. A disk that is the root is left as after an unmount, if nobody writes
+/// any more; else its journal has what is needed. What shared folders are told is the host's at
+/// once; to have the host write it to its disks would take time, and is for who asks for that.
 pub(crate) fn end(how: RebootCommand) -> ! {
     if fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.next().is_some()) {
         rustix::fs::sync();
+        let _ = rustix::mount::mount_remount("/", MountFlags::RDONLY, "");
     }
     let _ = reboot(how);
     loop {

@@ -63,6 +63,11 @@ pub(crate) fn share(folder: &Folder) -> Result<()> {
     from(&folder.tag, &folder.place, "virtiofs", flags, "")
 }
 
+/// The file system on the disk `device`.
+pub(crate) fn disk(device: &str, place: &Path) -> Result<()> {
+    from(device, place, "ext4", MountFlags::empty(), "")
+}
+
 /// The shared folder `tag`, which the guest can only read; device files in it are none.
 pub(crate) fn lower(tag: &str, place: &Path) -> Result<()> {
     from(tag, place, "virtiofs", MountFlags::RDONLY | MountFlags::NODEV, "")

@@ -1,8 +1,8 @@
-//! The host's files as the guest's root: a shared folder that is only read, and above it, in
-//! memory, what the guest writes.
+//! The guest's root: the host's files, a shared folder that is only read, and above it, in memory,
+//! what the guest writes; or a disk.
 
 use crate::mounts;
-use agent_job::Program;
+use agent_job::{Program, Root};
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount_move};
 use std::fs::{self, File, Permissions};
@@ -15,8 +15,19 @@ const LOWER: &str = "/gemello/lower";
 const ABOVE: &str = "/gemello/above";
 const ROOT: &str = "/gemello/root";
 
-/// Makes the shared folder `tag` the root, for this `program`'s user.
-pub(crate) fn enter(tag: &str, program: &Program) -> Result<()> {
+/// Makes `root` the root, for this `program`'s user.
+pub(crate) fn enter(root: &Root, program: &Program) -> Result<()> {
+    match root {
+        Root::Folder(tag) => folder(tag, program),
+        Root::Disk(device) => {
+            mounts::disk(device, Path::new(ROOT))?;
+            become_root(Path::new(ROOT))
+        }
+    }
+}
+
+/// Makes the shared folder `tag` the root.
+fn folder(tag: &str, program: &Program) -> Result<()> {
     let (lower, above, root) = (Path::new(LOWER), Path::new(ABOVE), Path::new(ROOT));
     mounts::lower(tag, lower)?;
     mounts::at(above, "tmpfs", MountFlags::empty(), "mode=0700")?;
@@ -27,6 +38,13 @@ pub(crate) fn enter(tag: &str, program: &Program) -> Result<()> {
     same_attributes(lower, &upper)?;
     let options = format!("lowerdir={LOWER},upperdir={ABOVE}/upper,workdir={ABOVE}/work");
     mounts::at(root, "overlay", MountFlags::empty(), &options)?;
+    become_root(root)?;
+    run_folder(program)?;
+    synthesize(program.uid)
+}
+
+/// Makes what is mounted at `root` the root, with what the kernel tells, and devices.
+fn become_root(root: &Path) -> Result<()> {
     for folder in ["proc", "sys", "dev"] {
         let place = root.join(folder);
         fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
@@ -36,9 +54,7 @@ pub(crate) fn enter(tag: &str, program: &Program) -> Result<()> {
     std::env::set_current_dir(root).context("cannot enter the new root")?;
     mount_move(".", "/").context("cannot make the new root the root")?;
     rustix::process::chroot(".").context("cannot make the new root the root")?;
-    std::env::set_current_dir("/").context("cannot enter the new root")?;
-    run_folder(program)?;
-    synthesize(program.uid)
+    std::env::set_current_dir("/").context("cannot enter the new root")
 }
 
 /// An overlay's root is as its upper folder is.

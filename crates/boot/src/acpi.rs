@@ -3,119 +3,22 @@
 //! A full-hardware (not "hardware-reduced") machine that is always in ACPI mode: no SMI command
 //! port.
 
+mod config;
 mod dsdt;
 mod fadt;
 mod generation;
 mod madt;
+mod parts;
 mod pci;
 
 use crate::bytes::{Put as _, align_up};
 use crate::{Piece, layout};
+use acpi_tables::Aml as _;
 use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
-use acpi_tables::{Aml as _, aml};
+pub use config::{AcpiConfig, PciHost, VirtioMmio};
 pub use generation::GENERATION_ID;
-pub use pci::PciHost;
-use x86::addr::{Gpa, Gsi, Port};
-
-/// What the tables tell about the machine. Ports and addresses are the machine's choice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcpiConfig {
-    /// Processors; their APIC ids are 0 to `cpus - 1`. At the most [`AcpiConfig::MAX_CPUS`].
-    pub cpus: u32,
-    /// Guest-physical address of the local APICs.
-    pub lapic_address: u32,
-    /// Guest-physical address of the I/O APIC, whose first input is GSI 0.
-    pub ioapic_address: u32,
-    /// The I/O APIC's id.
-    pub ioapic_id: u8,
-    /// Port of PM1a_STS (2 bytes), followed by PM1a_EN (2 bytes).
-    pub pm1a_event: Port,
-    /// Port of PM1a_CNT (2 bytes); SCI_EN reads as one.
-    pub pm1a_control: Port,
-    /// Port of PM_TMR (4 bytes).
-    pub pm_timer: Port,
-    /// Whether PM_TMR counts 32 bits rather than 24.
-    pub pm_timer_32bit: bool,
-    /// IRQ (and GSI) of the system control interrupt: level triggered, active low.
-    pub sci_irq: u8,
-    /// Port of the reset register (1 byte).
-    pub reset_port: Port,
-    /// What to write there.
-    pub reset_value: u8,
-    /// SLP_TYPa of soft off (S5), 0 to 7.
-    pub s5_sleep_type: u8,
-    /// Whether COM1 (3F8H, IRQ 4) is there.
-    pub com1: bool,
-    /// Whether the MC146818 clock (70H, IRQ 8) is there.
-    pub rtc: bool,
-    /// Whether the 8042 keyboard controller (60H, 64H, IRQ 1) is there.
-    pub i8042: bool,
-    /// The PCI host bridge.
-    pub pci: PciHost,
-    /// The edge-triggered IRQ (and GSI) that says that the VM generation ID has changed. Whoever
-    /// raises it puts the ID at [`GENERATION_ID`].
-    pub generation_irq: u8,
-    /// The virtio devices on the MMIO transport; 256 at the most.
-    pub virtio: Vec<VirtioMmio>,
-}
-
-/// A virtio device on the MMIO transport (virtio 1.2, 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VirtioMmio {
-    /// Guest-physical address of its registers, 4 KiB.
-    pub address: u32,
-    /// Its interrupt: level triggered, active high.
-    pub gsi: Gsi,
-}
-
-impl VirtioMmio {
-    /// Bytes of its registers.
-    pub(crate) const SIZE: u32 = 0x1000;
-
-    /// What tells a guest without ACPI of it: Linux's module parameter, which others read too.
-    pub(crate) fn parameter(&self) -> String {
-        format!("virtio_mmio.device=4K@{:#x}:{}", self.address, self.gsi)
-    }
-}
-
-impl AcpiConfig {
-    /// Processors that the table area has room for.
-    pub const MAX_CPUS: u32 = 1024;
-
-    /// Some PC of one processor, for tests. A machine tells its own layout.
-    pub fn example() -> Self {
-        Self {
-            cpus: 1,
-            lapic_address: x86::apic::DEFAULT_BASE as u32,
-            ioapic_address: 0xfec0_0000,
-            ioapic_id: 0,
-            pm1a_event: Port(0x600),
-            pm1a_control: Port(0x604),
-            pm_timer: Port(0x608),
-            pm_timer_32bit: true,
-            sci_irq: 9,
-            reset_port: Port(0xcf9),
-            reset_value: 6,
-            s5_sleep_type: 5,
-            com1: true,
-            rtc: true,
-            i8042: true,
-            pci: PciHost::example(),
-            generation_irq: 10,
-            virtio: Vec::new(),
-        }
-    }
-}
-
-const OEM_ID: [u8; 6] = *b"GEMELO";
-const OEM_TABLE_ID: [u8; 8] = *b"GEMELLO ";
-const OEM_REVISION: u32 = 1;
-
-/// A table with its standard header (5.2.6), `length` bytes long, the rest zero.
-fn table(signature: [u8; 4], length: u32, revision: u8) -> Sdt {
-    Sdt::new(signature, length, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
-}
+use parts::{OEM_ID, table};
+use x86::addr::Gpa;
 
 /// All tables, the RSDP first at [`layout::ACPI_START`].
 pub(crate) fn tables(config: &AcpiConfig) -> Vec<Piece> {
@@ -184,15 +87,11 @@ fn fix_sum(bytes: &mut Vec<u8>, at: usize, len: usize) {
     bytes.put(at, &[sum.wrapping_neg()]);
 }
 
-/// A byte constant in its own encoding, whatever its value.
-fn byte(value: u8) -> aml::Byte {
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bytes::{u32_at, u64_at};
+    use x86::addr::Gsi;
 
     fn sums_to_zero(bytes: &[u8]) -> bool {
         bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)) == 0
@@ -240,7 +139,10 @@ mod tests {
 
     #[test]
     fn virtio_devices_have_id_registers_and_level_interrupt() {
-        let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: Gsi(16 + n) };
+        let device = |n: u32| VirtioMmio {
+            address: Gpa(0xfeb0_0000 + (u64::from(n) << 12)),
+            gsi: Gsi(16 + n),
+        };
         let virtio = vec![device(0), device(1)];
         let pieces = check(&AcpiConfig { virtio, ..AcpiConfig::example() });
         let dsdt = &pieces.iter().find(|p| p.what == "ACPI DSDT").unwrap().bytes;

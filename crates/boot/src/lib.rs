@@ -116,7 +116,7 @@ pub fn plan(request: &Request<'_>) -> Result<BootPlan, BootError> {
     let image = request.image.read("kernel image")?;
     let kind = detect::detect(&image)?;
     let mut placer = place::Placer::new(request.ram)?;
-    let ecam = (Gpa(request.acpi.pci.ecam.into()), PciHost::ECAM_SIZE.into());
+    let ecam = (request.acpi.pci.ecam, PciHost::ECAM_SIZE.into());
     let e820 = e820::map(request.ram, ecam);
     placer.add(layout::BDA, e820::bios_data_area(), "BIOS data area")?;
     placer.add(layout::EBDA, vec![1], "extended BIOS data area")?;

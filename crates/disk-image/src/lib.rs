@@ -74,11 +74,20 @@ pub trait Storage: Send + Sync + 'static {
     /// The host's.
     fn write(&self, offset: u64, from: &[u8]) -> io::Result<()>;
 
+    /// Makes what the host has of it outlast a crash of the host.
+    ///
+    /// # Errors
+    /// The host's. Linux may then have dropped what it could not write, and tell no second call.
+    fn sync(&self) -> io::Result<()>;
+
     /// Makes everything written so far outlast a crash of the host.
     ///
     /// # Errors
     /// The host's.
-    fn flush(&self) -> io::Result<()>;
+    fn flush(&self) -> io::Result<()> {
+        self.settle()?;
+        self.sync()
+    }
 
     /// The range's content is not needed any more. What it reads as afterwards is open.
     ///
@@ -101,7 +110,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Hands the host what is still kept in this process, so that the file stands still.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's. What it has not taken is kept, for another call.
     fn settle(&self) -> io::Result<()> {
         Ok(())
     }

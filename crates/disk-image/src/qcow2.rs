@@ -154,8 +154,7 @@ impl Storage for Qcow2Image {
         self.shared().write(from, offset)
     }
 
-    fn flush(&self) -> io::Result<()> {
-        self.settle()?;
+    fn sync(&self) -> io::Result<()> {
         self.shared().sync()
     }
 

@@ -71,7 +71,7 @@ impl Storage for RawImage {
         self.file.write_all_at(from, offset)
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 

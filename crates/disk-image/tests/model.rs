@@ -201,45 +201,6 @@ proptest! {
             model.check(&*open(image));
         }
     }
-
-    /// Whatever is wrong with an image, there are errors and no panic.
-    #[test]
-    fn a_damaged_image_gives_errors(
-        damage in prop::collection::vec((0_usize..0x5_0000, any::<u8>()), 1..12),
-        header in prop::collection::vec((0_usize..112, any::<u8>()), 0..3),
-        steps in steps(),
-    ) {
-        let folder = Folder::new();
-        let image = folder.image("a.qcow2");
-        make(&image, ImageFormat::Qcow2, None);
-        open(&image).write(0, &[1; 70_000]).expect("written");
-        let mut bytes = std::fs::read(&image.path).expect("read");
-        for (at, byte) in damage.into_iter().chain(header) {
-            if let Some(place) = bytes.get_mut(at) {
-                *place = byte;
-            }
-        }
-        std::fs::write(&image.path, bytes).expect("written");
-        let Ok(disk) = image.open(DiskAccess::ReadWrite) else { return Ok(()) };
-        let end = disk.sectors();
-        for step in steps {
-            // A range of another disk, perhaps: only what the device lets through.
-            let inside = |sector: u64, sectors: u64| sector + sectors <= end;
-            let _ = match step {
-                Step::Write { sector, sectors, byte } if inside(sector, sectors) => {
-                    disk.write(sector * SECTOR, &vec![byte; (sectors * SECTOR) as usize])
-                }
-                Step::Zero { sector, sectors, space } if inside(sector, sectors) => {
-                    disk.write_zeroes(sector * SECTOR, sectors * SECTOR, space)
-                }
-                Step::Discard { sector, sectors } if inside(sector, sectors) => {
-                    disk.discard(sector * SECTOR, sectors * SECTOR)
-                }
-                _ => disk.flush(),
-            };
-            let _ = disk.read(0, &mut vec![0; end.min(512) as usize * 512]);
-        }
-    }
 }
 
 #[test]

@@ -173,21 +173,13 @@ impl<B: CodeCache, R: Recorder + Default> Bus<'_, B, R> {
     /// left half way.
     fn waiting<T>(
         &mut self,
-        mut access: impl FnMut(&mut Self) -> Result<T, AccessFault>,
+        access: impl FnOnce(&mut Self) -> Result<T, AccessFault>,
     ) -> Result<T, Exception> {
         self.mmu.commit();
-        loop {
-            match access(self).map_err(AccessFault::exception) {
-                Ok(made) => return Ok(made),
-                Err(Ok(exception)) => return Err(exception),
-                Err(Err(page)) => self.wait_for(page)?,
-            }
-        }
-    }
-
-    fn wait_for(&mut self, page: Gpa) -> Result<(), Exception> {
-        let lost = self.mmu.await_page(page.0).is_err();
-        if lost { Err(Exception::plain(Vector::MC)) } else { Ok(()) }
+        // From here on an absent page is waited for, and no access is left for one.
+        let exception =
+            |fault: AccessFault| fault.exception().unwrap_or(Exception::plain(Vector::MC));
+        access(self).map_err(exception)
     }
 }
 

@@ -69,7 +69,7 @@ impl Engine for SoftEngine {
 impl EngineVm for SoftVm {
     fn add_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, EngineError> {
         let (ram, model) =
-            (self.parts.ram.clone(), CpuModel { apic_id: id.0, ..self.parts.model.clone() });
+            (self.parts.ram.clone(), CpuModel { apic_id: id, ..self.parts.model.clone() });
         let SoftEngine { tier, count, .. } = self.engine;
         let made = self
             .translations

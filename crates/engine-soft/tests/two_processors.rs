@@ -358,6 +358,51 @@ fn both_run_what_a_device_has_written() {
     });
 }
 
+/// One changes a word of which half lies on each page; the other stores to the second half.
+#[test]
+fn a_locked_change_over_two_pages_loses_no_store() {
+    const TIMES: u32 = 40_000;
+    const WORD: u64 = DATA + 0xffc;
+    let counts = |a: &mut CodeAssembler| {
+        let mut again = a.create_label();
+        a.mov(ecx, TIMES)?;
+        a.set_label(&mut again)?;
+        a.lock().add(qword_ptr(WORD), 2)?;
+        a.lock().btc(qword_ptr(WORD), 0)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.mov(dword_ptr(FLAG), 1)?;
+        a.hlt()
+    };
+    let stores = |a: &mut CodeAssembler| {
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.inc(dword_ptr(WORD + 4))?;
+        a.inc(rbx)?;
+        a.cmp(dword_ptr(FLAG), 0)?;
+        a.je(again)?;
+        a.hlt()
+    };
+    on_both_tiers(|how| {
+        let ram = ram();
+        ram.write(Gpa(CODE[0]), &assemble(CODE[0], counts)).expect("RAM");
+        ram.write(Gpa(CODE[1]), &assemble(CODE[1], stores)).expect("RAM");
+        let mut vcpus = [0, 1].map(|n| processor(&ram, how, n, CODE[n]));
+        let before = vcpus[1].state_now().gpr[gpr::RBX];
+        thread::scope(|scope| {
+            for vcpu in &mut vcpus {
+                scope.spawn(|| {
+                    let exit = vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED);
+                    assert!(matches!(exit, Exit::Halted(_)), "{exit:?}");
+                });
+            }
+        });
+        let stored = vcpus[1].state_now().gpr[gpr::RBX].wrapping_sub(before) as u32;
+        assert_eq!(ram.read_u32(Gpa(WORD)), 2 * TIMES);
+        assert_eq!(ram.read_u32(Gpa(WORD + 4)), stored);
+    });
+}
+
 /// A page is taken away under both while they write to it.
 #[test]
 fn no_write_lands_on_a_page_that_was_taken_and_none_is_lost() {

@@ -9,7 +9,7 @@ use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
 use crate::settings::name::MachineName;
-use crate::settings::net::NetChoice;
+use crate::settings::net::{NetChoice, Published};
 use crate::settings::sched::{CpuLimit, CpuWeight, Quantum};
 use crate::settings::share::ShareSettings;
 use crate::settings::values::{self, CodeCache, Size, Text, Time};
@@ -32,6 +32,7 @@ Examples:
   gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
+  gemello run oci:image.tar -- sh                an OCI image, or what docker save writes
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run --disk system.qcow2                the kernel that lies on the disk
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
@@ -61,10 +62,23 @@ Examples:
   gemello resume web
   gemello stats web                          memory, paging, processor time, switches
   gemello balloon debian 256M                has the guest keep 256M and give the rest back
+  gemello run debian --detach --name job -- sleep 60
+  gemello logs --follow job                  what it puts out; of one that has ended, the last
   gemello stop web db                        asks their guests to shut down
   gemello stop web --force                   ends it at once
 
 A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
+
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  gemello run oci:image.tar                  the image's own command; what it writes is thrown away
+  gemello run oci:layout:1.2 -- ls -l        an image of several in a folder, another command
+  gemello run oci:image.tar --name web       keeps what it writes, for the next run of this name
+  gemello images                             what is unpacked, what is kept, and what it takes
+  gemello rm web                             the machine's disk
+  gemello prune                              every image that no machine is kept of
+
+Images are unpacked once, to images in $XDG_CACHE_HOME/gemello, else ~/.cache/gemello.";
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
@@ -106,6 +120,23 @@ pub(crate) enum Command {
     /// Fetch a guest into the cache, or bring it up to date
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch(Fetch),
+    /// List the images that are unpacked, and the machines that are kept
+    #[command(after_help = IMAGE_EXAMPLES)]
+    Images {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove machines that are kept, or images
+    #[command(after_help = IMAGE_EXAMPLES)]
+    Rm {
+        /// Machines, or images by name or digest
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Remove images that no machine needs, and what was left behind
+    #[command(after_help = IMAGE_EXAMPLES)]
+    Prune,
     /// Make, look at, resize and commit disk images
     #[command(after_help = disk_command::EXAMPLES, subcommand)]
     Disk(DiskCommand),
@@ -176,6 +207,23 @@ pub(crate) enum Command {
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
+    /// The last of what a machine has put out
+    #[command(after_help = CONTROL_EXAMPLES)]
+    Logs {
+        /// A machine
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// And all that follows, until it ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// For `run --detach`: run this in a session of its own
+    #[command(hide = true)]
+    Detached {
+        /// A command line of gemello's
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// For `bench`: become a program that ends with its parent
     #[command(hide = true)]
     Tethered {
@@ -194,9 +242,10 @@ pub(crate) fn nucleus() -> Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// `debian`, a kernel image, or a machine's file as --print-config prints it, which the options
-    /// override (a file called debian: ./debian)
-    #[arg(value_name = "debian|FILE")]
+    /// `debian`, `oci:` and the path of an OCI image (a folder, an archive, what docker save
+    /// writes; of several the one called so after a colon), a kernel image, or a machine's file as
+    /// --print-config prints it, which the options override (a file called debian: ./debian)
+    #[arg(value_name = "debian|oci:PATH|FILE")]
     pub(crate) what: Option<OsString>,
 
     /// Further machines of the same process, each a file whose name ends in .toml
@@ -204,7 +253,8 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(machine_file))]
     pub(crate) more: Vec<PathBuf>,
 
-    /// With `debian` or --rootfs: run this in the guest in place of a shell
+    /// With `debian` or --rootfs: run this in the guest in place of a shell; with an image: in
+    /// place of its command
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 
@@ -305,6 +355,11 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 
+    /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may be
+    /// repeated
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]", value_parser = Published::parse)]
+    pub(crate) publish: Vec<Published>,
+
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with
     /// --deterministic]
     #[arg(long, value_name = "on|off", value_parser = values::switch)]
@@ -368,9 +423,18 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) digest: bool,
 
+    /// Throw away what a machine of an image writes, also where it has a --name
+    #[arg(long)]
+    pub(crate) rm: bool,
+
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
+
+    /// Run the machines in a process of their own, and print their names: gemello ps, logs, console
+    /// and stop reach them
+    #[arg(short, long)]
+    pub(crate) detach: bool,
 
     /// Boot nothing: print a machine's file that says the same as this command line
     #[arg(long)]
@@ -525,6 +589,7 @@ mod tests {
             EXAMPLES,
             RESTORE_EXAMPLES,
             CONTROL_EXAMPLES,
+            IMAGE_EXAMPLES,
             FETCH_EXAMPLES,
             DOCTOR_EXAMPLES,
             BENCH_EXAMPLES,

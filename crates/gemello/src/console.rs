@@ -29,6 +29,12 @@ struct Shared {
     closed: bool,
 }
 
+impl Shared {
+    fn recent(&self) -> Vec<u8> {
+        self.recent.iter().copied().collect()
+    }
+}
+
 /// What a viewer has not seen yet.
 #[derive(Debug, Default)]
 struct Ahead {
@@ -55,12 +61,17 @@ impl Console {
     /// Someone who sees the last of what was written, and all that will be.
     pub(crate) fn look(&self) -> Viewer {
         let mut shared = sync::lock(&self.0);
-        let recent: Vec<u8> = shared.recent.iter().copied().collect();
-        let state = AheadState { bytes: without_queries(&recent).into(), closed: shared.closed };
+        let state =
+            AheadState { bytes: without_queries(&shared.recent()).into(), closed: shared.closed };
         let ahead = Arc::new(Ahead { state: Mutex::new(state), changed: Condvar::new() });
         shared.viewers.retain(|viewer| viewer.strong_count() > 0);
         shared.viewers.push(Arc::downgrade(&ahead));
         Viewer(ahead)
+    }
+
+    /// The last of what was written.
+    pub(crate) fn recent(&self) -> Vec<u8> {
+        sync::lock(&self.0).recent()
     }
 
     /// Nothing more will be written.
@@ -79,10 +90,11 @@ impl Console {
 
 /// Appends `bytes`, and drops the oldest beyond `most`; whether there were any.
 fn push(queue: &mut VecDeque<u8>, bytes: &[u8], most: usize) -> bool {
-    queue.extend(bytes);
-    let over = queue.len().saturating_sub(most);
+    let (older, newest) = bytes.split_at(bytes.len().saturating_sub(most));
+    let over = (queue.len() + newest.len()).saturating_sub(most);
     queue.drain(..over);
-    over > 0
+    queue.extend(newest);
+    over + older.len() > 0
 }
 
 impl Ahead {

@@ -26,6 +26,7 @@ const SHARING: Here = Here::Say("a folder is shared with --share DIR[:TAG][,ro]"
 const NO_DISPLAY: Here =
     Here::Say("a machine has no display, its serial console is on this terminal; leave it out");
 const NO_NEED: Here = Here::Say("it is so by itself; leave it out");
+const NO_KVM: Here = Here::Say("guests run on gemello's own engine, without KVM; leave it out");
 const NO_DEVICES: Here =
     Here::Say("a machine has its serial lines, and a disk for each --disk FILE; leave it out");
 
@@ -34,7 +35,7 @@ const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-m", "--mem", "--ram", "-memory"], true, Here::With("--memory", with_unit)),
     (&["-smp", "--smp", "--cpus", "-c", "--cpu-count"], true, Here::With("--vcpus", processors)),
     (&["-net", "-netdev", "-nic", "--network"], true, NETWORK),
-    (&["-p", "--publish", "--expose", "--dns", "--link"], true, NETWORK),
+    (&["--expose", "--dns", "--link"], true, NETWORK),
     (&["-P", "--publish-all"], false, NETWORK),
     (&["-v", "--volume", "--mount", "-virtfs", "-fsdev"], true, SHARING),
     (&["-hda", "-hdb", "-hdc", "-hdd", "-sd", "-disk"], true, Here::Option("--disk")),
@@ -47,11 +48,13 @@ const REFLEXES: &[(&[&str], bool, Here)] = &[
     (&["-display", "-vga", "-vnc", "-spice"], true, NO_DISPLAY),
     (&["-device", "-usbdevice", "-soundhw", "-chardev", "-object", "-global"], true, NO_DEVICES),
     (&["-cpu"], true, Here::Say("--cpu MODEL, of gemello-v2 and gemello-v3; by itself the best")),
-    (&["-accel", "-machine", "-M", "-serial", "-monitor", "-boot"], true, NO_NEED),
-    (&["-enable-kvm", "-no-reboot", "-no-shutdown", "-nodefaults"], false, NO_NEED),
+    (&["-machine", "-M", "-serial", "-monitor", "-boot"], true, NO_NEED),
+    (&["-no-reboot", "-no-shutdown", "-nodefaults"], false, NO_NEED),
+    (&["-accel"], true, NO_KVM),
+    (&["-enable-kvm"], false, NO_KVM),
     (&["-it", "-ti", "-i", "-t", "--interactive", "--tty"], false, NO_NEED),
-    (&["--rm", "-rm"], false, Here::Say("nothing of a guest is left behind; leave it out")),
-    (&["-d", "--detach", "-daemonize"], false, Here::Say("a guest runs in the foreground")),
+    (&["-rm"], false, Here::Say("it is --rm here, for what a machine of an image writes")),
+    (&["-daemonize"], false, Here::Say("a machine in the background is --detach")),
     (&["-name"], true, Here::Option("--name")),
     (&["--hostname"], true, Here::Say("a guest names itself: -- hostname NAME; leave it out")),
     (&["-e", "--env"], true, Here::Say("set it in the command: -- env NAME=VALUE COMMAND")),
@@ -144,9 +147,10 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
         "kill" => {
             Some(format!("to end a machine at once: {}", command(&["stop", "--force"], rest)))
         }
-        "attach" => Some(format!("for a machine's console: {}", command(&["console"], rest))),
+        "attach" | "logs" => {
+            Some(format!("for a machine's console: {}", command(&["console"], rest)))
+        }
         "unpause" => Some(format!("to have it go on: {}", command(&["resume"], rest))),
-        "rm" => Some("nothing is left of a machine that has ended".into()),
         "version" | "-v" | "-version" => Some("for the version: gemello --version".into()),
         _ if Path::new(verb).is_file() => {
             Some(format!("to boot this file: {}", command(&["run"], words)))
@@ -285,6 +289,7 @@ mod tests {
             ("gemello ls", "gemello ps"),
             ("gemello kill web", "gemello stop --force web"),
             ("gemello attach web", "gemello console web"),
+            ("gemello logs web", "gemello console web"),
             ("gemello -v", "gemello --version"),
             ("gemello --kernel a --memory 1G", "gemello run --kernel a --memory 1G"),
             ("gemello run debian uname -a", "gemello run debian -- uname -a"),
@@ -305,7 +310,9 @@ mod tests {
             ("gemello run debian -nographic", "on this terminal"),
             ("gemello -kernel bzImage -append quiet", "it is --kernel bzImage"),
             ("gemello run debian -it", "leave it out"),
-            ("gemello run debian --rm ls", "left behind"),
+            ("gemello run debian -enable-kvm", "without KVM"),
+            ("gemello run debian -rm -- ls", "it is --rm"),
+            ("gemello run oci:a.tar --rm ls", "gemello run oci:a.tar --rm -- ls"),
             ("gemello run debian --cmdline -v -e A=1", "-e A=1: set it in the command"),
         ];
         for (line, piece) in cases {

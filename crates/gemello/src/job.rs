@@ -1,16 +1,21 @@
 //! What the agent is told of a guest that gemello makes itself: from settings, and from what this
 //! process is run as.
 
+use crate::images::Note;
 use crate::settings::module::Word;
 use crate::settings::share::ShareSettings;
 use crate::settings::{Settings, rootfs};
 use crate::{shell, terminal};
-use agent_job::{Errors, Folder, Job, Net, Program, Streams};
-use anyhow::{Context as _, Result};
+use agent_job::{Errors, Folder, Job, Net, Program, Root, Streams};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Gid, getegid, geteuid, getgroups};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+/// The disk that is the root: the first.
+const DISK: &str = "/dev/vda";
 
 /// The environment in Debian's small system, TERM aside.
 const ENVIRONMENT: [&str; 5] = [
@@ -21,11 +26,17 @@ const ENVIRONMENT: [&str; 5] = [
     "ENV=/etc/profile",
 ];
 
-/// The job of a machine of `settings`, whose command has `streams`, its error where `errors` say.
+/// The job of a machine of `settings`, whose root is perhaps an `image`; its command has `streams`,
+/// its error where `errors` say.
 ///
 /// # Errors
-/// The working directory is gone, or `rw` names no folder.
-pub(crate) fn job(settings: &Settings, streams: Streams, errors: Errors) -> Result<Job> {
+/// The working directory is gone, `rw` names no folder, or the image no command.
+pub(crate) fn job(
+    settings: &Settings,
+    image: Option<&Note>,
+    streams: Streams,
+    errors: Errors,
+) -> Result<Job> {
     let mounted = |share: &ShareSettings| Folder {
         tag: share.tag(),
         read_only: share.read_only,
@@ -46,11 +57,16 @@ pub(crate) fn job(settings: &Settings, streams: Streams, errors: Errors) -> Resu
             None => "gemello".into(),
         },
         net: settings.net().map_or(Net::None, |net| net.addresses()),
-        root: root.map(|_| rootfs::ROOT.into()),
+        root: match (root, image) {
+            (Some(_), _) => Some(Root::Folder(rootfs::ROOT.into())),
+            (None, Some(_)) => Some(Root::Disk(DISK.into())),
+            (None, None) => None,
+        },
         folders,
-        program: match root {
-            Some(root) => callers(words, root)?,
-            None => roots(words),
+        program: match (root, image) {
+            (Some(root), _) => callers(words, root)?,
+            (None, Some(image)) => images(words, image)?,
+            (None, None) => roots(words),
         },
     })
 }
@@ -75,6 +91,37 @@ fn roots(words: Vec<OsString>) -> Program {
         umask: 0o22,
         ..Program::default()
     }
+}
+
+/// As the image says. `words` are there in place of its own, after its entrypoint.
+fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
+    let Note { name, digest: _, config, user } = image;
+    let own = config.command.iter().map(OsString::from);
+    let words = if words.is_empty() { own.collect() } else { words };
+    let words: Vec<_> = config.entrypoint.iter().map(OsString::from).chain(words).collect();
+    if words.is_empty() {
+        bail!("the image {name} names no command; give one after --");
+    }
+    let mut environment: Vec<_> = config.environment.iter().map(OsString::from).collect();
+    let mut term = env::var_os("TERM").unwrap_or_else(|| "dumb".into());
+    term = [OsStr::new("TERM="), &term].into_iter().collect();
+    for other in [ENVIRONMENT[0].into(), format!("HOME={}", user.home).into(), term] {
+        let name = |variable: &OsString| {
+            variable.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default().to_vec()
+        };
+        if environment.iter().all(|said| name(said) != name(&other)) {
+            environment.push(other);
+        }
+    }
+    Ok(Program {
+        words,
+        environment,
+        folder: Path::new("/").join(&config.folder),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+        umask: 0o22,
+    })
 }
 
 /// As this process is: its user, its environment, where it is below `root`.
@@ -112,10 +159,11 @@ fn umask() -> u32 {
 mod tests {
     use super::*;
     use crate::settings::BootSettings;
+    use oci::{Config, Digest, User};
 
     fn made(boot: BootSettings) -> Job {
         let settings = Settings { boot, ..Settings::default() };
-        job(&settings, Streams::Pipes, Errors::Apart).expect("a job")
+        job(&settings, None, Streams::Pipes, Errors::Apart).expect("a job")
     }
 
     #[test]
@@ -131,11 +179,45 @@ mod tests {
             ..BootSettings::default()
         };
         let Job { root, folders, program, .. } = made(rootfs);
-        assert_eq!(root.as_deref(), Some(rootfs::ROOT));
+        assert_eq!(root, Some(Root::Folder(rootfs::ROOT.into())));
         assert_eq!(folders.len(), 1);
         assert_eq!(folders[0].place, env::temp_dir().canonicalize().expect("there"));
         assert_eq!((program.uid, program.gid), (geteuid().as_raw(), getegid().as_raw()));
         assert_eq!(program.folder, env::current_dir().expect("there").canonicalize().expect("it"));
         assert_eq!(program.environment.len(), env::vars_os().count());
+    }
+
+    fn note(entrypoint: &[&str], command: &[&str]) -> Note {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let config = Config {
+            entrypoint: words(entrypoint),
+            command: words(command),
+            environment: words(&["PATH=/only", "A=b=c"]),
+            folder: "/srv".into(),
+            ..Config::default()
+        };
+        let user = User { uid: 33, gid: 34, groups: vec![50], home: "/home".into() };
+        Note { name: "oci:x".into(), digest: Digest::of(b"x"), config, user }
+    }
+
+    #[test]
+    fn an_images_command_is_as_the_image_says() {
+        let words = |given: &[&str], note: &Note| {
+            let program = images(given.iter().map(OsString::from).collect(), note);
+            program.map(|program| program.words).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            words(&[], &note(&["e"], &["a", "b"])),
+            Ok(vec!["e".into(), "a".into(), "b".into()])
+        );
+        assert_eq!(words(&["c"], &note(&["e"], &["a"])), Ok(vec!["e".into(), "c".into()]));
+        assert_eq!(words(&["c"], &note(&[], &["a"])), Ok(vec!["c".into()]));
+        assert!(words(&[], &note(&[], &[])).is_err_and(|why| why.contains("after --")));
+        let program = images(vec![], &note(&[], &["a"])).expect("a command");
+        let said = |text: &str| program.environment.contains(&text.into());
+        assert!(said("PATH=/only") && said("A=b=c") && said("HOME=/home"));
+        assert_eq!(program.environment.len(), 4);
+        assert_eq!((program.uid, program.gid, &program.groups[..]), (33, 34, &[50][..]));
+        assert_eq!(program.folder, Path::new("/srv"));
     }
 }

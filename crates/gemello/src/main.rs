@@ -14,6 +14,7 @@ mod cli;
 mod console;
 mod control;
 mod debian;
+mod detach;
 mod disk;
 mod disk_command;
 mod doctor;
@@ -25,6 +26,7 @@ mod handover;
 mod hints;
 mod host_memory;
 mod hosted;
+mod images;
 mod input;
 mod job;
 mod limits;
@@ -53,6 +55,7 @@ mod trace;
 mod window;
 mod wishes;
 
+use anyhow::Result;
 use clap::Parser as _;
 use cli::{Cli, Command, Guest};
 use debian::Refresh;
@@ -66,6 +69,7 @@ static ALLOCATOR: host::Allocator = host::Allocator;
 fn main() -> ExitCode {
     host::one_arena();
     host::at_exhaustion(terminal::restore);
+    host::raise_open_files();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -80,7 +84,28 @@ fn main() -> ExitCode {
     terminal::end_on_panic();
     // Without a word: the guest that needs nothing.
     let command = cli.command.unwrap_or_else(cli::nucleus);
-    let result = signals::handle().and_then(|()| match &command {
+    let result = signals::handle().and_then(|()| perform(&command, &arguments));
+    terminal::restore();
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("gemello: {}", advice::message(&error, &Names::default()));
+        exit::BAD_INPUT
+    });
+    let lost = say::finish().filter(|_| code == exit::OK);
+    ExitCode::from(lost.unwrap_or(code))
+}
+
+/// Does what `command` asks for, which the program's `arguments` say; the exit status.
+fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
+    match command {
+        Command::Run(run) if run.detach && !detach::is_done() => {
+            detach::away(arguments.get(1..).unwrap_or_default())
+        }
+        Command::Detached { words } => {
+            detach::begin()?;
+            let words = std::iter::once("gemello".into()).chain(words.iter().cloned());
+            let command = Cli::try_parse_from(words)?.command.unwrap_or_else(cli::nucleus);
+            perform(&command, arguments)
+        }
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
         Command::Fetch(arguments) => match arguments.what {
@@ -93,21 +118,18 @@ fn main() -> ExitCode {
         Command::Stats { names, json } => control::commands::stats(names, *json),
         Command::Balloon { name, memory } => control::commands::balloon(name, *memory),
         Command::Console { name } => control::console(name),
+        Command::Logs { name, follow } => control::logs(name, *follow),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
+        Command::Images { json } => images::commands::list(*json),
+        Command::Rm { names } => images::commands::remove(names),
+        Command::Prune => images::commands::prune(),
         Command::Disk(command) => disk_command::run(command),
         Command::Doctor => {
             doctor::doctor();
             Ok(exit::OK)
         }
-    });
-    terminal::restore();
-    let code = result.unwrap_or_else(|error| {
-        eprintln!("gemello: {}", advice::message(&error, &Names::default()));
-        exit::BAD_INPUT
-    });
-    let lost = say::finish().filter(|_| code == exit::OK);
-    ExitCode::from(lost.unwrap_or(code))
+    }
 }
 
 /// Prints help, the version or what is wrong with the arguments; the exit status.

@@ -25,6 +25,16 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.run.pcap.is_some() && settings.net().is_none() {
         bail!("`pcap` is for a network; say with `net` which, or leave it out");
     }
+    let image = settings.boot.image.is_some();
+    if settings.run.rm == Some(true) && !image {
+        bail!("`rm` is for what a machine of an image writes; leave it out");
+    }
+    if image && settings.run.save.is_some() && settings.kept_as().is_none() {
+        bail!(
+            "a saved machine needs its disk, and this one's is thrown away; say with `name` what \
+             it is kept as"
+        );
+    }
     turns(settings.machine.deterministic.unwrap_or_default(), &settings.sched)?;
     code_cache(&settings.engine)
 }
@@ -46,8 +56,23 @@ pub(crate) fn turns(deterministic: bool, sched: &SchedSettings) -> Result<()> {
 }
 
 fn boot(boot: &BootSettings) -> Result<()> {
-    let BootSettings { debian, rootfs, rw, command, nucleus, kernel, initrd, cmdline: _, module } =
-        boot;
+    let BootSettings {
+        debian,
+        image,
+        rootfs,
+        rw,
+        command,
+        nucleus,
+        kernel,
+        initrd,
+        cmdline: _,
+        module,
+    } = boot;
+    if image.is_some()
+        && (debian.is_some() || rootfs.is_some() || nucleus.is_some() || kernel.is_some())
+    {
+        bail!("an image is booted by Debian's kernel alone; leave all other guests out");
+    }
     let guests = [debian.is_some(), nucleus.is_some(), kernel.is_some()];
     if guests.into_iter().filter(|said| *said).count() > 1 {
         bail!("`debian`, `nucleus` and `kernel` each say what to boot; leave all but one out");
@@ -126,6 +151,13 @@ mod tests {
             ("gemello run debian --rw /x", "--rootfs"),
             ("gemello run --rootfs / --initrd x", "leave --initrd and --module out"),
             ("gemello run --rootfs / --kernel x --flavour full", "--flavour"),
+            ("gemello run oci:x --nucleus", "both say what to boot"),
+            ("gemello run oci:x --rootfs /", "leave all other guests out"),
+            ("gemello run oci:x --initrd x", "leave --initrd and --module out"),
+            ("gemello run oci:x --flavour full", "--flavour"),
+            ("gemello run oci:x --save s", "--name"),
+            ("gemello run oci:x --save s --name n --rm", "--name"),
+            ("gemello run debian --rm", "leave it out"),
             ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
@@ -139,6 +171,8 @@ mod tests {
             "gemello run debian --flavour full -- ls",
             "gemello run --rootfs / --rw /a --rw /b --flavour full -- ls",
             "gemello run --rootfs /a --kernel x -- ls",
+            "gemello run oci:x --save s --name n",
+            "gemello run oci:x --rm -- ls",
             "gemello run --nucleus test",
             "gemello run --nucleus test=tlb --tier interp --trace irq",
             "gemello run --nucleus --code-cache 8M --trace blocks",

@@ -1,6 +1,7 @@
 //! What is booted, and how the user's side of it behaves.
 
 use crate::debian::{self, DeviceKind, Refresh};
+use crate::images::Root;
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
@@ -38,14 +39,19 @@ impl Plan {
 }
 
 /// What `settings` say to boot, its console at `place`; `kernel` is its kernel, where that has been
-/// read already.
+/// read already, and `root` its root, where that is an image.
 ///
 /// # Errors
 /// They say nothing, or a guest's file cannot be had.
-pub(crate) fn plan(settings: &Settings, kernel: Option<File>, place: Place) -> Result<Plan> {
+pub(crate) fn plan(
+    settings: &Settings,
+    kernel: Option<File>,
+    root: Option<&Root>,
+    place: Place,
+) -> Result<Plan> {
     let boot = &settings.boot;
     if boot.is_made_here() {
-        return made_here(settings, kernel, place);
+        return made_here(settings, kernel, root, place);
     }
     if let Some(word) = &boot.nucleus {
         return Ok(Plan::of(nucleus_boot(boot, word), place));
@@ -59,8 +65,8 @@ pub(crate) fn plan(settings: &Settings, kernel: Option<File>, place: Place) -> R
         }
         None if !settings.disk.is_empty() => disk_plan(settings, place),
         None => bail!(
-            "nothing to boot: give debian, an image, a machine's file, --disk FILE, or --kernel \
-             FILE; see gemello run --help"
+            "nothing to boot: give debian, oci:PATH, a kernel's image, a machine's file, --disk \
+             FILE, or --kernel FILE; see gemello run --help"
         ),
     }
 }
@@ -130,8 +136,13 @@ fn kernel_boot(boot: &BootSettings, kernel: File) -> BootConfig {
     }
 }
 
-/// For a guest that gemello makes: Debian's small system, or a root of the host's.
-fn made_here(settings: &Settings, kernel: Option<File>, place: Place) -> Result<Plan> {
+/// For a guest that gemello makes: Debian's small system, a root of the host's, or an image.
+fn made_here(
+    settings: &Settings,
+    kernel: Option<File>,
+    root: Option<&Root>,
+    place: Place,
+) -> Result<Plan> {
     let own = matches!(place, Place::Standard);
     let streams = streams(&settings.boot, own);
     let errors = if own { errors(streams) } else { Errors::WithOutput };
@@ -140,7 +151,7 @@ fn made_here(settings: &Settings, kernel: Option<File>, place: Place) -> Result<
         Errors::Apart => agent_job::Errors::Apart,
         Errors::WithOutput => agent_job::Errors::WithOutput,
     };
-    let job = job::job(settings, streams, apart)?;
+    let job = job::job(settings, root.map(Root::note), streams, apart)?;
     let devices = devices(settings, !side.ports().is_empty());
     let Parts { kernel, busybox, drivers } = parts(settings, kernel, &devices)?;
     let initrd = debian::initramfs(busybox.as_deref(), &drivers, &job)?;
@@ -152,7 +163,7 @@ fn made_here(settings: &Settings, kernel: Option<File>, place: Place) -> Result<
             modules: Vec::new(),
         },
         side,
-        sources: drivers.into_iter().chain(busybox).collect(),
+        sources: drivers.into_iter().chain(busybox).chain(root.map(Root::source)).collect(),
     })
 }
 
@@ -184,7 +195,7 @@ fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> R
     Ok(Parts {
         kernel: File::Path(fetched.kernel),
         drivers: drivers.map(|driver| driver.path.clone()).collect(),
-        busybox: rootfs.is_none().then_some(fetched.busybox),
+        busybox: settings.boot.stays_inside().then_some(fetched.busybox),
     })
 }
 
@@ -215,10 +226,10 @@ fn kind(streams: Streams, errors: Errors) -> Kind {
 /// host's. They are this program's own where `own` is.
 fn streams(boot: &BootSettings, own: bool) -> Streams {
     let terminal = !own || terminal::input_is_terminal() && terminal::output_is_terminal();
-    match (boot.command.is_empty(), terminal) {
-        (true, _) => Streams::Shell,
-        (false, true) => Streams::Terminal,
-        (false, false) => Streams::Pipes,
+    match (boot.has_command(), terminal) {
+        (false, _) => Streams::Shell,
+        (true, true) => Streams::Terminal,
+        (true, false) => Streams::Pipes,
     }
 }
 
@@ -234,10 +245,10 @@ fn errors(streams: Streams) -> Errors {
 
 /// The kernel's messages go to the terminal of a shell, and keep out of a command's output.
 fn our_cmdline(settings: &Settings) -> String {
-    let console = match (settings.boot.command.is_empty(), settings.run.log.is_some()) {
-        (true, _) => "console=ttyS0 quiet",
-        (false, false) => "console=ttyS1 quiet",
-        (false, true) => "console=ttyS1",
+    let console = match (settings.boot.has_command(), settings.run.log.is_some()) {
+        (false, _) => "console=ttyS0 quiet",
+        (true, false) => "console=ttyS1 quiet",
+        (true, true) => "console=ttyS1",
     };
     let more = settings.boot.cmdline.as_deref().unwrap_or_default();
     format!("{console} {KERNEL_OPTIONS} {more}").trim_end().to_owned()

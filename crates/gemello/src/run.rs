@@ -2,6 +2,7 @@
 
 use crate::cli::Run;
 use crate::control::{self, Name};
+use crate::images::Root;
 use crate::outfile::{self, InUse};
 use crate::output::LogFile;
 use crate::place::{Place, Pty};
@@ -17,8 +18,8 @@ use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
-use crate::{advice, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
-use anyhow::Result;
+use crate::{advice, detach, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
+use anyhow::{Result, bail};
 use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port};
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     if let (Some(path), Some((_, names))) = (&process.trace_file, writes.first()) {
         told(outfile::open_trace(path, &mut in_use), names)?;
     }
-    if !alone {
+    if !alone && !detach::is_done() {
         ready.iter().for_each(several::announce);
     }
     to_its_end(ready, &process.sched)
@@ -71,8 +72,15 @@ fn told<T>(result: Result<T>, names: &Names) -> Result<T> {
 /// Where the console of a machine of `settings` is.
 fn place(settings: &Settings, alone: bool) -> Result<Place> {
     Ok(match &settings.run.console {
+        Some(ConsolePlace::Terminal) if detach::is_done() => bail!(
+            "a detached machine has no terminal; leave out the console terminal: gemello console \
+             shows it"
+        ),
         Some(ConsolePlace::Terminal) => Place::Standard,
-        None if alone => Place::Standard,
+        // A detached command has no terminal, and no input.
+        None if alone && (!detach::is_done() || !settings.boot.command.is_empty()) => {
+            Place::Standard
+        }
         None | Some(ConsolePlace::Pty) => Place::Pty(Pty::open()?),
         Some(ConsolePlace::Log(_)) => Place::Log(LogFile::default()),
     })
@@ -87,11 +95,14 @@ fn start(
     place: Place,
     in_use: &mut InUse,
 ) -> Result<Ready> {
-    let Plan { boot, side, sources } = plan::plan(settings, kernel, place)?;
+    let root = Root::of(settings)?;
+    let settings = &settings.with_root(root.as_ref().map(Root::disk));
+    let Plan { boot, side, sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
     let said = settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
+    detach::check(&name, claim.as_ref())?;
     let config = config(settings, &name, boot, side.ports())?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
@@ -107,6 +118,7 @@ fn start(
     }
     in_use.add_machine(&config, &sources);
     drop(config); // the boot files: they are in the guest's memory now
+    drop(root); // the machine has it open
     let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
     let sched = settings.sched;
     let capture = LogFile::of("capture");

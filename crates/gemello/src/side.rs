@@ -4,6 +4,7 @@
 //! the user has begun at a terminal (half an escape sequence, say) belongs to that terminal.
 
 use crate::console::Console;
+use crate::detach;
 use crate::escape::{Escape, OWN};
 use crate::gate::Gate;
 use crate::input::{ConsoleInput, Form, InputState};
@@ -15,6 +16,7 @@ use crate::wishes::Wishes;
 use machine::console::{Input, Line};
 use machine::{Lines, Machine, Port};
 use serde::{Deserialize, Serialize};
+use std::io::{self, Write};
 
 /// Where a command's standard error goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,9 +228,16 @@ impl Side {
     fn line(&self, stream: Stream) -> Line {
         match stream {
             Stream::Input => Line { input: Some(Box::new(self.input.clone())), output: None },
-            Stream::Output => Line { input: None, output: Some(Box::new(Closing)) },
-            Stream::Error => Line { input: None, output: Some(Box::new(Standard::Error)) },
+            Stream::Output => self.output(Box::new(Closing)),
+            // It is a detached machine's log, which gets the last of the console.
+            Stream::Error if detach::is_done() => self.output(Box::new(io::sink())),
+            Stream::Error => self.output(Box::new(Standard::Error)),
         }
+    }
+
+    /// An output that ends at `place`, and that `gemello logs` shows.
+    fn output(&self, place: Box<dyn Write + Send>) -> Line {
+        Line { input: None, output: Some(self.console.beside(place)) }
     }
 
     /// The lines of the machine, the second one's output with a copy in `log`.

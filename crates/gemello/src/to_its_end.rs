@@ -8,7 +8,7 @@ use crate::settings::name::MachineName;
 use crate::settings::sched::SchedSettings;
 use crate::side::Side;
 use crate::statistics::Table;
-use crate::{exit, outfile, signals, terminal};
+use crate::{detach, exit, outfile, signals, terminal};
 use anyhow::{Context as _, Result};
 use machine::{End, Machine};
 use sched::Pool;
@@ -73,6 +73,7 @@ pub(crate) fn to_its_end(machines: Vec<Ready>, sched: &SchedSettings) -> Result<
     } else {
         None
     };
+    detach::leave(&machines.iter().map(|ready| &ready.name).collect::<Vec<_>>())?;
     let pool = sched.pool(processors);
     let mut running: Vec<_> = machines.into_iter().map(|it| prepare(it, &pool, alone)).collect();
     hosted::enter(&running.iter().map(|one| Arc::clone(&one.hosted)).collect::<Vec<_>>());
@@ -148,6 +149,7 @@ impl Running {
                 Err(error) => eprintln!("gemello: {before}no digest: {error}"),
             }
         }
+        detach::keep(&self.hosted);
         explain(end, &before);
         let code = code(end, &before, self.hosted.side.command().as_ref());
         let lost = self.log.is_lost() || self.capture.is_lost();

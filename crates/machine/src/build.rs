@@ -324,8 +324,8 @@ fn lapics(
 ) -> Vec<Arc<Lapic>> {
     let lapic = |(id, (signals, tsc)): (u32, (&Arc<Signals>, &Arc<ProcessorTsc>))| {
         Lapic::new(LapicConfig {
-            id,
-            bootstrap: id == 0,
+            id: VcpuId(id),
+            bootstrap: VcpuId(id) == VcpuId::BOOT,
             signals: Arc::clone(signals),
             clock: Arc::clone(clock) as _,
             timers: Arc::clone(timers),

@@ -40,11 +40,8 @@ pub enum BuildError {
     /// The host has not enough memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
-    /// The host has no descriptor or thread left.
-    #[error(
-        "cannot set the machine up: {0}; close other programs or raise the limits (ulimit -n, -u, \
-         -v)"
-    )]
+    /// The host refuses what it needs.
+    #[error("cannot set the machine up: {0}")]
     Host(#[from] io::Error),
     /// A defect of the layout.
     #[error("the machine's layout is wrong: {0}")]

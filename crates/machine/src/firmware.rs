@@ -7,6 +7,7 @@ use devices::chipset::AcpiPm;
 use devices::pci::PciBus;
 use memory::GuestRam;
 use std::borrow::Borrow;
+use x86::addr::Gsi;
 
 /// Bytes of a piece that are written at a time.
 const CHUNK: usize = 1 << 20;
@@ -36,22 +37,21 @@ pub(crate) fn plan(
 
 fn acpi(cpus: u32, virtio: Vec<boot::VirtioMmio>) -> AcpiConfig {
     let interrupts = (1..=PciBus::FUNCTIONS_MAX as u8).map(|n| (n, layout::pci_gsi(n)));
-    let memory = layout::PCI_MEMORY;
     let pci = PciHost {
-        ecam: layout::PCI_ECAM.0 as u32,
-        memory: memory.start().0 as u32..=memory.end().0 as u32,
+        ecam: layout::PCI_ECAM,
+        memory: layout::PCI_MEMORY,
         interrupts: interrupts.collect(),
     };
     AcpiConfig {
         cpus,
-        lapic_address: layout::LAPIC.0 as u32,
-        ioapic_address: layout::IOAPIC.0 as u32,
+        lapic_address: layout::LAPIC,
+        ioapic_address: layout::IOAPIC,
         ioapic_id: layout::IOAPIC_ID,
         pm1a_event: layout::ACPI_PM.wrapping_add(AcpiPm::PM1A_EVT),
         pm1a_control: layout::ACPI_PM.wrapping_add(AcpiPm::PM1A_CNT),
         pm_timer: layout::ACPI_PM.wrapping_add(AcpiPm::PM_TMR),
         pm_timer_32bit: true,
-        sci_irq: layout::IRQ_SCI,
+        sci: Gsi(layout::IRQ_SCI.into()),
         reset_port: layout::RESET_REGISTER,
         reset_value: layout::RESET_VALUE,
         s5_sleep_type: AcpiPm::SLP_TYP_S5,
@@ -59,7 +59,7 @@ fn acpi(cpus: u32, virtio: Vec<boot::VirtioMmio>) -> AcpiConfig {
         rtc: true,
         i8042: true,
         pci,
-        generation_irq: layout::IRQ_GENERATION,
+        generation: Gsi(layout::IRQ_GENERATION.into()),
         virtio,
     }
 }

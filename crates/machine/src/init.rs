@@ -1,7 +1,7 @@
 //! The effect of INIT and of a start-up IPI on a processor (SDM vol. 3, 9.1.1, 9.4.4 and table
 //! 10-1).
 
-use x86::addr::Vector;
+use x86::addr::{VcpuId, Vector};
 use x86::regs::Cr0;
 use x86::state::{Activity, CpuState, Seg};
 
@@ -15,9 +15,9 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// That of the processor whose local APIC has this id.
-    pub(crate) fn of(apic_id: u32) -> Self {
-        if apic_id == 0 { Self::Bootstrap } else { Self::Application }
+    /// That of this processor.
+    pub(crate) fn of(vcpu: VcpuId) -> Self {
+        if vcpu == VcpuId::BOOT { Self::Bootstrap } else { Self::Application }
     }
 }
 

@@ -25,13 +25,13 @@ use std::ops::RangeInclusive;
 use x86::addr::{Gpa, Gsi, Port};
 
 /// End of conventional memory; the PC's display adapter follows.
-pub const CONVENTIONAL_END: Gpa = Gpa(0xA_0000);
+const CONVENTIONAL_END: Gpa = Gpa(0xA_0000);
 /// Where RAM goes on after the display adapter's hole.
-pub const UPPER_MEMORY: Gpa = Gpa(0xC_0000);
+const UPPER_MEMORY: Gpa = Gpa(0xC_0000);
 /// RAM below 4 GiB ends here at the latest; what is more continues at [`HIGH_RAM`].
 pub const LOW_RAM_END: Gpa = Gpa(0xC000_0000);
 /// Where RAM goes on above the device hole.
-pub const HIGH_RAM: Gpa = Gpa(1 << 32);
+const HIGH_RAM: Gpa = Gpa(1 << 32);
 
 /// The addresses that PCI devices' BARs may have.
 pub const PCI_MEMORY: RangeInclusive<Gpa> = Gpa(0xC000_0000)..=Gpa(0xDFFF_FFFF);
@@ -43,12 +43,12 @@ pub const fn pci_gsi(number: u8) -> Gsi {
 }
 
 /// The registers of virtio devices on MMIO, a page each.
-pub const VIRTIO: Gpa = Gpa(0xFEB0_0000);
+const VIRTIO: Gpa = Gpa(0xFEB0_0000);
 /// Bytes from one virtio device to the next.
-pub const VIRTIO_STEP: u64 = 0x1000;
+const VIRTIO_STEP: u64 = 0x1000;
 /// The first virtio device's interrupt, level triggered; the others' follow up to the IOAPIC's last
 /// pin.
-pub const VIRTIO_GSI: Gsi = Gsi(16);
+const VIRTIO_GSI: Gsi = Gsi(16);
 /// As many virtio devices on MMIO as there are interrupts for them.
 pub const VIRTIO_MAX: usize = 8;
 
@@ -101,7 +101,7 @@ pub const COM3: Port = Port(0x3E8);
 /// The first serial line: the console.
 pub const COM1: Port = Port(0x3F8);
 /// Ports of a 16550.
-pub const COM_PORTS: u16 = 8;
+const COM_PORTS: u16 = 8;
 /// ACPI fixed hardware: PM1a event and control blocks, PM timer.
 pub const ACPI_PM: Port = Port(0x600);
 /// The reset control register, a byte inside the dword of PCI's configuration address; also the

@@ -217,10 +217,7 @@ fn same_kind(one: &Device, other: &Device) -> bool {
 
 /// What the firmware tables tell of `count` devices: PCI ones are found without.
 pub(crate) fn acpi(transport: Transport, count: usize) -> Vec<boot::VirtioMmio> {
-    let told = |VirtioSlot { address, gsi }: VirtioSlot| boot::VirtioMmio {
-        address: address.0 as u32,
-        gsi,
-    };
+    let told = |VirtioSlot { address, gsi }: VirtioSlot| boot::VirtioMmio { address, gsi };
     match transport {
         Transport::Pci => Vec::new(),
         Transport::Mmio => (0..).take(count).map(virtio_slot).map(told).collect(),

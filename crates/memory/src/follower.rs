@@ -35,19 +35,8 @@ impl Follower {
 
     /// Calls `apply` with every change that was posted since the last time, oldest first. `apply`
     /// must not post.
-    pub fn catch_up(&mut self, mut apply: impl FnMut(Change)) {
-        while self.seen != self.log().epoch() {
-            match self.log().next(None, self.seen) {
-                Some(batch) => {
-                    batch.list.into_iter().flatten().for_each(&mut apply);
-                    self.seen = batch.until;
-                }
-                None => {
-                    self.seen = self.log().epoch();
-                    apply(Change::Everything);
-                }
-            }
-        }
+    pub fn catch_up(&mut self, apply: impl FnMut(Change)) {
+        self.seen = self.log().replay(None, self.seen, apply);
     }
 
     /// Holds code of the page of `gpa`, too, which some reader holds.

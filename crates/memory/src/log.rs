@@ -296,15 +296,37 @@ impl ChangeLog {
         self.wake();
     }
 
+    /// Calls `apply` with every change after epoch `seen`, oldest first, but for those that reader
+    /// `own` posted. Returns the epoch up to which that is.
+    pub(crate) fn replay(
+        &self,
+        own: Option<u32>,
+        mut seen: u64,
+        mut apply: impl FnMut(Change),
+    ) -> u64 {
+        while seen != self.epoch() {
+            match self.next(own, seen) {
+                Some(batch) => {
+                    batch.list.into_iter().flatten().for_each(&mut apply);
+                    seen = batch.until;
+                }
+                None => {
+                    seen = self.epoch();
+                    apply(Change::Everything);
+                }
+            }
+        }
+        seen
+    }
+
     /// The next changes after epoch `seen`, at most [`BATCH`], without those that reader `own`
     /// posted; and the epoch of the last. `None`: the log does not reach back so far.
-    pub(crate) fn next(&self, own: Option<u32>, seen: u64) -> Option<Batch> {
+    fn next(&self, own: Option<u32>, seen: u64) -> Option<Batch> {
         let state = self.lock();
-        let now = self.epoch();
-        let missed = usize::try_from(now.wrapping_sub(seen)).ok()?;
+        let missed = usize::try_from(self.epoch().wrapping_sub(seen)).ok()?;
         let first = state.recent.len().checked_sub(missed)?;
         let count = missed.min(BATCH);
-        let mut batch = Batch { list: [None; BATCH], until: seen + count as u64, now };
+        let mut batch = Batch { list: [None; BATCH], until: seen + count as u64 };
         for (place, posted) in batch.list.iter_mut().zip(state.recent.iter().skip(first)) {
             *place = (own.is_none() || posted.by != own).then_some(posted.change);
         }
@@ -313,12 +335,10 @@ impl ChangeLog {
 }
 
 /// Some changes, in the order they were posted.
-pub(crate) struct Batch {
-    pub(crate) list: [Option<Change>; BATCH],
+struct Batch {
+    list: [Option<Change>; BATCH],
     /// The epoch of the last.
-    pub(crate) until: u64,
-    /// The log's epoch.
-    pub(crate) now: u64,
+    until: u64,
 }
 
 impl Member {

@@ -56,23 +56,8 @@ impl Reader {
 
     /// Calls `apply` with every change that others have posted since the last time, oldest first,
     /// and acknowledges them. `apply` drops what the change concerns; it must not post.
-    pub fn catch_up(&mut self, mut apply: impl FnMut(Change)) {
-        loop {
-            match self.log().next(Some(self.member.id()), self.seen) {
-                Some(batch) => {
-                    batch.list.into_iter().flatten().for_each(&mut apply);
-                    self.seen = batch.until;
-                    if batch.until == batch.now {
-                        break;
-                    }
-                }
-                None => {
-                    self.seen = self.log().epoch();
-                    apply(Change::Everything);
-                    break;
-                }
-            }
-        }
+    pub fn catch_up(&mut self, apply: impl FnMut(Change)) {
+        self.seen = self.log().replay(Some(self.member.id()), self.seen, apply);
         self.log().acknowledge(&self.member, self.seen);
     }
 

@@ -57,8 +57,8 @@ pub enum CableError {
     /// The TAP device.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// The host has no descriptor left.
-    #[error("cannot set the guest's network up: {0}; raise the limit of open files (ulimit -n)")]
+    /// The host refuses what it needs.
+    #[error("cannot set the guest's network up: {0}")]
     Host(#[from] io::Error),
 }
 

@@ -262,7 +262,7 @@ impl Case {
         let mut changed = *self;
         for change in changes {
             for (n, byte) in change.value.to_le_bytes().into_iter().enumerate() {
-                let place = change.address.wrapping_add(n as u64).wrapping_sub(self.rip());
+                let place = change.address.0.wrapping_add(n as u64).wrapping_sub(self.rip());
                 if place < self.code.len() as u64 {
                     changed.patch(place as usize, byte);
                 }

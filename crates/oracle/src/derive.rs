@@ -9,6 +9,7 @@ use crate::outcome::Outcome;
 use std::ops::Range;
 use std::sync::OnceLock;
 use test_support::Rng;
+use x86::addr::La;
 
 /// Number of memory templates.
 pub(crate) const TEMPLATES: usize = 16;
@@ -232,7 +233,7 @@ impl Memory {
     }
 
     /// The linear address of byte `offset`.
-    pub fn address(offset: usize) -> u64 {
+    fn address(offset: usize) -> La {
         let part = if offset < PAGE {
             0
         } else if offset < 3 * PAGE {
@@ -241,7 +242,7 @@ impl Memory {
             2
         };
         let (address, start, _) = Self::PARTS[part];
-        address + (offset - start) as u64
+        La(address + (offset - start) as u64)
     }
 
     /// Compares `actual` (one part, which starts at byte `start` of this memory) with the pristine
@@ -308,7 +309,7 @@ mod tests {
                 },
             );
         }
-        let addresses: Vec<_> = outcome.changes().iter().map(|c| c.address).collect();
+        let addresses: Vec<_> = outcome.changes().iter().map(|c| c.address.0).collect();
         assert_eq!(addresses, [layout::ARENA + 16, layout::STACK + layout::STACK_SIZE - 8]);
         for (offset, value) in restored {
             actual.bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());

@@ -3,6 +3,8 @@
 //! Plain data with a fixed layout: the native child writes it into shared memory from its signal
 //! handler.
 
+use x86::addr::La;
+
 /// How a case ended. Vectors are the processor's; those above 255 are the runner's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -53,7 +55,7 @@ impl Event {
 #[repr(C)]
 pub struct Change {
     /// Its linear address, 8-byte aligned.
-    pub address: u64,
+    pub address: La,
     /// Its value afterwards, little endian.
     pub value: u64,
 }
@@ -119,7 +121,7 @@ impl Outcome {
         mxcsr: 0,
         changed: 0,
         memory_hash: 0,
-        changes: [Change { address: 0, value: 0 }; Self::CHANGES],
+        changes: [Change { address: La(0), value: 0 }; Self::CHANGES],
         event: Event { vector: 0, error_code: 0, cr2: 0 },
     };
 
@@ -136,12 +138,12 @@ impl Outcome {
     }
 
     /// Notes that memory at `address` now holds `value`. Call in ascending order of address.
-    pub(crate) fn note_change(&mut self, address: u64, value: u64) {
+    pub(crate) fn note_change(&mut self, address: La, value: u64) {
         if let Some(slot) = self.changes.get_mut(self.changed as usize) {
             *slot = Change { address, value };
         }
         self.changed += 1;
-        let mixed = (self.memory_hash ^ address).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ value;
+        let mixed = (self.memory_hash ^ address.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ value;
         self.memory_hash = mixed.rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     }
 }

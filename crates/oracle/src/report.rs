@@ -76,7 +76,7 @@ impl List {
 }
 
 fn memory(case: &Case, native: &Outcome, subject: &Outcome, mask: &Mask, list: &mut List) {
-    let masked = |o: &Outcome| o.changes().iter().map(|c| (c.address, c.value)).collect();
+    let masked = |o: &Outcome| o.changes().iter().map(|c| (c.address.0, c.value)).collect();
     let (n, s): (BTreeMap<_, _>, BTreeMap<_, _>) = (masked(native), masked(subject));
     let initial = Memory::of(case);
     let before = list.0.len();
@@ -192,6 +192,7 @@ fn disassemble(case: &Case, out: &mut String) {
 mod tests {
     use super::*;
     use crate::outcome::Change;
+    use x86::addr::La;
 
     #[test]
     fn every_register_is_compared_and_masks_apply() {
@@ -212,11 +213,11 @@ mod tests {
         check(|o| o.mxcsr = 1, "mxcsr");
         check(|o| o.gs_base = 1, "gs base");
         check(|o| o.event.cr2 = 1, "event");
-        check(|o| o.note_change(layout::ARENA, 7), "[0x20010000]");
+        check(|o| o.note_change(La(layout::ARENA), 7), "[0x20010000]");
         let mut subject = Outcome::ZERO;
         subject.rflags = 0x10;
         subject.changed = 1;
-        subject.changes[0] = Change { address: layout::ARENA, value: 0xff00 };
+        subject.changes[0] = Change { address: La(layout::ARENA), value: 0xff00 };
         let mask = Mask {
             rflags: 0x10,
             memory: vec![(layout::ARENA + 1, layout::ARENA + 2)],

@@ -249,7 +249,7 @@ fn overwritten(i: &Instruction, native: &Outcome, subject: &Outcome) -> bool {
         M::Movsb | M::Movsw | M::Movsd | M::Movsq | M::Stosb | M::Stosw | M::Stosd | M::Stosq
     );
     // Changes are told by words.
-    let own = |c: &Change| c.address < i.next_ip() && c.address + 8 > i.ip();
+    let own = |c: &Change| c.address.0 < i.next_ip() && c.address.0 + 8 > i.ip();
     // Of many changes not all are noted.
     let many = |o: &Outcome| o.changed as usize > o.changes().len();
     let wrote = [native, subject].iter().all(|o| many(o) || o.changes().iter().any(own));
@@ -310,7 +310,7 @@ fn same_but_status(native: &Outcome, subject: &Outcome) -> bool {
 fn checks_target_first(native: &Outcome, subject: &Outcome) -> bool {
     let pushed = subject.gpr[4].wrapping_sub(8);
     let apart = |a: &[Change], b: &[Change]| {
-        a.iter().filter(|c| !b.contains(c)).any(|c| c.address.abs_diff(pushed) >= 8)
+        a.iter().filter(|c| !b.contains(c)).any(|c| c.address.0.abs_diff(pushed) >= 8)
     };
     let mut other = *subject;
     (other.changed, other.changes) = (native.changed, native.changes);

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::ids::{MachineId, TaskId, Worker};
 use crate::policy::{Call, Policy};
 use crate::rivals::Rivals;
-use crate::share::Share;
+use crate::share::{PERIOD, Share};
 use crate::task::Task;
 use crate::usage::Usage;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(crate) struct State {
     rivals: Vec<Rivals>,
     /// By the ids of the machines.
     services: Vec<Option<Service>>,
+    /// When they are to be asked again.
+    ask: Duration,
     /// No worker takes another task.
     pub(crate) closed: bool,
     /// The timer looks again at this time.
@@ -76,7 +78,8 @@ impl Hub {
     pub(crate) fn new(workers: usize, quantum: Duration, clock: Clock) -> Self {
         let policy = Policy::new(workers, quantum);
         let (tasks, rivals, services) = (Vec::new(), Vec::new(), Vec::new());
-        let state = State { policy, tasks, rivals, services, closed: false, armed: None };
+        let ask = Duration::ZERO;
+        let state = State { policy, tasks, rivals, services, ask, closed: false, armed: None };
         Self {
             state: Mutex::new(state),
             idle: (0..workers).map(|_| Condvar::new()).collect(),
@@ -101,15 +104,14 @@ impl Hub {
         id
     }
 
-    /// Charges `machine`, if it is limited, for what `used` tells from now on.
+    /// Charges `machine` for what `used` tells from now on.
     pub(crate) fn charge_for(&self, machine: MachineId, used: Box<dyn Fn() -> Duration + Send>) {
         let mut state = self.lock();
         if state.services.len() <= machine.0 {
             state.services.resize_with(machine.0 + 1, || None);
         }
         let charged = used();
-        let limited = state.policy.is_limited(machine);
-        state.services[machine.0] = limited.then_some(Service { used, charged });
+        state.services[machine.0] = Some(Service { used, charged });
     }
 
     /// What tells the machine's tasks whether others of them wait.
@@ -262,8 +264,13 @@ impl State {
         self.policy.wake(id, now)
     }
 
-    /// Charges machines for what other threads have used for them since the last time.
+    /// Charges machines for what other threads have used for them since the last time. Once in a
+    /// period: it asks for the time of each such thread.
     fn charge_services(&mut self, now: Duration) {
+        if now < self.ask {
+            return;
+        }
+        self.ask = now + PERIOD;
         for (id, service) in self.services.iter_mut().enumerate() {
             let Some(service) = service else { continue };
             let used = (service.used)();

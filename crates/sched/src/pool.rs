@@ -112,8 +112,7 @@ impl Group {
     }
 
     /// Counts as its tasks' time, too, what `used` tells: what other threads have used for the
-    /// machine in all. It is asked where a limit is kept, with the scheduler's lock held, and must
-    /// not block.
+    /// machine in all. It is asked with the scheduler's lock held, and must not block.
     pub fn charge_for(&self, used: impl Fn() -> Duration + Send + 'static) {
         self.hub().charge_for(self.id, Box::new(used));
     }

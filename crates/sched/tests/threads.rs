@@ -56,6 +56,17 @@ fn machines_get_time_by_weight() {
 }
 
 #[test]
+fn what_other_threads_use_counts_by_weight() {
+    let pool = pool(1, QUANTUM);
+    let groups = [pool.enlist(Share::default()), pool.enlist(Share::default())];
+    let tasks = [spinner(&groups[0]), spinner(&groups[1])];
+    // A quarter of a host processor: each machine has five eighths, all counted.
+    let began = Instant::now();
+    groups[0].charge_for(move || began.elapsed() / 4);
+    even_out(|| (0..2).map(|n| groups[n].usage(tasks[n]).ran).collect(), &[3, 5]);
+}
+
+#[test]
 fn what_other_threads_use_is_taken_off_a_limit() {
     let pool = pool(2, QUANTUM);
     let group = pool.enlist(Share { limit: Limit::percent(40), ..Share::default() });

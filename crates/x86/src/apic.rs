@@ -46,8 +46,6 @@ pub mod reg {
     pub const ICR_LOW: u32 = 0x300;
     pub const ICR_HIGH: u32 = 0x310;
     pub const LVT_TIMER: u32 = 0x320;
-    pub const LVT_THERMAL: u32 = 0x330;
-    pub const LVT_PERFORMANCE: u32 = 0x340;
     pub const LVT_LINT0: u32 = 0x350;
     pub const LVT_LINT1: u32 = 0x360;
     pub const LVT_ERROR: u32 = 0x370;
@@ -64,8 +62,6 @@ pub mod version {
     pub const INTEGRATED: u32 = 0x14;
     /// Bits 16–23: number of LVT entries less one.
     pub const MAX_LVT_SHIFT: u32 = 16;
-    /// EOI broadcasts can be suppressed.
-    pub const EOI_BROADCAST_SUPPRESSION: u32 = 1 << 24;
 }
 
 /// Spurious-interrupt vector register (12.9).
@@ -76,8 +72,6 @@ pub mod svr {
     pub const ENABLE: u32 = 1 << 8;
     /// Focus processor checking disabled.
     pub const FOCUS_DISABLED: u32 = 1 << 9;
-    /// No EOI broadcasts.
-    pub const SUPPRESS_EOI_BROADCAST: u32 = 1 << 12;
     /// After RESET: disabled, vector FFH.
     pub const RESET: u32 = 0xff;
 }

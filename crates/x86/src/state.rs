@@ -1,8 +1,9 @@
 //! The state of one virtual processor: the VCPU of the textbook.
 //!
-//! [`CpuState`] keeps everything that software can observe of a processor and nothing of the engine
-//! that runs it. Its layout is fixed (`repr(C)`), hot fields first, because translated code
-//! addresses it directly.
+//! [`CpuState`] keeps everything that software can observe of a processor. Its layout is fixed
+//! (`repr(C)`), hot fields first, because translated code addresses it directly. For that alone
+//! there are two slots behind the general registers ([`gpr::ZERO`], [`gpr::BLOCK_IP`]): they are no
+//! state, and nothing saves them.
 
 use crate::regs::{Cr0, Cr4, Efer, Rflags};
 

@@ -6,7 +6,7 @@
 //! fixed seed; a failure prints its round.
 
 use test_support::Rng;
-use x86::addr::{Gpa, La, Port, PortWidth, Vector, Width};
+use x86::addr::{Gpa, La, Port, PortWidth, VcpuId, Vector, Width};
 use x86::bus::{Privilege, SystemBus, TlbEffect};
 use x86::cpuid::{CpuModel, Feature, FeatureSet};
 use x86::debug::DataAccess;
@@ -139,7 +139,7 @@ fn random_model(r: &mut Random) -> CpuModel {
     }
     model.tsc_hz = 1 + r.next() % 6_000_000_000;
     model.cpus = 1 + (r.next() % 300) as u32;
-    model.apic_id = r.word() as u32;
+    model.apic_id = VcpuId(r.word() as u32);
     model
 }
 

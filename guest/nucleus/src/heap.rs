@@ -24,7 +24,7 @@ struct Free {
 }
 
 /// The allocator.
-pub struct Heap {
+struct Heap {
     arena: Arena,
     state: UnsafeCell<State>,
 }

@@ -16,7 +16,7 @@ use crate::physical::{self, DIRECT_MAP, Frame, PAGE};
 pub const PRESENT: u64 = 1;
 pub const WRITABLE: u64 = 1 << 1;
 pub const USER: u64 = 1 << 2;
-pub const WRITE_THROUGH: u64 = 1 << 3;
+const WRITE_THROUGH: u64 = 1 << 3;
 pub const CACHE_DISABLED: u64 = 1 << 4;
 pub const ACCESSED: u64 = 1 << 5;
 pub const DIRTY: u64 = 1 << 6;

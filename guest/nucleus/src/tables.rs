@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 
 /// Selectors. User segments follow in the order SYSRET would want: 32-bit code (unused), data,
 /// code.
-pub const KERNEL_CODE: u16 = 0x08;
+const KERNEL_CODE: u16 = 0x08;
 pub const USER_DATA: u16 = 0x20 | 3;
 pub const USER_CODE: u16 = 0x28 | 3;
 const TASK: u16 = 0x30;

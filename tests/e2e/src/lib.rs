@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod guests;
+mod house;
 mod initramfs;
 mod session;
 
 pub use guests::{HALT, RESET, SECOND_PRESS, idle, kernel, prints, writes_debug_exit, zero_idt};
+pub use house::{House, LONG, until};
 pub use initramfs::{Initramfs, packages};
 pub use session::{Ends, Session, Terminal, open, pty};
 pub use test_support::gemello;

@@ -98,6 +98,7 @@ fn to_half_and_back(name: &str, options: &[&str]) {
     keeps(&machine, " 512M");
     // The guest has its memory again, and what it kept is as it was.
     machine.has("dd if=/dev/zero of=/m/g bs=1M count=250");
+    machine.wait("back", |resident| resident >= 350 * MIB * 9 / 10);
     machine.session.send("cmp -n 104857600 /m/f /dev/zero && echo \"s\"ame\n");
     machine.session.expect("same", SOON);
     machine.session.send("poweroff\n");

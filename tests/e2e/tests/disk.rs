@@ -1,11 +1,10 @@
 //! Virtio disks: Debian's own driver and the tiniest one, and what cannot be a disk.
 
-use e2e::{Initramfs, Session, cache, code, command, debian, kernel, run, scratch, text};
-use std::fs::{self, File};
+use e2e::{Initramfs, cache, code, command, debian, kernel, run, scratch, text};
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 use test_support::Rng;
 
 /// Process 1: each line that it prints and that begins with `=` is an answer.
@@ -71,35 +70,6 @@ fn debians_driver_reads_and_writes_on_mmio() {
     for interrupt in ["16-fasteoi   virtio0", "17-fasteoi   virtio1"] {
         assert!(transcript.contains(interrupt), "no {interrupt} in {transcript}");
     }
-}
-
-/// The guest finds an error of its disk and goes on; the user is told which file, and what to do.
-#[test]
-fn a_truncated_image_is_an_error_of_the_guests_disk() {
-    let _turn = debian("cloud");
-    let path = image("truncated.img", 4 << 20);
-    let disk = format!("{},format=raw", path.to_str().expect("text"));
-    let errors = scratch("truncated.txt", b"");
-    let mut start = command(&["run", "debian", "--disk", &disk]);
-    start.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child =
-        start.stderr(File::create(&errors).expect("a file")).spawn().expect("gemello starts");
-    let (input, output) = (child.stdin.take(), child.stdout.take());
-    let mut session = Session::over(child, input.expect("piped"), output.expect("piped"));
-    session.expect("# ", Duration::from_secs(60));
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|file| file.set_len(1 << 20))
-        .expect("a file");
-    session.send(
-        "for at in 0 3; do dd if=/dev/vda of=/dev/null bs=1M skip=$at count=1; done; poweroff\n",
-    );
-    let (status, _) = session.finish(Duration::from_secs(60));
-    assert_eq!(status, 0);
-    let (said, path) = (fs::read_to_string(&errors).expect("text"), path.display());
-    assert!(said.contains(&format!("gemello: the disk {path} fails: ")), "{said}");
-    assert!(said.contains("give the file its old size back"), "{said}");
 }
 
 /// Debian's modules find the disks, read what is there, and write what the host then finds. Returns

@@ -3,13 +3,14 @@
 use crate::files::File;
 use std::collections::{BTreeMap, BTreeSet};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ItemMod, ItemUse, Path, UseTree, Visibility};
+use syn::{Attribute, Item, ItemMod, ItemUse, Path, UseTree, Visibility};
 
 /// A module by its path within the crate; empty for the root.
 type Module = Vec<String>;
 
 /// Each module of a crate that is a file, with those that it imports from, or names by a path that
-/// begins with `crate`, `super` or `self`. Modules of tests do not count, nor does the root.
+/// begins with `crate`, `super`, `self` or a module that it declares. Modules of tests do not
+/// count, nor does the root.
 #[derive(Debug)]
 pub struct Imports(BTreeMap<Module, BTreeSet<Module>>);
 
@@ -96,6 +97,8 @@ fn origin(passed_on: &BTreeMap<Module, Module>, mut path: Module) -> Module {
 struct Paths {
     module: Module,
     found: Vec<Module>,
+    /// Modules that it declares, each a file of its own.
+    children: BTreeSet<String>,
     /// Names of this module that it has from another one and only passes on.
     passed_on: Vec<(Module, Module)>,
 }
@@ -104,7 +107,18 @@ impl Paths {
     fn of(file: &File, module: &Module) -> Self {
         let parsed = syn::parse_file(&file.text)
             .unwrap_or_else(|error| panic!("{} is no Rust: {error}", file.path));
-        let mut paths = Self { module: module.clone(), found: Vec::new(), passed_on: Vec::new() };
+        let child = |item: &Item| match item {
+            Item::Mod(item) if item.content.is_none() && !item.attrs.iter().any(is_for_tests) => {
+                Some(item.ident.to_string())
+            }
+            _ => None,
+        };
+        let mut paths = Self {
+            module: module.clone(),
+            found: Vec::new(),
+            children: parsed.items.iter().filter_map(child).collect(),
+            passed_on: Vec::new(),
+        };
         paths.visit_file(&parsed);
         paths
     }
@@ -158,9 +172,10 @@ impl<'a> Visit<'a> for Paths {
 
     fn visit_path(&mut self, path: &'a Path) {
         let parts: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if matches!(parts.first().map(String::as_str), Some("crate" | "super" | "self"))
-            && parts.len() > 1
-        {
+        let (Some(first), true) = (parts.first(), parts.len() > 1) else {
+            return visit::visit_path(self, path);
+        };
+        if matches!(first.as_str(), "crate" | "super" | "self") || self.children.contains(first) {
             self.note(&parts);
         }
         visit::visit_path(self, path);

@@ -91,6 +91,8 @@ impl<'a> Visit<'a> for Source {
                 self.exposes(&i.vis, &i.ty);
             }
             Item::Union(i) => self.public(&i.vis, &i.ident),
+            // What a macro makes may be `pub`.
+            Item::Macro(i) => collect(i.mac.tokens.clone(), &mut self.exposed),
             _ => {}
         }
         visit::visit_item(self, item);

@@ -16,32 +16,6 @@ const FUNCTION_LINES: usize = 80;
 /// Parameters of type `bool`.
 const BOOLS: usize = 1;
 
-/// What does not keep a budget yet, by the beginning of its path or by its name: bounds that only
-/// shrink.
-const LONGER_FILES: [(&str, usize); 1] = [("crates/engine-soft/src/translate/emit.rs", 645)];
-const LONGER_FUNCTIONS: [(&str, usize); 0] = [];
-const MORE_BOOLS: [(&str, usize); 0] = [];
-const UNUSED: [(&str, usize); 5] = [
-    ("crates/boot/", 1),
-    ("crates/devices/", 2),
-    ("crates/machine/", 8),
-    ("crates/x86/", 5),
-    ("guest/", 3),
-];
-
-/// The bound that `list` has for `name`.
-fn bound(list: &[(&str, usize)], name: &str, usual: usize) -> usize {
-    list.iter().find(|(known, _)| name.starts_with(known)).map_or(usual, |(_, bound)| *bound)
-}
-
-/// `found`, less what `list` bears.
-fn beyond(found: Vec<String>, list: &[(&str, usize)]) -> Vec<String> {
-    let counted = |prefix: &str| found.iter().filter(|f| f.starts_with(prefix)).count();
-    let borne: Vec<_> =
-        list.iter().filter(|(at, most)| counted(at) <= *most).map(|(at, _)| *at).collect();
-    found.into_iter().filter(|f| !borne.iter().any(|at| f.starts_with(at))).collect()
-}
-
 fn wide(files: &[File], columns: usize) -> Vec<String> {
     let mut found = Vec::new();
     for File { path, text } in files {
@@ -76,9 +50,9 @@ fn files_are_short() {
     let mut complaints = Vec::new();
     for File { path, text } in rust_files() {
         let usual = if only_tests(&path) { TEST_LINES } else { FILE_LINES };
-        let (lines, most) = (text.lines().count(), bound(&LONGER_FILES, &path, usual));
-        if lines > most {
-            complaints.push(format!("{path}: {lines} lines, {most} at the most"));
+        let lines = text.lines().count();
+        if lines > usual {
+            complaints.push(format!("{path}: {lines} lines, {usual} at the most"));
         }
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
@@ -89,7 +63,7 @@ fn functions_are_short() {
     let mut complaints = Vec::new();
     for file in rust_files() {
         for f in Source::of(&file).functions {
-            if f.lines > bound(&LONGER_FUNCTIONS, &f.name, FUNCTION_LINES) {
+            if f.lines > FUNCTION_LINES {
                 let Function { name, line, lines, .. } = f;
                 complaints.push(format!("{}:{line}: {name} has {lines} lines", file.path));
             }
@@ -102,8 +76,7 @@ fn functions_are_short() {
 fn a_signature_has_one_bool_at_the_most() {
     let mut complaints = Vec::new();
     for file in rust_files() {
-        let many = |f: &&Function| f.bools > bound(&MORE_BOOLS, &f.name, BOOLS);
-        for f in Source::of(&file).functions.iter().filter(many) {
+        for f in Source::of(&file).functions.iter().filter(|f| f.bools > BOOLS) {
             complaints.push(format!("{}:{}: {} takes {}", file.path, f.line, f.name, f.bools));
         }
     }
@@ -127,7 +100,6 @@ fn every_public_name_has_a_user_outside_its_module() {
             complaints.push(format!("{}:{line}: {name}", file.path));
         }
     }
-    let complaints = beyond(complaints, &UNUSED);
     assert!(complaints.is_empty(), "no user outside its file:\n{}", complaints.join("\n"));
 }
 
@@ -149,10 +121,6 @@ pub fn f(a: bool, b: &mut bool,
     assert!(names.contains("g") && names.contains("named"));
     assert!(!names.contains("Hidden") && !names.contains("away"));
     assert_eq!(wide(&[file], 20), ["f.rs:2: 31 columns"]);
-    let found = || vec!["a/x: 1".to_owned(), "a/y: 1".to_owned()];
-    assert!(beyond(found(), &[("a/", 2)]).is_empty());
-    assert_eq!(beyond(found(), &[("a/", 1)]), found(), "one more than is borne");
-    assert_eq!(beyond(found(), &[("b/", 9)]), found());
 }
 
 #[test]

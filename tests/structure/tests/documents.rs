@@ -1,7 +1,7 @@
 //! The paths and names in the documents lead somewhere.
 
 use std::path::Path;
-use structure::{Document, code_spans, file, root, tracked_files};
+use structure::{Document, Package, code_spans, file, packages, root, tracked_files};
 
 const TOP_FOLDERS: [&str; 9] =
     ["benches/", "crates/", "docs/", "guest/", "tests/", "xtask/", "fuzz/", ".ci/", ".cargo/"];
@@ -44,6 +44,51 @@ fn every_path_in_our_documents_resolves() {
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     assert!(checked > 100, "only {checked} references found: are documents missing?");
+}
+
+/// What is wrong with a command that runs tests, if anything is: it names a package and a program
+/// of tests that are there.
+fn no_tests(command: &str, packages: &[Package]) -> Option<String> {
+    let words: Vec<_> = command.split_whitespace().collect();
+    let at = words.windows(2).position(|pair| pair == ["cargo", "test"])?;
+    let after = |names: &[&str]| {
+        let found = words[at..].windows(2).find(|pair| names.contains(&pair[0]));
+        found.map(|pair| pair[1].trim_end_matches([',', '.', ';']))
+    };
+    let name = after(&["-p", "--package"])?;
+    let Some(package) = packages.iter().find(|package| package.name == name) else {
+        return Some(format!("no package is called {name}: {command}"));
+    };
+    let test = after(&["--test"])?;
+    let there = |path| root().join(&package.folder).join(path).exists();
+    let known = there(format!("tests/{test}.rs")) || there(format!("tests/{test}/main.rs"));
+    (!known).then(|| format!("{name} has no tests called {test}: {command}"))
+}
+
+#[test]
+fn every_test_command_in_our_documents_names_tests_that_are_there() {
+    let (packages, mut complaints, mut checked) = (packages(), Vec::new(), 0);
+    let prose = tracked_files().into_iter().filter(|f| f.path.ends_with(".md"));
+    for document in prose.filter(|f| !f.path.starts_with("guest/")) {
+        let spans = Document::read(&document.path);
+        let block = document.text.lines().filter_map(|line| line.strip_prefix("    "));
+        for command in spans.code_spans().into_iter().chain(block).filter(|c| c.contains("-p ")) {
+            checked += 1;
+            let why = no_tests(command, &packages);
+            complaints.extend(why.map(|why| format!("{}: {why}", document.path)));
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert!(checked > 20, "only {checked} commands found");
+}
+
+#[test]
+fn a_command_for_no_tests_is_noticed() {
+    let packages = packages();
+    let wrong = |command| no_tests(command, &packages).is_some();
+    assert!(!wrong("A=1 cargo test -p engine-soft --test lockstep -- --ignored"));
+    assert!(!wrong("cargo test -p x86, seconds") && !wrong("cargo build -p nothing"));
+    assert!(wrong("cargo test -p nothing") && wrong("cargo test -p x86 --test nothing"));
 }
 
 #[test]

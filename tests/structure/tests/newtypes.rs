@@ -3,30 +3,42 @@
 
 use structure::rust_files;
 use syn::visit::{self, Visit};
-use syn::{FnArg, ImplItemFn, ItemFn, ItemStruct, Pat, Signature, TraitItemFn, Type, Visibility};
+use syn::{
+    FnArg, ImplItemFn, ItemFn, ItemStruct, Pat, ReturnType, Signature, TraitItemFn, Type,
+    Visibility,
+};
 
-/// Names of parameters and fields, and the type that each has to have.
-const NAMES: [(&str, &str); 12] = [
+/// Names of parameters, fields and functions that return one, and the type that each has to have. A
+/// name may have words before these: `pm_timer_port`.
+const NAMES: [(&str, &str); 13] = [
     ("gpa", "Gpa"),
     ("la", "La"),
     ("linear", "La"),
+    ("address", "Gpa or La"),
+    ("ecam", "Gpa"),
     ("port", "Port"),
     ("vector", "Vector"),
     ("gsi", "Gsi"),
     ("vcpu", "VcpuId"),
     ("vcpu_id", "VcpuId"),
     ("cpu_id", "VcpuId"),
+    ("apic_id", "VcpuId"),
     ("width", "Width"),
-    ("access_size", "Width"),
-    ("size", "Width"),
 ];
 
+/// Names that are these alone: with others before them they are no access's.
+const ALONE: [(&str, &str); 2] = [("access_size", "Width"), ("size", "Width")];
+
 /// What keeps an integer, and why.
-const EXCEPT: [(&str, &str, &str); 7] = [
+const EXCEPT: [(&str, &str, &str); 11] = [
+    ("crates/devices/src/pci/bus.rs", "PciBusState", "CONFIG_ADDRESS, a register"),
+    ("crates/devices/src/virtio/transport/pci/saved.rs", "PciState", "an entry of MSI-X's table"),
     ("crates/devices/src/virtio/transport/saved.rs", "QueueState", "entries of a queue"),
     ("crates/engine-soft/src/thunk/masked.rs", "load", "bytes of a vector's element, from its op"),
     ("crates/engine-soft/src/thunk/masked.rs", "store", "bytes of a vector's element, from its op"),
+    ("crates/engine-soft/src/thunk/run.rs", "address", "the host's"),
     ("crates/engine-soft/src/thunk/types.rs", "MemOperand", "bytes of an operand, 512 at the most"),
+    ("crates/host/src/ranges.rs", "find", "the host's"),
     ("crates/oracle/src/outcome.rs", "Event", "also ends that are no exception, above 255"),
     ("crates/oracle/src/outcome.rs", "ended", "also ends that are no exception, above 255"),
     ("crates/x86/src/xsave/layout.rs", "Component", "bytes of a state component"),
@@ -64,7 +76,11 @@ struct Look {
 
 impl Look {
     fn judge(&mut self, owner: &str, name: &str, ty: &Type) {
-        let wanted = NAMES.iter().find(|(of, _)| *of == name);
+        let ends = |(of, _): &&(&str, &str)| {
+            name.strip_suffix(of).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
+        };
+        let alone = || ALONE.iter().find(|(of, _)| *of == name && owner != name);
+        let wanted = NAMES.iter().find(ends).or_else(alone);
         let Some((_, wanted)) = wanted.filter(|_| is_integer(ty)) else { return };
         if !EXCEPT.iter().any(|(path, of, _)| *path == self.path && *of == owner) {
             self.complaints.push(format!("{}: {owner}: {name} is no {wanted}", self.path));
@@ -78,6 +94,9 @@ impl Look {
             if let Pat::Ident(name) = &*input.pat {
                 self.judge(&owner, &name.ident.to_string(), &input.ty);
             }
+        }
+        if let ReturnType::Type(_, ty) = &signature.output {
+            self.judge(&owner, &owner, ty);
         }
     }
 }
@@ -156,12 +175,15 @@ fn bare_integers_are_found() {
         "pub trait T { fn f(&mut self, size: u8); }",
         "pub struct S { pub vector: Option<u8> }",
         "pub enum E { A { la: u64 } }",
+        "pub struct S { pub reset_port: u16 }",
+        "pub trait T { fn start_address(&self) -> Option<u64>; }",
     ];
     for text in bad {
         assert_eq!(complaints("x.rs", text).len(), 1, "{text}");
     }
     let good = [
-        "pub fn f(gpa: Gpa, size: Width, len: u64) {}",
+        "pub fn f(gpa: Gpa, size: Width, len: u64, page_size: u64, import: u16) {}",
+        "pub fn size() -> u64 { 0 }",
         "pub(crate) fn f(gpa: u64) {}",
         "trait T { fn f(&mut self, size: u8); }",
         "pub struct S { vector: u8 }",

@@ -1,7 +1,9 @@
 //! Differentiated system description table (ACPI 6.4, 5.2.11.1): processors, legacy devices, PCI,
 //! virtio devices, \_S5.
 
-use super::{AcpiConfig, VirtioMmio, byte, generation, pci, table};
+use super::config::{AcpiConfig, VirtioMmio};
+use super::parts::{byte, low, table};
+use super::{generation, pci};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
@@ -40,7 +42,7 @@ fn system_bus(config: &AcpiConfig) -> Vec<u8> {
         device(&mut inside, "PS2K", "PNP0303", &[&ports[0], &ports[1], &isa_irq(1)]);
     }
     pci::devices(&mut inside, &config.pci);
-    generation::devices(&mut inside, config.generation_irq);
+    generation::devices(&mut inside, config.generation);
     for (id, device) in (0..=0xff).zip(&config.virtio) {
         virtio_mmio(&mut inside, id, *device);
     }
@@ -70,7 +72,7 @@ fn processor(out: &mut Vec<u8>, id: u32) {
 fn virtio_mmio(out: &mut Vec<u8>, id: u32, device: VirtioMmio) {
     let hid = Name::new("_HID".into(), &"LNRO0005");
     let uid = Name::new("_UID".into(), &id);
-    let memory = Memory32Fixed::new(true, device.address, VirtioMmio::SIZE);
+    let memory = Memory32Fixed::new(true, low(device.address), VirtioMmio::SIZE);
     let irq = Interrupt::new(true, false, false, false, device.gsi.0);
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &irq]));
     Device::new(format!("V{id:03X}").as_str().into(), vec![&hid, &uid, &crs]).to_aml_bytes(out);

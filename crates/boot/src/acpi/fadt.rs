@@ -1,6 +1,7 @@
 //! Fixed ACPI description table (ACPI 6.4, table 5.9), revision 6.4.
 
-use super::{AcpiConfig, table};
+use super::config::AcpiConfig;
+use super::parts::table;
 use acpi_tables::sdt::{GenericAddress, Sdt};
 
 /// Bytes of a revision 6.4 FADT.
@@ -34,7 +35,7 @@ pub(super) fn fadt(config: &AcpiConfig, facs: u64, dsdt: u64) -> Vec<u8> {
     t.write_u32(40, dsdt as u32);
     t.write_u64(140, dsdt);
     t.write_u8(45, PROFILE_SERVER);
-    t.write_u16(46, config.sci_irq.into());
+    t.write_u16(46, config.sci.0 as u16);
     block(&mut t, config.pm1a_event.0, 56, 88, 148, 4);
     block(&mut t, config.pm1a_control.0, 64, 89, 172, 2);
     block(&mut t, config.pm_timer.0, 76, 91, 208, 4);

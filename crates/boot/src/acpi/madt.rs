@@ -1,7 +1,8 @@
 //! Multiple APIC description table (ACPI 6.4, 5.2.12): processors, I/O APIC, ISA overrides, NMI
 //! wiring.
 
-use super::{AcpiConfig, table};
+use super::config::AcpiConfig;
+use super::parts::{low, table};
 
 /// The 8259 pair is there too.
 const PCAT_COMPAT: u32 = 1;
@@ -25,13 +26,13 @@ pub(super) fn madt(config: &AcpiConfig) -> Vec<u8> {
     // ISA: the 8254 is wired to input 2, the SCI is a level; all others are identical and edge
     // triggered.
     interrupt_override(&mut entries, 0, 2, 0);
-    interrupt_override(&mut entries, config.sci_irq, config.sci_irq.into(), LOW_LEVEL);
+    interrupt_override(&mut entries, config.sci.0 as u8, config.sci.0, LOW_LEVEL);
     nmi_at_lint1(&mut entries);
     if config.cpus > FIRST_X2APIC_ID {
         x2apic_nmi_at_lint1(&mut entries);
     }
     let mut t = table(*b"APIC", 44, 5);
-    t.write_u32(36, config.lapic_address);
+    t.write_u32(36, low(config.lapic_address));
     t.write_u32(40, PCAT_COMPAT);
     t.append_slice(&entries);
     t.as_slice().to_vec()
@@ -52,7 +53,7 @@ fn local_x2apic(out: &mut Vec<u8>, id: u32) {
 /// 5.2.12.3.
 fn io_apic(out: &mut Vec<u8>, config: &AcpiConfig) {
     out.extend([1, 12, config.ioapic_id, 0]);
-    out.extend(config.ioapic_address.to_le_bytes());
+    out.extend(low(config.ioapic_address).to_le_bytes());
     out.extend(0u32.to_le_bytes());
 }
 

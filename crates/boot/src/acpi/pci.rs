@@ -1,42 +1,14 @@
 //! PCI in the firmware tables: the MCFG (PCI Firmware 3.2, 4.1.2), and the host bridge in the DSDT
 //! (4.2, 4.5; ACPI 6.4, 6.2.11, 6.2.13).
 
-use super::{byte, table};
+use super::config::PciHost;
+use super::parts::{byte, low, table};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal,
     IO, If, Memory32Fixed, Method, Name, Or, Package, PackageBuilder, Path, ResourceTemplate,
     Return, Uuid,
 };
-use std::ops::RangeInclusive;
-use x86::addr::Gsi;
-
-/// A PCI host bridge with one bus, of number 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PciHost {
-    /// Guest-physical address of the enhanced configuration window, [`PciHost::ECAM_SIZE`] bytes.
-    pub ecam: u32,
-    /// The guest-physical addresses that BARs may have.
-    pub memory: RangeInclusive<u32>,
-    /// The interrupt that INTA# of each device is wired to, by device number: level triggered,
-    /// active low, shared.
-    pub interrupts: Vec<(u8, Gsi)>,
-}
-
-impl PciHost {
-    /// Bytes of a bus's configuration window.
-    pub const ECAM_SIZE: u32 = 1 << 20;
-
-    /// Some host bridge, for tests.
-    pub(super) fn example() -> Self {
-        let interrupts = (1..32).map(|device| (device, Gsi(16 + u32::from(device) % 8)));
-        Self {
-            ecam: 0xE000_0000,
-            memory: 0xC000_0000..=0xDFFF_FFFF,
-            interrupts: interrupts.collect(),
-        }
-    }
-}
 
 /// What _OSC is asked about: a PCI host bridge's capabilities.
 const OSC_PCI: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
@@ -47,7 +19,7 @@ const MASKED: u8 = 1 << 4;
 /// The MCFG: where the configuration window of bus 0 is.
 pub(super) fn mcfg(host: &PciHost) -> Vec<u8> {
     let mut t = table(*b"MCFG", 44, 1);
-    t.append_slice(&u64::from(host.ecam).to_le_bytes());
+    t.append_slice(&host.ecam.0.to_le_bytes());
     // Segment group, first bus, last bus, reserved.
     t.append_slice(&[0; 8]);
     t.as_slice().to_vec()
@@ -55,7 +27,7 @@ pub(super) fn mcfg(host: &PciHost) -> Vec<u8> {
 
 /// The host bridge, and the board's resource that its configuration window is.
 pub(super) fn devices(out: &mut Vec<u8>, host: &PciHost) {
-    let window = Memory32Fixed::new(true, host.ecam, PciHost::ECAM_SIZE);
+    let window = Memory32Fixed::new(true, low(host.ecam), PciHost::ECAM_SIZE);
     let board = Name::new("_HID".into(), &EISAName::new("PNP0C02"));
     let reserved = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window]));
     Device::new("MBRD".into(), vec![&board, &reserved]).to_aml_bytes(out);
@@ -79,7 +51,7 @@ pub(super) fn devices(out: &mut Vec<u8>, host: &PciHost) {
 fn resources(host: &PciHost) -> Name {
     let buses = AddressSpace::new_bus_number(0_u16, 0);
     let ports = IO::new(0xCF8, 0xCF8, 1, 8);
-    let (first, last) = (*host.memory.start(), *host.memory.end());
+    let (first, last) = (low(*host.memory.start()), low(*host.memory.end()));
     let cache = AddressSpaceCacheable::NotCacheable;
     let memory = AddressSpace::new_memory(cache, true, first, last, None);
     Name::new("_CRS".into(), &ResourceTemplate::new(vec![&buses, &ports, &memory]))

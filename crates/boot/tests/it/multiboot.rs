@@ -3,7 +3,7 @@
 use crate::images::{elf32, elf64, multiboot_header, put};
 use crate::{Boot, Guest};
 use boot::{Protocol, VirtioMmio};
-use x86::addr::Gsi;
+use x86::addr::{Gpa, Gsi};
 use x86::regs::Cr0;
 use x86::state::{Mode, Seg, gpr};
 
@@ -117,7 +117,8 @@ fn what_cannot_be_offered_is_refused() {
 fn virtio_devices_are_named_on_the_command_line() {
     let image = elf_image(3);
     let mut boot = Boot::new(&image);
-    let device = |n: u32| VirtioMmio { address: 0xfeb0_0000 + (n << 12), gsi: Gsi(16 + n) };
+    let device =
+        |n: u32| VirtioMmio { address: Gpa(0xfeb0_0000 + (u64::from(n) << 12)), gsi: Gsi(16 + n) };
     boot.acpi.virtio = vec![device(0), device(1)];
     let line = |boot: &Boot<'_>| {
         let guest = boot.ok();

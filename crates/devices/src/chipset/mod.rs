@@ -10,9 +10,9 @@ mod ports;
 mod rtc;
 mod uart;
 
-pub use acpi::{AcpiPm, AcpiPmState, PM_TIMER_HZ};
+pub use acpi::{AcpiPm, AcpiPmState};
 pub use i8042::{I8042, I8042State};
-pub use pit::{CounterState, PIT_HZ, Pit, PitState};
+pub use pit::{CounterState, Pit, PitState};
 pub use ports::{DebugExit, FastA20, LatchState, PostPort, ResetPort};
 pub use rtc::{HeldTime, Rtc, RtcConfig, RtcState, SystemWallClock, WallClock};
 pub use uart::{Uart, UartConfig, UartState};

@@ -6,12 +6,12 @@ use super::message::{BROADCAST, DeliveryMode, DestinationMode, Message};
 use crate::msi::{Msi, MsiSink};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
-use x86::addr::Vector;
+use x86::addr::{VcpuId, Vector};
 
 /// A local APIC as others see it.
 pub trait Receiver: Send + Sync {
     /// The initial APIC id.
-    fn id(&self) -> u32;
+    fn id(&self) -> VcpuId;
     /// Delivers `message` if it is addressed to this one; true if it was accepted.
     fn deliver(&self, message: &Message) -> bool;
     /// The bid for a lowest-priority `message`: the processor priority, if it could be accepted.
@@ -67,8 +67,8 @@ impl Interconnect {
     }
 
     /// Delivers the IPI of the local APIC `sender`.
-    pub(super) fn send_ipi(&self, sender: u32, message: &Message, among: Among) {
-        tracing::trace!(target: "irq", from = sender, ?message, ?among, "IPI");
+    pub(super) fn send_ipi(&self, sender: VcpuId, message: &Message, among: Among) {
+        tracing::trace!(target: "irq", from = sender.0, ?message, ?among, "IPI");
         self.send_among(message, |id| match among {
             Among::All => true,
             Among::Sender => id == sender,
@@ -88,7 +88,7 @@ impl Interconnect {
         Some(self.external.get()?.upgrade()?.acknowledge())
     }
 
-    fn send_among(&self, message: &Message, among: impl Fn(u32) -> bool) -> bool {
+    fn send_among(&self, message: &Message, among: impl Fn(VcpuId) -> bool) -> bool {
         let mut candidates = self.receivers.iter().filter(|lapic| among(lapic.id()));
         if message.delivery == DeliveryMode::LowestPriority {
             let bids = candidates.filter_map(|lapic| Some((lapic.bid(message)?, lapic)));

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use sync::lock;
 use vcpu::{Signal, Signals};
-use x86::addr::{Gpa, Port, PortWidth, Width};
+use x86::addr::{Gpa, Port, PortWidth, VcpuId, Width};
 
 const IOAPIC_BASE: u64 = 0xFEC0_0000;
 /// Rounds of expiry after which no due timer may be left.
@@ -87,7 +87,7 @@ impl Rig {
         let signals: Vec<_> = (0..2).map(|_| Arc::new(Signals::default())).collect();
         let lapic = |(id, signals): (u32, &Arc<Signals>)| {
             Lapic::new(LapicConfig {
-                id,
+                id: VcpuId(id),
                 bootstrap: id == 0,
                 signals: Arc::clone(signals),
                 clock: Arc::clone(&clock) as _,

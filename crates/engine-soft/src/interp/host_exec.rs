@@ -231,10 +231,11 @@ fn check_alignment(core: &mut Core, la: u64, operand: MemOperand) -> Fallible {
 /// Runs a thunk on a bounce buffer: the operand crosses a page or is device memory.
 #[cold]
 fn bounce(core: &mut Core, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
-    let _serialized = match operand.locked {
-        true => locked::split_lock(core, la, u64::from(operand.size))?,
-        false => None,
-    };
+    if operand.locked
+        && let Some(_serialized) = locked::split_lock(core, la, u64::from(operand.size))?
+    {
+        return bounce_locked(core, entry, operand, la);
+    }
     let mut buffer = Buffer([0; 64]);
     let bytes = usize::from(operand.size).min(64);
     let privilege = core.privilege();
@@ -259,6 +260,23 @@ fn bounce(core: &mut Core, entry: Entry, operand: MemOperand, la: u64) -> Fallib
         core.check(written)?;
     }
     Ok(())
+}
+
+/// Runs a thunk on a copy of its locked operand, which crosses a page of RAM, until nobody has
+/// stored to that meanwhile.
+fn bounce_locked(core: &mut Core, entry: Entry, operand: MemOperand, la: u64) -> Fallible {
+    let before = (core.state.gpr, core.state.flags);
+    let privilege = core.privilege();
+    loop {
+        let old = core.bus().load(La(la), width(operand.size as u8), privilege);
+        let old = core.check(old)?;
+        let mut word = old;
+        run(core, entry, std::ptr::from_mut(&mut word).cast())?;
+        if locked::exchange(core, la, u64::from(operand.size), old, word)? {
+            return Ok(());
+        }
+        (core.state.gpr, core.state.flags) = before;
+    }
 }
 
 /// Whether the x87 store that has just run stored nothing, because of an unmasked exception (SDM

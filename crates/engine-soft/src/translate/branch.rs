@@ -9,12 +9,10 @@
 use super::address::{Access, Expression};
 use super::asm::Place;
 use super::asm::{ADDRESS, RAX, RCX, RSP, SECOND, THIRD};
-use super::emit::{
-    Cold, ENTERED, Emitter, LOOKED_UP, Need, PAGE, POLL, TARGETS, TMP_FLAGS, VECTORS_OUT,
-    spill_slot,
-};
+use super::emit::{Cold, Emitter, Need};
 use super::flow::Class;
 use super::insn::PAGE_BYTES;
+use super::offsets::{ENTERED, LOOKED_UP, PAGE, POLL, TARGETS, TMP_FLAGS, VECTORS_OUT, spill_slot};
 use super::scratch::bits;
 use super::scratch::{STANDARD, Scratch};
 use super::site::{ExitSite, FaultMapEntry, StubTarget};

@@ -74,10 +74,6 @@ struct State {
     index: Index,
     /// From the first translation on.
     follower: Option<Follower>,
-    avx: bool,
-    /// As [`TranslationCache::slots`].
-    slots: usize,
-    emits: Emits,
 }
 
 /// Who asks the cache.
@@ -139,9 +135,6 @@ impl TranslationCache {
             region_stubs: HashMap::new(),
             index: Index::default(),
             follower: None,
-            avx: thunk::HostFeatures::probe().has(thunk::Feature::Avx),
-            slots: capacity / CODE_PER_SLOT,
-            emits,
         };
         Ok(Self {
             ram,
@@ -166,8 +159,8 @@ impl TranslationCache {
     }
 
     /// Branches to other pages that a generation may have.
-    pub(crate) fn slots(&self) -> usize {
-        sync::lock(&self.state).slots
+    pub(crate) const fn slots(&self) -> usize {
+        self.capacity / CODE_PER_SLOT
     }
 
     pub(super) fn join(&self, notify: Notify) -> Member<Generation> {
@@ -196,11 +189,12 @@ impl TranslationCache {
         let Some(follower) = follower else { return };
         let mut died = false;
         follower.catch_up(|change| died |= index.apply(change, generation));
-        index.released.drain(..).for_each(|frame| follower.release_code(Gpa(frame << 12)));
+        let seen = follower.seen();
+        state.let_go();
         if died {
             self.asked.version.fetch_add(1, Ordering::Release);
         }
-        self.asked.followed.store(follower.seen(), Ordering::Release);
+        self.asked.followed.store(seen, Ordering::Release);
     }
 
     /// The translations that there are of the block for `key`.
@@ -273,11 +267,7 @@ impl TranslationCache {
         state.full = false;
         state.region_stubs.clear();
         state.index.clear();
-        let State { follower, index, .. } = state;
-        let released = index.released.drain(..);
-        if let Some(follower) = follower {
-            released.for_each(|frame| follower.release_code(Gpa(frame << 12)));
-        }
+        state.let_go();
         self.asked.version.fetch_add(1, Ordering::Release);
     }
 
@@ -290,11 +280,9 @@ impl TranslationCache {
 
 impl Drop for TranslationCache {
     fn drop(&mut self) {
-        let State { follower, index, .. } = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
-        index.clear();
-        if let Some(follower) = follower {
-            index.released.drain(..).for_each(|frame| follower.release_code(Gpa(frame << 12)));
-        }
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        state.index.clear();
+        state.let_go();
     }
 }
 
@@ -314,6 +302,12 @@ impl Ticket<'_> {
 }
 
 impl State {
+    /// Has the follower let go of the pages that no translation is made from any more.
+    fn let_go(&mut self) {
+        let Self { follower: Some(follower), index, .. } = self else { return };
+        index.released.drain(..).for_each(|frame| follower.release_code(Gpa(frame << 12)));
+    }
+
     /// Puts a translation into the area. Returns where its first block is entered.
     fn place(
         &mut self,
@@ -324,7 +318,7 @@ impl State {
         if self.number != ticket.number || !self.index.end(ticket.id) {
             return None;
         }
-        let base = self.resolve(&mut t);
+        let base = self.resolve(ticket.cache, &mut t);
         let generation = self.generation.clone();
         let placed = base.filter(|_| generation.area.push(&t.code).is_some());
         let Some(base) = placed else {
@@ -351,13 +345,12 @@ impl State {
 
     /// Resolves what in `t` depends on where it will stand: that offset in the area. `None`: there
     /// is no room.
-    fn resolve(&mut self, t: &mut Translation) -> Option<u32> {
-        let inside = self.region_stubs(t.spilled)?;
-        let slots = self.slots;
+    fn resolve(&mut self, cache: &TranslationCache, t: &mut Translation) -> Option<u32> {
+        let inside = self.region_stubs(cache, t.spilled)?;
         let Generation { area, stubs, sites, branches, .. } = &*self.generation;
         let base = area.next(t.code.len())?;
         let (site, branch) = (sites.len(), branches.len());
-        if branch as usize + t.cross_page.len() > slots {
+        if branch as usize + t.cross_page.len() > cache.slots() {
             return None;
         }
         for (place, out) in &t.jumps {
@@ -385,14 +378,15 @@ impl State {
     }
 
     /// The stubs for regions that spill `spilled`.
-    fn region_stubs(&mut self, spilled: u16) -> Option<RegionStubs> {
+    fn region_stubs(&mut self, cache: &TranslationCache, spilled: u16) -> Option<RegionStubs> {
         if spilled == scratch::STANDARD {
             return Some(self.generation.stubs.boundary);
         }
         if let Some(known) = self.region_stubs.get(&spilled) {
             return Some(*known);
         }
-        let made = (self.emits.for_region)(&self.generation.area, spilled, self.avx)?;
+        let avx = thunk::HostFeatures::probe().has(thunk::Feature::Avx);
+        let made = (cache.emits.for_region)(&self.generation.area, spilled, avx)?;
         self.region_stubs.insert(spilled, made);
         Some(made)
     }

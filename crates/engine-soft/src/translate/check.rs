@@ -8,8 +8,9 @@
 
 use super::address::{Access, Expression, Group, Moves, NONE, PAGE_BASE};
 use super::asm::{Place, RAX, RSP};
-use super::emit::{Cold, Emitter, Need, PAGE, TMP_FLAGS, VIEW, segment_base, spill_slot};
+use super::emit::{Cold, Emitter, Need};
 use super::insn::{GuestInsn, PAGE_BYTES};
+use super::offsets::{PAGE, TMP_FLAGS, VIEW, segment_base, spill_slot};
 use super::scratch::Held;
 use super::site::StubTarget;
 use crate::tlb::{ENTRIES, Entry};

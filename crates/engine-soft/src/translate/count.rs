@@ -2,7 +2,8 @@
 //!
 //! No flags are touched, since it is not known there whether they are needed.
 
-use super::emit::{Emitter, LEFT};
+use super::emit::Emitter;
+use super::offsets::LEFT;
 
 impl Emitter<'_> {
     /// Counts the `n` instructions of the block that begins here. Where the translation is bounded

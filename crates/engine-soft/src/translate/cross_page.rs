@@ -19,8 +19,9 @@
 
 use super::asm::{ADDRESS, SECOND, THIRD};
 use super::context::Context;
-use super::emit::{Cold, Emitter, JIT, PAGE, SLOTS};
+use super::emit::{Cold, Emitter};
 use super::links::{CodePage, CrossPageBranch, Detour};
+use super::offsets::{JIT, PAGE, SLOTS};
 use super::site::{ExitSite, StubTarget};
 use crate::block::Entries;
 use crate::cpu::Cpu;

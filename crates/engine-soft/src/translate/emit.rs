@@ -9,12 +9,12 @@
 
 use super::address::{Access, Check, access_of, expression_of};
 use super::asm::{ADDRESS, Asm, RAX};
-use super::context::Context;
 use super::encode::{self, Memory, Operands};
 use super::flow::{Class, FlagUse};
 use super::insn::{GuestInsn, PAGE_BYTES};
 use super::links::CrossPageBranch;
 use super::links::Detour;
+use super::offsets::{PAGE, SCRATCH, TMP_FLAGS, spill_slot};
 use super::recipe::Recipe;
 use super::region::{BasicBlock, Region};
 use super::scratch::bits;
@@ -29,49 +29,9 @@ use crate::cpu::Cpu;
 use crate::tlb::{FETCH_ENTRIES, FetchEntry};
 use std::mem::{offset_of, size_of};
 use x86::regs::Rflags;
-use x86::state::{CpuState, Flags, Segment, X87, gpr};
 
-pub(super) const STATE: usize = offset_of!(Cpu, core.state);
-pub(super) const PAGE: usize = STATE + offset_of!(CpuState, gpr) + 8 * gpr::BLOCK_IP;
-pub(super) const ARITH: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, arith);
-pub(super) const SYSTEM_FLAGS: usize =
-    STATE + offset_of!(CpuState, flags) + offset_of!(Flags, system);
-pub(super) const MXCSR: usize = STATE + offset_of!(CpuState, x87) + offset_of!(X87, mxcsr);
-pub(super) const VIEW: usize = Cpu::VIEW_OFFSET;
-pub(super) const JIT: usize = offset_of!(Cpu, jit);
-pub(super) const LEFT: usize = JIT + offset_of!(Context, left);
-pub(super) const ENTERED: usize = JIT + offset_of!(Context, entered);
-pub(super) const LOOKED_UP: usize = JIT + offset_of!(Context, looked_up);
-pub(super) const TMP_FLAGS: usize = JIT + offset_of!(Context, flags);
-pub(super) const POLL: usize = JIT + offset_of!(Context, poll);
-pub(super) const SCRATCH: usize = JIT + offset_of!(Context, scratch);
-pub(super) const EXIT: usize = JIT + offset_of!(Context, exit);
-pub(super) const TARGETS: usize = JIT + offset_of!(Context, targets);
-pub(super) const SLOTS: usize = JIT + offset_of!(Context, slots);
-pub(super) const VECTORS_OUT: usize = JIT + offset_of!(Context, vectors_out);
 /// log2 of an instruction entry's size.
 const FETCH_SHIFT: u8 = size_of::<FetchEntry>().trailing_zeros() as u8;
-
-pub(super) fn spill_slot(register: u8) -> usize {
-    STATE + offset_of!(CpuState, gpr) + 8 * usize::from(register)
-}
-
-pub(super) fn ymm_slot(register: u8) -> usize {
-    STATE + offset_of!(CpuState, ymm) + 32 * usize::from(register)
-}
-
-/// Where the base of segment `number` lies.
-pub(super) fn segment_base(number: u8) -> usize {
-    STATE
-        + offset_of!(CpuState, seg)
-        + usize::from(number) * size_of::<Segment>()
-        + offset_of!(Segment, base)
-}
-
-/// Where the selector of segment `number` lies.
-pub(super) fn segment_selector(number: u8) -> usize {
-    segment_base(number) - offset_of!(Segment, base) + offset_of!(Segment, selector)
-}
 
 /// What an address check must spare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ pub(crate) mod interrupt;
 mod links;
 mod listing;
 pub(crate) mod lockstep;
+mod offsets;
 mod recipe;
 mod recover;
 mod region;

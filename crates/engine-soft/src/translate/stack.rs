@@ -2,8 +2,9 @@
 
 use super::address::{Access, Expression, expression_of};
 use super::asm::RSP;
-use super::emit::{Emitter, Need, SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, spill_slot};
+use super::emit::{Emitter, Need};
 use super::flow::Class;
+use super::offsets::{SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, spill_slot};
 use super::scratch::Held;
 
 const RBP: u8 = 5;

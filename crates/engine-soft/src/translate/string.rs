@@ -6,9 +6,10 @@
 
 use super::address::{Access, Expression};
 use super::asm::RCX;
-use super::emit::{Emitter, Need, SYSTEM_FLAGS, spill_slot};
+use super::emit::{Emitter, Need};
 use super::forms::Repeat;
 use super::insn::PAGE_BYTES;
+use super::offsets::{SYSTEM_FLAGS, spill_slot};
 
 const RSI: u8 = 6;
 const RDI: u8 = 7;

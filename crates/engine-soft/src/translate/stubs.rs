@@ -7,9 +7,11 @@
 use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::cache::TranslationCache;
 use super::context::Context;
-use super::emit::{ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot};
 use super::fill::fill;
 use super::generation::{Emits, RegionStubs, Stubs};
+use super::offsets::{
+    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot,
+};
 use super::scratch::STANDARD;
 use super::scratch::{bits, last};
 use crate::cpu::Cpu;

@@ -2,8 +2,9 @@
 //! than a word of the state. Privileged ones come here at level 0 only (`super::classify`).
 
 use super::asm::RAX;
-use super::emit::{Emitter, STATE, SYSTEM_FLAGS, segment_base, segment_selector};
+use super::emit::Emitter;
 use super::forms::Field;
+use super::offsets::{STATE, SYSTEM_FLAGS, segment_base, segment_selector};
 use crate::cpu::Cpu;
 use std::mem::offset_of;
 use x86::state::{CpuState, PagingState};

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The end of a socket's name.
 const SOCKET: &str = "sock";
+/// The end of the name of what a detached machine has left.
+pub(super) const LOG: &str = "log";
 
 /// The folder of a user's control sockets.
 #[derive(Clone, Debug)]
@@ -53,6 +55,11 @@ impl Folder {
     /// The socket of the machine `name`.
     pub(super) fn socket(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.{SOCKET}"))
+    }
+
+    /// What the machine `name` has left, if it was detached.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.{LOG}"))
     }
 
     /// The name and the socket of each machine, in order.

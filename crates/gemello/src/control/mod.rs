@@ -13,12 +13,18 @@ mod client;
 pub(crate) mod commands;
 mod figures;
 mod folder;
+mod logs;
 mod protocol;
 mod server;
 
+use crate::settings::name::MachineName;
+use anyhow::Context as _;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 pub(crate) use attach::console;
+pub(crate) use logs::logs;
 pub(crate) use server::{Claim, Name, Serving, claim};
 
 /// The folder of this user's sockets, which is nobody else's.
@@ -27,4 +33,15 @@ pub(crate) use server::{Claim, Name, Serving, claim};
 /// There is none.
 pub(crate) fn folder() -> anyhow::Result<PathBuf> {
     folder::Folder::open().map(folder::Folder::into_path)
+}
+
+/// The file for what is left of the detached machine `name`, to write at its end.
+///
+/// # Errors
+/// The host refuses it.
+pub(crate) fn log(name: &MachineName) -> anyhow::Result<File> {
+    let path = folder::Folder::open()?.log(&name.to_string());
+    let mut options = File::options();
+    let file = options.create(true).append(true).mode(0o600).open(&path);
+    file.with_context(|| format!("cannot open {}", path.display()))
 }

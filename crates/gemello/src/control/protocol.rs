@@ -7,7 +7,8 @@
 //! {"version":1,"request":"frob"}           {"version":1,"answer":{"refused":"…"}}
 //! ```
 //!
-//! After the answer to `console`, what follows both ways is the console's bytes.
+//! After the answer to `console`, what follows both ways is the console's bytes; after that to
+//! `log`, what follows is the output's.
 
 use super::figures::Figures;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub(super) enum Request {
     Wait { milliseconds: u64 },
     /// To have its guest keep so many bytes of its memory, if any, and to tell how that goes.
     Balloon { memory: Option<u64> },
+    /// The last of its output, and what follows, if that is wanted.
+    Log { follow: bool },
     /// Its console, seen through a window of this size.
     Console { rows: u16, cols: u16 },
 }
@@ -159,6 +162,7 @@ mod tests {
             Request::Wait { milliseconds: u64::MAX },
             Request::Balloon { memory: None },
             Request::Balloon { memory: Some(1 << 40) },
+            Request::Log { follow: true },
             Request::Console { rows: 24, cols: 80 },
         ] {
             let line = line(&Call { version: VERSION, request: request.clone() });

@@ -5,8 +5,9 @@
 
 use super::client::is_alive;
 use super::figures::Figures;
-use super::folder::Folder;
+use super::folder::{Folder, LOG};
 use super::protocol::{self, Answer, Balloon, Info, LINE_MAX, Reply, Request, VERSION};
+use crate::console::{Console, Viewer};
 use crate::hosted::Hosted;
 use crate::place::Place;
 use crate::settings::name::MachineName;
@@ -104,7 +105,9 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Option<Claim>)> {
 impl Claim {
     /// The folder's lock is held.
     fn at(path: &Path) -> Result<Self> {
-        let _ = std::fs::remove_file(path); // of a process that has gone
+        // Of a process that has gone.
+        let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(path.with_extension(LOG));
         let attempt = || format!("cannot make the socket {}", path.display());
         let listener = UnixListener::bind(path).with_context(attempt)?;
         let claim = Self { socket: Socket(path.to_owned()), listener };
@@ -262,6 +265,7 @@ impl Peer {
         while let Some(line) = self.line() {
             match protocol::parse(&line) {
                 Ok(Request::Console { rows, cols }) => return self.console(machine, (rows, cols)),
+                Ok(Request::Log { follow }) => return self.log(machine, follow),
                 Ok(request) => {
                     if self.say(answer(machine, &request)).is_err() {
                         return;
@@ -311,24 +315,7 @@ impl Peer {
         }
         machine.side.resize(size);
         let (console, input) = machine.side.console();
-        if self.say(Answer::Done).is_err() {
-            return;
-        }
-        let viewer = console.look();
-        let _ = (self.stream.set_read_timeout(None), self.stream.set_write_timeout(None));
-        let Ok(mut output) = self.stream.try_clone() else { return };
-        let seen = viewer.clone();
-        let show = move || {
-            while let Some(bytes) = seen.next() {
-                if output.write_all(&bytes).is_err() {
-                    break;
-                }
-            }
-            let _ = output.shutdown(std::net::Shutdown::Both);
-        };
-        if thread::Builder::new().name("viewer".into()).spawn(show).is_err() {
-            return;
-        }
+        let Some(viewer) = self.show(console) else { return };
         let mut keys = std::mem::take(&mut self.heard);
         let mut piece = [0; 4096];
         loop {
@@ -347,6 +334,36 @@ impl Peer {
             }
         }
         viewer.leave();
+    }
+
+    /// The last of the machine's output, or all until the machine ends or the peer goes.
+    fn log(&mut self, machine: &Arc<Hosted>, follow: bool) {
+        let (console, _) = machine.side.console();
+        if !follow {
+            let _ = self.say(Answer::Done).and_then(|()| self.stream.write_all(&console.recent()));
+            return;
+        }
+        let Some(viewer) = self.show(console) else { return };
+        while self.stream.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+        viewer.leave();
+    }
+
+    /// Says that it is done, and has a thread pass on what `console` shows.
+    fn show(&mut self, console: &Console) -> Option<Viewer> {
+        self.say(Answer::Done).ok()?;
+        let viewer = console.look();
+        let _ = (self.stream.set_read_timeout(None), self.stream.set_write_timeout(None));
+        let (mut output, seen) = (self.stream.try_clone().ok()?, viewer.clone());
+        let show = move || {
+            while let Some(bytes) = seen.next() {
+                if output.write_all(&bytes).is_err() {
+                    break;
+                }
+            }
+            let _ = output.shutdown(std::net::Shutdown::Both);
+        };
+        thread::Builder::new().name("viewer".into()).spawn(show).ok()?;
+        Some(viewer)
     }
 }
 
@@ -377,7 +394,7 @@ fn answer(machine: &Hosted, request: &Request) -> Answer {
             let status = machine.wait(Duration::from_millis(*milliseconds).min(LONGEST_WAIT));
             status.map_or(Answer::Runs, |status| Answer::Ended { status })
         }
-        Request::Console { .. } => Answer::Refused("ask for it alone".into()),
+        Request::Console { .. } | Request::Log { .. } => Answer::Refused("ask for it alone".into()),
     }
 }
 

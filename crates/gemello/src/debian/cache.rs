@@ -11,12 +11,12 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// What to do where the disk is full.
-pub(super) const ROOM: &str = "make room, or set XDG_CACHE_HOME to a directory with 600 MB free";
+pub(crate) const ROOM: &str = "make room, or set XDG_CACHE_HOME to a directory with 600 MB free";
 /// What to do where nothing can be written.
 const ELSEWHERE: &str = "set XDG_CACHE_HOME to a writable directory with 600 MB free";
 
 /// The message for `what` the host refuses to do in the cache: its cause, and what to do about it.
-pub(super) fn refused(what: &str, error: &io::Error) -> anyhow::Error {
+pub(crate) fn refused(what: &str, error: &io::Error) -> anyhow::Error {
     let advice = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ROOM,
         _ => limits::advice(error).unwrap_or(ELSEWHERE),
@@ -44,7 +44,7 @@ pub(crate) fn directory() -> Result<PathBuf> {
 
 /// The exclusive right to write below `root`; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -53,7 +53,7 @@ impl Lock {
     ///
     /// # Errors
     /// The directory cannot be created or written.
-    pub(super) fn acquire(root: &Path) -> Result<Self> {
+    pub(crate) fn acquire(root: &Path) -> Result<Self> {
         fs::create_dir_all(root).map_err(|error| {
             refused(&format!("cannot create the cache {}", root.display()), &error)
         })?;
@@ -61,7 +61,7 @@ impl Lock {
         let file = File::create(&path)
             .map_err(|error| refused(&format!("cannot write {}", path.display()), &error))?;
         if file.try_lock().is_err() {
-            eprintln!("gemello: another gemello is fetching; waiting for it");
+            eprintln!("gemello: another gemello is writing there; waiting for it");
             file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         }
         Ok(Self { _file: file })
@@ -70,7 +70,7 @@ impl Lock {
 
 /// A directory under construction that is deleted unless it is published.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
 }
 
@@ -79,7 +79,7 @@ impl Draft {
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub(super) fn new(root: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn new(root: &Path, name: &str) -> Result<Self> {
         let path = root.join(format!("{name}.partial"));
         if path.exists() {
             fs::remove_dir_all(&path) // left by a run that was killed
@@ -89,7 +89,7 @@ impl Draft {
         Ok(Self { path })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -97,7 +97,7 @@ impl Draft {
     ///
     /// # Errors
     /// The rename failed.
-    pub(super) fn publish(self, place: &Path) -> Result<()> {
+    pub(crate) fn publish(self, place: &Path) -> Result<()> {
         if place.exists() {
             fs::remove_dir_all(place)
                 .with_context(|| format!("cannot replace {}", place.display()))?;

@@ -10,7 +10,7 @@ pub(crate) mod modules;
 mod packages;
 pub(crate) mod report;
 
-pub(crate) use cache::directory as cache_directory;
+pub(crate) use cache::{Draft, Lock, directory as cache_directory, refused};
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
 pub(crate) use packages::{

@@ -9,6 +9,7 @@ mod commas;
 pub(crate) mod console;
 pub(crate) mod disk;
 pub(crate) mod file;
+pub(crate) mod image;
 pub(crate) mod module;
 pub(crate) mod name;
 pub(crate) mod names;
@@ -30,6 +31,7 @@ use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
+use image::ImageName;
 use machine::{Share, Transport};
 use module::{ModuleSettings, Word};
 use name::MachineName;
@@ -102,12 +104,16 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `debian`, `rootfs`, `nucleus` and `kernel`, and what goes with it.
+/// What is booted: one of `debian`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debian: Option<Flavour>,
+    /// An image whose files become the root, by Debian's kernel.
+    #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
+    pub(crate) image: Option<ImageName>,
     /// A folder of the host's that becomes the root, by `kernel` or Debian's.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) rootfs: Option<PathBuf>,
@@ -164,6 +170,9 @@ pub(crate) struct RunSettings {
     pub(crate) digest: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) save: Option<PathBuf>,
+    /// What a machine of an image writes is thrown away, also where it has a name.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) rm: Option<bool>,
 }
 
 fn is_unsaid<T: Default + PartialEq>(value: &T) -> bool {
@@ -197,6 +206,7 @@ impl Settings {
     pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
         let boot = &self.boot;
         let booted = match &boot.kernel {
+            _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.debian.is_some() => Path::new("debian"),
             _ if boot.nucleus.is_some() => Path::new("nucleus"),
@@ -220,7 +230,7 @@ impl Settings {
 
     /// How many slots are taken by what it is given in any case.
     fn slots(&self) -> usize {
-        let ports = self.boot.is_made_here() && !self.boot.command.is_empty();
+        let ports = self.boot.is_made_here() && self.boot.has_command();
         let others = [self.balloon(), self.vsock.is_some(), ports];
         let others = others.into_iter().filter(|there| *there).count();
         self.disk.len() + self.shares().len() + others
@@ -247,6 +257,18 @@ impl Settings {
         rootfs::shares(&self.boot).into_iter().chain(named).collect()
     }
 
+    /// What a machine of an image is kept as: by its name, if it was given one.
+    pub(crate) fn kept_as(&self) -> Option<&MachineName> {
+        let thrown_away = self.run.rm.unwrap_or_default();
+        self.machine.name.as_ref().filter(|_| !thrown_away)
+    }
+
+    /// These settings, with `root` as the first disk.
+    pub(crate) fn with_root(&self, root: Option<DiskSettings>) -> Self {
+        let disk = root.into_iter().chain(self.disk.iter().cloned()).collect();
+        Self { disk, ..self.clone() }
+    }
+
     /// Whether its memory can be given back while it runs.
     pub(crate) fn balloon(&self) -> bool {
         self.machine.balloon.unwrap_or_default()
@@ -263,6 +285,7 @@ impl Settings {
         let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings {
             debian: _,
+            image,
             rootfs,
             rw,
             command: _,
@@ -282,6 +305,7 @@ impl Settings {
             stats: _,
             digest: _,
             save,
+            rm: _,
         } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
         let net = match &mut machine.net {
@@ -294,6 +318,7 @@ impl Settings {
             .into_iter()
             .flatten()
             .chain(rw)
+            .chain(image.as_mut().map(|image| &mut image.0))
             .chain(console)
             .chain(net)
             .chain(modules)
@@ -331,15 +356,27 @@ impl BootSettings {
 
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
-        self.debian.is_some() || self.rootfs.is_some()
+        self.debian.is_some() || self.rootfs.is_some() || self.image.is_some()
+    }
+
+    /// Whether such a guest stays in its initial file system.
+    pub(crate) fn stays_inside(&self) -> bool {
+        self.rootfs.is_none() && self.image.is_none()
+    }
+
+    /// Whether such a guest runs a command, rather than a shell for who looks on.
+    pub(crate) fn has_command(&self) -> bool {
+        !self.command.is_empty() || self.image.is_some()
     }
 
     fn over(self, lower: Self) -> Self {
         let other_guest = self.names_a_guest();
-        let Self { debian, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } = self;
+        let Self { debian, image, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } =
+            self;
         let of_guest = if other_guest { Self::default() } else { lower.clone() };
         Self {
             debian: debian.or(of_guest.debian),
+            image: image.or(of_guest.image),
             rootfs: rootfs.or(of_guest.rootfs),
             rw: list(rw, of_guest.rw),
             nucleus: nucleus.or(of_guest.nucleus),
@@ -387,7 +424,7 @@ impl RunSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save } = self;
+        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm } = self;
         Self {
             timeout: timeout.or(lower.timeout),
             console: console.or(lower.console),
@@ -398,6 +435,7 @@ impl RunSettings {
             stats: stats.or(lower.stats),
             digest: digest.or(lower.digest),
             save: save.or(lower.save),
+            rm: rm.or(lower.rm),
         }
     }
 }

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 40] = [
+pub(crate) const FIELDS: [Field; 42] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -46,6 +46,7 @@ pub(crate) const FIELDS: [Field; 40] = [
     field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
+    field("image", "boot.image", "oci:PATH", |s| s.boot.image.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),
     field("kernel", "boot.kernel", "--kernel", |s| s.boot.kernel.is_some()),
@@ -71,6 +72,7 @@ pub(crate) const FIELDS: [Field; 40] = [
     field("stats", "run.stats", "--stats", |s| s.run.stats.is_some()),
     field("digest", "run.digest", "--digest", |s| s.run.digest.is_some()),
     field("save", "run.save", "--save", |s| s.run.save.is_some()),
+    field("rm", "run.rm", "--rm", |s| s.run.rm.is_some()),
 ];
 
 /// Where settings come from. By default: all from the command line.

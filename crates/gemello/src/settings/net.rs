@@ -4,6 +4,7 @@ use super::name::MachineName;
 use super::values::{self, Text};
 use crate::control;
 use agent_job::Net;
+use anyhow::bail;
 use machine::{Cable, Config, Device, Forward, Hardware, Ipv6, Mac, Network, Protocol, UserConfig};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,6 +38,21 @@ enum Joined {
     Switch(MachineName),
     /// A TAP device.
     Tap(String),
+}
+
+/// A port of the host's that `--publish` has lead to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Published(Forward);
+
+impl Published {
+    /// `[ADDRESS:]PORT:GUEST-PORT`, with `/tcp` or `/udp` behind it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+        let forward = forward(&format!("{protocol}:{ports}"));
+        forward
+            .map(Self)
+            .map_err(|_| format!("{text} is no such ports; write 8080:80, or 53:53/udp"))
+    }
 }
 
 /// For messages.
@@ -123,6 +139,21 @@ impl NetSettings {
             Joined::Tap(name) => Cable::Tap { name: name.clone() },
         };
         Ok(Network { mac, cable })
+    }
+
+    /// Has the ports `published` lead to the guest, too.
+    ///
+    /// # Errors
+    /// It is a network in which there are no such ports.
+    pub(super) fn publish(&mut self, published: &[Published]) -> anyhow::Result<()> {
+        match &mut self.joined {
+            Joined::User(config) => config.forward.extend(published.iter().map(|it| it.0)),
+            _ if published.is_empty() => {}
+            Joined::Unix(_) | Joined::Switch(_) | Joined::Tap(_) => {
+                bail!("--publish leads into the network of --net user, and this is another one")
+            }
+        }
+        Ok(())
     }
 
     /// Its path, if it has one.
@@ -278,6 +309,21 @@ mod tests {
         let short = NetChoice::parse("user,forward=tcp:8080:80,host-loopback=off,dns=192.0.2.1");
         let full = "user,forward=tcp:127.0.0.1:8080:80,dns=192.0.2.1:53";
         assert_eq!(short.map(|net| net.text()), Ok(full.to_owned()));
+    }
+
+    #[test]
+    fn published_ports_are_forwards() {
+        for (text, as_forward) in [
+            ("8080:80", "tcp:127.0.0.1:8080:80"),
+            ("0.0.0.0:0:80/tcp", "tcp:0.0.0.0:0:80"),
+            ("[::1]:53:53/udp", "udp:[::1]:53:53"),
+        ] {
+            let Published(forward) = Published::parse(text).expect(text);
+            assert_eq!(shown(&forward), as_forward);
+        }
+        for text in ["80", "8080:80/sctp", "a:80:80", "8080:0", ""] {
+            assert!(Published::parse(text).expect_err(text).contains("8080:80"));
+        }
     }
 
     #[test]

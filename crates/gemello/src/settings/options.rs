@@ -1,6 +1,8 @@
 //! The command line of `gemello run` as settings, laid over a file's.
 
+use super::image::ImageName;
 use super::names::Names;
+use super::net::{NetChoice, NetSettings, Published};
 use super::sched::SchedSettings;
 use super::values::Time;
 use super::{BootSettings, EngineSettings, MachineSettings, RunSettings, Settings, file};
@@ -24,6 +26,7 @@ pub(crate) struct Given {
 enum What {
     Nothing,
     Debian,
+    Oci(ImageName),
     Settings(Box<Settings>),
     Image(Option<File>),
 }
@@ -36,6 +39,9 @@ enum What {
 pub(crate) fn gather_all(arguments: &Run) -> Result<Vec<Given>> {
     if arguments.print_config && !arguments.more.is_empty() {
         bail!("--print-config prints one machine's file; leave the others out");
+    }
+    if !arguments.publish.is_empty() && !arguments.more.is_empty() {
+        bail!("--publish is for one machine, and there are several; say it in each one's file");
     }
     let mut machines = vec![gather(arguments)?];
     for path in &arguments.more {
@@ -66,6 +72,7 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         }
         What::Nothing => {}
         What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
+        What::Oci(image) => options.boot.image = Some(image),
         What::Settings(settings) => {
             if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
                 options.boot.debian = arguments.flavour;
@@ -83,14 +90,31 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         );
     }
     let lower = file.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default();
+    if !arguments.publish.is_empty() {
+        let said = options.machine.net.take().or_else(|| lower.machine.net.clone());
+        options.machine.net = Some(published(said, &arguments.publish)?);
+    }
     let settings = options.clone().over(lower);
     Ok(Given { settings, names: Names { options, file }, kernel })
+}
+
+/// `net`, which is one behind the host's sockets if nothing is said, with these ports.
+fn published(net: Option<NetChoice>, ports: &[Published]) -> Result<NetChoice> {
+    let mut net = match net {
+        None => NetSettings::user(),
+        Some(NetChoice::Some(net)) => net,
+        Some(NetChoice::None) => bail!("--publish needs a network; leave out --net none"),
+    };
+    net.publish(ports)?;
+    Ok(NetChoice::Some(net))
 }
 
 fn look(what: &OsStr, arguments: &Run) -> Result<What> {
     let path = Path::new(what);
     let found = if what == "debian" {
         What::Debian
+    } else if let Some(image) = ImageName::of_word(what) {
+        What::Oci(image)
     } else if let Some(hint) = hints::no_such_guest(what) {
         bail!("{hint}");
     } else if let Some(bytes) =
@@ -125,21 +149,39 @@ fn flag(up: bool) -> Option<bool> {
     up.then_some(true)
 }
 
+/// What the options say of what is booted.
+fn boot(arguments: &Run) -> BootSettings {
+    let Run { command, kernel, rootfs, rw, nucleus, initrd, cmdline, module, .. } = arguments;
+    BootSettings {
+        debian: None,
+        image: None,
+        rootfs: rootfs.clone(),
+        rw: rw.clone(),
+        command: command.iter().cloned().map(super::module::Word).collect(),
+        nucleus: nucleus.clone(),
+        kernel: kernel.clone(),
+        initrd: initrd.clone(),
+        cmdline: cmdline.clone(),
+        module: module.clone(),
+    }
+}
+
 impl From<&Run> for Settings {
     /// Its options alone.
     fn from(arguments: &Run) -> Self {
         let Run {
             what: _, // `gather`'s
             more: _, // `gather_all`'s
-            command,
+            // `boot`'s, down to `module`.
+            command: _,
+            kernel: _,
+            rootfs: _,
+            rw: _,
+            nucleus: _,
+            initrd: _,
+            cmdline: _,
+            module: _,
             name,
-            kernel,
-            rootfs,
-            rw,
-            nucleus,
-            initrd,
-            cmdline,
-            module,
             disk,
             vsock,
             share,
@@ -165,7 +207,10 @@ impl From<&Run> for Settings {
             debug_exit,
             deterministic,
             digest,
+            rm,
             flavour: _, // `gather`'s
+            publish: _, // `gather`'s
+            detach: _,  // `main`'s
             print_config: _,
         } = arguments;
         let machine = MachineSettings {
@@ -182,17 +227,6 @@ impl From<&Run> for Settings {
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };
-        let boot = BootSettings {
-            debian: None,
-            rootfs: rootfs.clone(),
-            rw: rw.clone(),
-            command: command.iter().cloned().map(super::module::Word).collect(),
-            nucleus: nucleus.clone(),
-            kernel: kernel.clone(),
-            initrd: initrd.clone(),
-            cmdline: cmdline.clone(),
-            module: module.clone(),
-        };
         let run = RunSettings {
             timeout: *timeout,
             console: console.clone(),
@@ -203,8 +237,10 @@ impl From<&Run> for Settings {
             stats: flag(*stats),
             digest: flag(*digest),
             save: save.clone(),
+            rm: flag(*rm),
         };
         let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
+        let boot = boot(arguments);
         Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
     }
 }

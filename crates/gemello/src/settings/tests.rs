@@ -37,6 +37,7 @@ fn all() -> Settings {
         },
         boot: BootSettings {
             debian: Some(Flavour::Full),
+            image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
             command: vec![Word("uname".into()), Word("-a b".into())],
@@ -88,6 +89,7 @@ fn all() -> Settings {
             stats: Some(true),
             digest: Some(true),
             save: Some("/s".into()),
+            rm: Some(true),
         },
     }
 }
@@ -100,7 +102,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 39] = [
+const OPTIONS: [(&str, &[&str]); 41] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -119,6 +121,7 @@ const OPTIONS: [(&str, &[&str]); 39] = [
     ("vcpus", &["--vcpus", "4"]),
     ("transport", &["--transport", "mmio"]),
     ("net", &["--net", "user,forward=tcp:127.0.0.1:0:80,forward=udp:0.0.0.0:5:6,dns=1.2.3.4:5353"]),
+    ("publish", &["--publish", "8080:80", "--publish", "[::1]:0:53/udp"]),
     ("rng", &["--rng", "off"]),
     ("balloon", &["--balloon"]),
     ("engine", &["--engine", "soft"]),
@@ -139,6 +142,7 @@ const OPTIONS: [(&str, &[&str]); 39] = [
     ("debug_exit", &["--debug-exit"]),
     ("deterministic", &["--deterministic"]),
     ("digest", &["--digest"]),
+    ("rm", &["--rm"]),
     ("flavour", &["debian", "--flavour", "full"]),
 ];
 
@@ -169,7 +173,7 @@ fn every_option_is_tried() {
     let command = Cli::command();
     let run = command.find_subcommand("run").expect("run");
     let options = run.get_arguments().map(|option| option.get_id().as_str());
-    let apart = ["what", "more", "command", "print_config", "help"];
+    let apart = ["what", "more", "command", "detach", "print_config", "help"];
     for option in options.filter(|option| !apart.contains(option)) {
         assert!(OPTIONS.iter().any(|(name, _)| *name == option), "--{option} is not tried");
     }

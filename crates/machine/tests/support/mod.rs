@@ -31,7 +31,7 @@ pub struct Guest<'a> {
 pub type Step = Box<dyn FnMut(&mut Guest<'_>) -> Exit + Send>;
 
 /// A processor that plays a script, and halts with interrupts on when it has come to its end.
-pub struct Scripted {
+struct Scripted {
     state: CpuState,
     signals: Arc<Signals>,
     script: VecDeque<Step>,

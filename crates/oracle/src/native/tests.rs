@@ -56,7 +56,7 @@ fn stores_are_reported_and_undone() {
     let load = Case { gpr: store.gpr, seed: 5, ..Case::with_code(&[0x48, 0x8b, 0x07]) };
     let outcomes = runner.run_batch(&[load, store, load]).expect("batch").to_vec();
     assert_eq!(outcomes[1].changes().len(), 1);
-    assert_eq!(outcomes[1].changes()[0].address, ARENA + 8);
+    assert_eq!(outcomes[1].changes()[0].address.0, ARENA + 8);
     assert_eq!(outcomes[1].changes()[0].value, 0x1122_3344_5566_7788);
     assert_eq!(outcomes[0], outcomes[2]);
 }

@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::case::layout;
     use crate::outcome::{Change, Event};
+    use x86::addr::La;
 
     /// Both ended with `vector` at `case`'s beginning.
     fn faults(case: &Case, vector: u32) -> (Outcome, Outcome) {
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_move_downwards_over_its_own_instruction_and_no_other() {
-        let change = |at| Change { address: at, value: 0 };
+        let change = |at| Change { address: La(at), value: 0 };
         let ended = |code: &[u8], flags: u64, at: u64| {
             let case = Case::with_code(code);
             let (mut native, mut subject) = faults(&case, 3);
@@ -134,7 +135,7 @@ mod tests {
         for (case, so) in [(store, true), (load, false)] {
             let (mut native, subject) = faults(&case, 14);
             native.changed = 1;
-            native.changes[0] = Change { address: layout::ARENA, value: 1 };
+            native.changes[0] = Change { address: La(layout::ARENA), value: 1 };
             assert_eq!(excused(&native, &subject, &case), so);
         }
     }

@@ -1,6 +1,7 @@
 //! Each excuse, and what it does not excuse.
 
 use super::*;
+use x86::addr::La;
 
 #[test]
 fn amd_wants_the_word_of_a_bit_string_canonical_before_the_base() {
@@ -53,7 +54,7 @@ fn zen_3_may_not_have_pushed_and_nothing_else() {
     let pushed = case.gpr[4] - 8;
     let note = |to: &mut Outcome, address| {
         to.changed = 1;
-        to.changes[0] = Change { address, value: case.rip() + 2 };
+        to.changes[0] = Change { address: La(address), value: case.rip() + 2 };
     };
     note(&mut subject, pushed);
     assert_eq!(known_difference(&native, &subject, &case).is_some(), is_amd());
@@ -141,7 +142,7 @@ fn a_string_over_its_own_instruction_may_go_on_and_no_other() {
     case.gpr[7] = case.rip() - 4;
     let ended = |rcx, at| {
         let mut o = Outcome { gpr: case.gpr, rip: case.rip() + 8, ..Outcome::ended(3, 0) };
-        (o.gpr[1], o.changed, o.changes[0]) = (rcx, 1, Change { address: at, value: 0 });
+        (o.gpr[1], o.changed, o.changes[0]) = (rcx, 1, Change { address: La(at), value: 0 });
         o
     };
     let excused = |n: &Outcome, s: &Outcome| known_difference(n, s, &case).is_some();

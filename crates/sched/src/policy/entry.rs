@@ -1,7 +1,7 @@
 //! What the policy keeps of a machine, a task and a worker.
 
 use crate::ids::{MachineId, TaskId, Worker};
-use crate::share::{Budget, Share};
+use crate::share::{Budget, PERIOD, Share};
 use crate::usage::Usage;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -59,6 +59,14 @@ impl Machine {
         self.vtime += self.share.weight.virtual_time(ran);
         if let Some(budget) = &mut self.budget {
             budget.charge(ran);
+        }
+    }
+
+    /// Others worked for it.
+    pub(super) fn charge_others(&mut self, time: Duration) {
+        self.vtime += self.share.weight.virtual_time(time.min(PERIOD));
+        if let Some(budget) = &mut self.budget {
+            budget.charge(time);
         }
     }
 

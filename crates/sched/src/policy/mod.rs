@@ -184,16 +184,12 @@ impl Policy {
         calls
     }
 
-    /// Whether a limit is kept for `id`.
-    pub(crate) fn is_limited(&self, id: MachineId) -> bool {
-        self.machine(id).budget.is_some()
-    }
-
-    /// Others than its tasks have used `time` for `id`.
+    /// Others than its tasks have used `time` for `id`. Its limit counts all of it, its weight no
+    /// more than a period's: it may be of long ago, when nobody else wanted to run.
     pub(crate) fn charge(&mut self, id: MachineId, time: Duration, now: Duration) {
         self.advance(now);
         if let Some(machine) = self.machines.get_mut(id.0).and_then(Option::as_mut) {
-            machine.charge(time);
+            machine.charge_others(time);
         }
     }
 

@@ -3,6 +3,7 @@
 mod client;
 mod confinement;
 mod files;
+mod hostile;
 #[path = "../any_request/message.rs"]
 mod message;
 mod names;

@@ -102,7 +102,7 @@ fn identity(state: &CpuState) -> [u32; 4] {
 }
 
 fn version(model: &CpuModel, state: &CpuState) -> [u32; 4] {
-    let mut ebx = CLFLUSH_LINE | (model.apic_id & 0xff) << 24;
+    let mut ebx = CLFLUSH_LINE | (model.apic_id.0 & 0xff) << 24;
     let mut edx = model.features.word(Word::L1Edx);
     if model.cpus > 1 {
         ebx |= (model.cpus.next_power_of_two() & 0xff) << 16;
@@ -136,9 +136,9 @@ fn structured(model: &CpuModel, state: &CpuState, subleaf: u32) -> [u32; 4] {
 fn topology(model: &CpuModel, subleaf: u32) -> [u32; 4] {
     let core_bits = model.cpus.max(1).next_power_of_two().trailing_zeros();
     match subleaf {
-        0 => [0, 1, 1 << 8, model.apic_id],
-        1 => [core_bits, model.cpus & 0xffff, 2 << 8 | 1, model.apic_id],
-        n => [0, 0, n & 0xff, model.apic_id],
+        0 => [0, 1, 1 << 8, model.apic_id.0],
+        1 => [core_bits, model.cpus & 0xffff, 2 << 8 | 1, model.apic_id.0],
+        n => [0, 0, n & 0xff, model.apic_id.0],
     }
 }
 

@@ -4,6 +4,7 @@
 //! that can carry it, so that a saved machine resumes elsewhere.
 
 use super::feature::{Feature, FeatureSet};
+use crate::addr::VcpuId;
 use core::fmt;
 
 /// Width of a physical address (MAXPHYADDR), bits.
@@ -58,7 +59,7 @@ pub struct CpuModel {
     /// Core crystal clock, hertz: the local APIC timer counts it.
     pub crystal_hz: u32,
     /// This processor's initial APIC ID.
-    pub apic_id: u32,
+    pub apic_id: VcpuId,
     /// How many processors the machine has, at least 1.
     pub cpus: u32,
 }
@@ -174,7 +175,7 @@ impl CpuModel {
             features: V2,
             tsc_hz: 2_000_000_000,
             crystal_hz: DEFAULT_CRYSTAL_HZ,
-            apic_id: 0,
+            apic_id: VcpuId::BOOT,
             cpus: 1,
         }
     }

@@ -1,6 +1,7 @@
 //! Expectations worked out by hand from SDM vol. 2A, CPUID.
 
 use super::*;
+use crate::addr::VcpuId;
 use std::string::String;
 use std::vec::Vec;
 
@@ -117,7 +118,7 @@ fn addresses_and_tsc() {
 
 #[test]
 fn topology_of_several_processors() {
-    let model = CpuModel { cpus: 6, apic_id: 5, ..CpuModel::gemello_v2() };
+    let model = CpuModel { cpus: 6, apic_id: VcpuId(5), ..CpuModel::gemello_v2() };
     let ask = |leaf, subleaf| cpuid(&model, &CpuState::reset(), leaf, subleaf);
     assert_eq!(ask(1, 0)[1], 0x0508_0800);
     assert_ne!(ask(1, 0)[3] & 1 << 28, 0);
@@ -138,7 +139,7 @@ fn topology_of_several_processors() {
 fn every_leaf_tells_of_the_same_processors() {
     for cpus in 1..=64 {
         for apic_id in 0..cpus {
-            let model = CpuModel { cpus, apic_id, ..CpuModel::gemello_v3() };
+            let model = CpuModel { cpus, apic_id: VcpuId(apic_id), ..CpuModel::gemello_v3() };
             let ask = |leaf, subleaf| cpuid(&model, &CpuState::reset(), leaf, subleaf);
             let [_, ebx, _, edx] = ask(1, 0);
             assert_eq!(ebx >> 24, apic_id);

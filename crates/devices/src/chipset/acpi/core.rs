@@ -4,7 +4,7 @@ use super::registers::*;
 use crate::time::SECOND;
 
 /// The PM timer's frequency in Hz.
-pub const PM_TIMER_HZ: u64 = 3_579_545;
+const PM_TIMER_HZ: u64 = 3_579_545;
 
 /// The registers.
 #[derive(Clone, Debug, PartialEq, Eq)]

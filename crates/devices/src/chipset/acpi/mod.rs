@@ -8,7 +8,6 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::PM_TIMER_HZ;
 pub use saved::AcpiPmState;
 use x86::addr::{Port, PortWidth};
 

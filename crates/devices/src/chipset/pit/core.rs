@@ -6,7 +6,7 @@ use crate::time::SECOND;
 use x86::addr::Port;
 
 /// The counters' input frequency in Hz.
-pub const PIT_HZ: u64 = 1_193_182;
+const PIT_HZ: u64 = 1_193_182;
 
 /// The refresh toggle of port 61H changes this often.
 pub(super) const REFRESH_NS: u64 = 15_085;

@@ -10,7 +10,6 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::PIT_HZ;
 pub use saved::{CounterState, PitState};
 use x86::addr::{Port, PortWidth};
 

@@ -17,7 +17,7 @@ mod tests;
 mod timer;
 
 pub use saved::{CountDown, LapicState};
-use x86::addr::{Gpa, Vector, Width};
+use x86::addr::{Gpa, VcpuId, Vector, Width};
 
 use self::core::{Acknowledged, Action, ApicMode, Core};
 use super::interconnect::{Interconnect, Receiver};
@@ -38,7 +38,7 @@ use vcpu::{MsrFault, Signal, Signals};
 #[derive(Clone)]
 pub struct LapicConfig {
     /// The initial APIC id (also the x2APIC id).
-    pub id: u32,
+    pub id: VcpuId,
     /// Whether it is the bootstrap processor's (IA32_APIC_BASE.BSP).
     pub bootstrap: bool,
     /// The processor's signals.
@@ -55,7 +55,7 @@ pub struct LapicConfig {
 
 /// One processor's local APIC. Shared; every method may be called from any thread.
 pub struct Lapic {
-    id: u32,
+    id: VcpuId,
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
     tsc: Arc<dyn Tsc>,
@@ -94,7 +94,7 @@ impl Lapic {
     /// As after a processor reset.
     pub fn new(config: LapicConfig) -> Arc<Self> {
         let LapicConfig { id, bootstrap, signals, clock, timers, timer_hz, tsc } = config;
-        let core = Core::new(id, bootstrap, timer_hz);
+        let core = Core::new(id.0, bootstrap, timer_hz);
         let lapic = Arc::new(Self {
             id,
             signals,
@@ -118,7 +118,7 @@ impl Lapic {
     }
 
     /// The initial APIC id.
-    pub fn id(&self) -> u32 {
+    pub fn id(&self) -> VcpuId {
         self.id
     }
 
@@ -362,7 +362,7 @@ fn page_of(core: &Core) -> u64 {
 }
 
 impl Receiver for Lapic {
-    fn id(&self) -> u32 {
+    fn id(&self) -> VcpuId {
         self.id
     }
 

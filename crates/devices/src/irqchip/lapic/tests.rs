@@ -6,7 +6,7 @@ use crate::irqchip::{IrqChips, Message};
 use crate::msi::{Msi, MsiSink as _};
 use crate::time::{ManualClock, SECOND};
 use proptest::prelude::*;
-use x86::addr::{Gpa, Port, PortWidth, Vector, Width};
+use x86::addr::{Gpa, Port, PortWidth, VcpuId, Vector, Width};
 
 struct Rig {
     clock: Arc<ManualClock>,
@@ -22,7 +22,7 @@ fn rig(count: u32) -> Rig {
     let signals: Vec<_> = (0..count).map(|_| Arc::new(Signals::default())).collect();
     let lapic = |(id, signals): (u32, &Arc<Signals>)| {
         Lapic::new(LapicConfig {
-            id,
+            id: VcpuId(id),
             bootstrap: id == 0,
             signals: Arc::clone(signals),
             clock: Arc::clone(&clock) as _,
@@ -539,7 +539,7 @@ fn a_deadline_that_is_met_early_is_armed_again() {
     let (clock, timers) = (ManualClock::new(), TimerQueue::new());
     let signals = Arc::new(Signals::default());
     let lapic = Lapic::new(LapicConfig {
-        id: 0,
+        id: VcpuId::BOOT,
         bootstrap: true,
         signals: Arc::clone(&signals),
         clock: Arc::clone(&clock) as _,
@@ -585,7 +585,7 @@ fn a_tsc_deadline_follows_the_tsc_and_a_restored_clock() {
     let tsc = Arc::new(Moved(Arc::clone(&clock), AtomicU64::new(0)));
     let signals = Arc::new(Signals::default());
     let lapic = Lapic::new(LapicConfig {
-        id: 0,
+        id: VcpuId::BOOT,
         bootstrap: true,
         signals: Arc::clone(&signals),
         clock: Arc::clone(&clock) as _,

@@ -10,7 +10,7 @@ use crate::time::{Instant, ManualClock, TimerQueue};
 use proptest::prelude::*;
 use std::sync::Mutex;
 use sync::lock;
-use x86::addr::Width;
+use x86::addr::{VcpuId, Width};
 
 const GHZ: u64 = 1_000_000_000;
 const AT: u64 = 0x3000;
@@ -144,7 +144,7 @@ struct Rig {
 fn lapic(id: u32, signals: &Arc<Signals>) -> Arc<Lapic> {
     let clock = ManualClock::new();
     let lapic = Lapic::new(LapicConfig {
-        id,
+        id: VcpuId(id),
         bootstrap: id == 0,
         signals: Arc::clone(signals),
         clock: Arc::clone(&clock) as _,

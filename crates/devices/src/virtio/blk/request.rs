@@ -1,6 +1,6 @@
 //! Requests of the block device (virtio 1.2, 5.2.6): what a chain asks for, and the answer.
 
-use super::shared::Shared;
+use super::shared::{FlushError, Shared};
 use crate::virtio::chain::{Broken, Chain, Head, NotRam, Segments};
 use disk_image::{DiskAccess, SECTOR, Space, Straight, Transfer};
 use memory::{GuestRam, Vectors};
@@ -82,11 +82,22 @@ pub(super) enum Refusal {
     NotRam,
     #[error("the host: {0}")]
     Host(#[from] io::Error),
+    #[error("what was written has been lost")]
+    Lost,
 }
 
 impl From<NotRam> for Refusal {
     fn from(NotRam: NotRam) -> Self {
         Self::NotRam
+    }
+}
+
+impl From<FlushError> for Refusal {
+    fn from(error: FlushError) -> Self {
+        match error {
+            FlushError::Host(error) => Self::Host(error),
+            FlushError::Lost => Self::Lost,
+        }
     }
 }
 
@@ -206,7 +217,7 @@ impl Disk {
                 self.written()
             }
             Then::Flushed => {
-                outcome?;
+                self.shared.synced(outcome)?;
                 Ok(Step::Done(0))
             }
         }
@@ -222,6 +233,7 @@ impl Disk {
         if self.shared.syncs()
             && let Some(straight) = self.shared.storage.straight()
         {
+            self.shared.intact()?;
             return Ok(Step::Start(straight.clone(), Transfer::Flush, Then::Flushed));
         }
         self.shared.flush()?;

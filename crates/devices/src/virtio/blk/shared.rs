@@ -27,6 +27,19 @@ pub(super) struct Shared {
     begun: Instant,
     /// When the host's last error was told.
     told: Mutex<Option<Instant>>,
+    /// Whether the host has failed to write what was in its cache.
+    lost: AtomicBool,
+}
+
+/// Why a flush fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlushError {
+    /// The host has not taken what it was handed.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+    /// This flush or one before has lost what was written.
+    #[error("what was written has been lost")]
+    Lost,
 }
 
 impl Shared {
@@ -37,8 +50,8 @@ impl Shared {
         let limited = |limit: Limit| Mutex::new(Limiter::new(limit, Duration::ZERO));
         let limiter = (!limit.is_none()).then(|| limited(limit));
         let (begun, told) = (Instant::now(), Mutex::default());
-        let through = AtomicBool::new(false);
-        Self { storage, access, id, cache, through, name, limiter, begun, told }
+        let [through, lost] = [(); 2].map(|()| AtomicBool::new(false));
+        Self { storage, access, id, cache, through, name, limiter, begun, told, lost }
     }
 
     /// A write is to be safe when it is answered, or after a flush.
@@ -57,12 +70,39 @@ impl Shared {
     }
 
     /// Makes what was written as safe as the disk's cache is to be.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        match (self.access, self.cache) {
-            (DiskAccess::ReadOnly, _) => Ok(()),
-            (DiskAccess::ReadWrite, Cache::Unsafe) => self.storage.settle(),
-            (DiskAccess::ReadWrite, _) => self.storage.flush(),
+    pub(super) fn flush(&self) -> Result<(), FlushError> {
+        if self.access == DiskAccess::ReadOnly {
+            return Ok(());
         }
+        self.storage.settle()?;
+        if self.cache == Cache::Unsafe {
+            return Ok(());
+        }
+        self.intact()?;
+        self.synced(self.storage.sync())
+    }
+
+    /// That no flush has failed.
+    pub(super) fn intact(&self) -> Result<(), FlushError> {
+        if self.lost.load(Ordering::Relaxed) { Err(FlushError::Lost) } else { Ok(()) }
+    }
+
+    /// Takes what came of having the host write its cache. Where that failed, Linux may have
+    /// dropped the data, and the next call would succeed without them. So there is no next call,
+    /// and each flush fails.
+    pub(super) fn synced(&self, outcome: io::Result<()>) -> Result<(), FlushError> {
+        if let Err(error) = outcome
+            && !self.lost.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                target: "host",
+                "the disk {}: the host could not write what its cache held ({error}), and may have \
+                 dropped it. Each flush fails from now on. Turn the guest off; {}; then have it \
+                 check its file systems",
+                self.name, remedy(&error)
+            );
+        }
+        self.intact()
     }
 
     /// How long the next request has to wait.
@@ -85,16 +125,24 @@ impl Shared {
             return;
         }
         *told = Some(Instant::now());
-        let remedy = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room on the host, and the guest can write again"
-            }
-            io::ErrorKind::UnexpectedEof => "give the file its old size back",
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                "permit the file again"
-            }
-            _ => "the host's log may tell more",
-        };
+        let remedy = remedy(error);
         tracing::warn!(target: "host", "the disk {} fails: {error}; {remedy}", self.name);
+    }
+}
+
+/// What the user can do about the host's `error`.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the host, and the guest can write again"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "allow larger files (ulimit -f, or another file system), and the guest can write again"
+        }
+        io::ErrorKind::UnexpectedEof => "give the file its old size back",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "permit the file again"
+        }
+        _ => "the host's log may tell more",
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Content {
     pub(super) durable: Vec<u8>,
     pub(super) flushes: usize,
     pub(super) failing: bool,
+    /// Whether the host's disk has no room for what its cache holds.
+    pub(super) full: bool,
     /// While set, every access waits.
     pub(super) gate: Option<Arc<AtomicBool>>,
 }
@@ -112,11 +114,15 @@ impl Storage for Platter {
         self.access(|content| content.bytes[at..at + from.len()].copy_from_slice(from))
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.access(|content| {
+            if content.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             content.durable = content.bytes.clone();
             content.flushes += 1;
-        })
+            Ok(())
+        })?
     }
 
     fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@ mod balloon;
 mod console;
 mod driver;
 mod entropy;
+mod fs;
 mod hostile;
 mod net;
 mod pci;
@@ -151,6 +152,34 @@ fn a_flush_is_honoured() {
         platter.0.lock().unwrap().failing = true;
         driver.header(FLUSH, 0);
         assert_eq!((driver.submit(), driver.status()), (Some(1), IOERR), "a lost flush is told");
+    });
+}
+
+/// The host drops what it could not write, and tells one call of it.
+#[test]
+fn after_a_lost_flush_none_succeeds() {
+    on_each(|on| {
+        let platter = Platter::new(8);
+        let mut driver = running(on, &platter, F_FLUSH);
+        let flush = |driver: &mut Driver| {
+            driver.header(FLUSH, 0);
+            driver.chain(DESCRIPTORS, &[(HEADER, 16, false), (STATUS, 1, true)]);
+            assert_eq!(driver.submit(), Some(1));
+            driver.status()
+        };
+        assert_eq!(flush(&mut driver), OK);
+        platter.0.lock().unwrap().full = true;
+        assert_eq!(flush(&mut driver), IOERR);
+        platter.0.lock().unwrap().full = false;
+        assert_eq!(flush(&mut driver), IOERR);
+        assert_eq!((driver.request(OUT, 2, 512).0, driver.request(IN, 2, 512).0), (OK, OK));
+        driver.store(0x70, 0);
+        driver.initialize(F_FLUSH);
+        assert_eq!(flush(&mut driver), IOERR, "a reset brings nothing back");
+        // Each write is a flush without the feature.
+        driver.store(0x70, 0);
+        driver.initialize(0);
+        assert_eq!(driver.request(OUT, 2, 512).0, IOERR);
     });
 }
 

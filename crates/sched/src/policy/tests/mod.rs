@@ -153,6 +153,27 @@ fn what_other_threads_use_for_a_machine_counts() {
 }
 
 #[test]
+fn what_other_threads_use_counts_by_weight_but_not_for_ever() {
+    let mut sim = Sim::new(1);
+    let machines = [weight(100), weight(300)].map(|share| sim.machine(share));
+    let tasks = machines.map(|machine| sim.task(machine, Manner::Spins));
+    for _ in 0..400 {
+        sim.run(10 * MS);
+        sim.charge(machines[1], 2 * MS);
+    }
+    // With 0.8 s beside the worker's 4 s: a quarter and three quarters of all.
+    for (task, expected) in tasks.into_iter().zip([1200 * MS, 2800 * MS]) {
+        let ran = sim.usage(task).ran;
+        assert!(near(ran, expected, 2.0), "{ran:?}, not {expected:?}");
+    }
+    let before = sim.usage(tasks[1]).ran;
+    sim.charge(machines[1], 3_600_000 * MS);
+    sim.run(1000 * MS);
+    let ran = sim.usage(tasks[1]).ran - before;
+    assert!(near(ran, 745 * MS, 3.0), "what may be of long ago: {ran:?}");
+}
+
+#[test]
 fn one_that_wakes_does_not_wait_for_a_quantum() {
     let mut sim = Sim::new(1);
     let machines = [sim.machine(Share::default()), sim.machine(Share::default())];

@@ -1,0 +1,187 @@
+//! Roots that machines are built on: file systems that are made once of an image and never written.
+
+use crate::debian::{Draft, Lock, refused};
+use crate::settings::image::ImageName;
+use crate::settings::values::Text as _;
+use anyhow::{Context as _, Result, anyhow};
+use oci::{Config, Digest, Image, ImageError, User};
+use rootfs::{FileSystem, Identity, Tree, WriteError};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The file system.
+const ROOT: &str = "root.ext4";
+/// What is known of it.
+const NOTE: &str = "image.json";
+/// Free bytes in a root: holes, until a machine writes.
+const ROOM: u64 = 8 << 30;
+/// Folders that every root has: where the agent mounts, and writes who resolves names.
+const FOLDERS: [&str; 4] = ["proc", "sys", "dev", "etc"];
+
+/// What is known of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// As the user called it.
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) config: Config,
+    /// As whom its command runs.
+    pub(crate) user: User,
+}
+
+/// A root that nobody removes as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Base {
+    path: PathBuf,
+    pub(crate) note: Note,
+    /// Locked, shared.
+    _file: File,
+}
+
+impl Base {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// That in `folder`, if it is there, whole.
+    fn open(folder: &Path) -> Option<Self> {
+        let path = folder.join(ROOT);
+        let file = File::open(&path).ok()?;
+        let _ = file.lock_shared(); // some network file systems know no locks
+        // It may have been removed before it was locked.
+        let (held, there) = (file.metadata().ok()?, fs::metadata(&path).ok()?);
+        if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
+            return None;
+        }
+        let note = note(folder)?;
+        Some(Self { path, note, _file: file })
+    }
+}
+
+/// What is known of the image in `folder`.
+pub(super) fn note(folder: &Path) -> Option<Note> {
+    serde_json::from_slice(&fs::read(folder.join(NOTE)).ok()?).ok()
+}
+
+/// The folder of all roots.
+pub(super) fn folder(cache: &Path) -> PathBuf {
+    cache.join("images")
+}
+
+/// The file of the root in `folder`.
+pub(super) fn root(folder: &Path) -> PathBuf {
+    folder.join(ROOT)
+}
+
+/// Removes the root in `folder`; false: somebody uses it.
+///
+/// # Errors
+/// The host's.
+pub(super) fn remove(folder: &Path) -> std::io::Result<bool> {
+    match File::open(folder.join(ROOT)) {
+        Ok(file) => {
+            if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                return Ok(false);
+            }
+            // While it is locked: whoever waits for the lock then finds another file or none.
+            fs::remove_file(folder.join(ROOT))?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    fs::remove_dir_all(folder)?;
+    Ok(true)
+}
+
+/// The root that the image `name` becomes, made where it is not there yet.
+///
+/// # Errors
+/// There is no image, it is damaged, or the host has no room.
+pub(super) fn find_or_make(cache: &Path, name: &ImageName) -> Result<Base> {
+    let (path, tag) = name.split();
+    let image = Image::open(path, tag)?;
+    let all = folder(cache);
+    let place = all.join(image.digest().hex());
+    if let Some(base) = Base::open(&place) {
+        return Ok(base);
+    }
+    let _lock = Lock::acquire(&all)?;
+    if let Some(base) = Base::open(&place) {
+        return Ok(base); // another process was faster
+    }
+    make(&image, name, &all, &place)?;
+    Base::open(&place).with_context(|| format!("{} is incomplete", place.display()))
+}
+
+/// Unpacks `image`, and publishes what it becomes at `place`.
+fn make(image: &Image, name: &ImageName, all: &Path, place: &Path) -> Result<()> {
+    let draft = Draft::new(all, "image")?;
+    let no_room = |what: &Path, error: &std::io::Error| {
+        refused(&format!("cannot write {}", what.display()), error)
+    };
+    // Gone with this process, whatever becomes of it.
+    let spool_path = draft.path().join("layers");
+    let spool = File::options().read(true).write(true).create_new(true).open(&spool_path);
+    let spool = spool.map_err(|error| no_room(&spool_path, &error))?;
+    fs::remove_file(&spool_path).map_err(|error| no_room(&spool_path, &error))?;
+    let mut tree = unpack(image, &spool)?;
+    let note = Note {
+        name: name.text(),
+        digest: image.digest(),
+        config: image.config().clone(),
+        user: user(&mut tree, &spool, image.config())?,
+    };
+    for folder in FOLDERS.into_iter().chain([note.config.folder.as_str()]) {
+        tree.make_folder(folder.as_bytes())?;
+    }
+    eprintln!("gemello: making the root file system");
+    let path = draft.path().join(ROOT);
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(|error| no_room(&path, &error))?;
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&image.digest().bytes()[..16]);
+    let file_system = FileSystem { identity: Identity(identity), room: ROOM };
+    tree.write(&spool, &file, file_system).map_err(|error| match error {
+        WriteError::Host(error) => no_room(&path, &error),
+        other => other.into(),
+    })?;
+    let finish = || {
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        file.sync_all()?;
+        let mut file = File::create(draft.path().join(NOTE))?;
+        file.write_all(&serde_json::to_vec_pretty(&note)?)?;
+        file.sync_all()
+    };
+    finish().map_err(|error| no_room(draft.path(), &error))?;
+    draft.publish(place)
+}
+
+/// The names in all of the image's layers; the content is in `spool`.
+fn unpack(image: &Image, spool: &File) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let layers = image.layers();
+    for (layer, number) in layers.iter().zip(1..) {
+        let (all, size) = (layers.len(), layer.bytes >> 10);
+        eprintln!("gemello: unpacking layer {number} of {all} ({size} KiB)");
+        let content = image.unpack(layer, spool).map_err(|error| match error {
+            ImageError::Spool(error) => refused("cannot write the unpacked layers", &error),
+            other => other.into(),
+        })?;
+        let applied = tree.apply(spool, content);
+        applied.map_err(|error| anyhow!("layer {number} is no layer: {error}"))?;
+    }
+    Ok(tree)
+}
+
+/// As whom the image's command runs.
+fn user(tree: &mut Tree, spool: &File, config: &Config) -> Result<User> {
+    let mut read = |path: &str| -> Result<Vec<u8>> {
+        let text = tree.read(spool, path.as_bytes());
+        Ok(text.with_context(|| format!("cannot read the image's {path}"))?.unwrap_or_default())
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    User::find(&config.user, &passwd, &group).context("the image cannot run")
+}

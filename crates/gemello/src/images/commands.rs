@@ -1,0 +1,192 @@
+//! `gemello images`, `rm` and `prune`: what there is, and what it takes.
+
+use super::{base, overlay};
+use crate::debian::{Lock, cache_directory};
+use crate::exit;
+use crate::settings::name::MachineName;
+use crate::settings::values::Text as _;
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Digits of a digest that are shown.
+const SHOWN: usize = 12;
+
+/// A root that is there.
+struct Image {
+    folder: PathBuf,
+    digits: String,
+    name: String,
+    bytes: u64,
+}
+
+/// A machine that is kept.
+struct Kept {
+    name: String,
+    path: PathBuf,
+    /// The digits of its image.
+    image: String,
+    bytes: u64,
+}
+
+/// Prints what there is.
+///
+/// # Errors
+/// The cache cannot be read.
+pub(crate) fn list(as_json: bool) -> Result<u8> {
+    let cache = cache_directory()?;
+    let (images, machines) = (images(&cache)?, machines(&cache)?);
+    if as_json {
+        let image = |it: &Image| json!({ "name": it.name, "digest": it.digits, "bytes": it.bytes });
+        let machine = |it: &Kept| json!({ "name": it.name, "image": it.image, "bytes": it.bytes });
+        let document = json!({
+            "images": images.iter().map(image).collect::<Vec<_>>(),
+            "machines": machines.iter().map(machine).collect::<Vec<_>>(),
+        });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        return Ok(exit::OK);
+    }
+    println!("{:SHOWN$}  {:>10}  IMAGE", "DIGEST", "SIZE");
+    for Image { digits, name, bytes, .. } in &images {
+        println!("{}  {:>10}  {name}", short(digits), size(*bytes));
+    }
+    if !machines.is_empty() {
+        println!("\n{:SHOWN$}  {:>10}  MACHINE", "IMAGE", "SIZE");
+    }
+    for Kept { name, image, bytes, .. } in &machines {
+        println!("{}  {:>10}  {name}", short(image), size(*bytes));
+    }
+    Ok(exit::OK)
+}
+
+/// Removes the machines, or the images, that `names` call so.
+///
+/// # Errors
+/// There is none, or it is used: those before it are removed.
+pub(crate) fn remove(names: &[String]) -> Result<u8> {
+    let cache = cache_directory()?;
+    for name in names {
+        let machine = machines(&cache)?.into_iter().find(|it| it.name == *name);
+        match machine {
+            Some(machine) => remove_machine(&machine)?,
+            None => remove_image(&cache, name)?,
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// Removes what no machine needs, and says what that gives back.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn prune() -> Result<u8> {
+    let cache = cache_directory()?;
+    let mut freed = 0;
+    for path in entries(&overlay::folder(&cache))?.into_iter().filter(|it| overlay::is_left(it)) {
+        freed += taken(&path);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let all = base::folder(&cache);
+    if all.exists() {
+        let _lock = Lock::acquire(&all)?; // nobody makes one now
+        let machines = machines(&cache)?;
+        for image in images(&cache)? {
+            let needed = machines.iter().any(|machine| machine.image == image.digits);
+            if !needed && removed(&image.folder)? {
+                freed += image.bytes;
+            }
+        }
+        for draft in entries(&all)?.into_iter().filter(|it| it.extension().is_some()) {
+            fs::remove_dir_all(&draft)
+                .with_context(|| format!("cannot remove {}", draft.display()))?;
+        }
+    }
+    println!("{} freed", size(freed));
+    Ok(exit::OK)
+}
+
+fn remove_machine(machine: &Kept) -> Result<()> {
+    let path = &machine.path;
+    let attempt = || format!("cannot remove {}", path.display());
+    let file = File::options().read(true).write(true).open(path).with_context(attempt)?;
+    if matches!(disk_image::claim(&file), Ok(false)) {
+        bail!("{} runs; stop it first: gemello stop {}", machine.name, machine.name);
+    }
+    fs::remove_file(path).with_context(attempt)
+}
+
+fn remove_image(cache: &Path, name: &str) -> Result<()> {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let is = |it: &Image| it.name == name || digits.len() >= 4 && it.digits.starts_with(digits);
+    let found: Vec<_> = images(cache)?.into_iter().filter(is).collect();
+    let [image] = &found[..] else {
+        let what = if found.is_empty() { "no machine or image" } else { "more than one image" };
+        bail!("{what} is called {name}; see gemello images");
+    };
+    let users = machines(cache)?.into_iter().filter(|machine| machine.image == image.digits);
+    let users: Vec<_> = users.map(|machine| machine.name).collect();
+    if !users.is_empty() {
+        bail!("{name} is the root of {}; remove them first", users.join(", "));
+    }
+    if !removed(&image.folder)? {
+        bail!("a machine is just being made of {name}; try again");
+    }
+    Ok(())
+}
+
+fn removed(folder: &Path) -> Result<bool> {
+    base::remove(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+fn images(cache: &Path) -> Result<Vec<Image>> {
+    let all = entries(&base::folder(cache))?.into_iter();
+    let found = all.filter_map(|folder| {
+        let note = base::note(&folder)?;
+        let (digits, name) = (note.digest.hex(), note.name);
+        let bytes = taken(&base::root(&folder));
+        Some(Image { folder, digits, name, bytes })
+    });
+    Ok(found.collect())
+}
+
+fn machines(cache: &Path) -> Result<Vec<Kept>> {
+    let all = entries(&overlay::folder(cache))?.into_iter();
+    let found = all.filter_map(|path| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".qcow2")?.to_owned();
+        MachineName::parse(&name).ok()?; // others are no machines'
+        let below = overlay::below(&path).unwrap_or_default();
+        let image = below.parent().and_then(Path::file_name).unwrap_or_default();
+        let (image, bytes) = (image.to_string_lossy().into_owned(), taken(&path));
+        Some(Kept { name, path, image, bytes })
+    });
+    Ok(found.collect())
+}
+
+/// What is in `folder`, in the order of its names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = match fs::read_dir(folder) {
+        Ok(read) => read,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
+    };
+    let mut paths: Vec<_> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Bytes of the host's that the file at `path` takes.
+fn taken(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+fn short(digits: &str) -> &str {
+    digits.get(..SHOWN).unwrap_or(digits)
+}
+
+fn size(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
+}

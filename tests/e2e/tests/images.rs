@@ -1,0 +1,236 @@
+//! `gemello run oci:…`: images that the tests make, with busybox in them, become machines.
+
+#[path = "../../../crates/oci/tests/builder/mod.rs"]
+#[allow(dead_code)] // what the crate's own tests call
+mod builder;
+
+use builder::{Archive, Packing, layout, saved};
+use e2e::{cache, code, command, debian, scratch, text};
+use rustix::fs::{SeekFrom, seek};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A cache of a test's own, in which Debian is the one that all share.
+struct Place {
+    cache: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let cache = scratch("beside", b"").with_file_name("cache");
+        let _ = fs::remove_dir_all(&cache);
+        fs::create_dir_all(cache.join("gemello")).expect("a folder");
+        symlink(e2e::cache(), cache.join("gemello/debian")).expect("a link");
+        Self { cache }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.env("XDG_CACHE_HOME", &self.cache);
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("gemello starts")
+    }
+
+    /// What it says of images and machines.
+    fn listed(&self) -> Value {
+        let output = self.output(&["images", "--json"]);
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// The files that images and machines take.
+    fn files(&self) -> Vec<PathBuf> {
+        let folders = ["images", "machines"].map(|name| self.cache.join("gemello").join(name));
+        let entries = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| !path.ends_with("lock")).collect()
+    }
+}
+
+/// busybox as an image's content, and something to find in each layer.
+fn layers() -> Vec<(Vec<u8>, Packing)> {
+    let busybox = fs::read(cache().join("cloud/busybox")).expect("Debian is in the cache");
+    let lower = Archive::new()
+        .folder("bin", 0o755, (0, 0))
+        .file("bin/busybox", 0o755, (0, 0), &busybox)
+        .symlink("bin/sh", "busybox")
+        .folder("etc", 0o755, (0, 0))
+        .file(
+            "etc/passwd",
+            0o644,
+            (0, 0),
+            b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
+        )
+        .file("etc/group", 0o644, (0, 0), b"root:x:0:\nweb:x:34:\nlogs:x:50:web\n")
+        .file("etc/secret", 0o640, (0, 42), b"s")
+        .file("gone", 0o644, (0, 0), b"")
+        .folder("srv", 0o750, (33, 34));
+    let upper = Archive::new().file(".wh.gone", 0o644, (0, 0), b"").file(
+        "etc/hello",
+        0o644,
+        (0, 0),
+        b"from the upper layer\n",
+    );
+    vec![(lower.end(), Packing::Gzip), (upper.end(), Packing::Zstd)]
+}
+
+fn config(user: &str, script: &str) -> Value {
+    json!({
+        "Entrypoint": ["/bin/sh", "-c"], "Cmd": [script], "User": user, "WorkingDir": "/srv",
+        "Env": ["PATH=/bin", "GREETING=a b 'c'"],
+    })
+}
+
+const TELL: &str = "busybox id -u; busybox id -G; pwd; echo \"$GREETING $HOME\"; \
+    busybox cat /etc/hello; test -e /gone || echo hidden; \
+    busybox stat -c '%u:%g %a' /etc/secret /srv; echo wrong >&2; exit 7";
+
+#[test]
+fn an_image_runs_as_it_says() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let folder = scratch("beside", b"").with_file_name("image");
+    layout(&layers(), &config("web", TELL)).write_folder(&folder);
+    let image = format!("oci:{}", folder.display());
+    let output = place.output(&["run", &image, "--timeout", "4m"]);
+    let said = text(&output.stdout);
+    assert_eq!(code(&output), 7, "{said}{}", text(&output.stderr));
+    let expected =
+        "33\n34 50\n/srv\na b 'c' /srv\nfrom the upper layer\nhidden\n0:42 640\n33:34 750\n";
+    assert_eq!(said, expected);
+    assert!(text(&output.stderr).ends_with("wrong\n"), "{}", text(&output.stderr));
+    assert_eq!(place.files().len(), 1, "the image alone is left: {:?}", place.files());
+}
+
+#[test]
+fn what_a_machine_writes_is_kept_by_its_name_alone() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let archive = scratch("beside", b"").with_file_name("saved.tar");
+    saved(&layers(), &config("", "true")).write_archive(&archive);
+    let (image, name) =
+        (format!("oci:{}", archive.display()), format!("kept-{}", std::process::id()));
+    let run = |options: &[&str], script: &str| {
+        let mut words = vec!["run", &image, "--timeout", "4m"];
+        words.extend(options);
+        words.extend(["--", script]);
+        let output = place.output(&words);
+        assert_eq!(code(&output), 0, "{script}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let named = ["--name", name.as_str()];
+    run(&named, "echo kept >/srv/x; busybox touch /srv/.y");
+    let root = place.listed()["images"][0]["digest"].as_str().expect("a digest").to_owned();
+    let root = place.cache.join("gemello/images").join(root).join("root.ext4");
+    let before = content(&root);
+    assert_eq!(run(&["--rm"], "test -e /srv/x || echo no"), "no\n");
+    assert_eq!(run(&named, "busybox cat /srv/x; busybox ls -A /srv"), "kept\n.y\nx\n");
+    assert!(content(&root) == before, "the root was written");
+    checked(&place, &name, &root);
+
+    let listed = place.listed();
+    assert_eq!(listed["machines"][0]["name"], name.as_str());
+    assert_eq!(listed["machines"][0]["image"], listed["images"][0]["digest"]);
+    let refused = place.output(&["rm", &image]);
+    assert!(code(&refused) == 2 && text(&refused.stderr).contains(&name), "{refused:?}");
+    assert_eq!(code(&place.output(&["prune"])), 0);
+    assert_eq!(place.files().len(), 2, "what is needed stays");
+    assert_eq!(code(&place.output(&["rm", &name])), 0);
+    assert_eq!(code(&place.output(&["prune"])), 0);
+    assert_eq!(place.files(), Vec::<PathBuf>::new());
+}
+
+/// What is in a file, its holes apart.
+fn content(path: &Path) -> Vec<(u64, Vec<u8>)> {
+    let file = File::open(path).expect("it is there");
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    while let Ok(begin) = seek(&file, SeekFrom::Data(at)) {
+        let end = seek(&file, SeekFrom::Hole(begin)).expect("an end");
+        let mut piece = vec![0; (end - begin) as usize];
+        file.read_exact_at(&mut piece, begin).expect("it is there");
+        pieces.push((begin, piece));
+        at = end;
+    }
+    pieces
+}
+
+/// The file system that the machine `name` has left is in order, where the host's tools can tell.
+fn checked(place: &Place, name: &str, root: &Path) {
+    let overlay = place.cache.join(format!("gemello/machines/{name}.qcow2"));
+    let raw = root.with_file_name("left.raw");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-U", "-O", "raw"]).arg(&overlay).arg(&raw);
+    if !convert.output().is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI has qemu-img");
+        return;
+    }
+    let output = Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(&raw).output();
+    fs::remove_file(&raw).expect("it was made");
+    let Ok(output) = output else { return };
+    assert!(output.status.success(), "{}", text(&output.stdout));
+}
+
+#[test]
+fn a_damaged_image_is_refused_and_nothing_is_left_of_it() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let sound = layout(&layers(), &config("", "true"));
+    let largest = sound.largest_blob();
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(Change, &str); 2] = [
+        (|blob| blob.truncate(1000), "has 1000 bytes and should have"),
+        (|blob| *blob.last_mut().expect("a byte") ^= 1, "damaged"),
+    ];
+    for (n, (change, why)) in changes.iter().enumerate() {
+        let mut files = sound.clone();
+        change(files.0.get_mut(&largest).expect("a blob"));
+        let folder = scratch("beside", b"").with_file_name(format!("damaged-{n}"));
+        files.write_folder(&folder);
+        let output = place.output(&["run", &format!("oci:{}", folder.display())]);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{said}");
+        assert!(said.contains(why) && said.contains(&largest), "{said}");
+        assert_eq!(place.files(), Vec::<PathBuf>::new());
+    }
+}
+
+/// Killed at random moments while it makes the root: what is left is never used, and the next run
+/// goes on.
+#[test]
+fn a_root_that_was_not_finished_is_not_used() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let mut all = layers();
+    let noise: Vec<u8> =
+        (0..8_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let large = Archive::new().file("srv/large", 0o644, (0, 0), &noise).end();
+    all.push((large, Packing::Plain));
+    let folder = scratch("beside", b"").with_file_name("image");
+    layout(&all, &config("", "busybox wc -c /srv/large")).write_folder(&folder);
+    let image = format!("oci:{}", folder.display());
+    for moment in [5, 40, 80, 120, 200] {
+        let mut command = place.command(&["run", &image, "--timeout", "4m"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it");
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(moment) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        let whole = |path: &PathBuf| path.extension().is_none() && path.is_dir();
+        for image in place.files().iter().filter(|path| whole(path)) {
+            assert!(image.join("image.json").exists(), "{}", image.display());
+        }
+    }
+    let output = place.output(&["run", &image, "--timeout", "4m"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), format!("{} /srv/large\n", noise.len()));
+    assert_eq!(code(&place.output(&["prune"])), 0);
+    assert_eq!(place.files(), Vec::<PathBuf>::new());
+}
