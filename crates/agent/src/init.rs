@@ -148,9 +148,11 @@ fn hear_signals() -> Result<()> {
     let signals = signal_hook::iterator::Signals::new([SIGUSR1, SIGUSR2, SIGTERM]);
     let mut signals = signals.context("cannot handle signals")?;
     thread::spawn(move || {
-        for signal in signals.forever() {
-            end(if signal == SIGTERM { RebootCommand::Restart } else { RebootCommand::PowerOff });
-        }
+        let first = signals.forever().next();
+        end(match first {
+            Some(SIGTERM) => RebootCommand::Restart,
+            _ => RebootCommand::PowerOff,
+        });
     });
     Ok(())
 }

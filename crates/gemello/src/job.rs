@@ -8,7 +8,7 @@ use crate::settings::{Settings, rootfs};
 use crate::{shell, terminal};
 use agent_job::{Errors, Folder, Job, Net, Program, Root, Streams};
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{getegid, geteuid, getgroups};
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -143,7 +143,7 @@ fn callers(words: Vec<OsString>, root: &Path) -> Result<Program> {
         folder: rootfs::inside(root, &here).unwrap_or_else(|| "/".into()),
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
-        groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
         umask: umask(),
     })
 }
