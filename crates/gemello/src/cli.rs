@@ -4,6 +4,9 @@ use crate::bench::arguments::Bench;
 use crate::debian::Flavour;
 use crate::disk_command::{self, DiskCommand};
 use crate::engine::{self, Choice};
+use crate::examples::{
+    BENCH_EXAMPLES, DOCTOR_EXAMPLES, FETCH_EXAMPLES, IMAGE_EXAMPLES, RESTORE_EXAMPLES,
+};
 use crate::exit;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
@@ -43,16 +46,6 @@ Examples:
 
 On the terminal: Ctrl-A x quits, r resets, s saves (--save), h explains, Ctrl-A sends Ctrl-A.";
 
-const RESTORE_EXAMPLES: &str = "\
-Examples:
-  gemello run debian --save debian.gm        then Ctrl-A s, at any time
-  gemello restore debian.gm                  goes on from there, as often as you like
-  gemello restore debian.gm --save later.gm
-  gemello restore job.gm > output            a command's streams and exit status go on here
-
-Ctrl-A r boots a restored machine again, from the same files.
-A disk that was written since is refused: restore its copy with it, and give --accept-disks.";
-
 const CONTROL_EXAMPLES: &str = "\
 Examples:
   gemello run web.toml db.toml               two machines in one process
@@ -68,37 +61,6 @@ Examples:
   gemello stop web --force                   ends it at once
 
 A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
-
-const IMAGE_EXAMPLES: &str = "\
-Examples:
-  gemello run oci:image.tar                  the image's own command; what it writes is thrown away
-  gemello run oci:layout:1.2 -- ls -l        an image of several in a folder, another command
-  gemello run oci:image.tar --name web       keeps what it writes, for the next run of this name
-  gemello images                             what is unpacked, what is kept, and what it takes
-  gemello rm web                             the machine's disk
-  gemello prune                              every image that no machine is kept of
-
-Images are unpacked once, to images in $XDG_CACHE_HOME/gemello, else ~/.cache/gemello.";
-
-const FETCH_EXAMPLES: &str = "\
-Examples:
-  gemello fetch debian                       the kernel for virtual machines, and busybox
-  gemello fetch debian --flavour full        the kernel for physical machines
-
-apt-get fetches and verifies them. They go to $XDG_CACHE_HOME/gemello, else ~/.cache/gemello;
-nothing else of this host is touched.";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  gemello doctor                             the processor, the engine, the cache, the terminal
-  gemello doctor > report.txt                to go with a question";
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  gemello bench                              every row, three times: some ten minutes
-  gemello bench --list                       what the rows and groups are called
-  gemello bench --only user --rounds 1       one group, once
-  gemello bench --on native,t1 --json > bench.json";
 
 /// Boots unmodified operating systems anywhere.
 #[derive(Debug, Parser)]
@@ -357,7 +319,8 @@ pub(crate) struct Run {
 
     /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may be
     /// repeated
-    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]", value_parser = Published::parse)]
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]",
+        value_parser = Published::parse)]
     pub(crate) publish: Vec<Published>,
 
     /// Give the guest random bytes of the host's [default: on; off for the nucleus and with

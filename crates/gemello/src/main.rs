@@ -20,6 +20,7 @@ mod disk_command;
 mod doctor;
 mod engine;
 mod escape;
+mod examples;
 mod exit;
 mod gate;
 mod handover;
