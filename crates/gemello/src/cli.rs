@@ -317,8 +317,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NETWORK[,OPTIONS]", value_parser = NetChoice::parse)]
     pub(crate) net: Option<NetChoice>,
 
-    /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may be
-    /// repeated
+    /// Have a port of this host's lead to one of the guest's: short for --net user,forward=…; may
+    /// be repeated
     #[arg(short, long, value_name = "[ADDRESS:]PORT:GUEST-PORT[/udp]",
         value_parser = Published::parse)]
     pub(crate) publish: Vec<Published>,
