@@ -330,7 +330,7 @@ fn five_thousand_queries_a_second_are_answered_by_hand() {
     let line = said.lines().find(|line| line.contains(" back of ")).expect("a count");
     println!("{line}");
     let numbers: Vec<u64> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-    assert_eq!(numbers[0], numbers[1], "all are answered");
+    assert_eq!(numbers[0], numbers[1], "all are answered: {said}");
 }
 
 /// Sends back what comes.
