@@ -68,6 +68,7 @@ static ALLOCATOR: host::Allocator = host::Allocator;
 fn main() -> ExitCode {
     host::one_arena();
     host::at_exhaustion(terminal::restore);
+    host::raise_open_files();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,

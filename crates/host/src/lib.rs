@@ -1,8 +1,10 @@
 //! What gemello asks of its own process: privileges given up, an end in good order when the
 //! host refuses memory, signal handlers that pass on what is not theirs, files without a name,
-//! panics that end one machine, time used for one, TAP devices, code that only starting up needed.
+//! panics that end one machine, time used for one, TAP devices, code that only starting up needed,
+//! as many open files as the host allows.
 
 mod allocation;
+mod descriptors;
 mod nameless;
 mod owner;
 mod privileges;
@@ -13,6 +15,7 @@ mod tap;
 mod text;
 
 pub use allocation::{Allocator, at_exhaustion, leave, one_arena};
+pub use descriptors::raise_open_files;
 pub use nameless::nameless_file;
 pub use owner::Owner;
 pub use privileges::give_up_privileges;

@@ -34,6 +34,7 @@ pub use config::{Forward, Ipv6, Protocol, Switch, UserConfig};
 pub use watch::{NetStats, Traffic, Watch};
 
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -41,6 +42,9 @@ use std::time::Instant;
 pub const ETHERNET_HEADER: usize = 14;
 /// Bytes of the longest frame: the longest IPv4 packet in an Ethernet frame.
 pub const FRAME_MAX: usize = ETHERNET_HEADER + 65535;
+
+/// TCP connections of a guest's at the most.
+pub const CONNECTIONS_MAX: usize = 4096;
 
 /// What the other side of a cable can do for us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +140,30 @@ pub struct Flows {
     pub dns: usize,
 }
 
+/// A TCP connection as the guest knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// The guest's end.
+    pub guest: SocketAddr,
+    /// The other.
+    pub remote: SocketAddr,
+    /// Sequence number of the next byte for the guest.
+    pub next: u32,
+    /// That of the next byte of the guest's.
+    pub expected: u32,
+}
+
+/// What is saved of a network: its sockets are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendState {
+    /// The guest's Ethernet address, once it has sent a frame.
+    pub station: Option<[u8; 6]>,
+    /// Its connections, [`CONNECTIONS_MAX`] at the most.
+    pub connections: Vec<Connection>,
+}
+
 /// The network's side.
 pub trait Backend: Send {
     /// The guest has sent `frame`, and left `offload` to us: that may be nonsense.
@@ -153,6 +181,14 @@ pub trait Backend: Send {
 
     /// The guest's driver begins anew: what it had open is closed.
     fn reset(&mut self);
+
+    /// What to save of it.
+    fn save(&self) -> BackendState {
+        BackendState::default()
+    }
+
+    /// The guest has been restored, and was saved with `state`. It is told of what is gone.
+    fn restore(&mut self, _state: BackendState) {}
 
     /// Whether the cable leads anywhere now. What changes it makes work.
     fn link(&self) -> Link {

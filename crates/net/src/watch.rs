@@ -1,7 +1,7 @@
 //! What passes through a cable: counted, and written down where somebody wants that.
 
 use crate::capture::{Capture, Sink};
-use crate::{Abilities, Activity, Backend, Delivery, Frame, Guest, Link, Offload};
+use crate::{Abilities, Activity, Backend, BackendState, Delivery, Frame, Guest, Link, Offload};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -130,6 +130,14 @@ impl Backend for Watched {
     fn deadline(&self) -> Option<Instant> {
         let tell = self.changed.then(|| self.told + FRESH);
         [self.inner.deadline(), tell].into_iter().flatten().min()
+    }
+
+    fn save(&self) -> BackendState {
+        self.inner.save()
+    }
+
+    fn restore(&mut self, state: BackendState) {
+        self.inner.restore(state);
     }
 
     fn reset(&mut self) {

@@ -1,17 +1,20 @@
-//! A virtio device with a driver made of bytes: for property tests and for cargo-fuzz.
+//! A virtio device behind either transport, with a driver made of bytes: for property tests and for
+//! cargo-fuzz.
 //!
 //! The device serves its queues at once, so a run is the same each time. Besides not panicking, a
 //! step keeps a promise: saved state restores to itself.
 
 use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
+use devices::msi::{Msi, MsiSink};
+use devices::pci::PciFunction as _;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::{Console, PortConfig, PortOutput};
 use devices::virtio::fs::Fs;
 use devices::virtio::net::{Cable, Mac, Net, Switch, UserConfig};
 use devices::virtio::vsock::{Place, Vsock};
-use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio};
+use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, SECTOR, Space, Storage};
 use memory::GuestRam;
 use share::{Options, Share};
@@ -23,7 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use sync::lock;
-use x86::addr::{Gpa, Width};
+use x86::addr::{Gpa, PortWidth, Width};
 
 const RAM: u64 = 1 << 20;
 /// Entries of each queue.
@@ -31,8 +34,9 @@ const SIZE: u16 = 16;
 /// Where the rings of a queue are: a page each for descriptors, available ring, used ring.
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
-/// How many devices there are to choose from.
-pub(crate) const KINDS: u8 = 7;
+/// How many devices there are to choose from: so many, each over MMIO and over PCI.
+const DEVICES: u8 = 7;
+pub(crate) const KINDS: u8 = 2 * DEVICES;
 
 struct Nowhere;
 
@@ -40,10 +44,38 @@ impl IrqInputs for Nowhere {
     fn set_input(&self, _pin: u8, _level: bool) {}
 }
 
+impl MsiSink for Nowhere {
+    fn send(&self, _msi: Msi) -> bool {
+        true
+    }
+}
+
+/// A device behind its transport.
+enum Device {
+    Mmio(Arc<Mutex<VirtioMmio>>),
+    Pci(Arc<Mutex<VirtioPci>>),
+}
+
+/// The same for both.
+macro_rules! on {
+    ($device:expr, $own:ident => $body:expr) => {
+        match $device {
+            Device::Mmio(own) => {
+                let mut $own = lock(own);
+                $body
+            }
+            Device::Pci(own) => {
+                let mut $own = lock(own);
+                $body
+            }
+        }
+    };
+}
+
 /// A device and its driver.
 pub(crate) struct Rig {
     ram: GuestRam,
-    device: Arc<Mutex<VirtioMmio>>,
+    device: Device,
     host: Side,
 }
 
@@ -114,7 +146,7 @@ impl PortOutput for Sink {
 /// A device, and the host's side of it.
 fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
     const NO_THREAD: &str = "no thread is needed";
-    match kind % KINDS {
+    match kind % DEVICES {
         0 => (Box::new(Entropy::new(Service::AtOnce).expect(NO_THREAD)), Side::default()),
         1 => {
             let balloon = Balloon::new(RAM, Service::AtOnce).expect(NO_THREAD);
@@ -176,15 +208,53 @@ impl Rig {
         let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
         let (device, host) = make(kind);
         let line = IrqLine::to_pin(16, Arc::new(Nowhere));
-        Self { device: VirtioMmio::new(device, ram.clone(), line), ram, host }
+        let device = if kind % KINDS < DEVICES {
+            Device::Mmio(VirtioMmio::new(device, ram.clone(), line))
+        } else {
+            let function = VirtioPci::new(device, ram.clone(), line, Arc::new(Nowhere));
+            lock(&function).config_write(4, PortWidth::B2, 6); // memory, bus master
+            Device::Pci(function)
+        };
+        Self { device, ram, host }
     }
 
+    /// A load from the MMIO transport's `register`, or from what it is on PCI.
     fn load(&self, register: u64) -> u64 {
-        lock(&self.device).read(register, Width::B4)
+        match &self.device {
+            Device::Mmio(device) => lock(device).read(register, Width::B4),
+            Device::Pci(device) => {
+                let (offset, width) = pci_field(register);
+                lock(device).read(0, offset, width).into()
+            }
+        }
     }
 
     fn store(&self, register: u64, value: u64) {
-        lock(&self.device).write(register, Width::B4, value & 0xFFFF_FFFF);
+        let value = value & 0xFFFF_FFFF;
+        match &self.device {
+            Device::Mmio(device) => lock(device).write(register, Width::B4, value),
+            Device::Pci(device) if register == NOTIFY => {
+                lock(device).write(0, 0x3000 + 4 * (value as u32 & 7), PortWidth::B2, 0);
+            }
+            Device::Pci(device) => {
+                let (offset, width) = pci_field(register);
+                lock(device).write(0, offset, width, value as u32 & width.mask());
+            }
+        }
+    }
+
+    /// An access to anything of a PCI function's: its configuration space, its BARs.
+    fn anywhere(&self, [what, a, b]: [u8; 3], value: u32) {
+        let Device::Pci(device) = &self.device else { return };
+        let width = [PortWidth::B1, PortWidth::B2, PortWidth::B4][usize::from(what >> 2) % 3];
+        let at = u32::from(u16::from_be_bytes([a, b])) & !(width.bytes() as u32 - 1);
+        let mut device = lock(device);
+        match what & 3 {
+            0 => drop(device.config_read(at as u16 & 0xFFF, width)),
+            1 => device.config_write(at as u16 & 0xFFF, width, value & width.mask()),
+            2 => drop(device.read(usize::from(what >> 4) & 1, at, width)),
+            _ => device.write(usize::from(what >> 4) & 1, at, width, value & width.mask()),
+        }
     }
 
     fn poke(&self, at: u64, bytes: &[u8]) {
@@ -238,7 +308,7 @@ impl Rig {
         let index = u16::from_le_bytes(index);
         self.poke(ring + 4 + 2 * u64::from(index % SIZE), &head.to_le_bytes());
         self.poke(ring + 2, &index.wrapping_add(1).to_le_bytes());
-        self.store(0x50, queue % QUEUES);
+        self.store(NOTIFY, queue % QUEUES);
     }
 
     /// The host wants something.
@@ -268,7 +338,7 @@ impl Rig {
         let [operation, a, b, c, v0, v1, v2, v3] = step;
         let value = u64::from(u32::from_le_bytes([v0, v1, v2, v3]));
         let place = u64::from(a) << 12 | u64::from(b) << 4;
-        match operation % 12 {
+        match operation % 13 {
             0 => self.poke(place, &[v0, v1, v2, v3][..usize::from(c % 4) + 1]),
             1 => self.store(u64::from(a) << 2, value),
             2 => drop(self.load(u64::from(a) << 2)),
@@ -285,20 +355,45 @@ impl Rig {
                 self.poke(at + 14, &next.to_le_bytes());
             }
             5 => self.offer(a.into(), u16::from(b) % (SIZE + 1)),
-            6 => self.store(0x50, value & 7),
+            6 => self.store(NOTIFY, value & 7),
             7 => self.store(0x100 + u64::from(a), value),
-            8 => lock(&self.device).pause(),
-            9 => lock(&self.device).resume(),
+            8 => on!(&self.device, device => device.pause()),
+            9 => on!(&self.device, device => device.resume()),
             10 => self.host_event(value),
-            _ => {
-                let mut device = lock(&self.device);
+            11 => self.anywhere([a, b, c], value as u32),
+            _ => on!(&self.device, device => {
                 device.pause();
                 let state = device.save();
                 device.restore(&state).expect("its own state");
                 assert_eq!(device.save(), state);
                 device.resume();
-            }
+            }),
         }
+    }
+}
+
+/// QueueNotify of the MMIO transport.
+const NOTIFY: u64 = 0x50;
+
+/// Where the MMIO transport's `register` is in BAR 0 of a function (virtio 1.2, 4.1.4.3), and how
+/// wide.
+fn pci_field(register: u64) -> (u32, PortWidth) {
+    let low = register as u32 & 4;
+    match register {
+        0x10 => (0x04, PortWidth::B4),
+        0x14 => (0x00, PortWidth::B4),
+        0x20 => (0x0C, PortWidth::B4),
+        0x24 => (0x08, PortWidth::B4),
+        0x30 => (0x16, PortWidth::B2),
+        0x34 | 0x38 => (0x18, PortWidth::B2),
+        0x44 => (0x1C, PortWidth::B2),
+        0x70 => (0x14, PortWidth::B1),
+        0x80 | 0x84 => (0x20 + low, PortWidth::B4),
+        0x90 | 0x94 => (0x28 + low, PortWidth::B4),
+        0xa0 | 0xa4 => (0x30 + low, PortWidth::B4),
+        0xfc => (0x15, PortWidth::B1),
+        0x100.. => (0x2000 + (register as u32 - 0x100), PortWidth::B4),
+        _ => (0x1000, PortWidth::B1), // ISR status
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use vcpu::StateError;
 
 /// The version that [`crate::Machine::save`] writes.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// A machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

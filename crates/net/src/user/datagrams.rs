@@ -16,6 +16,11 @@ use std::time::Duration;
 
 /// Flows at the most; the most silent end for new ones.
 const FLOWS_MAX: usize = 1024;
+/// Queries at the most; the oldest are given up for new ones.
+const QUERIES_MAX: usize = 4096;
+/// Bytes of datagrams that the host may keep for a flow while we do something else. Its own default
+/// is some 25 datagrams of 4000 bytes, whose buffers it counts.
+const HOST_BUFFER: usize = 1 << 20;
 /// How long a flow may be silent (RFC 4787, 4.3: two minutes at least).
 const SILENCE: Duration = Duration::from_secs(120);
 /// How long an echo may take.
@@ -30,6 +35,8 @@ const SHARE: usize = 64;
 const MTU_LEAST: u32 = 1280;
 /// Payload of the longest datagram: an IPv6 packet's, less the UDP header.
 const PAYLOAD_MAX: usize = 65527;
+/// A socket is looked at until it has no more.
+pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 /// ICMP's types (RFC 792), and ICMPv6's (RFC 4443, 4).
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -62,6 +69,8 @@ enum What {
 pub(super) struct Datagrams {
     flows: Slab<Flow>,
     by_key: HashMap<Key, Id>,
+    /// How many of the flows are queries.
+    queries: usize,
     buffer: Vec<u8>,
     next_port: u16,
 }
@@ -74,6 +83,7 @@ impl Datagrams {
         Self {
             flows: Slab::new(Kind::Datagrams),
             by_key: HashMap::new(),
+            queries: 0,
             buffer: vec![0; PAYLOAD_MAX],
             next_port: 0,
         }
@@ -121,7 +131,7 @@ impl Datagrams {
                     cx.unreachable(about, Unreachable::Prohibited);
                     return None;
                 };
-                let socket = connected(target);
+                let socket = self.socket(|| connected(target), cx);
                 match socket.and_then(|socket| self.add(key, Some(socket), What::Udp, cx)) {
                     Ok(id) => id,
                     Err(error) => {
@@ -177,7 +187,8 @@ impl Datagrams {
                 let Some(target) = reach.address(remote) else {
                     return cx.unreachable(about, Unreachable::Prohibited);
                 };
-                match echo_socket(target).and_then(|it| self.add(key, Some(it), What::Echo, cx)) {
+                let socket = self.socket(|| echo_socket(target), cx);
+                match socket.and_then(|socket| self.add(key, Some(socket), What::Echo, cx)) {
                     Ok(id) => id,
                     Err(error) => {
                         cx.tell(about, &error);
@@ -195,7 +206,7 @@ impl Datagrams {
 
     fn query(&mut self, key: Key, payload: &[u8], reach: &Reach, cx: &mut Context<'_>) {
         let Some(&resolver) = reach.resolvers.list().first() else { return };
-        let socket = connected(resolver);
+        let socket = self.socket(|| connected(resolver), cx);
         // A socket that refuses at once is as one that refuses later.
         let socket = socket.inspect(|socket| drop(socket.send(payload))).ok();
         let what = What::Query(payload.to_vec(), resolver, 1);
@@ -214,15 +225,13 @@ impl Datagrams {
         let at = list.iter().position(|one| one == resolver).map_or(0, |at| at + 1);
         let next = list.get(at % list.len().max(1));
         let Some(&next) = next.filter(|_| *asked < ROUNDS * list.len()) else {
-            let ((_, ends), answer) = (flow.key, server_failure(payload));
-            self.remove(id, cx);
-            return cx.cable.udp(ends, &answer, cx.guest);
+            return self.give_up(id, cx);
         };
         (*resolver, *asked) = (next, *asked + 1);
         let socket = connected(next);
         flow.socket = socket.inspect(|socket| drop(socket.send(payload))).ok();
         if let Some(socket) = &flow.socket {
-            let _ = cx.watch(socket, id, EventFlags::IN);
+            let _ = cx.watch(socket, id, EVENTS);
         }
         cx.timers.set(id, &mut flow.timer, Some(cx.now + ANSWER));
     }
@@ -268,49 +277,91 @@ impl Datagrams {
         what: What,
         cx: &mut Context<'_>,
     ) -> io::Result<Id> {
-        if self.flows.len() >= FLOWS_MAX
-            && let Some(oldest) = cx.timers.first_of(Kind::Datagrams)
-        {
-            self.remove(oldest, cx);
+        let query = matches!(what, What::Query(..));
+        let (count, most) = match query {
+            true => (self.queries, QUERIES_MAX),
+            false => (self.flows.len() - self.queries, FLOWS_MAX),
+        };
+        if count >= most {
+            self.end_oldest(|flow| matches!(flow.what, What::Query(..)) == query, cx);
         }
         if let Some(socket) = &socket {
-            cx.watch(socket, self.flows.next_id(), EventFlags::IN)?;
+            cx.watch(socket, self.flows.next_id(), EVENTS)?;
         }
-        let keyed = !matches!(what, What::Query(..));
         let mut flow = Flow { key, socket, what, timer: Timer::default() };
         cx.timers.set(self.flows.next_id(), &mut flow.timer, Some(cx.now + SILENCE));
         let id = self.flows.insert(flow);
-        if keyed {
+        if query {
+            self.queries += 1;
+        } else {
             self.by_key.insert(key, id);
         }
         Ok(id)
     }
 
+    /// What `make` makes. Where the process has no descriptor left, the most silent flow gives its.
+    fn socket(
+        &mut self,
+        make: impl Fn() -> io::Result<UdpSocket>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<UdpSocket> {
+        match make() {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+                self.end_oldest(|flow| flow.socket.is_some(), cx);
+                make()
+            }
+            made => made,
+        }
+    }
+
+    /// Ends the flow that would end first of those that are `meant`. The guest hears of a query.
+    fn end_oldest(&mut self, meant: impl Fn(&Flow) -> bool, cx: &mut Context<'_>) {
+        let mut all = cx.timers.all_of(Kind::Datagrams);
+        let oldest = all.find(|id| self.flows.get(*id).is_some_and(&meant));
+        drop(all);
+        oldest.inspect(|id| self.give_up(*id, cx));
+    }
+
+    /// Ends a flow. To a query, there will be no answer.
+    fn give_up(&mut self, id: Id, cx: &mut Context<'_>) {
+        if let Some(Flow { what: What::Query(payload, ..), key: (_, ends), .. }) =
+            self.flows.get(id)
+        {
+            cx.cable.udp(*ends, &server_failure(payload), cx.guest);
+        }
+        self.remove(id, cx);
+    }
+
     fn remove(&mut self, id: Id, cx: &mut Context<'_>) {
         let Some(flow) = self.flows.remove(id) else { return };
         cx.timers.forget(id, &flow.timer);
+        self.queries -= usize::from(matches!(flow.what, What::Query(..)));
         if self.by_key.get(&flow.key) == Some(&id) {
             self.by_key.remove(&flow.key);
         }
     }
 
-    /// The host's socket has something.
-    pub(super) fn ready(&mut self, id: Id, reach: &mut Reach, cx: &mut Context<'_>) {
+    /// Takes what the host's socket may have, while the guest has room. True: there may be more.
+    pub(super) fn ready(&mut self, id: Id, reach: &mut Reach, cx: &mut Context<'_>) -> bool {
         for _ in 0..SHARE {
-            let Some(flow) = self.flows.get_mut(id) else { return };
-            let Some(socket) = &flow.socket else { return };
+            if cx.cable.is_full() {
+                return true;
+            }
+            let Some(flow) = self.flows.get_mut(id) else { return false };
+            let Some(socket) = &flow.socket else { return false };
             let (protocol, ends) = flow.key;
             let received = socket.recv(&mut self.buffer);
             let len = match received {
                 Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(_) if matches!(flow.what, What::Query(..)) => {
-                    return self.ask_next(id, reach, cx);
+                    self.ask_next(id, reach, cx);
+                    continue;
                 }
                 Err(error) => {
                     let about = About { protocol: protocol.into(), ends, word: 0 };
                     cx.tell(about, &error);
-                    return;
+                    continue;
                 }
             };
             let payload = &mut self.buffer[..len];
@@ -331,10 +382,12 @@ impl Datagrams {
                     }
                     reach.resolvers.prefer(*resolver);
                     cx.cable.udp(ends, payload, cx.guest);
-                    return self.remove(id, cx);
+                    self.remove(id, cx);
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// `id` may have been silent too long.
@@ -351,9 +404,8 @@ impl Datagrams {
 
     /// Ends all.
     pub(super) fn clear(&mut self, cx: &mut Context<'_>) {
-        while let Some(id) = cx.timers.first_of(Kind::Datagrams) {
-            self.remove(id, cx);
-        }
+        let all: Vec<_> = cx.timers.all_of(Kind::Datagrams).collect();
+        all.into_iter().for_each(|id| self.remove(id, cx));
         self.by_key.clear();
         self.flows = Slab::new(Kind::Datagrams);
     }
@@ -366,8 +418,14 @@ fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_nonblocking(true)?;
+    hold_more(&socket);
     socket.connect(target)?;
     Ok(socket)
+}
+
+/// Has the host keep as much for `socket` as it allows, [`HOST_BUFFER`] at the most.
+pub(super) fn hold_more(socket: &UdpSocket) {
+    let _ = sockopt::set_socket_recv_buffer_size(socket, HOST_BUFFER); // or its default
 }
 
 /// Linux's socket for echoes, which `net.ipv4.ping_group_range` allows.

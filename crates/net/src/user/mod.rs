@@ -6,14 +6,17 @@
 //! 10.0.2.2     fec0::2     the router; with `host_loopback`, the host's 127.0.0.1 and ::1
 //! 10.0.2.3     fec0::3     the resolver: asks the host's
 //! ```
-//! By IPv6 the guest makes addresses of its own in fec0::/64, where the router offers it that.
+//! By IPv6 the guest makes addresses of its own in fec0::/64, or asks for fec0::15, where the
+//! router offers it that.
 //! Each connection and each flow of datagrams has a socket of the host's. Nothing but what
-//! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`dhcp`],
-//! [`neighbors`].
+//! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`doors`]
+//! (forwards), [`dhcp`], [`dhcpv6`], [`neighbors`].
 
 mod context;
 mod datagrams;
 mod dhcp;
+mod dhcpv6;
+mod doors;
 mod fragments;
 mod neighbors;
 mod reach;
@@ -27,25 +30,26 @@ mod wire;
 
 use self::context::Context;
 use self::datagrams::Datagrams;
+use self::doors::{Door, Doors};
 use self::fragments::{Fragments, Piece};
 use self::neighbors::Router;
 use self::reach::Reach;
-use self::slab::{Id, Kind, Slab, Timers};
+use self::slab::{Id, Kind, Queue, Timers};
 use self::tcp::Tcp;
 use self::wire::{
     Cable, Ends, GATEWAY, GUEST, Ip, OUR_MAC, PREFIX_V6, RESOLVER, checksum_of, is_ours,
 };
 use crate::config::{Forward, Protocol, UserConfig};
-use crate::{Activity, Backend, ETHERNET_HEADER, Flows, Guest, Offload};
+use crate::{Activity, Backend, BackendState, ETHERNET_HEADER, Flows, Guest, Offload};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use smoltcp::phy::{Checksum, ChecksumCapabilities};
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
-    Ipv6Packet, TcpPacket, TcpRepr, UdpPacket,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
+    Ipv4Packet, Ipv6Packet, TcpPacket, TcpRepr, UdpPacket,
 };
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -84,13 +88,6 @@ pub enum UserError {
     Host(#[from] io::Error),
 }
 
-/// A port of the host's.
-#[derive(Debug)]
-enum Door {
-    Tcp(TcpListener, Forward),
-    Udp(UdpSocket, Forward),
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct UserNet {
@@ -101,7 +98,9 @@ pub(crate) struct UserNet {
     datagrams: Datagrams,
     fragments: Fragments,
     router: Router,
-    doors: Slab<Door>,
+    doors: Doors,
+    /// Sockets that may have more datagrams or peers for the guest.
+    waiting: Queue,
     timers: Timers,
     began: Instant,
 }
@@ -113,15 +112,11 @@ impl UserNet {
     /// A port is taken, or the host has no descriptor left.
     pub(crate) fn new(config: &UserConfig) -> Result<Self, UserError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
-        let mut doors = Slab::new(Kind::Forward);
+        let mut doors = Doors::new();
         for forward in &config.forward {
             let Forward { protocol, host: address, .. } = *forward;
             let refused = |source| UserError::Forward { protocol, address, source };
-            let door = Door::open(*forward).map_err(refused)?;
-            let data = epoll::EventData::new_u64(doors.next_id().word());
-            epoll::add(&epoll, door.descriptor(), data, epoll::EventFlags::IN)
-                .map_err(io::Error::from)?;
-            doors.insert(door);
+            doors.open(*forward, &epoll).map_err(refused)?;
         }
         Ok(Self {
             epoll,
@@ -132,6 +127,7 @@ impl UserNet {
             fragments: Fragments::default(),
             router: Router::default(),
             doors,
+            waiting: Queue::default(),
             timers: Timers::default(),
             began: Instant::now(),
         })
@@ -139,14 +135,14 @@ impl UserNet {
 
     /// The forwards, with the ports that the host has chosen.
     pub(crate) fn forwards(&self) -> Vec<Forward> {
-        self.doors.values().map(Door::forward).collect()
+        self.doors.forwards()
     }
 
     /// Everything but a context, and the context.
     fn split<'a>(&'a mut self, guest: &'a mut dyn Guest) -> (Parts<'a>, Context<'a>) {
-        let Self { epoll, cable, reach, tcp, datagrams, fragments, router, doors, timers, began } =
-            self;
-        let parts = Parts { reach, tcp, datagrams, fragments, router, doors };
+        let Self { epoll, cable, reach, tcp, datagrams, fragments, router, .. } = self;
+        let Self { doors, waiting, timers, began, .. } = self;
+        let parts = Parts { reach, tcp, datagrams, fragments, router, doors, waiting };
         let now = Instant::now();
         (parts, Context { cable, guest, timers, epoll, now, began: *began })
     }
@@ -158,42 +154,8 @@ struct Parts<'a> {
     datagrams: &'a mut Datagrams,
     fragments: &'a mut Fragments,
     router: &'a mut Router,
-    doors: &'a mut Slab<Door>,
-}
-
-impl Door {
-    fn open(forward: Forward) -> io::Result<Self> {
-        match forward.protocol {
-            Protocol::Tcp => {
-                let listener = TcpListener::bind(forward.host)?;
-                listener.set_nonblocking(true)?;
-                Ok(Self::Tcp(listener, forward))
-            }
-            Protocol::Udp => {
-                let socket = UdpSocket::bind(forward.host)?;
-                socket.set_nonblocking(true)?;
-                Ok(Self::Udp(socket, forward))
-            }
-        }
-    }
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener, _) => listener.as_fd(),
-            Self::Udp(socket, _) => socket.as_fd(),
-        }
-    }
-
-    fn forward(&self) -> Forward {
-        let (forward, address) = match self {
-            Self::Tcp(listener, forward) => (*forward, listener.local_addr()),
-            Self::Udp(socket, forward) => (*forward, socket.local_addr()),
-        };
-        match address {
-            Ok(host) => Forward { host, ..forward },
-            Err(_) => forward,
-        }
-    }
+    doors: &'a mut Doors,
+    waiting: &'a mut Queue,
 }
 
 impl Parts<'_> {
@@ -239,6 +201,10 @@ impl Parts<'_> {
             let link = source.is_unspecified() || source.is_unicast_link_local();
             if link && protocol == IpProtocol::Icmpv6 && stays_on_the_link(packet.dst_addr()) {
                 self.icmp(ip, packet.payload(), cx);
+            }
+            let servers = protocol == IpProtocol::Udp && packet.dst_addr() == dhcpv6::SERVERS;
+            if source.is_unicast_link_local() && servers {
+                self.udp(ip, packet.payload(), sums, cx);
             }
             return;
         }
@@ -294,6 +260,14 @@ impl Parts<'_> {
 
     fn udp(&mut self, ip: Ip, bytes: &[u8], sums: Sums, cx: &mut Context<'_>) {
         let Ok(packet) = UdpPacket::new_checked(bytes) else { return };
+        // A sum of 0 is none; IPv6 has to have one (RFC 8200, 8.1).
+        let checked = sums == Sums::Whole && (packet.checksum() != 0 || ip.to.is_ipv6());
+        let wrong = checked
+            && (packet.checksum() == 0
+                || !packet.verify_checksum(&ip.source.into(), &ip.to.into()));
+        if wrong {
+            return;
+        }
         let quiet = match ip.to {
             IpAddr::V4(to) => {
                 let all = to.is_broadcast();
@@ -302,14 +276,16 @@ impl Parts<'_> {
                 }
                 all || to.is_multicast() || to.octets()[3] == 255
             }
-            IpAddr::V6(to) => to.is_multicast(),
+            IpAddr::V6(to) => {
+                if let (dhcpv6::SERVERS, dhcpv6::SERVER_PORT, IpAddr::V6(source)) =
+                    (to, packet.dst_port(), ip.source)
+                {
+                    return dhcpv6::answer(source, packet.payload(), self.reach, cx);
+                }
+                to.is_multicast()
+            }
         };
-        // A sum of 0 is none; IPv6 has to have one (RFC 8200, 8.1).
-        let checked = sums == Sums::Whole && (packet.checksum() != 0 || ip.to.is_ipv6());
-        let wrong = checked
-            && (packet.checksum() == 0
-                || !packet.verify_checksum(&ip.source.into(), &ip.to.into()));
-        if wrong || quiet || packet.src_port() == 0 {
+        if quiet || packet.src_port() == 0 {
             return;
         }
         let ends = ends(ip, packet.src_port(), packet.dst_port());
@@ -348,26 +324,45 @@ impl Parts<'_> {
         cx.cable.give(frame, cx.guest);
     }
 
-    /// Somebody has come to a door.
-    fn visit(&mut self, id: Id, cx: &mut Context<'_>) {
-        match self.doors.get_mut(id) {
-            Some(Door::Tcp(listener, forward)) => {
-                for _ in 0..EVENTS {
-                    let Ok((stream, _)) = listener.accept() else { return };
-                    if stream.set_nonblocking(true).is_ok() {
-                        self.tcp.accepted(stream, forward.guest, cx);
-                    }
-                }
+    /// Takes what peers have brought to a door. True: there may be more.
+    fn visit(&mut self, id: Id, cx: &mut Context<'_>) -> bool {
+        let mut buffer = Vec::new();
+        for _ in 0..EVENTS {
+            if cx.cable.is_full() {
+                return true;
             }
-            Some(Door::Udp(socket, forward)) => {
-                let mut buffer = vec![0; DATAGRAM_MAX];
-                for _ in 0..EVENTS {
-                    let Ok((len, peer)) = socket.recv_from(&mut buffer) else { return };
-                    let payload = &buffer[..len];
-                    self.datagrams.visit((id, peer), forward.guest, payload, cx);
+            match self.doors.get_mut(id) {
+                Some(Door::Tcp(..)) => {
+                    let Some((stream, port)) = self.doors.accept(id) else { return false };
+                    self.tcp.accepted(stream, port, cx);
                 }
+                Some(Door::Udp(..)) => {
+                    buffer.resize(DATAGRAM_MAX, 0);
+                    let came = self.doors.receive(id, &mut buffer);
+                    let Some((len, peer, port)) = came else { return false };
+                    self.datagrams.visit((id, peer), port, &buffer[..len], cx);
+                }
+                None => return false,
             }
-            None => {}
+        }
+        true
+    }
+
+    /// Takes from the sockets that may have something, each once, while the guest has room.
+    fn receive(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..self.waiting.len() {
+            if cx.cable.is_full() {
+                return;
+            }
+            let Some(id) = self.waiting.pop() else { return };
+            let more = match id.kind() {
+                Kind::Connection => false,
+                Kind::Datagrams => self.datagrams.ready(id, self.reach, cx),
+                Kind::Forward => self.visit(id, cx),
+            };
+            if more {
+                self.waiting.push(id);
+            }
         }
     }
 
@@ -388,8 +383,7 @@ impl Parts<'_> {
             let id = Id::from_word(event.data.u64());
             match id.kind() {
                 Kind::Connection => self.tcp.ready(id, event.flags, cx),
-                Kind::Datagrams => self.datagrams.ready(id, self.reach, cx),
-                Kind::Forward => self.visit(id, cx),
+                Kind::Datagrams | Kind::Forward => self.waiting.push(id),
             }
         }
     }
@@ -429,6 +423,7 @@ impl Backend for UserNet {
         if cx.cable.flush(cx.guest) {
             parts.tcp.unblock();
         }
+        parts.receive(&mut cx);
         parts.tcp.work(&mut cx);
     }
 
@@ -437,7 +432,9 @@ impl Backend for UserNet {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let busy = self.tcp.is_busy().then(Instant::now);
+        let receives = self.waiting.len() > 0 || self.tcp.has_severed();
+        let busy = self.tcp.is_busy() || receives && !self.cable.is_full();
+        let busy = busy.then(Instant::now);
         busy.or(self.timers.soonest().into_iter().chain(self.router.due()).min())
     }
 
@@ -448,7 +445,23 @@ impl Backend for UserNet {
         parts.datagrams.clear(&mut cx);
         parts.fragments.clear();
         parts.router.clear();
+        parts.waiting.clear();
+        parts.doors.look_again(cx.epoll);
         self.cable.clear();
+    }
+
+    fn save(&self) -> BackendState {
+        let station = self.cable.guest_mac;
+        let station = station.is_unicast().then_some(station.0);
+        BackendState { station, connections: self.tcp.save() }
+    }
+
+    fn restore(&mut self, state: BackendState) {
+        let BackendState { station, connections } = state;
+        if let Some(station) = station.map(EthernetAddress).filter(EthernetAddress::is_unicast) {
+            self.cable.guest_mac = station;
+        }
+        self.tcp.sever(connections);
     }
 
     fn activity(&self) -> Activity {

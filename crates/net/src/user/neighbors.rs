@@ -22,6 +22,8 @@ const TARGET_ADDRESS: [u8; 2] = [2, 1];
 const PREFIX: [u8; 2] = [3, 4];
 const LINK_MTU: [u8; 2] = [5, 1];
 const RESOLVERS: [u8; 2] = [25, 3];
+/// Addresses are the guest's own, and the rest is there by DHCPv6, too (RFC 4861, 4.2).
+const OTHER_BY_DHCP: u8 = 0x40;
 /// All on the link (RFC 4291, 2.7.1).
 const EVERYBODY: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
 /// How long the router and the resolver may be used, in seconds, and when they are offered again.
@@ -82,7 +84,8 @@ impl Router {
 
 /// Tells `asks`, or everybody, for how many seconds the router leads out.
 fn advertise(lifetime: u16, asks: Option<IpAddr>, reach: &Reach, cx: &mut Context<'_>) {
-    let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0];
+    let flags = if reach.resolves() { OTHER_BY_DHCP } else { 0 };
+    let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, flags];
     message.extend(lifetime.to_be_bytes());
     message.extend([0; 8]); // as long as the guest likes: reachable time, retransmission timer
     message.extend(SOURCE_ADDRESS);

@@ -43,6 +43,13 @@ impl Resolvers {
         self.preferred = Some(resolver);
     }
 
+    /// As if the host said so for ever.
+    #[cfg(test)]
+    pub(super) fn of(list: Vec<SocketAddr>) -> Self {
+        let read = RefCell::new(Some((Instant::now() + FRESH * 100, list)));
+        Self { said: None, read, preferred: None }
+    }
+
     fn of_host(&self) -> Vec<SocketAddr> {
         let now = Instant::now();
         let mut read = self.read.borrow_mut();
@@ -95,8 +102,7 @@ mod tests {
     fn who_answers_is_asked_first() {
         let all: Vec<_> =
             ["192.0.2.1:53", "192.0.2.2:53"].map(|one| one.parse().expect("one")).into();
-        let mut resolvers = Resolvers::new(None);
-        *resolvers.read.borrow_mut() = Some((Instant::now() + FRESH * 100, all.clone()));
+        let mut resolvers = Resolvers::of(all.clone());
         resolvers.prefer(all[1]);
         assert_eq!(resolvers.list(), [all[1], all[0]]);
     }

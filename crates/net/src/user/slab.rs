@@ -1,6 +1,6 @@
 //! Flows by number, and when each has to be looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
 /// A flow's name: also of one that has ended, and then of no other.
@@ -79,6 +79,13 @@ impl<T> Slab<T> {
         id
     }
 
+    pub(super) fn get(&self, id: Id) -> Option<&T> {
+        match self.slots.get(id.index()) {
+            Some(Some((own, value))) if *own == id => Some(value),
+            _ => None,
+        }
+    }
+
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
         match self.slots.get_mut(id.index()) {
             Some(Some((own, value))) if *own == id => Some(value),
@@ -92,8 +99,42 @@ impl<T> Slab<T> {
         self.slots[id.index()].take().map(|(_, value)| value)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Id, T)> {
+        self.slots.iter().flatten()
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().flatten().map(|(_, value)| value)
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+/// Those that may have more to do, each once, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    order: VecDeque<Id>,
+    there: HashSet<Id>,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, id: Id) {
+        if self.there.insert(id) {
+            self.order.push_back(id);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Id> {
+        let id = self.order.pop_front()?;
+        self.there.remove(&id);
+        Some(id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.order.clear();
+        self.there.clear();
     }
 }
 
@@ -155,8 +196,8 @@ impl Timers {
         self.0.first().map(|&(due, _)| due)
     }
 
-    /// Of those that wait, whoever is looked at first.
-    pub(super) fn first_of(&self, kind: Kind) -> Option<Id> {
-        self.0.iter().map(|&(_, id)| id).find(|id| id.kind() == kind)
+    /// Of those of `kind` that wait, in the order in which they are looked at.
+    pub(super) fn all_of(&self, kind: Kind) -> impl Iterator<Item = Id> {
+        self.0.iter().map(|&(_, id)| id).filter(move |id| id.kind() == kind)
     }
 }

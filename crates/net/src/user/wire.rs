@@ -22,6 +22,8 @@ pub(super) const NETMASK: Ipv4Addr = UserConfig::NETMASK;
 pub(super) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 2);
 pub(super) const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 3);
 pub(super) const PREFIX_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 0);
+/// The guest, if it has its address by DHCPv6.
+pub(super) const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xFEC0, 0, 0, 0, 0, 0, 0, 0x15);
 /// The router on its link.
 pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, 2);
 /// Of all our addresses.
@@ -150,6 +152,17 @@ impl Cable {
     pub(super) fn new() -> Self {
         let guest_mac = EthernetAddress::BROADCAST;
         Self { guest_mac, pending: VecDeque::new(), lost: 0, ident: 0, whole: Vec::new() }
+    }
+
+    /// Whether frames wait for room: whoever can has to wait, too.
+    pub(super) fn is_full(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Frames that wait for room.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Drops what waits.

@@ -6,11 +6,11 @@
 //! nothing is left to wait for.
 
 use net::{
-    Abilities, Backend, Cable, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame, Guest, Ipv6,
-    Offload, Plugged, Protocol, Switch, UserConfig,
+    Abilities, Backend, Cable, Connection, Delivery, ETHERNET_HEADER, FRAME_MAX, Forward, Frame,
+    Guest, Ipv6, Offload, Plugged, Protocol, Switch, UserConfig,
 };
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 const GUEST: [u8; 4] = [10, 0, 2, 15];
 const GATEWAY: [u8; 4] = [10, 0, 2, 2];
@@ -192,6 +192,7 @@ impl Rig {
                 let sum = sum(&frame[34..]);
                 frame[36..38].copy_from_slice(&sum.to_be_bytes());
             }
+            2 if c >= 192 => frame = dhcpv6(d % 13, &noise, [v0 % 26, v1 % 64, v2]),
             2 if c % 3 == 2 => {
                 // IPv6, to the router or to all, whatever follows.
                 frame.splice(12..34, version_6(b, noise.len() as u16, a & 1));
@@ -238,6 +239,24 @@ impl Rig {
         self.net.work(&mut self.inbox);
     }
 
+    /// The guest was saved with what it has open, and with what it can never have had.
+    fn restore(&mut self, [a, b, c, d, ..]: [u8; 8]) {
+        let mut state = self.net.save();
+        let address = |bytes: [u8; 2]| match bytes {
+            [0..128, port] => SocketAddr::from((GUEST, port.into())),
+            [_, port] => SocketAddr::from((Ipv6Addr::LOCALHOST, port.into())),
+        };
+        let connection = Connection {
+            guest: address([a, b]),
+            remote: address([c, d]),
+            next: d.into(),
+            expected: a.into(),
+        };
+        state.connections.extend(std::iter::repeat_n(connection, b.into()));
+        state.station = state.station.map(|station| station.map(|byte| byte ^ (d & 1)));
+        self.net.restore(state);
+    }
+
     fn step(&mut self, step: [u8; 8]) {
         let mut rest = step;
         rest.rotate_left(1);
@@ -250,6 +269,7 @@ impl Rig {
                 self.net.reset();
                 assert!(self.net.deadline().is_none(), "nothing is left to wait for");
             }
+            14 if step[1] == 1 => self.restore(rest),
             _ => self.program(rest),
         }
         self.inbox.room += 1;
@@ -266,6 +286,21 @@ fn packet(protocol: u8, to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     frame.extend(to);
     frame.extend(payload);
     complete(&mut frame);
+    frame
+}
+
+/// A client's message to all DHCPv6 servers: its identifier, an option, and anything.
+fn dhcpv6(kind: u8, noise: &[u8], [option, len, byte]: [u8; 3]) -> Vec<u8> {
+    let mut message = vec![kind, 1, 2, 3, 0, 1, 0, 2, 9, 9, 0, option, 0, len];
+    message.extend(std::iter::repeat_n(byte, len.into()));
+    message.extend(noise);
+    let len = 8 + message.len() as u16;
+    let mut frame = vec![0x33, 0x33, 0, 1, 0, 2, 0x52, 0x54, 0, 0, 0, 1];
+    frame.extend(version_6(1, len, 0));
+    frame[22..38].copy_from_slice(&[0xFE, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    frame[38..54].copy_from_slice(&[0xFF, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2]);
+    frame.extend([546_u16, 547, len, 0].into_iter().flat_map(u16::to_be_bytes));
+    frame.extend(message);
     frame
 }
 

@@ -6,6 +6,7 @@
 
 mod carrier;
 mod mac;
+mod orders;
 mod port;
 pub(super) mod saved;
 mod server;
@@ -18,15 +19,15 @@ pub use mac::{Mac, NoMac};
 pub use saved::NetState;
 
 use self::carrier::Carrier;
+use self::orders::Orders;
 use self::server::Server;
 use super::attendant::{Attendant, Job};
 use super::saved::DeviceState;
 use super::worker::Service;
 use super::{Activation, VirtioDevice};
-use crate::saved::{Check, RestoreError};
+use crate::saved::RestoreError;
 use ::net::Backend;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -54,8 +55,7 @@ pub struct Net {
     carrier: Carrier,
     mac: Mac,
     attendant: Attendant,
-    /// What is open is to be forgotten.
-    reset: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 }
 
 impl Net {
@@ -65,11 +65,11 @@ impl Net {
     /// # Errors
     /// The host has no thread or descriptor left.
     pub fn new(mac: Mac, backend: Box<dyn Backend>, service: Service) -> io::Result<Self> {
-        let reset = Arc::<AtomicBool>::default();
+        let orders = Arc::<Orders>::default();
         let carrier = Carrier::new(mac, backend.link());
-        let server = Server::new(backend, carrier.clone(), Arc::clone(&reset));
+        let server = Server::new(backend, carrier.clone(), Arc::clone(&orders));
         let attendant = Attendant::new("net".into(), server, service)?;
-        Ok(Self { carrier, mac, attendant, reset })
+        Ok(Self { carrier, mac, attendant, orders })
     }
 }
 
@@ -110,25 +110,27 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&mut self) {
-        self.reset.store(true, Ordering::SeqCst);
+        self.orders.reset();
         self.attendant.ring();
     }
 
     fn save(&self) -> DeviceState {
-        let Self { carrier, mac, attendant: _, reset: _ } = self;
-        let link = carrier.link();
-        DeviceState::Net(NetState { version: NetState::VERSION, mac: *mac, link })
+        let Self { carrier, mac, attendant: _, orders } = self;
+        let (link, backend) = (carrier.link(), orders.saved());
+        DeviceState::Net(NetState { version: NetState::VERSION, mac: *mac, link, backend })
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        let &DeviceState::Net(NetState { version, mac, link }) = state else {
+        let DeviceState::Net(state) = state else {
             return Err(RestoreError::Kind { device: "network" });
         };
-        let check = Check::version("network", version, NetState::VERSION)?;
+        let check = state.check()?;
+        let &NetState { version: _, mac, link, ref backend } = state;
         let (found, own) = (format_args!("{mac:?}"), format_args!("{:?}", self.mac));
         check.that(mac == self.mac, "mac", found, own)?;
         // As the driver knows it. If it has changed since, the driver is told when it goes on.
         self.carrier.set(link);
+        self.orders.restore(backend.clone());
         Ok(())
     }
 }

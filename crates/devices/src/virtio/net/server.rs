@@ -1,6 +1,7 @@
 //! What serves a network device: it moves frames between the rings and the backend.
 
 use super::carrier::Carrier;
+use super::orders::Orders;
 use super::port::{Port, outgoing};
 use crate::virtio::Queue;
 use crate::virtio::attendant::{Attend, Job};
@@ -9,7 +10,6 @@ use ::net::Backend;
 use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Receive queue and transmit queue (5.1.2).
@@ -22,22 +22,15 @@ const BATCH: usize = 64;
 pub(super) struct Server {
     backend: Box<dyn Backend>,
     carrier: Carrier,
-    /// The driver has begun anew.
-    reset: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     /// A frame on its way.
     buffer: Vec<u8>,
 }
 
 impl Server {
-    /// One that has `backend` forget what is open when `reset` is set.
-    pub(super) fn new(backend: Box<dyn Backend>, carrier: Carrier, reset: Arc<AtomicBool>) -> Self {
-        Self { backend, carrier, reset, buffer: Vec::new() }
-    }
-
-    fn forget(&mut self) {
-        if self.reset.swap(false, Ordering::SeqCst) {
-            self.backend.reset();
-        }
+    /// One that has `backend` do what `orders` say.
+    pub(super) fn new(backend: Box<dyn Backend>, carrier: Carrier, orders: Arc<Orders>) -> Self {
+        Self { backend, carrier, orders, buffer: Vec::new() }
     }
 
     /// Takes a batch of the guest's frames. True if there may be more.
@@ -60,7 +53,7 @@ impl Attend for Server {
         let (rx, tx) = (queue(RX), queue(TX));
         let in_rx = |why| (RX, why);
         let in_tx = |why| (TX, why);
-        self.forget();
+        self.orders.obey(&mut *self.backend);
         rx.map_or(Ok(()), Queue::busy).map_err(in_rx)?;
         tx.map_or(Ok(()), Queue::busy).map_err(in_tx)?;
         let mut port = Port { queue: rx, features: job.features, full: false, broken: None };
@@ -79,7 +72,11 @@ impl Attend for Server {
     }
 
     fn idle(&mut self) {
-        self.forget();
+        self.orders.obey(&mut *self.backend);
+    }
+
+    fn stop(&mut self) {
+        self.orders.leave(&*self.backend);
     }
 
     fn files(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {

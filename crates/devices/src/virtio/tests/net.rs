@@ -1,9 +1,12 @@
 //! The network device behind its transport, its cable in a backend that the test holds.
 
 use super::driver::*;
-use crate::virtio::Service;
-use crate::virtio::net::{Mac, Net};
-use ::net::{Backend, Delivery, Frame, Guest, Link, Offload};
+use crate::saved::RestoreError;
+use crate::virtio::net::{Mac, Net, NetState};
+use crate::virtio::saved::DeviceState;
+use crate::virtio::{Service, VirtioDevice as _};
+use ::net::{Backend, BackendState, CONNECTIONS_MAX, Connection, Delivery};
+use ::net::{Frame, Guest, Link, Offload};
 use memory::GuestRam;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -27,6 +30,9 @@ struct Wire {
     refused: usize,
     resets: usize,
     unplugged: bool,
+    /// What it would save, and what it was restored with.
+    state: BackendState,
+    restored: Option<BackendState>,
 }
 
 struct Cable {
@@ -65,26 +71,46 @@ impl Backend for Cable {
         lock(&self.wire).resets += 1;
     }
 
+    fn save(&self) -> BackendState {
+        lock(&self.wire).state.clone()
+    }
+
+    fn restore(&mut self, state: BackendState) {
+        lock(&self.wire).restored = Some(state);
+    }
+
     fn link(&self) -> Link {
         if lock(&self.wire).unplugged { Link::Down } else { Link::Up }
     }
 }
 
-/// A driver that has both queues, and the wire.
-fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
+/// The device, and the wire.
+fn net(service: Service) -> (Net, Arc<Mutex<Wire>>) {
     let wire = Arc::<Mutex<Wire>>::default();
     let silent = eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor");
     let cable = Cable { wire: Arc::clone(&wire), silent };
-    let net = Net::new(Mac::of_machine("a"), Box::new(cable), Service::Thread).expect("a thread");
+    (Net::new(Mac::of_machine("a"), Box::new(cable), service).expect("a thread"), wire)
+}
+
+/// A driver that has both queues, and the wire.
+fn running(on: On, features: u64) -> (Driver, Arc<Mutex<Wire>>) {
+    let (net, wire) = net(Service::Thread);
     let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
-    let driver = driver_of(on, ram, Box::new(net));
+    let mut driver = driver_of(on, ram, Box::new(net));
+    begin(&mut driver, features);
+    (driver, wire)
+}
+
+/// Has the driver begin anew, with empty rings.
+fn begin(driver: &mut Driver, features: u64) {
+    driver.initialize(0);
+    driver.ram.write(Gpa(TRANSMIT[0]), &[0; 0x3000]).expect("RAM");
     driver.negotiate(features);
     for (number, rings) in [(0, [DESCRIPTORS, AVAILABLE, USED]), (1, TRANSMIT)] {
         driver.set_queue_of(number, SIZE.into(), rings);
     }
     driver.store(0x70, 0xf);
     assert_eq!(driver.load(0x70), 0xf);
-    (driver, wire)
 }
 
 /// Gives the receive queue buffer `number`, of `len` bytes.
@@ -145,14 +171,21 @@ fn without_merging_a_frame_needs_one_buffer() {
 
 /// Sends the chain of `parts` from descriptor 0.
 fn transmit(driver: &Driver, parts: &[(u64, u32, bool)]) {
-    let [descriptors, available, used] = TRANSMIT;
-    driver.chain(descriptors, parts);
+    driver.chain(TRANSMIT[0], parts);
+    let index = offer_to_transmit(driver);
+    until("it is taken", || driver.u16_at(Gpa(TRANSMIT[2] + 2)) == index);
+}
+
+/// Offers descriptor 0 of the transmit queue; what the ring counts then.
+fn offer_to_transmit(driver: &Driver) -> u16 {
+    let available = TRANSMIT[1];
     let index = driver.u16_at(Gpa(available + 2));
     let slot = available + 4 + 2 * u64::from(index % SIZE);
     driver.ram.write(Gpa(slot), &[0, 0]).expect("RAM");
-    driver.ram.write(Gpa(available + 2), &index.wrapping_add(1).to_le_bytes()).expect("RAM");
-    driver.store(0x50, 1);
-    until("it is taken", || driver.u16_at(Gpa(used + 2)) == index.wrapping_add(1));
+    let index = index.wrapping_add(1);
+    driver.ram.write(Gpa(available + 2), &index.to_le_bytes()).expect("RAM");
+    driver.notify_queue(1);
+    index
 }
 
 #[test]
@@ -212,4 +245,98 @@ fn the_driver_hears_of_a_cable_that_is_pulled() {
         driver.device.resume();
         until("it is told again", || status(&driver) == 1);
     });
+}
+
+/// A frame comes into buffer 0, whatever was before.
+fn receives(driver: &mut Driver, wire: &Mutex<Wire>) {
+    lock(wire).to_guest = [vec![8; 50]].into();
+    give(driver, 0, 100);
+    driver.notify();
+    assert_eq!(driver.wait(), Some(62));
+    assert_eq!(driver.bytes(Gpa(place(0) + 12), 50), [8; 50]);
+}
+
+#[test]
+fn a_ring_without_sense_needs_a_reset_and_works_after_one() {
+    on_each(|on| {
+        for transmit in [false, true] {
+            let (mut driver, wire) = running(on, 0);
+            // A chain that leads to itself.
+            if transmit {
+                driver.describe(TRANSMIT[0], 0, (DATA, 64, NEXT, 0));
+                offer_to_transmit(&driver);
+            } else {
+                lock(&wire).to_guest.push_back(vec![7; 50]);
+                driver.describe(DESCRIPTORS, 0, (DATA, 64, NEXT | WRITE, 0));
+                driver.offer(0);
+                driver.notify();
+            }
+            until("it says so", || driver.load(0x70) & 0x40 != 0);
+            until("and tells the driver", || driver.load(0x60) & 2 != 0);
+            driver.store(0x70, 0xf);
+            assert_eq!(driver.load(0x70), 0x4f, "nothing but a reset helps");
+            begin(&mut driver, 0);
+            receives(&mut driver, &wire);
+        }
+    });
+}
+
+#[test]
+fn a_reset_under_load_stills_memory_and_frames_come_after_it() {
+    on_each(|on| {
+        let (mut driver, wire) = running(on, 0);
+        for round in 0..24_u64 {
+            lock(&wire).to_guest = (0..64).map(|_| vec![7; 60]).collect();
+            for number in 0..SIZE {
+                give(&mut driver, number, 100);
+            }
+            driver.notify();
+            // At another moment each time.
+            std::thread::sleep(Duration::from_micros(round * 20));
+            driver.store(0x70, 0);
+            assert_eq!(driver.load(0x70), 0);
+            let before = driver.bytes(Gpa(0), RAM as usize);
+            driver.notify();
+            driver.notify_queue(1);
+            std::thread::sleep(Duration::from_millis(1));
+            assert!(driver.bytes(Gpa(0), RAM as usize) == before, "round {round}");
+            begin(&mut driver, 0);
+            receives(&mut driver, &wire);
+        }
+    });
+}
+
+#[test]
+fn what_the_cable_wants_saved_is_saved_and_comes_back() {
+    let connection = Connection {
+        guest: "10.0.2.15:4000".parse().expect("an address"),
+        remote: "192.0.2.1:80".parse().expect("an address"),
+        next: 7,
+        expected: 8,
+    };
+    let state = BackendState { station: Some([2; 6]), connections: vec![connection] };
+    on_each(|on| {
+        let (driver, wire) = running(on, 0);
+        lock(&wire).state = state.clone();
+        // It is attended to, so that there is something to save.
+        transmit(&driver, &[(HEADER, 12, false), (DATA, 3, false)]);
+        driver.device.pause();
+        let saved = driver.device.save();
+        let (other, restored) = running(on, 0);
+        other.device.pause();
+        other.device.restore(&saved).expect("its own");
+        assert_eq!(other.device.save(), saved, "also before it goes on");
+        other.device.resume();
+        until("the cable has it", || lock(&restored).restored.as_ref() == Some(&state));
+        // What a driver that has begun anew knew is nobody's.
+        other.store(0x70, 0);
+        other.device.pause();
+        assert_ne!(other.device.save(), saved);
+    });
+    let (mut device, _wire) = net(Service::AtOnce);
+    let DeviceState::Net(own) = device.save() else { panic!("another device's") };
+    let connections = vec![connection; CONNECTIONS_MAX + 1];
+    let backend = BackendState { connections, ..BackendState::default() };
+    let refused = device.restore(&DeviceState::Net(NetState { backend, ..own }));
+    assert!(matches!(refused, Err(RestoreError::Value { field: "connections", .. })));
 }

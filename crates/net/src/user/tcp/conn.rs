@@ -8,7 +8,7 @@ use super::super::context::Context;
 use super::super::ring::Ring;
 use super::super::slab::Timer;
 use super::super::wire::{BARE, Ends, IP_HEADER, IPV6_HEADER, MTU, TCP_HEADER};
-use crate::{Abilities, Delivery};
+use crate::{Abilities, Connection, Delivery};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -30,6 +30,12 @@ const RESEND_FIRST: Duration = Duration::from_millis(300);
 const RESEND_LAST: Duration = Duration::from_secs(10);
 /// How often something is sent again before the guest counts as gone.
 const RESENDS: u32 = 12;
+/// How long at the most, and how often, while a guest that boots may not be there yet.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+const OPENS: u32 = 80;
+/// How long one that the guest has closed its half of may be silent: nothing tells us when the
+/// guest forgets it, as Linux does after a minute where nobody reads any more.
+const PROBE: Duration = Duration::from_secs(60);
 /// Bytes that one connection moves before the others have their turn.
 const SHARE: usize = 1 << 20;
 
@@ -197,6 +203,12 @@ impl Conn {
         }
     }
 
+    /// The connection as the guest knows it.
+    pub(super) fn save(&self) -> Connection {
+        let Ends { guest, remote } = self.ends;
+        Connection { guest, remote, next: self.highest, expected: self.expected }
+    }
+
     /// Tells the guest that the connection is broken.
     pub(super) fn reset(&self, cx: &mut Context<'_>) {
         let mut repr = self.repr(TcpControl::Rst, self.next);
@@ -266,6 +278,8 @@ impl Conn {
                 self.next = ack;
             }
             (self.resends, self.doubles) = (0, 0);
+        } else if !self.is_unacknowledged() {
+            self.resends = 0; // it is there
         } else if self.window == 0 {
             self.resends = self.resends.min(RESENDS / 2); // it is there
         } else if self.next != self.first && segment.payload.is_empty() && !self.widens(segment) {
@@ -449,20 +463,37 @@ impl Conn {
         let waits = match self.state {
             State::Connecting => false,
             State::Opening => true,
-            State::Open => self.next != self.first || self.to_guest.len() > 0,
+            State::Open => self.is_unacknowledged(),
         };
-        let time = (RESEND_FIRST * (1 << self.resends.min(6))).min(RESEND_LAST);
-        waits.then(|| now + time)
+        if !waits {
+            let half = self.state == State::Open && self.guest_ended;
+            return half.then(|| now + PROBE);
+        }
+        let most = if self.state == State::Opening { OPEN_AGAIN } else { RESEND_LAST };
+        let time = (RESEND_FIRST * (1 << self.resends.min(6))).min(most);
+        Some(now + time)
+    }
+
+    /// Whether the guest has to acknowledge something.
+    fn is_unacknowledged(&self) -> bool {
+        self.next != self.first || self.to_guest.len() > 0
     }
 
     /// It is time to send again.
     pub(super) fn resend(&mut self, cx: &mut Context<'_>) -> Fate {
         self.resends += 1;
-        if self.resends > RESENDS {
+        let most = if self.state == State::Opening { OPENS } else { RESENDS };
+        if self.resends > most {
             return Fate::Refused;
         }
         if self.state == State::Opening {
             self.open(cx);
+            return Fate::Lives;
+        }
+        if !self.is_unacknowledged() {
+            // RFC 9293, 3.8.4: a number that it has, so that it answers.
+            let repr = self.repr(TcpControl::None, self.next.wrapping_sub(1));
+            self.send(&repr, (&[], &[]), cx);
             return Fate::Lives;
         }
         self.next = self.first;

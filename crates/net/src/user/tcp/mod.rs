@@ -7,7 +7,7 @@ use super::context::{About, Context};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab};
 use super::wire::{BARE, Ends, GATEWAY, GUEST};
-use crate::Flows;
+use crate::{CONNECTIONS_MAX, Connection, Flows};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
@@ -18,8 +18,6 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Connections at the most.
-const CONNECTIONS_MAX: usize = 4096;
 /// Bytes that all rings may hold together, beyond what each holds at first.
 const RINGS_MAX: usize = 128 << 20;
 
@@ -32,6 +30,8 @@ pub(super) struct Tcp {
     queue: VecDeque<Id>,
     /// Those that have something for the guest, when it has room.
     blocked: Vec<Id>,
+    /// Those of the guest's that ended with the process that it was saved in. It is to be told.
+    severed: Vec<Connection>,
     spare: usize,
     numbers: RandomState,
     /// The next port of the gateway's that a forward uses.
@@ -45,6 +45,7 @@ impl Tcp {
             by_ends: HashMap::new(),
             queue: VecDeque::new(),
             blocked: Vec::new(),
+            severed: Vec::new(),
             spare: RINGS_MAX,
             numbers: RandomState::new(),
             next_port: 0,
@@ -53,6 +54,43 @@ impl Tcp {
 
     pub(super) fn len(&self) -> usize {
         self.conns.len()
+    }
+
+    /// All that the guest takes to be open.
+    pub(super) fn save(&self) -> Vec<Connection> {
+        self.conns.values().map(Conn::save).chain(self.severed.iter().copied()).collect()
+    }
+
+    /// The guest takes these to be open, and they are not.
+    pub(super) fn sever(&mut self, connections: Vec<Connection>) {
+        self.severed = connections;
+    }
+
+    pub(super) fn has_severed(&self) -> bool {
+        !self.severed.is_empty()
+    }
+
+    /// Tells the guest of those that are severed, while it has room. Where it waits for another
+    /// number, it says so, and that is answered as any segment of no connection is (RFC 5961, 3.2).
+    fn tell_severed(&mut self, cx: &mut Context<'_>) {
+        while !cx.cable.is_full()
+            && let Some(connection) = self.severed.pop()
+        {
+            let Connection { guest, remote, next, expected } = connection;
+            let ends = Ends { guest, remote };
+            if self.by_ends.contains_key(&ends) || guest.is_ipv4() != remote.is_ipv4() {
+                continue;
+            }
+            let repr = TcpRepr {
+                src_port: remote.port(),
+                dst_port: guest.port(),
+                control: TcpControl::Rst,
+                seq_number: TcpSeqNumber(next.cast_signed()),
+                ack_number: Some(TcpSeqNumber(expected.cast_signed())),
+                ..BARE
+            };
+            cx.cable.tcp(ends, &repr, (&[], &[]), u16::MAX, cx.guest);
+        }
     }
 
     /// Counts them by their state.
@@ -211,6 +249,7 @@ impl Tcp {
 
     /// Has each that has something to do do it, once.
     pub(super) fn work(&mut self, cx: &mut Context<'_>) {
+        self.tell_severed(cx);
         for _ in 0..self.queue.len() {
             let Some(id) = self.queue.pop_front() else { break };
             let Some(conn) = self.conns.get_mut(id) else { continue };
@@ -250,7 +289,7 @@ impl Tcp {
     pub(super) fn clear(&mut self, cx: &mut Context<'_>) {
         let ids: Vec<_> = self.by_ends.values().copied().collect();
         ids.into_iter().for_each(|id| self.settle(id, Fate::Refused, cx));
-        (self.queue, self.blocked) = Default::default();
+        (self.queue, self.blocked, self.severed) = Default::default();
     }
 }
 
@@ -260,7 +299,7 @@ fn about(ends: Ends, number: i32) -> About {
 }
 
 /// Tells the host's peer that the connection is broken.
-fn reset(stream: &TcpStream) {
+pub(in crate::user) fn reset(stream: &TcpStream) {
     let _ = set_socket_linger(stream, Some(Duration::ZERO));
 }
 

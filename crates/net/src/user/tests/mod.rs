@@ -1,5 +1,6 @@
 //! The network by frames: a guest that is a test, and servers on the host's loopback.
 
+mod load;
 mod v6;
 
 use super::wire::NETMASK;
@@ -14,7 +15,7 @@ use smoltcp::wire::{
 };
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0, 0, 1]);

@@ -94,6 +94,7 @@ fn an_address_is_offered_where_it_is_of_use() {
     rig.send_frame(&ask);
     let (from, _, message) = rig.receive_any();
     assert_eq!((from, message[0], message[1]), (ROUTER_V6.into(), 134, 0));
+    assert_eq!(message[5], 0x40, "the resolver is there by DHCPv6, too");
     let prefix = [3, 4, 64, 0xC0];
     assert!(message.windows(4).any(|window| window == prefix), "{message:?}");
     assert!(message.windows(16).any(|window| window == PREFIX_V6.octets()));
@@ -105,6 +106,93 @@ fn an_address_is_offered_where_it_is_of_use() {
     for ipv6 in [Ipv6::Auto, Ipv6::Off] {
         let mut rig = Rig::new(UserConfig { ipv6, ..UserConfig::default() });
         rig.send_frame(&ask);
+        assert!(rig.inbox.frames.is_empty());
+    }
+}
+
+/// A DHCPv6 message with these options.
+fn dhcp(kind: u8, options: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut message = vec![kind, 1, 2, 3];
+    for (code, data) in options {
+        message.extend(code.to_be_bytes());
+        message.extend((data.len() as u16).to_be_bytes());
+        message.extend(*data);
+    }
+    let mut udp = vec![0; 8 + message.len()];
+    let servers = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 1, 2);
+    UdpRepr { src_port: 546, dst_port: 547 }.emit(
+        &mut UdpPacket::new_unchecked(&mut udp),
+        &LINK.into(),
+        &servers.into(),
+        message.len(),
+        |into| into.copy_from_slice(&message),
+        &ChecksumCapabilities::default(),
+    );
+    packet(LINK, servers, IpProtocol::Udp, &udp)
+}
+
+/// The answer: its kind and its options.
+fn answered(rig: &mut Rig) -> (u8, Vec<(u16, Vec<u8>)>) {
+    let frame = rig.receive();
+    let packet = Ipv6Packet::new_checked(&frame[ETHERNET_HEADER..]).expect("IPv6");
+    assert_eq!((packet.src_addr(), packet.dst_addr()), (ROUTER_V6, LINK));
+    let udp = UdpPacket::new_checked(packet.payload()).expect("UDP");
+    assert_eq!((udp.src_port(), udp.dst_port()), (547, 546));
+    let (&[kind, 1, 2, 3], mut rest) = udp.payload().split_first_chunk().expect("a header") else {
+        panic!("another transaction");
+    };
+    let mut options = Vec::new();
+    while let Some((&[a, b, c, d], data)) = rest.split_first_chunk() {
+        let (data, more) = data.split_at(u16::from_be_bytes([c, d]).into());
+        options.push((u16::from_be_bytes([a, b]), data.to_vec()));
+        rest = more;
+    }
+    (kind, options)
+}
+
+#[test]
+fn dhcp_gives_an_address_and_the_resolver_where_the_router_offers_them() {
+    let with = |ipv6| UserConfig { ipv6, ..UserConfig::default() };
+    let network = |config| UserNet::new(&config).expect("a network");
+    let mut rig = Rig { net: network(with(Ipv6::On)), inbox: Inbox::default() };
+    let (client, association) = (&[0, 3, 0, 1, 9, 9][..], [7_u8; 12]);
+    let asks = [(1, client), (3, &association[..])];
+    rig.send_frame(&dhcp(1, &asks));
+    let (kind, offered) = answered(&mut rig);
+    assert_eq!((kind, &offered[0]), (2, &(1, client.to_vec())), "an offer to this client");
+    let server = offered[1].1.clone();
+    assert_eq!(offered[2].1[..4], [7; 4]);
+    assert_eq!(offered[2].1[12..32], [&[0, 5, 0, 24][..], &wire::GUEST_V6.octets()].concat());
+    assert_eq!(offered[3], (23, RESOLVER_V6.octets().to_vec()));
+    // Request, and each later one, of this server.
+    for kind in [3, 5] {
+        rig.send_frame(&dhcp(kind, &[asks[0], asks[1], (2, &server)]));
+        assert_eq!(answered(&mut rig), (7, offered.clone()));
+    }
+    // Only the resolver; and an address in one step.
+    rig.send_frame(&dhcp(11, &[(1, client)]));
+    let (kind, told) = answered(&mut rig);
+    assert_eq!((kind, told.last()), (7, offered.last()));
+    rig.send_frame(&dhcp(1, &[asks[0], asks[1], (14, &[])]));
+    let (kind, told) = answered(&mut rig);
+    assert!(kind == 7 && told.contains(&(14, vec![])), "{told:?}");
+    // An address of elsewhere is no use here.
+    let elsewhere = [&association[..], &[0, 5, 0, 24, 0x20], &[1; 23]].concat();
+    rig.send_frame(&dhcp(4, &[asks[0], (3, &elsewhere)]));
+    assert!(answered(&mut rig).1.contains(&(13, vec![0, 4])));
+    // For another server, without a client, cut off, of no kind.
+    for (kind, options) in [
+        (3, &[asks[0], asks[1], (2, &[0; 10])][..]),
+        (1, &[asks[1]]),
+        (11, &[asks[0], asks[1]]),
+        (99, &asks),
+    ] {
+        rig.send_frame(&dhcp(kind, options));
+        assert!(rig.inbox.frames.is_empty(), "{kind}");
+    }
+    for config in [with(Ipv6::Off), UserConfig { restrict: Switch::On, ..with(Ipv6::Auto) }] {
+        let mut rig = Rig { net: network(config), inbox: Inbox::default() };
+        rig.send_frame(&dhcp(1, &asks));
         assert!(rig.inbox.frames.is_empty());
     }
 }
