@@ -28,11 +28,11 @@ impl ImageName {
         }
         let bytes = whole.as_os_str().as_bytes();
         let colons = (0..bytes.len()).filter(|&at| bytes[at] == b':');
-        let cut = colons.filter_map(|at| {
+        let mut cut = colons.filter_map(|at| {
             let path = Path::new(OsStr::from_bytes(&bytes[..at]));
             Some((path, std::str::from_utf8(&bytes[at + 1..]).ok()?))
         });
-        let found = cut.filter(|(path, _)| path.exists()).last();
+        let found = cut.rfind(|(path, _)| path.exists());
         found.map_or((whole, None), |(path, tag)| (path, Some(tag)))
     }
 }
