@@ -2,8 +2,7 @@
 //! host's io_uring.
 //!
 //! A container's seccomp filter often forbids it, and `kernel.io_uring_disabled` may: then there is
-//! no ring, and the caller makes the same transfers by plain calls. So does the ring itself where
-//! the kernel gives one up, which it does where it may not have a thread for it (`ulimit -u`).
+//! no ring, and the caller makes the same transfers by plain calls.
 #![allow(unsafe_code)] // Reason: the kernel is given addresses that it uses until it says so.
 
 use super::Transfer;
@@ -128,10 +127,6 @@ impl<T> Flight<T> {
     fn progress(&mut self, answer: i32) -> Option<io::Result<()>> {
         if let Ok(bytes) = usize::try_from(answer) {
             return self.transfer.progress(bytes);
-        }
-        if answer == -libc::ECANCELED {
-            // Nobody here takes a transfer back: the kernel had no thread for it.
-            return Some(self.transfer.wait(&self.file));
         }
         let error = io::Error::from_raw_os_error(-answer);
         let again = [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind());

@@ -57,10 +57,14 @@ pub trait SharedPio: Send + Sync {
 
 /// A [`MmioDevice`] that does its own locking.
 pub trait SharedMmio: Send + Sync {
-    /// As [`MmioDevice::read`]. `None`: nothing is there now.
-    fn read(&self, offset: u64, width: Width) -> Option<u64>;
-    /// As [`MmioDevice::write`]. `None`: nothing is there now.
-    fn write(&self, offset: u64, width: Width, value: u64) -> Option<()>;
+    /// As [`MmioDevice::read`].
+    fn read(&self, offset: u64, width: Width) -> u64;
+    /// As [`MmioDevice::write`].
+    fn write(&self, offset: u64, width: Width, value: u64);
+    /// Whether something is at `offset` now.
+    fn claims(&self, _offset: u64) -> bool {
+        true
+    }
     /// As [`MmioDevice::max_width`].
     fn max_width(&self) -> Width {
         Width::B8
@@ -82,13 +86,12 @@ impl<T: PioDevice + ?Sized> SharedPio for Mutex<T> {
 }
 
 impl<T: MmioDevice + ?Sized> SharedMmio for Mutex<T> {
-    fn read(&self, offset: u64, width: Width) -> Option<u64> {
-        Some(lock(self).read(offset, width))
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        lock(self).read(offset, width)
     }
 
-    fn write(&self, offset: u64, width: Width, value: u64) -> Option<()> {
+    fn write(&self, offset: u64, width: Width, value: u64) {
         lock(self).write(offset, width, value);
-        Some(())
     }
 
     fn max_width(&self) -> Width {
@@ -205,41 +208,47 @@ impl Bus {
         self.pio_write_part(port.wrapping_add(half.into()), half, value >> half.bits());
     }
 
+    /// The device that answers at `gpa`.
+    fn claimed(&self, gpa: Gpa) -> Option<&Entry<dyn SharedMmio>> {
+        self.mmio.find(gpa.0).filter(|entry| entry.device.claims(gpa.0 - entry.first))
+    }
+
     /// A load of `width` from guest-physical `gpa`.
     pub fn mmio_read(&self, gpa: Gpa, width: Width) -> u64 {
-        let entry = self.mmio.find(gpa.0);
-        if let Some(entry) = entry
-            && let Some(half) = width.half().filter(|_| !entry.takes(gpa.0, width))
-        {
-            let low = self.mmio_read(gpa, half);
-            return low | self.mmio_read(gpa.wrapping_add(half.into()), half) << half.bits();
-        }
-        let found = entry.and_then(|e| Some((e, e.device.read(gpa.0 - e.first, width)?)));
-        let Some((entry, value)) = found else {
+        let Some(entry) = self.claimed(gpa) else {
             self.unclaimed.note(Place::Memory(gpa), false);
             return width.mask();
         };
-        let (device, bytes, value) = (entry.name, width.bytes(), value & width.mask());
-        tracing::trace!(target: "mmio", device, "load  {gpa:#x}/{bytes} = {value:#x}");
-        value
+        match width.half().filter(|_| !entry.takes(gpa.0, width)) {
+            Some(half) => {
+                let low = self.mmio_read(gpa, half);
+                low | self.mmio_read(gpa.wrapping_add(half.into()), half) << half.bits()
+            }
+            None => {
+                let value = entry.device.read(gpa.0 - entry.first, width) & width.mask();
+                let (device, bytes) = (entry.name, width.bytes());
+                tracing::trace!(target: "mmio", device, "load  {gpa:#x}/{bytes} = {value:#x}");
+                value
+            }
+        }
     }
 
     /// A store of `width` to guest-physical `gpa`.
     pub fn mmio_write(&self, gpa: Gpa, width: Width, value: u64) {
         let value = value & width.mask();
-        let entry = self.mmio.find(gpa.0);
-        if let Some(entry) = entry
-            && let Some(half) = width.half().filter(|_| !entry.takes(gpa.0, width))
-        {
-            self.mmio_write(gpa, half, value);
-            return self.mmio_write(gpa.wrapping_add(half.into()), half, value >> half.bits());
-        }
-        if let Some(Entry { name: device, .. }) = entry {
-            let bytes = width.bytes();
-            tracing::trace!(target: "mmio", device, "store {gpa:#x}/{bytes} = {value:#x}");
-        }
-        if entry.and_then(|e| e.device.write(gpa.0 - e.first, width, value)).is_none() {
-            self.unclaimed.note(Place::Memory(gpa), true);
+        let Some(entry) = self.claimed(gpa) else {
+            return self.unclaimed.note(Place::Memory(gpa), true);
+        };
+        match width.half().filter(|_| !entry.takes(gpa.0, width)) {
+            Some(half) => {
+                self.mmio_write(gpa, half, value);
+                self.mmio_write(gpa.wrapping_add(half.into()), half, value >> half.bits());
+            }
+            None => {
+                let (device, bytes) = (entry.name, width.bytes());
+                tracing::trace!(target: "mmio", device, "store {gpa:#x}/{bytes} = {value:#x}");
+                entry.device.write(gpa.0 - entry.first, width, value);
+            }
         }
     }
 

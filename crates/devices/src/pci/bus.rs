@@ -165,28 +165,26 @@ impl PciBus {
         })
     }
 
-    /// `None`: no BAR claims any of it.
-    fn load(&self, gpa: Gpa, width: PortWidth) -> Option<u32> {
+    fn load(&self, gpa: Gpa, width: PortWidth) -> u32 {
         if let Some(half) = unaligned(gpa.0, width) {
             let low = self.load(gpa, half);
-            let high = self.load(gpa.wrapping_add(half.bytes() as u64), half);
-            let part = |value: Option<u32>| value.unwrap_or(half.mask());
-            return low.or(high).map(|_| part(low) | part(high) << half.bits());
+            return low | self.load(gpa.wrapping_add(half.bytes() as u64), half) << half.bits();
         }
-        let (function, bar, offset) = self.find(gpa)?;
-        Some(lock(function).read(bar, offset, width) & width.mask())
+        match self.find(gpa) {
+            Some((function, bar, offset)) => lock(function).read(bar, offset, width) & width.mask(),
+            None => width.mask(),
+        }
     }
 
-    /// `None`: no BAR claims any of it.
-    fn store(&self, gpa: Gpa, width: PortWidth, value: u32) -> Option<()> {
+    fn store(&self, gpa: Gpa, width: PortWidth, value: u32) {
         if let Some(half) = unaligned(gpa.0, width) {
-            let low = self.store(gpa, half, value & half.mask());
+            self.store(gpa, half, value & half.mask());
             let next = gpa.wrapping_add(half.bytes() as u64);
-            return self.store(next, half, value >> half.bits()).or(low);
+            return self.store(next, half, value >> half.bits());
         }
-        let (function, bar, offset) = self.find(gpa)?;
-        lock(function).write(bar, offset, width, value & width.mask());
-        Some(())
+        if let Some((function, bar, offset)) = self.find(gpa) {
+            lock(function).write(bar, offset, width, value & width.mask());
+        }
     }
 }
 
@@ -244,13 +242,12 @@ impl SharedPio for Ports {
 struct Ecam(Arc<PciBus>);
 
 impl SharedMmio for Ecam {
-    fn read(&self, offset: u64, width: Width) -> Option<u64> {
-        Some(self.0.config_read(offset as u32, narrow(width)).into())
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.0.config_read(offset as u32, narrow(width)).into()
     }
 
-    fn write(&self, offset: u64, width: Width, value: u64) -> Option<()> {
+    fn write(&self, offset: u64, width: Width, value: u64) {
         self.0.config_write(offset as u32, narrow(width), value as u32);
-        Some(())
     }
 
     fn max_width(&self) -> Width {
@@ -265,12 +262,16 @@ struct Window {
 }
 
 impl SharedMmio for Window {
-    fn read(&self, offset: u64, width: Width) -> Option<u64> {
-        self.bus.load(self.base.wrapping_add(offset), narrow(width)).map(u64::from)
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.bus.load(self.base.wrapping_add(offset), narrow(width)).into()
     }
 
-    fn write(&self, offset: u64, width: Width, value: u64) -> Option<()> {
-        self.bus.store(self.base.wrapping_add(offset), narrow(width), value as u32)
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        self.bus.store(self.base.wrapping_add(offset), narrow(width), value as u32);
+    }
+
+    fn claims(&self, offset: u64) -> bool {
+        self.bus.find(self.base.wrapping_add(offset)).is_some()
     }
 
     fn max_width(&self) -> Width {

@@ -78,17 +78,17 @@ impl IrqInputs for IoApic {
 }
 
 impl SharedMmio for IoApic {
-    fn read(&self, offset: u64, _width: Width) -> Option<u64> {
+    fn read(&self, offset: u64, _width: Width) -> u64 {
         let core = lock(&self.core);
         let value = match offset & !3 {
             IOREGSEL => u32::from(core.select),
             IOWIN => core.read_selected(),
             _ => 0,
         };
-        Some(u64::from(value) >> ((offset & 3) * 8))
+        u64::from(value) >> ((offset & 3) * 8)
     }
 
-    fn write(&self, offset: u64, _width: Width, value: u64) -> Option<()> {
+    fn write(&self, offset: u64, _width: Width, value: u64) {
         match offset {
             IOREGSEL => lock(&self.core).select = value as u8,
             IOWIN => {
@@ -100,7 +100,6 @@ impl SharedMmio for IoApic {
             EOI => self.eoi(Vector(value as u8)),
             _ => {}
         }
-        Some(())
     }
 
     fn max_width(&self) -> Width {
