@@ -28,7 +28,10 @@ fn main() {
         println!("cargo:rerun-if-changed={}", guest.join(part).display());
     }
     // The nucleus includes it.
-    println!("cargo:rerun-if-changed={}", guest.join("../crates/x86/src/apic.rs").display());
+    for shared in ["apic.rs", "vectors.rs"] {
+        let path = guest.join("../crates/x86/src").join(shared);
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = out.join("guest");
     let built = target.join(TARGET).join("release");

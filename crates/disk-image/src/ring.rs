@@ -2,11 +2,12 @@
 //! host's io_uring.
 //!
 //! A container's seccomp filter often forbids it, and `kernel.io_uring_disabled` may: then there is
-//! no ring, and the caller makes the same transfers by plain calls.
+//! no ring, and the caller makes the same transfers by plain calls. So it does where the kernel may
+//! not have a thread for what blocks (`ulimit -u`).
 #![allow(unsafe_code)] // Reason: the kernel is given addresses that it uses until it says so.
 
 use super::Transfer;
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::fmt;
 use std::fs::File;
@@ -20,7 +21,12 @@ pub struct Ring<T> {
     flights: Vec<Option<Flight<T>>>,
     /// Those to be started, for the first time or with what is left.
     waiting: Vec<usize>,
+    /// The kernel had no thread for a transfer.
+    given_up: bool,
 }
+
+/// How long the kernel may take for its first thread.
+const PATIENCE_SECONDS: u64 = 2;
 
 struct Flight<T> {
     file: Arc<File>,
@@ -32,11 +38,17 @@ impl<T> Ring<T> {
     /// Room for `most` transfers at once.
     ///
     /// # Errors
-    /// The host has no io_uring, or forbids it.
+    /// The host has no io_uring, forbids it, or has no thread for it.
     pub fn new(most: u32) -> io::Result<Self> {
-        let ring = IoUring::new(most)?;
+        let mut ring = IoUring::new(most)?;
+        has_a_thread(&mut ring)?;
         let flights = (0..most).map(|_| None).collect();
-        Ok(Self { ring, flights, waiting: Vec::new() })
+        Ok(Self { ring, flights, waiting: Vec::new(), given_up: false })
+    }
+
+    /// Whether the kernel has served everything so far; else plain calls are better from now on.
+    pub fn serves(&self) -> bool {
+        !self.given_up
     }
 
     /// Whether nothing is under way.
@@ -89,6 +101,7 @@ impl<T> Ring<T> {
         for completion in completions {
             let number = completion.user_data() as usize;
             let Some(mut flight) = self.flights[number].take() else { continue };
+            self.given_up |= completion.result() == -libc::ECANCELED;
             match flight.progress(completion.result()) {
                 Some(outcome) => done.push((flight.token, outcome)),
                 None => {
@@ -98,6 +111,22 @@ impl<T> Ring<T> {
             }
         }
         done
+    }
+}
+
+/// That the kernel serves what blocks: it does so with threads that count as this process's. Where
+/// it may have none, it gives a transfer up, or leaves it.
+fn has_a_thread(ring: &mut IoUring) -> io::Result<()> {
+    let nothing = opcode::Nop::new().build().flags(squeue::Flags::ASYNC);
+    // SAFETY: it names no memory and no file.
+    let pushed = unsafe { ring.submission().push(&nothing) };
+    pushed.expect("the ring is empty");
+    let limit = types::Timespec::new().sec(PATIENCE_SECONDS);
+    ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))?;
+    match ring.completion().next().map(|done| done.result()) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(-error)),
+        None => Err(ErrorKind::TimedOut.into()),
     }
 }
 
@@ -127,6 +156,10 @@ impl<T> Flight<T> {
     fn progress(&mut self, answer: i32) -> Option<io::Result<()>> {
         if let Ok(bytes) = usize::try_from(answer) {
             return self.transfer.progress(bytes);
+        }
+        if answer == -libc::ECANCELED {
+            // Nobody here takes a transfer back: the kernel had no thread for it.
+            return Some(self.transfer.wait(&self.file));
         }
         let error = io::Error::from_raw_os_error(-answer);
         let again = [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind());

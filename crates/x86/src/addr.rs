@@ -6,6 +6,7 @@
 //! Arithmetic on addresses says what happens at the end of the address space: it is checked, or it
 //! wraps.
 
+use crate::vectors;
 use core::fmt;
 
 /// Bytes of the smallest page.
@@ -215,64 +216,63 @@ pub struct Vector(pub u8);
 hexadecimal!(Vector);
 
 macro_rules! exceptions {
-    ($($(#[$about:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+    ($($(#[$about:meta])* $name:ident = $number:literal;)*) => {
         impl Vector {
             $($(#[$about])* pub const $name: Self = Self($number);)*
-
-            /// The manual's name with its hash sign, as in `#GP`; `None` if the architecture
-            /// assigns none.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self {
-                    $(Self::$name => Some($text),)*
-                    _ => None,
-                }
-            }
         }
     };
 }
 
 exceptions! {
     /// Divide error.
-    DE = 0, "#DE";
+    DE = 0;
     /// Debug.
-    DB = 1, "#DB";
+    DB = 1;
     /// NMI (not an exception, but delivered through the same table).
-    NMI = 2, "NMI";
+    NMI = 2;
     /// INT3.
-    BP = 3, "#BP";
+    BP = 3;
     /// INTO.
-    OF = 4, "#OF";
+    OF = 4;
     /// BOUND.
-    BR = 5, "#BR";
+    BR = 5;
     /// Invalid opcode.
-    UD = 6, "#UD";
+    UD = 6;
     /// Device not available.
-    NM = 7, "#NM";
+    NM = 7;
     /// Double fault.
-    DF = 8, "#DF";
+    DF = 8;
     /// Invalid TSS.
-    TS = 10, "#TS";
+    TS = 10;
     /// Segment not present.
-    NP = 11, "#NP";
+    NP = 11;
     /// Stack fault.
-    SS = 12, "#SS";
+    SS = 12;
     /// General protection.
-    GP = 13, "#GP";
+    GP = 13;
     /// Page fault.
-    PF = 14, "#PF";
+    PF = 14;
     /// x87 floating-point error.
-    MF = 16, "#MF";
+    MF = 16;
     /// Alignment check.
-    AC = 17, "#AC";
+    AC = 17;
     /// Machine check.
-    MC = 18, "#MC";
+    MC = 18;
     /// SIMD floating-point exception.
-    XM = 19, "#XM";
+    XM = 19;
     /// Virtualization exception.
-    VE = 20, "#VE";
+    VE = 20;
     /// Control protection.
-    CP = 21, "#CP";
+    CP = 21;
+}
+
+impl Vector {
+    /// The manual's name with its hash sign, as in `#GP`; `None` if the architecture assigns none.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        let (mnemonic, _) = (*vectors::NAMES.get(usize::from(self.0))?)?;
+        Some(mnemonic)
+    }
 }
 
 impl fmt::Display for Vector {

@@ -39,4 +39,5 @@ pub mod syscall;
 pub mod task;
 #[cfg(test)]
 mod test_bus;
+mod vectors;
 pub mod xsave;

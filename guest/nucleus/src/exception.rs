@@ -21,30 +21,15 @@ const USER: u64 = 1 << 2;
 const RESERVED: u64 = 1 << 3;
 const FETCH: u64 = 1 << 4;
 
-/// Mnemonic and name of each vector below 32.
-pub const NAMES: [(&str, &str); 32] = {
-    let mut names = [("#??", "reserved"); 32];
-    names[0] = ("#DE", "division error");
-    names[1] = ("#DB", "debug");
-    names[2] = ("NMI", "non-maskable interrupt");
-    names[3] = ("#BP", "breakpoint");
-    names[4] = ("#OF", "overflow");
-    names[5] = ("#BR", "bound range exceeded");
-    names[6] = ("#UD", "invalid opcode");
-    names[7] = ("#NM", "device not available");
-    names[8] = ("#DF", "double fault");
-    names[10] = ("#TS", "invalid TSS");
-    names[11] = ("#NP", "segment not present");
-    names[12] = ("#SS", "stack fault");
-    names[13] = ("#GP", "general protection");
-    names[14] = ("#PF", "page fault");
-    names[16] = ("#MF", "x87 floating-point error");
-    names[17] = ("#AC", "alignment check");
-    names[18] = ("#MC", "machine check");
-    names[19] = ("#XM", "SIMD floating-point error");
-    names[21] = ("#CP", "control protection");
-    names
-};
+/// The manual's names, as the machine has them.
+#[path = "../../../crates/x86/src/vectors.rs"]
+mod vectors;
+
+/// Mnemonic and name of a vector below 32.
+pub fn name(vector: u8) -> (&'static str, &'static str) {
+    let name = vectors::NAMES.get(usize::from(vector)).copied().flatten();
+    name.unwrap_or(("#??", "reserved"))
+}
 
 /// The error code in words.
 pub fn describe(vector: u8, error: u64) -> String {
@@ -125,7 +110,7 @@ impl Kernel {
     fn report(&mut self, pid: Pid, end: End) {
         let End::Exception { vector, error, address } = end else { return };
         let Some(process) = self.processes.get(&pid) else { return };
-        let (short, long) = NAMES[vector as usize & 31];
+        let (short, long) = name(vector);
         let rip = process.context.frame.rip;
         self.lines.hide();
         println!("process {pid} ({}) ended: {short} {long}", process.name);
@@ -154,7 +139,7 @@ impl Kernel {
 #[unsafe(no_mangle)]
 extern "C" fn kernel_exception(frame: &Frame64) -> ! {
     let (vector, error) = (frame.vector as u8, frame.error);
-    let (short, long) = NAMES[vector as usize & 31];
+    let (short, long) = name(vector);
     println!("\n*** The nucleus itself failed: {short} {long}, error code {error:#x}");
     println!("    {}", describe(vector, error));
     println!("{frame:#x?}");

@@ -1,6 +1,6 @@
 //! What the shell and the demo show of the nucleus's insides.
 
-use crate::exception::NAMES;
+use crate::exception::name;
 use crate::kernel::Kernel;
 use crate::paging::{self, LEVELS};
 use crate::physical::PAGE;
@@ -47,7 +47,7 @@ fn state(p: &Process) -> String {
 pub fn ended(end: End) -> String {
     match end {
         End::Exit(code) => format!("exit {code}"),
-        End::Exception { vector, .. } => String::from(NAMES[vector as usize & 31].0),
+        End::Exception { vector, .. } => String::from(name(vector).0),
         End::Killed => String::from("killed"),
         End::OutOfMemory => String::from("out of memory"),
     }
@@ -148,7 +148,7 @@ pub fn idt() {
     for (first, last, what) in ranges {
         if first == 0 {
             for vector in 0..=last {
-                gate(vector, vector, NAMES[vector as usize].1);
+                gate(vector, vector, name(vector).1);
             }
         } else {
             gate(first, last, what);
@@ -189,7 +189,7 @@ pub fn interrupts(k: &Kernel) {
             tables::CONSOLE => "console",
             tables::POWER => "power button",
             tables::TRAP => "system calls by INT 80H",
-            n if n < 32 => NAMES[n as usize].1,
+            n if n < 32 => name(n as u8).1,
             _ => "",
         };
         println!("{vector:6}  {count:10}  {what}");

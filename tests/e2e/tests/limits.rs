@@ -55,9 +55,11 @@ fn without_executable_memory_the_true_cause_is_told() {
     assert!(!message.contains("--cpu"), "the processor is not to blame: {message}");
 }
 
+/// Where gemello has its threads, and the host's io_uring none for the nucleus's disk, that works
+/// all the same.
 #[test]
 fn few_threads_are_told() {
-    for limit in 1..=7 {
+    for limit in 1..=11 {
         let mut limited = Command::new("prlimit");
         limited.arg(format!("--nproc={limit}"));
         // Who is root has no such limit.
@@ -69,7 +71,8 @@ fn few_threads_are_told() {
             return; // not as root, or the program is out of that user's reach
         }
         assert!([0, 2].contains(&code(&output)), "{limit} threads: {message}");
-        assert!(!message.contains("panicked"), "{limit} threads: {message}");
+        let defects = ["panicked", "disk"];
+        assert!(!defects.iter().any(|d| message.contains(d)), "{limit} threads: {message}");
     }
 }
 

@@ -210,7 +210,7 @@ impl Server {
 }
 
 impl HostRing {
-    /// Whether there is one; makes it if it has not been tried.
+    /// Whether there is one that serves; makes it if it has not been tried.
     fn is_there(&mut self) -> bool {
         if let Self::NotYet = self {
             *self = match Ring::new(DEPTH) {
@@ -221,7 +221,7 @@ impl HostRing {
                 }
             };
         }
-        matches!(self, Self::Made(_))
+        matches!(self, Self::Made(ring) if ring.serves())
     }
 
     fn leave(&mut self, straight: Straight, transfer: Transfer, token: (Answer, Then)) {
