@@ -1,12 +1,18 @@
 //! Every command that the help and README.md show, run as it is shown, in a folder that has the
 //! files it names. gemello's own tests hold that each is parsed; what takes minutes is left out.
 
+#[path = "../../../crates/oci/tests/builder/mod.rs"]
+#[allow(dead_code)] // what the crate's own tests call
+mod builder;
+
+use builder::{Archive, Packing, saved};
 use e2e::{RESET, cache, code, debian, gemello, prints, run, system_disk, text};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,11 +63,8 @@ fn place() -> PathBuf {
     let place = std::env::temp_dir().join(format!("gemello-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&place);
     fs::create_dir_all(place.join("bin")).expect("a directory");
-    std::os::unix::fs::symlink(
-        fs::canonicalize(gemello()).expect("built"),
-        place.join("bin/gemello"),
-    )
-    .expect("a link");
+    symlink(fs::canonicalize(gemello()).expect("built"), place.join("bin/gemello"))
+        .expect("a link");
     let file = |name: &str, content: &[u8]| fs::write(place.join(name), content).expect("a file");
     file("names", b"b\na\nb\n");
     file("kernel.elf", &prints(b"text\r\n", RESET));
@@ -77,7 +80,20 @@ fn place() -> PathBuf {
     file("machine.toml", b"[boot]\nkernel = \"kernel.elf\"\n");
     fs::copy(cache().join("cloud/vmlinuz"), place.join("vmlinuz")).expect("Debian's kernel");
     initrd(&place);
+    image(&place);
     place
+}
+
+/// An image with a shell, and a cache for what is made of it.
+fn image(place: &Path) {
+    let busybox = fs::read(cache().join("cloud/busybox")).expect("busybox");
+    let content = Archive::new().folder("bin", 0o755, (0, 0));
+    let content = content.file("bin/busybox", 0o755, (0, 0), &busybox);
+    let layer = content.symlink("bin/sh", "busybox").symlink("bin/poweroff", "busybox").end();
+    let config = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
+    saved(&[(layer, Packing::Gzip)], &config).write_archive(&place.join("image.tar"));
+    fs::create_dir_all(place.join("cache/gemello")).expect("a folder");
+    symlink(cache(), place.join("cache/gemello/debian")).expect("a link");
 }
 
 /// An initial file system whose init powers off.
@@ -99,10 +115,14 @@ fn paste(line: &str, place: &Path) -> (i32, String) {
     shell.args(["90", "sh", "-c", line]).current_dir(place).env("PATH", path);
     let out = fs::File::create(place.join("out")).expect("a file");
     shell.stdin(Stdio::piped()).stdout(out.try_clone().expect("a file")).stderr(out);
+    let of_an_image = line.contains("oci:");
+    if of_an_image {
+        shell.env("XDG_CACHE_HOME", place.join("cache"));
+    }
     let mut child = shell.spawn().expect("timeout");
     let mut input = child.stdin.take().expect("piped");
-    // It may not read it.
-    let _ = input.write_all(b"poweroff\n");
+    // It may not read it. An image's shell is a command, and has a status.
+    let _ = input.write_all(if of_an_image { b"exit\n".as_slice() } else { b"poweroff\n" });
     let status = child.wait().expect("a child");
     (status.code().unwrap_or(-1), text(&fs::read(place.join("out")).expect("there")))
 }

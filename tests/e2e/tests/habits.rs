@@ -28,7 +28,7 @@ fn a_habit_is_answered_with_what_it_is_here() {
         (&["run", "debian", "-smp", "2"], "it is --vcpus 2 here"),
         (&["run", "debian", "-net", "user"], "--net user"),
         (&["run", "-v", "/a:/b", "debian"], "--share DIR"),
-        (&["run", "-p", "8080:80", "debian"], "--net user"),
+        (&["run", "--expose", "80", "debian"], "--net user"),
         (&["run", "debian", "-hda", image], "--disk /"),
         (&["-hda", image], "--disk /"),
         (&["run", "-nographic", "debian"], "serial console"),
