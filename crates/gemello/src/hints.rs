@@ -147,9 +147,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
         "kill" => {
             Some(format!("to end a machine at once: {}", command(&["stop", "--force"], rest)))
         }
-        "attach" | "logs" => {
-            Some(format!("for a machine's console: {}", command(&["console"], rest)))
-        }
+        "attach" => Some(format!("for a machine's console: {}", command(&["console"], rest))),
         "unpause" => Some(format!("to have it go on: {}", command(&["resume"], rest))),
         "version" | "-v" | "-version" => Some("for the version: gemello --version".into()),
         _ if Path::new(verb).is_file() => {
@@ -162,7 +160,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
 /// A second word without a dash: docker's command, or a kernel's parameter.
 fn after_the_guest(guest: &OsStr, words: &[OsString], at: usize) -> String {
     let (before, after) = words.split_at(at);
-    if guest == "debian" {
+    if guest == "debian" || guest.as_bytes().starts_with(b"oci:") {
         let after: Vec<_> = after.iter().filter(|word| *word != "--").cloned().collect();
         let all = [&["gemello".into()], before, &["--".into()], &after].concat();
         return format!("a command follows two dashes: {}", shell::command(all));
@@ -289,7 +287,6 @@ mod tests {
             ("gemello ls", "gemello ps"),
             ("gemello kill web", "gemello stop --force web"),
             ("gemello attach web", "gemello console web"),
-            ("gemello logs web", "gemello console web"),
             ("gemello -v", "gemello --version"),
             ("gemello --kernel a --memory 1G", "gemello run --kernel a --memory 1G"),
             ("gemello run debian uname -a", "gemello run debian -- uname -a"),
@@ -303,7 +300,7 @@ mod tests {
             ("gemello run debian --cpus=1.5", "it is --vcpus 2"),
             ("gemello run debian -c 8", "it is --vcpus 8"),
             ("gemello run debian -net user", "--net user"),
-            ("gemello run debian -p 80:80", "-p 80:80: a network is --net user"),
+            ("gemello run debian --expose 80", "--expose 80: a network is --net user"),
             ("gemello run debian -v /a:/b", "--share DIR"),
             ("gemello run debian -hda a.img", "it is --disk a.img"),
             ("gemello -drive if=virtio,file=a.img,readonly=on", "it is --disk a.img,ro"),
