@@ -459,8 +459,8 @@ fn fifty_nuclei_in_one_process_answer() {
 }
 
 #[test]
-#[ignore = "second step: eight Debians, 256 MiB in memory of 1 GiB each"]
-fn eight_debians_within_their_budgets_answer() {
+#[ignore = "by hand: eight Debians, 256 MiB in memory of 1 GiB each"]
+fn eight_debians_within_their_budgets_answer_by_hand() {
     const COUNT: usize = 8;
     let _turn = debian_alone("cloud");
     let mut house = House::new("eight");
