@@ -9,11 +9,11 @@
 use crate::control::{self, Claim};
 use crate::exit;
 use crate::hosted::Hosted;
+use crate::output;
 use crate::place;
 use crate::settings::name::MachineName;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
@@ -57,14 +57,14 @@ pub(crate) fn begin() -> Result<()> {
 ///
 /// # Errors
 /// It cannot: nobody would know of it.
-pub(crate) fn check(name: &MachineName, claim: Option<&Claim>) -> Result<()> {
-    if place::is_detached() && claim.is_none() {
-        bail!(
-            "{name} could not be reached once it is detached: no folder for its socket can be had; \
-             set XDG_RUNTIME_DIR to a folder of yours alone"
-        );
+pub(crate) fn check(name: &MachineName, claim: &Result<Claim>) -> Result<()> {
+    match claim {
+        Err(error) if place::is_detached() => bail!(
+            "{name} could not be reached once it is detached: {error:#}; set XDG_RUNTIME_DIR to a \
+             folder of yours alone, of a short name"
+        ),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Tells who waits that these machines run now, and leaves its streams, if they are detached.
@@ -74,12 +74,10 @@ pub(crate) fn check(name: &MachineName, claim: Option<&Claim>) -> Result<()> {
 pub(crate) fn leave(machines: &[&MachineName]) -> Result<()> {
     let Some(first) = machines.first().filter(|_| place::is_detached()) else { return Ok(()) };
     let messages = control::log(first).context("cannot make a file for messages")?;
-    let nothing = File::options().write(true).open("/dev/null").context("cannot open /dev/null")?;
     let names: String = machines.iter().map(|name| format!("{name}\n")).collect();
     std::io::stdout().write_all(names.as_bytes()).context("nobody waits for the machines")?;
     rustix::stdio::dup2_stderr(messages).context("cannot leave standard error")?;
-    rustix::stdio::dup2_stdout(nothing).context("cannot leave standard output")?;
-    Ok(())
+    output::leave_standard_output().context("cannot leave standard output")
 }
 
 /// Keeps the last of what a detached machine has put out, which has ended.

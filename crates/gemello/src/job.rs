@@ -10,21 +10,18 @@ use agent_job::{Errors, Folder, Job, Net, Program, Root, Streams};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Gid, getegid, geteuid, getgroups};
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// The disk that is the root: the first.
 const DISK: &str = "/dev/vda";
 
+/// Where programs are, unless somebody says otherwise.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The environment in Debian's small system, TERM aside.
-const ENVIRONMENT: [&str; 5] = [
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME=/root",
-    "USER=root",
-    "LOGNAME=root",
-    "ENV=/etc/profile",
-];
+const ENVIRONMENT: [&str; 5] =
+    [PATH, "HOME=/root", "USER=root", "LOGNAME=root", "ENV=/etc/profile"];
 
 /// The job of a machine of `settings`, whose root is perhaps an `image`; its command has `streams`,
 /// its error where `errors` say.
@@ -82,15 +79,20 @@ fn place(root: Option<&Path>, path: &Path) -> Result<PathBuf> {
 
 /// In Debian's small system, as its root.
 fn roots(words: Vec<OsString>) -> Program {
-    let mut term = OsString::from("TERM=");
-    term.push(env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
     Program {
         words: if words.is_empty() { vec!["/bin/sh".into(), "-i".into()] } else { words },
-        environment: ENVIRONMENT.into_iter().map(OsString::from).chain([term]).collect(),
+        environment: ENVIRONMENT.into_iter().map(OsString::from).chain([term()]).collect(),
         folder: "/root".into(),
         umask: 0o22,
         ..Program::default()
     }
+}
+
+/// The user's terminal.
+fn term() -> OsString {
+    let mut term = OsString::from("TERM=");
+    term.push(env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
+    term
 }
 
 /// As the image says. `words` are there in place of its own, after its entrypoint.
@@ -103,9 +105,7 @@ fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
         bail!("the image {name} names no command; give one after --");
     }
     let mut environment: Vec<_> = config.environment.iter().map(OsString::from).collect();
-    let mut term = env::var_os("TERM").unwrap_or_else(|| "dumb".into());
-    term = [OsStr::new("TERM="), &term].into_iter().collect();
-    for other in [ENVIRONMENT[0].into(), format!("HOME={}", user.home).into(), term] {
+    for other in [PATH.into(), format!("HOME={}", user.home).into(), term()] {
         let name = |variable: &OsString| {
             variable.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default().to_vec()
         };

@@ -217,10 +217,18 @@ impl Write for Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        // Something stays there, so that no file that is opened later becomes standard output.
-        let nothing = File::options().write(true).open("/dev/null");
-        let _ = nothing.map(rustix::stdio::dup2_stdout);
+        let _ = leave_standard_output();
     }
+}
+
+/// Closes standard output: its reader finds the end. Something stays there, so that no file that is
+/// opened later becomes standard output.
+///
+/// # Errors
+/// The host refuses.
+pub(crate) fn leave_standard_output() -> io::Result<()> {
+    let nothing = File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(nothing)?)
 }
 
 fn write(place: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {

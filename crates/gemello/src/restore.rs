@@ -60,5 +60,8 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
         side.wishes().arm_save(Saver::new(path, machine.handle(), hardware, session)?);
     }
     let report = Report { stats: arguments.stats, digest: arguments.digest };
-    to_its_end(vec![Ready { name, claim, machine, side, report, log, capture, sched }], &sched)
+    to_its_end(
+        vec![Ready { name, claim: claim.ok(), machine, side, report, log, capture, sched }],
+        &sched,
+    )
 }

@@ -78,9 +78,7 @@ fn place(settings: &Settings, alone: bool) -> Result<Place> {
         ),
         Some(ConsolePlace::Terminal) => Place::Standard,
         // A detached command has no terminal, and no input.
-        None if alone && (!place::is_detached() || !settings.boot.command.is_empty()) => {
-            Place::Standard
-        }
+        None if alone && (!place::is_detached() || settings.boot.has_command()) => Place::Standard,
         None | Some(ConsolePlace::Pty) => Place::Pty(Pty::open()?),
         Some(ConsolePlace::Log(_)) => Place::Log(LogFile::default()),
     })
@@ -102,7 +100,7 @@ fn start(
     let said = settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
-    detach::check(&name, claim.as_ref())?;
+    detach::check(&name, &claim)?;
     let config = config(settings, &name, boot, side.ports())?;
     if config.paging.is_none() {
         host_memory::warn(config.memory);
@@ -122,7 +120,7 @@ fn start(
     let report = Report { stats: settings.run.stats(), digest: settings.run.digest() };
     let sched = settings.sched;
     let capture = LogFile::of("capture");
-    Ok(Ready { name, claim, machine, side, report, log, capture, sched })
+    Ok(Ready { name, claim: claim.ok(), machine, side, report, log, capture, sched })
 }
 
 /// The machine of `settings`, which is called `name`, with a console device if it has `ports`. Boot

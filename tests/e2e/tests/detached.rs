@@ -2,6 +2,7 @@
 
 use e2e::{HALT, House, LONG, code, debian, prints, text, until};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// What a panic of Linux says, as far as gemello looks.
 const PANIC: &[u8] = b"Kernel panic - not syncing: test\r\n\
@@ -72,6 +73,16 @@ fn what_cannot_run_is_told_at_once() {
         assert!(text(&output.stderr).contains(why), "{words:?}: {}", text(&output.stderr));
     }
     assert!(house.names().is_empty());
+    // A socket's path has 107 bytes at the most.
+    let name = "n".repeat(64);
+    let long = house.runtime.join("r".repeat(60));
+    fs::create_dir(&long).expect("a folder");
+    fs::set_permissions(&long, fs::Permissions::from_mode(0o700)).expect("mine");
+    let mut run = house.command(&["run", "-d", "--nucleus", "--name", &name]);
+    let output = run.env("XDG_RUNTIME_DIR", &long).output().expect("gemello starts");
+    let told = text(&output.stderr);
+    assert_eq!(code(&output), 2, "{told}");
+    assert!(told.contains("path must be shorter") && told.contains("short name"), "{told}");
 }
 
 #[test]

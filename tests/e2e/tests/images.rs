@@ -5,7 +5,7 @@
 mod builder;
 
 use builder::{Archive, Packing, layout, saved};
-use e2e::{cache, code, command, debian, scratch, text};
+use e2e::{House, cache, code, command, debian, scratch, text, until};
 use rustix::fs::{SeekFrom, seek};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -233,4 +233,24 @@ fn a_root_that_was_not_finished_is_not_used() {
     assert_eq!(text(&output.stdout), format!("{} /srv/large\n", noise.len()));
     assert_eq!(code(&place.output(&["prune"])), 0);
     assert_eq!(place.files(), Vec::<PathBuf>::new());
+}
+
+/// Its own command is a command as any other: no terminal, no input.
+#[test]
+fn a_background_has_no_terminal() {
+    let _turn = debian("cloud");
+    let (place, house) = (Place::new(), House::new("images"));
+    let archive = scratch("beside", b"").with_file_name("background.tar");
+    saved(&layers(), &config("", "busybox tty; busybox cat")).write_archive(&archive);
+    let image = format!("oci:{}", archive.display());
+    let mut run = house.command(&["run", "--detach", "--name", "background", &image]);
+    let output = run.env("XDG_CACHE_HOME", &place.cache).output().expect("gemello starts");
+    assert_eq!(
+        (code(&output), &*text(&output.stdout)),
+        (0, "background\n"),
+        "{}",
+        text(&output.stderr)
+    );
+    until("its end", || house.names().is_empty().then_some(()));
+    assert_eq!(house.told(&["logs", "background"]), "not a tty\n");
 }

@@ -304,19 +304,24 @@ fn a_host_without_descriptors_refuses_and_recovers_by_hand() {
     finish(session);
 }
 
-/// Answers each query with no records.
-fn resolver() -> SocketAddr {
+/// Sends back what comes, changed like this.
+fn sends_back(change: impl Fn(&mut [u8]) + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind((V4, 0)).expect("a port");
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20).expect("more room");
     let address = socket.local_addr().expect("bound");
     thread::spawn(move || {
-        let mut query = [0; 512];
-        while let Ok((len, from)) = socket.recv_from(&mut query) {
-            query[2] |= 0x80;
-            let _ = socket.send_to(&query[..len], from);
+        let mut buffer = vec![0; 65536];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            change(&mut buffer[..len]);
+            let _ = socket.send_to(&buffer[..len], from);
         }
     });
     address
+}
+
+/// Answers each query with no records.
+fn resolver() -> SocketAddr {
+    sends_back(|query| query[2] |= 0x80)
 }
 
 /// As many seconds as `NET_SECONDS` says, or 60.
@@ -333,26 +338,12 @@ fn five_thousand_queries_a_second_are_answered_by_hand() {
     assert_eq!(numbers[0], numbers[1], "all are answered: {said}");
 }
 
-/// Sends back what comes.
-fn echo_datagrams() -> u16 {
-    let socket = UdpSocket::bind((V4, 0)).expect("a port");
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20).expect("more room");
-    let port = socket.local_addr().expect("bound").port();
-    thread::spawn(move || {
-        let mut buffer = vec![0; 65536];
-        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(&buffer[..len], from);
-        }
-    });
-    port
-}
-
 /// 20,000 datagrams of 4000 bytes to the host and back, and of 60,000, each in fragments.
 #[test]
 #[ignore = "by hand: see the module"]
 fn long_datagrams_come_back_by_hand() {
     let _turn = debian_alone("cloud");
-    let port = echo_datagrams();
+    let port = sends_back(|_| {}).port();
     let script =
         format!("/p blast 10.0.2.2 {port} 4000 1000 20000; /p blast 10.0.2.2 {port} 60000 50 1000");
     let (status, said) = guest("", "", &script).finish(HOUR);

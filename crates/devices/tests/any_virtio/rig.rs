@@ -4,6 +4,9 @@
 //! The device serves its queues at once, so a run is the same each time. Besides not panicking, a
 //! step keeps a promise: saved state restores to itself.
 
+#[path = "../../src/virtio/tests/pci_field.rs"]
+mod pci_field;
+
 use devices::bus::MmioDevice as _;
 use devices::irq::{IrqInputs, IrqLine};
 use devices::msi::{Msi, MsiSink};
@@ -17,6 +20,7 @@ use devices::virtio::vsock::{Place, Vsock};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, SECTOR, Space, Storage};
 use memory::GuestRam;
+use pci_field::pci_field;
 use share::{Options, Share};
 use std::cell::RefCell;
 use std::io::{self, Write as _};
@@ -223,7 +227,7 @@ impl Rig {
         match &self.device {
             Device::Mmio(device) => lock(device).read(register, Width::B4),
             Device::Pci(device) => {
-                let (offset, width) = pci_field(register);
+                let (offset, width) = field(register);
                 lock(device).read(0, offset, width).into()
             }
         }
@@ -237,7 +241,7 @@ impl Rig {
                 lock(device).write(0, 0x3000 + 4 * (value as u32 & 7), PortWidth::B2, 0);
             }
             Device::Pci(device) => {
-                let (offset, width) = pci_field(register);
+                let (offset, width) = field(register);
                 lock(device).write(0, offset, width, value as u32 & width.mask());
             }
         }
@@ -375,26 +379,10 @@ impl Rig {
 /// QueueNotify of the MMIO transport.
 const NOTIFY: u64 = 0x50;
 
-/// Where the MMIO transport's `register` is in BAR 0 of a function (virtio 1.2, 4.1.4.3), and how
-/// wide.
-fn pci_field(register: u64) -> (u32, PortWidth) {
-    let low = register as u32 & 4;
-    match register {
-        0x10 => (0x04, PortWidth::B4),
-        0x14 => (0x00, PortWidth::B4),
-        0x20 => (0x0C, PortWidth::B4),
-        0x24 => (0x08, PortWidth::B4),
-        0x30 => (0x16, PortWidth::B2),
-        0x34 | 0x38 => (0x18, PortWidth::B2),
-        0x44 => (0x1C, PortWidth::B2),
-        0x70 => (0x14, PortWidth::B1),
-        0x80 | 0x84 => (0x20 + low, PortWidth::B4),
-        0x90 | 0x94 => (0x28 + low, PortWidth::B4),
-        0xa0 | 0xa4 => (0x30 + low, PortWidth::B4),
-        0xfc => (0x15, PortWidth::B1),
-        0x100.. => (0x2000 + (register as u32 - 0x100), PortWidth::B4),
-        _ => (0x1000, PortWidth::B1), // ISR status
-    }
+/// Where the MMIO transport's `register` is in BAR 0 of a function, and how wide: at the ISR status
+/// if it is not there.
+fn field(register: u64) -> (u32, PortWidth) {
+    pci_field(register).unwrap_or((0x1000, PortWidth::B1))
 }
 
 /// Has a driver do to a device what `data` says, eight bytes a step. Must neither panic nor hang.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The end of a socket's name.
 const SOCKET: &str = "sock";
 /// The end of the name of what a detached machine has left.
-pub(super) const LOG: &str = "log";
+const LOG: &str = "log";
 
 /// The folder of a user's control sockets.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@
 
 use super::client::is_alive;
 use super::figures::Figures;
-use super::folder::{Folder, LOG};
+use super::folder::Folder;
 use super::protocol::{self, Answer, Balloon, Info, LINE_MAX, Reply, Request, VERSION};
 use crate::console::{Console, Viewer};
 use crate::hosted::Hosted;
@@ -63,24 +63,24 @@ impl Drop for Socket {
     }
 }
 
-/// Takes a name among this user's machines: the machine's name, and what holds it. Without a folder
-/// for sockets the machine runs, and cannot be reached.
+/// Takes a name among this user's machines: the machine's name, and what holds it, or why nothing
+/// does: then the machine runs, and cannot be reached.
 ///
 /// # Errors
 /// Another machine has the name.
-pub(crate) fn claim(name: &Name) -> Result<(MachineName, Option<Claim>)> {
+pub(crate) fn claim(name: &Name) -> Result<(MachineName, Result<Claim>)> {
     let (Name::Said(wanted) | Name::ByDefault(wanted)) = name;
-    let unreached = |error: &anyhow::Error| {
+    let unreached = |error: anyhow::Error| {
         tracing::debug!(target: "boot", error = %format!("{error:#}"), "no control socket");
-        Ok((wanted.clone(), None))
+        Ok((wanted.clone(), Err(error)))
     };
     let folder = match Folder::open() {
         Ok(folder) => folder,
-        Err(error) => return unreached(&error),
+        Err(error) => return unreached(error),
     };
     let _lock = match folder.lock() {
         Ok(lock) => lock,
-        Err(error) => return unreached(&error),
+        Err(error) => return unreached(error),
     };
     let most = if matches!(name, Name::Said(_)) { 1 } else { SAME_NAME };
     for number in 1..=most {
@@ -88,12 +88,13 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Option<Claim>)> {
         let path = folder.socket(&name.to_string());
         match is_alive(&path) {
             Ok(true) => continue,
-            Err(error) => return unreached(&error.into()),
+            Err(error) => return unreached(error.into()),
             Ok(false) => {}
         }
+        let _ = std::fs::remove_file(folder.log(&name.to_string())); // of the last of this name
         return match Claim::at(&path) {
-            Ok(claim) => Ok((name, Some(claim))),
-            Err(error) => unreached(&error),
+            Ok(claim) => Ok((name, Ok(claim))),
+            Err(error) => unreached(error),
         };
     }
     bail!(
@@ -105,9 +106,7 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Option<Claim>)> {
 impl Claim {
     /// The folder's lock is held.
     fn at(path: &Path) -> Result<Self> {
-        // Of a process that has gone.
-        let _ = std::fs::remove_file(path);
-        let _ = std::fs::remove_file(path.with_extension(LOG));
+        let _ = std::fs::remove_file(path); // of a process that has gone
         let attempt = || format!("cannot make the socket {}", path.display());
         let listener = UnixListener::bind(path).with_context(attempt)?;
         let claim = Self { socket: Socket(path.to_owned()), listener };

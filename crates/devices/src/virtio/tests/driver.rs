@@ -1,5 +1,6 @@
 //! A driver that plays the guest: it lays rings and requests out in RAM by hand.
 
+use super::pci_field::pci_field;
 use crate::bus::MmioDevice as _;
 use crate::irq::{IrqInputs, IrqLine};
 use crate::msi::{Msi, MsiSink};
@@ -287,27 +288,6 @@ pub(super) fn running(on: On, platter: &Platter, features: u64) -> Driver {
     let mut driver = device(on, platter, ReadWrite);
     driver.initialize(features);
     driver
-}
-
-/// Where the MMIO transport's `register` is in BAR 0 of a function, and how wide.
-fn pci_field(register: u64) -> Option<(u32, PortWidth)> {
-    let field = match register {
-        0x10 => (0x04, PortWidth::B4),
-        0x14 => (0x00, PortWidth::B4),
-        0x20 => (0x0C, PortWidth::B4),
-        0x24 => (0x08, PortWidth::B4),
-        0x30 => (0x16, PortWidth::B2),
-        0x34 | 0x38 => (0x18, PortWidth::B2),
-        0x44 => (0x1C, PortWidth::B2),
-        0x70 => (0x14, PortWidth::B1),
-        0x80 | 0x84 => (0x20 + (register as u32 & 4), PortWidth::B4),
-        0x90 | 0x94 => (0x28 + (register as u32 & 4), PortWidth::B4),
-        0xa0 | 0xa4 => (0x30 + (register as u32 & 4), PortWidth::B4),
-        0xfc => (0x15, PortWidth::B1),
-        0x100..0x1100 => (0x2000 + (register as u32 - 0x100), PortWidth::B4),
-        _ => return None,
-    };
-    Some(field)
 }
 
 impl Driver {

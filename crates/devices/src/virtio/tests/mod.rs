@@ -8,6 +8,7 @@ mod fs;
 mod hostile;
 mod net;
 mod pci;
+mod pci_field;
 mod queues;
 mod saved;
 mod straight;
