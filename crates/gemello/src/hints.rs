@@ -137,7 +137,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
     };
     let rest = words.get(1..).unwrap_or_default();
     match verb {
-        "debian" => Some(format!("to boot it: {}", command(&["run"], words))),
+        "debian" | "busybox" => Some(format!("to boot it: {}", command(&["run"], words))),
         "nucleus" => Some(format!("to boot it: {}", command(&["run", "--nucleus"], rest))),
         "pull" => Some(format!("to fetch a guest: {}", command(&["fetch"], rest))),
         "start" | "boot" | "create" | "exec" if !rest.is_empty() => {
@@ -160,7 +160,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
 /// A second word without a dash: docker's command, or a kernel's parameter.
 fn after_the_guest(guest: &OsStr, words: &[OsString], at: usize) -> String {
     let (before, after) = words.split_at(at);
-    if guest == "debian" || guest.as_bytes().starts_with(b"oci:") {
+    if guest == "debian" || guest == "busybox" || guest.as_bytes().starts_with(b"oci:") {
         let after: Vec<_> = after.iter().filter(|word| *word != "--").cloned().collect();
         let all = [&["gemello".into()], before, &["--".into()], &after].concat();
         return format!("a command follows two dashes: {}", shell::command(all));

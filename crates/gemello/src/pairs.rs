@@ -57,7 +57,7 @@ pub(crate) fn turns(deterministic: bool, sched: &SchedSettings) -> Result<()> {
 
 fn boot(boot: &BootSettings) -> Result<()> {
     let BootSettings {
-        debian,
+        busybox,
         image,
         rootfs,
         rw,
@@ -69,13 +69,13 @@ fn boot(boot: &BootSettings) -> Result<()> {
         module,
     } = boot;
     if image.is_some()
-        && (debian.is_some() || rootfs.is_some() || nucleus.is_some() || kernel.is_some())
+        && (busybox.is_some() || rootfs.is_some() || nucleus.is_some() || kernel.is_some())
     {
         bail!("an image is booted by Debian's kernel alone; leave all other guests out");
     }
-    let guests = [debian.is_some(), nucleus.is_some(), kernel.is_some()];
+    let guests = [busybox.is_some(), nucleus.is_some(), kernel.is_some()];
     if guests.into_iter().filter(|said| *said).count() > 1 {
-        bail!("`debian`, `nucleus` and `kernel` each say what to boot; leave all but one out");
+        bail!("`busybox`, `nucleus` and `kernel` each say what to boot; leave all but one out");
     }
     if rootfs.is_some() && nucleus.is_some() {
         bail!("the nucleus is a whole guest; leave `rootfs` out");

@@ -176,7 +176,7 @@ struct Parts {
 }
 
 fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> Result<Parts> {
-    let BootSettings { debian, rootfs, kernel: named, .. } = &settings.boot;
+    let BootSettings { busybox, rootfs, kernel: named, .. } = &settings.boot;
     let transport = settings.transport();
     if let (Some(root), Some(path)) = (rootfs, named) {
         let read =
@@ -190,7 +190,7 @@ fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> R
         let kernel = kernel.unwrap_or_else(|| File::Path(path.clone()));
         return Ok(Parts { kernel, busybox: None, drivers });
     }
-    let fetched = debian::fetch(debian.unwrap_or_default(), Refresh::IfMissing)?;
+    let fetched = debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?;
     let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
     Ok(Parts {
         kernel: File::Path(fetched.kernel),

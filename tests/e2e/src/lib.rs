@@ -83,7 +83,7 @@ fn fetched(flavour: &str, turn: Turn) -> Turn {
     static FETCHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut fetched = sync::lock(&FETCHED);
     if !fetched.iter().any(|f| f == flavour) {
-        let output = run(&["fetch", "debian", "--flavour", flavour]);
+        let output = run(&["fetch", "busybox", "--flavour", flavour]);
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         fetched.push(flavour.to_owned());
     }

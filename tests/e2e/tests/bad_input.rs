@@ -69,21 +69,21 @@ fn truncated_kernels_at_every_length() {
 #[test]
 fn wrong_arguments() {
     refused(&["run"], &["--kernel"]);
-    refused(&["run", "debian", "--memory", "512"], &["unit"]);
-    refused(&["run", "debian", "--memory", "1M"], &["--memory"]);
-    refused(&["run", "debian", "--cpu", "pentium"], &["gemello-v2"]);
-    refused(&["run", "debian", "--cpu", "gemello-v2,+nonsense"], &["nonsense"]);
-    refused(&["run", "debian", "--cpu", "gemello-v3,-sse2"], &["'sse2'", "leave it in"]);
-    refused(&["run", "debian", "--cpu", "gemello-v2,-lm"], &["'lm'", "leave it in"]);
-    refused(&["run", "debian", "--code-cache", "512K"], &["--code-cache", "1M or more"]);
-    refused(&["run", "debian", "--code-cache", "4G"], &["--code-cache", "1G or less"]);
+    refused(&["run", "busybox", "--memory", "512"], &["unit"]);
+    refused(&["run", "busybox", "--memory", "1M"], &["--memory"]);
+    refused(&["run", "busybox", "--cpu", "pentium"], &["gemello-v2"]);
+    refused(&["run", "busybox", "--cpu", "gemello-v2,+nonsense"], &["nonsense"]);
+    refused(&["run", "busybox", "--cpu", "gemello-v3,-sse2"], &["'sse2'", "leave it in"]);
+    refused(&["run", "busybox", "--cpu", "gemello-v2,-lm"], &["'lm'", "leave it in"]);
+    refused(&["run", "busybox", "--code-cache", "512K"], &["--code-cache", "1M or more"]);
+    refused(&["run", "busybox", "--code-cache", "4G"], &["--code-cache", "1G or less"]);
     refused(&["run", "--nucleus", "foo"], &["foo", "demo or test"]);
     refused(&["run", "--nucleus", "--flavour", "full"], &["--flavour"]);
-    refused(&["run", "debian", "--engine", "hard"], &["soft"]);
-    refused(&["run", "debian", "--timeout", "0"], &["time"]);
-    refused(&["run", "debian", "--trace", "everything"], &["ports"]);
+    refused(&["run", "busybox", "--engine", "hard"], &["soft"]);
+    refused(&["run", "busybox", "--timeout", "0"], &["time"]);
+    refused(&["run", "busybox", "--trace", "everything"], &["ports"]);
     let kernel = scratch("idle2.elf", &idle());
-    refused(&["run", kernel.to_str().expect("text"), "--", "ls"], &["debian"]);
+    refused(&["run", kernel.to_str().expect("text"), "--", "ls"], &["busybox"]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn too_little_memory_and_a_large_initrd() {
 fn no_apt_and_no_place_for_the_cache() {
     let without = |variable: &str, value: &str| {
         let cache = scratch("x", b"").with_file_name("empty-cache");
-        command(&["run", "debian"])
+        command(&["run", "busybox"])
             .env("XDG_CACHE_HOME", cache)
             .env(variable, value)
             .output()
@@ -129,7 +129,9 @@ fn a_full_disk_is_blamed_in_one_line() {
         "mount -t tmpfs -o size=60m none \"$0\" || exit 77; XDG_CACHE_HOME=\"$0\" exec \"$@\"";
     let mut unshare = std::process::Command::new("unshare");
     unshare.args(["--map-root-user", "--mount", "sh", "-c", mount]).arg(&place);
-    let Ok(output) = unshare.arg(e2e::gemello()).args(["fetch", "debian"]).output() else { return };
+    let Ok(output) = unshare.arg(e2e::gemello()).args(["fetch", "busybox"]).output() else {
+        return;
+    };
     let message = text(&output.stderr);
     if output.status.code() != Some(2) {
         assert!(!message.contains("gemello:"), "{message}");
@@ -154,7 +156,7 @@ fn help_tells_examples_and_exit_codes() {
         let output = run(arguments);
         let help = text(&output.stdout);
         assert_eq!(code(&output), 0);
-        assert!(help.contains("gemello run debian -- uname -a"), "{help}");
+        assert!(help.contains("gemello run busybox -- uname -a"), "{help}");
         assert!(help.contains("124") && help.contains("triple fault"), "{help}");
     }
     assert_eq!(code(&run(&["doctor"])), 0);

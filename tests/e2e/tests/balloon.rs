@@ -29,7 +29,7 @@ impl Machine {
     /// Called `name`, with `options` besides.
     fn new(name: &str, options: &[&str]) -> Self {
         let folder = folder(name);
-        let mut run = command(&["run", "debian", "--balloon", "--name", name, "--timeout", "5m"]);
+        let mut run = command(&["run", "busybox", "--balloon", "--name", name, "--timeout", "5m"]);
         run.args(options).env("XDG_RUNTIME_DIR", &folder);
         let mut session = Session::start(run);
         session.expect("# ", BOOT);
@@ -135,7 +135,7 @@ fn what_the_guest_frees_comes_back_by_itself() {
 fn a_machine_without_one_says_so() {
     let _turn = debian("cloud");
     let folder = folder("none");
-    let mut run = command(&["run", "debian", "--name", "none", "--timeout", "60"]);
+    let mut run = command(&["run", "busybox", "--name", "none", "--timeout", "60"]);
     run.env("XDG_RUNTIME_DIR", &folder);
     let mut session = Session::start(run);
     session.expect("# ", BOOT);

@@ -45,7 +45,8 @@ fn a_capture_has_every_frame() {
     let began = now();
     let net = ["--net", "user,mac=52:54:00:aa:bb:cc", "--pcap", path.to_str().expect("text")];
     let script = "cat /sys/class/net/eth0/address; ping -c 2 -i 0.1 10.0.2.2 >/dev/null";
-    let arguments = [&["run", "debian"][..], &net, &["--stats", "--", "sh", "-c", script]].concat();
+    let arguments =
+        [&["run", "busybox"][..], &net, &["--stats", "--", "sh", "-c", script]].concat();
     let output = run(&arguments);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "52:54:00:aa:bb:cc\n");
@@ -74,7 +75,7 @@ fn a_capture_has_every_frame() {
 fn a_capture_is_where_it_may_be_and_a_full_disk_is_told() {
     let _turn = debian("cloud");
     let capture = |path: &str, options: &[&str]| {
-        let arguments = [&["run", "debian", "--timeout", "60", "--pcap", path], options].concat();
+        let arguments = [&["run", "busybox", "--timeout", "60", "--pcap", path], options].concat();
         run(&[&arguments[..], &["--", "true"]].concat())
     };
     let output = capture("/dev/full", &["--net", "user"]);
@@ -100,7 +101,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// A machine that runs `script`, joined to `net`.
 fn machine(name: &str, net: &str, script: &str) -> Session {
-    let arguments = ["run", "debian", "--name", name, "--net", net, "--timeout", "5m", "--"];
+    let arguments = ["run", "busybox", "--name", name, "--net", net, "--timeout", "5m", "--"];
     Session::start(command(&[&arguments[..], &["sh", "-c", script]].concat()))
 }
 
@@ -190,7 +191,7 @@ fn a_program_at_a_socket_is_a_network() {
 #[test]
 fn a_tap_device_that_is_not_there_is_told_with_the_remedy() {
     let _turn = debian("cloud");
-    let output = run(&["run", "debian", "--net", "tap=gemello-none", "--", "true"]);
+    let output = run(&["run", "busybox", "--net", "tap=gemello-none", "--", "true"]);
     let message = text(&output.stderr);
     assert_eq!(code(&output), 2, "{message}");
     let remedies = ["ip tuntap add dev gemello-none", "modprobe tun", "/dev/net/tun"];
@@ -213,7 +214,7 @@ fn to_be_saved(name: &str, net: &str, script: &str) -> (Session, PathBuf) {
     let file = scratch(&format!("{name}.gm"), b"");
     fs::remove_file(&file).expect("just made");
     let path = file.to_str().expect("text");
-    let arguments = ["run", "debian", "--name", name, "--net", net, "--save", path, "--"];
+    let arguments = ["run", "busybox", "--name", name, "--net", net, "--save", path, "--"];
     (Session::start(command(&[&arguments[..], &["sh", "-c", script]].concat())), file)
 }
 
@@ -314,7 +315,7 @@ fn what_is_lost_on_the_way_comes() {
     fs::create_dir_all(&runtime).expect("a folder");
     fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("mine");
     let on = |net: &str, script: &str| {
-        let arguments = ["run", "debian", "--net", net, "--timeout", "5m", "--", "sh", "-c"];
+        let arguments = ["run", "busybox", "--net", net, "--timeout", "5m", "--", "sh", "-c"];
         let mut command = command(&[&arguments[..], &[script]].concat());
         command.env("XDG_RUNTIME_DIR", &runtime);
         Session::start(command)

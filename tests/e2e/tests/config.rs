@@ -112,8 +112,8 @@ fn what_is_wrong_is_told_by_file_line_and_key() {
         ("[[disk]]\nread_only = true", &["disk[0]", "path"]),
         ("[machine\nmemory", &["line 1"]),
         ("[machine]", &["nothing to boot"]),
-        ("[boot]\ndebian = \"cloud\"\nkernel = \"x\"", &["boot.kernel in", "all but one"]),
-        ("[boot]\ndebian = \"cloud\"\ninitrd = \"x\"", &["boot.initrd in", "leave"]),
+        ("[boot]\nbusybox = \"cloud\"\nkernel = \"x\"", &["boot.kernel in", "all but one"]),
+        ("[boot]\nbusybox = \"cloud\"\ninitrd = \"x\"", &["boot.initrd in", "leave"]),
         ("[boot]\nkernel = \"nowhere\"", &["cannot read kernel image", "nowhere"]),
     ];
     for (content, pieces) in cases {
@@ -128,7 +128,7 @@ fn what_is_wrong_is_told_by_file_line_and_key() {
 #[test]
 fn debian_from_a_file_runs_the_command_of_either() {
     let _turn = debian("cloud");
-    let content = b"[machine]\nmemory = \"256M\"\n[boot]\ndebian = \"cloud\"\n\
+    let content = b"[machine]\nmemory = \"256M\"\n[boot]\nbusybox = \"cloud\"\n\
                     command = [\"sh\", \"-c\", \"echo from the file; exit 3\"]\n";
     let path = scratch("debian.toml", content);
     let path = path.to_str().expect("text");
@@ -144,7 +144,7 @@ fn a_shell_that_is_reset_boots_again() {
     let _turn = debian("cloud");
     let disk = scratch("reset.img", &[0; 1 << 20]);
     let disk = disk.to_str().expect("text");
-    let shell = command(&["run", "debian", "--disk", disk, "--timeout", "5m"]);
+    let shell = command(&["run", "busybox", "--disk", disk, "--timeout", "5m"]);
     let (mut session, _terminal) = Session::on_terminal(&shell, &Ends::default());
     let boot = Duration::from_secs(120);
     session.expect("# ", boot);

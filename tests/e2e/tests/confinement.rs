@@ -70,7 +70,7 @@ fn a_restored_machine_has_none_either() {
     let file = scratch("confined.gm", b"");
     fs::remove_file(&file).expect("it was just made");
     let file = file.to_str().expect("text");
-    let mut session = Session::start(command(&["run", "debian", "--save", file]));
+    let mut session = Session::start(command(&["run", "busybox", "--save", file]));
     session.expect("# ", BOOT);
     check(&session, 6);
     session.signal(rustix::process::Signal::USR1);

@@ -11,7 +11,7 @@ const PROMPT: &str = "# ";
 
 /// A shell in the guest, at its first prompt.
 fn shell(arguments: &[&str]) -> Session {
-    let mut all = vec!["run", "debian", "--timeout", "5m"];
+    let mut all = vec!["run", "busybox", "--timeout", "5m"];
     all.extend(arguments);
     let mut session = Session::start(command(&all));
     session.expect(PROMPT, BOOT);
@@ -117,7 +117,7 @@ fn input_may_come_early_and_end_early() {
     let _turn = debian("cloud");
     let script = scratch("script", b"echo first $((6 * 7))\nuname -s\npoweroff\n");
     let input = std::fs::File::open(script).expect("a script");
-    let output = command(&["run", "debian", "--timeout", "2m"]).stdin(input).output();
+    let output = command(&["run", "busybox", "--timeout", "2m"]).stdin(input).output();
     let output = output.expect("gemello starts");
     let transcript = text(&output.stdout);
     assert_eq!(code(&output), 0, "{transcript}");
@@ -159,10 +159,10 @@ fn an_idle_guest_uses_under_one_percent() {
     assert!(least < 0.01, "shares of a core an idle guest used: {shares:.3?}");
 }
 
-/// `gemello run debian -- words`, with `input`.
+/// `gemello run busybox -- words`, with `input`.
 fn guest(words: &[&str], input: &[u8]) -> (i32, Vec<u8>, String) {
     let input = std::fs::File::open(scratch("input", input)).expect("input");
-    let mut command = command(&["run", "debian", "--timeout", "2m", "--"]);
+    let mut command = command(&["run", "busybox", "--timeout", "2m", "--"]);
     let output = command.args(words).stdin(input).output().expect("gemello starts");
     (code(&output), output.stdout.clone(), text(&output.stderr))
 }
@@ -213,7 +213,7 @@ fn the_kernels_messages_go_to_the_log() {
     let _turn = debian("cloud");
     let log = scratch("log", b"");
     let path = log.to_str().expect("text");
-    let output = run(&["run", "debian", "--timeout", "2m", "--log", path, "--", "true"]);
+    let output = run(&["run", "busybox", "--timeout", "2m", "--log", path, "--", "true"]);
     assert_eq!((code(&output), output.stdout.len()), (0, 0), "{}", text(&output.stderr));
     let log = std::fs::read_to_string(log).expect("a log");
     assert!(log.contains("Linux version 6.") && log.contains("Power down"), "{log}");
@@ -222,7 +222,7 @@ fn the_kernels_messages_go_to_the_log() {
 #[test]
 fn who_stops_reading_ends_it() {
     let _turn = debian("cloud");
-    let mut command = command(&["run", "debian", "--timeout", "2m", "--", "yes"]);
+    let mut command = command(&["run", "busybox", "--timeout", "2m", "--", "yes"]);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("gemello starts");
     let mut output = child.stdout.take().expect("piped");
     let mut line = [0; 2];
@@ -235,14 +235,14 @@ fn who_stops_reading_ends_it() {
 #[test]
 fn the_interpreter_boots_it_too() {
     let _turn = debian("cloud");
-    let run = run(&["run", "debian", "--tier", "interp", "--timeout", "5m", "--", "uname", "-s"]);
+    let run = run(&["run", "busybox", "--tier", "interp", "--timeout", "5m", "--", "uname", "-s"]);
     assert_eq!((code(&run), text(&run.stdout).as_str()), (0, "Linux\n"), "{}", text(&run.stderr));
 }
 
 #[test]
 fn a_code_cache_of_a_mebibyte_is_enough() {
     let _turn = debian("cloud");
-    let arguments = ["run", "debian", "--code-cache", "1M", "--timeout", "5m", "--"];
+    let arguments = ["run", "busybox", "--code-cache", "1M", "--timeout", "5m", "--"];
     let command = ["sh", "-c", "seq 1 2000 | sort -n -r | sha256sum | cut -c1-8"];
     let run = run(&[&arguments[..], &command[..]].concat());
     assert_eq!(code(&run), 0, "{}", text(&run.stderr));
@@ -254,7 +254,7 @@ fn a_code_cache_of_a_mebibyte_is_enough() {
 #[ignore = "each translation of a boot held against the interpreter: a minute"]
 fn the_translator_keeps_step_with_the_interpreter() {
     let _turn = debian("cloud");
-    let arguments = ["run", "debian", "--tier", "lockstep", "--stats", "--timeout", "10m", "--"];
+    let arguments = ["run", "busybox", "--tier", "lockstep", "--stats", "--timeout", "10m", "--"];
     let command = ["sh", "-c", "seq 1 200 | sort -n -r | tail -n 1"];
     let run = run(&[&arguments[..], &command[..]].concat());
     let message = text(&run.stderr);

@@ -90,7 +90,7 @@ fn a_commands_streams_are_its_log() {
     let _turn = debian("cloud");
     let house = House::new("streams");
     let script = "echo said; echo wrong >&2; cat; exec sleep 1000";
-    detach(&house, "job", &["debian", "--", "sh", "-c", script]);
+    detach(&house, "job", &["busybox", "--", "sh", "-c", script]);
     let told = until("both streams", || {
         Some(house.told(&["logs", "job"])).filter(|told| told.matches('\n').count() == 2)
     });

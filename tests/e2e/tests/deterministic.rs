@@ -22,7 +22,7 @@ fn said(input: &str, more: &[&str]) -> Said {
     let disk = format!("{},ro,format=raw", disk.to_str().expect("text"));
     let input = scratch("deterministic-input", input.as_bytes());
     let words =
-        ["run", "debian", "--deterministic", "--digest", "--disk", &disk, "--timeout", "5m"];
+        ["run", "busybox", "--deterministic", "--digest", "--disk", &disk, "--timeout", "5m"];
     let mut gemello = command(&words);
     gemello.args(more).args(["--", "sh", "-c", SCRIPT]);
     gemello.stdin(Stdio::from(File::open(input).expect("it was written")));

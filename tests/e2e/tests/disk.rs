@@ -290,7 +290,7 @@ fn run_debian_shows_its_disks() {
     let disk = image.to_str().expect("a path");
     let command = "head -c 12 /dev/vda; cat /sys/block/vda/size";
     for transport in ["pci", "mmio"] {
-        let machine = ["run", "debian", "--transport", transport, "--disk", disk];
+        let machine = ["run", "busybox", "--transport", transport, "--disk", disk];
         let guest = ["--timeout", "5m", "--", "sh", "-c", command];
         let run = run(&[&machine[..], &guest].concat());
         assert_eq!(code(&run), 0, "{}", text(&run.stderr));

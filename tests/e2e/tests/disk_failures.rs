@@ -28,7 +28,7 @@ impl Machine {
     /// Starts `command`, with `disks`.
     fn start(mut command: Command, disks: &[String]) -> Self {
         let errors = scratch("errors.txt", b"");
-        command.args(["run", "debian", "--timeout", "5m"]);
+        command.args(["run", "busybox", "--timeout", "5m"]);
         for disk in disks {
             command.args(["--disk", disk]);
         }

@@ -55,7 +55,7 @@ fn drivers_come_and_go_under_load_by_hand() {
     let [raw, second] = [&raw, &second].map(|path| format!("{},format=raw", path.display()));
     let socket = format!("path={}", folder.with_file_name("vsock").display());
     let devices = ["--disk", &raw, "--disk", &second, "--share", share, "--vsock", &socket];
-    let run = ["run", "debian", "--balloon", "--vcpus", "2", "--timeout", "5m"];
+    let run = ["run", "busybox", "--balloon", "--vcpus", "2", "--timeout", "5m"];
     for transport in ["pci", "mmio"] {
         let more = ["--transport", transport];
         let mut session = Session::start(command(&[&run[..], &devices, &more].concat()));

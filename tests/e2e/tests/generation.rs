@@ -35,7 +35,7 @@ fn copies_of_a_saved_guest_have_random_numbers_of_their_own() {
     let file = scratch("generation.gm", b"");
     std::fs::remove_file(&file).expect("it was just made");
     let path = file.to_str().expect("text");
-    let full = ["run", "debian", "--flavour", "full", "--save", path];
+    let full = ["run", "busybox", "--flavour", "full", "--save", path];
     let mut session = Session::start(command(&full));
     session.expect("# ", BOOT);
     // The generic event device's interrupt has not come yet.

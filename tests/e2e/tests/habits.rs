@@ -20,21 +20,21 @@ fn a_habit_is_answered_with_what_it_is_here() {
     let cases: [(&[&str], &str); 19] = [
         (&["run", "debain"], "did you mean: gemello run debian"),
         (&["run", "ubuntu"], "the only guest that can be fetched: gemello run debian"),
-        (&["debian"], "gemello run debian"),
-        (&["run", "debian", "uname", "-a"], "gemello run debian -- uname -a"),
+        (&["busybox"], "gemello run busybox"),
+        (&["run", "busybox", "uname", "-a"], "gemello run busybox -- uname -a"),
         (&["run", "--", "uname", "-a"], "gemello run debian -- uname -a"),
-        (&["run", "debian", "-m", "1G"], "--memory 1G"),
-        (&["run", "-m", "1024", "debian"], "--memory 1024M"),
-        (&["run", "debian", "-smp", "2"], "it is --vcpus 2 here"),
-        (&["run", "debian", "-net", "user"], "--net user"),
-        (&["run", "-v", "/a:/b", "debian"], "--share DIR"),
-        (&["run", "--expose", "80", "debian"], "--net user"),
-        (&["run", "debian", "-hda", image], "--disk /"),
+        (&["run", "busybox", "-m", "1G"], "--memory 1G"),
+        (&["run", "-m", "1024", "busybox"], "--memory 1024M"),
+        (&["run", "busybox", "-smp", "2"], "it is --vcpus 2 here"),
+        (&["run", "busybox", "-net", "user"], "--net user"),
+        (&["run", "-v", "/a:/b", "busybox"], "--share DIR"),
+        (&["run", "--expose", "80", "busybox"], "--net user"),
+        (&["run", "busybox", "-hda", image], "--disk /"),
         (&["-hda", image], "--disk /"),
-        (&["run", "-nographic", "debian"], "serial console"),
+        (&["run", "-nographic", "busybox"], "serial console"),
         (&["run", "-kernel", "bzImage", "-append", "quiet"], "--kernel bzImage"),
         (&["-kernel", "bzImage"], "--kernel bzImage"),
-        (&["run", "-it", "debian", "bash"], "leave it out"),
+        (&["run", "-it", "busybox", "bash"], "leave it out"),
         (&["pull", "debian"], "gemello fetch debian"),
         (&["--kernel", "bzImage"], "gemello run --kernel bzImage"),
     ];
@@ -59,7 +59,7 @@ fn a_proposed_command_works_when_pasted() {
 #[test]
 fn what_follows_two_dashes_is_no_habit() {
     // Refused for the option before them.
-    let output = command(&["run", "debian", "--frobnicate", "--", "-v", "-hda"]).output();
+    let output = command(&["run", "busybox", "--frobnicate", "--", "-v", "-hda"]).output();
     let message = text(&output.expect("gemello starts").stderr);
     assert!(message.contains("--frobnicate") && !message.contains("--disk"), "{message}");
 }

@@ -394,8 +394,8 @@ fn two_machines_take_turns_on_one_processor() {
 #[test]
 fn debian_ends_when_it_is_asked_to() {
     let _turn = debian_alone("cloud");
-    let mut house = House::new("debian");
-    let shell = house.file("shell.toml", "[boot]\ndebian = \"cloud\"\n");
+    let mut house = House::new("busybox");
+    let shell = house.file("shell.toml", "[boot]\nbusybox = \"cloud\"\n");
     house.start(&["run", &shell]);
     let mut console = house.console("shell");
     console.expect("/root # ", LONG);
@@ -404,7 +404,7 @@ fn debian_ends_when_it_is_asked_to() {
     assert!(stats.contains("\"resident\""), "{stats}");
     house.told(&["stop", "shell"]);
     assert_eq!(house.end(), 0);
-    house.start(&["run", "debian", "--name", "job", "--", "sh", "-c", "echo begun; sleep 1000"]);
+    house.start(&["run", "busybox", "--name", "job", "--", "sh", "-c", "echo begun; sleep 1000"]);
     let said = house.runtime.join("said-0");
     until("its output", || fs::read_to_string(&said).ok().filter(|said| said.contains("begun")));
     let refused = house.run(&["console", "job"]);
@@ -464,7 +464,7 @@ fn eight_debians_within_their_budgets_answer_by_hand() {
     const COUNT: usize = 8;
     let _turn = debian_alone("cloud");
     let mut house = House::new("eight");
-    let content = "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\ndebian = \"cloud\"\n";
+    let content = "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\nbusybox = \"cloud\"\n";
     // More than the budget, and read again.
     let ask = ("dd if=/dev/zero bs=1M count=300 | tr '\\0' x >/tmp/x; md5sum /tmp/x", MD5);
     crowd(&mut house, (COUNT, content), "/root # ", ask);

@@ -18,7 +18,7 @@ fn bytes() -> Vec<u8> {
 fn guest(options: &str, script: &str) -> String {
     let net = format!("user,{options}");
     let output =
-        run(&["run", "debian", "--net", &net, "--timeout", "120", "--", "sh", "-c", script]);
+        run(&["run", "busybox", "--net", &net, "--timeout", "120", "--", "sh", "-c", script]);
     assert_eq!(code(&output), 0, "{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
@@ -84,7 +84,7 @@ fn a_restricted_guest_reaches_nothing_and_is_reached() {
     let net_81 = format!("{net},forward=tcp:127.0.0.1:0:81");
     let mut command = command(&[
         "run",
-        "debian",
+        "busybox",
         "--net",
         &net_81,
         "--timeout",

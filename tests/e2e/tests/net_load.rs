@@ -28,7 +28,7 @@ fn guest(before: &str, options: &str, script: &str) -> Session {
     let script = format!("cat /dev/vda >/p; chmod +x /p; {script}");
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{before} exec \"$0\" \"$@\" 2>&1")]).arg(e2e::gemello());
-    command.args(["run", "debian", "--net", &net, "--disk", &disk, "--stats", "--timeout", "1h"]);
+    command.args(["run", "busybox", "--net", &net, "--disk", &disk, "--stats", "--timeout", "1h"]);
     Session::start({
         command.args(["--", "sh", "-c", &script]);
         command

@@ -69,7 +69,7 @@ fn fill_and_check(memory: u64, mib: u64, budget: u64, seconds: u64) {
     );
     let (memory, resident) = (format!("{memory}M"), format!("{budget}M"));
     let (disk, seconds) = (program_disk("fill"), format!("{}", 10 * seconds + 300));
-    let mut command = command(&["run", "debian", "--memory", &memory, "--resident", &resident]);
+    let mut command = command(&["run", "busybox", "--memory", &memory, "--resident", &resident]);
     command.args(["--vcpus", "2", "--swap", SWAP, "--disk", &disk]);
     command.args(["--stats", "--timeout", &seconds]);
     command.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,7 +106,7 @@ fn a_guest_runs_other_work_while_a_page_comes_in() {
                   /run/fill 16 1 /dev/vda && kill $! && echo counted $(tail -n 1 /run/n); \
                   grep HYP: /proc/interrupts";
     let disk = program_disk("fill");
-    let mut command = command(&["run", "debian", "--memory", "192M", "--resident", "32M"]);
+    let mut command = command(&["run", "busybox", "--memory", "192M", "--resident", "32M"]);
     command.args(["--swap", SWAP, "--disk", &disk, "--stats", "--timeout", "5m"]);
     let told = command.args(["--", "sh", "-c", script]).output().expect("gemello");
     let (out, err) = (text(&told.stdout), text(&told.stderr));
@@ -153,7 +153,7 @@ fn a_guest_has_much_more_memory_than_it_may_take_of_the_hosts() {
 #[test]
 fn a_swap_file_that_fails_ends_the_machine_with_the_cause() {
     let _turn = debian_alone("cloud");
-    let mut command = command(&["run", "debian", "--memory", "256M", "--resident", "48M"]);
+    let mut command = command(&["run", "busybox", "--memory", "256M", "--resident", "48M"]);
     command.args(["--swap", SWAP, "--timeout", "5m"]);
     let (mut session, _terminal) = Session::on_terminal(&command, &Ends::default());
     session.expect("# ", Duration::from_secs(120));

@@ -4,7 +4,7 @@ use e2e::{cache, code, debian, run, text};
 
 /// Boots Debian to run `command`, the kernel's command line ending in `cmdline`.
 fn guest(cmdline: &str, command: &[&str]) -> (i32, String) {
-    let arguments = ["run", "debian", "--timeout", "2m", "--cmdline", cmdline, "--"];
+    let arguments = ["run", "busybox", "--timeout", "2m", "--cmdline", cmdline, "--"];
     let output = run(&[&arguments[..], command].concat());
     (code(&output), text(&output.stderr))
 }

@@ -12,7 +12,8 @@ const AWAY: Duration = Duration::from_secs(25);
 fn messages(cpu: &str) -> String {
     let script =
         "dmesg; echo; cat /sys/devices/system/clocksource/clocksource0/current_clocksource";
-    let output = run(&["run", "debian", "--cpu", cpu, "--timeout", "60", "--", "sh", "-c", script]);
+    let output =
+        run(&["run", "busybox", "--cpu", cpu, "--timeout", "60", "--", "sh", "-c", script]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     text(&output.stdout)
 }
@@ -43,7 +44,7 @@ fn debian_takes_what_helps_processors_that_share_a_thread() {
     let _turn = debian("cloud");
     let script = "dmesg; for n in 1 2 3 4; do (while :; do :; done) & all=\"$all $!\"; done; \
                   sleep 1; kill -9 $all; head -1 /proc/stat";
-    let arguments = ["run", "debian", "--vcpus", "4", "--pcpus", "1", "--timeout", "60", "--"];
+    let arguments = ["run", "busybox", "--vcpus", "4", "--pcpus", "1", "--timeout", "60", "--"];
     let output = run(&[&arguments[..], &["sh", "-c", script]].concat());
     let said = text(&output.stdout);
     for line in [
@@ -64,7 +65,7 @@ fn debian_takes_what_helps_processors_that_share_a_thread() {
 #[test]
 fn a_guest_whose_process_was_stopped_reports_no_lockup() {
     let _turn = debian("cloud");
-    let mut session = Session::start(command(&["run", "debian", "--vcpus", "2"]));
+    let mut session = Session::start(command(&["run", "busybox", "--vcpus", "2"]));
     session.expect("# ", BOOT);
     session.send("echo 2 > /proc/sys/kernel/watchdog_thresh; echo th\"at\" is set\n");
     session.expect("that is set", SOON);
@@ -85,7 +86,7 @@ fn a_guest_that_was_away_reports_no_stall() {
     let path = scratch("away.gm", b"");
     std::fs::remove_file(&path).expect("it was just made");
     let file = path.to_str().expect("text");
-    let mut session = Session::start(command(&["run", "debian", "--save", file]));
+    let mut session = Session::start(command(&["run", "busybox", "--save", file]));
     session.expect("# ", BOOT);
     session.send("echo 2 > /proc/sys/kernel/watchdog_thresh; echo th\"at\" is set\n");
     session.expect("that is set", SOON);

@@ -1,4 +1,4 @@
-//! `run debian -- CMD` among the host's processes: what a command sees of terminals, pipes and
+//! `run busybox -- CMD` among the host's processes: what a command sees of terminals, pipes and
 //! arguments.
 
 use e2e::{Ends, Session, code, command, debian, scratch, text};
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(30);
 const ENDS: &str = "for end in 0 1 2; do test -t $end; echo $?; done";
 
 fn start<W: AsRef<OsStr>>(words: &[W]) -> std::process::Command {
-    let mut command = command(&["run", "debian", "--timeout", "2m", "--"]);
+    let mut command = command(&["run", "busybox", "--timeout", "2m", "--"]);
     command.args(words);
     command
 }
@@ -150,7 +150,7 @@ fn the_window_is_followed_all_the_time() {
     assert_eq!(code, 0, "{transcript}");
     assert!(transcript.contains("first 30 90") || transcript.contains("now 30 90"), "{transcript}");
 
-    let shell = command(&["run", "debian", "--timeout", "2m"]);
+    let shell = command(&["run", "busybox", "--timeout", "2m"]);
     let (mut session, terminal) = Session::on_terminal(&shell, &Ends::default());
     session.expect("# ", BOOT);
     terminal.resize(33, 99);

@@ -1,4 +1,4 @@
-//! What `run debian -- CMD` promises of its pipes: bytes, ends, statuses, and Ctrl-C.
+//! What `run busybox -- CMD` promises of its pipes: bytes, ends, statuses, and Ctrl-C.
 
 use e2e::{Ends, Session, code, command, debian, scratch, text};
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// `script` in the guest, with these options of ours.
 fn guest(options: &[&str], script: &str) -> Command {
-    let mut command = command(&["run", "debian", "--timeout", "4m"]);
+    let mut command = command(&["run", "busybox", "--timeout", "4m"]);
     command.args(options).args(["--", "sh", "-c", script]);
     command
 }

@@ -62,7 +62,7 @@ fn little_address_space_is_told() {
 #[test]
 fn little_address_space_is_told_by_debian() {
     let _turn = debian_alone("cloud");
-    let arguments = ["run", "debian", "--memory", "128M", "--timeout", "5m", "--", "true"];
+    let arguments = ["run", "busybox", "--memory", "128M", "--timeout", "5m", "--", "true"];
     for mib in [40, 100, 160, 220, 280, 340, 400, 460] {
         let limit = format!("--as={}", mib * MIB);
         told(&limit, &arguments, &limited(&limit, &arguments));
@@ -171,7 +171,7 @@ fn no_place_for_fetched_files_is_told() {
         (Some("/dev/null"), "set XDG_CACHE_HOME"),
     ];
     for (home, advice) in homes {
-        for arguments in [&["fetch", "debian"][..], &["run", "debian", "--", "true"]] {
+        for arguments in [&["fetch", "busybox"][..], &["run", "busybox", "--", "true"]] {
             let mut command = command(arguments);
             command.env_remove("HOME").env_remove("XDG_CACHE_HOME");
             home.map(|home| command.env("HOME", home));

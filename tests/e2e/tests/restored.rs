@@ -30,7 +30,7 @@ fn save(session: &Session, file: &str) {
 
 /// `script` as a command of Debian, to be saved to `file`.
 fn debian_command(script: &str, file: &str) -> Session {
-    let arguments = ["run", "debian", "--save", file, "--timeout", "4m", "--", "sh", "-c", script];
+    let arguments = ["run", "busybox", "--save", file, "--timeout", "4m", "--", "sh", "-c", script];
     Session::start(command(&arguments))
 }
 
@@ -105,7 +105,7 @@ fn a_command_on_a_terminal_goes_on_on_another() {
     let _turn = debian("cloud");
     let file = fresh("terminal.gm");
     let script = "echo begun; read a; echo \"<$a>\"; test -t 0 && test -t 1 && exit 9";
-    let arguments = ["run", "debian", "--save", &file, "--name", "two-ends", "--", "sh", "-c"];
+    let arguments = ["run", "busybox", "--save", &file, "--name", "two-ends", "--", "sh", "-c"];
     let mut command_line = command(&arguments);
     command_line.arg(script);
     let (mut session, _terminal) = Session::on_terminal(&command_line, &Ends::default());
@@ -143,7 +143,7 @@ fn the_nucleus_finds_its_swap_disk_again() {
 fn a_restored_shell_is_reset_and_saved_again() {
     let _turn = debian("cloud");
     let (file, later) = (fresh("reset.gm"), fresh("later.gm"));
-    let mut session = Session::start(command(&["run", "debian", "--save", &file]));
+    let mut session = Session::start(command(&["run", "busybox", "--save", &file]));
     session.expect("# ", BOOT);
     session.send("echo mark > /m; echo wrote $((40 + 2))\n");
     session.expect("wrote 42", SOON);
@@ -207,7 +207,7 @@ fn a_machine_whose_kernel_is_another_is_not_reset_and_goes_on() {
 
 #[test]
 fn a_machine_has_a_name() {
-    let output = run(&["run", "debian", "--name", "web-1.a_B", "--print-config"]);
+    let output = run(&["run", "busybox", "--name", "web-1.a_B", "--print-config"]);
     assert!(text(&output.stdout).contains("name = \"web-1.a_B\""), "{}", text(&output.stdout));
     let longest = "x".repeat(65);
     for name in ["", "a b", "a/b", "..", &longest] {

@@ -4,7 +4,7 @@ use e2e::{code, debian, run, text};
 
 /// Runs `command` in Debian, and gives what it says.
 fn says(options: &[&str], command: &str) -> String {
-    let mut arguments = vec!["run", "debian", "--timeout", "5m"];
+    let mut arguments = vec!["run", "busybox", "--timeout", "5m"];
     arguments.extend(options);
     arguments.extend(["--", "sh", "-c", command]);
     let output = run(&arguments);

@@ -29,7 +29,7 @@ fn a_shell_loop_goes_on_in_another_process_and_on_another_tier() {
     let _turn = debian("cloud");
     let file = fresh("loop.gm");
     let (mut session, _terminal) =
-        Session::on_terminal(&command(&["run", "debian", "--save", &file]), &Ends::default());
+        Session::on_terminal(&command(&["run", "busybox", "--save", &file]), &Ends::default());
     session.expect("# ", BOOT);
     // The sum tells whether anything was done twice, or not at all.
     session.send(
@@ -80,7 +80,7 @@ fn host_time() -> u64 {
 fn a_restored_guest_has_the_right_time() {
     let _turn = debian("cloud");
     let file = fresh("clock.gm");
-    let mut session = Session::start(command(&["run", "debian", "--save", &file]));
+    let mut session = Session::start(command(&["run", "busybox", "--save", &file]));
     session.expect("# ", BOOT);
     let before = time_after(&mut session, "true");
     assert!(before.abs_diff(host_time()) <= 2, "{before}");
@@ -104,7 +104,7 @@ fn a_disk_that_was_written_since_is_refused() {
     let _turn = debian("cloud");
     let (file, disk) = (fresh("disk.gm"), scratch("saved-disk.img", &[0; 1 << 20]));
     let disk = disk.to_str().expect("text");
-    let mut session = Session::start(command(&["run", "debian", "--disk", disk, "--save", &file]));
+    let mut session = Session::start(command(&["run", "busybox", "--disk", disk, "--save", &file]));
     session.expect("# ", BOOT);
     session.send("echo before > /dev/vda; sync; echo written $((6 * 7))\n");
     session.expect("written 42", SOON);
@@ -131,12 +131,12 @@ fn what_cannot_be_saved_or_restored_is_told_at_once() {
         (vec!["restore", ordinary], "no saved machine"),
         (vec!["restore", "/nowhere/at/all"], "cannot read /nowhere/at/all"),
         (vec!["restore", "/dev/null"], "no saved machine"),
-        (vec!["run", "debian", "--save", ordinary], "no saved machine"),
-        (vec!["run", "debian", "--save", "/dev/null"], "no saved machine"),
-        (vec!["run", "debian", "--save", ordinary, "--", "true"], "no saved machine"),
+        (vec!["run", "busybox", "--save", ordinary], "no saved machine"),
+        (vec!["run", "busybox", "--save", "/dev/null"], "no saved machine"),
+        (vec!["run", "busybox", "--save", ordinary, "--", "true"], "no saved machine"),
         (vec!["run", "--nucleus", "--save", ordinary], "no saved machine"),
     ] {
-        let _turn = arguments.contains(&"debian").then(|| debian("cloud"));
+        let _turn = arguments.contains(&"busybox").then(|| debian("cloud"));
         let output = run(&arguments);
         let message = text(&output.stderr);
         assert_eq!(code(&output), 2, "{arguments:?}: {message}");

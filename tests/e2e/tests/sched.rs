@@ -34,7 +34,7 @@ fn what_devices_use_counts_against_a_limit() {
     let disk = scratch("zeros", &vec![0; 192 << 20]);
     let disk = format!("{},ro,format=raw", disk.to_str().expect("text"));
     let read = "for i in 1 2 3 4; do dd if=/dev/vda of=/dev/null bs=1M iflag=direct; done";
-    let machine = ["run", "debian", "--cpu-limit", "40%", "--stats", "--disk", &disk];
+    let machine = ["run", "busybox", "--cpu-limit", "40%", "--stats", "--disk", &disk];
     let output = run(&[&machine[..], &["--", "sh", "-c", read]].concat());
     let stats = text(&output.stderr);
     assert_eq!(code(&output), 0, "{stats}");

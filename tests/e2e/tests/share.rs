@@ -21,7 +21,7 @@ fn folder(name: &str) -> (PathBuf, String) {
 
 /// Runs `script` in Debian with `shares`. The status and the output.
 fn guest(shares: &[&str], script: &str) -> (i32, String) {
-    let mut arguments = vec!["run", "debian", "--timeout", "10m"];
+    let mut arguments = vec!["run", "busybox", "--timeout", "10m"];
     shares.iter().for_each(|share| arguments.extend(["--share", share]));
     arguments.extend(["--", "sh", "-c", script]);
     let output = run(&arguments);
@@ -72,7 +72,7 @@ fn a_restored_guest_goes_on_with_its_files() {
     let (path, name) = folder("kept");
     let file = path.with_extension("gm");
     let saved = file.to_str().expect("text");
-    let arguments = ["run", "debian", "--timeout", "5m", "--share", &name, "--save", saved];
+    let arguments = ["run", "busybox", "--timeout", "5m", "--share", &name, "--save", saved];
     let mut session = Session::start(command(&arguments));
     session.expect("# ", LONG);
     session.send("mkdir -p /mnt/kept/d; cd /mnt/kept/d; exec 7>>log 8>gone; rm gone\n");
@@ -112,13 +112,13 @@ fn what_cannot_be_shared_is_refused() {
         (vec![format!("{name},rw")], "no option is called rw"),
         (vec![format!("{name},owner=root")], "owner is me"),
     ] {
-        let mut arguments = vec!["run", "debian"];
+        let mut arguments = vec!["run", "busybox"];
         shares.iter().for_each(|share| arguments.extend(["--share", share]));
         let output = run(&arguments);
         assert_eq!(code(&output), 2, "{shares:?}");
         assert!(text(&output.stderr).contains(expected), "{shares:?}: {}", text(&output.stderr));
     }
-    let output = run(&["run", "debian", "--deterministic", "--share", &name]);
+    let output = run(&["run", "busybox", "--deterministic", "--share", &name]);
     assert!(text(&output.stderr).contains("no shared folders"), "{}", text(&output.stderr));
 }
 
@@ -207,7 +207,7 @@ fn a_million_files_by_hand() {
         for d in 1 500 999; do echo $d >> $d/7; cat $d/7; done; echo ready; sleep 1000";
     let table = scratch("table", b"");
     let mut limited = Command::new("prlimit");
-    limited.arg("--nofile=1024").arg(gemello()).args(["run", "debian", "--memory", "3G"]);
+    limited.arg("--nofile=1024").arg(gemello()).args(["run", "busybox", "--memory", "3G"]);
     limited.args(["--stats", "--timeout", "30m", "--share", &name, "--", "sh", "-c", script]);
     limited.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = limited.stderr(File::create(&table).expect("a file")).spawn().expect("prlimit");

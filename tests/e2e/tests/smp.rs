@@ -26,7 +26,7 @@ fn guest(vcpus: u32, more: &[&str], script: &str) -> String {
     let _turn = debian_alone("cloud");
     let log = scratch(&format!("smp-{vcpus}.log"), b"");
     let (number, path) = (vcpus.to_string(), log.to_str().expect("text"));
-    let mut words = vec!["run", "debian", "--vcpus", &number, "--log", path, "--memory", "1G"];
+    let mut words = vec!["run", "busybox", "--vcpus", &number, "--log", path, "--memory", "1G"];
     words.extend(more);
     words.extend(["--", "sh", "-c", script]);
     let output = run(&words);

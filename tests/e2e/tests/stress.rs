@@ -116,7 +116,7 @@ fn every_stressor_finds_its_results_right() {
     let limit = format!("{}", 120 + 48 * seconds);
     let output = run(&[
         "run",
-        "debian",
+        "busybox",
         "--memory",
         "1G",
         "--disk",
@@ -161,7 +161,7 @@ fn four_processors_in_a_storm_find_their_results_right() {
         let limit = format!("{}", 240 + 2 * seconds);
         let disk = disk_option();
         // What stress-ng maps grows with time: 0.6 GiB after three minutes.
-        let machine = ["run", "debian", "--vcpus", "4", "--pcpus", pcpus, "--memory", "3G"];
+        let machine = ["run", "busybox", "--vcpus", "4", "--pcpus", pcpus, "--memory", "3G"];
         let rest = ["--disk", &disk, "--timeout", &limit, "--", "sh", "-c", &script];
         let output = run(&[&machine[..], &rest].concat());
         let told = text(&output.stdout) + &text(&output.stderr);
@@ -184,7 +184,7 @@ fn a_machine_under_stress_is_saved_and_goes_on_elsewhere() {
     let file = |n: u32| place.join(format!("{n}.gm")).to_str().expect("text").to_owned();
     let first = command(&[
         "run",
-        "debian",
+        "busybox",
         "--memory",
         "512M",
         "--disk",

@@ -24,7 +24,7 @@ fn place(name: &str) -> (PathBuf, String) {
 fn guest(vsock: &str, transport: &str, words: &str) -> Session {
     let disk = program_disk("vsock");
     let script = format!("cat /dev/vda > /p; chmod +x /p; /p {words}");
-    let arguments = ["run", "debian", "--timeout", "10m", "--disk", &disk, "--vsock", vsock];
+    let arguments = ["run", "busybox", "--timeout", "10m", "--disk", &disk, "--vsock", vsock];
     let more = ["--transport", transport, "--", "sh", "-c", &script];
     Session::start(command(&[&arguments[..], &more].concat()))
 }
@@ -143,7 +143,7 @@ fn connections_end_with_a_restore() {
     let (path, option) = place("vsock-saved");
     let (file, disk) = (path.with_extension("gm"), program_disk("vsock"));
     let saved = file.to_str().expect("text");
-    let arguments = ["run", "debian", "--timeout", "5m", "--disk", &disk, "--vsock", &option];
+    let arguments = ["run", "busybox", "--timeout", "5m", "--disk", &disk, "--vsock", &option];
     let mut session = Session::start(command(&[&arguments[..], &["--save", saved]].concat()));
     session.expect("# ", LONG);
     session.send("cat /dev/vda > /p; chmod +x /p; /p listen 52; echo \"s\"tatus $?\n");
@@ -201,7 +201,7 @@ fn what_cannot_be_a_socket_is_refused() {
         ("path=/proc/nothing".into(), "cannot listen at the socket"),
         ("cid=2,path=/tmp/x".into(), "no guest has cid 2"),
     ] {
-        let output = run(&["run", "debian", "--vsock", &vsock]);
+        let output = run(&["run", "busybox", "--vsock", &vsock]);
         assert_eq!(code(&output), 2, "{vsock}");
         assert!(text(&output.stderr).contains(expected), "{vsock}: {}", text(&output.stderr));
     }

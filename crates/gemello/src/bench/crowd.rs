@@ -41,7 +41,7 @@ pub(super) const CROWDS: [Crowd; 2] = [
     Crowd {
         name: "debians8",
         count: 8,
-        settings: "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\ndebian = \"cloud\"\n",
+        settings: "[machine]\nmemory = \"1G\"\nresident = \"256M\"\n[boot]\nbusybox = \"cloud\"\n",
         prompt: "/root # ",
     },
 ];

@@ -131,7 +131,7 @@ mod tests {
             ("[machine]\nmemory = 512", "line 2: machine.memory: invalid type: integer `512`"),
             ("[machine]\nmemory = 512", "expected a size such as \"512M\""),
             ("[machine]\ncpu = \"i486\"", "line 2: machine.cpu: no CPU model is named 'i486'"),
-            ("[boot]\ndebian = \"tiny\"", "line 2: boot.debian: unknown variant `tiny`"),
+            ("[boot]\nbusybox = \"tiny\"", "line 2: boot.busybox: unknown variant `tiny`"),
             ("[[disk]]\npath = \"a\"\n[[disk]]\npath = 1", "line 4: disk[1].path: invalid type"),
             ("[[disk]]\nread_only = true", "disk[0]: missing field `path`"),
             (

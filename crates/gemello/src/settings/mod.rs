@@ -104,13 +104,13 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `debian`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
+/// What is booted: one of `busybox`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
 /// it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
-    pub(crate) debian: Option<Flavour>,
+    pub(crate) busybox: Option<Flavour>,
     /// An image whose files become the root, by Debian's kernel.
     #[serde(with = "optional", skip_serializing_if = "is_unsaid")]
     pub(crate) image: Option<ImageName>,
@@ -208,7 +208,7 @@ impl Settings {
         let booted = match &boot.kernel {
             _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
-            _ if boot.debian.is_some() => Path::new("debian"),
+            _ if boot.busybox.is_some() => Path::new("busybox"),
             _ if boot.nucleus.is_some() => Path::new("nucleus"),
             kernel => kernel.as_deref().unwrap_or(Path::new("")),
         };
@@ -287,7 +287,7 @@ impl Settings {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings {
-            debian: _,
+            busybox: _,
             image,
             rootfs,
             rw,
@@ -359,7 +359,7 @@ impl BootSettings {
 
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
-        self.debian.is_some() || self.rootfs.is_some() || self.image.is_some()
+        self.busybox.is_some() || self.rootfs.is_some() || self.image.is_some()
     }
 
     /// Whether such a guest stays in its initial file system.
@@ -374,11 +374,11 @@ impl BootSettings {
 
     fn over(self, lower: Self) -> Self {
         let other_guest = self.names_a_guest();
-        let Self { debian, image, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } =
+        let Self { busybox, image, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } =
             self;
         let of_guest = if other_guest { Self::default() } else { lower.clone() };
         Self {
-            debian: debian.or(of_guest.debian),
+            busybox: busybox.or(of_guest.busybox),
             image: image.or(of_guest.image),
             rootfs: rootfs.or(of_guest.rootfs),
             rw: list(rw, of_guest.rw),

@@ -43,7 +43,7 @@ pub(crate) const FIELDS: [Field; 42] = [
     field("deterministic", "machine.deterministic", "--deterministic", |s| {
         s.machine.deterministic.is_some()
     }),
-    field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
+    field("busybox", "boot.busybox", "busybox", |s| s.boot.busybox.is_some()),
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
     field("image", "boot.image", "oci:PATH", |s| s.boot.image.is_some()),

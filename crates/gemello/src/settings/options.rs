@@ -25,7 +25,7 @@ pub(crate) struct Given {
 /// What the one word of the command line is that is no option.
 enum What {
     Nothing,
-    Debian,
+    Busybox,
     Oci(ImageName),
     Settings(Box<Settings>),
     Image(Option<File>),
@@ -68,14 +68,14 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     match what {
         // By one of Debian's kernels, which may be said.
         What::Nothing if options.boot.rootfs.is_some() && options.boot.kernel.is_none() => {
-            options.boot.debian = arguments.flavour;
+            options.boot.busybox = arguments.flavour;
         }
         What::Nothing => {}
-        What::Debian => options.boot.debian = Some(arguments.flavour.unwrap_or_default()),
+        What::Busybox => options.boot.busybox = Some(arguments.flavour.unwrap_or_default()),
         What::Oci(image) => options.boot.image = Some(image),
         What::Settings(settings) => {
-            if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
-                options.boot.debian = arguments.flavour;
+            if settings.boot.busybox.is_some() && !options.boot.names_a_guest() {
+                options.boot.busybox = arguments.flavour;
             }
             file = arguments.what.as_ref().map(|path| (path.into(), *settings));
         }
@@ -84,7 +84,7 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
             kernel = image;
         }
     }
-    if arguments.flavour.is_some() && options.boot.debian.is_none() {
+    if arguments.flavour.is_some() && options.boot.busybox.is_none() {
         bail!(
             "--flavour chooses among Debian's kernels; leave it out, or boot: gemello run debian"
         );
@@ -111,8 +111,8 @@ fn published(net: Option<NetChoice>, ports: &[Published]) -> Result<NetChoice> {
 
 fn look(what: &OsStr, arguments: &Run) -> Result<What> {
     let path = Path::new(what);
-    let found = if what == "debian" {
-        What::Debian
+    let found = if what == "busybox" || what == "debian" {
+        What::Busybox
     } else if let Some(image) = ImageName::of_word(what) {
         What::Oci(image)
     } else if let Some(hint) = hints::no_such_guest(what) {
@@ -153,7 +153,7 @@ fn flag(up: bool) -> Option<bool> {
 fn boot(arguments: &Run) -> BootSettings {
     let Run { command, kernel, rootfs, rw, nucleus, initrd, cmdline, module, .. } = arguments;
     BootSettings {
-        debian: None,
+        busybox: None,
         image: None,
         rootfs: rootfs.clone(),
         rw: rw.clone(),

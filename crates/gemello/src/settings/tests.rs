@@ -36,7 +36,7 @@ fn all() -> Settings {
             deterministic: Some(true),
         },
         boot: BootSettings {
-            debian: Some(Flavour::Full),
+            busybox: Some(Flavour::Full),
             image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
@@ -190,7 +190,7 @@ fn the_command_line_comes_first() {
     assert_eq!(both.disk.len(), 1);
     assert_eq!((both.engine, both.run, both.boot), (file.engine, file.run, file.boot.clone()));
     let nucleus = options::gather(&arguments(&["--nucleus"])).expect("said").settings.over(all());
-    assert_eq!((nucleus.boot.kernel, nucleus.boot.debian), (None, None));
+    assert_eq!((nucleus.boot.kernel, nucleus.boot.busybox), (None, None));
 }
 
 #[test]
@@ -290,11 +290,11 @@ fn a_machine_has_random_bytes_where_it_may() {
 #[test]
 fn a_machine_is_called_after_what_it_boots() {
     let boots = |boot| Settings { boot, ..Settings::default() };
-    let debian = boots(BootSettings { debian: Some(Flavour::Cloud), ..BootSettings::default() });
+    let debian = boots(BootSettings { busybox: Some(Flavour::Cloud), ..BootSettings::default() });
     let nucleus = boots(BootSettings { nucleus: Some("".into()), ..BootSettings::default() });
     let kernel = boots(BootSettings { kernel: Some("/a/b.elf".into()), ..BootSettings::default() });
     let file = Some(Path::new("/vm/web.toml"));
-    for (settings, name) in [(&debian, "debian"), (&nucleus, "nucleus"), (&kernel, "b")] {
+    for (settings, name) in [(&debian, "busybox"), (&nucleus, "nucleus"), (&kernel, "b")] {
         assert_eq!(settings.name(None).to_string(), name);
         assert_eq!(settings.name(file).to_string(), "web");
     }
