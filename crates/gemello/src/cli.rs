@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::bench::arguments::Bench;
-use crate::debian::Flavour;
+use crate::debian::{Flavour, Release};
 use crate::disk_command::{self, DiskCommand};
 use crate::engine::{self, Choice};
 use crate::examples::{
@@ -152,7 +152,16 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
-    /// For `bench`: become a program that ends with its parent
+    /// For `fetch` and `run`: configure the packages of a system in a guest
+    #[command(hide = true)]
+    Configure {
+        /// Where its root is
+        folder: PathBuf,
+        /// What is run there
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// For `bench` and `fetch`: become a program that ends with its parent
     #[command(hide = true)]
     Tethered {
         /// The parent
@@ -352,9 +361,14 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) digest: bool,
 
-    /// Throw away what a machine of an image writes, also where it has a --name
+    /// Throw away what a machine of an image or of a whole Debian writes, also where it has a
+    /// --name
     #[arg(long)]
     pub(crate) rm: bool,
+
+    /// Which of Debian's releases `run debian` boots [default: trixie]
+    #[arg(long, value_enum)]
+    pub(crate) release: Option<Release>,
 
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
@@ -489,16 +503,22 @@ pub(crate) struct Fetch {
     #[arg(value_enum)]
     pub(crate) what: Guest,
 
-    /// Which of Debian's kernels
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) flavour: Flavour,
+    /// Which of Debian's releases [default: trixie]
+    #[arg(long, value_enum)]
+    pub(crate) release: Option<Release>,
+
+    /// Which of Debian's kernels busybox has [default: cloud]
+    #[arg(long, value_enum)]
+    pub(crate) flavour: Option<Flavour>,
 }
 
 /// A guest that gemello can fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Guest {
-    /// Debian's kernel and busybox.
+    /// A whole system.
     Debian,
+    /// Debian's kernel and busybox.
+    Busybox,
 }
 
 #[cfg(test)]

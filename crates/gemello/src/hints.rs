@@ -228,8 +228,8 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
     }
     if word == "debian" && text.len() > word.len() {
         return Some(format!(
-            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello \
-             run debian"
+            "no guest is called {shown}; --release chooses bookworm, trixie or sid of: gemello run \
+             debian"
         ));
     }
     let guests =
@@ -240,7 +240,7 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
             format!("no guest or file is called {shown}; did you mean: gemello run {guest}")
         }
         None => format!(
-            "no file is called {shown}, and debian is the only guest that can be fetched: \
+            "no file is called {shown}, and what can be fetched is busybox and a whole Debian: \
              gemello run debian"
         ),
     })

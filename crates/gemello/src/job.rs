@@ -1,7 +1,7 @@
 //! What the agent is told of a guest that gemello makes itself: from settings, and from what this
 //! process is run as.
 
-use crate::images::Note;
+use crate::images::{Contents, Note};
 use crate::settings::module::Word;
 use crate::settings::share::ShareSettings;
 use crate::settings::{Settings, rootfs};
@@ -97,7 +97,8 @@ fn term() -> OsString {
 
 /// As the image says. `words` are there in place of its own, after its entrypoint.
 fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
-    let Note { name, digest: _, config, user } = image;
+    let Note { name, digest: _, contents } = image;
+    let Contents::Image { config, user } = contents else { return Ok(roots(words)) };
     let own = config.command.iter().map(OsString::from);
     let words = if words.is_empty() { own.collect() } else { words };
     let words: Vec<_> = config.entrypoint.iter().map(OsString::from).chain(words).collect();
@@ -197,7 +198,8 @@ mod tests {
             ..Config::default()
         };
         let user = User { uid: 33, gid: 34, groups: vec![50], home: "/home".into() };
-        Note { name: "oci:x".into(), digest: Digest::of(b"x"), config, user }
+        let contents = Contents::Image { config, user };
+        Note { name: "oci:x".into(), digest: Digest::of(b"x"), contents }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, DeviceKind, Refresh};
+use crate::debian::{self, DeviceKind, Fetched, Refresh};
 use crate::images::Root;
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
@@ -153,7 +153,8 @@ fn made_here(
     };
     let job = job::job(settings, root.map(Root::note), streams, apart)?;
     let devices = devices(settings, !side.ports().is_empty());
-    let Parts { kernel, busybox, drivers } = parts(settings, kernel, &devices)?;
+    let own = root.and_then(Root::kernel);
+    let Parts { kernel, busybox, drivers } = parts(settings, kernel, own, &devices)?;
     let initrd = debian::initramfs(busybox.as_deref(), &drivers, &job)?;
     Ok(Plan {
         boot: BootConfig {
@@ -175,7 +176,13 @@ struct Parts {
     drivers: Vec<PathBuf>,
 }
 
-fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> Result<Parts> {
+/// With the root's `own` kernel, if it brings one.
+fn parts(
+    settings: &Settings,
+    kernel: Option<File>,
+    own: Option<Fetched>,
+    devices: &[DeviceKind],
+) -> Result<Parts> {
     let BootSettings { busybox, rootfs, kernel: named, .. } = &settings.boot;
     let transport = settings.transport();
     if let (Some(root), Some(path)) = (rootfs, named) {
@@ -190,7 +197,10 @@ fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> R
         let kernel = kernel.unwrap_or_else(|| File::Path(path.clone()));
         return Ok(Parts { kernel, busybox: None, drivers });
     }
-    let fetched = debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?;
+    let fetched = match own {
+        Some(own) => own,
+        None => debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?,
+    };
     let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
     Ok(Parts {
         kernel: File::Path(fetched.kernel),

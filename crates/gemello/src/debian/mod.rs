@@ -5,17 +5,23 @@ pub(crate) mod apt;
 mod cache;
 mod compiler;
 mod cpio;
+mod deb;
 mod initramfs;
 pub(crate) mod modules;
 mod packages;
+mod release;
 pub(crate) mod report;
+mod sources;
+pub(crate) mod system;
 
 pub(crate) use cache::{Draft, Lock, directory as cache_directory, refused};
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
+pub(crate) use deb::Deb;
 pub(crate) use packages::{
     DeviceKind, Driver, Fetched, Flavour, Refresh, driver_names, fetch, releases,
 };
+pub(crate) use release::Release;
 
 use agent_job::Job;
 use anyhow::{Context as _, Result};
@@ -38,7 +44,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         let path = path.display();
         format!(
             "cannot read {path}; if it is in gemello's cache, delete its directory and run \
-             `gemello fetch debian`"
+             `gemello fetch busybox`"
         )
     })
 }

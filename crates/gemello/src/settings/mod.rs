@@ -25,7 +25,7 @@ pub(crate) mod vsock;
 #[cfg(test)]
 mod tests;
 
-use crate::debian::Flavour;
+use crate::debian::{Flavour, Release};
 use crate::engine::{self, Choice, Options};
 use crate::trace::Topic;
 use console::ConsolePlace;
@@ -104,11 +104,14 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `busybox`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
+/// What is booted: one of `debian`, `busybox`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
 /// it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
+    /// A whole system.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) debian: Option<Release>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) busybox: Option<Flavour>,
     /// An image whose files become the root, by Debian's kernel.
@@ -175,6 +178,15 @@ pub(crate) struct RunSettings {
     pub(crate) rm: Option<bool>,
 }
 
+/// What a machine with the whole system of `release` is called.
+fn system_name(release: Release) -> String {
+    if release == Release::default() {
+        "debian".to_owned()
+    } else {
+        format!("debian-{}", release.name())
+    }
+}
+
 fn is_unsaid<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -205,7 +217,9 @@ impl Settings {
     /// it boots.
     pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
         let boot = &self.boot;
+        let of_release = boot.debian.map(system_name);
         let booted = match &boot.kernel {
+            _ if boot.debian.is_some() => Path::new(of_release.as_deref().unwrap_or_default()),
             _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.busybox.is_some() => Path::new("busybox"),
@@ -260,10 +274,12 @@ impl Settings {
             .collect()
     }
 
-    /// What a machine of an image is kept as: by its name, if it was given one.
-    pub(crate) fn kept_as(&self) -> Option<&MachineName> {
+    /// What a machine that writes over a root is kept as: its name, if it was given one or has a
+    /// whole system.
+    pub(crate) fn kept_as(&self) -> Option<MachineName> {
         let thrown_away = self.run.rm.unwrap_or_default();
-        self.machine.name.as_ref().filter(|_| !thrown_away)
+        let own = || self.boot.debian.map(|_| self.name(None));
+        self.machine.name.clone().or_else(own).filter(|_| !thrown_away)
     }
 
     /// These settings, with `root` as the first disk.
@@ -287,6 +303,7 @@ impl Settings {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings {
+            debian: _,
             busybox: _,
             image,
             rootfs,
@@ -359,12 +376,13 @@ impl BootSettings {
 
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
-        self.busybox.is_some() || self.rootfs.is_some() || self.image.is_some()
+        let Self { debian, busybox, rootfs, image, .. } = self;
+        debian.is_some() || busybox.is_some() || rootfs.is_some() || image.is_some()
     }
 
     /// Whether such a guest stays in its initial file system.
     pub(crate) fn stays_inside(&self) -> bool {
-        self.rootfs.is_none() && self.image.is_none()
+        self.rootfs.is_none() && self.image.is_none() && self.debian.is_none()
     }
 
     /// Whether such a guest runs a command, rather than a shell for who looks on.
@@ -374,10 +392,22 @@ impl BootSettings {
 
     fn over(self, lower: Self) -> Self {
         let other_guest = self.names_a_guest();
-        let Self { busybox, image, rootfs, rw, command, nucleus, kernel, initrd, cmdline, module } =
-            self;
+        let Self {
+            debian,
+            busybox,
+            image,
+            rootfs,
+            rw,
+            command,
+            nucleus,
+            kernel,
+            initrd,
+            cmdline,
+            module,
+        } = self;
         let of_guest = if other_guest { Self::default() } else { lower.clone() };
         Self {
+            debian: debian.or(of_guest.debian),
             busybox: busybox.or(of_guest.busybox),
             image: image.or(of_guest.image),
             rootfs: rootfs.or(of_guest.rootfs),

@@ -36,6 +36,7 @@ fn all() -> Settings {
             deterministic: Some(true),
         },
         boot: BootSettings {
+            debian: Some(Release::Sid),
             busybox: Some(Flavour::Full),
             image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
@@ -143,7 +144,8 @@ const OPTIONS: [(&str, &[&str]); 41] = [
     ("deterministic", &["--deterministic"]),
     ("digest", &["--digest"]),
     ("rm", &["--rm"]),
-    ("flavour", &["debian", "--flavour", "full"]),
+    ("release", &["debian", "--release", "sid"]),
+    ("flavour", &["busybox", "--flavour", "full"]),
 ];
 
 fn comes_back(settings: &Settings) {
@@ -290,17 +292,31 @@ fn a_machine_has_random_bytes_where_it_may() {
 #[test]
 fn a_machine_is_called_after_what_it_boots() {
     let boots = |boot| Settings { boot, ..Settings::default() };
-    let debian = boots(BootSettings { busybox: Some(Flavour::Cloud), ..BootSettings::default() });
+    let system = |release| boots(BootSettings { debian: Some(release), ..Default::default() });
+    let (debian, sid) = (system(Release::Trixie), system(Release::Sid));
+    let small = boots(BootSettings { busybox: Some(Flavour::Cloud), ..BootSettings::default() });
     let nucleus = boots(BootSettings { nucleus: Some("".into()), ..BootSettings::default() });
     let kernel = boots(BootSettings { kernel: Some("/a/b.elf".into()), ..BootSettings::default() });
     let file = Some(Path::new("/vm/web.toml"));
-    for (settings, name) in [(&debian, "busybox"), (&nucleus, "nucleus"), (&kernel, "b")] {
+    for (settings, name) in [
+        (&debian, "debian"),
+        (&sid, "debian-sid"),
+        (&small, "busybox"),
+        (&nucleus, "nucleus"),
+        (&kernel, "b"),
+    ] {
         assert_eq!(settings.name(None).to_string(), name);
         assert_eq!(settings.name(file).to_string(), "web");
     }
     let name = Some(MachineName::parse("said").expect("a name"));
     let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
     assert_eq!(said.name(file).to_string(), "said");
+    let kept = |settings: &Settings| settings.kept_as().map(|name| name.to_string());
+    assert_eq!(kept(&sid).as_deref(), Some("debian-sid"));
+    assert_eq!(kept(&said).as_deref(), Some("said"));
+    assert_eq!((kept(&small), kept(&kernel)), (None, None));
+    let thrown = Settings { run: RunSettings { rm: Some(true), ..Default::default() }, ..said };
+    assert_eq!(kept(&thrown), None);
 }
 
 #[test]
