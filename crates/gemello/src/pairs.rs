@@ -12,6 +12,9 @@ use engine_soft::Tier;
 /// There is one; which, and what to do.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     boot(&settings.boot)?;
+    if settings.boot.is_system() && settings.disk.is_empty() {
+        bail!("`system` boots what is on the first of `disks`; say which");
+    }
     if settings.engine.tier == Some(Tier::Interpret) && settings.run.trace.contains(&Topic::Blocks)
     {
         bail!("`tier` interp makes no translations; leave blocks out of `trace`");
@@ -61,6 +64,7 @@ fn boot(boot: &BootSettings) -> Result<()> {
         image,
         rootfs,
         rw,
+        system: _,
         command,
         nucleus,
         kernel,
@@ -72,6 +76,10 @@ fn boot(boot: &BootSettings) -> Result<()> {
         && (busybox.is_some() || rootfs.is_some() || nucleus.is_some() || kernel.is_some())
     {
         bail!("an image is booted by Debian's kernel alone; leave all other guests out");
+    }
+    let others = [image.is_some(), rootfs.is_some(), nucleus.is_some(), kernel.is_some()];
+    if boot.is_system() && others.contains(&true) {
+        bail!("`system` is booted by Debian's kernel alone; leave all other guests out");
     }
     let guests = [busybox.is_some(), nucleus.is_some(), kernel.is_some()];
     if guests.into_iter().filter(|said| *said).count() > 1 {
@@ -158,6 +166,9 @@ mod tests {
             ("gemello run oci:x --save s", "--name"),
             ("gemello run oci:x --save s --name n --rm", "--name"),
             ("gemello run debian --rm", "leave it out"),
+            ("gemello run --system", "--disk"),
+            ("gemello run --system --disk d --rootfs /", "leave all other guests out"),
+            ("gemello run --system --disk d --kernel x", "leave all other guests out"),
             ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
@@ -171,6 +182,7 @@ mod tests {
             "gemello run debian --flavour full -- ls",
             "gemello run --rootfs / --rw /a --rw /b --flavour full -- ls",
             "gemello run --rootfs /a --kernel x -- ls",
+            "gemello run --system --disk d --flavour full -- ls",
             "gemello run oci:x --save s --name n",
             "gemello run oci:x --rm -- ls",
             "gemello run --nucleus test",
