@@ -36,6 +36,8 @@ pub enum Root {
     Folder(String),
     /// The ext4 file system on this device, which the guest writes.
     Disk(String),
+    /// The same, and what is on it is a system: its own process 1 comes after the agent.
+    System(String),
 }
 
 /// What standard input and output are.
@@ -162,6 +164,7 @@ impl Job {
             None => {}
             Some(Root::Folder(tag)) => text.put("root", tag),
             Some(Root::Disk(device)) => text.put("root-disk", device),
+            Some(Root::System(device)) => text.put("root-system", device),
         }
         for Folder { tag, read_only, place } in folders {
             text.put(if *read_only { "folder-ro" } else { "folder-rw" }, tag);
@@ -210,6 +213,7 @@ impl Job {
             "net" => self.net = net(text.map_err(drop)?).ok_or(())?,
             "root" => self.root = Some(Root::Folder(text.map_err(drop)?.into())),
             "root-disk" => self.root = Some(Root::Disk(text.map_err(drop)?.into())),
+            "root-system" => self.root = Some(Root::System(text.map_err(drop)?.into())),
             "folder-ro" | "folder-rw" => self.folders.push(Folder {
                 tag: text.map_err(drop)?.into(),
                 read_only: key == "folder-ro",
@@ -319,7 +323,8 @@ mod tests {
         let plain = Job { program, ..Job::default() };
         let asked = Job { net: Net::Asked, streams: Streams::Terminal, ..plain.clone() };
         let on_disk = Job { root: Some(Root::Disk("/dev/vda".into())), ..plain.clone() };
-        for job in [job(), plain, asked, on_disk] {
+        let system = Job { root: Some(Root::System("/dev/vda".into())), ..plain.clone() };
+        for job in [job(), plain, asked, on_disk, system] {
             assert_eq!(Job::decode(&job.encode()), Ok(job));
         }
     }

@@ -1,26 +1,17 @@
 //! Process 1: from the first instruction to power-off. Nothing here returns to the kernel, which
 //! would panic.
 
-use crate::lines::{Control, Terminal};
-use crate::session::Session;
-use crate::streams::Ports;
-use crate::{modules, mounts, network, root};
-use agent_job::{JOB, Job, Streams};
+use crate::{command, modules, mounts, network, root, system};
+use agent_job::{JOB, Job, Root, Streams};
 use anyhow::{Context as _, Result};
 use rustix::mount::MountFlags;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
-use rustix::system::{RebootCommand, reboot, sethostname, uname};
+use rustix::system::{RebootCommand, reboot, sethostname};
 use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
-
-/// What a command has left running has so long to end by itself.
-const GRACE: Duration = Duration::from_millis(200);
 
 /// Process 1.
 pub(crate) fn run() -> ! {
@@ -35,7 +26,6 @@ fn live() -> Result<()> {
     mounts::system()?;
     let bytes = fs::read(Path::new("/").join(JOB)).with_context(|| format!("no /{JOB}"))?;
     let job = Job::decode(&bytes)?;
-    drop(bytes);
     hear_signals()?;
     modules::load()?;
     sethostname(job.host_name.as_bytes()).context("cannot set the host's name")?;
@@ -43,7 +33,8 @@ fn live() -> Result<()> {
         Some(root) => root::enter(root, &job.program)?,
         None => mounts::own_root()?,
     }
-    if job.streams == Streams::Shell {
+    let is_system = matches!(job.root, Some(Root::System(_)));
+    if job.streams == Streams::Shell && !is_system {
         let net = job.net; // before the first word is typed
         thread::spawn(move || network::set_up(net));
     } else {
@@ -52,95 +43,7 @@ fn live() -> Result<()> {
     for folder in &job.folders {
         mounts::share(folder)?;
     }
-    match job.streams {
-        Streams::Shell => shell(&job),
-        Streams::Terminal => on_terminal(&job),
-        Streams::Pipes => in_pipes(&job),
-    }
-}
-
-fn shell(job: &Job) -> Result<()> {
-    let terminal = Terminal::open(job.window)?;
-    let mut control = Control::open()?;
-    control.hear()?;
-    control.say("ready")?;
-    let release = uname().release().to_string_lossy().into_owned();
-    writeln!(&terminal, "Linux {release} on gemello. Ctrl-A h helps, exit ends.")?;
-    let session = Session::on_terminal(&job.program, &terminal)?;
-    wait_for(session.start(terminal.stream()?, terminal.stream()?, terminal.stream()?)?);
-    Terminal::open(job.window).map(drop) // as it was before a program had it
-}
-
-fn on_terminal(job: &Job) -> Result<()> {
-    let terminal = Terminal::open(job.window)?;
-    let mut control = Control::open()?;
-    control.hear()?;
-    let mut ports = Ports::default();
-    let errors = match job.errors {
-        agent_job::Errors::Apart => ports.carry_out("stderr", job.program.uid)?.into(),
-        agent_job::Errors::WithOutput => terminal.stream()?,
-    };
-    control.report("ready")?;
-    let session = Session::on_terminal(&job.program, &terminal)?;
-    let status = wait_for(session.start(terminal.stream()?, terminal.stream()?, errors)?);
-    carried_out(ports);
-    Terminal::open(job.window)?; // as it was before a program had it
-    control.report(&format!("status {status}"))
-}
-
-fn in_pipes(job: &Job) -> Result<()> {
-    let mut control = Control::open()?;
-    let (mut ports, uid) = (Ports::default(), job.program.uid);
-    let input = ports.carry_in("stdin", uid)?;
-    let output = ports.carry_out("stdout", uid)?;
-    let errors = match job.errors {
-        agent_job::Errors::Apart => ports.carry_out("stderr", uid)?,
-        agent_job::Errors::WithOutput => output.try_clone().context("cannot share a pipe")?,
-    };
-    control.hear()?;
-    control.report("ready")?;
-    let session = Session::without_terminal(&job.program);
-    let status = wait_for(session.start(input.into(), output.into(), errors.into())?);
-    carried_out(ports);
-    control.report(&format!("status {status}"))
-}
-
-/// Waits for the program, and for whatever else has lost its parent meanwhile. Its status, as a
-/// shell tells it.
-fn wait_for(program: Pid) -> u8 {
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == program => return code(status),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return 255, // no child at all: it cannot be
-        }
-    }
-}
-
-fn code(status: WaitStatus) -> u8 {
-    let by_signal = |signal| 128 + signal;
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(by_signal));
-    code.map_or(255, |code| code as u8)
-}
-
-/// Ends what the command has left behind and might still write, until all that was written has been
-/// carried out, and the host has taken it.
-fn carried_out(ports: Ports) {
-    if ports.are_none() {
-        return;
-    }
-    let done = thread::spawn(move || ports.finish());
-    let mut waited = Duration::ZERO;
-    let step = Duration::from_millis(2);
-    while !done.is_finished() {
-        thread::sleep(step);
-        waited += step;
-        if waited >= GRACE {
-            waited = Duration::ZERO;
-            // To -1: every process but this one.
-            let _ = kill_process_group(Pid::INIT, Signal::KILL);
-        }
-    }
+    if is_system { system::begin(&bytes, job.streams) } else { command::run(&job) }
 }
 
 /// By these signals busybox's and others' poweroff, halt and reboot speak to process 1.

@@ -1,11 +1,10 @@
 //! The serial lines. The first is the user's terminal. On the second gemello is told how the
 //! program is, among the kernel's messages, and says what the user's window is.
 
-use crate::init;
+use crate::role;
 use agent_job::REPORT;
 use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
-use rustix::system::RebootCommand;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, Termios, Winsize, tcdrain,
     tcgetattr, tcsetattr, tcsetwinsize,
@@ -127,7 +126,7 @@ impl Control {
         thread::spawn(move || {
             for said in BufReader::new(line).lines().map_while(Result::ok) {
                 match said.trim() {
-                    "poweroff" => init::end(RebootCommand::PowerOff),
+                    "poweroff" => role::power_off(),
                     "clock" => set_clock(),
                     said => {
                         if let Some((rows, columns)) = size(said) {

@@ -3,13 +3,17 @@
 //!
 //! ```text
 //! init ── mounts, modules, network, root      set up, in this order
-//!      ── lines: the serial lines             what gemello says, and what it is told
-//!      ── streams: ports and pipes            a thread carries each
-//!      ── session                             the same file again: becomes the program
+//!      ── system                              a system's own process 1 goes on; or else:
+//!      ── command                             a shell or a command, to its end
+//!          ── lines: the serial lines         what gemello says, and what it is told
+//!          ── streams: ports and pipes        a thread carries each
+//!          ── session                         the same file again: becomes the program
 //! ```
-//! Called otherwise than as process 1: `lease INTERFACE` asks for addresses by DHCP.
+//! Called otherwise than as process 1: `job`, `failed` and `serve` are services of a system that has a
+//! process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
 #![forbid(unsafe_code)]
 
+mod command;
 mod dhcp;
 mod init;
 mod lines;
@@ -17,10 +21,13 @@ mod modules;
 mod mounts;
 mod netlink;
 mod network;
+mod role;
 mod root;
 mod session;
 mod streams;
+mod system;
 
+use anyhow::Result;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -31,17 +38,24 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "session" => session::become_program(rest),
+        Some((word, [])) if word == "job" => told(system::job()),
+        Some((word, [])) if word == "failed" => told(system::failed()),
+        Some((word, [])) if word == "serve" => system::serve(),
         Some((word, [interface])) if word == "lease" => {
-            match network::ask(&interface.to_string_lossy()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("agent: {error:#}");
-                    ExitCode::FAILURE
-                }
-            }
+            told(network::ask(&interface.to_string_lossy()))
         }
         _ => {
             eprintln!("agent: process 1 of gemello's guests, or: agent lease INTERFACE");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn told(done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -43,6 +43,11 @@ pub(crate) fn system() -> Result<()> {
     Ok(())
 }
 
+/// What lasts as long as the system runs.
+pub(crate) fn run() -> Result<()> {
+    at(Path::new("/run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")
+}
+
 /// What else a root needs that is the initial file system itself.
 pub(crate) fn own_root() -> Result<()> {
     at(Path::new("/tmp"), "tmpfs", MountFlags::empty(), "mode=1777")?;

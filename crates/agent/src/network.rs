@@ -4,6 +4,7 @@ use crate::{dhcp, netlink};
 use agent_job::{Net, REPORT};
 use anyhow::{Context as _, Result};
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -62,10 +63,30 @@ fn index(device: &str) -> Result<u32> {
     text.trim().parse().with_context(|| format!("{path} is no number"))
 }
 
+/// The file that says who resolves names. Where it is a link into `/run`, what is there is a
+/// service's to say: it is said until that begins, and to resolved.
 fn resolve_by(resolvers: &[Ipv4Addr]) -> Result<()> {
     let text: String = resolvers.iter().map(|it| format!("nameserver {it}\n")).collect();
-    let path = "/etc/resolv.conf";
+    let path = Path::new("/etc/resolv.conf");
     let _ = fs::create_dir("/etc"); // a root may be anything
-    let _ = fs::remove_file(path); // it may be a link to what is not here
-    fs::write(path, text).with_context(|| format!("cannot write {path}"))
+    let target = fs::read_link(path).unwrap_or_default();
+    let service = Path::new("/etc").join(target.strip_prefix("..").unwrap_or(&target));
+    let written = match service.strip_prefix("/etc/run").or(service.strip_prefix("/run")) {
+        Ok(rest) => {
+            let all: Vec<_> = resolvers.iter().map(Ipv4Addr::to_string).collect();
+            let resolved = format!("[Resolve]\nDNS={}\n", all.join(" "));
+            put(Path::new("/run/systemd/resolved.conf.d/gemello.conf"), &resolved)
+                .and_then(|()| put(&Path::new("/run").join(rest), &text))
+        }
+        Err(_) => {
+            let _ = fs::remove_file(path); // it may be a link to what is not here
+            fs::write(path, text)
+        }
+    };
+    written.context("cannot write who resolves names")
+}
+
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(path, text)
 }

@@ -23,6 +23,12 @@ pub(crate) fn enter(root: &Root, program: &Program) -> Result<()> {
             mounts::disk(device, Path::new(ROOT))?;
             become_root(Path::new(ROOT))
         }
+        Root::System(device) => {
+            mounts::disk(device, Path::new(ROOT))?;
+            leave_initial();
+            become_root(Path::new(ROOT))?;
+            mounts::run()
+        }
     }
 }
 
@@ -41,6 +47,12 @@ fn folder(tag: &str, program: &Program) -> Result<()> {
     become_root(root)?;
     run_folder(program)?;
     synthesize(program.uid)
+}
+
+/// Gives back the memory of the initial file system, which nobody sees any more.
+fn leave_initial() {
+    let _ = fs::remove_file("/init");
+    let _ = fs::remove_dir_all("/etc");
 }
 
 /// Makes what is mounted at `root` the root, with what the kernel tells, and devices.
@@ -69,7 +81,7 @@ fn same_attributes(from: &Path, to: &Path) -> Result<()> {
 
 /// What runs on the host has its files in /run; nothing of it runs here.
 fn run_folder(program: &Program) -> Result<()> {
-    mounts::at(Path::new("/run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")?;
+    mounts::run()?;
     let user = format!("/run/user/{}", program.uid);
     let make = || {
         fs::create_dir("/run/lock")?;

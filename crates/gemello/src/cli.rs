@@ -190,7 +190,7 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(machine_file))]
     pub(crate) more: Vec<PathBuf>,
 
-    /// With `debian` or --rootfs: run this in the guest in place of a shell; with an image: in
+    /// With `debian`, --rootfs or --system: run this in the guest in place of a shell; with an image: in
     /// place of its command
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -209,17 +209,22 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH")]
     pub(crate) rw: Vec<PathBuf>,
 
+    /// Boot the system on the first --disk, its systemd, by one of Debian's kernels: for a root file
+    /// system without one. CMD, or a shell, is run as root as soon as the system is up
+    #[arg(long)]
+    pub(crate) system: bool,
+
     /// Boot the nucleus, which ships with gemello: its shell, or with a word `demo` or `test`
     #[arg(long, value_name = "WORD", num_args = 0..=1, default_missing_value = "",
-        conflicts_with_all = ["kernel", "initrd", "module", "rootfs"])]
+        conflicts_with_all = ["kernel", "initrd", "module", "rootfs", "system"])]
     pub(crate) nucleus: Option<String>,
 
     /// Initial file system for the kernel
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
 
-    /// Kernel command line; with `debian` or --rootfs: appended to gemello's own [default for a
-    /// kernel: console=ttyS0]
+    /// Kernel command line; with `debian`, --rootfs or --system: appended to gemello's own [default
+    /// for a kernel: console=ttyS0]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) cmdline: Option<String>,
 

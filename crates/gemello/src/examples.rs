@@ -11,6 +11,7 @@ Examples:
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run oci:image.tar -- sh                an OCI image, or what docker save writes
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
+  gemello run --system --disk root.ext4          a root file system with systemd, and no kernel
   gemello run --disk system.qcow2                the kernel that lies on the disk
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
   gemello run machine.toml                       a machine that a file describes

@@ -17,6 +17,13 @@ use std::path::{Path, PathBuf};
 /// The disk that is the root: the first.
 const DISK: &str = "/dev/vda";
 
+/// A shell in Debian's small system.
+const SHELL: [&str; 2] = ["/bin/sh", "-i"];
+/// A shell in a whole one. No session is made for it by `login`, which would start the user's own
+/// services first.
+const LOGIN: [&str; 3] =
+    ["/bin/sh", "-c", "[ -x /bin/bash ] && exec /bin/bash -l || exec /bin/sh -l"];
+
 /// Where programs are, unless somebody says otherwise.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The environment in Debian's small system, TERM aside.
@@ -51,19 +58,22 @@ pub(crate) fn job(
         window: terminal::window(),
         host_name: match root {
             Some(_) => rustix::system::uname().nodename().to_string_lossy().into_owned().into(),
+            None if settings.boot.is_system() => settings.name(None).to_string().into(),
             None => "gemello".into(),
         },
         net: settings.net().map_or(Net::None, |net| net.addresses()),
         root: match (root, image) {
             (Some(_), _) => Some(Root::Folder(rootfs::ROOT.into())),
+            (None, _) if settings.boot.is_system() => Some(Root::System(DISK.into())),
             (None, Some(_)) => Some(Root::Disk(DISK.into())),
             (None, None) => None,
         },
         folders,
         program: match (root, image) {
             (Some(root), _) => callers(words, root)?,
+            (None, _) if settings.boot.is_system() => roots(words, &LOGIN),
             (None, Some(image)) => images(words, image)?,
-            (None, None) => roots(words),
+            (None, None) => roots(words, &SHELL),
         },
     })
 }
@@ -77,10 +87,10 @@ fn place(root: Option<&Path>, path: &Path) -> Result<PathBuf> {
     root.and_then(|root| rootfs::inside(root, path)).map_or_else(whole, Ok)
 }
 
-/// In Debian's small system, as its root.
-fn roots(words: Vec<OsString>) -> Program {
+/// In Debian's small system, or a whole one, as its root: `words`, or this `shell`.
+fn roots(words: Vec<OsString>, shell: &[&str]) -> Program {
     Program {
-        words: if words.is_empty() { vec!["/bin/sh".into(), "-i".into()] } else { words },
+        words: if words.is_empty() { shell.iter().map(OsString::from).collect() } else { words },
         environment: ENVIRONMENT.into_iter().map(OsString::from).chain([term()]).collect(),
         folder: "/root".into(),
         umask: 0o22,
@@ -98,7 +108,7 @@ fn term() -> OsString {
 /// As the image says. `words` are there in place of its own, after its entrypoint.
 fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
     let Note { name, digest: _, contents } = image;
-    let Contents::Image { config, user } = contents else { return Ok(roots(words)) };
+    let Contents::Image { config, user } = contents else { return Ok(roots(words, &SHELL)) };
     let own = config.command.iter().map(OsString::from);
     let words = if words.is_empty() { own.collect() } else { words };
     let words: Vec<_> = config.entrypoint.iter().map(OsString::from).chain(words).collect();

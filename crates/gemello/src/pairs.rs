@@ -12,6 +12,9 @@ use engine_soft::Tier;
 /// There is one; which, and what to do.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     boot(&settings.boot)?;
+    if settings.boot.system == Some(true) && settings.disk.is_empty() {
+        bail!("`system` boots what is on the first of `disks`; say which");
+    }
     if settings.engine.tier == Some(Tier::Interpret) && settings.run.trace.contains(&Topic::Blocks)
     {
         bail!("`tier` interp makes no translations; leave blocks out of `trace`");
@@ -62,6 +65,7 @@ fn boot(boot: &BootSettings) -> Result<()> {
         image,
         rootfs,
         rw,
+        system,
         command,
         nucleus,
         kernel,
@@ -90,6 +94,10 @@ fn boot(boot: &BootSettings) -> Result<()> {
     }
     if debian.is_some() && rootfs.is_some() {
         bail!("`debian` and `rootfs` both say what to boot; leave one out");
+    }
+    let others = [image.is_some(), rootfs.is_some(), nucleus.is_some(), kernel.is_some()];
+    if *system == Some(true) && (debian.is_some() || others.contains(&true)) {
+        bail!("`system` is booted by Debian's kernel alone; leave all other guests out");
     }
     if rootfs.is_some() && nucleus.is_some() {
         bail!("the nucleus is a whole guest; leave `rootfs` out");
@@ -176,6 +184,9 @@ mod tests {
             ("gemello run busybox --release sid", "--release"),
             ("gemello run debian --rootfs /", "both say what to boot"),
             ("gemello run debian --rm --save s", "--name"),
+            ("gemello run --system", "--disk"),
+            ("gemello run --system --disk d --rootfs /", "leave all other guests out"),
+            ("gemello run --system --disk d --kernel x", "leave all other guests out"),
             ("gemello run debian --trace-file x", "--trace"),
             ("gemello run debian --tier interp --code-cache 8M", "--code-cache"),
             ("gemello run debian --tier interp --trace irq,blocks", "blocks"),
@@ -189,6 +200,7 @@ mod tests {
             "gemello run busybox --flavour full -- ls",
             "gemello run --rootfs / --rw /a --rw /b --flavour full -- ls",
             "gemello run --rootfs /a --kernel x -- ls",
+            "gemello run --system --disk d --flavour full -- ls",
             "gemello run oci:x --save s --name n",
             "gemello run oci:x --rm -- ls",
             "gemello run debian --release sid --rm -- ls",

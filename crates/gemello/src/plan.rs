@@ -22,6 +22,9 @@ const CMDLINE: &str = "console=ttyS0";
 /// For a kernel with the agent: a panic ends the machine.
 const KERNEL_OPTIONS: &str = "panic=-1";
 
+/// For a system with the agent, which has set up the network by the kernel's names.
+const SYSTEM_OPTIONS: &str = "net.ifnames=0";
+
 /// What to boot, and how the user's side of it behaves.
 pub(crate) struct Plan {
     pub(crate) boot: BootConfig,
@@ -261,5 +264,7 @@ fn our_cmdline(settings: &Settings) -> String {
         (true, true) => "console=ttyS1",
     };
     let more = settings.boot.cmdline.as_deref().unwrap_or_default();
-    format!("{console} {KERNEL_OPTIONS} {more}").trim_end().to_owned()
+    let names = if settings.boot.is_system() { SYSTEM_OPTIONS } else { "" };
+    let words = [console, KERNEL_OPTIONS, names, more];
+    words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -104,8 +104,8 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `debian`, `busybox`, `image`, `rootfs`, `nucleus` and `kernel`, and what goes with
-/// it.
+/// What is booted: one of `debian`, `busybox`, `image`, `rootfs`, `system`, `nucleus` and `kernel`,
+/// and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
@@ -123,6 +123,9 @@ pub(crate) struct BootSettings {
     /// Folders that a guest with such a root may write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) rw: Vec<PathBuf>,
+    /// The first disk's own system becomes the guest, by Debian's kernel.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) system: Option<bool>,
     /// What these guests run in place of a shell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) command: Vec<Word>,
@@ -222,6 +225,7 @@ impl Settings {
             _ if boot.debian.is_some() => Path::new(of_release.as_deref().unwrap_or_default()),
             _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
+            _ if boot.is_system() => self.disk.first().map_or(Path::new(""), |disk| &disk.path),
             _ if boot.busybox.is_some() => Path::new("busybox"),
             _ if boot.nucleus.is_some() => Path::new("nucleus"),
             kernel => kernel.as_deref().unwrap_or(Path::new("")),
@@ -308,6 +312,7 @@ impl Settings {
             image,
             rootfs,
             rw,
+            system: _,
             command: _,
             nucleus: _,
             kernel,
@@ -376,13 +381,18 @@ impl BootSettings {
 
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
-        let Self { debian, busybox, rootfs, image, .. } = self;
-        debian.is_some() || busybox.is_some() || rootfs.is_some() || image.is_some()
+        let Self { busybox, rootfs, image, .. } = self;
+        busybox.is_some() || rootfs.is_some() || image.is_some() || self.is_system()
+    }
+
+    /// Whether such a guest has a process 1 of its own.
+    pub(crate) fn is_system(&self) -> bool {
+        self.system == Some(true) || self.debian.is_some()
     }
 
     /// Whether such a guest stays in its initial file system.
     pub(crate) fn stays_inside(&self) -> bool {
-        self.rootfs.is_none() && self.image.is_none() && self.debian.is_none()
+        self.rootfs.is_none() && self.image.is_none() && !self.is_system()
     }
 
     /// Whether such a guest runs a command, rather than a shell for who looks on.
@@ -398,6 +408,7 @@ impl BootSettings {
             image,
             rootfs,
             rw,
+            system,
             command,
             nucleus,
             kernel,
@@ -412,6 +423,7 @@ impl BootSettings {
             image: image.or(of_guest.image),
             rootfs: rootfs.or(of_guest.rootfs),
             rw: list(rw, of_guest.rw),
+            system: system.or(of_guest.system),
             nucleus: nucleus.or(of_guest.nucleus),
             kernel: kernel.or(of_guest.kernel),
             command: list(command, lower.command),

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 43] = [
+pub(crate) const FIELDS: [Field; 44] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -47,6 +47,7 @@ pub(crate) const FIELDS: [Field; 43] = [
     field("busybox", "boot.busybox", "busybox", |s| s.boot.busybox.is_some()),
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
+    field("system", "boot.system", "--system", |s| s.boot.system.is_some()),
     field("image", "boot.image", "oci:PATH", |s| s.boot.image.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),

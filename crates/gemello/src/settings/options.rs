@@ -68,7 +68,7 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     let (mut file, mut kernel) = (None, None);
     match what {
         // By one of Debian's kernels, which may be said.
-        What::Nothing if options.boot.rootfs.is_some() && options.boot.kernel.is_none() => {
+        What::Nothing if !options.boot.stays_inside() && options.boot.kernel.is_none() => {
             options.boot.busybox = arguments.flavour;
         }
         What::Nothing => {}
@@ -162,13 +162,15 @@ fn flag(up: bool) -> Option<bool> {
 
 /// What the options say of what is booted.
 fn boot(arguments: &Run) -> BootSettings {
-    let Run { command, kernel, rootfs, rw, nucleus, initrd, cmdline, module, .. } = arguments;
+    let Run { command, kernel, rootfs, rw, system, nucleus, initrd, cmdline, module, .. } =
+        arguments;
     BootSettings {
         debian: None,
         busybox: None,
         image: None,
         rootfs: rootfs.clone(),
         rw: rw.clone(),
+        system: flag(*system),
         command: command.iter().cloned().map(super::module::Word).collect(),
         nucleus: nucleus.clone(),
         kernel: kernel.clone(),
@@ -189,6 +191,7 @@ impl From<&Run> for Settings {
             kernel: _,
             rootfs: _,
             rw: _,
+            system: _,
             nucleus: _,
             initrd: _,
             cmdline: _,

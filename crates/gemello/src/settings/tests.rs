@@ -41,6 +41,7 @@ fn all() -> Settings {
             image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
+            system: Some(true),
             command: vec![Word("uname".into()), Word("-a b".into())],
             nucleus: Some("demo".into()),
             kernel: Some("/k".into()),
@@ -103,10 +104,11 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 41] = [
+const OPTIONS: [(&str, &[&str]); 42] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
+    ("system", &["--system"]),
     ("nucleus", &["--nucleus", "demo"]),
     ("initrd", &["--initrd", "/i"]),
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),

@@ -1,0 +1,37 @@
+//! What this process is. As process 1 it ends the machine itself. In a system that has a process 1
+//! of its own it is a service, and systemd powers off when that has ended (`system.rs`).
+
+use crate::init;
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
+use rustix::system::RebootCommand;
+use std::fs;
+use std::path::Path;
+
+fn is_first() -> bool {
+    getpid() == Pid::INIT
+}
+
+/// Ends the machine, as soon as that can be.
+pub(crate) fn power_off() -> ! {
+    if is_first() {
+        init::end(RebootCommand::PowerOff);
+    }
+    std::process::exit(0);
+}
+
+/// Ends what the command has left running: every process but this one, or but this one of the
+/// service's.
+pub(crate) fn end_others() {
+    if is_first() {
+        let _ = kill_process_group(Pid::INIT, Signal::KILL); // to -1: all others
+        return;
+    }
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(group) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return };
+    let members = Path::new("/sys/fs/cgroup").join(group).join("cgroup.procs");
+    let members = fs::read_to_string(members).unwrap_or_default();
+    let members = members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+    for other in members.filter(|&pid| pid != getpid()) {
+        let _ = kill_process(other, Signal::KILL);
+    }
+}

@@ -1,0 +1,177 @@
+//! A system that has a process 1 of its own, systemd: what it is given, and the change to it.
+//!
+//! What is ours is in `/run`, in memory, where systemd looks for units before it looks at its own;
+//! nothing of it is on the disk.
+//!
+//! ```text
+//! /run/gemello/agent, job      this program, and what it was told
+//! /run/systemd/system/         gemello-job.service     runs the shell or the command; its end is
+//!                                                      the machine's
+//!                              gemello-agent.service   serves who comes from the host
+//!                              gemello-failed.service  says that the system did not come up
+//!                              what a machine like ours need not start, masked
+//! ```
+
+use crate::command;
+use crate::lines::Control;
+use agent_job::{Job, Streams};
+use anyhow::{Context as _, Result, bail};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+/// The system's own process 1.
+const INIT: &str = "/sbin/init";
+
+const AGENT: &str = "/run/gemello/agent";
+const JOB: &str = "/run/gemello/job";
+const UNITS: &str = "/run/systemd/system";
+const GENERATED_BY: &str = "/run/systemd/system-generators";
+
+/// It begins when all is up that begins by itself. What it leaves running has a second to end.
+const JOB_UNIT: &str = "\
+[Unit]
+Description=What gemello runs
+After=multi-user.target
+SuccessAction=poweroff
+FailureAction=poweroff
+
+[Service]
+ExecStart=/run/gemello/agent job
+TimeoutStopSec=1
+TasksMax=infinity
+";
+
+const AGENT_UNIT: &str = "\
+[Unit]
+Description=The way in from the host
+
+[Service]
+ExecStart=/run/gemello/agent serve
+";
+
+/// In place of a shell that nobody can see.
+const FAILED_UNIT: &str = "\
+[Unit]
+Description=Tells gemello that the system did not come up
+DefaultDependencies=no
+FailureAction=poweroff-force
+SuccessAction=poweroff-force
+
+[Service]
+Type=oneshot
+ExecStart=/run/gemello/agent failed
+";
+
+/// Root's password is not asked for: who is at the console has the disk.
+const EMERGENCY: &str = "[Service]\nEnvironment=SYSTEMD_SULOGIN_FORCE=1\n";
+
+/// What a machine of ours has no use for: terminals that are ours or have no screen, drivers that
+/// the kernel asks for as soon as somebody opens their device, and leftovers of volumes it has not.
+const MASKED: [&str; 6] = [
+    "getty@tty1.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@loop.service",
+    "modprobe@dm_mod.service",
+    "e2scrub_reap.service",
+];
+
+/// Programs that look for what is not there: a boot loader, a partition table, a saved memory; and
+/// for consoles, which are ours.
+const GENERATORS: [&str; 4] = [
+    "systemd-bless-boot-generator",
+    "systemd-getty-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator",
+];
+
+/// Of the devices that are there at the boot, udev looks at those of which somebody hears by it, or
+/// whose drivers it loads. The others are a hundred terminals without a screen, and the kernel's
+/// own book-keeping.
+const DEVICES: &str = "\
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=block,net \
+--subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=cpu \
+--subsystem-nomatch=mem --subsystem-nomatch=bdi --subsystem-nomatch=workqueue \
+--subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=clocksource \
+--subsystem-nomatch=clockevents --subsystem-nomatch=event_source \
+--subsystem-nomatch=machinecheck --subsystem-nomatch=container --subsystem-nomatch=platform \
+--subsystem-nomatch=pnp --subsystem-nomatch=pci_bus --subsystem-nomatch=vtconsole
+";
+
+/// Becomes the system's process 1. The root is the system's already; `job` is told again, to the
+/// service, which has `streams`.
+pub(crate) fn begin(job: &[u8], streams: Streams) -> Result<()> {
+    if !Path::new(INIT).exists() {
+        bail!(
+            "the disk has no {INIT}: what is on it is no system; a folder or an image runs \
+             without one"
+        );
+    }
+    prepare(job, streams).context("cannot prepare the system")?;
+    Err(Command::new(INIT).env_clear().exec()).with_context(|| format!("cannot become {INIT}"))
+}
+
+fn prepare(job: &[u8], streams: Streams) -> Result<()> {
+    fs::create_dir("/run/gemello")?;
+    fs::copy("/proc/self/exe", AGENT)?;
+    fs::write(JOB, job)?;
+    fs::set_permissions(JOB, Permissions::from_mode(0o600))?; // variables may be secrets
+    let wanted = format!("{UNITS}/multi-user.target.wants");
+    fs::create_dir_all(&wanted)?;
+    for (name, text) in [("gemello-job.service", JOB_UNIT), ("gemello-agent.service", AGENT_UNIT)] {
+        fs::write(format!("{UNITS}/{name}"), text)?;
+        symlink(format!("../{name}"), format!("{wanted}/{name}"))?;
+    }
+    for name in MASKED {
+        symlink("/dev/null", format!("{UNITS}/{name}"))?;
+    }
+    fs::create_dir(GENERATED_BY)?;
+    for name in GENERATORS {
+        symlink("/dev/null", format!("{GENERATED_BY}/{name}"))?;
+    }
+    let trigger = format!("{UNITS}/systemd-udev-trigger.service.d");
+    fs::create_dir(&trigger)?;
+    fs::write(format!("{trigger}/gemello.conf"), DEVICES)?;
+    for name in ["emergency", "rescue"] {
+        if streams == Streams::Shell {
+            let folder = format!("{UNITS}/{name}.service.d");
+            fs::create_dir(&folder)?;
+            fs::write(format!("{folder}/gemello.conf"), EMERGENCY)?;
+        } else {
+            fs::write(format!("{UNITS}/{name}.service"), FAILED_UNIT)?;
+        }
+    }
+    Ok(())
+}
+
+/// The service that runs the shell or the command.
+pub(crate) fn job() -> Result<()> {
+    let done = read().and_then(|job| command::run(&job));
+    if let Err(error) = &done {
+        Control::open()?.report(&format!("{error:#}"))?;
+    }
+    done
+}
+
+fn read() -> Result<Job> {
+    let bytes = fs::read(JOB).with_context(|| format!("no {JOB}"))?;
+    Ok(Job::decode(&bytes)?)
+}
+
+/// The service that says why there is no command.
+pub(crate) fn failed() -> Result<()> {
+    Control::open()?.report("the system on the disk did not come up")
+}
+
+/// The service that serves who comes from the host. Nobody does so far.
+pub(crate) fn serve() -> ExitCode {
+    loop {
+        thread::park();
+    }
+}
