@@ -2,13 +2,16 @@
 //! would panic.
 
 use crate::lines::{Control, Terminal};
+use crate::service::Service;
 use crate::session::Session;
 use crate::streams::Ports;
 use crate::{modules, mounts, network, root};
 use agent_job::{JOB, Job, Streams};
 use anyhow::{Context as _, Result};
 use rustix::mount::MountFlags;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
+};
 use rustix::system::{RebootCommand, reboot, sethostname, uname};
 use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
 use std::fs;
@@ -16,11 +19,17 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// What a command has left running has so long to end by itself.
 const GRACE: Duration = Duration::from_millis(200);
+
+/// The program's process, once it runs, and the signal that asks it to end, if it is asked rather
+/// than the machine.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+static STOP_SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// Process 1.
 pub(crate) fn run() -> ! {
@@ -37,6 +46,8 @@ fn live() -> Result<()> {
     let job = Job::decode(&bytes)?;
     drop(bytes);
     hear_signals()?;
+    let service = Service::prepare(&job.program);
+    STOP_SIGNAL.store(job.stop_signal.unwrap_or(0).into(), Ordering::SeqCst);
     modules::load()?;
     sethostname(job.host_name.as_bytes()).context("cannot set the host's name")?;
     match &job.root {
@@ -53,16 +64,16 @@ fn live() -> Result<()> {
         mounts::share(folder)?;
     }
     match job.streams {
-        Streams::Shell => shell(&job),
-        Streams::Terminal => on_terminal(&job),
-        Streams::Pipes => in_pipes(&job),
+        Streams::Shell => shell(&job, service),
+        Streams::Terminal => on_terminal(&job, service),
+        Streams::Pipes => in_pipes(&job, service),
     }
 }
 
-fn shell(job: &Job) -> Result<()> {
+fn shell(job: &Job, service: Service) -> Result<()> {
     let terminal = Terminal::open(job.window)?;
     let mut control = Control::open()?;
-    control.hear()?;
+    control.hear(service)?;
     control.say("ready")?;
     let release = uname().release().to_string_lossy().into_owned();
     writeln!(&terminal, "Linux {release} on gemello. Ctrl-A h helps, exit ends.")?;
@@ -71,10 +82,10 @@ fn shell(job: &Job) -> Result<()> {
     Terminal::open(job.window).map(drop) // as it was before a program had it
 }
 
-fn on_terminal(job: &Job) -> Result<()> {
+fn on_terminal(job: &Job, service: Service) -> Result<()> {
     let terminal = Terminal::open(job.window)?;
     let mut control = Control::open()?;
-    control.hear()?;
+    control.hear(service)?;
     let mut ports = Ports::default();
     let errors = match job.errors {
         agent_job::Errors::Apart => ports.carry_out("stderr", job.program.uid)?.into(),
@@ -88,7 +99,7 @@ fn on_terminal(job: &Job) -> Result<()> {
     control.report(&format!("status {status}"))
 }
 
-fn in_pipes(job: &Job) -> Result<()> {
+fn in_pipes(job: &Job, service: Service) -> Result<()> {
     let mut control = Control::open()?;
     let (mut ports, uid) = (Ports::default(), job.program.uid);
     let input = ports.carry_in("stdin", uid)?;
@@ -97,9 +108,9 @@ fn in_pipes(job: &Job) -> Result<()> {
         agent_job::Errors::Apart => ports.carry_out("stderr", uid)?,
         agent_job::Errors::WithOutput => output.try_clone().context("cannot share a pipe")?,
     };
-    control.hear()?;
+    control.hear(service)?;
     control.report("ready")?;
-    let session = Session::without_terminal(&job.program);
+    let session = Session::apart(&job.program);
     let status = wait_for(session.start(input.into(), output.into(), errors.into())?);
     carried_out(ports);
     control.report(&format!("status {status}"))
@@ -108,6 +119,7 @@ fn in_pipes(job: &Job) -> Result<()> {
 /// Waits for the program, and for whatever else has lost its parent meanwhile. Its status, as a
 /// shell tells it.
 fn wait_for(program: Pid) -> u8 {
+    PROGRAM.store(program.as_raw_nonzero().get(), Ordering::SeqCst);
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == program => return code(status),
@@ -155,6 +167,20 @@ fn hear_signals() -> Result<()> {
         });
     });
     Ok(())
+}
+
+/// gemello asks for the end: the program ends the machine with it, where it has a signal for that,
+/// which it gets once; else the machine ends.
+pub(crate) fn asked_to_end() {
+    let signal = STOP_SIGNAL.load(Ordering::SeqCst);
+    let program = Pid::from_raw(PROGRAM.load(Ordering::SeqCst));
+    let (Some(program), true) = (program, signal != 0) else { end(RebootCommand::PowerOff) };
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    // What is no signal that has a name asks nobody, and ends the machine.
+    let Some(signal) = Signal::from_named_raw(signal) else { end(RebootCommand::PowerOff) };
+    if !ASKED.swap(true, Ordering::SeqCst) {
+        let _ = kill_process(program, signal);
+    }
 }
 
 /// The end of the machine. A disk that is the root is left as after an unmount, if nobody writes

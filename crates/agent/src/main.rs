@@ -6,18 +6,25 @@
 //!      ── lines: the serial lines             what gemello says, and what it is told
 //!      ── streams: ports and pipes            a thread carries each
 //!      ── session                             the same file again: becomes the program
+//! serve ── service                            as process 1 starts it, when somebody asks
+//!       ── exec, people                       commands, and as whom they run
 //! ```
-//! Called otherwise than as process 1: `lease INTERFACE` asks for addresses by DHCP.
+//! Called otherwise than as process 1: `serve` is the service, and `lease INTERFACE` asks for
+//! addresses by DHCP.
 #![forbid(unsafe_code)]
 
 mod dhcp;
+mod exec;
 mod init;
 mod lines;
 mod modules;
 mod mounts;
 mod netlink;
 mod network;
+mod people;
 mod root;
+mod serve;
+mod service;
 mod session;
 mod streams;
 
@@ -31,17 +38,24 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "session" => session::become_program(rest),
+        Some((word, rest)) if word == "serve" => told(session::usual(rest).and_then(serve::serve)),
         Some((word, [interface])) if word == "lease" => {
-            match network::ask(&interface.to_string_lossy()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("agent: {error:#}");
-                    ExitCode::FAILURE
-                }
-            }
+            told(network::ask(&interface.to_string_lossy()))
         }
         _ => {
-            eprintln!("agent: process 1 of gemello's guests, or: agent lease INTERFACE");
+            eprintln!(
+                "agent: process 1 of gemello's guests, or: agent serve, agent lease INTERFACE"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn told(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {error:#}");
             ExitCode::FAILURE
         }
     }
