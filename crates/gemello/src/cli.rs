@@ -5,10 +5,11 @@ use crate::debian::{Flavour, Release};
 use crate::disk_command::{self, DiskCommand};
 use crate::engine::{self, Choice};
 use crate::examples::{
-    BENCH_EXAMPLES, CONTROL_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, FETCH_EXAMPLES, IMAGE_EXAMPLES,
-    RESTORE_EXAMPLES,
+    BENCH_EXAMPLES, CONTROL_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, FETCH_EXAMPLES, GUEST_EXAMPLES,
+    IMAGE_EXAMPLES, RESTORE_EXAMPLES,
 };
 use crate::exit;
+use crate::guest::arguments::{Copy, Exec, Netcat, Ssh};
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
@@ -78,7 +79,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Ask guests to shut down, and wait until they have
+    /// Ask guests to shut down, wait until they have, and end those that do not
     #[command(after_help = CONTROL_EXAMPLES)]
     Stop {
         /// Machines
@@ -132,6 +133,18 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Run a command in a guest
+    #[command(after_help = GUEST_EXAMPLES)]
+    Exec(Exec),
+    /// Copy files and folders into a guest or out of it
+    #[command(after_help = GUEST_EXAMPLES)]
+    Cp(Copy),
+    /// Log in to a guest by this host's ssh, without a port
+    #[command(after_help = GUEST_EXAMPLES)]
+    Ssh(Ssh),
+    /// Connect standard input and output to a guest's port
+    #[command(after_help = GUEST_EXAMPLES)]
+    Nc(Netcat),
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
@@ -241,8 +254,9 @@ pub(crate) struct Run {
     pub(crate) disk: Vec<DiskSettings>,
 
     /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
-    /// or listens at PATH_port for the guest [default cid: 3]
-    #[arg(long, value_name = "[cid=N,]path=PATH",
+    /// or listens at PATH_port for the guest. Without a path, for `gemello exec` and nc alone
+    /// [default: cid=3 where gemello makes the guest; else none]
+    #[arg(long, value_name = "none|[cid=N][,path=PATH]",
         value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
     pub(crate) vsock: Option<VsockSettings>,
 
@@ -543,6 +557,7 @@ mod tests {
             EXAMPLES,
             RESTORE_EXAMPLES,
             CONTROL_EXAMPLES,
+            GUEST_EXAMPLES,
             IMAGE_EXAMPLES,
             FETCH_EXAMPLES,
             DOCTOR_EXAMPLES,

@@ -42,10 +42,24 @@ Examples:
   gemello balloon debian 256M                has the guest keep 256M and give the rest back
   gemello run debian --detach --name job -- sleep 60
   gemello logs --follow job                  what it puts out; of one that has ended, the last
-  gemello stop web db                        asks their guests to shut down
+  gemello stop web db                        asks their guests to shut down; after 30 s, ends them
   gemello stop web --force                   ends it at once
 
 A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
+
+pub(crate) const GUEST_EXAMPLES: &str = "\
+Examples:
+  gemello exec web -- ls -l /srv             its output, its exit status; on a terminal with one
+  gemello exec web -e A=b -w /srv -u www-data -- sh
+  tar c . | gemello exec web -- tar x -C /srv
+  gemello cp web:/etc/os-release .           files and folders, out of the guest
+  gemello cp site web:/srv/site              and into it
+  gemello cp web:/etc - > etc.tar            as a tar stream
+  gemello nc web 80                          a port of the guest's
+  gemello ssh web                            as root, where the guest has an SSH server
+  gemello ssh me@web uname -a
+
+The agent in the guest does it: gemello's own guests have it. No port of this host's is taken.";
 
 pub(crate) const IMAGE_EXAMPLES: &str = "\
 Examples:

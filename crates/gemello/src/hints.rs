@@ -140,7 +140,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
         "debian" | "busybox" => Some(format!("to boot it: {}", command(&["run"], words))),
         "nucleus" => Some(format!("to boot it: {}", command(&["run", "--nucleus"], rest))),
         "pull" => Some(format!("to fetch a guest: {}", command(&["fetch"], rest))),
-        "start" | "boot" | "create" | "exec" if !rest.is_empty() => {
+        "start" | "boot" | "create" if !rest.is_empty() => {
             Some(format!("to boot a guest: {}", command(&["run"], rest)))
         }
         "ls" => Some("for what runs: gemello ps".into()),
@@ -283,7 +283,6 @@ mod tests {
             ("gemello debian", "gemello run debian"),
             ("gemello nucleus", "gemello run --nucleus"),
             ("gemello pull debian", "gemello fetch debian"),
-            ("gemello exec debian -- ls", "gemello run debian -- ls"),
             ("gemello ls", "gemello ps"),
             ("gemello kill web", "gemello stop --force web"),
             ("gemello attach web", "gemello console web"),

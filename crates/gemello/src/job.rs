@@ -69,6 +69,7 @@ pub(crate) fn job(
             (None, None) => None,
         },
         folders,
+        stop_signal: image.filter(|_| root.is_none()).and_then(asking),
         program: match (root, image) {
             (Some(root), _) => callers(words, root)?,
             (None, _) if settings.boot.is_system() => roots(words, &LOGIN),
@@ -135,6 +136,34 @@ fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
     })
 }
 
+/// The signal that asks the image's command to end. A system is powered off.
+fn asking(image: &Note) -> Option<u8> {
+    match &image.contents {
+        Contents::Image { config, .. } => Some(stop_signal(&config.stop_signal)),
+        Contents::System { .. } | Contents::Unconfigured { .. } => None,
+    }
+}
+
+/// The signal that an image calls so: `SIGTERM`, `TERM` or its number. What is none of those that
+/// have a name powers the machine off.
+fn stop_signal(said: &str) -> u8 {
+    const NAMES: [(&str, u8); 9] = [
+        ("", 15),
+        ("TERM", 15),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("WINCH", 28),
+    ];
+    let name = said.trim().to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = NAMES.into_iter().find_map(|(known, number)| (known == name).then_some(number));
+    named.or_else(|| name.parse().ok()).unwrap_or(0)
+}
+
 /// As this process is: its user, its environment, where it is below `root`.
 fn callers(words: Vec<OsString>, root: &Path) -> Result<Program> {
     let shell = || env::var_os("SHELL").filter(|shell| Path::new(shell).is_absolute());
@@ -196,6 +225,15 @@ mod tests {
         assert_eq!((program.uid, program.gid), (geteuid().as_raw(), getegid().as_raw()));
         assert_eq!(program.folder, env::current_dir().expect("there").canonicalize().expect("it"));
         assert_eq!(program.environment.len(), env::vars_os().count());
+    }
+
+    #[test]
+    fn an_images_stop_signal_has_a_number() {
+        for (said, number) in
+            [("", 15), ("SIGQUIT", 3), ("winch", 28), ("12", 12), ("SIGRTMIN+3", 0), ("999", 0)]
+        {
+            assert_eq!(stop_signal(said), number, "{said}");
+        }
     }
 
     fn note(entrypoint: &[&str], command: &[&str]) -> Note {

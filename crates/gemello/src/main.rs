@@ -23,6 +23,7 @@ mod escape;
 mod examples;
 mod exit;
 mod gate;
+mod guest;
 mod handover;
 mod hints;
 mod host_memory;
@@ -118,6 +119,10 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         Command::Stats { names, json } => control::commands::stats(names, *json),
         Command::Balloon { name, memory } => control::commands::balloon(name, *memory),
         Command::Console { name } => control::console(name),
+        Command::Exec(arguments) => guest::exec(arguments),
+        Command::Cp(arguments) => guest::copy(arguments),
+        Command::Nc(arguments) => guest::netcat(arguments),
+        Command::Ssh(arguments) => guest::ssh(arguments),
         Command::Logs { name, follow } => control::logs(name, *follow),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),

@@ -164,7 +164,7 @@ fn config(
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let balloon = settings.balloon().then_some(Device::Balloon);
-    let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
+    let vsock = settings.vsock().map(Device::Vsock);
     let shares = settings.shares().into_iter().map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));

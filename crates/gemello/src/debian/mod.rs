@@ -28,15 +28,22 @@ use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The initramfs for one run: the agent with its `job`, `drivers` in the order in which they are
-/// loaded, and `busybox` if the guest stays in it.
+/// A guest's drivers, in the order in which they are loaded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drivers {
+    pub(crate) at_boot: Vec<PathBuf>,
+    /// Once somebody wants the agent.
+    pub(crate) later: Vec<PathBuf>,
+}
+
+/// The initramfs for one run: the agent with its `job`, `drivers`, and `busybox` if the guest stays
+/// in it.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(crate) fn initramfs(busybox: Option<&Path>, drivers: &[PathBuf], job: &Job) -> Result<Vec<u8>> {
+pub(crate) fn initramfs(busybox: Option<&Path>, drivers: &Drivers, job: &Job) -> Result<Vec<u8>> {
     let busybox = busybox.map(read).transpose()?;
-    let drivers = drivers.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-    Ok(initramfs::build(busybox.as_deref(), &drivers, job))
+    initramfs::build(busybox.as_deref(), drivers, job)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

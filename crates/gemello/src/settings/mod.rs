@@ -32,7 +32,7 @@ use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
 use image::ImageName;
-use machine::{Share, Transport};
+use machine::{Share, Transport, Vsock};
 use module::{ModuleSettings, Word};
 use name::MachineName;
 use net::{NetChoice, NetSettings};
@@ -249,7 +249,8 @@ impl Settings {
     /// How many slots are taken by what it is given in any case.
     fn slots(&self) -> usize {
         let ports = self.boot.is_made_here() && self.boot.has_command();
-        let others = [self.balloon(), self.vsock.is_some(), ports];
+        let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.vsock().is_some());
+        let others = [self.balloon(), vsock, ports];
         let others = others.into_iter().filter(|there| *there).count();
         self.disk.len() + self.shares().len() + others
     }
@@ -267,6 +268,19 @@ impl Settings {
         let fits = others < self.transport().slots();
         let alike = self.machine.deterministic.unwrap_or_default();
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
+    }
+
+    /// Its sockets to the host. Where nobody says so, a guest that gemello makes has some, for the
+    /// agent, if a slot is left, unless it is to be the same each time.
+    pub(crate) fn vsock(&self) -> Option<Vsock> {
+        let others = self.slots() + usize::from(self.net().is_some()) + usize::from(self.rng());
+        let fits = others < self.transport().slots();
+        let alike = self.machine.deterministic.unwrap_or_default();
+        match &self.vsock {
+            Some(vsock) => vsock.vsock(),
+            None if self.boot.is_made_here() && fits && !alike => VsockSettings::USUAL.vsock(),
+            None => None,
+        }
     }
 
     /// Folders of the host's that it has, those of its root included.
@@ -347,7 +361,7 @@ impl Settings {
             .chain(console)
             .chain(net)
             .chain(modules)
-            .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
+            .chain(vsock.as_mut().and_then(|vsock| vsock.path.as_mut()))
             .chain(share.iter_mut().map(|share| &mut share.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()

@@ -62,7 +62,7 @@ fn all() -> Settings {
             },
             DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
-        vsock: Some(VsockSettings { cid: Some(5), path: "/v".into() }),
+        vsock: Some(VsockSettings { enabled: Some(true), cid: Some(5), path: Some("/v".into()) }),
         share: vec![ShareSettings {
             path: "/s".into(),
             tag: Some("src".into()),
@@ -104,7 +104,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 42] = [
+const OPTIONS: [(&str, &[&str]); 43] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -289,6 +289,20 @@ fn a_machine_has_random_bytes_where_it_may() {
     let disks = ["--disk", "/d"].repeat(8);
     assert!(rng(&[&["debian"], &disks[..]].concat()));
     assert!(!rng(&[&["debian", "--transport", "mmio"], &disks[..]].concat()), "no slot is left");
+}
+
+#[test]
+fn a_machine_with_the_agent_has_sockets_where_it_may() {
+    let has = |words: &[&str]| {
+        let given = options::gather(&arguments(words)).expect("understood");
+        given.settings.vsock().is_some()
+    };
+    assert!(has(&["busybox"]) && has(&["oci:x"]) && has(&["--rootfs", "/"]));
+    assert!(has(&["--kernel", "/k", "--vsock", "cid=4"]) && !has(&["--kernel", "/k"]));
+    assert!(!has(&["busybox", "--vsock", "none"]) && !has(&["busybox", "--deterministic"]));
+    let disks = ["--disk", "/d"].repeat(6);
+    assert!(!has(&[&["busybox", "--transport", "mmio"], &disks[..]].concat()), "no slot is left");
+    assert!(has(&[&["busybox", "--transport", "mmio"], &disks[2..]].concat()));
 }
 
 #[test]
