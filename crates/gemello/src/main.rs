@@ -58,7 +58,7 @@ mod wishes;
 
 use anyhow::Result;
 use clap::Parser as _;
-use cli::{Cli, Command, Guest};
+use cli::{Cli, Command, Fetchable, Guest};
 use debian::Refresh;
 use settings::names::Names;
 use std::ffi::OsString;
@@ -109,8 +109,11 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         }
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
-        Command::Fetch(arguments) => match arguments.what {
-            Guest::Debian => debian::fetch(arguments.flavour, Refresh::Always).map(|_| exit::OK),
+        Command::Fetch(arguments) => match &arguments.what {
+            Fetchable::Guest(Guest::Debian) => {
+                debian::fetch(arguments.flavour, Refresh::Always).map(|_| exit::OK)
+            }
+            Fetchable::Image(name) => images::fetch(name).map(|()| exit::OK),
         },
         Command::Ps { json } => control::commands::ps(*json),
         Command::Stop { names, force, timeout } => control::commands::stop(names, *force, *timeout),

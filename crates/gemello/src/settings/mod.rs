@@ -206,7 +206,9 @@ impl Settings {
     pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
         let boot = &self.boot;
         let booted = match &boot.kernel {
-            _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
+            _ if boot.image.is_some() => {
+                boot.image.as_ref().map_or(Path::new(""), ImageName::called)
+            }
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.busybox.is_some() => Path::new("busybox"),
             _ if boot.nucleus.is_some() => Path::new("nucleus"),

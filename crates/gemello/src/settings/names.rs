@@ -46,7 +46,7 @@ pub(crate) const FIELDS: [Field; 42] = [
     field("busybox", "boot.busybox", "busybox", |s| s.boot.busybox.is_some()),
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
-    field("image", "boot.image", "oci:PATH", |s| s.boot.image.is_some()),
+    field("image", "boot.image", "an image", |s| s.boot.image.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),
     field("kernel", "boot.kernel", "--kernel", |s| s.boot.kernel.is_some()),

@@ -37,7 +37,7 @@ fn all() -> Settings {
         },
         boot: BootSettings {
             busybox: Some(Flavour::Full),
-            image: Some(ImageName("/o:1".into())),
+            image: Some(ImageName::File("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
             command: vec![Word("uname".into()), Word("-a b".into())],
