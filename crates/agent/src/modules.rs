@@ -25,7 +25,10 @@ pub(crate) fn load() -> Result<()> {
 
 /// Those that are loaded later, open.
 pub(crate) fn later() -> Vec<File> {
-    listed(&Path::new("/").join(LATER_DRIVERS)).iter().filter_map(|path| File::open(path).ok()).collect()
+    listed(&Path::new("/").join(LATER_DRIVERS))
+        .iter()
+        .filter_map(|path| File::open(path).ok())
+        .collect()
 }
 
 /// The files of `folder`, in the order of their names.

@@ -24,6 +24,7 @@ use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, Ty
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine_soft::Tier;
 use machine::Transport;
+use oci::Name;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -193,9 +194,10 @@ pub(crate) fn nucleus() -> Command {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// `debian`, `oci:` and the path of an OCI image (a folder, an archive, what docker save
-    /// writes; of several the one called so after a colon), a kernel image, or a machine's file as
-    /// --print-config prints it, which the options override (a file called debian: ./debian)
-    #[arg(value_name = "debian|oci:PATH|FILE")]
+    /// writes; of several the one called so after a colon), `docker://` and the name of a
+    /// registry's image, a kernel image, or a machine's file as --print-config prints it, which the
+    /// options override (a file called debian: ./debian)
+    #[arg(value_name = "debian|oci:PATH|docker://NAME|FILE")]
     pub(crate) what: Option<OsString>,
 
     /// Further machines of the same process, each a file whose name ends in .toml
@@ -518,9 +520,9 @@ pub(crate) struct Restore {
 
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
-    /// What to fetch
-    #[arg(value_enum)]
-    pub(crate) what: Guest,
+    /// `debian`, `busybox`, or `docker://` and the name of a registry's image
+    #[arg(value_name = "debian|busybox|docker://NAME", value_parser = fetchable)]
+    pub(crate) what: Fetchable,
 
     /// Which of Debian's releases [default: trixie]
     #[arg(long, value_enum)]
@@ -529,6 +531,21 @@ pub(crate) struct Fetch {
     /// Which of Debian's kernels busybox has [default: cloud]
     #[arg(long, value_enum)]
     pub(crate) flavour: Option<Flavour>,
+}
+
+/// What can be fetched.
+#[derive(Clone, Debug)]
+pub(crate) enum Fetchable {
+    Guest(Guest),
+    Image(Name),
+}
+
+fn fetchable(word: &str) -> Result<Fetchable, String> {
+    if Name::is_meant(word.as_bytes()) {
+        return Name::parse(word).map(Fetchable::Image);
+    }
+    let guest = Guest::from_str(word, false);
+    guest.map(Fetchable::Guest).map_err(|_| "debian, busybox, or docker:// and a name".to_owned())
 }
 
 /// A guest that gemello can fetch.

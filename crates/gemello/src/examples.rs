@@ -10,6 +10,7 @@ Examples:
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run oci:image.tar -- sh                an OCI image, or what docker save writes
+  gemello run docker://HOST/alpine -- sh         an image of a registry
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run --system --disk root.ext4          a root file system with systemd, and no kernel
   gemello run --disk system.qcow2                the kernel that lies on the disk
@@ -64,6 +65,8 @@ The agent in the guest does it: gemello's own guests have it. No port of this ho
 pub(crate) const IMAGE_EXAMPLES: &str = "\
 Examples:
   gemello run oci:image.tar                  the image's own command; what it writes is thrown away
+  gemello run docker://HOST/alpine:3 -- sh   an image of a registry
+  gemello fetch docker://HOST/alpine:3       brings it ahead, or up to date
   gemello run oci:layout:1.2 -- ls -l        an image of several in a folder, another command
   gemello run oci:image.tar --name web       keeps what it writes, for the next run of this name
   gemello run debian --release sid --rm      a whole Debian; what it writes is thrown away
@@ -71,6 +74,7 @@ Examples:
   gemello rm web                             the machine's disk
   gemello prune                              every image that no machine is kept of
 
+A registry is named before the first slash, or by GEMELLO_REGISTRY for names without one.
 Images are unpacked once, to images in $XDG_CACHE_HOME/gemello, else ~/.cache/gemello.";
 
 pub(crate) const FETCH_EXAMPLES: &str = "\
@@ -78,6 +82,7 @@ Examples:
   gemello fetch debian --release sid         the newest whole Debian, to build machines on
   gemello fetch busybox                      the kernel for virtual machines, and busybox
   gemello fetch busybox --flavour full       the kernel for physical machines
+  gemello fetch docker://HOST/alpine         an image of a registry
 
 apt-get fetches and verifies them. They go to $XDG_CACHE_HOME/gemello, else ~/.cache/gemello;
 nothing else of this host is touched.";

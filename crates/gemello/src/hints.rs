@@ -4,6 +4,7 @@
 //! proposed as a command works when pasted.
 
 use crate::cli::Cli;
+use crate::settings::image::ImageName;
 use crate::shell;
 use clap::{CommandFactory as _, ValueEnum};
 use std::ffi::{OsStr, OsString};
@@ -139,7 +140,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
     match verb {
         "debian" | "busybox" => Some(format!("to boot it: {}", command(&["run"], words))),
         "nucleus" => Some(format!("to boot it: {}", command(&["run", "--nucleus"], rest))),
-        "pull" => Some(format!("to fetch a guest: {}", command(&["fetch"], rest))),
+        "pull" => Some(format!("to fetch a guest: {}", command(&["fetch"], &as_image(rest)))),
         "start" | "boot" | "create" if !rest.is_empty() => {
             Some(format!("to boot a guest: {}", command(&["run"], rest)))
         }
@@ -157,10 +158,23 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
     }
 }
 
+/// `rest` of docker's command line, of which the first word is an image.
+fn as_image(rest: &[OsString]) -> Vec<OsString> {
+    let mut words = rest.to_vec();
+    if let Some(first) = words.first_mut() {
+        let image = format!("docker://{}", first.to_string_lossy());
+        if *first != "debian" && oci::Name::parse(&image).is_ok() {
+            *first = image.into();
+        }
+    }
+    words
+}
+
 /// A second word without a dash: docker's command, or a kernel's parameter.
 fn after_the_guest(guest: &OsStr, words: &[OsString], at: usize) -> String {
     let (before, after) = words.split_at(at);
-    if guest == "debian" || guest == "busybox" || guest.as_bytes().starts_with(b"oci:") {
+    let is_image = ImageName::of_word(guest).is_some();
+    if guest == "debian" || guest == "busybox" || is_image {
         let after: Vec<_> = after.iter().filter(|word| *word != "--").cloned().collect();
         let all = [&["gemello".into()], before, &["--".into()], &after].concat();
         return format!("a command follows two dashes: {}", shell::command(all));
@@ -239,10 +253,16 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
         Some(guest) => {
             format!("no guest or file is called {shown}; did you mean: gemello run {guest}")
         }
-        None => format!(
-            "no file is called {shown}, and what can be fetched is busybox and a whole Debian: \
-             gemello run debian"
-        ),
+        None => {
+            let image = oci::Name::parse(&format!("docker://{text}"))
+                .map_or(String::new(), |image| {
+                    format!("; a registry's image is: gemello run {image}")
+                });
+            format!(
+                "no file is called {shown}, and what can be fetched is busybox and a whole \
+                 Debian: gemello run debian{image}"
+            )
+        }
     })
 }
 
@@ -309,6 +329,8 @@ mod tests {
             ("gemello run debian -enable-kvm", "without KVM"),
             ("gemello run debian -rm -- ls", "it is --rm"),
             ("gemello run oci:a.tar --rm ls", "gemello run oci:a.tar --rm -- ls"),
+            ("gemello run docker://a.b/c ls", "gemello run docker://a.b/c -- ls"),
+            ("gemello pull alpine:3", "gemello fetch docker://alpine:3"),
             ("gemello run debian --cmdline -v -e A=1", "-e A=1: set it in the command"),
         ];
         for (line, piece) in cases {
@@ -342,7 +364,7 @@ mod tests {
         }
         for other in ["ubuntu", "alpine", "debian:12", "vmlinuz"] {
             let hint = no_such_guest(other.as_ref()).expect("a hint");
-            assert!(hint.ends_with(": gemello run debian") && !hint.contains("mean"), "{hint}");
+            assert!(hint.contains(": gemello run debian") && !hint.contains("mean"), "{hint}");
         }
         assert_eq!(no_such_guest("./debain".as_ref()), None);
         assert_eq!(distance("debian", "debain"), 1);

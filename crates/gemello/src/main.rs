@@ -59,7 +59,7 @@ mod wishes;
 
 use anyhow::{Result, bail};
 use clap::Parser as _;
-use cli::{Cli, Command, Fetch, Guest};
+use cli::{Cli, Command, Fetch, Fetchable, Guest};
 use debian::Refresh;
 use settings::names::Names;
 use std::ffi::OsString;
@@ -139,17 +139,19 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
 
 /// Fetches a guest; the exit status.
 fn fetch(arguments: &Fetch) -> Result<u8> {
-    match *arguments {
-        Fetch { what: Guest::Debian, release, flavour: None } => {
+    let Fetch { what, release, flavour } = arguments;
+    match (what, *release, *flavour) {
+        (Fetchable::Guest(Guest::Debian), release, None) => {
             images::system::refresh(release.unwrap_or_default())
         }
-        Fetch { what: Guest::Busybox, release: None, flavour } => {
+        (Fetchable::Guest(Guest::Busybox), None, flavour) => {
             debian::fetch(flavour.unwrap_or_default(), Refresh::Always).map(|_| exit::OK)
         }
-        Fetch { what: Guest::Debian, .. } => {
+        (Fetchable::Image(name), None, None) => images::fetch(name).map(|()| exit::OK),
+        (_, _, Some(_)) => {
             bail!("--flavour chooses busybox's kernel; leave it out, or: gemello fetch busybox")
         }
-        Fetch { what: Guest::Busybox, .. } => {
+        (_, Some(_), _) => {
             bail!("--release is a whole system's; leave it out, or: gemello fetch debian")
         }
     }

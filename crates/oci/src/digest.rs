@@ -87,6 +87,16 @@ impl<T> Hashing<T> {
         (self.bytes, Digest(self.hash.finalize().into()))
     }
 
+    /// The digest of all that has passed so far.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest(self.hash.clone().finalize().into())
+    }
+
+    /// What it passes through to.
+    pub(crate) fn inner(&self) -> &T {
+        &self.inner
+    }
+
     /// What it passes through to.
     pub(crate) fn into_inner(self) -> T {
         self.inner

@@ -40,7 +40,22 @@ impl Image {
     /// There is none for gemello's machines, there are several, or something is missing or damaged.
     pub fn open(path: &Path, tag: Option<&str>) -> Result<Self, ImageError> {
         let source = Source::open(path)?;
-        let Parts { config, layers } = layout::parts(&source, tag)?;
+        let parts = layout::parts(&source, tag)?;
+        Self::of(source, parts)
+    }
+
+    /// The image whose manifest is called `manifest`, and whose blobs were brought to `store`.
+    ///
+    /// # Errors
+    /// It is not for gemello's machines, or something is missing or damaged.
+    pub fn pulled(store: &Path, manifest: Digest) -> Result<Self, ImageError> {
+        let source = Source::open(store)?;
+        let parts = layout::pulled(&source, manifest)?;
+        Self::of(source, parts)
+    }
+
+    fn of(source: Source, parts: Parts) -> Result<Self, ImageError> {
+        let Parts { config, layers } = parts;
         let text = layout::verified(&source, "its configuration", &config)?;
         let document: Document = source.parsed("configuration", &text)?;
         document.check().map_err(|why| source.refused(why))?;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// Indexes within each other.
 const NESTED: usize = 4;
+/// Where blobs lie (image-spec, image-layout.md, "Blobs").
+pub(crate) const BLOBS: &str = "blobs/sha256";
 /// What an index says an image is called (image-spec, annotations.md, and containerd's own).
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
@@ -59,9 +61,51 @@ pub(crate) struct Parts {
     pub(crate) layers: Vec<Part>,
 }
 
+/// What a manifest or an index leads to.
+#[derive(Debug)]
+pub(crate) enum Contents {
+    Image {
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    },
+    /// The manifest, or the index, of gemello's machines.
+    Index(Descriptor),
+}
+
+/// Where the blob called `digest` lies.
+pub(crate) fn blob_name(digest: Digest) -> String {
+    format!("{BLOBS}/{}", digest.hex())
+}
+
+/// What `text` leads to; of several manifests for gemello's machines the first is meant.
+///
+/// # Errors
+/// It is no such document, or leads to nothing for gemello's machines.
+pub(crate) fn contents(text: &[u8]) -> Result<Contents, String> {
+    let wrong = |error| format!("what came is no manifest of an image: {error}");
+    let Document { config, layers, manifests } = serde_json::from_slice(text).map_err(wrong)?;
+    if let Some(config) = config {
+        return Ok(Contents::Image { config, layers });
+    }
+    let ours = |it: &&Descriptor| it.platform.as_ref().is_none_or(Platform::is_ours);
+    match manifests.iter().find(ours) {
+        Some(ours) => Ok(Contents::Index(ours.clone())),
+        None => Err(for_others(&manifests)),
+    }
+}
+
+fn for_others<'d>(all: impl IntoIterator<Item = &'d Descriptor>) -> String {
+    let platforms = all.into_iter().filter_map(|it| it.platform.as_ref());
+    let platforms: Vec<_> = platforms.map(ToString::to_string).collect();
+    match &platforms[..] {
+        [] => "it is no image, and no index of images".to_owned(),
+        some => format!("it is for {}, and gemello runs linux/amd64", some.join(", ")),
+    }
+}
+
 impl Part {
     fn of(descriptor: &Descriptor) -> Self {
-        let name = format!("blobs/sha256/{}", descriptor.digest.hex());
+        let name = blob_name(descriptor.digest);
         Self { name, known: Some((descriptor.digest, Some(descriptor.size))) }
     }
 
@@ -88,6 +132,22 @@ pub(crate) fn parts(source: &Source, tag: Option<&str>) -> Result<Parts, ImageEr
         "it has neither index.json, as an OCI image layout has, nor manifest.json, as docker save \
          writes it",
     ))
+}
+
+/// The parts of the image in `source` whose manifest is called `manifest`.
+///
+/// # Errors
+/// It is not there, or is damaged.
+pub(crate) fn pulled(source: &Source, manifest: Digest) -> Result<Parts, ImageError> {
+    let part = Part { name: blob_name(manifest), known: Some((manifest, None)) };
+    match contents(&verified(source, "its manifest", &part)?) {
+        Ok(Contents::Image { config, layers }) => {
+            let layers = layers.iter().map(Part::of).collect();
+            Ok(Parts { config: Part::of(&config), layers })
+        }
+        Ok(Contents::Index(_)) => Err(source.refused("its manifest is an index")),
+        Err(why) => Err(source.refused(why)),
+    }
 }
 
 fn indexed(source: &Source, index: &[u8], tag: Option<&str>) -> Result<Parts, ImageError> {
@@ -121,12 +181,7 @@ fn choose<'d>(
     let ours = |it: &&&Descriptor| it.platform.as_ref().is_none_or(Platform::is_ours);
     let ours: Vec<_> = called.iter().filter(ours).copied().collect();
     match &ours[..] {
-        [] => {
-            let others = called.iter().filter_map(|it| it.platform.as_ref());
-            let others: Vec<_> = others.map(ToString::to_string).collect();
-            let others = others.join(", ");
-            Err(source.refused(format!("it is for {others}, and gemello runs linux/amd64")))
-        }
+        [] => Err(source.refused(for_others(called))),
         [first, rest @ ..] if rest.iter().all(|it| it.digest == first.digest) => Ok(first),
         _ => Err(source.refused(format!("it holds several images{}", there(all)))),
     }

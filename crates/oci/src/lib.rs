@@ -1,5 +1,5 @@
-//! OCI images: an image layout in a folder, the same in a tar archive, or what `docker save`
-//! writes.
+//! OCI images: an image layout in a folder, the same in a tar archive, what `docker save` writes,
+//! or an image that a registry has ([`Remote`]).
 //!
 //! [`Image::open`] finds the image for this machine's processor, and reads what it says of itself.
 //! [`Image::unpack`] brings one layer after the other into the spool of a [`rootfs::Tree`]. What
@@ -17,6 +17,7 @@ mod digest;
 mod error;
 mod image;
 mod layout;
+mod registry;
 mod source;
 mod user;
 
@@ -24,4 +25,5 @@ pub use config::Config;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image::{Image, Layer};
+pub use registry::{Found, Location, Name, Patience, Progress, RegistryError, Remote};
 pub use user::{User, UserError};

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Bytes of a document: manifests are refused by registries from this size on.
-const DOCUMENT: u64 = 4 << 20;
+pub(crate) const DOCUMENT: u64 = 4 << 20;
 /// Links in an archive that lead to one file.
 const LINKS: usize = 8;
 

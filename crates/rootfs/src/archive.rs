@@ -280,6 +280,10 @@ impl Records {
                 _ => {
                     if let Some(name) = key.strip_prefix(ATTRIBUTE) {
                         self.attributes.push((name.to_vec(), value.to_vec()));
+                        let size = |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len();
+                        if self.attributes.iter().map(size).sum::<usize>() > limits::ATTRIBUTES {
+                            return Err(damaged("its extended attributes are too large"));
+                        }
                     }
                 }
             }

@@ -11,6 +11,7 @@ use mkext4::{
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
 
 const BLOCK: u64 = 4096;
 /// Bytes of a block group: images have whole ones.
@@ -84,6 +85,25 @@ struct Plan {
     contents: Vec<(InodeHandle, Content)>,
 }
 
+/// A folder that is still to be told of. Its whole path is not kept: many of many may be long.
+struct Way<'t> {
+    above: Option<Rc<Self>>,
+    name: &'t [u8],
+}
+
+impl Way<'_> {
+    /// Its path, but of the root, which is empty.
+    fn path(&self) -> Vec<u8> {
+        let (mut names, mut here) = (Vec::new(), Some(self));
+        while let Some(way) = here {
+            names.push(way.name);
+            here = way.above.as_deref();
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
 impl Plan {
     fn new(tree: &Tree, file_system: FileSystem) -> Result<Self, WriteError> {
         let used = tree.bytes();
@@ -109,17 +129,19 @@ impl Plan {
         let root = tree.node(ROOT);
         self.builder.set_meta(ROOT_INODE, meta(root)).map_err(unfit(b"/"))?;
         self.attributes(ROOT_INODE, root, b"/")?;
-        let mut ahead = vec![(ROOT, ROOT_INODE, Vec::new())];
-        while let Some((folder, inode, path)) = ahead.pop() {
+        let mut ahead = vec![(ROOT, ROOT_INODE, Rc::new(Way { above: None, name: b"" }))];
+        while let Some((folder, inode, way)) = ahead.pop() {
             let NodeKind::Directory(children) = &tree.node(folder).kind else { continue };
+            let above = way.path();
             for (name, child) in children {
-                let path = [&path[..], b"/", name].concat();
                 if folder == ROOT && name == LOST_AND_FOUND {
                     lost_and_found(tree.node(child.node))?;
                     continue;
                 }
+                let path = [&above[..], b"/", name].concat();
                 if let Some(made) = self.name(tree, inode, (name, child.node), &path)? {
-                    ahead.push((child.node, made, path));
+                    let way = Way { above: Some(Rc::clone(&way)), name };
+                    ahead.push((child.node, made, Rc::new(way)));
                 }
             }
         }

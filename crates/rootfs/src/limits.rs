@@ -6,6 +6,9 @@ pub const PATH: usize = 4095;
 pub const NAME: usize = 255;
 /// Bytes of the records that precede an entry.
 pub const RECORDS: u64 = 1 << 20;
+/// Bytes of one file's extended attributes: an inode of ext4 has less room, and a tree's stay in
+/// memory.
+pub const ATTRIBUTES: usize = 16 << 10;
 /// Files, folders and links of a tree, and entries of one archive: some hundred bytes of memory
 /// each.
 pub const NODES: usize = 4 << 20;

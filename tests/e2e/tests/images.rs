@@ -1,19 +1,26 @@
-//! `gemello run oci:…`: images that the tests make, with busybox in them, become machines.
+//! `gemello run oci:…` and `docker://…`: images that the tests make, with busybox in them, become
+//! machines.
 
 #[path = "../../../crates/oci/tests/builder/mod.rs"]
 #[allow(dead_code)] // what the crate's own tests call
 mod builder;
+#[path = "../../../crates/oci/tests/builder/registry.rs"]
+mod registry;
 
-use builder::{Archive, Packing, layout, saved};
+use builder::{Archive, Files, Packing, layout, saved};
 use e2e::{House, cache, code, command, debian, scratch, text, until};
+use registry::{Registry, Reply, Request, ordinary};
 use rustix::fs::{SeekFrom, seek};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A cache of a test's own, in which Debian is the one that all share.
@@ -284,4 +291,178 @@ fn a_background_has_no_terminal() {
     );
     until("its end", || house.names().is_empty().then_some(()));
     assert_eq!(house.told(&["logs", "background"]), "not a tty\n");
+}
+
+/// What needs room in a machine is not lost on the way: a MiB of environment, names of 128 bytes,
+/// arguments of any bytes.
+#[test]
+fn large_environments_and_odd_arguments_arrive() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let folder = scratch("beside", b"").with_file_name("image");
+    let name = "N".repeat(128);
+    let mut said = config("", "true");
+    let mut environment = vec![format!("{name}=long"), "PATH=/bin".to_owned()];
+    environment.extend((0..11).map(|n| format!("V{n}={}", "x".repeat(100_000))));
+    said["Env"] = json!(environment);
+    layout(&layers(), &said).write_folder(&folder);
+    let odd: Vec<u8> = (1..=255).collect();
+    let script = format!("printf %s \"$0\"; printf %s ${{#V0}} ${{#V10}} ${name}");
+    let mut command =
+        place.command(&["run", &format!("oci:{}", folder.display()), "--timeout", "4m", "--"]);
+    let output = command.arg(script).arg(OsStr::from_bytes(&odd)).output().expect("it starts");
+    let expected = [&odd[..], b"100000100000long"].concat();
+    assert!(output.stdout == expected, "{}", text(&output.stderr));
+}
+
+/// A registry whose image can be replaced, or that is away without one. It asks for `me:secret`.
+fn registry(files: &Arc<Mutex<Option<Files>>>) -> Registry {
+    let files = Arc::clone(files);
+    Registry::serve(move |request: &Request| {
+        let files = files.lock().expect("no test has panicked in it").clone();
+        let Some(files) = files else { return Reply { raw: Some(vec![]), ..Reply::default() } };
+        if request.fields.get("authorization").is_some_and(|it| it == "Basic bWU6c2VjcmV0") {
+            ordinary(&files, request)
+        } else {
+            Reply::of(401).with("WWW-Authenticate", "Basic realm=\"x\"")
+        }
+    })
+}
+
+impl Place {
+    /// gemello, of a user who has logged in at `host`.
+    fn logged_in(&self, host: &str, arguments: &[&str]) -> Command {
+        let entry = json!({ "auths": { host: { "auth": "bWU6c2VjcmV0" } } });
+        fs::write(self.cache.join("config.json"), entry.to_string()).expect("a file");
+        let mut command = self.command(arguments);
+        command.env("DOCKER_CONFIG", &self.cache);
+        command
+    }
+
+    /// What was brought of images and is not in a root.
+    fn blobs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.cache.join("gemello/pulled/blobs/sha256"));
+        entries.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+    }
+}
+
+fn done(command: &mut Command) -> Output {
+    let output = command.output().expect("gemello starts");
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("secret"), "{}", text(&output.stderr));
+    output
+}
+
+#[test]
+fn an_image_of_a_registry_runs_and_is_kept_up_to_date() {
+    let _turn = debian("cloud");
+    let place = Place::new();
+    let first = layout(&layers(), &config("web", TELL));
+    let files = Arc::new(Mutex::new(Some(first.clone())));
+    let registry = registry(&files);
+    let host = registry.place.to_string();
+    let image = format!("docker://{host}/test/image");
+    let run = ["run", &image, "--timeout", "4m", "--", "pwd; busybox id -u"];
+    assert_eq!(text(&done(&mut place.logged_in(&host, &run)).stdout), "/srv\n33\n");
+    assert_eq!((place.files().len(), place.blobs()), (1, vec![]));
+    let asked = registry.asked().len();
+
+    // By a name without a registry, and nothing is fetched twice.
+    let mut again = place.logged_in(&host, &["fetch", "docker://test/image"]);
+    done(again.env("GEMELLO_REGISTRY", &host));
+    let methods: Vec<_> = registry.asked()[asked..].iter().map(|it| it.method.clone()).collect();
+    assert_eq!(methods, ["HEAD", "HEAD"], "refused, and with a password");
+    // An archive with the same configuration is the same image.
+    let folder = scratch("beside", b"").with_file_name("same");
+    first.write_folder(&folder);
+    let same = format!("oci:{}", folder.display());
+    assert_eq!(code(&place.output(&["run", &same, "--timeout", "4m"])), 7);
+    assert_eq!(place.files().len(), 1);
+    assert_eq!(place.listed()["images"][0]["name"], format!("{image}:latest"));
+
+    // The tag means another image now; then the registry is away.
+    let other = layout(&layers(), &config("", "busybox echo other"));
+    *files.lock().expect("nobody has panicked") = Some(other);
+    done(&mut place.logged_in(&host, &["fetch", &image]));
+    assert_eq!(place.files().len(), 2);
+    *files.lock().expect("nobody has panicked") = None;
+    let output = done(&mut place.logged_in(&host, &["run", &image, "--timeout", "4m"]));
+    assert_eq!(text(&output.stdout), "other\n");
+    assert!(text(&output.stderr).contains("going on with the image that is here"));
+    let refused = place.logged_in(&host, &["fetch", &image]).output().expect("it starts");
+    assert!(code(&refused) == 2 && text(&refused.stderr).contains(&host), "{refused:?}");
+
+    assert_eq!(code(&place.output(&["rm", &image])), 0);
+    assert_eq!(code(&place.output(&["prune"])), 0);
+    assert_eq!((place.files(), place.blobs()), (vec![], vec![]));
+    let names = fs::read_dir(place.cache.join("gemello/pulled/names")).expect("a folder");
+    assert_eq!(names.count(), 0);
+}
+
+/// An image of some MiB, whose largest layer comes in pieces.
+fn in_pieces(place: &Place) -> (Registry, String) {
+    let noise: Vec<u8> =
+        (0..4_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let large = Archive::new().file("srv/large", 0o644, (0, 0), &noise).end();
+    let mut all = layers();
+    all.push((large, Packing::Plain));
+    let files = layout(&all, &config("", "busybox wc -c /srv/large"));
+    fs::create_dir_all(&place.cache).expect("a folder");
+    let registry = Registry::serve(move |request| {
+        let mut reply = ordinary(&files, request);
+        if reply.body.len() > 1 << 20 {
+            (reply.cut, reply.silence) = (Some(1 << 20), Duration::from_millis(30));
+        }
+        reply
+    });
+    let image = format!("docker://{}/test/image", registry.place);
+    (registry, image)
+}
+
+/// Killed at ten moments, and started twice at once: what is left is never used half-made, and the
+/// next run goes on.
+#[test]
+fn a_fetch_that_was_killed_goes_on() {
+    let place = Place::new();
+    let (registry, image) = in_pieces(&place);
+    for moment in [3, 20, 40, 60, 80, 100, 130, 160, 200, 250] {
+        let mut command = place.command(&["fetch", &image]);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("gemello starts");
+        std::thread::sleep(Duration::from_millis(moment));
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        for blob in place.blobs().iter().filter(|path| path.extension().is_none()) {
+            let digits = oci::Digest::of(&fs::read(blob).expect("it is there")).hex();
+            assert!(blob.ends_with(&digits), "{}", blob.display());
+        }
+        let whole = |path: &&PathBuf| path.extension().is_none() && path.is_dir();
+        for image in place.files().iter().filter(whole) {
+            assert!(image.join("image.json").exists(), "{}", image.display());
+        }
+    }
+    let both = [0, 1].map(|_| place.command(&["fetch", &image]).spawn().expect("it starts"));
+    for mut child in both {
+        assert!(child.wait().expect("it is ours").success());
+    }
+    assert_eq!((place.files().len(), place.blobs()), (1, vec![]));
+    assert!(registry.asked().iter().any(|it| it.fields.contains_key("range")));
+    assert_eq!(code(&place.output(&["prune"])), 0);
+    assert_eq!(place.files(), Vec::<PathBuf>::new());
+}
+
+/// No file may be larger than 2 MiB, as on a disk that is full.
+#[test]
+fn a_fetch_without_room_says_so_and_goes_on_later() {
+    let place = Place::new();
+    let (_registry, image) = in_pieces(&place);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 4096; exec \"$0\" \"$@\""]).arg(e2e::gemello());
+    let command = command.args(["fetch", &image]).env("XDG_CACHE_HOME", &place.cache);
+    let output = command.output().expect("it starts");
+    let said = text(&output.stderr);
+    assert!(code(&output) == 2 && said.contains("cannot write"), "{said}");
+    assert_eq!(place.files(), Vec::<PathBuf>::new());
+    assert!(!place.blobs().is_empty(), "what has come is kept");
+    done(&mut place.command(&["fetch", &image]));
+    assert_eq!((place.files().len(), place.blobs()), (1, vec![]));
 }

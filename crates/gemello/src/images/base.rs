@@ -1,8 +1,6 @@
 //! Roots that machines are built on: file systems that are made once of an image and never written.
 
 use crate::debian::{Draft, Fetched, Lock, Release, refused};
-use crate::settings::image::ImageName;
-use crate::settings::values::Text as _;
 use anyhow::{Context as _, Result, anyhow};
 use oci::{Config, Digest, Image, ImageError, User};
 use rootfs::{FileSystem, Identity, Tree, WriteError};
@@ -126,15 +124,18 @@ pub(super) fn remove(folder: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// The root that the image `name` becomes, made where it is not there yet.
+/// The folder of the root that `image` becomes.
+pub(super) fn place(cache: &Path, image: Digest) -> PathBuf {
+    folder(cache).join(image.hex())
+}
+
+/// The root that `image` becomes, which is called `name`, made where it is not there yet.
 ///
 /// # Errors
-/// There is no image, it is damaged, or the host has no room.
-pub(super) fn find_or_make(cache: &Path, name: &ImageName) -> Result<Base> {
-    let (path, tag) = name.split();
-    let image = Image::open(path, tag)?;
+/// It is damaged, or the host has no room.
+pub(super) fn of(cache: &Path, image: &Image, name: String) -> Result<Base> {
     let all = folder(cache);
-    let place = all.join(image.digest().hex());
+    let place = place(cache, image.digest());
     if let Some(base) = Base::open(&place) {
         return Ok(base);
     }
@@ -142,12 +143,12 @@ pub(super) fn find_or_make(cache: &Path, name: &ImageName) -> Result<Base> {
     if let Some(base) = Base::open(&place) {
         return Ok(base); // another process was faster
     }
-    make(&image, name, &all, &place)?;
+    make(image, name, &all, &place)?;
     Base::open(&place).with_context(|| format!("{} is incomplete", place.display()))
 }
 
 /// Unpacks `image`, and publishes what it becomes at `place`.
-fn make(image: &Image, name: &ImageName, all: &Path, place: &Path) -> Result<()> {
+fn make(image: &Image, name: String, all: &Path, place: &Path) -> Result<()> {
     let draft = Draft::new(all, "image")?;
     let spool = spool(draft.path())?;
     let mut tree = unpack(image, &spool)?;
@@ -157,7 +158,7 @@ fn make(image: &Image, name: &ImageName, all: &Path, place: &Path) -> Result<()>
     }
     let user = user(&mut tree, &spool, &config)?;
     let contents = Contents::Image { config, user };
-    let note = Note { name: name.text(), digest: image.digest(), contents };
+    let note = Note { name, digest: image.digest(), contents };
     write(&draft, &tree, &spool, &note)?;
     seal(&draft, &note)?;
     draft.publish(place)

@@ -1,11 +1,13 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
+use super::pulled::{self, Known};
 use super::{base, overlay};
 use crate::debian::{Lock, cache_directory, system};
 use crate::exit;
 use crate::settings::name::MachineName;
 use crate::settings::values::Text as _;
 use anyhow::{Context as _, Result, bail};
+use oci::Name;
 use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
@@ -18,7 +20,7 @@ const SHOWN: usize = 12;
 struct Image {
     folder: PathBuf,
     digits: String,
-    name: String,
+    names: Vec<String>,
     bytes: u64,
 }
 
@@ -39,7 +41,10 @@ pub(crate) fn list(as_json: bool) -> Result<u8> {
     let cache = cache_directory()?;
     let (images, machines) = (images(&cache)?, machines(&cache)?);
     if as_json {
-        let image = |it: &Image| json!({ "name": it.name, "digest": it.digits, "bytes": it.bytes });
+        let image = |it: &Image| {
+            let (name, names) = (it.names.first(), &it.names);
+            json!({ "name": name, "names": names, "digest": it.digits, "bytes": it.bytes })
+        };
         let machine = |it: &Kept| json!({ "name": it.name, "image": it.image, "bytes": it.bytes });
         let document = json!({
             "images": images.iter().map(image).collect::<Vec<_>>(),
@@ -49,8 +54,8 @@ pub(crate) fn list(as_json: bool) -> Result<u8> {
         return Ok(exit::OK);
     }
     println!("{:SHOWN$}  {:>10}  IMAGE", "DIGEST", "SIZE");
-    for Image { digits, name, bytes, .. } in &images {
-        println!("{}  {:>10}  {name}", short(digits), size(*bytes));
+    for Image { digits, names, bytes, .. } in &images {
+        println!("{}  {:>10}  {}", short(digits), size(*bytes), names.join(", "));
     }
     if !machines.is_empty() {
         println!("\n{:SHOWN$}  {:>10}  MACHINE", "IMAGE", "SIZE");
@@ -88,13 +93,14 @@ pub(crate) fn prune() -> Result<u8> {
         freed += taken(&path);
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
+    freed += pulled::prune(&cache)?;
     let all = base::folder(&cache);
     if all.exists() {
         let _lock = Lock::acquire(&all)?; // nobody makes one now
         let machines = machines(&cache)?;
         for image in images(&cache)? {
             let needed = machines.iter().any(|machine| machine.image == image.digits);
-            if !needed && removed(&image.folder)? {
+            if !needed && removed(&cache, &image)? {
                 freed += image.bytes;
             }
         }
@@ -120,7 +126,11 @@ fn remove_machine(machine: &Kept) -> Result<()> {
 
 fn remove_image(cache: &Path, name: &str) -> Result<()> {
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
-    let is = |it: &Image| it.name == name || digits.len() >= 4 && it.digits.starts_with(digits);
+    let whole = Name::parse(name).ok().and_then(|it| pulled::locate(&it).ok());
+    let whole = whole.map_or_else(|| name.to_owned(), |it| it.to_string());
+    let is = |it: &Image| {
+        it.names.contains(&whole) || digits.len() >= 4 && it.digits.starts_with(digits)
+    };
     let found: Vec<_> = images(cache)?.into_iter().filter(is).collect();
     let [image] = &found[..] else {
         let what = if found.is_empty() { "no machine or image" } else { "more than one image" };
@@ -131,23 +141,37 @@ fn remove_image(cache: &Path, name: &str) -> Result<()> {
     if !users.is_empty() {
         bail!("{name} is the root of {}; remove them first", users.join(", "));
     }
-    if !removed(&image.folder)? {
+    if !removed(cache, image)? {
         bail!("a machine is just being made of {name}; try again");
     }
     Ok(())
 }
 
-fn removed(folder: &Path) -> Result<bool> {
-    base::remove(folder).with_context(|| format!("cannot remove {}", folder.display()))
+fn removed(cache: &Path, image: &Image) -> Result<bool> {
+    let Image { folder, digits, .. } = image;
+    let removed = base::remove(folder);
+    let removed = removed.with_context(|| format!("cannot remove {}", folder.display()))?;
+    if removed {
+        Known::forget(cache, digits);
+    }
+    Ok(removed)
 }
 
 fn images(cache: &Path) -> Result<Vec<Image>> {
     let all = entries(&base::folder(cache))?.into_iter();
+    let known = Known::all(cache);
     let found = all.filter_map(|folder| {
         let note = base::note(&folder)?;
-        let (digits, name) = (note.digest.hex(), note.name);
+        let means = known.iter().filter(|known| known.image == note.digest);
+        let mut names: Vec<_> = means.map(|known| known.name.clone()).collect();
+        // A file is always called so; a registry's name may mean another image by now.
+        if !Name::is_meant(note.name.as_bytes()) {
+            names.insert(0, note.name);
+        } else if names.is_empty() {
+            names.push(format!("{} (earlier)", note.name));
+        }
         let bytes = taken(&base::root(&folder));
-        Some(Image { folder, digits, name, bytes })
+        Some(Image { folder, digits: note.digest.hex(), names, bytes })
     });
     Ok(found.collect())
 }
@@ -180,7 +204,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Bytes of the host's that the file at `path` takes.
-fn taken(path: &Path) -> u64 {
+pub(super) fn taken(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
@@ -188,6 +212,7 @@ fn short(digits: &str) -> &str {
     digits.get(..SHOWN).unwrap_or(digits)
 }
 
-fn size(bytes: u64) -> String {
+/// `bytes` for people.
+pub(super) fn size(bytes: u64) -> String {
     format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <cache>/images/<digest>/    root.ext4, never written again, and image.json: made by one rename
+//! <cache>/pulled/             what comes from registries, and what names mean there
 //! <cache>/machines/NAME.qcow2 what the machine NAME has written over a root
 //! ```
 //!
@@ -14,19 +15,47 @@ mod base;
 pub(crate) mod commands;
 pub(crate) mod configure;
 mod overlay;
+mod pulled;
 pub(crate) mod system;
 
 pub(crate) use base::{Contents, Note};
 
-use crate::debian::{Fetched, cache_directory};
+use crate::debian::{Fetched, Refresh, cache_directory};
 use crate::settings::Settings;
 use crate::settings::disk::DiskSettings;
+use crate::settings::image::ImageName;
+use crate::settings::name::MachineName;
+use crate::settings::values::Text as _;
 use anyhow::{Context as _, Result};
 use base::Base;
 use disk_image::ImageFormat;
 use machine::Cache;
+use oci::{Image, Name};
 use overlay::Overlay;
 use std::path::{Path, PathBuf};
+
+/// Brings the image `name` of a registry, or brings it up to date.
+///
+/// # Errors
+/// There is no such image, the registry does not give it, or the host has no room.
+pub(crate) fn fetch(name: &Name) -> Result<()> {
+    pulled::find(&cache_directory()?, name, Refresh::Always).map(drop)
+}
+
+/// The root that the image `name` is, or becomes, for the machine that is kept as `machine`.
+fn base(cache: &Path, name: &ImageName, machine: Option<&MachineName>) -> Result<Base> {
+    match name {
+        ImageName::File(_) => {
+            let (path, tag) = name.split();
+            base::of(cache, &Image::open(path, tag)?, name.text())
+        }
+        ImageName::Registry(called) => {
+            let kept = machine.map(|machine| pulled::kept(cache, machine, called)).transpose()?;
+            let kept = kept.flatten();
+            kept.map_or_else(|| pulled::find(cache, called, Refresh::IfMissing), Ok)
+        }
+    }
+}
 
 /// The root of a machine that is to be built.
 #[derive(Debug)]
@@ -45,7 +74,7 @@ impl Root {
     pub(crate) fn of(settings: &Settings) -> Result<Option<Self>> {
         let (cache, kept) = (cache_directory()?, settings.kept_as());
         let base = match (&settings.boot.image, settings.boot.debian) {
-            (Some(name), _) => base::find_or_make(&cache, name)?,
+            (Some(name), _) => base(&cache, name, kept.as_ref())?,
             (None, Some(release)) => {
                 // A machine goes on with the root that it began with.
                 let own = kept.as_ref().and_then(|name| overlay::base(&cache, name));

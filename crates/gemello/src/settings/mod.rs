@@ -223,7 +223,9 @@ impl Settings {
         let of_release = boot.debian.map(system_name);
         let booted = match &boot.kernel {
             _ if boot.debian.is_some() => Path::new(of_release.as_deref().unwrap_or_default()),
-            _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
+            _ if boot.image.is_some() => {
+                boot.image.as_ref().map_or(Path::new(""), ImageName::called)
+            }
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.is_system() => self.disk.first().map_or(Path::new(""), |disk| &disk.path),
             _ if boot.busybox.is_some() => Path::new("busybox"),
@@ -357,7 +359,7 @@ impl Settings {
             .into_iter()
             .flatten()
             .chain(rw)
-            .chain(image.as_mut().map(|image| &mut image.0))
+            .chain(image.as_mut().and_then(ImageName::file_mut))
             .chain(console)
             .chain(net)
             .chain(modules)

@@ -48,7 +48,7 @@ pub(crate) const FIELDS: [Field; 44] = [
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),
     field("system", "boot.system", "--system", |s| s.boot.system.is_some()),
-    field("image", "boot.image", "oci:PATH", |s| s.boot.image.is_some()),
+    field("image", "boot.image", "an image", |s| s.boot.image.is_some()),
     field("command", "boot.command", "a command after --", |s| !s.boot.command.is_empty()),
     field("nucleus", "boot.nucleus", "--nucleus", |s| s.boot.nucleus.is_some()),
     field("kernel", "boot.kernel", "--kernel", |s| s.boot.kernel.is_some()),

@@ -125,7 +125,7 @@ fn look(what: &OsStr, arguments: &Run) -> Result<What> {
     } else if what == "busybox" {
         What::Busybox
     } else if let Some(image) = ImageName::of_word(what) {
-        What::Oci(image)
+        What::Oci(image.map_err(anyhow::Error::msg)?)
     } else if let Some(hint) = hints::no_such_guest(what) {
         bail!("{hint}");
     } else if let Some(bytes) =

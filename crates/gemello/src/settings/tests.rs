@@ -38,7 +38,7 @@ fn all() -> Settings {
         boot: BootSettings {
             debian: Some(Release::Sid),
             busybox: Some(Flavour::Full),
-            image: Some(ImageName("/o:1".into())),
+            image: Some(ImageName::File("/o:1".into())),
             rootfs: Some("/r".into()),
             rw: vec!["/x".into()],
             system: Some(true),

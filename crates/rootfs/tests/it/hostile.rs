@@ -32,6 +32,10 @@ fn what_leads_nowhere_is_refused_by_name() {
         (Layer::default().records(&[("GNU.sparse.major", b"1")]).file("x", b""), "sparse"),
         (Layer::default().records(&[("SCHILY.xattr.no.space", b"")]).file("x", b""), "namespace"),
         (Layer::default().records(&[("SCHILY.xattr.user.x", &[1; 5000])]).file("x", b""), "fit"),
+        (
+            Layer::default().records(&[("SCHILY.xattr.a.b", &[1; 20_000])]).file("x", b""),
+            "too large",
+        ),
         (Layer::default().entry(EntryType::GNUSparse, "x", b"", |_| {}), "type S"),
         (
             Layer::default().entry(EntryType::Char, "x", b"", |h| {
