@@ -24,7 +24,7 @@ const SHARED: [&str; 8] = [
 
 fn main() {
     let house = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for part in ["crates/agent", "crates/agent-job", "Cargo.toml", "Cargo.lock"] {
+    for part in ["crates/agent", "crates/agent-job", "crates/copy", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", house.join(part).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -1,12 +1,11 @@
-//! The file: pairs of a key and a value, each ended by NUL, which no path, word or variable holds.
-//! A list is a key that comes again.
+//! The file in the initial file system.
 
-use std::ffi::{OsStr, OsString};
+use crate::text::{self, Text, number};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What a guest is booted for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +26,8 @@ pub struct Job {
     pub folders: Vec<Folder>,
     /// What is run.
     pub program: Program,
+    /// The signal by which the program, rather than the machine, is asked to end.
+    pub stop_signal: Option<u8>,
 }
 
 /// What becomes the root.
@@ -125,28 +126,12 @@ impl fmt::Display for JobError {
 
 impl std::error::Error for JobError {}
 
-/// A job as it is written.
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl Text {
-    fn put(&mut self, key: &str, value: impl AsRef<OsStr>) {
-        for part in [key.as_bytes(), value.as_ref().as_bytes()] {
-            self.0.extend_from_slice(part);
-            self.0.push(0);
-        }
-    }
-
-    fn number(&mut self, key: &str, value: impl fmt::Display) {
-        self.put(key, value.to_string());
-    }
-}
-
 impl Job {
     /// The file's content. What holds a NUL is cut there.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Self { streams, errors, window, host_name, net, root, folders, program } = self;
+        let Self { streams, errors, window, host_name, net, root, folders, program, stop_signal } =
+            self;
         let mut text = Text::default();
         text.put("streams", streams.name());
         text.put("errors", errors.name());
@@ -178,6 +163,7 @@ impl Job {
         text.number("gid", gid);
         groups.iter().for_each(|group| text.number("group", group));
         text.number("umask", umask);
+        stop_signal.iter().for_each(|signal| text.number("stop-signal", signal));
         text.0
     }
 
@@ -187,13 +173,7 @@ impl Job {
     /// They are no job.
     pub fn decode(bytes: &[u8]) -> Result<Self, JobError> {
         let mut job = Self::default();
-        let mut parts = bytes.split(|&byte| byte == 0);
-        while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-            let key = String::from_utf8_lossy(key);
-            job.take(&key, value).map_err(|()| {
-                JobError(format!("{key} cannot be {}", String::from_utf8_lossy(value)))
-            })?;
-        }
+        text::read(bytes, |key, value| job.take(key, value)).map_err(JobError)?;
         if job.program.words.is_empty() {
             return Err(JobError("it names no program".into()));
         }
@@ -227,14 +207,11 @@ impl Job {
             "gid" => program.gid = number(value)?,
             "group" => program.groups.push(number(value)?),
             "umask" => program.umask = number(value)?,
+            "stop-signal" => self.stop_signal = Some(number(value)?),
             _ => return Err(()),
         }
         Ok(())
     }
-}
-
-fn number<T: FromStr>(value: &[u8]) -> Result<T, ()> {
-    std::str::from_utf8(value).map_err(drop)?.parse().map_err(drop)
 }
 
 fn net(text: &str) -> Option<Net> {
@@ -314,6 +291,7 @@ mod tests {
                 groups: vec![5, u32::MAX],
                 umask: 0o27,
             },
+            stop_signal: Some(15),
         }
     }
 

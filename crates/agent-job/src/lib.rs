@@ -1,19 +1,35 @@
-//! What gemello tells the agent, which is process 1 of the guests that gemello makes itself: a
-//! [`Job`], a file in their initial file system. Nothing of it is on the kernel's command line.
+//! What gemello and the agent tell each other.
+//!
+//! Process 1 of the guests that gemello makes itself is told by a [`Job`], a file in their initial
+//! file system; nothing of it is on the kernel's command line. Once the guest runs, its service
+//! answers at [`AGENT_PORT`]: a connection carries a [`Request`], and frames ([`ToAgent`],
+//! [`FromAgent`]).
 //!
 //! The agent is `crates/agent`, which `crates/agent-image` builds for the guest, and
-//! docs/adr/0049-the-agent.md tells what it does.
+//! docs/adr/0049-the-agent.md and docs/adr/0055-the-agent-as-a-service.md tell what it does.
 #![forbid(unsafe_code)]
 
 mod job;
+mod request;
+mod text;
+mod wire;
 
 pub use job::{Errors, Folder, Job, JobError, Net, Program, Root, Streams};
+pub use request::{Exec, Request};
+pub use wire::{FromAgent, PIECE, ToAgent, WINDOW};
+
+/// The port of the guest's virtio sockets at which the agent answers. Below 1024, so that none of
+/// the guest's users but root can pose as it.
+pub const AGENT_PORT: u32 = 1023;
 
 /// Where the job is.
 pub const JOB: &str = "etc/gemello/job";
 
 /// Where the drivers are that the agent loads, in the order of their names.
 pub const DRIVERS: &str = "etc/gemello/drivers";
+
+/// Where those are that it loads once it is to answer at its port.
+pub const LATER_DRIVERS: &str = "etc/gemello/later";
 
 /// What a port of a command's stream is called: this, and the stream's name.
 pub const PORT: &str = "gemello.";

@@ -2,32 +2,53 @@
 
 use crate::lines::{Control, Terminal};
 use crate::role;
+use crate::service::Service;
 use crate::session::Session;
 use crate::streams::Ports;
 use agent_job::{Errors, Job, Streams};
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use rustix::system::uname;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// What a command has left running has so long to end by itself.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// The program's process, once it runs, and the signal that asks it to end, if it is asked rather
+/// than the machine.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+static STOP_SIGNAL: AtomicI32 = AtomicI32::new(0);
+
 /// Runs the program of `job` to its end, and tells gemello of it.
-pub(crate) fn run(job: &Job) -> Result<()> {
+pub(crate) fn run(job: &Job, service: Service) -> Result<()> {
+    STOP_SIGNAL.store(job.stop_signal.unwrap_or(0).into(), Ordering::SeqCst);
     match job.streams {
-        Streams::Shell => shell(job),
-        Streams::Terminal => on_terminal(job),
-        Streams::Pipes => in_pipes(job),
+        Streams::Shell => shell(job, service),
+        Streams::Terminal => on_terminal(job, service),
+        Streams::Pipes => in_pipes(job, service),
     }
 }
 
-fn shell(job: &Job) -> Result<()> {
+/// Has the program's signal ask it to end, once. False: it has none, or does not run.
+pub(crate) fn ask_to_end() -> bool {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let program = Pid::from_raw(PROGRAM.load(Ordering::SeqCst));
+    // What is no signal that has a name asks nobody.
+    let signal = Signal::from_named_raw(STOP_SIGNAL.load(Ordering::SeqCst));
+    let (Some(program), Some(signal)) = (program, signal) else { return false };
+    if !ASKED.swap(true, Ordering::SeqCst) {
+        let _ = kill_process(program, signal);
+    }
+    true
+}
+
+fn shell(job: &Job, service: Service) -> Result<()> {
     let terminal = Terminal::open(job.window)?;
     let mut control = Control::open()?;
-    control.hear()?;
+    control.hear(service)?;
     control.say("ready")?;
     let release = uname().release().to_string_lossy().into_owned();
     writeln!(&terminal, "Linux {release} on gemello. Ctrl-A h helps, exit ends.")?;
@@ -36,10 +57,10 @@ fn shell(job: &Job) -> Result<()> {
     Terminal::open(job.window).map(drop) // as it was before a program had it
 }
 
-fn on_terminal(job: &Job) -> Result<()> {
+fn on_terminal(job: &Job, service: Service) -> Result<()> {
     let terminal = Terminal::open(job.window)?;
     let mut control = Control::open()?;
-    control.hear()?;
+    control.hear(service)?;
     let mut ports = Ports::default();
     let errors = match job.errors {
         Errors::Apart => ports.carry_out("stderr", job.program.uid)?.into(),
@@ -53,7 +74,7 @@ fn on_terminal(job: &Job) -> Result<()> {
     control.report(&format!("status {status}"))
 }
 
-fn in_pipes(job: &Job) -> Result<()> {
+fn in_pipes(job: &Job, service: Service) -> Result<()> {
     let mut control = Control::open()?;
     let (mut ports, uid) = (Ports::default(), job.program.uid);
     let input = ports.carry_in("stdin", uid)?;
@@ -62,9 +83,9 @@ fn in_pipes(job: &Job) -> Result<()> {
         Errors::Apart => ports.carry_out("stderr", uid)?,
         Errors::WithOutput => output.try_clone().context("cannot share a pipe")?,
     };
-    control.hear()?;
+    control.hear(service)?;
     control.report("ready")?;
-    let session = Session::without_terminal(&job.program);
+    let session = Session::apart(&job.program);
     let status = wait_for(session.start(input.into(), output.into(), errors.into())?);
     carried_out(ports);
     control.report(&format!("status {status}"))
@@ -73,6 +94,7 @@ fn in_pipes(job: &Job) -> Result<()> {
 /// Waits for the program, and for whatever else has lost its parent meanwhile. Its status, as a
 /// shell tells it.
 fn wait_for(program: Pid) -> u8 {
+    PROGRAM.store(program.as_raw_nonzero().get(), Ordering::SeqCst);
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == program => return code(status),

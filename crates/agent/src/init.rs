@@ -1,6 +1,7 @@
 //! Process 1: from the first instruction to power-off. Nothing here returns to the kernel, which
 //! would panic.
 
+use crate::service::Service;
 use crate::{command, modules, mounts, network, root, system};
 use agent_job::{JOB, Job, Root, Streams};
 use anyhow::{Context as _, Result};
@@ -27,6 +28,7 @@ fn live() -> Result<()> {
     let bytes = fs::read(Path::new("/").join(JOB)).with_context(|| format!("no /{JOB}"))?;
     let job = Job::decode(&bytes)?;
     hear_signals()?;
+    let service = Service::prepare(&job.program);
     modules::load()?;
     sethostname(job.host_name.as_bytes()).context("cannot set the host's name")?;
     match &job.root {
@@ -43,7 +45,10 @@ fn live() -> Result<()> {
     for folder in &job.folders {
         mounts::share(folder)?;
     }
-    if is_system { system::begin(&bytes, job.streams) } else { command::run(&job) }
+    if is_system {
+        return system::begin(&bytes, job.streams, &service);
+    }
+    command::run(&job, service)
 }
 
 /// By these signals busybox's and others' poweroff, halt and reboot speak to process 1.

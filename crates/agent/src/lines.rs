@@ -2,6 +2,8 @@
 //! program is, among the kernel's messages, and says what the user's window is.
 
 use crate::role;
+use crate::service::Service;
+use crate::session::TTY_GROUP;
 use agent_job::REPORT;
 use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
@@ -23,9 +25,6 @@ const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits() as i32;
 
 /// The kernel's level of messages that go to the console.
 const LEVEL: &str = "/proc/sys/kernel/printk";
-
-/// The group that terminals belong to, as on most systems.
-const TTY_GROUP: u32 = 5;
 
 fn open(path: &str) -> Result<File> {
     let mut options = OpenOptions::new();
@@ -120,13 +119,14 @@ impl Control {
     }
 
     /// Hears what gemello says from now on: the size of the user's window, that the clock has stood
-    /// still, or that the machine is to power off.
-    pub(crate) fn hear(&self) -> Result<()> {
+    /// still, that somebody wants the `service`, or that the machine is to power off.
+    pub(crate) fn hear(&self, mut service: Service) -> Result<()> {
         let line = self.0.try_clone().context("cannot share /dev/ttyS1")?;
         thread::spawn(move || {
             for said in BufReader::new(line).lines().map_while(Result::ok) {
                 match said.trim() {
-                    "poweroff" => role::power_off(),
+                    "poweroff" => role::asked_to_end(),
+                    "serve" => service.start(),
                     "clock" => set_clock(),
                     said => {
                         if let Some((rows, columns)) = size(said) {

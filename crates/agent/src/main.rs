@@ -8,21 +8,27 @@
 //!          ── lines: the serial lines         what gemello says, and what it is told
 //!          ── streams: ports and pipes        a thread carries each
 //!          ── session                         the same file again: becomes the program
+//! serve ── service                            started when somebody asks
+//!       ── exec, people                       commands, and as whom they run
 //! ```
-//! Called otherwise than as process 1: `job`, `failed` and `serve` are services of a system that has a
-//! process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
+//! Called otherwise than as process 1: `serve` is the service, `job` and `failed` are others of a
+//! system that has a process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
 #![forbid(unsafe_code)]
 
 mod command;
 mod dhcp;
+mod exec;
 mod init;
 mod lines;
 mod modules;
 mod mounts;
 mod netlink;
 mod network;
+mod people;
 mod role;
 mod root;
+mod serve;
+mod service;
 mod session;
 mod streams;
 mod system;
@@ -40,7 +46,7 @@ fn main() -> ExitCode {
         Some((word, rest)) if word == "session" => session::become_program(rest),
         Some((word, [])) if word == "job" => told(system::job()),
         Some((word, [])) if word == "failed" => told(system::failed()),
-        Some((word, [])) if word == "serve" => system::serve(),
+        Some((word, rest)) if word == "serve" => told(serve(rest)),
         Some((word, [interface])) if word == "lease" => {
             told(network::ask(&interface.to_string_lossy()))
         }
@@ -59,4 +65,12 @@ fn told(done: Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A whole system's service has the drivers of its sockets aside; process 1 has loaded them.
+fn serve(words: &[OsString]) -> Result<()> {
+    if words.is_empty() {
+        system::load_drivers();
+    }
+    serve::serve(session::usual(words)?)
 }

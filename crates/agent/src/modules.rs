@@ -1,6 +1,6 @@
 //! The drivers that the initial file system carries.
 
-use agent_job::DRIVERS;
+use agent_job::{DRIVERS, LATER_DRIVERS};
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -16,25 +16,35 @@ const ELF: [u8; 4] = *b"\x7fELF";
 
 /// Loads them, in the order of their names. One that is there already is no fault.
 pub(crate) fn load() -> Result<()> {
-    let folder = Path::new("/").join(DRIVERS);
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
-    for path in paths {
-        match insert(&path) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot load {}", path.display()));
-            }
-        }
+    for path in listed(&Path::new("/").join(DRIVERS)) {
+        let load = || insert_file(&File::open(&path)?);
+        load().with_context(|| format!("cannot load {}", path.display()))?;
     }
     Ok(())
 }
 
-fn insert(path: &Path) -> Result<(), Errno> {
-    let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    let mut file = File::open(path).map_err(io)?;
+/// Those that are loaded later, open.
+pub(crate) fn later() -> Vec<File> {
+    listed(&Path::new("/").join(LATER_DRIVERS))
+        .iter()
+        .filter_map(|path| File::open(path).ok())
+        .collect()
+}
+
+/// The files of `folder`, in the order of their names.
+pub(crate) fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Loads the driver in `file`, if it is not there already.
+pub(crate) fn insert_file(mut file: &File) -> std::io::Result<()> {
     let mut magic = [0; ELF.len()];
-    file.read_exact(&mut magic).map_err(io)?;
-    finit_module(&file, c"", if magic == ELF { 0 } else { COMPRESSED })
+    file.read_exact(&mut magic)?;
+    match finit_module(file, c"", if magic == ELF { 0 } else { COMPRESSED }) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

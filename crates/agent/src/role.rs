@@ -1,7 +1,7 @@
 //! What this process is. As process 1 it ends the machine itself. In a system that has a process 1
 //! of its own it is a service, and systemd powers off when that has ended (`system.rs`).
 
-use crate::init;
+use crate::{command, init};
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 use rustix::system::RebootCommand;
 use std::fs;
@@ -11,8 +11,12 @@ fn is_first() -> bool {
     getpid() == Pid::INIT
 }
 
-/// Ends the machine, as soon as that can be.
-pub(crate) fn power_off() -> ! {
+/// gemello asks for the end: the program's, where it has a signal for that, which ends the machine
+/// with it; else the machine's, as soon as that can be.
+pub(crate) fn asked_to_end() {
+    if command::ask_to_end() {
+        return;
+    }
     if is_first() {
         init::end(RebootCommand::PowerOff);
     }

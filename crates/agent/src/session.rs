@@ -4,6 +4,8 @@
 //! the terminal, the user, the working directory. So no code runs between fork and exec.
 
 use crate::lines::Terminal;
+use crate::people::User;
+use crate::serve::Usual;
 use agent_job::Program;
 use anyhow::{Context as _, Result};
 use rustix::fs::Mode;
@@ -12,8 +14,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+
+/// The group that terminals belong to, as on most systems.
+pub(crate) const TTY_GROUP: u32 = 5;
 
 /// As a shell says: it is there and cannot be run, or is not there.
 const CANNOT_RUN: u8 = 126;
@@ -33,26 +39,78 @@ impl<'a> Session<'a> {
         Ok(Self { program, terminal: "terminal" })
     }
 
-    pub(crate) fn without_terminal(program: &'a Program) -> Self {
+    /// With its input as its terminal, which is its user's already.
+    pub(crate) fn with_terminal(program: &'a Program) -> Self {
+        Self { program, terminal: "terminal" }
+    }
+
+    /// Without a terminal.
+    pub(crate) fn apart(program: &'a Program) -> Self {
         Self { program, terminal: "none" }
     }
 
     /// Starts it.
     pub(crate) fn start(self, input: Stdio, output: Stdio, errors: Stdio) -> Result<Pid> {
-        let Program { words, environment, folder, uid, gid, groups, umask } = self.program;
-        let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("session").arg(self.terminal);
-        command.args([uid, gid, umask].map(u32::to_string)).arg(groups.join(","));
-        command.arg(folder).args(words).env_clear();
-        for variable in environment {
-            let (name, value) = split(variable);
-            command.env(name, value);
-        }
-        let child = command.stdin(input).stdout(output).stderr(errors).spawn();
-        let child = child.context("cannot start the program's process")?;
-        Ok(Pid::from_child(&child))
+        self.spawn([input, output, errors]).map(|child| Pid::from_child(&child))
     }
+
+    /// Starts it, with standard input, output and error.
+    pub(crate) fn spawn(self, [input, output, errors]: [Stdio; 3]) -> Result<Child> {
+        let mut command = as_program(self.program, &["session", self.terminal]);
+        command.args(&self.program.words);
+        let child = command.stdin(input).stdout(output).stderr(errors).spawn();
+        child.context("cannot start the program's process")
+    }
+
+    /// Starts the service, whose commands are as `program` is.
+    pub(crate) fn serve(program: &Program) -> Result<()> {
+        let mut command = as_program(program, &["serve"]);
+        let null = || Stdio::null();
+        command.stdin(null()).stdout(null()).stderr(null()).spawn()?;
+        Ok(())
+    }
+}
+
+/// This file again, with the words `what`, and those that tell as whom and where `program` runs; in
+/// its environment.
+fn as_program(program: &Program, what: &[&str]) -> Command {
+    let Program { words: _, environment, folder, uid, gid, groups, umask } = program;
+    let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
+    let mut command = Command::new("/proc/self/exe");
+    command.args(what).args([uid, gid, umask].map(u32::to_string)).arg(groups.join(","));
+    command.arg(folder).env_clear();
+    for variable in environment {
+        let (name, value) = split(variable);
+        command.env(name, value);
+    }
+    command
+}
+
+/// How a program has ended, as a shell tells it.
+pub(crate) fn code(status: ExitStatus) -> u8 {
+    let by_signal = || status.signal().map(|signal| 128 + signal);
+    status.code().or_else(by_signal).map_or(255, |code| code as u8)
+}
+
+/// What the words after `serve` say, or those of none: root's, in his folder.
+pub(crate) fn usual(words: &[OsString]) -> Result<Usual> {
+    let [uid, gid, umask, groups, folder] = words else {
+        let user = User::find("root").unwrap_or_default();
+        let folder = if Path::new(&user.home).is_dir() { user.home.clone() } else { "/".into() };
+        return Ok(Usual { user, umask: 0o22, folder: folder.into() });
+    };
+    let groups = numbers(groups)?;
+    let user = User { uid: number(uid)?, gid: number(gid)?, groups, ..User::default() };
+    Ok(Usual { user, umask: number(umask)?, folder: folder.into() })
+}
+
+fn number(word: &OsStr) -> Result<u32> {
+    word.to_string_lossy().parse().context("no number")
+}
+
+fn numbers(words: &OsStr) -> Result<Vec<u32>> {
+    let words = words.to_string_lossy();
+    words.split(',').filter(|word| !word.is_empty()).map(|word| number(word.as_ref())).collect()
 }
 
 fn split(variable: &OsStr) -> (&OsStr, &OsStr) {
@@ -79,12 +137,8 @@ pub(crate) fn become_program(words: &[OsString]) -> ExitCode {
 }
 
 fn prepare(terminal: &OsStr, ids: [&OsString; 3], groups: &OsStr, folder: &OsStr) -> Result<()> {
-    let number = |word: &OsStr| word.to_string_lossy().parse::<u32>().context("no number");
     let [uid, gid, mask] = [number(ids[0])?, number(ids[1])?, number(ids[2])?];
-    let groups = groups.to_string_lossy();
-    let groups = groups.split(',').filter(|group| !group.is_empty());
-    let groups = groups.map(|group| number(group.as_ref()).map(Gid::from_raw));
-    let groups = groups.collect::<Result<Vec<_>>>()?;
+    let groups: Vec<_> = numbers(groups)?.into_iter().map(Gid::from_raw).collect();
     setsid().context("cannot begin a session")?;
     if terminal == "terminal" {
         ioctl_tiocsctty(rustix::stdio::stdin()).context("cannot have the terminal")?;

@@ -5,29 +5,33 @@
 //!
 //! ```text
 //! /run/gemello/agent, job      this program, and what it was told
+//! /run/gemello/drivers         of the service's sockets
 //! /run/systemd/system/         gemello-job.service     runs the shell or the command; its end is
 //!                                                      the machine's
-//!                              gemello-agent.service   serves who comes from the host
+//!                              gemello-agent.service   serves who comes from the host; started
+//!                                                      when somebody does
 //!                              gemello-failed.service  says that the system did not come up
 //!                              what a machine like ours need not start, masked
 //! ```
 
-use crate::command;
 use crate::lines::Control;
+use crate::service::Service;
+use crate::{command, init, modules};
 use agent_job::{Job, Streams};
 use anyhow::{Context as _, Result, bail};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
-use std::thread;
+use std::process::Command;
 
 /// The system's own process 1.
 const INIT: &str = "/sbin/init";
 
 const AGENT: &str = "/run/gemello/agent";
 const JOB: &str = "/run/gemello/job";
+const DRIVERS: &str = "/run/gemello/drivers";
 const UNITS: &str = "/run/systemd/system";
 const GENERATED_BY: &str = "/run/systemd/system-generators";
 
@@ -110,8 +114,8 @@ ExecStart=-udevadm trigger --type=devices --action=add \
 ";
 
 /// Becomes the system's process 1. The root is the system's already; `job` is told again, to the
-/// service, which has `streams`.
-pub(crate) fn begin(job: &[u8], streams: Streams) -> Result<()> {
+/// service, which has `streams`; the drivers of `service` are kept for it.
+pub(crate) fn begin(job: &[u8], streams: Streams, service: &Service) -> Result<()> {
     if !Path::new(INIT).exists() {
         bail!(
             "the disk has no {INIT}: what is on it is no system; a folder or an image runs \
@@ -119,6 +123,7 @@ pub(crate) fn begin(job: &[u8], streams: Streams) -> Result<()> {
         );
     }
     prepare(job, streams).context("cannot prepare the system")?;
+    keep_drivers(service.drivers()).context("cannot keep the drivers of virtio sockets")?;
     Err(Command::new(INIT).env_clear().exec()).with_context(|| format!("cannot become {INIT}"))
 }
 
@@ -129,10 +134,9 @@ fn prepare(job: &[u8], streams: Streams) -> Result<()> {
     fs::set_permissions(JOB, Permissions::from_mode(0o600))?; // variables may be secrets
     let wanted = format!("{UNITS}/multi-user.target.wants");
     fs::create_dir_all(&wanted)?;
-    for (name, text) in [("gemello-job.service", JOB_UNIT), ("gemello-agent.service", AGENT_UNIT)] {
-        fs::write(format!("{UNITS}/{name}"), text)?;
-        symlink(format!("../{name}"), format!("{wanted}/{name}"))?;
-    }
+    fs::write(format!("{UNITS}/gemello-agent.service"), AGENT_UNIT)?;
+    fs::write(format!("{UNITS}/gemello-job.service"), JOB_UNIT)?;
+    symlink("../gemello-job.service", format!("{wanted}/gemello-job.service"))?;
     for name in MASKED {
         symlink("/dev/null", format!("{UNITS}/{name}"))?;
     }
@@ -157,7 +161,7 @@ fn prepare(job: &[u8], streams: Streams) -> Result<()> {
 
 /// The service that runs the shell or the command.
 pub(crate) fn job() -> Result<()> {
-    let done = read().and_then(|job| command::run(&job));
+    let done = read().and_then(|job| command::run(&job, Service::Unit));
     if let Err(error) = &done {
         Control::open()?.report(&format!("{error:#}"))?;
     }
@@ -174,9 +178,23 @@ pub(crate) fn failed() -> Result<()> {
     Control::open()?.report("the system on the disk did not come up")
 }
 
-/// The service that serves who comes from the host. Nobody does so far.
-pub(crate) fn serve() -> ExitCode {
-    loop {
-        thread::park();
+/// Starts the service that serves who comes from the host.
+pub(crate) fn start_service() -> Result<()> {
+    init::helper("systemctl", &["--no-block", "start", "gemello-agent.service"])
+}
+
+/// In the order in which they are to be loaded.
+fn keep_drivers(drivers: &[File]) -> io::Result<()> {
+    fs::create_dir(DRIVERS)?;
+    for (number, mut driver) in drivers.iter().enumerate() {
+        io::copy(&mut driver, &mut File::create(format!("{DRIVERS}/{number:02}"))?)?;
+    }
+    Ok(())
+}
+
+/// Loads what was kept. What does not load may be there already, built in or by udev.
+pub(crate) fn load_drivers() {
+    for path in modules::listed(Path::new(DRIVERS)) {
+        let _ = File::open(path).and_then(|file| modules::insert_file(&file));
     }
 }

@@ -1,14 +1,15 @@
 //! The command line.
 
 use crate::bench::arguments::Bench;
-use crate::debian::Flavour;
+use crate::debian::{Flavour, Release};
 use crate::disk_command::{self, DiskCommand};
 use crate::engine::{self, Choice};
 use crate::examples::{
-    BENCH_EXAMPLES, CONTROL_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, FETCH_EXAMPLES, IMAGE_EXAMPLES,
-    RESTORE_EXAMPLES,
+    BENCH_EXAMPLES, CONTROL_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, FETCH_EXAMPLES, GUEST_EXAMPLES,
+    IMAGE_EXAMPLES, RESTORE_EXAMPLES,
 };
 use crate::exit;
+use crate::guest::arguments::{Copy, Exec, Netcat, Ssh};
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
@@ -78,7 +79,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Ask guests to shut down, and wait until they have
+    /// Ask guests to shut down, wait until they have, and end those that do not
     #[command(after_help = CONTROL_EXAMPLES)]
     Stop {
         /// Machines
@@ -132,6 +133,18 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Run a command in a guest
+    #[command(after_help = GUEST_EXAMPLES)]
+    Exec(Exec),
+    /// Copy files and folders into a guest or out of it
+    #[command(after_help = GUEST_EXAMPLES)]
+    Cp(Copy),
+    /// Log in to a guest by this host's ssh, without a port
+    #[command(after_help = GUEST_EXAMPLES)]
+    Ssh(Ssh),
+    /// Connect standard input and output to a guest's port
+    #[command(after_help = GUEST_EXAMPLES)]
+    Nc(Netcat),
     /// Measure this machine, natively, on gemello and on QEMU
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
@@ -152,7 +165,16 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
-    /// For `bench`: become a program that ends with its parent
+    /// For `fetch` and `run`: configure the packages of a system in a guest
+    #[command(hide = true)]
+    Configure {
+        /// Where its root is
+        folder: PathBuf,
+        /// What is run there
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// For `bench` and `fetch`: become a program that ends with its parent
     #[command(hide = true)]
     Tethered {
         /// The parent
@@ -232,8 +254,9 @@ pub(crate) struct Run {
     pub(crate) disk: Vec<DiskSettings>,
 
     /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
-    /// or listens at PATH_port for the guest [default cid: 3]
-    #[arg(long, value_name = "[cid=N,]path=PATH",
+    /// or listens at PATH_port for the guest. Without a path, for `gemello exec` and nc alone
+    /// [default: cid=3 where gemello makes the guest; else none]
+    #[arg(long, value_name = "none|[cid=N][,path=PATH]",
         value_parser = OsStringValueParser::new().try_map(|text| VsockSettings::parse(&text)))]
     pub(crate) vsock: Option<VsockSettings>,
 
@@ -357,9 +380,14 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) digest: bool,
 
-    /// Throw away what a machine of an image writes, also where it has a --name
+    /// Throw away what a machine of an image or of a whole Debian writes, also where it has a
+    /// --name
     #[arg(long)]
     pub(crate) rm: bool,
+
+    /// Which of Debian's releases `run debian` boots [default: trixie]
+    #[arg(long, value_enum)]
+    pub(crate) release: Option<Release>,
 
     /// Which of Debian's kernels [default: cloud]
     #[arg(long, value_enum)]
@@ -494,16 +522,22 @@ pub(crate) struct Fetch {
     #[arg(value_enum)]
     pub(crate) what: Guest,
 
-    /// Which of Debian's kernels
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) flavour: Flavour,
+    /// Which of Debian's releases [default: trixie]
+    #[arg(long, value_enum)]
+    pub(crate) release: Option<Release>,
+
+    /// Which of Debian's kernels busybox has [default: cloud]
+    #[arg(long, value_enum)]
+    pub(crate) flavour: Option<Flavour>,
 }
 
 /// A guest that gemello can fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Guest {
-    /// Debian's kernel and busybox.
+    /// A whole system.
     Debian,
+    /// Debian's kernel and busybox.
+    Busybox,
 }
 
 #[cfg(test)]
@@ -523,6 +557,7 @@ mod tests {
             EXAMPLES,
             RESTORE_EXAMPLES,
             CONTROL_EXAMPLES,
+            GUEST_EXAMPLES,
             IMAGE_EXAMPLES,
             FETCH_EXAMPLES,
             DOCTOR_EXAMPLES,

@@ -4,7 +4,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   gemello                                        the nucleus: gemello's own small operating system
   gemello run --nucleus demo                     its guided tour of the concepts
-  gemello run debian                             a shell in Debian, fetched on first use
+  gemello run debian                             a whole Debian, fetched on first use, kept between runs
+  gemello run busybox                            the small guest: a shell on Debian's kernel
   gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
   gemello run debian -- uname -a                 one command; its output, its exit status
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
@@ -41,16 +42,31 @@ Examples:
   gemello balloon debian 256M                has the guest keep 256M and give the rest back
   gemello run debian --detach --name job -- sleep 60
   gemello logs --follow job                  what it puts out; of one that has ended, the last
-  gemello stop web db                        asks their guests to shut down
+  gemello stop web db                        asks their guests to shut down; after 30 s, ends them
   gemello stop web --force                   ends it at once
 
 A machine is reached by the socket NAME.sock in $XDG_RUNTIME_DIR/gemello, else /tmp/gemello-UID.";
+
+pub(crate) const GUEST_EXAMPLES: &str = "\
+Examples:
+  gemello exec web -- ls -l /srv             its output, its exit status; on a terminal with one
+  gemello exec web -e A=b -w /srv -u www-data -- sh
+  tar c . | gemello exec web -- tar x -C /srv
+  gemello cp web:/etc/os-release .           files and folders, out of the guest
+  gemello cp site web:/srv/site              and into it
+  gemello cp web:/etc - > etc.tar            as a tar stream
+  gemello nc web 80                          a port of the guest's
+  gemello ssh web                            as root, where the guest has an SSH server
+  gemello ssh me@web uname -a
+
+The agent in the guest does it: gemello's own guests have it. No port of this host's is taken.";
 
 pub(crate) const IMAGE_EXAMPLES: &str = "\
 Examples:
   gemello run oci:image.tar                  the image's own command; what it writes is thrown away
   gemello run oci:layout:1.2 -- ls -l        an image of several in a folder, another command
   gemello run oci:image.tar --name web       keeps what it writes, for the next run of this name
+  gemello run debian --release sid --rm      a whole Debian; what it writes is thrown away
   gemello images                             what is unpacked, what is kept, and what it takes
   gemello rm web                             the machine's disk
   gemello prune                              every image that no machine is kept of
@@ -59,8 +75,9 @@ Images are unpacked once, to images in $XDG_CACHE_HOME/gemello, else ~/.cache/ge
 
 pub(crate) const FETCH_EXAMPLES: &str = "\
 Examples:
-  gemello fetch debian                       the kernel for virtual machines, and busybox
-  gemello fetch debian --flavour full        the kernel for physical machines
+  gemello fetch debian --release sid         the newest whole Debian, to build machines on
+  gemello fetch busybox                      the kernel for virtual machines, and busybox
+  gemello fetch busybox --flavour full       the kernel for physical machines
 
 apt-get fetches and verifies them. They go to $XDG_CACHE_HOME/gemello, else ~/.cache/gemello;
 nothing else of this host is touched.";

@@ -140,7 +140,7 @@ fn instead_of_a_verb(verb: &str, words: &[OsString]) -> Option<String> {
         "debian" | "busybox" => Some(format!("to boot it: {}", command(&["run"], words))),
         "nucleus" => Some(format!("to boot it: {}", command(&["run", "--nucleus"], rest))),
         "pull" => Some(format!("to fetch a guest: {}", command(&["fetch"], rest))),
-        "start" | "boot" | "create" | "exec" if !rest.is_empty() => {
+        "start" | "boot" | "create" if !rest.is_empty() => {
             Some(format!("to boot a guest: {}", command(&["run"], rest)))
         }
         "ls" => Some("for what runs: gemello ps".into()),
@@ -228,8 +228,8 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
     }
     if word == "debian" && text.len() > word.len() {
         return Some(format!(
-            "no guest is called {shown}: there is one Debian, that of this host's apt: gemello \
-             run debian"
+            "no guest is called {shown}; --release chooses bookworm, trixie or sid of: gemello run \
+             debian"
         ));
     }
     let guests =
@@ -240,7 +240,7 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
             format!("no guest or file is called {shown}; did you mean: gemello run {guest}")
         }
         None => format!(
-            "no file is called {shown}, and debian is the only guest that can be fetched: \
+            "no file is called {shown}, and what can be fetched is busybox and a whole Debian: \
              gemello run debian"
         ),
     })
@@ -283,7 +283,6 @@ mod tests {
             ("gemello debian", "gemello run debian"),
             ("gemello nucleus", "gemello run --nucleus"),
             ("gemello pull debian", "gemello fetch debian"),
-            ("gemello exec debian -- ls", "gemello run debian -- ls"),
             ("gemello ls", "gemello ps"),
             ("gemello kill web", "gemello stop --force web"),
             ("gemello attach web", "gemello console web"),

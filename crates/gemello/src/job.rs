@@ -1,7 +1,7 @@
 //! What the agent is told of a guest that gemello makes itself: from settings, and from what this
 //! process is run as.
 
-use crate::images::Note;
+use crate::images::{Contents, Note};
 use crate::settings::module::Word;
 use crate::settings::share::ShareSettings;
 use crate::settings::{Settings, rootfs};
@@ -64,15 +64,17 @@ pub(crate) fn job(
         net: settings.net().map_or(Net::None, |net| net.addresses()),
         root: match (root, image) {
             (Some(_), _) => Some(Root::Folder(rootfs::ROOT.into())),
+            (None, _) if settings.boot.is_system() => Some(Root::System(DISK.into())),
             (None, Some(_)) => Some(Root::Disk(DISK.into())),
-            (None, None) if settings.boot.is_system() => Some(Root::System(DISK.into())),
             (None, None) => None,
         },
         folders,
+        stop_signal: image.filter(|_| root.is_none()).and_then(asking),
         program: match (root, image) {
             (Some(root), _) => callers(words, root)?,
+            (None, _) if settings.boot.is_system() => roots(words, &LOGIN),
             (None, Some(image)) => images(words, image)?,
-            (None, None) => roots(words, if settings.boot.is_system() { &LOGIN } else { &SHELL }),
+            (None, None) => roots(words, &SHELL),
         },
     })
 }
@@ -106,7 +108,8 @@ fn term() -> OsString {
 
 /// As the image says. `words` are there in place of its own, after its entrypoint.
 fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
-    let Note { name, digest: _, config, user } = image;
+    let Note { name, digest: _, contents } = image;
+    let Contents::Image { config, user } = contents else { return Ok(roots(words, &SHELL)) };
     let own = config.command.iter().map(OsString::from);
     let words = if words.is_empty() { own.collect() } else { words };
     let words: Vec<_> = config.entrypoint.iter().map(OsString::from).chain(words).collect();
@@ -131,6 +134,34 @@ fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
         groups: user.groups.clone(),
         umask: 0o22,
     })
+}
+
+/// The signal that asks the image's command to end. A system is powered off.
+fn asking(image: &Note) -> Option<u8> {
+    match &image.contents {
+        Contents::Image { config, .. } => Some(stop_signal(&config.stop_signal)),
+        Contents::System { .. } | Contents::Unconfigured { .. } => None,
+    }
+}
+
+/// The signal that an image calls so: `SIGTERM`, `TERM` or its number. What is none of those that
+/// have a name powers the machine off.
+fn stop_signal(said: &str) -> u8 {
+    const NAMES: [(&str, u8); 9] = [
+        ("", 15),
+        ("TERM", 15),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("WINCH", 28),
+    ];
+    let name = said.trim().to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = NAMES.into_iter().find_map(|(known, number)| (known == name).then_some(number));
+    named.or_else(|| name.parse().ok()).unwrap_or(0)
 }
 
 /// As this process is: its user, its environment, where it is below `root`.
@@ -196,6 +227,15 @@ mod tests {
         assert_eq!(program.environment.len(), env::vars_os().count());
     }
 
+    #[test]
+    fn an_images_stop_signal_has_a_number() {
+        for (said, number) in
+            [("", 15), ("SIGQUIT", 3), ("winch", 28), ("12", 12), ("SIGRTMIN+3", 0), ("999", 0)]
+        {
+            assert_eq!(stop_signal(said), number, "{said}");
+        }
+    }
+
     fn note(entrypoint: &[&str], command: &[&str]) -> Note {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let config = Config {
@@ -206,7 +246,8 @@ mod tests {
             ..Config::default()
         };
         let user = User { uid: 33, gid: 34, groups: vec![50], home: "/home".into() };
-        Note { name: "oci:x".into(), digest: Digest::of(b"x"), config, user }
+        let contents = Contents::Image { config, user };
+        Note { name: "oci:x".into(), digest: Digest::of(b"x"), contents }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod escape;
 mod examples;
 mod exit;
 mod gate;
+mod guest;
 mod handover;
 mod hints;
 mod host_memory;
@@ -56,9 +57,9 @@ mod trace;
 mod window;
 mod wishes;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser as _;
-use cli::{Cli, Command, Guest};
+use cli::{Cli, Command, Fetch, Guest};
 use debian::Refresh;
 use settings::names::Names;
 use std::ffi::OsString;
@@ -109,9 +110,8 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         }
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
-        Command::Fetch(arguments) => match arguments.what {
-            Guest::Debian => debian::fetch(arguments.flavour, Refresh::Always).map(|_| exit::OK),
-        },
+        Command::Fetch(arguments) => fetch(arguments),
+        Command::Configure { folder, words } => images::configure::run_words(folder, words),
         Command::Ps { json } => control::commands::ps(*json),
         Command::Stop { names, force, timeout } => control::commands::stop(names, *force, *timeout),
         Command::Pause { names } => control::commands::pause(names),
@@ -119,6 +119,10 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         Command::Stats { names, json } => control::commands::stats(names, *json),
         Command::Balloon { name, memory } => control::commands::balloon(name, *memory),
         Command::Console { name } => control::console(name),
+        Command::Exec(arguments) => guest::exec(arguments),
+        Command::Cp(arguments) => guest::copy(arguments),
+        Command::Nc(arguments) => guest::netcat(arguments),
+        Command::Ssh(arguments) => guest::ssh(arguments),
         Command::Logs { name, follow } => control::logs(name, *follow),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Tethered { parent, words } => bench::tethered(*parent, words),
@@ -129,6 +133,24 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         Command::Doctor => {
             doctor::doctor();
             Ok(exit::OK)
+        }
+    }
+}
+
+/// Fetches a guest; the exit status.
+fn fetch(arguments: &Fetch) -> Result<u8> {
+    match *arguments {
+        Fetch { what: Guest::Debian, release, flavour: None } => {
+            images::system::refresh(release.unwrap_or_default())
+        }
+        Fetch { what: Guest::Busybox, release: None, flavour } => {
+            debian::fetch(flavour.unwrap_or_default(), Refresh::Always).map(|_| exit::OK)
+        }
+        Fetch { what: Guest::Debian, .. } => {
+            bail!("--flavour chooses busybox's kernel; leave it out, or: gemello fetch busybox")
+        }
+        Fetch { what: Guest::Busybox, .. } => {
+            bail!("--release is a whole system's; leave it out, or: gemello fetch debian")
         }
     }
 }

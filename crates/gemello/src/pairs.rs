@@ -12,7 +12,7 @@ use engine_soft::Tier;
 /// There is one; which, and what to do.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     boot(&settings.boot)?;
-    if settings.boot.is_system() && settings.disk.is_empty() {
+    if settings.boot.system == Some(true) && settings.disk.is_empty() {
         bail!("`system` boots what is on the first of `disks`; say which");
     }
     if settings.engine.tier == Some(Tier::Interpret) && settings.run.trace.contains(&Topic::Blocks)
@@ -28,11 +28,11 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.run.pcap.is_some() && settings.net().is_none() {
         bail!("`pcap` is for a network; say with `net` which, or leave it out");
     }
-    let image = settings.boot.image.is_some();
-    if settings.run.rm == Some(true) && !image {
-        bail!("`rm` is for what a machine of an image writes; leave it out");
+    let writes = settings.boot.image.is_some() || settings.boot.debian.is_some();
+    if settings.run.rm == Some(true) && !writes {
+        bail!("`rm` is for what a machine of an image or of `debian` writes; leave it out");
     }
-    if image && settings.run.save.is_some() && settings.kept_as().is_none() {
+    if writes && settings.run.save.is_some() && settings.kept_as().is_none() {
         bail!(
             "a saved machine needs its disk, and this one's is thrown away; say with `name` what \
              it is kept as"
@@ -60,11 +60,12 @@ pub(crate) fn turns(deterministic: bool, sched: &SchedSettings) -> Result<()> {
 
 fn boot(boot: &BootSettings) -> Result<()> {
     let BootSettings {
+        debian,
         busybox,
         image,
         rootfs,
         rw,
-        system: _,
+        system,
         command,
         nucleus,
         kernel,
@@ -73,17 +74,30 @@ fn boot(boot: &BootSettings) -> Result<()> {
         module,
     } = boot;
     if image.is_some()
-        && (busybox.is_some() || rootfs.is_some() || nucleus.is_some() || kernel.is_some())
+        && (debian.is_some()
+            || busybox.is_some()
+            || rootfs.is_some()
+            || nucleus.is_some()
+            || kernel.is_some())
     {
         bail!("an image is booted by Debian's kernel alone; leave all other guests out");
     }
-    let others = [image.is_some(), rootfs.is_some(), nucleus.is_some(), kernel.is_some()];
-    if boot.is_system() && others.contains(&true) {
-        bail!("`system` is booted by Debian's kernel alone; leave all other guests out");
+    let guests = [
+        ("`debian`", debian.is_some()),
+        ("`busybox`", busybox.is_some()),
+        ("`nucleus`", nucleus.is_some()),
+        ("`kernel`", kernel.is_some()),
+    ];
+    let said: Vec<_> = guests.into_iter().filter_map(|(name, said)| said.then_some(name)).collect();
+    if let [first, second, ..] = said[..] {
+        bail!("{first} and {second} both say what to boot; leave one out");
     }
-    let guests = [busybox.is_some(), nucleus.is_some(), kernel.is_some()];
-    if guests.into_iter().filter(|said| *said).count() > 1 {
-        bail!("`busybox`, `nucleus` and `kernel` each say what to boot; leave all but one out");
+    if debian.is_some() && rootfs.is_some() {
+        bail!("`debian` and `rootfs` both say what to boot; leave one out");
+    }
+    let others = [image.is_some(), rootfs.is_some(), nucleus.is_some(), kernel.is_some()];
+    if *system == Some(true) && (debian.is_some() || others.contains(&true)) {
+        bail!("`system` is booted by Debian's kernel alone; leave all other guests out");
     }
     if rootfs.is_some() && nucleus.is_some() {
         bail!("the nucleus is a whole guest; leave `rootfs` out");
@@ -165,7 +179,11 @@ mod tests {
             ("gemello run oci:x --flavour full", "--flavour"),
             ("gemello run oci:x --save s", "--name"),
             ("gemello run oci:x --save s --name n --rm", "--name"),
-            ("gemello run debian --rm", "leave it out"),
+            ("gemello run busybox --rm", "leave it out"),
+            ("gemello run debian --flavour full", "--flavour"),
+            ("gemello run busybox --release sid", "--release"),
+            ("gemello run debian --rootfs /", "both say what to boot"),
+            ("gemello run debian --rm --save s", "--name"),
             ("gemello run --system", "--disk"),
             ("gemello run --system --disk d --rootfs /", "leave all other guests out"),
             ("gemello run --system --disk d --kernel x", "leave all other guests out"),
@@ -179,12 +197,14 @@ mod tests {
             assert!(message.contains(option), "{line}: {message}");
         }
         for line in [
-            "gemello run debian --flavour full -- ls",
+            "gemello run busybox --flavour full -- ls",
             "gemello run --rootfs / --rw /a --rw /b --flavour full -- ls",
             "gemello run --rootfs /a --kernel x -- ls",
             "gemello run --system --disk d --flavour full -- ls",
             "gemello run oci:x --save s --name n",
             "gemello run oci:x --rm -- ls",
+            "gemello run debian --release sid --rm -- ls",
+            "gemello run debian --save s",
             "gemello run --nucleus test",
             "gemello run --nucleus test=tlb --tier interp --trace irq",
             "gemello run --nucleus --code-cache 8M --trace blocks",

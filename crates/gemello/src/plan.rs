@@ -1,6 +1,6 @@
 //! What is booted, and how the user's side of it behaves.
 
-use crate::debian::{self, DeviceKind, Refresh};
+use crate::debian::{self, DeviceKind, Drivers, Fetched, Refresh};
 use crate::images::Root;
 use crate::place::Place;
 use crate::settings::disk::DiskSettings;
@@ -150,13 +150,16 @@ fn made_here(
     let streams = streams(&settings.boot, own);
     let errors = if own { errors(streams) } else { Errors::WithOutput };
     let side = Side::new(kind(streams, errors), place, terminal::window());
+    let side = if root.is_some() { side.asked_by_signal() } else { side };
     let apart = match errors {
         Errors::Apart => agent_job::Errors::Apart,
         Errors::WithOutput => agent_job::Errors::WithOutput,
     };
     let job = job::job(settings, root.map(Root::note), streams, apart)?;
     let devices = devices(settings, !side.ports().is_empty());
-    let Parts { kernel, busybox, drivers } = parts(settings, kernel, &devices)?;
+    let own = root.and_then(Root::kernel);
+    let Parts { kernel, busybox, drivers } = parts(settings, kernel, own, &devices)?;
+    let Drivers { at_boot, later } = &drivers;
     let initrd = debian::initramfs(busybox.as_deref(), &drivers, &job)?;
     Ok(Plan {
         boot: BootConfig {
@@ -166,7 +169,13 @@ fn made_here(
             modules: Vec::new(),
         },
         side,
-        sources: drivers.into_iter().chain(busybox).chain(root.map(Root::source)).collect(),
+        sources: at_boot
+            .iter()
+            .chain(later)
+            .cloned()
+            .chain(busybox)
+            .chain(root.map(Root::source))
+            .collect(),
     })
 }
 
@@ -175,12 +184,23 @@ struct Parts {
     kernel: File,
     /// For a guest that stays in its initial file system.
     busybox: Option<PathBuf>,
-    drivers: Vec<PathBuf>,
+    drivers: Drivers,
 }
 
-fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> Result<Parts> {
+/// With the root's `own` kernel, if it brings one.
+fn parts(
+    settings: &Settings,
+    kernel: Option<File>,
+    own: Option<Fetched>,
+    devices: &[DeviceKind],
+) -> Result<Parts> {
     let BootSettings { busybox, rootfs, kernel: named, .. } = &settings.boot;
     let transport = settings.transport();
+    // The agent's own sockets have theirs once somebody wants it.
+    let later: &[DeviceKind] = match (&settings.vsock, settings.vsock()) {
+        (None, Some(_)) => &[DeviceKind::Vsock],
+        _ => &[],
+    };
     if let (Some(root), Some(path)) = (rootfs, named) {
         let read =
             || std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
@@ -188,16 +208,26 @@ fn parts(settings: &Settings, kernel: Option<File>, devices: &[DeviceKind]) -> R
             Some(File::Bytes { bytes, .. }) => bytes.to_vec(),
             _ => read()?,
         };
-        let wanted = debian::driver_names(transport, devices);
-        let drivers = debian::modules::find(&image, path, root, &wanted)?;
+        let find = |devices| {
+            let wanted = debian::driver_names(transport, devices);
+            debian::modules::find(&image, path, root, &wanted)
+        };
+        let drivers = Drivers { at_boot: find(devices)?, later: find(later)? };
         let kernel = kernel.unwrap_or_else(|| File::Path(path.clone()));
         return Ok(Parts { kernel, busybox: None, drivers });
     }
-    let fetched = debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?;
-    let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
+    let fetched = match own {
+        Some(own) => own,
+        None => debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?,
+    };
+    let find = |devices: &[DeviceKind]| {
+        let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
+        drivers.map(|driver| driver.path.clone()).collect()
+    };
+    let drivers = Drivers { at_boot: find(devices), later: find(later) };
     Ok(Parts {
         kernel: File::Path(fetched.kernel),
-        drivers: drivers.map(|driver| driver.path.clone()).collect(),
+        drivers,
         busybox: settings.boot.stays_inside().then_some(fetched.busybox),
     })
 }
@@ -209,7 +239,7 @@ fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
         (DeviceKind::Net, settings.net().is_some()),
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),
-        (DeviceKind::Vsock, settings.vsock.is_some()),
+        (DeviceKind::Vsock, settings.vsock.is_some() && settings.vsock().is_some()),
         (DeviceKind::Share, !settings.shares().is_empty()),
         (DeviceKind::Overlay, settings.boot.rootfs.is_some()),
         (DeviceKind::Rng, settings.rng()),

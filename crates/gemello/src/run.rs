@@ -93,11 +93,33 @@ fn start(
     place: Place,
     in_use: &mut InUse,
 ) -> Result<Ready> {
-    let root = Root::of(settings)?;
+    start_on(Root::of(settings)?, settings, names, kernel, place, in_use)
+}
+
+/// Runs the machine of `settings` on this program's own streams, with this root.
+///
+/// # Errors
+/// Something is missing.
+pub(crate) fn on(root: Root, settings: &Settings) -> Result<u8> {
+    let (names, mut in_use) = (Names::default(), InUse::default());
+    let made = start_on(Some(root), settings, &names, None, Place::Standard, &mut in_use);
+    to_its_end(vec![told(made, &names)?], &settings.sched)
+}
+
+/// The same as [`start`] where the root is there already.
+fn start_on(
+    root: Option<Root>,
+    settings: &Settings,
+    names: &Names,
+    kernel: Option<File>,
+    place: Place,
+    in_use: &mut InUse,
+) -> Result<Ready> {
     let settings = &settings.with_root(root.as_ref().map(Root::disk));
     let Plan { boot, side, sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
-    let said = settings.machine.name.is_some();
+    // What is kept is kept by its name.
+    let said = root.as_ref().is_some_and(Root::is_kept) || settings.machine.name.is_some();
     let (name, claim) =
         control::claim(&if said { Name::Said(name) } else { Name::ByDefault(name) })?;
     detach::check(&name, &claim)?;
@@ -142,7 +164,7 @@ fn config(
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
     let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
     let balloon = settings.balloon().then_some(Device::Balloon);
-    let vsock = settings.vsock.as_ref().map(|vsock| Device::Vsock(vsock.vsock()));
+    let vsock = settings.vsock().map(Device::Vsock);
     let shares = settings.shares().into_iter().map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
     let console = (!ports.is_empty()).then_some(Device::Console(ports));

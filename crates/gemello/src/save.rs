@@ -55,7 +55,8 @@ pub(crate) fn lasting(hardware: Hardware) -> Result<Hardware> {
                 Ok(Device::Disk(Disk { path: absolute(&disk.path, "disk")?, ..disk }))
             }
             Device::Vsock(vsock) => {
-                Ok(Device::Vsock(Vsock { path: absolute(&vsock.path, "socket")?, ..vsock }))
+                let path = vsock.path.as_deref().map(|path| absolute(path, "socket"));
+                Ok(Device::Vsock(Vsock { path: path.transpose()?, ..vsock }))
             }
             Device::Net(Network { mac, cable: Cable::Unix { path } }) => {
                 let path = absolute(&path, "socket")?;

@@ -114,6 +114,8 @@ pub(crate) struct Side {
     kind: Kind,
     place: Place,
     raw: bool,
+    /// A signal to gemello asks its command to end.
+    asked_by_signal: bool,
     input: ConsoleInput,
     console: Console,
     window: Window,
@@ -143,6 +145,7 @@ impl Side {
         Self {
             kind,
             raw: matches!(form, Form::Terminal(_)),
+            asked_by_signal: false,
             input: ConsoleInput::new(place.clone(), form, gate, input),
             console: Console::default(),
             place,
@@ -153,7 +156,16 @@ impl Side {
 
     /// What is saved. Nothing moves meanwhile between this and the machine.
     pub(crate) fn state(&self) -> SideState {
-        let Self { kind: _, place: _, raw: _, input, console: _, window, progress } = self;
+        let Self {
+            kind: _,
+            place: _,
+            raw: _,
+            asked_by_signal: _,
+            input,
+            console: _,
+            window,
+            progress,
+        } = self;
         SideState { input: input.state(), window: window.state(), progress: progress.state() }
     }
 
@@ -164,6 +176,15 @@ impl Side {
     /// Whether the user's terminal becomes the guest's.
     pub(crate) fn is_raw(&self) -> bool {
         self.raw
+    }
+
+    /// A signal to gemello asks its command to end, rather than ending the machine.
+    pub(crate) fn asked_by_signal(self) -> Self {
+        Self { asked_by_signal: true, ..self }
+    }
+
+    pub(crate) fn is_asked_by_signal(&self) -> bool {
+        self.asked_by_signal
     }
 
     /// Where the console is.
@@ -193,6 +214,13 @@ impl Side {
     pub(crate) fn power_off(&self) {
         if self.kind.has_our_init() {
             self.window.power_off();
+        }
+    }
+
+    /// Has the agent answer, where it is the guest's init.
+    pub(crate) fn serve(&self) {
+        if self.kind.has_our_init() {
+            self.window.serve();
         }
     }
 

@@ -6,13 +6,25 @@ use machine::End;
 use signal_hook::consts::{
     SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// How long machines may take to end before the process is ended without that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the command of an image may take that was asked to end.
+const GRACE: Duration = Duration::from_secs(10);
+
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+/// Who gets the signals, if they are for a command elsewhere.
+static ELSEWHERE: OnceLock<Box<dyn Fn(i32) + Send + Sync>> = OnceLock::new();
+
+/// From now on signals end nothing here: they are told to `elsewhere`.
+pub(crate) fn forward(elsewhere: impl Fn(i32) + Send + Sync + 'static) {
+    let _ = ELSEWHERE.set(Box::new(elsewhere));
+}
 
 /// Starts the thread that receives them.
 ///
@@ -26,6 +38,13 @@ pub(crate) fn handle() -> Result<()> {
         // Its thread, and those that it starts, open nothing that the user alone could not.
         let _ = host::give_up_privileges();
         for signal in signals.forever() {
+            if let Some(elsewhere) = ELSEWHERE.get() {
+                if signal == SIGCONT {
+                    let _ = terminal::again();
+                }
+                elsewhere(signal);
+                continue;
+            }
             match signal {
                 SIGCONT => {
                     let _ = terminal::again();
@@ -55,8 +74,15 @@ fn end(signal: i32) {
     let machines = hosted::all();
     match machines.is_empty() {
         false if first => {
-            machines.iter().for_each(|machine| machine.handle.stop(End::Interrupted));
+            let (asked, others): (Vec<_>, Vec<_>) =
+                machines.into_iter().partition(|machine| machine.side.is_asked_by_signal());
+            others.iter().for_each(|machine| machine.handle.stop(End::Interrupted));
+            asked.iter().for_each(|machine| machine.side.power_off());
             let patience = move || {
+                if !asked.is_empty() {
+                    std::thread::sleep(GRACE);
+                    asked.iter().for_each(|machine| machine.handle.stop(End::Interrupted));
+                }
                 std::thread::sleep(PATIENCE);
                 leave(signal);
             };

@@ -1,6 +1,6 @@
 //! What the agent is told on the second serial line, from when it has said that it is ready
 //! (`crates/agent/src/lines.rs`): lines `ROWS COLS` whenever the user's window has another size,
-//! `clock` after a restore, and `poweroff`.
+//! `clock` after a restore, `serve` when somebody wants the agent, and `poweroff`.
 
 use crate::gate::Gate;
 use crate::terminal;
@@ -40,6 +40,9 @@ struct Shared {
 
 /// Asks the guest to power off.
 const POWER_OFF: &[u8] = b"poweroff\n";
+
+/// Has the agent answer at its port.
+const SERVE: &[u8] = b"serve\n";
 
 /// Has the guest set its clock, which has stood still, by its RTC.
 const SET_CLOCK: &[u8] = b"clock\n";
@@ -106,8 +109,18 @@ impl Window {
         self.say(SET_CLOCK);
     }
 
+    /// Has the agent answer at its port, if it does not yet.
+    pub(crate) fn serve(&self) {
+        self.say(SERVE);
+    }
+
     fn say(&self, line: &[u8]) {
-        sync::lock(&self.shared.state).line.extend(line);
+        let mut state = sync::lock(&self.shared.state);
+        // Who asks again before the guest has heard it asks once.
+        if !state.line.ends_with(line) {
+            state.line.extend(line);
+        }
+        drop(state);
         self.look_again();
     }
 

@@ -507,7 +507,7 @@ mod tests {
     #[test]
     fn a_guest_has_one_address_of_its_own() {
         let with = |cids: &[u32], deterministic| {
-            let vsock = |&cid: &u32| Device::Vsock(Vsock { cid, path: "v".into() });
+            let vsock = |&cid: &u32| Device::Vsock(Vsock { cid, path: None });
             let devices = cids.iter().map(vsock).collect();
             Config { devices, deterministic, ..config(512 << 20) }.validate()
         };

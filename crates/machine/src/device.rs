@@ -79,14 +79,15 @@ pub struct Share {
     pub options: Options,
 }
 
-/// Sockets between a guest and the host, by Firecracker's convention.
+/// Sockets between a guest and the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vsock {
     /// The guest's context ID, 3 to 2^32 - 2.
     pub cid: u32,
-    /// The socket at which programs of the host's reach the guest.
-    pub path: PathBuf,
+    /// The socket at which programs of the host's reach the guest by Firecracker's convention, and
+    /// what those begin with at which it reaches them.
+    pub path: Option<PathBuf>,
 }
 
 /// A virtio disk.

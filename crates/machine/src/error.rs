@@ -91,6 +91,17 @@ pub enum BalloonError {
     NoBalloon,
 }
 
+/// Why nothing can be connected to a machine's guest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntranceError {
+    /// It has ended.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// It has no sockets.
+    #[error("the machine has no sockets to its guest; start it with `vsock`")]
+    NoVsock,
+}
+
 /// A machine cannot be saved to a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {

@@ -5,13 +5,14 @@ use crate::boot_files::BootFile;
 use crate::config::Hardware;
 use crate::control::Phase;
 use crate::end::End;
-use crate::error::{BalloonError, ControlError, ResetError, SaveError};
+use crate::error::{BalloonError, ControlError, EntranceError, ResetError, SaveError};
 use crate::saved::file::{self, Content, Header};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use crate::virtio::Slotted;
 use devices::virtio::balloon::{BalloonControl, BalloonReport};
 use devices::virtio::net::{Sink, Watch};
+use devices::virtio::vsock::Entrance;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -200,6 +201,18 @@ impl MachineHandle {
         }
         let mut sides = self.board.virtio.iter().map(Slotted::side);
         sides.find_map(|side| side.balloon.as_ref()).ok_or(BalloonError::NoBalloon)
+    }
+
+    /// The way to ports of its guest's.
+    ///
+    /// # Errors
+    /// The machine has ended, or has no sockets.
+    pub fn entrance(&self) -> Result<Entrance, EntranceError> {
+        if self.phase() == Phase::Ended {
+            return Err(ControlError::Ended { attempt: "reach the guest of" }.into());
+        }
+        let mut sides = self.board.virtio.iter().map(Slotted::side);
+        sides.find_map(|side| side.entrance.clone()).ok_or(EntranceError::NoVsock)
     }
 
     /// Ends the machine.

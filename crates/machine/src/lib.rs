@@ -70,9 +70,10 @@ pub use devices::virtio::net::{
     Activity, Cable, Flows, Forward, Ipv6, Link, Mac, NetStats, Protocol, Sink, Switch, Traffic,
     UserConfig,
 };
+pub use devices::virtio::vsock::VsockPort;
 pub use digest::{Digest, DigestError};
 pub use end::End;
-pub use error::{BalloonError, BuildError, ControlError, ResetError, SaveError};
+pub use error::{BalloonError, BuildError, ControlError, EntranceError, ResetError, SaveError};
 pub use handle::MachineHandle;
 pub use machine::Machine;
 pub use memory::PagerStats;

@@ -20,7 +20,7 @@ use devices::virtio::blk::{Block, Cache, Recipe};
 use devices::virtio::console::ConsolePort;
 use devices::virtio::fs::Fs;
 use devices::virtio::net::{Forward, Net, Plugged, Watch};
-use devices::virtio::vsock::{Place, SocketFile};
+use devices::virtio::vsock::{Entrance, Place, SocketFile};
 use devices::virtio::{Entropy, Service, VirtioDevice, VirtioMmio, VirtioPci};
 use disk_image::{DiskAccess, Limit, RawImage, Storage};
 use memory::GuestRam;
@@ -46,6 +46,8 @@ pub(crate) struct Side {
     pub(crate) balloon: Option<BalloonControl>,
     /// Where programs reach the guest's sockets.
     socket: Option<Arc<SocketFile>>,
+    /// Where this process does.
+    pub(crate) entrance: Option<Entrance>,
     /// What a console device has.
     ports: Vec<ConsolePort>,
     /// The ports of the host's that lead to the guest.
@@ -148,9 +150,11 @@ fn a_network(Network { mac, cable }: &Network) -> Result<Made, BuildError> {
 
 /// The sockets that a guest has.
 fn sockets(Vsock { cid, path }: &Vsock) -> Result<Made, BuildError> {
-    let place = Place::new(path)?;
-    let side = Side { socket: Some(place.file()), ..Side::default() };
-    Ok((Box::new(virtio::vsock::Vsock::new(*cid, place)?), side))
+    let place = path.as_deref().map(Place::new).transpose()?;
+    let socket = place.as_ref().map(Place::file);
+    let vsock = virtio::vsock::Vsock::new(*cid, place)?;
+    let side = Side { socket, entrance: Some(vsock.entrance()), ..Side::default() };
+    Ok((Box::new(vsock), side))
 }
 
 /// A shared folder.

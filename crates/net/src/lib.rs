@@ -31,6 +31,7 @@ mod watch;
 pub use cable::{Cable, CableError, Plugged};
 pub use capture::Sink;
 pub use config::{Forward, Ipv6, Protocol, Switch, UserConfig};
+pub use user::Addresses;
 pub use watch::{NetStats, Traffic, Watch};
 
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,8 @@ pub struct Connection {
 pub struct BackendState {
     /// The guest's Ethernet address, once it has sent a frame.
     pub station: Option<[u8; 6]>,
+    /// Those of its addresses that it has shown.
+    pub addresses: Addresses,
     /// Its connections, [`CONNECTIONS_MAX`] at the most.
     pub connections: Vec<Connection>,
 }

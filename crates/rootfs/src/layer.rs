@@ -70,7 +70,7 @@ impl Tree {
 }
 
 /// The components of an entry's path. It begins at the root, with a slash or without.
-fn checked(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(crate) fn checked(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     if path.is_empty() || path.len() > limits::PATH || path.contains(&0) {
         return Err("has a name that is no path".to_owned());
     }

@@ -3,9 +3,10 @@
 //! layers say.
 //!
 //! Nothing is unpacked on the host. A [`Tree`] takes the layers' names in memory, each layer over
-//! those before it, with the whiteouts of the OCI image specification (image-spec, layer.md). The
-//! content stays in one file, the *spool*, and is copied from there when [`Tree::write`] lays out
-//! the image. Any thread may use a tree; a call reads files and may block.
+//! those before it, with the whiteouts of the OCI image specification (image-spec, layer.md), or as
+//! Debian's packages are laid over each other. The content stays in one file, the *spool*, and is
+//! copied from there when [`Tree::write`] lays out the image. Any thread may use a tree; a call
+//! reads files and may block.
 //!
 //! A layer is data from anywhere. Whatever it says, the result is an image or a message: no name
 //! leaves the tree, no link is followed beyond its root, and what has no bound in the format has
@@ -18,6 +19,7 @@ mod error;
 mod ext4;
 mod layer;
 pub mod limits;
+mod package;
 mod pax;
 mod tree;
 

@@ -129,7 +129,7 @@ fn a_full_disk_is_blamed_in_one_line() {
         "mount -t tmpfs -o size=60m none \"$0\" || exit 77; XDG_CACHE_HOME=\"$0\" exec \"$@\"";
     let mut unshare = std::process::Command::new("unshare");
     unshare.args(["--map-root-user", "--mount", "sh", "-c", mount]).arg(&place);
-    let Ok(output) = unshare.arg(e2e::gemello()).args(["fetch", "busybox"]).output() else {
+    let Ok(output) = unshare.arg(e2e::gemello()).args(["fetch", "debian"]).output() else {
         return;
     };
     let message = text(&output.stderr);

@@ -7,8 +7,10 @@ mod builder;
 use builder::{Archive, Packing, layout, saved};
 use e2e::{House, cache, code, command, debian, scratch, text, until};
 use rustix::fs::{SeekFrom, seek};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -90,6 +92,35 @@ fn config(user: &str, script: &str) -> Value {
 const TELL: &str = "busybox id -u; busybox id -G; pwd; echo \"$GREETING $HOME\"; \
     busybox cat /etc/hello; test -e /gone || echo hidden; \
     busybox stat -c '%u:%g %a' /etc/secret /srv; echo wrong >&2; exit 7";
+
+/// The image's stop signal reaches its command, which ends the machine with its own status.
+#[test]
+fn an_images_stop_signal_is_sent() {
+    let _turn = debian("cloud");
+    let (place, mut house) = (Place::new(), House::new("stop-signal"));
+    let folder = scratch("beside", b"").with_file_name("image");
+    let script = "trap 'echo heard; exit 5' USR1; echo ready; while :; do busybox sleep 0.1; done";
+    let mut config = config("", script);
+    config["StopSignal"] = json!("SIGUSR1");
+    layout(&layers(), &config).write_folder(&folder);
+    let image = format!("oci:{}", folder.display());
+    for by_signal in [false, true] {
+        let mut command = house.command(&["run", &image, "--name", "asked", "--rm"]);
+        command.env("XDG_CACHE_HOME", &place.cache).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("gemello starts");
+        let output = child.stdout.take().expect("piped");
+        house.children.push(child);
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        if by_signal {
+            let pid = Pid::from_child(house.children.last().expect("started"));
+            rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+        } else {
+            house.told(&["stop", "asked"]);
+        }
+        assert_eq!((lines.next().as_deref(), house.end()), (Some("heard"), 5));
+    }
+}
 
 #[test]
 fn an_image_runs_as_it_says() {

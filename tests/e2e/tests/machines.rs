@@ -171,6 +171,22 @@ fn a_guest_that_misses_the_power_button_is_asked_again() {
 }
 
 #[test]
+fn a_guest_that_does_not_end_has_its_plug_pulled() {
+    let mut house = House::new("plug");
+    let kernel = house.runtime.join("kernel");
+    fs::write(&kernel, prints(b"deaf", HALT)).expect("a file");
+    let named = kernel.to_str().expect("text");
+    let file = house.file("deaf.toml", &format!("[boot]\nkernel = \"{named}\"\n"));
+    house.start(&["run", &file]);
+    until("deaf", || (house.names() == ["deaf"]).then_some(()));
+    let stopped = house.run(&["stop", "--timeout", "200ms", "deaf"]);
+    let told = text(&stopped.stderr);
+    assert_eq!(code(&stopped), 0, "{told}");
+    assert!(told.contains("deaf has not ended within 0.2 s; its plug is pulled"), "{told}");
+    assert_eq!(house.end(), 130);
+}
+
+#[test]
 fn a_log_never_empties_what_another_machine_reads() {
     let house = House::new("emptied");
     let kernel = prints(b"intact", HALT);

@@ -48,6 +48,23 @@ pub(super) trait Attend: Send + 'static {
     fn ready(&mut self, _files: &[PollFlags]) {}
 }
 
+/// Rings for who is not the device.
+#[derive(Clone)]
+pub(super) struct Bell(Option<Arc<Shared>>);
+
+impl Bell {
+    /// There is something to do. Where there is no thread, it waits for who notifies.
+    pub(super) fn ring(&self) {
+        self.0.as_deref().inspect(|shared| shared.ring());
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").finish_non_exhaustive()
+    }
+}
+
 /// What is attended to.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -126,6 +143,14 @@ impl Attendant {
                 lock(own).1 = Some(job);
                 self.ring();
             }
+        }
+    }
+
+    /// Its bell.
+    pub(super) fn bell(&self) -> Bell {
+        match self {
+            Self::Thread { shared, .. } => Bell(Some(Arc::clone(shared))),
+            Self::AtOnce(_) => Bell(None),
         }
     }
 

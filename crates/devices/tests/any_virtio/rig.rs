@@ -163,7 +163,7 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
             let name = format!("gemello-rig-{}-{number}", std::process::id());
             let path = std::env::temp_dir().join(name);
             let place = Place::new(&path).expect("a socket");
-            let vsock = Vsock::at_once(3, place).expect(NO_THREAD);
+            let vsock = Vsock::at_once(3, Some(place)).expect(NO_THREAD);
             (Box::new(vsock), Side { socket: Some(path), ..Side::default() })
         }
         3 => {

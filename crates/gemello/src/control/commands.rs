@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take to shut down unless the user says otherwise.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+/// How long a machine whose plug is pulled may take.
+const PULLED: Duration = Duration::from_secs(10);
 /// The longest single wait for a machine's end.
 const WAIT: Duration = Duration::from_secs(2);
 /// For how long `stats` watches.
@@ -57,7 +59,8 @@ fn table(machines: &[Info]) -> String {
     text
 }
 
-/// Has machines end: asks their guests to shut down and waits for that, or ends them at once.
+/// Has machines end: asks their guests to shut down and waits for that, and ends those that do not,
+/// or all at once.
 ///
 /// A guest that has just begun does not listen to its power button yet, so it is pressed again
 /// until the machine ends. Who shuts down already makes nothing of it.
@@ -74,13 +77,14 @@ pub(crate) fn stop(names: &[String], force: bool, timeout: Option<Time>) -> Resu
     let deadline = Instant::now() + timeout;
     let mut code = exit::OK;
     for link in &mut links {
-        if !ends(link, deadline, &request)? {
-            eprintln!(
-                "gemello: {} has not ended within {} s; {}",
-                link.name,
-                timeout.as_secs_f64(),
-                help(&link.name)
-            );
+        if ends(link, deadline, &request)? {
+            continue;
+        }
+        let (name, seconds) = (link.name.clone(), timeout.as_secs_f64());
+        eprintln!("gemello: {name} has not ended within {seconds} s; its plug is pulled");
+        link.ask(&Request::Kill)?;
+        if !ends(link, Instant::now() + PULLED, &Request::Kill)? {
+            eprintln!("gemello: {name} has not ended even so; end its process: gemello ps");
             code = exit::TIMED_OUT;
         }
     }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const SOCKET: &str = "sock";
 /// The end of the name of what a detached machine has left.
 const LOG: &str = "log";
+/// The end of the name of what ssh knows of a machine.
+const HOSTS: &str = "hosts";
 
 /// The folder of a user's control sockets.
 #[derive(Clone, Debug)]
@@ -60,6 +62,11 @@ impl Folder {
     /// What the machine `name` has left, if it was detached.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.{LOG}"))
+    }
+
+    /// What ssh knows of the machine `name`.
+    pub(super) fn hosts(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.{HOSTS}"))
     }
 
     /// The name and the socket of each machine, in order.

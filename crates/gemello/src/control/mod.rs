@@ -15,6 +15,7 @@ mod figures;
 mod folder;
 mod logs;
 mod protocol;
+mod reach;
 mod server;
 
 use crate::settings::name::MachineName;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 pub(crate) use attach::console;
 pub(crate) use logs::logs;
+pub(crate) use reach::{Channel, agent, reach};
 pub(crate) use server::{Claim, Name, Serving, claim};
 
 /// The folder of this user's sockets, which is nobody else's.
@@ -33,6 +35,14 @@ pub(crate) use server::{Claim, Name, Serving, claim};
 /// There is none.
 pub(crate) fn folder() -> anyhow::Result<PathBuf> {
     folder::Folder::open().map(folder::Folder::into_path)
+}
+
+/// The file of what ssh knows of the machine `name` as long as that runs.
+///
+/// # Errors
+/// The folder of sockets cannot be had.
+pub(crate) fn known_hosts(name: &str) -> anyhow::Result<PathBuf> {
+    folder::Folder::open().map(|folder| folder.hosts(name))
 }
 
 /// The file for what is left of the detached machine `name`, to write at its end.

@@ -7,6 +7,9 @@
 //! {"version":1,"request":"frob"}           {"version":1,"answer":{"refused":"…"}}
 //! ```
 //!
+//! After the answer to `connect`, what follows is as at a socket of `--vsock` after `CONNECT`: `OK`
+//! and a line's end, then the bytes of the guest's port; or the end, where nobody listens there.
+//!
 //! After the answer to `console`, what follows both ways is the console's bytes; after that to
 //! `log`, what follows is the output's.
 
@@ -49,6 +52,8 @@ pub(super) enum Request {
     Balloon { memory: Option<u64> },
     /// The last of its output, and what follows, if that is wanted.
     Log { follow: bool },
+    /// A port of its guest's.
+    Connect { port: u32 },
     /// Its console, seen through a window of this size.
     Console { rows: u16, cols: u16 },
 }
@@ -163,6 +168,7 @@ mod tests {
             Request::Balloon { memory: None },
             Request::Balloon { memory: Some(1 << 40) },
             Request::Log { follow: true },
+            Request::Connect { port: u32::MAX },
             Request::Console { rows: 24, cols: 80 },
         ] {
             let line = line(&Call { version: VERSION, request: request.clone() });

@@ -13,7 +13,7 @@ use crate::place::Place;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
 use anyhow::{Context as _, Result, bail};
-use machine::{BalloonError, BalloonReport, ControlError, End, Phase};
+use machine::{BalloonError, BalloonReport, ControlError, End, Phase, VsockPort};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt::socket_peercred;
@@ -91,7 +91,9 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Result<Claim>)> {
             Err(error) => return unreached(error.into()),
             Ok(false) => {}
         }
-        let _ = std::fs::remove_file(folder.log(&name.to_string())); // of the last of this name
+        for left in [folder.log(&name.to_string()), folder.hosts(&name.to_string())] {
+            let _ = std::fs::remove_file(left); // of the last of this name
+        }
         return match Claim::at(&path) {
             Ok(claim) => Ok((name, Ok(claim))),
             Err(error) => unreached(error),
@@ -264,6 +266,7 @@ impl Peer {
         while let Some(line) = self.line() {
             match protocol::parse(&line) {
                 Ok(Request::Console { rows, cols }) => return self.console(machine, (rows, cols)),
+                Ok(Request::Connect { port }) => return self.connect(machine, VsockPort(port)),
                 Ok(Request::Log { follow }) => return self.log(machine, follow),
                 Ok(request) => {
                     if self.say(answer(machine, &request)).is_err() {
@@ -335,6 +338,25 @@ impl Peer {
         viewer.leave();
     }
 
+    /// A port of the guest's: this connection is the machine's own from then on.
+    fn connect(&mut self, machine: &Arc<Hosted>, port: VsockPort) {
+        let entrance = match machine.handle.entrance() {
+            _ if machine.handle.phase() == Phase::Paused => {
+                return self.refuse("it is paused, and hears nothing");
+            }
+            Ok(_) if !self.heard.is_empty() => return self.refuse("wait for the answer first"),
+            Ok(entrance) => entrance,
+            Err(error) => return self.refuse(&Names::default().render(&error.to_string())),
+        };
+        machine.side.serve();
+        // The answer comes before what the guest says.
+        if self.say(Answer::Done).is_ok()
+            && let Ok(stream) = self.stream.try_clone()
+        {
+            let _ = entrance.connect(stream, port);
+        }
+    }
+
     /// The last of the machine's output, or all until the machine ends or the peer goes.
     fn log(&mut self, machine: &Arc<Hosted>, follow: bool) {
         let (console, _) = machine.side.console();
@@ -393,7 +415,9 @@ fn answer(machine: &Hosted, request: &Request) -> Answer {
             let status = machine.wait(Duration::from_millis(*milliseconds).min(LONGEST_WAIT));
             status.map_or(Answer::Runs, |status| Answer::Ended { status })
         }
-        Request::Console { .. } | Request::Log { .. } => Answer::Refused("ask for it alone".into()),
+        Request::Console { .. } | Request::Log { .. } | Request::Connect { .. } => {
+            Answer::Refused("ask for it alone".into())
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! the host.
 
 use super::cache::{self, ROOM};
+use super::sources::Sources;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::io::ErrorKind;
@@ -39,6 +40,17 @@ Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 "#;
 
+/// For packages that are all installed anew.
+const ALONE: &str = r#"
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "srcpkgcache.bin";
+APT::Keep-Downloaded-Packages "true";
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+"#;
+
 /// A disk with less than this many bytes free is to blame for what failed on it.
 const FULL: u64 = 4 << 20;
 
@@ -54,6 +66,33 @@ impl Apt {
     /// # Errors
     /// There is no apt, or the directory cannot be written.
     pub(super) fn new(root: &Path) -> Result<Self> {
+        Self::set_up(root, "")
+    }
+
+    /// The same for the packages of `sources` in place of the host's, which nothing of the host's
+    /// preferences chooses among.
+    ///
+    /// # Errors
+    /// There is no apt, or the directory cannot be written.
+    pub(super) fn with_sources(root: &Path, sources: &Sources) -> Result<Self> {
+        let folder = root.join("sources.list.d");
+        let write = || -> std::io::Result<()> {
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder)?;
+            let mut files = sources.files.iter();
+            files.try_for_each(|(name, text)| fs::write(folder.join(name), text))
+        };
+        write().map_err(|error| {
+            cache::refused(&format!("cannot fill {}", folder.display()), &error)
+        })?;
+        let folder = quoted(&folder);
+        let more = format!(
+            "Dir::Etc::sourcelist \"/dev/null\";\nDir::Etc::sourceparts {folder};\n{ALONE}"
+        );
+        Self::set_up(root, &more)
+    }
+
+    fn set_up(root: &Path, more: &str) -> Result<Self> {
         require("apt-get")?;
         require("dpkg-deb")?;
         let state = root.join("state");
@@ -64,7 +103,7 @@ impl Apt {
             fs::write(state.join("status"), "")?;
             let configuration = root.join("apt.conf");
             let text = format!(
-                "Dir::State {};\nDir::State::status {};\nDir::Cache {};\n{CONFIGURATION}",
+                "Dir::State {};\nDir::State::status {};\nDir::Cache {};\n{CONFIGURATION}{more}",
                 quoted(&state),
                 quoted(&state.join("status")),
                 quoted(&cache)
@@ -144,6 +183,76 @@ impl Apt {
             .with_context(|| format!("cannot download {}", packages.join(", ")))
     }
 
+    /// What a system cannot do without: every package that is essential or required.
+    ///
+    /// # Errors
+    /// apt cannot be run, or knows no package.
+    pub(super) fn essential(&self) -> Result<Vec<String>> {
+        let output = self.quiet("apt-cache", &["dumpavail"])?;
+        let mut names: Vec<_> = String::from_utf8_lossy(&output.stdout)
+            .split("\n\n")
+            .filter(|stanza| {
+                stanza.lines().any(|it| it == "Essential: yes" || it == "Priority: required")
+            })
+            .filter_map(|stanza| stanza.lines().find_map(|it| it.strip_prefix("Package: ")))
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            bail!("the sources in /etc/apt have no packages of this release");
+        }
+        Ok(names)
+    }
+
+    /// Whether there is a package of this name.
+    ///
+    /// # Errors
+    /// apt cannot be run.
+    pub(super) fn has(&self, package: &str) -> Result<bool> {
+        let output = self.quiet("apt-cache", &["show", "--no-all-versions", package])?;
+        Ok(output.status.success() && !output.stdout.is_empty())
+    }
+
+    /// The names of the files of `packages`, and of all that they depend on.
+    ///
+    /// # Errors
+    /// The packages cannot be had together.
+    pub(super) fn resolve(&self, packages: &[String]) -> Result<Vec<String>> {
+        let words = ["-y", "-qq", "--simulate", "install"].into_iter();
+        let words: Vec<_> = words.chain(packages.iter().map(String::as_str)).collect();
+        let output = self.quiet("apt-get", &words)?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+            bail!("apt-get finds no way to install a whole system: {words}");
+        }
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(said.lines().filter_map(file_of).collect())
+    }
+
+    /// Downloads and verifies `packages` and all that they depend on, as far as that has not been
+    /// done. Progress goes to standard error.
+    ///
+    /// # Errors
+    /// No network, no space, or a checksum that does not verify.
+    pub(super) fn download_all(&self, packages: &[String]) -> Result<()> {
+        let words = ["-y", "-q", "--download-only", "install"].into_iter();
+        let words: Vec<_> = words.chain(packages.iter().map(String::as_str)).collect();
+        self.visible("apt-get", &words, None, "check the network")
+            .context("cannot download Debian's packages")
+    }
+
+    /// The host's settings whose names begin with one of `names`, as a file has them.
+    ///
+    /// # Errors
+    /// apt cannot be run.
+    pub(super) fn settings(&self, names: &[&str]) -> Result<String> {
+        let output = self.quiet("apt-config", &["dump"])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wanted = said.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        Ok(wanted.map(|line| format!("{line}\n")).collect())
+    }
+
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(&self.configuration).args(arguments);
@@ -203,14 +312,14 @@ pub(super) fn unpack(package: &Path, directory: &Path) -> Result<()> {
 }
 
 /// One line, whatever dpkg-deb and the tar that it runs have said in several.
-fn unpack_failure(package: &Path, directory: &Path, words: &str) -> String {
+pub(super) fn unpack_failure(package: &Path, directory: &Path, words: &str) -> String {
     let place = directory.display();
     let package = package.file_name().unwrap_or_default().to_string_lossy();
     if ["No space left on device", "Disk quota exceeded"].iter().any(|full| words.contains(full)) {
         return format!("cannot unpack {package}: the disk with {place} is full; {ROOM}");
     }
     let words = words.trim().replace('\n', "; ");
-    format!("cannot unpack {package} into {place}: {words}; run gemello fetch debian once more")
+    format!("cannot unpack {package} into {place}: {words}; try once more")
 }
 
 fn require(program: &str) -> Result<()> {
@@ -237,6 +346,16 @@ pub(crate) fn present() -> bool {
     require("apt-get").is_ok() && require("dpkg-deb").is_ok()
 }
 
+/// The file of the package that a line of a simulation installs, as apt calls it:
+/// `Inst NAME (VERSION ARCHIVE [ARCHITECTURE])`.
+fn file_of(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    let name = name.split([':', ' ']).next()?;
+    let version = rest.split(' ').next()?.replace(':', "%3a");
+    let architecture = rest.rsplit_once('[')?.1.split(']').next()?;
+    Some(format!("{name}_{version}_{architecture}.deb"))
+}
+
 /// A path as apt.conf(5) reads it.
 fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
@@ -258,5 +377,18 @@ mod tests {
         assert!(!line.contains('\n') && !line.contains("tar"), "{line}");
         let line = unpack_failure(package, place, "dpkg-deb: error: not a Debian format archive\n");
         assert!(!line.contains('\n') && !line.contains("full"), "{line}");
+    }
+
+    #[test]
+    fn a_simulation_names_the_files() {
+        let file = |line: &str| file_of(line);
+        assert_eq!(
+            file("Inst libc6 (2.41-12 Debian:13.0/stable [amd64])").as_deref(),
+            Some("libc6_2.41-12_amd64.deb")
+        );
+        let line = "Inst login (1:4.16.0-2+really2.41-5 Debian:13.0/stable, Other:13 [all]) []";
+        let expected = "login_1%3a4.16.0-2+really2.41-5_all.deb";
+        assert_eq!(file(line).as_deref(), Some(expected));
+        assert_eq!(file("Conf libc6 (2.41-12 Debian:13.0/stable [amd64])"), None);
     }
 }

@@ -1,13 +1,18 @@
 //! The initial file system: the agent, its job, drivers, and for a guest that stays in it, busybox.
 
+use super::Drivers;
 use super::cpio::Archive;
 use agent_job::Job;
+use anyhow::Result;
 
 /// `/etc/profile`, read by login and interactive shells.
 const PROFILE: &str = "export PS1='\\w # '\nalias ll='ls -l'\n";
 
 /// The archive. Without `busybox`, it is left for another root.
-pub(super) fn build(busybox: Option<&[u8]>, drivers: &[Vec<u8>], job: &Job) -> Vec<u8> {
+///
+/// # Errors
+/// A driver cannot be read.
+pub(super) fn build(busybox: Option<&[u8]>, drivers: &Drivers, job: &Job) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["dev", "etc", "etc/gemello", "proc", "root", "sys", "tmp"] {
         archive.directory(directory, 0o755);
@@ -24,11 +29,14 @@ pub(super) fn build(busybox: Option<&[u8]>, drivers: &[Vec<u8>], job: &Job) -> V
         archive.file("etc/group", 0o644, b"root:x:0:\ntty:x:5:\n");
         archive.file("etc/profile", 0o644, PROFILE.as_bytes());
     }
-    if !drivers.is_empty() {
-        archive.directory(agent_job::DRIVERS, 0o755);
+    let Drivers { at_boot, later } = drivers;
+    for (folder, drivers) in [(agent_job::DRIVERS, at_boot), (agent_job::LATER_DRIVERS, later)] {
+        if !drivers.is_empty() {
+            archive.directory(folder, 0o755);
+        }
         for (number, driver) in drivers.iter().enumerate() {
-            archive.file(&format!("{}/{number:02}.ko", agent_job::DRIVERS), 0o644, driver);
+            archive.file(&format!("{folder}/{number:02}.ko"), 0o644, &super::read(driver)?);
         }
     }
-    archive.finish()
+    Ok(archive.finish())
 }

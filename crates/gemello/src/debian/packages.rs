@@ -131,7 +131,8 @@ pub(crate) struct Fetched {
 }
 
 impl Fetched {
-    fn at(place: &Path) -> Option<Self> {
+    /// What is at `place`, if all of it is there.
+    pub(crate) fn at(place: &Path) -> Option<Self> {
         let release = fs::read_to_string(place.join("RELEASE")).ok()?;
         let driver = |(name, serves)| Driver { path: place.join(base_name(name)), serves };
         let fetched = Self {
@@ -144,6 +145,27 @@ impl Fetched {
         let drivers = fetched.drivers.iter().map(|driver| &driver.path);
         let complete = drivers.chain(others).all(|file| file.is_file());
         complete.then_some(fetched)
+    }
+
+    /// Copies it to the folder `place`, which is not there yet, and flushes it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(crate) fn copy_to(&self, place: &Path) -> std::io::Result<()> {
+        fs::create_dir(place)?;
+        let drivers = self.drivers.iter().map(|driver| &driver.path);
+        for file in drivers.chain([&self.kernel, &self.busybox]) {
+            let to = place.join(file.file_name().unwrap_or_default());
+            fs::copy(file, &to)?;
+            fs::File::open(&to)?.sync_all()?;
+        }
+        fs::write(place.join("RELEASE"), &self.release)
+    }
+
+    /// What the kernel calls itself: the folder of its modules.
+    pub(crate) fn kernel_version(&self) -> &str {
+        let package = self.release.split_whitespace().next().unwrap_or_default();
+        package.trim_start_matches("linux-image-")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Roots that machines are built on: file systems that are made once of an image and never written.
 
-use crate::debian::{Draft, Lock, refused};
+use crate::debian::{Draft, Fetched, Lock, Release, refused};
 use crate::settings::image::ImageName;
 use crate::settings::values::Text as _;
 use anyhow::{Context as _, Result, anyhow};
@@ -21,15 +21,40 @@ const ROOM: u64 = 8 << 30;
 /// Folders that every root has: where the agent mounts, and writes who resolves names.
 const FOLDERS: [&str; 4] = ["proc", "sys", "dev", "etc"];
 
-/// What is known of an image.
+/// In the folder of a system, the kernel that its modules are for.
+pub(super) const KERNEL: &str = "kernel";
+
+/// What is known of a root.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
     /// As the user called it.
     pub(crate) name: String,
     pub(crate) digest: Digest,
-    pub(crate) config: Config,
-    /// As whom its command runs.
-    pub(crate) user: User,
+    #[serde(flatten)]
+    pub(crate) contents: Contents,
+}
+
+/// What a root is the root of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Contents {
+    /// An image: a command.
+    Image {
+        config: Config,
+        /// As whom the command runs.
+        user: User,
+    },
+    /// A whole system, of this release.
+    System { system: Release },
+    /// The same before its first boot.
+    Unconfigured { unconfigured: Release },
+}
+
+impl Contents {
+    /// Whether it is a whole system of `release`.
+    pub(super) fn is_system(&self, release: Release) -> bool {
+        matches!(self, Self::System { system } if *system == release)
+    }
 }
 
 /// A root that nobody removes as long as this is there.
@@ -46,8 +71,13 @@ impl Base {
         &self.path
     }
 
+    /// What boots it, where it brings that.
+    pub(super) fn kernel(&self) -> Option<Fetched> {
+        Fetched::at(&self.path.with_file_name(KERNEL))
+    }
+
     /// That in `folder`, if it is there, whole.
-    fn open(folder: &Path) -> Option<Self> {
+    pub(super) fn open(folder: &Path) -> Option<Self> {
         let path = folder.join(ROOT);
         let file = File::open(&path).ok()?;
         let _ = file.lock_shared(); // some network file systems know no locks
@@ -119,44 +149,79 @@ pub(super) fn find_or_make(cache: &Path, name: &ImageName) -> Result<Base> {
 /// Unpacks `image`, and publishes what it becomes at `place`.
 fn make(image: &Image, name: &ImageName, all: &Path, place: &Path) -> Result<()> {
     let draft = Draft::new(all, "image")?;
-    let no_room = |what: &Path, error: &std::io::Error| {
-        refused(&format!("cannot write {}", what.display()), error)
-    };
-    // Gone with this process, whatever becomes of it.
-    let spool_path = draft.path().join("layers");
-    let spool = File::options().read(true).write(true).create_new(true).open(&spool_path);
-    let spool = spool.map_err(|error| no_room(&spool_path, &error))?;
-    fs::remove_file(&spool_path).map_err(|error| no_room(&spool_path, &error))?;
+    let spool = spool(draft.path())?;
     let mut tree = unpack(image, &spool)?;
-    let note = Note {
-        name: name.text(),
-        digest: image.digest(),
-        config: image.config().clone(),
-        user: user(&mut tree, &spool, image.config())?,
-    };
-    for folder in FOLDERS.into_iter().chain([note.config.folder.as_str()]) {
+    let config = image.config().clone();
+    for folder in FOLDERS.into_iter().chain([config.folder.as_str()]) {
         tree.make_folder(folder.as_bytes())?;
     }
+    let user = user(&mut tree, &spool, &config)?;
+    let contents = Contents::Image { config, user };
+    let note = Note { name: name.text(), digest: image.digest(), contents };
+    write(&draft, &tree, &spool, &note)?;
+    seal(&draft, &note)?;
+    draft.publish(place)
+}
+
+/// The refusal to write `what`.
+fn no_room(what: &Path, error: &std::io::Error) -> anyhow::Error {
+    refused(&format!("cannot write {}", what.display()), error)
+}
+
+/// A file for content, which is gone with this process, whatever becomes of it.
+///
+/// # Errors
+/// The host's.
+pub(super) fn spool(folder: &Path) -> Result<File> {
+    let path = folder.join("layers");
+    let spool = File::options().read(true).write(true).create_new(true).open(&path);
+    let spool = spool.map_err(|error| no_room(&path, &error))?;
+    fs::remove_file(&path).map_err(|error| no_room(&path, &error))?;
+    Ok(spool)
+}
+
+/// Writes `tree`, with its content in `spool`, as the root in `draft`, of which this is known.
+///
+/// # Errors
+/// The host's, or ext4 cannot hold it.
+pub(super) fn write(draft: &Draft, tree: &Tree, spool: &File, note: &Note) -> Result<()> {
     eprintln!("gemello: making the root file system");
     let path = draft.path().join(ROOT);
     let file = File::options().read(true).write(true).create_new(true).open(&path);
     let file = file.map_err(|error| no_room(&path, &error))?;
     let mut identity = [0; 16];
-    identity.copy_from_slice(&image.digest().bytes()[..16]);
+    identity.copy_from_slice(&note.digest.bytes()[..16]);
     let file_system = FileSystem { identity: Identity(identity), room: ROOM };
-    tree.write(&spool, &file, file_system).map_err(|error| match error {
+    tree.write(spool, &file, file_system).map_err(|error| match error {
         WriteError::Host(error) => no_room(&path, &error),
         other => other.into(),
     })?;
-    let finish = || {
-        file.set_permissions(Permissions::from_mode(0o444))?;
-        file.sync_all()?;
-        let mut file = File::create(draft.path().join(NOTE))?;
-        file.write_all(&serde_json::to_vec_pretty(&note)?)?;
+    note_down(draft, note)
+}
+
+fn note_down(draft: &Draft, note: &Note) -> Result<()> {
+    let path = draft.path().join(NOTE);
+    let write = || {
+        let mut file = File::create(&path)?;
+        file.write_all(&serde_json::to_vec_pretty(note)?)?;
         file.sync_all()
     };
-    finish().map_err(|error| no_room(draft.path(), &error))?;
-    draft.publish(place)
+    write().map_err(|error| no_room(&path, &error))
+}
+
+/// The root in `draft` is not written again, and safe on the host's disk; this is known of it.
+///
+/// # Errors
+/// The host's.
+pub(super) fn seal(draft: &Draft, note: &Note) -> Result<()> {
+    let path = root(draft.path());
+    let seal = || {
+        let file = File::open(&path)?;
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        file.sync_all()
+    };
+    seal().map_err(|error| no_room(&path, &error))?;
+    note_down(draft, note)
 }
 
 /// The names in all of the image's layers; the content is in `spool`.

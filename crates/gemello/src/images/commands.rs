@@ -1,7 +1,7 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
 use super::{base, overlay};
-use crate::debian::{Lock, cache_directory};
+use crate::debian::{Lock, cache_directory, system};
 use crate::exit;
 use crate::settings::name::MachineName;
 use crate::settings::values::Text as _;
@@ -103,6 +103,7 @@ pub(crate) fn prune() -> Result<u8> {
                 .with_context(|| format!("cannot remove {}", draft.display()))?;
         }
     }
+    freed += system::prune()?;
     println!("{} freed", size(freed));
     Ok(exit::OK)
 }

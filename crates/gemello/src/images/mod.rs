@@ -5,28 +5,35 @@
 //! <cache>/machines/NAME.qcow2 what the machine NAME has written over a root
 //! ```
 //!
+//! A whole system's root has its kernel beside it, `<digest>/kernel/`: its modules are in the root.
 //! A root that somebody uses is locked, shared, by flock(2) on its file ([`base`]). Who removes one
 //! locks it alone. Making one is under the lock of the folder `images`.
 
+mod assembly;
 mod base;
 pub(crate) mod commands;
+pub(crate) mod configure;
 mod overlay;
+pub(crate) mod system;
 
-pub(crate) use base::Note;
+pub(crate) use base::{Contents, Note};
 
-use crate::debian::cache_directory;
+use crate::debian::{Fetched, cache_directory};
 use crate::settings::Settings;
 use crate::settings::disk::DiskSettings;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use base::Base;
+use disk_image::ImageFormat;
+use machine::Cache;
 use overlay::Overlay;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The root of a machine that is to be built.
 #[derive(Debug)]
 pub(crate) struct Root {
     base: Base,
-    overlay: Overlay,
+    /// What is written over it; without, the root itself is written.
+    overlay: Option<Overlay>,
 }
 
 impl Root {
@@ -36,14 +43,41 @@ impl Root {
     /// # Errors
     /// There is no image, it is damaged, or the host has no room.
     pub(crate) fn of(settings: &Settings) -> Result<Option<Self>> {
-        let Some(name) = &settings.boot.image else { return Ok(None) };
-        let cache = cache_directory()?;
-        let base = base::find_or_make(&cache, name)?;
-        let overlay = match settings.kept_as() {
+        let (cache, kept) = (cache_directory()?, settings.kept_as());
+        let base = match (&settings.boot.image, settings.boot.debian) {
+            (Some(name), _) => base::find_or_make(&cache, name)?,
+            (None, Some(release)) => {
+                // A machine goes on with the root that it began with.
+                let own = kept.as_ref().and_then(|name| overlay::base(&cache, name));
+                let own = own.and_then(|folder| Base::open(&folder));
+                match own.filter(|base| base.note.contents.is_system(release)) {
+                    Some(base) => base,
+                    None => system::find_or_make(&cache, release)?,
+                }
+            }
+            (None, None) => return Ok(None),
+        };
+        let overlay = Some(match &kept {
             Some(machine) => Overlay::kept(&cache, machine, base.path())?,
             None => Overlay::scratch(&cache, base.path())?,
-        };
+        });
         Ok(Some(Self { base, overlay }))
+    }
+
+    /// That in `folder`, which is a system's before its first boot.
+    ///
+    /// # Errors
+    /// There is none.
+    fn unconfigured(folder: &Path) -> Result<Self> {
+        let base = Base::open(folder);
+        let base = base.filter(|it| matches!(it.note.contents, Contents::Unconfigured { .. }));
+        let base = base.with_context(|| format!("{} holds no such root", folder.display()))?;
+        Ok(Self { base, overlay: None })
+    }
+
+    /// Whether what is written over it is there again at the next run.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.overlay.as_ref().is_some_and(Overlay::is_kept)
     }
 
     /// What is known of the image.
@@ -53,7 +87,20 @@ impl Root {
 
     /// The machine's first disk.
     pub(crate) fn disk(&self) -> DiskSettings {
-        self.overlay.disk(self.base.path())
+        match &self.overlay {
+            Some(overlay) => overlay.disk(self.base.path()),
+            None => DiskSettings {
+                path: self.source(),
+                format: Some(ImageFormat::Raw),
+                cache: Some(Cache::Unsafe),
+                ..DiskSettings::default()
+            },
+        }
+    }
+
+    /// The kernel that it is for, if it brings one.
+    pub(crate) fn kernel(&self) -> Option<Fetched> {
+        self.base.kernel()
     }
 
     /// The file that the disk is over.

@@ -86,6 +86,11 @@ impl Overlay {
         Ok(Self { path, life: Life::Scratch })
     }
 
+    /// Whether it is there until the user removes it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.life == Life::Kept
+    }
+
     /// As a disk, over the root at `base`. What is thrown away need not be flushed.
     pub(super) fn disk(&self, base: &Path) -> DiskSettings {
         DiskSettings {
@@ -104,6 +109,11 @@ impl Drop for Overlay {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The folder of the root that the machine `name` is kept over.
+pub(super) fn base(cache: &Path, name: &MachineName) -> Option<PathBuf> {
+    Some(below(&file(cache, &name.to_string()))?.parent()?.to_owned())
 }
 
 /// The root that the overlay at `path` is over.

@@ -25,14 +25,14 @@ pub(crate) mod vsock;
 #[cfg(test)]
 mod tests;
 
-use crate::debian::Flavour;
+use crate::debian::{Flavour, Release};
 use crate::engine::{self, Choice, Options};
 use crate::trace::Topic;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
 use image::ImageName;
-use machine::{Share, Transport};
+use machine::{Share, Transport, Vsock};
 use module::{ModuleSettings, Word};
 use name::MachineName;
 use net::{NetChoice, NetSettings};
@@ -104,11 +104,14 @@ pub(crate) struct MachineSettings {
     pub(crate) deterministic: Option<bool>,
 }
 
-/// What is booted: one of `busybox`, `image`, `rootfs`, `system`, `nucleus` and `kernel`, and what
-/// goes with it.
+/// What is booted: one of `debian`, `busybox`, `image`, `rootfs`, `system`, `nucleus` and `kernel`,
+/// and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BootSettings {
+    /// A whole system.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) debian: Option<Release>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) busybox: Option<Flavour>,
     /// An image whose files become the root, by Debian's kernel.
@@ -178,6 +181,15 @@ pub(crate) struct RunSettings {
     pub(crate) rm: Option<bool>,
 }
 
+/// What a machine with the whole system of `release` is called.
+fn system_name(release: Release) -> String {
+    if release == Release::default() {
+        "debian".to_owned()
+    } else {
+        format!("debian-{}", release.name())
+    }
+}
+
 fn is_unsaid<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -208,7 +220,9 @@ impl Settings {
     /// it boots.
     pub(crate) fn name(&self, file: Option<&Path>) -> MachineName {
         let boot = &self.boot;
+        let of_release = boot.debian.map(system_name);
         let booted = match &boot.kernel {
+            _ if boot.debian.is_some() => Path::new(of_release.as_deref().unwrap_or_default()),
             _ if boot.image.is_some() => boot.image.as_ref().map_or(Path::new(""), |it| &it.0),
             _ if boot.rootfs.is_some() => Path::new("rootfs"),
             _ if boot.is_system() => self.disk.first().map_or(Path::new(""), |disk| &disk.path),
@@ -235,7 +249,8 @@ impl Settings {
     /// How many slots are taken by what it is given in any case.
     fn slots(&self) -> usize {
         let ports = self.boot.is_made_here() && self.boot.has_command();
-        let others = [self.balloon(), self.vsock.is_some(), ports];
+        let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.vsock().is_some());
+        let others = [self.balloon(), vsock, ports];
         let others = others.into_iter().filter(|there| *there).count();
         self.disk.len() + self.shares().len() + others
     }
@@ -255,6 +270,19 @@ impl Settings {
         self.machine.rng.unwrap_or(fits && !alike && self.boot.nucleus.is_none())
     }
 
+    /// Its sockets to the host. Where nobody says so, a guest that gemello makes has some, for the
+    /// agent, if a slot is left, unless it is to be the same each time.
+    pub(crate) fn vsock(&self) -> Option<Vsock> {
+        let others = self.slots() + usize::from(self.net().is_some()) + usize::from(self.rng());
+        let fits = others < self.transport().slots();
+        let alike = self.machine.deterministic.unwrap_or_default();
+        match &self.vsock {
+            Some(vsock) => vsock.vsock(),
+            None if self.boot.is_made_here() && fits && !alike => VsockSettings::USUAL.vsock(),
+            None => None,
+        }
+    }
+
     /// Folders of the host's that it has, those of its root included.
     pub(crate) fn shares(&self) -> Vec<Share> {
         let named = self.share.iter().map(ShareSettings::share);
@@ -264,10 +292,12 @@ impl Settings {
             .collect()
     }
 
-    /// What a machine of an image is kept as: by its name, if it was given one.
-    pub(crate) fn kept_as(&self) -> Option<&MachineName> {
+    /// What a machine that writes over a root is kept as: its name, if it was given one or has a
+    /// whole system.
+    pub(crate) fn kept_as(&self) -> Option<MachineName> {
         let thrown_away = self.run.rm.unwrap_or_default();
-        self.machine.name.as_ref().filter(|_| !thrown_away)
+        let own = || self.boot.debian.map(|_| self.name(None));
+        self.machine.name.clone().or_else(own).filter(|_| !thrown_away)
     }
 
     /// These settings, with `root` as the first disk.
@@ -291,6 +321,7 @@ impl Settings {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings {
+            debian: _,
             busybox: _,
             image,
             rootfs,
@@ -330,7 +361,7 @@ impl Settings {
             .chain(console)
             .chain(net)
             .chain(modules)
-            .chain(vsock.as_mut().map(|vsock| &mut vsock.path))
+            .chain(vsock.as_mut().and_then(|vsock| vsock.path.as_mut()))
             .chain(share.iter_mut().map(|share| &mut share.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
             .collect()
@@ -364,13 +395,13 @@ impl BootSettings {
 
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
-        let other = self.rootfs.is_some() || self.image.is_some() || self.is_system();
-        self.busybox.is_some() || other
+        let Self { busybox, rootfs, image, .. } = self;
+        busybox.is_some() || rootfs.is_some() || image.is_some() || self.is_system()
     }
 
     /// Whether such a guest has a process 1 of its own.
     pub(crate) fn is_system(&self) -> bool {
-        self.system == Some(true)
+        self.system == Some(true) || self.debian.is_some()
     }
 
     /// Whether such a guest stays in its initial file system.
@@ -386,6 +417,7 @@ impl BootSettings {
     fn over(self, lower: Self) -> Self {
         let other_guest = self.names_a_guest();
         let Self {
+            debian,
             busybox,
             image,
             rootfs,
@@ -400,6 +432,7 @@ impl BootSettings {
         } = self;
         let of_guest = if other_guest { Self::default() } else { lower.clone() };
         Self {
+            debian: debian.or(of_guest.debian),
             busybox: busybox.or(of_guest.busybox),
             image: image.or(of_guest.image),
             rootfs: rootfs.or(of_guest.rootfs),

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 43] = [
+pub(crate) const FIELDS: [Field; 44] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -43,6 +43,7 @@ pub(crate) const FIELDS: [Field; 43] = [
     field("deterministic", "machine.deterministic", "--deterministic", |s| {
         s.machine.deterministic.is_some()
     }),
+    field("debian", "boot.debian", "debian", |s| s.boot.debian.is_some()),
     field("busybox", "boot.busybox", "busybox", |s| s.boot.busybox.is_some()),
     field("rootfs", "boot.rootfs", "--rootfs", |s| s.boot.rootfs.is_some()),
     field("rw", "boot.rw", "--rw", |s| !s.boot.rw.is_empty()),

@@ -25,6 +25,7 @@ pub(crate) struct Given {
 /// What the one word of the command line is that is no option.
 enum What {
     Nothing,
+    Debian,
     Busybox,
     Oci(ImageName),
     Settings(Box<Settings>),
@@ -71,11 +72,15 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
             options.boot.busybox = arguments.flavour;
         }
         What::Nothing => {}
+        What::Debian => options.boot.debian = Some(arguments.release.unwrap_or_default()),
         What::Busybox => options.boot.busybox = Some(arguments.flavour.unwrap_or_default()),
         What::Oci(image) => options.boot.image = Some(image),
         What::Settings(settings) => {
             if settings.boot.busybox.is_some() && !options.boot.names_a_guest() {
                 options.boot.busybox = arguments.flavour;
+            }
+            if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
+                options.boot.debian = arguments.release;
             }
             file = arguments.what.as_ref().map(|path| (path.into(), *settings));
         }
@@ -86,8 +91,12 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     }
     if arguments.flavour.is_some() && options.boot.busybox.is_none() {
         bail!(
-            "--flavour chooses among Debian's kernels; leave it out, or boot: gemello run debian"
+            "--flavour chooses among the kernels of small guests; leave it out, or boot: gemello run \
+             busybox"
         );
+    }
+    if arguments.release.is_some() && options.boot.debian.is_none() {
+        bail!("--release chooses among Debian's; leave it out, or boot: gemello run debian");
     }
     let lower = file.as_ref().map(|(_, settings)| settings.clone()).unwrap_or_default();
     if !arguments.publish.is_empty() {
@@ -111,7 +120,9 @@ fn published(net: Option<NetChoice>, ports: &[Published]) -> Result<NetChoice> {
 
 fn look(what: &OsStr, arguments: &Run) -> Result<What> {
     let path = Path::new(what);
-    let found = if what == "busybox" || what == "debian" {
+    let found = if what == "debian" {
+        What::Debian
+    } else if what == "busybox" {
         What::Busybox
     } else if let Some(image) = ImageName::of_word(what) {
         What::Oci(image)
@@ -154,6 +165,7 @@ fn boot(arguments: &Run) -> BootSettings {
     let Run { command, kernel, rootfs, rw, system, nucleus, initrd, cmdline, module, .. } =
         arguments;
     BootSettings {
+        debian: None,
         busybox: None,
         image: None,
         rootfs: rootfs.clone(),
@@ -212,6 +224,7 @@ impl From<&Run> for Settings {
             digest,
             rm,
             flavour: _, // `gather`'s
+            release: _, // `gather`'s
             publish: _, // `gather`'s
             detach: _,  // `main`'s
             print_config: _,

@@ -36,6 +36,7 @@ fn all() -> Settings {
             deterministic: Some(true),
         },
         boot: BootSettings {
+            debian: Some(Release::Sid),
             busybox: Some(Flavour::Full),
             image: Some(ImageName("/o:1".into())),
             rootfs: Some("/r".into()),
@@ -61,7 +62,7 @@ fn all() -> Settings {
             },
             DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
-        vsock: Some(VsockSettings { cid: Some(5), path: "/v".into() }),
+        vsock: Some(VsockSettings { enabled: Some(true), cid: Some(5), path: Some("/v".into()) }),
         share: vec![ShareSettings {
             path: "/s".into(),
             tag: Some("src".into()),
@@ -103,7 +104,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 42] = [
+const OPTIONS: [(&str, &[&str]); 43] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -145,7 +146,8 @@ const OPTIONS: [(&str, &[&str]); 42] = [
     ("deterministic", &["--deterministic"]),
     ("digest", &["--digest"]),
     ("rm", &["--rm"]),
-    ("flavour", &["debian", "--flavour", "full"]),
+    ("release", &["debian", "--release", "sid"]),
+    ("flavour", &["busybox", "--flavour", "full"]),
 ];
 
 fn comes_back(settings: &Settings) {
@@ -290,19 +292,47 @@ fn a_machine_has_random_bytes_where_it_may() {
 }
 
 #[test]
+fn a_machine_with_the_agent_has_sockets_where_it_may() {
+    let has = |words: &[&str]| {
+        let given = options::gather(&arguments(words)).expect("understood");
+        given.settings.vsock().is_some()
+    };
+    assert!(has(&["busybox"]) && has(&["oci:x"]) && has(&["--rootfs", "/"]));
+    assert!(has(&["--kernel", "/k", "--vsock", "cid=4"]) && !has(&["--kernel", "/k"]));
+    assert!(!has(&["busybox", "--vsock", "none"]) && !has(&["busybox", "--deterministic"]));
+    let disks = ["--disk", "/d"].repeat(6);
+    assert!(!has(&[&["busybox", "--transport", "mmio"], &disks[..]].concat()), "no slot is left");
+    assert!(has(&[&["busybox", "--transport", "mmio"], &disks[2..]].concat()));
+}
+
+#[test]
 fn a_machine_is_called_after_what_it_boots() {
     let boots = |boot| Settings { boot, ..Settings::default() };
-    let debian = boots(BootSettings { busybox: Some(Flavour::Cloud), ..BootSettings::default() });
+    let system = |release| boots(BootSettings { debian: Some(release), ..Default::default() });
+    let (debian, sid) = (system(Release::Trixie), system(Release::Sid));
+    let small = boots(BootSettings { busybox: Some(Flavour::Cloud), ..BootSettings::default() });
     let nucleus = boots(BootSettings { nucleus: Some("".into()), ..BootSettings::default() });
     let kernel = boots(BootSettings { kernel: Some("/a/b.elf".into()), ..BootSettings::default() });
     let file = Some(Path::new("/vm/web.toml"));
-    for (settings, name) in [(&debian, "busybox"), (&nucleus, "nucleus"), (&kernel, "b")] {
+    for (settings, name) in [
+        (&debian, "debian"),
+        (&sid, "debian-sid"),
+        (&small, "busybox"),
+        (&nucleus, "nucleus"),
+        (&kernel, "b"),
+    ] {
         assert_eq!(settings.name(None).to_string(), name);
         assert_eq!(settings.name(file).to_string(), "web");
     }
     let name = Some(MachineName::parse("said").expect("a name"));
     let said = Settings { machine: MachineSettings { name, ..debian.machine }, ..debian };
     assert_eq!(said.name(file).to_string(), "said");
+    let kept = |settings: &Settings| settings.kept_as().map(|name| name.to_string());
+    assert_eq!(kept(&sid).as_deref(), Some("debian-sid"));
+    assert_eq!(kept(&said).as_deref(), Some("said"));
+    assert_eq!((kept(&small), kept(&kernel)), (None, None));
+    let thrown = Settings { run: RunSettings { rm: Some(true), ..Default::default() }, ..said };
+    assert_eq!(kept(&thrown), None);
 }
 
 #[test]

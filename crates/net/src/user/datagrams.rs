@@ -3,7 +3,7 @@
 use super::context::{About, Context, Unreachable};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab, Timer};
-use super::wire::{Ends, GATEWAY, GUEST, Ip, checksum_of, is_ours};
+use super::wire::{Ends, Ip, checksum_of, is_ours};
 use crate::Flows;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -253,8 +253,7 @@ impl Datagrams {
             Some(key) => key,
             None => {
                 self.next_port = self.next_port.wrapping_add(1);
-                let remote = SocketAddr::from((GATEWAY, 32768 + self.next_port % 28000));
-                let ends = Ends { guest: SocketAddr::from((GUEST, port)), remote };
+                let ends = cx.cable.guest.ends(port, 32768 + self.next_port % 28000);
                 let key = (IpProtocol::Udp.into(), ends);
                 if self.add(key, None, What::Peer(forward, peer), cx).is_err() {
                     return;

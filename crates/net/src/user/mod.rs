@@ -12,6 +12,7 @@
 //! [`reach`] lets through opens one. Parts: [`tcp`], [`datagrams`] (UDP, echo, DNS), [`doors`]
 //! (forwards), [`dhcp`], [`dhcpv6`], [`neighbors`].
 
+mod addresses;
 mod context;
 mod datagrams;
 mod dhcp;
@@ -28,6 +29,8 @@ mod tcp;
 mod tests;
 mod wire;
 
+pub use self::addresses::Addresses;
+use self::addresses::may_be_guests;
 use self::context::Context;
 use self::datagrams::Datagrams;
 use self::doors::{Door, Doors};
@@ -36,9 +39,7 @@ use self::neighbors::Router;
 use self::reach::Reach;
 use self::slab::{Id, Kind, Queue, Timers};
 use self::tcp::Tcp;
-use self::wire::{
-    Cable, Ends, GATEWAY, GUEST, Ip, OUR_MAC, PREFIX_V6, RESOLVER, checksum_of, is_ours,
-};
+use self::wire::{Cable, Ends, GATEWAY, GUEST, Ip, OUR_MAC, RESOLVER, checksum_of, is_ours};
 use crate::config::{Forward, Protocol, UserConfig};
 use crate::{Activity, Backend, BackendState, ETHERNET_HEADER, Flows, Guest, Offload};
 use rustix::event::{Timespec, epoll};
@@ -167,6 +168,7 @@ impl Parts<'_> {
         }
         let (source, protocol) = (packet.src_addr(), packet.next_header());
         let ip = Ip { source: source.into(), to: packet.dst_addr().into(), protocol };
+        cx.cable.guest.note(ip.source);
         if packet.more_frags() || packet.frag_offset() != 0 {
             if source == GUEST {
                 self.piece(&Piece::of_v4(&packet), cx);
@@ -193,10 +195,8 @@ impl Parts<'_> {
         }
         let (source, protocol) = (packet.src_addr(), packet.next_header());
         let ip = Ip { source: source.into(), to: packet.dst_addr().into(), protocol };
-        let its_own = source.segments()[..4] == PREFIX_V6.segments()[..4]
-            && source != PREFIX_V6
-            && !is_ours(ip.source);
-        if !its_own {
+        cx.cable.guest.note(ip.source);
+        if !may_be_guests(source) {
             // On the link alone.
             let link = source.is_unspecified() || source.is_unicast_link_local();
             if link && protocol == IpProtocol::Icmpv6 && stays_on_the_link(packet.dst_addr()) {
@@ -309,6 +309,7 @@ impl Parts<'_> {
         else {
             return;
         };
+        cx.cable.guest.note(source_protocol_addr.into());
         if asked != GATEWAY && asked != RESOLVER {
             return;
         }
@@ -453,11 +454,12 @@ impl Backend for UserNet {
     fn save(&self) -> BackendState {
         let station = self.cable.guest_mac;
         let station = station.is_unicast().then_some(station.0);
-        BackendState { station, connections: self.tcp.save() }
+        BackendState { station, addresses: self.cable.guest, connections: self.tcp.save() }
     }
 
     fn restore(&mut self, state: BackendState) {
-        let BackendState { station, connections } = state;
+        let BackendState { station, addresses, connections } = state;
+        self.cable.guest = addresses;
         if let Some(station) = station.map(EthernetAddress).filter(EthernetAddress::is_unicast) {
             self.cable.guest_mac = station;
         }

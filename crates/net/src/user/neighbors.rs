@@ -51,10 +51,11 @@ impl Router {
             }
             [NEIGHBOR_SOLICITATION, 0, ..] => {
                 let target = message.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-                if let Some(target) = target.map(Ipv6Addr::from)
-                    && is_ours(target.into())
-                {
-                    answer(target, asks, cx);
+                match target.map(Ipv6Addr::from) {
+                    Some(target) if is_ours(target.into()) => answer(target, asks, cx),
+                    // It looks whether an address is free before it uses it (RFC 4862, 5.4).
+                    Some(target) if asks.is_none() => cx.cable.guest.note(target.into()),
+                    _ => {}
                 }
             }
             _ => {}

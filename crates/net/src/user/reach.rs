@@ -57,12 +57,13 @@ impl Reach {
         remote.port() == DNS_PORT && resolvers.contains(&remote.ip())
     }
 
-    /// The host's socket address of `remote` for TCP, if the guest may connect to it.
-    pub(super) fn tcp(&self, remote: SocketAddr) -> Option<SocketAddr> {
+    /// The host's socket addresses of `remote` for TCP, of which any will do: none if the guest may
+    /// not connect to it.
+    pub(super) fn tcp(&self, remote: SocketAddr) -> Vec<SocketAddr> {
         if Self::is_resolver(remote) && self.resolves() {
-            return self.resolvers.list().first().copied();
+            return self.resolvers.list();
         }
-        self.address(remote)
+        self.address(remote).into_iter().collect()
     }
 
     /// The host's socket address of `remote`, if the guest may send to it.
@@ -187,7 +188,7 @@ mod tests {
             assert_eq!(restricted.address(SocketAddr::new(gateway, 80)), Some(loopback));
             let elsewhere = SocketAddr::new(elsewhere.parse().expect("an address"), 80);
             assert_eq!(restricted.address(elsewhere), None);
-            assert_eq!(restricted.tcp(SocketAddr::new(resolver, 53)), None);
+            assert_eq!(restricted.tcp(SocketAddr::new(resolver, 53)), []);
         }
     }
 }

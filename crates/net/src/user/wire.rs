@@ -1,5 +1,6 @@
 //! Frames for the guest, and the cable to it.
 
+use super::addresses::Addresses;
 use crate::config::UserConfig;
 use crate::{Delivery, ETHERNET_HEADER, Frame, Guest, Offload};
 use smoltcp::phy::ChecksumCapabilities;
@@ -64,6 +65,8 @@ const HEADERS_MAX: usize = ETHERNET_HEADER + IPV6_HEADER + 60;
 #[derive(Debug)]
 pub(super) struct Cable {
     pub(super) guest_mac: EthernetAddress,
+    /// Those that are above it.
+    pub(super) guest: Addresses,
     pending: VecDeque<Vec<u8>>,
     pub(super) lost: u64,
     ident: u16,
@@ -151,7 +154,8 @@ pub(super) fn checksum_of(ip: Ip, bytes: &[u8]) -> u16 {
 impl Cable {
     pub(super) fn new() -> Self {
         let guest_mac = EthernetAddress::BROADCAST;
-        Self { guest_mac, pending: VecDeque::new(), lost: 0, ident: 0, whole: Vec::new() }
+        let guest = Addresses::default();
+        Self { guest_mac, guest, pending: VecDeque::new(), lost: 0, ident: 0, whole: Vec::new() }
     }
 
     /// Whether frames wait for room: whoever can has to wait, too.
@@ -168,6 +172,7 @@ impl Cable {
     /// Drops what waits.
     pub(super) fn clear(&mut self) {
         self.pending.clear();
+        self.guest = Addresses::default();
     }
 
     /// Gives what waits. False: some still does.

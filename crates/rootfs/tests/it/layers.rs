@@ -1,6 +1,9 @@
 //! Layers over each other, as image-spec, layer.md, says.
 
 use crate::support::{Layer, names, read};
+use rootfs::Content;
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use tar::EntryType;
 
 fn lower() -> Layer {
@@ -81,4 +84,39 @@ fn a_link_to_a_lower_file_stays_when_the_file_goes() {
 fn the_records_of_aufs_are_no_files() {
     let layer = Layer::default().folder(".wh..wh.plnk/").file(".wh..wh.plnk/x", b"").file("y", b"");
     assert_eq!(names(&read(&[layer]), "/"), ["y"]);
+}
+
+/// Of packages, as dpkg lays them: `usr/lib` is what `/lib` leads to, and nothing hides anything.
+#[test]
+fn a_packages_folder_leaves_a_link_to_a_folder() {
+    let mut spool = tempfile();
+    let mut tree = rootfs::Tree::default();
+    let first = Layer::default().folder("./usr/lib/").symlink("./lib", "usr/lib");
+    let owned = |header: &mut tar::Header| header.set_mode(0o700);
+    let second = Layer::default()
+        .entry(EntryType::Directory, "./", b"", owned)
+        .entry(EntryType::Directory, "./lib/", b"", owned)
+        .file("./lib/x", b"x")
+        .file("./lib/.wh.x", b"w")
+        .link("./usr/y", "./lib/x");
+    let mut paths = Vec::new();
+    for package in [first, second] {
+        let offset = spool.seek(SeekFrom::End(0)).expect("a place");
+        spool.write_all(&package.end()).expect("written");
+        let bytes = spool.stream_position().expect("a place") - offset;
+        paths = tree.install(&spool, Content { offset, bytes }).expect("a package");
+    }
+    let expected = ["", "/lib", "/lib/x", "/lib/.wh.x", "/usr/y"];
+    assert_eq!(paths, expected.map(|path| path.as_bytes().to_vec()));
+    let mut read = |path: &str| tree.read(&spool, path.as_bytes()).expect("readable");
+    assert_eq!(read("/usr/lib/x").as_deref(), Some(&b"x"[..]));
+    assert_eq!(read("/usr/lib/.wh.x").as_deref(), Some(&b"w"[..]));
+    assert_eq!(read("/usr/y").as_deref(), Some(&b"x"[..]));
+}
+
+fn tempfile() -> File {
+    let path = std::env::temp_dir().join(format!("gemello-package-{}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    std::fs::remove_file(&path).expect("it is there");
+    file.expect("a file")
 }

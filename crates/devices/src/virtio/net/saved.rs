@@ -6,7 +6,7 @@ use crate::saved::{Check, RestoreError};
 use ::net::{BackendState, CONNECTIONS_MAX, Link};
 use serde::{Deserialize, Serialize};
 
-/// The state of a network device, version 3.
+/// The state of a network device, version 4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetState {
@@ -22,7 +22,7 @@ pub struct NetState {
 
 impl NetState {
     /// The version that this build writes.
-    pub const VERSION: u32 = 3;
+    pub const VERSION: u32 = 4;
 
     /// Checks what does not depend on the device that is there.
     ///

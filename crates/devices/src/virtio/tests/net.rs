@@ -314,7 +314,8 @@ fn what_the_cable_wants_saved_is_saved_and_comes_back() {
         next: 7,
         expected: 8,
     };
-    let state = BackendState { station: Some([2; 6]), connections: vec![connection] };
+    let connections = vec![connection];
+    let state = BackendState { station: Some([2; 6]), connections, ..BackendState::default() };
     on_each(|on| {
         let (driver, wire) = running(on, 0);
         lock(&wire).state = state.clone();

@@ -106,7 +106,7 @@ impl Guest {
         let ram = GuestRam::new(&[(Gpa(0), RAM)]).expect("memory");
         let path = path();
         let place = Place::new(&path).expect("a socket");
-        let vsock = Vsock::new(CID as u32, place).expect("a thread");
+        let vsock = Vsock::new(CID as u32, Some(place)).expect("a thread");
         let driver = driver_of(on, ram, Box::new(vsock));
         let mut guest = Self { driver, path, offered: [0; 3], taken: [0; 3] };
         guest.initialize();

@@ -4,11 +4,13 @@
 //! program ──► PATH, "CONNECT port\n" ──► the guest's port          (answer: "OK port\n")
 //! guest's program ──► port P of CID 2 ──► PATH_P, where a program of the host's listens
 //! ```
-//! That is Firecracker's convention. Each side has as much on its way as the other has room for, so
-//! nothing is dropped and nothing grows. One thread serves all connections. A restored guest is
-//! told that its connections have ended.
+//! That is Firecracker's convention. Streams of this process's come by an [`Entrance`], with or without
+//! such a PATH. Each
+//! side has as much on its way as the other has room for, so nothing is dropped and nothing grows.
+//! One thread serves all connections. A restored guest is told that its connections have ended.
 
 mod connection;
+mod entrance;
 mod greeting;
 mod packet;
 mod place;
@@ -16,6 +18,7 @@ pub(super) mod saved;
 mod server;
 mod table;
 
+pub use entrance::{Entrance, VsockPort};
 pub use place::{Place, SocketFile, VsockError};
 pub use saved::VsockState;
 
@@ -41,15 +44,15 @@ pub struct Vsock {
     shared: Arc<Shared>,
     attendant: Attendant,
     /// Its file goes with it.
-    _place: Place,
+    _place: Option<Place>,
 }
 
 impl Vsock {
-    /// Of the guest `cid`, at `place`.
+    /// Of the guest `cid`, at `place` if it has one.
     ///
     /// # Errors
     /// The host has no thread or descriptor left.
-    pub fn new(cid: u32, place: Place) -> io::Result<Self> {
+    pub fn new(cid: u32, place: Option<Place>) -> io::Result<Self> {
         Self::with(cid, place, Service::Thread)
     }
 
@@ -57,16 +60,22 @@ impl Vsock {
     ///
     /// # Errors
     /// The host has no descriptor left.
-    pub fn at_once(cid: u32, place: Place) -> io::Result<Self> {
+    pub fn at_once(cid: u32, place: Option<Place>) -> io::Result<Self> {
         Self::with(cid, place, Service::AtOnce)
     }
 
-    fn with(cid: u32, place: Place, service: Service) -> io::Result<Self> {
+    fn with(cid: u32, place: Option<Place>, service: Service) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let table = Table::new(cid.into(), place.path().to_owned());
-        let server = Server::new(place.listener()?, table, Arc::clone(&shared));
+        let path = place.as_ref().map(|place| place.path().to_owned());
+        let listener = place.as_ref().map(Place::listener).transpose()?;
+        let server = Server::new(listener, Table::new(cid.into(), path), Arc::clone(&shared));
         let attendant = Attendant::new("vsock".into(), server, service)?;
         Ok(Self { cid, shared, attendant, _place: place })
+    }
+
+    /// The way in for streams of this process's.
+    pub fn entrance(&self) -> Entrance {
+        Entrance::new(Arc::clone(&self.shared), self.attendant.bell())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What serves the queues: packets of the guest's in, the host's bytes and notes out.
 
 use super::connection::{Connection, Host, Ports, waits};
+use super::entrance::VsockPort;
 use super::greeting::{Greeting, Heard};
 use super::packet::{HEADER, Header, RW, SHUT_BOTH, SHUT_SEND, SHUTDOWN};
 use super::table::{CONNECTIONS, Table};
@@ -9,9 +10,11 @@ use crate::virtio::attendant::{Attend, Job};
 use crate::virtio::chain::{Broken, Chain};
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use sync::lock;
 
 /// Packets each way in a turn.
 const BATCH: usize = 64;
@@ -33,11 +36,13 @@ pub(super) struct Shared {
     pub(super) forget: AtomicBool,
     /// The guest has not been told that they have.
     pub(super) untold: AtomicBool,
+    /// Streams that have come by the entrance, and which ports they want. A leaf.
+    pub(super) arrivals: Mutex<VecDeque<(UnixStream, VsockPort)>>,
 }
 
 /// See the module.
 pub(super) struct Server {
-    listener: UnixListener,
+    listener: Option<UnixListener>,
     table: Table,
     shared: Arc<Shared>,
     greetings: Vec<Greeting>,
@@ -61,7 +66,7 @@ enum Whose {
 }
 
 impl Server {
-    pub(super) fn new(listener: UnixListener, table: Table, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(listener: Option<UnixListener>, table: Table, shared: Arc<Shared>) -> Self {
         Self {
             listener,
             table,
@@ -81,8 +86,9 @@ impl Server {
     /// What is waited for, and for what.
     fn interests(&self) -> Vec<(Whose, BorrowedFd<'_>, PollFlags)> {
         let mut all = Vec::new();
-        if !self.is_full() && !self.refused {
-            all.push((Whose::Program, self.listener.as_fd(), PollFlags::IN));
+        if let Some(listener) = self.listener.as_ref().filter(|_| !self.is_full() && !self.refused)
+        {
+            all.push((Whose::Program, listener.as_fd(), PollFlags::IN));
         }
         for greeting in &self.greetings {
             all.push((Whose::Program, greeting.stream.as_fd(), PollFlags::IN));
@@ -97,7 +103,11 @@ impl Server {
 
     fn welcome(&mut self) {
         while !self.is_full() {
-            match self.listener.accept() {
+            let Some((stream, port)) = lock(&self.shared.arrivals).pop_front() else { break };
+            self.table.connect(stream, port.0);
+        }
+        while let Some(listener) = self.listener.as_ref().filter(|_| !self.is_full()) {
+            match listener.accept() {
                 Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
                     self.greetings.push(Greeting::new(stream));
                 }

@@ -32,7 +32,7 @@ pub(super) struct Note {
 pub(super) struct Table {
     guest_cid: u64,
     /// What the sockets of ports begin with, to which the guest connects.
-    path: PathBuf,
+    path: Option<PathBuf>,
     pub(super) connections: BTreeMap<Ports, Connection>,
     notes: VecDeque<Note>,
     next_port: u32,
@@ -41,7 +41,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(guest_cid: u64, path: PathBuf) -> Self {
+    pub(super) fn new(guest_cid: u64, path: Option<PathBuf>) -> Self {
         Self {
             guest_cid,
             path,
@@ -116,7 +116,7 @@ impl Table {
         if self.connections.len() >= CONNECTIONS {
             return Err(Reset);
         }
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.path.clone().ok_or(Reset)?.into_os_string();
         path.push(format!("_{}", ports.host));
         let stream = connect(path.as_ref()).map_err(|error| {
             let port = ports.host;

@@ -8,7 +8,9 @@ use super::super::context::Context;
 use super::super::ring::Ring;
 use super::super::slab::Timer;
 use super::super::wire::{BARE, Ends, IP_HEADER, IPV6_HEADER, MTU, TCP_HEADER};
+use super::dial::Others;
 use crate::{Abilities, Connection, Delivery};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_nodelay};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -74,6 +76,8 @@ pub(super) struct Conn {
     pub(super) stream: TcpStream,
     pub(super) state: State,
     pub(super) timer: Timer,
+    /// While the host connects.
+    pub(super) others: Option<Others>,
     /// The guest has begun it.
     pub(super) outgoing: bool,
     pub(super) readable: bool,
@@ -118,6 +122,7 @@ impl Conn {
             stream,
             state,
             timer: Timer::default(),
+            others: None,
             outgoing: state == State::Connecting,
             readable: false,
             writable: false,
@@ -143,6 +148,12 @@ impl Conn {
             end_passed: false,
             answer: false,
         }
+    }
+
+    /// Sets its socket up, as far as the host lets us.
+    pub(super) fn prepare(&self) {
+        let _ = set_tcp_nodelay(&self.stream, true); // the guest has decided when to send
+        let _ = set_socket_keepalive(&self.stream, true);
     }
 
     /// What the guest's SYN says.
@@ -458,10 +469,10 @@ impl Conn {
         self.answer = false;
     }
 
-    /// When something has to be sent again, or a closed window asked for.
+    /// When something has to be sent again, a closed window asked for, or somebody else tried.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let waits = match self.state {
-            State::Connecting => false,
+            State::Connecting => return self.others.as_ref().map(|others| others.due),
             State::Opening => true,
             State::Open => self.is_unacknowledged(),
         };

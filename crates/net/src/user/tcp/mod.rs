@@ -1,25 +1,29 @@
 //! All TCP connections, and the ports of the host's that lead to the guest.
 
 mod conn;
+mod dial;
 
 use self::conn::{Conn, Fate, RING_LEAST, State};
+use self::dial::dial;
 use super::context::{About, Context};
 use super::reach::Reach;
 use super::slab::{Id, Kind, Slab};
-use super::wire::{BARE, Ends, GATEWAY, GUEST};
+use super::wire::{BARE, Ends};
 use crate::{CONNECTIONS_MAX, Connection, Flows};
 use rustix::event::epoll::EventFlags;
-use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger, set_tcp_nodelay};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::sockopt::set_socket_linger;
 use smoltcp::wire::{IpProtocol, TcpControl, TcpRepr, TcpSeqNumber};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// Bytes that all rings may hold together, beyond what each holds at first.
 const RINGS_MAX: usize = 128 << 20;
+/// What the host is to tell of a connection's socket.
+const EVENTS: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// See the module.
 #[derive(Debug)]
@@ -140,17 +144,12 @@ impl Tcp {
         reach: &Reach,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        let target = reach.tcp(ends.remote).filter(|_| self.len() < CONNECTIONS_MAX);
-        let target = target.ok_or(io::ErrorKind::ConnectionRefused)?;
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        match connect(&socket, &target) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
+        if self.len() >= CONNECTIONS_MAX {
+            return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let number = self.number(ends, cx);
-        let mut conn = Conn::new(ends, socket.into(), State::Connecting, number);
+        let (stream, others) = dial(reach.tcp(ends.remote).into(), cx.now)?;
+        let mut conn = Conn::new(ends, stream, State::Connecting, self.number(ends, cx));
+        conn.others = others;
         conn.take_options(syn);
         self.add(conn, cx)?;
         Ok(())
@@ -161,7 +160,7 @@ impl Tcp {
         if self.len() >= CONNECTIONS_MAX {
             return reset(&stream);
         }
-        let Some(ends) = self.free_port(port) else { return reset(&stream) };
+        let Some(ends) = self.free_port(port, cx) else { return reset(&stream) };
         let mut conn = Conn::new(ends, stream, State::Opening, self.number(ends, cx));
         conn.open(cx);
         if let Err(error) = self.add(conn, cx) {
@@ -170,12 +169,10 @@ impl Tcp {
     }
 
     /// The guest's `port`, and one of the gateway's that it is not connected with.
-    fn free_port(&mut self, port: u16) -> Option<Ends> {
-        let guest = SocketAddr::from((GUEST, port));
+    fn free_port(&mut self, port: u16, cx: &Context<'_>) -> Option<Ends> {
         for _ in 0..=CONNECTIONS_MAX {
             self.next_port = self.next_port.wrapping_add(1);
-            let remote = SocketAddr::from((GATEWAY, 32768 + self.next_port % 28000));
-            let ends = Ends { guest, remote };
+            let ends = cx.cable.guest.ends(port, 32768 + self.next_port % 28000);
             if !self.by_ends.contains_key(&ends) {
                 return Some(ends);
             }
@@ -190,10 +187,8 @@ impl Tcp {
     }
 
     fn add(&mut self, conn: Conn, cx: &mut Context<'_>) -> io::Result<()> {
-        let _ = set_tcp_nodelay(&conn.stream, true); // the guest has decided when to send
-        let _ = set_socket_keepalive(&conn.stream, true);
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        cx.watch(&conn.stream, self.conns.next_id(), flags)?;
+        conn.prepare();
+        cx.watch(&conn.stream, self.conns.next_id(), EVENTS)?;
         let ends = conn.ends;
         let id = self.conns.insert(conn);
         self.by_ends.insert(ends, id);
@@ -216,15 +211,7 @@ impl Tcp {
         conn.readable |= ended || events.intersects(EventFlags::IN | EventFlags::RDHUP);
         conn.writable |= ended || events.contains(EventFlags::OUT);
         if conn.state == State::Connecting && conn.writable {
-            match conn.stream.take_error() {
-                Ok(None) => conn.open(cx),
-                error => {
-                    let error = error.ok().flatten();
-                    let about = about(conn.ends, conn.syn());
-                    let told = error.is_some_and(|error| cx.tell(about, &error));
-                    return self.settle(id, if told { Fate::Done } else { Fate::Broken }, cx);
-                }
-            }
+            return self.connected(id, cx);
         }
         self.enqueue(id);
     }
@@ -233,10 +220,33 @@ impl Tcp {
     pub(super) fn expired(&mut self, id: Id, cx: &mut Context<'_>) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if cx.timers.expired(id, &mut conn.timer, cx.now) {
+            if conn.state == State::Connecting {
+                return self.dial_next(id, None, cx);
+            }
+            self.follow_guest(id, cx);
+            let Some(conn) = self.conns.get_mut(id) else { return };
             let fate = conn.resend(cx);
             let due = conn.due(cx.now);
             cx.timers.set(id, &mut conn.timer, due);
             self.settle(id, fate, cx);
+        }
+    }
+
+    /// A peer of the host's that waits for a guest which has turned out to have other addresses is
+    /// led there.
+    fn follow_guest(&mut self, id: Id, cx: &mut Context<'_>) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let (old, port) = (conn.ends, conn.ends.guest.port());
+        let moved = cx.cable.guest.ends(port, old.remote.port()).guest != old.guest;
+        if conn.state != State::Opening || conn.outgoing || !moved {
+            return;
+        }
+        if let Some(ends) = self.free_port(port, cx) {
+            self.by_ends.remove(&old);
+            self.by_ends.insert(ends, id);
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.ends = ends;
+            }
         }
     }
 

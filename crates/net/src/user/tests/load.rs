@@ -105,6 +105,37 @@ fn another_resolver_answers_for_one_that_is_dead() {
     assert_eq!(rig.net.datagrams.len(), 0);
 }
 
+/// The same by TCP. The one that is silent has no room for peers.
+#[test]
+fn another_resolver_is_connected_to_for_one_that_is_dead() {
+    let closed = TcpListener::bind(loopback(0)).expect("a port");
+    let full = TcpListener::bind(loopback(0)).expect("a port");
+    rustix::net::listen(&full, 0).expect("set");
+    let (good, _) = listener();
+    let all = [&closed, &full, &good].map(|socket| socket.local_addr().expect("bound"));
+    drop(closed);
+    let _waits = TcpStream::connect(all[1]).expect("the one that there is room for");
+    let net = UserNet::new(&UserConfig::default()).expect("a network");
+    let mut rig = Rig { net, inbox: Inbox::default() };
+    rig.net.reach.resolvers = Resolvers::of(all.into());
+    let asked = Instant::now();
+    let mut peer = Peer::connect_by(&mut rig, RESOLVER.into(), 53);
+    assert!(asked.elapsed() >= Duration::from_millis(1400), "{:?}", asked.elapsed());
+    let (mut stream, _) = good.accept().expect("it connects");
+    peer.send(&mut rig, TcpControl::None, b"query");
+    let mut query = [0; 5];
+    stream.read_exact(&mut query).expect("the guest's");
+    assert_eq!(&query, b"query");
+    // Where none answers, the guest is told.
+    drop(good);
+    rig.inbox.frames.clear();
+    rig.net.reach.resolvers = Resolvers::of(vec![all[0], all[2]]);
+    let mut peer = Peer { port: 9, remote: peer.remote, next: 7, expected: 0, window: 100 };
+    peer.send(&mut rig, TcpControl::Syn, &[]);
+    assert_eq!(peer.hear(&mut rig).control, TcpControl::Rst);
+    assert_eq!(rig.net.tcp.len(), 1);
+}
+
 /// Each that is given up is answered, and datagrams' flows stay.
 #[test]
 fn more_queries_than_there_is_room_for_fail_by_name() {

@@ -118,6 +118,10 @@ fn dhcp(kind: u8, options: &[(u16, &[u8])]) -> Vec<u8> {
         message.extend((data.len() as u16).to_be_bytes());
         message.extend(*data);
     }
+    to_servers(&message)
+}
+
+fn to_servers(message: &[u8]) -> Vec<u8> {
     let mut udp = vec![0; 8 + message.len()];
     let servers = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 1, 2);
     UdpRepr { src_port: 546, dst_port: 547 }.emit(
@@ -125,7 +129,7 @@ fn dhcp(kind: u8, options: &[(u16, &[u8])]) -> Vec<u8> {
         &LINK.into(),
         &servers.into(),
         message.len(),
-        |into| into.copy_from_slice(&message),
+        |into| into.copy_from_slice(message),
         &ChecksumCapabilities::default(),
     );
     packet(LINK, servers, IpProtocol::Udp, &udp)
@@ -194,6 +198,38 @@ fn dhcp_gives_an_address_and_the_resolver_where_the_router_offers_them() {
         let mut rig = Rig { net: network(config), inbox: Inbox::default() };
         rig.send_frame(&dhcp(1, &asks));
         assert!(rig.inbox.frames.is_empty());
+    }
+}
+
+/// Debian's dhcpcd 9.4.1, as it was heard in a guest that took the address: its question and its
+/// request, with another transaction's number, and what it was answered.
+#[test]
+fn a_client_of_debians_has_its_address() {
+    const CLIENT: &str = "0001000e00010001329f935e523ac1924969";
+    const SERVER: &str = "0002000a0003000152550a000202";
+    const WISHES: &str = "0006000400520053000800020000001000410000\
+        9f08003b6468637063642d392e342e313a4c696e75782d362e312e302d35372d636c6f75642d616d6436343a\
+        7838365f36343a47656e75696e65496e74656c";
+    const LEASE: &str = "000300280000000100005460000087000005\
+        0018fec000000000000000000000000000150000a8c000015180\
+        00170010fec00000000000000000000000000003";
+    let hex = |parts: &[&str]| -> Vec<u8> {
+        let digits = parts.concat();
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits");
+        (0..digits.len()).step_by(2).map(byte).collect()
+    };
+    let net = UserNet::new(&UserConfig { ipv6: Ipv6::On, ..UserConfig::default() });
+    let mut rig = Rig { net: net.expect("a network"), inbox: Inbox::default() };
+    let solicit = hex(&["01010203", CLIENT, "0003000c000000010000000000000000", WISHES]);
+    let request = "00030028000000010000000000000000\
+        00050018fec000000000000000000000000000150000a8c000015180";
+    let request = hex(&["03010203", CLIENT, SERVER, request, WISHES]);
+    for (asked, kind) in [(solicit, "02"), (request, "07")] {
+        rig.send_frame(&to_servers(&asked));
+        let frame = rig.receive();
+        let packet = Ipv6Packet::new_checked(&frame[ETHERNET_HEADER..]).expect("IPv6");
+        let udp = UdpPacket::new_checked(packet.payload()).expect("UDP");
+        assert_eq!(udp.payload(), hex(&[kind, "010203", CLIENT, SERVER, LEASE]));
     }
 }
 
@@ -279,6 +315,58 @@ fn the_router_answers_echo_requests_and_what_is_prohibited_is_told() {
     *wrong.last_mut().expect("bytes") ^= 1;
     rig.send_frame(&wrong);
     assert!(rig.inbox.frames.is_empty());
+}
+
+/// It is known by its search for others that have its address. A peer that came before it waits,
+/// and one with both has its peers by IPv4.
+#[test]
+fn forwards_lead_to_a_guest_that_has_ipv6_alone() {
+    let forward = |protocol| Forward { protocol, host: loopback(0), guest: 80 };
+    let all = vec![forward(Protocol::Tcp), forward(Protocol::Udp)];
+    let mut rig = Rig::new(UserConfig { forward: all, ipv6: Ipv6::On, ..UserConfig::default() });
+    let open = rig.net.forwards();
+    let mut stream = TcpStream::connect(open[0].host).expect("it is open");
+    let (from, _, _) = rig.receive_ip();
+    assert_eq!(from, GATEWAY, "nothing is known of the guest");
+    rig.send_frame(&solicitation(Ipv6Addr::UNSPECIFIED, GUEST_V6));
+    let packet = loop {
+        if let (IpAddr::V6(GATEWAY_V6), IpProtocol::Tcp, bytes) = rig.receive_any() {
+            break TcpPacket::new_checked(bytes).expect("TCP");
+        }
+    };
+    assert!(packet.syn() && packet.dst_port() == 80);
+    let remote = SocketAddr::from((GATEWAY_V6, packet.src_port()));
+    let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
+    let mut peer = Peer { port: 80, remote, next: 5, expected, window: 1000 };
+    peer.send(&mut rig, TcpControl::Syn, &[]);
+    peer.send(&mut rig, TcpControl::None, b"hello");
+    let mut all = [0; 5];
+    stream.read_exact(&mut all).expect("the guest's");
+    assert_eq!(&all, b"hello");
+    rig.inbox.frames.clear();
+
+    let udp = UdpSocket::bind(loopback(0)).expect("a port");
+    udp.send_to(b"ping", open[1].host).expect("sent");
+    let (from, _, bytes) = rig.receive_any();
+    let packet = UdpPacket::new_checked(&bytes[..]).expect("UDP");
+    assert_eq!((from, packet.payload()), (GATEWAY_V6.into(), &b"ping"[..]));
+    rig.send_udp((80, packet.src_port()), GATEWAY_V6, b"pong");
+    let mut buffer = [0; 9];
+    udp.set_read_timeout(Some(PATIENCE)).expect("set");
+    let (len, from) = udp.recv_from(&mut buffer).expect("an answer");
+    assert_eq!((&buffer[..len], from), (&b"pong"[..], open[1].host));
+
+    let saved = rig.net.save();
+    rig.send_udp((1, 9), Ipv4Addr::new(10, 0, 2, 255), b"");
+    assert_ne!(rig.net.save(), saved);
+    let udp = UdpSocket::bind(loopback(0)).expect("a port");
+    udp.send_to(b"ping", open[1].host).expect("sent");
+    assert_eq!(rig.receive_any().0, GATEWAY);
+    rig.net.reset();
+    rig.net.restore(saved);
+    let udp = UdpSocket::bind(loopback(0)).expect("a port");
+    udp.send_to(b"ping", open[1].host).expect("sent");
+    assert_eq!(rig.receive_any().0, GATEWAY_V6);
 }
 
 #[test]
