@@ -31,7 +31,8 @@ pub(crate) fn end_others() {
         return;
     }
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(group) = own.lines().find_map(|line| line.strip_prefix("0::/")) else { return };
+    let group = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some(group) = group.filter(|group| !group.is_empty()) else { return };
     let members = Path::new("/sys/fs/cgroup").join(group).join("cgroup.procs");
     let members = fs::read_to_string(members).unwrap_or_default();
     let members = members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));

@@ -35,7 +35,8 @@ const DRIVERS: &str = "/run/gemello/drivers";
 const UNITS: &str = "/run/systemd/system";
 const GENERATED_BY: &str = "/run/systemd/system-generators";
 
-/// It begins when all is up that begins by itself. What it leaves running has a second to end.
+/// It begins when all is up that begins by itself. What it leaves running has a second to end; a
+/// shell does so when its terminal hangs up. Whatever ends for want of memory, the status is told.
 const JOB_UNIT: &str = "\
 [Unit]
 Description=What gemello runs
@@ -46,7 +47,9 @@ FailureAction=poweroff
 [Service]
 ExecStart=/run/gemello/agent job
 TimeoutStopSec=1
+SendSIGHUP=yes
 TasksMax=infinity
+OOMPolicy=continue
 ";
 
 const AGENT_UNIT: &str = "\
@@ -74,14 +77,16 @@ ExecStart=/run/gemello/agent failed
 const EMERGENCY: &str = "[Service]\nEnvironment=SYSTEMD_SULOGIN_FORCE=1\n";
 
 /// What a machine of ours has no use for: terminals that are ours or have no screen, drivers that
-/// the kernel asks for as soon as somebody opens their device, and leftovers of volumes it has not.
-const MASKED: [&str; 6] = [
+/// the kernel asks for as soon as somebody opens their device, leftovers of volumes it has not, and
+/// the record of a run level, without which the system is up a program sooner.
+const MASKED: [&str; 7] = [
     "getty@tty1.service",
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
     "modprobe@loop.service",
     "modprobe@dm_mod.service",
     "e2scrub_reap.service",
+    "systemd-update-utmp-runlevel.service",
 ];
 
 /// Programs that look for what is not there: a boot loader, a partition table, a saved memory; and
@@ -99,7 +104,7 @@ const GENERATORS: [&str; 4] = [
 const DEVICES: &str = "\
 [Service]
 ExecStart=
-ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=block,net \
+ExecStart=-udevadm trigger --type=devices --action=add \
 --subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=cpu \
 --subsystem-nomatch=mem --subsystem-nomatch=bdi --subsystem-nomatch=workqueue \
 --subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=clocksource \

@@ -19,7 +19,9 @@ busybox poweroff -f
 /// What the command sees: its process 1, the units, the network, its input.
 const TELL: &str = "busybox head -n 1 /proc/1/cmdline | busybox tr '\\0' ' '; echo
 cd /run/systemd/system
-for unit in job agent; do busybox head -n 1 multi-user.target.wants/gemello-$unit.service; done
+for unit in multi-user.target.wants/gemello-job gemello-agent; do
+    busybox head -n 1 $unit.service
+done
 busybox readlink getty@tty1.service
 busybox stat -c %a /run/gemello/job
 busybox hostname
