@@ -18,7 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Not run here: what measures, needs a key pressed first or a machine that runs, or fetches
-/// a system or another kernel. `saved.rs`, `balloon.rs`, `detached.rs`, `bench.rs` and `whole.rs` do.
+/// a system or another kernel. `saved.rs`, `balloon.rs`, `detached.rs`, `bench.rs` and `whole.rs`
+/// do.
 const LEFT_OUT: [&str; 9] = [
     "gemello bench",
     "gemello fetch debian",
