@@ -4,7 +4,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   gemello                                        the nucleus: gemello's own small operating system
   gemello run --nucleus demo                     its guided tour of the concepts
-  gemello run debian                             a whole Debian, fetched on first use, kept between runs
+  gemello run debian                             a whole Debian, made on first use, and kept
   gemello run busybox                            the small guest: a shell on Debian's kernel
   gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
   gemello run debian -- uname -a                 one command; its output, its exit status

@@ -72,19 +72,23 @@ impl Root {
     /// # Errors
     /// There is no image, it is damaged, or the host has no room.
     pub(crate) fn of(settings: &Settings) -> Result<Option<Self>> {
-        let (cache, kept) = (cache_directory()?, settings.kept_as());
-        let base = match (&settings.boot.image, settings.boot.debian) {
-            (Some(name), _) => base(&cache, name, kept.as_ref())?,
+        let kept = settings.kept_as();
+        let (cache, base) = match (&settings.boot.image, settings.boot.debian) {
+            (None, None) => return Ok(None),
+            (Some(name), _) => {
+                let cache = cache_directory()?;
+                let base = base(&cache, name, kept.as_ref())?;
+                (cache, base)
+            }
             (None, Some(release)) => {
+                let cache = cache_directory()?;
                 // A machine goes on with the root that it began with.
                 let own = kept.as_ref().and_then(|name| overlay::base(&cache, name));
                 let own = own.and_then(|folder| Base::open(&folder));
-                match own.filter(|base| base.note.contents.is_system(release)) {
-                    Some(base) => base,
-                    None => system::find_or_make(&cache, release)?,
-                }
+                let own = own.filter(|base| base.note.contents.is_system(release));
+                let base = own.map_or_else(|| system::find_or_make(&cache, release), Ok)?;
+                (cache, base)
             }
-            (None, None) => return Ok(None),
         };
         let overlay = Some(match &kept {
             Some(machine) => Overlay::kept(&cache, machine, base.path())?,

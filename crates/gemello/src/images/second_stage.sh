@@ -50,4 +50,4 @@ rm -f /usr/sbin/policy-rc.d /var/lib/dbus/machine-id /etc/ssh/ssh_host_*
 rm -f /var/lib/systemd/random-seed /var/cache/apt/*.bin /var/cache/debconf/*-old
 rm -f /var/lib/dpkg/*-old /var/cache/ldconfig/aux-cache
 find /var/log -type f -exec truncate -s 0 {} +
-umount /run
+umount -l /run

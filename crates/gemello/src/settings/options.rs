@@ -91,8 +91,8 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
     }
     if arguments.flavour.is_some() && options.boot.busybox.is_none() {
         bail!(
-            "--flavour chooses among the kernels of small guests; leave it out, or boot: gemello run \
-             busybox"
+            "--flavour chooses among the kernels of small guests; leave it out, or boot: gemello \
+             run busybox"
         );
     }
     if arguments.release.is_some() && options.boot.debian.is_none() {
