@@ -1,7 +1,7 @@
 //! `gemello exec NAME -- CMD`: a command in a guest that runs, with this process's streams.
 
+use super::answer::harmless;
 use super::arguments::Exec as Arguments;
-use super::harmless;
 use crate::control::{self, Channel};
 use crate::output::Standard;
 use crate::{exit, signals, terminal};
