@@ -9,9 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// How long a guest may take: it may be booting, or loading its driver.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a guest that has its driver may take until the agent listens.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 /// Between two questions to a guest where nobody listens yet.
 const AGAIN: Duration = Duration::from_millis(10);
 

@@ -1,7 +1,7 @@
 //! `gemello cp SRC DST`: files and folders, between the host and a guest.
 
+use super::answer::{answer, harmless};
 use super::arguments::Copy;
-use super::{answer, harmless};
 use crate::control;
 use crate::output::Standard;
 use crate::{exit, terminal};

@@ -1,7 +1,7 @@
 //! `gemello exec NAME -- CMD`: a command in a guest that runs, with this process's streams.
 
+use super::answer::harmless;
 use super::arguments::Exec as Arguments;
-use super::harmless;
 use crate::control::{self, Channel};
 use crate::output::Standard;
 use crate::{exit, signals, terminal};
@@ -48,7 +48,7 @@ pub(crate) fn exec(arguments: &Arguments) -> Result<u8> {
     keys.spawn(move || typed.carry_in()).context("cannot start a thread")?;
     let status = show(&mut reader, &peer);
     drop(raw);
-    status.with_context(|| format!("the command in {name} is lost"))
+    status
 }
 
 fn pair(name: &std::ffi::OsStr, value: &std::ffi::OsStr) -> OsString {
@@ -69,7 +69,7 @@ fn variable(said: &OsString) -> Option<OsString> {
 /// Passes on what the command says, up to its end; its status.
 fn show(reader: &mut impl Read, peer: &Peer) -> Result<u8> {
     loop {
-        let (mut output, bytes) = match FromAgent::read(reader)? {
+        let (mut output, bytes) = match FromAgent::read(reader).context("the command is lost")? {
             Some(FromAgent::Output(bytes)) => (Standard::Output, bytes),
             Some(FromAgent::Errors(bytes)) => (Standard::Error, bytes),
             Some(FromAgent::Taken(count)) => {

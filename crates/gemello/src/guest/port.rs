@@ -1,7 +1,7 @@
 //! `gemello nc NAME PORT`: this process's input and output are a connection to the guest's port.
 
+use super::answer::ask;
 use super::arguments::Netcat;
-use super::ask;
 use crate::control::{self, Channel};
 use crate::exit;
 use crate::output::Standard;

@@ -4,8 +4,8 @@
 //! `$XDG_DATA_HOME/gemello`, and the agent puts it among those that open the guest. The guest's own
 //! key is known as long as the machine runs: the next of its name is another.
 
+use super::answer::ask;
 use super::arguments::Ssh;
-use super::ask;
 use crate::{control, shell};
 use agent_job::Request;
 use anyhow::{Context as _, Result, bail};

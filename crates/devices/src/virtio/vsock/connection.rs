@@ -12,6 +12,10 @@ use std::os::unix::net::UnixStream;
 /// Bytes of the guest's that are kept for the host's side of a connection, which takes its time.
 pub(super) const BUFFER: u32 = 256 << 10;
 
+/// A port of the guest's or of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VsockPort(pub u32);
+
 /// Both ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ports {

@@ -1,5 +1,6 @@
 //! The way in for streams of this process's, without a socket's file.
 
+use super::connection::VsockPort;
 use super::server::Shared;
 use super::table::CONNECTIONS;
 use crate::virtio::attendant::Bell;
@@ -7,10 +8,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use sync::lock;
-
-/// A port of the guest's or of the host's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VsockPort(pub u32);
 
 /// Has streams become connections to ports of the guest's. Clones are the same one.
 #[derive(Clone, Debug)]

@@ -18,7 +18,8 @@ pub(super) mod saved;
 mod server;
 mod table;
 
-pub use entrance::{Entrance, VsockPort};
+pub use connection::VsockPort;
+pub use entrance::Entrance;
 pub use place::{Place, SocketFile, VsockError};
 pub use saved::VsockState;
 

@@ -1,7 +1,6 @@
 //! What serves the queues: packets of the guest's in, the host's bytes and notes out.
 
-use super::connection::{Connection, Host, Ports, waits};
-use super::entrance::VsockPort;
+use super::connection::{Connection, Host, Ports, VsockPort, waits};
 use super::greeting::{Greeting, Heard};
 use super::packet::{HEADER, Header, RW, SHUT_BOTH, SHUT_SEND, SHUTDOWN};
 use super::table::{CONNECTIONS, Table};
