@@ -9,6 +9,7 @@ use crate::examples::{
     RESTORE_EXAMPLES,
 };
 use crate::exit;
+use crate::settings::cloud_init::CloudInitSettings;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
@@ -225,6 +226,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[,ro][,OPTION]...",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
+
+    /// Give the guest a disk on which cloud-init finds these files (NoCloud); without META-DATA it
+    /// is called as the machine, and each change of USER-DATA makes it a new instance
+    #[arg(long, value_name = "USER-DATA[,META-DATA[,NETWORK-CONFIG]]",
+        value_parser = OsStringValueParser::new().try_map(|text| CloudInitSettings::parse(&text)))]
+    pub(crate) cloud_init: Option<CloudInitSettings>,
 
     /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
     /// or listens at PATH_port for the guest [default cid: 3]

@@ -11,6 +11,7 @@ mod advice;
 mod again;
 mod bench;
 mod cli;
+mod cloud_init;
 mod console;
 mod control;
 mod debian;

@@ -183,6 +183,7 @@ impl From<&Run> for Settings {
             module: _,
             name,
             disk,
+            cloud_init,
             vsock,
             share,
             memory,
@@ -239,9 +240,17 @@ impl From<&Run> for Settings {
             save: save.clone(),
             rm: flag(*rm),
         };
-        let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
-        let boot = boot(arguments);
-        Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
+        Self {
+            machine,
+            boot: boot(arguments),
+            disk: disk.clone(),
+            cloud_init: cloud_init.clone(),
+            vsock: vsock.clone(),
+            share: share.clone(),
+            engine: engine.into(),
+            sched: sched.into(),
+            run,
+        }
     }
 }
 
