@@ -58,8 +58,10 @@ pub struct Boot {
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// No file system that can be read here.
-    #[error("no ext4 or FAT file system is on it{}; set `kernel` and `initrd` to what it is to boot",
-        found(.0))]
+    #[error(
+        "no ext4 or FAT file system is on it{}; set `kernel` and `initrd` to what it is to boot",
+        found(.0)
+    )]
     NoVolume(Vec<&'static str>),
     /// No boot loader's configuration, and no kernel in `/boot`.
     #[error(
