@@ -16,19 +16,36 @@ const PROTECTIVE: u8 = 0xEE;
 const EXTENDED: [u8; 3] = [0x05, 0x0F, 0x85];
 /// A GPT header: its magic, where the entries are (72), how many (80), and the bytes of each (84).
 const GPT: &[u8; 8] = b"EFI PART";
+/// The type of an x86-64 system's root, 4f68bce3-e8cd-4db1-96e7-fbcaf984b709 (UAPI.2,
+/// "Discoverable Partitions Specification").
+const ROOT: [u8; 16] = [
+    0xE3, 0xBC, 0x68, 0x4F, 0xCD, 0xE8, 0xB1, 0x4D, 0x96, 0xE7, 0xFB, 0xCA, 0xF9, 0x84, 0xB7, 0x09,
+];
 
-/// The partitions of `disk` in their tables' order; without any, the whole disk. In bytes, all on
-/// the disk.
-pub(crate) fn find(disk: &dyn Storage) -> Vec<Range<u64>> {
+/// A partition.
+pub(crate) struct Partition {
+    /// Its bytes, all on the disk.
+    pub(crate) range: Range<u64>,
+    /// Its identity, as in `root=PARTUUID=`, if its type says that it is an x86-64 system's root.
+    pub(crate) root: Option<String>,
+}
+
+/// The partitions of `disk` in their tables' order; without any, the whole disk.
+pub(crate) fn find(disk: &dyn Storage) -> Vec<Partition> {
     let end = disk.sectors();
     let mut found = table(disk);
-    found.retain(|part| part.start < part.end && part.end <= end);
+    found.retain(|(part, _)| part.start < part.end && part.end <= end);
     found.truncate(MOST);
     if found.is_empty() {
-        found.push(0..end);
+        found.push((0..end, None));
     }
-    found.into_iter().map(|part| part.start * SECTOR..part.end * SECTOR).collect()
+    let in_bytes =
+        |(part, root): Found| Partition { range: part.start * SECTOR..part.end * SECTOR, root };
+    found.into_iter().map(in_bytes).collect()
 }
+
+/// Sectors, and what [`Partition::root`] says.
+type Found = (Range<u64>, Option<String>);
 
 fn sector(disk: &dyn Storage, at: u64) -> Option<[u8; SECTOR as usize]> {
     let mut bytes = [0; SECTOR as usize];
@@ -36,7 +53,7 @@ fn sector(disk: &dyn Storage, at: u64) -> Option<[u8; SECTOR as usize]> {
     there.then_some(bytes)
 }
 
-fn table(disk: &dyn Storage) -> Vec<Range<u64>> {
+fn table(disk: &dyn Storage) -> Vec<Found> {
     let Some(first) = sector(disk, 0).filter(|bytes| bytes.ends_with(&SIGNATURE)) else {
         return Vec::new();
     };
@@ -49,7 +66,7 @@ fn table(disk: &dyn Storage) -> Vec<Range<u64>> {
         match entry.kind {
             0 => {}
             kind if EXTENDED.contains(&kind) => logical(disk, entry.first, &mut found),
-            _ => found.push(entry.at(0)),
+            _ => found.push((entry.at(0), None)),
         }
     }
     found
@@ -81,7 +98,7 @@ fn records(bytes: &[u8; SECTOR as usize]) -> [Record; 4] {
 
 /// The chain of boot records in the extended partition at sector `base`: each has one partition,
 /// and leads to the next.
-fn logical(disk: &dyn Storage, base: u64, found: &mut Vec<Range<u64>>) {
+fn logical(disk: &dyn Storage, base: u64, found: &mut Vec<Found>) {
     let mut at = base;
     for _ in 0..MOST {
         let Some(bytes) = sector(disk, at).filter(|bytes| bytes.ends_with(&SIGNATURE)) else {
@@ -89,7 +106,7 @@ fn logical(disk: &dyn Storage, base: u64, found: &mut Vec<Range<u64>>) {
         };
         let [partition, next, ..] = records(&bytes);
         if partition.kind != 0 {
-            found.push(partition.at(at));
+            found.push((partition.at(at), None));
         }
         if !EXTENDED.contains(&next.kind) {
             return;
@@ -98,7 +115,7 @@ fn logical(disk: &dyn Storage, base: u64, found: &mut Vec<Range<u64>>) {
     }
 }
 
-fn gpt(disk: &dyn Storage) -> Option<Vec<Range<u64>>> {
+fn gpt(disk: &dyn Storage) -> Option<Vec<Found>> {
     let header = sector(disk, 1).filter(|bytes| bytes.starts_with(GPT))?;
     let (start, count, size) = (long(&header, 72), word(&header, 80), word(&header, 84));
     // The specification has a size of 128 times a power of two; all that exist have 128.
@@ -109,10 +126,19 @@ fn gpt(disk: &dyn Storage) -> Option<Vec<Range<u64>>> {
         let bytes = sector(disk, start.checked_add(n / each)?)?;
         let entry = &bytes[(n % each) as usize * size as usize..];
         if entry[..16] != [0; 16] {
-            found.push(long(entry, 32)..long(entry, 40).checked_add(1)?);
+            let root = entry.starts_with(&ROOT).then(|| identity(&entry[16..32]));
+            found.push((long(entry, 32)..long(entry, 40).checked_add(1)?, root));
         }
     }
     Some(found)
+}
+
+/// A GUID as text: the first three numbers have their bytes in reverse (UEFI 2.10, appendix A).
+fn identity(bytes: &[u8]) -> String {
+    let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    let mut text: String = order.into_iter().map(|at| format!("{:02x}", bytes[at])).collect();
+    [8, 13, 18, 23].into_iter().for_each(|at| text.insert(at, '-'));
+    text
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

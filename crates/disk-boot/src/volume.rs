@@ -1,29 +1,21 @@
-//! An ext4 file system (ext2 and ext3, too) on a part of a disk.
+//! A file system on a part of a disk: ext4 (ext2 and ext3, too) or FAT.
 
+use crate::fat::Fat;
+use crate::part::Part;
 use disk_image::{SECTOR, Storage};
 use ext4_view::{Ext4, Ext4Read, FileType};
 use std::error::Error;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Names of a folder at the most that are looked at.
 const NAMES_MAX: usize = 4096;
 /// Bytes of a configuration at the most.
-pub(crate) const TEXT_MAX: u64 = 1 << 20;
-/// What is kept of what was read last: metadata are read by the word.
-const KEPT: u64 = 4096;
+const TEXT_MAX: u64 = 1 << 20;
 
-pub(crate) struct Volume {
-    files: Ext4,
-}
-
-/// A part of a disk, by bytes.
-struct Part {
-    disk: Arc<dyn Storage>,
-    range: Range<u64>,
-    /// Bytes of the disk that are kept, and where they begin.
-    kept: (u64, Vec<u8>),
+pub(crate) enum Volume {
+    Ext4(Box<Ext4>),
+    Fat(Box<Fat>),
 }
 
 impl Ext4Read for Part {
@@ -32,50 +24,48 @@ impl Ext4Read for Part {
         start: u64,
         into: &mut [u8],
     ) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the partition's end");
-        let end = start.checked_add(into.len() as u64).ok_or_else(outside)?;
-        let len = self.range.end - self.range.start;
-        if end > len {
-            return Err(outside().into());
-        }
-        let (start, end) = (self.range.start + start, self.range.start + end);
-        let (first, kept) = &mut self.kept;
-        if start < *first || end > *first + kept.len() as u64 {
-            let from = start / SECTOR * SECTOR;
-            let to = end.max(from + KEPT).next_multiple_of(SECTOR).min(self.range.end);
-            kept.resize((to - from) as usize, 0);
-            self.disk.read(from, kept)?;
-            *first = from;
-        }
-        let at = (start - *first) as usize;
-        into.copy_from_slice(&kept[at..at + into.len()]);
-        Ok(())
+        Ok(Self::read(self, start, into)?)
     }
 }
 
 impl Volume {
     /// The file system on `range` of `disk`, if it is one that is known.
     pub(crate) fn open(disk: &Arc<dyn Storage>, range: Range<u64>) -> Option<Self> {
-        let part = Part { disk: Arc::clone(disk), range, kept: (0, Vec::new()) };
-        Some(Self { files: Ext4::load(Box::new(part)).ok()? })
+        let part = || Part::new(disk, range.clone());
+        match Ext4::load(Box::new(part())) {
+            Ok(files) => Some(Self::Ext4(Box::new(files))),
+            Err(_) => Some(Self::Fat(Box::new(Fat::open(part())?))),
+        }
+    }
+
+    /// Whether it is FAT, as a firmware reads it.
+    pub(crate) fn is_fat(&self) -> bool {
+        matches!(self, Self::Fat(_))
     }
 
     /// What the boot loader calls it: its UUID, as in `root=UUID=`.
     pub(crate) fn uuid(&self) -> String {
-        self.files.uuid().to_string()
+        match self {
+            Self::Ext4(files) => files.uuid().to_string(),
+            Self::Fat(files) => files.uuid(),
+        }
     }
 
     /// The content of the regular file at `path`, symbolic links followed, of no more than `most`
     /// bytes.
     pub(crate) fn read(&self, path: &str, most: u64) -> Result<Vec<u8>, String> {
-        let about = self.files.metadata(path).map_err(|error| error.to_string())?;
+        let files = match self {
+            Self::Ext4(files) => files,
+            Self::Fat(files) => return files.read(path, most),
+        };
+        let about = files.metadata(path).map_err(|error| error.to_string())?;
         if about.file_type() != FileType::Regular {
             return Err("it is no file".into());
         }
         if about.len() > most {
             return Err(format!("it has {} bytes, more than anything that boots", about.len()));
         }
-        self.files.read(path).map_err(|error| error.to_string())
+        files.read(path).map_err(|error| error.to_string())
     }
 
     /// A configuration, if it is there.
@@ -86,28 +76,38 @@ impl Volume {
 
     /// The names in the folder at `path`.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
-        let Ok(entries) = self.files.read_dir(path) else { return Vec::new() };
+        let files = match self {
+            Self::Ext4(files) => files,
+            Self::Fat(files) => {
+                let mut names = files.names(path).unwrap_or_default();
+                names.truncate(NAMES_MAX);
+                return names;
+            }
+        };
+        let Ok(entries) = files.read_dir(path) else { return Vec::new() };
         let entries = entries.take(NAMES_MAX).map_while(Result::ok);
         let name = |entry: ext4_view::DirEntry| Some(entry.file_name().as_str().ok()?.to_owned());
         entries.filter_map(name).collect()
     }
 
     pub(crate) fn has(&self, path: &str) -> bool {
-        self.files.exists(path).unwrap_or(false)
+        match self {
+            Self::Ext4(files) => files.exists(path).unwrap_or(false),
+            Self::Fat(files) => files.has(path),
+        }
     }
 }
 
 /// Where other file systems have their magic.
-const OTHERS: [(&str, u64, &[u8]); 6] = [
+const OTHERS: [(&str, u64, &[u8]); 5] = [
     ("XFS", 0, b"XFSB"),
     ("Btrfs", 0x1_0040, b"_BHRfS_M"),
-    ("FAT", 82, b"FAT32"),
     ("LVM", 536, b"LVM2"),
     ("an encrypted volume", 0, b"LUKS\xBA\xBE"),
     ("NTFS", 3, b"NTFS"),
 ];
 
-/// What is on `range` of `disk` in place of ext4, if that is known.
+/// What is on `range` of `disk` that cannot be read, if that is known.
 pub(crate) fn name_of(disk: &dyn Storage, range: Range<u64>) -> Option<&'static str> {
     let is = |&(_, at, magic): &(&str, u64, &[u8])| {
         let at = range.start + at;

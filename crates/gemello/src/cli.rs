@@ -9,7 +9,9 @@ use crate::examples::{
     IMAGE_EXAMPLES, RESTORE_EXAMPLES,
 };
 use crate::exit;
+use crate::fetch::Fetch;
 use crate::guest::arguments::{Copy, Exec, Netcat, Ssh};
+use crate::settings::cloud_init::CloudInitSettings;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::module::ModuleSettings;
@@ -21,10 +23,9 @@ use crate::settings::values::{self, CodeCache, Size, Text, Time};
 use crate::settings::vsock::VsockSettings;
 use crate::trace::Topic;
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use engine_soft::Tier;
 use machine::Transport;
-use oci::Name;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -205,8 +206,8 @@ pub(crate) struct Run {
         value_parser = OsStringValueParser::new().try_map(machine_file))]
     pub(crate) more: Vec<PathBuf>,
 
-    /// With `debian`, --rootfs or --system: run this in the guest in place of a shell; with an image: in
-    /// place of its command
+    /// With `debian`, --rootfs or --system: run this in the guest in place of a shell; with an
+    /// image: in place of its command
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 
@@ -254,6 +255,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE[,ro][,OPTION]...",
         value_parser = OsStringValueParser::new().try_map(|text| DiskSettings::parse(&text)))]
     pub(crate) disk: Vec<DiskSettings>,
+
+    /// Give the guest a disk on which cloud-init finds these files (NoCloud); without META-DATA it
+    /// is called as the machine, and each change of USER-DATA makes it a new instance
+    #[arg(long, value_name = "USER-DATA[,META-DATA[,NETWORK-CONFIG]]",
+        value_parser = OsStringValueParser::new().try_map(|text| CloudInitSettings::parse(&text)))]
+    pub(crate) cloud_init: Option<CloudInitSettings>,
 
     /// Sockets between the guest and the host: a program connects to PATH and says `CONNECT port`,
     /// or listens at PATH_port for the guest. Without a path, for `gemello exec` and nc alone
@@ -516,45 +523,6 @@ pub(crate) struct Restore {
     /// machine's state and memory
     #[arg(long)]
     pub(crate) digest: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Fetch {
-    /// `debian`, `busybox`, or `docker://` and the name of a registry's image
-    #[arg(value_name = "debian|busybox|docker://NAME", value_parser = fetchable)]
-    pub(crate) what: Fetchable,
-
-    /// Which of Debian's releases [default: trixie]
-    #[arg(long, value_enum)]
-    pub(crate) release: Option<Release>,
-
-    /// Which of Debian's kernels busybox has [default: cloud]
-    #[arg(long, value_enum)]
-    pub(crate) flavour: Option<Flavour>,
-}
-
-/// What can be fetched.
-#[derive(Clone, Debug)]
-pub(crate) enum Fetchable {
-    Guest(Guest),
-    Image(Name),
-}
-
-fn fetchable(word: &str) -> Result<Fetchable, String> {
-    if Name::is_meant(word.as_bytes()) {
-        return Name::parse(word).map(Fetchable::Image);
-    }
-    let guest = Guest::from_str(word, false);
-    guest.map(Fetchable::Guest).map_err(|_| "debian, busybox, or docker:// and a name".to_owned())
-}
-
-/// A guest that gemello can fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Guest {
-    /// A whole system.
-    Debian,
-    /// Debian's kernel and busybox.
-    Busybox,
 }
 
 #[cfg(test)]

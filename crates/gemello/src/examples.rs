@@ -14,6 +14,7 @@ Examples:
   gemello run --kernel vmlinuz --initrd initrd.img --memory 1G
   gemello run --system --disk root.ext4          a root file system with systemd, and no kernel
   gemello run --disk system.qcow2                the kernel that lies on the disk
+  gemello run --disk system.qcow2 --cloud-init user-data
   gemello run kernel.elf --module init.bin=arg   a Multiboot image
   gemello run machine.toml                       a machine that a file describes
   gemello run web.toml db.toml                   several, in one process; see gemello ps --help

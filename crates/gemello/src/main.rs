@@ -11,6 +11,7 @@ mod advice;
 mod again;
 mod bench;
 mod cli;
+mod cloud_init;
 mod console;
 mod control;
 mod debian;
@@ -22,6 +23,7 @@ mod engine;
 mod escape;
 mod examples;
 mod exit;
+mod fetch;
 mod gate;
 mod guest;
 mod handover;
@@ -57,10 +59,9 @@ mod trace;
 mod window;
 mod wishes;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser as _;
-use cli::{Cli, Command, Fetch, Fetchable, Guest};
-use debian::Refresh;
+use cli::{Cli, Command};
 use settings::names::Names;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -110,7 +111,7 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         }
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
-        Command::Fetch(arguments) => fetch(arguments),
+        Command::Fetch(arguments) => fetch::fetch(arguments),
         Command::Configure { folder, words } => images::configure::run_words(folder, words),
         Command::Ps { json } => control::commands::ps(*json),
         Command::Stop { names, force, timeout } => control::commands::stop(names, *force, *timeout),
@@ -133,26 +134,6 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         Command::Doctor => {
             doctor::doctor();
             Ok(exit::OK)
-        }
-    }
-}
-
-/// Fetches a guest; the exit status.
-fn fetch(arguments: &Fetch) -> Result<u8> {
-    let Fetch { what, release, flavour } = arguments;
-    match (what, *release, *flavour) {
-        (Fetchable::Guest(Guest::Debian), release, None) => {
-            images::system::refresh(release.unwrap_or_default())
-        }
-        (Fetchable::Guest(Guest::Busybox), None, flavour) => {
-            debian::fetch(flavour.unwrap_or_default(), Refresh::Always).map(|_| exit::OK)
-        }
-        (Fetchable::Image(name), None, None) => images::fetch(name).map(|()| exit::OK),
-        (_, _, Some(_)) => {
-            bail!("--flavour chooses busybox's kernel; leave it out, or: gemello fetch busybox")
-        }
-        (_, Some(_), _) => {
-            bail!("--release is a whole system's; leave it out, or: gemello fetch debian")
         }
     }
 }

@@ -22,6 +22,9 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     if settings.run.trace_file.is_some() && settings.run.trace.is_empty() {
         bail!("`trace_file` is for a trace; say with `trace` what to follow");
     }
+    if settings.cloud_init.is_some() && settings.boot.nucleus.is_some() {
+        bail!("the nucleus has no cloud-init; leave `cloud_init` out, or boot a --disk");
+    }
     if settings.machine.swap.is_some() && settings.machine.resident.is_none() {
         bail!("`swap` is for what does not fit a budget; say with `resident` how large that is");
     }
@@ -164,6 +167,7 @@ mod tests {
             ("gemello run ./vmlinuz --flavour cloud", "--flavour"),
             ("gemello run --nucleus --flavour full", "--flavour"),
             ("gemello run --nucleus foo", "foo"),
+            ("gemello run --nucleus --cloud-init u", "leave --cloud-init out"),
             ("gemello run --nucleus -- ls", "--nucleus"),
             ("gemello run debian --initrd x", "leave --initrd and --module out"),
             ("gemello run ./vmlinuz --kernel x", "both say what to boot"),
@@ -206,6 +210,8 @@ mod tests {
             "gemello run debian --release sid --rm -- ls",
             "gemello run debian --save s",
             "gemello run --nucleus test",
+            "gemello run --disk x --cloud-init u,m,n",
+            "gemello run debian --cloud-init u",
             "gemello run --nucleus test=tlb --tier interp --trace irq",
             "gemello run --nucleus --code-cache 8M --trace blocks",
             "gemello run debian --deterministic --vcpus 4 --pcpus 1",

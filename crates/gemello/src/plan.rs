@@ -235,7 +235,7 @@ fn parts(
 /// The kinds of devices whose drivers are wanted; one has `ports`.
 fn devices(settings: &Settings, ports: bool) -> Vec<DeviceKind> {
     let all = [
-        (DeviceKind::Disk, !settings.disk.is_empty()),
+        (DeviceKind::Disk, !settings.disk.is_empty() || settings.cloud_init.is_some()),
         (DeviceKind::Net, settings.net().is_some()),
         (DeviceKind::Console, ports),
         (DeviceKind::Balloon, settings.balloon()),

@@ -9,6 +9,7 @@ use crate::place::{self, Place, Pty};
 use crate::plan::{self, Plan};
 use crate::save::{self, Saver};
 use crate::session::SavedSession;
+use crate::settings::cloud_init::CloudInitSettings;
 use crate::settings::console::ConsolePlace;
 use crate::settings::disk::DiskSettings;
 use crate::settings::name::MachineName;
@@ -18,9 +19,11 @@ use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
-use crate::{advice, detach, engine, exit, host_memory, nucleus, pairs, pipe, several, trace};
+use crate::{
+    advice, cloud_init, detach, engine, exit, host_memory, nucleus, pairs, pipe, several, trace,
+};
 use anyhow::{Result, bail};
-use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port};
+use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port, Scratch};
 use std::path::PathBuf;
 
 /// Runs what `arguments` ask for, and gives the exit code.
@@ -116,7 +119,8 @@ fn start_on(
     in_use: &mut InUse,
 ) -> Result<Ready> {
     let settings = &settings.with_root(root.as_ref().map(Root::disk));
-    let Plan { boot, side, sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
+    let Plan { boot, side, mut sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
+    sources.extend(settings.cloud_init.iter().flat_map(CloudInitSettings::files));
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
     // What is kept is kept by its name.
     let said = root.as_ref().is_some_and(Root::is_kept) || settings.machine.name.is_some();
@@ -162,7 +166,9 @@ fn config(
     let disks = disks.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
     let disks = disks.into_iter().map(Device::Disk);
     // The nucleus pages to a disk: without one of the user's it gets one for this run.
-    let swap = (nucleus && settings.disk.is_empty()).then_some(Device::Scratch(nucleus::SWAP));
+    let swap = (nucleus && settings.disk.is_empty()).then(|| Scratch::zeros(nucleus::SWAP));
+    let seed = settings.cloud_init.as_ref().map(|seed| cloud_init::disk(seed, name, timeout));
+    let own = seed.transpose()?.into_iter().chain(swap).map(Device::Scratch);
     let balloon = settings.balloon().then_some(Device::Balloon);
     let vsock = settings.vsock().map(Device::Vsock);
     let shares = settings.shares().into_iter().map(Device::Share);
@@ -180,7 +186,7 @@ fn config(
         vcpus: settings.machine.vcpus.unwrap_or(1),
         boot,
         devices: disks
-            .chain(swap)
+            .chain(own)
             .chain(console)
             .chain(net)
             .chain(balloon)

@@ -357,8 +357,10 @@ impl Share {
 impl Device {
     fn validate(&self) -> Result<(), ConfigError> {
         match self {
-            Self::Scratch(Scratch { bytes: found }) => {
-                let good = (1..=SCRATCH_MAX).contains(found) && found.is_multiple_of(512);
+            Self::Scratch(Scratch { bytes: found, content, read_only: _ }) => {
+                let good = (1..=SCRATCH_MAX).contains(found)
+                    && found.is_multiple_of(512)
+                    && content.len() as u64 <= *found;
                 if good { Ok(()) } else { Err(ConfigError::ScratchSize { found: *found }) }
             }
             Self::Console(ports) => {
@@ -548,7 +550,7 @@ mod tests {
     #[test]
     fn a_scratch_disk_has_whole_sectors() {
         let with = |bytes| {
-            let devices = vec![Device::Scratch(Scratch { bytes })];
+            let devices = vec![Device::Scratch(Scratch::zeros(bytes))];
             Config { devices, ..config(512 << 20) }.validate()
         };
         assert_eq!(with(512), Ok(()));
@@ -556,6 +558,10 @@ mod tests {
         for found in [0, 511, 513, SCRATCH_MAX + 512] {
             assert_eq!(with(found), Err(ConfigError::ScratchSize { found }));
         }
+        let small = Scratch { bytes: 512, ..Scratch::read_only(vec![0; 513].into()) };
+        let devices = vec![Device::Scratch(small)];
+        let refused = Config { devices, ..config(512 << 20) }.validate();
+        assert_eq!(refused, Err(ConfigError::ScratchSize { found: 512 }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use disk_image::{Backing, Image, ImageFormat, Limit};
 use serde::{Deserialize, Serialize};
 use share::Options;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The most bytes of a scratch disk.
 pub const SCRATCH_MAX: u64 = 1 << 40;
@@ -48,13 +49,32 @@ pub struct Port {
     pub output: bool,
 }
 
-/// A virtio disk without a name on the host: full of zeros when the machine is built, part of the
-/// file when it is saved, and gone with it.
+/// A virtio disk without a name on the host: part of the file when the machine is saved, and gone
+/// with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scratch {
     /// Its size, a multiple of 512; [`SCRATCH_MAX`] at the most.
     pub bytes: u64,
+    /// Whether the guest can only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// What it holds when the machine is built; zeros follow. A saved machine's file has what it
+    /// holds then.
+    #[serde(skip)]
+    pub content: Arc<[u8]>,
+}
+
+impl Scratch {
+    /// Full of zeros, for the guest to write.
+    pub fn zeros(bytes: u64) -> Self {
+        Self { bytes, read_only: false, content: Arc::default() }
+    }
+
+    /// These bytes, whole sectors of them, for the guest to read.
+    pub fn read_only(content: Arc<[u8]>) -> Self {
+        Self { bytes: content.len() as u64, read_only: true, content }
+    }
 }
 
 /// A network device.

@@ -3,6 +3,7 @@
 use rustix::fs::MemfdFlags;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 /// Why there is no scratch disk.
@@ -17,13 +18,17 @@ pub struct ScratchError {
     source: io::Error,
 }
 
-/// A new file of `bytes` zeros, in the temporary directory or in memory.
+/// A new file of `bytes`, in the temporary directory or in memory: `content`, then zeros.
 ///
 /// # Errors
 /// The host offers no place for it.
-pub(crate) fn make(bytes: u64) -> Result<File, ScratchError> {
+pub(crate) fn make(bytes: u64, content: &[u8]) -> Result<File, ScratchError> {
     let place = std::env::temp_dir();
-    let sized = |file: File| file.set_len(bytes).map(|()| file);
+    let sized = |file: File| {
+        file.set_len(bytes)?;
+        file.write_all_at(content, 0)?;
+        Ok(file)
+    };
     host::nameless_file(&place).and_then(sized).or_else(|source| {
         let in_memory = in_memory().and_then(sized);
         in_memory.map_err(|_| ScratchError { bytes, place, source })
@@ -41,6 +46,6 @@ mod tests {
     #[test]
     fn a_scratch_file_has_the_size_asked_for() {
         assert!(in_memory().is_ok());
-        assert_eq!(make(3 << 20).expect("made").metadata().expect("a file").len(), 3 << 20);
+        assert_eq!(make(3 << 20, &[]).expect("made").metadata().expect("a file").len(), 3 << 20);
     }
 }

@@ -176,7 +176,7 @@ fn a_disk(
     service: Service,
 ) -> Result<Box<dyn VirtioDevice>, BuildError> {
     let Disk { path, read_only, serial, cache, limit, format: _, backing: _ } = disk;
-    let access = if *read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite };
+    let access = access(*read_only);
     let serial = serial.clone().unwrap_or_else(|| usual_serial(number));
     let name = path.display().to_string();
     let recipe = Recipe { access, serial, name, cache: *cache, limit: *limit, queues };
@@ -185,17 +185,22 @@ fn a_disk(
 
 /// Disk `number`, and its content.
 fn a_scratch_disk(
-    &Scratch { bytes }: &Scratch,
+    Scratch { bytes, read_only, content: holds }: &Scratch,
     number: usize,
     queues: u16,
     service: Service,
 ) -> Result<(Box<dyn VirtioDevice>, File), BuildError> {
-    let content = scratch::make(bytes)?;
+    let content = scratch::make(*bytes, holds)?;
     let image: Box<dyn Storage> = Box::new(RawImage::over(content.try_clone()?)?);
-    let (access, cache, limit) = (DiskAccess::ReadWrite, Cache::Writeback, Limit::default());
+    let (cache, limit) = (Cache::Writeback, Limit::default());
+    let access = access(*read_only);
     let (serial, name) = (usual_serial(number), format!("scratch disk {number}"));
     let recipe = Recipe { access, serial, name, cache, limit, queues };
     Ok((Box::new(Block::new(image, recipe, service)?), content))
+}
+
+fn access(read_only: bool) -> DiskAccess {
+    if read_only { DiskAccess::ReadOnly } else { DiskAccess::ReadWrite }
 }
 
 /// What disk `number` calls itself unless it is told.

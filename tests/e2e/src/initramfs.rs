@@ -50,7 +50,7 @@ impl Initramfs {
     }
 
     /// Adds a module of the cloud kernel, which is loaded before process 1 goes on.
-    fn module(&mut self, module: &str) {
+    pub fn module(&mut self, module: &str) {
         let content = fs::read(self.kernel.join(module).with_extension("ko")).expect("a module");
         let name = format!("modules/{}.ko", module.rsplit('/').next().expect("a name"));
         self.record(&name, 0o100_644, (0, 0), &content);

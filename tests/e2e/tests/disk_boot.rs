@@ -26,7 +26,7 @@ fn a_disk_without_a_kernel_is_refused_with_advice() {
     let output = run(&["run", "--disk", word(&zeros)]);
     let message = text(&output.stderr);
     assert_eq!(code(&output), 2, "{message}");
-    for piece in ["zeros.img", "no ext4 file system", "--kernel"] {
+    for piece in ["zeros.img", "no ext4 or FAT file system", "--kernel"] {
         assert!(message.contains(piece), "{message}");
     }
     let twice = run(&["run", "--disk", word(&system_disk("raw")), "--disk", "/nonexistent"]);

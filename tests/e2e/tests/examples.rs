@@ -1,18 +1,13 @@
 //! Every command that the help and README.md show, run as it is shown, in a folder that has the
 //! files it names. gemello's own tests hold that each is parsed; what takes minutes is left out.
 
-#[path = "../../../crates/oci/tests/builder/mod.rs"]
-#[allow(dead_code)] // what the crate's own tests call
-mod builder;
+mod place;
 
-use builder::{Archive, Packing, saved};
-use e2e::{RESET, cache, code, debian, gemello, prints, run, system_disk, text};
+use e2e::{RESET, cache, code, debian, prints, run, system_disk, text};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -62,18 +57,14 @@ fn every_command() -> BTreeSet<String> {
 }
 
 /// A folder with `gemello` in the path, and what the examples name.
-fn place() -> PathBuf {
-    let name = std::thread::current().name().unwrap_or_default().to_owned();
-    let place = std::env::temp_dir().join(format!("gemello-{name}-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&place);
-    fs::create_dir_all(place.join("bin")).expect("a directory");
-    symlink(fs::canonicalize(gemello()).expect("built"), place.join("bin/gemello"))
-        .expect("a link");
+fn filled() -> PathBuf {
+    let place = place::place();
     let file = |name: &str, content: &[u8]| fs::write(place.join(name), content).expect("a file");
     file("names", b"b\na\nb\n");
     file("kernel.elf", &prints(b"text\r\n", RESET));
     file("init.bin", b"content");
     file("data.img", &[0; 1 << 20]);
+    file("user-data", b"#cloud-config\n");
     fs::create_dir(place.join("src")).expect("a folder");
     let base = place.join("base.qcow2");
     assert_eq!(code(&run(&["disk", "create", base.to_str().expect("text"), "1M"])), 0);
@@ -83,40 +74,15 @@ fn place() -> PathBuf {
     }
     file("machine.toml", b"[boot]\nkernel = \"kernel.elf\"\n");
     fs::copy(cache().join("cloud/vmlinuz"), place.join("vmlinuz")).expect("Debian's kernel");
-    initrd(&place);
-    image(&place);
+    place::initrd(&place);
+    place::image(&place, &["/bin/sh"]);
     place
-}
-
-/// An image with a shell, and a cache for what is made of it.
-fn image(place: &Path) {
-    let busybox = fs::read(cache().join("cloud/busybox")).expect("busybox");
-    let content = Archive::new().folder("bin", 0o755, (0, 0));
-    let content = content.file("bin/busybox", 0o755, (0, 0), &busybox);
-    let layer = content.symlink("bin/sh", "busybox").symlink("bin/poweroff", "busybox").end();
-    let config = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin"] });
-    saved(&[(layer, Packing::Gzip)], &config).write_archive(&place.join("image.tar"));
-    fs::create_dir_all(place.join("cache/gemello")).expect("a folder");
-    symlink(cache(), place.join("cache/gemello/debian")).expect("a link");
-}
-
-/// An initial file system whose init powers off.
-fn initrd(place: &Path) {
-    let tree = place.join("tree");
-    fs::create_dir_all(tree.join("bin")).expect("a directory");
-    fs::copy(cache().join("cloud/busybox"), tree.join("bin/busybox")).expect("busybox");
-    fs::write(tree.join("init"), "#!/bin/busybox sh\n/bin/busybox poweroff -f\n").expect("a file");
-    let script = "chmod +x init bin/busybox && find . | \"$0\" cpio -o -H newc > ../initrd.img";
-    let busybox = cache().join("cloud/busybox");
-    let mut shell = Command::new("sh");
-    e2e::succeeds(shell.arg("-c").arg(script).arg(busybox).current_dir(&tree));
 }
 
 /// Runs `line` in `place`; a guest that gives a shell is told to end. The input stays open.
 fn paste(line: &str, place: &Path) -> (i32, String) {
-    let path = format!("{}:{}", place.join("bin").display(), std::env::var("PATH").expect("PATH"));
-    let mut shell = Command::new("timeout");
-    shell.args(["90", "sh", "-c", line]).current_dir(place).env("PATH", path);
+    let mut shell = place::shell(line, place, place);
+    shell.env_remove("XDG_RUNTIME_DIR");
     let out = fs::File::create(place.join("out")).expect("a file");
     shell.stdin(Stdio::piped()).stdout(out.try_clone().expect("a file")).stderr(out);
     let of_an_image = line.contains("oci:");
@@ -134,7 +100,7 @@ fn paste(line: &str, place: &Path) -> (i32, String) {
 #[test]
 fn each_works_as_it_is_shown() {
     let _turn = debian("cloud");
-    let place = place();
+    let place = filled();
     let mut tried = 0;
     for line in every_command() {
         if LEFT_OUT.iter().any(|what| line.contains(what)) && !line.contains("--list") {
@@ -153,10 +119,8 @@ fn each_works_as_it_is_shown() {
 
 /// A command line in `place`, with a runtime folder of its own.
 fn shell(line: &str, place: &Path) -> Command {
-    let path = format!("{}:{}", place.join("bin").display(), std::env::var("PATH").expect("PATH"));
-    let mut shell = Command::new("timeout");
-    shell.args(["90", "sh", "-c", line]).current_dir(place).env("PATH", path);
-    shell.env("XDG_RUNTIME_DIR", place.join("runtime")).stdin(Stdio::null());
+    let mut shell = place::shell(line, place, place);
+    shell.stdin(Stdio::null());
     shell
 }
 
@@ -164,9 +128,7 @@ fn shell(line: &str, place: &Path) -> Command {
 #[test]
 fn what_is_said_to_running_machines_works() {
     let _turn = debian("cloud");
-    let place = place();
-    fs::create_dir(place.join("runtime")).expect("a folder");
-    fs::set_permissions(place.join("runtime"), fs::Permissions::from_mode(0o700)).expect("mine");
+    let place = filled();
     let there = |name: &str| place.join(format!("runtime/gemello/{name}.sock")).exists();
     for shown in [of_the_readme(), commands(&text(&run(&["ps", "--help"]).stdout))] {
         let mut shown = shown.into_iter().filter(|line| line.contains(" web"));

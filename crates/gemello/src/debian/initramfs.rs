@@ -55,7 +55,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         let path = path.display();
         format!(
             "cannot read {path}; if it is in gemello's cache, delete its directory and run \
-             `gemello fetch debian`"
+             `gemello fetch busybox`"
         )
     })
 }

@@ -5,6 +5,7 @@
 //! [`Settings::over`] lays the command line over a file. [`names`] knows how each field is called
 //! in either spelling, [`file`] reads one, [`options`] the other.
 
+pub(crate) mod cloud_init;
 mod commas;
 pub(crate) mod console;
 pub(crate) mod disk;
@@ -28,6 +29,7 @@ mod tests;
 use crate::debian::{Flavour, Release};
 use crate::engine::{self, Choice, Options};
 use crate::trace::Topic;
+use cloud_init::CloudInitSettings;
 use console::ConsolePlace;
 use disk::DiskSettings;
 use engine_soft::Tier;
@@ -57,6 +59,9 @@ pub(crate) struct Settings {
     /// Its disks, in the order in which the guest counts them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) disk: Vec<DiskSettings>,
+    /// What cloud-init finds on a disk behind them.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) cloud_init: Option<CloudInitSettings>,
     /// Its sockets to the host.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) vsock: Option<VsockSettings>,
@@ -203,11 +208,12 @@ impl Settings {
     /// These settings, and where they say nothing, those of `lower`. A list that is said replaces
     /// the other whole; so does what is booted.
     pub(crate) fn over(self, lower: Self) -> Self {
-        let Self { machine, boot, disk, vsock, share, engine, sched, run } = self;
+        let Self { machine, boot, disk, cloud_init, vsock, share, engine, sched, run } = self;
         Self {
             machine: machine.over(lower.machine),
             boot: boot.over(lower.boot),
             disk: list(disk, lower.disk),
+            cloud_init: cloud_init.or(lower.cloud_init),
             vsock: vsock.or(lower.vsock),
             share: list(share, lower.share),
             engine: engine.over(lower.engine),
@@ -252,7 +258,7 @@ impl Settings {
     fn slots(&self) -> usize {
         let ports = self.boot.is_made_here() && self.boot.has_command();
         let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.vsock().is_some());
-        let others = [self.balloon(), vsock, ports];
+        let others = [self.cloud_init.is_some(), self.balloon(), vsock, ports];
         let others = others.into_iter().filter(|there| *there).count();
         self.disk.len() + self.shares().len() + others
     }
@@ -321,7 +327,7 @@ impl Settings {
 
     /// Every path in it.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { machine, boot, disk, vsock, share, engine: _, sched: _, run } = self;
+        let Self { machine, boot, disk, cloud_init, vsock, share, engine: _, sched: _, run } = self;
         let BootSettings {
             debian: _,
             busybox: _,
@@ -366,6 +372,7 @@ impl Settings {
             .chain(vsock.as_mut().and_then(|vsock| vsock.path.as_mut()))
             .chain(share.iter_mut().map(|share| &mut share.path))
             .chain(disk.iter_mut().flat_map(DiskSettings::paths))
+            .chain(cloud_init.iter_mut().flat_map(CloudInitSettings::paths))
             .collect()
     }
 }

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 44] = [
+pub(crate) const FIELDS: [Field; 45] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -56,6 +56,7 @@ pub(crate) const FIELDS: [Field; 44] = [
     field("cmdline", "boot.cmdline", "--cmdline", |s| s.boot.cmdline.is_some()),
     field("modules", "boot.module", "--module", |s| !s.boot.module.is_empty()),
     field("disks", "disk", "--disk", |s| !s.disk.is_empty()),
+    field("cloud_init", "cloud_init", "--cloud-init", |s| s.cloud_init.is_some()),
     field("vsock", "vsock", "--vsock", |s| s.vsock.is_some()),
     field("shares", "share", "--share", |s| !s.share.is_empty()),
     field("engine", "engine.name", "--engine", |s| s.engine.name.is_some()),

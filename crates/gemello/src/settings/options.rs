@@ -180,6 +180,24 @@ fn boot(arguments: &Run) -> BootSettings {
     }
 }
 
+/// What the options say of how the machine is run.
+fn run(arguments: &Run) -> RunSettings {
+    let Run { timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm, .. } =
+        arguments;
+    RunSettings {
+        timeout: *timeout,
+        console: console.clone(),
+        log: log.clone(),
+        pcap: pcap.clone(),
+        trace: trace.clone(),
+        trace_file: trace_file.clone(),
+        stats: flag(*stats),
+        digest: flag(*digest),
+        save: save.clone(),
+        rm: flag(*rm),
+    }
+}
+
 impl From<&Run> for Settings {
     /// Its options alone.
     fn from(arguments: &Run) -> Self {
@@ -198,6 +216,7 @@ impl From<&Run> for Settings {
             module: _,
             name,
             disk,
+            cloud_init,
             vsock,
             share,
             memory,
@@ -211,18 +230,19 @@ impl From<&Run> for Settings {
             balloon,
             engine,
             sched,
-            timeout,
-            console,
-            log,
-            pcap,
-            trace,
-            trace_file,
-            stats,
-            save,
+            // `run`'s, but for two.
+            timeout: _,
+            console: _,
+            log: _,
+            pcap: _,
+            trace: _,
+            trace_file: _,
+            stats: _,
+            save: _,
             debug_exit,
             deterministic,
-            digest,
-            rm,
+            digest: _,
+            rm: _,
             flavour: _, // `gather`'s
             release: _, // `gather`'s
             publish: _, // `gather`'s
@@ -243,21 +263,17 @@ impl From<&Run> for Settings {
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };
-        let run = RunSettings {
-            timeout: *timeout,
-            console: console.clone(),
-            log: log.clone(),
-            pcap: pcap.clone(),
-            trace: trace.clone(),
-            trace_file: trace_file.clone(),
-            stats: flag(*stats),
-            digest: flag(*digest),
-            save: save.clone(),
-            rm: flag(*rm),
-        };
-        let (disk, vsock, share) = (disk.clone(), vsock.clone(), share.clone());
-        let boot = boot(arguments);
-        Self { machine, boot, disk, vsock, share, engine: engine.into(), sched: sched.into(), run }
+        Self {
+            machine,
+            boot: boot(arguments),
+            disk: disk.clone(),
+            cloud_init: cloud_init.clone(),
+            vsock: vsock.clone(),
+            share: share.clone(),
+            engine: engine.into(),
+            sched: sched.into(),
+            run: run(arguments),
+        }
     }
 }
 

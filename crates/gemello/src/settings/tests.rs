@@ -62,6 +62,11 @@ fn all() -> Settings {
             },
             DiskSettings { path: "/b".into(), ..DiskSettings::default() },
         ],
+        cloud_init: Some(CloudInitSettings {
+            user_data: "/u".into(),
+            meta_data: Some("/m".into()),
+            network_config: Some("/n".into()),
+        }),
         vsock: Some(VsockSettings { enabled: Some(true), cid: Some(5), path: Some("/v".into()) }),
         share: vec![ShareSettings {
             path: "/s".into(),
@@ -104,7 +109,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 43] = [
+const OPTIONS: [(&str, &[&str]); 44] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -114,6 +119,7 @@ const OPTIONS: [(&str, &[&str]); 43] = [
     ("cmdline", &["--cmdline", "quiet a=\"b c\""]),
     ("module", &["--module", "/m=a b", "--module", "/n"]),
     ("disk", &["--disk", "/a,ro,serial=x,cache=unsafe,iops=5,bps=1M", "--disk", "/b,,,format=raw"]),
+    ("cloud_init", &["--cloud-init", "/u,/m,/n"]),
     ("vsock", &["--vsock", "cid=5,path=/v"]),
     ("share", &["--share", "/s:src,ro,owner=1000,cache=always", "--share", "/t,owner=keep"]),
     ("name", &["--name", "web-1"]),
@@ -266,6 +272,7 @@ fn every_field_has_a_name_of_the_command_line() {
         "modules",
         "timeout",
         "disks",
+        "cloud_init",
         "cpu",
         "vcpus",
         "transport",

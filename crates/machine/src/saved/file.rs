@@ -297,7 +297,9 @@ mod tests {
     fn config() -> Config {
         let small = super::super::fuzz::config();
         let boot = BootConfig { cmdline: "a b".into(), ..small.boot };
-        let devices = [1 << 20, 3 << 20].map(|bytes| Device::Scratch(Scratch { bytes })).to_vec();
+        let disks = [1 << 20, 3 << 20].map(Scratch::zeros);
+        let seed = Scratch::read_only(b"seed".repeat(1024).into());
+        let devices = disks.into_iter().chain([seed]).map(Device::Scratch).collect();
         Config { boot, devices, debug_exit: false, ..small }
     }
 
@@ -315,7 +317,13 @@ mod tests {
         assert!(std::fs::metadata(&path).expect("a file").len() < 1 << 20, "zeros are stored");
 
         let mut saved = SavedMachine::open(&path).expect("what was saved");
-        assert_eq!(saved.header.hardware, config.hardware());
+        let mut expected = config.hardware();
+        expected.devices[2] = Device::Scratch(Scratch {
+            bytes: 4096,
+            read_only: true,
+            ..Scratch::zeros(0) // what it holds is in an area
+        });
+        assert_eq!(saved.header.hardware, expected);
         let restored = Machine::from_saved(&mut saved, Lines::default(), &engine).expect("whole");
         for (disk, (before, after)) in
             machine.board.scratch().into_iter().zip(restored.board.scratch()).enumerate()
@@ -326,14 +334,15 @@ mod tests {
                 bytes
             };
             assert!(content(before) == content(after), "disk {disk} differs");
-            assert!(content(after).windows(5).any(|bytes| bytes == b"hello"));
+            let held: &[u8] = if disk < 2 { b"hello" } else { b"seed" };
+            assert!(content(after).windows(held.len()).any(|bytes| bytes == held));
         }
         assert_eq!(restored.board.boot.cmdline, "a b");
         let kernel = restored.board.boot.kernel.inside().expect("bytes");
         assert_eq!(Some(kernel), machine.board.boot.kernel.inside());
         // A smaller disk than what is to be put on it.
         let mut saved = SavedMachine::open(&path).expect("what was saved");
-        saved.header.hardware.devices[1] = Device::Scratch(Scratch { bytes: 1 << 20 });
+        saved.header.hardware.devices[1] = Device::Scratch(Scratch::zeros(1 << 20));
         let refused = Machine::from_saved(&mut saved, Lines::default(), &engine);
         let refused = refused.expect_err("too much for it").to_string();
         assert!(refused.contains("scratch disk"), "{refused}");

@@ -39,7 +39,7 @@ pub(super) fn config() -> Config {
     let kernel = File::Bytes { name: "a kernel of nothing".into(), bytes: bytes.into() };
     let boot = BootConfig { kernel, initrd: None, cmdline: String::new(), modules: vec![] };
     let cpu = CpuModel::gemello_v2();
-    let devices = vec![Device::Scratch(Scratch { bytes: 1 << 20 })];
+    let devices = vec![Device::Scratch(Scratch::zeros(1 << 20))];
     let memory = 4 << 20;
     let (paging, timeout) = (None, None);
     Config {

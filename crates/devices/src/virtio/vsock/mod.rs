@@ -4,9 +4,9 @@
 //! program ──► PATH, "CONNECT port\n" ──► the guest's port          (answer: "OK port\n")
 //! guest's program ──► port P of CID 2 ──► PATH_P, where a program of the host's listens
 //! ```
-//! That is Firecracker's convention. Streams of this process's come by an [`Entrance`], with or without
-//! such a PATH. Each
-//! side has as much on its way as the other has room for, so nothing is dropped and nothing grows.
+//! That is Firecracker's convention. Streams of this process's come by an [`Entrance`], with or
+//! without such a PATH. Each side has as much on its way as the other has room for, so nothing is
+//! dropped and nothing grows.
 //! One thread serves all connections. A restored guest is told that its connections have ended.
 
 mod connection;
