@@ -352,7 +352,8 @@ fn file_of(line: &str) -> Option<String> {
     let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
     let name = name.split([':', ' ']).next()?;
     let version = rest.split(' ').next()?.replace(':', "%3a");
-    let architecture = rest.rsplit_once('[')?.1.split(']').next()?;
+    // Another bracket may follow the parenthesis: what is not configured yet.
+    let architecture = rest.split(')').next()?.rsplit_once('[')?.1.split(']').next()?;
     Some(format!("{name}_{version}_{architecture}.deb"))
 }
 
