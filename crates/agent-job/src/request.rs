@@ -158,7 +158,7 @@ mod tests {
             (&b""[..], "nothing that the agent does"),
             (b"do\0exec\0", "nothing that the agent does"),
             (b"do\0dance\0", "dance"),
-            (b"do\0forward\0to\065536\0", "to cannot be 65536"),
+            (b"do\0forward\0to\x0065536\0", "to cannot be 65536"),
             (b"colour\0red\0", "colour"),
         ] {
             let refusal = Request::decode(bytes).expect_err("refused");

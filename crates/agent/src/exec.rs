@@ -60,11 +60,14 @@ pub(crate) fn run(stream: &VsockStream, exec: &Exec, usual: &Usual) {
     let _ = stream.shutdown(Shutdown::Both); // `hear` ends, too
 }
 
+/// What the command writes to, from this side, and how its bytes are told.
+type Output = (File, fn(Vec<u8>) -> FromAgent);
+
 /// A command that runs, and this side of its streams.
 struct Running {
     child: Child,
     input: File,
-    outputs: Vec<(File, fn(Vec<u8>) -> FromAgent)>,
+    outputs: Vec<Output>,
     /// The pseudo-terminal, if that is what they are.
     terminal: Option<File>,
 }
@@ -79,7 +82,7 @@ fn start(exec: &Exec, usual: &Usual) -> Result<Running> {
         let (errors, to_errors) = pipe(program.uid)?;
         let streams = [from_input, to_output, to_errors].map(Stdio::from);
         let child = Session::apart(&program).spawn(streams)?;
-        let outputs: Vec<(File, fn(Vec<u8>) -> FromAgent)> =
+        let outputs: Vec<Output> =
             vec![(file(output), FromAgent::Output), (file(errors), FromAgent::Errors)];
         return Ok(Running { child, input: file(input), outputs, terminal: None });
     };
@@ -101,7 +104,7 @@ fn start(exec: &Exec, usual: &Usual) -> Result<Running> {
     let streams = [command.try_clone()?, command.try_clone()?, command].map(Stdio::from);
     let child = Session::with_terminal(&program).spawn(streams)?;
     let (input, output) = (terminal.try_clone()?, terminal.try_clone()?);
-    let outputs: Vec<(File, fn(Vec<u8>) -> FromAgent)> = vec![(output, FromAgent::Output)];
+    let outputs: Vec<Output> = vec![(output, FromAgent::Output)];
     Ok(Running { child, input, outputs, terminal: Some(terminal) })
 }
 

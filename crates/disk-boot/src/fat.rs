@@ -87,7 +87,7 @@ impl Fat {
         let kind = match clusters {
             0 => return None,
             _ if half(&boot, 22) == 0 => Kind::Fat32,
-            ..4085 => Kind::Fat12,
+            1..4085 => Kind::Fat12,
             _ => Kind::Fat16,
         };
         let bits = match kind {

@@ -120,7 +120,7 @@ pub fn find(disk: &Arc<dyn Storage>) -> Result<Boot, FindError> {
     };
     // Its own file system first: a path means another file elsewhere.
     volumes.swap(0, first);
-    let mut boot = read(entry, &volumes, others)?;
+    let mut boot = read(entry, &volumes, &others)?;
     boot.cmdline = with_console(with_root(boot.cmdline, root.as_deref()));
     Ok(boot)
 }
@@ -142,7 +142,7 @@ fn newest(volumes: &[Volume]) -> Option<(usize, Entry)> {
     volumes.iter().enumerate().find_map(|(at, volume)| Some((at, newest::entry(volume)?)))
 }
 
-fn read(entry: Entry, volumes: &[Volume], others: Vec<&'static str>) -> Result<Boot, FindError> {
+fn read(entry: Entry, volumes: &[Volume], others: &[&'static str]) -> Result<Boot, FindError> {
     let Entry { title, kernel, initrd, mut cmdline } = entry;
     let file = |path: &String| {
         let mut why = String::new();
@@ -153,7 +153,7 @@ fn read(entry: Entry, volumes: &[Volume], others: Vec<&'static str>) -> Result<B
                 Err(_) => {}
             }
         }
-        let (title, path, others) = (title.clone(), path.clone(), others.clone());
+        let (title, path, others) = (title.clone(), path.clone(), others.to_vec());
         Err(FindError::File { title, path, why, others })
     };
     let mut kernel = file(&kernel)?;

@@ -61,7 +61,7 @@ fn the_disk_is_saved_with_its_machine() {
     session.expect("/dev/vda\n", BOOT);
     let (status, all) = session.finish(BOOT);
     assert_eq!(status, 0, "{all}");
-    let mut session = Session::start(command(&[&arguments[..], &more].concat()));
+    let session = Session::start(command(&[&arguments[..], &more].concat()));
     std::thread::sleep(Duration::from_secs(1));
     session.signal(Signal::USR1);
     until("a saved machine", || file.exists().then_some(()));

@@ -6,6 +6,9 @@ use crate::support::{FIRST, PLAIN, SECTOR, boots, fat, gpt};
 use std::time::{Duration, Instant};
 use test_support::Rng;
 
+/// Where, and what stands there then.
+type Damage<'a> = (usize, &'a [u8]);
+
 #[test]
 fn no_damage_does_harm() {
     let disk = gpt(&[(PLAIN, &debian("damage"))]);
@@ -62,7 +65,7 @@ fn chains_without_an_end_end_in_an_error() {
     let folder = u16::from_le_bytes([good[folder], good[folder + 1]]);
     let giant = u32::MAX.to_le_bytes();
     let loops = 100_000_u32.to_le_bytes();
-    let cases: [(&str, &[(usize, &[u8])], &str); 6] = [
+    let cases: [(&str, &[Damage<'_>], &str); 6] = [
         ("a loop that is long enough", &[(link, &own), (size, &loops)], ""),
         ("a giant", &[(size, &giant)], "more than anything that boots"),
         (

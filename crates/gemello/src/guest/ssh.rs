@@ -41,7 +41,7 @@ pub(crate) fn ssh(Ssh { whom, words }: &Ssh) -> Result<u8> {
     let mut command = Command::new("ssh");
     command.arg("-i").arg(&key);
     for option in [
-        option("ProxyCommand", &shell::command(proxy.into_iter())),
+        option("ProxyCommand", &shell::command(proxy)),
         option("UserKnownHostsFile", &format!("\"{}\"", hosts.display())),
         option("HostKeyAlias", name),
         "IdentitiesOnly=yes".into(),

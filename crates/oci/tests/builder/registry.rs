@@ -105,8 +105,10 @@ fn converse(
         let whole = reply.body.len();
         let sent = reply.cut.unwrap_or(whole).min(whole);
         stream.write_all(&reply.body[..sent])?;
-        while reply.endless {
-            stream.write_all(&[0; 4096])?;
+        if reply.endless {
+            loop {
+                stream.write_all(&[0; 4096])?;
+            }
         }
         if sent < whole {
             thread::sleep(reply.silence);
