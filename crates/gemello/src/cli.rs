@@ -9,7 +9,7 @@ use crate::examples::{
     IMAGE_EXAMPLES, RESTORE_EXAMPLES,
 };
 use crate::exit;
-use crate::fetch::Fetch;
+use crate::fetch::arguments::Fetch;
 use crate::guest::arguments::{Copy, Exec, Netcat, Ssh};
 use crate::settings::cloud_init::CloudInitSettings;
 use crate::settings::console::ConsolePlace;
@@ -225,8 +225,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH")]
     pub(crate) rw: Vec<PathBuf>,
 
-    /// Boot the system on the first --disk, its systemd, by one of Debian's kernels: for a root file
-    /// system without one. CMD, or a shell, is run as root as soon as the system is up
+    /// Boot the system on the first --disk, its systemd, by one of Debian's kernels: for a root
+    /// file system without one. CMD, or a shell, is run as root as soon as the system is up
     #[arg(long)]
     pub(crate) system: bool,
 

@@ -246,8 +246,9 @@ pub(crate) fn no_such_guest(what: &OsStr) -> Option<String> {
              debian"
         ));
     }
-    let guests =
-        crate::fetch::Guest::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let guests = crate::fetch::arguments::Guest::value_variants()
+        .iter()
+        .filter_map(ValueEnum::to_possible_value);
     let near = guests.map(|guest| guest.get_name().to_owned()).find(|g| distance(g, &word) <= 2);
     Some(match near {
         Some(guest) => {

@@ -24,6 +24,7 @@ mod escape;
 mod examples;
 mod exit;
 mod fetch;
+mod first_boot;
 mod gate;
 mod guest;
 mod handover;
@@ -112,7 +113,7 @@ fn perform(command: &Command, arguments: &[OsString]) -> Result<u8> {
         Command::Run(arguments) => run::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
         Command::Fetch(arguments) => fetch::fetch(arguments),
-        Command::Configure { folder, words } => images::configure::run_words(folder, words),
+        Command::Configure { folder, words } => first_boot::run_words(folder, words),
         Command::Ps { json } => control::commands::ps(*json),
         Command::Stop { names, force, timeout } => control::commands::stop(names, *force, *timeout),
         Command::Pause { names } => control::commands::pause(names),

@@ -57,8 +57,8 @@ mod tests {
             ("gemello run --frob", "unexpected argument '--frob' found; see gemello run --help"),
             (
                 "gemello fetch",
-                "the following required arguments were not provided: <WHAT>; \
-                 see gemello fetch --help",
+                "the following required arguments were not provided: \
+                 <debian|busybox|docker://NAME>; see gemello fetch --help",
             ),
             (
                 "gemello run debian --tier x",

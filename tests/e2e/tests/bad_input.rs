@@ -83,7 +83,7 @@ fn wrong_arguments() {
     refused(&["run", "busybox", "--timeout", "0"], &["time"]);
     refused(&["run", "busybox", "--trace", "everything"], &["ports"]);
     let kernel = scratch("idle2.elf", &idle());
-    refused(&["run", kernel.to_str().expect("text"), "--", "ls"], &["busybox"]);
+    refused(&["run", kernel.to_str().expect("text"), "--", "ls"], &["run debian"]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn help_tells_examples_and_exit_codes() {
         let output = run(arguments);
         let help = text(&output.stdout);
         assert_eq!(code(&output), 0);
-        assert!(help.contains("gemello run busybox -- uname -a"), "{help}");
+        assert!(help.contains("gemello run debian -- uname -a"), "{help}");
         assert!(help.contains("124") && help.contains("triple fault"), "{help}");
     }
     assert_eq!(code(&run(&["doctor"])), 0);

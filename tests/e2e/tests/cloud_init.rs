@@ -32,13 +32,13 @@ fn linux_mounts_the_disk_and_finds_the_files() {
     let seed = [scratch("user", USER_DATA), meta, scratch("network", b"version: 2\n")];
     let seed = seed.map(|path| word(&path).to_owned()).join(",");
     let arguments = ["run", "--kernel", word(&kernel), "--initrd", word(&initrd), "--disk"];
-    let more = [word(&first), "--cloud-init", &seed, "--name", "seeded", "--timeout", "60s"];
+    let more = [word(&first), "--cloud-init", &seed, "--name", "mounts", "--timeout", "60s"];
     let cmdline = ["--cmdline", "console=ttyS0 quiet"];
     let output = run(&[&arguments[..], &more, &cmdline].concat());
     let told = text(&output.stdout).replace("\r\n", "\n");
     assert_eq!(code(&output), 0, "{told}{}", text(&output.stderr));
     assert!(told.contains("at /dev/vdb\n"), "{told}");
-    let meta = "== meta-data\nlocal-hostname: other\ninstance-id: seeded-";
+    let meta = "== meta-data\nlocal-hostname: other\ninstance-id: mounts-";
     for piece in [meta, "== network-config\nversion: 2\n", "ro 1\n"] {
         assert!(told.contains(piece), "no {piece:?} in {told}");
     }

@@ -81,7 +81,7 @@ fn a_command_has_its_streams_status_and_surroundings() {
 }
 
 #[test]
-fn a_command_hears_signals_and_ends_with_who_asked() {
+fn signals_reach_a_command() {
     let _turn = debian("cloud");
     let house = machine("exec-signals");
     let script = "trap 'echo heard; exit 9' TERM; echo ready; while :; do sleep 0.1; done";

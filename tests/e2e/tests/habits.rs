@@ -19,7 +19,7 @@ fn a_habit_is_answered_with_what_it_is_here() {
     let image = image.to_str().expect("text");
     let cases: [(&[&str], &str); 19] = [
         (&["run", "debain"], "did you mean: gemello run debian"),
-        (&["run", "ubuntu"], "the only guest that can be fetched: gemello run debian"),
+        (&["run", "ubuntu"], "a registry's image is: gemello run docker://ubuntu"),
         (&["busybox"], "gemello run busybox"),
         (&["run", "busybox", "uname", "-a"], "gemello run busybox -- uname -a"),
         (&["run", "--", "uname", "-a"], "gemello run debian -- uname -a"),

@@ -1,5 +1,5 @@
-//! `gemello run --system`: what is on a disk has a process 1 of its own. Here that is a script, which
-//! does what systemd would; by hand, it is systemd.
+//! `gemello run --system`: what is on a disk has a process 1 of its own. Here that is a script,
+//! which does what systemd would; by hand, it is systemd.
 
 use e2e::{cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};

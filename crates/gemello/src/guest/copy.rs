@@ -114,6 +114,7 @@ fn to_tar(entries: &mut impl Read) -> Result<()> {
     while let Some(Entry { path, mode, seconds, kind }) = Entry::read(entries)? {
         let path: PathBuf = path.iter().collect();
         let mut header = tar::Header::new_gnu();
+        header.set_size(0); // a file's is another
         header.set_mode(mode & 0o7777);
         header.set_mtime(seconds.try_into().unwrap_or(0));
         match kind {

@@ -1,6 +1,7 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
 use super::pulled::{self, Known};
+use super::room::{size, taken};
 use super::{base, overlay};
 use crate::debian::{Lock, cache_directory, system};
 use crate::exit;
@@ -10,7 +11,6 @@ use anyhow::{Context as _, Result, bail};
 use oci::Name;
 use serde_json::json;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Digits of a digest that are shown.
@@ -203,16 +203,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Bytes of the host's that the file at `path` takes.
-pub(super) fn taken(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
-}
-
 fn short(digits: &str) -> &str {
     digits.get(..SHOWN).unwrap_or(digits)
-}
-
-/// `bytes` for people.
-pub(super) fn size(bytes: u64) -> String {
-    format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
 }

@@ -1,16 +1,8 @@
 //! The first boot of a system: its packages are configured, by a machine in a process of its own,
 //! which ends with this one however this one ends.
 
-use super::Root;
-use crate::debian::Flavour;
-use crate::run;
-use crate::settings::module::Word;
-use crate::settings::net::NetChoice;
-use crate::settings::values::Size;
-use crate::settings::{BootSettings, MachineSettings, Settings};
 use anyhow::{Context as _, Result, bail};
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, PipeReader, Write as _, stderr};
 use std::path::Path;
@@ -20,8 +12,6 @@ use std::process::{Command, Stdio};
 const SHOWN: usize = 20;
 /// What dpkg says of each package.
 const SETTING_UP: &str = "Setting up ";
-/// Its memory: all files, and room.
-const MEMORY: u64 = 1 << 30;
 
 /// Runs `stage` in a guest on the root in `folder`, which has so many `packages`.
 ///
@@ -85,26 +75,4 @@ fn follow(output: PipeReader, folder: &Path, packages: usize) -> Result<VecDeque
 fn say(done: usize, packages: usize, name: &str) {
     let (begin, end) = if stderr().is_terminal() { ("\r\x1b[K", "") } else { ("", "\n") };
     eprint!("{begin}gemello: configuring {done} of {packages}: {name}{end}");
-}
-
-/// The hidden command `configure FOLDER WORD...`: runs the words in a guest whose root is the one
-/// in `folder`, which it changes.
-///
-/// # Errors
-/// There is no root that is not configured.
-pub(crate) fn run_words(folder: &Path, words: &[OsString]) -> Result<u8> {
-    let root = Root::unconfigured(folder)?;
-    let boot = BootSettings {
-        // As busybox boots, and then the disk is the root.
-        busybox: Some(Flavour::Cloud),
-        command: words.iter().cloned().map(Word).collect(),
-        ..BootSettings::default()
-    };
-    let machine = MachineSettings {
-        memory: Some(Size(MEMORY)),
-        vcpus: Some(2),
-        net: Some(NetChoice::None),
-        ..MachineSettings::default()
-    };
-    run::on(root, &Settings { machine, boot, ..Settings::default() })
 }

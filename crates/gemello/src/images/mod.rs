@@ -13,9 +13,10 @@
 mod assembly;
 mod base;
 pub(crate) mod commands;
-pub(crate) mod configure;
+mod configure;
 mod overlay;
 mod pulled;
+mod room;
 pub(crate) mod system;
 
 pub(crate) use base::{Contents, Note};
@@ -101,7 +102,7 @@ impl Root {
     ///
     /// # Errors
     /// There is none.
-    fn unconfigured(folder: &Path) -> Result<Self> {
+    pub(crate) fn unconfigured(folder: &Path) -> Result<Self> {
         let base = Base::open(folder);
         let base = base.filter(|it| matches!(it.note.contents, Contents::Unconfigured { .. }));
         let base = base.with_context(|| format!("{} holds no such root", folder.display()))?;

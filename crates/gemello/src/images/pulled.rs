@@ -10,6 +10,7 @@
 
 use super::base::{self, Base};
 use super::overlay;
+use super::room::{size, taken};
 use crate::debian::{Lock, Refresh, refused};
 use crate::settings::name::MachineName;
 use anyhow::{Result, bail};
@@ -189,7 +190,7 @@ pub(super) fn prune(cache: &Path) -> Result<u64> {
     }
     let blobs = store.join("blobs");
     let files = fs::read_dir(blobs.join("sha256")).into_iter().flatten().flatten();
-    let freed = files.map(|file| super::commands::taken(&file.path())).sum();
+    let freed = files.map(|file| taken(&file.path())).sum();
     match fs::remove_dir_all(&blobs) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             bail!("cannot remove {}: {error}", blobs.display())
@@ -222,10 +223,10 @@ impl Line {
         let of = format!("gemello: fetching layer {layer} of {layers}");
         if !io::stderr().is_terminal() {
             if begins {
-                eprintln!("{of} ({})", super::commands::size(bytes));
+                eprintln!("{of} ({})", size(bytes));
             }
         } else if begins || done == bytes || self.shown.is_none_or(|it| it.elapsed() >= GLANCE) {
-            let (done_, all) = (super::commands::size(done), super::commands::size(bytes));
+            let (done_, all) = (size(done), size(bytes));
             eprint!("\r\x1b[K{of}: {done_} of {all}");
             (self.shown, self.open) = (Some(Instant::now()), true);
             if done == bytes {

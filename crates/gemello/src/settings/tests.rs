@@ -18,6 +18,20 @@ use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+/// A disk of which everything is said.
+fn whole_disk() -> DiskSettings {
+    DiskSettings {
+        path: "/a".into(),
+        read_only: true,
+        format: Some(ImageFormat::Qcow2),
+        serial: Some("a-1".into()),
+        cache: Some(Cache::Unsafe),
+        backing: Some("/c".into()),
+        iops: NonZeroU64::new(500),
+        bps: Some(Size(10 << 20)),
+    }
+}
+
 /// Everything is said, what does not go together included.
 fn all() -> Settings {
     Settings {
@@ -49,19 +63,7 @@ fn all() -> Settings {
             cmdline: Some("quiet \"x\"".into()),
             module: vec![ModuleSettings { path: "/m".into(), arguments: "a=b".into() }],
         },
-        disk: vec![
-            DiskSettings {
-                path: "/a".into(),
-                read_only: true,
-                format: Some(ImageFormat::Qcow2),
-                serial: Some("a-1".into()),
-                cache: Some(Cache::Unsafe),
-                backing: Some("/c".into()),
-                iops: NonZeroU64::new(500),
-                bps: Some(Size(10 << 20)),
-            },
-            DiskSettings { path: "/b".into(), ..DiskSettings::default() },
-        ],
+        disk: vec![whole_disk(), DiskSettings { path: "/b".into(), ..DiskSettings::default() }],
         cloud_init: Some(CloudInitSettings {
             user_data: "/u".into(),
             meta_data: Some("/m".into()),
