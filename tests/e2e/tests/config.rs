@@ -112,7 +112,7 @@ fn what_is_wrong_is_told_by_file_line_and_key() {
         ("[[disk]]\nread_only = true", &["disk[0]", "path"]),
         ("[machine\nmemory", &["line 1"]),
         ("[machine]", &["nothing to boot"]),
-        ("[boot]\nbusybox = \"cloud\"\nkernel = \"x\"", &["boot.kernel in", "all but one"]),
+        ("[boot]\nbusybox = \"cloud\"\nkernel = \"x\"", &["boot.kernel in", "leave one out"]),
         ("[boot]\nbusybox = \"cloud\"\ninitrd = \"x\"", &["boot.initrd in", "leave"]),
         ("[boot]\nkernel = \"nowhere\"", &["cannot read kernel image", "nowhere"]),
     ];
