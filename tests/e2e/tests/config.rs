@@ -1,11 +1,13 @@
 //! A machine's file: run, printed, laid under the command line, refused.
 
-use e2e::{Ends, Session, code, command, debian, idle, run, scratch, text, writes_debug_exit};
-use std::fs;
+use e2e::{
+    Ends, Session, code, command, debian, idle, run, scratch, text, until, writes_debug_exit,
+};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use std::{fs, io};
 
 /// The status of a guest that writes 10H to port F4H.
 const DEBUG_EXIT: i32 = 33;
@@ -62,7 +64,13 @@ fn a_machines_file_can_be_executed() {
     let place = folder("shebang", &[("vm", file.as_bytes()), ("guest.elf", &guest)]);
     let path = place.join("vm");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
-    let output = Command::new(&path).stdin(Stdio::null()).output().expect("it starts");
+    // A process that another test is about to start may hold the file open for a moment.
+    let output = until("a file that nobody writes", || {
+        let started = Command::new(&path).stdin(Stdio::null()).output();
+        let busy = |error: &io::Error| error.kind() == io::ErrorKind::ExecutableFileBusy;
+        (!started.as_ref().is_err_and(busy)).then_some(started)
+    });
+    let output = output.expect("it starts");
     assert_eq!(code(&output), DEBUG_EXIT, "{}", text(&output.stderr));
 }
 
