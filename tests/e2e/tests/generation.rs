@@ -29,8 +29,8 @@ fn save(session: &Session, file: &std::path::Path) {
 }
 
 #[test]
-#[ignore = "second step: Debian's full kernel, three times"]
-fn copies_of_a_saved_guest_have_random_numbers_of_their_own() {
+#[ignore = "by hand: Debian's full kernel, three times"]
+fn copies_of_a_saved_guest_have_random_numbers_by_hand() {
     let _turn = debian("full");
     let file = scratch("generation.gm", b"");
     std::fs::remove_file(&file).expect("it was just made");

@@ -143,8 +143,8 @@ fn a_guest_has_more_memory_than_it_may_take_of_the_hosts() {
 }
 
 #[test]
-#[ignore = "a minute and more; PAGER_MIB, PAGER_RESIDENT, PAGER_SECONDS for other sizes"]
-fn a_guest_has_much_more_memory_than_it_may_take_of_the_hosts() {
+#[ignore = "by hand: a minute and more; PAGER_MIB, PAGER_RESIDENT, PAGER_SECONDS for other sizes"]
+fn a_guest_has_much_more_memory_than_it_may_take_by_hand() {
     let mib = setting("PAGER_MIB").unwrap_or(384);
     let budget = setting("PAGER_RESIDENT").unwrap_or(128);
     fill_and_check(mib + mib / 4 + 128, mib, budget, setting("PAGER_SECONDS").unwrap_or(10));

@@ -127,8 +127,8 @@ fn processors_that_share_threads_wait_for_each_other() {
 /// What x86's memory order forbids is never seen. What it allows is, where the host has two
 /// processors: stores are buffered, and no fence hides that.
 #[test]
-#[ignore = "minutes: processors that wait for each other; LITMUS_ROUNDS=1000000 for long"]
-fn memory_is_ordered_as_x86_has_it() {
+#[ignore = "by hand: minutes; LITMUS_ROUNDS=1000000 for long"]
+fn memory_is_ordered_as_x86_has_it_by_hand() {
     let rounds = std::env::var("LITMUS_ROUNDS").unwrap_or_else(|_| "20480".into());
     let disk = program_disk("litmus");
     for vcpus in [2, 4] {

@@ -148,8 +148,8 @@ const PATCHES: &str = "mount -t tracefs nodev /sys/kernel/tracing || exit 1; n=0
      echo $on > events/sched/enable; sleep 1; done; n=$((n + 1)); done; echo patched $n times";
 
 #[test]
-#[ignore = "half a minute for each number of workers; STORM_SECONDS=1200 for long"]
-fn four_processors_in_a_storm_find_their_results_right() {
+#[ignore = "by hand: half a minute for each number of workers; STORM_SECONDS=1200 for long"]
+fn four_processors_in_a_storm_are_right_by_hand() {
     let _turn = debian_alone("cloud");
     let seconds = number("STORM_SECONDS", 10);
     let script = format!(
