@@ -10,11 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod job;
+mod pieces;
 mod request;
 mod text;
 mod wire;
 
 pub use job::{Errors, Folder, Job, JobError, Net, Program, Root, Streams};
+pub use pieces::{Carried, Pieces};
 pub use request::{Exec, Request};
 pub use wire::{FromAgent, PIECE, ToAgent, WINDOW};
 

@@ -7,7 +7,7 @@
 
 use crate::exec;
 use crate::people::User;
-use agent_job::{AGENT_PORT, FromAgent, PIECE, Request, ToAgent};
+use agent_job::{AGENT_PORT, Carried, FromAgent, PIECE, Pieces, Request, ToAgent};
 use anyhow::{Context as _, Result, bail};
 use copy::{Bits, Target, pack};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open};
@@ -107,11 +107,9 @@ fn forward(stream: &mut VsockStream, to: u16) -> Result<Done> {
 
 /// What is at `path`, called as the last of its names.
 fn send(stream: &mut VsockStream, path: &Path) -> Result<Done> {
-    // `folder/.` is what is in the folder.
-    let content = path.as_os_str().as_encoded_bytes().ends_with(b"/.") || path == Path::new("/");
-    let name = path.file_name().filter(|_| !content);
-    let mut output = io::BufWriter::with_capacity(PIECE, Output(stream));
-    pack(path, name, &mut output)?;
+    let frames = Pieces(|piece| FromAgent::Output(piece).write(stream));
+    let mut output = io::BufWriter::with_capacity(PIECE, frames);
+    pack(path, copy::called(path), &mut output)?;
     output.flush()?;
     Ok(Done::Untold)
 }
@@ -119,46 +117,13 @@ fn send(stream: &mut VsockStream, path: &Path) -> Result<Done> {
 /// What comes goes to `path`.
 fn take(stream: &mut VsockStream, path: &Path) -> Result<Done> {
     let target = Target::new(path, Bits::All)?;
-    let mut input = io::BufReader::with_capacity(PIECE, Input { stream, rest: Vec::new(), at: 0 });
+    let input = Carried::new(|| match ToAgent::read(stream)? {
+        Some(ToAgent::Input(bytes)) => Ok(Some(bytes)),
+        _ => Ok(None),
+    });
+    let mut input = io::BufReader::with_capacity(PIECE, input);
     target.unpack(&mut input)?;
     Ok(Done::Untold)
-}
-
-/// Frames of output.
-struct Output<'a>(&'a mut VsockStream);
-
-impl Write for Output<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = bytes.get(..PIECE).unwrap_or(bytes);
-        FromAgent::Output(piece.to_vec()).write(self.0)?;
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What frames of input carry.
-struct Input<'a> {
-    stream: &'a mut VsockStream,
-    rest: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Input<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.rest.len() {
-            match ToAgent::read(self.stream)? {
-                Some(ToAgent::Input(bytes)) => (self.rest, self.at) = (bytes, 0),
-                _ => return Ok(0),
-            }
-        }
-        let mut rest = self.rest.get(self.at..).unwrap_or_default();
-        let count = rest.read(into)?;
-        self.at += count;
-        Ok(count)
-    }
 }
 
 /// Has `key` open the guest to `user` by ssh, if it does not yet.

@@ -14,7 +14,7 @@ mod pack;
 mod unpack;
 
 pub use entry::{Entry, Kind, Writer};
-pub use pack::pack;
+pub use pack::{called, pack};
 pub use unpack::{Bits, Target};
 
 use std::ffi::OsString;

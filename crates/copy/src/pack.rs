@@ -10,6 +10,13 @@ use std::path::Path;
 /// Nothing is waited for at a FIFO that has taken a file's place, and no link is followed.
 const PLAIN: i32 = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOFOLLOW).bits() as i32;
 
+/// What `source` is called where it is packed by its own name, the last. `None`: what is in it is
+/// meant, as `folder/.` says.
+pub fn called(source: &Path) -> Option<&OsStr> {
+    let content = source.as_os_str().as_encoded_bytes().ends_with(b"/.");
+    source.file_name().filter(|_| !content)
+}
+
 /// Writes what is at `source`, called `name`, and all below it. Without a name: what is in the
 /// folder `source`.
 ///

@@ -101,9 +101,7 @@ fn roots(words: Vec<OsString>, shell: &[&str]) -> Program {
 
 /// The user's terminal.
 fn term() -> OsString {
-    let mut term = OsString::from("TERM=");
-    term.push(env::var_os("TERM").unwrap_or_else(|| "dumb".into()));
-    term
+    shell::variable("TERM".as_ref(), &env::var_os("TERM").unwrap_or_else(|| "dumb".into()))
 }
 
 /// As the image says. `words` are there in place of its own, after its entrypoint.
@@ -167,11 +165,7 @@ fn stop_signal(said: &str) -> u8 {
 /// As this process is: its user, its environment, where it is below `root`.
 fn callers(words: Vec<OsString>, root: &Path) -> Result<Program> {
     let shell = || env::var_os("SHELL").filter(|shell| Path::new(shell).is_absolute());
-    let variable = |(mut name, value): (OsString, OsString)| {
-        name.push("=");
-        name.push(value);
-        name
-    };
+    let variable = |(name, value): (OsString, OsString)| shell::variable(&name, &value);
     let here = env::current_dir().context("cannot tell the working directory")?;
     let groups = getgroups().context("cannot tell this user's groups")?;
     Ok(Program {

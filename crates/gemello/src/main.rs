@@ -44,6 +44,7 @@ mod place;
 mod plan;
 mod refusal;
 mod restore;
+mod room;
 mod run;
 mod save;
 mod screen;

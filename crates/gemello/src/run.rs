@@ -46,7 +46,9 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let (mut ready, mut in_use, mut writes) = (Vec::new(), InUse::default(), Vec::new());
     for Given { settings, names, kernel } in machines {
         let checked = pairs::check(&settings).and_then(|()| place(&settings, alone));
-        let made = checked.and_then(|place| start(&settings, &names, kernel, place, &mut in_use));
+        let made = checked.and_then(|place| {
+            start(Root::of(&settings)?, &settings, &names, kernel, place, &mut in_use)
+        });
         ready.push(told(made, &names)?);
         writes.push((settings.run, names));
     }
@@ -87,30 +89,19 @@ fn place(settings: &Settings, alone: bool) -> Result<Place> {
     })
 }
 
-/// Builds the machine of `settings`, which boots what they say, its console at `place`. What it
-/// reads is `in_use` then.
-fn start(
-    settings: &Settings,
-    names: &Names,
-    kernel: Option<File>,
-    place: Place,
-    in_use: &mut InUse,
-) -> Result<Ready> {
-    start_on(Root::of(settings)?, settings, names, kernel, place, in_use)
-}
-
 /// Runs the machine of `settings` on this program's own streams, with this root.
 ///
 /// # Errors
 /// Something is missing.
 pub(crate) fn on(root: Root, settings: &Settings) -> Result<u8> {
     let (names, mut in_use) = (Names::default(), InUse::default());
-    let made = start_on(Some(root), settings, &names, None, Place::Standard, &mut in_use);
+    let made = start(Some(root), settings, &names, None, Place::Standard, &mut in_use);
     to_its_end(vec![told(made, &names)?], &settings.sched)
 }
 
-/// The same as [`start`] where the root is there already.
-fn start_on(
+/// Builds the machine of `settings`, which boots what they say, with this root if it has one, its
+/// console at `place`. What it reads is `in_use` then.
+fn start(
     root: Option<Root>,
     settings: &Settings,
     names: &Names,

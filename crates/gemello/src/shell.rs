@@ -1,5 +1,5 @@
-//! Words as a POSIX shell reads them back: for the guest's `/init`, and for commands that messages
-//! propose.
+//! Words as a POSIX shell reads them back, for commands that messages propose; and the variables of
+//! an environment.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -45,6 +45,14 @@ fn escaped(bytes: &[u8]) -> String {
     }
     text.push('\'');
     text
+}
+
+/// `NAME=VALUE`, as an environment has it.
+pub(crate) fn variable(name: &OsStr, value: &OsStr) -> OsString {
+    let mut variable = name.to_owned();
+    variable.push("=");
+    variable.push(value);
+    variable
 }
 
 /// A whole command, each word [`shown`].

@@ -11,9 +11,10 @@ use super::cache::{self, Lock};
 use super::packages::{Fetched, Flavour, Refresh, fetch, packages_in};
 use super::release::Release;
 use super::sources::Sources;
+use crate::room::taken;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a system has beside what it cannot do without: an init, the network, and what people expect
 /// when they log in.
@@ -146,18 +147,6 @@ pub(crate) fn prune() -> Result<u64> {
         }
     }
     Ok(freed)
-}
-
-/// Bytes of the host's that the files below `folder` take.
-fn taken(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let bytes = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => taken(&entry.path()),
-        Ok(metadata) => metadata.blocks() * 512,
-        Err(_) => 0,
-    };
-    entries.map(bytes).sum()
 }
 
 fn packages(apt: &Apt) -> Result<Vec<String>> {

@@ -5,13 +5,12 @@ use super::arguments::Copy;
 use crate::control;
 use crate::output::Standard;
 use crate::{exit, terminal};
-use agent_job::{FromAgent, PIECE, Request, ToAgent};
+use agent_job::{Carried, FromAgent, PIECE, Pieces, Request, ToAgent};
 use anyhow::{Context as _, Result, bail};
 use copy::{Bits, Entry, Kind, Target, Writer, pack};
 use std::ffi::OsStr;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,8 +76,8 @@ fn get(name: &str, path: &Path, to: &End) -> Result<()> {
     };
     let mut channel = control::agent(name)?;
     channel.say(&ToAgent::Request(Request::Send(path.into())))?;
-    let meter = Meter::new(Frames { from: &mut channel.reader, rest: Vec::new(), at: 0 });
-    let mut entries = BufReader::with_capacity(PIECE, meter);
+    let carried = Carried::new(|| next_piece(&mut channel.reader));
+    let mut entries = BufReader::with_capacity(PIECE, Meter::new(carried));
     match target {
         Some(target) => target.unpack(&mut entries)?,
         None => to_tar(&mut entries)?,
@@ -94,12 +93,10 @@ fn get(name: &str, path: &Path, to: &End) -> Result<()> {
 fn put(from: &End, name: &str, path: &Path) -> Result<()> {
     let mut channel = control::agent(name)?;
     channel.say(&ToAgent::Request(Request::Take(path.into())))?;
-    let mut entries = BufWriter::with_capacity(PIECE, Meter::new(Pieces(&mut channel.writer)));
+    let frames = Pieces(|piece| ToAgent::Input(piece).write(&mut channel.writer));
+    let mut entries = BufWriter::with_capacity(PIECE, Meter::new(frames));
     match from {
-        End::Here(path) => {
-            let content = path.as_os_str().as_bytes().ends_with(b"/.") || path == Path::new(".");
-            pack(path, path.file_name().filter(|_| !content), &mut entries)?;
-        }
+        End::Here(path) => pack(path, copy::called(path), &mut entries)?,
         _ => from_tar(&mut entries)?,
     }
     entries.flush()?;
@@ -168,43 +165,14 @@ fn from_tar(to: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// What the agent's frames carry.
-struct Frames<R> {
-    from: R,
-    rest: Vec<u8>,
-    at: usize,
-}
-
-impl<R: Read> Read for Frames<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.rest.len() {
-            match FromAgent::read(&mut self.from)? {
-                Some(FromAgent::Output(bytes)) => (self.rest, self.at) = (bytes, 0),
-                Some(FromAgent::Ended(0)) => return Ok(0),
-                Some(FromAgent::Failed(why)) => return Err(io::Error::other(harmless(&why))),
-                Some(_) => return Err(io::Error::other("the agent answered something else")),
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        let mut rest = self.rest.get(self.at..).unwrap_or_default();
-        let count = rest.read(into)?;
-        self.at += count;
-        Ok(count)
-    }
-}
-
-/// Frames for the agent.
-struct Pieces<'a>(&'a mut UnixStream);
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = bytes.get(..PIECE).unwrap_or(bytes);
-        ToAgent::Input(piece.to_vec()).write(self.0)?;
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// What the agent's next frame carries; `None`: it is done.
+fn next_piece(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    match FromAgent::read(from)? {
+        Some(FromAgent::Output(bytes)) => Ok(Some(bytes)),
+        Some(FromAgent::Ended(0)) => Ok(None),
+        Some(FromAgent::Failed(why)) => Err(io::Error::other(harmless(&why))),
+        Some(_) => Err(io::Error::other("the agent answered something else")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

@@ -4,7 +4,7 @@ use super::answer::harmless;
 use super::arguments::Exec as Arguments;
 use crate::control::{self, Channel};
 use crate::output::Standard;
-use crate::{exit, signals, terminal};
+use crate::{exit, shell, signals, terminal};
 use agent_job::{Exec, FromAgent, PIECE, Request, ToAgent, WINDOW};
 use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ pub(crate) fn exec(arguments: &Arguments) -> Result<u8> {
     let on_terminal = *tty || both && !no_tty;
     let mut environment: Vec<_> = env.iter().filter_map(variable).collect();
     if on_terminal && let Some(term) = std::env::var_os("TERM") {
-        environment.insert(0, pair("TERM".as_ref(), &term));
+        environment.insert(0, shell::variable("TERM".as_ref(), &term));
     }
     let request = Exec {
         words: command.clone(),
@@ -51,19 +51,12 @@ pub(crate) fn exec(arguments: &Arguments) -> Result<u8> {
     status
 }
 
-fn pair(name: &std::ffi::OsStr, value: &std::ffi::OsStr) -> OsString {
-    let mut pair = name.to_owned();
-    pair.push("=");
-    pair.push(value);
-    pair
-}
-
 /// `NAME=VALUE`, or what NAME is here, if anything.
 fn variable(said: &OsString) -> Option<OsString> {
     if said.as_bytes().contains(&b'=') {
         return Some(said.clone());
     }
-    std::env::var_os(said).map(|value| pair(said, &value))
+    std::env::var_os(said).map(|value| shell::variable(said, &value))
 }
 
 /// Passes on what the command says, up to its end; its status.

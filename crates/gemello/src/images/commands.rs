@@ -1,10 +1,10 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
 use super::pulled::{self, Known};
-use super::room::{size, taken};
 use super::{base, overlay};
 use crate::debian::{Lock, cache_directory, system};
 use crate::exit;
+use crate::room::{size, taken};
 use crate::settings::name::MachineName;
 use crate::settings::values::Text as _;
 use anyhow::{Context as _, Result, bail};

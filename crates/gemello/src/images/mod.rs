@@ -16,7 +16,6 @@ pub(crate) mod commands;
 mod configure;
 mod overlay;
 mod pulled;
-mod room;
 pub(crate) mod system;
 
 pub(crate) use base::{Contents, Note};

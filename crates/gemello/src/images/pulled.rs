@@ -10,8 +10,8 @@
 
 use super::base::{self, Base};
 use super::overlay;
-use super::room::{size, taken};
 use crate::debian::{Lock, Refresh, refused};
+use crate::room::{size, taken};
 use crate::settings::name::MachineName;
 use anyhow::{Result, bail};
 use oci::{Digest, Found, Image, ImageError, Location, Name, Patience, Progress};

@@ -466,6 +466,25 @@ fn a_reset_of_either_side_reaches_the_other() {
     assert_eq!(rig.net.tcp.len(), 0);
 }
 
+/// The guest takes the connection to its port 80 that `packet` from `gateway` asks for, and says
+/// hello on it; `stream` is the host's end.
+fn takes(
+    rig: &mut Rig,
+    gateway: IpAddr,
+    packet: &TcpPacket<impl AsRef<[u8]>>,
+    stream: &mut TcpStream,
+) {
+    assert!(packet.syn() && packet.dst_port() == 80);
+    let remote = SocketAddr::from((gateway, packet.src_port()));
+    let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
+    let mut peer = Peer { port: 80, remote, next: 5, expected, window: 1000 };
+    peer.send(rig, TcpControl::Syn, &[]);
+    peer.send(rig, TcpControl::None, b"hello");
+    let mut all = [0; 5];
+    stream.read_exact(&mut all).expect("the guest's");
+    assert_eq!(&all, b"hello");
+}
+
 #[test]
 fn a_forward_leads_to_the_guest() {
     let forward = |protocol| Forward { protocol, host: loopback(0), guest: 80 };
@@ -489,15 +508,7 @@ fn a_forward_leads_to_the_guest() {
     let mut stream = TcpStream::connect(open[0].host).expect("it is open");
     let (_, _, bytes) = rig.receive_ip();
     let packet = TcpPacket::new_checked(&bytes[..]).expect("TCP");
-    assert!(packet.syn() && packet.dst_port() == 80);
-    let remote = SocketAddr::from((GATEWAY, packet.src_port()));
-    let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
-    let mut peer = Peer { port: 80, remote, next: 5, expected, window: 1000 };
-    peer.send(&mut rig, TcpControl::Syn, &[]);
-    peer.send(&mut rig, TcpControl::None, b"hello");
-    let mut all = [0; 5];
-    stream.read_exact(&mut all).expect("the guest's");
-    assert_eq!(&all, b"hello");
+    takes(&mut rig, GATEWAY.into(), &packet, &mut stream);
     let stream = TcpStream::connect(open[0].host).expect("it is open");
     let refused = std::thread::spawn(move || {
         let mut stream = stream;

@@ -334,15 +334,7 @@ fn forwards_lead_to_a_guest_that_has_ipv6_alone() {
             break TcpPacket::new_checked(bytes).expect("TCP");
         }
     };
-    assert!(packet.syn() && packet.dst_port() == 80);
-    let remote = SocketAddr::from((GATEWAY_V6, packet.src_port()));
-    let expected = packet.seq_number().0.cast_unsigned().wrapping_add(1);
-    let mut peer = Peer { port: 80, remote, next: 5, expected, window: 1000 };
-    peer.send(&mut rig, TcpControl::Syn, &[]);
-    peer.send(&mut rig, TcpControl::None, b"hello");
-    let mut all = [0; 5];
-    stream.read_exact(&mut all).expect("the guest's");
-    assert_eq!(&all, b"hello");
+    takes(&mut rig, GATEWAY_V6.into(), &packet, &mut stream);
     rig.inbox.frames.clear();
 
     let udp = UdpSocket::bind(loopback(0)).expect("a port");
