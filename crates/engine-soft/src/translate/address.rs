@@ -223,6 +223,7 @@ fn implied(class: Class) -> u16 {
         | Class::PopRegister => 1 << 4,
         Class::Leave => 1 << 4 | 1 << 5,
         Class::Rdtsc => 1 << 0 | 1 << 2,
+        Class::Rdtscp => 1 << 0 | 1 << 1 | 1 << 2,
         _ => 0,
     }
 }

@@ -65,6 +65,11 @@ impl Asm {
         self.gs(true, &[0x89], reg, offset);
     }
 
+    /// MOV r32, gs:[offset].
+    pub(super) fn load32(&mut self, reg: u8, offset: usize) {
+        self.gs(false, &[0x8b], reg, offset);
+    }
+
     /// MOVZX r32, byte gs:[offset].
     pub(super) fn load_byte(&mut self, reg: u8, offset: usize) {
         self.gs(false, &[0x0f, 0xb6], reg, offset);

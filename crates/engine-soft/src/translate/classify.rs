@@ -25,7 +25,7 @@ pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
     }
     let class = flow::class_of(i, Units { sse: on(SSE_ON), avx: on(AVX_ON) });
     match class {
-        Class::Swapgs | Class::Cli | Class::Sti | Class::Rdtsc if on(USER) => Class::Other,
+        Class::Swapgs | Class::Cli | Class::Sti if on(USER) => Class::Other,
         // Any level may read selectors; control registers need level 0.
         Class::ReadState(_) if on(USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.
@@ -33,7 +33,7 @@ pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
         // PUSHF shows flags that have no defined value.
         Class::PushFlags if compared => Class::Other,
         // Time passes, or is told to the interpreter alone.
-        Class::Rdtsc if compared || core.time.is_some() => Class::Other,
+        Class::Rdtsc | Class::Rdtscp if compared || core.time.is_some() => Class::Other,
         _ => class,
     }
 }

@@ -398,6 +398,7 @@ impl Emitter<'_> {
             }
             Class::Sti => self.sti(n)?,
             Class::Rdtsc => self.rdtsc(n)?,
+            Class::Rdtscp => self.rdtscp(n)?,
             Class::Cld => self.clear_flag(n, Rflags::DF.bits() as u32)?,
             Class::ReadState(field) => self.read_state(n, field)?,
             Class::Repeat(repeat) => self.repeat(n, repeat)?,

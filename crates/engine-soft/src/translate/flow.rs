@@ -49,8 +49,9 @@ pub(super) enum Class {
     Swapgs,
     Cli,
     Sti,
+    /// At any level, as the following.
     Rdtsc,
-    /// At any level.
+    Rdtscp,
     Cld,
     /// MOV of a control register or selector to a general register.
     ReadState(Field),
@@ -158,6 +159,7 @@ fn by_mnemonic(i: &Instruction) -> Option<Class> {
         Mnemonic::Cli => Class::Cli,
         Mnemonic::Sti => Class::Sti,
         Mnemonic::Rdtsc => Class::Rdtsc,
+        Mnemonic::Rdtscp => Class::Rdtscp,
         Mnemonic::Cld => Class::Cld,
         Mnemonic::Rdrand | Mnemonic::Rdseed => Class::Other,
         _ => return None,

@@ -7,8 +7,10 @@ use super::forms::Field;
 use super::offsets::{STATE, SYSTEM_FLAGS, segment_base, segment_selector};
 use crate::cpu::Cpu;
 use std::mem::offset_of;
-use x86::state::{CpuState, PagingState};
+use x86::regs::Cr4;
+use x86::state::{CpuState, Msrs, PagingState};
 
+const RCX: u8 = 1;
 const RDX: u8 = 2;
 /// Jcc's conditions NZ and S.
 const NOT_ZERO: u8 = 5;
@@ -29,8 +31,7 @@ impl Emitter<'_> {
 
     pub(super) fn swapgs(&mut self) -> Option<()> {
         let base = segment_base(5);
-        let other =
-            STATE + offset_of!(CpuState, msr) + offset_of!(x86::state::Msrs, kernel_gs_base);
+        let other = STATE + offset_of!(CpuState, msr) + offset_of!(Msrs, kernel_gs_base);
         let (a, b) = (self.scratch.take()?, self.scratch.take()?);
         self.asm.load(a, base);
         self.asm.load(b, other);
@@ -84,8 +85,15 @@ impl Emitter<'_> {
         Some(())
     }
 
+    /// RDTSC. Where user code may not (CR4.TSD) it is the interpreter's, which has it fault.
     pub(super) fn rdtsc(&mut self, n: usize) -> Option<()> {
         self.flags_aside(n)?;
+        if self.region.blocks[0].key.is_user() {
+            let cr4 = STATE + offset_of!(CpuState, paging) + offset_of!(PagingState, cr4);
+            self.asm.test_gs_imm(cr4, Cr4::TSD.bits() as u32);
+            let denied = self.asm.jcc(NOT_ZERO);
+            self.interpret_from(denied, n);
+        }
         // RAX and RDX are never spilled. rdtsc; shl rdx, 32; or rax, rdx; add rax, gs:[offset]; mov
         // rdx, rax; shr rdx, 32; mov eax, eax
         self.asm.bytes(&[0x0f, 0x31, 0x48, 0xc1, 0xe2, 32, 0x48, 0x09, 0xd0]);
@@ -93,6 +101,16 @@ impl Emitter<'_> {
         self.asm.mov(RDX, RAX);
         self.asm.shr(RDX, 32);
         self.asm.bytes(&[0x89, 0xc0]);
+        Some(())
+    }
+
+    /// RDTSCP, which waits for what is before it (SDM vol. 2): LFENCE does.
+    pub(super) fn rdtscp(&mut self, n: usize) -> Option<()> {
+        self.asm.bytes(&[0x0f, 0xae, 0xe8]);
+        self.rdtsc(n)?;
+        let host = self.scratch.take()?;
+        self.asm.load32(host, STATE + offset_of!(CpuState, msr) + offset_of!(Msrs, tsc_aux));
+        self.set_value(RCX, host);
         Some(())
     }
 }

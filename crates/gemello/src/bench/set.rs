@@ -106,7 +106,7 @@ const fn whole(name: &'static str, kind: Kind) -> Row {
 use Unit::{Microseconds as US, Milliseconds as MS, Nanoseconds as NS};
 
 /// All rows, in the order in which they are run and shown.
-pub(super) const ROWS: [Row; 38] = [
+pub(super) const ROWS: [Row; 39] = [
     user("list256k", NS, 0x1_f3e0_c000),
     user("list64m", NS, 0x7f_fff8_0000),
     user("hash", NS, 0x8c_f697_5597_0000),
@@ -125,6 +125,7 @@ pub(super) const ROWS: [Row; 38] = [
     user("sqlite", MS, 0xc4e9_789e_ac81_610e),
     user("lua", MS, 0x4c81_fbe9_1ba6_29dc),
     user("avx2", NS, 0x02e0_61f2_e32a_4144),
+    user("clock", NS, 200_000),
     kernel("getppid", 120_000),
     kernel("read0-1", 100_000),
     kernel("read0-4k", 50_000 << 12),
