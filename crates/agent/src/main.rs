@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! init ── mounts, modules, network, root      set up, in this order
+//!      ── bare                                a system that has no other process 1
 //!      ── system                              a system's own process 1 goes on; or else:
 //!      ── command                             a shell or a command, to its end
 //!          ── lines: the serial lines         what gemello says, and what it is told
@@ -15,6 +16,7 @@
 //! system that has a process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod command;
 mod dhcp;
 mod exec;
