@@ -106,7 +106,8 @@ fn place(disk: &Path) -> PathBuf {
     fs::rename(disk, base.join("root.ext4")).expect("a disk");
     symlink(cache().join("cloud"), base.join("kernel")).expect("a link");
     let note = format!(
-        "{{\"name\": \"debian:trixie\", \"digest\": \"sha256:{digits}\", \"system\": \"trixie\"}}"
+        "{{\"name\": \"debian:trixie\", \"digest\": \"sha256:{digits}\", \"system\": \"trixie\", \
+        \"format\": 1}}"
     );
     fs::write(base.join("image.json"), note).expect("a file");
     place
