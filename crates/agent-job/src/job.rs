@@ -39,6 +39,8 @@ pub enum Root {
     Disk(String),
     /// The same, and what is on it is a system: its own process 1 comes after the agent.
     System(String),
+    /// The same, but the agent stays process 1, and does what programs need of the other.
+    Bare(String),
 }
 
 /// What standard input and output are.
@@ -150,6 +152,7 @@ impl Job {
             Some(Root::Folder(tag)) => text.put("root", tag),
             Some(Root::Disk(device)) => text.put("root-disk", device),
             Some(Root::System(device)) => text.put("root-system", device),
+            Some(Root::Bare(device)) => text.put("root-bare", device),
         }
         for Folder { tag, read_only, place } in folders {
             text.put(if *read_only { "folder-ro" } else { "folder-rw" }, tag);
@@ -194,6 +197,7 @@ impl Job {
             "root" => self.root = Some(Root::Folder(text.map_err(drop)?.into())),
             "root-disk" => self.root = Some(Root::Disk(text.map_err(drop)?.into())),
             "root-system" => self.root = Some(Root::System(text.map_err(drop)?.into())),
+            "root-bare" => self.root = Some(Root::Bare(text.map_err(drop)?.into())),
             "folder-ro" | "folder-rw" => self.folders.push(Folder {
                 tag: text.map_err(drop)?.into(),
                 read_only: key == "folder-ro",
@@ -302,7 +306,8 @@ mod tests {
         let asked = Job { net: Net::Asked, streams: Streams::Terminal, ..plain.clone() };
         let on_disk = Job { root: Some(Root::Disk("/dev/vda".into())), ..plain.clone() };
         let system = Job { root: Some(Root::System("/dev/vda".into())), ..plain.clone() };
-        for job in [job(), plain, asked, on_disk, system] {
+        let bare = Job { root: Some(Root::Bare("/dev/vda".into())), ..plain.clone() };
+        for job in [job(), plain, asked, on_disk, system, bare] {
             assert_eq!(Job::decode(&job.encode()), Ok(job));
         }
     }

@@ -2,9 +2,10 @@
 //! would panic.
 
 use crate::service::Service;
-use crate::{command, modules, mounts, network, root, system};
+use crate::{command, modules, mounts, network, role, root, system};
 use agent_job::{JOB, Job, Root, Streams};
 use anyhow::{Context as _, Result};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::system::{RebootCommand, reboot, sethostname};
 use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
@@ -13,6 +14,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
+
+/// How often, and after which time, a root that is still written is tried again: a journal has what
+/// is needed where it stays so.
+const REMOUNTS: u32 = 100;
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// Process 1.
 pub(crate) fn run() -> ! {
@@ -65,13 +72,20 @@ fn hear_signals() -> Result<()> {
     Ok(())
 }
 
-/// The end of the machine. A disk that is the root is left as after an unmount, if nobody writes
-/// any more; else its journal has what is needed. What shared folders are told is the host's at
-/// once; to have the host write it to its disks would take time, and is for who asks for that.
+/// The end of the machine. A disk that is the root is left as after an unmount: who might write is
+/// ended before. What shared folders are told is the host's at once; to have the host write it to
+/// its disks would take time, and is for who asks for that.
 pub(crate) fn end(how: RebootCommand) -> ! {
     if fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.next().is_some()) {
+        role::end_others();
         rustix::fs::sync();
-        let _ = rustix::mount::mount_remount("/", MountFlags::RDONLY, "");
+        // What is open for writing refuses it, until its process has ended.
+        for _ in 0..REMOUNTS {
+            match rustix::mount::mount_remount("/", MountFlags::RDONLY, "") {
+                Err(Errno::BUSY) => thread::sleep(BETWEEN),
+                _ => break,
+            }
+        }
     }
     let _ = reboot(how);
     loop {

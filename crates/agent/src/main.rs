@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! init ── mounts, modules, network, root      set up, in this order
-//!      ── system                              a system's own process 1 goes on; or else:
+//!      ── bare                                a system that has no other process 1
+//!      ── system, spared                      a system's own process 1 goes on; or else:
 //!      ── command                             a shell or a command, to its end
 //!          ── lines: the serial lines         what gemello says, and what it is told
 //!          ── streams: ports and pipes        a thread carries each
@@ -15,6 +16,7 @@
 //! system that has a process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod command;
 mod dhcp;
 mod exec;
@@ -24,12 +26,14 @@ mod modules;
 mod mounts;
 mod netlink;
 mod network;
+mod nodes;
 mod people;
 mod role;
 mod root;
 mod serve;
 mod service;
 mod session;
+mod spared;
 mod streams;
 mod system;
 

@@ -1,7 +1,7 @@
 //! The guest's root: the host's files, a shared folder that is only read, and above it, in memory,
 //! what the guest writes; or a disk.
 
-use crate::mounts;
+use crate::{bare, mounts};
 use agent_job::{Program, Root};
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount_move};
@@ -22,6 +22,11 @@ pub(crate) fn enter(root: &Root, program: &Program) -> Result<()> {
         Root::Disk(device) => {
             mounts::disk(device, Path::new(ROOT))?;
             become_root(Path::new(ROOT))
+        }
+        Root::Bare(device) => {
+            mounts::disk(device, Path::new(ROOT))?;
+            become_root(Path::new(ROOT))?;
+            bare::settle()
         }
         Root::System(device) => {
             mounts::disk(device, Path::new(ROOT))?;

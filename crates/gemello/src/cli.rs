@@ -226,7 +226,8 @@ pub(crate) struct Run {
     pub(crate) rw: Vec<PathBuf>,
 
     /// Boot the system on the first --disk, its systemd, by one of Debian's kernels: for a root
-    /// file system without one. CMD, or a shell, is run as root as soon as the system is up
+    /// file system without one. CMD, or a shell, is run as root as soon as the system is up. With
+    /// `debian`: start its systemd for CMD, too
     #[arg(long)]
     pub(crate) system: bool,
 

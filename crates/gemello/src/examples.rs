@@ -8,6 +8,7 @@ Examples:
   gemello run busybox                            the small guest: a shell on Debian's kernel
   gemello run --rootfs / -- uname -r             this host's own programs, on another kernel
   gemello run debian -- uname -a                 one command; its output, its exit status
+  gemello run debian --system -- systemctl       one command, when systemd has everything up
   sort < names | gemello run debian -- uniq -c   in a pipeline, any bytes both ways
   gemello run oci:image.tar -- sh                an OCI image, or what docker save writes
   gemello run docker://HOST/alpine -- sh         an image of a registry

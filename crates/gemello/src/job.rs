@@ -64,12 +64,13 @@ pub(crate) fn job(
         net: settings.net().map_or(Net::None, |net| net.addresses()),
         root: match (root, image) {
             (Some(_), _) => Some(Root::Folder(rootfs::ROOT.into())),
-            (None, _) if settings.boot.is_system() => Some(Root::System(DISK.into())),
+            (None, _) if settings.boot.starts_init() => Some(Root::System(DISK.into())),
+            (None, _) if settings.boot.is_system() => Some(Root::Bare(DISK.into())),
             (None, Some(_)) => Some(Root::Disk(DISK.into())),
             (None, None) => None,
         },
         folders,
-        stop_signal: image.filter(|_| root.is_none()).and_then(asking),
+        stop_signal: image.filter(|_| !settings.boot.starts_init()).and_then(asking),
         program: match (root, image) {
             (Some(root), _) => callers(words, root)?,
             (None, _) if settings.boot.is_system() => roots(words, &LOGIN),
@@ -134,11 +135,12 @@ fn images(words: Vec<OsString>, image: &Note) -> Result<Program> {
     })
 }
 
-/// The signal that asks the image's command to end. A system is powered off.
+/// The signal that asks the command of a guest without an init to end.
 fn asking(image: &Note) -> Option<u8> {
     match &image.contents {
         Contents::Image { config, .. } => Some(stop_signal(&config.stop_signal)),
-        Contents::System { .. } | Contents::Unconfigured { .. } => None,
+        Contents::System { .. } => Some(stop_signal("")),
+        Contents::Unconfigured { .. } => None,
     }
 }
 

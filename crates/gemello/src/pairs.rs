@@ -12,8 +12,9 @@ use engine_soft::Tier;
 /// There is one; which, and what to do.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     boot(&settings.boot)?;
-    if settings.boot.system == Some(true) && settings.disk.is_empty() {
-        bail!("`system` boots what is on the first of `disks`; say which");
+    let on_disk = settings.boot.system == Some(true) && settings.boot.debian.is_none();
+    if on_disk && settings.disk.is_empty() {
+        bail!("`system` boots what is on the first of `disks`; say which, or `debian`");
     }
     if settings.engine.tier == Some(Tier::Interpret) && settings.run.trace.contains(&Topic::Blocks)
     {
@@ -99,7 +100,7 @@ fn boot(boot: &BootSettings) -> Result<()> {
         bail!("`debian` and `rootfs` both say what to boot; leave one out");
     }
     let others = [image.is_some(), rootfs.is_some(), nucleus.is_some(), kernel.is_some()];
-    if *system == Some(true) && (debian.is_some() || others.contains(&true)) {
+    if *system == Some(true) && others.contains(&true) {
         bail!("`system` is booted by Debian's kernel alone; leave all other guests out");
     }
     if rootfs.is_some() && nucleus.is_some() {
@@ -208,6 +209,8 @@ mod tests {
             "gemello run oci:x --save s --name n",
             "gemello run oci:x --rm -- ls",
             "gemello run debian --release sid --rm -- ls",
+            "gemello run debian --system -- ls",
+            "gemello run debian --system",
             "gemello run debian --save s",
             "gemello run --nucleus test",
             "gemello run --disk x --cloud-init u,m,n",

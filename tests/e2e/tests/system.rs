@@ -1,12 +1,13 @@
-//! `gemello run --system`: what is on a disk has a process 1 of its own. Here that is a script,
-//! which does what systemd would; by hand, it is systemd.
+//! `gemello run --system`, and Debian's command without it: what is on a disk has a process 1 of
+//! its own, which is started or not. Here that is a script, which does what systemd would; by hand,
+//! it is systemd.
 
 use e2e::{cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
 /// Runs the service that systemd would start, and powers off as it would.
@@ -39,6 +40,8 @@ fn disk(init: Option<&str>) -> PathBuf {
     for folder in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "root"] {
         fs::create_dir_all(root.join(folder)).expect("a folder");
     }
+    fs::write(root.join("etc/hostname"), "# whose\nits.name\n").expect("a file");
+    fs::write(root.join("etc/machine-id"), "").expect("a file");
     fs::copy(cache().join("cloud/busybox"), root.join("bin/busybox")).expect("a copy");
     symlink("busybox", root.join("bin/sh")).expect("a link");
     if let Some(script) = init {
@@ -91,6 +94,88 @@ fn what_is_no_system_says_so() {
     assert!(code(&output) != 0 && said.contains("the disk has no /sbin/init"), "{said}");
     let output = run(&["run", "--system", "--", "true"]);
     assert!(code(&output) == 2 && text(&output.stderr).contains("--disk"), "{output:?}");
+}
+
+/// A cache in which this disk is a whole Debian.
+fn place(disk: &Path) -> PathBuf {
+    let digits = "5".repeat(64);
+    let place = disk.with_file_name("cache");
+    let _ = fs::remove_dir_all(&place);
+    let base = place.join("gemello/images").join(&digits);
+    fs::create_dir_all(&base).expect("a folder");
+    fs::rename(disk, base.join("root.ext4")).expect("a disk");
+    symlink(cache().join("cloud"), base.join("kernel")).expect("a link");
+    let note = format!(
+        "{{\"name\": \"debian:trixie\", \"digest\": \"sha256:{digits}\", \"system\": \"trixie\", \
+        \"format\": 1}}"
+    );
+    fs::write(base.join("image.json"), note).expect("a file");
+    place
+}
+
+fn start(place: &Path, options: &[&str], script: &str) -> Child {
+    let mut command = command(&["run", "debian", "--timeout", "4m"]);
+    command.args(options).args(["--", "/bin/sh", "-c", script]).env("XDG_CACHE_HOME", place);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("gemello starts")
+}
+
+fn in_debian(place: &Path, options: &[&str], script: &str) -> Output {
+    let mut guest = start(place, options, script);
+    guest.stdin.take().expect("a pipe").write_all(b"typed\n").expect("written");
+    guest.wait_with_output().expect("its end")
+}
+
+/// What a command in Debian sees. It leaves one process, which has a file open for writing.
+const WITHOUT_INIT: &str = "busybox tr '\\0' ' ' < /proc/1/cmdline; echo
+busybox hostname
+busybox grep -c '^[0-9a-f]\\{32\\}$' /etc/machine-id
+busybox awk '{ print $2, $3 }' /proc/mounts | busybox grep -E '^/(run|tmp|sys/fs/cgroup) '
+test -d /run/systemd/system || echo no systemd
+busybox stat -c %a /tmp /run/lock
+busybox cat /etc/resolv.conf -
+busybox cp /etc/machine-id /kept
+busybox sh -c 'exec > /held 2>&1 < /dev/null; while :; do echo; busybox sleep 0.01; done' &
+echo wrong >&2
+exit 7";
+
+/// A command first, and the system later: on the same disk.
+#[test]
+fn debians_command_needs_no_init() {
+    let _turn = debian("cloud");
+    let place = place(&disk(Some(INIT)));
+    let output = in_debian(&place, &[], WITHOUT_INIT);
+    assert_eq!(code(&output), 7, "{}{}", text(&output.stdout), text(&output.stderr));
+    let expected = "/init \nits.name\n1\n/run tmpfs\n/tmp tmpfs\n/sys/fs/cgroup cgroup2\n\
+        no systemd\n1777\n1777\nnameserver 10.0.2.3\ntyped\n";
+    assert_eq!((text(&output.stdout).as_str(), &*text(&output.stderr)), (expected, "wrong\n"));
+    // As after an unmount, whoever was still writing.
+    let (kept, raw) = (place.join("gemello/machines/debian.qcow2"), place.join("raw"));
+    succeeds(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(kept).arg(&raw));
+    succeeds(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(&raw));
+    let mut look = Command::new("/usr/sbin/debugfs");
+    let features = look.args(["-R", "features"]).arg(&raw).output().expect("debugfs starts");
+    assert!(!text(&features.stdout).contains("needs_recovery"), "{}", text(&features.stdout));
+    let script = "busybox head -n 1 /proc/1/cmdline | busybox tr '\\0' ' '; echo
+        busybox cmp /kept /etc/machine-id && busybox cat -";
+    let output = in_debian(&place, &["--system"], script);
+    assert_eq!(text(&output.stdout), "/bin/sh /sbin/init \ntyped\n", "{}", text(&output.stderr));
+}
+
+/// As an image's command is.
+#[test]
+fn debians_command_is_asked_to_end() {
+    let _turn = debian("cloud");
+    let place = place(&disk(Some(INIT)));
+    let script = "trap 'echo heard; exit 5' TERM; echo ready; while :; do busybox sleep 0.1; done";
+    let mut guest = start(&place, &["--rm"], script);
+    let mut lines = BufReader::new(guest.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().and_then(Result::ok);
+    assert_eq!(line().as_deref(), Some("ready"));
+    let pid = rustix::process::Pid::from_child(&guest);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(line().as_deref(), Some("heard"));
+    assert_eq!(guest.wait().expect("its end").code(), Some(5));
 }
 
 /// `SYSTEM=root.ext4 cargo test -p e2e --test system -- --ignored --nocapture systemd`: a Debian

@@ -64,7 +64,13 @@ fn a_system_is_made_and_machines_go_on_with_it_by_hand() {
     );
     let modules = "modprobe loop && test -d /sys/module/loop && echo there";
     assert_eq!(in_it(&["--rm"], modules), "there");
-    assert_eq!(in_it(&["--rm"], "systemctl is-system-running --wait"), "running");
+    let running = "systemctl is-system-running --wait";
+    assert_eq!(in_it(&["--rm", "--system"], running), "running");
+    // A command has no init; packages start no services then, and their scripts are content.
+    assert_eq!(in_it(&["--rm"], "systemctl is-system-running || true"), "offline");
+    let service = "apt-get update -qq && apt-get install -y -qq cron >&2 && ! pgrep -x cron";
+    in_it(&["--name", "served"], service);
+    assert_eq!(in_it(&["--name", "served", "--system"], "systemctl is-active cron"), "active");
     // What is written is kept under the name, and only there.
     in_it(&["--name", "kept"], "echo mine > /root/file");
     assert_eq!(in_it(&["--name", "kept"], "cat /root/file"), "mine");
@@ -85,7 +91,7 @@ fn a_system_is_made_and_machines_go_on_with_it_by_hand() {
         assert_eq!(text(&output.stdout).trim(), n.to_string());
     }
     assert_eq!(digest(&root), before, "a machine has written to its base");
-    said(&cache, &["rm", "kept"]);
+    said(&cache, &["rm", "kept", "served"]);
     said(&cache, &["prune"]);
     assert!(!root.exists());
     assert_eq!(code(&run(&cache, &["rm", "kept"])), 2);

@@ -19,6 +19,10 @@ const ROOM: u64 = 8 << 30;
 /// Folders that every root has: where the agent mounts, and writes who resolves names.
 const FOLDERS: [&str; 4] = ["proc", "sys", "dev", "etc"];
 
+/// How systems are made; with another number the old ones serve the machines on them alone.
+/// 1: the first boot is done.
+pub(super) const FORMAT: u32 = 1;
+
 /// In the folder of a system, the kernel that its modules are for.
 pub(super) const KERNEL: &str = "kernel";
 
@@ -42,8 +46,12 @@ pub(crate) enum Contents {
         /// As whom the command runs.
         user: User,
     },
-    /// A whole system, of this release.
-    System { system: Release },
+    /// A whole system, of this release. It was made as those of this `format` are.
+    System {
+        system: Release,
+        #[serde(default)]
+        format: u32,
+    },
     /// The same before its first boot.
     Unconfigured { unconfigured: Release },
 }
@@ -51,7 +59,12 @@ pub(crate) enum Contents {
 impl Contents {
     /// Whether it is a whole system of `release`.
     pub(super) fn is_system(&self, release: Release) -> bool {
-        matches!(self, Self::System { system } if *system == release)
+        matches!(self, Self::System { system, .. } if *system == release)
+    }
+
+    /// Whether it is one that is made so today.
+    pub(super) fn is_current(&self, release: Release) -> bool {
+        self.is_system(release) && matches!(self, Self::System { format: FORMAT, .. })
     }
 }
 
@@ -250,4 +263,23 @@ fn user(tree: &mut Tree, spool: &File, config: &Config) -> Result<User> {
     };
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     User::find(&config.user, &passwd, &group).context("the image cannot run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_of_another_format_is_not_built_on() {
+        let of = |rest: &str| -> Contents {
+            let digest = Digest::of(b"x");
+            let text = format!(r#"{{"name": "x", "digest": "{digest}", {rest}}}"#);
+            serde_json::from_str::<Note>(&text).expect("a note").contents
+        };
+        let (old, new) = (of(r#""system": "trixie""#), of(r#""system": "trixie", "format": 1"#));
+        assert!(old.is_system(Release::Trixie) && !old.is_current(Release::Trixie));
+        assert!(new.is_system(Release::Trixie) && new.is_current(Release::Trixie));
+        assert!(!new.is_system(Release::Sid) && !new.is_current(Release::Sid));
+        assert!(!of(r#""unconfigured": "trixie""#).is_system(Release::Trixie));
+    }
 }

@@ -44,10 +44,20 @@ $dpkg --configure -a
 
 depmod "$kernel"
 
+# Packages start their services where there is an init; a command runs without one.
+cat >/usr/sbin/policy-rc.d <<'END'
+#!/bin/sh
+# Without systemd as process 1, as in `gemello run debian -- CMD`, packages start no services.
+[ -d /run/systemd/system ] || exit 101
+END
+
 # What is each machine's own, and what can be made again.
-rm -f /usr/sbin/policy-rc.d /var/lib/dbus/machine-id /etc/ssh/ssh_host_*
+rm -f /var/lib/dbus/machine-id /etc/ssh/ssh_host_*
 : >/etc/machine-id
 rm -f /var/lib/systemd/random-seed /var/cache/apt/*.bin /var/cache/debconf/*-old
 rm -f /var/lib/dpkg/*-old /var/cache/ldconfig/aux-cache
 find /var/log -type f -exec truncate -s 0 {} +
+
+# The packages have done what a first boot does: by these marks systemd sees it.
+/usr/lib/systemd/systemd-update-done
 umount -l /run

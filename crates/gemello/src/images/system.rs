@@ -2,7 +2,7 @@
 //! which is the first to boot it.
 
 use super::assembly::Assembly;
-use super::base::{self, Base, Contents, KERNEL, Note};
+use super::base::{self, Base, Contents, FORMAT, KERNEL, Note};
 use super::configure::configure;
 use crate::debian::system::System;
 use crate::debian::{Draft, Lock, Release, cache_directory, refused};
@@ -54,7 +54,7 @@ pub(crate) fn refresh(release: Release) -> Result<u8> {
 fn newest(cache: &Path, release: Release) -> Option<Base> {
     let entries = fs::read_dir(base::folder(cache)).ok()?;
     let made = |folder: &PathBuf| -> Option<SystemTime> {
-        let of_it = base::note(folder)?.contents.is_system(release);
+        let of_it = base::note(folder)?.contents.is_current(release);
         fs::metadata(base::root(folder)).ok()?.modified().ok().filter(|_| of_it)
     };
     let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -92,7 +92,8 @@ fn make(all: &Path, release: Release) -> Result<Base> {
     system.kernel.copy_to(&draft.path().join(KERNEL)).map_err(refusal)?;
     let version = system.kernel.kernel_version().to_owned();
     configure(draft.path(), STAGE, &version, &essential, packages.len())?;
-    base::seal(&draft, &Note { contents: Contents::System { system: release }, ..note })?;
+    let contents = Contents::System { system: release, format: FORMAT };
+    base::seal(&draft, &Note { contents, ..note })?;
     draft.publish(&place)?;
     system.tidy();
     eprintln!("gemello: ready: {}", name(release));

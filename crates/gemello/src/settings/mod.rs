@@ -128,7 +128,8 @@ pub(crate) struct BootSettings {
     /// Folders that a guest with such a root may write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) rw: Vec<PathBuf>,
-    /// The first disk's own system becomes the guest, by Debian's kernel.
+    /// The first disk's own system becomes the guest, by Debian's kernel; with `debian`, its init
+    /// is started before a command, too.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) system: Option<bool>,
     /// What these guests run in place of a shell.
@@ -402,15 +403,28 @@ impl BootSettings {
         self.is_made_here() || self.nucleus.is_some() || self.kernel.is_some()
     }
 
+    /// Whether it says what is booted in place of what `lower` says. `system` says more of a
+    /// Debian.
+    fn replaces(&self, lower: &Self) -> bool {
+        let more = lower.debian.is_some() && self.system == Some(true);
+        let others = Self { system: self.system.filter(|_| !more), ..self.clone() };
+        others.names_a_guest()
+    }
+
     /// Whether gemello makes the guest: its process 1 is the agent.
     pub(crate) fn is_made_here(&self) -> bool {
         let Self { busybox, rootfs, image, .. } = self;
         busybox.is_some() || rootfs.is_some() || image.is_some() || self.is_system()
     }
 
-    /// Whether such a guest has a process 1 of its own.
+    /// Whether such a guest's root is a system, which has an init.
     pub(crate) fn is_system(&self) -> bool {
         self.system == Some(true) || self.debian.is_some()
+    }
+
+    /// Whether that init is started. A command in Debian does without, unless it is asked for.
+    pub(crate) fn starts_init(&self) -> bool {
+        self.system == Some(true) || self.debian.is_some() && self.command.is_empty()
     }
 
     /// Whether such a guest stays in its initial file system.
@@ -424,7 +438,7 @@ impl BootSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let other_guest = self.names_a_guest();
+        let other_guest = self.replaces(&lower);
         let Self {
             debian,
             busybox,

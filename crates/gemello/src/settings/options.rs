@@ -76,10 +76,10 @@ pub(crate) fn gather(arguments: &Run) -> Result<Given> {
         What::Busybox => options.boot.busybox = Some(arguments.flavour.unwrap_or_default()),
         What::Oci(image) => options.boot.image = Some(image),
         What::Settings(settings) => {
-            if settings.boot.busybox.is_some() && !options.boot.names_a_guest() {
+            if settings.boot.busybox.is_some() && !options.boot.replaces(&settings.boot) {
                 options.boot.busybox = arguments.flavour;
             }
-            if settings.boot.debian.is_some() && !options.boot.names_a_guest() {
+            if settings.boot.debian.is_some() && !options.boot.replaces(&settings.boot) {
                 options.boot.debian = arguments.release;
             }
             file = arguments.what.as_ref().map(|path| (path.into(), *settings));

@@ -205,6 +205,25 @@ fn the_command_line_comes_first() {
     assert_eq!((nucleus.boot.kernel, nucleus.boot.busybox), (None, None));
 }
 
+/// `system` has a Debian's init started; of any other guest it says what is booted.
+#[test]
+fn a_files_debian_is_a_system_as_well() {
+    let said = || options::gather(&arguments(&["--system"])).expect("said").settings;
+    let boot =
+        |file: BootSettings| said().over(Settings { boot: file, ..Settings::default() }).boot;
+    let command = vec![Word("true".into())];
+    let debian = Some(Release::Sid);
+    let file = BootSettings { debian, command: command.clone(), ..BootSettings::default() };
+    assert!(!file.starts_init() && file.is_system());
+    let both = boot(file);
+    assert_eq!((both.debian, both.system), (debian, Some(true)));
+    assert!(both.starts_init());
+    let image =
+        boot(BootSettings { rootfs: Some("/x".into()), command, ..BootSettings::default() });
+    assert_eq!((image.rootfs, image.system), (None, Some(true)));
+    assert!(BootSettings { debian, ..BootSettings::default() }.starts_init());
+}
+
 #[test]
 fn what_is_no_text_cannot_be_printed() {
     use std::ffi::OsStr;
