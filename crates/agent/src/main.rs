@@ -18,6 +18,7 @@
 mod command;
 mod dhcp;
 mod exec;
+mod follow;
 mod init;
 mod lines;
 mod modules;

@@ -25,6 +25,7 @@ mod examples;
 mod exit;
 mod fetch;
 mod first_boot;
+mod follow;
 mod gate;
 mod guest;
 mod handover;
