@@ -23,6 +23,8 @@ pub enum Request {
         /// The key.
         key: String,
     },
+    /// To look anew at names in the shared folder of this tag, as they come.
+    Follow(String),
 }
 
 /// A command, as the guest's service is to run it.
@@ -72,6 +74,10 @@ impl Request {
                 text.put("user", user);
                 text.put("key", key);
             }
+            Self::Follow(tag) => {
+                text.put("do", "follow");
+                text.put("tag", tag);
+            }
         }
         text.0
     }
@@ -80,13 +86,14 @@ impl Request {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let mut said = Said::default();
         text::read(bytes, |key, value| said.take(key, value))?;
-        let Said { what, exec, to, path, user, key } = said;
+        let Said { what, exec, to, path, user, key, tag } = said;
         Ok(match what.as_str() {
             "exec" if !exec.words.is_empty() => Self::Exec(Exec { user, ..exec }),
             "forward" => Self::Forward(to),
             "send" => Self::Send(path),
             "take" => Self::Take(path),
             "authorize" => Self::Authorize { user: user.unwrap_or_default(), key },
+            "follow" => Self::Follow(tag),
             _ => return Err(format!("{what:?} is nothing that the agent does")),
         })
     }
@@ -101,6 +108,7 @@ struct Said {
     path: PathBuf,
     user: Option<String>,
     key: String,
+    tag: String,
 }
 
 impl Said {
@@ -119,6 +127,7 @@ impl Said {
             "path" => self.path = os().into(),
             "user" => self.user = Some(text()?),
             "key" => self.key = text()?,
+            "tag" => self.tag = text()?,
             _ => return Err(()),
         }
         Ok(())
@@ -147,6 +156,7 @@ mod tests {
             Request::Send("/a b".into()),
             Request::Take(os(b"\xfe").into()),
             Request::Authorize { user: "root".into(), key: "ssh-ed25519 AAAA x".into() },
+            Request::Follow("src".into()),
         ] {
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }

@@ -7,6 +7,7 @@
 //! send                                                  ──► Output …, Ended(0) | Failed
 //! take       ◄── Input …, InputEnd                      ──► Ended(0) | Failed
 //! authorize                                             ──► Ended(0) | Failed
+//! follow     ◄── Input …                                ──► Ended(0) | Failed, before the first
 //! ```
 //! Neither side trusts the other: a length has a bound, and what is no frame ends the connection.
 //! A command's input is sent only as far as it has been taken, [`WINDOW`] bytes aside: signals

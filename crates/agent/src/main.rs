@@ -20,6 +20,7 @@ mod bare;
 mod command;
 mod dhcp;
 mod exec;
+mod follow;
 mod init;
 mod lines;
 mod modules;

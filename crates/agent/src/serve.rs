@@ -5,8 +5,8 @@
 //! A thread for each connection, [`MOST`] at a time. Only the host is answered: it may do with the
 //! guest what it likes anyway.
 
-use crate::exec;
 use crate::people::User;
+use crate::{exec, follow};
 use agent_job::{AGENT_PORT, Carried, FromAgent, PIECE, Pieces, Request, ToAgent};
 use anyhow::{Context as _, Result, bail};
 use copy::{Bits, Target, pack};
@@ -70,6 +70,7 @@ fn answer(mut stream: VsockStream, usual: &Usual) {
         Request::Send(path) => send(&mut stream, &path),
         Request::Take(path) => take(&mut stream, &path),
         Request::Authorize { user, key } => authorize(&user, &key),
+        Request::Follow(tag) => follow::follow(&mut stream, &tag).map(|()| Done::Told),
     };
     let told = match done {
         Ok(Done::Told) => return,

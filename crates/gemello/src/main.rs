@@ -26,6 +26,7 @@ mod examples;
 mod exit;
 mod fetch;
 mod first_boot;
+mod follow;
 mod gate;
 mod guest;
 mod handover;

@@ -56,7 +56,7 @@ impl Kind {
     }
 
     /// Whether the guest's init listens to us.
-    fn has_our_init(self) -> bool {
+    pub(crate) fn has_our_init(self) -> bool {
         self != Self::Console
     }
 

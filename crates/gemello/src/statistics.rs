@@ -88,13 +88,21 @@ pub(crate) fn flows_line(flows: &Flows) -> String {
 }
 
 fn share_rows(f: &mut fmt::Formatter<'_>, stats: &ShareStats) -> fmt::Result {
-    let ShareStats { tag, requests, errors, read, written, known, kept } = stats;
+    let ShareStats { tag, requests, kinds, errors, read, written, known, kept, watched } = stats;
     writeln!(f, "shared folder {tag}")?;
     writeln!(f, "  {:<24} {requests:>10}, {errors} answered with an error", "requests")?;
+    let most = kinds.iter().take(5).map(|(name, count)| format!("{count} {name}"));
+    if !kinds.is_empty() {
+        writeln!(f, "  {:<24} {}", "the most of them", most.collect::<Vec<_>>().join(", "))?;
+    }
     for (name, bytes) in [("read", *read), ("written", *written)] {
         writeln!(f, "  {name:<24} {:>10.1} MiB", mib(bytes))?;
     }
-    writeln!(f, "  {:<24} {known:>10}, {kept} kept open", "files that it knows")
+    writeln!(
+        f,
+        "  {:<24} {known:>10}, {kept} kept open, {watched} directories watched",
+        "files that it knows"
+    )
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {

@@ -8,7 +8,7 @@ use crate::settings::name::MachineName;
 use crate::settings::sched::SchedSettings;
 use crate::side::Side;
 use crate::statistics::Table;
-use crate::{detach, exit, outfile, signals, terminal};
+use crate::{detach, exit, follow, outfile, signals, terminal};
 use anyhow::{Context as _, Result};
 use machine::{End, Machine};
 use sched::Pool;
@@ -108,6 +108,7 @@ fn prepare(ready: Ready, pool: &Result<Pool, End>, alone: bool) -> Running {
     }
     let size = (machine.ram().size(), machine.processors());
     let hosted = Arc::new(Hosted::new(name, machine.handle(), side, size));
+    follow::begin(&hosted);
     let serving = claim.map(|claim| claim.serve(&hosted));
     Running { machine, hosted, printed: report, log, capture, alone, serving }
 }

@@ -9,7 +9,7 @@ use crate::error::{BalloonError, ControlError, EntranceError, ResetError, SaveEr
 use crate::saved::file::{self, Content, Header};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
-use crate::virtio::Slotted;
+use crate::virtio::{SharedFolder, Slotted};
 use devices::virtio::balloon::{BalloonControl, BalloonReport};
 use devices::virtio::net::{Sink, Watch};
 use devices::virtio::vsock::Entrance;
@@ -213,6 +213,11 @@ impl MachineHandle {
         }
         let mut sides = self.board.virtio.iter().map(Slotted::side);
         sides.find_map(|side| side.entrance.clone()).ok_or(EntranceError::NoVsock)
+    }
+
+    /// Its shared folders.
+    pub fn shares(&self) -> Vec<SharedFolder> {
+        self.board.virtio.iter().filter_map(|it| it.side().share.clone()).collect()
     }
 
     /// Ends the machine.

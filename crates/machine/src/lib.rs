@@ -81,6 +81,7 @@ pub use notifier::Notifier;
 pub use power::Stopper;
 pub use saved::file::{FileError, SavedMachine};
 pub use saved::{MachineState, RestoreError, VirtioState};
-pub use share::{Cache as ShareCache, Options as ShareOptions, Owner, ShareStats};
+pub use share::{Cache as ShareCache, Follower, Options as ShareOptions, Owner, ShareStats};
 pub use stats::{Exits, ProcessorStats, Stats};
+pub use virtio::SharedFolder;
 pub use wiring::Lines;

@@ -54,8 +54,16 @@ pub(crate) struct Side {
     forwards: Vec<Forward>,
     /// Looks at a network device's cable.
     pub(crate) watch: Option<Watch>,
-    /// A shared folder, and what the guest calls it.
-    share: Option<(String, Arc<Share>)>,
+    pub(crate) share: Option<SharedFolder>,
+}
+
+/// A shared folder of a machine's.
+#[derive(Clone, Debug)]
+pub struct SharedFolder {
+    /// What the guest calls it.
+    pub tag: String,
+    /// The folder.
+    pub share: Arc<Share>,
 }
 
 /// A device on its transport.
@@ -165,7 +173,8 @@ fn a_share(
 ) -> Result<Made, BuildError> {
     let share = Arc::new(Share::open(path, *options)?);
     let fs = Fs::new(tag, Arc::clone(&share), queues, service)?;
-    Ok((Box::new(fs), Side { share: Some((tag.clone(), share)), ..Side::default() }))
+    let share = SharedFolder { tag: tag.clone(), share };
+    Ok((Box::new(fs), Side { share: Some(share), ..Side::default() }))
 }
 
 /// Disk `number`, with `queues` queues if they are of use.
@@ -266,7 +275,7 @@ impl Slotted {
 
     /// What has been done with a shared folder.
     pub(crate) fn share_stats(&self) -> Option<ShareStats> {
-        let (tag, share) = self.side.share.as_ref()?;
+        let SharedFolder { tag, share } = self.side.share.as_ref()?;
         Some(ShareStats { tag: tag.clone(), ..share.stats() })
     }
 

@@ -8,12 +8,14 @@ use rustix::fs::{AtFlags, FileType, Mode, Statx, StatxFlags, makedev, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Set-user-ID and set-group-ID.
 const SET_IDS: u32 = 0o6000;
 /// A change is so old before the next one is sure to have another time.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Of two changes within this, the second may leave the same times: the host's clock of files.
+const TICK: Duration = Duration::from_millis(20);
 
 /// What tells a file from any other: its number is used again, but not with its time of birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,8 +42,35 @@ impl Content {
     }
 }
 
-/// A file as the host has it.
-pub(crate) struct Attributes(Statx);
+/// What a guest goes by of a file's attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing of what changes with a file's content: it asks when it needs that.
+    #[default]
+    Nothing,
+    /// It has them, and a change may be one that cannot be seen from here.
+    Unsure,
+    /// Those of this size and time of change.
+    As(u64, (i64, u32)),
+}
+
+impl Told {
+    /// Whether the guest goes by nothing but what is so `now`.
+    pub(crate) fn holds(self, now: &Attributes) -> bool {
+        let Attributes(found, _) = now;
+        match self {
+            Self::Nothing => true,
+            Self::Unsure => false,
+            Self::As(size, changed) => {
+                size == found.stx_size
+                    && changed == (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec)
+            }
+        }
+    }
+}
+
+/// A file as the host has it, and when it was looked at.
+pub(crate) struct Attributes(Statx, Instant);
 
 impl Attributes {
     /// Of what `name` is in the directory `at`.
@@ -56,11 +85,17 @@ impl Attributes {
 
     fn read(at: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Self, Errno> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        statx(at, name, flags | AtFlags::NO_AUTOMOUNT, wanted).map(Self)
+        let before = Instant::now();
+        statx(at, name, flags | AtFlags::NO_AUTOMOUNT, wanted).map(|found| Self(found, before))
+    }
+
+    /// Whether it was looked at after that.
+    pub(crate) fn is_after(&self, event: Instant) -> bool {
+        self.1 >= event
     }
 
     pub(crate) fn key(&self) -> Key {
-        let Self(found) = self;
+        let Self(found, _) = self;
         let born = found.stx_btime;
         let has = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
         Key {
@@ -100,22 +135,29 @@ impl Attributes {
         Ids { uid: self.0.stx_uid, gid: self.0.stx_gid }
     }
 
-    pub(crate) fn content(&self) -> Content {
-        let time = self.0.stx_mtime;
-        let since = u64::try_from(time.tv_sec)
-            .ok()
-            .map(|seconds| UNIX_EPOCH + Duration::new(seconds, time.tv_nsec));
-        let settled = since.and_then(|since| SystemTime::now().duration_since(since).ok());
-        Content {
-            size: self.0.stx_size,
-            changed: (time.tv_sec, time.tv_nsec),
-            unsure: settled.is_none_or(|age| age < SETTLED),
+    /// How many names it has.
+    pub(crate) fn links(&self) -> u32 {
+        self.0.stx_nlink
+    }
+
+    /// What a guest goes by that is told of them now.
+    pub(crate) fn told(&self) -> Told {
+        let time = (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec);
+        match age(time) {
+            Some(age) if age >= TICK => Told::As(self.0.stx_size, time),
+            _ => Told::Unsure,
         }
+    }
+
+    pub(crate) fn content(&self) -> Content {
+        let changed = (self.0.stx_mtime.tv_sec, self.0.stx_mtime.tv_nsec);
+        let unsure = age(changed).is_none_or(|age| age < SETTLED);
+        Content { size: self.0.stx_size, changed, unsure }
     }
 
     /// Appends `fuse_attr`. `ino` is the number that the guest is shown.
     pub(crate) fn put(&self, answer: &mut Answer, ino: u64, ownership: &Ownership) {
-        let Self(found) = self;
+        let Self(found, _) = self;
         let ids = ownership.shown(self.host_ids());
         answer.u64(ino).u64(found.stx_size).u64(found.stx_blocks);
         let times = [found.stx_atime, found.stx_mtime, found.stx_ctime];
@@ -139,4 +181,11 @@ pub(crate) fn permissions(mode: u32, kind: FileType) -> u32 {
         FileType::Directory => mode & !0o4000,
         _ => mode & !SET_IDS,
     }
+}
+
+/// How long ago that was. `None`: it is not over.
+fn age((seconds, nanoseconds): (i64, u32)) -> Option<Duration> {
+    let since = u64::try_from(seconds).ok()?;
+    let since = UNIX_EPOCH + Duration::new(since, nanoseconds);
+    SystemTime::now().duration_since(since).ok()
 }

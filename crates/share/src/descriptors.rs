@@ -27,6 +27,13 @@ impl Budget {
         let all = limit - limit / 4;
         (all / SHARES.load(Ordering::Relaxed).max(1)).max(16)
     }
+
+    /// Directories that it may watch. Half of the user's are left to his other programs.
+    pub(crate) fn watches(&self) -> usize {
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+        let limit = limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(8192_usize);
+        limit / 2 / SHARES.load(Ordering::Relaxed).max(1)
+    }
 }
 
 impl Drop for Budget {

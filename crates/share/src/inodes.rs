@@ -9,9 +9,10 @@
 //!
 //! One lock around all of it, held while a file is found again and never for its data.
 
-use crate::attributes::{Attributes, Content, Key};
+use crate::attributes::{Attributes, Content, Key, Told};
 use crate::confined::find_child;
 use crate::descriptors::Budget;
+use crate::watches::Watches;
 use rustix::fd::OwnedFd;
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 /// Files that a guest may know at once: what bounds the memory that it takes.
 const INODES: usize = 1 << 21;
@@ -57,6 +59,10 @@ pub(crate) struct Inode {
     open: Vec<Weak<OwnedFd>>,
     /// As the guest was last told.
     pub(crate) content: Content,
+    /// What it goes by.
+    pub(crate) told: Told,
+    /// By what the directory is watched, and since when.
+    pub(crate) watch: Option<(i32, Instant)>,
 }
 
 /// What is closed first.
@@ -81,6 +87,8 @@ pub(crate) struct Inodes {
     next: u64,
     root: Arc<OwnedFd>,
     budget: Budget,
+    /// While somebody tells the guest of changes.
+    pub(crate) watches: Option<Watches>,
 }
 
 impl Inode {
@@ -95,6 +103,8 @@ impl Inode {
             used: false,
             open: Vec::new(),
             content: Content::default(),
+            told: Told::Nothing,
+            watch: None,
         }
     }
 
@@ -131,6 +141,7 @@ impl Inodes {
             next: ROOT.0 + 1,
             root,
             budget: Budget::new(),
+            watches: None,
         })
     }
 
@@ -138,6 +149,8 @@ impl Inodes {
     pub(crate) fn clear(&mut self) {
         let Some(mut root) = self.inodes.remove(&ROOT) else { return };
         (root.children, root.open) = (0, Vec::new());
+        (root.told, root.watch) = (Told::Nothing, None);
+        self.watches.iter_mut().for_each(Watches::clear);
         self.by_key = HashMap::from([(root.key, ROOT)]);
         self.inodes = HashMap::from([(ROOT, root)]);
         self.turns = Default::default();
@@ -152,9 +165,10 @@ impl Inodes {
         self.inodes.get_mut(&id)
     }
 
-    /// How many the guest knows, and how many of them are kept open.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.inodes.len(), self.kept)
+    /// How many the guest knows, how many of them are kept open, and how many are watched.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        let watched = self.watches.as_ref().map_or(0, Watches::count);
+        [self.inodes.len(), self.kept, watched]
     }
 
     /// The file that has these attributes, if the guest knows it.
@@ -176,6 +190,7 @@ impl Inodes {
         if let Some(inode) = self.inodes.get_mut(&id) {
             inode.lookups = inode.lookups.saturating_add(1);
             inode.content = attributes.content();
+            inode.told = attributes.told();
         }
         if location.is_some() {
             self.settle(id, location);
@@ -243,6 +258,9 @@ impl Inodes {
                 self.by_key.remove(&inode.key);
             }
             self.kept -= usize::from(inode.kept.is_some());
+            if let (Some((watch, _)), Some(watches)) = (inode.watch, &mut self.watches) {
+                watches.remove(watch);
+            }
             let parent = inode.location.map(|place| place.parent);
             if let Some(above) = parent.and_then(|id| self.inodes.get_mut(&id)) {
                 above.children = above.children.saturating_sub(1);
@@ -353,6 +371,26 @@ impl Inodes {
         self.inodes.iter().filter(|(id, _)| **id != ROOT).map(|(id, inode)| (*id, inode))
     }
 
+    /// Where a file is below the folder, as it was last seen.
+    pub(crate) fn path(&self, id: NodeId) -> Option<Vec<u8>> {
+        let (mut names, mut at) = (Vec::new(), id);
+        while at != ROOT {
+            let Location { parent, name } = self.inodes.get(&at)?.location.as_ref()?;
+            names.push(name.as_bytes());
+            at = *parent;
+            if names.len() > DEPTH {
+                return None;
+            }
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+
+    /// What it may have of the host.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// The folder's device.
     pub(crate) fn device(&self) -> u64 {
         self.inodes.get(&ROOT).map_or(0, |root| root.key.dev)
@@ -362,7 +400,8 @@ impl Inodes {
     pub(crate) fn put(&mut self, id: NodeId, key: Key, kind: FileType, lookups: u64) -> bool {
         let new = !self.inodes.contains_key(&id) && !self.by_key.contains_key(&key);
         if new && self.inodes.len() < INODES && id > ROOT && id.0 < u64::MAX {
-            self.inodes.insert(id, Inode { lookups, ..Inode::new(key, kind) });
+            let told = Told::Unsure; // whatever the guest was told then
+            self.inodes.insert(id, Inode { lookups, told, ..Inode::new(key, kind) });
             self.by_key.insert(key, id);
             self.next = self.next.max(id.0 + 1);
             return true;

@@ -57,6 +57,50 @@ pub(crate) mod opcode {
     pub(crate) const COPY_FILE_RANGE: u32 = 47;
     pub(crate) const SYNCFS: u32 = 50;
     pub(crate) const TMPFILE: u32 = 51;
+
+    /// Numbers are below this.
+    pub(crate) const END: usize = 64;
+
+    /// What they are called.
+    pub(crate) const NAMES: [(u32, &str); 37] = [
+        (LOOKUP, "LOOKUP"),
+        (FORGET, "FORGET"),
+        (GETATTR, "GETATTR"),
+        (SETATTR, "SETATTR"),
+        (READLINK, "READLINK"),
+        (SYMLINK, "SYMLINK"),
+        (MKNOD, "MKNOD"),
+        (MKDIR, "MKDIR"),
+        (UNLINK, "UNLINK"),
+        (RMDIR, "RMDIR"),
+        (RENAME, "RENAME"),
+        (LINK, "LINK"),
+        (OPEN, "OPEN"),
+        (READ, "READ"),
+        (WRITE, "WRITE"),
+        (STATFS, "STATFS"),
+        (RELEASE, "RELEASE"),
+        (FSYNC, "FSYNC"),
+        (SETXATTR, "SETXATTR"),
+        (GETXATTR, "GETXATTR"),
+        (LISTXATTR, "LISTXATTR"),
+        (REMOVEXATTR, "REMOVEXATTR"),
+        (INIT, "INIT"),
+        (OPENDIR, "OPENDIR"),
+        (READDIR, "READDIR"),
+        (RELEASEDIR, "RELEASEDIR"),
+        (FSYNCDIR, "FSYNCDIR"),
+        (CREATE, "CREATE"),
+        (DESTROY, "DESTROY"),
+        (BATCH_FORGET, "BATCH_FORGET"),
+        (FALLOCATE, "FALLOCATE"),
+        (READDIRPLUS, "READDIRPLUS"),
+        (RENAME2, "RENAME2"),
+        (LSEEK, "LSEEK"),
+        (COPY_FILE_RANGE, "COPY_FILE_RANGE"),
+        (SYNCFS, "SYNCFS"),
+        (TMPFILE, "TMPFILE"),
+    ];
 }
 
 /// What both sides can do (INIT).

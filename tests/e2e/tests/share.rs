@@ -21,7 +21,13 @@ fn folder(name: &str) -> (PathBuf, String) {
 
 /// Runs `script` in Debian with `shares`. The status and the output.
 fn guest(shares: &[&str], script: &str) -> (i32, String) {
+    guest_with(shares, script, &[])
+}
+
+/// As [`guest`], with `more` options.
+fn guest_with(shares: &[&str], script: &str, more: &[&str]) -> (i32, String) {
     let mut arguments = vec!["run", "busybox", "--timeout", "10m"];
+    arguments.extend(more);
     shares.iter().for_each(|share| arguments.extend(["--share", share]));
     arguments.extend(["--", "sh", "-c", script]);
     let output = run(&arguments);
@@ -123,7 +129,13 @@ fn what_cannot_be_shared_is_refused() {
 }
 
 /// The host's own programs, from a share of its root that the guest can only read.
-fn with_the_hosts_programs(work: &Path, share: &str, job: &str, as_user: &str) -> (i32, String) {
+fn with_the_hosts_programs(
+    work: &Path,
+    share: &str,
+    job: &str,
+    as_user: &str,
+    more: &[&str],
+) -> (i32, String) {
     fs::write(work.join("job"), job).expect("written");
     let script = format!(
         "h=/mnt/host; mount -t proc proc $h/proc; mount --bind /dev $h/dev; \
@@ -132,7 +144,7 @@ fn with_the_hosts_programs(work: &Path, share: &str, job: &str, as_user: &str) -
          HOME=/tmp PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
          exec chroot $h {as_user} /bin/sh -e /tmp/w/job"
     );
-    guest(&["/:host,ro", share], &script)
+    guest_with(&["/:host,ro", share], &script, more)
 }
 
 #[test]
@@ -180,13 +192,105 @@ fn the_hosts_programs_work_in_a_share() {
     {
         let (path, name) = folder("work");
         let share = format!("{name},owner={owner}");
-        let (status, said) = with_the_hosts_programs(&path, &share, JOB, as_user);
+        let (status, said) = with_the_hosts_programs(&path, &share, JOB, as_user, &[]);
         assert_eq!(status, 0, "{said}");
         for expected in ["status 7", "'a' is up to date", "ok"] {
             assert!(said.contains(expected), "{said}");
         }
         assert!(!said.contains("dubious"), "{said}");
         assert_eq!(fs::read_dir(&path).expect("a folder").count(), 1, "all is removed but the job");
+    }
+}
+
+/// The guest goes for long by what it knows, and hears of what the host changes.
+#[test]
+fn a_guest_that_knows_many_files_hears_of_changes() {
+    const SCRIPT: &str = "cd /mnt/heard; look() { find . -type f -exec stat -c %s {} +; }; \
+        look | wc -l; read go; look > /tmp/a; look > /tmp/a; echo known; \
+        for i in 1 2 3; do sleep 1.2; look > /tmp/a; done; echo waits; \
+        read go; sleep 1; stat -c %s d0/1; ls d1/; cat d2/2; ls d3 d4; stat -c %a d5; echo done; \
+        sleep 1000";
+    let _turn = debian("cloud");
+    let (path, name) = folder("heard");
+    for d in 0..10 {
+        fs::create_dir(path.join(format!("d{d}"))).expect("a folder");
+        (0..40).for_each(|f| fs::write(path.join(format!("d{d}/{f}")), "x").expect("a file"));
+    }
+    let table = scratch("heard-table", b"");
+    let mut machine = Command::new(gemello());
+    machine.args(["run", "busybox", "--stats", "--timeout", "5m", "--share", &name]);
+    machine.args(["--", "sh", "-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = machine.stderr(File::create(&table).expect("a file")).spawn().expect("run");
+    let watches = format!("/proc/{}/fd", child.id());
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let mut session = Session::over(child, input.expect("piped"), output.expect("piped"));
+    session.expect("400\n", LONG);
+    let deadline = Instant::now() + LONG;
+    let watches = || {
+        let mut open = fs::read_dir(&watches).expect("it runs").flatten();
+        open.any(|fd| fs::read_link(fd.path()).is_ok_and(|it| it.ends_with("anon_inode:inotify")))
+    };
+    while !watches() {
+        assert!(Instant::now() < deadline, "nothing is watched");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    session.send("\n");
+    session.expect("waits\n", LONG);
+    fs::write(path.join("d0/1"), "longer").expect("written");
+    (1..40).for_each(|f| fs::remove_file(path.join(format!("d1/{f}"))).expect("removed"));
+    fs::write(path.join("d2/new"), "replaced").expect("written");
+    fs::rename(path.join("d2/new"), path.join("d2/2")).expect("renamed");
+    fs::rename(path.join("d3"), path.join("d4/3")).expect("renamed");
+    fs::set_permissions(path.join("d5"), PermissionsExt::from_mode(0o711)).expect("set");
+    session.send("\n");
+    let (said, _) = session.expect("done\n", LONG);
+    session.signal(Signal::TERM);
+    assert_eq!(session.finish(LONG).0, 143);
+    let table = fs::read_to_string(table).expect("text");
+    for expected in ["\n6\n0\nreplaced", "d4:\n", "\n3\n", "\n711\ndone"] {
+        assert!(said.contains(expected), "{expected:?}: {said}{table}");
+    }
+    assert!(!said.contains("d3:"), "{said}");
+    let of = |name: &str| {
+        let line = table.lines().find(|line| line.trim().starts_with(name)).expect(name);
+        line.split([' ', ',']).find_map(|word| word.parse::<u64>().ok()).expect(name)
+    };
+    assert!(of("requests") < 1500, "each look asked: {table}");
+}
+
+/// Prints how long `git status` of a tree as large as Linux's takes on the host and in guests.
+#[test]
+#[ignore = "by hand: cargo test -p e2e --test share -- --ignored --nocapture git_status"]
+fn git_status_of_a_large_tree_by_hand() {
+    const MAKE: &str = "git init -q . && git add . && \
+        git -c user.name=n -c user.email=e@e commit -qm x && git status --short";
+    const STATUS: &str = "cd /tmp/w; git config --global safe.directory '*'; \
+        for i in 1 2 3 4 5 6; do sleep 3; \
+        a=$(date +%s%N); git status --short; b=$(date +%s%N); echo $(((b - a) / 1000000)) ms; done";
+    let _turn = debian_alone("cloud");
+    let (path, name) = folder("large");
+    for d in 0..4500 {
+        let directory = path.join(format!("{}/{}", d % 67, d / 67));
+        fs::create_dir_all(&directory).expect("a folder");
+        for f in 0..18 {
+            fs::write(directory.join(format!("{f}.c")), format!("{d} {f}\n")).expect("a file");
+        }
+    }
+    let here = |script: &str| {
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", script]).current_dir(&path).output().expect("sh");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    here(MAKE);
+    println!("native\n{}", here(&STATUS.replace("cd /tmp/w; git config", "true git config")));
+    for cache in ["auto", "always", "none"] {
+        for vcpus in ["1", "2"] {
+            let share = format!("{name}:work,cache={cache}");
+            let more = ["--vcpus", vcpus, "--memory", "2G"];
+            let (_, said) = with_the_hosts_programs(&path, &share, STATUS, "", &more);
+            println!("cache={cache}, {vcpus} vcpus\n{said}");
+        }
     }
 }
 

@@ -50,6 +50,7 @@ impl Share {
         arguments.take(8)?; // umask, open_flags
         let name = arguments.name()?;
         let directory = self.descriptor(node)?;
+        self.watch(node, &*directory);
         let host = host_flags(flags);
         let file = match self.new_file(&*directory, &name, host, mode) {
             // Somebody was faster.
@@ -103,6 +104,7 @@ impl Share {
 
     /// Answers with what `name` is now.
     fn told(&self, node: NodeId, directory: impl AsFd, name: CString) -> Result<Answer, Errno> {
+        self.watch(node, &directory);
         let attributes = Attributes::of_child(directory, &name)?;
         let mut answer = Answer::default();
         self.entry(&attributes, Some(Location { parent: node, name }), &mut answer)?;

@@ -51,9 +51,10 @@ impl Share {
         }
         let appends = flags.contains(OFlags::APPEND) && write_flags & wire::WRITE_CACHE == 0;
         let place = if appends { Place::End } else { Place::At(offset) };
-        let count = exchange
-            .drain(from, len, handle.file()?.as_fd(), place)
-            .map_err(|error| errno(&error))?;
+        let count = self.changing(handle.inode, || {
+            let written = exchange.drain(from, len, handle.file()?.as_fd(), place);
+            written.map_err(|error| errno(&error))
+        })?;
         Counters::count(&self.counters.written, count as u64);
         Ok(write_out(count))
     }
@@ -66,7 +67,8 @@ impl Share {
         if !known.contains(mode) {
             return Err(Errno::OPNOTSUPP);
         }
-        fallocate(self.handles.get(number)?.file()?, mode, offset, len)?;
+        let handle = self.handles.get(number)?;
+        self.changing(handle.inode, || fallocate(handle.file()?, mode, offset, len))?;
         Ok(Answer::default())
     }
 
@@ -94,7 +96,9 @@ impl Share {
         }
         let len = len.min(COPY) as usize;
         let (file, into) = (from.file()?, to.file()?);
-        let count = copy_file_range(file, Some(&mut offset), into, Some(&mut at), len)?;
+        let count = self.changing(to.inode, || {
+            copy_file_range(file, Some(&mut offset), into, Some(&mut at), len)
+        })?;
         Counters::count(&self.counters.written, count as u64);
         Ok(write_out(count))
     }

@@ -44,6 +44,7 @@ impl Share {
         let room = room.min(size as usize);
         let handle = self.handles.get(number)?;
         let (file, node) = (handle.file()?, handle.inode);
+        self.watch(node, file);
         let _alone = lock(&handle.position);
         seek(file, SeekFrom::Start(offset))?;
         let mut answer = Answer::default();

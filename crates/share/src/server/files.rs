@@ -3,7 +3,7 @@
 use super::{Cache, Share};
 use crate::attributes::Attributes;
 use crate::handles::Handle;
-use crate::inodes::NodeId;
+use crate::inodes::{Inode, NodeId};
 use crate::message::{Answer, Arguments};
 use crate::wire;
 use rustix::fd::OwnedFd;
@@ -50,10 +50,29 @@ impl Share {
 
     pub(super) fn opendir(&self, node: NodeId) -> Result<Answer, Errno> {
         let file = self.descriptor(node)?;
+        self.watch(node, &*file);
         let opened = self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let flags = match self.options.cache {
+            Cache::Always => wire::FOPEN_KEEP_CACHE | wire::FOPEN_CACHE_DIR,
+            Cache::Auto => self.directory_caches(node, &Attributes::of(&*file)?),
+            Cache::None => 0,
+        };
         let number = self.hold(node, 0, opened)?;
-        let keeps = wire::FOPEN_KEEP_CACHE | wire::FOPEN_CACHE_DIR;
-        Ok(open_out(number, if self.options.cache == Cache::Always { keeps } else { 0 }))
+        Ok(open_out(number, flags))
+    }
+
+    /// What the guest may keep of the content of the directory `node`, which has these attributes:
+    /// what it has, as long as the directory is as it was told.
+    fn directory_caches(&self, node: NodeId, attributes: &Attributes) -> u32 {
+        let inodes = lock(&self.inodes);
+        let holds = |inode: &Inode| inode.content.holds(&attributes.content());
+        match inodes.hears_of(node, attributes) {
+            false => 0,
+            true if inodes.get(node).is_ok_and(holds) => {
+                wire::FOPEN_KEEP_CACHE | wire::FOPEN_CACHE_DIR
+            }
+            true => wire::FOPEN_CACHE_DIR,
+        }
     }
 
     /// The guest has `file`, which is `node`, open from now on. Its number.

@@ -8,7 +8,7 @@ mod names;
 mod session;
 mod xattr;
 
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, Told};
 use crate::confined::OpenFiles;
 use crate::exchange::Exchange;
 use crate::handles::Handles;
@@ -17,8 +17,8 @@ use crate::message::{Answer, Arguments};
 use crate::owner::{Owner, Ownership};
 use crate::stats::{Counters, ShareStats};
 use crate::wire::{self, opcode};
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,9 @@ use sync::lock;
 
 /// Bytes of a request at the most, the data of a WRITE aside.
 const ARGUMENTS: usize = 128 << 10;
+/// How long the guest goes by what it has been told while it hears of changes. What it does not
+/// hear of has this end: a file that was changed by another name outside of the folder.
+const FOLLOWED: Duration = Duration::from_secs(3600);
 /// Bytes of data in a request at the most.
 pub(crate) const DATA: usize = 1 << 20;
 
@@ -118,6 +121,12 @@ enum Reply {
     Data(usize),
 }
 
+/// How long the guest goes by what it is told.
+struct Lasts {
+    entry: Duration,
+    attributes: Duration,
+}
+
 /// Who asks, and for what.
 struct Header {
     opcode: u32,
@@ -158,16 +167,18 @@ impl Share {
 
     /// What it has done.
     pub fn stats(&self) -> ShareStats {
-        let (known, kept) = lock(&self.inodes).counts();
-        let Counters { requests, errors, read, written } = &self.counters;
+        let [known, kept, watched] = lock(&self.inodes).counts();
+        let Counters { requests, errors, read, written, .. } = &self.counters;
         ShareStats {
             tag: String::new(),
             requests: Counters::value(requests),
+            kinds: self.counters.kinds(),
             errors: Counters::value(errors),
             read: Counters::value(read),
             written: Counters::value(written),
             known: known as u64,
             kept: kept as u64,
+            watched: watched as u64,
         }
     }
 
@@ -179,7 +190,7 @@ impl Share {
             return 0;
         }
         let Ok(header) = parse(&header) else { return 0 };
-        Counters::count(&self.counters.requests, 1);
+        self.counters.request(header.opcode);
         let reply = self.execute(&header, exchange);
         if let Err(error) = &reply {
             Counters::count(&self.counters.errors, 1);
@@ -209,6 +220,18 @@ impl Share {
         if self.options.read_only && changes(header.opcode) {
             return Err(Errno::ROFS);
         }
+        if changes_directory(header.opcode) {
+            return self.changing(header.node, || self.obey(header, arguments, exchange));
+        }
+        self.obey(header, arguments, exchange)
+    }
+
+    fn obey(
+        &self,
+        header: &Header,
+        arguments: Arguments<'_>,
+        exchange: &impl Exchange,
+    ) -> Result<Reply, Errno> {
         match header.opcode {
             opcode::READ => self.read(arguments, exchange).map(Reply::Data),
             opcode::WRITE => self.write(arguments, exchange).map(Reply::Body),
@@ -265,6 +288,43 @@ impl Share {
         lock(&self.inodes).descriptor(node)
     }
 
+    /// Changes the file `node` by `work`. Once that is done, the guest's kernel asks how it is.
+    fn changing<T>(
+        &self,
+        node: NodeId,
+        work: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let goes_by = |told| {
+            if let Some(inode) = lock(&self.inodes).get_mut(node) {
+                inode.told = told;
+            }
+        };
+        goes_by(Told::Nothing);
+        work().inspect_err(|_| goes_by(Told::Unsure))
+    }
+
+    /// Watches the directory `node`, which is open by `file`, if anybody wants that. What is looked
+    /// at after that, it or what is in it, may be gone by for long.
+    fn watch(&self, node: NodeId, file: impl AsFd) {
+        if self.options.cache == Cache::Auto {
+            lock(&self.inodes).watch(node, || self.files.path(file));
+        }
+    }
+
+    /// How long the guest goes by what it is told of `node`, which has these attributes.
+    fn lasts(&self, inodes: &Inodes, node: NodeId, attributes: &Attributes) -> Lasts {
+        let usual = self.options.cache.lasts();
+        let followed = |is: bool| if is { FOLLOWED.max(usual) } else { usual };
+        let inode = inodes.get(node).ok();
+        let place = inode.and_then(|inode| inode.location.as_ref());
+        let named = place.is_some_and(|place| inodes.hears_of(place.parent, attributes));
+        let itself = match attributes.kind() {
+            FileType::Directory => inodes.hears_of(node, attributes),
+            _ => named && attributes.links() == 1,
+        };
+        Lasts { entry: followed(named), attributes: followed(itself) }
+    }
+
     /// The number that the guest is shown for a file: the host's, unless it is on another device
     /// than the folder.
     fn shown_number(&self, device: u64, number: u64) -> u64 {
@@ -283,10 +343,12 @@ impl Share {
         location: Option<Location>,
         answer: &mut Answer,
     ) -> Result<NodeId, Errno> {
-        let id = lock(&self.inodes).tell(attributes, location)?;
-        let lasts = self.options.cache.lasts();
-        answer.u64(id.0).u64(0).u64(lasts.as_secs()).u64(lasts.as_secs());
-        answer.u32(lasts.subsec_nanos()).u32(lasts.subsec_nanos());
+        let mut inodes = lock(&self.inodes);
+        let id = inodes.tell(attributes, location)?;
+        let Lasts { entry, attributes: own } = self.lasts(&inodes, id, attributes);
+        drop(inodes);
+        answer.u64(id.0).u64(0).u64(entry.as_secs()).u64(own.as_secs());
+        answer.u32(entry.subsec_nanos()).u32(own.subsec_nanos());
         self.put_attributes(attributes, answer);
         Ok(id)
     }
@@ -295,6 +357,22 @@ impl Share {
         let number = self.shown_number(attributes.key().dev, attributes.number());
         attributes.put(answer, number, &self.ownership);
     }
+}
+
+/// Whether the request changes the directory that it is about: names in it.
+fn changes_directory(code: u32) -> bool {
+    matches!(
+        code,
+        opcode::SYMLINK
+            | opcode::MKNOD
+            | opcode::MKDIR
+            | opcode::UNLINK
+            | opcode::RMDIR
+            | opcode::RENAME
+            | opcode::RENAME2
+            | opcode::LINK
+            | opcode::CREATE
+    )
 }
 
 /// Whether the request changes something.

@@ -12,6 +12,9 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use sync::lock;
 
+/// A file that the guest knows, held open.
+type Known = Option<(NodeId, Arc<OwnedFd>)>;
+
 impl Share {
     pub(super) fn unlink(
         &self,
@@ -22,16 +25,27 @@ impl Share {
         let name = arguments.name()?;
         let directory = self.descriptor(node)?;
         let known = self.known(&directory, &name);
-        unlinkat(&*directory, &name, flags)?;
+        self.removing(node, &name, || unlinkat(&*directory, &name, flags))?;
         if let Some((id, file)) = known {
             self.lose(id, &file, &Location { parent: node, name });
         }
         Ok(Answer::default())
     }
 
+    /// Removes `name` from the directory `node` by `work`. The host will tell of that, too.
+    fn removing(
+        &self,
+        node: NodeId,
+        name: &CStr,
+        work: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        lock(&self.inodes).removes(node, name);
+        work().inspect_err(|_| lock(&self.inodes).keeps(node, name))
+    }
+
     /// The file that `name` is, if the guest knows it: it is held open, because it may be about to
     /// lose its name.
-    fn known(&self, directory: &OwnedFd, name: &CStr) -> Option<(NodeId, Arc<OwnedFd>)> {
+    fn known(&self, directory: &OwnedFd, name: &CStr) -> Known {
         let attributes = Attributes::of_child(directory, name).ok()?;
         let id = lock(&self.inodes).find(&attributes)?;
         // What it is by now, if the host is at work here, too.
@@ -80,11 +94,17 @@ impl Share {
         let (old, new): (CString, CString) = (arguments.name()?, arguments.name()?);
         let (source, target) = (self.descriptor(from)?, self.descriptor(to)?);
         let (moved, replaced) = (self.known(&source, &old), self.known(&target, &new));
-        renameat_with(&*source, &old, &*target, &new, flags)?;
+        let rename = || self.changing(to, || renameat_with(&*source, &old, &*target, &new, flags));
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.removing(from, &old, || self.removing(to, &new, rename))?;
+        } else {
+            self.removing(from, &old, rename)?;
+        }
         let (old, new) = (Location { parent: from, name: old }, Location { parent: to, name: new });
         let one = match (&moved, &replaced) {
             // Two names of one file: nothing has happened.
             (Some((moved, _)), Some((replaced, _))) if moved == replaced => {
+                lock(&self.inodes).keeps(from, &old.name);
                 return Ok(Answer::default());
             }
             (moved, _) => moved,

@@ -100,6 +100,7 @@ impl Share {
     ) -> Result<Answer, Errno> {
         let name = arguments.name()?;
         let directory = self.descriptor(node)?;
+        self.watch(node, &*directory);
         let attributes = Attributes::of_child(&*directory, &name)?;
         let mut answer = Answer::default();
         self.entry(&attributes, Some(Location { parent: node, name }), &mut answer)?;
@@ -115,17 +116,22 @@ impl Share {
         let attributes = if flags & wire::GETATTR_FH != 0 {
             Attributes::of(self.handles.get(number)?.file()?)?
         } else {
-            Attributes::of(&*self.descriptor(node)?)?
+            let file = self.descriptor(node)?;
+            self.watch(node, &*file);
+            Attributes::of(&*file)?
         };
         Ok(self.attributes(node, &attributes))
     }
 
     /// `fuse_attr_out`.
     fn attributes(&self, node: NodeId, attributes: &Attributes) -> Answer {
-        if let Some(inode) = lock(&self.inodes).get_mut(node) {
-            inode.content = attributes.content();
+        let mut inodes = lock(&self.inodes);
+        if let Some(inode) = inodes.get_mut(node) {
+            (inode.content, inode.told) = (attributes.content(), attributes.told());
         }
-        let (lasts, mut answer) = (self.options.cache.lasts(), Answer::default());
+        let lasts = self.lasts(&inodes, node, attributes).attributes;
+        drop(inodes);
+        let mut answer = Answer::default();
         answer.u64(lasts.as_secs()).u32(lasts.subsec_nanos()).u32(0);
         self.put_attributes(attributes, &mut answer);
         answer

@@ -4,6 +4,7 @@ use crate::message::Message;
 use rustix::io::Errno;
 use share::{Options, Share};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A folder of this test's own, gone with it.
@@ -101,13 +102,13 @@ pub(crate) const ROOT: u64 = 1;
 
 /// A guest with a mounted share.
 pub(crate) struct Guest {
-    pub(crate) share: Share,
+    pub(crate) share: Arc<Share>,
 }
 
 impl Guest {
     pub(crate) fn new(path: &Path, options: Options) -> Self {
         let share = Share::open(path, options).expect("shared");
-        let guest = Self { share };
+        let guest = Self { share: share.into() };
         guest.init();
         guest
     }

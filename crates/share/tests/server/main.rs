@@ -3,6 +3,7 @@
 mod client;
 mod confinement;
 mod files;
+mod followed;
 mod hostile;
 #[path = "../any_request/message.rs"]
 mod message;

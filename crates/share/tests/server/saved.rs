@@ -11,7 +11,7 @@ fn restored(guest: &Guest, folder: &Folder) -> Guest {
     let share = Share::open(&folder.0, Options::default()).expect("shared");
     share.restore(&state);
     assert_eq!(share.save(), state, "nothing is lost");
-    Guest { share }
+    Guest { share: share.into() }
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn what_is_not_there_any_more_is_told() {
     drop(guest);
     let share = Share::open(&folder.0, Options::default()).expect("shared");
     share.restore(&state);
-    let guest = Guest { share };
+    let guest = Guest { share: share.into() };
     for handle in [one, two, three] {
         assert_eq!(guest.read(handle, 0, 1), Err(Errno::IO));
         guest.release(handle).expect("known");
