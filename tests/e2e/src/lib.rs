@@ -10,6 +10,7 @@ mod guests;
 mod house;
 mod initramfs;
 mod session;
+pub mod whole;
 
 pub use guests::{HALT, RESET, SECOND_PRESS, idle, kernel, prints, writes_debug_exit, zero_idt};
 pub use house::{House, LONG, until};
