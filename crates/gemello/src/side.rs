@@ -224,6 +224,11 @@ impl Side {
         }
     }
 
+    /// Whether the guest has our init, which is not as far as to start the agent.
+    pub(crate) fn is_booting(&self) -> bool {
+        self.kind.has_our_init() && !self.window.is_heard()
+    }
+
     /// Tells a restored guest that has our init that its clock has stood still.
     pub(crate) fn set_clock(&self) {
         if self.kind.has_our_init() {
@@ -329,6 +334,7 @@ mod tests {
     fn what_is_saved_is_there_again() {
         for kind in [Kind::Console, Kind::Shell, Kind::Terminal(Errors::Apart)] {
             assert!(!new(kind).state().progress.ready);
+            assert_eq!(new(kind).is_booting(), kind.has_our_init());
         }
         let state = SideState {
             input: InputState { queue: b"a\x16\x04".to_vec(), ended: true, read: 1 << 40 },
@@ -337,6 +343,7 @@ mod tests {
         };
         let side = restored(Kind::Pipes(Errors::Apart), state.clone());
         assert_eq!(side.state(), state);
+        assert!(!side.is_booting());
         assert_eq!(side.command().and_then(|progress| progress.status()), Some(7));
         // A terminal's end ends the machine, and is never saved.
         let shell = restored(Kind::Shell, state.clone());

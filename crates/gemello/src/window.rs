@@ -109,6 +109,11 @@ impl Window {
         self.say(SET_CLOCK);
     }
 
+    /// Whether the agent hears what is said.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.ready.is_open()
+    }
+
     /// Has the agent answer at its port, if it does not yet.
     pub(crate) fn serve(&self) {
         self.say(SERVE);

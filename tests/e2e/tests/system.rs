@@ -2,7 +2,7 @@
 //! its own, which is started or not. Here that is a script, which does what systemd would; by hand,
 //! it is systemd.
 
-use e2e::{cache, code, command, debian, run, scratch, succeeds, text};
+use e2e::{House, cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -84,6 +84,30 @@ fn a_system_takes_over_and_runs_the_command() {
     let mut look = Command::new("/usr/sbin/debugfs");
     let features = look.args(["-R", "features"]).arg(&disk).output().expect("debugfs starts");
     assert!(!text(&features.stdout).contains("needs_recovery"), "{}", text(&features.stdout));
+}
+
+/// Takes its time before it is up, and has a service manager that knows one unit.
+const SLOW: &str = "#!/bin/sh
+busybox printf '#!/bin/sh\n/run/gemello/agent serve &\n' > /bin/systemctl
+busybox chmod 755 /bin/systemctl
+busybox sleep 8
+/run/gemello/agent job
+busybox poweroff -f
+";
+
+#[test]
+#[ignore = "ten seconds"]
+fn who_wants_the_agent_waits_while_a_system_boots() {
+    let _turn = debian("cloud");
+    let house = House::new("slow");
+    let disk = format!("{},format=raw,cache=unsafe", disk(Some(SLOW)).display());
+    let run = ["run", "--system", "--disk", &disk, "--detach", "--name", "slow", "--"];
+    house.told(&[&run[..], &["/bin/sh", "-c", "busybox sleep 300"]].concat());
+    let output = house.run(&["exec", "slow", "--", "/bin/busybox", "echo", "here"]);
+    house.told(&["stop", "--force", "slow"]);
+    assert_eq!((code(&output), text(&output.stdout)), (0, "here\n".to_owned()));
+    let said = text(&output.stderr);
+    assert_eq!(said, "gemello: slow is booting; waiting until it is up\n");
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub(super) enum Answer {
     },
     /// It has not ended yet.
     Runs,
+    /// Its guest is not up yet, and has no agent that could answer: ask again.
+    Booting,
     /// Nothing was done; why.
     Refused(String),
 }

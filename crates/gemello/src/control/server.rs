@@ -12,6 +12,7 @@ use crate::hosted::Hosted;
 use crate::place::Place;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
+use agent_job::AGENT_PORT;
 use anyhow::{Context as _, Result, bail};
 use machine::{BalloonError, BalloonReport, ControlError, End, Phase, VsockPort};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -349,6 +350,10 @@ impl Peer {
             Err(error) => return self.refuse(&Names::default().render(&error.to_string())),
         };
         machine.side.serve();
+        if port.0 == AGENT_PORT && machine.side.is_booting() {
+            let _ = self.say(Answer::Booting);
+            return;
+        }
         // The answer comes before what the guest says.
         if self.say(Answer::Done).is_ok()
             && let Ok(stream) = self.stream.try_clone()
