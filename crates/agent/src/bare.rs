@@ -1,7 +1,7 @@
 //! A system without its own process 1, as a container has it: what that would have done, as far as
 //! programs notice. Of its disk nothing changes but an identity that it has not yet.
 
-use crate::mounts;
+use crate::{mounts, nodes};
 use anyhow::{Context as _, Result};
 use rustix::mount::MountFlags;
 use rustix::system::sethostname;
@@ -25,6 +25,7 @@ pub(crate) fn settle() -> Result<()> {
     mounts::at(Path::new("/tmp"), "tmpfs", flags, "mode=1777")?;
     mounts::at(Path::new("/sys/fs/cgroup"), "cgroup2", program_free, "nsdelegate")?;
     mounts::at(Path::new("/dev/mqueue"), "mqueue", program_free, "")?;
+    nodes::make();
     identify().with_context(|| format!("cannot write {MACHINE_ID}"))?;
     match own_name(&fs::read_to_string("/etc/hostname").unwrap_or_default()) {
         Some(name) => sethostname(name.as_bytes()).context("cannot set the host's name"),

@@ -49,7 +49,7 @@ fn shell(job: &Job, service: Service) -> Result<()> {
     let terminal = Terminal::open(job.window)?;
     let mut control = Control::open()?;
     control.hear(service)?;
-    control.say("ready")?;
+    control.report("ready")?;
     let release = uname().release().to_string_lossy().into_owned();
     writeln!(&terminal, "Linux {release} on gemello. Ctrl-A h helps, exit ends.")?;
     let session = Session::on_terminal(&job.program, &terminal)?;

@@ -101,12 +101,15 @@ fn resize(rows: u16, columns: u16) {
     }
 }
 
+/// Where gemello listens.
+pub(crate) const CONTROL: &str = "/dev/ttyS1";
+
 /// The second line.
 pub(crate) struct Control(File);
 
 impl Control {
     pub(crate) fn open() -> Result<Self> {
-        let this = Self(open("/dev/ttyS1")?);
+        let this = Self(open(CONTROL)?);
         let set = || {
             let mut modes = tcgetattr(&this.0)?;
             make_sane(&mut modes);
@@ -140,7 +143,7 @@ impl Control {
     }
 
     /// Tells gemello.
-    pub(crate) fn say(&mut self, what: &str) -> Result<()> {
+    fn say(&mut self, what: &str) -> Result<()> {
         let say = || {
             (&self.0).write_all(format!("\n{REPORT}{what}\n").as_bytes())?;
             tcdrain(&self.0).map_err(io::Error::from)

@@ -4,7 +4,7 @@
 //! ```text
 //! init ── mounts, modules, network, root      set up, in this order
 //!      ── bare                                a system that has no other process 1
-//!      ── system                              a system's own process 1 goes on; or else:
+//!      ── system, spared                      a system's own process 1 goes on; or else:
 //!      ── command                             a shell or a command, to its end
 //!          ── lines: the serial lines         what gemello says, and what it is told
 //!          ── streams: ports and pipes        a thread carries each
@@ -26,12 +26,14 @@ mod modules;
 mod mounts;
 mod netlink;
 mod network;
+mod nodes;
 mod people;
 mod role;
 mod root;
 mod serve;
 mod service;
 mod session;
+mod spared;
 mod streams;
 mod system;
 

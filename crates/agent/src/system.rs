@@ -11,14 +11,15 @@
 //!                              gemello-agent.service   serves who comes from the host; started
 //!                                                      when somebody does
 //!                              gemello-failed.service  says that the system did not come up
-//!                              what a machine like ours need not start, masked
+//!                              what need not be started, masked (`spared.rs`)
 //! ```
 
-use crate::lines::Control;
+use crate::lines::{CONTROL, Control};
 use crate::service::Service;
-use crate::{command, init, modules};
+use crate::{command, init, modules, spared};
 use agent_job::{Job, Streams};
 use anyhow::{Context as _, Result, bail};
+use rustix::mount::mount_bind;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -33,17 +34,32 @@ const AGENT: &str = "/run/gemello/agent";
 const JOB: &str = "/run/gemello/job";
 const DRIVERS: &str = "/run/gemello/drivers";
 const UNITS: &str = "/run/systemd/system";
-const GENERATED_BY: &str = "/run/systemd/system-generators";
+const CONFIGURATION: &str = "/run/systemd/system.conf.d";
 
-/// It begins when all is up that begins by itself. What it leaves running has a second to end; a
-/// shell does so when its terminal hangs up. Whatever ends for want of memory, the status is told.
+/// What gemello runs; its end is the machine's.
 const JOB_UNIT: &str = "\
 [Unit]
 Description=What gemello runs
-After=multi-user.target
 SuccessAction=poweroff
 FailureAction=poweroff
+";
 
+/// A command begins when all is up that begins by itself.
+const WHEN_UP: &str = "After=multi-user.target\n";
+
+/// A shell's user can wait by himself, or look at what does not come up: it begins when the file
+/// systems and the folders in them are there.
+const EARLY: &str = "\
+DefaultDependencies=no
+Requires=local-fs.target
+After=local-fs.target systemd-tmpfiles-setup.service
+Conflicts=shutdown.target
+Before=shutdown.target
+";
+
+/// What it leaves running has a second to end; a shell does so when its terminal hangs up. Whatever
+/// ends for want of memory, the status is told.
+const JOB_SERVICE: &str = "
 [Service]
 ExecStart=/run/gemello/agent job
 TimeoutStopSec=1
@@ -60,6 +76,9 @@ Description=The way in from the host
 ExecStart=/run/gemello/agent serve
 ";
 
+/// What becomes of each unit is said on the console: to gemello, rather than to the user.
+const STATUS: &str = "[Manager]\nShowStatus=yes\n";
+
 /// In place of a shell that nobody can see.
 const FAILED_UNIT: &str = "\
 [Unit]
@@ -74,43 +93,11 @@ ExecStart=/run/gemello/agent failed
 ";
 
 /// Root's password is not asked for: who is at the console has the disk.
-const EMERGENCY: &str = "[Service]\nEnvironment=SYSTEMD_SULOGIN_FORCE=1\n";
-
-/// What a machine of ours has no use for: terminals that are ours or have no screen, drivers that
-/// the kernel asks for as soon as somebody opens their device, leftovers of volumes it has not, and
-/// the record of a run level, without which the system is up a program sooner.
-const MASKED: [&str; 7] = [
-    "getty@tty1.service",
-    "modprobe@drm.service",
-    "modprobe@efi_pstore.service",
-    "modprobe@loop.service",
-    "modprobe@dm_mod.service",
-    "e2scrub_reap.service",
-    "systemd-update-utmp-runlevel.service",
-];
-
-/// Programs that look for what is not there: a boot loader, a partition table, a saved memory; and
-/// for consoles, which are ours.
-const GENERATORS: [&str; 4] = [
-    "systemd-bless-boot-generator",
-    "systemd-getty-generator",
-    "systemd-gpt-auto-generator",
-    "systemd-hibernate-resume-generator",
-];
-
-/// Of the devices that are there at the boot, udev looks at those of which somebody hears by it, or
-/// whose drivers it loads. The others are a hundred terminals without a screen, and the kernel's
-/// own book-keeping.
-const DEVICES: &str = "\
+const EMERGENCY: &str = "\
 [Service]
-ExecStart=
-ExecStart=-udevadm trigger --type=devices --action=add \
---subsystem-nomatch=tty --subsystem-nomatch=vc --subsystem-nomatch=cpu \
---subsystem-nomatch=mem --subsystem-nomatch=bdi --subsystem-nomatch=workqueue \
---subsystem-nomatch=memory --subsystem-nomatch=node --subsystem-nomatch=clocksource \
---subsystem-nomatch=clockevents --subsystem-nomatch=event_source \
---subsystem-nomatch=machinecheck --subsystem-nomatch=container --subsystem-nomatch=platform \
---subsystem-nomatch=pnp --subsystem-nomatch=pci_bus --subsystem-nomatch=vtconsole
+Environment=SYSTEMD_SULOGIN_FORCE=1
+TTYPath=/dev/ttyS0
+ExecStartPre=/run/gemello/agent failed
 ";
 
 /// Becomes the system's process 1. The root is the system's already; `job` is told again, to the
@@ -124,6 +111,8 @@ pub(crate) fn begin(job: &[u8], streams: Streams, service: &Service) -> Result<(
     }
     prepare(job, streams).context("cannot prepare the system")?;
     keep_drivers(service.drivers()).context("cannot keep the drivers of virtio sockets")?;
+    mount_bind(CONTROL, "/dev/console").context("cannot have the console")?;
+    Control::open()?.report("init")?;
     Err(Command::new(INIT).env_clear().exec()).with_context(|| format!("cannot become {INIT}"))
 }
 
@@ -132,21 +121,16 @@ fn prepare(job: &[u8], streams: Streams) -> Result<()> {
     fs::copy("/proc/self/exe", AGENT)?;
     fs::write(JOB, job)?;
     fs::set_permissions(JOB, Permissions::from_mode(0o600))?; // variables may be secrets
+    fs::create_dir_all(CONFIGURATION)?;
+    fs::write(format!("{CONFIGURATION}/gemello.conf"), STATUS)?;
     let wanted = format!("{UNITS}/multi-user.target.wants");
     fs::create_dir_all(&wanted)?;
     fs::write(format!("{UNITS}/gemello-agent.service"), AGENT_UNIT)?;
-    fs::write(format!("{UNITS}/gemello-job.service"), JOB_UNIT)?;
+    let order = if streams == Streams::Shell { EARLY } else { WHEN_UP };
+    let unit = [JOB_UNIT, order, JOB_SERVICE].concat();
+    fs::write(format!("{UNITS}/gemello-job.service"), unit)?;
     symlink("../gemello-job.service", format!("{wanted}/gemello-job.service"))?;
-    for name in MASKED {
-        symlink("/dev/null", format!("{UNITS}/{name}"))?;
-    }
-    fs::create_dir(GENERATED_BY)?;
-    for name in GENERATORS {
-        symlink("/dev/null", format!("{GENERATED_BY}/{name}"))?;
-    }
-    let trigger = format!("{UNITS}/systemd-udev-trigger.service.d");
-    fs::create_dir(&trigger)?;
-    fs::write(format!("{trigger}/gemello.conf"), DEVICES)?;
+    spared::spare()?;
     for name in ["emergency", "rescue"] {
         if streams == Streams::Shell {
             let folder = format!("{UNITS}/{name}.service.d");
@@ -173,9 +157,14 @@ fn read() -> Result<Job> {
     Ok(Job::decode(&bytes)?)
 }
 
-/// The service that says why there is no command.
+/// The service that says why there is no command; or that there is another shell than that which
+/// was to come.
 pub(crate) fn failed() -> Result<()> {
-    Control::open()?.report("the system on the disk did not come up")
+    let mut control = Control::open()?;
+    match read()?.streams {
+        Streams::Shell => control.report("ready"),
+        _ => control.report("the system on the disk did not come up"),
+    }
 }
 
 /// Starts the service that serves who comes from the host.

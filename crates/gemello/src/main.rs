@@ -12,6 +12,7 @@ mod again;
 mod bench;
 mod cli;
 mod cloud_init;
+mod coming_up;
 mod console;
 mod control;
 mod debian;

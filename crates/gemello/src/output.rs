@@ -1,5 +1,6 @@
 //! The second serial line's output: the log file, and what the guest's agent reports there.
 
+use crate::coming_up::{ComingUp, Shown};
 use crate::debian::report::{Report, Scanner};
 use crate::gate::Gate;
 use crate::handover;
@@ -27,6 +28,7 @@ struct Heard {
     status: Option<u8>,
     /// The first.
     trouble: Option<String>,
+    system: ComingUp,
 }
 
 /// The same in a saved machine.
@@ -46,13 +48,14 @@ impl Progress {
     /// window.
     pub(crate) fn new(gate: Gate, state: ProgressState) -> Self {
         let ProgressState { ready: _, status, line } = state; // the gate is open then
-        let heard = Heard { scanner: Scanner::within(line), status, trouble: None };
+        let system = ComingUp::new(Shown::Nowhere);
+        let heard = Heard { scanner: Scanner::within(line), status, trouble: None, system };
         Self { heard: Arc::new(Mutex::new(heard)), gate, notifier: Arc::default() }
     }
 
     /// What is saved with the machine.
     pub(crate) fn state(&self) -> ProgressState {
-        let Heard { scanner, status, trouble: _ } = &*sync::lock(&self.heard);
+        let Heard { scanner, status, trouble: _, system: _ } = &*sync::lock(&self.heard);
         let line = scanner.line().to_vec();
         ProgressState { ready: self.gate.is_open(), status: *status, line }
     }
@@ -60,8 +63,24 @@ impl Progress {
     /// Another guest begins.
     pub(crate) fn begin_anew(&self) {
         self.gate.close();
-        let scanner = Scanner::default();
-        *sync::lock(&self.heard) = Heard { scanner, status: None, trouble: None };
+        let mut heard = sync::lock(&self.heard);
+        let system = heard.system.anew();
+        *heard = Heard { scanner: Scanner::default(), status: None, trouble: None, system };
+    }
+
+    /// Shows from now on how far the guest is, which is a system.
+    pub(crate) fn show(&self) {
+        sync::lock(&self.heard).system = ComingUp::new(Shown::Here);
+    }
+
+    /// The guest's processor is about to run.
+    pub(crate) fn begin(&self) {
+        sync::lock(&self.heard).system.kernel();
+    }
+
+    /// The guest has ended. What its init had said last, if it is a system that was not ready.
+    pub(crate) fn end(&self) -> Option<String> {
+        sync::lock(&self.heard).system.end()
     }
 
     /// Notifies this when the gate opens.
@@ -88,7 +107,11 @@ impl Progress {
                 Report::Trouble(what) => {
                     heard.trouble.get_or_insert(what);
                 }
+                Report::Init => heard.system.init(),
+                Report::Up(what) => heard.system.up(what),
+                Report::Says(what) => heard.system.says(what),
                 Report::Ready => {
+                    heard.system.end();
                     self.gate.open();
                     if let Some(notifier) = self.notifier.get() {
                         notifier.notify();

@@ -22,8 +22,11 @@ const CMDLINE: &str = "console=ttyS0";
 /// For a kernel with the agent: a panic ends the machine.
 const KERNEL_OPTIONS: &str = "panic=-1";
 
-/// For a system with the agent, which has set up the network by the kernel's names.
-const SYSTEM_OPTIONS: &str = "net.ifnames=0";
+/// For a system's init: the agent has set up the network by the kernel's names, and the console is
+/// no terminal. Of Debian's security modules BPF's is left out: where it is there, systemd reads
+/// all types of the kernel's at first, a seventh of its start.
+const SYSTEM_OPTIONS: &str =
+    "net.ifnames=0 TERM=dumb lsm=landlock,lockdown,yama,integrity,apparmor";
 
 /// What to boot, and how the user's side of it behaves.
 pub(crate) struct Plan {
@@ -151,6 +154,8 @@ fn made_here(
     let errors = if own { errors(streams) } else { Errors::WithOutput };
     let side = Side::new(kind(streams, errors), place, terminal::window());
     let side = if root.is_some() { side.asked_by_signal() } else { side };
+    let shown = settings.boot.starts_init() && own && terminal::error_is_terminal();
+    let side = if shown { side.shows_how_far() } else { side };
     let apart = match errors {
         Errors::Apart => agent_job::Errors::Apart,
         Errors::WithOutput => agent_job::Errors::WithOutput,
@@ -284,7 +289,7 @@ fn our_cmdline(settings: &Settings) -> String {
         (true, true) => "console=ttyS1",
     };
     let more = settings.boot.cmdline.as_deref().unwrap_or_default();
-    let names = if settings.boot.is_system() { SYSTEM_OPTIONS } else { "" };
-    let words = [console, KERNEL_OPTIONS, names, more];
+    let system = if settings.boot.starts_init() { SYSTEM_OPTIONS } else { "" };
+    let words = [console, KERNEL_OPTIONS, system, more];
     words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
 }

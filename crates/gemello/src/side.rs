@@ -231,6 +231,17 @@ impl Side {
         }
     }
 
+    /// Shows on this program's terminal how far the guest is, which is a system, until it is ready.
+    pub(crate) fn shows_how_far(self) -> Self {
+        self.progress.show();
+        self
+    }
+
+    /// The guest has ended. What its init had said last, if it is a system that was not ready.
+    pub(crate) fn end(&self) -> Option<String> {
+        self.progress.end()
+    }
+
     /// What is known of the command, if it is one.
     pub(crate) fn command(&self) -> Option<Progress> {
         self.kind.is_command().then(|| self.progress.clone())
@@ -295,6 +306,7 @@ impl Side {
         self.progress.notify_through(machine.notifier());
         self.window.notify_through(machine.notifier());
         self.input.notify_through(machine.notifier());
+        self.progress.begin();
         if matches!(self.place, Place::Standard) {
             self.window.follow();
         }

@@ -139,6 +139,9 @@ impl Running {
     /// Says how the machine has ended; the exit code.
     fn report(&mut self, end: &End) -> u8 {
         let before = if self.alone { String::new() } else { format!("{}: ", self.hosted.name) };
+        if let Some(said) = self.hosted.side.end() {
+            eprintln!("gemello: {before}the system was not up yet; its init's last words: {said}");
+        }
         if self.printed.stats {
             let resident = self.machine.handle().resident();
             eprint!("{before}{}", Table { stats: &self.machine.stats(), resident });

@@ -1,6 +1,6 @@
-//! `gemello run --system`, and Debian's command without it: what is on a disk has a process 1 of its
-//! own, which is started or not. Here that is a script, which does what systemd would; by hand, it
-//! is systemd.
+//! `gemello run --system`, and Debian's command without it: what is on a disk has a process 1 of
+//! its own, which is started or not. Here that is a script, which does what systemd would; by hand,
+//! it is systemd.
 
 use e2e::{cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};

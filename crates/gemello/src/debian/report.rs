@@ -12,6 +12,12 @@ pub(crate) enum Report {
     Status(u8),
     /// Something is not as it should be; what, on one line.
     Trouble(String),
+    /// A system's own init begins.
+    Init,
+    /// It says that a unit is up; as what.
+    Up(String),
+    /// It says something else of a unit.
+    Says(String),
 }
 
 /// Finds reports in the console's output as it arrives.
@@ -49,14 +55,28 @@ impl Scanner {
 
 fn parse(line: &[u8]) -> Option<Report> {
     let text = std::str::from_utf8(line).ok()?.trim_end();
-    let report = text.strip_prefix(agent_job::REPORT)?;
-    if report == "ready" {
-        return Some(Report::Ready);
+    let Some(report) = text.strip_prefix(agent_job::REPORT) else { return status(text) };
+    match report {
+        "ready" => return Some(Report::Ready),
+        "init" => return Some(Report::Init),
+        _ => {}
     }
     Some(match report.strip_prefix("status ") {
         Some(status) => Report::Status(status.parse().ok()?),
         None => Report::Trouble(report.chars().filter(|c| !c.is_control()).collect()),
     })
+}
+
+/// A line of systemd's status: `[  OK  ] Started …`, and while it waits `[*     ] …`.
+fn status(text: &str) -> Option<Report> {
+    let (tag, what) = text.trim_start().strip_prefix('[')?.split_once("] ")?;
+    let what: String = what.chars().filter(|c| !c.is_control()).collect();
+    match tag.trim() {
+        "OK" => Some(Report::Up(what)),
+        "FAILED" | "DEPEND" | "TIME" | "SKIP" | "INFO" => Some(Report::Says(what)),
+        stars if stars.starts_with('*') => Some(Report::Says(what)),
+        _ => None, // the kernel's clock
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +99,20 @@ mod tests {
             let expected = [Report::Ready, Report::Status(7), Report::Trouble("no root".into())];
             assert_eq!(found, expected, "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn a_systems_init_is_heard() {
+        let stream = b"gemello-init: init\r\n[    1.2] kernel\r\n[  OK  ] Started a - b.\r\n\
+            [FAILED] Failed to start c.\r\n\r[***   ] Job d (7s / no limit)\r\n\
+            \x20 Starting\r\n";
+        let expected = [
+            Report::Init,
+            Report::Up("Started a - b.".into()),
+            Report::Says("Failed to start c.".into()),
+            Report::Says("Job d (7s / no limit)".into()),
+        ];
+        assert_eq!(Scanner::default().scan(stream), expected);
     }
 
     #[test]

@@ -403,7 +403,8 @@ impl BootSettings {
         self.is_made_here() || self.nucleus.is_some() || self.kernel.is_some()
     }
 
-    /// Whether it says what is booted in place of what `lower` says. `system` says more of a Debian.
+    /// Whether it says what is booted in place of what `lower` says. `system` says more of a
+    /// Debian.
     fn replaces(&self, lower: &Self) -> bool {
         let more = lower.debian.is_some() && self.system == Some(true);
         let others = Self { system: self.system.filter(|_| !more), ..self.clone() };
