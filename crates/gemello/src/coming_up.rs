@@ -1,9 +1,7 @@
 //! How far a system is while it comes up: one line on the user's terminal, by what its init says of
 //! each unit on the second serial line. No time is guessed, and none is waited for.
 
-use crate::output::Standard;
 use crate::terminal;
-use std::io::Write as _;
 
 /// Gives the line's beginning back, and what was there.
 const ERASE: &str = "\r\x1b[K";
@@ -75,7 +73,7 @@ impl ComingUp {
     fn show(&self, what: &str) {
         if self.shown == Shown::Here {
             let (_, columns) = terminal::window();
-            let _ = Standard::Error.write_all(line(what, columns).as_bytes());
+            terminal::tell(&line(what, columns));
         }
     }
 }
