@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_usual_rows_or_those_that_were_named() {
         let all = rows(set::select(&[]).expect("all"), true);
-        assert_eq!(all.len(), 20);
+        assert_eq!(all.len(), 21);
         let named = set::select(&["pipe".into(), "boot".into()]).expect("rows");
         let names: Vec<_> = rows(named, false).iter().map(|row| row.name).collect();
         assert_eq!(names, ["pipe"], "a boot is not done side by side");
