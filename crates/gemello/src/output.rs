@@ -83,6 +83,12 @@ impl Progress {
         sync::lock(&self.heard).system.end()
     }
 
+    /// `place`, in front of which the line gives way: two threads would write there, and what is
+    /// erased might be the guest's.
+    pub(crate) fn before(&self, place: Box<dyn Write + Send>) -> Box<dyn Write + Send> {
+        Box::new(After { progress: self.clone(), place })
+    }
+
     /// Notifies this when the gate opens.
     pub(crate) fn notify_through(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
@@ -119,6 +125,23 @@ impl Progress {
                 }
             }
         }
+    }
+}
+
+/// Output that comes after the line.
+struct After {
+    progress: Progress,
+    place: Box<dyn Write + Send>,
+}
+
+impl Write for After {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.progress.end();
+        self.place.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.place.flush()
     }
 }
 
@@ -261,5 +284,19 @@ fn write(place: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
             Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&place, PollFlags::OUT)], None)),
             written => return Ok(written?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guest_writes_ends_the_line() {
+        let progress = Progress::new(Gate::closed(), ProgressState::default());
+        progress.hear(b"[  OK  ] Started a.\n");
+        progress.before(Box::new(io::sink())).write_all(b"x").expect("a sink");
+        progress.hear(b"[  OK  ] Started b.\n");
+        assert_eq!(progress.end(), None);
     }
 }

@@ -280,7 +280,7 @@ impl Side {
 
     /// An output that ends at `place`, and that `gemello logs` shows.
     fn output(&self, place: Box<dyn Write + Send>) -> Line {
-        Line { input: None, output: Some(self.console.beside(place)) }
+        Line { input: None, output: Some(self.console.beside(self.progress.before(place))) }
     }
 
     /// The lines of the machine, the second one's output with a copy in `log`.
@@ -290,7 +290,7 @@ impl Side {
         let window = our_init.then(|| Box::new(self.window.clone()) as Box<dyn Input>);
         let console = || Line {
             input: Some(Box::new(self.input.clone())),
-            output: Some(self.console.beside(self.place.writer())),
+            output: Some(self.console.beside(self.progress.before(self.place.writer()))),
         };
         Lines {
             com1: if self.kind.has_a_console() { console() } else { Line::default() },

@@ -38,9 +38,12 @@ fn a_machine_goes_on_in_the_background() {
     let left = house.told(&["logs", "away"]);
     assert!(left.contains("hello from process 2: you"), "{left}");
     // The name's next machine has a log of its own.
-    detach(&house, "away", &["--nucleus"]);
+    let disk = house.file("disk.img", &"\0".repeat(1 << 20));
+    detach(&house, "away", &["--nucleus", "--disk", &disk]);
     assert!(!house.told(&["logs", "away"]).contains("hello"));
     house.told(&["stop", "--force", "away"]);
+    // What it held is free at once.
+    house.told(&["disk", "resize", &disk, "2M"]);
 }
 
 #[test]

@@ -88,6 +88,13 @@ impl Link {
         Ok(Self { name: name.into(), stream: BufReader::new(stream) })
     }
 
+    /// Waits until its process has gone, and what that held of the host: disks, a name; for `limit`
+    /// at the most.
+    pub(super) fn gone(&mut self, limit: Duration) {
+        let _ = self.stream.get_ref().set_read_timeout(Some(limit));
+        let _ = self.stream.read_until(b'\n', &mut Vec::new());
+    }
+
     /// Asks, and gives the answer. `None`: it has gone, and so has its process.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// How long a machine whose plug is pulled may take.
 const PULLED: Duration = Duration::from_secs(10);
+/// How long a process whose machines have ended may take to be gone.
+const LEAVES: Duration = Duration::from_secs(5);
 /// The longest single wait for a machine's end.
 const WAIT: Duration = Duration::from_secs(2);
 /// For how long `stats` watches.
@@ -102,7 +104,13 @@ fn ends(link: &mut Link, deadline: Instant, request: &Request) -> Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now()).min(WAIT);
         let milliseconds = left.as_millis() as u64;
         match link.ask(&Request::Wait { milliseconds })? {
-            None | Some(Answer::Ended { .. }) => return Ok(true),
+            None => return Ok(true),
+            Some(Answer::Ended { process, .. }) => {
+                if process {
+                    link.gone(LEAVES);
+                }
+                return Ok(true);
+            }
             Some(_) if left.is_zero() => return Ok(false),
             Some(_) => {}
         }

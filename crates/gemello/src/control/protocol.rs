@@ -74,9 +74,11 @@ pub(super) enum Answer {
     Info(Info),
     Balloon(Balloon),
     Figures(Figures),
-    /// It has ended with this exit status.
+    /// It has ended with this exit status, and if `process`, so has its process in a moment.
     Ended {
         status: u8,
+        #[serde(default)]
+        process: bool,
     },
     /// It has not ended yet.
     Runs,

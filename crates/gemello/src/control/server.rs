@@ -8,7 +8,7 @@ use super::figures::Figures;
 use super::folder::Folder;
 use super::protocol::{self, Answer, Balloon, Info, LINE_MAX, Reply, Request, VERSION};
 use crate::console::{Console, Viewer};
-use crate::hosted::Hosted;
+use crate::hosted::{self, Hosted};
 use crate::place::Place;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
@@ -418,7 +418,8 @@ fn answer(machine: &Hosted, request: &Request) -> Answer {
         }
         Request::Wait { milliseconds } => {
             let status = machine.wait(Duration::from_millis(*milliseconds).min(LONGEST_WAIT));
-            status.map_or(Answer::Runs, |status| Answer::Ended { status })
+            let process = || hosted::all().iter().all(|one| one.wait(Duration::ZERO).is_some());
+            status.map_or(Answer::Runs, |status| Answer::Ended { status, process: process() })
         }
         Request::Console { .. } | Request::Log { .. } | Request::Connect { .. } => {
             Answer::Refused("ask for it alone".into())
