@@ -240,14 +240,14 @@ fn a_guest_that_knows_many_files_hears_of_changes() {
     (1..40).for_each(|f| fs::remove_file(path.join(format!("d1/{f}"))).expect("removed"));
     fs::write(path.join("d2/new"), "replaced").expect("written");
     fs::rename(path.join("d2/new"), path.join("d2/2")).expect("renamed");
-    fs::rename(path.join("d3"), path.join("d4/3")).expect("renamed");
+    fs::rename(path.join("d3"), path.join("d4/moved")).expect("renamed");
     fs::set_permissions(path.join("d5"), PermissionsExt::from_mode(0o711)).expect("set");
     session.send("\n");
     let (said, _) = session.expect("done\n", LONG);
     session.signal(Signal::TERM);
     assert_eq!(session.finish(LONG).0, 143);
     let table = fs::read_to_string(table).expect("text");
-    for expected in ["\n6\n0\nreplaced", "d4:\n", "\n3\n", "\n711\ndone"] {
+    for expected in ["\n6\n0\nreplaced", "d4:\n", "\nmoved\n", "\n711\ndone"] {
         assert!(said.contains(expected), "{expected:?}: {said}{table}");
     }
     assert!(!said.contains("d3:"), "{said}");
