@@ -57,14 +57,10 @@ pub(crate) enum Told {
 impl Told {
     /// Whether the guest goes by nothing but what is so `now`.
     pub(crate) fn holds(self, now: &Attributes) -> bool {
-        let Attributes(found, _) = now;
         match self {
             Self::Nothing => true,
             Self::Unsure => false,
-            Self::As(size, changed) => {
-                size == found.stx_size
-                    && changed == (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec)
-            }
+            Self::As(size, changed) => (size, changed) == (now.0.stx_size, now.changed()),
         }
     }
 }
@@ -140,11 +136,16 @@ impl Attributes {
         self.0.stx_nlink
     }
 
+    /// When anything of it has changed last.
+    fn changed(&self) -> (i64, u32) {
+        (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec)
+    }
+
     /// What a guest goes by that is told of them now.
     pub(crate) fn told(&self) -> Told {
-        let time = (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec);
-        match age(time) {
-            Some(age) if age >= TICK => Told::As(self.0.stx_size, time),
+        let changed = self.changed();
+        match age(changed) {
+            Some(age) if age >= TICK => Told::As(self.0.stx_size, changed),
             _ => Told::Unsure,
         }
     }

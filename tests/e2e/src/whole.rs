@@ -84,6 +84,12 @@ impl Whole {
         folders.find(is_it).expect("a root").join("root.ext4")
     }
 
+    /// The words that run `script` in a machine, by a shell.
+    pub fn runs<'a>(&'a self, options: &[&'a str], script: &'a str) -> Vec<&'a str> {
+        let words = ["run", "debian", "--release", &self.release];
+        [&words, options, &["--", "sh", "-c", script]].concat()
+    }
+
     /// Starts the machine `name`, as a whole system.
     pub fn start(&self, name: &str, options: &[&str]) -> Machine<'_> {
         let machine = Machine { of: self, name: name.to_owned() };

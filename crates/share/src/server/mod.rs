@@ -377,25 +377,17 @@ fn changes_directory(code: u32) -> bool {
 
 /// Whether the request changes something.
 fn changes(code: u32) -> bool {
-    matches!(
-        code,
-        opcode::SETATTR
-            | opcode::SYMLINK
-            | opcode::MKNOD
-            | opcode::MKDIR
-            | opcode::UNLINK
-            | opcode::RMDIR
-            | opcode::RENAME
-            | opcode::RENAME2
-            | opcode::LINK
-            | opcode::WRITE
-            | opcode::CREATE
-            | opcode::TMPFILE
-            | opcode::FALLOCATE
-            | opcode::COPY_FILE_RANGE
-            | opcode::SETXATTR
-            | opcode::REMOVEXATTR
-    )
+    changes_directory(code)
+        || matches!(
+            code,
+            opcode::SETATTR
+                | opcode::WRITE
+                | opcode::TMPFILE
+                | opcode::FALLOCATE
+                | opcode::COPY_FILE_RANGE
+                | opcode::SETXATTR
+                | opcode::REMOVEXATTR
+        )
 }
 
 fn parse(bytes: &[u8]) -> Result<Header, Errno> {
