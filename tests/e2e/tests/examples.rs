@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Not run here: what measures, needs a key pressed first or a machine that runs, fetches a system
@@ -101,23 +102,34 @@ fn paste(line: &str, place: &Path) -> (i32, String) {
     (status.code().unwrap_or(-1), text(&fs::read(place.join("out")).expect("there")))
 }
 
+/// Each has a folder of its own, in which its lines run one after the other.
+const AT_ONCE: usize = 2;
+
 #[test]
 fn each_works_as_it_is_shown() {
     let _turn = debian("cloud");
-    let place = filled();
-    let mut tried = 0;
-    for line in every_command() {
-        if LEFT_OUT.iter().any(|what| line.contains(what)) && !line.contains("--list") {
-            continue;
+    let here =
+        |line: &String| line.contains("--list") || !LEFT_OUT.iter().any(|what| line.contains(what));
+    let lines: Vec<String> = every_command().into_iter().filter(here).collect();
+    assert!(lines.len() > 15, "{lines:?}");
+    thread::scope(|scope| {
+        for part in 0..AT_ONCE {
+            let lines = lines.iter().skip(part).step_by(AT_ONCE);
+            let named = thread::Builder::new().name(format!("examples-{part}"));
+            named.spawn_scoped(scope, || try_each(lines)).expect("a thread");
         }
+    });
+}
+
+fn try_each<'a>(lines: impl Iterator<Item = &'a String>) {
+    let place = filled();
+    for line in lines {
         let began = Instant::now();
         // A whole Debian takes minutes to make, and `whole.rs` does; the small guest does the same.
         let (status, told) = paste(&line.replace("run debian", "run busybox"), &place);
         assert_eq!(status, 0, "{line}: {told}");
         eprintln!("{:.1} s: {line}", began.elapsed().as_secs_f64());
-        tried += 1;
     }
-    assert!(tried > 15, "{tried}");
     fs::remove_dir_all(&place).expect("it is there");
 }
 
@@ -146,7 +158,7 @@ fn what_is_said_to_running_machines_works() {
                 let deadline = Instant::now() + Duration::from_secs(60);
                 while !there("web") || !there("db") {
                     assert!(Instant::now() < deadline, "{first}");
-                    std::thread::sleep(Duration::from_millis(20));
+                    thread::sleep(Duration::from_millis(20));
                 }
             }
             let console = line.contains("console");
