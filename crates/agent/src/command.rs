@@ -52,6 +52,9 @@ fn shell(job: &Job, service: Service) -> Result<()> {
     control.report("ready")?;
     let release = uname().release().to_string_lossy().into_owned();
     writeln!(&terminal, "Linux {release} on gemello. Ctrl-A h helps, exit ends.")?;
+    if role::runs_beside() {
+        writeln!(&terminal, "systemd starts the system meanwhile.")?;
+    }
     let session = Session::on_terminal(&job.program, &terminal)?;
     wait_for(session.start(terminal.stream()?, terminal.stream()?, terminal.stream()?)?);
     Terminal::open(job.window).map(drop) // as it was before a program had it

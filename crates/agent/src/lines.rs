@@ -69,6 +69,11 @@ impl Terminal {
         Ok(Self(file))
     }
 
+    /// As somebody else has it.
+    pub(crate) fn share() -> Result<Self> {
+        open(TERMINAL).map(Self)
+    }
+
     /// For a program's stream.
     pub(crate) fn stream(&self) -> Result<Stdio> {
         Ok(self.0.try_clone().with_context(|| format!("cannot share {TERMINAL}"))?.into())

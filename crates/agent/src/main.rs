@@ -4,7 +4,8 @@
 //! ```text
 //! init ── mounts, modules, network, root      set up, in this order
 //!      ── bare                                a system that has no other process 1
-//!      ── system, spared                      a system's own process 1 goes on; or else:
+//!      ── system, spared                      a system's own process 1 goes on
+//!          ── beside                          with a shell beside it; or else:
 //!      ── command                             a shell or a command, to its end
 //!          ── lines: the serial lines         what gemello says, and what it is told
 //!          ── streams: ports and pipes        a thread carries each
@@ -13,10 +14,11 @@
 //!       ── exec, people                       commands, and as whom they run
 //! ```
 //! Called otherwise than as process 1: `serve` is the service, `job` and `failed` are others of a
-//! system that has a process 1 of its own; `lease INTERFACE` asks for addresses by DHCP.
+//! system that has a process 1 of its own, `shell` is its shell; `lease INTERFACE` asks for addresses by DHCP.
 #![forbid(unsafe_code)]
 
 mod bare;
+mod beside;
 mod command;
 mod dhcp;
 mod exec;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     match words.split_first() {
         Some((word, rest)) if word == "session" => session::become_program(rest),
         Some((word, [])) if word == "job" => told(system::job()),
+        Some((word, [])) if word == "shell" => beside::shell(),
         Some((word, [])) if word == "failed" => told(system::failed()),
         Some((word, rest)) if word == "serve" => told(serve(rest)),
         Some((word, [interface])) if word == "lease" => {

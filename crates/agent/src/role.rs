@@ -1,11 +1,24 @@
 //! What this process is. As process 1 it ends the machine itself. In a system that has a process 1
-//! of its own it is a service, and systemd powers off when that has ended (`system.rs`).
+//! of its own it is a service, and systemd powers off when that has ended (`system.rs`); or it is
+//! beside that, and asks it to (`beside.rs`).
 
-use crate::{command, init};
+use crate::{beside, command, init};
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 use rustix::system::RebootCommand;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static IS_BESIDE: AtomicBool = AtomicBool::new(false);
+
+/// Says that it is neither process 1 nor a service.
+pub(crate) fn be_beside() {
+    IS_BESIDE.store(true, Ordering::SeqCst);
+}
+
+pub(crate) fn runs_beside() -> bool {
+    IS_BESIDE.load(Ordering::SeqCst)
+}
 
 fn is_first() -> bool {
     getpid() == Pid::INIT
@@ -19,6 +32,9 @@ pub(crate) fn asked_to_end() {
     }
     if is_first() {
         init::end(RebootCommand::PowerOff);
+    }
+    if runs_beside() {
+        beside::end();
     }
     std::process::exit(0);
 }

@@ -6,17 +6,17 @@
 //! ```text
 //! /run/gemello/agent, job      this program, and what it was told
 //! /run/gemello/drivers         of the service's sockets
-//! /run/systemd/system/         gemello-job.service     runs the shell or the command; its end is
-//!                                                      the machine's
+//! /run/systemd/system/         gemello-job.service     runs the command; its end is the machine's
 //!                              gemello-agent.service   serves who comes from the host; started
 //!                                                      when somebody does
-//!                              gemello-failed.service  says that the system did not come up
+//!                              emergency.service, rescue.service
+//!                                                      say that the system did not come up
 //!                              what need not be started, masked (`spared.rs`)
 //! ```
 
 use crate::lines::{CONTROL, Control};
 use crate::service::Service;
-use crate::{command, init, modules, spared};
+use crate::{beside, command, init, modules, spared};
 use agent_job::{Job, Streams};
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::mount_bind;
@@ -26,6 +26,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 /// The system's own process 1.
 const INIT: &str = "/sbin/init";
@@ -36,30 +38,20 @@ const DRIVERS: &str = "/run/gemello/drivers";
 const UNITS: &str = "/run/systemd/system";
 const CONFIGURATION: &str = "/run/systemd/system.conf.d";
 
-/// What gemello runs; its end is the machine's.
+/// Its process 1's own socket, which is there as soon as it hears anybody; and how often that is
+/// looked for.
+const MANAGER: &str = "/run/systemd/private";
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The command; its end is the machine's. It begins when all is up that begins by itself. What it
+/// leaves running has a second to end. Whatever ends for want of memory, the status is told.
 const JOB_UNIT: &str = "\
 [Unit]
 Description=What gemello runs
+After=multi-user.target
 SuccessAction=poweroff
 FailureAction=poweroff
-";
 
-/// A command begins when all is up that begins by itself.
-const WHEN_UP: &str = "After=multi-user.target\n";
-
-/// A shell's user can wait by himself, or look at what does not come up: it begins when the file
-/// systems and the folders in them are there.
-const EARLY: &str = "\
-DefaultDependencies=no
-Requires=local-fs.target
-After=local-fs.target systemd-tmpfiles-setup.service
-Conflicts=shutdown.target
-Before=shutdown.target
-";
-
-/// What it leaves running has a second to end; a shell does so when its terminal hangs up. Whatever
-/// ends for want of memory, the status is told.
-const JOB_SERVICE: &str = "
 [Service]
 ExecStart=/run/gemello/agent job
 TimeoutStopSec=1
@@ -92,13 +84,22 @@ Type=oneshot
 ExecStart=/run/gemello/agent failed
 ";
 
-/// Root's password is not asked for: who is at the console has the disk.
-const EMERGENCY: &str = "\
+/// In place of a shell that would ask for a password, at a terminal that has one. It stays, as the
+/// other would.
+const STUCK_UNIT: &str = "\
+[Unit]
+Description=Tells the shell's user that the system did not come up
+DefaultDependencies=no
+
 [Service]
-Environment=SYSTEMD_SULOGIN_FORCE=1
-TTYPath=/dev/ttyS0
-ExecStartPre=/run/gemello/agent failed
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/run/gemello/agent failed
 ";
+
+/// Who is let in is root, who can look and mend.
+const STUCK: &str = "gemello: the system did not come up; `journalctl -b` tells why, \
+                     `systemctl default` tries again";
 
 /// Becomes the system's process 1. The root is the system's already; `job` is told again, to the
 /// service, which has `streams`; the drivers of `service` are kept for it.
@@ -113,6 +114,9 @@ pub(crate) fn begin(job: &[u8], streams: Streams, service: &Service) -> Result<(
     keep_drivers(service.drivers()).context("cannot keep the drivers of virtio sockets")?;
     mount_bind(CONTROL, "/dev/console").context("cannot have the console")?;
     Control::open()?.report("init")?;
+    if streams == Streams::Shell {
+        beside::start(AGENT)?;
+    }
     Err(Command::new(INIT).env_clear().exec()).with_context(|| format!("cannot become {INIT}"))
 }
 
@@ -126,26 +130,27 @@ fn prepare(job: &[u8], streams: Streams) -> Result<()> {
     let wanted = format!("{UNITS}/multi-user.target.wants");
     fs::create_dir_all(&wanted)?;
     fs::write(format!("{UNITS}/gemello-agent.service"), AGENT_UNIT)?;
-    let order = if streams == Streams::Shell { EARLY } else { WHEN_UP };
-    let unit = [JOB_UNIT, order, JOB_SERVICE].concat();
-    fs::write(format!("{UNITS}/gemello-job.service"), unit)?;
-    symlink("../gemello-job.service", format!("{wanted}/gemello-job.service"))?;
-    spared::spare()?;
+    let failed = if streams == Streams::Shell {
+        STUCK_UNIT
+    } else {
+        fs::write(format!("{UNITS}/gemello-job.service"), JOB_UNIT)?;
+        symlink("../gemello-job.service", format!("{wanted}/gemello-job.service"))?;
+        FAILED_UNIT
+    };
     for name in ["emergency", "rescue"] {
-        if streams == Streams::Shell {
-            let folder = format!("{UNITS}/{name}.service.d");
-            fs::create_dir(&folder)?;
-            fs::write(format!("{folder}/gemello.conf"), EMERGENCY)?;
-        } else {
-            fs::write(format!("{UNITS}/{name}.service"), FAILED_UNIT)?;
-        }
+        fs::write(format!("{UNITS}/{name}.service"), failed)?;
     }
-    Ok(())
+    spared::spare().map_err(Into::into)
 }
 
-/// The service that runs the shell or the command.
+/// The service that runs the command.
 pub(crate) fn job() -> Result<()> {
-    let done = read().and_then(|job| command::run(&job, Service::Unit));
+    told(|job| command::run(job, Service::Unit))
+}
+
+/// Has the job done; what fails, gemello is told.
+pub(crate) fn told(run: impl FnOnce(&Job) -> Result<()>) -> Result<()> {
+    let done = read().and_then(|job| run(&job));
     if let Err(error) = &done {
         Control::open()?.report(&format!("{error:#}"))?;
     }
@@ -157,18 +162,25 @@ fn read() -> Result<Job> {
     Ok(Job::decode(&bytes)?)
 }
 
-/// The service that says why there is no command; or that there is another shell than that which
-/// was to come.
+/// The service that says why there is no command; or that the shell is all there is.
 pub(crate) fn failed() -> Result<()> {
-    let mut control = Control::open()?;
-    match read()?.streams {
-        Streams::Shell => control.report("ready"),
-        _ => control.report("the system on the disk did not come up"),
+    let job = read()?;
+    if job.streams == Streams::Shell {
+        return beside::tell(STUCK);
     }
+    Control::open()?.report("the system on the disk did not come up")
 }
 
-/// Starts the service that serves who comes from the host.
+/// Whether the system's process 1 hears `systemctl`.
+pub(crate) fn hears() -> bool {
+    Path::new(MANAGER).exists()
+}
+
+/// Starts the service that serves who comes from the host, as soon as that can be asked for.
 pub(crate) fn start_service() -> Result<()> {
+    while !hears() {
+        thread::sleep(AGAIN);
+    }
     init::helper("systemctl", &["--no-block", "start", "gemello-agent.service"])
 }
 

@@ -2,13 +2,15 @@
 //! its own, which is started or not. Here that is a script, which does what systemd would; by hand,
 //! it is systemd.
 
-use e2e::{House, cache, code, command, debian, run, scratch, succeeds, text};
+use e2e::{House, Session, cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
 
 /// Runs the service that systemd would start, and powers off as it would.
 const INIT: &str = "#!/bin/sh
@@ -75,14 +77,55 @@ fn a_system_takes_over_and_runs_the_command() {
         nameserver 10.0.2.3\ntyped\n/root 0\n";
     assert_eq!(said, expected);
     assert_eq!(text(&output.stderr), "wrong\n");
-    // As after an unmount: nothing is in the journal, and what the command wrote is there.
-    let mut check = Command::new("/usr/sbin/e2fsck");
-    succeeds(check.args(["-f", "-n"]).arg(&disk));
+    clean(&disk);
+    // What the command wrote is there.
     let mut look = Command::new("/usr/sbin/debugfs");
     let there = look.args(["-R", "stat /kept"]).arg(&disk).output().expect("debugfs starts");
     assert!(text(&there.stdout).contains("Inode:"), "{}", text(&there.stderr));
+}
+
+/// Takes its time before it hears anybody, and has then a service manager that powers off.
+const LATE: &str = "#!/bin/sh
+busybox sleep 3
+busybox printf '#!/bin/sh\necho \"$@\" > /asked\nbusybox mount -o remount,ro /\nbusybox poweroff -f\n' \
+    > /bin/systemctl
+busybox chmod 755 /bin/systemctl
+busybox mkdir -p /run/systemd
+busybox touch /run/systemd/private
+while :; do busybox sleep 1; done
+";
+
+/// It is there before the system is, and its end is the system's, whether that hears it or not.
+#[test]
+fn a_systems_shell_does_not_wait() {
+    let _turn = debian("cloud");
+    let disk = disk(Some(LATE));
+    let begin = || {
+        let mut session = Session::start(on(&disk, &[]));
+        session.expect("systemd starts the system meanwhile.", LONG);
+        session
+    };
+    let mut early = begin();
+    early.send("busybox head -n 1 /proc/1/cmdline; busybox test -e /run/systemd/private || exit\n");
+    early.expect("/sbin/init", LONG);
+    let (status, said) = early.finish(LONG);
+    assert_eq!(status, 0, "{said}");
+    clean(&disk);
+    let mut late = begin();
+    late.send("until busybox test -e /run/systemd/private; do busybox sleep 0.1; done; exit\n");
+    let (status, said) = late.finish(LONG);
+    assert_eq!(status, 0, "{said}");
     let mut look = Command::new("/usr/sbin/debugfs");
-    let features = look.args(["-R", "features"]).arg(&disk).output().expect("debugfs starts");
+    let asked = look.args(["-R", "cat /asked"]).arg(&disk).output().expect("debugfs starts");
+    let expected = "--no-block --job-mode=replace-irreversibly start poweroff.target\n";
+    assert_eq!(text(&asked.stdout), expected);
+}
+
+/// As after an unmount: nothing is in the journal.
+fn clean(disk: &Path) {
+    succeeds(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(disk));
+    let mut look = Command::new("/usr/sbin/debugfs");
+    let features = look.args(["-R", "features"]).arg(disk).output().expect("debugfs starts");
     assert!(!text(&features.stdout).contains("needs_recovery"), "{}", text(&features.stdout));
 }
 
@@ -90,6 +133,8 @@ fn a_system_takes_over_and_runs_the_command() {
 const SLOW: &str = "#!/bin/sh
 busybox printf '#!/bin/sh\n/run/gemello/agent serve &\n' > /bin/systemctl
 busybox chmod 755 /bin/systemctl
+busybox mkdir -p /run/systemd
+busybox touch /run/systemd/private
 busybox sleep 8
 /run/gemello/agent job
 busybox poweroff -f
@@ -140,6 +185,7 @@ fn place(disk: &Path) -> PathBuf {
 fn start(place: &Path, options: &[&str], script: &str) -> Child {
     let mut command = command(&["run", "debian", "--timeout", "4m"]);
     command.args(options).args(["--", "/bin/sh", "-c", script]).env("XDG_CACHE_HOME", place);
+    command.env("XDG_RUNTIME_DIR", place); // another test's machine is called debian, too
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("gemello starts")
 }
@@ -176,10 +222,7 @@ fn debians_command_needs_no_init() {
     // As after an unmount, whoever was still writing.
     let (kept, raw) = (place.join("gemello/machines/debian.qcow2"), place.join("raw"));
     succeeds(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(kept).arg(&raw));
-    succeeds(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(&raw));
-    let mut look = Command::new("/usr/sbin/debugfs");
-    let features = look.args(["-R", "features"]).arg(&raw).output().expect("debugfs starts");
-    assert!(!text(&features.stdout).contains("needs_recovery"), "{}", text(&features.stdout));
+    clean(&raw);
     let script = "busybox head -n 1 /proc/1/cmdline | busybox tr '\\0' ' '; echo
         busybox cmp /kept /etc/machine-id && busybox cat -";
     let output = in_debian(&place, &["--system"], script);
