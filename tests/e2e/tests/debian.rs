@@ -9,6 +9,9 @@ const BOOT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(30);
 const PROMPT: &str = "# ";
 
+/// The kernel tests its cryptography, and panics where a result is wrong.
+const TESTS_ITSELF: [&str; 2] = ["--cmdline", "cryptomgr.notests=0 cryptomgr.panic_on_fail=1"];
+
 /// A shell in the guest, at its first prompt.
 fn shell(arguments: &[&str]) -> Session {
     let mut all = vec!["run", "busybox", "--timeout", "5m"];
@@ -81,8 +84,10 @@ fn sleeps_a_second(session: &mut Session) {
 #[test]
 fn the_cloud_kernel_boots_to_a_shell_that_works() {
     let _turn = debian_alone("cloud");
-    let mut session = shell(&[]);
+    let mut session = shell(&TESTS_ITSELF);
     exercise(&mut session);
+    let tested = "dmesg | grep -c 'self-tests disabled'; cat /sys/module/cryptomgr/parameters/*";
+    assert!(ask(&mut session, tested).contains("\n0\r\nN\r\nY\r"));
     sleeps_a_second(&mut session);
     session.send("poweroff\n");
     let (code, transcript) = session.finish(SOON);
@@ -92,7 +97,7 @@ fn the_cloud_kernel_boots_to_a_shell_that_works() {
 #[test]
 fn the_full_kernel_boots_to_a_shell_that_works() {
     let _turn = debian_alone("full");
-    let mut session = shell(&["--flavour", "full"]);
+    let mut session = shell(&[&["--flavour", "full"][..], &TESTS_ITSELF].concat());
     exercise(&mut session);
     session.send("exit\n");
     let (code, transcript) = session.finish(SOON);
@@ -254,9 +259,9 @@ fn a_code_cache_of_a_mebibyte_is_enough() {
 #[ignore = "each translation of a boot held against the interpreter: minutes"]
 fn the_translator_keeps_step_with_the_interpreter_by_hand() {
     let _turn = debian("cloud");
-    let arguments = ["run", "busybox", "--tier", "lockstep", "--stats", "--timeout", "10m", "--"];
-    let command = ["sh", "-c", "seq 1 200 | sort -n -r | tail -n 1"];
-    let run = run(&[&arguments[..], &command[..]].concat());
+    let arguments = ["run", "busybox", "--tier", "lockstep", "--stats", "--timeout", "10m"];
+    let command = ["--", "sh", "-c", "seq 1 200 | sort -n -r | tail -n 1"];
+    let run = run(&[&arguments[..], &TESTS_ITSELF, &command].concat());
     let message = text(&run.stderr);
     assert_eq!((code(&run), text(&run.stdout).as_str()), (0, "1\n"), "{message}");
     assert!(message.contains("translated instructions compared"), "{message}");
