@@ -114,6 +114,8 @@ pub const RESET_VALUE: u8 = 0x06;
 pub const IRQ_PIT: u8 = 0;
 /// COM2.
 pub const IRQ_COM2: u8 = 3;
+/// The i8042's keyboard.
+pub const IRQ_KEYBOARD: u8 = 1;
 /// COM1.
 pub const IRQ_COM1: u8 = 4;
 /// COM3 shares COM1's, as PCs have it and kernels expect without asking.

@@ -79,7 +79,7 @@ impl Wiring<'_> {
             pit,
             rtc,
             acpi,
-            i8042: I8042::new(self.power.clone()),
+            i8042: I8042::new(self.power.clone(), irq(layout::IRQ_KEYBOARD)),
             post: PostPort::new(),
             fast_a20: FastA20::new(self.power.clone()),
             reset: ResetPort::new(self.power.clone()),

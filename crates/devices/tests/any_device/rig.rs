@@ -115,8 +115,7 @@ impl Rig {
             irq: chips.isa_line(4),
             output: Box::new(std::io::sink()),
         });
-        let i8042 = I8042::new(power.clone());
-        lock(&i8042).connect_irq1(chips.isa_line(1));
+        let i8042 = I8042::new(power.clone(), chips.isa_line(1));
         let acpi =
             AcpiPm::new(Port(0x600), vm_clock, &timers, chips.isa_line(9), power.clone(), true);
         let mut rig = Self {

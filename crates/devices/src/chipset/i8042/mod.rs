@@ -31,15 +31,10 @@ pub struct I8042 {
 }
 
 impl I8042 {
-    /// As after power-up; pulsing the reset line tells `power`.
-    pub fn new(power: PowerSink) -> Arc<Mutex<Self>> {
-        let irq1 = IrqLine::unconnected();
+    /// As after power-up; pulsing the reset line tells `power`, and `irq1` is the keyboard's
+    /// interrupt.
+    pub fn new(power: PowerSink, irq1: IrqLine) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self { core: Core::new(), power, irq1 }))
-    }
-
-    /// Connects the keyboard interrupt.
-    pub fn connect_irq1(&mut self, irq1: IrqLine) {
-        self.irq1 = irq1;
     }
 
     /// The saved state.

@@ -29,7 +29,7 @@ fn reset_lines_and_saved_state() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&events);
     let power = PowerSink::new(move |event| lock(&noted).push(event));
-    let chip = I8042::new(power.clone());
+    let chip = I8042::new(power.clone(), IrqLine::unconnected());
     let mut chip = lock(&chip);
     chip.write(Port(0x64), PortWidth::B1, 0xFE);
     assert_eq!(*lock(&events), [PowerEvent::Reset]);
@@ -39,7 +39,7 @@ fn reset_lines_and_saved_state() {
     assert_eq!(lock(&events).len(), 1);
     chip.write(Port(0x64), PortWidth::B1, 0xD1);
     let saved = chip.save();
-    let other = I8042::new(power);
+    let other = I8042::new(power, IrqLine::unconnected());
     lock(&other).restore(&saved).expect("its own state");
     assert_eq!(lock(&other).save(), saved);
     lock(&other).write(Port(0x60), PortWidth::B1, 0x02);
