@@ -14,7 +14,8 @@
 //!       ── exec, people                       commands, and as whom they run
 //! ```
 //! Called otherwise than as process 1: `serve` is the service, `job` and `failed` are others of a
-//! system that has a process 1 of its own, `shell` is its shell; `lease INTERFACE` asks for addresses by DHCP.
+//! system that has a process 1 of its own, `shell` is its shell; `lease INTERFACE` asks for
+//! addresses by DHCP.
 #![forbid(unsafe_code)]
 
 mod bare;

@@ -87,8 +87,12 @@ fn a_system_takes_over_and_runs_the_command() {
 /// Takes its time before it hears anybody, and has then a service manager that powers off.
 const LATE: &str = "#!/bin/sh
 busybox sleep 3
-busybox printf '#!/bin/sh\necho \"$@\" > /asked\nbusybox mount -o remount,ro /\nbusybox poweroff -f\n' \
-    > /bin/systemctl
+busybox cat > /bin/systemctl << 'END'
+#!/bin/sh
+echo \"$@\" > /asked
+busybox mount -o remount,ro /
+busybox poweroff -f
+END
 busybox chmod 755 /bin/systemctl
 busybox mkdir -p /run/systemd
 busybox touch /run/systemd/private
