@@ -212,6 +212,7 @@ fn frames_go_out_whatever_their_pieces_and_what_is_none_does_not() {
 fn a_reset_reaches_the_cable_and_a_pause_does_not() {
     on_each(|on| {
         let (driver, wire) = running(on, 0);
+        until("the driver's own reset is told", || lock(&wire).resets > 0);
         let before = lock(&wire).resets;
         driver.device.pause();
         let state = driver.device.save();
