@@ -61,9 +61,9 @@ fn debian_takes_what_helps_processors_that_share_a_thread() {
     assert!(steal > 50, "four processors on one thread for a second: {times:?}");
 }
 
-/// The kernel's watchdog allows 4 s then. One processor is busy, the other idle. A processor that is
-/// stopped in its timer's handler, some hundredths of the time, finds the time gone before it can be
-/// told: then once more.
+/// The kernel's watchdog allows 4 s then. One processor is busy, the other idle. A processor that
+/// is stopped in its timer's handler, some hundredths of the time, finds the time gone before it
+/// can be told: then once more.
 #[test]
 fn a_guest_whose_process_was_stopped_reports_no_lockup() {
     let _turn = debian("cloud");
