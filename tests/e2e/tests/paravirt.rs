@@ -61,9 +61,7 @@ fn debian_takes_what_helps_processors_that_share_a_thread() {
     assert!(steal > 50, "four processors on one thread for a second: {times:?}");
 }
 
-/// The kernel's watchdog allows 4 s then. One processor is busy, the other idle. A processor that
-/// is stopped in its timer's handler, some hundredths of the time, finds the time gone before it
-/// can be told: then once more.
+/// The kernel's watchdog allows 4 s then. One processor is busy, the other idle.
 #[test]
 fn a_guest_whose_process_was_stopped_reports_no_lockup() {
     let _turn = debian("cloud");
@@ -73,19 +71,12 @@ fn a_guest_whose_process_was_stopped_reports_no_lockup() {
     session.expect("that is set", SOON);
     session.send("(while :; do :; done) & sleep 3; echo b\"e\"fore\n");
     session.expect("before", SOON);
-    let mut reported = || {
-        session.signal(Signal::STOP);
-        std::thread::sleep(Duration::from_secs(10));
-        session.signal(Signal::CONT);
-        let ask = "sleep 6; dmesg -c | grep -ciE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n";
-        session.send(ask);
-        let (seen, _) = session.expect("after", SOON);
-        (!seen.lines().any(|line| line.trim() == "0")).then_some(seen)
-    };
-    if let Some(seen) = reported() {
-        eprintln!("once more: {seen}");
-        assert_eq!(reported(), None);
-    }
+    session.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(10));
+    session.signal(Signal::CONT);
+    session.send("sleep 6; dmesg | grep -ciE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n");
+    let (seen, _) = session.expect("after", SOON);
+    assert!(seen.lines().any(|line| line.trim() == "0"), "{seen}");
 }
 
 /// Longer than the kernel lets a processor be away (20 s by default, cut to 4 s here).
