@@ -2,6 +2,7 @@
 //! its own, which is started or not. Here that is a script, which does what systemd would; by hand,
 //! it is systemd.
 
+use e2e::whole::whole;
 use e2e::{House, Session, cache, code, command, debian, run, scratch, succeeds, text};
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -77,7 +78,7 @@ fn a_system_takes_over_and_runs_the_command() {
         nameserver 10.0.2.3\ntyped\n/root 0\n";
     assert_eq!(said, expected);
     assert_eq!(text(&output.stderr), "wrong\n");
-    clean(&disk);
+    whole(&disk);
     // What the command wrote is there.
     let mut look = Command::new("/usr/sbin/debugfs");
     let there = look.args(["-R", "stat /kept"]).arg(&disk).output().expect("debugfs starts");
@@ -114,7 +115,7 @@ fn a_systems_shell_does_not_wait() {
     early.expect("/sbin/init", LONG);
     let (status, said) = early.finish(LONG);
     assert_eq!(status, 0, "{said}");
-    clean(&disk);
+    whole(&disk);
     let mut late = begin();
     late.send("until busybox test -e /run/systemd/private; do busybox sleep 0.1; done; exit\n");
     let (status, said) = late.finish(LONG);
@@ -123,14 +124,6 @@ fn a_systems_shell_does_not_wait() {
     let asked = look.args(["-R", "cat /asked"]).arg(&disk).output().expect("debugfs starts");
     let expected = "--no-block --job-mode=replace-irreversibly start poweroff.target\n";
     assert_eq!(text(&asked.stdout), expected);
-}
-
-/// As after an unmount: nothing is in the journal.
-fn clean(disk: &Path) {
-    succeeds(Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(disk));
-    let mut look = Command::new("/usr/sbin/debugfs");
-    let features = look.args(["-R", "features"]).arg(disk).output().expect("debugfs starts");
-    assert!(!text(&features.stdout).contains("needs_recovery"), "{}", text(&features.stdout));
 }
 
 /// Takes its time before it is up, and has a service manager that knows one unit.
@@ -226,7 +219,7 @@ fn debians_command_needs_no_init() {
     // As after an unmount, whoever was still writing.
     let (kept, raw) = (place.join("gemello/machines/debian.qcow2"), place.join("raw"));
     succeeds(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(kept).arg(&raw));
-    clean(&raw);
+    whole(&raw);
     let script = "busybox head -n 1 /proc/1/cmdline | busybox tr '\\0' ' '; echo
         busybox cmp /kept /etc/machine-id && busybox cat -";
     let output = in_debian(&place, &["--system"], script);
