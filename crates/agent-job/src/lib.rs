@@ -38,3 +38,9 @@ pub const PORT: &str = "gemello.";
 
 /// What each line begins with that the agent says on the second serial line.
 pub const REPORT: &str = "gemello-init: ";
+
+/// What it says when it listens at [`AGENT_PORT`], or is just about to.
+pub const SERVING: &str = "serving";
+
+/// What it begins with when it will not, and then says why.
+pub const NO_SERVICE: &str = "no service: ";

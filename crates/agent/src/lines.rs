@@ -128,13 +128,16 @@ impl Control {
 
     /// Hears what gemello says from now on: the size of the user's window, that the clock has stood
     /// still, that somebody wants the `service`, or that the machine is to power off.
-    pub(crate) fn hear(&self, mut service: Service) -> Result<()> {
-        let line = self.0.try_clone().context("cannot share /dev/ttyS1")?;
+    pub(crate) fn hear(&self, service: Service) -> Result<()> {
+        let line = self.share()?;
+        let mut unasked = Some((service, self.share()?));
         thread::spawn(move || {
-            for said in BufReader::new(line).lines().map_while(Result::ok) {
+            for said in BufReader::new(line.0).lines().map_while(Result::ok) {
                 match said.trim() {
                     "poweroff" => role::asked_to_end(),
-                    "serve" => service.start(),
+                    "serve" => {
+                        unasked.take().into_iter().for_each(|(service, told)| service.start(told));
+                    }
                     "clock" => set_clock(),
                     said => {
                         if let Some((rows, columns)) = size(said) {
@@ -145,6 +148,10 @@ impl Control {
             }
         });
         Ok(())
+    }
+
+    fn share(&self) -> Result<Self> {
+        self.0.try_clone().map(Self).with_context(|| format!("cannot share {CONTROL}"))
     }
 
     /// Tells gemello.

@@ -78,8 +78,12 @@ fn told(done: Result<()>) -> ExitCode {
 
 /// A whole system's service has the drivers of its sockets aside; process 1 has loaded them.
 fn serve(words: &[OsString]) -> Result<()> {
-    if words.is_empty() {
+    let of_a_system = words.is_empty();
+    if of_a_system {
         system::load_drivers();
     }
-    serve::serve(session::usual(words)?)
+    serve::serve(session::usual(words)?, || match of_a_system {
+        true => lines::Control::open()?.report(agent_job::SERVING),
+        false => Ok(()),
+    })
 }

@@ -32,10 +32,11 @@ pub(crate) struct Usual {
     pub(crate) folder: std::path::PathBuf,
 }
 
-/// Answers until the guest ends.
-pub(crate) fn serve(usual: Usual) -> Result<()> {
+/// Answers until the guest ends; `listening` is called when that begins.
+pub(crate) fn serve(usual: Usual, listening: impl FnOnce() -> Result<()>) -> Result<()> {
     let listener = VsockListener::bind(&VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))
         .with_context(|| format!("cannot listen at port {AGENT_PORT} of virtio sockets"))?;
+    listening()?;
     let (usual, served) = (Arc::new(usual), Arc::new(AtomicUsize::new(0)));
     loop {
         let Ok((stream, peer)) = listener.accept() else {

@@ -1,9 +1,10 @@
 //! The service's beginning: `agent serve` is started the first time that gemello asks, and the
 //! drivers of its sockets are loaded with it. A machine that nobody asks has neither.
 
+use crate::lines::Control;
 use crate::session::Session;
 use crate::{modules, system};
-use agent_job::Program;
+use agent_job::{NO_SERVICE, Program, SERVING};
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::thread;
@@ -14,8 +15,6 @@ pub(crate) enum Service {
     Own { drivers: Vec<File>, program: Program },
     /// By a system's own process 1, which has a unit for it.
     Unit,
-    /// That has been done.
-    Started,
 }
 
 impl Service {
@@ -25,27 +24,31 @@ impl Service {
         Self::Own { drivers: modules::later(), program: program.clone() }
     }
 
-    /// Starts it, if that has not been done.
-    pub(crate) fn start(&mut self) {
-        let service = std::mem::replace(self, Self::Started);
+    /// Starts it. What becomes of it is told by `control`.
+    pub(crate) fn start(self, mut control: Control) {
         // The kernel takes its time for a driver; the line is listened to meanwhile.
-        thread::spawn(move || {
-            let started = match service {
-                Self::Own { drivers, program } => start(&drivers, &program),
-                Self::Unit => system::start_service(),
-                Self::Started => Ok(()),
-            };
-            if let Err(error) = started {
-                let _ = std::fs::write("/dev/kmsg", format!("agent: no service: {error:#}\n"));
-            }
+        thread::spawn(move || match self.begin(&mut control) {
+            Ok(()) => {}
+            Err(error) => drop(control.report(&format!("{NO_SERVICE}{error:#}"))),
         });
+    }
+
+    fn begin(self, control: &mut Control) -> Result<()> {
+        match self {
+            Self::Own { drivers, program } => {
+                start(&drivers, &program)?;
+                control.report(SERVING)
+            }
+            // Its process tells when it listens.
+            Self::Unit => system::start_service(),
+        }
     }
 
     /// What it needs of the initial file system.
     pub(crate) fn drivers(&self) -> &[File] {
         match self {
             Self::Own { drivers, .. } => drivers,
-            Self::Unit | Self::Started => &[],
+            Self::Unit => &[],
         }
     }
 }

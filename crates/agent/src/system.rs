@@ -17,7 +17,7 @@
 use crate::lines::{CONTROL, Control};
 use crate::service::Service;
 use crate::{beside, command, init, modules, spared};
-use agent_job::{Job, Streams};
+use agent_job::{Job, NO_SERVICE, Streams};
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::mount_bind;
 use std::fs::{self, File, Permissions};
@@ -42,6 +42,10 @@ const CONFIGURATION: &str = "/run/systemd/system.conf.d";
 /// looked for.
 const MANAGER: &str = "/run/systemd/private";
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// How often it is asked for the service, and after which time again.
+const TIMES: u32 = 20;
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The command; its end is the machine's. It begins when all is up that begins by itself. What it
 /// leaves running has a second to end. Whatever ends for want of memory, the status is told.
@@ -164,11 +168,12 @@ fn read() -> Result<Job> {
 
 /// The service that says why there is no command; or that the shell is all there is.
 pub(crate) fn failed() -> Result<()> {
-    let job = read()?;
+    let (job, mut control) = (read()?, Control::open()?);
     if job.streams == Streams::Shell {
+        control.report(&format!("{NO_SERVICE}the system did not come up; its shell is there"))?;
         return beside::tell(STUCK);
     }
-    Control::open()?.report("the system on the disk did not come up")
+    control.report("the system on the disk did not come up")
 }
 
 /// Whether the system's process 1 hears `systemctl`.
@@ -176,12 +181,20 @@ pub(crate) fn hears() -> bool {
     Path::new(MANAGER).exists()
 }
 
-/// Starts the service that serves who comes from the host, as soon as that can be asked for.
+/// Starts the service that serves who comes from the host, as soon as that can be asked for. A
+/// process 1 that is slow lets `systemctl` wait in vain, and is asked again.
 pub(crate) fn start_service() -> Result<()> {
     while !hears() {
         thread::sleep(AGAIN);
     }
-    init::helper("systemctl", &["--no-block", "start", "gemello-agent.service"])
+    let ask = || init::helper("systemctl", &["--no-block", "start", "gemello-agent.service"]);
+    for _ in 1..TIMES {
+        if ask().is_ok() {
+            return Ok(());
+        }
+        thread::sleep(BETWEEN);
+    }
+    ask()
 }
 
 /// In the order in which they are to be loaded.

@@ -336,6 +336,11 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) balloon: bool,
 
+    /// Give the guest a virtio console, Linux's hvc0, as its console: faster than a serial line,
+    /// and as large as your window; what it says on the first serial line is shown, too
+    #[arg(long)]
+    pub(crate) hvc: bool,
+
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
 

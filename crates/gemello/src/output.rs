@@ -28,7 +28,20 @@ struct Heard {
     status: Option<u8>,
     /// The first.
     trouble: Option<String>,
+    service: ServiceState,
     system: ComingUp,
+}
+
+/// What the agent has said of its service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ServiceState {
+    /// Nothing yet: nobody has asked for it, or it begins.
+    #[default]
+    Unheard,
+    /// It listens.
+    Listens,
+    /// It will not; why.
+    Refused(String),
 }
 
 /// The same in a saved machine.
@@ -41,23 +54,26 @@ pub(crate) struct ProgressState {
     pub(crate) status: Option<u8>,
     /// What has come of a line.
     pub(crate) line: Vec<u8>,
+    /// What the agent has said of its service.
+    #[serde(default)]
+    pub(crate) service: ServiceState,
 }
 
 impl Progress {
     /// As `state` has it. `gate` opens when the guest is ready: for input, and to hear of its
     /// window.
     pub(crate) fn new(gate: Gate, state: ProgressState) -> Self {
-        let ProgressState { ready: _, status, line } = state; // the gate is open then
-        let system = ComingUp::new(Shown::Nowhere);
-        let heard = Heard { scanner: Scanner::within(line), status, trouble: None, system };
+        let ProgressState { ready: _, status, line, service } = state; // the gate is open then
+        let (scanner, system) = (Scanner::within(line), ComingUp::new(Shown::Nowhere));
+        let heard = Heard { scanner, status, trouble: None, service, system };
         Self { heard: Arc::new(Mutex::new(heard)), gate, notifier: Arc::default() }
     }
 
     /// What is saved with the machine.
     pub(crate) fn state(&self) -> ProgressState {
-        let Heard { scanner, status, trouble: _, system: _ } = &*sync::lock(&self.heard);
-        let line = scanner.line().to_vec();
-        ProgressState { ready: self.gate.is_open(), status: *status, line }
+        let Heard { scanner, status, trouble: _, service, system: _ } = &*sync::lock(&self.heard);
+        let (line, service) = (scanner.line().to_vec(), service.clone());
+        ProgressState { ready: self.gate.is_open(), status: *status, line, service }
     }
 
     /// Another guest begins.
@@ -65,7 +81,13 @@ impl Progress {
         self.gate.close();
         let mut heard = sync::lock(&self.heard);
         let system = heard.system.anew();
-        *heard = Heard { scanner: Scanner::default(), status: None, trouble: None, system };
+        *heard = Heard {
+            scanner: Scanner::default(),
+            status: None,
+            trouble: None,
+            service: ServiceState::Unheard,
+            system,
+        };
     }
 
     /// Shows from now on how far the guest is, which is a system.
@@ -99,6 +121,11 @@ impl Progress {
         sync::lock(&self.heard).status
     }
 
+    /// What the agent has said of its service.
+    pub(crate) fn service(&self) -> ServiceState {
+        sync::lock(&self.heard).service.clone()
+    }
+
     /// Why the guest's command could not run, as its agent says.
     pub(crate) fn trouble(&self) -> Option<String> {
         sync::lock(&self.heard).trouble.clone()
@@ -113,6 +140,8 @@ impl Progress {
                 Report::Trouble(what) => {
                     heard.trouble.get_or_insert(what);
                 }
+                Report::Serving => heard.service = ServiceState::Listens,
+                Report::NoService(why) => heard.service = ServiceState::Refused(why),
                 Report::Init => heard.system.init(),
                 Report::Up(what) => heard.system.up(what),
                 Report::Says(what) => heard.system.says(what),

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Kernel command line where the user gives none.
 const CMDLINE: &str = "console=ttyS0";
+/// With a virtio console, which is `/dev/console` from when its driver is there.
+const CMDLINE_HVC: &str = "console=ttyS0 console=hvc0";
 
 /// For a kernel with the agent: a panic ends the machine. The kernel's cryptography does not test
 /// itself at each boot, of which that is two thirds of all instructions.
@@ -38,9 +40,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For a guest that has the first line, which ends at `place`, and knows nothing of us.
-    fn of(boot: BootConfig, place: Place) -> Self {
-        let side = Side::new(Kind::Console, place, terminal::window());
+    /// For a guest that knows nothing of us, its console, a virtio one if `hvc`, at `place`.
+    fn of(boot: BootConfig, hvc: bool, place: Place) -> Self {
+        let kind = if hvc { Kind::VirtioConsole } else { Kind::Console };
+        let side = Side::new(kind, place, terminal::window());
         Self { boot, side, sources: Vec::new() }
     }
 }
@@ -56,15 +59,21 @@ pub(crate) fn plan(
     root: Option<&Root>,
     place: Place,
 ) -> Result<Plan> {
-    let boot = &settings.boot;
+    let (boot, hvc) = (&settings.boot, settings.hvc());
+    if hvc && (boot.is_made_here() || boot.nucleus.is_some()) {
+        bail!(
+            "`hvc` is for a kernel or a disk of yours: what gemello makes has its console already; \
+             leave it out"
+        );
+    }
     if boot.is_made_here() {
         return made_here(settings, kernel, root, place);
     }
     if let Some(word) = &boot.nucleus {
-        return Ok(Plan::of(nucleus_boot(boot, word), place));
+        return Ok(Plan::of(nucleus_boot(boot, word), hvc, place));
     }
     match kernel.or_else(|| boot.kernel.clone().map(File::Path)) {
-        Some(kernel) => Ok(Plan::of(kernel_boot(boot, kernel), place)),
+        Some(kernel) => Ok(Plan::of(kernel_boot(boot, kernel, hvc), hvc, place)),
         None if !boot.command.is_empty() => {
             let command = ["gemello", "run", "debian", "--"].map(OsString::from).into_iter();
             let command = shell::command(command.chain(words(&boot.command)));
@@ -83,7 +92,9 @@ fn disk_plan(settings: &Settings, place: Place) -> Result<Plan> {
     let mut failed = None;
     for disk in &settings.disk {
         match found(disk) {
-            Ok(boot) => return Ok(Plan::of(disk_boot(settings, boot, disk), place)),
+            Ok(boot) => {
+                return Ok(Plan::of(disk_boot(settings, boot, disk), settings.hvc(), place));
+            }
             Err(error) => {
                 failed.get_or_insert(error);
             }
@@ -131,14 +142,15 @@ fn nucleus_boot(boot: &BootSettings, word: &str) -> BootConfig {
     }
 }
 
-fn kernel_boot(boot: &BootSettings, kernel: File) -> BootConfig {
+fn kernel_boot(boot: &BootSettings, kernel: File, hvc: bool) -> BootConfig {
     let module = |ModuleSettings { path, arguments }: &ModuleSettings| {
         (File::Path(path.clone()), arguments.clone())
     };
+    let cmdline = if hvc { CMDLINE_HVC } else { CMDLINE };
     BootConfig {
         kernel,
         initrd: boot.initrd.clone().map(File::Path),
-        cmdline: boot.cmdline.clone().unwrap_or_else(|| CMDLINE.into()),
+        cmdline: boot.cmdline.clone().unwrap_or_else(|| cmdline.into()),
         modules: boot.module.iter().map(module).collect(),
     }
 }

@@ -164,7 +164,8 @@ fn config(
     let vsock = settings.vsock().map(Device::Vsock);
     let shares = settings.shares().into_iter().map(Device::Share);
     let rng = settings.rng().then_some(Device::Entropy);
-    let console = (!ports.is_empty()).then_some(Device::Console(ports));
+    let ports = (!ports.is_empty()).then_some(Device::Console(ports));
+    let console = ports.or(settings.hvc().then_some(Device::Hvc));
     let net = settings.net().map(|net| net.network(name)).transpose()?.map(Device::Net);
     let paging = settings.machine.resident.map(|Size(resident)| Paging {
         resident,

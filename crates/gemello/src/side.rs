@@ -7,10 +7,10 @@ use crate::console::Console;
 use crate::escape::{Escape, OWN};
 use crate::gate::Gate;
 use crate::input::{ConsoleInput, Form, InputState};
-use crate::output::{Closing, Log, LogFile, Progress, ProgressState, Standard};
+use crate::output::{Closing, Log, LogFile, Progress, ProgressState, ServiceState, Standard};
 use crate::place::{self, Place};
 use crate::terminal;
-use crate::window::{Window, WindowState};
+use crate::window::{SeenThrough, Window, WindowState};
 use crate::wishes::Wishes;
 use machine::console::{Input, Line};
 use machine::{Lines, Machine, Port};
@@ -31,6 +31,9 @@ pub(crate) enum Errors {
 pub(crate) enum Kind {
     /// It has the first line, and knows nothing of us.
     Console,
+    /// It has a virtio console, and knows nothing of us, either. What it says on the first line is
+    /// seen, too.
+    VirtioConsole,
     /// The shell of a guest that gemello makes, which hears of the window's size.
     Shell,
     /// A command of such a guest, on a terminal.
@@ -48,7 +51,10 @@ impl Kind {
     /// The streams of a command that have a port each.
     fn streams(self) -> &'static [Stream] {
         match self {
-            Self::Console | Self::Shell | Self::Terminal(Errors::WithOutput) => &[],
+            Self::Console
+            | Self::VirtioConsole
+            | Self::Shell
+            | Self::Terminal(Errors::WithOutput) => &[],
             Self::Terminal(Errors::Apart) => &[Stream::Error],
             Self::Pipes(Errors::WithOutput) => &[Stream::Input, Stream::Output],
             Self::Pipes(Errors::Apart) => &[Stream::Input, Stream::Output, Stream::Error],
@@ -57,10 +63,10 @@ impl Kind {
 
     /// Whether the guest's init listens to us.
     pub(crate) fn has_our_init(self) -> bool {
-        self != Self::Console
+        !matches!(self, Self::Console | Self::VirtioConsole)
     }
 
-    /// Whether the first line is a console, which others may see and type into.
+    /// Whether there is a console, which others may see and type into.
     pub(crate) fn has_a_console(self) -> bool {
         !matches!(self, Self::Pipes(_))
     }
@@ -219,14 +225,14 @@ impl Side {
 
     /// Has the agent answer, where it is the guest's init.
     pub(crate) fn serve(&self) {
-        if self.kind.has_our_init() {
+        if self.service() == Some(ServiceState::Unheard) {
             self.window.serve();
         }
     }
 
-    /// Whether the guest has our init, which is not as far as to start the agent.
-    pub(crate) fn is_booting(&self) -> bool {
-        self.kind.has_our_init() && !self.window.is_heard()
+    /// How the agent's service is, of a guest that has our init.
+    pub(crate) fn service(&self) -> Option<ServiceState> {
+        self.kind.has_our_init().then(|| self.progress.service())
     }
 
     /// Tells a restored guest that has our init that its clock has stood still.
@@ -283,20 +289,34 @@ impl Side {
         Line { input: None, output: Some(self.console.beside(self.progress.before(place))) }
     }
 
+    /// The virtio console, of a machine that has one.
+    fn hvc(&self) -> Option<Line> {
+        let (window, input) = (self.window.clone(), self.input.clone());
+        let hvc = || Line { input: Some(Box::new(SeenThrough { window, input })), ..self.seen() };
+        (self.kind == Kind::VirtioConsole).then(hvc)
+    }
+
+    /// What is seen on the console.
+    fn seen(&self) -> Line {
+        self.output(self.place.writer())
+    }
+
     /// The lines of the machine, the second one's output with a copy in `log`.
     pub(crate) fn lines(&self, log: &LogFile) -> Lines {
         let our_init = self.kind.has_our_init();
         let reports = our_init.then(|| self.progress.clone());
         let window = our_init.then(|| Box::new(self.window.clone()) as Box<dyn Input>);
-        let console = || Line {
-            input: Some(Box::new(self.input.clone())),
-            output: Some(self.console.beside(self.progress.before(self.place.writer()))),
+        let com1 = match self.kind {
+            Kind::Pipes(_) => Line::default(),
+            Kind::VirtioConsole => self.seen(),
+            _ => Line { input: Some(Box::new(self.input.clone())), ..self.seen() },
         };
+        let streams = self.kind.streams().iter();
         Lines {
-            com1: if self.kind.has_a_console() { console() } else { Line::default() },
+            com1,
             com2: Line { input: window, output: Some(Box::new(Log::new(log.clone(), reports))) },
             com3: Line::default(),
-            ports: self.kind.streams().iter().map(|&stream| self.line(stream)).collect(),
+            ports: streams.map(|&stream| self.line(stream)).chain(self.hvc()).collect(),
         }
     }
 
@@ -332,18 +352,25 @@ mod tests {
 
     #[test]
     fn what_is_saved_is_there_again() {
-        for kind in [Kind::Console, Kind::Shell, Kind::Terminal(Errors::Apart)] {
+        for kind in [Kind::Console, Kind::VirtioConsole, Kind::Shell, Kind::Terminal(Errors::Apart)]
+        {
             assert!(!new(kind).state().progress.ready);
-            assert_eq!(new(kind).is_booting(), kind.has_our_init());
+            let service = kind.has_our_init().then_some(ServiceState::Unheard);
+            assert_eq!(new(kind).service(), service);
         }
         let state = SideState {
             input: InputState { queue: b"a\x16\x04".to_vec(), ended: true, read: 1 << 40 },
             window: WindowState { told: (24, 80), line: b"50 ".to_vec() },
-            progress: ProgressState { ready: true, status: Some(7), line: b"gemello-i".to_vec() },
+            progress: ProgressState {
+                ready: true,
+                status: Some(7),
+                line: b"gemello-i".to_vec(),
+                service: ServiceState::Listens,
+            },
         };
         let side = restored(Kind::Pipes(Errors::Apart), state.clone());
         assert_eq!(side.state(), state);
-        assert!(!side.is_booting());
+        assert_eq!(side.service(), Some(ServiceState::Listens));
         assert_eq!(side.command().and_then(|progress| progress.status()), Some(7));
         // A terminal's end ends the machine, and is never saved.
         let shell = restored(Kind::Shell, state.clone());
@@ -354,7 +381,7 @@ mod tests {
     fn a_guest_that_begins_anew_knows_nothing() {
         let state = SideState {
             window: WindowState { told: (24, 80), line: b"50 ".to_vec() },
-            progress: ProgressState { ready: true, status: None, line: b"gemello-i".to_vec() },
+            progress: ProgressState { ready: true, ..ProgressState::default() },
             ..SideState::default()
         };
         let side = restored(Kind::Shell, state);
@@ -370,7 +397,8 @@ mod tests {
             let fits = |(port, line): (&Port, &Line)| {
                 port.input == line.input.is_some() && port.output == line.output.is_some()
             };
-            assert_eq!(side.ports().len(), ports.len());
+            let hvc = usize::from(kind == Kind::VirtioConsole);
+            assert_eq!(side.ports().len() + hvc, ports.len());
             assert!(side.ports().iter().zip(&ports).all(fits));
             let count = ports.len();
             // Dropped, one would close standard output, where the tests' results go.
@@ -378,6 +406,7 @@ mod tests {
             (com1.input.is_some(), com2.input.is_some(), count)
         };
         assert_eq!(has(Kind::Console), (true, false, 0));
+        assert_eq!(has(Kind::VirtioConsole), (false, false, 1));
         assert_eq!(has(Kind::Shell), (true, true, 0));
         assert_eq!(has(Kind::Terminal(Errors::WithOutput)), (true, true, 0));
         assert_eq!(has(Kind::Terminal(Errors::Apart)), (true, true, 1));

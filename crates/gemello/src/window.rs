@@ -1,15 +1,20 @@
-//! What the agent is told on the second serial line, from when it has said that it is ready
+//! The window that a guest is seen through, and how the guest hears of its size.
+//!
+//! The agent is told on the second serial line, from when it has said that it is ready
 //! (`crates/agent/src/lines.rs`): lines `ROWS COLS` whenever the user's window has another size,
-//! `clock` after a restore, `serve` when somebody wants the agent, and `poweroff`.
+//! `clock` after a restore, `serve` when somebody wants the agent, and `poweroff`. The driver of a
+//! virtio console hears of it from the device ([`SeenThrough`]).
 
 use crate::gate::Gate;
+use crate::input::ConsoleInput;
 use crate::terminal;
-use machine::console::Input;
+use machine::console::{ConsoleSize, Input};
 use machine::{End, Notifier};
 use rustix::fd::BorrowedFd;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The one that follows this program's own terminal.
 static OWN: Mutex<Option<Window>> = Mutex::new(None);
@@ -36,7 +41,12 @@ struct Shared {
     size: Mutex<Option<(u16, u16)>>,
     notifier: OnceLock<Notifier>,
     state: Mutex<WindowState>,
+    /// When the agent was asked to answer at its port.
+    asked: Mutex<Option<Instant>>,
 }
+
+/// Until the agent is asked again to answer: a system that comes up may forget what was typed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Asks the guest to power off.
 const POWER_OFF: &[u8] = b"poweroff\n";
@@ -79,6 +89,7 @@ impl Window {
             size: Mutex::new(None),
             notifier: OnceLock::new(),
             state: Mutex::new(state),
+            asked: Mutex::new(None),
         };
         Self { ready, shared: Arc::new(shared) }
     }
@@ -109,14 +120,13 @@ impl Window {
         self.say(SET_CLOCK);
     }
 
-    /// Whether the agent hears what is said.
-    pub(crate) fn is_heard(&self) -> bool {
-        self.ready.is_open()
-    }
-
     /// Has the agent answer at its port, if it does not yet.
     pub(crate) fn serve(&self) {
-        self.say(SERVE);
+        let mut asked = sync::lock(&self.shared.asked);
+        if asked.is_none_or(|at| at.elapsed() > AGAIN) {
+            *asked = Some(Instant::now());
+            self.say(SERVE);
+        }
     }
 
     fn say(&self, line: &[u8]) {
@@ -139,7 +149,14 @@ impl Window {
     /// Another guest begins, which knows no size that it can be sure of.
     pub(crate) fn begin_anew(&self) {
         *sync::lock(&self.shared.state) = WindowState::default();
+        *sync::lock(&self.shared.asked) = None;
         self.shared.changed.store(true, Ordering::SeqCst);
+    }
+
+    /// Its size, if that may be news.
+    fn news(&self) -> Option<(u16, u16)> {
+        let changed = self.shared.changed.swap(false, Ordering::SeqCst);
+        changed.then(|| sync::lock(&self.shared.size).unwrap_or_else(terminal::window))
     }
 
     /// What is saved with the machine.
@@ -162,12 +179,40 @@ impl Input for Window {
         if !self.ready.is_open() {
             return Vec::new();
         }
-        if self.shared.changed.swap(false, Ordering::SeqCst) {
-            let size = *sync::lock(&self.shared.size);
-            state.look(size.unwrap_or_else(terminal::window));
+        if let Some(size) = self.news() {
+            state.look(size);
         }
         let count = room.min(state.line.len());
         state.line.drain(..count).collect()
+    }
+}
+
+/// The input of a virtio console, which has a window's size.
+#[derive(Debug)]
+pub(crate) struct SeenThrough {
+    pub(crate) window: Window,
+    pub(crate) input: ConsoleInput,
+}
+
+impl Input for SeenThrough {
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.input.source()
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        self.input.read()
+    }
+
+    fn take(&mut self, room: usize) -> Vec<u8> {
+        self.input.take(room)
+    }
+
+    fn size(&mut self) -> Option<ConsoleSize> {
+        self.window.news().map(|(rows, columns)| ConsoleSize { rows, columns })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.input.has_ended()
     }
 }
 

@@ -117,7 +117,8 @@ fn assemble(
     let pager = paging::start(hardware, &ram, &stopper)?;
     let owner = stopper.owner();
     let power = power_sink(&stopper);
-    let mut ends = Ends { wake, stopper, feeds: Vec::new(), pumps: Vec::new() };
+    let (feeds, pumps) = (Vec::new(), Vec::new());
+    let mut ends = Ends { wake, stopper, clock: Arc::clone(&clock) as _, feeds, pumps };
     let ports = std::mem::take(&mut lines.ports);
     let mut wiring = Wiring {
         clock: &clock,

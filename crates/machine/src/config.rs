@@ -376,7 +376,7 @@ impl Device {
                 }
             }
             Self::Share(share) => share.validate(),
-            Self::Disk(_) | Self::Net(_) | Self::Entropy | Self::Balloon => Ok(()),
+            Self::Disk(_) | Self::Hvc | Self::Net(_) | Self::Entropy | Self::Balloon => Ok(()),
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The ends of a serial line: where its input comes from and where its output goes.
+//! The ends of a line: where its input comes from and where its output goes.
 
 use crate::end::End;
 use crate::panic::{SILENCE, Witness};
 use crate::power::Stopper;
 use devices::time::Clock;
+pub use devices::virtio::console::ConsoleSize;
 use devices::virtio::console::PortOutput;
 use rustix::fd::BorrowedFd;
 use std::fmt;
@@ -26,6 +27,11 @@ pub trait Input: Send {
     /// Up to `room` bytes that the guest shall receive now. `room` is what the guest takes at
     /// the moment.
     fn take(&mut self, room: usize) -> Vec<u8>;
+    /// How large the window is that the line is seen through, if that is news. Only a port that is
+    /// a console tells the guest.
+    fn size(&mut self) -> Option<ConsoleSize> {
+        None
+    }
     /// Whether nothing more will be there to be taken: a line that has an end is at it.
     fn has_ended(&self) -> bool {
         false

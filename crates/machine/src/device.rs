@@ -25,6 +25,8 @@ pub enum Device {
     Scratch(Scratch),
     /// A console device with these ports: byte streams between programs of the guest and the host.
     Console(Vec<Port>),
+    /// A console device without ports, Linux's `/dev/hvc0`, which has a window's size.
+    Hvc,
     /// A network device.
     Net(Network),
     /// Random bytes of the host's.

@@ -161,6 +161,9 @@ impl Feed {
         let uart = match &self.to {
             Receiver::Uart(uart) => uart,
             Receiver::Port(port) => {
+                if let Some(size) = self.input.size() {
+                    port.resize(size);
+                }
                 while port.receive(|room| self.input.take(room)) > 0 {}
                 if self.input.has_ended() {
                     port.hang_up();

@@ -92,6 +92,10 @@ pub(crate) fn build(
                 let (console, ports) = ends.console(ports, &mut lines, service)?;
                 (Box::new(console), Side { ports, ..Side::default() })
             }
+            Device::Hvc => {
+                let (hvc, ports) = ends.hvc(lines.next().unwrap_or_default(), service)?;
+                (Box::new(hvc), Side { ports, ..Side::default() })
+            }
             Device::Disk(disk) => (a_disk(disk, before, queues, service)?, Side::default()),
             Device::Scratch(scratch) => {
                 let (disk, content) = a_scratch_disk(scratch, before, queues, service)?;
@@ -221,6 +225,7 @@ fn name(device: &Device) -> &'static str {
     match device {
         Device::Disk(_) | Device::Scratch(_) => "disk",
         Device::Console(_) => "console",
+        Device::Hvc => "hvc",
         Device::Entropy => "rng",
         Device::Balloon => "balloon",
         Device::Vsock(_) => "vsock",

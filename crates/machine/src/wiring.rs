@@ -32,7 +32,7 @@ pub struct Lines {
     pub com2: Line,
     /// COM3.
     pub com3: Line,
-    /// The ports of the console devices, in their order.
+    /// Consoles and the ports of console devices, in their order.
     pub ports: Vec<Line>,
 }
 
@@ -93,7 +93,7 @@ impl Wiring<'_> {
     fn uart(&mut self, base: Port, irq: u8, line: Line) -> Result<Arc<Mutex<Uart>>, BuildError> {
         let output = match line.output {
             None => Box::new(io::sink()) as Box<dyn io::Write + Send>,
-            Some(place) => self.ends.serial(place, Arc::clone(self.clock) as _)?,
+            Some(place) => self.ends.serial(place)?,
         };
         let uart = Uart::new(UartConfig {
             base,

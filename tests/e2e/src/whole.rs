@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// A cache with a base, and a place for the sockets of its machines.
@@ -37,7 +38,10 @@ impl Whole {
 
     /// Of `release`, in this cache.
     pub fn at(cache: PathBuf, release: &str) -> Self {
-        let runtime = scratch("sockets", b"").with_extension(release);
+        // A socket's path must be short.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let runtime = std::env::temp_dir().join(format!("gw-{}-{number}", std::process::id()));
         fs::create_dir_all(&runtime).expect("a folder");
         fs::create_dir_all(&cache).expect("a folder");
         fs::set_permissions(&runtime, Permissions::from_mode(0o700)).expect("mine");

@@ -13,7 +13,7 @@ use devices::msi::{Msi, MsiSink};
 use devices::pci::PciFunction as _;
 use devices::virtio::balloon::{Balloon, BalloonControl};
 use devices::virtio::blk::{Block, Cache, Recipe};
-use devices::virtio::console::{Console, PortConfig, PortOutput};
+use devices::virtio::console::{Console, ConsolePort, ConsoleSize, PortConfig, PortOutput};
 use devices::virtio::fs::Fs;
 use devices::virtio::net::{Cable, Mac, Net, Switch, UserConfig};
 use devices::virtio::vsock::{Place, Vsock};
@@ -39,7 +39,7 @@ const SIZE: u16 = 16;
 const RINGS: u64 = 0x1_0000;
 const QUEUES: u64 = 5;
 /// How many devices there are to choose from: so many, each over MMIO and over PCI.
-const DEVICES: u8 = 7;
+const DEVICES: u8 = 8;
 pub(crate) const KINDS: u8 = 2 * DEVICES;
 
 struct Nowhere;
@@ -87,6 +87,8 @@ pub(crate) struct Rig {
 #[derive(Default)]
 struct Side {
     balloon: Option<BalloonControl>,
+    /// A console's end.
+    window: Option<ConsolePort>,
     /// Where programs reach the guest, and those that have come.
     socket: Option<PathBuf>,
     programs: RefCell<Vec<UnixStream>>,
@@ -190,6 +192,13 @@ fn make(kind: u8) -> (Box<dyn VirtioDevice>, Side) {
             let share = Arc::new(share.expect("a folder"));
             let fs = Fs::new("rig", share, 1, Service::AtOnce).expect(NO_THREAD);
             (Box::new(fs), Side::default())
+        }
+        6 => {
+            let output = Some(Box::new(Sink) as Box<dyn PortOutput>);
+            let config = PortConfig { name: "hvc".into(), output, input: true };
+            let console = Console::one(config, Service::AtOnce).expect(NO_THREAD);
+            let window = console.ports().pop();
+            (Box::new(console), Side { window, ..Side::default() })
         }
         _ => {
             let sectors = Box::new(Sectors(Mutex::new(vec![7; 64 * SECTOR as usize])));
@@ -329,6 +338,10 @@ impl Rig {
             programs.clear();
         } else {
             programs.iter_mut().for_each(|program| drop(program.write(b"hello")));
+        }
+        if let Some(window) = &self.host.window {
+            window.resize(ConsoleSize { rows: value as u16, columns: (value >> 16) as u16 });
+            window.receive(|room| vec![b'x'; room.min(100)]);
         }
         if let Some(balloon) = &self.host.balloon {
             balloon.want(value);

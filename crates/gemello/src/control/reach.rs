@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const START: Duration = Duration::from_secs(30);
 /// How long a guest may boot before that is said.
 const QUIET: Duration = Duration::from_secs(5);
+/// Between two questions to a guest that is booting.
+const BOOTING: Duration = Duration::from_millis(50);
 /// Between two questions to a guest where nobody listens yet.
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -84,6 +86,7 @@ pub(crate) fn agent(name: &str) -> Result<Channel> {
             Peer::There(channel) => return Ok(channel),
             Peer::Booting => {
                 deadline = Instant::now() + START;
+                std::thread::sleep(BOOTING - AGAIN);
                 if !told && begun.elapsed() > QUIET {
                     eprintln!("gemello: {name} is booting; waiting until it is up");
                     told = true;

@@ -9,6 +9,7 @@ use super::folder::Folder;
 use super::protocol::{self, Answer, Balloon, Info, LINE_MAX, Reply, Request, VERSION};
 use crate::console::{Console, Viewer};
 use crate::hosted::{self, Hosted};
+use crate::output::ServiceState;
 use crate::place::Place;
 use crate::settings::name::MachineName;
 use crate::settings::names::Names;
@@ -350,9 +351,12 @@ impl Peer {
             Err(error) => return self.refuse(&Names::default().render(&error.to_string())),
         };
         machine.side.serve();
-        if port.0 == AGENT_PORT && machine.side.is_booting() {
-            let _ = self.say(Answer::Booting);
-            return;
+        match machine.side.service().filter(|_| port.0 == AGENT_PORT) {
+            Some(ServiceState::Unheard) => return drop(self.say(Answer::Booting)),
+            Some(ServiceState::Refused(why)) => {
+                return self.refuse(&format!("its agent does not answer: {why}"));
+            }
+            Some(ServiceState::Listens) | None => {}
         }
         // The answer comes before what the guest says.
         if self.say(Answer::Done).is_ok()

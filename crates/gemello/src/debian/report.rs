@@ -12,6 +12,10 @@ pub(crate) enum Report {
     Status(u8),
     /// Something is not as it should be; what, on one line.
     Trouble(String),
+    /// The agent listens to who comes from the host.
+    Serving,
+    /// It will not, and why.
+    NoService(String),
     /// A system's own init begins.
     Init,
     /// It says that a unit is up; as what.
@@ -59,11 +63,17 @@ fn parse(line: &[u8]) -> Option<Report> {
     match report {
         "ready" => return Some(Report::Ready),
         "init" => return Some(Report::Init),
+        // What gemello says may be echoed behind it.
+        _ if report.starts_with(agent_job::SERVING) => return Some(Report::Serving),
         _ => {}
     }
-    Some(match report.strip_prefix("status ") {
-        Some(status) => Report::Status(status.parse().ok()?),
-        None => Report::Trouble(report.chars().filter(|c| !c.is_control()).collect()),
+    if let Some(status) = report.strip_prefix("status ") {
+        return Some(Report::Status(status.parse().ok()?));
+    }
+    let harmless = |why: &str| why.chars().filter(|c| !c.is_control()).collect();
+    Some(match report.strip_prefix(agent_job::NO_SERVICE) {
+        Some(why) => Report::NoService(harmless(why)),
+        None => Report::Trouble(harmless(report)),
     })
 }
 
@@ -88,7 +98,8 @@ mod tests {
         let stream =
             b"[    0.1] boot\r\n\r\ngemello-init: ready\r\nnoise gemello-init: status 3\r\n\
             gemello-init: status 300\r\n\xff\xfe\r\ngemello-init: status 7\r\n\
-            gemello-init: no \x1broot\r\n";
+            gemello-init: no \x1broot\r\ngemello-init: servingserve\r\n\
+            gemello-init: no service: no \x1bdriver\r\n";
         for size in 1..stream.len() {
             let mut scanner = Scanner::default();
             let found = stream.chunks(size).flat_map(|c| {
@@ -96,7 +107,13 @@ mod tests {
                 scanner.scan(c)
             });
             let found: Vec<_> = found.collect();
-            let expected = [Report::Ready, Report::Status(7), Report::Trouble("no root".into())];
+            let expected = [
+                Report::Ready,
+                Report::Status(7),
+                Report::Trouble("no root".into()),
+                Report::Serving,
+                Report::NoService("no driver".into()),
+            ];
             assert_eq!(found, expected, "in pieces of {size}");
         }
     }

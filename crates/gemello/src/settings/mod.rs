@@ -104,6 +104,8 @@ pub(crate) struct MachineSettings {
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) balloon: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) hvc: Option<bool>,
+    #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) debug_exit: Option<bool>,
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) deterministic: Option<bool>,
@@ -259,7 +261,7 @@ impl Settings {
     fn slots(&self) -> usize {
         let ports = self.boot.is_made_here() && self.boot.has_command();
         let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.vsock().is_some());
-        let others = [self.cloud_init.is_some(), self.balloon(), vsock, ports];
+        let others = [self.cloud_init.is_some(), self.balloon(), vsock, ports || self.hvc()];
         let others = others.into_iter().filter(|there| *there).count();
         self.disk.len() + self.shares().len() + others
     }
@@ -318,6 +320,11 @@ impl Settings {
     /// Whether its memory can be given back while it runs.
     pub(crate) fn balloon(&self) -> bool {
         self.machine.balloon.unwrap_or_default()
+    }
+
+    /// Whether its console is a virtio one.
+    pub(crate) fn hvc(&self) -> bool {
+        self.machine.hvc.unwrap_or_default()
     }
 
     /// Has relative paths begin at `base`.
@@ -391,6 +398,7 @@ impl MachineSettings {
             net: self.net.or(lower.net),
             rng: self.rng.or(lower.rng),
             balloon: self.balloon.or(lower.balloon),
+            hvc: self.hvc.or(lower.hvc),
             debug_exit: self.debug_exit.or(lower.debug_exit),
             deterministic: self.deterministic.or(lower.deterministic),
         }

@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 45] = [
+pub(crate) const FIELDS: [Field; 46] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -39,6 +39,7 @@ pub(crate) const FIELDS: [Field; 45] = [
     field("net", "machine.net", "--net", |s| s.machine.net.is_some()),
     field("rng", "machine.rng", "--rng", |s| s.machine.rng.is_some()),
     field("balloon", "machine.balloon", "--balloon", |s| s.machine.balloon.is_some()),
+    field("hvc", "machine.hvc", "--hvc", |s| s.machine.hvc.is_some()),
     field("debug_exit", "machine.debug_exit", "--debug-exit", |s| s.machine.debug_exit.is_some()),
     field("deterministic", "machine.deterministic", "--deterministic", |s| {
         s.machine.deterministic.is_some()

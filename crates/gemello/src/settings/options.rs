@@ -228,6 +228,7 @@ impl From<&Run> for Settings {
             net,
             rng,
             balloon,
+            hvc,
             engine,
             sched,
             // `run`'s, but for two.
@@ -260,6 +261,7 @@ impl From<&Run> for Settings {
             net: net.clone(),
             rng: *rng,
             balloon: flag(*balloon),
+            hvc: flag(*hvc),
             debug_exit: flag(*debug_exit),
             deterministic: flag(*deterministic),
         };

@@ -46,6 +46,7 @@ fn all() -> Settings {
             net: Some(NetChoice::parse("user,host-loopback=on").expect("a network")),
             rng: Some(false),
             balloon: Some(true),
+            hvc: Some(true),
             debug_exit: Some(true),
             deterministic: Some(true),
         },
@@ -111,7 +112,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 44] = [
+const OPTIONS: [(&str, &[&str]); 45] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -135,6 +136,7 @@ const OPTIONS: [(&str, &[&str]); 44] = [
     ("publish", &["--publish", "8080:80", "--publish", "[::1]:0:53/udp"]),
     ("rng", &["--rng", "off"]),
     ("balloon", &["--balloon"]),
+    ("hvc", &["--hvc"]),
     ("engine", &["--engine", "soft"]),
     ("tier", &["--tier", "interp"]),
     ("code_cache", &["--code-cache", "1025K"]),
@@ -299,6 +301,7 @@ fn every_field_has_a_name_of_the_command_line() {
         "transport",
         "rng",
         "balloon",
+        "hvc",
         "vsock",
         "shares",
         "deterministic",

@@ -3,6 +3,7 @@
 use super::control::{DEVICE_READY, MESSAGE, Message, NO_PORT, PORT_OPEN, PORT_READY};
 use super::port::{Polled, Port};
 use super::saved::ConsoleState;
+use super::window::Window;
 use crate::saved::{Check, RestoreError};
 use crate::virtio::Queue;
 use crate::virtio::chain::Broken;
@@ -10,6 +11,8 @@ use crate::virtio::chain::Broken;
 /// See the module.
 pub(super) struct Core {
     pub(super) ports: Vec<Port>,
+    /// Of a device that is one console, which is its one port. It has no control queues.
+    pub(super) window: Option<Window>,
     control: Option<Control>,
     /// For data on its way from the guest.
     buffer: Vec<u8>,
@@ -34,7 +37,12 @@ const CONTROL: [usize; 2] = [2, 3];
 
 impl Core {
     pub(super) fn new(ports: Vec<Port>) -> Self {
-        Self { ports, control: None, buffer: Vec::new() }
+        Self { ports, window: None, control: None, buffer: Vec::new() }
+    }
+
+    /// One console.
+    pub(super) fn console(port: Port) -> Self {
+        Self { window: Some(Window::default()), ..Self::new(vec![port]) }
     }
 
     /// Serves `queues` from now on. Without the control queues there is no port.
@@ -49,12 +57,17 @@ impl Core {
         for (number, port) in self.ports.iter_mut().enumerate() {
             let [incoming, outgoing] = queues_of(number).map(&mut take);
             port.connect(incoming, outgoing);
+            // A console is open as long as there is a driver.
+            if self.window.is_some() {
+                port.guest_opens(true);
+            }
         }
     }
 
     /// Serves none.
     pub(super) fn disconnect(&mut self) {
         self.control = None;
+        self.window.as_mut().into_iter().for_each(Window::end);
         self.ports.iter_mut().for_each(Port::disconnect);
     }
 
@@ -93,8 +106,9 @@ impl Core {
 
     /// The device cannot go on.
     fn fail(&mut self, why: &Broken) {
-        if let Some(control) = &self.control {
-            control.from_driver.queue.fail(why);
+        let control = self.control.as_ref().map(|control| &control.from_driver.queue);
+        if let Some(queue) = control.or_else(|| self.ports.iter().find_map(Port::queue)) {
+            queue.fail(why);
         }
         self.disconnect();
     }

@@ -1,5 +1,5 @@
-//! The console device with several ports (virtio 1.2, 5.3): byte streams between the host and
-//! programs of the guest.
+//! The console device (virtio 1.2, 5.3). With several ports: byte streams between the host and
+//! programs of the guest. Without: one console, Linux's `/dev/hvc0`, with a window's size.
 //!
 //! ```text
 //!   input ──► ConsolePort::receive ──► the guest's buffers       (on the input's thread)
@@ -18,12 +18,15 @@ mod control;
 mod core;
 mod port;
 mod saved;
+mod window;
 
 pub use port::{PortOutput, PortStats};
 pub use saved::{ConsoleState, News, PortState};
+pub use window::ConsoleSize;
 
 use self::core::{Core, queues_of};
 use self::port::Port;
+use self::window::Window;
 use super::attendant::{Attend, Attendant, Job};
 use super::chain::Broken;
 use super::saved::DeviceState;
@@ -35,6 +38,8 @@ use std::{fmt, io};
 use sync::lock;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
+/// VIRTIO_CONSOLE_F_SIZE.
+const SIZE: u64 = 1 << 0;
 /// VIRTIO_CONSOLE_F_MULTIPORT.
 const MULTIPORT: u64 = 1 << 1;
 /// Entries of a queue with data. Linux puts a page into each entry of those that it receives by.
@@ -102,7 +107,19 @@ impl Console {
         }
         let port =
             |(number, PortConfig { name, output, input: _ })| Port::new(number, name, output);
-        let core = Core::new((0..).zip(ports).map(port).collect());
+        Self::made(Core::new((0..).zip(ports).map(port).collect()), queues, service)
+    }
+
+    /// A device that is one console, whose output goes there; the guest knows no name of it.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub fn one(config: PortConfig, service: Service) -> io::Result<Self> {
+        let PortConfig { name, output, input: _ } = config;
+        Self::made(Core::console(Port::new(0, name, output)), vec![DATA_QUEUE; 2], service)
+    }
+
+    fn made(core: Core, queues: Vec<u16>, service: Service) -> io::Result<Self> {
         let core = Arc::new(Mutex::new(core));
         let server = Server { core: Arc::clone(&core), waits: service == Service::AtOnce };
         let attendant = Attendant::new("ports".into(), server, service)?;
@@ -142,6 +159,11 @@ impl ConsolePort {
         }
     }
 
+    /// The console that this is has a window of this size.
+    pub fn resize(&self, size: ConsoleSize) {
+        self.with(|core, _| core.window.as_mut().into_iter().for_each(|it| it.resize(size)));
+    }
+
     /// `drained` is called when [`ConsolePort::room`] has risen from 0. It is called with the
     /// device locked and must only ring a bell (an eventfd).
     pub fn on_drain(&self, drained: impl Fn() + Send + 'static) {
@@ -165,7 +187,7 @@ impl VirtioDevice for Console {
     }
 
     fn features(&self) -> u64 {
-        MULTIPORT
+        if lock(&self.shared.core).window.is_some() { SIZE } else { MULTIPORT }
     }
 
     fn queues(&self) -> &[u16] {
@@ -174,19 +196,34 @@ impl VirtioDevice for Console {
 
     fn read_config(&self, offset: usize, into: &mut [u8]) {
         let mut config = [0; 12];
-        let ports = self.queues.len() as u32 / 2 - 1;
-        config[MAX_NR_PORTS..MAX_NR_PORTS + 4].copy_from_slice(&ports.to_le_bytes());
+        match &lock(&self.shared.core).window {
+            Some(window) => config[..MAX_NR_PORTS].copy_from_slice(&window.config()),
+            None => {
+                let ports = self.queues.len() as u32 / 2 - 1;
+                config[MAX_NR_PORTS..MAX_NR_PORTS + 4].copy_from_slice(&ports.to_le_bytes());
+            }
+        }
         into.fill(0);
         into.iter_mut().zip(config.iter().skip(offset)).for_each(|(into, byte)| *into = *byte);
     }
 
+    fn config_generation(&self) -> u32 {
+        lock(&self.shared.core).window.as_ref().map_or(0, Window::generation)
+    }
+
     fn activate(&mut self, activation: Activation) {
-        let Activation { features, queues, irq: _, ram: _ } = activation;
-        // Without MULTIPORT there would be one port and no control queue, and it a console.
-        if features & MULTIPORT != 0 {
-            lock(&self.shared.core).connect(queues);
-            self.shared.attendant.start(Job { queues: Vec::new(), features });
+        let Activation { features, queues, irq, ram: _ } = activation;
+        let mut core = lock(&self.shared.core);
+        // Ports are for a driver that knows of several: another would take the first for a console.
+        if core.window.is_none() && features & MULTIPORT == 0 {
+            return;
         }
+        core.connect(queues);
+        if let Some(window) = &mut core.window {
+            window.begin(irq);
+        }
+        drop(core);
+        self.shared.attendant.start(Job { queues: Vec::new(), features });
     }
 
     fn notify(&mut self, _queue: usize) {

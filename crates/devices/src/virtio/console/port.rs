@@ -126,6 +126,12 @@ impl Port {
         self.outgoing = polled(outgoing).map(|polled| Outgoing { polled, chain });
     }
 
+    /// A queue that it serves, if there is one.
+    pub(super) fn queue(&self) -> Option<&Queue> {
+        let incoming = self.incoming.as_ref().map(|incoming| &incoming.polled.queue);
+        incoming.or_else(|| self.outgoing.as_ref().map(|outgoing| &outgoing.polled.queue))
+    }
+
     /// Serves none.
     pub(super) fn disconnect(&mut self) {
         self.connect(None, None);

@@ -14,7 +14,7 @@ const MULTIPORT: u64 = 1 << 1;
 /// Queues of a device with two ports.
 const QUEUES: u64 = 6;
 /// Queue numbers: what port 0 receives, what the driver is told and says, what port 1 sends.
-const IN: u64 = 0;
+pub(super) const IN: u64 = 0;
 const TOLD: u64 = 2;
 const SAID: u64 = 3;
 const OUT: u64 = 5;
@@ -34,14 +34,14 @@ const fn data(queue: u64, entry: u16) -> u64 {
 
 /// What has come out of a port.
 #[derive(Default)]
-struct Outlet {
-    bytes: Vec<u8>,
+pub(super) struct Outlet {
+    pub(super) bytes: Vec<u8>,
     full: bool,
     closed: usize,
 }
 
 #[derive(Clone, Default)]
-struct Outside(Arc<Mutex<Outlet>>);
+pub(super) struct Outside(Arc<Mutex<Outlet>>);
 
 impl PortOutput for Outside {
     fn has_room(&mut self) -> bool {
@@ -58,9 +58,9 @@ impl PortOutput for Outside {
 }
 
 /// A guest with two ports: one receives, one sends.
-struct Guest {
-    driver: Driver,
-    ports: Vec<ConsolePort>,
+pub(super) struct Guest {
+    pub(super) driver: Driver,
+    pub(super) ports: Vec<ConsolePort>,
     outside: Outside,
     /// How often there was room for input again.
     drained: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ struct Guest {
 }
 
 /// Waits until `what` holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -94,6 +94,11 @@ impl Guest {
         let output = Some(Box::new(outside.clone()) as Box<dyn PortOutput>);
         let output = PortConfig { name: "out".into(), output, input: false };
         let console = Console::new(vec![input, output], service).expect("a thread");
+        Self::of(on, ram, console, outside)
+    }
+
+    /// The guest of `console`, whose output goes `outside`.
+    pub(super) fn of(on: On, ram: GuestRam, console: Console, outside: Outside) -> Self {
         let ports = console.ports();
         let drained = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&drained);
@@ -113,7 +118,7 @@ impl Guest {
     }
 
     fn begin(&mut self) {
-        self.initialize();
+        self.initialize(MULTIPORT, QUEUES);
         self.say(&message(u32::MAX, 0, 1));
         assert_eq!([self.hear(), self.hear()], [message(0, 1, 1), message(1, 1, 1)]);
         for (id, name) in [(0, "in"), (1, "out")] {
@@ -123,10 +128,10 @@ impl Guest {
         }
     }
 
-    fn initialize(&mut self) {
+    pub(super) fn initialize(&mut self, features: u64, queues: u64) {
         let driver = &self.driver;
-        driver.negotiate(MULTIPORT);
-        for queue in 0..QUEUES {
+        driver.negotiate(features);
+        for queue in 0..queues {
             let rings = rings(queue);
             driver.ram.write(Gpa(rings[0]), &[0; 0x3000]).expect("RAM");
             driver.set_queue_of(queue as u32, ENTRIES.into(), rings);
@@ -137,7 +142,7 @@ impl Guest {
     }
 
     /// Offers the next entry of `queue`, a buffer of `len` bytes, and notifies.
-    fn offer(&mut self, queue: u64, len: u32, flags: u16) -> u64 {
+    pub(super) fn offer(&mut self, queue: u64, len: u32, flags: u16) -> u64 {
         let [descriptors, available, _] = rings(queue);
         let next = &mut self.available[queue as usize];
         let entry = *next % ENTRIES;
@@ -153,7 +158,7 @@ impl Guest {
     }
 
     /// Gives the device `bytes` by `queue`, and does not wait.
-    fn send(&mut self, queue: u64, bytes: &[u8]) {
+    pub(super) fn send(&mut self, queue: u64, bytes: &[u8]) {
         let entry = self.available[queue as usize] % ENTRIES;
         self.driver.ram.write(Gpa(data(queue, entry)), bytes).expect("RAM");
         self.offer(queue, bytes.len() as u32, 0);
@@ -166,7 +171,7 @@ impl Guest {
     }
 
     /// The next used entry of `queue`: what is in it.
-    fn used(&mut self, queue: u64) -> Vec<u8> {
+    pub(super) fn used(&mut self, queue: u64) -> Vec<u8> {
         until("used", || self.is_used(queue));
         let [_, _, ring] = rings(queue);
         let next = &mut self.used[queue as usize];
@@ -191,11 +196,11 @@ impl Guest {
     }
 
     /// Gives the guest `bytes` by port 0; how many it has got.
-    fn give(&self, bytes: &[u8]) -> usize {
+    pub(super) fn give(&self, bytes: &[u8]) -> usize {
         self.ports[0].receive(|room| bytes[..room.min(bytes.len())].to_vec())
     }
 
-    fn outlet<T>(&self, look: impl FnOnce(&mut Outlet) -> T) -> T {
+    pub(super) fn outlet<T>(&self, look: impl FnOnce(&mut Outlet) -> T) -> T {
         look(&mut lock(&self.outside.0))
     }
 }
@@ -340,7 +345,7 @@ fn what_the_host_gives_fills_buffers_once_the_port_is_open() {
 fn a_port_that_the_host_has_closed_is_closed_from_the_beginning() {
     let mut guest = Guest::new(On::Pci, Service::Thread);
     guest.ports[0].hang_up();
-    guest.initialize();
+    guest.initialize(MULTIPORT, QUEUES);
     guest.say(&message(0, 3, 1));
     assert_eq!(guest.hear(), [&message(0, 7, 1), &b"in"[..]].concat());
     guest.say(&message(1, 3, 1));

@@ -6,6 +6,7 @@ mod driver;
 mod entropy;
 mod fs;
 mod hostile;
+mod hvc;
 mod net;
 mod pci;
 mod pci_field;
