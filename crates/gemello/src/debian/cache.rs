@@ -68,6 +68,14 @@ impl Lock {
     }
 }
 
+/// What the name of a directory under construction ends in.
+const DRAFT: &str = "partial";
+
+/// Whether `path` is a directory under construction, perhaps of a run that was killed.
+pub(crate) fn is_draft(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == DRAFT)
+}
+
 /// A directory under construction that is deleted unless it is published.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -80,7 +88,7 @@ impl Draft {
     /// # Errors
     /// The directory cannot be made.
     pub(crate) fn new(root: &Path, name: &str) -> Result<Self> {
-        let path = root.join(format!("{name}.partial"));
+        let path = root.join(format!("{name}.{DRAFT}"));
         if path.exists() {
             fs::remove_dir_all(&path) // left by a run that was killed
                 .with_context(|| format!("cannot remove {}", path.display()))?;

@@ -1,6 +1,6 @@
 //! Roots that machines are built on: file systems that are made once of an image and never written.
 
-use crate::debian::{Draft, Fetched, Lock, Release, refused};
+use crate::debian::{Draft, Fetched, Lock, Release, is_draft, refused};
 use anyhow::{Context as _, Result, anyhow};
 use oci::{Config, Digest, Image, ImageError, User};
 use rootfs::{FileSystem, Identity, Tree, WriteError};
@@ -110,6 +110,18 @@ pub(super) fn note(folder: &Path) -> Option<Note> {
 /// The folder of all roots.
 pub(super) fn folder(cache: &Path) -> PathBuf {
     cache.join("images")
+}
+
+/// The folder of each root that is finished, in the order of their names.
+pub(super) fn folders(cache: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let read = match fs::read_dir(folder(cache)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let paths = read.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<_> = paths.filter(|path| !is_draft(path)).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// The file of the root in `folder`.
@@ -268,6 +280,19 @@ fn user(tree: &mut Tree, spool: &File, config: &Config) -> Result<User> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A run that was killed leaves its draft, with a note of what it was to be.
+    #[test]
+    fn a_draft_is_no_root() {
+        let cache = std::env::temp_dir().join(format!("gemello-roots-{}", std::process::id()));
+        assert_eq!(folders(&cache).expect("none"), [PathBuf::new(); 0]);
+        for name in ["b", "a", "system.partial"] {
+            fs::create_dir_all(folder(&cache).join(name)).expect("a folder");
+        }
+        let found = folders(&cache).expect("some");
+        assert_eq!(found, ["a", "b"].map(|name| folder(&cache).join(name)));
+        fs::remove_dir_all(cache).expect("ours");
+    }
 
     #[test]
     fn a_system_of_another_format_is_not_built_on() {

@@ -2,7 +2,7 @@
 
 use super::pulled::{self, Known};
 use super::{base, overlay};
-use crate::debian::{Lock, cache_directory, system};
+use crate::debian::{Lock, cache_directory, is_draft, system};
 use crate::exit;
 use crate::room::{size, taken};
 use crate::settings::name::MachineName;
@@ -104,7 +104,8 @@ pub(crate) fn prune() -> Result<u8> {
                 freed += image.bytes;
             }
         }
-        for draft in entries(&all)?.into_iter().filter(|it| it.extension().is_some()) {
+        for draft in entries(&all)?.into_iter().filter(|it| is_draft(it)) {
+            freed += taken(&base::root(&draft));
             fs::remove_dir_all(&draft)
                 .with_context(|| format!("cannot remove {}", draft.display()))?;
         }
@@ -158,9 +159,9 @@ fn removed(cache: &Path, image: &Image) -> Result<bool> {
 }
 
 fn images(cache: &Path) -> Result<Vec<Image>> {
-    let all = entries(&base::folder(cache))?.into_iter();
+    let all = base::folders(cache).context("cannot read the folder of images")?;
     let known = Known::all(cache);
-    let found = all.filter_map(|folder| {
+    let found = all.into_iter().filter_map(|folder| {
         let note = base::note(&folder)?;
         let means = known.iter().filter(|known| known.image == note.digest);
         let mut names: Vec<_> = means.map(|known| known.name.clone()).collect();

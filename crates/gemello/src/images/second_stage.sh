@@ -58,6 +58,7 @@ rm -f /var/lib/systemd/random-seed /var/cache/apt/*.bin /var/cache/debconf/*-old
 rm -f /var/lib/dpkg/*-old /var/cache/ldconfig/aux-cache
 find /var/log -type f -exec truncate -s 0 {} +
 
-# The packages have done what a first boot does: by these marks systemd sees it.
-/usr/lib/systemd/systemd-update-done
+# The packages have done what a first boot does: by these marks systemd sees it. Bookworm's has none.
+done=/usr/lib/systemd/systemd-update-done
+[ ! -x $done ] || $done
 umount -l /run

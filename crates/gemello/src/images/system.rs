@@ -52,12 +52,11 @@ pub(crate) fn refresh(release: Release) -> Result<u8> {
 }
 
 fn newest(cache: &Path, release: Release) -> Option<Base> {
-    let entries = fs::read_dir(base::folder(cache)).ok()?;
     let made = |folder: &PathBuf| -> Option<SystemTime> {
         let of_it = base::note(folder)?.contents.is_current(release);
         fs::metadata(base::root(folder)).ok()?.modified().ok().filter(|_| of_it)
     };
-    let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let folders = base::folders(cache).ok()?.into_iter();
     let mut folders: Vec<_> = folders.filter_map(|it| Some((made(&it)?, it))).collect();
     folders.sort();
     folders.iter().rev().find_map(|(_, folder)| Base::open(folder))
