@@ -83,6 +83,9 @@ pub enum Kick {
     Command = 1 << 9,
     /// The processor's time on this host processor is over.
     Quantum = 1 << 10,
+    /// Its thread was away for more than a second in the midst of guest code: the process was
+    /// stopped, or the host had no time.
+    Away = 1 << 11,
 }
 
 /// The reasons of the kicks since the last exit.
@@ -90,7 +93,8 @@ pub enum Kick {
 pub struct Kicks(u32);
 
 impl Kicks {
-    const ALL: u32 = Kick::Stop as u32 | Kick::Command as u32 | Kick::Quantum as u32;
+    const ALL: u32 =
+        Kick::Stop as u32 | Kick::Command as u32 | Kick::Quantum as u32 | Kick::Away as u32;
 
     /// Whether `kick` is among them.
     pub const fn has(self, kick: Kick) -> bool {
@@ -170,6 +174,12 @@ impl Signals {
     /// Has the processor leave `run`, and tells why.
     pub fn kick(&self, why: Kick) {
         self.raise_bits(Signal::Kick as u32 | why as u32);
+    }
+
+    /// As [`Signals::kick`], by a signal's handler on the processor's own thread: no lock is taken,
+    /// and nobody is interrupted.
+    pub fn kick_here(&self, why: Kick) {
+        self.word.fetch_or((Signal::Kick as u32 | why as u32).into(), Ordering::SeqCst);
     }
 
     fn raise_bits(&self, bits: u32) {

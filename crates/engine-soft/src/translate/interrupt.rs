@@ -13,17 +13,18 @@
 #![allow(unsafe_code)] // signal handlers, and editing the interrupted context; see docs/UNSAFE.md
 
 use super::context::{Context, FAULTED};
+use super::tick::{Tells, tells};
 use crate::cpu::Cpu;
 use std::cell::Cell;
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, OnceLock};
-use vcpu::{Residence, Signals};
+use vcpu::{Kick, Residence, Signals};
 
 /// Ignored by default, so that one that comes late, or to a process without a handler, does
 /// nothing.
-const WAKE: i32 = libc::SIGURG;
+pub(super) const WAKE: i32 = libc::SIGURG;
 /// `si_code` of a step's SIGTRAP.
 const TRAP_TRACE: i32 = 2;
 /// RFLAGS.TF.
@@ -35,6 +36,8 @@ static BEFORE_TRAP: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut())
 thread_local! {
     /// The processor that runs on this thread.
     static RUNNING: Cell<*mut Cpu> = const { Cell::new(ptr::null_mut()) };
+    /// Its signals, which live as long.
+    static SIGNALS: Cell<*const Signals> = const { Cell::new(ptr::null()) };
     static THREAD: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -78,6 +81,8 @@ impl Running {
     /// `cpu` runs on this thread from now on.
     pub(crate) fn begin(cpu: &mut Cpu) -> Self {
         let signals = cpu.core.signals.clone();
+        super::tick::arm(this_thread());
+        SIGNALS.set(Arc::as_ptr(&signals));
         RUNNING.set(cpu);
         signals.settle(Residence::Running(this_thread() as u32));
         Self(signals)
@@ -91,11 +96,21 @@ impl Drop for Running {
     }
 }
 
-extern "C" fn woken(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn woken(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let cpu = RUNNING.get();
     // One that comes before a run begins or when it has ended is late, or early: what was raised is
     // seen anyway.
     if !cpu.is_null() {
+        // SAFETY: the signals live as long as `RUNNING` names the processor.
+        let signals = unsafe { &*SIGNALS.get() };
+        // SAFETY: the kernel passes a valid siginfo to a handler with SA_SIGINFO.
+        match tells(unsafe { (*info).si_code }) {
+            Tells::Wanted => {}
+            // One of the host's signals stands for all that came while it was pending.
+            Tells::Second if signals.bits() == 0 => return,
+            Tells::Second => {}
+            Tells::Away => signals.kick_here(Kick::Away),
+        }
         // SAFETY: the kernel passes a valid ucontext; `cpu` is alive as long as `RUNNING` names it.
         unsafe { stop(cpu, &mut *context.cast()) };
     }

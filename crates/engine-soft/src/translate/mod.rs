@@ -54,6 +54,7 @@ mod stubs;
 mod system;
 pub(crate) mod targets;
 mod thread;
+mod tick;
 mod translator;
 
 pub(crate) use cache::TranslationCache;

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_draft_is_no_root() {
         let cache = std::env::temp_dir().join(format!("gemello-roots-{}", std::process::id()));
-        assert_eq!(folders(&cache).expect("none"), [PathBuf::new(); 0]);
+        assert!(folders(&cache).expect("none").is_empty());
         for name in ["b", "a", "system.partial"] {
             fs::create_dir_all(folder(&cache).join(name)).expect("a folder");
         }
