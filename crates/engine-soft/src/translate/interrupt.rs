@@ -24,7 +24,7 @@ use vcpu::{Kick, Residence, Signals};
 
 /// Ignored by default, so that one that comes late, or to a process without a handler, does
 /// nothing.
-pub(super) const WAKE: i32 = libc::SIGURG;
+const WAKE: i32 = libc::SIGURG;
 /// `si_code` of a step's SIGTRAP.
 const TRAP_TRACE: i32 = 2;
 /// RFLAGS.TF.
@@ -81,7 +81,7 @@ impl Running {
     /// `cpu` runs on this thread from now on.
     pub(crate) fn begin(cpu: &mut Cpu) -> Self {
         let signals = cpu.core.signals.clone();
-        super::tick::arm(this_thread());
+        super::tick::arm(this_thread(), WAKE);
         SIGNALS.set(Arc::as_ptr(&signals));
         RUNNING.set(cpu);
         signals.settle(Residence::Running(this_thread() as u32));

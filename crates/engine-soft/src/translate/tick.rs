@@ -8,7 +8,6 @@
 //! stopped while it handled it.
 #![allow(unsafe_code)] // timers of the host's; see docs/UNSAFE.md
 
-use super::interrupt::WAKE;
 use std::cell::Cell;
 use std::ptr;
 
@@ -38,16 +37,16 @@ impl Drop for Owner {
     }
 }
 
-/// Has this thread, which is called `thread` by the host, get the signal from now on. Where the
+/// Has this thread, which the host calls `thread`, get `signal` each second from now on. Where the
 /// host has no timer left, absences go unnoticed here.
-pub(super) fn arm(thread: i32) {
+pub(super) fn arm(thread: i32, signal: i32) {
     if TRIED.replace(true) || OWNER.try_with(|_| ()).is_err() {
         return;
     }
-    // SAFETY: a sigevent may be all zeros.
+    // SAFETY: zeros are a sigevent: its fields are integers, and padding that is never read here.
     let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
     event.sigev_notify = libc::SIGEV_THREAD_ID;
-    event.sigev_signo = WAKE;
+    event.sigev_signo = signal;
     event.sigev_notify_thread_id = thread;
     let mut timer = ptr::null_mut();
     let each = libc::itimerspec { it_interval: PERIOD, it_value: PERIOD };
