@@ -178,8 +178,8 @@ fn four_processors_in_a_storm_are_right_by_hand() {
 }
 
 #[test]
-#[ignore = "saves and restores twice; STRESS_SAVES=20 for more"]
-fn a_machine_under_stress_is_saved_and_goes_on_elsewhere() {
+#[ignore = "by hand: saves and restores twice; STRESS_SAVES=20 for more"]
+fn a_machine_under_stress_is_saved_and_goes_on_elsewhere_by_hand() {
     let _turn = debian_alone("cloud");
     let saves = number("STRESS_SAVES", 2);
     let place = std::env::temp_dir().join(format!("gemello-stress-{}", std::process::id()));
