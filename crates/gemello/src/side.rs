@@ -225,7 +225,7 @@ impl Side {
 
     /// Has the agent answer, where it is the guest's init.
     pub(crate) fn serve(&self) {
-        if self.service() == Some(ServiceState::Unheard) {
+        if self.service().is_some_and(|service| service != ServiceState::Listens) {
             self.window.serve();
         }
     }
