@@ -136,7 +136,9 @@ impl Control {
                 match said.trim() {
                     "poweroff" => role::asked_to_end(),
                     "serve" => {
-                        unasked.take().into_iter().for_each(|(service, told)| service.start(told));
+                        if let Some((service, control)) = unasked.take() {
+                            service.start(control);
+                        }
                     }
                     "clock" => set_clock(),
                     said => {

@@ -27,9 +27,10 @@ impl Service {
     /// Starts it. What becomes of it is told by `control`.
     pub(crate) fn start(self, mut control: Control) {
         // The kernel takes its time for a driver; the line is listened to meanwhile.
-        thread::spawn(move || match self.begin(&mut control) {
-            Ok(()) => {}
-            Err(error) => drop(control.report(&format!("{NO_SERVICE}{error:#}"))),
+        thread::spawn(move || {
+            if let Err(error) = self.begin(&mut control) {
+                let _ = control.report(&format!("{NO_SERVICE}{error:#}"));
+            }
         });
     }
 

@@ -61,7 +61,7 @@ fn debian_takes_what_helps_processors_that_share_a_thread() {
     assert!(steal > 50, "four processors on one thread for a second: {times:?}");
 }
 
-/// What a kernel says of so many stops of 6 s each, whose watchdog allows 4 s. `busy` of its two
+/// What a kernel says of so many stops of 10 s each, whose watchdog allows 4 s. `busy` of its two
 /// processors are busy.
 fn stopped(busy: usize, times: usize) -> String {
     let _turn = debian("cloud");
@@ -74,12 +74,12 @@ fn stopped(busy: usize, times: usize) -> String {
     session.expect("before", SOON);
     for time in 0..times as u64 {
         session.signal(Signal::STOP);
-        std::thread::sleep(Duration::from_secs(6));
+        std::thread::sleep(Duration::from_secs(10));
         session.signal(Signal::CONT);
         // Each time somewhere else within a tick of the guest's.
         std::thread::sleep(Duration::from_micros(1_000_000 + 137 * time));
     }
-    session.send("sleep 3; dmesg | grep -iE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n");
+    session.send("sleep 6; dmesg | grep -iE 'stall|lockup|unstable|hung'; echo a\"f\"ter\n");
     let (seen, _) = session.expect("\nafter", SOON);
     seen.lines().filter(|line| line.starts_with('[')).map(|line| format!("{line}\n")).collect()
 }
@@ -92,7 +92,7 @@ fn a_guest_whose_process_was_stopped_reports_no_lockup() {
 /// Wherever in the kernel it is stopped, its timer's handler included, which looks at the clock
 /// before another interrupt could tell it anything.
 #[test]
-#[ignore = "STOPS=60: seven minutes"]
+#[ignore = "STOPS=60: eleven minutes"]
 fn a_guest_that_is_stopped_again_and_again_reports_none_by_hand() {
     let stops = test_support::setting("STOPS").unwrap_or(60);
     assert_eq!(stopped(2, stops as usize), "");

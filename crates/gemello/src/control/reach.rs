@@ -82,23 +82,23 @@ pub(crate) fn agent(name: &str) -> Result<Channel> {
     let (begun, mut told) = (Instant::now(), false);
     let mut deadline = begun + START;
     loop {
-        match knock(name, AGENT_PORT)? {
+        let pause = match knock(name, AGENT_PORT)? {
             Peer::There(channel) => return Ok(channel),
             Peer::Booting => {
                 deadline = Instant::now() + START;
-                std::thread::sleep(BOOTING - AGAIN);
                 if !told && begun.elapsed() > QUIET {
                     eprintln!("gemello: {name} is booting; waiting until it is up");
                     told = true;
                 }
+                BOOTING
             }
             Peer::Nobody if Instant::now() > deadline => bail!(
                 "no agent answers in the guest of {name}: gemello's own guests have it; another \
                  one has to run `agent serve`"
             ),
-            Peer::Nobody => {}
-        }
-        std::thread::sleep(AGAIN);
+            Peer::Nobody => AGAIN,
+        };
+        std::thread::sleep(pause);
     }
 }
 

@@ -112,14 +112,22 @@ pub(super) fn folder(cache: &Path) -> PathBuf {
     cache.join("images")
 }
 
-/// The folder of each root that is finished, in the order of their names.
-pub(super) fn folders(cache: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let read = match fs::read_dir(folder(cache)) {
+/// The folder of each root that is finished.
+pub(super) fn folders(cache: &Path) -> Result<Vec<PathBuf>> {
+    let all = entries(&folder(cache))?.into_iter();
+    Ok(all.filter(|path| !is_draft(path)).collect())
+}
+
+/// What is in `folder`, in the order of its names.
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = match fs::read_dir(folder) {
+        Ok(read) => read,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read?,
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
     };
-    let paths = read.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut paths: Vec<_> = paths.filter(|path| !is_draft(path)).collect();
+    let mut paths: Vec<_> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     Ok(paths)
 }

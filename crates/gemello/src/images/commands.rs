@@ -1,5 +1,6 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
+use super::base::entries;
 use super::pulled::{self, Known};
 use super::{base, overlay};
 use crate::debian::{Lock, cache_directory, is_draft, system};
@@ -159,7 +160,7 @@ fn removed(cache: &Path, image: &Image) -> Result<bool> {
 }
 
 fn images(cache: &Path) -> Result<Vec<Image>> {
-    let all = base::folders(cache).context("cannot read the folder of images")?;
+    let all = base::folders(cache)?;
     let known = Known::all(cache);
     let found = all.into_iter().filter_map(|folder| {
         let note = base::note(&folder)?;
@@ -188,20 +189,6 @@ fn machines(cache: &Path) -> Result<Vec<Kept>> {
         Some(Kept { name, path, image, bytes })
     });
     Ok(found.collect())
-}
-
-/// What is in `folder`, in the order of its names.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = match fs::read_dir(folder) {
-        Ok(read) => read,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
-        }
-    };
-    let mut paths: Vec<_> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
-    Ok(paths)
 }
 
 fn short(digits: &str) -> &str {

@@ -67,7 +67,9 @@ impl Core {
     /// Serves none.
     pub(super) fn disconnect(&mut self) {
         self.control = None;
-        self.window.as_mut().into_iter().for_each(Window::end);
+        if let Some(window) = &mut self.window {
+            window.end();
+        }
         self.ports.iter_mut().for_each(Port::disconnect);
     }
 

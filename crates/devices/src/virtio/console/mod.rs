@@ -161,7 +161,11 @@ impl ConsolePort {
 
     /// The console that this is has a window of this size.
     pub fn resize(&self, size: ConsoleSize) {
-        self.with(|core, _| core.window.as_mut().into_iter().for_each(|it| it.resize(size)));
+        self.with(|core, _| {
+            if let Some(window) = &mut core.window {
+                window.resize(size);
+            }
+        });
     }
 
     /// `drained` is called when [`ConsolePort::room`] has risen from 0. It is called with the
