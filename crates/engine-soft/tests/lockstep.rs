@@ -3,6 +3,8 @@
 
 use engine_soft::Sabotage;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 use test_support::{Rng, setting};
 
@@ -23,6 +25,18 @@ fn both_tiers_leave_the_same_behind() {
 #[test]
 fn interrupting_the_translator_changes_nothing() {
     each_guest(generated::disturbed);
+}
+
+/// Its code is rewritten in a part that only the per-access translation has. A check that went on
+/// in that one, dead as it was, came back to itself for ever.
+#[test]
+fn a_dead_per_access_translation_is_left_alone() {
+    let (told, ended) = mpsc::channel();
+    thread::spawn(move || {
+        generated::disturbed(&guest(77_006_193));
+        told.send(()).expect("it is waited for");
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("the guest ends");
 }
 
 #[test]

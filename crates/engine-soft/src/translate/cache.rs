@@ -31,7 +31,7 @@ use crate::thunk;
 use memory::{Follower, GuestRam};
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86::addr::Gpa;
 
@@ -407,11 +407,7 @@ fn record(generation: &Generation, region: &Region, t: Translation, base: u32) {
     let causes: Vec<_> = figures::causes(&region.insns, &t.sites);
     append(
         &generation.sites,
-        t.sites.into_iter().zip(causes).map(|(exit, cause)| Site {
-            exit,
-            cause,
-            per_access: AtomicU32::new(0),
-        }),
+        t.sites.into_iter().zip(causes).map(|(exit, cause)| Site::new(exit, cause)),
     );
     let mut frames: Vec<u64> = region.relies_on().map(|(gpa, _)| gpa >> 12).collect();
     frames.sort_unstable();

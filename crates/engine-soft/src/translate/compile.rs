@@ -4,11 +4,11 @@ use super::cache::{Begun, Ticket, Wanted};
 use super::discover;
 use super::emit::{self, Options};
 use super::region::Region;
-use super::{listing, run, scratch, spill};
+use super::site::ExitSite;
+use super::{listing, run, spill};
 use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use x86::state::Mode;
 
@@ -68,8 +68,12 @@ pub(crate) fn per_access(cpu: &mut Cpu, block: &Block, site: u32) -> Option<Entr
     let entries = made.or_else(|| make_per_access(cpu, block))?;
     block.translation.per_access.set(Some(entries));
     let site = cpu.translator.generation().and_then(|generation| generation.sites.get(site));
-    if let Some(site) = site.filter(|site| site.exit.spills() == Some(scratch::STANDARD)) {
-        site.per_access.store(entries.near, Ordering::Release);
+    if let Some(site) = site
+        && let ExitSite::Check { saved, .. } = site.exit
+    {
+        // Status flags are to be found where the check has left them.
+        let entry = if saved { entries.flags_saved } else { entries.near };
+        site.set_per_access(entries.region, entry);
     }
     Some(entries)
 }

@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) host_rsp: u64,
     /// Where to jump on entry.
     pub(crate) target: u64,
+    /// Where to jump from the boundary's stub: into a per-access translation.
+    pub(crate) beside: u64,
     /// A value on its way through an address check.
     pub(crate) scratch: u64,
     /// The pages that the kernel's stack and the user's lie on.
@@ -151,6 +153,7 @@ impl Default for Context {
             poll: UNREADABLE,
             host_rsp: 0,
             target: 0,
+            beside: 0,
             scratch: 0,
             stack_page: [StackPage::NONE; 2],
             stack_scratch: 0,

@@ -276,7 +276,6 @@ impl Emitter<'_> {
             shadow: self.shadow(n),
             recipe: self.recipe(n),
             retry: retry as u32,
-            spilled: self.spilled,
         })
     }
 

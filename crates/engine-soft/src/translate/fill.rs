@@ -6,7 +6,6 @@ use super::site::ExitSite;
 use crate::cpu::Cpu;
 use crate::mmu::Target;
 use crate::tlb::PAGE_MASK;
-use std::sync::atomic::Ordering;
 use x86::bus::AccessKind;
 use x86::state::gpr;
 
@@ -29,29 +28,36 @@ pub(super) extern "sysv64" fn fill(cpu: *mut Cpu) -> u64 {
     let exit = cpu.jit.exit;
     let Some(generation) = cpu.translator.generation() else { return 0 };
     let Some(site) = generation.sites.get(exit) else { return 0 };
-    let ExitSite::Check { check, retry, saved, undone, recipe, .. } = site.exit else { return 0 };
+    let ExitSite::Check { check, retry, .. } = site.exit else { return 0 };
     let retry = generation.area.address(retry as usize);
-    // The entry of one that is dead leads to the dispatcher.
-    let per_access = Some(site.per_access.load(Ordering::Acquire)).filter(|&entry| entry != 0);
-    let per_access = per_access.map(|entry| generation.area.address(entry as usize));
     match attempt(cpu, &check) {
         Filled::Retry => retry,
-        Filled::PerAccess => match per_access {
-            // Saved flags have to be where an entry expects them.
-            Some(entry) if !saved => {
-                cpu.translator.noted = recipe
-                    .and_then(|recipe| recipe.flags(&cpu.core.state.gpr, cpu.translator.noted));
-                // It counts from its own beginning.
-                cpu.jit.left = cpu.jit.left.saturating_add(i64::from(undone));
-                entry
-            }
-            _ => {
-                cpu.jit.per_access = true;
-                0
-            }
-        },
+        Filled::PerAccess => beside(cpu, exit).unwrap_or_else(|| {
+            cpu.jit.per_access = true;
+            0
+        }),
         Filled::Interpret => 0,
     }
+}
+
+/// Where to go on in the per-access translation that the site of the missed check knows, if it is
+/// good. The interpreter knows what follows an STI.
+fn beside(cpu: &mut Cpu, exit: u32) -> Option<u64> {
+    let generation = cpu.translator.generation()?;
+    let site = generation.sites.get(exit)?;
+    let ExitSite::Check { saved, shadow: false, undone, recipe, .. } = site.exit else {
+        return None;
+    };
+    let entry = generation.per_access(site)?;
+    let stub = generation.area.address(generation.stubs.beside);
+    cpu.translator.noted = match saved {
+        true => Some(cpu.jit.flags),
+        false => recipe.and_then(|it| it.flags(&cpu.core.state.gpr, cpu.translator.noted)),
+    };
+    // It counts from its own beginning.
+    cpu.jit.left = cpu.jit.left.saturating_add(i64::from(undone));
+    cpu.jit.beside = entry;
+    Some(stub)
 }
 
 fn attempt(cpu: &mut Cpu, check: &Check) -> Filled {

@@ -9,7 +9,7 @@ use crate::thunk;
 use crate::thunk::area::CodeArea;
 use crate::thunk::guard::{Translated, TranslatedRegistration};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What all translations of a generation do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(super) struct Stubs {
     pub(super) fault: usize,
     /// Loads the vector registers and MXCSR and jumps to ADDRESS.
     pub(super) load_vectors: usize,
+    /// Goes to `Context::beside`, with all registers as at a boundary, from the state.
+    pub(super) beside: usize,
     /// At a region's boundary.
     pub(super) boundary: RegionStubs,
 }
@@ -101,8 +103,20 @@ pub(super) struct RegionRecord {
 pub(super) struct Site {
     pub(super) exit: ExitSite,
     pub(super) cause: Cause,
-    /// Where to go on if a check needs each access checked by itself; 0: not known.
-    pub(super) per_access: AtomicU32,
+    /// The translation to go on in if a check needs each access checked by itself: its number in
+    /// the upper half, where it is entered in the lower; 0: not known.
+    per_access: AtomicU64,
+}
+
+impl Site {
+    pub(super) fn new(exit: ExitSite, cause: Cause) -> Self {
+        Self { exit, cause, per_access: AtomicU64::new(0) }
+    }
+
+    /// Translation number `region`, entered at `place`, is the one to go on in.
+    pub(super) fn set_per_access(&self, region: u32, place: u32) {
+        self.per_access.store(u64::from(region) << 32 | u64::from(place), Ordering::Release);
+    }
 }
 
 impl Generation {
@@ -132,6 +146,14 @@ impl Generation {
     #[inline]
     pub(super) fn is_alive(&self, region: u32) -> bool {
         self.regions.get(region).is_some_and(|region| !region.dead.load(Ordering::Acquire))
+    }
+
+    /// Where to go on from `site` if its check needs each access checked by itself, if that is
+    /// translated. A dead one would lead back to the check.
+    pub(super) fn per_access(&self, site: &Site) -> Option<u64> {
+        let known = site.per_access.load(Ordering::Acquire);
+        let (region, place) = ((known >> 32) as u32, known as u32);
+        (place != 0 && self.is_alive(region)).then(|| self.area.address(place as usize))
     }
 
     /// The translation that `offset` in the area lies in.

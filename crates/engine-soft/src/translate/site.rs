@@ -52,19 +52,7 @@ pub(super) enum ExitSite {
         shadow: bool,
         recipe: Option<Recipe>,
         retry: u32,
-        /// Registers spilled in the region.
-        spilled: u16,
     },
-}
-
-impl ExitSite {
-    /// The registers that the region of a check spills.
-    pub(super) fn spills(&self) -> Option<u16> {
-        match *self {
-            Self::Check { spilled, .. } => Some(spilled),
-            _ => None,
-        }
-    }
 }
 
 /// Why an exit is taken.

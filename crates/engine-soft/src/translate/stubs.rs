@@ -25,6 +25,7 @@ use x86::state::CpuState;
 const STOP: usize = JIT + offset_of!(Context, stop);
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
+const BESIDE: usize = JIT + offset_of!(Context, beside);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
 const RIP: usize = STATE + offset_of!(CpuState, rip);
 const CPU: usize = JIT + offset_of!(Context, cpu);
@@ -66,11 +67,15 @@ fn make(area: &CodeArea, avx: bool) -> Option<Stubs> {
     emit_load_vectors(&mut asm, avx);
     // jmp ADDRESS
     asm.bytes(&[0x41, 0xff, 0xe0 | (ADDRESS & 7)]);
+    let beside = asm.here();
+    load_boundary(&mut asm);
+    jump_by(&mut asm, BESIDE);
     area.push(&asm.code)?;
     Some(Stubs {
         enter: base + enter,
         fault: base + fault,
         load_vectors: base + load_vectors,
+        beside: base + beside,
         boundary: for_region(area, STANDARD, avx)?,
     })
 }
@@ -103,10 +108,18 @@ fn for_region(area: &CodeArea, spilled: u16, avx: bool) -> Option<RegionStubs> {
 const ALIGN: [u8; 4] = [0x48, 0x83, 0xec, 8];
 const UNALIGN: [u8; 4] = [0x48, 0x83, 0xc4, 8];
 
-fn jump_to_target(asm: &mut Asm) {
-    // jmp gs:[TARGET]
+/// Jumps to the address in the field at `place`.
+fn jump_by(asm: &mut Asm, place: usize) {
+    // jmp gs:[place]
     asm.bytes(&[0x65, 0xff, 0x24, 0x25]);
-    asm.bytes(&(TARGET as u32).to_le_bytes());
+    asm.bytes(&(place as u32).to_le_bytes());
+}
+
+/// The registers that the host has at a boundary, from the state; flags untouched.
+fn load_boundary(asm: &mut Asm) {
+    for r in bits(!STANDARD) {
+        asm.load(r, spill_slot(r));
+    }
 }
 
 fn emit_enter(asm: &mut Asm) {
@@ -121,11 +134,9 @@ fn emit_enter(asm: &mut Asm) {
     asm.load_word(RAX, ARITH);
     asm.store_word(TMP_FLAGS, RAX);
     asm.flags_from_ax();
-    for r in bits(!STANDARD) {
-        asm.load(r, spill_slot(r));
-    }
+    load_boundary(asm);
     asm.load(ADDRESS, RIP);
-    jump_to_target(asm);
+    jump_by(asm, TARGET);
 }
 
 /// Status flags and vector registers to the state, and out. The general registers are stored
@@ -208,7 +219,7 @@ fn emit_fill(asm: &mut Asm, spilled: u16, avx: bool) {
     for r in bits(spilled) {
         asm.load(r, RAW + 8 * usize::from(r));
     }
-    jump_to_target(asm);
+    jump_by(asm, TARGET);
     asm.resolve_here(out);
     // The vector registers are in the state by now.
     asm.store_byte_imm(VECTORS_OUT, 1);
