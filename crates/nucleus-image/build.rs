@@ -33,7 +33,8 @@ fn main() {
         println!("cargo:rerun-if-changed={}", path.display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let target = out.join("guest");
+    // Beside the profiles (`<target>/<profile>/build/<package>/out`): it is the same for each.
+    let target = out.ancestors().nth(4).unwrap_or(&out).join("guest");
     let built = target.join(TARGET).join("release");
     build(&guest, &target, &built, "programs");
     build(&guest, &target, &built, "nucleus");

@@ -1,6 +1,7 @@
 //! Arbitrary drivers of virtio devices.
 #![no_main]
 
+#[allow(dead_code)] // what the crate's own tests call
 #[path = "../../crates/devices/tests/any_virtio/rig.rs"]
 mod rig;
 

@@ -91,10 +91,17 @@ fn fetched(flavour: &str, turn: Turn) -> Turn {
     turn
 }
 
+/// What this test, whose thread is called after it, is called in its module: a socket's path is
+/// short, and in some options a colon ends it.
+pub fn test_name() -> String {
+    let thread = std::thread::current();
+    thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or_default().to_owned()
+}
+
 /// A file of this test's own, whose thread is called after it.
 pub fn scratch(name: &str, content: &[u8]) -> PathBuf {
     let process = std::env::temp_dir().join(format!("gemello-e2e-{}", std::process::id()));
-    let directory = process.join(std::thread::current().name().unwrap_or_default());
+    let directory = process.join(test_name());
     std::fs::create_dir_all(&directory).expect("a scratch directory");
     let path = directory.join(name);
     std::fs::write(&path, content).expect("a scratch file");
@@ -106,6 +113,15 @@ pub fn cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute());
     let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
     base.map_or_else(home, PathBuf::from).join("gemello/debian")
+}
+
+/// A cache of this test's own, for `XDG_CACHE_HOME`; Debian in it is the one that all share.
+pub fn own_cache() -> PathBuf {
+    let own = scratch("beside", b"").with_file_name("cache");
+    let _ = std::fs::remove_dir_all(&own);
+    std::fs::create_dir_all(own.join("gemello")).expect("a folder");
+    std::os::unix::fs::symlink(cache(), own.join("gemello/debian")).expect("a link");
+    own
 }
 
 /// Unpacks Debian's `package` below `place`, fetched with the apt configuration that `gemello

@@ -85,6 +85,23 @@ fn the_interpreter_takes_part_and_the_table_shows_it() {
 }
 
 #[test]
+fn commands_are_timed_from_outside() {
+    let _turn = debian_alone("cloud");
+    let on = if qemu() { "t1,tcg" } else { "t1" };
+    let only = "run-busybox";
+    let output = run(&["bench", "--json", "--rounds", "1", "--only", only, "--on", on]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let starts = report["starts"].as_array().expect("starts");
+    let [start] = &starts[..] else { panic!("{starts:?}") };
+    let template = figure(start, "template", 0.05, 100.0);
+    assert!(template < figure(start, "cold", 0.1, 200.0), "{start}");
+    if qemu() {
+        assert!(template < figure(start, "tcg", 0.2, 300.0), "{start}");
+    }
+}
+
+#[test]
 fn what_it_does_not_know_it_refuses() {
     for (arguments, expected) in [
         (["--only", "fib,nothing"], "sha256sum64m"),

@@ -43,7 +43,7 @@ ls /sys/class/net/eth0/address && echo "all done"
 "#;
 
 #[test]
-#[ignore = "by hand: cargo test -p e2e --test drivers -- --ignored --nocapture"]
+#[ignore = "by hand: cargo test -p e2e drivers:: -- --ignored --nocapture"]
 fn drivers_come_and_go_under_load_by_hand() {
     let _turn = debian("cloud");
     let folder = scratch("beside", b"").with_file_name("work");

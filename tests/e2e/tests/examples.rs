@@ -1,8 +1,7 @@
 //! Every command that the help and README.md show, run as it is shown, in a folder that has the
 //! files it names. gemello's own tests hold that each is parsed; what takes minutes is left out.
 
-mod place;
-
+use crate::place;
 use e2e::{RESET, cache, code, debian, prints, run, system_disk, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;

@@ -4,8 +4,7 @@
 //! may be asked. `…` in a line is anything, alone in a line any lines. A command whose status is
 //! not asked has to succeed. Lines behind `/root # ` are typed on a terminal.
 
-mod place;
-
+use crate::place;
 use e2e::{Ends, Session, cache, debian, system_disk, text};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,15 +1,9 @@
 //! `gemello run oci:…` and `docker://…`: images that the tests make, with busybox in them, become
 //! machines.
 
-#[path = "../../../crates/oci/tests/builder/mod.rs"]
-#[allow(dead_code)] // what the crate's own tests call
-mod builder;
-#[path = "../../../crates/oci/tests/builder/registry.rs"]
-mod registry;
-
-use builder::{Archive, Files, Packing, layout, saved};
-use e2e::{House, cache, code, command, debian, scratch, text, until};
-use registry::{Registry, Reply, Request, ordinary};
+use crate::builder::{Archive, Files, Packing, layout, saved};
+use crate::registry::{Registry, Reply, Request, ordinary};
+use e2e::{House, cache, code, command, debian, own_cache, scratch, text, until};
 use rustix::fs::{SeekFrom, seek};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
@@ -17,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, symlink};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -30,11 +24,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let cache = scratch("beside", b"").with_file_name("cache");
-        let _ = fs::remove_dir_all(&cache);
-        fs::create_dir_all(cache.join("gemello")).expect("a folder");
-        symlink(e2e::cache(), cache.join("gemello/debian")).expect("a link");
-        Self { cache }
+        Self { cache: own_cache() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -3,29 +3,13 @@
 use e2e::{code, gemello, text};
 use std::process::{Command, Output, Stdio};
 
-/// Runs the rest of its arguments with system calls denied by seccomp, and PR_SET_MDWE if wanted.
-const DENY: &str = r"
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl(38, 1, 0, 0, 0)
-if sys.argv[2] == 'mdwe' and libc.prctl(65, 1, 0, 0, 0):
-    sys.exit(99)
-rules = [(0x20, 0, 0, 0)]
-for number in sys.argv[1].split(','):
-    rules += [(0x15, 0, 1, int(number)), (0x06, 0, 0, 0x00050001)]
-rules.append((0x06, 0, 0, 0x7fff0000))
-code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *rule) for rule in rules))
-program = struct.pack('HxxxxxxP', len(rules), ctypes.addressof(code))
-if libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0):
-    sys.exit(99)
-os.execv(sys.argv[3], sys.argv[3:])
-";
 const MREMAP: &str = "25";
 const MEMFD_CREATE: &str = "319";
 
 fn denied(calls: &[&str], mdwe: &str) -> Output {
     let mut python = Command::new("python3");
-    python.args(["-c", DENY, &calls.join(","), mdwe]).arg(gemello());
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/host/deny.py"));
+    python.args([&calls.join(","), mdwe]).arg(gemello());
     python.args(["run", "--nucleus", "demo", "--stats", "--timeout", "5m"]);
     python.stdin(Stdio::null()).output().expect("python3")
 }

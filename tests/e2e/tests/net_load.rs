@@ -2,7 +2,7 @@
 //! Servers and clients are on the host's loopback addresses.
 //!
 //! By hand, on a host that has little else to do, one or all:
-//! `cargo test -p e2e --test net_load -- --ignored --nocapture --test-threads 1 [NAME]`.
+//! `cargo test -p e2e net_load::[NAME] -- --ignored --nocapture --test-threads 1`.
 //! `docs/measurements.md` has what was seen.
 
 use e2e::{Session, debian_alone, program_disk};

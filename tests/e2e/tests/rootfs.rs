@@ -240,7 +240,7 @@ fn what_cannot_be_a_root_is_refused() {
 
 /// The reader's end of a pipe is its writer's.
 #[test]
-fn who_stops_reading_ends_it() {
+fn who_stops_reading_ends_the_command() {
     let _turn = debian("cloud");
     let mut command = guest(&folder("yes"), &[], "yes");
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");

@@ -260,7 +260,7 @@ fn a_guest_that_knows_many_files_hears_of_changes() {
 
 /// Prints how long `git status` of a tree as large as Linux's takes on the host and in guests.
 #[test]
-#[ignore = "by hand: cargo test -p e2e --test share -- --ignored --nocapture git_status"]
+#[ignore = "by hand: cargo test -p e2e git_status -- --ignored --nocapture"]
 fn git_status_of_a_large_tree_by_hand() {
     const MAKE: &str = "git init -q . && git add . && \
         git -c user.name=n -c user.email=e@e commit -qm x && git status --short";
@@ -296,7 +296,7 @@ fn git_status_of_a_large_tree_by_hand() {
 
 /// A tree of a million files with 1024 descriptors. Prints how many the guest knew.
 #[test]
-#[ignore = "by hand: cargo test -p e2e --test share -- --ignored --nocapture million"]
+#[ignore = "by hand: cargo test -p e2e million -- --ignored --nocapture"]
 fn a_million_files_by_hand() {
     let _turn = debian_alone("cloud");
     let (path, name) = folder("million");

@@ -243,7 +243,7 @@ fn debians_command_is_asked_to_end() {
     assert_eq!(guest.wait().expect("its end").code(), Some(5));
 }
 
-/// `SYSTEM=root.ext4 cargo test -p e2e --test system -- --ignored --nocapture systemd`: a Debian
+/// `SYSTEM=root.ext4 cargo test -p e2e system:: -- --ignored --nocapture`: a Debian
 /// with systemd, on a disk that is not written. docs/measurements.md says how one is made.
 #[test]
 #[ignore = "needs a disk with systemd: see its comment"]

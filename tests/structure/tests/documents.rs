@@ -46,8 +46,8 @@ fn every_path_in_our_documents_resolves() {
     assert!(checked > 100, "only {checked} references found: are documents missing?");
 }
 
-/// What is wrong with a command that runs tests, if anything is: it names a package and a program
-/// of tests that are there.
+/// What is wrong with a command that runs tests, if anything is: it names a package, and a program
+/// of tests or the tests of the end-to-end program, that are there.
 fn no_tests(command: &str, packages: &[Package]) -> Option<String> {
     let words: Vec<_> = command.split_whitespace().collect();
     let at = words.windows(2).position(|pair| pair == ["cargo", "test"])?;
@@ -59,10 +59,33 @@ fn no_tests(command: &str, packages: &[Package]) -> Option<String> {
     let Some(package) = packages.iter().find(|package| package.name == name) else {
         return Some(format!("no package is called {name}: {command}"));
     };
+    if name == "e2e" {
+        return no_end_to_end_tests(words[at..].split_at_checked(4)?.1).then(|| command.to_owned());
+    }
     let test = after(&["--test"])?;
     let there = |path| root().join(&package.folder).join(path).exists();
     let known = there(format!("tests/{test}.rs")) || there(format!("tests/{test}/main.rs"));
     (!known).then(|| format!("{name} has no tests called {test}: {command}"))
+}
+
+/// Whether the command that goes on with `words` behind the package runs none of the end-to-end
+/// tests: the first names a file of theirs (`smp::`), the begin of a test in it (`smp::memory`) or
+/// a part of a test's name.
+fn no_end_to_end_tests(words: &[&str]) -> bool {
+    let Some(filter) = words.first().filter(|word| !word.starts_with('-')) else { return false };
+    let (module, test) = filter.split_once("::").unwrap_or(("", filter));
+    let test = if test == "[NAME]" { "" } else { test };
+    let files = tracked_files().into_iter().filter(|file| {
+        let name = file.path.strip_prefix("tests/e2e/tests/");
+        name.is_some_and(|name| module.is_empty() || name == format!("{module}.rs"))
+    });
+    let named = |text: &str| {
+        let mut names = text.lines().filter_map(|line| line.strip_prefix("fn "));
+        names.any(
+            |name| if module.is_empty() { name.contains(test) } else { name.starts_with(test) },
+        )
+    };
+    !files.into_iter().any(|file| named(&file.text))
 }
 
 #[test]
@@ -85,10 +108,14 @@ fn every_test_command_in_our_documents_names_tests_that_are_there() {
 #[test]
 fn a_command_for_no_tests_is_noticed() {
     let packages = packages();
-    let wrong = |command| no_tests(command, &packages).is_some();
+    let wrong = |command: &str| no_tests(command, &packages).is_some();
     assert!(!wrong("A=1 cargo test -p engine-soft --test lockstep -- --ignored"));
     assert!(!wrong("cargo test -p x86, seconds") && !wrong("cargo build -p nothing"));
     assert!(wrong("cargo test -p nothing") && wrong("cargo test -p x86 --test nothing"));
+    let found = ["", " smp::", " smp::memory", " memory_is_ordered -- --ignored", " -- --ignored"];
+    found.iter().for_each(|words| assert!(!wrong(&format!("cargo test -p e2e{words}")), "{words}"));
+    let lost = [" nothing::", " smp::ordered", " no_test_is_called_so -- --ignored"];
+    lost.iter().for_each(|words| assert!(wrong(&format!("cargo test -p e2e{words}")), "{words}"));
 }
 
 #[test]

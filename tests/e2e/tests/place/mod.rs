@@ -1,10 +1,6 @@
 //! Folders in which commands are run as a document shows them.
 
-#[path = "../../../../crates/oci/tests/builder/mod.rs"]
-#[allow(dead_code)] // what the crate's own tests call
-mod builder;
-
-use builder::{Archive, Packing, saved};
+use crate::builder::{Archive, Packing, saved};
 use e2e::{cache, gemello};
 use serde_json::json;
 use std::fs;
@@ -15,7 +11,7 @@ use std::process::Command;
 /// A folder of this test's own, with `gemello` in its `bin`, a `runtime` folder, and a `cache` that
 /// has Debian.
 pub(crate) fn place() -> PathBuf {
-    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let name = e2e::test_name();
     let place = std::env::temp_dir().join(format!("gemello-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&place);
     fs::create_dir_all(place.join("bin")).expect("a directory");
