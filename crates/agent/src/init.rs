@@ -2,8 +2,8 @@
 //! would panic.
 
 use crate::service::Service;
-use crate::{command, modules, mounts, network, role, root, system};
-use agent_job::{JOB, Job, Root, Streams};
+use crate::{briefing, command, modules, mounts, network, role, root, system};
+use agent_job::{BUS_DRIVERS, DRIVERS, Job, Root, Streams};
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
@@ -11,7 +11,6 @@ use rustix::system::{RebootCommand, reboot, sethostname};
 use signal_hook::consts::{SIGTERM, SIGUSR1, SIGUSR2};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -32,15 +31,18 @@ pub(crate) fn run() -> ! {
 /// Everything up to power-off.
 fn live() -> Result<()> {
     mounts::system()?;
-    let bytes = fs::read(Path::new("/").join(JOB)).with_context(|| format!("no /{JOB}"))?;
+    modules::load(DRIVERS)?;
+    if mounts::has_busybox() {
+        mounts::own_root()?;
+    }
+    let bytes = briefing::job()?;
     let job = Job::decode(&bytes)?;
     hear_signals()?;
     let service = Service::prepare(&job.program);
-    modules::load()?;
+    modules::load(BUS_DRIVERS)?;
     sethostname(job.host_name.as_bytes()).context("cannot set the host's name")?;
-    match &job.root {
-        Some(root) => root::enter(root, &job.program)?,
-        None => mounts::own_root()?,
+    if let Some(root) = &job.root {
+        root::enter(root, &job.program)?;
     }
     let is_system = matches!(job.root, Some(Root::System(_)));
     if job.streams == Streams::Shell && !is_system {

@@ -1,10 +1,11 @@
 //! The serial lines. The first is the user's terminal. On the second gemello is told how the
 //! program is, among the kernel's messages, and says what the user's window is.
 
+use crate::entropy;
 use crate::role;
 use crate::service::Service;
 use crate::session::TTY_GROUP;
-use agent_job::REPORT;
+use agent_job::{Briefing, REPORT, SEED, Seed};
 use anyhow::{Context as _, Result};
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 use rustix::termios::{
@@ -19,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
 
 /// `open(2)`: the line does not become this process's terminal.
 const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits() as i32;
@@ -31,6 +33,10 @@ fn open(path: &str) -> Result<File> {
     options.read(true).write(true).custom_flags(NOCTTY);
     options.open(path).with_context(|| format!("cannot open {path}"))
 }
+
+/// Bits a second, the most that the chip knows. Nothing takes that time but its last bytes, which
+/// the driver hears of after four characters' time.
+const SPEED: u32 = 115_200;
 
 /// The modes of a line that is as a terminal should be.
 fn make_sane(modes: &mut Termios) {
@@ -62,6 +68,7 @@ impl Terminal {
         let set = || {
             let mut modes = tcgetattr(&file)?;
             make_sane(&mut modes);
+            let _ = modes.set_speed(SPEED);
             tcsetattr(&file, OptionalActions::Drain, &modes)
         };
         set().with_context(|| format!("cannot set up {TERMINAL}"))?;
@@ -113,17 +120,35 @@ pub(crate) const CONTROL: &str = "/dev/ttyS1";
 pub(crate) struct Control(File);
 
 impl Control {
+    /// For lines.
     pub(crate) fn open() -> Result<Self> {
+        Self::set_up(|modes| {
+            make_sane(modes);
+            modes.local_modes -= LocalModes::ECHO;
+        })
+    }
+
+    /// For bytes as they are.
+    pub(crate) fn raw() -> Result<Self> {
+        Self::set_up(Termios::make_raw)
+    }
+
+    fn set_up(change: impl FnOnce(&mut Termios)) -> Result<Self> {
         let this = Self(open(CONTROL)?);
         let set = || {
             let mut modes = tcgetattr(&this.0)?;
-            make_sane(&mut modes);
-            modes.local_modes -= LocalModes::ECHO;
+            change(&mut modes);
             modes.control_modes -= ControlModes::CRTSCTS;
+            let _ = modes.set_speed(SPEED);
             tcsetattr(&this.0, OptionalActions::Drain, &modes)
         };
-        set().context("cannot set up /dev/ttyS1")?;
+        set().with_context(|| format!("cannot set up {CONTROL}"))?;
         Ok(this)
+    }
+
+    /// Hears what gemello has to say to who has asked.
+    pub(crate) fn briefing(&self) -> io::Result<Briefing> {
+        Briefing::read(&mut BufReader::new(&self.0))
     }
 
     /// Hears what gemello says from now on: the size of the user's window, that the clock has stood
@@ -142,6 +167,9 @@ impl Control {
                     }
                     "clock" => set_clock(),
                     said => {
+                        if let Some(seed) = said.strip_prefix(SEED).and_then(Seed::parse) {
+                            let _ = entropy::add(&seed);
+                        }
                         if let Some((rows, columns)) = size(said) {
                             resize(rows, columns);
                         }
@@ -185,6 +213,12 @@ fn size(said: &str) -> Option<(u16, u16)> {
 fn set_clock() {
     let since_epoch = fs::read_to_string(Path::new("/sys/class/rtc/rtc0/since_epoch"));
     if let Some(seconds) = since_epoch.ok().and_then(|text| text.trim().parse().ok()) {
-        let _ = clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: 0 });
+        set_realtime(Duration::from_secs(seconds));
     }
+}
+
+/// It is `now` since 1970.
+pub(crate) fn set_realtime(now: Duration) {
+    let (tv_sec, tv_nsec) = (now.as_secs() as i64, now.subsec_nanos().into());
+    let _ = clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec });
 }

@@ -2,7 +2,9 @@
 //! program with the streams that gemello has for it, tells its status, and powers off.
 //!
 //! ```text
-//! init ── mounts, modules, network, root      set up, in this order
+//! init ── mounts, modules                     what each guest has
+//!      ── briefing, entropy                   what it is told
+//!      ── network, root                       set up, in this order
 //!      ── bare                                a system that has no other process 1
 //!      ── system, spared                      a system's own process 1 goes on
 //!          ── beside                          with a shell beside it; or else:
@@ -16,12 +18,13 @@
 //! Called otherwise than as process 1: `serve` is the service, `job` and `failed` are others of a
 //! system that has a process 1 of its own, `shell` is its shell; `lease INTERFACE` asks for
 //! addresses by DHCP.
-#![forbid(unsafe_code)]
 
 mod bare;
 mod beside;
+mod briefing;
 mod command;
 mod dhcp;
+mod entropy;
 mod exec;
 mod follow;
 mod init;

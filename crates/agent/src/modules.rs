@@ -1,6 +1,6 @@
 //! The drivers that the initial file system carries.
 
-use agent_job::{DRIVERS, LATER_DRIVERS};
+use agent_job::LATER_DRIVERS;
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -14,9 +14,9 @@ const COMPRESSED: i32 = 4;
 /// What a module's file begins with that is not compressed.
 const ELF: [u8; 4] = *b"\x7fELF";
 
-/// Loads them, in the order of their names. One that is there already is no fault.
-pub(crate) fn load() -> Result<()> {
-    for path in listed(&Path::new("/").join(DRIVERS)) {
+/// Loads those in `folder`, in the order of their names. One that is there already is no fault.
+pub(crate) fn load(folder: &str) -> Result<()> {
+    for path in listed(&Path::new("/").join(folder)) {
         let load = || insert_file(&File::open(&path)?);
         load().with_context(|| format!("cannot load {}", path.display()))?;
     }

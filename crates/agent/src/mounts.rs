@@ -48,17 +48,19 @@ pub(crate) fn run() -> Result<()> {
     at(Path::new("/run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")
 }
 
-/// What else a root needs that is the initial file system itself.
+/// Whether the initial file system has busybox, and so is the root.
+pub(crate) fn has_busybox() -> bool {
+    Path::new(BUSYBOX).exists()
+}
+
+/// What else a root needs that is the initial file system itself, with busybox.
 pub(crate) fn own_root() -> Result<()> {
     at(Path::new("/tmp"), "tmpfs", MountFlags::empty(), "mode=1777")?;
     at(Path::new("/run"), "tmpfs", MountFlags::empty(), "mode=0755")?;
-    if Path::new(BUSYBOX).exists() {
-        for folder in ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/sbin"] {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make {folder}"))?;
-        }
-        init::helper(BUSYBOX, &["--install", "-s"])?;
+    for folder in ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/sbin"] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {folder}"))?;
     }
-    Ok(())
+    init::helper(BUSYBOX, &["--install", "-s"])
 }
 
 /// A shared folder.

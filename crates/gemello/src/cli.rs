@@ -400,6 +400,11 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) rm: bool,
 
+    /// With `debian`, an image or --rootfs: boot the kernel, rather than go on from where an
+    /// earlier boot of the same machine was kept
+    #[arg(long)]
+    pub(crate) cold: bool,
+
     /// Which of Debian's releases `run debian` boots [default: trixie]
     #[arg(long, value_enum)]
     pub(crate) release: Option<Release>,

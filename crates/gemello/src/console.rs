@@ -8,8 +8,11 @@
 //! leaves.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Duration;
 
 /// Bytes of the output that are kept.
 const RECENT: usize = 64 << 10;
@@ -22,11 +25,22 @@ const LOST: &[u8] = b"\r\n[gemello: some output is left out]\r\n";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Console(Arc<Mutex<Shared>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     recent: VecDeque<u8>,
     viewers: Vec<Weak<Ahead>>,
-    closed: bool,
+    /// Each viewer has a copy; none is left once it is closed.
+    looks: Option<Sender<Infallible>>,
+    /// Ends with the last viewer; taken by who waits for that.
+    all_gone: Option<Receiver<Infallible>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let (looks, all_gone) = mpsc::channel();
+        let (recent, viewers) = (VecDeque::new(), Vec::new());
+        Self { recent, viewers, looks: Some(looks), all_gone: Some(all_gone) }
+    }
 }
 
 impl Shared {
@@ -40,6 +54,7 @@ impl Shared {
 struct Ahead {
     state: Mutex<AheadState>,
     changed: Condvar,
+    _looks: Option<Sender<Infallible>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,9 +76,10 @@ impl Console {
     /// Someone who sees the last of what was written, and all that will be.
     pub(crate) fn look(&self) -> Viewer {
         let mut shared = sync::lock(&self.0);
-        let state =
-            AheadState { bytes: without_queries(&shared.recent()).into(), closed: shared.closed };
-        let ahead = Arc::new(Ahead { state: Mutex::new(state), changed: Condvar::new() });
+        let bytes = without_queries(&shared.recent()).into();
+        let state = Mutex::new(AheadState { bytes, closed: shared.looks.is_none() });
+        let (changed, looks) = (Condvar::new(), shared.looks.clone());
+        let ahead = Arc::new(Ahead { state, changed, _looks: looks });
         shared.viewers.retain(|viewer| viewer.strong_count() > 0);
         shared.viewers.push(Arc::downgrade(&ahead));
         Viewer(ahead)
@@ -77,8 +93,14 @@ impl Console {
     /// Nothing more will be written.
     pub(crate) fn close(&self) {
         let mut shared = sync::lock(&self.0);
-        shared.closed = true;
+        shared.looks = None;
         shared.viewers.iter().filter_map(Weak::upgrade).for_each(|viewer| viewer.close());
+    }
+
+    /// Waits until all who looked on when it was closed have gone, for `limit` at the most.
+    pub(crate) fn wait_for_viewers(&self, limit: Duration) {
+        let all_gone = sync::lock(&self.0).all_gone.take();
+        let _ = all_gone.map(|all_gone| all_gone.recv_timeout(limit));
     }
 
     fn see(&self, bytes: &[u8]) {
@@ -225,6 +247,29 @@ mod tests {
         let gone = Console::default().look();
         gone.leave();
         assert_eq!(gone.next(), None);
+    }
+
+    #[test]
+    fn who_looks_on_is_waited_for() {
+        let console = Console::default();
+        let (one, other) = (console.look(), console.look());
+        let (told, tell) = mpsc::channel();
+        let reads = std::thread::spawn(move || {
+            drop(other);
+            tell.recv().expect("it is closed");
+            drop(one);
+        });
+        writer(&console).write_all(b"bye").expect("a sink");
+        console.close();
+        let late = console.look();
+        told.send(()).expect("it waits");
+        console.wait_for_viewers(Duration::MAX);
+        drop(late);
+        reads.join().expect("it has gone");
+        let stuck = Console::default();
+        let _looks = stuck.look();
+        stuck.close();
+        stuck.wait_for_viewers(Duration::from_millis(1));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 static HOSTED: Mutex<Vec<Arc<Hosted>>> = Mutex::new(Vec::new());
 
+/// The longest that a machine's end waits for who looks on: one may read nothing.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// A machine of this process.
 #[derive(Debug)]
 pub(crate) struct Hosted {
@@ -43,11 +46,14 @@ impl Hosted {
         self.began.elapsed()
     }
 
-    /// It has ended with this exit status: its output is complete.
+    /// It has ended with this exit status: its output is complete. Who looks on gets the last of
+    /// it.
     pub(crate) fn end(&self, status: u8) {
         *sync::lock(&self.status) = Some(status);
         self.ended.notify_all();
-        self.side.console().0.close();
+        let (console, _) = self.side.console();
+        console.close();
+        console.wait_for_viewers(LAST_LOOK);
     }
 
     /// Waits until it has ended, for `limit` at the most; its exit status if it has.

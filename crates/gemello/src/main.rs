@@ -57,6 +57,7 @@ mod shell;
 mod side;
 mod signals;
 mod statistics;
+mod template;
 mod terminal;
 mod to_its_end;
 mod trace;

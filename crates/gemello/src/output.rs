@@ -9,17 +9,25 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// What becomes known of a command in the guest. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Progress {
     heard: Arc<Mutex<Heard>>,
     gate: Gate,
     notifier: Arc<OnceLock<Notifier>>,
+    asked: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("heard", &self.heard).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +74,8 @@ impl Progress {
         let ProgressState { ready: _, status, line, service } = state; // the gate is open then
         let (scanner, system) = (Scanner::within(line), ComingUp::new(Shown::Nowhere));
         let heard = Heard { scanner, status, trouble: None, service, system };
-        Self { heard: Arc::new(Mutex::new(heard)), gate, notifier: Arc::default() }
+        let (heard, notifier) = (Arc::new(Mutex::new(heard)), Arc::default());
+        Self { heard, gate, notifier, asked: Arc::default() }
     }
 
     /// What is saved with the machine.
@@ -116,6 +125,11 @@ impl Progress {
         let _ = self.notifier.set(notifier);
     }
 
+    /// Has `then` done whenever the agent asks for its job.
+    pub(crate) fn when_asked(&self, then: impl Fn() + Send + Sync + 'static) {
+        let _ = self.asked.set(Box::new(then));
+    }
+
     /// The command's status, once it has ended.
     pub(crate) fn status(&self) -> Option<u8> {
         sync::lock(&self.heard).status
@@ -142,6 +156,7 @@ impl Progress {
                 }
                 Report::Serving => heard.service = ServiceState::Listens,
                 Report::NoService(why) => heard.service = ServiceState::Refused(why),
+                Report::Asks => self.asked.get().into_iter().for_each(|then| then()),
                 Report::Init => heard.system.init(),
                 Report::Up(what) => heard.system.up(what),
                 Report::Says(what) => heard.system.says(what),

@@ -33,6 +33,9 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
         bail!("`pcap` is for a network; say with `net` which, or leave it out");
     }
     let writes = settings.boot.image.is_some() || settings.boot.debian.is_some();
+    if settings.run.cold == Some(true) && !settings.boot.is_made_here() {
+        bail!("`cold` is for guests that gemello makes; others always boot: leave it out");
+    }
     if settings.run.rm == Some(true) && !writes {
         bail!("`rm` is for what a machine of an image or of `debian` writes; leave it out");
     }
@@ -185,6 +188,7 @@ mod tests {
             ("gemello run oci:x --save s", "--name"),
             ("gemello run oci:x --save s --name n --rm", "--name"),
             ("gemello run busybox --rm", "leave it out"),
+            ("gemello run --nucleus --cold", "leave it out"),
             ("gemello run debian --flavour full", "--flavour"),
             ("gemello run busybox --release sid", "--release"),
             ("gemello run debian --rootfs /", "both say what to boot"),

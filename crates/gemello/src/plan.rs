@@ -7,7 +7,7 @@ use crate::settings::disk::DiskSettings;
 use crate::settings::module::{ModuleSettings, Word};
 use crate::settings::{BootSettings, Settings};
 use crate::side::{Errors, Kind, Side};
-use crate::{job, nucleus, shell, terminal};
+use crate::{job, nucleus, shell, template, terminal};
 use agent_job::Streams;
 use anyhow::{Context as _, Result, anyhow, bail};
 use disk_image::{DiskAccess, HostCache, Image};
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) side: Side,
     /// Files that parts of `boot` were made from.
     pub(crate) sources: Vec<PathBuf>,
+    /// Whether its agent asks for its job, so that a template will do as well.
+    pub(crate) asks: bool,
 }
 
 impl Plan {
@@ -44,7 +46,7 @@ impl Plan {
     fn of(boot: BootConfig, hvc: bool, place: Place) -> Self {
         let kind = if hvc { Kind::VirtioConsole } else { Kind::Console };
         let side = Side::new(kind, place, terminal::window());
-        Self { boot, side, sources: Vec::new() }
+        Self { boot, side, sources: Vec::new(), asks: false }
     }
 }
 
@@ -174,11 +176,14 @@ fn made_here(
         Errors::WithOutput => agent_job::Errors::WithOutput,
     };
     let job = job::job(settings, root.map(Root::note), streams, apart)?;
+    let asks = template::may_serve(settings);
+    let side = if asks { side.with_job(job.encode()) } else { side };
     let devices = devices(settings, !side.ports().is_empty());
     let own = root.and_then(Root::kernel);
     let Parts { kernel, busybox, drivers } = parts(settings, kernel, own, &devices)?;
-    let Drivers { at_boot, later } = &drivers;
-    let initrd = debian::initramfs(busybox.as_deref(), &drivers, &job)?;
+    let Drivers { at_boot, bus, later } = &drivers;
+    let told = (!asks).then_some(&job);
+    let initrd = debian::initramfs(busybox.as_deref(), &drivers, told)?;
     Ok(Plan {
         boot: BootConfig {
             kernel,
@@ -189,11 +194,13 @@ fn made_here(
         side,
         sources: at_boot
             .iter()
+            .chain(bus)
             .chain(later)
             .cloned()
             .chain(busybox)
             .chain(root.map(Root::source))
             .collect(),
+        asks,
     })
 }
 
@@ -226,11 +233,13 @@ fn parts(
             Some(File::Bytes { bytes, .. }) => bytes.to_vec(),
             _ => read()?,
         };
-        let find = |devices| {
-            let wanted = debian::driver_names(transport, devices);
-            debian::modules::find(&image, path, root, &wanted)
-        };
-        let drivers = Drivers { at_boot: find(devices)?, later: find(later)? };
+        let find = |names: &[_]| debian::modules::find(&image, path, root, names);
+        let (own, bus) = debian::driver_names(transport, devices);
+        let at_boot = find(&own)?;
+        let mut bus = find(&bus)?;
+        bus.retain(|driver| !at_boot.contains(driver));
+        let later = find(&debian::driver_names(transport, later).0)?;
+        let drivers = Drivers { at_boot, bus, later };
         let kernel = kernel.unwrap_or_else(|| File::Path(path.clone()));
         return Ok(Parts { kernel, busybox: None, drivers });
     }
@@ -238,11 +247,13 @@ fn parts(
         Some(own) => own,
         None => debian::fetch(busybox.unwrap_or_default(), Refresh::IfMissing)?,
     };
-    let find = |devices: &[DeviceKind]| {
+    let find = |devices: &[DeviceKind], of_bus: bool| {
         let drivers = fetched.drivers.iter().filter(|driver| driver.serves(transport, devices));
+        let drivers = drivers.filter(|driver| driver.is_of_bus() == of_bus);
         drivers.map(|driver| driver.path.clone()).collect()
     };
-    let drivers = Drivers { at_boot: find(devices), later: find(later) };
+    let (at_boot, bus) = (find(devices, false), find(devices, true));
+    let drivers = Drivers { at_boot, bus, later: find(later, false) };
     Ok(Parts {
         kernel: File::Path(fetched.kernel),
         drivers,

@@ -39,7 +39,7 @@ pub(crate) fn restore(arguments: &Restore) -> Result<u8> {
     let SavedSession { name, kind, side, .. } = session;
     let side = Side::restored(kind, Place::Standard, side);
     if !hardware.deterministic {
-        side.set_clock();
+        side.tell_of_restore();
     }
     let name = arguments.name.clone().map_or(Name::ByDefault(name), Name::Said);
     let (name, claim) = control::claim(&name)?;

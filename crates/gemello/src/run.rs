@@ -17,13 +17,17 @@ use crate::settings::names::Names;
 use crate::settings::options::{self, Given};
 use crate::settings::values::{Size, Time};
 use crate::settings::{self, Settings};
+use crate::side::Side;
+use crate::template::{Begun, Maker, Template};
 use crate::to_its_end::{Ready, Report, to_its_end};
 use crate::trace::To;
 use crate::{
     advice, cloud_init, detach, engine, exit, host_memory, nucleus, pairs, pipe, several, trace,
 };
 use anyhow::{Result, bail};
-use machine::{BootConfig, Config, Device, File, Lines, Machine, Paging, Port, Scratch};
+use machine::{
+    BootConfig, BuildError, Config, Device, File, Lines, Machine, Paging, Port, Scratch,
+};
 use std::path::PathBuf;
 
 /// Runs what `arguments` ask for, and gives the exit code.
@@ -110,7 +114,8 @@ fn start(
     in_use: &mut InUse,
 ) -> Result<Ready> {
     let settings = &settings.with_root(root.as_ref().map(Root::disk));
-    let Plan { boot, side, mut sources } = plan::plan(settings, kernel, root.as_ref(), place)?;
+    let Plan { boot, side, mut sources, asks } =
+        plan::plan(settings, kernel, root.as_ref(), place)?;
     sources.extend(settings.cloud_init.iter().flat_map(CloudInitSettings::files));
     let name = settings.name(names.file.as_ref().map(|(path, _)| &**path));
     // What is kept is kept by its name.
@@ -123,7 +128,10 @@ fn start(
         host_memory::warn(config.memory);
     }
     let log = LogFile::default();
-    let machine = build(&config, side.lines(&log), settings)?;
+    let machine = match asks {
+        true => begin(&config, &side, &log, settings)?,
+        false => build(&config, side.lines(&log), settings)?,
+    };
     tracing::debug!(target: "boot", %name, "built");
     settings::net::announce(&config, &machine.forwards());
     if let Some(path) = &settings.run.save {
@@ -198,14 +206,47 @@ fn swap_folder() -> PathBuf {
     std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
+/// The machine of a guest whose agent asks for its job: from a template, if there is one; else one
+/// is made of it.
+fn begin(config: &Config, side: &Side, log: &LogFile, settings: &Settings) -> Result<Machine> {
+    let lines = || side.lines(log);
+    let template = match Template::of(config) {
+        Ok(template) => template,
+        Err(error) => {
+            tracing::debug!(target: "boot", %error, "no template");
+            return build(config, lines(), settings);
+        }
+    };
+    let begun =
+        template.begin(config, lines, &*engine::make(options(settings))).map_err(advised)?;
+    let (machine, begun) = match begun {
+        Some(begun) => begun,
+        None => (build(config, lines(), settings)?, Begun::AtTheKernel),
+    };
+    match begun {
+        Begun::AtItsJob => side.tell_job(),
+        Begun::AtTheKernel => {
+            let maker = Maker::new(template, machine.handle(), config.hardware());
+            side.wishes().arm_template(maker);
+        }
+    }
+    Ok(machine)
+}
+
 fn build(config: &Config, lines: Lines, settings: &Settings) -> Result<Machine> {
+    Machine::build(config, lines, &*engine::make(options(settings))).map_err(advised)
+}
+
+fn options(settings: &Settings) -> engine::Options {
     let count = settings.run.stats() || settings.run.digest();
-    let options = engine::Options { count, ..settings.engine.options() };
-    let told = |error| match engine::advice(&error) {
+    engine::Options { count, ..settings.engine.options() }
+}
+
+fn advised(error: BuildError) -> anyhow::Error {
+    match engine::advice(&error) {
         Some(advice) => anyhow::anyhow!("{error}; {advice}"),
         None => error.into(),
-    };
-    Machine::build(config, lines, &*engine::make(options)).map_err(told)
+    }
 }
 
 /// A guest's memory unless the user says otherwise.

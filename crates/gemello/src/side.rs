@@ -140,8 +140,8 @@ impl Side {
     pub(crate) fn restored(kind: Kind, place: Place, state: SideState) -> Self {
         let SideState { input, window, progress } = state;
         let ready = if progress.ready { Gate::opened() } else { Gate::closed() };
-        // A command hears nothing before it is ready.
-        let gate = if kind.is_command() { ready.clone() } else { Gate::opened() };
+        // What is typed before is for this guest's program: its boot may become others' template.
+        let gate = if kind.has_our_init() { ready.clone() } else { Gate::opened() };
         let form = kind.form(&place);
         let told = window.told;
         let window = Window::new(window, ready.clone());
@@ -219,6 +219,7 @@ impl Side {
     /// Asks a guest that has our init to power off.
     pub(crate) fn power_off(&self) {
         if self.kind.has_our_init() {
+            self.wishes().make_no_template(); // the power button may have been pressed
             self.window.power_off();
         }
     }
@@ -235,11 +236,27 @@ impl Side {
         self.kind.has_our_init().then(|| self.progress.service())
     }
 
-    /// Tells a restored guest that has our init that its clock has stood still.
-    pub(crate) fn set_clock(&self) {
+    /// Tells a restored guest that has our init that its clock has stood still, and random bytes.
+    pub(crate) fn tell_of_restore(&self) {
         if self.kind.has_our_init() {
-            self.window.set_clock();
+            self.window.tell_of_restore();
         }
+    }
+
+    /// For a guest whose agent asks for its job: this one.
+    pub(crate) fn with_job(self, job: Vec<u8>) -> Self {
+        self.window.know_job(job);
+        let (wishes, window) = (self.wishes().clone(), self.window.clone());
+        self.progress.when_asked(move || {
+            let window = window.clone();
+            wishes.make_template(move || window.tell_job());
+        });
+        self
+    }
+
+    /// The agent has asked for its job before the machine began.
+    pub(crate) fn tell_job(&self) {
+        self.window.tell_job();
     }
 
     /// Shows on this program's terminal how far the guest is, which is a system, until it is ready.

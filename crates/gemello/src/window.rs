@@ -1,20 +1,23 @@
 //! The window that a guest is seen through, and how the guest hears of its size.
 //!
-//! The agent is told on the second serial line, from when it has said that it is ready
-//! (`crates/agent/src/lines.rs`): lines `ROWS COLS` whenever the user's window has another size,
-//! `clock` after a restore, `serve` when somebody wants the agent, and `poweroff`. The driver of a
-//! virtio console hears of it from the device ([`SeenThrough`]).
+//! The agent is told on the second serial line: its job, where it asks for that, and from when it
+//! has said that it is ready (`crates/agent/src/lines.rs`), lines `ROWS COLS` whenever the user's
+//! window has another size, `clock` and `seed SEED` after a restore, `serve` when somebody wants
+//! the agent, and `poweroff`. The driver of a virtio console hears of it from the device
+//! ([`SeenThrough`]).
 
 use crate::gate::Gate;
 use crate::input::ConsoleInput;
 use crate::terminal;
+use agent_job::{Briefing, Seed};
 use machine::console::{ConsoleSize, Input};
 use machine::{End, Notifier};
 use rustix::fd::BorrowedFd;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The one that follows this program's own terminal.
 static OWN: Mutex<Option<Window>> = Mutex::new(None);
@@ -43,6 +46,10 @@ struct Shared {
     state: Mutex<WindowState>,
     /// When the agent was asked to answer at its port.
     asked: Mutex<Option<Instant>>,
+    /// What is told an agent that asks for its job.
+    job: OnceLock<Vec<u8>>,
+    /// What it has not been told of that yet.
+    briefing: Mutex<Vec<u8>>,
 }
 
 /// Until the agent is asked again to answer: a system that comes up may forget what was typed.
@@ -90,6 +97,8 @@ impl Window {
             notifier: OnceLock::new(),
             state: Mutex::new(state),
             asked: Mutex::new(None),
+            job: OnceLock::new(),
+            briefing: Mutex::default(),
         };
         Self { ready, shared: Arc::new(shared) }
     }
@@ -115,9 +124,27 @@ impl Window {
         self.say(POWER_OFF);
     }
 
-    /// Has the guest set its clock.
-    pub(crate) fn set_clock(&self) {
+    /// Tells a guest that goes on where it was saved what time it is, and random bytes, which no
+    /// other that does so has.
+    pub(crate) fn tell_of_restore(&self) {
         self.say(SET_CLOCK);
+        if let Some(seed) = seed() {
+            self.say(format!("{}{}\n", agent_job::SEED, seed.to_text()).as_bytes());
+        }
+    }
+
+    /// An agent that asks for its job is told this one.
+    pub(crate) fn know_job(&self, job: Vec<u8>) {
+        let _ = self.shared.job.set(job);
+    }
+
+    /// The agent has asked for its job.
+    pub(crate) fn tell_job(&self) {
+        let job = self.shared.job.get().cloned().unwrap_or_default();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let seed = seed().unwrap_or(Seed([0; 32]));
+        *sync::lock(&self.shared.briefing) = Briefing { now, seed, job }.encode();
+        self.look_again();
     }
 
     /// Has the agent answer at its port, if it does not yet.
@@ -150,6 +177,7 @@ impl Window {
     pub(crate) fn begin_anew(&self) {
         *sync::lock(&self.shared.state) = WindowState::default();
         *sync::lock(&self.shared.asked) = None;
+        sync::lock(&self.shared.briefing).clear();
         self.shared.changed.store(true, Ordering::SeqCst);
     }
 
@@ -175,6 +203,12 @@ impl Input for Window {
     }
 
     fn take(&mut self, room: usize) -> Vec<u8> {
+        let mut briefing = sync::lock(&self.shared.briefing);
+        if !briefing.is_empty() {
+            let count = room.min(briefing.len());
+            return briefing.drain(..count).collect();
+        }
+        drop(briefing);
         let mut state = sync::lock(&self.shared.state);
         if !self.ready.is_open() {
             return Vec::new();
@@ -185,6 +219,14 @@ impl Input for Window {
         let count = room.min(state.line.len());
         state.line.drain(..count).collect()
     }
+}
+
+/// Random bytes of the host's, if it gives any.
+fn seed() -> Option<Seed> {
+    let mut bytes = [0; 32];
+    // So few come at once or not at all (getrandom(2)).
+    rustix::io::retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty())).ok()?;
+    Some(Seed(bytes))
 }
 
 /// The input of a virtio console, which has a window's size.

@@ -1,9 +1,11 @@
-//! What the user can have done with one machine by a key: to save it, to reset it.
+//! What the user can have done with one machine by a key: to save it, to reset it; and that a
+//! template is made of it, once.
 //!
-//! The user's side of a machine is there before the machine is, so both are armed later.
+//! The user's side of a machine is there before the machine is, so all are armed later.
 
 use crate::again::Resettable;
 use crate::save::Saver;
+use crate::template::Maker;
 use crate::terminal;
 use anyhow::Result;
 use std::fmt;
@@ -18,6 +20,7 @@ pub(crate) struct Wishes(Arc<Mutex<Armed>>);
 struct Armed {
     saver: Option<Arc<Saver>>,
     resettable: Option<Resettable>,
+    maker: Option<Maker>,
 }
 
 impl fmt::Debug for Wishes {
@@ -35,6 +38,25 @@ impl Wishes {
     /// From now on the machine can be reset.
     pub(crate) fn arm_reset(&self, resettable: Resettable) {
         lock(&self.0).resettable = Some(resettable);
+    }
+
+    /// A template is made of the machine when its agent asks for its job.
+    pub(crate) fn arm_template(&self, maker: Maker) {
+        lock(&self.0).maker = Some(maker);
+    }
+
+    /// No template is made of the machine any more.
+    pub(crate) fn make_no_template(&self) {
+        lock(&self.0).maker = None;
+    }
+
+    /// Makes a template of the machine, if one is wanted, and has `then` done.
+    pub(crate) fn make_template(&self, then: impl FnOnce() + Clone + Send + 'static) {
+        let maker = lock(&self.0).maker.take();
+        match maker {
+            Some(maker) => maker.make(then),
+            None => then(),
+        }
     }
 
     /// Nothing can be done with the machine any more: what is armed keeps its memory.

@@ -90,7 +90,7 @@ impl Machine {
 }
 
 /// The machine with nothing in its memory, and processors that wait.
-fn assemble(
+pub(crate) fn assemble(
     hardware: &Hardware,
     model: CpuModel,
     boot: BootConfig<BootFile>,
@@ -246,7 +246,7 @@ fn clock_of(
 
 /// The model with what this host and this machine decide. Random numbers are no part of a
 /// deterministic machine.
-fn processor_model(wanted: &CpuModel, vcpus: u32, hardware: &Hardware) -> CpuModel {
+pub(crate) fn processor_model(wanted: &CpuModel, vcpus: u32, hardware: &Hardware) -> CpuModel {
     let mut model = CpuModel { tsc_hz: tsc_hz(hardware), cpus: vcpus, ..wanted.clone() };
     if hardware.deterministic {
         model.features = model.features.disable(Feature::Rdrand).disable(Feature::Rdseed);
@@ -275,7 +275,10 @@ fn shown(model: &CpuModel, hardware: &Hardware) -> CpuModel {
 }
 
 /// The model that a saved machine had.
-fn saved_model(state: &MachineState, hardware: &Hardware) -> Result<CpuModel, RestoreError> {
+pub(crate) fn saved_model(
+    state: &MachineState,
+    hardware: &Hardware,
+) -> Result<CpuModel, RestoreError> {
     let (found, expected) = (state.tsc_hz, tsc_hz(hardware));
     if found.abs_diff(expected) > expected / TSC_TOLERANCE {
         return Err(RestoreError::Frequency { found, expected });

@@ -6,6 +6,7 @@ use devices::pci::PciBus;
 use devices::virtio::fs::TAG;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -399,6 +400,12 @@ impl<F> BootConfig<F> {
         let module = |(it, arguments): &'a (F, String)| Ok((file(it)?, arguments.clone()));
         let modules = modules.iter().map(module).collect::<Result<_, E>>()?;
         Ok(BootConfig { kernel, initrd, cmdline: cmdline.clone(), modules })
+    }
+
+    /// The same where that cannot fail.
+    pub(crate) fn map<'a, G>(&'a self, mut file: impl FnMut(&'a F) -> G) -> BootConfig<G> {
+        let Ok(mapped) = self.try_map(|it| Ok::<_, Infallible>(file(it)));
+        mapped
     }
 }
 

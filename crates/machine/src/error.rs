@@ -116,6 +116,9 @@ pub enum SaveError {
         "cannot save the machine: nobody reads its output; have it read, then save the machine"
     )]
     Unread,
+    /// It is to be a template.
+    #[error("cannot make a template of the machine: its guest has touched a device")]
+    Touched,
 }
 
 /// Why a machine was not reset.

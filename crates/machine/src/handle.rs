@@ -6,7 +6,7 @@ use crate::config::Hardware;
 use crate::control::Phase;
 use crate::end::End;
 use crate::error::{BalloonError, ControlError, EntranceError, ResetError, SaveError};
-use crate::saved::file::{self, Content, Header};
+use crate::saved::file::{self, Content, Header, Kept};
 use crate::saved::state::MachineState;
 use crate::stats::Stats;
 use crate::virtio::{SharedFolder, Slotted};
@@ -59,9 +59,13 @@ impl Board {
 }
 
 impl MachineHandle {
-    /// Where the machine is in its life.
+    /// Where the machine is in its life. One that stands still for a moment, to be saved, is waited
+    /// for.
     pub fn phase(&self) -> Phase {
-        self.board.control.phase()
+        match self.board.control.phase() {
+            Phase::Paused => self.one_at_a_time(|| self.board.control.phase()),
+            phase => phase,
+        }
     }
 
     /// Has the machine stand still, its time included. One that does already is left so; one that
@@ -107,6 +111,21 @@ impl MachineHandle {
         session: impl FnOnce() -> serde_json::Value,
     ) -> Result<(), SaveError> {
         let boot = self.board.boot.saved();
+        self.with_state(session, |board, state, session| {
+            let header = Header { hardware: hardware.clone(), state, boot, session };
+            let inside = board.boot.files().filter_map(BootFile::inside).collect();
+            let content = Content { inside, ram: &board.ram, scratch: board.scratch() };
+            Ok(file::write(path, &header, &content, Kept::OnDisk)?)
+        })
+    }
+
+    /// Has `write` write the state of the machine, which stands still and whose output is written,
+    /// and what `session` tells.
+    pub(crate) fn with_state<T>(
+        &self,
+        session: impl FnOnce() -> T,
+        write: impl FnOnce(&Board, MachineState, T) -> Result<(), SaveError>,
+    ) -> Result<(), SaveError> {
         self.while_paused(|board| {
             board.still(|_| ()); // what it was about to do is done
             let deadline = Instant::now() + PATIENCE;
@@ -114,11 +133,7 @@ impl MachineHandle {
                 return Err(SaveError::Unread);
             }
             let (state, session) = board.still(|board| (board.save(), session()));
-            let state = state.map_err(ControlError::from)?;
-            let header = Header { hardware: hardware.clone(), state, boot, session };
-            let inside = board.boot.files().filter_map(BootFile::inside).collect();
-            let content = Content { inside, ram: &board.ram, scratch: board.scratch() };
-            Ok(file::write(path, &header, &content)?)
+            write(board, state.map_err(ControlError::from)?, session)
         })
     }
 
@@ -156,7 +171,7 @@ impl MachineHandle {
     /// It has ended.
     pub fn press_power_button(&self) -> Result<(), ControlError> {
         self.one_at_a_time(|| {
-            if self.phase() == Phase::Ended {
+            if self.board.control.phase() == Phase::Ended {
                 return Err(ControlError::Ended { attempt: "press the power button of" });
             }
             lock(&self.board.chipset.acpi).press_power_button();
@@ -196,7 +211,7 @@ impl MachineHandle {
     }
 
     fn balloon(&self) -> Result<&BalloonControl, BalloonError> {
-        if self.phase() == Phase::Ended {
+        if self.board.control.phase() == Phase::Ended {
             return Err(ControlError::Ended { attempt: "change the memory of" }.into());
         }
         let mut sides = self.board.virtio.iter().map(Slotted::side);
@@ -208,7 +223,7 @@ impl MachineHandle {
     /// # Errors
     /// The machine has ended, or has no sockets.
     pub fn entrance(&self) -> Result<Entrance, EntranceError> {
-        if self.phase() == Phase::Ended {
+        if self.board.control.phase() == Phase::Ended {
             return Err(ControlError::Ended { attempt: "reach the guest of" }.into());
         }
         let mut sides = self.board.virtio.iter().map(Slotted::side);
@@ -246,7 +261,7 @@ impl MachineHandle {
     }
 
     fn pause_now(&self, attempt: &'static str) -> Result<Was, ControlError> {
-        if self.phase() == Phase::Ended {
+        if self.board.control.phase() == Phase::Ended {
             return Err(ControlError::Ended { attempt });
         }
         let running = self.board.control.stand_still();
@@ -257,7 +272,7 @@ impl MachineHandle {
     }
 
     fn resume_now(&self) -> Result<(), ControlError> {
-        if self.phase() == Phase::Ended {
+        if self.board.control.phase() == Phase::Ended {
             return Err(ControlError::Ended { attempt: "resume" });
         }
         self.board.control.go_on(|| {

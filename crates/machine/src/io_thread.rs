@@ -15,11 +15,15 @@ use devices::time::{Clock as _, TimerQueue};
 use devices::virtio::console::ConsolePort;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long until a UART is tried again that a processor had.
 const AGAIN: Duration = Duration::from_millis(5);
+
+/// How often it is tried before. An access takes less than a microsecond, but who is in it may just
+/// have rung, and wait for this thread's host processor.
+const TRIES: usize = 200;
 
 /// One line's input, and what it goes to.
 pub(crate) struct Feed {
@@ -171,15 +175,24 @@ impl Feed {
                 return true;
             }
         };
-        let Some(mut uart) = sync::try_lock(uart) else { return false };
-        loop {
-            let bytes = match uart.wants_input() {
-                0 => return true,
-                room => self.input.take(room),
-            };
-            if bytes.is_empty() || uart.receive(&bytes) < bytes.len() {
-                return true;
-            }
+        let Some(mut uart) = try_soon(uart) else { return false };
+        // What it takes it takes at once, and then nothing until the guest has read it.
+        let room = uart.wants_input();
+        let bytes = if room > 0 { self.input.take(room) } else { Vec::new() };
+        if !bytes.is_empty() {
+            uart.receive(&bytes);
         }
+        true
     }
+}
+
+/// The UART, unless a processor keeps it.
+fn try_soon(uart: &Mutex<Uart>) -> Option<MutexGuard<'_, Uart>> {
+    (0..TRIES).find_map(|_| {
+        let uart = sync::try_lock(uart);
+        if uart.is_none() {
+            std::thread::yield_now();
+        }
+        uart
+    })
 }

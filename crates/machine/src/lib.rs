@@ -48,6 +48,7 @@ pub mod saved;
 mod scratch;
 mod stats;
 mod task;
+mod template;
 mod virtio;
 mod wiring;
 

@@ -234,6 +234,14 @@ fn name(device: &Device) -> &'static str {
     }
 }
 
+/// What a guest that has not touched `device` can have seen of it.
+pub(crate) fn kind(device: &Device) -> String {
+    match device {
+        Device::Console(ports) => format!("{} of {}", name(device), ports.len()),
+        _ => name(device).into(),
+    }
+}
+
 fn same_kind(one: &Device, other: &Device) -> bool {
     name(one) == name(other)
 }

@@ -49,6 +49,17 @@ fn a_paused_machine_stands_still_and_goes_on() {
         let later = handle.save(|s| s.now).expect("a state");
         assert!(later > now, "time stands still");
         assert_eq!(handle.phase(), Phase::Running, "saving pauses for a moment only");
+        let (saving, saved) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                handle.save(|_| {
+                    saving.send(()).expect("somebody waits");
+                    sleep(MOMENT);
+                })
+            });
+            saved.recv().expect("it is saved");
+            assert_eq!(handle.phase(), Phase::Running, "nobody has paused it");
+        });
     });
     assert_eq!(end, End::Interrupted);
 }

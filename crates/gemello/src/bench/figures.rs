@@ -3,7 +3,9 @@
 use super::crowd::{self, Taken};
 use super::host::Host;
 use super::machine::Machine;
+use super::numbers::{geometric_mean, median, ratio, shown};
 use super::set::{Group, Row, Unit};
+use super::starts::{self, Waited};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -65,12 +67,19 @@ pub(super) struct Report {
     machine: Host,
     rows: Vec<Line>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    starts: Vec<Waited>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     crowds: Vec<Taken>,
 }
 
 impl Report {
-    pub(super) fn new(machine: Host, samples: &[Samples], crowds: Vec<Taken>) -> Self {
-        Self { machine, rows: samples.iter().map(Samples::line).collect(), crowds }
+    pub(super) fn new(
+        machine: Host,
+        samples: &[Samples],
+        starts: Vec<Waited>,
+        crowds: Vec<Taken>,
+    ) -> Self {
+        Self { machine, rows: samples.iter().map(Samples::line).collect(), starts, crowds }
     }
 
     /// One JSON document.
@@ -93,6 +102,9 @@ impl Report {
             let _ = writeln!(text, "\n{}", means("all rows, geometric mean", &lines));
         }
         text.push_str(&self.slower());
+        if !self.starts.is_empty() {
+            text.push_str(&starts::table(&self.starts));
+        }
         if !self.crowds.is_empty() {
             text.push_str(&crowd::table(&self.crowds));
         }
@@ -159,35 +171,6 @@ fn means(name: &str, lines: &[&Line]) -> String {
     text
 }
 
-/// Three significant digits, or all before the point.
-pub(super) fn shown(figure: Option<f64>) -> String {
-    match figure {
-        None => "-".into(),
-        Some(value) if value >= 100.0 => format!("{value:.0}"),
-        Some(value) if value >= 10.0 => format!("{value:.1}"),
-        Some(value) if value >= 1.0 => format!("{value:.2}"),
-        Some(value) => format!("{value:.3}"),
-    }
-}
-
-/// The middle sample; of an even number the mean of the middle two.
-fn median(samples: &[f64]) -> Option<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    let lower = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
-    Some(f64::midpoint(lower, upper))
-}
-
-fn ratio(figure: Option<f64>, to: Option<f64>) -> Option<f64> {
-    Some(figure? / to.filter(|&to| to > 0.0)?)
-}
-
-pub(super) fn geometric_mean(values: &[f64]) -> Option<f64> {
-    let logarithms: f64 = values.iter().map(|value| value.ln()).sum();
-    (!values.is_empty()).then(|| (logarithms / values.len() as f64).exp())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::set;
@@ -203,25 +186,7 @@ mod tests {
         }
         samples[1].add(Machine::T1, 1.5e9);
         samples[1].add(Machine::Tcg, 3e9);
-        Report::new(Host::sample(), &samples, Vec::new())
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[7.0]), Some(7.0));
-        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
-        assert_eq!(median(&[4.0, 1.0, 100.0, 2.0]), Some(3.0));
-    }
-
-    #[test]
-    fn ratios_and_means() {
-        assert_eq!(ratio(Some(3.0), Some(2.0)), Some(1.5));
-        assert_eq!(ratio(Some(3.0), None), None);
-        assert_eq!(ratio(Some(3.0), Some(0.0)), None);
-        assert_eq!(geometric_mean(&[]), None);
-        let mean = geometric_mean(&[2.0, 8.0]).expect("two values");
-        assert!((mean - 4.0).abs() < 1e-12);
+        Report::new(Host::sample(), &samples, Vec::new(), Vec::new())
     }
 
     #[test]

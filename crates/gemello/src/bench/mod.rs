@@ -12,10 +12,12 @@ mod host;
 mod image;
 mod machine;
 mod measure;
+mod numbers;
 mod progress;
 mod scaling;
 mod server;
 mod set;
+mod starts;
 mod talk;
 mod tether;
 
@@ -70,7 +72,7 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         None => {
             let each = |run: &mut Run<'_>, rows: &[Row]| run.samples(rows);
             let samples = measure(arguments, &rows, &machines, &fetched, each)?;
-            samples.and_then(|samples| crowded(arguments, description, &samples))
+            samples.and_then(|samples| from_outside(arguments, &machines, description, &samples))
         }
         Some(count) => {
             let side_by_side = |run: &mut Run<'_>, rows: &[Row]| run.side_by_side(rows, count);
@@ -113,12 +115,20 @@ fn measure<T>(
     Ok(how(&mut Run { programs: &programs, machines, rounds, progress }, rows))
 }
 
-/// The report of `samples` and of the crowds asked for, which are measured now.
-fn crowded(arguments: &Bench, description: Host, samples: &[Samples]) -> Result<String> {
-    let gemello = this_program()?;
+/// The report of `samples`, and of the starts and crowds asked for, which are measured now.
+fn from_outside(
+    arguments: &Bench,
+    machines: &[Machine],
+    description: Host,
+    samples: &[Samples],
+) -> Result<String> {
+    let (gemello, rounds) = (this_program()?, arguments.rounds);
+    let starts = starts::select(&arguments.only).into_iter();
+    let starts = starts.map(|start| start.measure(&gemello, machines, rounds));
+    let starts = starts.collect::<Result<_>>()?;
     let crowds = crowd::select(&arguments.only);
-    let taken = crowds.iter().map(|crowd| crowd.measure(&gemello)).collect::<Result<_>>()?;
-    let report = Report::new(description, samples, taken);
+    let crowds = crowds.iter().map(|crowd| crowd.measure(&gemello)).collect::<Result<_>>()?;
+    let report = Report::new(description, samples, starts, crowds);
     Ok(if arguments.json { report.json() } else { report.table() })
 }
 

@@ -1,8 +1,9 @@
 //! `gemello bench --vcpus N`: how much more N processes do at once than one.
 
-use super::figures::{Samples, geometric_mean, shown};
+use super::figures::Samples;
 use super::host::Host;
 use super::machine::Machine;
+use super::numbers::{geometric_mean, shown};
 use super::set::{Group, Kind, Row};
 use serde::Serialize;
 use std::fmt::Write as _;

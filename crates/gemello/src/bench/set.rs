@@ -1,6 +1,6 @@
 //! The fixed set of rows. What each one does: docs/benchmark.md.
 
-use super::crowd;
+use super::{crowd, starts};
 use serde::Serialize;
 
 /// Which part of a computer a row is about.
@@ -153,10 +153,10 @@ pub(super) const ROWS: [Row; 39] = [
 /// # Errors
 /// A name is neither; the message lists what there is.
 pub(super) fn select(names: &[String]) -> Result<Vec<Row>, String> {
-    let crowds = crowd::CROWDS;
+    let (starts, crowds) = (starts::STARTS.map(|it| it.name), crowd::CROWDS.map(|it| it.name));
     let known = |name: &str| {
-        let crowd = name == crowd::GROUP || crowds.iter().any(|crowd| crowd.name == name);
-        crowd || ROWS.iter().any(|row| wanted(row, name))
+        let outside = [starts::GROUP, crowd::GROUP].iter().chain(&starts).chain(&crowds);
+        outside.into_iter().any(|known| *known == name) || ROWS.iter().any(|row| wanted(row, name))
     };
     if let Some(name) = names.iter().find(|name| !known(name)) {
         return Err(format!("there is no row or group {name:?}; there are:\n{}", listing()));
@@ -177,9 +177,12 @@ pub(super) fn listing() -> String {
         let names: Vec<_> = rows.map(|row| row.name).collect();
         format!("  {:<10}{}", format!("{}:", group.name()), names.join(" "))
     };
-    let crowds = crowd::CROWDS.map(|crowd| crowd.name).join(" ");
-    let crowds = format!("  {:<10}{crowds}", format!("{}:", crowd::GROUP));
-    Group::ALL.map(line).into_iter().chain([crowds]).collect::<Vec<_>>().join("\n")
+    let others = [
+        (starts::GROUP, starts::STARTS.map(|start| start.name).join(" ")),
+        (crowd::GROUP, crowd::CROWDS.map(|crowd| crowd.name).join(" ")),
+    ];
+    let others = others.map(|(group, names)| format!("  {:<10}{names}", format!("{group}:")));
+    Group::ALL.map(line).into_iter().chain(others).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -69,12 +69,22 @@ impl Link {
     /// # Errors
     /// There is none, or it cannot be reached.
     pub(super) fn to(name: &str) -> Result<Self> {
-        let folder = Folder::open()?;
-        let path = folder.socket(name);
-        if is_gone(&path) {
-            bail!("no machine called {name} runs; gemello ps lists those that do");
+        Self::find(name)?.with_context(|| {
+            format!("no machine called {name} runs; gemello ps lists those that do")
+        })
+    }
+
+    /// To the machine `name`, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub(super) fn find(name: &str) -> Result<Option<Self>> {
+        let path = Folder::open()?.socket(name);
+        match Self::at(name, &path) {
+            // It may have ended between two looks.
+            Err(_) if is_gone(&path) => Ok(None),
+            found => found.map(Some).with_context(|| format!("cannot reach the machine {name}")),
         }
-        Self::at(name, &path).with_context(|| format!("cannot reach the machine {name}"))
     }
 
     fn at(name: &str, path: &Path) -> Result<Self> {

@@ -59,6 +59,11 @@ impl Folder {
         self.0.join(format!("{name}.{SOCKET}"))
     }
 
+    /// Where the socket is that a machine is just given, under the lock. No machine is called so.
+    pub(super) fn new_socket(&self) -> PathBuf {
+        self.0.join("new")
+    }
+
     /// What the machine `name` has left, if it was detached.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.{LOG}"))

@@ -1,12 +1,13 @@
 //! `gemello logs NAME`: what a machine has put out, and what it puts out.
 
-use super::client::{self, Link};
+use super::client::Link;
 use super::folder::Folder;
-use super::protocol::Request;
+use super::protocol::{Answer, Request};
 use crate::exit;
 use crate::output::Standard;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use std::io::{self, Write as _};
+use std::path::Path;
 
 /// Shows the last of what the machine `name` has put out, and all that follows if this is to
 /// `follow`; of a detached one that has ended, what it has left.
@@ -14,29 +15,32 @@ use std::io::{self, Write as _};
 /// # Errors
 /// There is no such machine, or it does not answer.
 pub(crate) fn logs(name: &str, follow: bool) -> Result<u8> {
-    let folder = Folder::open()?;
-    let path = folder.log(name);
-    let left = match std::fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        read => Some(read.with_context(|| format!("cannot read {}", path.display()))?),
-    };
-    let runs = client::is_alive(&folder.socket(name))?;
-    if !runs && left.is_none() {
-        bail!("no machine called {name} runs, and none has left anything; see gemello ps");
+    let path = Folder::open()?.log(name);
+    // Read before the machine is asked: at its end what it answers is added here.
+    let messages = left(&path)?.unwrap_or_default();
+    if let Some(mut link) = Link::find(name)?
+        && let Some(Answer::Done) = link.ask(&Request::Log { follow })?
+    {
+        put_out(&messages)?;
+        link.stream.get_ref().set_read_timeout(None)?;
+        io::copy(&mut link.stream, &mut Standard::Output).context("cannot show the output")?;
+        return Ok(exit::OK);
     }
-    Standard::Output.write_all(&left.unwrap_or_default()).context("cannot write the output")?;
-    if runs {
-        show(name, follow)?;
-    }
+    let left = left(&path)?.with_context(|| {
+        format!("no machine called {name} runs, and none has left anything; see gemello ps")
+    })?;
+    put_out(&left)?;
     Ok(exit::OK)
 }
 
-fn show(name: &str, follow: bool) -> Result<()> {
-    let mut link = Link::to(name)?;
-    if link.ask(&Request::Log { follow })?.is_none() {
-        bail!("{name} has just ended; once more shows what it has left");
+/// What a detached machine has left at `path`, if there was one.
+fn left(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
     }
-    link.stream.get_ref().set_read_timeout(None)?;
-    io::copy(&mut link.stream, &mut Standard::Output).context("cannot show the output")?;
-    Ok(())
+}
+
+fn put_out(bytes: &[u8]) -> Result<()> {
+    Standard::Output.write_all(bytes).context("cannot write the output")
 }

@@ -22,7 +22,7 @@ use rustix::net::sockopt::socket_peercred;
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -96,7 +96,7 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Result<Claim>)> {
         for left in [folder.log(&name.to_string()), folder.hosts(&name.to_string())] {
             let _ = std::fs::remove_file(left); // of the last of this name
         }
-        return match Claim::at(&path) {
+        return match Claim::at(&path, &folder.new_socket()) {
             Ok(claim) => Ok((name, Ok(claim))),
             Err(error) => unreached(error),
         };
@@ -108,15 +108,19 @@ pub(crate) fn claim(name: &Name) -> Result<(MachineName, Result<Claim>)> {
 }
 
 impl Claim {
-    /// The folder's lock is held.
-    fn at(path: &Path) -> Result<Self> {
-        let _ = std::fs::remove_file(path); // of a process that has gone
+    /// Takes the place of a process that has gone. `new` is a path beside it that nobody else uses:
+    /// a socket listens, and is this user's alone, before it has its name. The folder's lock is
+    /// held.
+    fn at(path: &Path, new: &Path) -> Result<Self> {
         let attempt = || format!("cannot make the socket {}", path.display());
-        let listener = UnixListener::bind(path).with_context(attempt)?;
-        let claim = Self { socket: Socket(path.to_owned()), listener };
-        std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(attempt)?;
-        claim.listener.set_nonblocking(true).with_context(attempt)?;
-        Ok(claim)
+        let _ = std::fs::remove_file(new);
+        let listener = UnixListener::bind(new).with_context(attempt)?;
+        std::fs::set_permissions(new, Permissions::from_mode(0o600)).with_context(attempt)?;
+        listener.set_nonblocking(true).with_context(attempt)?;
+        // The kernel's bound: who reaches it goes by its name.
+        SocketAddr::from_pathname(path).with_context(attempt)?;
+        std::fs::rename(new, path).with_context(attempt)?;
+        Ok(Self { socket: Socket(path.to_owned()), listener })
     }
 
     /// Answers for `machine` from now on, until what is returned is dropped. Where the host refuses
@@ -370,6 +374,7 @@ impl Peer {
     fn log(&mut self, machine: &Arc<Hosted>, follow: bool) {
         let (console, _) = machine.side.console();
         if !follow {
+            let _looks = console.look();
             let _ = self.say(Answer::Done).and_then(|()| self.stream.write_all(&console.recent()));
             return;
         }
@@ -452,8 +457,18 @@ fn balloon(machine: &Hosted, memory: Option<u64>) -> Result<Answer, BalloonError
 /// The longest that a peer may have a thread wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// Where `machine` is in its life. One that can be reached is about to run: its names may have been
+/// told before its thread has got that far, and who asks is told of a machine that runs.
+fn phase(machine: &Hosted) -> Phase {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    while machine.handle.phase() == Phase::Created && Instant::now() < deadline {
+        thread::sleep(AGAIN);
+    }
+    machine.handle.phase()
+}
+
 fn info(machine: &Hosted) -> Info {
-    let state = match machine.handle.phase() {
+    let state = match phase(machine) {
         Phase::Created => "created",
         Phase::Running => "running",
         Phase::Paused => "paused",

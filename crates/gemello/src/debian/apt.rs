@@ -95,9 +95,11 @@ impl Apt {
     fn set_up(root: &Path, more: &str) -> Result<Self> {
         require("apt-get")?;
         require("dpkg-deb")?;
-        let state = root.join("state");
-        let cache = root.join("cache");
         let write = || -> std::io::Result<PathBuf> {
+            fs::create_dir_all(root)?;
+            // By the path that lasts: a link to the cache may be gone when apt next reads this.
+            let root = fs::canonicalize(root)?;
+            let (state, cache) = (root.join("state"), root.join("cache"));
             fs::create_dir_all(state.join("lists/partial"))?;
             fs::create_dir_all(cache.join("archives/partial"))?;
             fs::write(state.join("status"), "")?;
@@ -365,6 +367,19 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_set_up_through_a_link_outlives_it() {
+        let place = std::env::temp_dir().join(format!("gemello-apt-{}", std::process::id()));
+        let (real, link) = (place.join("real"), place.join("link"));
+        fs::create_dir_all(&real).expect("a folder");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        let apt = Apt::new(&link.join("apt")).expect("the host's apt");
+        let configuration = fs::read_to_string(apt.configuration).expect("written");
+        fs::remove_dir_all(&place).expect("there");
+        assert!(configuration.contains("real/apt/state"), "{configuration}");
+        assert!(!configuration.contains("link/"), "{configuration}");
+    }
 
     #[test]
     fn a_full_disk_is_blamed_in_one_line() {

@@ -68,6 +68,23 @@ impl Lock {
     }
 }
 
+/// What is in `folder`, in the order of its names: nothing, where it is not there.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = match fs::read_dir(folder) {
+        Ok(read) => read,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
+    };
+    let mut paths: Vec<_> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
 /// What the name of a directory under construction ends in.
 const DRAFT: &str = "partial";
 

@@ -14,7 +14,7 @@ pub(crate) mod report;
 mod sources;
 pub(crate) mod system;
 
-pub(crate) use cache::{Draft, Lock, directory as cache_directory, is_draft, refused};
+pub(crate) use cache::{Draft, Lock, directory as cache_directory, entries, is_draft, refused};
 pub(crate) use compiler::compiler;
 pub(crate) use cpio::Archive;
 pub(crate) use deb::Deb;

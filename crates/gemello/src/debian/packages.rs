@@ -64,14 +64,10 @@ enum For {
 }
 
 /// The drivers that gemello's devices need, below the kernel's folder of modules, in the order in
-/// which they are loaded.
+/// which they are loaded: the bus comes last, and with it the devices.
 const DRIVERS: [(&str, For); 19] = [
     ("drivers/virtio/virtio_ring.ko", For::Any),
     ("drivers/virtio/virtio.ko", For::Any),
-    ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
-    ("drivers/virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
-    ("drivers/virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
-    ("drivers/virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
     ("drivers/block/virtio_blk.ko", For::Device(DeviceKind::Disk)),
     ("net/core/failover.ko", For::Device(DeviceKind::Net)),
     ("drivers/net/net_failover.ko", For::Device(DeviceKind::Net)),
@@ -85,6 +81,10 @@ const DRIVERS: [(&str, For); 19] = [
     ("net/vmw_vsock/vsock.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport_common.ko", For::Device(DeviceKind::Vsock)),
     ("net/vmw_vsock/vmw_vsock_virtio_transport.ko", For::Device(DeviceKind::Vsock)),
+    ("drivers/virtio/virtio_pci_legacy_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci_modern_dev.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_pci.ko", For::Transport(Transport::Pci)),
+    ("drivers/virtio/virtio_mmio.ko", For::Transport(Transport::Mmio)),
 ];
 
 /// A driver in the cache.
@@ -99,6 +99,11 @@ impl Driver {
     pub(crate) fn serves(&self, transport: Transport, devices: &[DeviceKind]) -> bool {
         self.serves.serves(transport, devices)
     }
+
+    /// Whether it is one of a bus, and brings the devices up.
+    pub(crate) fn is_of_bus(&self) -> bool {
+        matches!(self.serves, For::Transport(_))
+    }
 }
 
 impl For {
@@ -111,10 +116,19 @@ impl For {
     }
 }
 
-/// What the drivers are called that a machine with these devices needs, with whatever kernel.
-pub(crate) fn driver_names(transport: Transport, devices: &[DeviceKind]) -> Vec<&'static str> {
+/// What the drivers are called that a machine with these devices needs, with whatever kernel: the
+/// devices', and the bus's.
+pub(crate) fn driver_names(
+    transport: Transport,
+    devices: &[DeviceKind],
+) -> (Vec<&'static str>, Vec<&'static str>) {
     let wanted = DRIVERS.into_iter().filter(|(_, serves)| serves.serves(transport, devices));
-    wanted.map(|(path, _)| base_name(path).trim_end_matches(".ko")).collect()
+    let (bus, own): (Vec<_>, Vec<_>) =
+        wanted.partition(|(_, serves)| matches!(serves, For::Transport(_)));
+    let names = |drivers: Vec<(&'static str, For)>| {
+        drivers.into_iter().map(|(path, _)| base_name(path).trim_end_matches(".ko")).collect()
+    };
+    (names(own), names(bus))
 }
 
 /// What a fetch leaves in the cache.

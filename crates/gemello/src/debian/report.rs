@@ -6,6 +6,8 @@ const LONGEST: usize = 256;
 /// One message of the agent's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
+    /// The agent asks for its job.
+    Asks,
     /// The lines are set up: input may be sent, and the window's size.
     Ready,
     /// The command has ended with this status.
@@ -62,6 +64,7 @@ fn parse(line: &[u8]) -> Option<Report> {
     let Some(report) = text.strip_prefix(agent_job::REPORT) else { return status(text) };
     match report {
         "ready" => return Some(Report::Ready),
+        agent_job::ASKS => return Some(Report::Asks),
         "init" => return Some(Report::Init),
         // What gemello says may be echoed behind it.
         _ if report.starts_with(agent_job::SERVING) => return Some(Report::Serving),

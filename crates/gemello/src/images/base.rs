@@ -1,6 +1,6 @@
 //! Roots that machines are built on: file systems that are made once of an image and never written.
 
-use crate::debian::{Draft, Fetched, Lock, Release, is_draft, refused};
+use crate::debian::{Draft, Fetched, Lock, Release, entries, is_draft, refused};
 use anyhow::{Context as _, Result, anyhow};
 use oci::{Config, Digest, Image, ImageError, User};
 use rootfs::{FileSystem, Identity, Tree, WriteError};
@@ -116,20 +116,6 @@ pub(super) fn folder(cache: &Path) -> PathBuf {
 pub(super) fn folders(cache: &Path) -> Result<Vec<PathBuf>> {
     let all = entries(&folder(cache))?.into_iter();
     Ok(all.filter(|path| !is_draft(path)).collect())
-}
-
-/// What is in `folder`, in the order of its names.
-pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = match fs::read_dir(folder) {
-        Ok(read) => read,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
-        }
-    };
-    let mut paths: Vec<_> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort();
-    Ok(paths)
 }
 
 /// The file of the root in `folder`.

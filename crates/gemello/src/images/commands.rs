@@ -1,13 +1,13 @@
 //! `gemello images`, `rm` and `prune`: what there is, and what it takes.
 
-use super::base::entries;
 use super::pulled::{self, Known};
 use super::{base, overlay};
-use crate::debian::{Lock, cache_directory, is_draft, system};
+use crate::debian::{Lock, cache_directory, entries, is_draft, system};
 use crate::exit;
 use crate::room::{size, taken};
 use crate::settings::name::MachineName;
 use crate::settings::values::Text as _;
+use crate::template;
 use anyhow::{Context as _, Result, bail};
 use oci::Name;
 use serde_json::json;
@@ -41,6 +41,7 @@ struct Kept {
 pub(crate) fn list(as_json: bool) -> Result<u8> {
     let cache = cache_directory()?;
     let (images, machines) = (images(&cache)?, machines(&cache)?);
+    let (templates, room) = template::room();
     if as_json {
         let image = |it: &Image| {
             let (name, names) = (it.names.first(), &it.names);
@@ -50,6 +51,7 @@ pub(crate) fn list(as_json: bool) -> Result<u8> {
         let document = json!({
             "images": images.iter().map(image).collect::<Vec<_>>(),
             "machines": machines.iter().map(machine).collect::<Vec<_>>(),
+            "templates": { "count": templates, "bytes": room },
         });
         println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(exit::OK);
@@ -63,6 +65,9 @@ pub(crate) fn list(as_json: bool) -> Result<u8> {
     }
     for Kept { name, image, bytes, .. } in &machines {
         println!("{}  {:>10}  {name}", short(image), size(*bytes));
+    }
+    if templates > 0 {
+        println!("\nearlier boots to go on from: {templates}, {}", size(room));
     }
     Ok(exit::OK)
 }
@@ -111,7 +116,7 @@ pub(crate) fn prune() -> Result<u8> {
                 .with_context(|| format!("cannot remove {}", draft.display()))?;
         }
     }
-    freed += system::prune()?;
+    freed += system::prune()? + template::prune()?;
     println!("{} freed", size(freed));
     Ok(exit::OK)
 }

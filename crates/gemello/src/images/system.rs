@@ -51,6 +51,11 @@ pub(crate) fn refresh(release: Release) -> Result<u8> {
     make(&all, release).map(|_| exit::OK)
 }
 
+/// Whether there is one of the usual release.
+pub(crate) fn is_there() -> bool {
+    cache_directory().is_ok_and(|cache| newest(&cache, Release::default()).is_some())
+}
+
 fn newest(cache: &Path, release: Release) -> Option<Base> {
     let made = |folder: &PathBuf| -> Option<SystemTime> {
         let of_it = base::note(folder)?.contents.is_current(release);

@@ -187,6 +187,9 @@ pub(crate) struct RunSettings {
     /// What a machine of an image writes is thrown away, also where it has a name.
     #[serde(skip_serializing_if = "is_unsaid")]
     pub(crate) rm: Option<bool>,
+    /// A guest that gemello makes boots, also where a template of it is there.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub(crate) cold: Option<bool>,
 }
 
 /// What a machine with the whole system of `release` is called.
@@ -361,6 +364,7 @@ impl Settings {
             digest: _,
             save,
             rm: _,
+            cold: _,
         } = run;
         let console = console.as_mut().and_then(ConsolePlace::path);
         let net = match &mut machine.net {
@@ -514,7 +518,8 @@ impl RunSettings {
     }
 
     fn over(self, lower: Self) -> Self {
-        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm } = self;
+        let Self { timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm, cold } =
+            self;
         Self {
             timeout: timeout.or(lower.timeout),
             console: console.or(lower.console),
@@ -526,6 +531,7 @@ impl RunSettings {
             digest: digest.or(lower.digest),
             save: save.or(lower.save),
             rm: rm.or(lower.rm),
+            cold: cold.or(lower.cold),
         }
     }
 }

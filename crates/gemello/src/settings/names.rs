@@ -28,7 +28,7 @@ const fn field(
 }
 
 /// Every field.
-pub(crate) const FIELDS: [Field; 46] = [
+pub(crate) const FIELDS: [Field; 47] = [
     field("name", "machine.name", "--name", |s| s.machine.name.is_some()),
     field("memory", "machine.memory", "--memory", |s| s.machine.memory.is_some()),
     field("resident", "machine.resident", "--resident", |s| s.machine.resident.is_some()),
@@ -77,6 +77,7 @@ pub(crate) const FIELDS: [Field; 46] = [
     field("digest", "run.digest", "--digest", |s| s.run.digest.is_some()),
     field("save", "run.save", "--save", |s| s.run.save.is_some()),
     field("rm", "run.rm", "--rm", |s| s.run.rm.is_some()),
+    field("cold", "run.cold", "--cold", |s| s.run.cold.is_some()),
 ];
 
 /// Where settings come from. By default: all from the command line.

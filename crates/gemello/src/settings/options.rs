@@ -182,8 +182,9 @@ fn boot(arguments: &Run) -> BootSettings {
 
 /// What the options say of how the machine is run.
 fn run(arguments: &Run) -> RunSettings {
-    let Run { timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm, .. } =
-        arguments;
+    let Run {
+        timeout, console, log, pcap, trace, trace_file, stats, digest, save, rm, cold, ..
+    } = arguments;
     RunSettings {
         timeout: *timeout,
         console: console.clone(),
@@ -195,6 +196,7 @@ fn run(arguments: &Run) -> RunSettings {
         digest: flag(*digest),
         save: save.clone(),
         rm: flag(*rm),
+        cold: flag(*cold),
     }
 }
 
@@ -244,6 +246,7 @@ impl From<&Run> for Settings {
             deterministic,
             digest: _,
             rm: _,
+            cold: _,
             flavour: _, // `gather`'s
             release: _, // `gather`'s
             publish: _, // `gather`'s

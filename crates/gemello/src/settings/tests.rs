@@ -100,6 +100,7 @@ fn all() -> Settings {
             digest: Some(true),
             save: Some("/s".into()),
             rm: Some(true),
+            cold: Some(true),
         },
     }
 }
@@ -112,7 +113,7 @@ fn arguments(words: &[&str]) -> Run {
 }
 
 /// Each option of `run` with a value; `what` and `command` aside.
-const OPTIONS: [(&str, &[&str]); 45] = [
+const OPTIONS: [(&str, &[&str]); 46] = [
     ("kernel", &["--kernel", "/k"]),
     ("rootfs", &["--rootfs", "/"]),
     ("rw", &["--rw", "/a", "--rw", "/b"]),
@@ -156,6 +157,7 @@ const OPTIONS: [(&str, &[&str]); 45] = [
     ("deterministic", &["--deterministic"]),
     ("digest", &["--digest"]),
     ("rm", &["--rm"]),
+    ("cold", &["--cold"]),
     ("release", &["debian", "--release", "sid"]),
     ("flavour", &["busybox", "--flavour", "full"]),
 ];

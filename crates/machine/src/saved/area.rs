@@ -2,7 +2,8 @@
 //! whole file.
 //!
 //! ```text
-//! chunks  place u64, stored bytes u32, then those bytes: an LZ4 block of CHUNK bytes or fewer
+//! chunks  place u64, stored bytes u32, then those bytes: an LZ4 block of CHUNK bytes or fewer; or
+//!         where the number has PLAIN, they themselves
 //! end     place u64 = !0
 //! ```
 //! In a sparse area, chunks that hold only zeros are left out. In a stream, each begins where the
@@ -12,20 +13,32 @@ use std::io::{self, Read, Write};
 
 /// Bytes that are stored together.
 const CHUNK: usize = 64 << 10;
+/// What follows is not compressed.
+const PLAIN: u32 = 1 << 31;
 /// In place of a place: no more chunks.
 const END: u64 = u64::MAX;
+
+/// How chunks are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// As they are, at once.
+    Plain,
+    /// In half the room.
+    Compressed,
+}
 
 /// Writes areas, and before them what is no area.
 pub(super) struct Writer<W> {
     inner: W,
+    stored: Stored,
     crc: crc32fast::Hasher,
     packed: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    pub(super) fn new(inner: W) -> Self {
+    pub(super) fn new(inner: W, stored: Stored) -> Self {
         let packed = vec![0; lz4_flex::block::get_maximum_output_size(CHUNK)];
-        Self { inner, crc: crc32fast::Hasher::new(), packed }
+        Self { inner, stored, crc: crc32fast::Hasher::new(), packed }
     }
 
     /// Bytes as they are.
@@ -40,12 +53,12 @@ impl<W: Write> Writer<W> {
         regions: impl Iterator<Item = (u64, u64)>,
         read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut chunk = vec![0; CHUNK];
+        let (mut chunk, zeros) = (vec![0; CHUNK], [0; CHUNK]);
         for (begin, len) in regions {
             for at in (0..len).step_by(CHUNK) {
                 let chunk = &mut chunk[..CHUNK.min((len - at) as usize)];
                 read(begin + at, chunk)?;
-                if chunk.iter().any(|&byte| byte != 0) {
+                if *chunk != zeros[..chunk.len()] {
                     self.chunk(begin + at, chunk)?;
                 }
             }
@@ -62,9 +75,13 @@ impl<W: Write> Writer<W> {
     }
 
     fn chunk(&mut self, at: u64, chunk: &[u8]) -> io::Result<()> {
+        self.bytes(&at.to_le_bytes())?;
+        if self.stored == Stored::Plain {
+            self.bytes(&(chunk.len() as u32 | PLAIN).to_le_bytes())?;
+            return self.bytes(chunk);
+        }
         let mut packed = std::mem::take(&mut self.packed);
         let size = lz4_flex::block::compress_into(chunk, &mut packed).map_err(io::Error::other)?;
-        self.bytes(&at.to_le_bytes())?;
         self.bytes(&(size as u32).to_le_bytes())?;
         self.bytes(&packed[..size])?;
         self.packed = packed;
@@ -143,7 +160,11 @@ impl<R: Read> Reader<R> {
         if at == END {
             return Ok(None);
         }
-        let size = self.word()? as usize;
+        let word = self.word()?;
+        let size = (word & !PLAIN) as usize;
+        if word & PLAIN != 0 {
+            return self.plain(at, size).map(Some);
+        }
         if size > lz4_flex::block::get_maximum_output_size(CHUNK) {
             return Err(io::Error::other(format!("a chunk is said to have {size} bytes")));
         }
@@ -153,6 +174,16 @@ impl<R: Read> Reader<R> {
         let unpacked = lz4_flex::block::decompress_into(&packed, &mut self.chunk);
         self.packed = packed;
         Ok(Some((at, unpacked.map_err(io::Error::other)?)))
+    }
+
+    fn plain(&mut self, at: u64, size: usize) -> io::Result<(u64, usize)> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let read = match chunk.get_mut(..size) {
+            Some(bytes) => self.bytes(bytes),
+            None => Err(io::Error::other(format!("a chunk is said to have {size} bytes"))),
+        };
+        self.chunk = chunk;
+        read.map(|()| (at, size))
     }
 
     /// That the sum of all before comes next, and nothing after it.
@@ -174,8 +205,13 @@ mod tests {
 
     #[test]
     fn areas_are_read_as_they_were_written() {
+        written_and_read(Stored::Compressed);
+        written_and_read(Stored::Plain);
+    }
+
+    fn written_and_read(stored: Stored) {
         let bytes: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();
-        let mut out = Writer::new(Vec::new());
+        let mut out = Writer::new(Vec::new(), stored);
         out.stream(&bytes).expect("room");
         out.stream(&[]).expect("room");
         let zeros_at = |at: u64| (0x20000..0x40000).contains(&at);
@@ -206,5 +242,15 @@ mod tests {
 
         let mut small = Reader::new(&*file);
         assert!(small.stream(bytes.len() - 1).is_err(), "more than there is room for");
+    }
+
+    #[test]
+    fn a_chunk_is_as_large_as_chunks_are() {
+        for size in [CHUNK as u32 + 1, u32::MAX >> 1] {
+            for word in [size, size | PLAIN] {
+                let file = [&0_u64.to_le_bytes()[..], &word.to_le_bytes(), &[0; 1000]].concat();
+                assert!(Reader::new(&*file).sparse(|_, _| Ok(())).is_err(), "{word:#x}");
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! Numbers are little-endian. [`super::area`] says what an area is. A file is written under another
 //! name and renamed when it is whole.
 
-use super::area::{Reader, Writer};
+use super::area::{Reader, Stored, Writer};
 use super::state::{MachineState, RestoreError};
 use crate::boot_files::{BootFile, SavedFile};
 use crate::config::{self, BootConfig, Hardware};
@@ -122,17 +122,36 @@ pub(crate) struct Content<'a> {
     pub(crate) scratch: Vec<&'a File>,
 }
 
+/// How safe a file is once it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// As long as the host runs: after that it may be damaged, which shows. Written and read at
+    /// once, in twice the room.
+    InCache,
+    /// On the disk.
+    OnDisk,
+}
+
 /// Writes a machine to `path`, whole or not at all. The machine stands still.
 ///
 /// # Errors
 /// The host refuses; what was at `path` is still there.
-pub(crate) fn write(path: &Path, header: &Header, content: &Content<'_>) -> Result<(), FileError> {
+pub(crate) fn write(
+    path: &Path,
+    header: &Header,
+    content: &Content<'_>,
+    kept: Kept,
+) -> Result<(), FileError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let failed = |source| FileError::Io { attempt: "write", path: path.to_owned(), source };
     let file = create(&partial).map_err(failed)?;
-    let result = write_to(file, header, content).and_then(|()| std::fs::rename(&partial, path));
+    let written = write_to(file, header, content, kept).and_then(|file| match kept {
+        Kept::InCache => Ok(()),
+        Kept::OnDisk => file.sync_all(),
+    });
+    let result = written.and_then(|()| std::fs::rename(&partial, path));
     result.map_err(|source| {
         let _ = std::fs::remove_file(&partial);
         failed(source)
@@ -144,9 +163,13 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn write_to(file: File, header: &Header, content: &Content<'_>) -> io::Result<()> {
+fn write_to(file: File, header: &Header, content: &Content<'_>, kept: Kept) -> io::Result<File> {
     let Content { inside, ram, scratch } = content;
-    let mut out = Writer::new(BufWriter::with_capacity(1 << 20, file));
+    let stored = match kept {
+        Kept::InCache => Stored::Plain,
+        Kept::OnDisk => Stored::Compressed,
+    };
+    let mut out = Writer::new(BufWriter::with_capacity(1 << 20, file), stored);
     let header = serde_json::to_vec(header)?;
     out.bytes(MAGIC)?;
     out.bytes(&VERSION.to_le_bytes())?;
@@ -165,7 +188,7 @@ fn write_to(file: File, header: &Header, content: &Content<'_>) -> io::Result<()
         let all = std::iter::once((0, file.metadata()?.len()));
         out.sparse(all, |at, into| file.read_exact_at(into, at))?;
     }
-    out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
 /// A saved machine whose header has been read.

@@ -79,7 +79,7 @@ fn saved() -> (Value, Vec<u8>) {
     scratch[0].write_all_at(b"content", 0x2_0000).expect("room");
     let inside = board.boot.files().filter_map(BootFile::inside).collect();
     let content = Content { inside, ram: &board.ram, scratch };
-    file::write(&path, &header, &content).expect("a temporary file");
+    file::write(&path, &header, &content, file::Kept::OnDisk).expect("a temporary file");
     let bytes = std::fs::read(&path).expect("what was written");
     std::fs::remove_file(path).expect("it is there");
     (serde_json::to_value(header).expect("plain data"), bytes)

@@ -1,9 +1,11 @@
 //! The socket at which programs of the host's reach a guest's ports.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::{Arc, Mutex};
 use sync::lock;
 
@@ -57,7 +59,7 @@ impl SocketFile {
     /// Removes it: nobody listens there any more.
     pub fn remove(&self) {
         let path = lock(&self.0).take();
-        path.map(std::fs::remove_file);
+        path.map(fs::remove_file);
     }
 }
 
@@ -77,13 +79,13 @@ impl Place {
         if path.as_os_str().len() > MOST {
             return Err(VsockError::Long { path });
         }
-        let bound = match UnixListener::bind(&path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+        let bound = match listen(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !is_left_behind(&path) {
                     return Err(VsockError::Busy { path });
                 }
-                let _ = std::fs::remove_file(&path);
-                UnixListener::bind(&path)
+                let _ = fs::remove_file(&path);
+                listen(&path)
             }
             other => other,
         };
@@ -114,9 +116,20 @@ impl Place {
     }
 }
 
+/// A socket at `path`, which listens as soon as it is there.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", process::id()));
+    let _ = fs::remove_file(&new); // of an earlier process of this number
+    let listener = UnixListener::bind(&new)?;
+    let linked = fs::hard_link(&new, path);
+    let _ = fs::remove_file(&new);
+    linked.map(|()| listener)
+}
+
 /// Whether a process that has ended has left its socket at `path`.
 fn is_left_behind(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
     is_socket && UnixStream::connect(path).is_err_and(refused)
 }
