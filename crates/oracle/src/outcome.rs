@@ -106,8 +106,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Changed words that are listed one by one; FXSAVE's 64 fit.
-    pub const CHANGES: usize = 72;
+    /// Changed words that are listed one by one; those of an XSAVE image fit.
+    pub const CHANGES: usize = 112;
 
     /// All zero.
     pub const ZERO: Self = Self {

@@ -148,7 +148,7 @@ fn saves_more(i: &Instruction, case: &Case) -> bool {
 
 /// The range, and where in the arena it lies if it begins in the arena's alias, since changes are
 /// told of the arena.
-fn places(range: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
+pub(crate) fn places(range: Option<(u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
     let there = range.filter(|(from, _)| from.wrapping_sub(layout::ALIAS) < layout::ARENA_SIZE);
     let moved = |at: u64| at - layout::ALIAS + layout::ARENA;
     range.into_iter().chain(there.map(|(from, to)| (moved(from), moved(to))))

@@ -1,11 +1,10 @@
 //! What AMD's processors do and Intel's do not.
 
 use super::{
-    accepted_event, both_fault, canonical_offset, checks_target_first, compares_repeatedly, gather,
-    goes_on_over_itself, in_image, instruction_at, is_lock_mov_cr, is_pause_rex_b,
-    is_vector_operand, is_vpermq_w0, is_xsave, loads_mxcsr, misaligned, order, pushes_at,
-    reads_memory, repeats_by_ecx, same_but_exchanged, same_but_rf, same_but_status,
-    same_but_upper_halves, two_more_fault,
+    accepted_event, both_fault, canonical_offset, compares_repeatedly, gather, goes_on_over_itself,
+    in_image, instruction_at, is_lock_mov_cr, is_pause_rex_b, is_vector_operand, is_vpermq_w0,
+    is_xsave, loads_mxcsr, misaligned, order, pushes_at, reads_memory, repeats_by_ecx,
+    same_but_exchanged, same_but_rf, same_but_status, same_but_upper_halves, two_more_fault,
 };
 use crate::case::Case;
 use crate::outcome::Outcome;
@@ -135,10 +134,6 @@ fn ranges(
     // SDM vol. 2, FLDENV and kin: no more than which parts they have.
     if native.event.vector == 14 && at.is_some_and(|i| order::last_byte_wraps(native, case, &i)) {
         return Some("AMD's x87 images are asked for their last byte by itself");
-    }
-    // SDM vol. 2, CALL, has it so, too, but Intel's processors push first.
-    if checks_target_first(native, subject) {
-        return Some("Zen 3's CALL checks that its target is canonical before it pushes");
     }
     None
 }
