@@ -68,6 +68,17 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     if subject.event.vector == 6 && went_on && by_avx512 {
         return Some("the host has AVX-512's instructions, the guest has not");
     }
+    // What XSAVE was asked for may have been computed. The guest has no more than three components.
+    let asked = native.gpr[0] & 0xffff_ffff | native.gpr[2] << 32;
+    if asked & !7 != 0 && case.reachable().iter().any(is_xsave) {
+        return Some("the host may have components to save that the guest has not");
+    }
+    // SDM vol. 1, 13.6, as for an XSAVE whose image's place is known from the start.
+    if one_word_apart(native, subject) && case.reachable().iter().skip(1).any(is_xsave) {
+        return Some(
+            "which components are in their initial configuration is the processor's affair",
+        );
+    }
     let invalid = native.event.vector == 13 && subject.event.vector == 6;
     if invalid && native.rip == subject.rip && is_hypercall(case, native.rip) {
         return Some(
@@ -89,10 +100,29 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
         return intel;
     }
     let instruction = at_native?;
+    if let Some(why) = ranges(native, case, &instruction) {
+        return Some(why);
+    }
     if native.rip == subject.rip {
         return same_place(native, subject, case, &instruction);
     }
     masked_store(native, &instruction)
+}
+
+/// What images are asked for, on AMD's processors and some of Intel's.
+fn ranges(native: &Outcome, case: &Case, i: &Instruction) -> Option<&'static str> {
+    if native.event.vector == 14 {
+        // SDM vol. 1, 13.7: XSAVE writes the components that are asked for, and outside 64-bit mode
+        // none of registers 8 to 15.
+        if is_xsave(i) && in_image(i, native) {
+            return Some("XSAVE may ask for the whole image, whatever it writes");
+        }
+        // SDM vol. 2, FLDENV and kin: no more than which parts they have.
+        if order::last_byte_wraps(native, case, i) {
+            return Some("x87 images may be asked for their last byte by itself");
+        }
+    }
+    None
 }
 
 /// Both ended at this instruction, with what may be different faults.
@@ -138,7 +168,8 @@ fn same_place(
     let wraps = |(_, b): (u64, u64)| case.bits() != 64 && b > u64::from(u32::MAX);
     let mut operands = (0..i.op_count()).filter_map(|n| operand_at(i, n, native));
     // The stack's operands are named nowhere, a gather's are many.
-    let stack = s.vector == 12 && (n.cr2 > u64::from(u32::MAX - 16) || n.vector == 17);
+    let ends = n.cr2 > u64::from(u32::MAX - 16) || n.cr2 < 16;
+    let stack = s.vector == 12 && (ends || n.vector == 17);
     let unnamed = case.bits() != 64 && (stack || i.is_vsib());
     if both_fault(&n, &s) && (operands.any(wraps) || unnamed) {
         return Some("an operand beyond 4 GiB faults in one way or another");
@@ -150,9 +181,21 @@ fn same_place(
             "an operand of several accesses may fault for a part before its non-canonical end",
         );
     }
-    // SDM vol. 2, FXSAVE, #AC: "may be" in place of #GP.
-    if i.memory_size().size() == 512 && [n.vector, s.vector].iter().all(|v| [13, 17].contains(v)) {
-        return Some("a misaligned FXSAVE image is #AC or #GP");
+    // SDM vol. 2, FXSAVE, #AC: "may be" in place of #GP. What is not canonical, either, is also #SS.
+    let aligned = i.memory_size().size() == 512 || is_xsave(i);
+    if aligned && [n.vector, s.vector].iter().all(|v| [12, 13, 17].contains(v)) {
+        return Some("a misaligned image is #AC, #GP or #SS");
+    }
+    // Zen 4 and some of Intel's processors: of near calls beyond the limit of 16-bit code.
+    let calls = i.mnemonic() == Mnemonic::Call && case.bits() == 16;
+    if calls && s.vector == 13 && both_fault(&n, &s) && pushes_at(&n, native) {
+        return Some("a CALL may use the stack before it finds its target beyond the limit");
+    }
+    // SDM vol. 2, BOUND, has two operands of which the second follows the first.
+    let short = |(_, last): (u64, u64)| last > 0xffff;
+    let beyond = case.bits() == 16 && s.vector == 14 && n.vector == 5;
+    if i.mnemonic() == Mnemonic::Bound && beyond && operand(i, native).is_some_and(short) {
+        return Some("BOUND's second bound lies at 64 KiB or at 0");
     }
     // How many bytes of an instruction that does not exist are fetched is nobody's promise; nor is
     // it for UD0 and UD1, which have a ModRM byte on Intel's processors only (SDM vol. 2, APM vol.
@@ -309,6 +352,23 @@ fn same_but_status(native: &Outcome, subject: &Outcome) -> bool {
     other.rflags = other.rflags & !STATUS | native.rflags & STATUS;
     other.event = native.event;
     other == *native
+}
+
+/// Whether nothing differs but one word of memory, and of that the three lowest bits or that only
+/// one has changed it.
+fn one_word_apart(native: &Outcome, subject: &Outcome) -> bool {
+    let other = |a: &Outcome, b: &Outcome| -> Vec<Change> {
+        a.changes().iter().filter(|c| !b.changes().contains(c)).copied().collect()
+    };
+    let apart = match (&other(native, subject)[..], &other(subject, native)[..]) {
+        ([n], [s]) => n.address == s.address && (n.value ^ s.value) & !7 == 0,
+        ([_], []) | ([], [_]) => true,
+        _ => false,
+    };
+    let mut same = *subject;
+    (same.changed, same.changes) = (native.changed, native.changes);
+    same.memory_hash = native.memory_hash;
+    apart && same == *native
 }
 
 /// Whether both ended in #GP at the same place, and nothing is different but what lies where a CALL

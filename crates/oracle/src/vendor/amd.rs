@@ -2,9 +2,9 @@
 
 use super::{
     accepted_event, both_fault, canonical_offset, compares_repeatedly, gather, goes_on_over_itself,
-    in_image, instruction_at, is_lock_mov_cr, is_pause_rex_b, is_vector_operand, is_vpermq_w0,
-    is_xsave, loads_mxcsr, misaligned, order, pushes_at, reads_memory, repeats_by_ecx,
-    same_but_exchanged, same_but_rf, same_but_status, same_but_upper_halves, two_more_fault,
+    instruction_at, is_lock_mov_cr, is_pause_rex_b, is_vector_operand, is_vpermq_w0, loads_mxcsr,
+    misaligned, order, reads_memory, repeats_by_ecx, same_but_exchanged, same_but_rf,
+    same_but_status, same_but_upper_halves, two_more_fault,
 };
 use crate::case::Case;
 use crate::outcome::Outcome;
@@ -108,7 +108,7 @@ fn repeats(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static 
     None
 }
 
-/// Operands that reach the end of a range, and targets that are not canonical.
+/// Operands that reach the end of a range.
 fn ranges(
     native: &Outcome,
     subject: &Outcome,
@@ -116,12 +116,6 @@ fn ranges(
     at: Option<Instruction>,
 ) -> Option<&'static str> {
     let at_subject = instruction_at(case, subject.rip);
-    // SDM vol. 1, 13.7: XSAVE writes the components that are asked for, and outside 64-bit mode
-    // none of registers 8 to 15.
-    let saves = |i: Instruction| is_xsave(&i) && in_image(&i, native);
-    if native.event.vector == 14 && at.is_some_and(saves) {
-        return Some("AMD's XSAVE asks for the whole image, whatever it writes");
-    }
     // The end of an operand's range is order.rs's if both fault; on Zen 4 this one faults alone.
     let went_on = subject.rip != native.rip;
     let beyond_limit = matches!(subject.event.vector, 12 | 13);
@@ -130,10 +124,6 @@ fn ranges(
             && at_subject.is_some_and(|i| order::masked_elements_wrap(subject, case, &i))
     {
         return Some("Zen 4's masked moves wrap each element's address");
-    }
-    // SDM vol. 2, FLDENV and kin: no more than which parts they have.
-    if native.event.vector == 14 && at.is_some_and(|i| order::last_byte_wraps(native, case, &i)) {
-        return Some("AMD's x87 images are asked for their last byte by itself");
     }
     None
 }
@@ -171,11 +161,6 @@ fn same_instruction(
     }
     let compares = compares_repeatedly(&i);
     let (n, s) = (native.event.normalized(), subject.event.normalized());
-    // Zen 4: of near calls beyond the limit of 16-bit code.
-    let calls = matches!(i.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-    if case.bits() == 16 && calls && s.vector == 13 && both_fault(&n, &s) && pushes_at(&n, native) {
-        return Some("AMD's CALL uses the stack before it finds its target beyond the limit");
-    }
     if i.flow_control() == FlowControl::IndirectCall && n.vector == 13 && both_fault(&n, &s) {
         return Some("Zen 3's CALL checks that its target is canonical before it uses the stack");
     }

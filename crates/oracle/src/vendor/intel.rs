@@ -1,24 +1,23 @@
 //! What Intel's processors do their own way where their manual leaves it open or says nothing: seen
-//! on Emerald Rapids.
+//! on Sapphire and Emerald Rapids.
 
 use super::{canonical, instruction_at, operand_at, overwritten};
 use crate::case::Case;
 use crate::outcome::Outcome;
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
 
+/// Bytes of a line of the cache.
+const LINE: u64 = 64;
 /// FSW.ES.
 const ES: u16 = 1 << 7;
-/// RFLAGS.DF.
-const DF: u64 = 1 << 10;
-
 /// Why a difference is no defect, if it is none.
 pub(super) fn only(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'static str> {
-    // SDM vol. 3, 11.6, leaves open when new bytes are fetched. Upwards, and with STOS, the next
-    // iteration has them.
-    let downwards = native.rflags & subject.rflags & DF != 0;
-    let over_itself = |i: &Instruction| moves(i) && overwritten(i, native, subject);
-    if downwards && case.reachable().iter().any(over_itself) {
-        return Some("REP MOVS downwards goes on when it overwrites itself");
+    // SDM vol. 3, 11.6, leaves open when new bytes are fetched. Some have them for the next
+    // iteration, but downwards; some notice it by lines of their cache.
+    let (n, s) = (native.gpr[1], subject.gpr[1]);
+    if (n <= s || n - s < LINE) && case.reachable().iter().any(|i| overwritten(i, native, subject))
+    {
+        return Some("REP MOVS and STOS go on when they overwrite themselves");
     }
     let i = instruction_at(case, subject.rip)?;
     let (n, s) = (native.event.normalized(), subject.event.normalized());
@@ -56,11 +55,6 @@ pub(super) fn only(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&
         return Some("a store of ten bytes has written eight when it faults");
     }
     None
-}
-
-fn moves(i: &Instruction) -> bool {
-    use Mnemonic as M;
-    i.is_string_instruction() && matches!(i.mnemonic(), M::Movsb | M::Movsw | M::Movsd | M::Movsq)
 }
 
 fn masked(i: &Instruction) -> bool {
@@ -110,23 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn a_move_downwards_over_its_own_instruction_and_no_other() {
+    fn a_string_over_its_own_instruction_and_no_other() {
         let change = |at| Change { address: La(at), value: 0 };
-        let ended = |code: &[u8], flags: u64, at: u64| {
+        let ended = |code: &[u8], at: u64| {
             let case = Case::with_code(code);
             let (mut native, mut subject) = faults(&case, 3);
             for outcome in [&mut native, &mut subject] {
-                (outcome.rflags, outcome.changed, outcome.changes[0]) = (flags, 1, change(at));
+                (outcome.changed, outcome.changes[0]) = (1, change(at));
             }
             (native.gpr[7], subject.gpr[7]) = (case.rip() - 8, case.rip() - 1);
             excused(&native, &subject, &case)
         };
-        let (moves, stores) = ([0xf3, 0xa4], [0xf3, 0xaa]);
+        let (moves, stores, once) = ([0xf3, 0xa4], [0xf3, 0xaa], [0xa4]);
         let here = Case::with_code(&moves).rip() & !7;
-        assert!(ended(&moves, DF, here));
-        assert!(!ended(&moves, 0, here), "upwards");
-        assert!(!ended(&stores, DF, here), "stos");
-        assert!(!ended(&moves, DF, layout::STACK), "elsewhere");
+        assert!(ended(&moves, here) && ended(&stores, here));
+        assert!(!ended(&once, here), "not repeated");
+        assert!(!ended(&moves, layout::STACK), "elsewhere");
     }
 
     #[test]
