@@ -4,6 +4,7 @@
 //! seen where.
 
 mod amd;
+mod checks;
 mod gather;
 mod intel;
 mod order;
@@ -13,7 +14,6 @@ pub(crate) use order::accepted_event;
 use crate::case::{Case, layout};
 use crate::generate::{excluded, is_amd};
 use crate::outcome::{Change, Event, Outcome};
-use crate::undefined::places;
 use iced_x86::{Code, CodeSize, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use std::sync::OnceLock;
 
@@ -75,9 +75,7 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
     }
     // SDM vol. 1, 13.6, as for an XSAVE whose image's place is known from the start.
     if one_word_apart(native, subject) && case.reachable().iter().skip(1).any(is_xsave) {
-        return Some(
-            "which components are in their initial configuration is the processor's affair",
-        );
+        return Some("which components are in their initial configuration is its own affair");
     }
     let invalid = native.event.vector == 13 && subject.event.vector == 6;
     if invalid && native.rip == subject.rip && is_hypercall(case, native.rip) {
@@ -100,29 +98,13 @@ fn by_instruction(native: &Outcome, subject: &Outcome, case: &Case) -> Option<&'
         return intel;
     }
     let instruction = at_native?;
-    if let Some(why) = ranges(native, case, &instruction) {
+    if let Some(why) = checks::ranges(native, case, &instruction) {
         return Some(why);
     }
     if native.rip == subject.rip {
         return same_place(native, subject, case, &instruction);
     }
     masked_store(native, &instruction)
-}
-
-/// What images are asked for, on AMD's processors and some of Intel's.
-fn ranges(native: &Outcome, case: &Case, i: &Instruction) -> Option<&'static str> {
-    if native.event.vector == 14 {
-        // SDM vol. 1, 13.7: XSAVE writes the components that are asked for, and outside 64-bit mode
-        // none of registers 8 to 15.
-        if is_xsave(i) && in_image(i, native) {
-            return Some("XSAVE may ask for the whole image, whatever it writes");
-        }
-        // SDM vol. 2, FLDENV and kin: no more than which parts they have.
-        if order::last_byte_wraps(native, case, i) {
-            return Some("x87 images may be asked for their last byte by itself");
-        }
-    }
-    None
 }
 
 /// Both ended at this instruction, with what may be different faults.
@@ -140,7 +122,7 @@ fn same_place(
     }
     // SDM vol. 2, CALL, checks the target first. Zen 3 does so for a target that is not canonical;
     // of Intel's processors some have pushed when it is beyond a limit of 64 KiB, and some not.
-    if n == s && i.mnemonic() == Mnemonic::Call && pushed_or_not(native, subject, case) {
+    if n == s && i.mnemonic() == Mnemonic::Call && checks::pushed_or_not(native, subject, case) {
         return Some("a CALL that does not reach its target may have pushed");
     }
     // SDM vol. 1, 6.6: a faulting instruction has changed no register.
@@ -181,21 +163,8 @@ fn same_place(
             "an operand of several accesses may fault for a part before its non-canonical end",
         );
     }
-    // SDM vol. 2, FXSAVE, #AC: "may be" in place of #GP. What is not canonical, either, is also #SS.
-    let aligned = i.memory_size().size() == 512 || is_xsave(i);
-    if aligned && [n.vector, s.vector].iter().all(|v| [12, 13, 17].contains(v)) {
-        return Some("a misaligned image is #AC, #GP or #SS");
-    }
-    // Zen 4 and some of Intel's processors: of near calls beyond the limit of 16-bit code.
-    let calls = i.mnemonic() == Mnemonic::Call && case.bits() == 16;
-    if calls && s.vector == 13 && both_fault(&n, &s) && pushes_at(&n, native) {
-        return Some("a CALL may use the stack before it finds its target beyond the limit");
-    }
-    // SDM vol. 2, BOUND, has two operands of which the second follows the first.
-    let short = |(_, last): (u64, u64)| last > 0xffff;
-    let beyond = case.bits() == 16 && s.vector == 14 && n.vector == 5;
-    if i.mnemonic() == Mnemonic::Bound && beyond && operand(i, native).is_some_and(short) {
-        return Some("BOUND's second bound lies at 64 KiB or at 0");
+    if let Some(why) = checks::order_of_checks(native, &n, &s, case, i) {
+        return Some(why);
     }
     // How many bytes of an instruction that does not exist are fetched is nobody's promise; nor is
     // it for UD0 and UD1, which have a ModRM byte on Intel's processors only (SDM vol. 2, APM vol.
@@ -369,25 +338,6 @@ fn one_word_apart(native: &Outcome, subject: &Outcome) -> bool {
     (same.changed, same.changes) = (native.changed, native.changes);
     same.memory_hash = native.memory_hash;
     apart && same == *native
-}
-
-/// Whether both ended in #GP at the same place, and nothing is different but what lies where a CALL
-/// there pushes the address of what follows.
-fn pushed_or_not(native: &Outcome, subject: &Outcome, case: &Case) -> bool {
-    let mask = if case.bits() == 64 { u64::MAX } else { u64::from(u32::MAX) };
-    let pushed = subject.gpr[4].wrapping_sub(8) & mask;
-    let there: Vec<_> = places(Some((pushed, pushed.wrapping_add(8)))).collect();
-    let apart = |a: &[Change], b: &[Change]| {
-        let beside = |c: &Change| there.iter().all(|(at, _)| c.address.0.abs_diff(*at) >= 8);
-        a.iter().filter(|c| !b.contains(c)).any(beside)
-    };
-    let mut other = *subject;
-    (other.changed, other.changes) = (native.changed, native.changes);
-    other.memory_hash = native.memory_hash;
-    native.event.vector == 13
-        && other == *native
-        && !apart(native.changes(), subject.changes())
-        && !apart(subject.changes(), native.changes())
 }
 
 fn same_but_x87(native: &Outcome, subject: &Outcome) -> bool {

@@ -151,13 +151,30 @@ impl Attributes {
     }
 
     pub(crate) fn content(&self) -> Content {
-        let changed = (self.0.stx_mtime.tv_sec, self.0.stx_mtime.tv_nsec);
+        let changed = self.modified();
         let unsure = age(changed).is_none_or(|age| age < SETTLED);
         Content { size: self.0.stx_size, changed, unsure }
     }
 
-    /// Appends `fuse_attr`. `ino` is the number that the guest is shown.
-    pub(crate) fn put(&self, answer: &mut Answer, ino: u64, ownership: &Ownership) {
+    /// Whether it is a directory that may be changed once more without another time.
+    pub(crate) fn is_unsettled_directory(&self) -> bool {
+        self.kind() == FileType::Directory && self.content().unsure
+    }
+
+    /// When names in it, or its content, have changed last: seconds since 1970, and nanoseconds.
+    pub(crate) fn modified(&self) -> (i64, u32) {
+        (self.0.stx_mtime.tv_sec, self.0.stx_mtime.tv_nsec)
+    }
+
+    /// Appends `fuse_attr`. `ino` is the number that the guest is shown, `nanoseconds` those of the
+    /// time of modification.
+    pub(crate) fn put(
+        &self,
+        answer: &mut Answer,
+        ino: u64,
+        ownership: &Ownership,
+        nanoseconds: u32,
+    ) {
         let Self(found, _) = self;
         let ids = ownership.shown(self.host_ids());
         answer.u64(ino).u64(found.stx_size).u64(found.stx_blocks);
@@ -165,9 +182,7 @@ impl Attributes {
         for time in times {
             answer.u64(time.tv_sec as u64);
         }
-        for time in times {
-            answer.u32(time.tv_nsec);
-        }
+        answer.u32(found.stx_atime.tv_nsec).u32(nanoseconds).u32(found.stx_ctime.tv_nsec);
         let rdev = makedev(found.stx_rdev_major, found.stx_rdev_minor) as u32;
         answer.u32(found.stx_mode.into()).u32(found.stx_nlink).u32(ids.uid).u32(ids.gid);
         answer.u32(rdev).u32(found.stx_blksize).u32(0);

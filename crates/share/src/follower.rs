@@ -128,29 +128,44 @@ fn changed(
     inodes: &mut Inodes,
     directory: NodeId,
     name: &CStr,
-    Happened { removed, replaced, attributes }: Happened,
+    happened: Happened,
 ) -> Option<Vec<u8>> {
     if name.is_empty() {
         return None;
     }
     let watches = inodes.watches.as_mut()?;
+    let removed = happened.removed;
     let by_others = removed > 0 && !watches.takes_own(directory, name, removed);
     let differs = by_others || {
         let there = inodes.descriptor(directory).ok()?;
         match Attributes::of_child(&*there, name) {
-            Ok(now) => match inodes.find(&now) {
-                Some(id) => inodes.get(id).is_ok_and(|inode| {
-                    let place = inode.location.as_ref();
-                    let here = place.is_some_and(|at| at.parent == directory && *at.name == *name);
-                    let unknown = attributes && inode.told == Told::Nothing;
-                    unknown || !inode.told.holds(&now) || (replaced && !here)
-                }),
-                None => replaced,
-            },
+            Ok(now) => is_told_otherwise(inodes, directory, name, &now, happened),
             Err(_) => false, // its removal is an event of its own
         }
     };
     differs.then(|| inside(inodes, directory, name)).flatten()
+}
+
+/// Whether the guest goes by something else than that `name` in `directory` is the file `now`.
+fn is_told_otherwise(
+    inodes: &mut Inodes,
+    directory: NodeId,
+    name: &CStr,
+    now: &Attributes,
+    Happened { replaced, attributes, .. }: Happened,
+) -> bool {
+    let elsewhere = replaced || inodes.absent.has(directory, name);
+    let Some(inode) = inodes.find(now).and_then(|id| inodes.get(id).ok()) else {
+        return elsewhere;
+    };
+    let place = inode.location.as_ref();
+    let here = place.is_some_and(|at| at.parent == directory && *at.name == *name);
+    let unknown = attributes && inode.told == Told::Nothing;
+    let differs = unknown || !inode.told.holds(now) || (elsewhere && !here);
+    if here {
+        inodes.absent.remove(directory, name); // the guest has made it
+    }
+    differs
 }
 
 /// The path of `directory` if the guest goes by attributes of it that it has no longer.
@@ -168,7 +183,8 @@ fn directory_changed(
     differs.then(|| inodes.path(directory)).flatten()
 }
 
-/// The paths of all that the guest knows and goes by what is so no longer.
+/// The paths of all that the guest knows and goes by what is so no longer, or what nobody will
+/// hear of.
 fn all(inodes: &mut Inodes) -> BTreeSet<Vec<u8>> {
     let known: Vec<_> = inodes
         .all()
@@ -185,6 +201,15 @@ fn all(inodes: &mut Inodes) -> BTreeSet<Vec<u8>> {
         });
         if !same {
             paths.extend(inodes.path(id));
+        }
+    }
+    let absent: Vec<_> =
+        inodes.absent.all().map(|(directory, name)| (directory, name.to_owned())).collect();
+    for (directory, name) in absent {
+        let there = inodes.descriptor(directory);
+        let found = there.and_then(|there| Attributes::of_child(&*there, &name));
+        if found.is_ok() || !inodes.is_watched(directory) {
+            paths.extend(inside(inodes, directory, &name));
         }
     }
     paths

@@ -9,6 +9,7 @@
 //!
 //! One lock around all of it, held while a file is found again and never for its data.
 
+use crate::absent::Absent;
 use crate::attributes::{Attributes, Content, Key, Told};
 use crate::confined::find_child;
 use crate::descriptors::Budget;
@@ -87,6 +88,7 @@ pub(crate) struct Inodes {
     next: u64,
     root: Arc<OwnedFd>,
     budget: Budget,
+    pub(crate) absent: Absent,
     /// While somebody tells the guest of changes.
     pub(crate) watches: Option<Watches>,
 }
@@ -141,6 +143,7 @@ impl Inodes {
             next: ROOT.0 + 1,
             root,
             budget: Budget::new(),
+            absent: Absent::default(),
             watches: None,
         })
     }
@@ -151,6 +154,7 @@ impl Inodes {
         (root.children, root.open) = (0, Vec::new());
         (root.told, root.watch) = (Told::Nothing, None);
         self.watches.iter_mut().for_each(Watches::clear);
+        self.absent = Absent::default();
         self.by_key = HashMap::from([(root.key, ROOT)]);
         self.inodes = HashMap::from([(ROOT, root)]);
         self.turns = Default::default();
@@ -258,6 +262,7 @@ impl Inodes {
                 self.by_key.remove(&inode.key);
             }
             self.kept -= usize::from(inode.kept.is_some());
+            self.absent.forget(id);
             if let (Some((watch, _)), Some(watches)) = (inode.watch, &mut self.watches) {
                 watches.remove(watch);
             }

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absent;
 mod attributes;
 mod confined;
 mod descriptors;
@@ -27,6 +28,7 @@ mod owner;
 mod saved;
 mod server;
 mod stats;
+mod streams;
 mod watches;
 mod wire;
 

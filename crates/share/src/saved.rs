@@ -6,7 +6,7 @@
 
 use crate::attributes::{Attributes, Key};
 use crate::handles::Handle;
-use crate::inodes::{Inode, Location, NodeId};
+use crate::inodes::{Inode, Location, NodeId, ROOT};
 use crate::message::component;
 use crate::server::Share;
 use crate::server::files::host_flags;
@@ -14,7 +14,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use sync::lock;
@@ -34,6 +34,8 @@ pub struct ShareState {
     /// The folder's device, as the host counted then.
     device: u64,
     inodes: Vec<SavedInode>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    absent: Vec<SavedAbsent>,
     handles: Vec<SavedHandle>,
 }
 
@@ -48,6 +50,15 @@ struct SavedInode {
     lookups: u64,
     parent: NodeId,
     /// Its name, a character for each byte.
+    name: String,
+}
+
+/// A name of which the guest was told that it is not there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedAbsent {
+    parent: NodeId,
+    /// A character for each byte.
     name: String,
 }
 
@@ -78,6 +89,11 @@ impl Share {
             (!directory && !open.contains(&inode.id), inode.id)
         });
         known.truncate(MOST);
+        let kept: BTreeSet<_> = known.iter().map(|inode| inode.id).chain([ROOT]).collect();
+        let absent = inodes.absent.all().filter(|(parent, _)| kept.contains(parent));
+        let mut absent: Vec<_> =
+            absent.map(|(parent, name)| SavedAbsent { parent, name: written(name) }).collect();
+        absent.sort();
         let handle = |(number, handle): (u64, Arc<Handle>)| SavedHandle {
             number,
             inode: handle.inode,
@@ -88,6 +104,7 @@ impl Share {
             ready: self.ready.load(Ordering::Acquire),
             device: inodes.device(),
             inodes: known,
+            absent,
             handles: handles.into_iter().map(handle).collect(),
         }
     }
@@ -95,7 +112,7 @@ impl Share {
     /// Goes on from `state`, while nothing is served. What cannot be had again is said.
     pub fn restore(&self, state: &ShareState) {
         self.reset();
-        let ShareState { version: _, ready, device, inodes: known, handles } = state;
+        let ShareState { version: _, ready, device, inodes: known, absent, handles } = state;
         {
             let mut inodes = lock(&self.inodes);
             let here = inodes.device();
@@ -110,6 +127,11 @@ impl Share {
                 .collect();
             for saved in good {
                 inodes.settle(saved.id, location(saved));
+            }
+            for SavedAbsent { parent, name } in absent {
+                if let Some(name) = read(name).filter(|_| inodes.get(*parent).is_ok()) {
+                    inodes.absent.add(*parent, &name);
+                }
             }
         }
         let mut lost = 0;
@@ -161,13 +183,23 @@ fn saved((id, inode): (NodeId, &Inode)) -> Option<SavedInode> {
         kind: inode.kind.as_raw_mode(),
         lookups: inode.lookups,
         parent: *parent,
-        name: name.as_bytes().iter().copied().map(char::from).collect(),
+        name: written(name),
     })
+}
+
+/// A name as it is saved.
+fn written(name: &CStr) -> String {
+    name.to_bytes().iter().copied().map(char::from).collect()
+}
+
+/// A saved name, if it is one.
+fn read(name: &str) -> Option<CString> {
+    let bytes: Result<Vec<_>, _> = name.chars().map(u8::try_from).collect();
+    CString::new(bytes.ok()?).ok().and_then(|name| component(name).ok())
 }
 
 /// Where it is; nowhere if the name is none.
 fn location(saved: &SavedInode) -> Option<Location> {
-    let bytes: Result<Vec<_>, _> = saved.name.chars().map(u8::try_from).collect();
-    let name = CString::new(bytes.ok()?).ok().and_then(|name| component(name).ok())?;
+    let name = read(&saved.name)?;
     Some(Location { parent: saved.parent, name })
 }

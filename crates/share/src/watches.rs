@@ -36,6 +36,11 @@ const LOCAL: [u64; 9] = [
     0xCA45_1A4E,
 ];
 
+/// Whether only this host's kernel changes what is in the file system of `folder`.
+pub(crate) fn is_local(folder: &OwnedFd) -> Result<bool, Errno> {
+    Ok(LOCAL.contains(&(fstatfs(folder)?.f_type as u64)))
+}
+
 /// What is heard of.
 const CHANGES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
@@ -66,7 +71,7 @@ impl Watches {
     /// # Errors
     /// The host has none, or does not hear of every change.
     pub(crate) fn new(root: &OwnedFd, device: u64, budget: &Budget) -> Result<Self, Errno> {
-        if !LOCAL.contains(&(fstatfs(root)?.f_type as u64)) {
+        if !is_local(root)? {
             return Err(Errno::OPNOTSUPP);
         }
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
@@ -149,7 +154,7 @@ impl Inodes {
         }
     }
 
-    fn is_watched(&self, id: NodeId) -> bool {
+    pub(crate) fn is_watched(&self, id: NodeId) -> bool {
         self.get(id).is_ok_and(|inode| inode.watch.is_some())
     }
 
@@ -158,6 +163,12 @@ impl Inodes {
     pub(crate) fn hears_of(&self, id: NodeId, attributes: &Attributes) -> bool {
         let since = self.get(id).ok().and_then(|inode| inode.watch);
         since.is_some_and(|(_, since)| attributes.is_after(since))
+    }
+
+    /// The guest may be about to be told that `name` is not in the directory `id`, before that is
+    /// looked at. Whether it hears of it when it is there.
+    pub(crate) fn hears_of_name(&mut self, id: NodeId, name: &CStr) -> bool {
+        self.is_watched(id) && self.absent.add(id, name)
     }
 
     /// The host does not watch it any more.

@@ -84,6 +84,7 @@ pub(crate) mod init {
     pub(crate) const PARALLEL_DIROPS: u32 = 1 << 18;
     pub(crate) const MAX_PAGES: u32 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u32 = 1 << 23;
+    pub(crate) const NO_OPENDIR_SUPPORT: u32 = 1 << 24;
     pub(crate) const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
 }
 

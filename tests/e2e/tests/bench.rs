@@ -88,17 +88,28 @@ fn the_interpreter_takes_part_and_the_table_shows_it() {
 fn commands_are_timed_from_outside() {
     let _turn = debian_alone("cloud");
     let on = if qemu() { "t1,tcg" } else { "t1" };
-    let only = "run-busybox";
+    let only = "run-busybox,run-oci,run-disk,exec";
     let output = run(&["bench", "--json", "--rounds", "1", "--only", only, "--on", on]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     let starts = report["starts"].as_array().expect("starts");
-    let [start] = &starts[..] else { panic!("{starts:?}") };
-    let template = figure(start, "template", 0.05, 100.0);
-    assert!(template < figure(start, "cold", 0.1, 200.0), "{start}");
-    if qemu() {
-        assert!(template < figure(start, "tcg", 0.2, 300.0), "{start}");
+    let [busybox, image, disk, exec] = &starts[..] else { panic!("{starts:?}") };
+    for start in [busybox, image] {
+        let warm = figure(start, "warm", 0.05, 100.0);
+        assert!(warm < figure(start, "cold", 0.1, 200.0), "{start}");
+        if qemu() {
+            assert!(warm < figure(start, "tcg", 0.2, 300.0), "{start}");
+        }
     }
+    figure(disk, "cold", 0.1, 200.0);
+    assert!(disk["warm"].is_null(), "{disk}: no machine of gemello's own making");
+    if qemu() {
+        figure(disk, "tcg", 0.2, 300.0);
+    }
+    figure(exec, "warm", 0.001, 20.0);
+    assert!(exec["tcg"].is_null(), "{exec}");
+    let images = run(&["images"]);
+    assert!(!text(&images.stdout).contains("gemello-image-"), "{}", text(&images.stdout));
 }
 
 #[test]

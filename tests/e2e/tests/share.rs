@@ -205,11 +205,12 @@ fn the_hosts_programs_work_in_a_share() {
 /// The guest goes for long by what it knows, and hears of what the host changes.
 #[test]
 fn a_guest_that_knows_many_files_hears_of_changes() {
-    const SCRIPT: &str = "cd /mnt/heard; look() { find . -type f -exec stat -c %s {} +; }; \
+    const SCRIPT: &str = "cd /mnt/heard; \
+        look() { cat d6/late 2> /tmp/none; find . -type f -exec stat -c %s {} +; }; \
         look | wc -l; read go; look > /tmp/a; look > /tmp/a; echo known; \
         for i in 1 2 3; do sleep 1.2; look > /tmp/a; done; echo waits; \
-        read go; sleep 1; stat -c %s d0/1; ls d1/; cat d2/2; ls d3 d4; stat -c %a d5; echo done; \
-        sleep 1000";
+        read go; sleep 1; stat -c %s d0/1; ls d1/; cat d2/2; ls d3 d4; stat -c %a d5; \
+        cat d6/late; ls d7 | wc -l; echo done; sleep 1000";
     let _turn = debian("cloud");
     let (path, name) = folder("heard");
     for d in 0..10 {
@@ -242,12 +243,15 @@ fn a_guest_that_knows_many_files_hears_of_changes() {
     fs::rename(path.join("d2/new"), path.join("d2/2")).expect("renamed");
     fs::rename(path.join("d3"), path.join("d4/moved")).expect("renamed");
     fs::set_permissions(path.join("d5"), PermissionsExt::from_mode(0o711)).expect("set");
+    // A name that the guest has looked for in vain, and one that it has not.
+    fs::write(path.join("d6/late"), "is here\n").expect("written");
+    fs::write(path.join("d7/more"), "").expect("written");
     session.send("\n");
     let (said, _) = session.expect("done\n", LONG);
     session.signal(Signal::TERM);
     assert_eq!(session.finish(LONG).0, 143);
     let table = fs::read_to_string(table).expect("text");
-    for expected in ["6\n0\nreplaced", "d4:\n", "\nmoved\n", "\n711\ndone"] {
+    for expected in ["6\n0\nreplaced", "d4:\n", "\nmoved\n", "\n711\nis here\n41\ndone"] {
         assert!(said.contains(expected), "{expected:?}: {said}{table}");
     }
     assert!(!said.contains("d3:"), "{said}");

@@ -49,7 +49,7 @@ fn a_server_a_compiler_and_an_interpreter_work_by_hand() {
     let machine = debian.start("tools", &["--memory", "1G", "--publish", &publish]);
     machine.says(
         "export DEBIAN_FRONTEND=noninteractive; apt-get update -q >&2 && \
-         apt-get install -q -y nginx python3 gcc >&2",
+         apt-get install -q -y nginx python3 gcc openssh-server >&2",
     );
     assert_eq!(machine.says("python3 -c 'print(6 * 7)'"), "42");
     let hello = "cd /root && printf '#include <stdio.h>\\nint main(void) { puts(\"hello\"); }\\n' \
@@ -58,6 +58,16 @@ fn a_server_a_compiler_and_an_interpreter_work_by_hand() {
     assert_eq!(machine.says("systemctl is-active nginx"), "active");
     let page = get(port).expect("nginx answers");
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("Welcome to nginx"), "{page}");
+    machine.says("useradd -m -s /bin/bash grace");
+    let data = scratch("data", b"").with_file_name("share");
+    let ssh = |words: &[&str]| {
+        let mut command = debian.command(&[&["ssh"], words].concat());
+        let output = command.env("XDG_DATA_HOME", &data).output().expect("gemello starts");
+        (code(&output), text(&output.stdout), text(&output.stderr))
+    };
+    assert_eq!(ssh(&["tools", "id -un; exit 7"]), (7, "root\n".into(), String::new()));
+    let (status, said, complaint) = ssh(&["grace@tools", "-t", "-t", "tty; echo $SSH_CONNECTION"]);
+    assert!(status == 0 && said.starts_with("/dev/pts/"), "{said} {complaint}");
     machine.goes_down();
 }
 

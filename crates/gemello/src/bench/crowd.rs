@@ -1,5 +1,6 @@
 //! Many machines in one process: what they take of the host once each has come to its prompt.
 
+use super::guards::{Place, Running};
 use super::machine::tethered;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -7,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -72,15 +73,13 @@ impl Crowd {
     /// # Errors
     /// A machine does not come to its prompt, or the host refuses.
     pub(super) fn measure(&self, gemello: &PathBuf) -> Result<Taken> {
-        let name = format!("gemello-crowd-{}", std::process::id());
-        let place = Place(std::env::temp_dir().join(name));
-        fs::create_dir(&place.0).with_context(|| format!("cannot make {}", place.0.display()))?;
+        let place = Place::new("crowd")?;
         let mut command = tethered(gemello);
         command.arg(gemello).arg("run");
         for number in 0..self.count {
             let log = format!("{number}.log");
             let text = format!("{}[run]\nconsole = \"log:{log}\"\n", self.settings);
-            let path = place.0.join(format!("m{number}.toml"));
+            let path = place.join(&format!("m{number}.toml"));
             fs::write(&path, text)?;
             command.arg(path);
         }
@@ -88,7 +87,7 @@ impl Crowd {
         let began = Instant::now();
         let mut running = Running(command.spawn().context("cannot start the machines")?);
         for number in 0..self.count {
-            let log = place.0.join(format!("{number}.log"));
+            let log = place.join(&format!("{number}.log"));
             while !says(&log, self.prompt) {
                 if running.0.try_wait()?.is_some() || began.elapsed() > SOON {
                     bail!("{}: machine {number} does not come to its prompt", self.name);
@@ -133,25 +132,6 @@ pub(super) fn table(crowds: &[Taken]) -> String {
         );
     }
     text
-}
-
-/// A folder that is removed.
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process that is ended.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[cfg(test)]

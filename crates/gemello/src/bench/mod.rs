@@ -7,6 +7,7 @@
 pub(crate) mod arguments;
 mod crowd;
 mod figures;
+mod guards;
 mod guest;
 mod host;
 mod image;
@@ -72,7 +73,13 @@ pub(crate) fn bench(arguments: &Bench) -> Result<u8> {
         None => {
             let each = |run: &mut Run<'_>, rows: &[Row]| run.samples(rows);
             let samples = measure(arguments, &rows, &machines, &fetched, each)?;
-            samples.and_then(|samples| from_outside(arguments, &machines, description, &samples))
+            let tools = starts::Tools {
+                gemello: this_program()?,
+                debian: &fetched,
+                machines: &machines,
+                rounds: arguments.rounds,
+            };
+            samples.and_then(|samples| from_outside(arguments, &tools, description, &samples))
         }
         Some(count) => {
             let side_by_side = |run: &mut Run<'_>, rows: &[Row]| run.side_by_side(rows, count);
@@ -118,16 +125,15 @@ fn measure<T>(
 /// The report of `samples`, and of the starts and crowds asked for, which are measured now.
 fn from_outside(
     arguments: &Bench,
-    machines: &[Machine],
+    tools: &starts::Tools<'_>,
     description: Host,
     samples: &[Samples],
 ) -> Result<String> {
-    let (gemello, rounds) = (this_program()?, arguments.rounds);
     let starts = starts::select(&arguments.only).into_iter();
-    let starts = starts.map(|start| start.measure(&gemello, machines, rounds));
+    let starts = starts.map(|start| start.measure(tools));
     let starts = starts.collect::<Result<_>>()?;
     let crowds = crowd::select(&arguments.only);
-    let crowds = crowds.iter().map(|crowd| crowd.measure(&gemello)).collect::<Result<_>>()?;
+    let crowds = crowds.iter().map(|crowd| crowd.measure(&tools.gemello)).collect::<Result<_>>()?;
     let report = Report::new(description, samples, starts, crowds);
     Ok(if arguments.json { report.json() } else { report.table() })
 }

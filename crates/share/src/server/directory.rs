@@ -1,20 +1,33 @@
 //! READDIR and READDIRPLUS: what is in an open directory.
 //!
 //! An entry's offset is the host's own cookie, so the server remembers nothing of where the guest
-//! is.
+//! is, but for a descriptor ([`crate::streams`]) where the guest opens no directories: OPENDIR and
+//! RELEASEDIR are two requests for each directory, however well the guest knows what is in it.
+//!
+//! Such a guest keeps what it has read as long as the directory's time of change is the same. So a
+//! directory is read only when its next change has another time.
 
 use super::Share;
 use crate::attributes::Attributes;
+use crate::handles::Handle;
 use crate::inodes::{Location, NodeId};
 use crate::message::{Answer, Arguments};
 use crate::wire;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, RawDir, SeekFrom, seek};
+use rustix::fs::{FileType, OFlags, RawDir, SeekFrom, Timespec, seek};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use sync::lock;
 
+/// The handle of a directory that the guest has not opened.
+pub(super) const NOT_OPEN: u64 = 0;
+/// A tick of the clock that file systems have their times from is no longer than this.
+const TICK: Duration = Duration::from_millis(11);
 /// Bytes that the host is asked for at once.
 const BUFFER: usize = 32 << 10;
 
@@ -33,16 +46,36 @@ struct Entry<'a> {
     cookie: u64,
 }
 
+/// Waits until the next change of `directory` has another time than the last: the clock that gives
+/// it has gone on. A time that lies ahead was set by somebody; the next change does not lie there.
+fn settle(directory: &OwnedFd) -> Result<(), Errno> {
+    let changed = Attributes::of(directory)?.modified();
+    let now = || {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::RealtimeCoarse);
+        (tv_sec, tv_nsec as u32)
+    };
+    let began = Instant::now();
+    let ahead = changed.0 > now().0 + 1;
+    while !ahead && now() <= changed && began.elapsed() < TICK {
+        sleep(Duration::from_micros(500));
+    }
+    Ok(())
+}
+
 impl Share {
     pub(super) fn readdir(
         &self,
+        directory: NodeId,
         mut arguments: Arguments<'_>,
         room: usize,
         plus: Plus,
     ) -> Result<Answer, Errno> {
         let (number, offset, size) = (arguments.u64()?, arguments.u64()?, arguments.u32()?);
         let room = room.min(size as usize);
-        let handle = self.handles.get(number)?;
+        let handle = match number {
+            NOT_OPEN => self.stream(directory, offset)?,
+            _ => self.handles.get(number)?,
+        };
         let (file, node) = (handle.file()?, handle.inode);
         self.watch(node, file);
         let _alone = lock(&handle.position);
@@ -62,7 +95,32 @@ impl Share {
                 break;
             }
         }
+        if number == NOT_OPEN && answer.0.is_empty() {
+            self.streams.end(node);
+        }
         Ok(answer)
+    }
+
+    /// The directory `node` for a guest that has not opened it, to be read from `offset` on.
+    fn stream(&self, node: NodeId, offset: u64) -> Result<Arc<Handle>, Errno> {
+        if offset > 0
+            && let Some(stream) = self.streams.get(node)
+        {
+            return Ok(stream);
+        }
+        let stream = self.directory(node)?;
+        if offset == 0 {
+            settle(stream.file()?)?;
+        }
+        self.streams.begin(Arc::clone(&stream));
+        Ok(stream)
+    }
+
+    /// The directory `node`, open.
+    pub(super) fn directory(&self, node: NodeId) -> Result<Arc<Handle>, Errno> {
+        let file = self.descriptor(node)?;
+        let opened = self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(Arc::new(Handle::new(node, 0, Some(Arc::new(opened)))))
     }
 
     /// Appends an entry. False: there is no room for it.

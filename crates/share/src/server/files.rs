@@ -1,5 +1,6 @@
 //! OPEN and its kin: what the guest has open.
 
+use super::directory::NOT_OPEN;
 use super::{Cache, Share};
 use crate::attributes::Attributes;
 use crate::handles::Handle;
@@ -48,7 +49,11 @@ impl Share {
         Ok(open_out(number, if keeps { wire::FOPEN_KEEP_CACHE } else { 0 }))
     }
 
+    /// ENOSYS: no guest's kernel that can do without asks again.
     pub(super) fn opendir(&self, node: NodeId) -> Result<Answer, Errno> {
+        if self.opens_no_directory() {
+            return Err(Errno::NOSYS);
+        }
         let file = self.descriptor(node)?;
         self.watch(node, &*file);
         let opened = self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -90,8 +95,16 @@ impl Share {
         Ok(Answer::default())
     }
 
-    pub(super) fn fsync(&self, mut arguments: Arguments<'_>) -> Result<Answer, Errno> {
-        let (handle, flags) = (self.handles.get(arguments.u64()?)?, arguments.u32()?);
+    pub(super) fn fsync(
+        &self,
+        node: NodeId,
+        mut arguments: Arguments<'_>,
+    ) -> Result<Answer, Errno> {
+        let (number, flags) = (arguments.u64()?, arguments.u32()?);
+        let handle = match number {
+            NOT_OPEN => self.directory(node)?,
+            _ => self.handles.get(number)?,
+        };
         if flags & wire::FSYNC_DATA == 0 {
             fsync(handle.file()?)?;
         } else {

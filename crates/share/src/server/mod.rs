@@ -16,6 +16,7 @@ use crate::inodes::{Inodes, Location, NodeId};
 use crate::message::{Answer, Arguments};
 use crate::owner::{Owner, Ownership};
 use crate::stats::{Counters, ShareStats};
+use crate::streams::Streams;
 use crate::wire::{self, opcode};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
@@ -51,7 +52,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
-    /// A second; the content of a file as long as size and time are the same when it is opened.
+    /// A second; the content of a file as long as size and time are the same when it is opened,
+    /// that of a directory as long as its time is.
     #[default]
     Auto,
     /// For ever: nobody else changes the folder.
@@ -104,6 +106,9 @@ pub struct Share {
     umask: u32,
     pub(crate) inodes: Mutex<Inodes>,
     pub(crate) handles: Handles,
+    streams: Streams,
+    /// The guest reads directories without opening them.
+    opens_no_directory: AtomicBool,
     /// The devices of the files that were told of; the folder's is the first.
     devices: Mutex<Vec<u64>>,
     /// The guest has said INIT.
@@ -154,6 +159,8 @@ impl Share {
             umask: umask(),
             inodes: Mutex::new(Inodes::new(root).map_err(folder)?),
             handles: Handles::default(),
+            streams: Streams::default(),
+            opens_no_directory: AtomicBool::new(false),
             devices: Mutex::new(vec![device]),
             ready: AtomicBool::new(false),
             counters: Counters::default(),
@@ -267,10 +274,10 @@ impl Share {
             opcode::TMPFILE => self.tmpfile(node, arguments),
             opcode::OPENDIR => self.opendir(node),
             opcode::RELEASE | opcode::RELEASEDIR => self.release(arguments),
-            opcode::FSYNC | opcode::FSYNCDIR => self.fsync(arguments),
+            opcode::FSYNC | opcode::FSYNCDIR => self.fsync(node, arguments),
             opcode::SYNCFS => self.syncfs(),
-            opcode::READDIR => self.readdir(arguments, room, directory::Plus::No),
-            opcode::READDIRPLUS => self.readdir(arguments, room, directory::Plus::Yes),
+            opcode::READDIR => self.readdir(node, arguments, room, directory::Plus::No),
+            opcode::READDIRPLUS => self.readdir(node, arguments, room, directory::Plus::Yes),
             opcode::FALLOCATE => self.fallocate(arguments),
             opcode::LSEEK => self.lseek(arguments),
             opcode::COPY_FILE_RANGE => self.copy_file_range(arguments),
@@ -354,8 +361,16 @@ impl Share {
     }
 
     fn put_attributes(&self, attributes: &Attributes, answer: &mut Answer) {
-        let number = self.shown_number(attributes.key().dev, attributes.number());
-        attributes.put(answer, number, &self.ownership);
+        let device = attributes.key().dev;
+        let number = self.shown_number(device, attributes.number());
+        let (_, mut nanoseconds) = attributes.modified();
+        let away = lock(&self.devices).first() != Some(&device);
+        if away && self.opens_no_directory() && attributes.is_unsettled_directory() {
+            // Its time may be of whole seconds: at another time it is told another one, so that
+            // nobody goes by what it had in between.
+            nanoseconds = (Counters::value(&self.counters.requests) % 1_000_000_000) as u32;
+        }
+        attributes.put(answer, number, &self.ownership, nanoseconds);
     }
 }
 

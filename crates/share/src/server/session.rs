@@ -1,9 +1,10 @@
 //! The session: INIT, FORGET and DESTROY; attributes of files and of the file system.
 
-use super::{Cache, DATA, Header, Reply, Share};
+use super::{Cache, DATA, FOLLOWED, Header, Reply, Share};
 use crate::attributes::{Attributes, permissions};
 use crate::inodes::{Location, NodeId};
 use crate::message::{Answer, Arguments};
+use crate::watches::is_local;
 use crate::wire::{self, init, opcode, set};
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, chmodat, chownat,
@@ -11,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use sync::lock;
 
 /// Requests that the guest may have under way without anyone waiting, and when it is to slow down.
@@ -27,6 +29,7 @@ const ABILITIES: u32 = init::ASYNC_READ
     | init::PARALLEL_DIROPS
     | init::MAX_PAGES
     | init::CACHE_SYMLINKS
+    | init::NO_OPENDIR_SUPPORT
     | init::HANDLE_KILLPRIV_V2;
 
 impl Share {
@@ -52,6 +55,8 @@ impl Share {
             Cache::Auto | Cache::None => init::AUTO_INVAL_DATA,
         };
         self.forget_all();
+        let may = offered & init::NO_OPENDIR_SUPPORT != 0;
+        self.opens_no_directory.store(may && self.may_open_no_directory(), Ordering::Relaxed);
         self.ready.store(true, Ordering::Release);
         answer.u32(wire::MAJOR).u32(wire::MINOR).u32(readahead);
         answer.u32(offered & (ABILITIES | cached)).u16(BACKGROUND).u16(CONGESTED);
@@ -60,11 +65,27 @@ impl Share {
         Ok(answer)
     }
 
+    /// Whether what a guest keeps of directories that it reads without asking is as good as what it
+    /// keeps of attributes. That goes by the directories' times, which must be the host's own.
+    fn may_open_no_directory(&self) -> bool {
+        match self.options.cache {
+            Cache::Always => true,
+            Cache::Auto => is_local(&lock(&self.inodes).root()).unwrap_or(false),
+            Cache::None => false,
+        }
+    }
+
+    /// Whether the guest reads directories without opening them.
+    pub(super) fn opens_no_directory(&self) -> bool {
+        self.opens_no_directory.load(Ordering::Relaxed)
+    }
+
     /// DESTROY, and a reset: the guest has nothing open and knows nothing.
     pub(super) fn forget_all(&self) -> Answer {
         self.ready.store(false, Ordering::Release);
         let mut inodes = lock(&self.inodes);
         self.handles.clear();
+        self.streams.clear();
         inodes.clear();
         Answer::default()
     }
@@ -101,10 +122,32 @@ impl Share {
         let name = arguments.name()?;
         let directory = self.descriptor(node)?;
         self.watch(node, &*directory);
-        let attributes = Attributes::of_child(&*directory, &name)?;
+        let hears = lock(&self.inodes).hears_of_name(node, &name);
+        let found = Attributes::of_child(&*directory, &name);
+        if hears && found.as_ref().err() != Some(&Errno::NOENT) {
+            lock(&self.inodes).absent.remove(node, &name);
+        }
         let mut answer = Answer::default();
-        self.entry(&attributes, Some(Location { parent: node, name }), &mut answer)?;
+        match found {
+            Err(Errno::NOENT) => {
+                let lasts = self.absence_lasts(hears).ok_or(Errno::NOENT)?;
+                answer.u64(0).u64(0).u64(lasts.as_secs());
+                answer.0.resize(wire::ENTRY_OUT, 0);
+            }
+            found => {
+                self.entry(&found?, Some(Location { parent: node, name }), &mut answer)?;
+            }
+        }
         Ok(answer)
+    }
+
+    /// How long the guest goes by it that a name is not there. It `hears` when it is.
+    fn absence_lasts(&self, hears: bool) -> Option<Duration> {
+        match self.options.cache {
+            Cache::Always => Some(self.options.cache.lasts()),
+            Cache::Auto => hears.then_some(FOLLOWED),
+            Cache::None => None,
+        }
     }
 
     pub(super) fn getattr(

@@ -114,7 +114,12 @@ impl Guest {
     }
 
     pub(crate) fn init(&self) {
-        let arguments = words().u32(7).u32(38).u32(1 << 17).u32(u32::MAX);
+        self.init_with(u32::MAX);
+    }
+
+    /// With what this guest's kernel can do.
+    pub(crate) fn init_with(&self, abilities: u32) {
+        let arguments = words().u32(7).u32(38).u32(1 << 17).u32(abilities);
         let answer = self.ask(26, 0, arguments.bytes(&[0; 48])).expect("INIT");
         assert_eq!((u32_at(&answer, 0), answer.len()), (7, 64));
     }
@@ -137,7 +142,8 @@ impl Guest {
     /// Its number and attributes.
     pub(crate) fn lookup(&self, parent: u64, name: &str) -> Result<(u64, Attr), Errno> {
         let answer = self.ask(1, parent, words().text(name))?;
-        Ok((u64_at(&answer, 0), attr(&answer[40..])))
+        let node = u64_at(&answer, 0);
+        if node == 0 { Err(Errno::NOENT) } else { Ok((node, attr(&answer[40..]))) }
     }
 
     pub(crate) fn forget(&self, node: u64, count: u64) {
@@ -236,32 +242,57 @@ impl Guest {
         Ok(u32_at(&answer, 0))
     }
 
+    /// The handle; 0 if the guest's kernel is to do without.
     pub(crate) fn opendir(&self, node: u64) -> Result<u64, Errno> {
-        Ok(u64_at(&self.ask(27, node, words().u64(0))?, 0))
+        match self.ask(27, node, words().u64(0)) {
+            Err(Errno::NOSYS) => Ok(0),
+            answer => Ok(u64_at(&answer?, 0)),
+        }
     }
 
-    /// All names with their numbers, read in pieces of `size` bytes; 0 where the guest was not told
-    /// of the file.
-    pub(crate) fn names(&self, handle: u64, size: u32, opcode: u32) -> Vec<(String, u64)> {
-        let (mut found, mut offset) = (Vec::new(), 0);
-        loop {
-            let arguments = words().u64(handle).u64(offset).u64(size.into()).u64(0).u64(0);
-            let answer = self.ask(opcode, 0, arguments).expect("entries");
-            assert!(answer.len() <= size as usize);
-            if answer.is_empty() {
-                return found;
-            }
-            let (mut at, before) = (0, if opcode == 44 { 128 } else { 0 });
-            while at < answer.len() {
-                let node = if before > 0 { u64_at(&answer, at) } else { 0 };
-                let entry = at + before;
-                offset = u64_at(&answer, entry + 8);
-                let len = u32_at(&answer, entry + 16) as usize;
-                let name = &answer[entry + 24..entry + 24 + len];
-                found.push((String::from_utf8(name.to_vec()).expect("text"), node));
-                at = (entry + 24 + len).next_multiple_of(8);
-            }
+    pub(crate) fn closedir(&self, handle: u64) {
+        if handle > 0 {
+            self.release(handle).expect("open");
         }
+    }
+
+    /// All names in the directory `node`, which is open by `handle`, with their numbers, read in
+    /// pieces of `size` bytes; 0 where the guest was not told of the file.
+    pub(crate) fn names(
+        &self,
+        (node, handle): (u64, u64),
+        size: u32,
+        opcode: u32,
+    ) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        while self.more_names((node, handle), size, opcode, &mut found) {}
+        found.into_iter().map(|(name, node, _)| (name, node)).collect()
+    }
+
+    /// Reads on behind the last of what was `found`: name, number, and where the next one is.
+    /// False: that is all.
+    pub(crate) fn more_names(
+        &self,
+        (node, handle): (u64, u64),
+        size: u32,
+        opcode: u32,
+        found: &mut Vec<(String, u64, u64)>,
+    ) -> bool {
+        let offset = found.last().map_or(0, |(_, _, next)| *next);
+        let arguments = words().u64(handle).u64(offset).u64(size.into()).u64(0).u64(0);
+        let answer = self.ask(opcode, node, arguments).expect("entries");
+        assert!(answer.len() <= size as usize);
+        let (mut at, before) = (0, if opcode == 44 { 128 } else { 0 });
+        while at < answer.len() {
+            let node = if before > 0 { u64_at(&answer, at) } else { 0 };
+            let entry = at + before;
+            let next = u64_at(&answer, entry + 8);
+            let len = u32_at(&answer, entry + 16) as usize;
+            let name = &answer[entry + 24..entry + 24 + len];
+            found.push((String::from_utf8(name.to_vec()).expect("text"), node, next));
+            at = (entry + 24 + len).next_multiple_of(8);
+        }
+        !answer.is_empty()
     }
 }
 

@@ -29,8 +29,8 @@ fn follow(guest: &Guest) -> Follower {
     follower
 }
 
-/// What LOOKUP tells: the number, the attributes, and for how many seconds name and attributes are
-/// good.
+/// What LOOKUP tells: the number, 0 if nothing is there, the attributes, and for how many seconds
+/// name and attributes are good.
 fn lookup(guest: &Guest, parent: u64, name: &str) -> Result<(u64, Attr, [u64; 2]), Errno> {
     let answer = guest.ask(1, parent, words().text(name))?;
     Ok((u64_at(&answer, 0), attr(&answer[40..]), [u64_at(&answer, 16), u64_at(&answer, 24)]))
@@ -148,7 +148,7 @@ fn the_guest_is_not_told_of_what_it_does_itself() {
     let guest = guest(&folder);
     let mut follower = follow(&guest);
     let d = guest.mkdir(ROOT, "d").expect("made");
-    lookup(&guest, d, "none").map(drop).expect_err("it is watched");
+    assert_eq!(lookup(&guest, d, "none").expect("it is watched").0, 0);
     thread::sleep(SETTLED);
     getattr(&guest, d).expect("there");
     for round in 0..3 {
@@ -189,12 +189,68 @@ fn what_has_changed_before_somebody_follows_is_told() {
 }
 
 #[test]
+fn a_name_that_is_not_there_is_told_when_it_is() {
+    let folder = Folder::new();
+    fs::create_dir(folder.at("d")).expect("made");
+    fs::write(folder.at("x"), "x").expect("written");
+    let guest = guest(&folder);
+    assert_eq!(lookup(&guest, ROOT, "none").map(drop), Err(Errno::NOENT), "nobody would tell");
+    let follower = follow(&guest);
+    let look = |follower: &mut Follower| {
+        let d = lookup(&guest, ROOT, "d").expect("d").0;
+        for (parent, name) in [(ROOT, "none"), (d, "a"), (d, "b"), (d, "c"), (d, "e")] {
+            let (node, _, lasts) = lookup(&guest, parent, name).expect("followed");
+            assert_eq!((node, lasts), (0, [LONG, 0]), "{name}");
+        }
+        changes(follower);
+    };
+    let mut follower = follower;
+    look(&mut follower);
+    fs::write(folder.at("d/a"), "").expect("written");
+    fs::rename(folder.at("x"), folder.at("d/b")).expect("renamed");
+    fs::hard_link(folder.at("d/b"), folder.at("d/c")).expect("linked");
+    fs::write(folder.at("d/unasked"), "").expect("written");
+    let told = changes(&mut follower);
+    assert!(told.is_superset(&set(["d/a", "d/b", "d/c"])), "{told:?}");
+    assert!(told.is_disjoint(&set(["d/unasked", "d/e", "none"])), "{told:?}");
+    // What the guest makes itself, it knows.
+    let d = lookup(&guest, ROOT, "d").expect("d").0;
+    let e = guest.mkdir(d, "e").expect("made");
+    thread::sleep(SETTLED);
+    getattr(&guest, e).expect("there");
+    assert!(!changes(&mut follower).contains("d/e"));
+    fs::remove_dir(folder.at("d/e")).expect("removed");
+    for name in ["a", "b", "c"] {
+        assert!(lookup(&guest, d, name).expect("there").0 > 0);
+        fs::remove_file(folder.at("d").join(name)).expect("removed");
+    }
+    changes(&mut follower);
+    look(&mut follower);
+    drop(follower);
+    fs::write(folder.at("none"), "").expect("written");
+    let mut follower = Follower::new(Arc::clone(&guest.share)).expect("again");
+    let told = changes(&mut follower);
+    assert!(told.contains("none"), "{told:?}");
+    assert!(told.contains("d/a"), "nobody has watched: {told:?}");
+}
+
+#[test]
+fn who_promises_that_nothing_changes_means_absence_too() {
+    let folder = Folder::new();
+    let guest = |cache| Guest::new(&folder.0, Options { cache, ..Options::default() });
+    let (node, _, lasts) = lookup(&guest(Cache::Always), ROOT, "none").expect("told");
+    assert_eq!((node, lasts[0]), (0, 365 * 86_400));
+    assert_eq!(lookup(&guest(Cache::None), ROOT, "none").map(drop), Err(Errno::NOENT));
+}
+
+#[test]
 fn a_directory_is_cached_as_long_as_it_is_the_same() {
     const KEEP: u32 = 1 << 1;
     const CACHE: u32 = 1 << 3;
     let folder = Folder::new();
     fs::create_dir(folder.at("d")).expect("made");
     let guest = guest(&folder);
+    guest.init_with(0); // one that opens directories
     let d = guest.lookup(ROOT, "d").expect("d").0;
     assert_eq!(opendir(&guest, d), 0);
     let _follower = follow(&guest);
@@ -211,6 +267,7 @@ fn a_directory_is_cached_as_long_as_it_is_the_same() {
 #[derive(Default)]
 struct Believed {
     names: BTreeMap<String, u64>,
+    absent: BTreeSet<String>,
     attributes: BTreeMap<u64, Attr>,
 }
 
@@ -231,12 +288,21 @@ impl Believed {
                 node = *known;
                 continue;
             }
+            if self.absent.contains(&at) && !(anew && number + 1 == count) {
+                return None;
+            }
+            self.absent.remove(&at);
             let found = lookup(guest, node, name);
             let same = found.as_ref().is_ok_and(|it| self.names.get(&at) == Some(&it.0));
             if !same {
                 self.drop_name(&at);
             }
             let (id, attributes, [entry, own]) = found.ok()?;
+            if id == 0 {
+                assert_eq!(entry, LONG, "else it is an error");
+                self.absent.insert(at);
+                return None;
+            }
             self.take(id, attributes, own);
             if entry == LONG {
                 self.names.insert(at.clone(), id);
@@ -266,6 +332,7 @@ impl Believed {
     fn drop_name(&mut self, path: &str) {
         let inside = format!("{path}/");
         self.names.retain(|name, _| name != path && !name.starts_with(&inside));
+        self.absent.retain(|name| name != path && !name.starts_with(&inside));
     }
 
     /// All of it is so.
@@ -278,6 +345,9 @@ impl Believed {
                 assert_eq!((it.ino, it.mode, it.links), now, "{path}: {doing}");
                 assert_eq!(it.size, there.size(), "{path}: {doing}");
             }
+        }
+        for path in &self.absent {
+            assert!(fs::symlink_metadata(root.join(path)).is_err(), "{path} is there: {doing}");
         }
     }
 }
@@ -306,6 +376,7 @@ fn guest_step(rng: &mut Rng, guest: &Guest, believed: &mut Believed, path: &str)
     match kind {
         0 => {
             if let Ok((node, handle)) = guest.create(directory, name, 0o644) {
+                believed.absent.remove(path);
                 believed.attributes.remove(&node);
                 let _ = guest.release(handle);
             }

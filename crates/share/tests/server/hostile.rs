@@ -115,7 +115,7 @@ fn request(guest: &Guest, random: &mut Rng, known: &mut Vec<u64>, open: &mut Vec
     let [one, other] = [(); 2].map(|()| random.pick(known));
     let (node, other) = (random.pick(&[ROOT, ROOT, one]), random.pick(&[ROOT, other]));
     let (name, target) = (random.pick(&NAMES), random.pick(&NAMES));
-    let handle = if open.is_empty() { 0 } else { random.pick(open) };
+    let handle = if open.is_empty() || random.below(4) == 0 { 0 } else { random.pick(open) };
     let found = |told: Result<u64, Errno>, list: &mut Vec<u64>| list.extend(told);
     match random.below(22) {
         0..=4 => found(guest.lookup(node, name).map(|(node, _)| node), known),
@@ -151,7 +151,7 @@ fn request(guest: &Guest, random: &mut Rng, known: &mut Vec<u64>, open: &mut Vec
             let value = words().u32(1).u32(0).text("user.a").bytes(b"b");
             drop(guest.ask(21, node, value));
             let entries = words().u64(handle).u64(0).u64(8192).u64(0).u64(0);
-            let told = guest.ask(44, 0, entries).unwrap_or_default();
+            let told = guest.ask(44, node, entries).unwrap_or_default();
             known.extend((told.len() >= 8).then(|| u64_at(&told, 0)).filter(|node| *node != 0));
             drop(guest.ask(5, node, words()));
         }

@@ -2,6 +2,7 @@
 
 mod client;
 mod confinement;
+mod directories;
 mod files;
 mod followed;
 mod hostile;

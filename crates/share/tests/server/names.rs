@@ -140,7 +140,7 @@ fn directories_are_read_in_pieces_and_tell_of_their_files() {
     let handle = guest.opendir(ROOT).expect("open");
     for (opcode, size) in [(READDIR, 4096), (READDIR, 64), (READDIRPLUS, 4096), (READDIRPLUS, 300)]
     {
-        let found = guest.names(handle, size, opcode);
+        let found = guest.names((ROOT, handle), size, opcode);
         let names: BTreeSet<_> = found.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(names.len(), found.len(), "each once");
         let (dots, names): (BTreeSet<_>, BTreeSet<_>) =
@@ -154,5 +154,5 @@ fn directories_are_read_in_pieces_and_tell_of_their_files() {
             }
         }
     }
-    guest.release(handle).expect("open");
+    guest.closedir(handle);
 }

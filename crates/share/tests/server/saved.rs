@@ -2,8 +2,9 @@
 
 use crate::client::{Folder, Guest, ROOT};
 use rustix::io::Errno;
-use share::{Options, Share};
+use share::{Follower, Options, Share};
 use std::fs;
+use std::sync::Arc;
 
 /// The guest goes on with another process's share of the folder.
 fn restored(guest: &Guest, folder: &Folder) -> Guest {
@@ -18,6 +19,7 @@ fn restored(guest: &Guest, folder: &Folder) -> Guest {
 fn what_a_guest_knows_and_has_open_goes_on() {
     let folder = Folder::new();
     let guest = Guest::new(&folder.0, Options::default());
+    guest.init_with(0); // one that opens directories
     let d = guest.mkdir(ROOT, "d").expect("new");
     let (a, handle) = guest.create(d, "a\u{e9}", 0o600).expect("new");
     guest.write(handle, 0, b"before").expect("written");
@@ -25,12 +27,31 @@ fn what_a_guest_knows_and_has_open_goes_on() {
     let guest = restored(&guest, &folder);
     assert_eq!(guest.read(handle, 0, 100).expect("read"), b"before");
     guest.write(handle, 6, b" and after").expect("written");
-    assert_eq!(guest.names(listing, 4096, 28).len(), 3);
+    assert_eq!(guest.names((d, listing), 4096, 28).len(), 3);
     assert_eq!(guest.lookup(d, "a\u{e9}").expect("there").0, a);
     assert_eq!(guest.getattr(a).expect("there").size, 16);
     let (new, other) = guest.create(d, "b", 0o600).expect("new");
     assert!(new > a && other > listing, "numbers are not used again");
     guest.release(handle).expect("open");
+}
+
+#[test]
+fn a_name_that_was_not_there_is_told_after_a_restore() {
+    let folder = Folder::new();
+    let guest = Guest::new(&folder.0, Options::default());
+    let mut follower = Follower::new(Arc::clone(&guest.share)).expect("a local folder");
+    follower.changes();
+    let d = guest.mkdir(ROOT, "d").expect("new");
+    for (parent, name) in [(ROOT, "none"), (d, "n\u{e9}")] {
+        assert_eq!(guest.lookup(parent, name), Err(Errno::NOENT));
+    }
+    drop(follower);
+    let guest = restored(&guest, &folder);
+    let mut follower = Follower::new(Arc::clone(&guest.share)).expect("a local folder");
+    let told = follower.changes();
+    for name in ["none", "d/n\u{e9}"] {
+        assert!(told.contains(name.as_bytes()), "{told:?}");
+    }
 }
 
 #[test]

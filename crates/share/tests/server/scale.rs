@@ -35,8 +35,8 @@ fn a_tree_needs_no_more_descriptors_than_there_are() {
         let (top, _) = guest.lookup(ROOT, &d.to_string()).expect("there");
         let (sub, _) = guest.lookup(top, "sub").expect("there");
         let handle = guest.opendir(sub).expect("open");
-        let found = guest.names(handle, 8192, READDIRPLUS);
-        guest.release(handle).expect("open");
+        let found = guest.names((sub, handle), 8192, READDIRPLUS);
+        guest.closedir(handle);
         known.extend(found.into_iter().filter(|(_, node)| *node != 0).map(|(_, node)| (d, node)));
     }
     assert_eq!(known.len(), directories * files);
