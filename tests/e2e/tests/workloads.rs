@@ -156,7 +156,7 @@ fn a_base_is_whole_or_not_there_by_hand() {
     let cache = std::env::temp_dir().join("gemello-whole-killed");
     let debian = Whole::at(cache.clone(), "trixie");
     let mut random = Rng::new(test_support::setting("KILLS_SEED").unwrap_or(1));
-    let longest = test_support::setting("KILLS_SECONDS").unwrap_or(100);
+    let longest = test_support::setting("KILLS_SECONDS").unwrap_or(40);
     for _ in 0..10 {
         let mut child = fetching(&debian);
         std::thread::sleep(Duration::from_secs(1 + random.below(longest)));

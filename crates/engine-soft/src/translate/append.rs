@@ -1,21 +1,30 @@
 //! A list that grows while others read it without a lock: what is in it stays where it is.
+//!
+//! It grows by chunks of one length: twice as many each time would take, and touch, up to twice the
+//! memory that is needed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// log2 of the first chunk's length. Each is twice as long as the one before.
-const FIRST: u32 = 10;
-const CHUNKS: usize = 21;
+/// log2 of a chunk's length.
+const CHUNK: u32 = 11;
+/// Chunks at the most: 2^28 elements, where the largest area has no room for the code of as many.
+const CHUNKS: usize = 1 << 17;
+/// log2 of how many chunks a part of the directory has, which is made when it is needed.
+const PART: u32 = 9;
+
+/// Chunks of elements, each there or not yet.
+type Part<T> = Box<[OnceLock<Box<[OnceLock<T>]>>]>;
 
 /// See the module.
 pub(super) struct AppendOnly<T> {
-    chunks: [OnceLock<Box<[OnceLock<T>]>>; CHUNKS],
+    parts: [OnceLock<Part<T>>; CHUNKS >> PART],
     len: AtomicU32,
 }
 
 impl<T> Default for AppendOnly<T> {
     fn default() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS], len: AtomicU32::new(0) }
+        Self { parts: [const { OnceLock::new() }; CHUNKS >> PART], len: AtomicU32::new(0) }
     }
 }
 
@@ -27,32 +36,44 @@ impl<T> AppendOnly<T> {
 
     #[inline]
     pub(super) fn get(&self, n: u32) -> Option<&T> {
-        let (chunk, at) = place(n);
-        self.chunks.get(chunk)?.get()?.get(at)?.get()
+        let [part, chunk, at] = place(n);
+        self.parts.get(part)?.get()?.get(chunk)?.get()?.get(at)?.get()
     }
 
     /// Adds `value`, and tells its number. Callers exclude each other.
     pub(super) fn push(&self, value: T) -> u32 {
         let n = self.len.load(Ordering::Relaxed);
-        let (chunk, at) = place(n);
-        let new = || (0..1_usize << (FIRST + chunk as u32)).map(|_| OnceLock::new()).collect();
-        let chunk = self.chunks[chunk].get_or_init(new);
+        let [part, chunk, at] = place(n);
+        let part = self.parts[part].get_or_init(|| empty(1 << PART));
+        let chunk = part[chunk].get_or_init(|| empty(1 << CHUNK));
         assert!(chunk[at].set(value).is_ok(), "two threads appended at once");
         self.len.store(n + 1, Ordering::Release);
         n
     }
 }
 
-/// The chunk with number `n`, and where in it.
-fn place(n: u32) -> (usize, usize) {
-    let n = u64::from(n) + (1 << FIRST);
-    let bits = n.ilog2();
-    ((bits - FIRST) as usize, (n - (1 << bits)) as usize)
+fn empty<T>(count: usize) -> Box<[OnceLock<T>]> {
+    (0..count).map(|_| OnceLock::new()).collect()
+}
+
+/// In which part of the directory the chunk of number `n` is, where in that, and where in the chunk
+/// it is itself.
+fn place(n: u32) -> [usize; 3] {
+    let chunk = n >> CHUNK;
+    [chunk >> PART, chunk & ((1 << PART) - 1), n & ((1 << CHUNK) - 1)].map(|it| it as usize)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_number_has_a_place_of_its_own() {
+        assert_eq!(place(0), [0, 0, 0]);
+        assert_eq!(place((1 << 20) - 1), [0, 511, 2047]);
+        assert_eq!(place(1 << 20), [1, 0, 0]);
+        assert_eq!(place((1 << 28) - 1), [(CHUNKS >> PART) - 1, 511, 2047]);
+    }
 
     #[test]
     fn what_is_appended_is_found_by_others_meanwhile() {
