@@ -79,6 +79,15 @@ fn nobody_needs_nothing_that_a_container_denies() {
     assert_eq!(says(&["oci:image.tar"]), "hello from an image\n");
     assert!(says(&["--disk", "disk.qcow2"]).contains("the newest kernel"));
 
+    // In one that runs in the background.
+    container.says(&["run", "busybox", "--detach", "--name", "busy", "--", "sleep", "1000"]);
+    assert_eq!(
+        container.says(&["exec", "busy", "--", "sh", "-c", "id -u; echo in > /tmp/f"]),
+        "0\n"
+    );
+    assert_eq!(container.says(&["cp", "busy:/tmp/f", "f"]), "");
+    assert_eq!(fs::read_to_string(container.0.join("f")).expect("copied"), "in\n");
+    container.says(&["stop", "--force", "busy"]);
     container.says(&["run", "--nucleus", "--detach", "--name", "quiet"]);
     assert!(container.says(&["ps"]).contains("quiet"));
     container.says(&["stop", "quiet"]);
