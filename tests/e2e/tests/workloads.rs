@@ -156,14 +156,21 @@ fn a_base_is_whole_or_not_there_by_hand() {
     let cache = std::env::temp_dir().join("gemello-whole-killed");
     let debian = Whole::at(cache.clone(), "trixie");
     let mut random = Rng::new(test_support::setting("KILLS_SEED").unwrap_or(1));
-    let longest = test_support::setting("KILLS_SECONDS").unwrap_or(40);
-    for _ in 0..10 {
+    let mut longest = test_support::setting("KILLS_SECONDS").unwrap_or(60);
+    let mut kills = 0;
+    while kills < 10 {
         let mut child = fetching(&debian);
         std::thread::sleep(Duration::from_secs(1 + random.below(longest)));
         let ended = child.try_wait().expect("a child").is_some();
-        child.kill().expect("it is ours");
+        let _ = child.kill();
         child.wait().expect("it is ours");
-        assert!(!ended, "it was made before it was killed: KILLS_SECONDS is too long");
+        if ended {
+            // This host is faster.
+            longest = (longest / 2).max(1);
+            debian.said(&["prune"]);
+            continue;
+        }
+        kills += 1;
         assert!(!debian.said(&["images"]).contains("debian:"));
     }
     // No file may be larger than 64 MiB, as on a disk that is full.
