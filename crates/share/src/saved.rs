@@ -156,6 +156,8 @@ impl Share {
                  does with them fails"
             );
         }
+        // What it has open it asks for by handles; the rest it can do without.
+        self.opens_no_directory.store(self.may_open_no_directory(), Ordering::Relaxed);
         self.ready.store(*ready, Ordering::Release);
     }
 

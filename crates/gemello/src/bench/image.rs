@@ -62,7 +62,8 @@ impl Files {
     }
 }
 
-fn base(guest: &[u8], busybox: &[u8], drivers: &[Vec<u8>]) -> Vec<u8> {
+/// Process 1, `init`, with busybox beside it and `drivers` in their order.
+pub(super) fn base(init: &[u8], busybox: &[u8], drivers: &[Vec<u8>]) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
         archive.directory(directory, 0o755);
@@ -70,7 +71,7 @@ fn base(guest: &[u8], busybox: &[u8], drivers: &[Vec<u8>]) -> Vec<u8> {
     archive.character_device("dev/console", 0o600, (5, 1));
     archive.character_device("dev/null", 0o666, (1, 3));
     archive.file("bin/busybox", 0o755, busybox);
-    archive.file("init", 0o755, guest);
+    archive.file("init", 0o755, init);
     if !drivers.is_empty() {
         archive.directory("drivers", 0o755);
         for (number, driver) in drivers.iter().enumerate() {
@@ -97,7 +98,7 @@ fn add_compiler(place: &Path) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 

@@ -116,11 +116,16 @@ impl Share {
         Ok(stream)
     }
 
-    /// The directory `node`, open.
+    /// The directory `node`, open, as if the guest had opened it.
     pub(super) fn directory(&self, node: NodeId) -> Result<Arc<Handle>, Errno> {
-        let file = self.descriptor(node)?;
-        let opened = self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let opened = self.open_directory(node)?;
         Ok(Arc::new(Handle::new(node, 0, Some(Arc::new(opened)))))
+    }
+
+    /// Opens the directory `node`.
+    pub(super) fn open_directory(&self, node: NodeId) -> Result<OwnedFd, Errno> {
+        let file = self.descriptor(node)?;
+        self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// Appends an entry. False: there is no room for it.

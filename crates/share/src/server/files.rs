@@ -54,12 +54,11 @@ impl Share {
         if self.opens_no_directory() {
             return Err(Errno::NOSYS);
         }
-        let file = self.descriptor(node)?;
-        self.watch(node, &*file);
-        let opened = self.files.open(&*file, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let opened = self.open_directory(node)?;
+        self.watch(node, &opened);
         let flags = match self.options.cache {
             Cache::Always => wire::FOPEN_KEEP_CACHE | wire::FOPEN_CACHE_DIR,
-            Cache::Auto => self.directory_caches(node, &Attributes::of(&*file)?),
+            Cache::Auto => self.directory_caches(node, &Attributes::of(&opened)?),
             Cache::None => 0,
         };
         let number = self.hold(node, 0, opened)?;

@@ -108,7 +108,7 @@ pub struct Share {
     pub(crate) handles: Handles,
     streams: Streams,
     /// The guest reads directories without opening them.
-    opens_no_directory: AtomicBool,
+    pub(crate) opens_no_directory: AtomicBool,
     /// The devices of the files that were told of; the folder's is the first.
     devices: Mutex<Vec<u64>>,
     /// The guest has said INIT.
@@ -361,10 +361,9 @@ impl Share {
     }
 
     fn put_attributes(&self, attributes: &Attributes, answer: &mut Answer) {
-        let device = attributes.key().dev;
-        let number = self.shown_number(device, attributes.number());
+        let number = self.shown_number(attributes.key().dev, attributes.number());
         let (_, mut nanoseconds) = attributes.modified();
-        let away = lock(&self.devices).first() != Some(&device);
+        let away = number != attributes.number();
         if away && self.opens_no_directory() && attributes.is_unsettled_directory() {
             // Its time may be of whole seconds: at another time it is told another one, so that
             // nobody goes by what it had in between.

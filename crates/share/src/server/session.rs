@@ -67,7 +67,7 @@ impl Share {
 
     /// Whether what a guest keeps of directories that it reads without asking is as good as what it
     /// keeps of attributes. That goes by the directories' times, which must be the host's own.
-    fn may_open_no_directory(&self) -> bool {
+    pub(crate) fn may_open_no_directory(&self) -> bool {
         match self.options.cache {
             Cache::Always => true,
             Cache::Auto => is_local(&lock(&self.inodes).root()).unwrap_or(false),

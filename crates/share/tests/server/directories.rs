@@ -89,6 +89,7 @@ fn many_are_read_at_once_and_some_after_a_restore() {
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(&all(found), expected);
     }
+    assert_eq!(guest.ask(OPENDIR, ROOT, words().u64(0)), Err(Errno::NOSYS), "as before");
 }
 
 /// What the guest keeps was read when the directory had this time of change: another change has

@@ -1,6 +1,7 @@
 //! What some starts need and nobody has at hand: an OCI image, and a disk that boots by itself.
 
-use crate::debian::{Archive, Fetched};
+use crate::bench::image::{base, read};
+use crate::debian::Fetched;
 use anyhow::{Context as _, Result};
 use oci::Digest;
 use rootfs::{Content, FileSystem, Identity, Tree};
@@ -65,12 +66,7 @@ pub(super) fn disk(image: &Path, initrd: &Path, debian: &Fetched) -> Result<()> 
 /// An initial file system that is up, says so, and powers off.
 fn powers_off(busybox: &[u8]) -> Vec<u8> {
     let init = format!("#!/bin/busybox sh\necho {SAID}\nexec /bin/busybox poweroff -f\n");
-    let mut archive = Archive::default();
-    ["bin", "dev"].iter().for_each(|folder| archive.directory(folder, 0o755));
-    archive.character_device("dev/console", 0o600, (5, 1));
-    archive.file("bin/busybox", 0o755, busybox);
-    archive.file("init", 0o755, init.as_bytes());
-    archive.finish()
+    base(init.as_bytes(), busybox, &[])
 }
 
 /// A layer with `files` (path, mode, content) and `links`.
@@ -94,10 +90,6 @@ fn layer(files: &[(&str, u32, Vec<u8>)], links: &[(&str, &str)]) -> Result<Vec<u
         archive.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)?;
     }
     Ok(archive.into_inner()?)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {
