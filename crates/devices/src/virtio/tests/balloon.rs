@@ -5,7 +5,7 @@ use crate::virtio::Service;
 use crate::virtio::balloon::{Balloon, BalloonControl, BalloonReport};
 use memory::GuestRam;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use x86::addr::{Gpa, PortWidth};
 
 const F_STATS: u64 = 1 << 1;
@@ -37,15 +37,6 @@ fn numbers(driver: &Driver, pages: &[u32]) -> u32 {
 
 fn resident(driver: &Driver) -> u64 {
     driver.ram.resident().expect("the host tells")
-}
-
-/// Waits until `there`.
-fn wait(there: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !there() {
-        assert!(began.elapsed() < LONG, "it does not come");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -171,7 +162,9 @@ fn statistics_come_when_the_host_asks() {
         driver.chain(DESCRIPTORS, &[(DATA, entries.len() as u32 + 3, false)]);
         driver.offer(0);
         driver.notify_queue(2);
-        wait(|| control.report(Duration::ZERO).stats.total == Some(200) || driver.has_answer());
+        until("a report", || {
+            control.report(Duration::ZERO).stats.total == Some(200) || driver.has_answer()
+        });
         // The report has asked for newer ones, so the buffer comes back.
         assert_eq!(driver.wait(), Some(0));
         driver.ram.write(Gpa(DATA + 2), &101_u64.to_le_bytes()).expect("RAM");
@@ -207,7 +200,7 @@ fn the_statistics_buffer_survives_a_restore() {
         driver.device.pause();
         assert_eq!(driver.u16_at(Gpa(USED + 2)), 0);
         driver.device.resume();
-        wait(|| control.report(Duration::ZERO).stats.total == Some(9));
+        until("a report", || control.report(Duration::ZERO).stats.total == Some(9));
         assert_eq!(driver.wait(), Some(0));
     });
 }

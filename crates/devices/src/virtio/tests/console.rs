@@ -6,7 +6,7 @@ use crate::virtio::console::{Console, ConsolePort, PortConfig, PortOutput};
 use memory::GuestRam;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sync::lock;
 use x86::addr::{Gpa, PortWidth};
 
@@ -66,15 +66,6 @@ pub(super) struct Guest {
     drained: Arc<AtomicUsize>,
     available: [u16; QUEUES as usize],
     used: [u16; QUEUES as usize],
-}
-
-/// Waits until `what` holds.
-pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn message(id: u32, event: u16, value: u16) -> Vec<u8> {

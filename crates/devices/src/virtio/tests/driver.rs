@@ -290,6 +290,15 @@ pub(super) fn running(on: On, platter: &Platter, features: u64) -> Driver {
     driver
 }
 
+/// Waits until `what` holds.
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 impl Driver {
     /// A load from the MMIO transport's `register`, or from what it is on PCI.
     pub(super) fn load(&self, register: u64) -> u32 {

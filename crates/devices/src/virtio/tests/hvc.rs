@@ -1,6 +1,6 @@
 //! A device that is one console, behind its transport, with the test as the guest's driver.
 
-use super::console::{Guest, IN, Outside, until};
+use super::console::{Guest, IN, Outside};
 use super::driver::*;
 use crate::virtio::Service;
 use crate::virtio::console::{Console, ConsoleSize, PortConfig, PortOutput};

@@ -123,14 +123,6 @@ fn place(number: u16) -> u64 {
     DATA + 0x1000 * u64::from(number)
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_frame_lies_in_as_many_buffers_as_it_needs_and_in_none_before() {
     on_each(|on| {
