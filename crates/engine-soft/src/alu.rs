@@ -153,17 +153,32 @@ alu!(u16, reg, ":x");
 alu!(u32, reg, ":e");
 alu!(u64, reg, ":r");
 
-/// Shifts by an immediate count of 5, as translated code performs them.
+/// What an instruction changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    Register,
+    Memory,
+}
+
+/// Shifts of a register or of memory by an immediate count of 5, as translated code performs them.
 pub(crate) mod by_immediate {
-    use super::asm;
+    use super::{Destination, asm};
 
     macro_rules! five {
         ($($name:ident $insn:literal,)*) => {$(
-            pub(crate) fn $name(mut a: u32, f: &mut u16) -> u32 {
-                // SAFETY: the assembly text uses the registers it names and no memory or stack.
-                unsafe {
-                    asm!("add al, 0x7f", "sahf", concat!($insn, " {a:e}, 5"), "lahf", "seto al",
-                        a = inout(reg) a, inout("ax") *f, options(pure, nomem, nostack));
+            pub(crate) fn $name(mut a: u32, f: &mut u16, destination: Destination) -> u32 {
+                match destination {
+                    // SAFETY: the text uses the registers it names and no memory or stack.
+                    Destination::Register => unsafe {
+                        asm!("add al, 0x7f", "sahf", concat!($insn, " {a:e}, 5"), "lahf", "seto al",
+                            a = inout(reg) a, inout("ax") *f, options(pure, nomem, nostack));
+                    },
+                    // SAFETY: as above, and the word that it is given, which is its own.
+                    Destination::Memory => unsafe {
+                        asm!("add al, 0x7f", "sahf", concat!($insn, " dword ptr [{a}], 5"),
+                            "lahf", "seto al",
+                            a = in(reg) &raw mut a, inout("ax") *f, options(nostack));
+                    },
                 }
                 a
             }
@@ -174,8 +189,8 @@ pub(crate) mod by_immediate {
 }
 
 /// Whether `shift` leaves OF as it was, which the manual does not define: Intel's processors do
-/// where they rotate, AMD's give OF as for a count of 1.
-pub(crate) fn immediate_keeps_of(shift: fn(u32, &mut u16) -> u32) -> bool {
+/// where they rotate a register, AMD's give OF as for a count of 1.
+pub(crate) fn immediate_keeps_of(shift: impl Fn(u32, &mut u16) -> u32) -> bool {
     [0x4000_0001, 0xc000_0001, 0x0f00_0010, 0, u32::MAX].into_iter().all(|value| {
         [0, OF].into_iter().all(|overflow| {
             let mut flags = 0x200 | overflow;

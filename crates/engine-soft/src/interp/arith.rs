@@ -1,6 +1,6 @@
 //! Integer arithmetic, logic, shifts, multiplication and division (SDM vol. 2).
 
-use crate::alu::{self, Alu, Multiply, OF};
+use crate::alu::{self, Alu, Destination, Multiply, OF};
 use crate::core::Core;
 use crate::core::Op;
 use crate::op::{Fallible, Step, step};
@@ -32,7 +32,7 @@ pub(crate) trait Shift {
     fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W;
     /// Whether the host leaves OF where the count is an immediate above 1
     /// ([`alu::immediate_keeps_of`]).
-    fn keeps_of() -> bool;
+    fn keeps_of(destination: Destination) -> bool;
 }
 
 macro_rules! binary {
@@ -84,18 +84,22 @@ macro_rules! shift {
             fn apply<W: Alu>(a: W, count: u8, f: &mut u16) -> W {
                 a.$method(count, f)
             }
-            fn keeps_of() -> bool {
-                static KNOWN: LazyLock<bool> = LazyLock::new(|| {
-                    alu::immediate_keeps_of(alu::by_immediate::$method)
+            fn keeps_of(destination: Destination) -> bool {
+                static KNOWN: LazyLock<[bool; 2]> = LazyLock::new(|| {
+                    [Destination::Register, Destination::Memory].map(|destination| {
+                        let shift = |a, f: &mut u16| alu::by_immediate::$method(a, f, destination);
+                        alu::immediate_keeps_of(shift)
+                    })
                 });
-                *KNOWN
+                KNOWN[usize::from(destination == Destination::Memory)]
             }
         }
     )*};
 }
 
 /// `O` by an immediate above 1, on a host that leaves OF unchanged there (but not for a count in
-/// CL). Translated code does the same on that host, and Intel's processors do it for rotations.
+/// CL). Translated code does the same on that host, and Intel's processors do it for rotations of
+/// registers.
 pub(crate) struct Keeping<O>(PhantomData<O>);
 impl<O: Shift> Shift for Keeping<O> {
     #[inline(always)]
@@ -105,7 +109,7 @@ impl<O: Shift> Shift for Keeping<O> {
         *f = *f & !OF | overflow;
         result
     }
-    fn keeps_of() -> bool {
+    fn keeps_of(_: Destination) -> bool {
         true
     }
 }

@@ -2,6 +2,7 @@
 
 use super::context::Choice;
 use super::context::{Context, Kind, addressed, sized};
+use crate::alu::Destination;
 use crate::core::Handler;
 use crate::interp::{arith, bits, legacy};
 use iced_x86::Mnemonic as M;
@@ -102,7 +103,11 @@ fn shift<O: arith::Shift>(c: &mut Context<'_>) -> Choice {
     }
     c.op.imm = c.i.immediate(1);
     let count = c.op.imm & if c.size(0) == 8 { 63 } else { 31 };
-    Some(if count > 1 && O::keeps_of() {
+    let destination = match c.kind(0) {
+        Kind::Register => Destination::Register,
+        _ => Destination::Memory,
+    };
+    Some(if count > 1 && O::keeps_of(destination) {
         shift_by::<arith::Keeping<O>, false>(c)
     } else {
         shift_by::<O, false>(c)
