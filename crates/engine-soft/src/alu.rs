@@ -173,7 +173,8 @@ pub(crate) mod by_immediate {
                         asm!("add al, 0x7f", "sahf", concat!($insn, " {a:e}, 5"), "lahf", "seto al",
                             a = inout(reg) a, inout("ax") *f, options(pure, nomem, nostack));
                     },
-                    // SAFETY: as above, and the word that it is given, which is its own.
+                    // SAFETY: the text uses the registers it names, no stack, and of memory the
+                    // word that `a` is, which this function owns.
                     Destination::Memory => unsafe {
                         asm!("add al, 0x7f", "sahf", concat!($insn, " dword ptr [{a}], 5"),
                             "lahf", "seto al",

@@ -18,7 +18,7 @@ pub(crate) struct Cpu {
     pub(crate) stack_sources: [Source; 2],
     pub(crate) translator: Translator,
     /// Exits of translated code to the interpreter that were taken before, by site.
-    pub(crate) cached_exits: Vec<CachedExit<Block>>,
+    pub(crate) cached_exits: Box<[CachedExit<Block>]>,
     /// Runs before translation; `u32::MAX`: never.
     pub(crate) hot: u32,
     /// The slice under way has a limit.
@@ -53,7 +53,7 @@ impl Cpu {
             jit: Context::default(),
             stack_sources: [(std::ptr::null(), 0); 2],
             translator,
-            cached_exits: Vec::new(),
+            cached_exits: Box::default(),
             hot: u32::MAX,
             last_start: u64::MAX,
             limited: false,

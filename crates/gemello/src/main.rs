@@ -75,7 +75,7 @@ use std::process::ExitCode;
 static ALLOCATOR: host::Allocator = host::Allocator;
 
 fn main() -> ExitCode {
-    host::one_arena();
+    host::one_heap();
     host::at_exhaustion(terminal::restore);
     host::raise_open_files();
     let arguments: Vec<_> = std::env::args_os().collect();

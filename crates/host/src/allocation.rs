@@ -1,7 +1,8 @@
 //! Memory that the host refuses: the process says so and ends, where the standard library would
 //! abort it.
-#![allow(unsafe_code)] // Reason: a global allocator, mallopt(3) and _exit(2).
+#![allow(unsafe_code)] // Reason: a global allocator and _exit(2).
 
+use crate::heap::{self, Use};
 use rustix::thread::gettid;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Cursor, Write as _};
@@ -28,18 +29,6 @@ pub fn at_exhaustion(last: fn()) {
     let _ = LAST.set(last);
 }
 
-/// Has glibc allocate from one arena. It would make one for each thread, and reserve 128 MiB of
-/// address space for it, which a limited process has not got. For threads that are started from now
-/// on.
-pub fn one_arena() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: glibc stores one word under its own lock; a thread that reads it meanwhile sees the
-    // old value or the new one.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
 /// Ends the process at once: nothing is written out, no destructor runs. For where the process is
 /// not to be trusted any more.
 pub fn leave(status: i32) -> ! {
@@ -53,19 +42,19 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is passed on unchanged; the contract of `GlobalAlloc` binds the
         // caller.
-        given(unsafe { System.alloc(layout) }, layout.size())
+        given(unsafe { System.alloc(layout) }, layout.size(), Use::All)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is passed on unchanged; the contract of `GlobalAlloc` binds the
         // caller.
-        given(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        given(unsafe { System.alloc_zeroed(layout) }, layout.size(), Use::Little)
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the block and its layout came from `System` through this allocator, by the
         // contract of `GlobalAlloc`.
-        given(unsafe { System.realloc(block, layout, size) }, size)
+        given(unsafe { System.realloc(block, layout, size) }, size, Use::All)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -76,8 +65,12 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 #[inline]
-fn given(block: *mut u8, size: usize) -> *mut u8 {
-    if block.is_null() { exhausted(size) } else { block }
+fn given(block: *mut u8, size: usize, used: Use) -> *mut u8 {
+    if block.is_null() {
+        exhausted(size)
+    }
+    heap::look(block.addr(), size, used);
+    block
 }
 
 /// Says what was refused, and ends the process. Nothing here allocates.

@@ -345,6 +345,14 @@ impl Asm {
         self.here() - 4
     }
 
+    /// CMP dword [base + disp32], imm8; the place of the displacement. Not for RSP or R12. Changes
+    /// flags.
+    pub(super) fn compare_slot(&mut self, base: u8, imm: u8) -> usize {
+        self.bytes(&[0x40 | base >> 3, 0x83, 0xb8 | base & 7]);
+        self.bytes(&[0, 0, 0, 0, imm]);
+        self.here() - 5
+    }
+
     /// LEA to, [RIP + rel32], to be resolved.
     pub(super) fn lea_code(&mut self, to: u8) -> usize {
         self.bytes(&[0x48 | (to >> 3) << 2, 0x8d, 0x05 | (to & 7) << 3, 0, 0, 0, 0]);

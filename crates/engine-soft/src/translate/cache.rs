@@ -31,7 +31,7 @@ use crate::thunk;
 use memory::{Follower, GuestRam};
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86::addr::Gpa;
 
@@ -47,6 +47,8 @@ pub(crate) struct TranslationCache {
     emits: Emits,
     epochs: Arc<Epochs<Generation>>,
     asked: Asked,
+    /// Processors that share it.
+    members: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -142,6 +144,7 @@ impl TranslationCache {
             emits,
             epochs,
             asked: Asked { version: AtomicU64::new(1), followed: AtomicU64::new(u64::MAX) },
+            members: AtomicU32::new(0),
             state: Mutex::new(state),
         })
     }
@@ -158,12 +161,18 @@ impl TranslationCache {
         Self::new(self.ram.clone(), self.capacity, self.emits).map(Arc::new)
     }
 
+    /// Whether there may be translations that the processor that asks has not made.
+    pub(super) fn has_several(&self) -> bool {
+        self.members.load(Ordering::Relaxed) > 1
+    }
+
     /// Branches to other pages that a generation may have.
     pub(crate) const fn slots(&self) -> usize {
         self.capacity / CODE_PER_SLOT
     }
 
     pub(super) fn join(&self, notify: Notify) -> Member<Generation> {
+        self.members.fetch_add(1, Ordering::Relaxed);
         self.epochs.join(notify)
     }
 
@@ -364,8 +373,7 @@ impl State {
             t.code[*place..place + 4].copy_from_slice(&(rel as i32).to_le_bytes());
         }
         t.site_numbers.iter().for_each(|&place| add(&mut t.code, place, site));
-        let numbered = t.slots.iter().enumerate();
-        numbered.for_each(|(n, &place)| add(&mut t.code, place, 4 * (branch + n as u32)));
+        t.slots.iter().for_each(|&(place, n)| add(&mut t.code, place, 4 * (branch + n)));
         for exit in &mut t.sites {
             match exit {
                 ExitSite::Link { place, .. } => *place += base as u32,
@@ -403,7 +411,7 @@ fn add(code: &mut [u8], place: usize, n: u32) {
 fn record(generation: &Generation, region: &Region, t: Translation, base: u32) {
     let number = generation.regions.len();
     let entries = t.entries.iter().map(|(key, e)| (*key, e.placed(base, number))).collect();
-    append(&generation.branches, t.cross_page.iter().map(|branch| branch.placed(base)));
+    append(&generation.branches, t.cross_page.into_iter().map(|branch| branch.placed(base)));
     let causes: Vec<_> = figures::causes(&region.insns, &t.sites);
     append(
         &generation.sites,

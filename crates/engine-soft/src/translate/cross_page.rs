@@ -20,14 +20,16 @@
 use super::asm::{ADDRESS, SECOND, THIRD};
 use super::context::Context;
 use super::emit::{Cold, Emitter};
-use super::links::{CodePage, CrossPageBranch, Detour};
+use super::links::{CodePage, CrossPageBranch, DIRECT, Detour, Way};
 use super::offsets::{JIT, PAGE, SLOTS};
 use super::site::{ExitSite, StubTarget};
+use super::translator::Translator;
 use crate::block::Entries;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
 use std::collections::HashSet;
 use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
 
 const RELINK_LEFT: usize = JIT + offset_of!(Context, relink_countdown);
 /// Detours until a processor's links to other pages are made anew.
@@ -42,30 +44,59 @@ impl Emitter<'_> {
         self.asm.lea(ADDRESS, ADDRESS, to & !(PAGE_MASK as i32));
         self.asm.store(PAGE, ADDRESS);
         self.asm.load(SECOND, SLOTS);
-        let slot = self.asm.load_slot(SECOND, SECOND);
-        let place = self.asm.lea_code(THIRD);
-        self.asm.lea_scaled(SECOND, Some(SECOND), THIRD, 0, 0);
-        self.asm.jmp_register(SECOND);
-        self.slots.push(slot);
+        let branch = self.cross_page.len();
+        let way = if flags_saved {
+            let slot = self.asm.compare_slot(SECOND, DIRECT as u8);
+            self.slots.push((slot, branch as u32));
+            let other = self.asm.jcc(5);
+            Way::Jump { jump: self.asm.jmp_patchable(), other }
+        } else {
+            Way::Distance { place: self.by_distance(branch) }
+        };
         self.cross_page.push(CrossPageBranch {
             detour: 0,
             table: 0,
+            jump: match way {
+                Way::Jump { jump, .. } => Some(jump as u32),
+                Way::Distance { .. } => None,
+            },
+            target: AtomicU32::new(0),
             to,
             page: self.region.blocks[0].key.gpa() & !PAGE_MASK,
             vectors: self.region.vectors,
             flags_saved,
         });
-        let branch = self.cross_page.len() - 1;
-        self.cold.push(Cold::Detour(Detour { branch, place, to, live, flags_saved }));
+        self.cold.push(Cold::Detour(Detour { branch, way, to, live, flags_saved }));
+    }
+
+    /// Jumps by the distance in the slot of `branch`. The view's slots are at SECOND. What is
+    /// returned is to be resolved to where the distance is counted from.
+    fn by_distance(&mut self, branch: usize) -> usize {
+        let slot = self.asm.load_slot(SECOND, SECOND);
+        self.slots.push((slot, branch as u32));
+        let place = self.asm.lea_code(THIRD);
+        self.asm.lea_scaled(SECOND, Some(SECOND), THIRD, 0, 0);
+        self.asm.jmp_register(SECOND);
+        place
     }
 
     /// What a cross-page branch does where it is not linked, in the cold part.
     pub(super) fn detour(&mut self, detour: &Detour) {
-        let Detour { branch, place, to, live, flags_saved } = *detour;
+        let Detour { branch, way, to, live, flags_saved } = *detour;
         let delta = to & PAGE_MASK as i32;
         let user = self.region.blocks[0].key.is_user();
+        let place = match way {
+            Way::Distance { place } => place,
+            Way::Jump { other, .. } => {
+                self.asm.resolve_here(other);
+                self.by_distance(branch)
+            }
+        };
         let detour = self.asm.here();
         self.asm.resolve(place, detour);
+        if let Way::Jump { jump, .. } = way {
+            self.asm.resolve(jump, detour);
+        }
         self.saved = flags_saved;
         if !user {
             self.leave_to_page(branch, delta, flags_saved);
@@ -122,14 +153,15 @@ fn mark_aliased(cpu: &mut Cpu, gpa: u64) {
 /// Links cross-page branch `number` to `entries`, of the block at RIP, which lies at
 /// guest-physical address `gpa`.
 pub(super) fn link(cpu: &mut Cpu, number: u32, gpa: u64, entries: Entries) {
-    let Some(generation) = cpu.translator.generation() else { return };
-    let Some(branch) = generation.branches.get(number).copied() else { return };
-    let entry = generation.area.address(entries.cross_page as usize);
     let la = cpu.core.state.rip;
     note_mapping(cpu, gpa, la);
+    let Translator { member, code_pages, links, .. } = &mut cpu.translator;
+    let Some(generation) = member.held() else { return };
+    let Some(branch) = generation.branches.get(number) else { return };
+    let entry = generation.area.address(entries.cross_page as usize);
     let from = la.wrapping_sub(i64::from(branch.to) as u64);
     let view = cpu.core.fetch_view;
-    let Some(page) = cpu.translator.code_pages.get_mut(&branch.page) else { return };
+    let Some(page) = code_pages.get_mut(&branch.page) else { return };
     let tlb = &mut cpu.core.mmu.tlb;
     if page.at != Some(from) {
         // By the table, which one that goes there without a link does by itself.
@@ -146,6 +178,6 @@ pub(super) fn link(cpu: &mut Cpu, number: u32, gpa: u64, entries: Entries) {
         (false, true) => entries.body,
         (false, false) => entries.near,
     };
-    tlb.set_slot(view, number, branch.distance(to));
-    cpu.translator.links += 1;
+    tlb.set_slot(view, number, branch.link(to, &generation.area));
+    *links += 1;
 }

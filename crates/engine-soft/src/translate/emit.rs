@@ -80,7 +80,7 @@ pub(super) struct Emitter<'a> {
     pub(super) cold: Vec<Cold>,
     pub(super) jumps: Vec<(usize, StubTarget)>,
     pub(super) site_numbers: Vec<usize>,
-    pub(super) slots: Vec<usize>,
+    pub(super) slots: Vec<(usize, u32)>,
     pub(super) fault_map: Vec<FaultMapEntry>,
     /// Where each block's code begins.
     pub(super) labels: Vec<Option<usize>>,

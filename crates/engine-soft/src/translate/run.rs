@@ -30,23 +30,25 @@ pub(crate) enum ExitReason {
     PerAccess(u32),
 }
 
+/// Exits that are remembered, each at a place of its own as far as there are so many.
+const CACHED_EXITS: usize = 1 << 12;
+
 /// Notes that the exit at `site` leads to `block`, the one at RIP.
 pub(crate) fn cache_exit(cpu: &mut Cpu, site: u32, block: *const Block) {
-    let site = site as usize;
     let Some(generation) = cpu.translator.generation() else { return };
-    let sites = &generation.sites;
-    let (delta, undone, recipe) = match sites.get(site as u32).map(|site| site.exit) {
+    let (delta, undone, recipe) = match generation.sites.get(site).map(|site| site.exit) {
         Some(ExitSite::Interpret { delta, undone, saved: false, shadow: false, recipe }) => {
             (delta, undone, recipe)
         }
         Some(ExitSite::Link { delta, .. }) => (delta, 0, None),
         _ => return,
     };
-    if cpu.cached_exits.len() <= site {
-        cpu.cached_exits.resize_with(sites.len() as usize, || CachedExit::NONE);
+    if cpu.cached_exits.is_empty() {
+        cpu.cached_exits = (0..CACHED_EXITS).map(|_| CachedExit::NONE).collect();
     }
-    cpu.cached_exits[site] =
-        CachedExit { block, epoch: cpu.core.mmu.blocks.epoch, delta, undone, recipe };
+    let epoch = cpu.core.mmu.blocks.epoch;
+    cpu.cached_exits[site as usize % CACHED_EXITS] =
+        CachedExit { site, block, epoch, delta, undone, recipe };
 }
 
 /// Where translated code is entered, with RIP as the state has it.
@@ -92,7 +94,7 @@ pub(super) fn renew(cpu: &mut Cpu) -> bool {
 #[cold]
 fn move_on(cpu: &mut Cpu) {
     cpu.core.mmu.blocks.forget_translations();
-    cpu.cached_exits.clear();
+    cpu.cached_exits = Box::default();
     cpu.core.mmu.tlb.forget_targets();
     cpu.translator.code_pages.clear();
     if cpu.translator.member.number() != 0 {
@@ -252,7 +254,8 @@ fn left(cpu: &mut Cpu) -> ExitReason {
     cpu.translator.exits += 1;
     cpu.translator.recovered = false;
     let exit = cpu.jit.exit;
-    if let Some(known) = cpu.cached_exits.get(exit as usize)
+    if let Some(known) = cpu.cached_exits.get(exit as usize % CACHED_EXITS)
+        && known.site == exit
         && known.epoch == cpu.core.mmu.blocks.epoch
     {
         // No block has died: the one on this page is still there.

@@ -20,8 +20,8 @@ pub(super) struct Translation {
     pub(super) jumps: Vec<(usize, StubTarget)>,
     /// Where the code has the number of a site, counted from its own first.
     pub(super) site_numbers: Vec<usize>,
-    /// Where it has the place of a cross-page branch's slot, as if its own first were at 0.
-    pub(super) slots: Vec<usize>,
+    /// Where it has the place of a cross-page branch's slot, and which branch of its own.
+    pub(super) slots: Vec<(usize, u32)>,
     /// What a fault means from each offset on, ascending.
     pub(super) fault_map: Vec<FaultMapEntry>,
 }

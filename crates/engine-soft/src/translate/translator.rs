@@ -14,7 +14,7 @@ use std::sync::Arc;
 use vcpu::{Signal, Signals};
 
 /// Runs of a block in the interpreter before it is translated.
-pub(crate) const HOT: u32 = 24;
+pub(crate) const HOT: u32 = 14;
 
 /// See the module.
 pub(crate) struct Translator {
@@ -114,6 +114,7 @@ impl Translator {
 /// What an exit to the interpreter led to when it was taken before.
 #[derive(Debug)]
 pub(crate) struct CachedExit<B> {
+    pub(super) site: u32,
     pub(super) block: *const B,
     /// The block cache's, in which `block` is alive.
     pub(super) epoch: u64,
@@ -123,6 +124,12 @@ pub(crate) struct CachedExit<B> {
 }
 
 impl<B> CachedExit<B> {
-    pub(super) const NONE: Self =
-        Self { block: std::ptr::null(), epoch: u64::MAX, delta: 0, undone: 0, recipe: None };
+    pub(super) const NONE: Self = Self {
+        site: u32::MAX,
+        block: std::ptr::null(),
+        epoch: u64::MAX,
+        delta: 0,
+        undone: 0,
+        recipe: None,
+    };
 }
