@@ -13,7 +13,10 @@
 //! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
 //!   a second one (an *aliased* page) loses its links, and uses the target table.
 //!
-//! Links change no flags, since it is not known which the code on the other page needs.
+//! Links change no flags, since it is not known which the code on the other page needs. A branch
+//! that has saved them, as calls have, may: it compares its slot, and where that is [`DIRECT`] it
+//! goes by a direct jump, which all processors share. One that the host has not met before it
+//! predicts by that; a distance it has to wait for.
 //!
 //! [`Context::slots`]: super::context::Context::slots
 

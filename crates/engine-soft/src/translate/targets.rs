@@ -52,7 +52,7 @@ pub(crate) struct Targets {
     /// Pages that links of direct branches lead to.
     pub(crate) linked: HashSet<u64>,
     /// For each branch to another page, by number: how far its target lies from where it goes
-    /// without a link. 0: there is none.
+    /// without a link, or that its direct jump goes there ([`super::links`]). 0: there is no link.
     pub(crate) slots: Box<[i32]>,
     /// Slots that are not 0, and perhaps others.
     filled_slots: Vec<u32>,
