@@ -161,11 +161,6 @@ impl TranslationCache {
         Self::new(self.ram.clone(), self.capacity, self.emits).map(Arc::new)
     }
 
-    /// Whether there may be translations that the processor that asks has not made.
-    pub(super) fn has_several(&self) -> bool {
-        self.members.load(Ordering::Relaxed) > 1
-    }
-
     /// Branches to other pages that a generation may have.
     pub(crate) const fn slots(&self) -> usize {
         self.capacity / CODE_PER_SLOT
@@ -206,8 +201,12 @@ impl TranslationCache {
         self.asked.followed.store(seen, Ordering::Release);
     }
 
-    /// The translations that there are of the block for `key`.
+    /// The translations of the block for `key` that some other processor may have made: one that is
+    /// alone knows its own.
     pub(super) fn find(&self, key: Key, number: u64) -> Option<Entries> {
+        if self.members.load(Ordering::Relaxed) < 2 {
+            return None;
+        }
         let state = sync::lock(&self.state);
         state.index.get(key).shared.filter(|_| state.number == number)
     }

@@ -14,7 +14,7 @@ use x86::state::Mode;
 
 /// The translation of `block` that another processor has made, or this one for another view of it.
 pub(crate) fn known(cpu: &mut Cpu, block: &Block) -> Option<Entries> {
-    if cpu.core.mode != Mode::Long64 || !cpu.translator.cache.has_several() {
+    if cpu.core.mode != Mode::Long64 {
         return None;
     }
     run::renew(cpu);

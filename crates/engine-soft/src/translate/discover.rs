@@ -87,9 +87,8 @@ fn eligible(cpu: &Cpu, page: u64, to: i32) -> Option<(Key, u16)> {
     let warm = heat >= WARM.min(cpu.hot) && heat != u32::MAX;
     let free = block.second_page.is_none() && super::run::translation_of(cpu, block).is_none();
     let number = cpu.translator.member.number();
-    let found = || cpu.translator.cache.find(block.key, number).is_some();
-    let elsewhere = || cpu.translator.cache.has_several() && found();
-    (warm && free && !elsewhere()).then_some((block.key, block.len))
+    let found = || cpu.translator.cache.find(block.key, number);
+    (warm && free && found().is_none()).then_some((block.key, block.len))
 }
 
 /// Decodes the block of `key`, `len` bytes, into the region; false if not even its first
