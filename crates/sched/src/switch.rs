@@ -42,7 +42,10 @@ fn switch(hub: &Hub, worker: Worker, ran: Option<Ran>) -> Option<Loaded> {
     let mut now = hub.clock.now();
     if let Some(ran) = ran {
         let machine = state.policy.machine_on(worker);
-        save(&mut state, worker, ran, now);
+        let same = save(&mut state, worker, ran, now);
+        if same.is_some() {
+            return same;
+        }
         hub.told_still(&state, machine);
     }
     while !state.closed {
@@ -58,25 +61,30 @@ fn switch(hub: &Hub, worker: Worker, ran: Option<Ran>) -> Option<Loaded> {
     None
 }
 
-/// Step 1.
-fn save(state: &mut State, worker: Worker, ran: Ran, now: Duration) {
-    let Some((task, left)) = ran.still else {
+/// Step 1. What it returns stays where it is: it meant to park, but what it would wait for is up,
+/// and nobody waits for this worker.
+fn save(state: &mut State, worker: Worker, ran: Ran, now: Duration) -> Option<Loaded> {
+    let Ran { id, still } = ran;
+    let Some((task, left)) = still else {
         state.policy.end(worker, now);
-        state.forget(ran.id);
-        return;
+        state.forget(id);
+        return None;
     };
-    let Some(resident) = &mut state.tasks[ran.id.0] else { return };
+    let resident = state.tasks[id.0].as_mut()?;
     if state.policy.is_kicked(worker) {
         resident.retract_kicks();
     }
     let left = match left {
-        // What it would wait for may be up already.
         Turn::Park(set) if resident.signals.park(set) => Left::Parked,
+        Turn::Park(_) if !state.closed && state.policy.keeps(worker) => {
+            return Some(Loaded { id, task, steal: state.policy.stolen_from(id) });
+        }
         Turn::Yield(to) => Left::Yielded(to),
         Turn::Park(_) | Turn::Again | Turn::Ended => Left::Preempted,
     };
     resident.task = Some(task);
     state.policy.leave(worker, left, now);
+    None
 }
 
 /// Step 2. `None`: no task waits for a worker.

@@ -168,6 +168,11 @@ impl Policy {
         matches!(&self.workers[worker.0], Slot::Running(running) if !running.kicked)
     }
 
+    /// Whether the task that `worker` runs would be the one to run next, too.
+    pub(crate) fn keeps(&self, worker: Worker) -> bool {
+        self.stays(worker) && self.unserved() == 0
+    }
+
     /// Whether the task that `worker` runs has been told to leave it.
     pub(crate) fn is_kicked(&self, worker: Worker) -> bool {
         matches!(&self.workers[worker.0], Slot::Running(running) if running.kicked)
@@ -197,7 +202,7 @@ impl Policy {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let budgets = self.present().filter_map(|machine| machine.budget_deadline(self.now));
         let ends = || self.running().filter(|(_, r)| !r.kicked).map(|(_, r)| r.ends).min();
-        let quanta = self.contender().and_then(|_| ends());
+        let quanta = if self.unserved() > 0 { ends() } else { None };
         budgets.chain(quanta).min()
     }
 
@@ -309,6 +314,12 @@ impl Policy {
     /// How many tasks wait and may run.
     fn waiting(&self) -> usize {
         self.present().filter(|m| m.contends()).map(|m| m.queue.len()).sum()
+    }
+
+    /// How many of these no worker is on its way to that has been called from its rest.
+    fn unserved(&self) -> usize {
+        let called = |slot: &&Slot| matches!(slot, Slot::Idle { called: true });
+        self.waiting().saturating_sub(self.workers.iter().filter(called).count())
     }
 
     /// Puts a task into its machine's queue, behind those that have had as little.
@@ -432,7 +443,7 @@ impl Policy {
     /// the first of those goes on until it has had more.
     fn end_quanta(&mut self, calls: &mut Vec<Call>) {
         let leaving = self.running().filter(|(_, running)| running.kicked).count();
-        let mut wanted = self.waiting().saturating_sub(leaving);
+        let mut wanted = self.unserved().saturating_sub(leaving);
         let front = self.contender().and_then(|id| self.machine(id).queue.front().copied());
         let Some(front) = front else { return };
         for at in 0..self.workers.len() {
@@ -455,9 +466,7 @@ impl Policy {
 
     /// Calls an idle worker for each task that waits.
     fn call_idle(&mut self, calls: &mut Vec<Call>) {
-        let called = |slot: &&Slot| matches!(slot, Slot::Idle { called: true });
-        let coming = self.workers.iter().filter(called).count();
-        let mut wanted = self.waiting().saturating_sub(coming);
+        let mut wanted = self.unserved();
         for (at, slot) in self.workers.iter_mut().enumerate() {
             if wanted > 0 && matches!(slot, Slot::Idle { called: false }) {
                 *slot = Slot::Idle { called: true };

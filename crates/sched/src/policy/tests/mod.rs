@@ -66,6 +66,24 @@ fn a_task_without_rivals_is_left_alone() {
     }
 }
 
+/// Not even when its quantum has long been over: the worker that rested takes the other.
+#[test]
+fn nobody_leaves_for_one_that_another_worker_comes_for() {
+    let mut policy = Policy::new(2, QUANTUM);
+    let machine = policy.add_machine(Share::default(), Duration::ZERO);
+    let [busy, woken] = [(); 2].map(|()| policy.add_task(machine));
+    assert_eq!(policy.wake(busy, Duration::ZERO), Some(Call::Wake(Worker(0))));
+    assert_eq!(policy.next(Worker(0), Duration::ZERO), Some(busy));
+    let late = 10 * QUANTUM;
+    assert_eq!(policy.wake(woken, late), Some(Call::Wake(Worker(1))));
+    assert_eq!((policy.tick(late), policy.deadline()), (vec![], None));
+    assert!(policy.keeps(Worker(0)));
+    assert_eq!(policy.next(Worker(1), late), Some(woken));
+    let third = policy.add_task(machine);
+    policy.wake(third, late);
+    assert!(!policy.keeps(Worker(0)), "nobody is on the way to the third");
+}
+
 #[test]
 fn machines_share_by_weight_not_by_the_number_of_their_tasks() {
     let mut sim = Sim::new(1);
