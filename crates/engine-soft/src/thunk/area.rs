@@ -32,6 +32,10 @@ unsafe impl Send for CodeArea {}
 // SAFETY: it is written under the lock of `used`, where nobody runs yet or by the word.
 unsafe impl Sync for CodeArea {}
 
+/// Bytes of a huge page. The instruction TLB holds few small ones: a compiler's code, translated,
+/// takes tens of mebibytes.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Where code of an area begins.
 const ALIGNMENT: usize = 16;
 
@@ -129,6 +133,7 @@ impl CodeArea {
         if !self.writable(false) {
             return None;
         }
+        self.collapse(*used, end);
         *used = end;
         // SAFETY: start <= len, so the result stays inside the mapping.
         Some(unsafe { self.exec.add(start) })
@@ -167,6 +172,19 @@ impl CodeArea {
     /// Bytes in use.
     pub(crate) fn used(&self) -> usize {
         *sync::lock(&self.used)
+    }
+
+    /// Puts what was filled when the area grew from `from` to `to` on huge pages, if the host can.
+    fn collapse(&self, from: usize, to: usize) {
+        for full in from / HUGE_PAGE..to / HUGE_PAGE {
+            // SAFETY: `to` is within the mapping, and so is what lies below it. The contents stay;
+            // who runs or patches code there waits for the host meanwhile. A refusal changes
+            // nothing.
+            let _ = unsafe {
+                let place = self.exec.as_ptr().add(full * HUGE_PAGE);
+                libc::madvise(place.cast(), HUGE_PAGE, libc::MADV_COLLAPSE)
+            };
+        }
     }
 
     fn writable(&self, on: bool) -> bool {
@@ -295,9 +313,24 @@ fn map(fd: i32, len: usize, protection: i32) -> io::Result<NonNull<u8>> {
     map_as(fd, len, protection, flags)
 }
 
+/// A free place for `len` bytes that begins with a huge page, if there is one now.
+fn huge_place(len: usize) -> *mut libc::c_void {
+    let (flags, room) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, len + HUGE_PAGE);
+    // SAFETY: a new mapping at an address of the kernel's choice, which goes again at once.
+    unsafe {
+        let place = libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0);
+        if place == libc::MAP_FAILED {
+            return ptr::null_mut();
+        }
+        libc::munmap(place, room);
+        place.map_addr(|at| at.next_multiple_of(HUGE_PAGE))
+    }
+}
+
 fn map_as(fd: i32, len: usize, protection: i32, flags: i32) -> io::Result<NonNull<u8>> {
+    let hint = if len < HUGE_PAGE { ptr::null_mut() } else { huge_place(len) };
     // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object.
-    let address = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, fd, 0) };
+    let address = unsafe { libc::mmap(hint, len, protection, flags, fd, 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -4,7 +4,7 @@ use super::extent::PAGE_MASK;
 use crate::observer::Rights;
 
 /// Entries of a view; a power of two.
-pub(crate) const ENTRIES: usize = 8192;
+pub(crate) const ENTRIES: usize = 32768;
 
 /// One data translation.
 #[derive(Clone, Copy)]

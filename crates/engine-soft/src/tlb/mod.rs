@@ -203,7 +203,7 @@ impl Tlb {
         self.losses += 1;
         for (n, view) in self.used() {
             let lost = &mut lost(n, observer);
-            view.filled.each(0..ENTRIES / 64, |i| {
+            view.filled.each(|i| {
                 if view.pages[i].gpa() == gpa {
                     view.data[i].forbid_writes(i, lost);
                 }
@@ -216,7 +216,7 @@ impl Tlb {
         self.losses += 1;
         for (n, view) in self.used() {
             let lost = &mut lost(n, observer);
-            view.filled.each(0..ENTRIES / 64, |i| view.data[i].forbid_writes(i, lost));
+            view.filled.each(|i| view.data[i].forbid_writes(i, lost));
         }
     }
 
@@ -229,14 +229,14 @@ impl Tlb {
         self.losses += 1;
         for (n, view) in self.used() {
             let lost = &mut lost(n, observer);
-            view.filled.each(0..ENTRIES / 64, |i| {
+            view.filled.each(|i| {
                 if gone(view.pages[i].gpa()) {
                     view.data[i].vacate(i, lost);
                 }
             });
             // Linear addresses still lead there: targets and links between pages stay good, and the
             // code is dropped by the block cache.
-            view.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
+            view.fetch_filled.each(|i| {
                 if gone(view.fetch[i].gpa) {
                     view.fetch[i].vacate(i, lost);
                 }

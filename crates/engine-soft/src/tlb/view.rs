@@ -19,8 +19,8 @@ pub(crate) struct View {
     pub(crate) pages: Zeroed<[Page; ENTRIES]>,
     pub(crate) fetch: Zeroed<[FetchEntry; FETCH_ENTRIES]>,
     /// What was filled since the last flush, so that a flush need not touch the whole view.
-    pub(crate) filled: Filled<{ ENTRIES / 64 }>,
-    pub(crate) fetch_filled: Filled<{ FETCH_ENTRIES / 64 }>,
+    pub(crate) filled: Filled,
+    pub(crate) fetch_filled: Filled,
     pub(crate) targets: Targets,
     pub(crate) large: Large,
     /// Holds nothing at all.
@@ -47,8 +47,8 @@ impl View {
             data,
             pages,
             fetch,
-            filled: Filled::NONE,
-            fetch_filled: Filled::NONE,
+            filled: Filled::none(ENTRIES),
+            fetch_filled: Filled::none(FETCH_ENTRIES),
             targets: Targets::new(),
             large: Large::new(),
             blank: true,
@@ -67,10 +67,10 @@ impl View {
             return;
         }
         self.targets.clear();
-        self.filled.each(0..ENTRIES / 64, |i| self.data[i].vacate(i, lost));
-        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| self.fetch[i].vacate(i, lost));
-        self.filled = Filled::NONE;
-        self.fetch_filled = Filled::NONE;
+        self.filled.each(|i| self.data[i].vacate(i, lost));
+        self.fetch_filled.each(|i| self.fetch[i].vacate(i, lost));
+        self.filled.clear();
+        self.fetch_filled.clear();
         self.large.clear();
         self.blank = true;
         self.global = false;
@@ -126,13 +126,13 @@ impl View {
         let start = la >> LARGE << LARGE;
         let words = (1 << (LARGE - 12)) / 64;
         let first = index(start) / 64;
-        self.filled.each(first..(first + words).min(ENTRIES / 64), |i| {
+        self.filled.each_of(first..(first + words).min(ENTRIES / 64), |i| {
             let entry = &mut self.data[i];
             if same(entry.rtag) || same(entry.wtag) {
                 entry.vacate(i, lost);
             }
         });
-        self.fetch_filled.each(0..FETCH_ENTRIES / 64, |i| {
+        self.fetch_filled.each(|i| {
             if same(self.fetch[i].tag) {
                 self.fetch[i].vacate(i, lost);
             }
