@@ -96,6 +96,8 @@ pub(crate) struct Core {
     /// Something must be looked at before the next instruction: shadow, single step, breakpoints,
     /// halt.
     pub(crate) attention: bool,
+    /// [`Core::refresh`] has been called since this was cleared.
+    pub(crate) refreshed: bool,
     /// Data breakpoints hit by the instruction under way, as DR6 bits.
     pub(crate) data_hits: u64,
     /// A string instruction was interrupted between two iterations.
@@ -142,6 +144,7 @@ impl Core {
             mode_key: 0,
             mode: Mode::Real,
             attention: false,
+            refreshed: true,
             data_hits: 0,
             mid_repeat: false,
             instructions: 0,
@@ -163,6 +166,7 @@ impl Core {
     /// Derives what follows from mode, privilege, CR0.AM, RFLAGS and debug registers. To be called
     /// after any of them may have changed.
     pub(crate) fn refresh(&mut self) {
+        self.refreshed = true;
         let state = &self.state;
         self.mode = state.mode();
         let units = units(state);
@@ -178,7 +182,7 @@ impl Core {
         let view = if aligned { tlb::EMPTY } else { self.mmu.view(Privilege::at(state.cpl)) };
         self.view = self.mmu.tlb.view(view).data.as_ptr();
         let fetch = self.mmu.view(Privilege::at(state.cpl));
-        self.fetch = self.mmu.tlb.view(fetch).fetch.as_ptr();
+        self.fetch = self.fetch_of(fetch);
         // Targets are entered for CPL 0 and 3: the rings between share supervisor's pages but not
         // its rights.
         self.fetch_view = if matches!(state.cpl, 1 | 2) { tlb::EMPTY } else { fetch };
@@ -200,6 +204,11 @@ impl Core {
 
     /// Where [`Core::pauses`] lies.
     pub(crate) const PAUSES_OFFSET: usize = std::mem::offset_of!(Self, pauses);
+
+    /// The instruction entries of view `n`.
+    pub(crate) fn fetch_of(&self, n: usize) -> *const FetchEntry {
+        self.mmu.tlb.view(n).fetch.as_ptr()
+    }
 
     /// Where [`Core::fetch`] lies.
     pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);

@@ -17,7 +17,7 @@ const CODE: u16 = FLAT | 0xa;
 /// Read and write, big.
 const DATA: u16 = FLAT | 2 | Segment::DB;
 /// What SYSRET takes from R11: all of RFLAGS but RF, VM and the reserved bits.
-const SYSRET_FLAGS: u64 = 0x3c_7fd7;
+pub const SYSRET_FLAGS: u64 = 0x3c_7fd7;
 
 const GP: Exception = Exception::gp(0);
 
@@ -28,14 +28,36 @@ enum CodeSize {
     Bits64,
 }
 
-/// Loads CS and the SS beside it, flat, for privilege level `cpl`, and enters that level.
-fn load_flat(state: &mut CpuState, code: u16, stack: u16, cpl: u8, size: CodeSize) {
+/// CS and the SS beside it, flat, at privilege level `cpl`.
+fn flat(code: u16, stack: u16, cpl: u8, size: CodeSize) -> [Segment; 2] {
     let dpl = u16::from(cpl) << 5;
     let width = if size == CodeSize::Bits64 { Segment::L } else { Segment::DB };
     let segment =
         |selector, access| Segment { base: 0, limit: 0xffff_ffff, selector, access: access | dpl };
-    state.seg[Seg::Cs as usize] = segment(code, CODE | width);
-    state.seg[Seg::Ss as usize] = segment(stack, DATA);
+    [segment(code, CODE | width), segment(stack, DATA)]
+}
+
+/// CS and SS behind a SYSCALL, as IA32_STAR has them.
+pub fn called(star: u64) -> [Segment; 2] {
+    let code = (star >> 32) as u16 & !3;
+    flat(code, code.wrapping_add(8), 0, CodeSize::Bits64)
+}
+
+/// CS and SS behind a SYSRET to 64-bit mode, as IA32_STAR has them.
+pub fn returned(star: u64) -> [Segment; 2] {
+    returned_to(star, CodeSize::Bits64)
+}
+
+fn returned_to(star: u64, size: CodeSize) -> [Segment; 2] {
+    let base = (star >> 48) as u16;
+    let code = if size == CodeSize::Bits64 { base.wrapping_add(16) } else { base };
+    flat(code | 3, base.wrapping_add(8) | 3, 3, size)
+}
+
+/// Loads CS and SS, and enters level `cpl`.
+fn load(state: &mut CpuState, [code, stack]: [Segment; 2], cpl: u8, size: CodeSize) {
+    state.seg[Seg::Cs as usize] = code;
+    state.seg[Seg::Ss as usize] = stack;
     state.cpl = cpl;
     if size == CodeSize::Bits32 {
         state.gpr[gpr::RSP] &= 0xffff_ffff;
@@ -65,8 +87,7 @@ pub fn syscall(state: &mut CpuState, next_rip: u64) -> Result<(), Exception> {
     state.gpr[11] = flags;
     state.rip = state.msr.lstar;
     state.flags = crate::state::Flags::from_bits(flags & !state.msr.fmask);
-    let code = (state.msr.star >> 32) as u16 & !3;
-    load_flat(state, code, code.wrapping_add(8), 0, CodeSize::Bits64);
+    load(state, called(state.msr.star), 0, CodeSize::Bits64);
     Ok(())
 }
 
@@ -83,10 +104,8 @@ pub fn sysret(state: &mut CpuState, size: Width) -> Result<(), Exception> {
     need(!long || La(target).is_canonical())?;
     state.rip = if long { target } else { target & 0xffff_ffff };
     state.flags = crate::state::Flags::from_bits(state.gpr[11] & SYSRET_FLAGS);
-    let base = (state.msr.star >> 48) as u16;
-    let code = if long { base.wrapping_add(16) } else { base };
     let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code | 3, base.wrapping_add(8) | 3, 3, code_size);
+    load(state, returned_to(state.msr.star, code_size), 3, code_size);
     Ok(())
 }
 
@@ -109,7 +128,7 @@ pub fn sysenter(state: &mut CpuState) -> Result<(), Exception> {
     state.gpr[gpr::RSP] = state.msr.sysenter_esp & mask;
     state.rip = state.msr.sysenter_eip & mask;
     let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code, code.wrapping_add(8), 0, code_size);
+    load(state, flat(code, code.wrapping_add(8), 0, code_size), 0, code_size);
     Ok(())
 }
 
@@ -129,7 +148,7 @@ pub fn sysexit(state: &mut CpuState, size: Width) -> Result<(), Exception> {
     state.rip = target & mask;
     let code = base.wrapping_add(if long { 32 } else { 16 });
     let code_size = if long { CodeSize::Bits64 } else { CodeSize::Bits32 };
-    load_flat(state, code | 3, code.wrapping_add(8) | 3, 3, code_size);
+    load(state, flat(code | 3, code.wrapping_add(8) | 3, 3, code_size), 3, code_size);
     Ok(())
 }
 

@@ -410,6 +410,23 @@ impl Asm {
         self.bytes(&[0x48 | from >> 3 << 2 | to >> 3, 0x31, 0xc0 | (from & 7) << 3 | to & 7]);
     }
 
+    /// `to` without the bits of `mask`, which becomes its complement. Changes flags.
+    pub(super) fn and_not(&mut self, to: u8, mask: u8) {
+        // NOT mask; AND to, mask
+        self.bytes(&[0x48 | mask >> 3, 0xf7, 0xd0 | mask & 7]);
+        self.bytes(&[0x48 | mask >> 3 << 2 | to >> 3, 0x21, 0xc0 | (mask & 7) << 3 | to & 7]);
+    }
+
+    /// Compares `address` with what it is if it is canonical; that goes to `spare`.
+    pub(super) fn canonical(&mut self, spare: u8, address: u8) {
+        self.mov(spare, address);
+        // SHL spare, 16; SAR spare, 16; CMP spare, address
+        self.bytes(&[0x48 | spare >> 3, 0xc1, 0xe0 | spare & 7, 16]);
+        self.bytes(&[0x48 | spare >> 3, 0xc1, 0xf8 | spare & 7, 16]);
+        let rex = 0x48 | address >> 3 << 2 | spare >> 3;
+        self.bytes(&[rex, 0x39, 0xc0 | (address & 7) << 3 | spare & 7]);
+    }
+
     /// LEA to, the operand at `place`.
     pub(super) fn lea_place(&mut self, to: u8, place: &Place) {
         self.place(0x8d, to, place);

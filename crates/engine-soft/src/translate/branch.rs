@@ -117,7 +117,7 @@ impl Emitter<'_> {
 
     /// Makes the registers what they are at a region's boundary; a `target` comes along in ADDRESS,
     /// where to write in THIRD.
-    fn boundary(&mut self, target: Option<u8>, place: Option<u8>) {
+    pub(super) fn boundary(&mut self, target: Option<u8>, place: Option<u8>) {
         for r in bits(STANDARD & !self.spilled) {
             self.asm.store(spill_slot(r), r);
         }
@@ -276,6 +276,7 @@ impl Emitter<'_> {
             Class::Jcc(cc) => self.jcc(n, cc, next),
             Class::Call => self.call(n),
             Class::Return(bytes) => self.ret(n, bytes),
+            Class::Syscall | Class::Sysret => self.gate(n),
             _ => self.indirect(n),
         }
     }

@@ -367,6 +367,8 @@ impl State {
                 StubTarget::LeaveRegion => inside.leave,
                 StubTarget::Fill(register) => inside.fill[usize::from(*register)],
                 StubTarget::LoadVectors => stubs.load_vectors,
+                StubTarget::Syscall => stubs.syscall,
+                StubTarget::Sysret => stubs.sysret,
             };
             let rel = target as i64 - (base + place + 4) as i64;
             t.code[*place..place + 4].copy_from_slice(&(rel as i32).to_le_bytes());

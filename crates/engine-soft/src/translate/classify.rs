@@ -26,6 +26,9 @@ pub(super) fn class_in(core: &Core, i: &Instruction, compared: bool) -> Class {
     let class = flow::class_of(i, Units { sse: on(SSE_ON), avx: on(AVX_ON) });
     match class {
         Class::Swapgs | Class::Cli | Class::Sti if on(USER) => Class::Other,
+        Class::Sysret if on(USER) => Class::Other,
+        // They pass to other code unnoticed, and time is told to the interpreter alone.
+        Class::Syscall | Class::Sysret if compared || core.time.is_some() => Class::Other,
         // Any level may read selectors; control registers need level 0.
         Class::ReadState(_) if on(USER) && i.op1_register().is_cr() => Class::Other,
         // Lockstep's log has no room for what they write.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // fields that a signal's handler writes; see docs/UNSAFE.md
 
 use crate::tlb::Entry;
+use x86::state::Segment;
 
 /// The page that a stack lies on.
 #[derive(Clone, Copy)]
@@ -21,6 +22,40 @@ impl StackPage {
 
 /// What a page at hand was found in: the view, and what the TLB had lost by then.
 pub(crate) type Source = (*const Entry, u64);
+
+/// What belongs to a privilege level (see [`super::gate`]).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Level {
+    pub(super) view: *const Entry,
+    pub(super) fetch: u64,
+    pub(super) fetch_view: usize,
+    pub(super) targets: u64,
+    pub(super) slots: u64,
+    pub(super) segments: [Segment; 2],
+}
+
+/// What SYSCALL and SYSRET load, if they may be done in translated code.
+#[repr(C)]
+pub(super) struct Gates {
+    pub(super) open: u8,
+    /// The kernel's and the user's.
+    pub(super) levels: [Level; 2],
+}
+
+impl Gates {
+    pub(super) const CLOSED: Self = {
+        let none = Segment { base: 0, limit: 0, selector: 0, access: 0 };
+        let (view, segments) = (std::ptr::null(), [none; 2]);
+        let level = Level { view, fetch: 0, fetch_view: 0, targets: 0, slots: 0, segments };
+        Self { open: 0, levels: [level; 2] }
+    };
+
+    /// The view that a gate leads to at `level`: 0 the kernel's, 1 the user's.
+    pub(super) fn view(&self, level: usize) -> Option<*const Entry> {
+        (self.open != 0).then(|| self.levels[level].view)
+    }
+}
 
 /// Fields that translated code addresses through GS.
 #[repr(C)]
@@ -76,6 +111,8 @@ pub(crate) struct Context {
     pub(crate) raw: [u64; 16],
     /// The missed check needs each access checked by itself.
     pub(crate) per_access: bool,
+    /// What SYSCALL and SYSRET load.
+    pub(super) gates: Gates,
 }
 
 /// The most that [`Context::left`] begins with: as long as its upper byte is 0 translated code goes
@@ -140,6 +177,9 @@ impl Context {
 
 /// `Context::exit` after a host fault, or a stop.
 pub(crate) const FAULTED: u32 = u32::MAX;
+/// `Context::exit` behind a SYSCALL or SYSRET to where no translation is known. RIP is in the
+/// state, and status flags in [`Context::flags`].
+pub(crate) const PASSED: u32 = u32::MAX - 2;
 /// `Context::exit` if translated code was not entered.
 pub(crate) const NOT_ENTERED: u32 = u32::MAX - 1;
 
@@ -171,6 +211,7 @@ impl Default for Context {
             code: [0; 2],
             raw: [0; 16],
             per_access: false,
+            gates: Gates::CLOSED,
         }
     }
 }

@@ -562,7 +562,7 @@ impl Emitter<'_> {
         let register = match out {
             StubTarget::LeaveRegion => last(self.spilled),
             StubTarget::Fill(register) => register,
-            StubTarget::Leave | StubTarget::LoadVectors => ADDRESS,
+            _ => ADDRESS,
         };
         self.asm.load_immediate32(register, site as u32);
         self.site_numbers.push(self.asm.here() - 4);

@@ -45,6 +45,9 @@ pub(super) enum Class {
     JumpMemory,
     CallRegister,
     CallMemory,
+    Syscall,
+    /// To 64-bit mode. At level 0 only.
+    Sysret,
     /// At level 0 only, as the following.
     Swapgs,
     Cli,
@@ -79,6 +82,8 @@ impl Class {
                 | Self::JumpMemory
                 | Self::CallRegister
                 | Self::CallMemory
+                | Self::Syscall
+                | Self::Sysret
                 | Self::Other
         )
     }
@@ -124,6 +129,8 @@ pub(super) fn class_of(i: &Instruction, units: Units) -> Class {
 
 fn branch(i: &Instruction) -> Class {
     match i.flow_control() {
+        _ if i.code() == Code::Syscall => Class::Syscall,
+        _ if i.code() == Code::Sysretq => Class::Sysret,
         FlowControl::UnconditionalBranch if i.is_jmp_short_or_near() => Class::Jump,
         FlowControl::ConditionalBranch
             if i.is_jcc_short_or_near() && i.condition_code() != ConditionCode::None =>
@@ -414,7 +421,9 @@ pub(super) enum FlagUse {
 
 pub(super) fn flag_use(i: &Instruction) -> FlagUse {
     use Mnemonic::{And, Or, Test, Xor};
-    if i.rflags_read() & STATUS != 0 {
+    // SYSCALL saves them in R11; the frame of SYSRET's fault shows them.
+    let gate = matches!(i.code(), Code::Syscall | Code::Sysretq);
+    if gate || i.rflags_read() & STATUS != 0 {
         return FlagUse::Reads;
     }
     let defined = (i.rflags_written() | i.rflags_cleared() | i.rflags_set()) & STATUS;

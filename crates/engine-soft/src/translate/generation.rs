@@ -49,6 +49,9 @@ pub(super) struct Stubs {
     pub(super) load_vectors: usize,
     /// Goes to `Context::beside`, with all registers as at a boundary, from the state.
     pub(super) beside: usize,
+    /// See [`super::gate`].
+    pub(super) syscall: usize,
+    pub(super) sysret: usize,
     /// At a region's boundary.
     pub(super) boundary: RegionStubs,
 }

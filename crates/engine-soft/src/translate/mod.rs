@@ -32,6 +32,7 @@ mod figures;
 mod fill;
 mod flow;
 mod forms;
+pub(crate) mod gate;
 mod generation;
 mod index;
 mod insn;

@@ -7,6 +7,7 @@ use std::mem::{offset_of, size_of};
 use x86::state::{CpuState, Flags, Segment, X87, gpr};
 
 pub(super) const STATE: usize = offset_of!(Cpu, core.state);
+pub(super) const RIP: usize = STATE + offset_of!(CpuState, rip);
 pub(super) const PAGE: usize = STATE + offset_of!(CpuState, gpr) + 8 * gpr::BLOCK_IP;
 pub(super) const ARITH: usize = STATE + offset_of!(CpuState, flags) + offset_of!(Flags, arith);
 pub(super) const SYSTEM_FLAGS: usize =

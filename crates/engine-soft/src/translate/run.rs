@@ -1,7 +1,7 @@
 //! Running translations: entry, what each exit means, and links.
 #![allow(unsafe_code)] // enters translated code; see docs/UNSAFE.md
 
-use super::context::{FAULTED, NOT_ENTERED};
+use super::context::{FAULTED, NOT_ENTERED, PASSED};
 use super::generation::Options;
 use super::recipe::Recipe;
 use super::scratch::bits;
@@ -9,7 +9,7 @@ use super::site::ExitSite;
 use super::site::FaultMapEntry;
 use super::thread;
 use super::translator::{CachedExit, Translator};
-use super::{context, cross_page, stack_page};
+use super::{context, cross_page, gate, stack_page};
 use crate::block::Entries;
 use crate::core::Block;
 use crate::cpu::Cpu;
@@ -196,6 +196,9 @@ pub(crate) fn enter(cpu: &mut Cpu, entry: Entry) -> ExitReason {
         // The signal may have been raised before the byte was cleared.
         return ExitReason::Interpret(Err(None));
     }
+    if cpu.core.refreshed {
+        gate::prepare(cpu);
+    }
     (cpu.jit.targets, cpu.jit.slots) = cpu.core.mmu.tlb.branch_tables(cpu.core.fetch_view);
     stack_page::revalidate(cpu);
     go(cpu, entry);
@@ -286,6 +289,11 @@ fn site(cpu: &Cpu, exit: u32) -> Option<ExitSite> {
 fn left_anew(cpu: &mut Cpu, page: u64, exit: u32) -> ExitReason {
     if exit == FAULTED {
         return faulted(cpu, page);
+    }
+    if exit == PASSED {
+        cpu.core.state.flags.arith = cpu.jit.flags;
+        account_exit(cpu, 0);
+        return ExitReason::Next(None);
     }
     count_exit(cpu, exit);
     match site(cpu, exit) {

@@ -82,6 +82,10 @@ pub(super) enum StubTarget {
     Fill(u8),
     /// Loading the vector registers.
     LoadVectors,
+    /// As [`StubTarget::Leave`], unless SYSCALL can be done here: the next RIP is in THIRD.
+    Syscall,
+    /// As [`StubTarget::Leave`], unless SYSRET can be done here.
+    Sysret,
 }
 
 /// From `offset` of the code on a fault belongs to the instruction at page + `delta`.

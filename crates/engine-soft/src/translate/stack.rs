@@ -4,7 +4,8 @@ use super::address::{Access, Expression, expression_of};
 use super::asm::RSP;
 use super::emit::{Emitter, Need};
 use super::flow::Class;
-use super::offsets::{SCRATCH, SYSTEM_FLAGS, TMP_FLAGS, spill_slot};
+use super::gate;
+use super::offsets::{SCRATCH, spill_slot};
 use super::scratch::Held;
 
 const RBP: u8 = 5;
@@ -52,14 +53,7 @@ impl Emitter<'_> {
         let value = self.scratch.take()?;
         let other = self.scratch.take()?;
         self.save_flags(value);
-        // The low byte as LAHF gave it, OF from bit 0 to bit 11, the rest of the system's.
-        self.asm.load_byte(value, TMP_FLAGS);
-        self.asm.and32(value, 1);
-        self.asm.shl32(value, 11);
-        self.asm.load_byte(other, TMP_FLAGS + 1);
-        self.asm.and32(other, 0xd5);
-        self.asm.or32(value, other);
-        self.asm.or_gs(value, SYSTEM_FLAGS);
+        gate::flags_image(&mut self.asm, value, other);
         self.asm.store_place(&place, value);
         self.asm.lea(RSP, RSP, -8);
         Some(())

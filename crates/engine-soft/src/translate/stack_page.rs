@@ -25,12 +25,20 @@ use std::mem::{offset_of, size_of};
 
 const STACK_SCRATCH: usize = JIT + offset_of!(Context, stack_scratch);
 
-/// Drops the page at hand if it may not be what the TLB says. To be called before translated code
-/// runs.
+/// Drops the pages at hand if they may not be what the TLB says. To be called before translated
+/// code runs.
 #[inline(always)]
 pub(super) fn revalidate(cpu: &mut Cpu) {
     let level = usize::from(cpu.core.mode_key & USER != 0);
-    let source: Source = (cpu.core.view, cpu.core.mmu.tlb.losses);
+    revalidate_in(cpu, level, cpu.core.view);
+    if let Some(view) = cpu.jit.gates.view(1 - level) {
+        revalidate_in(cpu, 1 - level, view);
+    }
+}
+
+#[inline(always)]
+fn revalidate_in(cpu: &mut Cpu, level: usize, view: *const Entry) {
+    let source: Source = (view, cpu.core.mmu.tlb.losses);
     if cpu.stack_sources[level] != source {
         cpu.stack_sources[level] = source;
         cpu.jit.stack_page[level] = StackPage::NONE;

@@ -8,10 +8,9 @@ use super::asm::{ADDRESS, Asm, RAX, RSP};
 use super::cache::TranslationCache;
 use super::context::Context;
 use super::fill::fill;
+use super::gate;
 use super::generation::{Emits, RegionStubs, Stubs};
-use super::offsets::{
-    ARITH, EXIT, JIT, MXCSR, STATE, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot,
-};
+use super::offsets::{ARITH, EXIT, JIT, MXCSR, RIP, TMP_FLAGS, VECTORS_OUT, spill_slot, ymm_slot};
 use super::scratch::STANDARD;
 use super::scratch::{bits, last};
 use crate::cpu::Cpu;
@@ -20,14 +19,12 @@ use crate::thunk::guard::Translated;
 use memory::GuestRam;
 use std::io;
 use std::mem::offset_of;
-use x86::state::CpuState;
 
 const STOP: usize = JIT + offset_of!(Context, stop);
 const HOST_RSP: usize = JIT + offset_of!(Context, host_rsp);
 const TARGET: usize = JIT + offset_of!(Context, target);
 const BESIDE: usize = JIT + offset_of!(Context, beside);
 const HOST_MXCSR: usize = JIT + offset_of!(Context, host_mxcsr);
-const RIP: usize = STATE + offset_of!(CpuState, rip);
 const CPU: usize = JIT + offset_of!(Context, cpu);
 const RAW: usize = JIT + offset_of!(Context, raw);
 const RDI: u8 = 7;
@@ -71,12 +68,16 @@ fn make(area: &CodeArea, avx: bool) -> Option<Stubs> {
     load_boundary(&mut asm);
     jump_by(&mut asm, BESIDE);
     area.push(&asm.code)?;
+    let boundary = for_region(area, STANDARD, avx)?;
+    let (syscall, sysret) = gate::stubs(area, boundary.leave)?;
     Some(Stubs {
+        syscall,
+        sysret,
         enter: base + enter,
         fault: base + fault,
         load_vectors: base + load_vectors,
         beside: base + beside,
-        boundary: for_region(area, STANDARD, avx)?,
+        boundary,
     })
 }
 
