@@ -199,16 +199,16 @@ impl Core {
         self.view = self.mmu.tlb.view(tlb::EMPTY).data.as_ptr();
     }
 
+    /// The instruction entries of view `n`.
+    pub(crate) fn fetch_of(&self, n: usize) -> *const FetchEntry {
+        self.mmu.tlb.view(n).fetch.as_ptr()
+    }
+
     /// Where [`Core::view`] lies.
     pub(crate) const VIEW_OFFSET: usize = std::mem::offset_of!(Self, view);
 
     /// Where [`Core::pauses`] lies.
     pub(crate) const PAUSES_OFFSET: usize = std::mem::offset_of!(Self, pauses);
-
-    /// The instruction entries of view `n`.
-    pub(crate) fn fetch_of(&self, n: usize) -> *const FetchEntry {
-        self.mmu.tlb.view(n).fetch.as_ptr()
-    }
 
     /// Where [`Core::fetch`] lies.
     pub(crate) const FETCH_OFFSET: usize = std::mem::offset_of!(Self, fetch);

@@ -11,7 +11,7 @@ use vcpu::{Elements, Exit, NoDevices, Slice, Vcpu};
 use x86::addr::Gpa;
 use x86::cpuid::CpuModel;
 use x86::regs::{Cr0, Cr4, Efer, Rflags};
-use x86::state::gpr;
+use x86::state::{CpuState, gpr};
 
 const CODE: u64 = 0x1_0000;
 const TABLES: u64 = 0x1000;
@@ -38,15 +38,21 @@ fn ran(tier: Tier, body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError
         a.hlt()
     });
     ram.write(Gpa(CODE), &code).expect("in RAM");
+    let (vcpu, exit) = run(tier, ram, &long_mode::at(CODE, TABLES));
+    assert!(matches!(exit, Exit::Halted(_)), "{exit:?}");
+    vcpu
+}
+
+/// A processor that ran from `state` until something ended it, and what that was.
+fn run(tier: Tier, ram: GuestRam, state: &CpuState) -> (SoftVcpu, Exit) {
     let model = CpuModel::gemello_v2();
     let mut vcpu = SoftVcpu::with_tier(ram, model, tier, CODE_CACHE / 16).expect("an engine");
     if tier != Tier::Interpret {
         vcpu.translate_at_once();
     }
-    vcpu.set(Elements::all(), &long_mode::at(CODE, TABLES)).expect("a state");
+    vcpu.set(Elements::all(), state).expect("a state");
     let exit = vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED);
-    assert!(matches!(exit, Exit::Halted(_)), "{exit:?}");
-    vcpu
+    (vcpu, exit)
 }
 
 /// Exits of translated code: far fewer than `TIMES`.
@@ -155,7 +161,20 @@ enum User {
     Misaligned,
 }
 
+/// Adds CS and SS to `sum`.
+fn selectors(a: &mut CodeAssembler, sum: AsmRegister64) -> Result<(), IcedError> {
+    for selector in [cs, ss] {
+        a.mov(edi, selector)?;
+        a.add(sum, rdi)?;
+    }
+    Ok(())
+}
+
+/// Does what is asked with each call, and sums up what it sees.
 fn kernel(a: &mut CodeAssembler, kind: Kernel) -> Result<(), IcedError> {
+    if kind == Kernel::UserStack {
+        return kernel_on_the_users_stack(a);
+    }
     let mut end = a.create_label();
     a.mov(r15, rsp)?;
     a.mov(rsp, STACK)?;
@@ -183,10 +202,7 @@ fn kernel(a: &mut CodeAssembler, kind: Kernel) -> Result<(), IcedError> {
             a.wrmsr()?;
         }
     }
-    a.mov(edx, cs)?;
-    a.add(r14, rdx)?;
-    a.mov(edx, ss)?;
-    a.add(r14, rdx)?;
+    selectors(a, r14)?;
     a.pop(r11)?;
     a.pop(rcx)?;
     a.pop(rdx)?;
@@ -226,10 +242,7 @@ fn user(a: &mut CodeAssembler, kind: User) -> Result<(), IcedError> {
     for sum in [rdi, rcx, r11] {
         a.add(r13, sum)?;
     }
-    a.mov(edi, cs)?;
-    a.add(r13, rdi)?;
-    a.mov(edi, ss)?;
-    a.add(r13, rdi)?;
+    selectors(a, r13)?;
     a.dec(r12d)?;
     a.jnz(again)?;
     match kind {
@@ -260,23 +273,13 @@ fn calls(tier: Tier, kind: Kind) -> (SoftVcpu, Exit) {
         a.sysretq()
     });
     code(USER, &|a| user(a, kind.user));
-    match kind.kernel {
-        Kernel::UserStack => code(KERNEL, &kernel_on_the_users_stack),
-        other => code(KERNEL, &|a| kernel(a, other)),
-    }
-    let model = CpuModel::gemello_v2();
-    let mut vcpu = SoftVcpu::with_tier(ram, model, tier, CODE_CACHE / 16).expect("an engine");
-    if tier != Tier::Interpret {
-        vcpu.translate_at_once();
-    }
+    code(KERNEL, &|a| kernel(a, kind.kernel));
     let mut state = long_mode::at(CODE, SPACES[0]);
     state.paging.efer |= Efer::SCE;
     state.paging.cr0 |= Cr0::AM;
     state.paging.cr4.set(Cr4::SMAP, kind.kernel == Kernel::UserStack);
     (state.msr.star, state.msr.lstar, state.msr.fmask) = (STAR, KERNEL, kind.fmask);
-    vcpu.set(Elements::all(), &state).expect("a state");
-    let exit = vcpu.run(&mut NoDevices, Slice::UNTIL_KICKED);
-    (vcpu, exit)
+    run(tier, ram, &state)
 }
 
 /// What the tiers must agree in, and the translator's processor.

@@ -24,7 +24,9 @@ impl Filled {
 
     /// Calls `visit` for each entry that was filled.
     pub(crate) fn each(&self, mut visit: impl FnMut(usize)) {
-        self.each_word(|n| bits(n, self.local[n] | self.global[n], &mut visit));
+        for (n, &word) in self.words.iter().enumerate() {
+            bits(n, word, &mut |n| bits(n, self.local[n] | self.global[n], &mut visit));
+        }
     }
 
     /// As [`Filled::each`], for entries of `words`, a range of the bitmap's words.
@@ -48,12 +50,6 @@ impl Filled {
         let Self { local, global, words } = self;
         for (n, word) in words.iter_mut().enumerate() {
             bits(n, std::mem::take(word), &mut |n| (local[n], global[n]) = (0, 0));
-        }
-    }
-
-    fn each_word(&self, mut visit: impl FnMut(usize)) {
-        for (n, &word) in self.words.iter().enumerate() {
-            bits(n, word, &mut visit);
         }
     }
 }

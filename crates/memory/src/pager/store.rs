@@ -76,7 +76,11 @@ impl<'a> Store<'a> {
             Source::Nothing => Advice::LinuxPopulateWrite,
             Source::File => Advice::LinuxPopulateRead,
         };
-        self.advise(&(page..page + 1), advice)
+        self.advise(&(page..page + 1), advice).map_err(|error| match error.raw_os_error() {
+            // What an access would have met is a SIGBUS (madvise(2)): the file does not give it.
+            Some(libc::EFAULT) => io::Error::from_raw_os_error(libc::EIO),
+            _ => error,
+        })
     }
 
     /// Whether the page holds nothing but zeros.
