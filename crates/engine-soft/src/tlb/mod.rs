@@ -23,7 +23,7 @@ pub(crate) use extent::PAGE_MASK;
 pub(crate) use fetch::{FETCH_ENTRIES, FetchEntry, fetch_index};
 
 use crate::observer::{Mapping, Rights, TlbObserver};
-use crate::translate::targets::{ADDRESS, HOST, target_slot};
+use crate::translate::targets::{ADDRESS, HOST, Targets, target_slot};
 use data::{Page, no_page};
 use std::io;
 use view::View;
@@ -162,7 +162,7 @@ impl Tlb {
             && view.targets.fill(la, host, &entry)
     }
 
-    /// As [`Tlb::fill_target`], for a link from another page, which [`Tlb::set_slot`] may make
+    /// As [`Tlb::fill_target`], for a link from another page, which [`Targets::set_slot`] may make
     /// then. False: it must not be made.
     pub(crate) fn link_target(&mut self, view: usize, la: u64, host: u64) -> bool {
         self.fill_target(view, la, host);
@@ -174,14 +174,9 @@ impl Tlb {
         known
     }
 
-    /// As [`Targets::set_slot`], in `view`.
-    pub(crate) fn set_slot(&mut self, view: usize, slot: u32, distance: i32) {
-        self.views[view].targets.set_slot(slot, distance);
-    }
-
-    /// As [`Targets::replace_slot`], in all views.
-    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
-        self.views.iter_mut().for_each(|view| view.targets.replace_slot(slot, distance));
+    /// What leads translated code of `view` on.
+    pub(crate) fn targets(&mut self, view: usize) -> &mut Targets {
+        &mut self.views[view].targets
     }
 
     /// Empties all tables of targets.
@@ -345,7 +340,7 @@ fn lost(view: usize, observer: &mut impl TlbObserver) -> impl FnMut(u64, Rights)
 mod tests {
     use super::fetch::NO_FETCH;
     use super::*;
-    use crate::translate::targets::{TARGET_ENTRIES, Targets, vacant};
+    use crate::translate::targets::{TARGET_ENTRIES, vacant};
     use crate::zeroed::own_pages;
 
     /// One translation that a processor was given: (page, bytes of its page, global).

@@ -10,8 +10,10 @@
 //!   makes the link: a new process would else exit at each of its branches.
 //! - Kernel code lies in all address spaces alike, and its translations hardly ever go: it exits,
 //!   and the link is made.
-//! - Either supposes that the code that jumps lies at one linear address. A page that is mapped at
-//!   a second one (an *aliased* page) loses its links, and uses the target table.
+//! - Either supposes that the code that jumps lies at one linear address of the view. A page that
+//!   is entered at a second one (an *aliased* page) loses its links there, and uses the target
+//!   table. Another address space has another view, or this one without its links: a program may
+//!   lie elsewhere in each process.
 //!
 //! Links change no flags, since it is not known which the code on the other page needs. A branch
 //! that has saved them, as calls have, may: it compares its slot, and where that is [`DIRECT`] it
@@ -23,14 +25,13 @@
 use super::asm::{ADDRESS, SECOND, THIRD};
 use super::context::Context;
 use super::emit::{Cold, Emitter};
-use super::links::{CodePage, CrossPageBranch, DIRECT, Detour, Way};
+use super::links::{CrossPageBranch, DIRECT, Detour, Way};
 use super::offsets::{JIT, PAGE, SLOTS};
 use super::site::{ExitSite, StubTarget};
 use super::translator::Translator;
 use crate::block::Entries;
 use crate::cpu::Cpu;
 use crate::tlb::PAGE_MASK;
-use std::collections::HashSet;
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
 
@@ -128,29 +129,26 @@ impl Emitter<'_> {
 }
 
 /// Translated code of the guest-physical page at `gpa` is about to be entered at linear address
-/// `la`. To be called at every way in from here: others are made where this one led.
+/// `la`, in the view at hand. To be called at every way in from here: others are made where this
+/// one led.
 #[inline]
 pub(super) fn note_mapping(cpu: &mut Cpu, gpa: u64, la: u64) {
     let (gpa, la) = (gpa & !PAGE_MASK, la & !PAGE_MASK);
-    let new = || CodePage { at: Some(la), linked: HashSet::new() };
-    let page = cpu.translator.code_pages.entry(gpa).or_insert_with(new);
-    if page.at != Some(la) && page.at.is_some() {
+    if cpu.core.mmu.tlb.targets(cpu.core.fetch_view).enter_page(gpa, la) {
         mark_aliased(cpu, gpa);
     }
 }
 
-/// The page at `gpa` is mapped at a second linear address: what lies so many bytes off is not known
-/// any more.
+/// The page at `gpa` is mapped at a second linear address in this view: what lies so many bytes off
+/// is not known any more.
 #[cold]
 fn mark_aliased(cpu: &mut Cpu, gpa: u64) {
-    let Some(page) = cpu.translator.code_pages.get_mut(&gpa) else { return };
-    page.at = None;
-    for number in std::mem::take(&mut page.linked) {
-        if let Some(branch) = cpu.translator.generation().and_then(|g| g.branches.get(number)) {
-            let by_table = branch.distance(branch.table);
-            cpu.core.mmu.tlb.replace_slot(number, by_table);
-        }
-    }
+    let Some(generation) = cpu.translator.generation() else { return };
+    let by_table = |number| {
+        let branch = generation.branches.get(number)?;
+        (branch.page == gpa).then(|| branch.distance(branch.table))
+    };
+    cpu.core.mmu.tlb.targets(cpu.core.fetch_view).replace_slots(by_table);
 }
 
 /// Links cross-page branch `number` to `entries`, of the block at RIP, which lies at
@@ -158,29 +156,28 @@ fn mark_aliased(cpu: &mut Cpu, gpa: u64) {
 pub(super) fn link(cpu: &mut Cpu, number: u32, gpa: u64, entries: Entries) {
     let la = cpu.core.state.rip;
     note_mapping(cpu, gpa, la);
-    let Translator { member, code_pages, links, .. } = &mut cpu.translator;
+    let Translator { member, links, .. } = &mut cpu.translator;
     let Some(generation) = member.held() else { return };
     let Some(branch) = generation.branches.get(number) else { return };
     let entry = generation.area.address(entries.cross_page as usize);
     let from = la.wrapping_sub(i64::from(branch.to) as u64);
     let view = cpu.core.fetch_view;
-    let Some(page) = code_pages.get_mut(&branch.page) else { return };
     let tlb = &mut cpu.core.mmu.tlb;
-    if page.at != Some(from) {
+    let Some(at) = tlb.targets(view).entered_at(branch.page) else { return };
+    if at != Some(from) {
         // By the table, which one that goes there without a link does by itself.
-        tlb.set_slot(view, number, branch.distance(branch.table));
+        tlb.targets(view).set_slot(number, branch.distance(branch.table));
         return;
     }
     if !tlb.link_target(view, la, entry) {
         return;
     }
-    page.linked.insert(number);
     let to = match (branch.flags_saved, branch.vectors) {
         (true, _) => entries.flags_saved,
         // Where the vector registers are loaded the entry need not look.
         (false, true) => entries.body,
         (false, false) => entries.near,
     };
-    tlb.set_slot(view, number, branch.link(to, &generation.area));
+    tlb.targets(view).set_slot(number, branch.link(to, &generation.area));
     *links += 1;
 }

@@ -1,9 +1,6 @@
-//! What is recorded of links between pages: each branch to another page, and where code pages were
-//! entered.
+//! What is recorded of links between pages: each branch to another page.
 
-use crate::block::Table;
 use crate::thunk::area::CodeArea;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a slot holds where the branch's direct jump goes to the right place. No distance: no place
@@ -80,17 +77,6 @@ pub(super) struct Detour {
     pub(super) live: bool,
     /// Flags are in `Context::flags`.
     pub(super) flags_saved: bool,
-}
-
-/// Where a processor has entered each guest-physical page with translated code.
-pub(super) type CodePages = Table<u64, CodePage>;
-
-/// A guest-physical page with translated code.
-pub(super) struct CodePage {
-    /// Where it was entered; `None`: at several linear addresses.
-    pub(super) at: Option<u64>,
-    /// Branches on it that were linked.
-    pub(super) linked: HashSet<u32>,
 }
 
 #[cfg(test)]

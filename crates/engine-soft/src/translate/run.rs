@@ -96,7 +96,6 @@ fn move_on(cpu: &mut Cpu) {
     cpu.core.mmu.blocks.forget_translations();
     cpu.cached_exits = Box::default();
     cpu.core.mmu.tlb.forget_targets();
-    cpu.translator.code_pages.clear();
     if cpu.translator.member.number() != 0 {
         cpu.translator.figures.dropped();
     }

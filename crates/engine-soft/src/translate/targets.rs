@@ -2,6 +2,7 @@
 //! translations, for indirect branches and branches to other pages; and the slots of direct
 //! branches to other pages that are linked in this view.
 
+use crate::block::Table;
 use crate::tlb::extent::{Extent, Large, PAGE_MASK, Regions};
 use crate::tlb::fetch::FetchEntry;
 use std::collections::HashSet;
@@ -56,6 +57,9 @@ pub(crate) struct Targets {
     pub(crate) slots: Box<[i32]>,
     /// Slots that are not 0, and perhaps others.
     filled_slots: Vec<u32>,
+    /// Where each guest-physical page with translated code was entered; `None`: at several linear
+    /// addresses.
+    entered: Table<u64, Option<u64>>,
 }
 
 impl Targets {
@@ -69,6 +73,7 @@ impl Targets {
             linked: HashSet::new(),
             slots: Box::default(),
             filled_slots: Vec::new(),
+            entered: Table::default(),
         }
     }
 
@@ -91,22 +96,42 @@ impl Targets {
     /// Branch number `slot` goes `distance` bytes from where it goes without a link.
     pub(crate) fn set_slot(&mut self, slot: u32, distance: i32) {
         if let Some(place) = self.slots.get_mut(slot as usize) {
-            if *place == 0 {
+            if *place == 0 && distance != 0 {
                 self.filled_slots.push(slot);
             }
             *place = distance;
         }
     }
 
-    /// As [`Targets::set_slot`], if it is linked.
-    pub(crate) fn replace_slot(&mut self, slot: u32, distance: i32) {
-        if let Some(place) = self.slots.get_mut(slot as usize).filter(|place| **place != 0) {
-            *place = distance;
+    /// Translated code of the guest-physical page `gpa` is about to be entered at the linear page
+    /// `la`. True if it has been entered at one other so far.
+    pub(crate) fn enter_page(&mut self, gpa: u64, la: u64) -> bool {
+        let at = self.entered.entry(gpa).or_insert(Some(la));
+        let second = at.is_some_and(|at| at != la);
+        if second {
+            *at = None;
+        }
+        second
+    }
+
+    /// Where the guest-physical page `gpa` was entered. `None`: nowhere; or at several linear
+    /// addresses.
+    pub(crate) fn entered_at(&self, gpa: u64) -> Option<Option<u64>> {
+        self.entered.get(&gpa).copied()
+    }
+
+    /// Links that `distance` tells of go so far instead.
+    pub(crate) fn replace_slots(&mut self, distance: impl Fn(u32) -> Option<i32>) {
+        for &slot in &self.filled_slots {
+            if let Some(place) = self.slots.get_mut(slot as usize).filter(|place| **place != 0) {
+                *place = distance(slot).unwrap_or(*place);
+            }
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.sever();
+        self.entered.clear();
         if self.filled.is_empty() {
             return;
         }

@@ -6,7 +6,6 @@ use super::context::Context;
 use super::epochs::Member;
 use super::figures::Figures;
 use super::generation::{Generation, Options};
-use super::links::CodePages;
 use super::recipe::Recipe;
 use crate::thunk;
 use iced_x86::InstructionInfoFactory;
@@ -26,7 +25,6 @@ pub(crate) struct Translator {
     pub(super) version: u64,
     pub(super) factory: InstructionInfoFactory,
     pub(super) bmi2: bool,
-    pub(super) code_pages: CodePages,
     /// The interpreter runs the same code for comparison: both must read the same time.
     pub(crate) compared: bool,
     pub(super) figures: Figures,
@@ -53,7 +51,6 @@ impl Translator {
             version: 0,
             factory: InstructionInfoFactory::new(),
             bmi2: host.has(thunk::Feature::Bmi2),
-            code_pages: CodePages::default(),
             compared: false,
             figures: Figures::default(),
             noted: None,
