@@ -5,6 +5,7 @@
 //! signal may be raised while any other lock is held. Under it no task is called or dropped.
 
 use crate::clock::Clock;
+use crate::idle::{HaltPoll, Idle};
 use crate::ids::{MachineId, TaskId, Worker};
 use crate::policy::{Call, Policy};
 use crate::rivals::Rivals;
@@ -19,8 +20,8 @@ use vcpu::{Kick, Residence, Signals};
 /// See the module.
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// An idle worker sleeps on its own.
-    idle: Vec<Condvar>,
+    /// By the workers.
+    pub(crate) idle: Vec<Idle>,
     /// The timer sleeps on it.
     alarm: Condvar,
     /// Threads sleep on it that have a machine held.
@@ -43,6 +44,8 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// The timer looks again at this time.
     armed: Option<Duration>,
+    /// By the workers.
+    pub(crate) halt_poll: Vec<HaltPoll>,
 }
 
 /// Other threads that work for a machine.
@@ -78,11 +81,12 @@ impl Hub {
     pub(crate) fn new(workers: usize, quantum: Duration, clock: Clock) -> Self {
         let policy = Policy::new(workers, quantum);
         let (tasks, rivals, services) = (Vec::new(), Vec::new(), Vec::new());
-        let ask = Duration::ZERO;
-        let state = State { policy, tasks, rivals, services, ask, closed: false, armed: None };
+        let (ask, halt_poll) = (Duration::ZERO, vec![HaltPoll::default(); workers]);
+        let (closed, armed) = (false, None);
+        let state = State { policy, tasks, rivals, services, ask, closed, armed, halt_poll };
         Self {
             state: Mutex::new(state),
-            idle: (0..workers).map(|_| Condvar::new()).collect(),
+            idle: (0..workers).map(|_| Idle::new()).collect(),
             alarm: Condvar::new(),
             still: Condvar::new(),
             clock,
@@ -184,17 +188,35 @@ impl Hub {
     /// Workers and timer come to their end.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.idle.iter().for_each(Condvar::notify_all);
+        self.idle.iter().for_each(Idle::call);
         self.alarm.notify_all();
     }
 
-    /// Sleeps until `worker` is called.
+    /// Waits until `worker` is called. To be called with the lock that it has found no task under.
     pub(crate) fn idle<'a>(
         &'a self,
         worker: Worker,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
     ) -> MutexGuard<'a, State> {
-        sync::wait(&self.idle[worker.0], state)
+        let idle = &self.idle[worker.0];
+        idle.expect();
+        let start = self.clock.now();
+        let waited = || self.clock.now().saturating_sub(start);
+        let limit = state.halt_poll[worker.0];
+        if !limit.is_zero() {
+            drop(state);
+            idle.poll(limit, waited);
+            state = self.lock();
+        }
+        let polled = waited();
+        // As the policy has it: who calls does so when it has let the lock go.
+        if state.closed || state.policy.is_called(worker) {
+            state.halt_poll[worker.0].was_called(polled);
+            return state;
+        }
+        state = idle.sleep(state);
+        state.halt_poll[worker.0].slept(polled, waited());
+        state
     }
 
     /// Tells those that wait for a machine to stand that one may.
@@ -213,7 +235,7 @@ impl Hub {
         // After the lock is free: a worker that wakes needs it.
         for call in calls {
             if let Call::Wake(worker) = call {
-                self.idle[worker.0].notify_one();
+                self.idle[worker.0].call();
             }
         }
         if early {

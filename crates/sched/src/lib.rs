@@ -7,6 +7,7 @@
 //! - [`policy`]: which is next. A pure value.
 //! - [`switch`]: the context switch in three steps.
 //! - [`hub`]: what the threads share; waking, parking, holding.
+//! - [`idle`]: how a worker waits that has no task.
 //! - [`pool`]: the threads, and the machines ([`Group`]) that use them.
 //!
 //! A machine gets time by its [`Share`]. [`Usage`] tells what each task has had, its steal time
@@ -18,6 +19,7 @@
 
 mod clock;
 mod hub;
+mod idle;
 mod ids;
 mod policy;
 mod pool;

@@ -38,3 +38,10 @@ pub fn wait_for<'a, T>(
 ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
     condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Lets the host's other threads run until it is `done`.
+pub fn yield_until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        std::thread::yield_now();
+    }
+}

@@ -20,6 +20,8 @@ pub mod models;
 mod epochs;
 #[path = "../../../crates/sched/src/hub.rs"]
 mod hub;
+#[path = "../../../crates/sched/src/idle.rs"]
+mod idle;
 #[path = "../../../crates/sched/src/ids.rs"]
 mod ids;
 #[path = "../../../crates/sched/src/policy/mod.rs"]
@@ -59,4 +61,9 @@ pub fn wait_for<'a, T>(
     _: Duration,
 ) -> (MutexGuard<'a, T>, ()) {
     (guard, ())
+}
+
+/// As `sync::yield_until`, but the time has passed at once.
+pub fn yield_until(_: impl FnMut() -> bool) {
+    loom::thread::yield_now();
 }

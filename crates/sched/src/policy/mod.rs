@@ -158,6 +158,11 @@ impl Policy {
         Some(chosen)
     }
 
+    /// Whether `worker`, which idles, has been called since.
+    pub(crate) fn is_called(&self, worker: Worker) -> bool {
+        matches!(self.workers[worker.0], Slot::Idle { called: true })
+    }
+
     /// How long a task that runs has waited for a worker, in all.
     pub(crate) fn stolen_from(&self, id: TaskId) -> Duration {
         self.task(id).usage.steal
