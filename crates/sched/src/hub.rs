@@ -20,8 +20,8 @@ use vcpu::{Kick, Residence, Signals};
 /// See the module.
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// By the workers.
-    pub(crate) idle: Vec<Idle>,
+    /// Where each worker waits.
+    idle: Vec<Idle>,
     /// The timer sleeps on it.
     alarm: Condvar,
     /// Threads sleep on it that have a machine held.
@@ -44,8 +44,8 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// The timer looks again at this time.
     armed: Option<Duration>,
-    /// By the workers.
-    pub(crate) halt_poll: Vec<HaltPoll>,
+    /// For how long each worker polls.
+    halt_poll: Vec<HaltPoll>,
 }
 
 /// Other threads that work for a machine.

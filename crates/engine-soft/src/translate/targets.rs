@@ -114,7 +114,7 @@ impl Targets {
         second
     }
 
-    /// Where the guest-physical page `gpa` was entered. `None`: nowhere; or at several linear
+    /// Where the guest-physical page `gpa` was entered, if it was; inside, `None`: at several linear
     /// addresses.
     pub(crate) fn entered_at(&self, gpa: u64) -> Option<Option<u64>> {
         self.entered.get(&gpa).copied()
