@@ -114,8 +114,8 @@ impl Targets {
         second
     }
 
-    /// Where the guest-physical page `gpa` was entered, if it was; inside, `None`: at several linear
-    /// addresses.
+    /// Where the guest-physical page `gpa` was entered, if it was; inside, `None`: at several
+    /// linear addresses.
     pub(crate) fn entered_at(&self, gpa: u64) -> Option<Option<u64>> {
         self.entered.get(&gpa).copied()
     }
